@@ -1,0 +1,25 @@
+"""Where each stage reads and writes, relative to the repository's root; the same names stand in ``dvc.yaml``."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+RAW = Path("data/raw")
+MANIFEST = RAW / "manifest.json"
+INTERIM = Path("data/interim")
+QUARANTINE = INTERIM / "quarantine"
+PROCESSED = Path("data/processed")
+PREDICTIONS = Path("data/predictions")
+MODELS = Path("models/plants")
+
+REPORTS = Path("reports")
+DATA_QUALITY = REPORTS / "data_quality.json"
+DATASET = REPORTS / "dataset.json"
+METRICS = REPORTS / "metrics.json"
+EVALUATION = REPORTS / "evaluation"
+DRIFT = REPORTS / "drift"
+MODEL_CARD = REPORTS / "model_card.md"
+EXPERIMENTS = REPORTS / "experiments.csv"
+
+LOCAL = Path(".upkeep")
+"""What belongs to this checkout only and to no stage: times, runs not yet sent. Ignored by git."""
