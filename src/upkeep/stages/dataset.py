@@ -1,0 +1,127 @@
+"""Reconciled tables in; features, labels and splits out."""
+
+import json
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import polars as pl
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.fleet.dictionary import Dictionary, load_dictionary
+from upkeep.fleet.features import KEYS, Vocabulary, build_features, fit_preparation
+from upkeep.fleet.labels import label_rows
+from upkeep.fleet.leakage import check_leakage
+from upkeep.fleet.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
+from upkeep.parallel import map_plants
+from upkeep.params import Dataset, Params
+
+
+class Tables(NamedTuple):
+    """One plant's reconciled tables."""
+
+    telemetry: pl.DataFrame
+    events: pl.DataFrame
+    machines: pl.DataFrame
+
+
+def run(params: Params) -> None:
+    """Write each plant's ``train``, ``validation`` and ``test`` rows and what was fitted for them."""
+    dictionary = load_dictionary(params.validate_.dictionary)
+    plants = sorted(file.stem for file in (paths.INTERIM / "telemetry").glob("*.parquet"))
+    boundaries = time_boundaries(*_span(), params.dataset.split)
+    vocabulary = _vocabulary(plants, boundaries, dictionary, params.dataset)
+    sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params.dataset)
+    paths.DATASET.write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+
+
+def _build(
+    plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Dataset
+) -> dict[str, dict[str, int]]:
+    """Write one plant's rows; return how many rows and failing rows each split holds."""
+    tables = _read(plant)
+    split = _split(tables, boundaries, dictionary, params)
+    training = tables.telemetry.filter(split == "train")
+    preparation = fit_preparation(training, tables.telemetry, vocabulary, params)
+    features = build_features(*tables, preparation, params)
+    labels = label_rows(tables.telemetry, tables.events, params).with_columns(split=split)
+    rows = _with_machine_model(labels, tables.machines).join(features, on=["machine", "time"], maintain_order="left")
+    names = [name for name in features.columns if name not in KEYS]
+    columns = [*KEYS, "machine_model", "label", "hours_to_failure", "weight", *names]
+    splits = {name: rows.filter(split=name).with_columns(weight=pl.lit(1.0)).select(columns) for name in SPLITS}
+    check_leakage(splits, names, timedelta(hours=params.horizon_hours), params.split.by, params.max_single_feature_auc)
+    splits["train"] = thin_negatives(splits["train"], params.negatives_kept, params.split.seed)
+    folder = paths.PROCESSED / plant
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in splits.items():
+        frame.write_parquet(folder / f"{name}.parquet")
+    (folder / "preparation.json").write_text(preparation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return {name: {"rows": frame.height, "failing": int(frame["label"].sum())} for name, frame in splits.items()}
+
+
+def _read(plant: str) -> Tables:
+    return Tables(*(pl.read_parquet(paths.INTERIM / table / f"{plant}.parquet") for table in Tables._fields))
+
+
+def _span() -> tuple[datetime, datetime]:
+    """Return the first and the last instant of the whole fleet's telemetry."""
+    time = pl.scan_parquet(paths.INTERIM / "telemetry" / "*.parquet").select(
+        start=pl.col("time").min(), end=pl.col("time").max()
+    )
+    start, end = time.collect().row(0)
+    return start, end
+
+
+def _split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> pl.Expr:
+    """Return the expression that tells a row's split from its ``machine`` and ``time``."""
+    if params.split.by == "time":
+        return split_by_time(boundaries, timedelta(hours=params.horizon_hours))
+    pins = dictionary.names("machines", "split")
+    pinned = set[str]()
+    if pins:
+        pinned |= set(tables.machines.filter(pl.any_horizontal(pl.col(pins) == "test"))["machine"])
+    assigned = split_machines(tables.telemetry["machine"].unique().to_list(), pinned, params.split)
+    return pl.col("machine").replace_strict(assigned, default=None)
+
+
+def _vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> Vocabulary:
+    """Collect the names that training rows of any plant know."""
+    errors, maintenance, models = set[str](), set[str](), set[str]()
+    columns = {
+        name: column for plant in [None, *plants] for name, column in dictionary.columns("telemetry", plant).items()
+    }
+    settings = {name: column for name, column in columns.items() if column.role == "setting"}
+    for plant in plants:
+        tables = _read(plant)
+        split = _split(tables, boundaries, dictionary, params)
+        events = tables.events.filter(split == "train").drop_nulls("code")
+        errors |= set(events.filter(kind="error")["code"])
+        maintenance |= set(events.filter(kind="maintenance")["code"])
+        known = tables.machines.join(tables.telemetry.filter(split == "train"), on="machine", how="semi")
+        models |= set(known["model"].drop_nulls())
+    return Vocabulary(
+        settings=list(settings),
+        widths=[_width(name, column.range) for name, column in settings.items()],
+        sensors=[name for name, column in columns.items() if column.role == "sensor"],
+        error_codes=sorted(errors),
+        maintenance_codes=sorted(maintenance),
+        machine_models=sorted(models),
+    )
+
+
+def _width(name: str, bounds: list[float] | None) -> float:
+    if bounds is None:
+        raise UpkeepError(
+            "a setting has no range",
+            expected="range: [lowest, highest], by which distances between operating conditions are measured",
+            remedy="add it to the data dictionary",
+            stage="dataset",
+            table="telemetry",
+            column=name,
+        )
+    return bounds[1] - bounds[0]
+
+
+def _with_machine_model(rows: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:
+    models = machines.select("machine", machine_model="model")
+    return rows.join(models, on="machine", how="left", maintain_order="left")

@@ -1,0 +1,150 @@
+"""One definition of a feature, blind to the future and to what lies outside its windows."""
+
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from fleet_cases import at, dataset_params, events, machines, telemetry
+from polars.testing import assert_frame_equal
+
+from upkeep.fleet.features import Vocabulary, build_features, fit_preparation
+
+PARAMS = dataset_params(windows_hours=[2, 6], baseline_hours=5)
+VOCABULARY = Vocabulary(
+    settings=["speed"],
+    widths=[100.0],
+    sensors=["heat", "hum"],
+    error_codes=["E1", "E2"],
+    maintenance_codes=["repair", "scheduled"],
+    machine_models=["A", "B"],
+)
+HAPPENED = events(
+    (3.5, "error", "E1"),
+    (9, "error", "E1"),
+    (9, "error", "E2"),
+    (10, "error", "E9"),
+    (12, "maintenance", "scheduled"),
+    (20, "failure", "bearing"),
+    (22, "maintenance", "repair"),
+)
+KNOWN = machines(("m1", "A", -100), ("m2", "C", None))
+
+
+def record(hours=40, machine="m1", seed=0):
+    rng = np.random.default_rng(seed)
+    speed = np.where(np.arange(hours) % 7 < 3, 20.0, 80.0)
+    heat = speed + rng.normal(size=hours)
+    return telemetry(list(range(hours)), machine, speed=speed.tolist(), heat=heat.tolist())
+
+
+def build(rows=None, happened=HAPPENED, known=KNOWN, history=None, params=PARAMS):
+    rows = record() if rows is None else rows
+    preparation = fit_preparation(
+        rows if history is None else history, rows if history is None else history, VOCABULARY, params
+    )
+    return build_features(rows, happened, known, preparation, params)
+
+
+def test_a_feature_is_named_after_its_sensor_statistic_and_window():
+    names = build().columns
+    assert names[:5] == ["plant", "machine", "time", "heat", "hum"]
+    assert {"heat_mean_2h", "heat_slope_6h", "heat_from_baseline_6h", "errors_E2_6h", "hours_since_repair"} <= set(
+        names
+    )
+    assert len(names) == len(set(names))
+
+
+def test_errors_are_counted_per_code_in_the_window_with_the_row_itself():
+    features = build()
+    assert features["errors_E1_6h"].to_list()[2:16] == [0, 0, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 0]
+    assert features["errors_E2_2h"].to_list()[8:12] == [0, 1, 1, 0]
+
+
+def test_hours_count_from_the_last_maintenance_of_each_kind_and_the_last_failure():
+    features = build()
+    assert np.isnan(features["hours_since_scheduled"][11])
+    assert features["hours_since_scheduled"][12] == 0
+    assert features["hours_since_repair"][30] == 8
+    assert features["hours_since_failure"][30] == 10
+
+
+def test_age_counts_from_installation_or_else_from_the_first_row_on_record():
+    both = pl.concat([record(), record(machine="m2", seed=1)])
+    ages = build(both).group_by("machine", maintain_order=True).agg(pl.col("age_hours").first())
+    assert ages["age_hours"].to_list() == [100, 0]
+
+
+def test_an_unknown_machine_model_has_no_code():
+    both = pl.concat([record(), record(machine="m2", seed=1)])
+    codes = dict(build(both).group_by("machine").agg(pl.col("model_code").first()).iter_rows())
+    assert codes["m1"] == 0
+    assert np.isnan(codes["m2"])
+
+
+def test_a_sensor_that_a_plant_lacks_is_nan_throughout():
+    features = build()
+    assert all(features[name].is_nan().all() for name in features.columns if name.startswith("hum"))
+
+
+def test_the_baseline_settles_after_the_first_hours():
+    features = build()
+    scaled = features["heat"].to_numpy()
+    distance = features["heat_mean_2h"].to_numpy() - features["heat_from_baseline_2h"].to_numpy()
+    assert distance[2] == pytest.approx(scaled[:3].mean(), rel=1e-5)
+    np.testing.assert_allclose(distance[5:], scaled[:5].mean(), rtol=1e-4)
+
+
+def test_changing_the_future_changes_no_feature_of_the_past():
+    rows = record()
+    cut = 25
+    preparation = fit_preparation(rows.head(cut), rows, VOCABULARY, PARAMS)
+    later = rows.with_columns(heat=pl.when(pl.col("time") >= at(cut)).then(999.0).otherwise("heat"))
+    changed = fit_preparation(later.head(cut), later, VOCABULARY, PARAMS)
+    happened = pl.concat([HAPPENED, events((26, "error", "E1"), (27, "failure", "x"), (28, "maintenance", "repair"))])
+    before = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).head(cut)
+    after = build_features(later, happened, KNOWN, changed, PARAMS).head(cut)
+    assert_frame_equal(before, after, check_exact=True)
+
+
+def test_the_last_hours_alone_give_the_same_bits_as_the_whole_history():
+    rows = pl.concat([record(), record(machine="m2", seed=1)])
+    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
+    whole = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).filter(pl.col("time") == at(39))
+    recent = rows.filter(pl.col("time") > at(39) - timedelta(hours=6)).reverse()
+    alone = build_features(recent, HAPPENED, KNOWN, preparation, PARAMS).filter(pl.col("time") == at(39))
+    assert_frame_equal(whole, alone, check_exact=True)
+
+
+def test_the_bits_do_not_depend_on_which_other_machines_are_there():
+    rows = pl.concat([record(), record(machine="m2", seed=1)])
+    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
+    together = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).filter(machine="m2")
+    alone = build_features(rows.filter(machine="m2"), HAPPENED, KNOWN, preparation, PARAMS)
+    assert_frame_equal(together, alone, check_exact=True)
+
+
+def test_a_saved_preparation_gives_the_same_bits():
+    rows = record()
+    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
+    again = type(preparation).model_validate_json(preparation.model_dump_json())
+    assert_frame_equal(
+        build_features(rows, HAPPENED, KNOWN, preparation, PARAMS),
+        build_features(rows, HAPPENED, KNOWN, again, PARAMS),
+        check_exact=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "rows", [record().head(0), record().head(1), record().with_columns(heat=pl.lit(None, pl.Float64))]
+)
+def test_no_rows_one_row_or_a_dead_sensor_are_answered_with_nan(rows):
+    features = build(rows, history=record())
+    assert features.height == rows.height
+    assert features.null_count().sum_horizontal().sum() == 0
+
+
+def test_fitting_on_nothing_still_gives_features():
+    rows = record()
+    preparation = fit_preparation(rows.head(0), rows, VOCABULARY, PARAMS)
+    assert build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).height == rows.height

@@ -1,0 +1,60 @@
+"""Splits share no row, no machine-hour and no label window."""
+
+from datetime import timedelta
+
+import polars as pl
+from fleet_cases import at, split_params, telemetry
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upkeep.fleet.split import split_by_time, split_machines, thin_negatives, time_boundaries
+
+HORIZON = timedelta(hours=4)
+
+
+def by_time(hours=range(101)):
+    boundaries = time_boundaries(at(0), at(100), split_params(validation_share=0.2, test_share=0.3))
+    return telemetry(list(hours)).with_columns(split=split_by_time(boundaries, HORIZON))
+
+
+def test_time_is_cut_into_the_shares_asked_for():
+    rows = by_time().group_by("split").agg(first=pl.col("time").min(), last=pl.col("time").max())
+    spans = {split: (first, last) for split, first, last in rows.iter_rows()}
+    assert spans["train"] == (at(0), at(46))
+    assert spans["validation"] == (at(51), at(66))
+    assert spans["test"] == (at(71), at(100))
+
+
+def test_between_two_splits_lies_a_gap_of_one_horizon():
+    rows = by_time()
+    first = rows.filter(split="validation")["time"].min()
+    assert rows.filter(split="train")["time"].max() + HORIZON <= first
+    assert rows.filter(pl.col("split").is_null()).height > 0
+
+
+@given(st.sets(st.text(min_size=1, max_size=3), max_size=30), st.floats(0.05, 0.45), st.floats(0.05, 0.45))
+def test_each_machine_is_in_exactly_one_split(names, validation, test):
+    assigned = split_machines(list(names), set(), split_params(validation_share=validation, test_share=test))
+    assert set(assigned) == names
+    assert sum(split == "test" for split in assigned.values()) == round(test * len(names))
+
+
+def test_pinned_machines_are_the_whole_test_set():
+    assigned = split_machines([f"m{i}" for i in range(20)], {"m3", "m5"}, split_params(test_share=0.5))
+    assert {name for name, split in assigned.items() if split == "test"} == {"m3", "m5"}
+    assert sum(split == "validation" for split in assigned.values()) == round(0.2 * 18)
+
+
+def test_the_order_in_which_machines_are_named_does_not_matter():
+    names = [f"m{i}" for i in range(9)]
+    assert split_machines(names, set(), split_params()) == split_machines(names[::-1], set(), split_params())
+
+
+def test_thinned_negatives_weigh_as_much_as_before_and_no_failure_is_lost():
+    rows = telemetry(list(range(4000))).with_columns(label=(pl.int_range(pl.len()) % 100 == 0).cast(pl.UInt8))
+    thinned = thin_negatives(rows, kept=0.25, seed=7)
+    assert thinned.filter(label=1).height == 40
+    assert thinned.filter(label=1)["weight"].unique().to_list() == [1.0]
+    healthy = thinned.filter(label=0)
+    assert healthy.height < 1200
+    assert abs(healthy["weight"].sum() - 3960) < 0.05 * 3960
