@@ -1,0 +1,156 @@
+"""NASA's C-MAPSS turbofan engines: each subset a plant, each engine a machine, each cycle an hour."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from upkeep.errors import UpkeepError
+from upkeep.sources import Delivery, Table
+from upkeep.sources.batches import batch_of, first_day
+from upkeep.sources.options import expand_variables, read_options
+
+SUBSETS = ("FD001", "FD002", "FD003", "FD004")
+
+EPOCH = datetime(2000, 1, 3, tzinfo=UTC)
+"""Every engine is installed then, a Monday; its cycle 1 is an hour later."""
+
+SETTINGS = ("altitude", "mach", "tra")
+SENSORS = (
+    *("t2", "t24", "t30", "t50", "p2", "p15", "p30", "nf", "nc", "epr", "ps30"),
+    *("phi", "nrf", "nrc", "bpr", "farb", "htbleed", "nf_dmd", "pcnfr_dmd", "w31", "w32"),
+)
+COLUMNS = ("unit", "cycle", *SETTINGS, *SENSORS)
+"""In the order of the files, names after table 2 of Saxena et al., PHM 2008."""
+
+FAILURE_DELAY_HOURS = 1
+"""From an engine's last cycle T to its failure, so that the row of cycle T still has a failure ahead of it.
+
+The literature calls a row positive if its remaining life T - c is at most 30 cycles, the last row (0 left) included: 31
+rows. A label looks for a failure in (t, t + horizon]. With the failure at T + 1 and a horizon of 31 hours that is
+c < T + 1 <= c + 31, hence 0 <= T - c <= 30: the same rows.
+"""
+
+
+class CmapssOptions(BaseModel):
+    """``fetch.options`` of the source ``cmapss``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str
+
+
+class Cmapss:
+    """The text files as NASA publishes them, plain or gzipped, as many subsets as the folder holds."""
+
+    def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
+        self._template = read_options(CmapssOptions, options, "cmapss").folder
+        self._batch_days = batch_days
+
+    def deliveries(self, until: date) -> Iterator[Delivery]:
+        """List the batches of every subset in the folder."""
+        folder = Path(expand_variables(self._template)).expanduser()
+        subsets = [subset for subset in SUBSETS if _find(folder, f"train_{subset}")]
+        if not subsets:
+            raise UpkeepError(
+                f"no C-MAPSS file in {self._template}",
+                expected="train_FD001.txt, test_FD001.txt, RUL_FD001.txt or other subsets, plain or gzipped",
+                remedy="correct fetch.options.folder in params.yaml, or set the variable in it",
+                stage="fetch",
+            )
+        for subset in subsets:
+            for table, rows in read_subset(folder, subset).items():
+                yield from self._list_table(table, subset.lower(), rows, until)
+
+    def _list_table(self, table: Table, plant: str, rows: pl.DataFrame, until: date) -> Iterator[Delivery]:
+        first = first_day(EPOCH.date(), self._batch_days)
+        batch = pl.lit(first) if table == "machines" else batch_of(pl.col("time"), self._batch_days)
+        parts = rows.with_columns(batch.alias("@batch")).partition_by("@batch", as_dict=True, include_key=False)
+        for (day,), part in sorted(parts.items()):
+            if day <= until:
+                yield Delivery(table, plant, day, part.clone)
+
+
+def read_subset(folder: Path, subset: str) -> dict[Table, pl.DataFrame]:
+    """Read one subset, such as ``FD001``, as the three tables.
+
+    Returns
+    -------
+    dict
+        ``telemetry`` of training and official test engines; ``events``, the end of each engine, which for a test
+        engine is its last row plus the published remaining life; ``machines``, where ``split`` is ``test`` for those.
+
+    Raises
+    ------
+    UpkeepError
+        If a file is missing or does not hold what NASA's does.
+    """
+    train = _read_engines(folder, subset, "train")
+    test = _read_engines(folder, subset, "test") if _find(folder, f"test_{subset}") else train.clear()
+    left = _read_remaining_life(folder, subset, test) if not test.is_empty() else {}
+    rows = pl.concat([train, test])
+    ends = rows.group_by("machine", "split").agg(pl.col("time").max()).sort("machine")
+    life = pl.col("machine").replace_strict(left, default=0, return_dtype=pl.Int64)
+    plant = pl.lit(subset.lower()).alias("plant")
+    return {
+        "telemetry": rows.select(plant, "machine", "time", *SETTINGS, *SENSORS),
+        "events": ends.select(
+            plant,
+            "machine",
+            pl.col("time") + pl.duration(hours=life + FAILURE_DELAY_HOURS),
+            kind=pl.lit("failure"),
+            code=pl.lit("end_of_life"),
+        ),
+        "machines": ends.select(plant, "machine", "split", model=pl.lit("turbofan"), installed=pl.lit(EPOCH)),
+    }
+
+
+def _read_engines(folder: Path, subset: str, split: str) -> pl.DataFrame:
+    rows = _read_numbers(folder, f"{split}_{subset}", len(COLUMNS))
+    rows = rows.rename(dict(zip(rows.columns, COLUMNS, strict=True)))
+    return rows.with_columns(
+        machine=f"{split}-" + pl.col("unit").cast(pl.Int64).cast(pl.String).str.zfill(3),
+        time=EPOCH + pl.duration(hours=pl.col("cycle").cast(pl.Int64)),
+        split=pl.lit("test" if split == "test" else None, pl.String),
+    ).drop("unit", "cycle")
+
+
+def _read_remaining_life(folder: Path, subset: str, test: pl.DataFrame) -> dict[str, int]:
+    """Return the cycles left after each test engine's last row; the file lists them in the order of the engines."""
+    hours = _read_numbers(folder, f"RUL_{subset}", 1).to_series().cast(pl.Int64).to_list()
+    engines = test["machine"].unique().sort().to_list()
+    if len(hours) != len(engines):
+        raise _damaged(folder / f"RUL_{subset}.txt", f"{len(hours)} lines for {len(engines)} test engines")
+    return dict(zip(engines, hours, strict=True))
+
+
+def _read_numbers(folder: Path, name: str, width: int) -> pl.DataFrame:
+    """Read one file of numbers that single spaces separate; spaces at a line's end make empty columns, left out."""
+    path = _find(folder, name)
+    if path is None:
+        raise _damaged(folder / f"{name}.txt", "the file is missing")
+    try:
+        text = pl.read_csv(path, separator=" ", has_header=False, infer_schema=False)
+        numbers = text[:, :width].cast(pl.Float64)
+    except pl.exceptions.PolarsError as error:
+        raise _damaged(path, str(error)) from error
+    if numbers.width < width or sum(numbers.null_count().row(0)):
+        raise _damaged(path, f"a line has fewer than {width} numbers")
+    return numbers
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for suffix in (".txt", ".txt.gz") if (path := folder / f"{name}{suffix}").is_file()), None)
+
+
+def _damaged(path: Path, fault: str) -> UpkeepError:
+    return UpkeepError(
+        f"the C-MAPSS file {path.name} cannot be used: {fault}",
+        expected="the text files of NASA's archive, plain or gzipped, all of one subset",
+        remedy="unpack the archive again into fetch.options.folder",
+        stage="fetch",
+        plant=path.name.split(".")[0].split("_")[-1].lower(),
+    )

@@ -1,0 +1,323 @@
+"""Parquet and CSV files in any layout, at any address that fsspec can open."""
+
+import csv
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache, partial
+from io import BytesIO, StringIO
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from fsspec.core import url_to_fs
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from upkeep.errors import UpkeepError
+from upkeep.fleet.casting import cast_column
+from upkeep.sources import Delivery, Table
+from upkeep.sources.batches import batch_of
+from upkeep.sources.options import expand_all, expand_variables, hide_variables, read_options
+
+PLACEHOLDERS = ("plant", "machine")
+"""What a path can tell in place of a column."""
+
+SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz")
+
+UNKNOWN_PLANT = "unknown"
+"""Where the rows of a file go that names no plant at all."""
+
+BROKEN_LINE = "broken_line"
+"""The column that keeps a CSV line with more fields than the header: no field of it can be trusted."""
+
+FILES_IN_MEMORY = 8
+"""A file holds rows of many batches, which are asked for one by one."""
+
+OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
+DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+)\s*$"
+
+Part = tuple[str, date]
+"""Plant and batch."""
+
+
+class TableFiles(BaseModel):
+    """Where one table's files are and how to read them; docs/sources.md explains each option."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    columns: dict[str, str] = {}
+    plant: str | None = None
+    time_zone: str | None = None
+    time_format: str | None = None
+    separator: str = ","
+    decimal: Literal[".", ","] = "."
+    encoding: str = "utf8-lossy"
+    storage_options: dict[str, Any] = {}
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                ZoneInfo(name)
+            except (KeyError, OSError) as error:
+                raise ValueError(f"{name} is no time zone such as Europe/Berlin") from error
+        return name
+
+
+class FilesOptions(BaseModel):
+    """``fetch.options`` of the source ``files``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    telemetry: TableFiles
+    events: TableFiles | None = None
+    machines: TableFiles | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that matches ``path``, and what its place says of its rows."""
+
+    path: str
+    facts: tuple[tuple[str, str], ...]
+
+
+class Files:
+    """Rows from files, dealt to batches by their time; the machines table goes to the first batch.
+
+    A row without a readable time or plant goes where the row before it in its file goes, so that it reaches
+    ``validate``, which tells why it cannot be used.
+    """
+
+    def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
+        self._options = read_options(FilesOptions, options, "files")
+        self._batch_days = batch_days
+
+    def deliveries(self, until: date) -> Iterator[Delivery]:
+        """List what the files hold; every file is read once for that."""
+        time = partial(_batch_by_time, batch_days=self._batch_days)
+        telemetry = list(_list_table("telemetry", self._options.telemetry, time))
+        yield from (delivery for delivery in telemetry if delivery.batch <= until)
+        if self._options.events:
+            events = _list_table("events", self._options.events, time)
+            yield from (delivery for delivery in events if delivery.batch <= until)
+        first = min((delivery.batch for delivery in telemetry), default=until)
+        if self._options.machines:
+            yield from _list_table("machines", self._options.machines, lambda _rows, _file: pl.lit(first))
+
+
+def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame, str], pl.Expr]) -> Iterator[Delivery]:
+    @lru_cache(maxsize=FILES_IN_MEMORY)
+    def parts(found: Found) -> dict[Part, pl.DataFrame]:
+        with _named(found.path, table):
+            return _split_rows(_load(found, files), found.path, batch)
+
+    holders: dict[Part, list[Found]] = {}
+    columns: dict[str, None] = {}
+    for found in _find(files, table):
+        for part, rows in parts(found).items():
+            holders.setdefault(part, []).append(found)
+            columns.update(dict.fromkeys(rows.columns))
+    _check_mapping(files, columns, table)
+
+    def read(part: Part) -> pl.DataFrame:
+        return pl.concat([parts(found)[part] for found in holders[part]], how="diagonal_relaxed")
+
+    for part in sorted(holders):
+        yield Delivery(table, *part, partial(read, part))
+
+
+def _find(files: TableFiles, table: Table) -> list[Found]:
+    """List the files that match ``path``, which may hold ``*``, ``**``, ``{plant}`` and ``{machine}``."""
+    with _reaching(files, table):
+        file_system, root = _open(files, files.path)
+        pattern = re.sub(r"\{\w+\}", "*", root)
+        if "*" not in pattern and file_system.isdir(pattern):
+            root = pattern = pattern.rstrip("/") + "/**"
+        paths = sorted(str(path) for path in file_system.glob(pattern) if str(path).endswith(SUFFIXES))
+    if not paths:
+        raise UpkeepError(
+            f"no file matches {files.path}",
+            expected=f"at least one file that ends in {', '.join(SUFFIXES)}",
+            remedy=f"correct fetch.options.{table}.path in params.yaml",
+            stage="fetch",
+            table=table,
+        )
+    place = _as_regex(root)
+    facts = [match.groupdict() if (match := place.search(path)) else {} for path in paths]
+    return [Found(path, tuple(known.items())) for path, known in zip(paths, facts, strict=True)]
+
+
+def _as_regex(pattern: str) -> re.Pattern[str]:
+    named = {"{" + name + "}": f"(?P<{name}>[^/]+?)" for name in PLACEHOLDERS}
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", **named}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\{\w+\})", pattern)
+    return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$")
+
+
+def _load(found: Found, files: TableFiles) -> pl.DataFrame:
+    """Read one file as delivered, with our column names, and with times in UTC if its time zone is given."""
+    with _reaching(files, None):
+        file_system, _ = _open(files, files.path)
+        with file_system.open(found.path, "rb", compression="infer") as handle:
+            content = handle.read()
+    if found.path.endswith((".parquet", ".pq")):
+        rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
+    else:
+        rows = _read_csv(content, files)
+    renamed = {theirs: ours for ours, theirs in files.columns.items() if theirs in rows.columns}
+    shadowed = {
+        ours: f"{ours} (delivered)" for ours in renamed.values() if ours in rows.columns and ours not in renamed
+    }
+    rows = rows.rename({**renamed, **shadowed})
+    facts = {**({"plant": files.plant} if files.plant else {}), **dict(found.facts)}
+    rows = rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
+    return _with_times_in_utc(rows, files)
+
+
+def _read_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
+    """Read every value as text, so that a broken one reaches ``validate`` as it was delivered."""
+    if not content.strip():
+        return pl.DataFrame()
+    try:
+        rows = pl.read_csv(content, separator=files.separator, infer_schema=False, encoding=files.encoding)
+    except pl.exceptions.ComputeError:
+        rows = _read_ragged_csv(content, files)
+    if files.decimal == ",":
+        rows = rows.with_columns(pl.exclude(*PLACEHOLDERS, "time").str.replace(DECIMAL_COMMA, "$1.$2"))
+    return rows
+
+
+def _read_ragged_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
+    """Read a CSV some of whose lines have more fields than its header; those lines are kept whole in one column."""
+    encoding = "utf-8" if files.encoding.startswith("utf8") else files.encoding
+    text = content.decode(encoding, errors="replace").removeprefix("\ufeff")
+    header, *lines = csv.reader(StringIO(text, newline=""), delimiter=files.separator)
+    table: list[dict[str, str | None]] = [
+        {BROKEN_LINE: files.separator.join(line)}
+        if len(line) > len(header)
+        else {name: value or None for name, value in zip(header, line, strict=False)}
+        for line in lines
+        if line
+    ]
+    return pl.DataFrame(table, schema=dict.fromkeys([*header, BROKEN_LINE], pl.String))
+
+
+def _with_times_in_utc(rows: pl.DataFrame, files: TableFiles) -> pl.DataFrame:
+    """Bring ``time`` from the plant's own clock and format to UTC; text that does not parse stays as it is."""
+    dtype = rows.schema.get("time")
+    if dtype is None or not (files.time_zone or files.time_format):
+        return rows
+    delivered = pl.col("time")
+    is_text = dtype == pl.String
+    if is_text and files.time_format:
+        local = delivered.str.to_datetime(files.time_format, time_unit="us", strict=False)
+        has_offset = pl.lit("z" in files.time_format)
+    else:
+        local = cast_column("time", dtype, "time").value
+        has_offset = (
+            delivered.str.contains(OFFSET) if is_text else pl.lit(getattr(dtype, "time_zone", None) is not None)
+        )
+    local = local.dt.replace_time_zone(None)
+    # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
+    placed = local.dt.replace_time_zone(files.time_zone or "UTC", ambiguous="earliest", non_existent="null")
+    utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
+    if not is_text:
+        return rows.with_columns(time=utc)
+    unreadable = pl.when(local.is_null()).then(delivered).otherwise(delivered + f" ({files.time_zone})")
+    return rows.with_columns(time=pl.coalesce(utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"), unreadable))
+
+
+def _split_rows(
+    rows: pl.DataFrame, path: str, batch: Callable[[pl.DataFrame, str], pl.Expr]
+) -> dict[Part, pl.DataFrame]:
+    """Deal one file's rows to plants and batches; the plant's name becomes one that can name a folder."""
+    if rows.is_empty():
+        return {}
+    if "plant" not in rows.columns:
+        raise _absent("plant", rows.columns, "name it in columns, or give plant: or {plant} in the path", path)
+    name = cast_column("plant", rows.schema["plant"], "text").value.str.replace_all(r"[^A-Za-z0-9_-]+", "_")
+    plant = pl.col("plant").forward_fill().backward_fill().fill_null(UNKNOWN_PLANT)
+    dealt = rows.with_columns(plant=name).with_columns(plant.alias("@plant"), batch(rows, path).alias("@batch"))
+    parts = dealt.partition_by("@plant", "@batch", as_dict=True, include_key=False)
+    return {(str(plant), batch): part for (plant, batch), part in parts.items()}
+
+
+def _batch_by_time(rows: pl.DataFrame, path: str, batch_days: int) -> pl.Expr:
+    if "time" not in rows.columns:
+        raise _absent("time", rows.columns, "name it in columns", path)
+    time = cast_column("time", rows.schema["time"], "time").value
+    if rows.select(time.is_null().all()).item():
+        raise UpkeepError(
+            f"no time in the file can be read; the first is {rows['time'][0]!r}",
+            expected="ISO 8601 such as 2025-03-10T14:00:00Z, a date-time type, or time_format in fetch.options",
+            remedy="set time_format, for instance '%d.%m.%Y %H:%M'",
+            stage="fetch",
+            file=path,
+        )
+    return batch_of(time, batch_days).forward_fill().backward_fill()
+
+
+def _check_mapping(files: TableFiles, columns: Iterable[str], table: Table) -> None:
+    for ours, theirs in files.columns.items():
+        if ours not in columns:
+            raise _absent(theirs, columns, f"correct fetch.options.{table}.columns.{ours}", files.path)
+
+
+def _absent(name: str, columns: Iterable[str], remedy: str, path: str) -> UpkeepError:
+    names = list(columns)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return UpkeepError(
+        f"there is no column {name!r}{f'; did you mean {close[0]!r}?' if close else ''}",
+        expected=f"one of the columns there are: {', '.join(names)}",
+        remedy=remedy,
+        stage="fetch",
+        column=name,
+        file=path,
+    )
+
+
+def _open(files: TableFiles, url: str) -> tuple[Any, str]:
+    file_system, path = url_to_fs(expand_variables(url), **expand_all(files.storage_options))
+    return file_system, str(path)
+
+
+@contextmanager
+def _reaching(files: TableFiles, table: Table | None) -> Iterator[None]:
+    try:
+        yield
+    except UpkeepError:
+        raise
+    except Exception as error:  # every file system behind fsspec raises errors of its own
+        hidden = hide_variables(
+            f"{type(error).__name__}: {error}", files.path, *map(str, files.storage_options.values())
+        )
+        raise UpkeepError(
+            f"{files.path} cannot be read: {hidden}",
+            expected="an address that fsspec can open and that you may read",
+            remedy="check the path, the network, the rights and storage_options",
+            stage="fetch",
+            table=table,
+        ) from None
+
+
+@contextmanager
+def _named(path: str, table: Table) -> Iterator[None]:
+    try:
+        yield
+    except UpkeepError as error:
+        raise error.at(table=table, file=path) from error
+    except pl.exceptions.PolarsError as error:
+        raise UpkeepError(
+            f"the file is damaged: {error}",
+            expected="a complete Parquet or CSV file",
+            remedy="deliver it again, or move it away",
+            stage="fetch",
+            table=table,
+            file=path,
+        ) from error

@@ -1,0 +1,170 @@
+"""Queries on any database that SQLAlchemy reaches, one plant and one batch at a time."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import partial
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, field_validator
+from sqlalchemy import URL, BindParameter, Connection, Date, Engine, String, bindparam, create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from upkeep.errors import UpkeepError
+from upkeep.sources import Delivery, Table
+from upkeep.sources.batches import batches_between
+from upkeep.sources.options import expand_all, expand_variables, hide_variables, read_options
+
+CHUNK_ROWS = 50_000
+"""Rows held as Python objects at a time."""
+
+BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
+
+
+class SqlOptions(BaseModel):
+    """``fetch.options`` of the source ``sql``; docs/sources.md explains each option."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    since: date
+    plants: list[str] | str
+    telemetry: str
+    events: str | None = None
+    machines: str | None = None
+
+    @field_validator("telemetry", "events")
+    @classmethod
+    def _is_windowed(cls, query: str | None) -> str | None:
+        return _check_bound(query, {"since", "until", "plant"})
+
+    @field_validator("machines")
+    @classmethod
+    def _is_per_plant(cls, query: str | None) -> str | None:
+        return _check_bound(query, {"plant"})
+
+
+class Sql:
+    """Rows of three queries; ``:since`` and ``:until`` bound a batch, ``since <= time < until`` in UTC."""
+
+    def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
+        self._options = read_options(SqlOptions, options, "sql")
+        self._batch_days = batch_days
+        self._engine = _open_engine(self._options.url)
+
+    def deliveries(self, until: date) -> Iterator[Delivery]:
+        """List every batch of every plant from ``since`` on; whether it has rows shows when it is read."""
+        batches = batches_between(self._options.since, until, self._batch_days)
+        for plant in self._plants():
+            for table, query in self._queries().items():
+                # Machines have no time: they are one delivery, in the first batch.
+                for batch in batches if table != "machines" else batches[:1]:
+                    yield Delivery(table, plant, batch, partial(self._read, query, plant, batch))
+
+    def _queries(self) -> dict[Table, str]:
+        queries: dict[Table, str | None] = {
+            "telemetry": self._options.telemetry,
+            "events": self._options.events,
+            "machines": self._options.machines,
+        }
+        return {table: query for table, query in queries.items() if query}
+
+    def _plants(self) -> list[str]:
+        plants = self._options.plants
+        if isinstance(plants, list):
+            return plants
+        rows = self._query(plants, {})
+        return sorted(str(plant) for plant in rows.to_series(0).drop_nulls())
+
+    def _read(self, query: str, plant: str, batch: date) -> pl.DataFrame:
+        return self._query(query, {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)})
+
+    def _query(self, query: str, values: Mapping[str, str | date]) -> pl.DataFrame:
+        """Run one query; its rows are sorted, since those of a database come in no order that lasts."""
+        statement = text(query).bindparams(*(_bind(name, values[name]) for name in _bound(query) & set(values)))
+        with self._connect() as connection:
+            result = connection.execution_options(stream_results=True).execute(statement)
+            names = list(result.keys())
+            chunks = [_as_frame(rows, names) for rows in result.partitions(CHUNK_ROWS)]
+        if not chunks:
+            return pl.DataFrame(schema=names)
+        return pl.concat(chunks, how="vertical_relaxed").sort(names)
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text("SET TIME ZONE 'UTC'"))  # else times without a zone are in the server's
+                yield connection
+        except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
+            raise UpkeepError(
+                f"the database cannot be read: {self._without_secrets(error)}",
+                expected="a server that answers and queries that it accepts",
+                remedy="check fetch.options.url and the queries in params.yaml, and the password's variable",
+                stage="fetch",
+            ) from None
+
+    def _without_secrets(self, error: Exception) -> str:
+        message = str(getattr(error, "orig", None) or error)
+        if password := self._engine.url.password:
+            message = message.replace(password, "***")
+        return hide_variables(message, self._options.url).strip()
+
+
+def _open_engine(template: str) -> Engine:
+    url = _address(template)
+    try:
+        return create_engine(url)
+    except (SQLAlchemyError, ImportError) as error:
+        raise UpkeepError(
+            f"there is no driver for {url.drivername} databases: {error}",
+            expected="a dialect and driver that are installed, such as postgresql+psycopg or sqlite",
+            remedy="correct fetch.options.url, or add the driver to pyproject.toml",
+            stage="fetch",
+        ) from error
+
+
+def _address(template: str) -> URL:
+    """Return the database's URL; variables are filled in part by part, so that a password may hold any character."""
+    try:
+        url = make_url(template if "://" in template else expand_variables(template))
+        if "://" not in template:
+            return url
+        parts = {name: getattr(url, name) for name in ("username", "password", "host", "database", "query")}
+        return url.set(**expand_all({name: value for name, value in parts.items() if value is not None}))
+    except (SQLAlchemyError, ValueError):
+        raise UpkeepError(
+            "fetch.options.url is not a database URL",
+            expected="dialect+driver://user:${PASSWORD_VARIABLE}@host:port/database",
+            remedy="correct fetch.options.url in params.yaml",
+            stage="fetch",
+        ) from None
+
+
+def _bound(query: str) -> set[str]:
+    return set(BOUND.findall(query))
+
+
+def _bind(name: str, value: str | date) -> BindParameter[Any]:
+    """Bind a time as a date: every database compares that with its times, SQLite with those it keeps as text."""
+    return bindparam(name, value, String()) if isinstance(value, str) else bindparam(name, value, Date())
+
+
+def _check_bound(query: str | None, names: set[str]) -> str | None:
+    if query is not None and (missing := names - _bound(query)):
+        raise ValueError(f"the query must use {', '.join(f':{name}' for name in sorted(missing))}")
+    return query
+
+
+def _as_frame(rows: Sequence[Sequence[Any]], names: list[str]) -> pl.DataFrame:
+    """Return rows as a frame; a column with both numbers and text, which SQLite allows, becomes text."""
+    frame = pl.DataFrame(
+        [tuple(row) for row in rows], schema=names, orient="row", infer_schema_length=None, strict=False
+    )
+    objects = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
+    return frame.with_columns(
+        pl.Series(name, [None if value is None else str(value) for value in frame[name]]) for name in objects
+    )

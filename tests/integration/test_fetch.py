@@ -1,0 +1,309 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.params import Params, load_params
+from upkeep.sources import Delivery
+from upkeep.sources import manifest as manifest_module
+from upkeep.sources.manifest import read_manifest
+from upkeep.stages import fetch
+
+REPOSITORY = Path(__file__).parents[2]
+MONDAY = date(2025, 1, 6)
+
+
+class Shelf:
+    """A source whose batches stand in its options: plant -> batch -> deliveries, each a list of loads."""
+
+    changing = None
+
+    def __init__(self, options, batch_days):  # noqa: ARG002  # a source gets it
+        self.plants = options["plants"] if self.changing is None else self.changing
+        self.seconds = options.get("seconds", 0)
+
+    def deliveries(self, until):  # noqa: ARG002  # a shelf shows all it has
+        for plant, batches in self.plants.items():
+            for batch, deliveries in batches.items():
+                for loads in deliveries:
+                    yield Delivery("telemetry", plant, date.fromisoformat(batch), lambda loads=loads: self.read(loads))
+
+    def read(self, loads):
+        time.sleep(self.seconds)
+        return pl.DataFrame({"load": loads}, schema={"load": pl.Float64})
+
+
+def week(number):
+    return MONDAY + timedelta(weeks=number)
+
+
+def params(plants, until=MONDAY, reread=1, **options) -> Params:
+    shipped = load_params(REPOSITORY / "params.yaml")
+    knobs = {"source": f"{Path(__file__).stem}:Shelf", "until": until, "batch_days": 7, "reread_batches": reread}
+    chosen = shipped.fetch.model_validate({**knobs, "options": {"plants": plants, **options}})
+    return shipped.model_copy(update={"fetch": chosen})
+
+
+def lyon(*batches):
+    return {"lyon": {str(week(number)): [[float(number)]] for number in batches}}
+
+
+def raw_bytes(root=paths.RAW):
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def shelf(monkeypatch):
+    """A shelf that changes without its options telling so, as real sources do."""
+    monkeypatch.setattr(Shelf, "changing", {})
+    return Shelf.changing
+
+
+def test_each_delivery_becomes_a_file_that_the_manifest_lists():
+    fetch.run(params({"lyon": {str(MONDAY): [[1.0, 2.0]]}}))
+    (file,) = read_manifest().files
+    content = (paths.RAW / "telemetry/lyon/2025-01-06.parquet").read_bytes()
+    assert (file.file, file.rows, file.bytes) == ("telemetry/lyon/2025-01-06.parquet", 2, len(content))
+    assert pl.read_parquet(content)["load"].to_list() == [1.0, 2.0]
+
+
+def test_a_second_run_changes_no_byte_and_no_file():
+    fetch.run(params(lyon(0, 1), until=week(1)))
+    before = raw_bytes()
+    touched = (paths.RAW / "telemetry/lyon/2025-01-06.parquet").stat().st_mtime_ns
+    fetch.run(params(lyon(0, 1), until=week(1)))
+    assert raw_bytes() == before
+    assert (paths.RAW / "telemetry/lyon/2025-01-06.parquet").stat().st_mtime_ns == touched
+
+
+def test_a_batch_after_until_is_not_fetched():
+    fetch.run(params(lyon(0, 1)))
+    assert [file.batch for file in read_manifest().files] == [MONDAY]
+
+
+def test_until_moved_back_and_on_again_ends_with_the_same_bytes():
+    fetch.run(params(lyon(0, 1, 2), until=week(2)))
+    before = raw_bytes()
+    fetch.run(params(lyon(0, 1, 2), until=week(0)))
+    assert list(raw_bytes()) == ["manifest.json", "telemetry/lyon/2025-01-06.parquet"]
+    fetch.run(params(lyon(0, 1, 2), until=week(2)))
+    assert raw_bytes() == before
+
+
+def test_a_late_row_is_stored_as_a_second_delivery_of_its_batch(shelf):
+    shelf.update({"lyon": {str(MONDAY): [[1.0]]}})
+    fetch.run(params({}))
+    shelf.update({"lyon": {str(MONDAY): [[1.0, 2.0]]}})
+    fetch.run(params({}))
+    fetch.run(params({}))
+    assert [(file.file, file.delivery, file.rows) for file in read_manifest().files] == [
+        ("telemetry/lyon/2025-01-06.parquet", 1, 1),
+        ("telemetry/lyon/2025-01-06.2.parquet", 2, 2),
+    ]
+
+
+def test_a_batch_older_than_those_read_again_stays_as_it_was(shelf):
+    shelf.update(lyon(0, 1))
+    fetch.run(params({}, until=week(1)))
+    shelf.update({"lyon": {str(week(0)): [[9.0]], str(week(1)): [[1.0]]}})
+    fetch.run(params({}, until=week(1)))
+    assert len(read_manifest().files) == 2
+
+
+def test_a_batch_that_the_source_sends_twice_is_stored_twice_and_no_more():
+    twice = {"lyon": {str(MONDAY): [[1.0], [1.0]]}}
+    fetch.run(params(twice))
+    before = raw_bytes()
+    fetch.run(params(twice))
+    assert [file.delivery for file in read_manifest().files] == [1, 2]
+    assert raw_bytes() == before
+
+
+def test_a_batch_without_rows_is_not_stored_and_asked_for_again(shelf):
+    shelf.update({"lyon": {str(week(0)): [[]], str(week(1)): [[1.0]]}})
+    fetch.run(params({}, until=week(1), reread=0))
+    assert [file.batch for file in read_manifest().files] == [week(1)]
+    shelf.update({"lyon": {str(week(0)): [[5.0]], str(week(1)): [[1.0]]}})
+    fetch.run(params({}, until=week(1), reread=0))
+    assert [file.batch for file in read_manifest().files] == [week(0), week(1)]
+
+
+def test_other_options_start_afresh_and_say_so(caplog):
+    fetch.run(params(lyon(0, 1), until=week(1)))
+    fetch.run(params({"porto": {str(MONDAY): [[1.0]]}}, until=week(1)))
+    assert list(raw_bytes()) == ["manifest.json", "telemetry/porto/2025-01-06.parquet"]
+    assert "starts afresh" in caplog.text
+
+
+def test_options_that_cannot_be_used_cost_no_raw_data():
+    fetch.run(params(lyon(0)))
+    before = raw_bytes()
+    with pytest.raises(UpkeepError, match="has no telemetry"):
+        fetch.run(params({}))
+    assert raw_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_a_damaged_file_is_named(damage):
+    fetch.run(params(lyon(0)))
+    path = paths.RAW / "telemetry/lyon/2025-01-06.parquet"
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if damage == "cut" else content[:-1] + b"x")
+    with pytest.raises(UpkeepError, match="a raw file") as caught:
+        fetch.run(params(lyon(0)))
+    assert str(caught.value.where["file"]) == str(path)
+
+
+def test_a_damaged_manifest_is_named():
+    fetch.run(params(lyon(0)))
+    paths.MANIFEST.write_text("{")
+    with pytest.raises(UpkeepError, match="manifest of the raw data cannot be used"):
+        fetch.run(params(lyon(0)))
+
+
+def test_what_the_manifest_does_not_list_is_removed_or_written_again():
+    fetch.run(params(lyon(0)))
+    before = raw_bytes()
+    for name in ("telemetry/lyon/2025-01-06.parquet.tmp", "telemetry/lyon/2025-01-06.2.parquet", "manifest.json.tmp"):
+        (paths.RAW / name).write_bytes(b"half")
+    fetch.run(params(lyon(0)))
+    assert raw_bytes() == before
+    paths.MANIFEST.unlink()
+    (paths.RAW / "telemetry/lyon/2025-01-06.parquet").write_bytes(b"foreign")
+    fetch.run(params(lyon(0)))
+    assert raw_bytes() == before
+
+
+def test_until_must_be_the_first_day_of_a_batch():
+    with pytest.raises(UpkeepError, match="not the first day") as caught:
+        fetch.run(params(lyon(0), until=MONDAY + timedelta(days=2)))
+    assert caught.value.expected == "2025-01-06 or 2025-01-13"
+
+
+def test_a_plant_that_cannot_name_a_folder_is_refused():
+    with pytest.raises(UpkeepError, match=r"plant '\.\./lyon'"):
+        fetch.run(params({"../lyon": {str(MONDAY): [[1.0]]}}))
+
+
+def test_an_error_while_reading_names_the_delivery(monkeypatch):
+    def fail(*_):
+        raise UpkeepError("the line is dead", expected="an answer", remedy="call again")
+
+    monkeypatch.setattr(Shelf, "read", fail)
+    with pytest.raises(UpkeepError) as caught:
+        fetch.run(params(lyon(0)))
+    assert caught.value.where == {"stage": "fetch", "table": "telemetry", "plant": "lyon", "batch": MONDAY}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("save_seconds", [-1, 3600])
+def test_a_fetch_that_is_stopped_before_any_write_ends_with_the_same_bytes_when_run_again(
+    tmp_path, monkeypatch, save_seconds
+):
+    monkeypatch.setattr(fetch, "SAVE_SECONDS", save_seconds)
+    plants = {"lyon": {str(week(0)): [[1.0], [2.0]], str(week(1)): [[3.0]]}, "porto": {str(week(0)): [[4.0]]}}
+    write = manifest_module.write_at_once
+
+    def run_in(folder, stop_at=None):
+        writes = iter(range(10**6))
+
+        def write_or_die(path, content):
+            if next(writes) == stop_at:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_name(path.name + ".tmp").write_bytes(content[:1])
+                raise Killed
+            write(path, content)
+
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        monkeypatch.setattr(manifest_module, "write_at_once", write_or_die)
+        fetch.run(params(plants, until=week(1)))
+        return next(writes)
+
+    total = run_in("whole")
+    whole = raw_bytes()
+    assert total > 4
+    for stop_at in range(total):
+        with pytest.raises(Killed):
+            run_in(f"stopped-{stop_at}", stop_at)
+        run_in(f"stopped-{stop_at}")
+        assert raw_bytes() == whole
+
+
+def test_a_fetch_that_is_killed_ends_with_the_same_bytes_when_run_again(tmp_path):
+    plants = {plant: {str(week(number)): [[float(number)]] for number in range(10)} for plant in ("lyon", "porto")}
+    slow = params(plants, until=week(9), seconds=0.01)
+    fetch.run(slow)
+    whole = raw_bytes()
+    script = textwrap.dedent(f"""
+        import os, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import {Path(__file__).stem} as shop
+        from upkeep.stages import fetch
+        fetch.SAVE_SECONDS = 0.03
+        os.chdir({str(tmp_path)!r})
+        os.makedirs("killed", exist_ok=True)
+        os.chdir("killed")
+        print("ready", flush=True)
+        fetch.run(shop.params({plants!r}, until=shop.week(9), seconds=0.01))
+    """)
+    for after in (0.02, 0.05, 0.08):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(after)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+    os.chdir(tmp_path / "killed")
+    fetch.run(slow)
+    assert raw_bytes() == whole
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
+    script = textwrap.dedent("""
+        import hashlib, polars as pl, pathlib
+        from upkeep.sources.manifest import store
+        from datetime import date
+        rows = pl.DataFrame({"load": pl.int_range(600_000, eager=True).cast(pl.Float64) / 7})
+        print(store(pathlib.Path.cwd(), ("telemetry", "lyon", date(2025, 1, 6)), 1, pl.concat([rows, rows])).sha256)
+    """)
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "POLARS_MAX_THREADS": threads},
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        ).stdout
+        for threads in ("1", "4")
+    }
+    assert len(digests) == 1
+
+
+def test_the_manifest_holds_neither_options_nor_times():
+    fetch.run(params(lyon(0), password="tiger"))
+    manifest = json.loads(paths.MANIFEST.read_text())
+    assert set(manifest) == {"source", "options_sha256", "files"}
+    assert "tiger" not in paths.MANIFEST.read_text()
+    assert set(manifest["files"][0]) == {"table", "plant", "batch", "delivery", "file", "rows", "bytes", "sha256"}

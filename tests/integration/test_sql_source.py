@@ -1,0 +1,195 @@
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+import sqlalchemy
+
+from upkeep.errors import UpkeepError
+from upkeep.sources.sql import Sql
+
+MONDAY = date(2025, 1, 6)
+
+QUERIES = {
+    "since": MONDAY,
+    "plants": "SELECT DISTINCT plant FROM machines",
+    "telemetry": "SELECT * FROM telemetry WHERE plant = :plant AND time >= :since AND time < :until",
+    "machines": "SELECT * FROM machines WHERE plant = :plant",
+}
+
+SCHEMA = """
+CREATE TABLE machines (plant TEXT, machine TEXT, model TEXT);
+CREATE TABLE telemetry (plant TEXT, machine TEXT, time {time}, load NUMERIC(9, 3));
+INSERT INTO machines VALUES ('lyon', 'm1', 'A'), ('porto', 'm2', 'B');
+INSERT INTO telemetry VALUES
+  ('lyon', 'm1', '2025-01-06 00:00:00', 1.5), ('lyon', 'm1', '2025-01-12 23:59:59', NULL),
+  ('lyon', 'm1', '2025-01-13 00:00:00', 3), ('porto', 'm2', '2025-01-05 23:59:59', 4);
+"""
+
+
+def read_all(url, until=date(2025, 1, 13), **changes):
+    source = Sql({"url": url, **QUERIES, **changes}, 7)
+    frames = {(found.table, found.plant, found.batch.day): found.read() for found in source.deliveries(until)}
+    return {place: rows for place, rows in frames.items() if not rows.is_empty()}
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    url = f"sqlite:///{tmp_path}/plant.db"
+    run_script(url, SCHEMA.format(time="TEXT"))
+    return url
+
+
+def run_script(url, script):
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        for statement in filter(str.strip, script.split(";")):
+            connection.execute(sqlalchemy.text(statement))
+    engine.dispose()
+
+
+def test_each_row_is_in_the_one_batch_that_holds_its_time(sqlite):
+    found = read_all(sqlite)
+    loads = {place: rows["load"].to_list() for place, rows in found.items() if place[0] == "telemetry"}
+    assert loads == {("telemetry", "lyon", 6): [1.5, None], ("telemetry", "lyon", 13): [3.0]}
+
+
+def test_machines_are_one_delivery_in_the_first_batch(sqlite):
+    machines = [place for place in read_all(sqlite) if place[0] == "machines"]
+    assert machines == [("machines", "lyon", 6), ("machines", "porto", 6)]
+
+
+def test_plants_may_be_listed(sqlite):
+    assert {plant for _, plant, _ in read_all(sqlite, plants=["porto"])} == {"porto"}
+
+
+def test_text_among_numbers_reaches_validate_as_text(sqlite):
+    run_script(sqlite, "INSERT INTO telemetry VALUES ('lyon', 'm1', '2025-01-06 01:00:00', 'n/a')")
+    assert "n/a" in read_all(sqlite)["telemetry", "lyon", 6]["load"].to_list()
+
+
+def test_rows_come_in_one_order_whatever_the_database_says_and_in_chunks(sqlite, monkeypatch):
+    whole = read_all(sqlite)["telemetry", "lyon", 6]
+    monkeypatch.setattr("upkeep.sources.sql.CHUNK_ROWS", 1)
+    query = f"{QUERIES['telemetry']} ORDER BY time DESC"
+    chunked = read_all(sqlite, telemetry=query)["telemetry", "lyon", 6]
+    assert chunked.equals(whole)
+
+
+def test_a_query_without_its_watermark_is_refused(sqlite):
+    with pytest.raises(UpkeepError, match=r"telemetry: .*the query must use :until"):
+        read_all(sqlite, telemetry="SELECT * FROM telemetry WHERE plant = :plant AND time >= :since")
+
+
+def test_a_query_that_the_database_refuses_is_told(sqlite):
+    with pytest.raises(UpkeepError, match="no such table: machinery"):
+        read_all(sqlite, machines="SELECT * FROM machinery WHERE plant = :plant")
+
+
+def test_two_columns_of_one_name_are_told(sqlite):
+    with pytest.raises(UpkeepError, match="more than one occurrence"):
+        read_all(sqlite, machines="SELECT plant, plant FROM machines WHERE plant = :plant")
+
+
+def test_a_url_that_is_none_and_a_driver_that_is_missing_are_told():
+    with pytest.raises(UpkeepError, match="not a database URL"):
+        Sql({"url": "plant.db://", **QUERIES}, 7)
+    with pytest.raises(UpkeepError, match="no driver for oracle"):
+        Sql({"url": "oracle://h/db", **QUERIES}, 7)
+
+
+def test_the_whole_url_may_come_from_a_variable(sqlite, monkeypatch):
+    monkeypatch.setenv("PLANT_DATABASE", sqlite)
+    assert read_all("$PLANT_DATABASE")
+
+
+def test_an_unset_password_is_named(monkeypatch):
+    monkeypatch.delenv("PLANT_PASSWORD", raising=False)
+    with pytest.raises(UpkeepError, match="PLANT_PASSWORD is not set"):
+        Sql({"url": "postgresql+psycopg://u:${PLANT_PASSWORD}@127.0.0.1/db", **QUERIES}, 7)
+
+
+def _postgres_program(name):
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(installed[-1]) if installed else shutil.which(name)
+
+
+def _as_postgres(*command):
+    # PostgreSQL refuses to run as root.
+    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    subprocess.run([*prefix, *command], check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+
+PASSWORD = "sl@sh/and:colon$x"
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    initdb, pg_ctl = _postgres_program("initdb"), _postgres_program("pg_ctl")
+    if not initdb or not pg_ctl:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not installed (Debian: apt-get install postgresql)")
+    # Outside of pytest's folders, which are their owner's alone, so that the user postgres can reach it.
+    folder = Path(tempfile.mkdtemp(prefix="upkeep-postgres-"))
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+        shutil.chown(password, "postgres")
+    data = str(folder / "data")
+    _as_postgres(initdb, "-D", data, "-U", "upkeep", "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c timezone=America/New_York"
+    _as_postgres(pg_ctl, "-D", data, "-w", "-o", settings, "-l", f"{data}.log", "start")
+    yield port
+    _as_postgres(pg_ctl, "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", params=["TIMESTAMP", "TIMESTAMPTZ"])
+def postgres_url(postgres, request):
+    database = request.param.lower()
+    address = {"username": "upkeep", "password": PASSWORD, "host": "127.0.0.1", "port": postgres}
+    admin = sqlalchemy.URL.create("postgresql+psycopg", **address, database="postgres")
+    engine = sqlalchemy.create_engine(admin, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {database}"))
+        connection.execute(sqlalchemy.text(f"ALTER DATABASE {database} SET timezone = 'UTC'"))
+    run_script(admin.set(database=database), SCHEMA.format(time=request.param))
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"ALTER DATABASE {database} SET timezone = 'America/New_York'"))
+    engine.dispose()
+    return f"postgresql+psycopg://upkeep:${{PLANT_PASSWORD}}@127.0.0.1:{postgres}/{database}"
+
+
+def test_postgresql_gives_each_row_once_in_utc_whatever_its_own_zone(postgres_url, monkeypatch):
+    monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
+    found = read_all(postgres_url)
+    rows = found["telemetry", "lyon", 6]
+    assert rows["load"].cast(pl.Float64).to_list() == [1.5, None]
+    assert rows["time"].dt.replace_time_zone("UTC")[0] == datetime(2025, 1, 6, tzinfo=UTC)
+    assert found["telemetry", "lyon", 13]["load"].cast(pl.Float64).to_list() == [3.0]
+    assert ("telemetry", "porto", 6) not in found
+
+
+def test_a_uuid_is_text(postgres_url, monkeypatch):
+    monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
+    query = "SELECT CAST('7d444840-9dc0-11d1-b245-5ffdce74fad2' AS UUID) AS machine WHERE :plant = 'lyon'"
+    rows = read_all(postgres_url, machines=query)["machines", "lyon", 6]
+    assert rows["machine"].to_list() == ["7d444840-9dc0-11d1-b245-5ffdce74fad2"]
+
+
+@pytest.mark.parametrize("password", ["wrong-but-secret", PASSWORD])
+def test_a_login_that_fails_does_not_show_the_password(postgres_url, monkeypatch, password):
+    monkeypatch.setenv("PLANT_PASSWORD", password)
+    url = postgres_url if password != PASSWORD else postgres_url.rsplit("/", 1)[0] + "/nowhere"
+    with pytest.raises(UpkeepError, match="cannot be read") as caught:
+        read_all(url)
+    assert password not in str(caught.value)
+    assert caught.value.__suppress_context__
