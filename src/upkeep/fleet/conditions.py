@@ -89,11 +89,11 @@ def _find_centres(points: Floats, tolerance: float, most: int) -> Floats:
     rng = np.random.default_rng(FIT_SEED)
     sample = points[np.sort(rng.permutation(len(points))[:FIT_ROWS])]
     most = min(most, len(np.unique(sample, axis=0)))
-    centres = sample.mean(axis=0, keepdims=True)
+    centres: Floats = sample.mean(axis=0, keepdims=True)
     for k in range(1, most + 1):
         if k > 1:
             attempts = [kmeans2(sample, k, minit="++", rng=rng, missing="warn")[0] for _ in range(ATTEMPTS)]
-            centres = min(attempts, key=lambda found: _error(sample, found))
+            centres = np.asarray(min(attempts, key=lambda found: _error(sample, found)), dtype=np.float64)
         if _error(sample, centres) <= tolerance:
             break
     return centres

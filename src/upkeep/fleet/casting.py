@@ -1,0 +1,140 @@
+"""Delivered values brought to the dictionary's types: what cannot be brought there is marked, never guessed."""
+
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+import polars as pl
+
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Times outside are garbage; Polars itself cannot print the worst of them."""
+
+DAY, MILLISECOND = 86_400_000_000, 1000
+"""In microseconds."""
+
+ISO_TIME = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(?:Z|UTC|([+-]\d{2}(?::?\d{2})?))?$"
+"""Date; then, each optional: hours and minutes, seconds, offset. Without an offset a time is in UTC."""
+
+
+class Cast(NamedTuple):
+    """An expression for a column's values in the wanted type, and one for where a value could not be brought there."""
+
+    value: pl.Expr
+    failed: pl.Expr
+
+
+def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "number", "time"]) -> Cast:
+    """Return the expressions that bring one delivered column to a type of the dictionary.
+
+    Empty text and NaN are gaps, so they become null without having failed. Text is trimmed. Whole floats become text
+    without a decimal point, so that machine 7 is the same machine in a delivery with numbers and in one with text.
+    Integers are never times: their unit and epoch would be a guess.
+    """
+    column = pl.col(name)
+    if isinstance(delivered, pl.Null):
+        return _complete(column.cast({"text": pl.String(), "number": pl.Float64(), "time": _UTC}[wanted]))
+    return {"text": _to_text, "number": _to_number, "time": _to_time}[wanted](column, delivered)
+
+
+def printable(name: str, delivered: pl.DataType) -> pl.Expr:
+    """Return a delivered column as something that can be written as JSON whatever it holds."""
+    column = pl.col(name)
+    if _is_plain(delivered):
+        return column
+    if isinstance(delivered, pl.Date | pl.Datetime):
+        return _to_text(column, delivered).value.fill_null(column.to_physical().cast(pl.String)).alias(name)
+    if isinstance(delivered, pl.Binary):
+        return column.bin.encode("hex")
+    return pl.when(column.is_not_null()).then(pl.lit(f"({delivered})")).alias(name)
+
+
+def as_text(name: str, delivered: pl.DataType) -> pl.Expr:
+    """Return a delivered column as text whatever it holds."""
+    if delivered.is_nested():
+        return pl.when(pl.col(name).is_not_null()).then(pl.lit(f"({delivered})"))
+    return printable(name, delivered).cast(pl.String)
+
+
+_UTC = pl.Datetime("us", "UTC")
+
+
+def _complete(value: pl.Expr) -> Cast:
+    return Cast(value, pl.lit(False))
+
+
+def _refused(column: pl.Expr, dtype: pl.DataType) -> Cast:
+    return Cast(pl.lit(None, dtype), column.is_not_null())
+
+
+def _is_text(delivered: pl.DataType) -> bool:
+    return isinstance(delivered, pl.String | pl.Categorical | pl.Enum)
+
+
+def _is_plain(delivered: pl.DataType) -> bool:
+    if isinstance(delivered, pl.List | pl.Array):
+        return _is_plain(delivered.inner)  # type: ignore[arg-type]  # always an instance in a frame's schema
+    if isinstance(delivered, pl.Struct):
+        return all(_is_plain(field.dtype) for field in delivered.fields)  # type: ignore[arg-type]
+    return _is_text(delivered) or delivered.is_numeric() or isinstance(delivered, pl.Boolean | pl.Null)
+
+
+def _trimmed(column: pl.Expr) -> pl.Expr:
+    text = column.cast(pl.String).str.strip_chars()
+    return pl.when(text != "").then(text)
+
+
+def _to_text(column: pl.Expr, delivered: pl.DataType) -> Cast:
+    if _is_text(delivered):
+        return _complete(_trimmed(column))
+    if delivered.is_float():
+        whole = column.cast(pl.Int64, strict=False)
+        return _complete(
+            pl.when(whole.cast(delivered) == column).then(whole.cast(pl.String)).otherwise(column.fill_nan(None))
+        )
+    if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
+        return _complete(column.cast(pl.String))
+    if isinstance(delivered, pl.Date | pl.Datetime):
+        time, failed = _to_time(column, delivered)
+        return Cast(time.dt.to_string("iso:strict"), failed)
+    return _refused(column, pl.String())
+
+
+def _to_number(column: pl.Expr, delivered: pl.DataType) -> Cast:
+    if _is_text(delivered):
+        text = _trimmed(column)
+        number = text.cast(pl.Float64, strict=False)
+        return Cast(number.fill_nan(None), text.is_not_null() & number.is_null())
+    if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
+        return _complete(column.cast(pl.Float64).fill_nan(None))
+    return _refused(column, pl.Float64())
+
+
+def _to_time(column: pl.Expr, delivered: pl.DataType) -> Cast:
+    if _is_text(delivered):
+        text = _trimmed(column)
+        time = _parse_time(text).to_physical()
+        time = pl.when(time.is_between(_micros(EARLIEST), _micros(LATEST))).then(time)
+        return Cast(time.cast(_UTC), text.is_not_null() & time.is_null())
+    if not isinstance(delivered, pl.Date | pl.Datetime):
+        return _refused(column, _UTC)
+    ticks = column.to_physical().cast(pl.Int64)
+    if isinstance(delivered, pl.Datetime) and delivered.time_unit == "ns":
+        ticks = ticks // 1000
+    per_tick = DAY if isinstance(delivered, pl.Date) else MILLISECOND if delivered.time_unit == "ms" else 1
+    sane = ticks.is_between(_micros(EARLIEST) // per_tick, _micros(LATEST) // per_tick)
+    return Cast(pl.when(sane).then(ticks * per_tick).cast(_UTC), column.is_not_null() & ~sane)
+
+
+def _parse_time(text: pl.Expr) -> pl.Expr:
+    parts = text.str.extract_groups(ISO_TIME).struct
+    whole = pl.concat_str(
+        parts.field("1"),
+        pl.lit("T"),
+        parts.field("2").fill_null("00:00"),
+        parts.field("3").fill_null(":00"),
+        parts.field("4").fill_null("+00"),
+    )
+    return whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False)
+
+
+def _micros(time: datetime) -> int:
+    return int(time.timestamp()) * 1_000_000

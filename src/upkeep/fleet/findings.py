@@ -1,0 +1,289 @@
+"""What the data shows about the machines' sensors and deliveries. Findings are reported and change nothing.
+
+A finding looks at a whole record, so it knows at a time what came after. A feature made from it, or a value mended
+because of it, would look into the future.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+
+import polars as pl
+
+Finding = dict[str, str | None]
+
+MAX_FINDINGS = 100
+"""Of one kind in one plant's table; what is beyond is counted in one more finding."""
+
+SLOW = 3.0
+"""A machine that usually sends a row every `n` hours is silent only after this many times `n` hours."""
+
+MIN_REPEATS = 5
+"""A stuck value is repeated in at least this many rows: two equal ones around an outage are chance."""
+
+LONG_RUN = 10.0
+"""A stuck value lasts at least this many times the sensor's median run of one value ..."""
+RARE_VALUE = 0.1
+"""... and no more than this share of the sensor's runs has it; else the sensor is just coarse."""
+
+
+def report(
+    kind: str,
+    table: str,
+    *,
+    machine: str | None = None,
+    column: str | None = None,
+    batch: date | None = None,
+    since: date | datetime | None = None,
+    until: date | datetime | None = None,
+    detail: str,
+) -> Finding:
+    """Return one finding as it stands in ``reports/data_quality.json``."""
+    return {
+        "kind": kind,
+        "table": table,
+        "machine": machine,
+        "column": column,
+        "batch": None if batch is None else batch.isoformat(),
+        "from": None if since is None else since.isoformat(),
+        "to": None if until is None else until.isoformat(),
+        "detail": detail,
+    }
+
+
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort findings by kind and place; those of a kind beyond :data:`MAX_FINDINGS` are counted, not listed."""
+    ordered = sorted(findings, key=lambda finding: tuple(value or "" for value in finding.values()))
+    counts: dict[tuple[str | None, str | None], int] = {}
+    kept = []
+    for finding in ordered:
+        group = finding["kind"], finding["table"]
+        counts[group] = counts.get(group, 0) + 1
+        if counts[group] <= MAX_FINDINGS:
+            kept.append(finding)
+    beyond = {group: count - MAX_FINDINGS for group, count in counts.items() if count > MAX_FINDINGS}
+    return kept + [report(str(kind), str(table), detail=f"{n} more") for (kind, table), n in beyond.items()]
+
+
+def report_runs(
+    kind: str, table: str, column: str, numbers: Iterable[int], batches: Sequence[date], detail: str
+) -> list[Finding]:
+    """Report deliveries that have something in common, one finding for each unbroken run of them.
+
+    Parameters
+    ----------
+    numbers
+        Which deliveries.
+    batches : (deliveries,)
+        The batch of each delivery.
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return [
+        report(
+            kind,
+            table,
+            column=column,
+            batch=batches[run[0]],
+            since=batches[run[0]],
+            until=batches[run[-1]],
+            detail=f"{detail} in {len(run)} of {len(batches)} deliveries",
+        )
+        for run in runs
+    ]
+
+
+def find_missing_batches(table: str, batches: Iterable[date], newest: date, batch_days: int) -> list[Finding]:
+    """Report gaps in a plant's sequence of batches, up to the newest batch that any plant delivered."""
+    step = timedelta(days=batch_days)
+    known = sorted({*batches, newest + step})
+    return [
+        report(
+            "missing_batch",
+            table,
+            batch=before + step,
+            since=before + step,
+            until=after - step,
+            detail=f"batches missing: {(after - before).days // batch_days - 1}",
+        )
+        for before, after in pairwise(known)
+        if after - before > step
+    ]
+
+
+def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:
+    """Report, per batch, rows from before its first day.
+
+    Parameters
+    ----------
+    rows
+        ``time``, and the first instant of the row's batch in ``begins``.
+    """
+    late = (
+        rows.filter(pl.col("time") < pl.col("begins"))
+        .group_by("begins")
+        .agg(pl.len(), since=pl.col("time").min(), until=pl.col("time").max())
+        .sort("begins")
+    )
+    return [
+        report(
+            "late_rows",
+            table,
+            batch=row["begins"].date(),
+            since=row["since"],
+            until=row["until"],
+            detail=f"{row['len']} rows, up to {_hours(row['begins'] - row['since']):.1f} h before the batch",
+        )
+        for row in late.iter_rows(named=True)
+    ]
+
+
+def find_outages(
+    rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hours: float, table: str = "telemetry"
+) -> list[Finding]:
+    """Report machines without rows, and sensors without values, for longer than `outage_hours`.
+
+    Parameters
+    ----------
+    rows
+        ``machine``, ``time`` and the sensors, sorted by machine and time.
+    sensors
+        Per sensor, which rows can hold it: a column that was not delivered at all is not an outage of each machine.
+    """
+    gap = (pl.col("time") - pl.col("time").shift()).over("machine")
+    gaps = rows.select("machine", until="time", since=pl.col("time").shift().over("machine"), gap=gap).with_columns(
+        limit=pl.max_horizontal(pl.duration(hours=outage_hours), pl.col("gap").median().over("machine") * SLOW)
+    )
+    limits = gaps.group_by("machine").agg(pl.col("limit").first())
+    silences = gaps.filter(pl.col("gap") > pl.col("limit")).select("machine", "since", "until", column=None)
+    with_gaps = {sensor: delivered for sensor, delivered in sensors.items() if rows[sensor].null_count()}
+    dark = [_find_nulls(rows.filter(delivered), sensor, limits) for sensor, delivered in with_gaps.items()]
+    return [
+        report(
+            "outage",
+            table,
+            machine=row["machine"],
+            column=row["column"],
+            since=row["since"],
+            until=row["until"],
+            detail=f"{_hours(row['until'] - row['since']):.1f} h without {'a value' if row['column'] else 'a row'}",
+        )
+        for frame in (silences, *dark)
+        for row in frame.iter_rows(named=True)
+    ]
+
+
+def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.DataFrame:
+    return (
+        _runs(rows.with_columns(others=0), pl.col(sensor).is_null())
+        .filter("value")
+        .select(
+            "machine",
+            since=pl.coalesce("before", "first"),
+            until=pl.coalesce("after", "last"),
+            column=pl.lit(sensor),
+        )
+        .join(limits, on="machine", maintain_order="left")
+        .filter(pl.col("until") - pl.col("since") > pl.col("limit"))
+    )
+
+
+def find_stuck_sensors(
+    rows: pl.DataFrame, sensors: Sequence[str], stuck_hours: float, table: str = "telemetry"
+) -> list[Finding]:
+    """Report sensors that repeat one value for at least `stuck_hours` while others of the machine move.
+
+    A sensor that never moves on some machine's whole record is reported once per column, as ``constant_sensor``.
+
+    Parameters
+    ----------
+    rows
+        ``machine``, ``time`` and the sensors, sorted by machine and time.
+    """
+    same_machine = pl.col("machine") == pl.col("machine").shift()
+    moved = rows.select(((pl.col(name) != pl.col(name).shift()) & same_machine).fill_null(False) for name in sensors)
+    moves = moved.select(pl.sum_horizontal(pl.all().cast(pl.Int32))).to_series()
+    findings: list[Finding] = []
+    for name in sensors:
+        others = (moves - moved[name].cast(pl.Int32)).cum_sum()
+        present = rows.with_columns(others=others).filter(pl.col(name).is_not_null())
+        findings += _judge_runs(_runs(present, pl.col(name)), name, stuck_hours, table)
+    return findings
+
+
+def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float, table: str) -> list[Finding]:
+    is_long = (pl.col("lasted") >= pl.duration(hours=stuck_hours)) & (pl.col("rows") >= MIN_REPEATS)
+    judged = (
+        runs.with_columns(lasted=pl.col("last") - pl.col("first"))
+        .filter(is_long.any().over("machine"))
+        .with_columns(
+            runs=pl.len().over("machine"),
+            runs_of_value=pl.len().over("machine", "value"),
+            usual=pl.col("lasted").median().over("machine"),
+        )
+        .filter(is_long)
+    )
+    stuck = judged.filter(
+        pl.col("others_last") > pl.col("others_first"),
+        pl.col("lasted") >= LONG_RUN * pl.col("usual"),
+        pl.col("runs_of_value") <= RARE_VALUE * pl.col("runs"),
+    )
+    findings = [
+        report(
+            "stuck_sensor",
+            table,
+            machine=row["machine"],
+            column=sensor,
+            since=row["first"],
+            until=row["last"],
+            detail=f"{row['value']} for {_hours(row['lasted']):.1f} h",
+        )
+        for row in stuck.iter_rows(named=True)
+    ]
+    if constant := judged.filter(pl.col("runs") == 1).height:
+        share = f"on {constant} of {runs['machine'].n_unique()} machines"
+        findings.append(report("constant_sensor", table, column=sensor, detail=share))
+    return findings
+
+
+def _runs(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
+    """Return the stretches in which a machine repeats one value.
+
+    Parameters
+    ----------
+    rows
+        ``machine``, ``time`` and ``others`` (how often other sensors have moved so far), sorted by machine and time.
+
+    Returns
+    -------
+    pl.DataFrame
+        One row per stretch: machine, value, number of rows, first and last time, the machine's times right before and
+        after (null at the ends of its record), and ``others`` at first and last.
+    """
+    marked = rows.select(
+        "machine",
+        value.alias("value"),
+        first="time",
+        position=pl.int_range(pl.len()),
+        previous=pl.col("time").shift(),
+        others_first="others",
+        others_previous=pl.col("others").shift(),
+        new_machine=(pl.col("machine") != pl.col("machine").shift()).fill_null(True),
+    )
+    starts = marked.filter(pl.col("new_machine") | pl.col("value").ne_missing(pl.col("value").shift()))
+    ends_record = pl.col("new_machine").shift(-1, fill_value=True)
+    return starts.with_columns(
+        rows=pl.col("position").shift(-1, fill_value=rows.height) - pl.col("position"),
+        last=pl.col("previous").shift(-1, fill_value=rows["time"].last()),
+        others_last=pl.col("others_previous").shift(-1, fill_value=rows["others"].last()),
+        before=pl.when(~pl.col("new_machine")).then("previous"),
+        after=pl.when(~ends_record).then(pl.col("first").shift(-1)),
+    )
+
+
+def _hours(duration: timedelta) -> float:
+    return duration.total_seconds() / 3600

@@ -1,0 +1,183 @@
+import hashlib
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.fleet.dictionary import load_dictionary
+from upkeep.params import Params, load_params
+from upkeep.reporting.dictionary_page import dictionary_page
+from upkeep.sources import Table
+from upkeep.sources.manifest import Manifest, RawFile, store, write_manifest
+from upkeep.stages import validate
+
+ROOT = Path(__file__).parents[2]
+MONDAY = date(2025, 1, 6)
+START = datetime(2025, 1, 6, tzinfo=UTC)
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Parameters of an empty repository to work in, one plant after the other."""
+    knobs = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    knobs["validate"]["dictionary"] = str(ROOT / "data/references/dictionary.yaml")
+    knobs["parallel"] = {"backend": "threading", "jobs": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(knobs), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return load_params()
+
+
+def telemetry(plant: str, week: int = 0, **columns: object) -> pl.DataFrame:
+    """One machine's week of telemetry that holds the contract, unless `columns` say otherwise."""
+    hours = pl.int_range(168, eager=True)
+    usual = {
+        "plant": pl.lit(plant),
+        "machine": pl.lit("M1"),
+        "time": pl.lit(START + timedelta(weeks=week)) + pl.duration(hours=hours),
+        "speed_rpm": 1000 + hours,
+        "load_pct": pl.lit(50.0),
+        "vibration_mm_s": 1 + hours / 1000,
+        "temperature_c": 40 + hours / 100,
+        "pressure_bar": 6 + hours / 1000,
+        "current_a": 20 + hours / 100,
+        "humidity_pct": 50 + hours / 100,
+    }
+    return pl.select(**usual).with_columns(**columns)
+
+
+def deliver(*deliveries: tuple[Table, str, int, int, pl.DataFrame]) -> list[RawFile]:
+    """Store deliveries (table, plant, week, number, rows) as the fetch stage does."""
+    files = [
+        store(paths.RAW, (table, plant, MONDAY + timedelta(weeks=week)), number, rows)
+        for table, plant, week, number, rows in deliveries
+    ]
+    write_manifest(Manifest(source="simulator", options_sha256="", files=tuple(files)))
+    return files
+
+
+def quality() -> dict[str, Any]:
+    return json.loads(paths.DATA_QUALITY.read_text(encoding="utf-8"))["plants"]
+
+
+def outputs() -> dict[str, bytes]:
+    files = [*paths.INTERIM.rglob("*.parquet"), paths.DATA_QUALITY]
+    return {str(path): path.read_bytes() for path in files}
+
+
+def test_a_plant_with_telemetry_only_gets_empty_events_and_bare_machines(params: Params) -> None:
+    deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")))
+    validate.run(params)
+    assert pl.read_parquet(paths.INTERIM / "telemetry/lyon.parquet").height == 168
+    events = pl.read_parquet(paths.INTERIM / "events/lyon.parquet")
+    assert (events.height, events.columns) == (0, ["plant", "machine", "time", "kind", "code"])
+    assert pl.read_parquet(paths.INTERIM / "machines/lyon.parquet").rows() == [("lyon", "M1", None, None)]
+    assert pl.read_parquet(paths.QUARANTINE / "lyon.parquet").is_empty()
+
+
+def test_the_report_counts_every_row_of_every_plant_and_table(params: Params) -> None:
+    first, spiked = telemetry("lyon"), telemetry("porto")
+    spiked = spiked.with_columns(pressure_bar=pl.when(pl.int_range(168) == 7).then(99.0).otherwise("pressure_bar"))
+    deliver(
+        ("telemetry", "lyon", 0, 1, first),
+        ("telemetry", "lyon", 0, 2, first),
+        ("telemetry", "lyon", 2, 1, telemetry("lyon", 2)),
+        ("telemetry", "porto", 0, 1, spiked),
+    )
+    validate.run(params)
+    assert quality()["lyon"]["tables"]["telemetry"] == {
+        "rows_in": 504,
+        "clean": 336,
+        "duplicates": {"exact": 0, "near": 0, "repeated_batch": 168},
+        "quarantined": {},
+    }
+    assert quality()["porto"]["tables"]["telemetry"]["quarantined"] == {"out of range": 1}
+    missing = {
+        plant: [(item["from"], item["to"]) for item in report["findings"] if item["kind"] == "missing_batch"]
+        for plant, report in quality().items()
+    }
+    assert missing == {"lyon": [("2025-01-13", "2025-01-13")], "porto": [("2025-01-13", "2025-01-20")]}
+
+
+def test_running_again_with_other_workers_writes_the_same_bytes_and_drops_plants_that_are_gone(
+    params: Params,
+) -> None:
+    deliver(*(("telemetry", plant, 0, 1, telemetry(plant)) for plant in ("lyon", "porto", "gone")))
+    validate.run(params)
+    deliver(*(("telemetry", plant, 0, 1, telemetry(plant)) for plant in ("lyon", "porto")))
+    validate.run(params)
+    before = outputs()
+    assert not any("gone" in path for path in before)
+    two = params.model_copy(update={"parallel": params.parallel.model_copy(update={"jobs": 2})})
+    validate.run(two)
+    assert outputs() == before
+
+
+def test_too_much_in_quarantine_fails_with_the_place_after_everything_is_written(params: Params) -> None:
+    deliver(
+        ("telemetry", "lyon", 0, 1, telemetry("lyon")),
+        ("telemetry", "porto", 0, 1, telemetry("porto")),
+        ("telemetry", "porto", 1, 1, telemetry("porto", 1).drop("pressure_bar")),
+    )
+    with pytest.raises(UpkeepError, match=r"50\.0% of the rows are in quarantine, most of them, 168") as error:
+        validate.run(params)
+    assert error.value.where == {
+        "stage": "validate",
+        "plant": "porto",
+        "table": "telemetry",
+        "batch": "2025-01-13",
+        "column": "pressure_bar",
+    }
+    assert pl.read_parquet(paths.QUARANTINE / "porto.parquet").height == 168
+    assert pl.read_parquet(paths.INTERIM / "telemetry/lyon.parquet").height == 168
+    assert quality()["porto"]["tables"]["telemetry"]["quarantined"] == {"missing column pressure_bar": 168}
+
+
+@pytest.mark.parametrize("entirely", [telemetry("lyon", temperature_c=pl.lit("hot")), telemetry("other")])
+def test_a_plant_with_nothing_but_broken_telemetry_fails(params: Params, entirely: pl.DataFrame) -> None:
+    deliver(("telemetry", "lyon", 0, 1, entirely))
+    with pytest.raises(UpkeepError, match=r"100\.0% of the rows"):
+        validate.run(params)
+
+
+def test_a_raw_file_that_was_changed_is_named(params: Params) -> None:
+    [file] = deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")))
+    path = paths.RAW / file.file
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UpkeepError) as error:
+        validate.run(params)
+    assert error.value.where["file"] == path
+    assert error.value.where["plant"] == "lyon"
+
+
+def test_a_raw_file_that_is_no_parquet_is_named(params: Params) -> None:
+    [file] = deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")))
+    path = paths.RAW / file.file
+    garbage = b"PAR1 but not really PAR1"
+    path.write_bytes(garbage)
+    write_manifest(Manifest(source="files", options_sha256="", files=(_described_anew(file, garbage),)))
+    with pytest.raises(UpkeepError, match="a raw file cannot be read") as error:
+        validate.run(params)
+    assert error.value.where["file"] == path
+
+
+def _described_anew(file: RawFile, content: bytes) -> RawFile:
+    return file.model_copy(update={"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+
+
+def test_without_raw_data_the_remedy_is_to_fetch(params: Params) -> None:
+    with pytest.raises(UpkeepError, match="manifest of the raw data does not exist"):
+        validate.run(params)
+    deliver()
+    with pytest.raises(UpkeepError, match="there is no raw data"):
+        validate.run(params)
+
+
+def test_the_data_dictionary_in_docs_is_the_page_that_its_yaml_makes() -> None:
+    dictionary = load_dictionary(ROOT / "data/references/dictionary.yaml")
+    assert (ROOT / "docs/data_dictionary.md").read_text(encoding="utf-8") == dictionary_page(dictionary)

@@ -1,0 +1,416 @@
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from upkeep.errors import UpkeepError
+from upkeep.fleet.contract import QUARANTINE, Checked, Rules, add_missing_machines, check_table, find_excess
+from upkeep.fleet.dictionary import Column
+from upkeep.fleet.reconcile import Delivered
+
+MONDAY = date(2025, 1, 6)
+START = datetime(2025, 1, 6, tzinfo=UTC)
+RULES = Rules(batch_days=7, near_duplicate_seconds=60, outage_hours=6, stuck_hours=24)
+FAHRENHEIT = {"°F": {"factor": 5 / 9, "offset": -160 / 9}}
+
+
+def column(role: str, kind: str = "number", **rest: object) -> Column:
+    return Column.model_validate({"meaning": "", "role": role, "type": kind, **rest})
+
+
+KEYS = {"plant": column("key", "text"), "machine": column("key", "text")}
+TELEMETRY = {
+    **KEYS,
+    "time": column("key", "time"),
+    "heat": column("sensor", range=[-20, 130], unit="°C", also=FAHRENHEIT),
+    "hum": column("sensor", required=False),
+}
+EVENTS = {
+    **KEYS,
+    "time": column("key", "time"),
+    "kind": column("key", "text", values=["error", "failure"]),
+    "code": column("attribute", "text"),
+}
+MACHINES = {**KEYS, "model": column("attribute", "text")}
+
+
+def hours(count: int, start: datetime = START) -> list[datetime]:
+    return [start + timedelta(hours=hour) for hour in range(count)]
+
+
+def telemetry(**columns: object) -> pl.DataFrame:
+    """Two rows that hold the contract, unless `columns` say otherwise."""
+    usual = {"plant": "lyon", "machine": "M1", "time": hours(2), "heat": [20.0, 21.0], "hum": [50.0, 51.0]}
+    return pl.DataFrame({**usual, **columns}, strict=False)
+
+
+def check(*frames: pl.DataFrame, table: str = "telemetry", columns: dict[str, Column] = TELEMETRY) -> Checked:
+    """Check frames that are delivered as one batch each, week after week."""
+    deliveries = [Delivered(MONDAY + timedelta(weeks=week), 1, frame) for week, frame in enumerate(frames)]
+    return check_table(table, "lyon", deliveries, columns, RULES)
+
+
+def faults(checked: Checked) -> list[tuple[str, str, str | None]]:
+    return checked.quarantined.select("reason", "column", "value").rows()
+
+
+def found(checked: Checked, kind: str) -> list[dict[str, str | None]]:
+    return [finding for finding in checked.findings if finding["kind"] == kind]
+
+
+def test_rows_that_hold_the_contract_come_out_as_they_went_in() -> None:
+    checked = check(telemetry())
+    expected = telemetry().with_columns(pl.col("time").dt.cast_time_unit("us"))
+    assert_frame_equal(checked.clean, expected)
+    assert checked.findings == []
+
+
+def test_clean_rows_are_sorted_by_machine_and_time() -> None:
+    checked = check(telemetry(machine=["M2", "M1"]), telemetry(machine="M1", time=hours(2)[::-1], heat=1))
+    assert checked.clean.select("machine", "time").rows() == [("M1", hours(2)[0]), ("M1", hours(2)[1]), ("M2", START)]
+
+
+def test_an_extra_column_is_reported_and_left_out() -> None:
+    checked = check(telemetry(), telemetry(time=hours(2, START + timedelta(days=7)), sound=1.0))
+    assert checked.clean.columns == list(TELEMETRY)
+    [finding] = found(checked, "extra_column")
+    assert (finding["column"], finding["batch"], finding["detail"]) == (
+        "sound",
+        "2025-01-13",
+        "not in the dictionary, left out; in 1 of 2 deliveries",
+    )
+
+
+def test_a_missing_optional_column_becomes_null_and_is_reported_once() -> None:
+    weeks = [telemetry(time=hours(2, START + timedelta(weeks=week))).drop("hum") for week in range(3)]
+    checked = check(*weeks)
+    assert checked.clean["hum"].null_count() == checked.rows_in == 6
+    [finding] = found(checked, "missing_column")
+    assert (finding["column"], finding["from"], finding["to"]) == ("hum", "2025-01-06", "2025-01-20")
+
+
+def test_a_missing_required_column_quarantines_its_batch_only() -> None:
+    checked = check(telemetry().drop("heat"), telemetry(time=hours(2, START + timedelta(days=7))))
+    assert checked.clean.height == 2
+    assert faults(checked) == [("missing column heat", "heat", None)] * 2
+    assert checked.quarantined["batch"].to_list() == ["2025-01-06"] * 2
+    assert checked.quarantined["machine"].to_list() == ["M1"] * 2
+
+
+def test_a_missing_plant_column_is_filled_with_the_plant_that_delivered() -> None:
+    checked = check(telemetry().drop("plant"))
+    assert checked.clean["plant"].to_list() == ["lyon"] * 2
+
+
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        ["20", " 21.0 "],
+        [20, 21],
+        pl.Series([20.0, 21.0], dtype=pl.Float32),
+        pl.Series(["20", "21"]).cast(pl.Decimal(6, 2)),
+    ],
+)
+def test_numbers_of_other_types_are_cast(delivered: object) -> None:
+    assert check(telemetry(heat=delivered)).clean["heat"].to_list() == [20.0, 21.0]
+
+
+@pytest.mark.parametrize("delivered", ["warm", "21,5", date(2025, 1, 1), timedelta(hours=1), [1.0], {"a": 1}, b"21"])
+def test_what_is_not_a_number_quarantines_its_row(delivered: object) -> None:
+    checked = check(telemetry(heat=pl.Series([None, delivered])))
+    assert checked.clean.height == 1
+    assert [fault[:2] for fault in faults(checked)] == [("not a number", "heat")]
+
+
+def test_a_quarantined_row_is_kept_whole_as_it_was_delivered() -> None:
+    checked = check(telemetry(heat=["20", "warm"], extra=[b"x", b"y"]))
+    assert dict(checked.quarantined.schema) == QUARANTINE
+    row = checked.quarantined.row(0, named=True)
+    assert row | {"row": None} == {
+        "table": "telemetry",
+        "batch": "2025-01-06",
+        "delivery": 1,
+        "machine": "M1",
+        "time": START + timedelta(hours=1),
+        "reason": "not a number",
+        "column": "heat",
+        "value": "warm",
+        "row": None,
+    }
+    assert json.loads(row["row"]) == {
+        "plant": "lyon",
+        "machine": "M1",
+        "time": "2025-01-06T01:00:00.000000+00:00",
+        "heat": "warm",
+        "hum": 51.0,
+        "extra": "79",
+    }
+
+
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        "2025-01-06T01:00:00Z",
+        "2025-01-06 01:00",
+        "2025-01-06 03:00:00.000+02",
+        "2025-01-06T01:00:00 UTC",
+        "2025-01-05T22:30:00-0230",
+        datetime(2025, 1, 6, 1),
+        datetime(2025, 1, 6, 3, tzinfo=datetime.strptime("+0200", "%z").tzinfo),
+        pl.Series([datetime(2025, 1, 6, 1)], dtype=pl.Datetime("ns")),
+        pl.Series([datetime(2025, 1, 6, 1)], dtype=pl.Datetime("ms")),
+    ],
+)
+def test_a_time_in_any_clear_form_is_read_as_utc(delivered: object) -> None:
+    times = delivered if isinstance(delivered, pl.Series) else pl.Series([delivered])
+    assert check(telemetry().head(1).with_columns(time=times)).clean["time"].to_list() == [START + timedelta(hours=1)]
+
+
+def test_a_date_is_its_first_instant() -> None:
+    assert check(telemetry().head(1).with_columns(time=pl.Series([MONDAY]))).clean["time"].to_list() == [START]
+
+
+@pytest.mark.parametrize(
+    "delivered",
+    [
+        pl.Series([1_736_121_600]),
+        pl.Series([1.7e9]),
+        pl.Series(["06.01.2025"]),
+        pl.Series(["2025-13-01"]),
+        pl.Series([2**62]).cast(pl.Datetime("ms")),
+        pl.Series([True]),
+    ],
+)
+def test_what_is_not_clearly_a_time_is_never_guessed(delivered: pl.Series) -> None:
+    checked = check(telemetry().head(1).with_columns(time=delivered))
+    assert [fault[:2] for fault in faults(checked)] == [("not a time", "time")]
+
+
+@pytest.mark.parametrize("blank", [None, "", "  "])
+def test_a_blank_key_quarantines_its_row(blank: str | None) -> None:
+    assert [fault[:2] for fault in faults(check(telemetry(machine=["M1", blank])))] == [("null key", "machine")]
+
+
+@pytest.mark.parametrize("blank", [[None, None], ["", "NaN"], [float("nan"), None]])
+def test_a_reading_without_any_value_is_a_gap_and_stays(blank: list[object]) -> None:
+    checked = check(telemetry(heat=pl.Series(blank, dtype=pl.String if "" in blank else pl.Float64), hum=None))
+    assert checked.clean["heat"].to_list() == [None, None]
+
+
+@pytest.mark.parametrize("value", [131.0, -20.5, float("inf")])
+def test_a_value_out_of_range_quarantines_its_row(value: float) -> None:
+    assert faults(check(telemetry(heat=[value, 20.0]))) == [("out of range", "heat", str(value))]
+
+
+def test_infinity_is_no_number_where_no_range_says_so() -> None:
+    assert faults(check(telemetry(hum=[float("-inf"), 1.0]))) == [("not a number", "hum", "-inf")]
+
+
+def test_another_plants_row_goes_to_quarantine() -> None:
+    assert faults(check(telemetry(plant=["lyon", "porto"]))) == [("other plant", "plant", "porto")]
+
+
+def test_a_value_that_the_dictionary_does_not_list_goes_to_quarantine() -> None:
+    rows = pl.DataFrame({"plant": "lyon", "machine": "M1", "time": START, "kind": ["error", "party"], "code": "E1"})
+    assert faults(check(rows, table="events", columns=EVENTS)) == [("unknown value", "kind", "party")]
+
+
+def test_a_time_long_after_the_end_of_its_batch_goes_to_quarantine() -> None:
+    times = [START + timedelta(days=7, hours=14), datetime(2099, 1, 1, tzinfo=UTC)]
+    assert [fault[:2] for fault in faults(check(telemetry(time=times)))] == [("after its batch", "time")]
+
+
+def test_a_machine_keeps_its_name_when_a_delivery_has_numbers() -> None:
+    later = hours(2, START + timedelta(days=7))
+    checked = check(
+        telemetry(machine="7"),
+        telemetry(machine=7, time=later),
+        telemetry(machine=7.0, time=hours(2, later[0] + timedelta(days=7))),
+    )
+    assert checked.clean["machine"].unique().to_list() == ["7"]
+
+
+def test_an_exact_copy_is_left_out_within_and_across_deliveries() -> None:
+    checked = check(pl.concat([telemetry(), telemetry()]), telemetry())
+    assert checked.clean.height == 2
+    assert checked.duplicates == {"exact": 4, "near": 0, "repeated_batch": 0}
+
+
+def test_of_near_duplicates_the_first_delivered_is_kept() -> None:
+    checked = check(telemetry(time=[START + timedelta(seconds=5), START], heat=[20.0, 99.0]))
+    assert checked.clean["heat"].to_list() == [20.0]
+    assert checked.duplicates == {"exact": 0, "near": 1, "repeated_batch": 0}
+
+
+def test_rows_of_a_batch_delivered_twice_are_counted_apart_and_new_ones_kept() -> None:
+    again = telemetry(time=[START, START + timedelta(hours=5)])
+    checked = check_table(
+        "telemetry", "lyon", [Delivered(MONDAY, 2, again), Delivered(MONDAY, 1, telemetry())], TELEMETRY, RULES
+    )
+    assert checked.clean["time"].to_list() == [START, START + timedelta(hours=1), START + timedelta(hours=5)]
+    assert checked.duplicates == {"exact": 0, "near": 0, "repeated_batch": 1}
+
+
+def test_a_copy_of_a_quarantined_row_does_not_take_a_good_rows_place() -> None:
+    checked = check(telemetry(time=[START, START], heat=[999.0, 20.0]))
+    assert checked.clean["heat"].to_list() == [20.0]
+    assert checked.quarantined.height == 1
+
+
+def test_two_errors_at_one_time_are_two_events_unless_they_have_one_code() -> None:
+    rows = pl.DataFrame(
+        {"plant": "lyon", "machine": "M1", "time": START, "kind": "error", "code": ["E1", "E2", "E1", None, None]}
+    )
+    checked = check(rows, table="events", columns=EVENTS)
+    assert checked.clean["code"].to_list() == [None, "E1", "E2"]
+    assert checked.duplicates["exact"] == 2
+
+
+def test_of_a_machine_the_newest_row_is_kept() -> None:
+    old, new = (pl.DataFrame({"plant": "lyon", "machine": ["M1", "M2"], "model": ["A", model]}) for model in "AB")
+    checked = check(old, new, table="machines", columns=MACHINES)
+    assert checked.clean["model"].to_list() == ["A", "B"]
+    assert checked.duplicates == {"exact": 1, "near": 1, "repeated_batch": 0}
+
+
+def test_machines_that_only_telemetry_knows_are_added_without_attributes() -> None:
+    machines = pl.DataFrame({"plant": "lyon", "machine": ["M2"], "model": ["A"]})
+    assert add_missing_machines(machines, telemetry()).rows() == [("lyon", "M1", None), ("lyon", "M2", "A")]
+
+
+def test_nothing_delivered_gives_empty_tables_of_the_right_types() -> None:
+    checked = check(table="events", columns=EVENTS)
+    assert checked.clean.schema == {name: column.dtype for name, column in EVENTS.items()}
+    assert checked.quarantined.is_empty()
+    assert checked.findings == []
+
+
+def weeks_of_heat(*weeks: float) -> list[pl.DataFrame]:
+    """One machine, 168 rows a week, around each week's level."""
+    wave = pl.Series([float(hour % 24) for hour in range(168)])
+    return [
+        pl.DataFrame(
+            {
+                "plant": "lyon",
+                "machine": "M1",
+                "time": hours(168, START + timedelta(weeks=week)),
+                "heat": level + wave,
+                "hum": 1.0,
+            }
+        )
+        for week, level in enumerate(weeks)
+    ]
+
+
+def in_fahrenheit(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.col("heat") * 9 / 5 + 32)
+
+
+def test_a_delivery_out_of_range_that_another_unit_brings_into_range_is_converted() -> None:
+    [week] = weeks_of_heat(80.0)
+    checked = check(in_fahrenheit(week))
+    assert checked.clean["heat"].to_list() == pytest.approx(week["heat"].to_list())
+    [finding] = found(checked, "unit_converted")
+    assert (finding["column"], finding["batch"]) == ("heat", "2025-01-06")
+    assert finding["detail"] == "°F instead of °C in 1 of 1 deliveries"
+
+
+def test_a_unit_change_within_the_range_shows_in_the_plants_history() -> None:
+    weeks = weeks_of_heat(20.0, 21.0, 22.0, 20.0)
+    checked = check(weeks[0], in_fahrenheit(weeks[1]), in_fahrenheit(weeks[2]), weeks[3])
+    assert checked.clean["heat"].to_list() == pytest.approx(pl.concat(weeks)["heat"].to_list())
+    [finding] = found(checked, "unit_converted")
+    assert (finding["from"], finding["to"]) == ("2025-01-13", "2025-01-20")
+
+
+@pytest.mark.parametrize("levels", [(20.0, 60.0), (60.0, 20.0), (0.0, 100.0), (20.0, 20.1)])
+def test_a_change_of_regime_is_not_taken_for_a_change_of_unit(levels: tuple[float, ...]) -> None:
+    checked = check(*weeks_of_heat(*levels))
+    assert found(checked, "unit_converted") == []
+
+
+def test_later_deliveries_never_change_how_an_earlier_one_is_read() -> None:
+    weeks = weeks_of_heat(20.0, 21.0, 60.0)
+    deliveries = [weeks[0], in_fahrenheit(weeks[1]), weeks[2]]
+    whole = check(*deliveries).clean
+    for count in (1, 2):
+        assert_frame_equal(check(*deliveries[:count]).clean, whole.head(168 * count))
+
+
+def test_most_of_the_quarantine_is_blamed_when_it_holds_too_much() -> None:
+    checked = check(telemetry(heat=[999.0, 20.0]), telemetry(time=hours(2, START + timedelta(days=7))).drop("heat"))
+    assert find_excess(checked, 0.75) is None
+    excess = find_excess(checked, 0.7)
+    assert excess is not None
+    assert (excess.batch, excess.reason, excess.column, excess.rows) == ("2025-01-13", "missing column heat", "heat", 2)
+    assert excess.share == 0.75
+
+
+CELLS = st.one_of(
+    st.sampled_from(["lyon", "porto", "M1", "M2", "", "20", "nan", "2025-01-06", "2025-01-07T10:00:00+01:00", "error"]),
+    st.text(max_size=3),
+)
+SERIES = st.one_of(
+    st.lists(CELLS | st.none(), min_size=4, max_size=4).map(lambda values: pl.Series(values, dtype=pl.String)),
+    st.lists(st.floats() | st.none(), min_size=4, max_size=4).map(lambda values: pl.Series(values, dtype=pl.Float64)),
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.none(), min_size=4, max_size=4).map(
+        lambda values: pl.Series(values, dtype=pl.Int64)
+    ),
+    st.tuples(
+        st.lists(st.integers(-(2**63), 2**63 - 1) | st.just(1_736_121_600_000), min_size=4, max_size=4),
+        st.sampled_from(["ms", "us", "ns"]),
+        st.sampled_from([None, "UTC", "Europe/Paris"]),
+    ).map(lambda made: pl.Series(made[0], dtype=pl.Int64).cast(pl.Datetime(made[1], made[2]))),
+    st.sampled_from(
+        [
+            pl.Series([None] * 4),
+            pl.Series([True, False, None, True]),
+            pl.Series([b"\xff", b"", None, b"1"]),
+            pl.Series([MONDAY, None, MONDAY, date(1, 1, 1)]),
+            pl.Series([timedelta(1), None, timedelta(2), timedelta(3)]),
+            pl.Series([[1.0], None, [], [float("nan")]]),
+            pl.Series([{"a": b"x"}, None, {"a": None}, {"a": b""}]),
+            pl.Series(["lyon", "M1", None, "lyon"], dtype=pl.Categorical),
+            pl.Series([2**100, 0, None, 1], dtype=pl.Int128),
+            pl.Series([START, START, START + timedelta(hours=30), START + timedelta(hours=60)]),
+            pl.Series(["lyon"] * 4),
+            pl.Series([20.0] * 4),
+        ]
+    ),
+)
+TABLES = {"telemetry": TELEMETRY, "events": EVENTS, "machines": MACHINES}
+FRAMES = st.dictionaries(
+    st.sampled_from(["plant", "machine", "time", "heat", "hum", "kind", "code", "model", "extra"]), SERIES, min_size=1
+).map(pl.DataFrame)
+GOOD = telemetry().with_columns(kind=pl.lit("error"), code=pl.lit("E1"), model=pl.lit("A"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(TABLES)), st.lists(st.one_of(FRAMES, st.just(GOOD)), max_size=4), st.randoms())
+def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(table, frames, random) -> None:
+    deliveries = [
+        Delivered(MONDAY + timedelta(weeks=random.randrange(3)), 1 + number, frame)
+        for number, frame in enumerate(frames)
+    ]
+    checked = check_table(table, "lyon", deliveries, TABLES[table], RULES)
+    rows_in = sum(frame.height for frame in frames)
+    assert rows_in == checked.clean.height + sum(checked.duplicates.values()) + checked.quarantined.height
+    assert checked.clean.schema == {name: column.dtype for name, column in TABLES[table].items()}
+    assert all(json.loads(row) is not None for row in checked.quarantined["row"])
+    identity = [name for name in ("machine", "time", "kind", "code") if name in TABLES[table]]
+    assert not checked.clean.select(identity).is_duplicated().any()
+    keys = [name for name, column in TABLES[table].items() if column.role == "key"]
+    assert not checked.clean.select(pl.any_horizontal(pl.col(keys).is_null()).any()).item()
+
+
+def test_rows_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose_all(_table: str, rows: pl.DataFrame, *_: object) -> tuple[pl.DataFrame, dict[str, int]]:
+        return rows.clear(), {"exact": 0}
+
+    monkeypatch.setattr("upkeep.fleet.contract._drop_duplicates", lose_all)
+    with pytest.raises(UpkeepError, match="2 rows came in, 0 clean"):
+        check(telemetry())

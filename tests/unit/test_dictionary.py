@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from upkeep.errors import UpkeepError
+from upkeep.fleet.dictionary import Dictionary, load_dictionary
+from upkeep.reporting.dictionary_page import dictionary_page
+
+KEY = {"type": "text", "role": "key", "meaning": "key"}
+TIME = {**KEY, "type": "time"}
+SENSOR = {"role": "sensor", "meaning": "heat", "unit": "°C", "range": [-20, 130]}
+
+
+def tables(**sensors: object) -> dict[str, dict[str, object]]:
+    who = {"plant": KEY, "machine": KEY}
+    return {
+        "telemetry": {**who, "time": TIME, **(sensors or {"heat": SENSOR})},
+        "events": {**who, "time": TIME, "kind": KEY, "code": {**KEY, "role": "attribute"}},
+        "machines": who,
+    }
+
+
+def load(tmp_path: Path, content: object) -> Dictionary:
+    path = tmp_path / "dictionary.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return load_dictionary(path)
+
+
+def test_a_plants_own_column_replaces_the_tables() -> None:
+    own = {"hot": {"telemetry": {"heat": {**SENSOR, "range": [0, 900]}}}}
+    dictionary = Dictionary.model_validate({"tables": tables(), "plants": own})
+    assert dictionary.columns("telemetry", "hot")["heat"].range == [0, 900]
+    assert dictionary.columns("telemetry", "cold")["heat"].range == [-20, 130]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"range": [130, -20]}, r"a range is \[lowest, highest\]"),
+        ({"values": ["low", "high"]}, "values are for text"),
+        ({"type": "text"}, "range and also are for numbers"),
+        ({"type": "time", "range": None}, "settings and sensors are numbers"),
+        ({"also": {"°F": {"factor": 0}}}, "a factor of 0"),
+        ({"rnage": [0, 1]}, "tables.telemetry.heat.rnage: Extra inputs"),
+        ({"role": "key", "required": False}, "a key is always required"),
+    ],
+)
+def test_a_column_that_makes_no_sense_is_refused(tmp_path: Path, column: dict[str, object], message: str) -> None:
+    with pytest.raises(UpkeepError, match=message):
+        load(tmp_path, {"tables": tables(heat={**SENSOR, **column})})
+
+
+@pytest.mark.parametrize(
+    ("table", "missing", "message"),
+    [
+        ("telemetry", "time", r"the table telemetry needs time \(time\)"),
+        ("telemetry", "heat", "at least one column of role sensor"),
+        ("events", "kind", r"the table events needs kind \(text\)"),
+        ("machines", "machine", r"the table machines needs machine \(text\)"),
+    ],
+)
+def test_a_table_without_what_tells_its_rows_apart_is_refused(
+    tmp_path: Path, table: str, missing: str, message: str
+) -> None:
+    content = tables()
+    content[table] = {name: column for name, column in content[table].items() if name != missing}
+    with pytest.raises(UpkeepError, match=message):
+        load(tmp_path, {"tables": content})
+
+
+def test_a_plant_that_breaks_a_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UpkeepError, match=r"the table machines of plant odd needs machine \(text\)"):
+        load(tmp_path, {"tables": tables(), "plants": {"odd": {"machines": {"machine": {**KEY, "type": "number"}}}}})
+
+
+def test_a_name_that_upkeep_works_with_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UpkeepError, match="reserved names: @row"):
+        load(tmp_path, {"tables": tables(**{"@row": SENSOR})})
+
+
+@pytest.mark.parametrize("content", ["tables: [", "- a list", "\ttabs"])
+def test_a_file_that_is_no_dictionary_is_an_error_that_names_it(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "dictionary.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UpkeepError, match="the data dictionary cannot be used") as error:
+        load_dictionary(path)
+    assert error.value.where["file"] == path
+
+
+def test_the_page_has_a_row_per_column_and_a_section_per_difference() -> None:
+    fahrenheit = {"°F": {"factor": 0.5, "offset": -17.5}}
+    content = {
+        "tables": tables(heat={**SENSOR, "also": fahrenheit, "meaning": "a|b", "required": False}),
+        "plants": {"hot": {"telemetry": {"heat": {**SENSOR, "range": [0, 1_234_567]}}}},
+    }
+    page = dictionary_page(Dictionary.model_validate(content), "here.yaml")
+    assert "from `here.yaml`" in page
+    assert r"| `heat` | a\|b | °C | number | sensor | -20 to 130 | no | °F (`value * 0.5 - 17.5`) |" in page
+    assert page.index("## Where plants differ") < page.index("### hot: telemetry")
+    assert page.endswith("| `heat` | heat | °C | number | sensor | 0 to 1234567 | yes |  |\n")
