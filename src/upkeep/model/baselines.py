@@ -1,0 +1,82 @@
+"""What a plant would do without a model, so that a model's worth can be told.
+
+Each baseline ranks rows by one number. Its probability is fitted on training rows; its alarm threshold, such as the
+interval of fixed-interval maintenance, is chosen on validation rows by the same rule as a model's, which favours the
+baseline more than the habits of most plants would.
+"""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from upkeep.model.calibration import apply_calibration, fit_calibration, logit
+
+Floats = NDArray[np.float64]
+
+
+def class_prior(rows: pl.DataFrame) -> Floats:
+    """Return the same number for all rows."""
+    return np.zeros(rows.height)
+
+
+def hours_in_service(rows: pl.DataFrame) -> Floats:
+    """Return the hours since the last maintenance or failure, or since installation if there was none."""
+    since = [_known(name) for name in rows.columns if name.startswith("hours_since_")]
+    age = [_known(name) for name in rows.columns if name == "age_hours"]
+    hours = pl.coalesce(*([pl.min_horizontal(since)] if since else []), *age, pl.lit(0.0))
+    return rows.with_columns(rank=hours)["rank"].to_numpy()
+
+
+def recent_errors(rows: pl.DataFrame) -> Floats:
+    """Return the number of errors of any code in the largest window."""
+    windows = {name: int(found[1]) for name in rows.columns if (found := re.fullmatch(r"errors_.+_(\d+)h", name))}
+    largest = [_known(name) for name, hours in windows.items() if hours == max(windows.values())]
+    return rows.with_columns(rank=pl.sum_horizontal(*largest, pl.lit(0.0)))["rank"].to_numpy()
+
+
+def _known(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.Float64).fill_nan(None)
+
+
+RANKINGS: dict[str, Callable[[pl.DataFrame], Floats]] = {
+    "class_prior": class_prior,
+    "fixed_interval": hours_in_service,
+    "error_count": recent_errors,
+}
+
+
+def fit_baseline(name: str, train: pl.DataFrame) -> Callable[[pl.DataFrame], Floats]:
+    """Fit one baseline's probability on training rows.
+
+    Parameters
+    ----------
+    name
+        ``class_prior``, ``fixed_interval`` or ``error_count``.
+    train
+        Rows with label, weight and features. Where they cannot tell how risk grows, the class prior is what is left.
+
+    Returns
+    -------
+    Callable
+        From rows to log-odds of shape (n_rows,), rising with what the baseline ranks by.
+    """
+    rank = RANKINGS[name]
+    label, weight = train["label"].to_numpy(), train["weight"].cast(pl.Float64).to_numpy()
+    fitted = fit_calibration("sigmoid", np.log1p(rank(train)), label, weight)
+    prior = logit(np.array(prior_share(train)))
+
+    def score(rows: pl.DataFrame) -> Floats:
+        if fitted.note:
+            return np.full(rows.height, prior)
+        return logit(apply_calibration(fitted.calibration, np.log1p(rank(rows))))
+
+    return score
+
+
+def prior_share(train: pl.DataFrame) -> float:
+    """Return the weighted share of positive rows by Laplace's rule of succession, which stays off 0 and 1."""
+    label, weight = train["label"].to_numpy(), train["weight"].cast(pl.Float64).to_numpy()
+    return float((np.sum(weight * label) + 1) / (np.sum(weight) + 2))

@@ -1,0 +1,147 @@
+"""From a model's log-odds to a probability that means what it says."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Floats = NDArray[np.float64]
+Method = Literal["sigmoid", "isotonic", "none"]
+
+MIN_POSITIVES = 20
+"""With fewer positive (or negative) rows nothing is fitted."""
+
+
+class Calibration(BaseModel):
+    """A monotone map from log-odds to probability.
+
+    Attributes
+    ----------
+    method
+        ``none`` is the logistic function itself.
+    slope, intercept
+        Of ``sigmoid``: the probability is logistic(slope * log-odds + intercept).
+    knots, levels
+        Of ``isotonic``: probability `levels` at log-odds `knots`, linear between, constant outside.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    method: Method
+    slope: float = 1.0
+    intercept: float = 0.0
+    knots: list[float] = []
+    levels: list[float] = []
+
+    @model_validator(mode="after")
+    def _is_monotone(self) -> "Calibration":
+        if self.slope <= 0:
+            raise ValueError(f"slope {self.slope} is not positive")
+        if len(self.knots) != len(self.levels) or (self.method == "isotonic") != bool(self.knots):
+            raise ValueError("isotonic needs as many levels as knots, other methods none")
+        if np.any(np.diff(self.knots) <= 0) or np.any(np.diff(self.levels) < 0):
+            raise ValueError("knots and levels must ascend")
+        if self.levels and not 0 <= self.levels[0] <= self.levels[-1] <= 1:
+            raise ValueError("levels must be probabilities")
+        return self
+
+
+class Fit(NamedTuple):
+    """A calibration, and why it is ``none`` although another was asked for."""
+
+    calibration: Calibration
+    note: str | None = None
+
+
+def fit_calibration(method: Method, log_odds: Floats, label: NDArray[np.integer], weight: Floats | None = None) -> Fit:
+    """Fit a calibration on rows that the model was not trained on.
+
+    Where the rows cannot carry it (few of either class, or log-odds that do not rise with the label), the result is
+    ``none`` with a note saying so.
+
+    Parameters
+    ----------
+    method
+        What to fit.
+    log_odds, label, weight
+        Shape (n_rows,); label is 0 or 1, weight is 1 if left out.
+    """
+    plain = Calibration(method="none")
+    if method == "none":
+        return Fit(plain)
+    positives = int(np.sum(label))
+    scarce = min(positives, len(label) - positives)
+    if scarce < MIN_POSITIVES:
+        return Fit(plain, f"not calibrated: {scarce} rows of the rarer class, {MIN_POSITIVES} needed")
+    weight = np.ones(len(label)) if weight is None else weight
+    fitted = (_fit_sigmoid if method == "sigmoid" else _fit_isotonic)(log_odds, label.astype(np.float64), weight)
+    return Fit(plain, "not calibrated: the scores do not rise with the label") if fitted is None else Fit(fitted)
+
+
+def apply_calibration(calibration: Calibration, log_odds: Floats) -> Floats:
+    """Return probabilities, shape (n_rows,)."""
+    if calibration.method == "isotonic":
+        return np.interp(log_odds, calibration.knots, calibration.levels)
+    return logistic(calibration.slope * log_odds + calibration.intercept)
+
+
+def logistic(log_odds: Floats) -> Floats:
+    """Return the probability of log-odds."""
+    with np.errstate(over="ignore"):  # exp(huge) is inf, and 1 / inf the right answer
+        probability: Floats = 1.0 / (1.0 + np.exp(-log_odds))
+    return probability
+
+
+def logit(probability: Floats) -> Floats:
+    """Return the log-odds of probabilities, which are kept 1e-9 away from certainty."""
+    kept = np.clip(probability, 1e-9, 1 - 1e-9)
+    log_odds: Floats = np.log(kept) - np.log1p(-kept)
+    return log_odds
+
+
+def _fit_sigmoid(log_odds: Floats, label: Floats, weight: Floats) -> Calibration | None:
+    """Fit Platt scaling with his regularised targets.
+
+    Platt 1999, Probabilistic outputs for support vector machines. Sums are NumPy's own, not BLAS's, so that they do not
+    depend on the number of threads.
+    """
+    from scipy.optimize import minimize  # only training fits; scoring starts faster without it
+
+    centre, spread = log_odds.mean(), log_odds.std()
+    if spread <= 1e-12 * max(1.0, abs(centre)):
+        return None
+    scaled = (log_odds - centre) / spread
+    positive, negative = weight[label == 1].sum(), weight[label == 0].sum()
+    target = np.where(label == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        line = parameters[0] * scaled + parameters[1]
+        error = weight * (logistic(line) - target)
+        value = np.sum(weight * (np.logaddexp(0, line) - target * line))
+        return value / weight.sum(), np.array([np.sum(error * scaled), np.sum(error)]) / weight.sum()
+
+    start = np.array([0.0, np.log(positive / negative)])
+    best = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-8})
+    slope, intercept = (float(value) for value in best.x)
+    if not slope > 0:
+        return None
+    return Calibration(method="sigmoid", slope=slope / spread, intercept=intercept - slope * centre / spread)
+
+
+def _fit_isotonic(log_odds: Floats, label: Floats, weight: Floats) -> Calibration | None:
+    """Fit the best non-decreasing step function; only the ends of its steps are kept."""
+    from scipy.optimize import isotonic_regression
+
+    scores, group = np.unique(log_odds, return_inverse=True)
+    total = np.bincount(group, weights=weight)
+    level = isotonic_regression(np.bincount(group, weights=weight * label) / total, weights=total).x
+    if level[0] == level[-1]:
+        return None
+    step = np.diff(level) > 0
+    ends = np.append(step, True) | np.insert(step, 0, True)
+    # n rows without a failure do not prove that there is none: the rule of succession bounds what they can tell.
+    bound = 1 / (len(label) + 2)
+    return Calibration(
+        method="isotonic", knots=scores[ends].tolist(), levels=np.clip(level[ends], bound, 1 - bound).tolist()
+    )

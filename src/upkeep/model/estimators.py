@@ -1,0 +1,184 @@
+"""The kinds of model that ``model.kind`` names, all fitted and scored alike."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships none
+
+from upkeep.errors import UpkeepError
+from upkeep.model.calibration import logit
+from upkeep.model.storage import Features, booster_names, mean_log_odds, to_text
+from upkeep.params import Kind, Model
+
+Floats = NDArray[np.float64]
+
+CHUNK_ROWS = 4_096
+"""Rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows."""
+
+
+class Rows(NamedTuple):
+    """Labelled rows: features of shape (n_rows, n_features), NaN where unknown; label and weight of shape (n_rows,)."""
+
+    features: Features
+    label: NDArray[np.integer[Any]]
+    weight: Floats
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether there are rows of label 0 and of label 1."""
+        return bool(np.unique(self.label).size == 2)
+
+
+class Fitted(NamedTuple):
+    """A fitted model.
+
+    Attributes
+    ----------
+    score
+        From features of shape (n_rows, n_features) to log-odds of shape (n_rows,).
+    boosters, rounds
+        LightGBM's models as text and their numbers of trees; empty for other kinds.
+    """
+
+    score: Callable[[Features], Floats]
+    boosters: tuple[str, ...] = ()
+    rounds: tuple[int, ...] = ()
+
+
+def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: Model, threads: int) -> Fitted:
+    """Fit one kind of model; where training rows hold one class only, the result is a constant.
+
+    Parameters
+    ----------
+    kind
+        Which kind.
+    train, validation
+        Rows to fit on, and rows on which LightGBM stops early.
+    names
+        The features' names, in the order of the columns.
+    model
+        Parameters; the same ones give the same model.
+    threads
+        For LightGBM, whose result does not depend on it. The other kinds take one, since theirs would.
+
+    Raises
+    ------
+    UpkeepError
+        If LightGBM refuses its parameters.
+    """
+    if kind == "lightgbm" and len(train.label):
+        return _fit_boosters(train, validation, names, model, threads)
+    if not train.has_both_classes:
+        prior = logit((np.sum(train.weight * train.label) + 1) / (np.sum(train.weight) + 2))
+        return Fitted(lambda features: np.full(len(features), prior))
+    return _fit_gaussian_process(train, model) if kind == "gaussian_process" else _fit_pipeline(kind, train, model)
+
+
+def make_estimator(kind: Kind, model: Model, n_features: int) -> Pipeline:
+    """Return an unfitted scikit-learn pipeline of a kind other than ``lightgbm``."""
+    impute = SimpleImputer(strategy="median", keep_empty_features=True)
+    seed = model.seed
+    match kind:
+        case "hist_gradient_boosting":
+            # Imputed, for it cannot bin a column without values. No early stopping: the validation rows that it would
+            # draw are neighbours in time of its training rows.
+            return make_pipeline(
+                impute, HistGradientBoostingClassifier(max_leaf_nodes=15, early_stopping=False, random_state=seed)
+            )
+        case "random_forest":
+            return make_pipeline(
+                impute, RandomForestClassifier(n_estimators=100, min_samples_leaf=20, n_jobs=1, random_state=seed)
+            )
+        case "logistic":
+            return make_pipeline(impute, StandardScaler(), LogisticRegression(C=0.1, max_iter=1_000))
+        case "gaussian_process":
+            kernel = ConstantKernel() * RBF(length_scale=np.sqrt(n_features))
+            return make_pipeline(impute, StandardScaler(), GaussianProcessClassifier(kernel, random_state=seed))
+    raise ValueError(f"{kind} is not a scikit-learn pipeline")
+
+
+def _fit_boosters(train: Rows, validation: Rows, names: Sequence[str], model: Model, threads: int) -> Fitted:
+    texts, rounds = [], []
+    for seed in range(model.seed, model.seed + model.ensemble):
+        booster = _grow(train, validation, names, model, {"seed": seed, "num_threads": threads})
+        rounds.append(booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration())
+        texts.append(to_text(booster, rounds[-1]))
+    # Scored from the text, as the saved model will be; text also travels to other processes, boosters do not.
+    return Fitted(partial(_score_boosters, tuple(texts)), tuple(texts), tuple(rounds))
+
+
+def _score_boosters(texts: Sequence[str], features: Features) -> Floats:
+    return mean_log_odds([lgb.Booster(model_str=text) for text in texts], features)
+
+
+def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run: dict[str, int]) -> lgb.Booster:
+    # Stopping by average precision, which a few failures decide, would at times keep two trees: log-loss is steadier.
+    fixed = {"objective": "binary", "metric": "binary_logloss", "verbosity": -1}
+    settings = {**model.lightgbm, **fixed, **run, "deterministic": True, "force_row_wise": True}
+    rounds = settings.pop("n_estimators", 100)
+    columns = booster_names(names)
+    try:
+        data = lgb.Dataset(train.features, train.label, weight=train.weight, feature_name=columns, params=settings)
+        if not (model.early_stopping_rounds and validation.has_both_classes):  # else there is nothing to stop by
+            return lgb.train(settings, data, rounds)
+        judged = lgb.Dataset(validation.features, validation.label, weight=validation.weight, reference=data)
+        stop = lgb.early_stopping(model.early_stopping_rounds, verbose=False)
+        return lgb.train(settings, data, rounds, valid_sets=[judged], callbacks=[stop])
+    except lgb.basic.LightGBMError as error:
+        raise UpkeepError(
+            f"LightGBM refuses to train: {error}",
+            expected="parameters that LightGBM knows",
+            remedy="correct model.lightgbm in params.yaml",
+        ) from error
+
+
+def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:
+    estimator = make_estimator(kind, model, train.features.shape[1])
+    with threadpool_limits(1):
+        estimator.fit(
+            train.features.astype(np.float64), train.label, **{f"{estimator.steps[-1][0]}__sample_weight": train.weight}
+        )
+    return Fitted(lambda features: _score_pipeline(estimator, features))
+
+
+def _fit_gaussian_process(train: Rows, model: Model) -> Fitted:
+    """Fit on a case-control subsample, then shift the log-odds back to the full rows' class shares.
+
+    King and Zeng 2001, Logistic regression in rare events data, section 4.1. Rows are drawn by weight, since a Gaussian
+    process takes none.
+    """
+    rng = np.random.default_rng(model.seed)
+    drawn = np.concatenate([_draw(rng, train, label, model.gaussian_process_rows // 2) for label in (0, 1)])
+    estimator = make_estimator("gaussian_process", model, train.features.shape[1])
+    with threadpool_limits(1):
+        estimator.fit(train.features[drawn].astype(np.float64), train.label[drawn])
+    shares = np.average(train.label, weights=train.weight), np.mean(train.label[drawn])
+    shift = logit(np.array(shares[0])) - logit(np.array(shares[1]))
+    return Fitted(lambda features: _score_pipeline(estimator, features) + shift)
+
+
+def _draw(rng: np.random.Generator, train: Rows, label: int, most: int) -> NDArray[np.intp]:
+    rows = np.flatnonzero(train.label == label)
+    share = train.weight[rows] / train.weight[rows].sum()
+    return np.sort(rng.choice(rows, size=max(1, min(most, rows.size)), replace=False, p=share))
+
+
+def _score_pipeline(estimator: Pipeline, features: Features) -> Floats:
+    if not len(features):
+        return np.empty(0)
+    chunks = [features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS)]
+    with threadpool_limits(1):
+        # In float32, as the features are, probabilities above 1 - 6e-8 would all be 1.
+        probability = [estimator.predict_proba(chunk.astype(np.float64))[:, 1] for chunk in chunks]
+    return logit(np.concatenate(probability))

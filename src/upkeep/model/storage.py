@@ -1,0 +1,255 @@
+"""Saved models: LightGBM text and JSON, never a pickle; and what scoring needs of them.
+
+Scoring with a saved model takes LightGBM, NumPy and Polars only.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import quote
+
+import lightgbm as lgb
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from upkeep.errors import UpkeepError
+from upkeep.fleet.features import Preparation
+from upkeep.model.calibration import Calibration, apply_calibration
+from upkeep.params import Dataset
+
+Floats = NDArray[np.float64]
+Features = NDArray[np.float32]
+
+CARD = "model.json"
+# A stranger's card must not name a file outside its folder.
+FileName = Annotated[str, StringConstraints(pattern=r"^model(_\d+)?\.txt$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TrainingRange(BaseModel):
+    """What training rows held of one feature; None if they held nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minimum: float | None
+    low: float | None = Field(description="1% quantile")
+    high: float | None = Field(description="99% quantile")
+    maximum: float | None
+
+
+class Card(BaseModel):
+    """Everything about a saved model but its trees: ``model.json``.
+
+    Attributes
+    ----------
+    scope
+        Whose training rows it learnt from: its plant's or the whole fleet's.
+    features
+        In the order of the columns that the boosters take.
+    dataset, preparation
+        How features are made: the parameters, and what was fitted for this plant.
+    threshold
+        The alarm is raised at this probability and above.
+    boosters
+        Checksum per file; their log-odds are averaged.
+    data_version
+        Checksum of the manifest of raw data.
+    rows, positives
+        Training rows, and those of them before a failure.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format: Literal[1] = 1
+    plant: str
+    scope: Literal["plant", "fleet"]
+    kind: Literal["lightgbm"] = "lightgbm"
+    features: list[str] = Field(min_length=1)
+    dataset: Dataset
+    preparation: Preparation
+    calibration: Calibration
+    threshold: float
+    training_ranges: dict[str, TrainingRange]
+    boosters: dict[FileName, Sha256] = Field(min_length=1)
+    code_version: str
+    data_version: str
+    rows: int
+    positives: int
+
+
+class SavedModel(NamedTuple):
+    """A model that can score."""
+
+    card: Card
+    boosters: tuple[lgb.Booster, ...]
+
+
+def name_files(texts: Sequence[str]) -> dict[str, str]:
+    """Return the boosters' texts by file name: ``model.txt``, or ``model_0.txt`` and so on if there are several."""
+    return {"model.txt" if len(texts) == 1 else f"model_{index}.txt": text for index, text in enumerate(texts)}
+
+
+def checksum(content: bytes) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def to_text(booster: lgb.Booster, rounds: int) -> str:
+    """Return the first `rounds` trees as text that is the same however many threads grew them."""
+    text: str = booster.model_to_string(num_iteration=rounds)
+    return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 0]", text)
+
+
+def booster_names(features: Sequence[str]) -> list[str]:
+    """Return names that LightGBM takes; it refuses spaces, brackets and the like, which an error code may hold."""
+    return [quote(feature, safe="") for feature in features]
+
+
+def save_model(folder: Path, card: Card, texts: Sequence[str]) -> None:
+    """Write a model into its folder, in place of any that was there.
+
+    Parameters
+    ----------
+    card
+        Its ``boosters`` are the checksums of `texts`.
+    texts
+        The boosters as text, from :func:`to_text`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("model*.txt"):
+        stale.unlink()
+    for name, text in name_files(texts).items():
+        (folder / name).write_bytes(text.encode())
+    content = json.dumps(card.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / CARD).write_bytes(f"{content}\n".encode())
+
+
+def load_model(folder: Path) -> SavedModel:
+    """Read a model back, trusting nothing that does not fit together.
+
+    Raises
+    ------
+    UpkeepError
+        If a file is missing, was changed, has another format, or the boosters take other features than the card says.
+    """
+    card = _read_card(folder / CARD)
+    boosters = tuple(_read_booster(folder / name, sha256, card) for name, sha256 in card.boosters.items())
+    return SavedModel(card, boosters)
+
+
+def predict(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]], threads: int = 1) -> Floats:
+    """Return calibrated probabilities of failure within the horizon, shape (n_rows,).
+
+    Parameters
+    ----------
+    features
+        A frame that holds the model's features by name, or an array of shape (n_rows, n_features) in their order;
+        null or NaN where one is unknown.
+
+    Raises
+    ------
+    UpkeepError
+        If a feature is missing or the array has another width.
+    """
+    matrix = to_matrix(features, model.card.features)
+    return apply_calibration(model.card.calibration, mean_log_odds(model.boosters, matrix, threads))
+
+
+def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]]) -> Floats:
+    """Return what each feature adds to the log-odds before calibration, shape (n_rows, n_features + 1).
+
+    These are LightGBM's own SHAP values (Lundberg et al. 2020, From local explanations to global understanding with
+    explainable AI for trees), averaged over the boosters; the last column is the expected log-odds.
+    """
+    matrix = to_matrix(features, model.card.features)
+    if not len(matrix):
+        return np.empty((0, matrix.shape[1] + 1))
+    shap = [booster.predict(matrix, pred_contrib=True, num_threads=1) for booster in model.boosters]
+    mean: Floats = np.mean(shap, axis=0)
+    return mean
+
+
+def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Features, threads: int = 1) -> Floats:
+    """Return the log-odds averaged over the boosters, shape (n_rows,)."""
+    if not len(matrix):
+        return np.empty(0)
+    scores = [booster.predict(matrix, raw_score=True, num_threads=threads) for booster in boosters]
+    mean: Floats = np.mean(scores, axis=0)
+    return mean
+
+
+def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequence[str]) -> Features:
+    """Return features as boosters take them, in training and in scoring alike: float32, NaN where one is unknown.
+
+    Raises
+    ------
+    UpkeepError
+        If a feature is missing or the array has another width.
+    """
+    if isinstance(features, pl.DataFrame):
+        missing = [name for name in names if name not in features.columns]
+        if missing:
+            raise UpkeepError(
+                f"{len(missing)} features are missing: {', '.join(missing[:5])}",
+                expected=f"the {len(names)} features that the model was trained on",
+                remedy="build the features with the dataset parameters saved in the model",
+                column=missing[0],
+            )
+        return features.select(pl.col(names).cast(pl.Float32)).to_numpy(order="c")
+    if features.ndim != 2 or features.shape[1] != len(names):
+        raise UpkeepError(
+            f"the features have shape {features.shape}",
+            expected=f"(n_rows, {len(names)})",
+            remedy="pass the features in the order of the model's card",
+        )
+    return np.ascontiguousarray(features, dtype=np.float32)
+
+
+def _read_card(file: Path) -> Card:
+    try:
+        return Card.model_validate_json(file.read_bytes())
+    except FileNotFoundError as error:
+        raise UpkeepError(
+            "there is no model", expected=f"a {CARD}", remedy="run `upkeep train`, or `dvc pull`", file=file
+        ) from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
+        raise UpkeepError(
+            f"the model's card cannot be used: {faults}",
+            expected="a card of format 1, as this version of upkeep writes it",
+            remedy="train the model again, or use the version of upkeep that wrote it",
+            file=file,
+        ) from error
+
+
+def _read_booster(file: Path, sha256: str, card: Card) -> lgb.Booster:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise _damaged(f"the booster cannot be read: {error.strerror}", "the file that the card lists", file) from error
+    if checksum(content) != sha256:
+        raise _damaged(f"the booster's SHA-256 is {checksum(content)}", sha256, file)
+    try:
+        booster = lgb.Booster(model_str=content.decode())
+    except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
+        raise _damaged(
+            f"LightGBM cannot read the booster: {error}", "a model in LightGBM's text format", file
+        ) from error
+    names = booster.feature_name()
+    if names != booster_names(card.features):
+        other = next((name for name in names if name not in booster_names(card.features)), "the same in another order")
+        raise _damaged(
+            f"the booster takes other features than the card says, such as {other}",
+            f"the card's {len(card.features)} features in their order",
+            file,
+        )
+    return booster
+
+
+def _damaged(what: str, expected: str, file: Path) -> UpkeepError:
+    return UpkeepError(what, expected=expected, remedy="restore the model's folder, or train again", file=file)

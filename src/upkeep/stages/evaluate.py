@@ -1,0 +1,83 @@
+"""Predictions and models in; metrics, the evaluation and the tables behind its plots out."""
+
+import json
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.model.evaluation import draw_curves, evaluate, headline, ready_for_json
+from upkeep.model.explanation import explain_score, pick_alarms, rank_features
+from upkeep.model.storage import CARD, SavedModel, contributions, load_model
+from upkeep.params import Params
+
+ALARMS_PER_PLANT = 5
+NO_FEATURES = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64})
+ALARM_COLUMNS = ["plant", "machine", "time", "probability", "hours_to_failure"]
+
+
+def run(params: Params) -> None:
+    """Write ``reports/metrics.json`` and ``reports/evaluation``."""
+    horizon = params.dataset.horizon_hours
+    predictions = _read_predictions()
+    report = evaluate(predictions, params.evaluate, horizon, params.model.seed)
+    tables = draw_curves(predictions, params.evaluate, horizon)
+    # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
+    models = {
+        plant: load_model(paths.MODELS / plant) for plant in predictions if (paths.MODELS / plant / CARD).exists()
+    }
+    alarms = (
+        _explain_alarms(predictions[plant], paths.PROCESSED / plant, model, horizon) for plant, model in models.items()
+    )
+    report["alarms"] = list(chain.from_iterable(alarms))
+    report["notes"] += [
+        f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in models
+    ]
+    tables["importance"] = pl.concat([NO_FEATURES, *(_rank_features(plant, model) for plant, model in models.items())])
+    paths.EVALUATION.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.write_csv(paths.EVALUATION / f"{name}.csv")
+    _write_json(paths.EVALUATION / "evaluation.json", report)
+    _write_json(paths.METRICS, headline(report))
+
+
+def _read_predictions() -> dict[str, pl.DataFrame]:
+    files = sorted(paths.PREDICTIONS.glob("*.parquet"))
+    if not files:
+        raise UpkeepError(
+            f"{paths.PREDICTIONS} holds no predictions",
+            expected="one Parquet file per plant",
+            remedy="run `upkeep train` first",
+            stage="evaluate",
+            file=paths.PREDICTIONS,
+        )
+    return {file.stem: pl.read_parquet(file) for file in files}
+
+
+def _explain_alarms(
+    predictions: pl.DataFrame, processed: Path, model: SavedModel, horizon_hours: int
+) -> list[dict[str, Any]]:
+    chosen = predictions.filter((pl.col("split") == "test") & pl.col("chosen")).sort("machine", "time")
+    alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
+    rows = pl.read_parquet(processed / "test.parquet").drop("hours_to_failure")
+    rows = alarms.join(rows, on=["plant", "machine", "time"], maintain_order="left")
+    names = model.card.features
+    values = rows.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    reasons = [explain_score(names, *pair) for pair in zip(values, contributions(model, rows), strict=True)]
+    told = alarms.with_columns(pl.col("time").dt.to_string("iso:strict"))
+    return [ready_for_json({**alarm, "reasons": why}) for alarm, why in zip(told.to_dicts(), reasons, strict=True)]
+
+
+def _rank_features(plant: str, model: SavedModel) -> pl.DataFrame:
+    gains = [booster.feature_importance("gain") for booster in model.boosters]
+    return rank_features(model.card.features, gains).select(
+        pl.lit(plant).alias("plant"), "feature", pl.col("gain").round(6)
+    )
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

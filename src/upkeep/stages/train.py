@@ -1,0 +1,112 @@
+"""Features in; a model and predictions per plant out."""
+
+import json
+import shutil
+from typing import Any
+
+import polars as pl
+
+import upkeep
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.fleet.features import Preparation
+from upkeep.fleet.split import SPLITS
+from upkeep.model.storage import Card, checksum, name_files, save_model
+from upkeep.model.training import Candidate, Fleet, Outcome, Splits, train_fleet, train_plant
+from upkeep.parallel import map_plants
+from upkeep.params import Params
+
+COLUMNS = [
+    *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
+    *("label", "hours_to_failure", "probability", "alarm"),
+]
+
+
+def run(params: Params) -> None:
+    """Write ``models/plants``, ``data/predictions`` and ``reports/training.json``."""
+    plants = sorted(file.parent.name for file in paths.PROCESSED.glob("*/train.parquet"))
+    if not plants:
+        raise UpkeepError(
+            f"{paths.PROCESSED} holds no plant",
+            expected="one folder per plant",
+            remedy="run `upkeep dataset` first",
+            stage="train",
+            file=paths.PROCESSED,
+        )
+    for folder in (paths.MODELS, paths.PREDICTIONS):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    fleet = train_fleet({plant: _read(plant) for plant in plants}, params)
+    data_version = checksum(paths.MANIFEST.read_bytes())
+    report = map_plants(_train, plants, params.parallel, fleet, params, data_version)
+    paths.TRAINING.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"kind": params.model.kind, "plants": report}, indent=1, allow_nan=False, ensure_ascii=False)
+    paths.TRAINING.write_text(f"{content}\n", encoding="utf-8")
+
+
+def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -> dict[str, Any]:
+    """Write one plant's predictions and model; return what the report says of it."""
+    splits = _read(plant)
+    outcome = train_plant(splits, fleet, params)
+    predictions = pl.concat([candidate.predictions for candidate in outcome.candidates.values()])
+    chosen = pl.col("candidate") == outcome.chosen
+    predictions.with_columns(chosen=chosen).select(COLUMNS).write_parquet(paths.PREDICTIONS / f"{plant}.parquet")
+    saved = params.model.kind == "lightgbm"
+    if saved:
+        preparation = Preparation.model_validate_json((paths.PROCESSED / plant / "preparation.json").read_bytes())
+        _save(plant, outcome, preparation, params, data_version)
+    return {
+        "chosen": outcome.chosen,
+        "why": outcome.why,
+        "saved": saved,
+        "rows": {name: frame.height for name, frame in splits._asdict().items()},
+        "positives": {name: int(frame["label"].sum()) for name, frame in splits._asdict().items()},
+        "validation_failures": outcome.failures,
+        "candidates": {name: _describe(candidate) for name, candidate in outcome.candidates.items()},
+    }
+
+
+def _read(plant: str) -> Splits:
+    return Splits(*(pl.read_parquet(paths.PROCESSED / plant / f"{split}.parquet") for split in SPLITS))
+
+
+def _save(plant: str, outcome: Outcome, preparation: Preparation, params: Params, data_version: str) -> None:
+    winner = outcome.candidates[outcome.chosen]
+    if winner.trained is None or not winner.trained.fitted.boosters:
+        raise UpkeepError(
+            "there is nothing to save",
+            expected="training rows in this plant or in another",
+            remedy="fetch more history",
+            plant=plant,
+        )
+    texts = winner.trained.fitted.boosters
+    card = Card(
+        plant=plant,
+        scope="fleet" if outcome.chosen == "fleet" else "plant",
+        features=list(winner.trained.ranges),
+        dataset=params.dataset,
+        preparation=preparation,
+        calibration=winner.calibration,
+        threshold=winner.threshold,
+        training_ranges=winner.trained.ranges,
+        boosters={name: checksum(text.encode()) for name, text in name_files(texts).items()},
+        code_version=upkeep.__version__,
+        data_version=data_version,
+        rows=winner.trained.rows,
+        positives=winner.trained.positives,
+    )
+    save_model(paths.MODELS / plant, card, texts)
+
+
+def _describe(candidate: Candidate) -> dict[str, Any]:
+    trained = candidate.trained
+    return {
+        "average_precision": candidate.average_precision,
+        "cost": candidate.cost,
+        "threshold": candidate.threshold,
+        "calibration": candidate.calibration.method,
+        "rounds": list(trained.fitted.rounds) if trained else [],
+        "trained_rows": trained.rows if trained else None,
+        "trained_positives": trained.positives if trained else None,
+        "notes": candidate.notes,
+    }

@@ -1,0 +1,60 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from upkeep.model.baselines import RANKINGS, fit_baseline, hours_in_service, prior_share, recent_errors
+from upkeep.model.calibration import logistic
+
+NAN = math.nan
+
+
+def training(n_rows=400, **features):
+    """Rows of which the second half precedes a failure."""
+    label = [0] * (n_rows // 2) + [1] * (n_rows // 2)
+    return pl.DataFrame({"label": pl.Series(label, dtype=pl.UInt8), "weight": [1.0] * n_rows, **features})
+
+
+def test_hours_in_service_start_at_whichever_came_last():
+    rows = pl.DataFrame({"hours_since_scheduled": [30.0, NAN], "hours_since_failure": [70.0, 5.0], "age_hours": 900.0})
+    assert hours_in_service(rows).tolist() == [30.0, 5.0]
+
+
+def test_a_machine_never_maintained_is_in_service_since_it_was_installed():
+    rows = pl.DataFrame({"hours_since_failure": [NAN, None], "age_hours": [900.0, NAN]}, strict=False)
+    assert hours_in_service(rows).tolist() == [900.0, 0.0]
+
+
+def test_recent_errors_are_those_of_all_codes_in_the_largest_window():
+    rows = pl.DataFrame({"errors_E1_8h": [9.0], "errors_E1_48h": [2.0], "errors_E2_48h": [3.0]})
+    assert recent_errors(rows).tolist() == [5.0]
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_a_plant_without_events_gets_the_class_prior(name):
+    train = training(400)
+    assert logistic(fit_baseline(name, train)(train.head(3))) == pytest.approx([prior_share(train)] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("fixed_interval", "hours_since_failure"), ("error_count", "errors_E1_48h")]
+)
+def test_risk_rises_with_what_the_baseline_ranks_by(name, column):
+    train = training(400, **{column: np.concatenate([np.linspace(0, 8, 200), np.linspace(2, 10, 200)])})
+    log_odds = fit_baseline(name, train)(train.sort(column))
+    assert np.all(np.diff(log_odds) >= 0)
+    assert logistic(log_odds[[0, -1]]) == pytest.approx([0, 1], abs=0.3)
+    assert logistic(log_odds).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_prior_counts_weights_and_is_never_zero():
+    healthy = pl.DataFrame({"label": [0] * 3, "weight": [4.0] * 3})
+    assert prior_share(healthy) == pytest.approx(1 / 14)
+    assert prior_share(training(100).with_columns(weight=pl.lit(4.0))) == pytest.approx(201 / 402)
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_no_rows_at_all_are_scored_without_a_crash(name):
+    empty = training(400, age_hours=1.0).clear()
+    assert fit_baseline(name, empty)(empty).shape == (0,)

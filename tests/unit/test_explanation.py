@@ -1,0 +1,48 @@
+"""Reasons for single alarms and the ranking of features."""
+
+import numpy as np
+import polars as pl
+import pytest
+from prediction_cases import HORIZON, machine
+
+from upkeep.model.explanation import describe_feature, explain_score, pick_alarms, rank_features
+
+
+@pytest.mark.parametrize(
+    ("feature", "words"),
+    [
+        ("vibration_mm_s", "vibration_mm_s"),
+        ("vibration_mm_s_mean_8h", "mean of vibration_mm_s over 8 h"),
+        ("vibration_mm_s_from_baseline_48h", "vibration_mm_s over 48 h against the machine's own healthy level"),
+        ("errors_E1_48h", "errors E1 in 48 h"),
+        ("hours_since_failure", "hours since failure"),
+    ],
+)
+def test_a_feature_is_told_in_words(feature, words):
+    assert describe_feature(feature) == words
+
+
+def test_only_what_raises_the_score_is_a_reason_and_the_strongest_comes_first():
+    reasons = explain_score(["a", "b", "c"], np.array([1.0, 2.0, np.nan]), np.array([0.1, -2.0, 0.7, 9.0]))
+    assert [reason["feature"] for reason in reasons] == ["c", "a"]
+    assert reasons[0]["value"] is None
+    assert reasons[0]["words"] == "c is not known: the odds of failing times 2"
+
+
+def test_no_more_reasons_than_a_planner_reads():
+    assert len(explain_score(list("abcde"), np.ones(5), np.ones(5))) == 3
+
+
+def test_each_episode_is_picked_once_at_its_first_row_and_the_most_probable_come_first():
+    rows = machine(alarms={3: 0.6, 4: 0.99, 20: 0.8, 35: 0.7})
+    assert pick_alarms(rows, HORIZON, count=2)["probability"].to_list() == [0.8, 0.7]
+
+
+def test_gains_of_several_boosters_are_shared_out():
+    ranked = rank_features(["a", "b"], [np.array([1.0, 0.0]), np.array([0.0, 3.0])])
+    assert ranked.rows() == [("b", 0.75), ("a", 0.25)]
+
+
+def test_boosters_that_never_split_rank_every_feature_at_zero():
+    assert rank_features(["b", "a"], [np.zeros(2)])["gain"].to_list() == [0.0, 0.0]
+    assert rank_features([], []).schema == {"feature": pl.String, "gain": pl.Float64}
