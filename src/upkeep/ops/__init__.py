@@ -1,0 +1,1 @@
+"""Running it: tracking and drift; each third-party API that breaks often is called from one module here."""

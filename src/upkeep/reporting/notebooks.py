@@ -1,0 +1,287 @@
+"""Notebooks as stages of the pipeline: checked parameters, papermill, and renderings that are the same on every run.
+
+The cell tagged ``parameters`` names a notebook's parameters and their defaults. A comment ``# params: a.b`` beside one
+takes its value from ``a.b`` in ``params.yaml``; one without keeps its default unless the caller gives another.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+from papermill.translators import PythonTranslator
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.params import Params
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+KNOB = re.compile(r"params:\s*(\S+)")
+MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+STYLE = Path(__file__).with_name("notebook.css")
+
+
+class _ThisInterpreter(AsyncKernelManager):
+    """Starts a kernel in the running interpreter, whatever kernelspecs and profiles the machine holds."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(
+            # At its default level a kernel warns that its sockets, which are local, are not encrypted.
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
+            env={
+                "IPYTHONDIR": _local_folder("ipython"),
+                # A font cache that is built anew in each run costs seconds and prints a warning.
+                "MPLCONFIGDIR": _local_folder("matplotlib"),
+                "PYTHONHASHSEED": "0",
+            },
+            language="python",
+        )
+
+
+def stage_name(notebook: Path) -> str:
+    """Return a notebook's stage and the stem of its outputs: ``notebooks/01_eda.ipynb`` is ``eda``."""
+    return re.sub(r"^\d+_", "", notebook.stem)
+
+
+def rendering_of(notebook: Path) -> Path:
+    """Return where a notebook's HTML goes; the executed notebook lies beside it."""
+    return paths.REPORTS / f"{stage_name(notebook)}.html"
+
+
+def read_knobs(notebook: Path) -> dict[str, str | None]:
+    """Return the names in a notebook's ``parameters`` cell and the knob of ``params.yaml`` behind each, if any.
+
+    Raises
+    ------
+    UpkeepError
+        If the file is not a notebook or has no such cell.
+    """
+    cell = next((cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])), None)
+    if cell is None:
+        raise UpkeepError(
+            "the notebook has no cell tagged 'parameters'",
+            expected="one code cell with that tag, empty if there are none",
+            remedy="add the tag in the notebook editor",
+            file=notebook,
+        )
+    return {
+        parameter.name: match[1] if (match := KNOB.match(parameter.help)) else None
+        for parameter in PythonTranslator.inspect(cell)
+    }
+
+
+def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the values that a notebook runs with.
+
+    Parameters
+    ----------
+    notebook
+        Its ``parameters`` cell says which there are and which knob of ``params.yaml`` each stands for.
+    params
+        The pipeline's parameters.
+    assignments
+        ``name=value`` each, as on the command line; the value is YAML and wins over ``params.yaml``.
+
+    Raises
+    ------
+    UpkeepError
+        If the notebook cannot be used, or a name is unknown to it or to ``params.yaml``.
+    """
+    knobs = read_knobs(notebook)
+    tree = params.model_dump(mode="json", by_alias=True)
+    values = {name: _look_up(tree, knob, notebook) for name, knob in knobs.items() if knob}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in knobs:
+            raise unknown_name(f"{assignment!r} does not set a parameter of the notebook", name, knobs, notebook)
+        values[name] = yaml.safe_load(text)
+    return values
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], notebook: Path) -> UpkeepError:
+    """Return the error for a name that is not known, with the nearest ones that are."""
+    names = sorted(known)
+    nearest = get_close_matches(name, names) or names[:10]
+    return UpkeepError(
+        what,
+        expected=f"a known name, such as {', '.join(nearest)}" if nearest else "no parameters: the notebook has none",
+        remedy="correct the name, or the notebook's parameters cell",
+        file=notebook,
+    )
+
+
+def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any]) -> None:
+    """Execute a notebook and render it, both without anything that differs between two equal runs.
+
+    Writes `rendering` (one HTML file that needs no other, code hidden) and, beside it, the executed ``.ipynb``. After a
+    failing cell both hold what was done up to there.
+
+    Parameters
+    ----------
+    notebook
+        The notebook; its kernel starts in the working directory.
+    rendering
+        The HTML file to write.
+    parameters
+        Values of names in the ``parameters`` cell, see :func:`resolve_parameters`.
+
+    Raises
+    ------
+    UpkeepError
+        If the notebook cannot be used, a parameter is unknown to it, or a cell fails.
+    """
+    knobs = read_knobs(notebook)
+    for name in parameters:
+        if name not in knobs:
+            raise unknown_name(f"{name!r} is not a parameter of the notebook", name, knobs, notebook)
+    executed = rendering.with_suffix(".ipynb")
+    rendering.parent.mkdir(parents=True, exist_ok=True)
+    executed.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            executed,
+            dict(parameters),
+            kernel_name=KERNEL["name"],
+            language=KERNEL["language"],
+            kernel_manager_class=_ThisInterpreter,
+            progress_bar={"delay": 2, "desc": notebook.stem},
+            stderr_file=sys.stderr,
+        )
+    except PapermillExecutionError as error:
+        raise _failed_cell(notebook, rendering, error) from error
+    except (DeadKernelError, RuntimeError) as error:
+        raise UpkeepError(
+            f"the notebook's kernel died: {error}",
+            expected="a notebook that runs to its end",
+            remedy="give it more memory or less data",
+            file=notebook,
+        ) from error
+    finally:
+        if executed.exists():
+            _write_reproducibly(executed, rendering, _cell_ids(notebook))
+
+
+def _local_folder(name: str) -> str:
+    folder = (paths.LOCAL / name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def _read(notebook: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(notebook, as_version=4)
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise UpkeepError(
+            f"the notebook cannot be read: {str(error).splitlines()[0]}",
+            expected="a Jupyter notebook, format 4",
+            remedy="open and save it in a notebook editor",
+            file=notebook,
+        ) from error
+
+
+def _look_up(tree: Mapping[str, Any], knob: str, notebook: Path) -> Any:
+    values = dict(_flatten(tree))
+    if knob not in values:
+        raise unknown_name(f"params.yaml has no {knob!r}", knob, values, notebook)
+    return values[knob]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError) -> UpkeepError:
+    first_line = next(iter(error.source.strip().splitlines()), "")
+    reason = (str(error.evalue).strip().splitlines() or [""])[-1]
+    return UpkeepError(
+        f"cell {error.exec_count} failed at `{first_line}`: {error.ename}: {reason}",
+        expected="a notebook that runs to its end",
+        remedy=f"see {rendering} for what ran up to there, and mend the cell",
+        file=notebook,
+        cell=error.exec_count,
+    )
+
+
+def _cell_ids(notebook: Path) -> set[str]:
+    return {cell.get("id", "") for cell in _read(notebook).cells}
+
+
+def _write_reproducibly(executed: Path, rendering: Path, known_ids: set[str]) -> None:
+    notebook = _strip(nbformat.read(executed, as_version=4), known_ids)
+    nbformat.write(notebook, executed)
+    rendering.write_text(_render(notebook), encoding="utf-8")
+
+
+def _strip(notebook: nbformat.NotebookNode, known_ids: set[str]) -> nbformat.NotebookNode:
+    """Take out what differs between two runs: times, random ids, paths, addresses and the error stream."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    for position, cell in enumerate(notebook.cells):
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.id not in known_ids:
+            cell.id = f"added-{position}"
+        if cell.cell_type == "code":
+            cell.outputs = _joined(
+                [_without_paths(output) for output in cell.outputs if output.get("name") != "stderr"]
+            )
+    return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Join neighbouring pieces of standard output: where they break depends on the clock."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _without_paths(node: Any) -> Any:
+    """Shorten absolute paths and drop memory addresses in all of an output's text; images stay as they are."""
+    if isinstance(node, str):
+        # The environment often lies inside the checkout, and that inside the home: the longest path first.
+        for folder, short in ((sys.prefix, "<env>"), (Path.cwd(), "."), (Path.home(), "~")):
+            node = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", short, node)
+        return MEMORY_ADDRESS.sub("", node)
+    if isinstance(node, list):
+        return [_without_paths(item) for item in node]
+    if isinstance(node, dict):
+        for key, value in node.items():
+            node[key] = value if key.startswith("image/") else _without_paths(value)
+    return node
+
+
+def _render(notebook: nbformat.NotebookNode) -> str:
+    """Return one HTML page without scripts: nbconvert's own pages fetch MathJax and require.js from the net."""
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_output_prompt=True,
+        anchor_link_text="",
+        embed_images=True,
+    )
+    body, _ = exporter.from_notebook_node(notebook)
+    heading = next(iter(re.findall(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.M)), "Notebook")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(heading)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )

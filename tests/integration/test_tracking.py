@@ -1,0 +1,246 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from upkeep.ops.tracking import COMPLETE, KEY, keep_run, send_pending
+
+PENDING = Path(".upkeep/pending")
+REPORT = Path("reports/metrics.json")
+MODEL = Path("models/plants/lyon/model.json")
+CONTENT = {
+    "model": {"name": "fleet", "kind": "lightgbm", "plants": {"lyon": {"scope": "plant"}}},
+    "description": "first try",
+    "parameters": {"model": {"seed": 7, "long": "x" * 7000}, **{f"knob_{i}": i for i in range(150)}},
+    "metrics": {
+        "test": {
+            "overall": {"brier": 0.25, "roc_auc": None},
+            "plants": {"lyon": {"brier": 0.5}, "porto": {"brier": 0.1}},
+        },
+        "validation": {"overall": {"brier": 0.3}, "plants": {}},
+    },
+}
+
+
+def keep(key="k1", date="2025-03-01T00:00:00+00:00"):
+    run = {"key": key, "date": date, "commit": "abc", "content": CONTENT}
+    keep_run(PENDING, run, [REPORT, MODEL.parent, Path("reports/absent")])
+
+
+def waiting():
+    return sorted(folder.name for folder in PENDING.iterdir())
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in (REPORT, MODEL):
+        file.parent.mkdir(parents=True)
+        file.write_text("first")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """An MLflow database with its tables, made once."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file.read_bytes()
+
+
+@pytest.fixture
+def store(checkout, database):
+    (checkout / "mlflow.db").write_bytes(database)
+    return f"sqlite:///{checkout}/mlflow.db"
+
+
+def client(uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def runs(uri):
+    experiment = client(uri).get_experiment_by_name("fleet")
+    return client(uri).search_runs([experiment.experiment_id]) if experiment else []
+
+
+def parents(uri):
+    return [run for run in runs(uri) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def test_a_run_arrives_with_figures_files_and_a_child_per_plant(store):
+    keep()
+    assert send_pending(PENDING, store) == []
+    assert waiting() == []
+    (parent,) = parents(store)
+    assert parent.data.metrics == {"test_brier": 0.25, "validation_brier": 0.3}
+    assert parent.data.params["model.seed"] == "7"
+    assert len(parent.data.params) == 152
+    assert parent.data.tags[COMPLETE] == "true"
+    assert parent.info.status == "FINISHED"
+    children = {run.info.run_name: run.data.metrics for run in runs(store) if run.info.run_id != parent.info.run_id}
+    assert children == {"lyon": {"test_brier": 0.5}, "porto": {"test_brier": 0.1}}
+    arrived = client(store).list_artifacts(parent.info.run_id, "models/plants/lyon")
+    assert [file.path for file in arrived] == ["models/plants/lyon/model.json"]
+
+
+def test_a_run_that_arrived_before_is_not_sent_again(store):
+    for _ in range(2):
+        keep()
+        assert send_pending(PENDING, store) == []
+    assert len(parents(store)) == 1
+
+
+def test_a_half_sent_run_is_sent_anew(store, monkeypatch):
+    from mlflow import MlflowClient
+
+    keep()
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_artifacts", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        (warning,) = send_pending(PENDING, store)
+    assert "disk full" in warning
+    assert waiting() == ["k1"]
+    assert send_pending(PENDING, store) == []
+    (parent,) = parents(store)
+    assert parent.data.tags[COMPLETE] == "true"
+    assert len(runs(store)) == 3
+
+
+def test_one_run_that_cannot_be_sent_does_not_hold_up_the_others(store):
+    keep("bad", date="2025-01-01T00:00:00+00:00")
+    record = PENDING / "bad/run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "content": {}}))
+    keep("good")
+    assert len(send_pending(PENDING, store)) == 1
+    assert waiting() == ["bad"]
+    assert [run.data.tags[KEY] for run in parents(store)] == ["good"]
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_kept_run_holds_the_files_as_they_were():
+    keep()
+    REPORT.write_text("second")
+    assert (PENDING / "k1/artifacts/reports/metrics.json").read_text() == "first"
+
+
+def test_a_missing_database_is_created(checkout):
+    keep()
+    assert send_pending(PENDING, "sqlite:///new/mlflow.db") == []
+    assert [file.name for file in (checkout / "new").iterdir()] == ["mlflow.db"]
+
+
+@pytest.mark.parametrize("step", ["search_experiments", "create_run", "log_artifacts", "set_tag"])
+def test_a_sender_killed_at_any_step_leaves_one_whole_run_in_the_end(checkout, database, step):
+    if step != "search_experiments":
+        (checkout / "mlflow.db").write_bytes(database)
+    keep()
+    killed = f"""
+import os, signal
+from pathlib import Path
+from mlflow import MlflowClient
+MlflowClient.{step} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from upkeep.ops.tracking import send_pending
+send_pending(Path({str(PENDING)!r}), "sqlite:///mlflow.db")
+"""
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == -9
+    keep()
+    assert send_pending(PENDING, "sqlite:///mlflow.db") == []
+    (parent,) = parents("sqlite:///mlflow.db")
+    assert COMPLETE in parent.data.tags
+    assert waiting() == []
+
+
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("uri", ["http://me:hidden@127.0.0.1:{port}", "postgresql://me:hidden@127.0.0.1:{port}/mlflow"])
+def test_a_server_that_is_down_costs_a_warning_without_the_password(uri, capfd, free_port):
+    keep()
+    start = time.monotonic()
+    (warning,) = send_pending(PENDING, uri.format(port=free_port))
+    assert time.monotonic() - start < 5
+    assert waiting() == ["k1"]
+    assert "1 run(s) kept" in warning
+    assert "hidden" not in warning + "".join(capfd.readouterr())
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_server_that_never_answers_is_given_up_soon():
+    keep()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        (warning,) = send_pending(PENDING, f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - start < 6
+    assert "timed out" in warning.lower()
+
+
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("uri", ["file:./mlruns", "nonsense://x"])
+def test_an_address_that_mlflow_does_not_take_costs_a_warning(uri):
+    keep()
+    assert len(send_pending(PENDING, uri)) == 1
+    assert waiting() == ["k1"]
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path, database, free_port):
+    """Start MLflow's own server when called, and stop it at the end."""
+    (tmp_path / "server.db").write_bytes(database)
+    started = []
+
+    def start():
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(free_port), "--workers", "1"]
+        command += [
+            "--backend-store-uri",
+            f"sqlite:///{tmp_path}/server.db",
+            "--artifacts-destination",
+            f"{tmp_path}/held",
+        ]
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True, **quiet))
+        wait_until_healthy(free_port)
+
+    yield start
+    for process in started:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=20)
+
+
+def wait_until_healthy(port):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    pytest.fail("the MLflow server did not start")
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_run_kept_while_the_server_was_down_is_sent_once_it_is_up(server, free_port):
+    uri = f"http://127.0.0.1:{free_port}"
+    keep()
+    assert len(send_pending(PENDING, uri)) == 1
+    server()
+    for _ in range(2):
+        assert send_pending(PENDING, uri) == []
+        keep()
+    (parent,) = parents(uri)
+    assert parent.data.metrics["test_brier"] == 0.25
+    assert [file.path for file in client(uri).list_artifacts(parent.info.run_id, "reports")] == ["reports/metrics.json"]

@@ -1,0 +1,140 @@
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
+
+from upkeep.ops.drift import (
+    FEWEST_VALUES,
+    compare,
+    newest_window,
+    reconcile,
+    smallest_drift,
+    steady,
+    training_rows,
+    usual_distance,
+)
+from upkeep.params import Drift
+from upkeep.reporting.drift_pages import overview_page, plant_page
+
+START = datetime(2025, 1, 6, tzinfo=UTC)
+HOW = Drift(window_batches=1, sample_rows=500, max_drifted_share=0.5, seed=7)
+WINDOW = (START + timedelta(days=28), START + timedelta(days=35))
+
+
+def telemetry(**columns):
+    """35 days of one machine, hourly."""
+    times = pl.datetime_range(START, WINDOW[1], "1h", closed="left", eager=True).dt.cast_time_unit("us")
+    return pl.DataFrame({"machine": "m1", "time": times, **columns})
+
+
+def keys(rows):
+    return rows.filter(pl.col("time") < WINDOW[0]).select("machine", "time")
+
+
+def test_the_window_ends_with_the_batch_that_holds_the_newest_row():
+    newest = datetime(2025, 1, 22, 5, tzinfo=UTC)
+    window = newest_window(newest, until=date(2025, 3, 3), batch_days=7, batches=2)
+    assert window == (datetime(2025, 1, 13, tzinfo=UTC), datetime(2025, 1, 27, tzinfo=UTC))
+
+
+@given(hours=st.integers(-5000, 5000), batch_days=st.integers(1, 31), batches=st.integers(1, 60))
+def test_the_newest_row_never_lies_before_the_last_batch_nor_the_window_after_the_last_one_allowed(
+    hours, batch_days, batches
+):
+    newest = START + timedelta(hours=hours)
+    start, end = newest_window(newest, START.date(), batch_days, batches)
+    step = timedelta(days=batch_days)
+    assert end <= START + step
+    assert end == START + step or end - step <= newest <= end
+    assert end - start == batches * step
+
+
+def test_training_rows_are_those_of_trained_machines_within_the_trained_time():
+    rows = pl.DataFrame({"machine": ["a", "a", "b"], "time": [START, START + timedelta(days=9), START]})
+    assert training_rows(rows, rows[:1]).rows() == [("a", START)]
+
+
+def test_a_missing_column_a_text_and_an_infinity_become_nulls_with_a_note():
+    rows = pl.DataFrame({"a": ["1.5", "broken", None], "b": [1.0, float("inf"), float("nan")]})
+    typed, notes = reconcile(rows, ["a", "b", "c"])
+    assert typed.to_dict(as_series=False) == {"a": [1.5, None, None], "b": [1.0, None, None], "c": [None, None, None]}
+    assert notes == [
+        "c is missing",
+        "a holds 1 values that are not finite numbers",
+        "b holds 2 values that are not finite numbers",
+    ]
+
+
+def test_a_swing_that_training_has_seen_raises_what_counts_as_usual():
+    hours = np.arange(24 * 200, dtype=float)
+    swing = np.sin(hours / hours.size * 2 * np.pi)
+    noise = np.random.default_rng(0).normal(size=hours.size)
+    assert usual_distance(swing, hours, 24 * 28) > 1
+    assert usual_distance(noise, hours, 24 * 28) < 0.15
+
+
+def test_two_samples_of_one_distribution_rarely_differ_by_the_smallest_drift():
+    rng = np.random.default_rng(0)
+    for n in (30, 100, 1000):
+        pairs = [(rng.normal(size=n), rng.normal(size=2000)) for _ in range(100)]
+        distances = [wasserstein_distance(a, b) / b.std() for a, b in pairs]
+        assert np.mean(np.array(distances) >= smallest_drift(n, 2000)) <= 0.02
+
+
+def test_random_ids_are_numbered_and_links_between_them_hold():
+    def page(a, b):
+        return (
+            f'code aaaaaaaa-0000-0000-0000-000000000000 var metric_{a} = {{"id": "{b}", "see": "{b}"}}; root_metric_{a}'
+        )
+
+    first = page("0" * 31 + "a", "01a1fc3b-8cbe-7c76-a9f3-d88a90609df2")
+    second = page("1" * 31 + "b", "01a1fc3b-8ed0-736a-96a8-bda34aaf6f45")
+    assert first != second
+    assert steady(first) == steady(second)
+    assert steady(first).startswith("code aaaaaaaa-0000")
+    widget, link = re.findall(r'"(?:id|see)": "([^"]+)"', steady(first))
+    assert widget == link
+
+
+def test_a_plant_without_newest_rows_is_not_judged():
+    rows = telemetry(speed=1.0).filter(pl.col("time") < WINDOW[0])
+    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW).finding
+    assert not found["drifted"]
+    assert found["notes"] == ["no rows in the newest window"]
+
+
+def test_rows_that_were_trained_on_are_not_newest_rows():
+    rows = telemetry(speed=1.0)
+    found = compare(rows, rows.select("machine", "time"), ["speed"], WINDOW, HOW).finding
+    assert (found["current_rows"], found["reference_rows"]) == (0, rows.height)
+
+
+def test_three_rows_are_too_few_to_judge():
+    rows = telemetry(speed=1.0)[[0, 1, -1]]
+    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW).finding
+    assert found["columns"]["speed"]["score"] is None
+    assert found["notes"] == [f"speed is not judged: 1 newest and 2 training values, {FEWEST_VALUES} needed"]
+
+
+def test_a_column_that_lost_all_its_values_has_drifted():
+    rows = telemetry(speed=pl.Series(np.arange(840.0))).with_columns(
+        pl.when(pl.col("time") < WINDOW[0]).then("speed").alias("speed")
+    )
+    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW).finding
+    assert found["drifted"]
+    assert found["columns"]["speed"]["drifted"]
+
+
+@pytest.mark.parametrize("detail", ["", "<html><body>\n<p>Evidently</p></body></html>"])
+def test_pages_say_the_verdict_and_escape_what_they_show(detail):
+    rows = telemetry(**{"<b>": 1.0})[[0, -1]]
+    found = compare(rows, keys(rows), ["<b>"], WINDOW, HOW).finding
+    page = plant_page("lyon", found, detail)
+    assert "cannot be judged" in page
+    assert "&lt;b&gt; is not judged" in page
+    assert "0 of 1 plants drifted" in overview_page({"lyon": found})

@@ -1,0 +1,180 @@
+import copy
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from upkeep.reporting import fleet_plots, plots, quality_plots
+
+METRICS = {
+    "rows": 100,
+    "machines": 4,
+    "positives": 9,
+    "average_precision": 0.7,
+    "precision": 0.6,
+    "recall": 0.5,
+    "failures": 10,
+    "failures_caught": 0.8,
+    "false_alarms_per_machine_month": 0.4,
+    "cost_saving": 0.75,
+    "median_lead_time_hours": 31.0,
+}
+FOUND = {
+    "chosen": "fleet",
+    "metrics": METRICS,
+    "intervals": {"average_precision": [0.6, 0.8], "cost_saving": [0.5, 0.9]},
+    "costs": {"run_to_failure": 200000.0, "fixed_interval": 150000.0, "alarms": 80000.0, "oracle": 40000.0},
+    "candidates": {
+        name: {"metrics": {"average_precision": value}}
+        for name, value in {"fleet": 0.7, "plant": 0.65, "error_count": 0.3, "class_prior": 0.05}.items()
+    },
+}
+REPORT: dict[str, Any] = {"overall": FOUND, "plants": {plant: copy.deepcopy(FOUND) for plant in ("lyon", "porto")}}
+
+
+def make_unknown() -> dict[str, Any]:
+    """A report on a plant in which nothing could be judged."""
+    report = copy.deepcopy(REPORT)
+    for found in (report["overall"], *report["plants"].values()):
+        found["metrics"] = {**dict.fromkeys(METRICS), "rows": 0, "machines": 0, "positives": 0, "failures": 0}
+        found["intervals"] = dict.fromkeys(found["intervals"])
+        found["costs"] = {"run_to_failure": 0.0, "fixed_interval": None, "alarms": 0.0, "oracle": 0.0}
+        found["candidates"] = {name: {"metrics": {"average_precision": None}} for name in found["candidates"]}
+    return report
+
+
+def draw_bytes(picture: plots.Picture) -> bytes:
+    return picture._repr_png_()[0]
+
+
+def title_of(picture: plots.Picture) -> str:
+    png, metadata = picture._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    return metadata["alt"]
+
+
+def test_a_plant_keeps_its_colour_whichever_way_the_plants_are_listed() -> None:
+    assert plots.colour_plants(["porto", "lyon"]) == plots.colour_plants(["lyon", "porto", "lyon"])
+    assert plots.colour_plants(["lyon"])["lyon"] == plots.PALETTE[0]
+
+
+def test_the_same_picture_has_the_same_bytes_and_no_date() -> None:
+    first, second = (draw_bytes(quality_plots.draw_events(REPORT)) for _ in range(2))
+    assert first == second
+    assert b"tEXt" not in first
+
+
+def test_a_picture_tells_its_finding_to_those_who_cannot_see_it() -> None:
+    assert title_of(quality_plots.draw_events(REPORT)) == (
+        "80% of 10 failures were caught in time, half of them at least 31 h ahead"
+    )
+
+
+def test_a_title_says_how_much_the_alarms_save() -> None:
+    assert "saves 120,000" in title_of(quality_plots.draw_costs(REPORT))
+
+
+def test_a_title_says_in_how_many_plants_the_model_beats_the_rules() -> None:
+    report = copy.deepcopy(REPORT)
+    report["plants"]["porto"]["candidates"]["error_count"]["metrics"]["average_precision"] = 0.9
+    assert "in 1 of 2 plants" in title_of(quality_plots.draw_average_precision(report))
+
+
+@pytest.mark.parametrize(
+    ("observed", "words"), [(0.5, "at its word"), (0.2, "too high in lyon"), (0.9, "too low in lyon")]
+)
+def test_a_title_says_whether_risks_are_fair(observed: float, words: str) -> None:
+    bins = {"plant": "lyon", "rows": [9000, 100], "predicted": [0.01, 0.5], "observed": [0.01, observed]}
+    assert words in title_of(quality_plots.draw_calibration(pl.DataFrame(bins)))
+
+
+@pytest.mark.parametrize("draw", ["draw_average_precision", "draw_events", "draw_costs", "draw_candidates"])
+def test_what_is_not_known_is_drawn_as_nothing(draw: str) -> None:
+    title = title_of(getattr(quality_plots, draw)(make_unknown()))
+    assert "nan" not in title.lower()
+
+
+def test_curves_without_rows_are_drawn_as_nothing() -> None:
+    numbers = dict.fromkeys(("threshold", "precision", "recall", "cost", "predicted", "observed", "rows"), pl.Float64)
+    empty = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64} | numbers)
+    assert "not known" in title_of(quality_plots.draw_precision_recall(empty, make_unknown()))
+    for picture in (
+        quality_plots.draw_calibration(empty),
+        quality_plots.draw_thresholds(empty, {"lyon": 0.5}),
+        quality_plots.draw_importance(empty, {}),
+        quality_plots.draw_alarms([], empty, {"lyon": 0.5}, 48),
+    ):
+        title_of(picture)
+
+
+def test_a_threshold_is_compared_with_the_best_in_hindsight() -> None:
+    curve = pl.DataFrame({"plant": "lyon", "threshold": [0.1, 0.5, 0.9], "cost": [100.0, 80.0, 120.0]})
+    assert "50% more than the best" in title_of(quality_plots.draw_thresholds(curve, {"lyon": 0.9}))
+
+
+def test_an_alarm_counts_as_followed_only_within_the_horizon() -> None:
+    at = datetime(2025, 11, 1, tzinfo=UTC)
+    rows = pl.DataFrame(
+        {
+            "plant": "lyon",
+            "machine": "M1",
+            "time": [at - timedelta(hours=1), at],
+            "probability": [0.1, 0.9],
+            "alarm": [False, True],
+        }
+    )
+    alarm = {"plant": "lyon", "machine": "M1", "time": at.isoformat(), "hours_to_failure": 60.0}
+    assert "0 of these 1" in title_of(quality_plots.draw_alarms([alarm], rows, {"lyon": 0.5}, 48))
+    assert "1 of these 1" in title_of(quality_plots.draw_alarms([alarm], rows, {"lyon": 0.5}, 72))
+
+
+def test_losses_name_the_commonest_reason() -> None:
+    losses = pl.DataFrame(
+        {
+            "plant": "lyon",
+            "reason": ["clean", "duplicate", "out of range"],
+            "rows": [90, 2, 8],
+            "share": [0.9, 0.02, 0.08],
+        }
+    )
+    assert title_of(fleet_plots.draw_losses(losses)) == (
+        "90.0% of 100 telemetry rows are usable; most of the rest: out of range"
+    )
+
+
+def test_a_fleet_without_losses_gaps_or_events_is_drawn() -> None:
+    spotless = pl.DataFrame({"plant": ["lyon"], "reason": ["clean"], "rows": [100], "share": [1.0]})
+    assert "100.0% of 100" in title_of(fleet_plots.draw_losses(spotless))
+    gaps = pl.DataFrame(
+        schema=dict.fromkeys(("plant", "kind", "machine"), pl.String)
+        | dict.fromkeys(("from", "to"), pl.Datetime("us", "UTC"))
+    )
+    assert title_of(fleet_plots.draw_gaps(gaps)) == "No outage and no stuck sensor was found"
+    events = pl.DataFrame(schema={"plant": pl.String, "kind": pl.String, "month": pl.Date, "events": pl.UInt32})
+    assert title_of(fleet_plots.draw_events(events)) == "No failure is on record"
+    traces = pl.DataFrame(
+        schema={"plant": pl.String, "sensor": pl.String, "hours_to_failure": pl.Float64, "deviation": pl.Float64}
+    )
+    assert "No failure is on record" in title_of(fleet_plots.draw_traces(traces, [], {}, 48))
+
+
+def test_the_title_of_traces_does_not_average_plants_that_move_apart() -> None:
+    traces = pl.DataFrame(
+        {"plant": ["lyon", "porto"], "sensor": "phi", "hours_to_failure": 5.0, "deviation": [-2.0, 1.9]}
+    )
+    title = title_of(fleet_plots.draw_traces(traces, ["phi"], {"phi": "phi"}, 48))
+    assert "up to 2.0 standard deviations below its usual level (lyon)" in title
+
+
+def test_deliveries_are_counted_by_how_they_came() -> None:
+    deliveries = pl.DataFrame(
+        {
+            "plant": "lyon",
+            "batch": [date(2025, 1, 6), date(2025, 1, 13), date(2025, 1, 20)],
+            "status": ["delivered", "missing", "late rows"],
+        }
+    )
+    assert title_of(fleet_plots.draw_deliveries(deliveries)) == (
+        "Of 3 deliveries, 1 never came, 1 brought late rows and 0 came twice"
+    )
