@@ -8,7 +8,7 @@ RAW = Path("data/raw")
 MANIFEST = RAW / "manifest.json"
 INTERIM = Path("data/interim")
 QUARANTINE = INTERIM / "quarantine"
-PROCESSED = Path("data/processed")
+PROCESSED = Path("data/processed/plants")
 PREDICTIONS = Path("data/predictions")
 MODELS = Path("models/plants")
 
@@ -16,9 +16,13 @@ REPORTS = Path("reports")
 DATA_QUALITY = REPORTS / "data_quality.json"
 DATASET = REPORTS / "dataset.json"
 METRICS = REPORTS / "metrics.json"
+EDA = REPORTS / "eda.html"
 EVALUATION = REPORTS / "evaluation"
+TRAINING = REPORTS / "training.json"
+MODEL_QUALITY = REPORTS / "model_quality.html"
 DRIFT = REPORTS / "drift"
 MODEL_CARD = REPORTS / "model_card.md"
+RUN = REPORTS / "run.json"
 EXPERIMENTS = REPORTS / "experiments.csv"
 
 LOCAL = Path(".upkeep")

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -49,7 +50,7 @@ def week(number):
 
 def params(plants, until=MONDAY, reread=1, **options) -> Params:
     shipped = load_params(REPOSITORY / "params.yaml")
-    knobs = {"source": f"{Path(__file__).stem}:Shelf", "until": until, "batch_days": 7, "reread_batches": reread}
+    knobs = {"source": f"{__name__}:Shelf", "until": until, "batch_days": 7, "reread_batches": reread}
     chosen = shipped.fetch.model_validate({**knobs, "options": {"plants": plants, **options}})
     return shipped.model_copy(update={"fetch": chosen})
 
@@ -253,7 +254,8 @@ def test_a_fetch_that_is_stopped_before_any_write_ends_with_the_same_bytes_when_
 
 def test_a_fetch_that_is_killed_ends_with_the_same_bytes_when_run_again(tmp_path):
     plants = {plant: {str(week(number)): [[float(number)]] for number in range(10)} for plant in ("lyon", "porto")}
-    slow = params(plants, until=week(9), seconds=0.01)
+    shop = importlib.import_module(Path(__file__).stem)  # under the name that the killed process knows it by, too
+    slow = shop.params(plants, until=week(9), seconds=0.01)
     fetch.run(slow)
     whole = raw_bytes()
     script = textwrap.dedent(f"""

@@ -1,0 +1,122 @@
+"""The command line: one sub-command per stage and operation."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upkeep.errors import UpkeepError
+from upkeep.params import load_params
+from upkeep.stages import format_times, run_stage, stage_times, timed
+
+app = typer.Typer(
+    help="Continuous training for predictive maintenance. `dvc repro` runs the stages in order.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+notebook = typer.Typer(help="Notebooks as stages.", no_args_is_help=True)
+app.add_typer(notebook, name="notebook")
+
+
+@app.command()
+def fetch() -> None:
+    """Copy the source's new batches to data/raw."""
+    run_stage("fetch")
+
+
+@app.command()
+def validate() -> None:
+    """Hold raw batches against the data dictionary; set aside what breaks it."""
+    run_stage("validate")
+
+
+@app.command()
+def dataset() -> None:
+    """Build features, labels and splits."""
+    run_stage("dataset")
+
+
+@app.command()
+def train() -> None:
+    """Train a model per plant and one for the fleet; keep the better one per plant."""
+    run_stage("train")
+
+
+@app.command()
+def evaluate() -> None:
+    """Judge the models on test rows: ranking, failures caught, money."""
+    run_stage("evaluate")
+
+
+@app.command()
+def drift() -> None:
+    """Compare the newest batches with the training window."""
+    run_stage("drift")
+
+
+@app.command()
+def card() -> None:
+    """Write the model card."""
+    run_stage("card")
+
+
+@app.command()
+def record() -> None:
+    """Add the run to the experiment log and send it to MLflow, with all runs still waiting."""
+    run_stage("record")
+    typer.echo(format_times(stage_times()))
+
+
+@app.command()
+def check() -> None:
+    """Check golden cases and quality floors; exit 1 and say which do not hold."""
+    run_stage("check")
+
+
+@app.command()
+def dictionary(
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/data_dictionary.md"),
+) -> None:
+    """Write the data dictionary as a page."""
+    from upkeep.fleet.dictionary import load_dictionary
+    from upkeep.reporting.dictionary_page import dictionary_page
+
+    page = dictionary_page(load_dictionary(load_params().validate_.dictionary))
+    output.write_text(page, encoding="utf-8")
+
+
+@notebook.command("run")
+def notebook_run(
+    path: Annotated[Path, typer.Argument(help="The notebook.")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="name=value, over params.yaml.")
+    ] = None,
+) -> None:
+    """Run a notebook with its knobs from params.yaml and render it to reports/."""
+    from upkeep.reporting.notebooks import rendering_of, resolve_parameters, run_notebook, stage_name
+
+    with timed(stage_name(path)):
+        parameters = resolve_parameters(path, load_params(), assignments or [])
+        run_notebook(path, rendering_of(path), parameters)
+
+
+@notebook.command("add")
+def notebook_add(
+    path: Annotated[Path, typer.Argument(help="The notebook; made from a template if it does not exist.")],
+    into: Annotated[str, typer.Option(help="Where its data goes: interim, processed or reports.")],
+    deps: Annotated[list[Path] | None, typer.Option("-d", "--dep", help="What it reads; may be repeated.")] = None,
+) -> None:
+    """Make a notebook a stage of dvc.yaml."""
+    from upkeep.reporting.notebook_stages import add_notebook
+
+    typer.echo(f"added stage {add_notebook(path, into, deps or [])}; `dvc repro` runs it")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is told without a traceback."""
+    try:
+        app()
+    except UpkeepError as error:
+        sys.exit(f"error: {error}")

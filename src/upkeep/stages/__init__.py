@@ -1,0 +1,58 @@
+"""The stages of ``dvc.yaml``: each file reads, calls and writes."""
+
+import importlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.params import load_params
+
+TIMES = paths.LOCAL / "stage_times.json"
+
+
+def run_stage(name: str) -> None:
+    """Run the stage of this name with ``params.yaml``, and note how long it took.
+
+    Raises
+    ------
+    UpkeepError
+        Whatever the stage finds wrong, with the stage named in it.
+    """
+    logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
+    with timed(name):
+        module = importlib.import_module(f"upkeep.stages.{name}")
+        module.run(load_params())
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Note the seconds a stage took, for the table at the end; errors leave with the stage named in them."""
+    started = time.perf_counter()
+    try:
+        yield
+    except UpkeepError as error:
+        raise error.at(stage=stage) from error
+    # Read back only now: a notebook's kernel may have noted times of its own meanwhile.
+    times = {**stage_times(), stage: round(time.perf_counter() - started, 1)}
+    paths.LOCAL.mkdir(exist_ok=True)
+    TIMES.write_text(json.dumps(times), encoding="utf-8")
+
+
+def stage_times() -> dict[str, float]:
+    """Return the seconds that each stage took when it last ran in this checkout."""
+    try:
+        times: dict[str, float] = json.loads(TIMES.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return times
+
+
+def format_times(times: dict[str, float]) -> str:
+    """Return a table of stage times, in the order the stages last ran."""
+    rows = [*times.items(), ("all", round(sum(times.values()), 1))]
+    return "\n".join(["stage          seconds", *(f"{stage:<14} {seconds:>7.1f}" for stage, seconds in rows)])

@@ -1,0 +1,27 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Turn a skip into a failure where nothing may be missing, such as in CI."""
+    report = yield
+    if os.environ.get("UPKEEP_FORBID_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where UPKEEP_FORBID_SKIPS is set: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def cmapss() -> Path:
+    """The folder of NASA's C-MAPSS files."""
+    folder = Path(os.environ.get("UPKEEP_CMAPSS") or ROOT.parent / "shared/data/cmapss")
+    if not list(folder.glob("train_FD00?.txt*")):
+        pytest.skip(f"needs NASA's C-MAPSS files in {folder}; set UPKEEP_CMAPSS to the folder that holds them")
+    return folder
