@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from upkeep import paths
 from upkeep.errors import UpkeepError
@@ -163,11 +164,16 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         ) from error
     except ValidationError as error:
         raise UpkeepError(
-            "; ".join(f"{_dotted(item['loc'])}: {item['msg']} (found {item['input']!r})" for item in error.errors()),
+            "; ".join(f"{_dotted(item['loc'])}: {item['msg']}{_found(item)}" for item in error.errors()),
             expected="the knobs and ranges that src/upkeep/params.py lists",
             remedy=f"correct {path}",
             file=path,
         ) from error
+
+
+def _found(fault: ErrorDetails) -> str:
+    # What pydantic shows of a missing knob is the whole section, which may hold a secret.
+    return "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -107,3 +107,7 @@ def test_a_map_that_is_no_calibration_is_refused(content):
 @given(st.floats(1e-8, 1 - 1e-8))
 def test_log_odds_and_probability_are_inverse(probability):
     assert logistic(logit(np.array(probability))) == pytest.approx(probability, rel=1e-6)
+
+
+def test_a_certain_score_in_single_precision_has_finite_log_odds():
+    assert np.isfinite(logit(np.array([0, 1], dtype=np.float32))).all()

@@ -15,7 +15,8 @@ from upkeep.model.explanation import describe_feature, explain_score, pick_alarm
         ("vibration_mm_s_mean_8h", "mean of vibration_mm_s over 8 h"),
         ("vibration_mm_s_from_baseline_48h", "vibration_mm_s over 48 h against the machine's own healthy level"),
         ("errors_E1_48h", "errors E1 in 48 h"),
-        ("hours_since_failure", "hours since failure"),
+        ("hours_since_failure", "hours since the last failure"),
+        ("hours_since_scheduled", "hours since maintenance (scheduled)"),
     ],
 )
 def test_a_feature_is_told_in_words(feature, words):

@@ -17,12 +17,12 @@ DTYPES: dict[str, pl.DataType] = {
     "time": pl.Datetime("us", "UTC"),
 }
 
-TELLING_APART = {
+NEEDED = {
     "telemetry": {"plant": "text", "machine": "text", "time": "time"},
     "events": {"plant": "text", "machine": "text", "time": "time", "kind": "text", "code": "text"},
-    "machines": {"plant": "text", "machine": "text"},
+    "machines": {"plant": "text", "machine": "text", "model": "text", "installed": "time"},
 }
-"""What every table must hold, and of which type: these columns tell its rows apart."""
+"""What every table must hold, and of which type: what tells its rows apart, and what features are made of."""
 
 RESERVED = "@"
 """Columns that start with this are upkeep's own, while it works."""
@@ -87,7 +87,7 @@ class Dictionary(BaseModel):
     def _check_tables(self) -> Self:
         for plant in (None, *self.plants):
             where = f" of plant {plant}" if plant else ""
-            for table, needed in TELLING_APART.items():
+            for table, needed in NEEDED.items():
                 columns = self.columns(table, plant)
                 found = {name: column.type for name, column in columns.items()}
                 wrong = [f"{name} ({kind})" for name, kind in needed.items() if found.get(name) != kind]
@@ -120,10 +120,15 @@ def load_dictionary(path: Path) -> Dictionary:
     try:
         return Dictionary.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        problem = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        problem = "; ".join(_describe_fault(item["loc"], item["msg"]) for item in error.errors())
         raise _unusable(path, problem) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _unusable(path, str(error)) from error
+
+
+def _describe_fault(location: tuple[int | str, ...], message: str) -> str:
+    place = ".".join(map(str, location))
+    return f"{place}: {message}" if place else message.removeprefix("Value error, ")
 
 
 def _unusable(path: Path, problem: str) -> UpkeepError:

@@ -95,7 +95,7 @@ def logistic(log_odds: Floats) -> Floats:
 
 def logit(probability: Floats) -> Floats:
     """Return the log-odds of probabilities, which are kept 1e-9 away from certainty."""
-    kept = np.clip(probability, 1e-9, 1 - 1e-9)
+    kept = np.clip(probability.astype(np.float64), 1e-9, 1 - 1e-9)  # in float32 the upper bound would be 1
     log_odds: Floats = np.log(kept) - np.log1p(-kept)
     return log_odds
 

@@ -23,7 +23,8 @@ WORDS = [
     (re.compile(r"(.+)_slope_(\d+)h"), r"trend of \1 over \2 h"),
     (re.compile(r"(.+)_from_baseline_(\d+)h"), r"\1 over \2 h against the machine's own healthy level"),
     (re.compile(r"errors_(.+)_(\d+)h"), r"errors \1 in \2 h"),
-    (re.compile(r"hours_since_(.+)"), r"hours since \1"),
+    (re.compile(r"hours_since_failure"), "hours since the last failure"),
+    (re.compile(r"hours_since_(.+)"), r"hours since maintenance (\1)"),
     (re.compile(r"age_hours"), "age in hours"),
     (re.compile(r"model_code"), "machine model"),
 ]

@@ -264,7 +264,7 @@ def draw_importance(importance: pl.DataFrame, words: Mapping[str, str]) -> Pictu
     name_rows(panel, [words[name] for name in top])
     panel.set_xlabel("share of the gain in training, %")
     panel.set_xlim(left=0)
-    panel.legend(loc="lower right")
+    legend_right(panel)
     return picture
 
 
