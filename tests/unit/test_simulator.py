@@ -1,0 +1,385 @@
+from datetime import date, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from upkeep.errors import UpkeepError
+from upkeep.fleet.dictionary import load_dictionary
+from upkeep.sources.simulated_fleet import draw_regime
+from upkeep.sources.simulator import DEFECTS, LARGE, NEW_COLUMN, REGIME_DRIFT, SMALL, VANISHED_COLUMN, Simulator
+
+START = date(2025, 1, 6)
+WEEK = timedelta(days=7)
+YEAR = START + 51 * WEEK
+SENSORS = ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a"]
+KEYS = ["plant", "machine", "time"]
+PERSISTENT = {"unit_change", "new_column", "vanished_column", "regime_drift"}
+
+
+def simulator(plants=None, batch_days=7, **options):
+    return Simulator({"seed": 7, "start": START, "plants": plants or {"gdansk": 2}, **options}, batch_days)
+
+
+def read(source, until, table="telemetry"):
+    return {(item.plant, item.batch): item.read() for item in source.deliveries(until) if item.table == table}
+
+
+def rows(source, until=YEAR, table="telemetry"):
+    return pl.concat(read(source, until, table).values(), how="diagonal")
+
+
+@pytest.fixture(scope="module")
+def plants():
+    return {"gdansk": 4, "lyon": 3, "porto": 2}
+
+
+@pytest.fixture(scope="module")
+def clean(plants):
+    return read(simulator(plants, defects=False), YEAR)
+
+
+@pytest.fixture(scope="module")
+def delivered(plants):
+    return read(simulator(plants), YEAR)
+
+
+@pytest.fixture(scope="module")
+def defects(plants):
+    return simulator(plants).defects(YEAR)
+
+
+@pytest.fixture(scope="module")
+def healthy_fleet():
+    source = simulator({"gdansk": 20}, defects=False)
+    return rows(source), rows(source, table="events")
+
+
+def of_kind(defects, kind, table="telemetry"):
+    found = list(defects.filter(kind=kind, table=table).iter_rows(named=True))
+    assert found, f"no {kind} to look at"
+    return found
+
+
+@pytest.mark.parametrize("table", ["telemetry", "events", "machines"])
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others(table):
+    once, again, other = (read(simulator(seed=seed), START + 4 * WEEK, table) for seed in (7, 7, 8))
+    assert all(once[key].equals(again[key], null_equal=True) for key in once)
+    assert not all(once[key].equals(other[key], null_equal=True) for key in once)
+
+
+@pytest.mark.parametrize("batch_days", [1, 7])
+@pytest.mark.parametrize("table", ["telemetry", "events", "machines"])
+def test_a_batch_does_not_depend_on_how_far_the_history_goes_on(table, batch_days):
+    source, longer = (simulator({"lyon": 1, "porto": 3}, batch_days) for _ in range(2))
+    short = read(source, START + 20 * timedelta(days=batch_days), table)
+    long = read(longer, START + 50 * timedelta(days=batch_days), table)
+    assert short.keys() == {key for key in long if key[1] <= START + 20 * timedelta(days=batch_days)}
+    assert all(frame.equals(long[key], null_equal=True) for key, frame in short.items())
+
+
+def test_a_batch_does_not_depend_on_what_was_read_before():
+    forwards, backwards = (list(simulator().deliveries(START + 20 * WEEK)) for _ in range(2))
+    first = [item.read() for item in forwards]
+    last = [item.read() for item in reversed(backwards)]
+    assert all(one.equals(other, null_equal=True) for one, other in zip(first, reversed(last), strict=True))
+
+
+def test_asking_for_more_history_later_changes_nothing_that_was_asked_for_before():
+    source = simulator()
+    before = read(source, START + 3 * WEEK)
+    after = read(source, START + 6 * WEEK)
+    assert all(frame.equals(after[key], null_equal=True) for key, frame in before.items())
+
+
+def test_nothing_is_simulated_until_a_batch_is_read(monkeypatch):
+    monkeypatch.setattr("upkeep.sources.simulator.simulate_fleet", lambda *_, **__: pytest.fail("simulated"))
+    assert len(list(simulator().deliveries(START + WEEK))) == 5
+
+
+def test_a_history_that_has_not_begun_has_no_deliveries():
+    assert list(simulator().deliveries(START - WEEK)) == []
+
+
+def test_batches_start_on_mondays_whatever_day_history_starts_on():
+    source = simulator(start=START + timedelta(days=3))
+    assert [item.batch for item in source.deliveries(START + WEEK) if item.table == "events"] == [START, START + WEEK]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"plants": {"gdansk": 0}}, "plants.gdansk"),
+        ({"plants": {}}, "plants"),
+        ({"plants": {"a/b": 1}}, "plants.a/b"),
+        ({"start": "soon"}, "start"),
+        ({"sede": 7}, "sede"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_a_wrong_option_is_named(change, named):
+    with pytest.raises(UpkeepError, match=named):
+        Simulator({"start": START, "plants": {"gdansk": 1}, **change}, 7)
+
+
+def test_rows_without_defects_hold_what_the_dictionary_asks_for(clean):
+    columns = load_dictionary(Path(__file__).parents[2] / "data/references/dictionary.yaml").columns("telemetry")
+    telemetry = pl.concat(clean.values())
+    assert telemetry.schema == {name: column.dtype for name, column in columns.items()}
+    ranges = [pl.col(name).is_between(*column.range).all() for name, column in columns.items() if column.range]
+    assert all(telemetry.select(ranges).row(0))
+    assert not any(telemetry.null_count().row(0))
+    assert not telemetry.select(pl.struct(KEYS).is_duplicated().any()).item()
+
+
+def test_rows_and_events_lie_in_their_batch():
+    for table in ("telemetry", "events"):
+        for (_, batch), frame in read(simulator(defects=False), START + 8 * WEEK, table).items():
+            assert frame["time"].dt.date().is_between(batch, batch + WEEK, closed="left").all()
+
+
+def test_machines_come_with_the_first_batch_and_were_installed_before():
+    [((plant, batch), machines)] = read(simulator({"lyon": 3}), YEAR, "machines").items()
+    assert (plant, batch, machines.columns) == ("lyon", START, ["plant", "machine", "model", "installed"])
+    assert (machines["installed"].dt.date() < START).all()
+    assert machines["machine"].to_list() == rows(simulator({"lyon": 3}), START)["machine"].unique().sort().to_list()
+
+
+def test_plants_run_differently_whatever_the_seed():
+    regimes = [draw_regime(plant) for plant in ("gdansk", "hamburg", "lyon", "porto")]
+    programs = {(*regime.speed_rpm.tolist(), *regime.load_pct.tolist()) for regime in regimes}
+    assert len(programs) == len({regime.ambient_c for regime in regimes}) == 4
+
+
+def test_a_machine_fails_a_few_times_a_year(healthy_fleet):
+    failures = healthy_fleet[1].filter(kind="failure")
+    assert 3 <= failures.height / 20 <= 9
+    assert failures["code"].n_unique() == 4
+
+
+def test_a_repair_closes_each_failure_after_12_to_48_hours_and_the_machine_stands_still_until_then(healthy_fleet):
+    telemetry, events = healthy_fleet
+    stops = events.filter(pl.col("kind").is_in(["failure", "maintenance"]), pl.col("code") != "scheduled")
+    for machine, own in stops.group_by("machine"):
+        hours = telemetry.filter(machine=machine[0])
+        for failure, repair in pairwise(own.sort("time").iter_rows(named=True)):
+            if failure["kind"] == "failure":
+                assert (repair["kind"], repair["code"]) == ("maintenance", "repair")
+                assert timedelta(hours=11) <= repair["time"] - failure["time"] <= timedelta(hours=49)
+                stopped = pl.col("time").is_between(failure["time"], repair["time"])
+                assert (hours.filter(stopped)["speed_rpm"] == 0).all()
+
+
+def test_scheduled_maintenance_comes_every_two_or_three_months(healthy_fleet):
+    times = healthy_fleet[1].filter(code="scheduled").sort("machine", "time")
+    apart = times.select((pl.col("time") - pl.col("time").shift()).over("machine")).drop_nulls().to_series()
+    assert (apart > timedelta(days=59)).all()
+    assert 3 <= times.height / 20 <= 6
+
+
+@pytest.mark.parametrize(
+    ("component", "sensor", "factor"),
+    [("bearing", "vibration_mm_s", 1.3), ("hydraulics", "pressure_bar", 0.95), ("motor", "current_a", 1.1)],
+)
+def test_wear_of_a_component_shows_in_its_sensor_before_it_fails(healthy_fleet, component, sensor, factor):
+    telemetry, events = healthy_fleet
+    running = telemetry.filter(pl.col("speed_rpm") > 0).sort("time")
+    usual = (
+        running.group_by("machine", "load").agg(usual=pl.col(sensor).median()) if "load" in running.columns else None
+    )
+    assert usual is None
+    running = running.with_columns(program=(pl.col("load_pct") / 10).round())
+    running = running.with_columns(share=pl.col(sensor) / pl.col(sensor).median().over("machine", "program"))
+    failures = events.filter(kind="failure", code=component).select("machine", failed="time").sort("failed")
+    ahead = running.join_asof(
+        failures, left_on="time", right_on="failed", by="machine", strategy="forward", check_sortedness=False
+    )
+    last_day = ahead.filter(pl.col("failed") - pl.col("time") <= timedelta(hours=24))["share"].mean()
+    assert last_day > factor if factor > 1 else last_day < factor
+
+
+def test_errors_are_more_frequent_before_failures_and_some_mean_nothing(healthy_fleet):
+    telemetry, events = healthy_fleet
+    failures = events.filter(kind="failure").select("machine", failed="time").sort("failed")
+    errors = events.filter(kind="error").sort("time")
+    ahead = errors.join_asof(
+        failures, left_on="time", right_on="failed", by="machine", strategy="forward", check_sortedness=False
+    )
+    near = ahead.filter(pl.col("failed") - pl.col("time") <= timedelta(hours=48)).height
+    rate_near = near / (48 * failures.height)
+    rate_else = (errors.height - near) / telemetry.height
+    assert rate_near > 5 * rate_else
+    assert errors.filter(code="E5").height > 0
+
+
+def test_each_kind_of_defect_is_written_down(defects):
+    assert set(defects["kind"]) == {*SMALL, *LARGE, *PERSISTENT}
+    assert dict(defects.schema) == DEFECTS
+
+
+def test_without_defects_none_is_written_down():
+    assert simulator(defects=False).defects(YEAR).is_empty()
+
+
+def test_defects_known_early_stay_known():
+    source = simulator({"lyon": 1, "porto": 2})
+    short, long = source.defects(START + 20 * WEEK), source.defects(YEAR)
+    assert short.equals(long.filter(pl.col("batch") <= START + 20 * WEEK))
+
+
+def test_every_row_arrives_but_those_lost_in_outages_and_missing_batches(clean, delivered, defects):
+    lost = defects.filter(pl.col("kind").is_in(["outage", "missing_batch"]))["rows"].sum()
+    nulls = defects.filter(kind="null_key")["rows"].sum()
+    hour = pl.col("time").dt.truncate("1h")
+    came = pl.concat(delivered.values(), how="diagonal_relaxed").select("plant", "machine", hour).drop_nulls()
+    sent = pl.concat(clean.values()).select(KEYS)
+    assert came.join(sent, on=KEYS, how="anti").is_empty()
+    missing = sent.height - came.unique().height
+    assert lost <= missing <= lost + nulls
+
+
+def test_a_repeated_exact_row_equals_one_sent_before(delivered, defects):
+    for found in of_kind(defects, "exact_duplicate"):
+        frame = delivered[found["plant"], found["batch"]]
+        assert frame.height - frame.unique().height == found["rows"]
+
+
+def test_events_are_repeated_too(plants, defects):
+    events = read(simulator(plants), YEAR, "events")
+    for found in of_kind(defects, "exact_duplicate", "events"):
+        frame = events[found["plant"], found["batch"]]
+        assert frame.height - frame.unique().height == found["rows"]
+
+
+def test_a_nearly_repeated_row_comes_seconds_later_with_other_values(delivered, defects):
+    for found in of_kind(defects, "near_duplicate"):
+        frame = delivered[found["plant"], found["batch"]]
+        again = frame.filter(pl.col("time").dt.second() > 0)
+        assert again.height == found["rows"]
+        assert again["time"].dt.second().is_between(5, 20).all()
+        pairs = again.with_columns(pl.col("time").dt.truncate("1h")).join(frame, on=["machine", "time"])
+        assert (pairs["vibration_mm_s"] - pairs["vibration_mm_s_right"]).abs().is_between(0.0001, 0.01).all()
+
+
+def test_a_repeated_batch_comes_again_within_the_next(clean, delivered, defects):
+    for found in of_kind(defects, "repeated_batch"):
+        again = delivered[found["plant"], found["delivered"]].filter(pl.col("time").dt.date() < found["delivered"])
+        assert (found["plant"], found["batch"]) in delivered
+        assert again.height >= found["rows"] > 0.8 * clean[found["plant"], found["batch"]].height
+
+
+def test_a_late_batch_comes_only_with_the_next(delivered, defects):
+    for found in of_kind(defects, "late_batch"):
+        assert (found["plant"], found["batch"]) not in delivered
+        own = pl.col("time").dt.date().is_between(found["batch"], found["delivered"], closed="left")
+        assert (
+            delivered[found["plant"], found["delivered"]].filter(own).height > 0.97 * found["rows"] > 0
+        )  # a few may lack their time
+
+
+def test_a_missing_batch_never_comes(clean, delivered, defects):
+    for found in of_kind(defects, "missing_batch"):
+        assert found["delivered"] is None
+        assert (found["plant"], found["batch"]) not in delivered
+        assert found["rows"] > 0.8 * clean[found["plant"], found["batch"]].height
+
+
+def test_late_rows_come_one_to_three_batches_later(delivered, defects):
+    for found in of_kind(defects, "late_rows"):
+        assert 1 <= (found["delivered"] - found["batch"]) / WEEK <= 3
+        if found["delivered"] <= YEAR:
+            file = delivered[found["plant"], found["delivered"]].filter(machine=found["machine"])
+            late = file.filter(
+                pl.col("time").dt.date().is_between(found["batch"], found["batch"] + WEEK, closed="left")
+            )
+            assert late.select("machine", "time").unique().height >= found["rows"] > 0
+
+
+def test_an_outage_is_a_gap_in_a_machines_rows(clean, delivered, defects):
+    for found in of_kind(defects, "outage"):
+        place = found["plant"], found["batch"]
+        if place in delivered:
+            sent = clean[place].filter(machine=found["machine"])
+            came = delivered[place].filter(machine=found["machine"])
+            gap = sent.join(came, on="time", how="anti")["time"]
+            assert 0 < len(gap) == found["rows"] <= 30
+            assert gap.max() - gap.min() < timedelta(hours=30)
+
+
+def test_a_dead_sensor_is_null_for_hours(delivered, defects):
+    for found in of_kind(defects, "null_sensor"):
+        if found["delivered"] == found["batch"]:
+            own = delivered[found["plant"], found["batch"]].filter(machine=found["machine"])
+            assert own[found["column"]].null_count() == found["rows"] > 0
+
+
+def test_a_stuck_sensor_repeats_one_value_for_more_than_a_day(delivered, defects):
+    longest = []
+    for found in of_kind(defects, "stuck_sensor"):
+        own = delivered[found["plant"], found["batch"]].filter(machine=found["machine"]).unique("time").sort("time")
+        longest.append(own[found["column"]].rle().struct.field("len").max())
+        assert longest[-1] == found["rows"]
+    assert max(longest) > 24
+
+
+def test_spikes_are_far_out_of_range(delivered, defects):
+    for found in of_kind(defects, "spike"):
+        value = delivered[found["plant"], found["batch"]][found["column"]]
+        assert ((value < -500) | (value > 5000)).sum() >= found["rows"] > 0
+
+
+def test_garbled_numbers_make_their_column_text(delivered, defects):
+    for found in of_kind(defects, "unparsable"):
+        value = delivered[found["plant"], found["batch"]][found["column"]]
+        assert value.dtype == pl.String
+        assert (value.is_not_null() & value.cast(pl.Float64, strict=False).is_null()).sum() == found["rows"] > 0
+
+
+def test_lost_keys_are_null(delivered, defects):
+    for found in of_kind(defects, "null_key"):
+        assert delivered[found["plant"], found["batch"]][found["column"]].null_count() == found["rows"] > 0
+
+
+def test_one_plants_column_appears_and_anothers_vanishes(delivered):
+    for (plant, batch), frame in delivered.items():
+        number = (batch - START) // WEEK
+        assert ("oil_particles_ppm" in frame.columns) == (plant == "gdansk" and number >= NEW_COLUMN)
+        assert ("humidity_pct" not in frame.columns) == (plant == "porto" and number >= VANISHED_COLUMN)
+
+
+def test_one_plant_changes_to_fahrenheit_for_some_batches(clean, delivered, defects):
+    changed = of_kind(defects, "unit_change")
+    assert {found["plant"] for found in changed} == {"lyon"}
+    for found in changed:
+        place = found["plant"], found["batch"]
+        fahrenheit = delivered[place]["temperature_c"].cast(pl.Float64, strict=False).median()
+        assert fahrenheit == pytest.approx(clean[place]["temperature_c"].median() * 1.8 + 32, abs=8)
+
+
+def test_one_plants_regime_drifts(clean, delivered, defects):
+    assert [found["plant"] for found in of_kind(defects, "regime_drift")] == ["porto"]
+    after_drift = pl.col("time").dt.date() >= START + REGIME_DRIFT * WEEK
+    drifted, undrifted = (
+        pl.concat([frame.select("time", "load_pct") for (plant, _), frame in files.items() if plant == "porto"])
+        for files in (delivered, clean)
+    )
+    before, after = (drifted.filter(side)["load_pct"].max() for side in (~after_drift, after_drift))
+    assert after > before + 5
+    assert undrifted.filter(after_drift)["load_pct"].max() < before + 5
+
+
+def test_the_first_batch_is_clean(clean, delivered):
+    assert all(delivered[place].equals(frame) for place, frame in clean.items() if place[1] == START)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32), machines=st.integers(1, 3), batch_days=st.sampled_from([1, 7]))
+def test_few_rows_are_unusable_however_small_the_fleet(seed, machines, batch_days):
+    source = simulator({"a": machines}, batch_days, seed=seed)
+    until = START + 20 * timedelta(days=batch_days)
+    unusable = source.defects(until).filter(pl.col("kind").is_in(["spike", "unparsable", "null_key"]))
+    delivered = sum(frame.height for frame in read(source, until).values())
+    assert unusable["rows"].sum() < 0.05 * delivered
