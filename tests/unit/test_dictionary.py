@@ -9,6 +9,7 @@ from upkeep.reporting.dictionary_page import dictionary_page
 
 KEY = {"type": "text", "role": "key", "meaning": "key"}
 TIME = {**KEY, "type": "time"}
+ATTRIBUTE = {**KEY, "role": "attribute"}
 SENSOR = {"role": "sensor", "meaning": "heat", "unit": "°C", "range": [-20, 130]}
 
 
@@ -16,8 +17,8 @@ def tables(**sensors: object) -> dict[str, dict[str, object]]:
     who = {"plant": KEY, "machine": KEY}
     return {
         "telemetry": {**who, "time": TIME, **(sensors or {"heat": SENSOR})},
-        "events": {**who, "time": TIME, "kind": KEY, "code": {**KEY, "role": "attribute"}},
-        "machines": who,
+        "events": {**who, "time": TIME, "kind": KEY, "code": ATTRIBUTE},
+        "machines": {**who, "model": ATTRIBUTE, "installed": {**ATTRIBUTE, "type": "time"}},
     }
 
 
@@ -58,9 +59,10 @@ def test_a_column_that_makes_no_sense_is_refused(tmp_path: Path, column: dict[st
         ("telemetry", "heat", "at least one column of role sensor"),
         ("events", "kind", r"the table events needs kind \(text\)"),
         ("machines", "machine", r"the table machines needs machine \(text\)"),
+        ("machines", "installed", r"cannot be used: the table machines needs installed \(time\)"),
     ],
 )
-def test_a_table_without_what_tells_its_rows_apart_is_refused(
+def test_a_table_without_what_every_table_must_hold_is_refused(
     tmp_path: Path, table: str, missing: str, message: str
 ) -> None:
     content = tables()

@@ -1,0 +1,45 @@
+"""Copies of this repository to run the pipeline in, without touching its own data."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.measuring import ROOT
+
+
+def clone(target: Path) -> None:
+    """Clone HEAD and put the working tree's changes on top, but no output that DVC or git ignores."""
+    call(["git", "clone", "--quiet", str(ROOT), str(target)], ROOT)
+    changed = _list_files("--modified", "--others", "--exclude-standard")
+    for name in changed:
+        source, copy = ROOT / name, target / name
+        if source.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+        else:
+            copy.unlink(missing_ok=True)
+
+
+def _list_files(*which: str) -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z", *which], cwd=ROOT, check=True, capture_output=True, text=True)
+    return [name for name in listed.stdout.split("\0") if name]
+
+
+def call(command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None) -> None:
+    """Run a command; what it prints is shown only if it fails."""
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)} in {folder} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+
+
+def environment(checkout: Path, **more: str) -> dict[str, str]:
+    """Return the variables with which the running environment's programs use a checkout's own sources."""
+    hidden = ("PYTHONDONTWRITEBYTECODE", "MLFLOW_TRACKING_URI")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    # The checkout itself too: its own bench measures what runs inside one process.
+    sources = os.pathsep.join([str(checkout / "src"), str(checkout)])
+    return {**kept, "PATH": path, "PYTHONPATH": sources, **more}

@@ -1,0 +1,124 @@
+"""Feature windows of a fleet against the same time-based windows in pandas.
+
+100 machines, a year of hourly rows, 4 sensors, windows of 8 and 48 hours. Both sides go from telemetry in Parquet to
+the finished table in the memory of the process that built it; the pipeline labels and splits it there. Ours takes ten
+plants on two workers, as the pipeline does. pandas takes the whole fleet in one process, as one does, and for
+comparison is mapped over the same plants, in one process and on two workers.
+"""
+
+import importlib
+import json
+import statistics
+import sys
+from datetime import date
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import polars as pl
+
+from bench.measuring import Row, median_by_key, run_module, take_seconds
+from bench.windows_ours import SENSORS
+from upkeep.parallel import map_plants
+from upkeep.params import Parallel
+from upkeep.sources.simulator import Simulator
+
+PLANTS = {f"plant{number}": 10 for number in range(10)}
+FLEET = "fleet"
+ROUNDS = 3
+PASSES = 3
+
+Side = tuple[str, str, int]
+OURS: Side = ("ours", "plants", 2)
+PANDAS: Side = ("pandas", FLEET, 1)
+PANDAS_BY_PLANT: Side = ("pandas", "plants", 1)
+PANDAS_ON_TWO: Side = ("pandas", "plants", 2)
+
+
+def measure() -> list[Row]:
+    """Return speed, memory and agreement."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        million = _write_telemetry(folder) / 1e6
+        runs: dict[Side, list[dict[str, float]]] = {side: [] for side in (OURS, PANDAS, PANDAS_BY_PLANT, PANDAS_ON_TWO)}
+        for _ in range(ROUNDS):
+            for (library, parts, jobs), results in runs.items():
+                arguments = (library, parts, str(jobs), name)
+                results.append(run_module("bench.features", *arguments, TQDM_DISABLE="1"))
+        difference = _largest_difference(folder)
+    ours, whole, by_plant, on_two = (median_by_key(results) for results in runs.values())
+    speed, unit = million / ours["warm"], "million rows/s"
+    note = (
+        f"medians of {ROUNDS} interleaved runs, of {PASSES} passes each after a first one, which imports and starts "
+        f"workers; that took {ours['first']:.1f} and {whole['first']:.1f} s; with Parquet written at the end "
+        f"{ours['written']:.1f} and {whole['written']:.1f} s"
+    )
+    peak = "sum over processes, shared pages counted in each"
+    return [
+        Row("feature windows against pandas", speed, unit, million / whole["warm"], "ratio >= 6", note),
+        Row("feature windows against pandas by plant", speed, unit, million / by_plant["warm"]),
+        Row("feature windows against pandas by plant on 2 workers", speed, unit, million / on_two["warm"]),
+        Row("feature memory against pandas", ours["megabytes"], "MB", whole["megabytes"], "ratio <= 1", peak),
+        Row("feature memory against pandas by plant", ours["megabytes"], "MB", by_plant["megabytes"], note=peak),
+        Row("feature memory against pandas by plant on 2 workers", ours["megabytes"], "MB", on_two["megabytes"]),
+        Row("feature windows, largest difference from pandas", difference, "", target="ours <= 1e-9"),
+    ]
+
+
+def _write_telemetry(folder: Path) -> int:
+    """Write a year of the simulator's hourly rows, per plant and of the whole fleet; return how many."""
+    options = {"seed": 7, "start": date(2024, 1, 1), "plants": PLANTS, "defects": False}
+    weeks: dict[str, list[pl.DataFrame]] = {plant: [] for plant in PLANTS}
+    for delivery in Simulator(options, 7).deliveries(date(2024, 12, 23)):
+        if delivery.table == "telemetry":
+            weeks[delivery.plant].append(delivery.read())
+    plants = {}
+    for plant, parts in weeks.items():
+        machine = pl.concat_str("plant", "machine", separator="-")
+        rows = pl.concat(parts).select(machine.alias("machine"), "time", *SENSORS)
+        plants[plant] = rows.sort("machine", "time")
+        plants[plant].write_parquet(_telemetry(folder, plant))
+    fleet = pl.concat(plants.values())
+    fleet.write_parquet(_telemetry(folder, FLEET))
+    return fleet.height
+
+
+def _telemetry(folder: Path, part: str) -> Path:
+    return folder / f"telemetry-{part}.parquet"
+
+
+def _windows(folder: Path, library: str, part: str) -> Path:
+    return folder / f"{library}-{part}.parquet"
+
+
+def _largest_difference(folder: Path) -> float:
+    """Return the largest absolute difference between both sides' windows, infinite where only one has a number."""
+    ours = pl.concat(pl.read_parquet(_windows(folder, "ours", plant)) for plant in PLANTS)
+    theirs = pl.read_parquet(_windows(folder, "pandas", FLEET))
+    names = ours.columns[2:]
+    one, other = (table.select(pl.col(names).fill_null(np.nan)).to_numpy() for table in (ours, theirs))
+    keys = [table.select("machine", pl.col("time").dt.epoch("us")) for table in (ours, theirs)]
+    if not keys[0].equals(keys[1]) or not np.array_equal(np.isnan(one), np.isnan(other)):
+        return float("inf")
+    return float(np.nanmax(np.abs(one - other)))
+
+
+def _run_side(library: str, parts: str, jobs: int, folder: Path) -> dict[str, float]:
+    """Return the seconds of the first pass, of the median later one, and of one that ends with files."""
+    names = [FLEET] if parts == FLEET else list(PLANTS)
+    go = partial(map_plants, _build, names, Parallel(backend="loky", jobs=jobs), library, folder)
+    first, *later = (take_seconds(partial(go, False)) for _ in range(1 + PASSES))
+    return {"first": first, "warm": statistics.median(later), "written": take_seconds(partial(go, True))}
+
+
+def _build(part: str, library: str, folder: Path, written: bool) -> None:
+    side = importlib.import_module(f"bench.windows_{library}")
+    table = side.build(_telemetry(folder, part))
+    if written:
+        side.save(table, _windows(folder, library, part))
+
+
+if __name__ == "__main__":
+    library, parts, jobs, folder = sys.argv[1:]
+    print(json.dumps(_run_side(library, parts, int(jobs), Path(folder))))

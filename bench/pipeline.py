@@ -1,0 +1,75 @@
+"""The whole pipeline through DVC: cold, with nothing to do, and against the same computation in one warm process."""
+
+import importlib
+import json
+import shutil
+import statistics
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.checkout import call, clone, environment
+from bench.measuring import Row, run_module, take_seconds
+from upkeep import paths
+from upkeep.params import Params, load_params
+
+STAGES = (
+    *("fetch", "validate", "notebooks/01_eda.ipynb", "dataset", "train", "evaluate"),
+    *("notebooks/02_model_quality.ipynb", "drift", "card", "record"),
+)
+IDLE_RUNS = 5
+
+
+def measure() -> list[Row]:
+    """Return the seconds of ``dvc repro``."""
+    with TemporaryDirectory() as name:
+        through_dvc, in_one_process = Path(name) / "dvc", Path(name) / "process"
+        for checkout in (through_dvc, in_one_process):
+            clone(checkout)
+        repro = partial(call, ["dvc", "repro"], through_dvc, environment(through_dvc))
+        cold = take_seconds(repro)
+        times = json.loads((through_dvc / paths.LOCAL / "stage_times.json").read_text(encoding="utf-8"))
+        idle = statistics.median(take_seconds(repro) for _ in range(IDLE_RUNS))
+        warm = run_module("bench.pipeline", folder=in_one_process, **environment(in_one_process, TQDM_DISABLE="1"))
+    stages = ", ".join(f"{stage} {seconds}" for stage, seconds in times.items())
+    note = "peer: all stages called in one process that has done it once before; its second pass, from no outputs"
+    return [
+        Row("dvc repro, cold", cold, "s", target="ours <= 75", note=f"within the stages: {stages}"),
+        Row("dvc repro, nothing to do", idle, "s", target="ours <= 1.5", note=f"median of {IDLE_RUNS}"),
+        Row("dvc repro against one warm process", cold, "s", warm["second"], "ratio <= 2", note),
+    ]
+
+
+def _run_stages(params: Params) -> None:
+    from upkeep.reporting.notebooks import rendering_of, resolve_parameters, run_notebook
+
+    for stage in STAGES:
+        notebook = Path(stage)
+        if notebook.suffix:
+            run_notebook(notebook, rendering_of(notebook), resolve_parameters(notebook, params))
+        else:
+            importlib.import_module(f"upkeep.stages.{stage}").run(params)
+
+
+def _remove_outputs() -> None:
+    folders = (
+        paths.RAW,
+        paths.INTERIM,
+        paths.PROCESSED,
+        paths.PREDICTIONS,
+        paths.MODELS,
+        paths.EVALUATION,
+        paths.DRIFT,
+    )
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    params = load_params()
+    paths.REPORTS.mkdir(exist_ok=True)
+    seconds = []
+    for _ in range(2):
+        _remove_outputs()
+        seconds.append(take_seconds(partial(_run_stages, params)))
+    print(json.dumps(dict(zip(("first", "second"), seconds, strict=True))))
