@@ -1,4 +1,4 @@
-"""NASA's C-MAPSS with examples/cmapss/params.yaml: quality on the official test engines, and that no choice saw them."""
+"""NASA's C-MAPSS as examples/cmapss sets it: quality on the official test engines, and that no choice saw them."""
 
 import gzip
 import json
