@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bench.checkout import call, clone, environment
 from bench.measuring import ROOT, Row
+from upkeep import paths
 
 PLANTS = ("fd001", "fd002", "fd003", "fd004")
 PRECISION_TARGETS = dict(zip(PLANTS, (0.964, 0.967, 0.961, 0.918), strict=True))
@@ -32,7 +33,7 @@ def measure() -> list[Row]:
     with TemporaryDirectory() as name:
         checkout, blind, scrambled = (Path(name) / part for part in ("seeing", "blind", "scrambled"))
         _run(checkout, folder, "fetch", "validate", "dataset", "train", "evaluate")
-        ours = json.loads((checkout / "reports/metrics.json").read_text(encoding="utf-8"))["plants"]
+        ours = json.loads((checkout / paths.METRICS).read_text(encoding="utf-8"))["plants"]
         peer = {plant: _judge_peer(checkout, plant) for plant in PLANTS}
         _scramble_test_engines(folder, scrambled)
         _run(blind, scrambled, "fetch", "validate", "dataset", "train")
@@ -55,7 +56,7 @@ def measure() -> list[Row]:
 def _run(checkout: Path, cmapss: Path, *stages: str) -> None:
     clone(checkout)
     shutil.copy(checkout / "examples/cmapss/params.yaml", checkout / "params.yaml")
-    (checkout / "reports").mkdir(exist_ok=True)
+    (checkout / paths.REPORTS).mkdir(exist_ok=True)
     for stage in stages:
         call(["upkeep", stage], checkout, environment(checkout, UPKEEP_CMAPSS=str(cmapss.resolve())))
 
@@ -79,7 +80,7 @@ def _scramble_test_engines(folder: Path, scrambled: Path) -> None:
 
 def _choices(checkout: Path, plant: str) -> list[Any]:
     """Return the bytes of a plant's trees and of what its card holds beside the record of test engines."""
-    folder = checkout / "models/plants" / plant
+    folder = checkout / paths.MODELS / plant
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     # The manifest covers test files too, and an engine's baseline is its own past, as at scoring time.
     del card["data_version"]
@@ -93,8 +94,8 @@ def _judge_peer(checkout: Path, plant: str) -> tuple[float, float]:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import average_precision_score, f1_score
 
-    telemetry = pl.read_parquet(checkout / f"data/interim/telemetry/{plant}.parquet")
-    train, validation, test = _peer_rows(checkout / "data/processed" / plant, telemetry)
+    telemetry = pl.read_parquet(checkout / paths.INTERIM / f"telemetry/{plant}.parquet")
+    train, validation, test = _peer_rows(checkout / paths.PROCESSED / plant, telemetry)
     model = HistGradientBoostingClassifier(random_state=7).fit(_matrix(train), train["label"])
     probability = model.predict_proba(_matrix(test))[:, 1]
     threshold = _best_threshold(validation["label"].to_numpy(), model.predict_proba(_matrix(validation))[:, 1])

@@ -8,15 +8,13 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from bench.checkout import call, clone, environment
 from bench.measuring import Row, run_module, take_seconds
 from upkeep import paths
 from upkeep.params import Params, load_params
 
-STAGES = (
-    *("fetch", "validate", "notebooks/01_eda.ipynb", "dataset", "train", "evaluate"),
-    *("notebooks/02_model_quality.ipynb", "drift", "card", "record"),
-)
 IDLE_RUNS = 5
 
 
@@ -41,14 +39,16 @@ def measure() -> list[Row]:
 
 
 def _run_stages(params: Params) -> None:
+    """Call what each stage's command in dvc.yaml calls, in the order of the file."""
     from upkeep.reporting.notebooks import rendering_of, resolve_parameters, run_notebook
 
-    for stage in STAGES:
-        notebook = Path(stage)
-        if notebook.suffix:
+    for stage in yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].values():
+        _, name, *rest = stage["cmd"].split()
+        if name == "notebook":
+            notebook = Path(rest[-1])
             run_notebook(notebook, rendering_of(notebook), resolve_parameters(notebook, params))
         else:
-            importlib.import_module(f"upkeep.stages.{stage}").run(params)
+            importlib.import_module(f"upkeep.stages.{name}").run(params)
 
 
 def _remove_outputs() -> None:

@@ -1,5 +1,7 @@
 """The command line: one sub-command per stage and operation."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,8 @@ import typer
 from upkeep.errors import UpkeepError
 from upkeep.params import load_params
 from upkeep.stages import format_times, run_stage, stage_times, timed
+
+FULL = os.strerror(errno.ENOSPC)
 
 app = typer.Typer(
     help="Continuous training for predictive maintenance. `dvc repro` runs the stages in order.",
@@ -120,3 +124,15 @@ def main() -> None:
         app()
     except UpkeepError as error:
         sys.exit(f"error: {error}")
+    except Exception as error:
+        if FULL not in str(error):  # libraries wrap the system's error in their own kinds
+            raise
+        sys.exit(f"error: {_full_disk(error)}")
+
+
+def _full_disk(error: Exception) -> UpkeepError:
+    return UpkeepError(
+        str(error).splitlines()[0],
+        expected="room for what the stage writes",
+        remedy="free some space (`dvc gc --workspace` drops outputs of old runs), then run `dvc repro` again",
+    )

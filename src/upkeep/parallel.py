@@ -28,12 +28,25 @@ def map_plants(
     Raises
     ------
     UpkeepError
-        The first plant's error, with the plant named in it.
+        The first plant's error, with the plant named in it, or that the backend cannot be used.
     """
     names = list(plants)
+    _check(how.backend)
     with parallel_config(backend=how.backend, n_jobs=how.jobs):
         results = Parallel(return_as="generator")(delayed(_named)(function, name, arguments) for name in names)
         return dict(zip(names, tqdm(results, total=len(names), delay=QUIET_SECONDS, unit="plant"), strict=True))
+
+
+def _check(backend: str) -> None:
+    try:
+        with parallel_config(backend=backend):
+            pass
+    except (ImportError, ValueError) as error:
+        raise UpkeepError(
+            f"the backend {backend!r} cannot be used: {str(error).splitlines()[0]}",
+            expected="loky, threading or sequential, or a backend of yours that joblib knows",
+            remedy="correct parallel.backend in params.yaml",
+        ) from error
 
 
 def _named(function: Callable[..., Result], plant: str, arguments: tuple[object, ...]) -> Result:
