@@ -49,7 +49,7 @@ def roll(time: Ints, values: Floats, window_hours: int, aggregates: Sequence[Agg
         for mean, min and max, fewer than two for std and slope.
     """
     blocks = _Blocks(time, window_hours * HOUR)
-    found = {aggregate: np.empty_like(values) for aggregate in aggregates}
+    found = dict(zip(aggregates, np.empty((len(aggregates), *values.shape)), strict=True))
     complete = _Times(blocks, np.ones(len(time)))
     with np.errstate(invalid="ignore", divide="ignore"):
         for sensor, readings in enumerate(values):
