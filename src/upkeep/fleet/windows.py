@@ -35,8 +35,8 @@ def roll(time: Ints, values: Floats, window_hours: int, aggregates: Sequence[Agg
     time
         Instants in microseconds, shape (n_rows,), strictly increasing.
     values
-        Readings, shape (n_sensors, n_rows), NaN where one is missing. Memory grows with the number of blocks times
-        the rows of the fullest block.
+        Readings, shape (n_sensors, n_rows), NaN where one is missing. Memory grows with the number of sensors times
+        blocks times the rows of the fullest block.
     window_hours
         Length w of the window (t - w, t], in hours.
     aggregates
@@ -48,44 +48,35 @@ def roll(time: Ints, values: Floats, window_hours: int, aggregates: Sequence[Agg
         For each aggregate an array of shape (n_sensors, n_rows), NaN where too few readings are in the window: none
         for mean, min and max, fewer than two for std and slope.
     """
+    missing = np.isnan(values)
+    complete = not missing.any()
     blocks = _Blocks(time, window_hours * HOUR)
-    found = dict(zip(aggregates, np.empty((len(aggregates), *values.shape)), strict=True))
-    complete = _Times(blocks, np.ones(len(time)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for sensor, readings in enumerate(values):
-            missing = np.isnan(readings)
-            times = _Times(blocks, (~missing).astype(np.float64)) if missing.any() else complete
-            for aggregate, column in _roll_one(blocks, times, readings, missing, set(aggregates)).items():
-                if aggregate in found:
-                    found[aggregate][sensor] = column
-    return found
-
-
-def _roll_one(
-    blocks: "_Blocks", times: "_Times", readings: Floats, missing: NDArray[np.bool_], wanted: set[Aggregate]
-) -> dict[Aggregate, Floats]:
-    """Return the rolling statistics of one sensor, shape (n_rows,) each."""
+    x = values if complete else np.where(missing, 0.0, values)
+    wanted = set(aggregates)
     found: dict[Aggregate, Floats] = {}
-    x = np.where(missing, 0.0, readings)
-    n = times.count
-    sum_x = blocks.total(x)
-    mean = found["mean"] = sum_x / n
-    if wanted & {"min", "max", "std"}:
-        low = blocks.fold(np.minimum, np.inf, np.where(missing, np.inf, readings))
-        high = blocks.fold(np.maximum, -np.inf, np.where(missing, -np.inf, readings))
-        found["min"], found["max"] = np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
-    if "std" in wanted:
-        squares = np.maximum(blocks.total(x * x) - sum_x * mean, 0.0)
-        squares[low == high] = 0.0  # equal readings deviate by nothing, not by the rounding of their sums
-        found["std"] = np.sqrt(squares / times.degrees_of_freedom)
-    if "slope" in wanted:
-        sum_tx = blocks.total(blocks.hours * x, blocks.hours_to_next * x)
-        found["slope"] = (n * sum_tx - times.total * sum_x) / times.spread
-    return found
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Sensors without gaps share the sums over times, which then have one row for all of them.
+        times = _Times(blocks, np.ones((1, len(time))) if complete else (~missing).astype(np.float64))
+        n = times.count
+        sum_x = blocks.total(x)
+        mean = found["mean"] = sum_x / n
+        if wanted & {"min", "max", "std"}:
+            low = blocks.fold(np.minimum, np.inf, values if complete else np.where(missing, np.inf, values))
+            high = blocks.fold(np.maximum, -np.inf, values if complete else np.where(missing, -np.inf, values))
+            found["min"] = low if complete else np.where(n > 0, low, np.nan)
+            found["max"] = high if complete else np.where(n > 0, high, np.nan)
+        if "std" in wanted:
+            squares = np.maximum(blocks.total(x * x) - sum_x * mean, 0.0)
+            squares[low == high] = 0.0  # equal readings deviate by nothing, not by the rounding of their sums
+            found["std"] = np.sqrt(squares / times.degrees_of_freedom)
+        if "slope" in wanted:
+            sum_tx = blocks.total(blocks.hours * x, blocks.hours_to_next * x)
+            found["slope"] = (n * sum_tx - times.total * sum_x) / times.spread
+    return {aggregate: found[aggregate] for aggregate in aggregates}
 
 
 class _Times:
-    """Sums over the times of the readings in each window, which sensors without gaps share.
+    """Sums over the times of the readings in each window, of shape (n_sensors, n_rows) or (1, n_rows).
 
     Attributes
     ----------
@@ -117,14 +108,13 @@ class _Blocks:
     def __init__(self, time: Ints, window: int) -> None:
         block = time // window
         first = np.flatnonzero(np.diff(block, prepend=block[:1] - 1))
-        run = np.repeat(np.arange(len(first)), np.diff(first, append=len(time)))
-        position = np.arange(len(time)) - first[run]
-        # One more column than there are blocks: nothing is ever laid there, so it reads as "no row before".
-        shape = (int(position.max(initial=0)) + 1, len(first) + 1)
-        self._place = position * shape[1] + run
+        self._run = np.repeat(np.arange(len(first)), np.diff(first, append=len(time)))
+        self._position = np.arange(len(time)) - first[self._run]
+        # One more block than there are: nothing is ever laid there, so it reads as "no row before".
+        self._shape = (int(self._position.max(initial=0)) + 1, len(first) + 1)
         oldest = np.searchsorted(time, time - window, side="right")
-        self._oldest = np.where(oldest < first[run], self._place[oldest], shape[1] - 1)
-        self._laid = np.empty(shape)
+        self._oldest = np.where(oldest < first[self._run], oldest, -1)
+        self._places: dict[int, tuple[Ints, Ints]] = {}
         self.hours: Floats = (time - block * window) / HOUR
         self.hours_to_next: Floats = self.hours - window / HOUR
 
@@ -139,18 +129,30 @@ class _Blocks:
         ----------
         own, before
             What a row contributes to windows that end in its own block, and in the next one if that differs; shape
-            (n_rows,).
+            (n_series, n_rows).
         """
-        forwards = self._accumulate(operation, neutral, own, self._laid).take(self._place)
-        backwards = self._accumulate(operation, neutral, own if before is None else before, self._laid[::-1])
-        folded: Floats = operation(backwards.take(self._oldest), forwards, out=forwards)
+        length, width = self._shape
+        place, oldest = self._find_places(len(own))
+        laid = np.full((length, len(own) * width), neutral)
+        laid.reshape(-1)[place] = own
+        running = laid.copy() if before is None else laid
+        for one, following in pairwise(running):
+            operation(one, following, out=following)
+        forwards = running.take(place)
+        if before is not None:
+            laid.fill(neutral)
+            laid.reshape(-1)[place] = before
+        for one, following in pairwise(laid[::-1]):
+            operation(one, following, out=following)
+        folded: Floats = operation(laid.take(oldest), forwards, out=forwards)
         return folded
 
-    def _accumulate(self, operation: np.ufunc, neutral: float, rows: Floats, along: Floats) -> Floats:
-        """Lay rows out by place in their block and accumulate in the direction of `along`, a view of the layout."""
-        self._laid.fill(neutral)
-        cells = self._laid.reshape(-1)
-        cells[self._place] = rows
-        for one, following in pairwise(along):
-            operation(one, following, out=following)
-        return cells
+    def _find_places(self, n_series: int) -> tuple[Ints, Ints]:
+        """Return where rows lie, and their windows' oldest rows of the block before, shape (n_series, n_rows)."""
+        if n_series not in self._places:
+            width = self._shape[1]
+            place = self._position * (n_series * width) + self._run
+            oldest = np.where(self._oldest >= 0, place[self._oldest], width - 1)
+            series = np.arange(n_series)[:, None] * width
+            self._places[n_series] = place + series, oldest + series
+        return self._places[n_series]
