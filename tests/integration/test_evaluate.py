@@ -203,11 +203,12 @@ def test_what_fails_is_named_and_what_passes_is_not():
     assert "health" not in str(raised.value)
 
 
-def test_events_of_a_golden_case_are_read():
+def test_events_of_a_golden_case_are_read(capsys):
     golden = write_cases({"name": "wear", "expect": "alarm", "telemetry": "worn.csv", "events": "events.csv"})
     (golden.parent / "events.csv").write_text("machine,time,kind,code\nnew,2025-01-06T05:00:00Z,error,E1\n")
     evaluate.run(PARAMS)
     check.run(judged_by(golden))
+    assert "ok  wear" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["heat\n1\n", "machine,time,heat\nnew,yesterday,1\n", ""])

@@ -54,7 +54,7 @@ def test_the_docs_show_it_in_about_forty_lines():
 def test_the_options_that_the_docs_show_are_valid(source, options):
     blocks = [yaml.safe_load(block)["fetch"] for block in re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)]
     (shown,) = [block["options"] for block in blocks if block["source"] == source]
-    options.model_validate(shown)
+    assert options.model_validate(shown).model_fields_set == set(shown)
 
 
 @pytest.mark.parametrize(("heading", "options"), [("files", TableFiles), ("sql", SqlOptions)])

@@ -74,7 +74,9 @@ def test_a_case_that_gets_no_answer_does_not_pass(expect):
 
 
 def test_nothing_is_raised_when_everything_passed():
-    require_passed([floor("average_precision", 0.5)])
+    checks = [floor("average_precision", 0.5)]
+    require_passed(checks)
+    assert all(check.passed for check in checks)
 
 
 def test_the_error_names_each_failed_check_with_what_was_found_and_expected_and_no_other():
