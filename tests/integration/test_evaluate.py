@@ -52,7 +52,7 @@ def write_run() -> None:
     machines = pl.DataFrame({"machine": ["m0", "m1", "m2"], "model": "A", "installed": START}).cast(
         {"installed": pl.Datetime("us", "UTC")}
     )
-    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS.dataset)
+    preparation = fit_preparation(rows, rows, machines, VOCABULARY, PARAMS.dataset)
     features = build_features(rows, EVENTS, machines, preparation, PARAMS.dataset)
     names = features.columns[3:]
     left = LIFE - rows["heat"]

@@ -22,6 +22,7 @@ PREPARATION = Preparation(
     ),
     conditions=Conditions(widths=[], centres=[[]], levels=[[0.0]], spreads=[[1.0]]),
     baselines={},
+    records={},
 )
 
 

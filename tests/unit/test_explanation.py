@@ -15,8 +15,8 @@ from upkeep.model.explanation import describe_feature, explain_score, pick_alarm
         ("vibration_mm_s_mean_8h", "mean of vibration_mm_s over 8 h"),
         ("vibration_mm_s_from_baseline_48h", "vibration_mm_s over 48 h against the machine's own healthy level"),
         ("errors_E1_48h", "errors E1 in 48 h"),
-        ("hours_since_failure", "hours since the last failure"),
-        ("hours_since_scheduled", "hours since maintenance (scheduled)"),
+        ("hours_since_failure", "time since the last failure"),
+        ("hours_since_scheduled", "time since maintenance (scheduled)"),
     ],
 )
 def test_a_feature_is_told_in_words(feature, words):
@@ -28,6 +28,28 @@ def test_only_what_raises_the_score_is_a_reason_and_the_strongest_comes_first():
     assert [reason["feature"] for reason in reasons] == ["c", "a"]
     assert reasons[0]["value"] is None
     assert reasons[0]["words"] == "c is not known: the odds of failing times 2"
+
+
+@pytest.mark.parametrize(
+    ("feature", "value", "words"),
+    [
+        ("heat", -1.25, "heat is 1.2 standard deviations below normal"),
+        ("heat_mean_8h", 3, "mean of heat over 8 h is 3 standard deviations above normal"),
+        ("heat_std_8h", 2.5, "spread of heat over 8 h is 2.5 times normal"),
+        ("heat_slope_8h", 0.12, "trend of heat over 8 h is +0.12 standard deviations an hour"),
+        (
+            "heat_from_baseline_8h",
+            -3,
+            "heat over 8 h against the machine's own healthy level is 3 standard deviations lower",
+        ),
+        ("errors_E1_48h", 2, "errors E1 in 48 h is 2"),
+        ("hours_since_scheduled", 1275.6, "time since maintenance (scheduled) is 1276 h"),
+        ("age_hours", 17532, "age is 2.0 years"),
+    ],
+)
+def test_a_reason_gives_its_value_with_its_unit(feature, value, words):
+    (reason,) = explain_score([feature], np.array([value]), np.array([1.0]))
+    assert reason["words"] == f"{words}: the odds of failing times 2.7"
 
 
 def test_no_more_reasons_than_a_planner_reads():

@@ -8,7 +8,14 @@ import pytest
 from fleet_cases import at, dataset_params, events, machines, telemetry
 from polars.testing import assert_frame_equal
 
-from upkeep.fleet.features import Vocabulary, build_features, fit_preparation
+from upkeep.fleet.features import (
+    Vocabulary,
+    build_features,
+    feature_names,
+    fit_preparation,
+    newest_features,
+    read_tables,
+)
 
 PARAMS = dataset_params(windows_hours=[2, 6], baseline_hours=5)
 VOCABULARY = Vocabulary(
@@ -41,7 +48,7 @@ def record(hours=40, machine="m1", seed=0):
 def build(rows=None, happened=HAPPENED, known=KNOWN, history=None, params=PARAMS):
     rows = record() if rows is None else rows
     preparation = fit_preparation(
-        rows if history is None else history, rows if history is None else history, VOCABULARY, params
+        rows if history is None else history, rows if history is None else history, known, VOCABULARY, params
     )
     return build_features(rows, happened, known, preparation, params)
 
@@ -98,18 +105,27 @@ def test_the_baseline_settles_after_the_first_hours():
 def test_changing_the_future_changes_no_feature_of_the_past():
     rows = record()
     cut = 25
-    preparation = fit_preparation(rows.head(cut), rows, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows.head(cut), rows, KNOWN, VOCABULARY, PARAMS)
     later = rows.with_columns(heat=pl.when(pl.col("time") >= at(cut)).then(999.0).otherwise("heat"))
-    changed = fit_preparation(later.head(cut), later, VOCABULARY, PARAMS)
+    changed = fit_preparation(later.head(cut), later, KNOWN, VOCABULARY, PARAMS)
     happened = pl.concat([HAPPENED, events((26, "error", "E1"), (27, "failure", "x"), (28, "maintenance", "repair"))])
     before = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).head(cut)
     after = build_features(later, happened, KNOWN, changed, PARAMS).head(cut)
     assert_frame_equal(before, after, check_exact=True)
 
 
+def test_the_newest_features_have_the_bits_of_each_machines_last_row():
+    rows = pl.concat([record(), record(30, machine="m2", seed=1), record(3, machine="m3", seed=2)])
+    preparation = fit_preparation(rows, rows.filter(pl.col("machine") != "m3"), KNOWN, VOCABULARY, PARAMS)
+    whole = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).group_by("machine", maintain_order=True).last()
+    newest = newest_features(*read_tables(rows, HAPPENED, KNOWN, VOCABULARY), preparation, PARAMS)
+    names = feature_names(VOCABULARY, PARAMS)
+    np.testing.assert_array_equal(newest, whole.select(names).to_numpy())
+
+
 def test_the_last_hours_alone_give_the_same_bits_as_the_whole_history():
     rows = pl.concat([record(), record(machine="m2", seed=1)])
-    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows, rows, KNOWN, VOCABULARY, PARAMS)
     whole = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).filter(pl.col("time") == at(39))
     recent = rows.filter(pl.col("time") > at(39) - timedelta(hours=6)).reverse()
     alone = build_features(recent, HAPPENED, KNOWN, preparation, PARAMS).filter(pl.col("time") == at(39))
@@ -118,7 +134,7 @@ def test_the_last_hours_alone_give_the_same_bits_as_the_whole_history():
 
 def test_the_bits_do_not_depend_on_which_other_machines_are_there():
     rows = pl.concat([record(), record(machine="m2", seed=1)])
-    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows, rows, KNOWN, VOCABULARY, PARAMS)
     together = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).filter(machine="m2")
     alone = build_features(rows.filter(machine="m2"), HAPPENED, KNOWN, preparation, PARAMS)
     assert_frame_equal(together, alone, check_exact=True)
@@ -126,7 +142,7 @@ def test_the_bits_do_not_depend_on_which_other_machines_are_there():
 
 def test_a_saved_preparation_gives_the_same_bits():
     rows = record()
-    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows, rows, KNOWN, VOCABULARY, PARAMS)
     again = type(preparation).model_validate_json(preparation.model_dump_json())
     assert_frame_equal(
         build_features(rows, HAPPENED, KNOWN, preparation, PARAMS),
@@ -146,5 +162,5 @@ def test_no_rows_one_row_or_a_dead_sensor_are_answered_with_nan(rows):
 
 def test_fitting_on_nothing_still_gives_features():
     rows = record()
-    preparation = fit_preparation(rows.head(0), rows, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows.head(0), rows, KNOWN, VOCABULARY, PARAMS)
     assert build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).height == rows.height

@@ -34,6 +34,7 @@ PREPARATION = Preparation(
     ),
     conditions=Conditions(widths=[], centres=[[]], levels=[[]], spreads=[[]]),
     baselines={},
+    records={},
 )
 
 

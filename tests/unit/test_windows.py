@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from upkeep.fleet.windows import HOUR, roll
+from upkeep.fleet.windows import HOUR, roll, roll_newest
 
 ALL = ("mean", "std", "min", "max", "slope")
 MINUTE = HOUR // 60
@@ -81,3 +81,23 @@ def test_a_stuck_sensor_deviates_by_exactly_nothing(level):
 
 def test_only_the_aggregates_asked_for_are_returned_in_their_order():
     assert list(roll(np.array([0]), np.zeros((1, 1)), 8, ["slope", "min"])) == ["slope", "min"]
+
+
+@given(st.lists(histories(), min_size=1, max_size=4), st.integers(1, 100))
+def test_the_newest_windows_of_many_machines_have_the_bits_of_each_machines_last_row(fleet, hours):
+    time = np.concatenate([time for time, _ in fleet])
+    starts = np.cumsum([0, *(len(time) for time, _ in fleet)])
+    newest = roll_newest(time, starts, np.hstack([values for _, values in fleet]), hours, ALL)
+    for machine, (own_time, own_values) in enumerate(fleet):
+        rolled = roll(own_time, own_values, hours, ALL)
+        for aggregate in ALL:
+            np.testing.assert_array_equal(newest[aggregate][:, machine], rolled[aggregate][:, -1])
+
+
+@given(histories(), st.integers(1, 100))
+def test_the_newest_window_of_one_sensor_has_the_same_bits_as_among_others(history, hours):
+    time, values = history
+    starts = np.array([0, len(time)])
+    together, alone = (roll_newest(time, starts, chosen, hours, ALL) for chosen in (values, values[:1]))
+    for aggregate in ALL:
+        np.testing.assert_array_equal(together[aggregate][:1], alone[aggregate])

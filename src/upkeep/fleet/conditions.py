@@ -1,6 +1,8 @@
 """Operating conditions: under which settings a machine ran, and what its sensors read there when it is well."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ Floats = NDArray[np.float64]
 FIT_ROWS = 5_000
 """Conditions are found on a sample of this many rows; more do not move the centres."""
 FIT_SEED = 0
+CHUNK_ROWS = 50_000
+"""Rows whose distances to all centres are held in memory at once."""
 ATTEMPTS = 5
 """k-means depends on where it starts; the best of this many attempts is kept."""
 
@@ -37,19 +41,31 @@ class Conditions(BaseModel):
 
     def assign(self, settings: Floats) -> NDArray[np.intp]:
         """Return the nearest condition of each row, shape (n_rows,); a missing setting is left out of the distance."""
-        nearest = np.zeros(len(settings), dtype=np.intp)
-        best = np.full(len(settings), np.inf)
-        for index, centre in enumerate(self.centres):
-            distance = np.nansum(((settings - centre) / self.widths) ** 2, axis=1)
-            nearest[distance < best] = index
-            best = np.minimum(best, distance)
+        nearest = np.empty(len(settings), dtype=np.intp)
+        for start in range(0, len(settings), CHUNK_ROWS):
+            rows = settings[start : start + CHUNK_ROWS, None, :]
+            distance = np.nansum(((rows - self._arrays.centres) / self._arrays.widths) ** 2, axis=2)
+            nearest[start : start + CHUNK_ROWS] = distance.argmin(axis=1)
         return nearest
 
     def scale(self, settings: Floats, readings: Floats) -> Floats:
         """Return readings as deviations from their condition's level, in its spreads, shape (n_rows, n_sensors)."""
         condition = self.assign(settings)
-        scaled: Floats = (readings - np.array(self.levels)[condition]) / np.array(self.spreads)[condition]
+        scaled: Floats = (readings - self._arrays.levels[condition]) / self._arrays.spreads[condition]
         return scaled
+
+    @cached_property
+    def _arrays(self) -> "_Arrays":
+        return _Arrays(*(np.array(values) for values in (self.widths, self.centres, self.levels, self.spreads)))
+
+
+class _Arrays(NamedTuple):
+    """What :class:`Conditions` holds, as arrays."""
+
+    widths: Floats
+    centres: Floats
+    levels: Floats
+    spreads: Floats
 
 
 def fit_conditions(
@@ -75,9 +91,9 @@ def fit_conditions(
     centres = _find_centres(known / np.asarray(widths), tolerance, most) * np.asarray(widths)
     draft = Conditions(widths=list(widths), centres=centres.tolist(), levels=[], spreads=[])
     order = np.argsort(-np.bincount(draft.assign(known), minlength=len(centres)), kind="stable")
-    draft = draft.model_copy(update={"centres": centres[order].tolist()})
-    levels, spreads = _levels(draft.assign(settings), len(centres), readings)
-    return draft.model_copy(update={"levels": levels.tolist(), "spreads": spreads.tolist()})
+    ordered = Conditions(widths=list(widths), centres=centres[order].tolist(), levels=[], spreads=[])
+    levels, spreads = _levels(ordered.assign(settings), len(centres), readings)
+    return Conditions(widths=list(widths), centres=ordered.centres, levels=levels.tolist(), spreads=spreads.tolist())
 
 
 def _find_centres(points: Floats, tolerance: float, most: int) -> Floats:

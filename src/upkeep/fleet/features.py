@@ -1,11 +1,14 @@
-"""The one definition of a feature: training, batch scoring and the API all call :func:`build_features`.
+"""The one definition of a feature, for training, batch scoring and the API alike.
+
+:func:`build_features` gives a row of features per row of telemetry; :func:`newest_features` gives those of each
+machine's newest row only, the same bits, for scoring.
 
 A feature at time t uses rows and events with time <= t only, and apart from counters such as the age, which come with
 the machine's record, only those inside its windows. What is learnt from data, once, on training rows, is a
 :class:`Preparation`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +17,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from upkeep.fleet.conditions import Conditions, fit_conditions
-from upkeep.fleet.windows import HOUR, Floats, roll
-from upkeep.params import Dataset
+from upkeep.fleet.windows import HOUR, Floats, Ints, roll, roll_newest
+from upkeep.params import Aggregate, Dataset
+
+Features = NDArray[np.float32]
 
 KEYS = ("plant", "machine", "time")
+FAILURE = ("failure", None)
+"""A failure counts whatever failed."""
 
 
 class Vocabulary(BaseModel):
@@ -60,6 +67,24 @@ class Baseline(BaseModel):
     levels: list[float | None]
 
 
+class Record(BaseModel):
+    """What is on record of a machine.
+
+    Attributes
+    ----------
+    installed
+        In microseconds since 1970.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    installed: int | None = None
+
+
+UNKNOWN = Record()
+
+
 class Preparation(BaseModel):
     """All that features need besides the rows; saved with the model.
 
@@ -67,6 +92,8 @@ class Preparation(BaseModel):
     ----------
     baselines
         Per machine; one that is not in here gets its own from the rows at hand.
+    records
+        Per machine, for requests that say nothing of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,10 +101,87 @@ class Preparation(BaseModel):
     vocabulary: Vocabulary
     conditions: Conditions
     baselines: dict[str, Baseline]
+    records: dict[str, Record]
+
+
+class Telemetry(NamedTuple):
+    """One plant's readings, machine by machine, each machine's in order of time and none twice at one instant.
+
+    Attributes
+    ----------
+    machines
+        Names, shape (n_machines,).
+    starts
+        First row of each machine, then the number of rows, shape (n_machines + 1,).
+    time
+        In microseconds since 1970, shape (n_rows,).
+    settings, readings
+        In the vocabulary's order, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where one is missing.
+    """
+
+    machines: Sequence[str]
+    starts: Ints
+    time: Ints
+    settings: Floats
+    readings: Floats
+
+
+class Events(NamedTuple):
+    """What happened to one plant's machines, in any order, shape (n_events,) each.
+
+    Attributes
+    ----------
+    machine
+        Position in :attr:`Telemetry.machines`.
+    kind
+        Position in :func:`event_kinds`.
+    """
+
+    machine: Ints
+    time: Ints
+    kind: Ints
+
+
+def event_kinds(vocabulary: Vocabulary) -> dict[tuple[str, str | None], int]:
+    """Return the position of each kind of event that features tell apart, by kind and code."""
+    kinds = [("error", code) for code in vocabulary.error_codes]
+    kinds += [("maintenance", code) for code in vocabulary.maintenance_codes]
+    return {kind: position for position, kind in enumerate([*kinds, FAILURE])}
+
+
+def classify_events(
+    events: Iterable[tuple[str, int, str, str | None]], machines: Sequence[str], vocabulary: Vocabulary
+) -> Events:
+    """Return events as arrays, without those of other machines and of kinds that no feature tells apart.
+
+    Parameters
+    ----------
+    events
+        Machine, time in microseconds, kind and code of each.
+    """
+    kinds, positions = event_kinds(vocabulary), {name: position for position, name in enumerate(machines)}
+    found = [
+        (positions[machine], time, known)
+        for machine, time, kind, code in events
+        if machine in positions and (known := kinds.get(FAILURE if kind == "failure" else (kind, code))) is not None
+    ]
+    return Events(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
+
+
+def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
+    """Return the names of the features in their order."""
+    sensors, hours = vocabulary.sensors, params.windows_hours
+    names = list(sensors)
+    for window in hours:
+        names += [f"{sensor}_{aggregate}_{window}h" for aggregate in params.aggregates for sensor in sensors]
+        names += [f"{sensor}_from_baseline_{window}h" for sensor in sensors]
+    names += [f"errors_{code}_{window}h" for code in vocabulary.error_codes for window in hours]
+    names += [f"hours_since_{code}" for code in vocabulary.maintenance_codes]
+    return [*names, "hours_since_failure", "age_hours", "model_code"]
 
 
 def fit_preparation(
-    training: pl.DataFrame, record: pl.DataFrame, vocabulary: Vocabulary, params: Dataset
+    training: pl.DataFrame, record: pl.DataFrame, machines: pl.DataFrame, vocabulary: Vocabulary, params: Dataset
 ) -> Preparation:
     """Fit operating conditions and scales on one plant's training rows and note each machine's baseline.
 
@@ -88,6 +192,8 @@ def fit_preparation(
     record
         All telemetry. A baseline is a machine's own past, not something fitted over rows: each feature uses of it only
         what lies before it.
+    machines
+        What is on record of them, kept for requests that do not say.
     """
     conditions = fit_conditions(
         _matrix(training, vocabulary.settings),
@@ -96,12 +202,14 @@ def fit_preparation(
         params.condition_tolerance,
         params.max_conditions,
     )
-    draft = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={})
+    draft = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records=_read_records(machines))
+    rows = _read_telemetry(record.sort("machine", "time"), vocabulary)
+    scaled = conditions.scale(rows.settings, rows.readings)
     baselines = {}
-    for machine in _machines(_in_order(record), draft):
-        settled = _expanding_baseline(machine, params.baseline_hours)[-1] if len(machine.time) else []
+    for name, start, end in zip(rows.machines, rows.starts, rows.starts[1:], strict=False):
+        settled = _expanding_baseline(rows.time[start:end], scaled[start:end], params.baseline_hours)[-1]
         levels = [None if np.isnan(level) else float(level) for level in settled]
-        baselines[machine.name] = Baseline(start=int(machine.time[0]), levels=levels)
+        baselines[name] = Baseline(start=int(rows.time[start]), levels=levels)
     return draft.model_copy(update={"baselines": baselines})
 
 
@@ -121,22 +229,68 @@ def build_features(
         ``plant``, ``machine``, ``time``, then the features as Float32, NaN where one cannot be known; sorted by machine
         and time. Sensor features are in spreads of their operating condition, slopes in spreads an hour, ages in hours.
     """
-    rows = _in_order(telemetry)
-    sensors = _sensor_features(rows, preparation, params)
-    counters = _event_features(rows, events, preparation.vocabulary, params)
-    return pl.concat(
-        [rows.select(KEYS), sensors, counters, _machine_features(rows, machines, preparation)], how="horizontal"
+    ordered = telemetry.sort("machine", "time")
+    rows, happened, records = read_tables(ordered, events, machines, preparation.vocabulary)
+    machine = np.repeat(np.arange(len(rows.machines)), np.diff(rows.starts))
+    features = [
+        *_sensor_features(rows, preparation, params),
+        *_event_features(machine, rows.time, happened, preparation.vocabulary, params),
+        *_machine_features(machine, rows.time, rows, records, preparation),
+    ]
+    names = feature_names(preparation.vocabulary, params)
+    return pl.concat([ordered.select(KEYS), pl.DataFrame(dict(zip(names, features, strict=True)))], how="horizontal")
+
+
+def newest_features(
+    rows: Telemetry, events: Events, records: Mapping[str, Record], preparation: Preparation, params: Dataset
+) -> Features:
+    """Return the features of each machine's newest row, shape (n_machines, n_features): the bits of `build_features`.
+
+    Parameters
+    ----------
+    records
+        What is known of machines; the others have neither a model nor a date of installation.
+    """
+    scaled = preparation.conditions.scale(rows.settings, rows.readings)
+    ends = rows.starts[1:] - 1
+    machine, time = np.arange(len(ends)), rows.time[ends]
+    known = np.ascontiguousarray(scaled.T)
+    windows = [
+        roll_newest(rows.time, rows.starts, known, hours, [*params.aggregates, "mean"])
+        for hours in params.windows_hours
+    ]
+    baseline = _newest_baselines(rows, scaled, preparation, params.baseline_hours)
+    features = [
+        *_sensor_block(known[:, ends], windows, baseline.T, params),
+        *_event_features(machine, time, events, preparation.vocabulary, params),
+        *_machine_features(machine, time, rows, records, preparation),
+    ]
+    return np.array(features, dtype=np.float32).T
+
+
+def read_tables(
+    telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame, vocabulary: Vocabulary
+) -> tuple[Telemetry, Events, dict[str, Record]]:
+    """Return one plant's validated tables as arrays; telemetry sorted by machine and time."""
+    rows = _read_telemetry(telemetry, vocabulary)
+    happened = events.select("machine", pl.col("time").dt.timestamp("us"), "kind", "code").iter_rows()
+    return rows, classify_events(happened, rows.machines, vocabulary), _read_records(machines)
+
+
+def _read_telemetry(ordered: pl.DataFrame, vocabulary: Vocabulary) -> Telemetry:
+    runs = ordered["machine"].rle().struct.unnest()
+    return Telemetry(
+        machines=runs["value"].to_list(),
+        starts=np.cumsum([0, *runs["len"]]),
+        time=ordered["time"].dt.timestamp("us").to_numpy(),
+        settings=_matrix(ordered, vocabulary.settings),
+        readings=_matrix(ordered, vocabulary.sensors),
     )
 
 
-class _Machine(NamedTuple):
-    name: str
-    time: NDArray[np.int64]
-    scaled: Floats
-
-
-def _in_order(telemetry: pl.DataFrame) -> pl.DataFrame:
-    return telemetry.sort("machine", "time")
+def _read_records(machines: pl.DataFrame) -> dict[str, Record]:
+    known = machines.select("machine", "model", pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us"))
+    return {name: Record(model=model, installed=installed) for name, model, installed in known.iter_rows()}
 
 
 def _matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:
@@ -148,117 +302,117 @@ def _matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:
     return matrix
 
 
-def _machines(rows: pl.DataFrame, preparation: Preparation) -> Iterator[_Machine]:
-    """Yield each machine's scaled readings, in the order of the rows."""
-    vocabulary = preparation.vocabulary
-    scaled = preparation.conditions.scale(_matrix(rows, vocabulary.settings), _matrix(rows, vocabulary.sensors))
-    time = rows["time"].dt.timestamp("us").to_numpy()
-    lengths = rows["machine"].rle().struct.unnest()
-    start = 0
-    for length, name in lengths.iter_rows():
-        yield _Machine(name, time[start : start + length], scaled[start : start + length])
-        start += length
+def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset) -> Features:
+    """Return each sensor's features at every row, shape (n_features, n_rows)."""
+    scaled = preparation.conditions.scale(rows.settings, rows.readings)
+    blocks = len(params.windows_hours) * (len(params.aggregates) + 1) + 1
+    features = np.empty((blocks * scaled.shape[1], len(rows.time)), dtype=np.float32)
+    for name, start, end in zip(rows.machines, rows.starts, rows.starts[1:], strict=False):
+        time, own = rows.time[start:end], scaled[start:end]
+        known = np.ascontiguousarray(own.T)
+        windows = [roll(time, known, hours, [*params.aggregates, "mean"]) for hours in params.windows_hours]
+        baseline = _baseline(name, time, own, preparation, params.baseline_hours)
+        features[:, start:end] = np.vstack(_sensor_block(known, windows, baseline.T, params))
+    return features
 
 
-def _sensor_features(rows: pl.DataFrame, preparation: Preparation, params: Dataset) -> pl.DataFrame:
-    """Return the scaled readings, their rolling statistics and their distance from the machine's baseline."""
-    sensors = preparation.vocabulary.sensors
-    names = list(sensors)
-    for hours in params.windows_hours:
-        names += [f"{sensor}_{aggregate}_{hours}h" for aggregate in params.aggregates for sensor in sensors]
-        names += [f"{sensor}_from_baseline_{hours}h" for sensor in sensors]
-    features = np.empty((len(names), rows.height), dtype=np.float32)
-    start = 0
-    for machine in _machines(rows, preparation):
-        end = start + len(machine.time)
-        baseline = _baseline(machine, preparation, params.baseline_hours)
-        scaled = np.ascontiguousarray(machine.scaled.T)
-        columns = [scaled]
-        for hours in params.windows_hours:
-            rolled = roll(machine.time, scaled, hours, [*params.aggregates, "mean"])
-            columns += [rolled[aggregate] for aggregate in params.aggregates]
-            columns.append(rolled["mean"] - baseline.T)
-        for index, column in enumerate(columns):
-            features[index * len(sensors) : (index + 1) * len(sensors), start:end] = column
-        start = end
-    return pl.DataFrame(dict(zip(names, features, strict=True)))
+def _sensor_block(
+    scaled: Floats, windows: Iterable[Mapping[Aggregate, Floats]], baseline: Floats, params: Dataset
+) -> list[Floats]:
+    """Return scaled readings, their rolling statistics and distances from the baseline, in the order of their names.
+
+    Parameters
+    ----------
+    scaled, baseline
+        Shape (n_sensors, n).
+    windows
+        Per window the statistics, each of that shape.
+    """
+    block = list(scaled)
+    for statistics in windows:
+        for aggregate in params.aggregates:
+            block += list(statistics[aggregate])
+        block += list(statistics["mean"] - baseline)
+    return block
 
 
-def _baseline(machine: _Machine, preparation: Preparation, hours: int) -> Floats:
-    """Return the healthy level known at each row, shape (n_rows, n_sensors)."""
-    known = preparation.baselines.get(machine.name)
+def _baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: int) -> Floats:
+    """Return the healthy level of a machine known at each of its rows, shape (n_rows, n_sensors)."""
+    known = preparation.baselines.get(name)
     if known is None:
-        return _expanding_baseline(machine, hours)
-    settled = np.array([np.nan if level is None else level for level in known.levels])
-    baseline = np.tile(settled, (len(machine.time), 1))
-    early = machine.time < known.start + hours * HOUR
+        return _expanding_baseline(time, scaled, hours)
+    baseline = np.tile(_settled(known), (len(time), 1))
+    early = time < known.start + hours * HOUR
     if early.any():
-        baseline[early] = _expanding_baseline(machine, hours)[early]
+        baseline[early] = _expanding_baseline(time, scaled, hours)[early]
     return baseline
 
 
-def _expanding_baseline(machine: _Machine, hours: int) -> Floats:
+def _newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, hours: int) -> Floats:
+    """Return the healthy level of each machine known at its newest row, shape (n_machines, n_sensors)."""
+    levels = np.empty((len(rows.machines), scaled.shape[1]))
+    for index, (name, start, end) in enumerate(zip(rows.machines, rows.starts, rows.starts[1:], strict=False)):
+        known = preparation.baselines.get(name)
+        if known is None or rows.time[end - 1] < known.start + hours * HOUR:
+            levels[index] = _expanding_baseline(rows.time[start:end], scaled[start:end], hours)[-1]
+        else:
+            levels[index] = _settled(known)
+    return levels
+
+
+def _settled(baseline: Baseline) -> Floats:
+    return np.array(baseline.levels, dtype=np.float64)  # None becomes NaN
+
+
+def _expanding_baseline(time: Ints, scaled: Floats, hours: int) -> Floats:
     """Return the mean of the machine's first hours as far as they are known at each row: it settles, then stays."""
-    first = machine.time < machine.time[0] + hours * HOUR
-    opening = machine.scaled[first]
+    opening = scaled[time < time[0] + hours * HOUR]
     count = np.cumsum(~np.isnan(opening), axis=0)
     with np.errstate(invalid="ignore"):
         mean = np.cumsum(np.nan_to_num(opening), axis=0) / np.where(count > 0, count, np.nan)
-    return np.vstack([mean, np.tile(mean[-1], (len(machine.time) - len(mean), 1))])
+    return np.vstack([mean, np.tile(mean[-1], (len(time) - len(mean), 1))])
 
 
-def _event_features(rows: pl.DataFrame, events: pl.DataFrame, vocabulary: Vocabulary, params: Dataset) -> pl.DataFrame:
-    """Return error counts per code and window, and hours since each kind of maintenance and the last failure."""
-    keys = rows.select("machine", "time")
-    features: dict[str, pl.Series] = {}
-    for code in vocabulary.error_codes:
-        errors = events.filter(kind="error", code=code)
-        now = _count_until(keys, errors)
-        for hours in params.windows_hours:
-            before = _count_until(keys.with_columns(pl.col("time") - pl.duration(hours=hours)), errors)
-            features[f"errors_{code}_{hours}h"] = (now - before).cast(pl.Float32)
-    for code in vocabulary.maintenance_codes:
-        features[f"hours_since_{code}"] = _hours_since(keys, events.filter(kind="maintenance", code=code))
-    features["hours_since_failure"] = _hours_since(keys, events.filter(kind="failure"))
-    return pl.DataFrame(features)
+def _event_features(
+    machine: Ints, time: Ints, events: Events, vocabulary: Vocabulary, params: Dataset
+) -> list[Features]:
+    """Return error counts per code and window, then hours since each kind of maintenance and the last failure.
+
+    One sorted list of numbers holds all events, ordered by kind, machine and time; how many of them lie before a row's
+    number is found by bisection for all rows and kinds at once.
+    """
+    instants = np.unique(events.time)
+    n_errors = len(vocabulary.error_codes)
+    kinds = np.arange(len(event_kinds(vocabulary)))[:, None]
+    n_machines = int(max(machine.max(initial=-1), events.machine.max(initial=-1))) + 1
+
+    def number(kind: Ints, of: Ints, at: Ints | None) -> Ints:
+        rank = 0 if at is None else np.searchsorted(instants, at, side="right")
+        return (kind * n_machines + of) * (len(instants) + 1) + rank
+
+    numbers = number(events.kind, events.machine, events.time)
+    order = np.argsort(numbers)
+
+    def count_until(kind: Ints, at: Ints | None) -> Ints:
+        return np.searchsorted(numbers, number(kind, machine, at), side="right", sorter=order)
+
+    until = count_until(kinds, time)
+    before = [count_until(kinds[:n_errors], time - hours * HOUR) for hours in params.windows_hours]
+    counts = [(until[code] - old[code]).astype(np.float32) for code in range(n_errors) for old in before]
+    last = np.append(events.time[order], 0)[until - 1]
+    since = np.where(until > count_until(kinds, None), (time - last) / HOUR, np.nan)
+    return [*counts, *since[n_errors:].astype(np.float32)]
 
 
-def _count_until(keys: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    counted = (
-        events.select("machine", "time")
-        .sort("machine", "time")
-        .with_columns(count=pl.int_range(1, pl.len() + 1).over("machine"))
-    )
-    return _last_before(keys, counted)["count"].fill_null(0)
-
-
-def _hours_since(keys: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    happened = events.select("machine", "time", happened="time").sort("machine", "time")
-    since = (pl.col("time") - pl.col("happened")).dt.total_microseconds() / HOUR
-    return _last_before(keys, happened).select(since.cast(pl.Float32).fill_null(np.nan)).to_series()
-
-
-def _last_before(keys: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """Join the machine's last event with time <= t to each row."""
-    return keys.join_asof(events, on="time", by="machine", strategy="backward", check_sortedness=False)
-
-
-def _machine_features(rows: pl.DataFrame, machines: pl.DataFrame, preparation: Preparation) -> pl.DataFrame:
+def _machine_features(
+    machine: Ints, time: Ints, rows: Telemetry, records: Mapping[str, Record], preparation: Preparation
+) -> tuple[Features, Features]:
     """Return age and model; without a date of installation a machine is as old as its record."""
-    models = preparation.vocabulary.machine_models
-    starts = {name: baseline.start for name, baseline in preparation.baselines.items()}
-    own_start = pl.col("time").min().over("machine")
-    recorded = pl.col("machine").replace_strict(starts, default=None, return_dtype=pl.Int64).cast(rows.schema["time"])
-    return (
-        rows.select("machine", "time")
-        .with_columns(start=pl.coalesce(recorded, own_start))
-        .join(machines.select("machine", "model", "installed"), on="machine", how="left", maintain_order="left")
-        .select(
-            age_hours=((pl.col("time") - pl.coalesce("installed", "start")).dt.total_microseconds() / HOUR).cast(
-                pl.Float32
-            ),
-            model_code=pl.col("model")
-            .replace_strict(models, range(len(models)), default=None, return_dtype=pl.Float32)
-            .fill_null(np.nan),
-        )
-    )
+    models = {name: float(code) for code, name in enumerate(preparation.vocabulary.machine_models)}
+    starts, codes = np.empty(len(rows.machines), dtype=np.int64), np.empty(len(rows.machines))
+    for index, name in enumerate(rows.machines):
+        record, baseline = records.get(name, UNKNOWN), preparation.baselines.get(name)
+        first = rows.time[rows.starts[index]] if baseline is None else baseline.start
+        starts[index] = first if record.installed is None else record.installed
+        codes[index] = models.get(record.model or "", np.nan)
+    return ((time - starts[machine]) / HOUR).astype(np.float32), codes[machine].astype(np.float32)

@@ -48,15 +48,39 @@ def roll(time: Ints, values: Floats, window_hours: int, aggregates: Sequence[Agg
         For each aggregate an array of shape (n_sensors, n_rows), NaN where too few readings are in the window: none
         for mean, min and max, fewer than two for std and slope.
     """
+    return _aggregate(_Blocks(time, window_hours * HOUR), values, aggregates)
+
+
+def roll_newest(
+    time: Ints, starts: Ints, values: Floats, window_hours: int, aggregates: Sequence[Aggregate]
+) -> dict[Aggregate, Floats]:
+    """Return the statistics of each machine's newest window only: the same bits as :func:`roll` gives its last row.
+
+    Parameters
+    ----------
+    time, values
+        As in :func:`roll`, one machine's rows after the other's, shapes (n_rows,) and (n_sensors, n_rows).
+    starts
+        First row of each machine, then the number of rows, shape (n_machines + 1,); no machine is without rows.
+
+    Returns
+    -------
+    dict
+        For each aggregate an array of shape (n_sensors, n_machines).
+    """
+    newest = _Newest(time, starts, window_hours * HOUR)
+    return _aggregate(newest, values[:, newest.rows], aggregates)
+
+
+def _aggregate(blocks: "_Blocks | _Newest", values: Floats, aggregates: Sequence[Aggregate]) -> dict[Aggregate, Floats]:
     missing = np.isnan(values)
     complete = not missing.any()
-    blocks = _Blocks(time, window_hours * HOUR)
     x = values if complete else np.where(missing, 0.0, values)
     wanted = set(aggregates)
     found: dict[Aggregate, Floats] = {}
     with np.errstate(invalid="ignore", divide="ignore"):
         # Sensors without gaps share the sums over times, which then have one row for all of them.
-        times = _Times(blocks, np.ones((1, len(time))) if complete else (~missing).astype(np.float64))
+        times = _Times(blocks, np.ones((1, len(blocks.hours))) if complete else (~missing).astype(np.float64))
         n = times.count
         sum_x = blocks.total(x)
         mean = found["mean"] = sum_x / n
@@ -86,7 +110,7 @@ class _Times:
         Sum of times t, and n sum(t^2) - sum(t)^2, NaN where fewer than two readings leave the slope open.
     """
 
-    def __init__(self, blocks: "_Blocks", known: Floats) -> None:
+    def __init__(self, blocks: "_Blocks | _Newest", known: Floats) -> None:
         own, before = blocks.hours * known, blocks.hours_to_next * known
         self.count = blocks.total(known)
         self.degrees_of_freedom = np.where(self.count > 1, self.count - 1, np.nan)
@@ -156,3 +180,56 @@ class _Blocks:
             series = np.arange(n_series)[:, None] * width
             self._places[n_series] = place + series, oldest + series
         return self._places[n_series]
+
+
+class _Newest:
+    """The newest window of each machine: its rows, laid out such that they fold in the order of :class:`_Blocks`.
+
+    Attributes
+    ----------
+    rows
+        Which rows lie in a newest window.
+    hours, hours_to_next
+        As in :class:`_Blocks`, of those rows.
+    """
+
+    def __init__(self, time: Ints, starts: Ints, window: int) -> None:
+        ends = starts[1:]
+        newest = np.repeat(time[ends - 1], np.diff(starts))
+        self.rows = np.flatnonzero(time > newest - window)
+        time, newest = time[self.rows], newest[self.rows]
+        machine = np.searchsorted(ends, self.rows, side="right")
+        own = time // window == newest // window
+        self._n_machines = len(ends)
+        self._own, self._before = self._lay(machine, own, 1), self._lay(machine, ~own, -1)
+        self.hours: Floats = (time - time // window * window) / HOUR
+        self.hours_to_next: Floats = self.hours - window / HOUR
+
+    def _lay(self, machine: Ints, chosen: NDArray[np.bool_], step: int) -> tuple[Ints, Ints, Ints, int]:
+        """Return the chosen rows, the machine and the turn of each to be folded in, and how many turns there are."""
+        rows = np.flatnonzero(chosen)[::step]
+        machines = machine[rows]
+        changes = np.flatnonzero(np.diff(machines, prepend=-1))
+        turn = np.arange(len(rows)) - np.repeat(changes, np.diff(changes, append=len(rows)))
+        return rows, machines, turn, int(turn.max(initial=-1)) + 1
+
+    def total(self, own: Floats, before: Floats | None = None) -> Floats:
+        """Sum over each machine's newest window."""
+        return self.fold(np.add, 0.0, own, before)
+
+    def fold(self, operation: np.ufunc, neutral: float, own: Floats, before: Floats | None = None) -> Floats:
+        """Fold `operation` over each machine's newest window, shape (n_series, n_machines); see :class:`_Blocks`."""
+        forwards = self._fold(operation, neutral, own, self._own)
+        backwards = self._fold(operation, neutral, own if before is None else before, self._before)
+        folded: Floats = operation(backwards, forwards)
+        return folded
+
+    def _fold(
+        self, operation: np.ufunc, neutral: float, values: Floats, layout: tuple[Ints, Ints, Ints, int]
+    ) -> Floats:
+        rows, machines, turn, n_turns = layout
+        laid = np.full((n_turns + 1, len(values), self._n_machines), neutral)
+        laid[turn, :, machines] = values[:, rows].T
+        # Not `reduce`: it adds in pairs where there is one series of one machine, and so in another order.
+        folded: Floats = operation.accumulate(laid, axis=0)[-1]
+        return folded

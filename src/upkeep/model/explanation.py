@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,26 +14,53 @@ from upkeep.model.events import find_episodes, read_timeline
 Floats = NDArray[np.float64]
 
 MAX_REASONS = 3
+YEAR_HOURS = 365.25 * 24
 
-WORDS = [
-    (re.compile(r"(.+)_mean_(\d+)h"), r"mean of \1 over \2 h"),
-    (re.compile(r"(.+)_std_(\d+)h"), r"spread of \1 over \2 h"),
-    (re.compile(r"(.+)_min_(\d+)h"), r"lowest \1 in \2 h"),
-    (re.compile(r"(.+)_max_(\d+)h"), r"highest \1 in \2 h"),
-    (re.compile(r"(.+)_slope_(\d+)h"), r"trend of \1 over \2 h"),
-    (re.compile(r"(.+)_from_baseline_(\d+)h"), r"\1 over \2 h against the machine's own healthy level"),
-    (re.compile(r"errors_(.+)_(\d+)h"), r"errors \1 in \2 h"),
-    (re.compile(r"hours_since_failure"), "hours since the last failure"),
-    (re.compile(r"hours_since_(.+)"), r"hours since maintenance (\1)"),
-    (re.compile(r"age_hours"), "age in hours"),
-    (re.compile(r"model_code"), "machine model"),
+
+def _against_normal(value: float) -> str:
+    return f"{abs(value):.2g} standard deviations {'above' if value > 0 else 'below'} normal"
+
+
+def _against_own(value: float) -> str:
+    return f"{abs(value):.2g} standard deviations {'higher' if value > 0 else 'lower'}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"
+
+
+# Readings are scaled by level and spread of their operating condition, which is what "normal" means here.
+WORDS: list[tuple[re.Pattern[str], str, Callable[[float], str]]] = [
+    (re.compile(r"(.+)_mean_(\d+)h"), r"mean of \1 over \2 h", _against_normal),
+    (re.compile(r"(.+)_std_(\d+)h"), r"spread of \1 over \2 h", lambda value: f"{value:.2g} times normal"),
+    (re.compile(r"(.+)_min_(\d+)h"), r"lowest \1 in \2 h", _against_normal),
+    (re.compile(r"(.+)_max_(\d+)h"), r"highest \1 in \2 h", _against_normal),
+    (
+        re.compile(r"(.+)_slope_(\d+)h"),
+        r"trend of \1 over \2 h",
+        lambda value: f"{value:+.2g} standard deviations an hour",
+    ),
+    (
+        re.compile(r"(.+)_from_baseline_(\d+)h"),
+        r"\1 over \2 h against the machine's own healthy level",
+        _against_own,
+    ),
+    (re.compile(r"errors_(.+)_(\d+)h"), r"errors \1 in \2 h", _plain),
+    (re.compile(r"hours_since_failure"), "time since the last failure", lambda value: f"{value:.0f} h"),
+    (re.compile(r"hours_since_(.+)"), r"time since maintenance (\1)", lambda value: f"{value:.0f} h"),
+    (re.compile(r"age_hours"), "age", lambda value: f"{value / YEAR_HOURS:.1f} years"),
+    (re.compile(r"model_code"), "machine model", lambda value: f"number {value:.0f} of those in training"),
 ]
 
 
 def describe_feature(name: str) -> str:
     """Return a feature's name in words; a name of no known pattern, such as a sensor's own, stays as it is."""
-    matches = (match.expand(words) for pattern, words in WORDS if (match := pattern.fullmatch(name)))
-    return next(matches, name)
+    return _find_words(name)[0]
+
+
+def _find_words(name: str) -> tuple[str, Callable[[float], str]]:
+    found = ((match.expand(words), tell) for pattern, words, tell in WORDS if (match := pattern.fullmatch(name)))
+    return next(found, (name, _against_normal))
 
 
 def explain_score(features: Sequence[str], values: Floats, contributions: Floats) -> list[dict[str, Any]]:
@@ -63,12 +90,13 @@ def explain_score(features: Sequence[str], values: Floats, contributions: Floats
 
 
 def _reason(feature: str, value: float, contribution: float) -> dict[str, Any]:
-    found = "not known" if math.isnan(value) else f"{value:.4g}"
+    words, tell = _find_words(feature)
+    found = "not known" if math.isnan(value) else tell(value)
     return {
         "feature": feature,
         "value": None if math.isnan(value) else value,
         "contribution": contribution,
-        "words": f"{describe_feature(feature)} is {found}: the odds of failing times {math.exp(contribution):.2g}",
+        "words": f"{words} is {found}: the odds of failing times {math.exp(contribution):.2g}",
     }
 
 

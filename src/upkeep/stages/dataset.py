@@ -42,7 +42,7 @@ def _build(
     tables = _read(plant)
     split = _split(tables, boundaries, dictionary, params)
     training = tables.telemetry.filter(split == "train")
-    preparation = fit_preparation(training, tables.telemetry, vocabulary, params)
+    preparation = fit_preparation(training, tables.telemetry, tables.machines, vocabulary, params)
     features = build_features(*tables, preparation, params)
     labels = label_rows(tables.telemetry, tables.events, params).with_columns(split=split)
     rows = _with_machine_model(labels, tables.machines).join(features, on=["machine", "time"], maintain_order="left")
