@@ -36,7 +36,7 @@ lock: .venv ## Resolve pyproject.toml into requirements.lock
 	  --all-extras --no-header --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment and all outputs that DVC can restore
-	rm -rf .venv .upkeep data/raw data/interim data/processed data/predictions models/plants .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .upkeep data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache
 
 # Made anew when the lock changes. The index, certificates and proxies are the machine's own.
 .venv: requirements.lock pyproject.toml

@@ -49,6 +49,12 @@ def train() -> None:
 
 
 @app.command()
+def golden() -> None:
+    """Write requests, and the answers the service must give to them."""
+    run_stage("golden")
+
+
+@app.command()
 def evaluate() -> None:
     """Judge the models on test rows: ranking, failures caught, money."""
     run_stage("evaluate")
@@ -77,6 +83,24 @@ def record() -> None:
 def check() -> None:
     """Check golden cases and quality floors; exit 1 and say which do not hold."""
     run_stage("check")
+
+
+@app.command()
+def serve() -> None:
+    """Answer requests over HTTP until SIGTERM; settings come from UPKEEP_... variables (docs/service.md)."""
+    from upkeep.serving.app import serve
+
+    serve()
+
+
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Option(help="Where the service answers.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Send a running service the golden requests; exit 1 if an answer differs from training's."""
+    from upkeep.serving.smoke import smoke
+
+    typer.echo(smoke(url))
 
 
 @app.command()

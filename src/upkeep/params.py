@@ -117,6 +117,30 @@ class Record(Section):
     description: str
 
 
+class PredictionTable(Section):
+    """The SQL table that the newest predictions go to."""
+
+    url: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+
+
+class Webhook(Section):
+    """Who hears of alarms; the secret that signs them is in ``UPKEEP_WEBHOOK_SECRET``."""
+
+    url: str = Field(min_length=1)
+    allow_http: bool = False
+
+
+class Score(Section):
+    """What `upkeep score` reads and whom it tells; belongs to no stage of the pipeline."""
+
+    history_batches: int = Field(default=4, gt=0)
+    silent_hours: Hours = 48
+    log: str = Field(default="data/prediction_log", min_length=1)
+    table: PredictionTable | None = None
+    webhook: Webhook | None = None
+
+
 class Parallel(Section):
     """How work is mapped over plants."""
 
@@ -134,6 +158,7 @@ class Params(Section):
     evaluate: Evaluate
     drift: Drift
     record: Record
+    score: Score = Score()
     parallel: Parallel
 
 

@@ -11,6 +11,7 @@ QUARANTINE = INTERIM / "quarantine"
 PROCESSED = Path("data/processed/plants")
 PREDICTIONS = Path("data/predictions")
 MODELS = Path("models/plants")
+GOLDEN = Path("models/golden")
 
 REPORTS = Path("reports")
 DATA_QUALITY = REPORTS / "data_quality.json"

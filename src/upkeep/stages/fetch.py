@@ -3,8 +3,9 @@
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import polars as pl
 from tqdm import tqdm
@@ -49,17 +50,30 @@ def run(params: Params) -> None:
     """
     fetch = params.fetch
     _check_until(fetch)
-    listed = _list_deliveries(fetch)
-    manifest = _resume(fetch)
+    manifest = store_batches(list_deliveries(fetch), fetch, paths.RAW, lambda key: key[2] <= fetch.until)
+    _require_telemetry(manifest.files, fetch)
+
+
+def store_batches(
+    listed: Mapping[Key, list[Delivery]], fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]
+) -> Manifest:
+    """Make the folder `raw` hold the wanted batches, each fetched once but for the newest, and no others.
+
+    Raises
+    ------
+    UpkeepError
+        If a delivery cannot be read, or a file fetched earlier is no longer what the manifest says.
+    """
+    manifest = _resume(fetch, raw, wanted)
     stored = group_by_key(manifest.files, lambda file: file.key)
+    listed = {key: deliveries for key, deliveries in listed.items() if wanted(key)}
     saved = time.monotonic()
     for key in tqdm(to_fetch(listed, stored, fetch.reread_batches), delay=QUIET_SECONDS, unit="batch"):
-        stored[key] = _fetch_batch(key, listed[key], stored.get(key, []))
+        stored[key] = _fetch_batch(raw, key, listed[key], stored.get(key, []))
         if time.monotonic() - saved > SAVE_SECONDS:
-            _save(manifest, stored)
+            _save(raw, manifest, stored)
             saved = time.monotonic()
-    _save(manifest, stored)
-    _require_telemetry((file for files in stored.values() for file in files), fetch)
+    return _save(raw, manifest, stored)
 
 
 def _check_until(fetch: Fetch) -> None:
@@ -73,7 +87,14 @@ def _check_until(fetch: Fetch) -> None:
         )
 
 
-def _list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
+def list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
+    """List what the source has up to ``fetch.until``.
+
+    Raises
+    ------
+    UpkeepError
+        If the source cannot be listed, has no telemetry, or names a plant as no folder can be named.
+    """
     offered = open_source(fetch).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]
     for delivery in deliveries:
@@ -99,30 +120,31 @@ def _require_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -> Non
         )
 
 
-def _resume(fetch: Fetch) -> Manifest:
-    """Return what is stored and still wanted, checked; everything else is removed from ``data/raw``."""
+def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
+    """Return what is stored and still wanted, checked; everything else is removed from `raw`."""
     fresh = empty_manifest(fetch)
-    known = read_manifest() if paths.MANIFEST.exists() else fresh
+    listing = raw / paths.MANIFEST.name
+    known = read_manifest(listing) if listing.exists() else fresh
     if not known.same_origin(fresh):
-        logger.warning("fetch: source, options or batch_days changed, so data/raw starts afresh")
+        logger.warning(f"fetch: source, options or batch_days changed, so {raw} starts afresh")
         known = fresh
-    manifest = known.with_files(file for file in known.files if file.batch <= fetch.until)
+    manifest = known.with_files(file for file in known.files if wanted(file.key))
     # The manifest goes first: a kill in between leaves files that nothing lists, which the next run removes.
-    write_manifest(manifest)
-    remove_unlisted(paths.RAW, manifest.files)
+    write_manifest(manifest, listing)
+    remove_unlisted(raw, manifest.files)
     for file in tqdm(manifest.files, delay=QUIET_SECONDS, unit="checksum"):
-        check_file(paths.RAW, file)
+        check_file(raw, file)
     return manifest
 
 
-def _fetch_batch(key: Key, deliveries: list[Delivery], stored: list[RawFile]) -> list[RawFile]:
+def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]) -> list[RawFile]:
     """Store what one plant delivered of one batch; of a batch read again, only what holds other rows than before."""
     files = list(stored)
     for delivery in deliveries:
         rows = _read(delivery)
-        known = stored and any(same_rows(rows, pl.read_parquet(paths.RAW / file.file)) for file in files)
+        known = stored and any(same_rows(rows, pl.read_parquet(raw / file.file)) for file in files)
         if not known and not rows.is_empty():
-            files.append(store(paths.RAW, key, len(files) + 1, rows))
+            files.append(store(raw, key, len(files) + 1, rows))
     return files
 
 
@@ -133,5 +155,7 @@ def _read(delivery: Delivery) -> pl.DataFrame:
         raise error.at(stage="fetch", table=delivery.table, plant=delivery.plant, batch=delivery.batch) from error
 
 
-def _save(manifest: Manifest, stored: Mapping[Key, list[RawFile]]) -> None:
-    write_manifest(manifest.with_files(file for files in stored.values() for file in files))
+def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]]) -> Manifest:
+    manifest = manifest.with_files(file for files in stored.values() for file in files)
+    write_manifest(manifest, raw / paths.MANIFEST.name)
+    return manifest

@@ -15,7 +15,7 @@ from upkeep.fleet.dictionary import Dictionary, load_dictionary
 from upkeep.fleet.findings import find_missing_batches
 from upkeep.fleet.reconcile import Delivered
 from upkeep.parallel import map_plants
-from upkeep.params import Params
+from upkeep.params import Params, Validate
 from upkeep.sources import Table
 from upkeep.sources.manifest import RawFile, check_file, read_manifest
 
@@ -49,7 +49,7 @@ def run(params: Params) -> None:
     quality = {plant: outcome.quality for plant, outcome in outcomes.items()}
     paths.REPORTS.mkdir(exist_ok=True)
     paths.DATA_QUALITY.write_text(json.dumps({"plants": quality}, indent=1) + "\n", encoding="utf-8")
-    _refuse_excess({plant: outcome.excesses for plant, outcome in outcomes.items()}, params)
+    refuse_excess({plant: outcome.excesses for plant, outcome in outcomes.items()}, paths.QUARANTINE, params.validate_)
 
 
 def _by_plant(files: Iterable[RawFile]) -> dict[str, list[RawFile]]:
@@ -70,37 +70,50 @@ def _by_plant(files: Iterable[RawFile]) -> dict[str, list[RawFile]]:
 def _validate(
     plant: str, files: Mapping[str, Sequence[RawFile]], newest: date, dictionary: Dictionary, params: Params
 ) -> Outcome:
+    checked = check_deliveries(plant, files[plant], paths.RAW, dictionary, params)
+    write_tables(plant, checked, paths.INTERIM)
+    batches = [file.batch for file in files[plant] if file.table == "telemetry"]
+    findings = find_missing_batches("telemetry", batches, newest, params.fetch.batch_days)
+    findings += (finding for table in TABLES for finding in checked[table].findings)
+    quality = {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings}
+    excesses = {table: find_excess(checked[table], params.validate_.max_quarantined_share) for table in TABLES}
+    return Outcome(quality, {table: excess for table, excess in excesses.items() if excess})
+
+
+def check_deliveries(
+    plant: str, files: Sequence[RawFile], raw: Path, dictionary: Dictionary, params: Params
+) -> dict[Table, Checked]:
+    """Hold a plant's raw files, which are in the folder `raw`, against the data dictionary, table by table.
+
+    Raises
+    ------
+    UpkeepError
+        If a file is damaged.
+    """
     knobs = params.validate_
     rules = Rules(params.fetch.batch_days, knobs.near_duplicate_seconds, knobs.outage_hours, knobs.stuck_hours)
-    checked = {
+    return {
         table: check_table(
             table,
             plant,
-            (_read(file) for file in files[plant] if file.table == table),
+            (_read(raw, file) for file in files if file.table == table),
             dictionary.columns(table, plant),
             rules,
         )
         for table in TABLES
     }
-    _write_tables(plant, checked)
-    batches = [file.batch for file in files[plant] if file.table == "telemetry"]
-    findings = find_missing_batches("telemetry", batches, newest, rules.batch_days)
-    findings += (finding for table in TABLES for finding in checked[table].findings)
-    quality = {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings}
-    excesses = {table: find_excess(checked[table], knobs.max_quarantined_share) for table in TABLES}
-    return Outcome(quality, {table: excess for table, excess in excesses.items() if excess})
 
 
-def _read(file: RawFile) -> Delivered:
-    check_file(paths.RAW, file)
-    path = paths.RAW / file.file
+def _read(raw: Path, file: RawFile) -> Delivered:
+    check_file(raw, file)
+    path = raw / file.file
     try:
         return Delivered(file.batch, file.delivery, pl.read_parquet(path))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UpkeepError(
             f"a raw file cannot be read: {error}",
             expected="a Parquet file",
-            remedy="run `dvc checkout` to restore it, or delete data/raw and fetch again",
+            remedy=f"run `dvc checkout` to restore it, or delete {raw} and fetch again",
             stage="validate",
             plant=file.plant,
             table=file.table,
@@ -109,13 +122,15 @@ def _read(file: RawFile) -> Delivered:
         ) from error
 
 
-def _write_tables(plant: str, checked: Mapping[Table, Checked]) -> None:
+def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) -> dict[Table, pl.DataFrame]:
+    """Write a plant's clean tables and its quarantine to the folder `interim`; return the clean ones."""
     clean = {table: checked[table].clean for table in TABLES}
     clean["machines"] = add_missing_machines(clean["machines"], clean["telemetry"])
     for table, rows in clean.items():
-        _write(rows, paths.INTERIM / table / f"{plant}.parquet")
+        _write(rows, interim / table / f"{plant}.parquet")
     quarantined = pl.concat([checked[table].quarantined for table in TABLES])
-    _write(quarantined, paths.QUARANTINE / f"{plant}.parquet")
+    _write(quarantined, interim / paths.QUARANTINE.name / f"{plant}.parquet")
+    return clean
 
 
 def _write(rows: pl.DataFrame, path: Path) -> None:
@@ -142,8 +157,14 @@ def _count_rows(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _refuse_excess(excesses: Mapping[str, Mapping[str, Excess]], params: Params) -> None:
-    """Raise the worst excess, if there is any, and count the others."""
+def refuse_excess(excesses: Mapping[str, Mapping[str, Excess]], quarantine: Path, params: Validate) -> None:
+    """Raise the worst excess of the plants' tables, if there is any, and count the others.
+
+    Raises
+    ------
+    UpkeepError
+        Naming plant, table, batch and column of what fills the quarantine most.
+    """
     found = [(excess, plant, table) for plant, tables in excesses.items() for table, excess in tables.items()]
     if not found:
         return
@@ -151,8 +172,8 @@ def _refuse_excess(excesses: Mapping[str, Mapping[str, Excess]], params: Params)
     others = f"; {len(found) - 1} more of the plants' tables hold too much" if len(found) > 1 else ""
     raise UpkeepError(
         f"{worst.share:.1%} of the rows are in quarantine, most of them, {worst.rows}, as '{worst.reason}'{others}",
-        expected=f"at most {params.validate_.max_quarantined_share:.1%}, validate.max_quarantined_share in params.yaml",
-        remedy=f"look at {paths.QUARANTINE / plant}.parquet; mend the source, the data dictionary or that share",
+        expected=f"at most {params.max_quarantined_share:.1%}, validate.max_quarantined_share in params.yaml",
+        remedy=f"look at {quarantine / plant}.parquet; mend the source, the data dictionary or that share",
         stage="validate",
         plant=plant,
         table=table,

@@ -1,0 +1,212 @@
+"""Scores and how far to trust them: one plant's tables in, an answer per machine out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upkeep.errors import UpkeepError
+from upkeep.fleet.features import UNKNOWN, Events, Features, Record, Telemetry, feature_names, newest_features
+from upkeep.fleet.windows import HOUR
+from upkeep.model.explanation import describe_feature, explain_score
+from upkeep.model.storage import CARD, SavedModel, checksum, contributions, load_model, predict
+
+VERSION_DIGITS = 12
+RANGES_NAMED = 3
+"""Features outside their training range that a warning names."""
+
+
+class Caution(TypedDict):
+    """A reason to trust a score less; `column` is None where none is to blame."""
+
+    code: str
+    message: str
+    column: str | None
+
+
+class Answer(NamedTuple):
+    """What the model says of one machine at its newest row.
+
+    Attributes
+    ----------
+    time, maintained_at
+        In microseconds since 1970; the newest row, and the last maintenance among the events at hand.
+    features
+        In the order of the model's card, shape (n_features,), NaN where one is unknown.
+    """
+
+    machine: str
+    time: int
+    probability: float
+    alarm: bool
+    warnings: list[Caution]
+    features: Features
+    maintained_at: int | None
+    maintenance_code: str | None
+
+
+class Scorer:
+    """One plant's saved model, ready to answer.
+
+    Attributes
+    ----------
+    version
+        The first digits of the checksum of the model's card, which holds those of its boosters.
+    """
+
+    def __init__(self, model: SavedModel, version: str) -> None:
+        card = model.card
+        names = feature_names(card.preparation.vocabulary, card.dataset)
+        if names != card.features:
+            raise UpkeepError(
+                f"the model takes {len(card.features)} features, its preparation makes {len(names)} in another order",
+                expected="the features that this version of upkeep makes",
+                remedy="train the model again, or use the version of upkeep that wrote it",
+                plant=card.plant,
+            )
+        self.model, self.version = model, version
+        self.vocabulary = card.preparation.vocabulary
+        n_counters = len(self.vocabulary.error_codes) * len(card.dataset.windows_hours)
+        n_counters += len(self.vocabulary.maintenance_codes) + 3  # since failure, age, machine model
+        # Counters leave their training range by the mere passing of time.
+        self._ranged = card.features[:-n_counters]
+        ranges = [card.training_ranges[name] for name in self._ranged]
+        self._low = np.array([-np.inf if found.minimum is None else found.minimum for found in ranges])
+        self._high = np.array([np.inf if found.maximum is None else found.maximum for found in ranges])
+        self._trained = np.array([card.training_ranges[name].minimum is not None for name in self.vocabulary.sensors])
+
+    def score(self, rows: Telemetry, events: Events, records: Mapping[str, Record], threads: int = 1) -> list[Answer]:
+        """Return an answer per machine, in their order.
+
+        Parameters
+        ----------
+        records
+            What is known of machines; the model's own record speaks for the others.
+        """
+        card = self.model.card
+        stored = card.preparation.records
+        known = {name: _merge(records.get(name), stored.get(name)) for name in rows.machines}
+        features = newest_features(rows, events, known, card.preparation, card.dataset)
+        probabilities = predict(self.model, features, threads)
+        leaves = self._leaves_range(features)
+        maintenance = self._last_maintenance(events)
+        answers = []
+        for index, name in enumerate(rows.machines):
+            start, end = int(rows.starts[index]), int(rows.starts[index + 1])
+            warnings = self._doubt_rows(name, rows.time[start:end], rows.readings[start:end])
+            if leaves[index].any():
+                warnings.append(self._doubt_range(features[index], leaves[index]))
+            probability = float(probabilities[index])
+            answers.append(
+                Answer(
+                    name,
+                    int(rows.time[end - 1]),
+                    probability,
+                    probability >= card.threshold,
+                    warnings,
+                    features[index],
+                    *maintenance.get(index, (None, None)),
+                )
+            )
+        return answers
+
+    def explain(self, features: Features) -> list[dict[str, Any]]:
+        """Return the reasons for one machine's score, the strongest first; `features` of shape (n_features,)."""
+        shap = contributions(self.model, features[None, :])[0]
+        return explain_score(self.model.card.features, features.astype(np.float64), shap)
+
+    def _leaves_range(self, features: Features) -> NDArray[np.bool_]:
+        sensors = features[:, : len(self._ranged)]
+        left: NDArray[np.bool_] = (sensors < self._low) | (sensors > self._high)
+        return left
+
+    def _last_maintenance(self, events: Events) -> dict[int, tuple[int, str]]:
+        first = len(self.vocabulary.error_codes)
+        codes = dict(enumerate(self.vocabulary.maintenance_codes, first))
+        last: dict[int, tuple[int, str]] = {}
+        for machine, time, kind in zip(
+            events.machine.tolist(), events.time.tolist(), events.kind.tolist(), strict=True
+        ):
+            if kind in codes and time >= last.get(machine, (time, ""))[0]:
+                last[machine] = (time, codes[kind])
+        return last
+
+    def _doubt_rows(self, name: str, time: NDArray[np.int64], readings: NDArray[np.float64]) -> list[Caution]:
+        warnings: list[Caution] = []
+        if name not in self.model.card.preparation.baselines:
+            message = f"machine {name} was not in the training data: its healthy level is taken from the rows sent"
+            warnings.append({"code": "unknown_machine", "message": message, "column": "machine"})
+        narrow, wide = min(self.model.card.dataset.windows_hours), max(self.model.card.dataset.windows_hours)
+        recent = time > time[-1] - wide * HOUR
+        inside = time[recent]
+        steps = np.diff(inside)
+        span = (inside[-1] - inside[0] + (np.median(steps) if len(steps) else 0)) / HOUR
+        if span < wide - 1:
+            message = f"the rows cover {span:.0f} h of the {wide} h that the features look back"
+            warnings.append({"code": "short_history", "message": message, "column": "time"})
+        if len(steps) and steps.max() > narrow * HOUR:
+            message = f"no readings for {steps.max() / HOUR:.0f} h within the last {wide} h"
+            warnings.append({"code": "gap", "message": message, "column": "time"})
+        silent = np.isnan(readings[recent]).all(axis=0) & self._trained
+        for index in np.flatnonzero(silent):
+            sensor = self.vocabulary.sensors[index]
+            message = f"{sensor} has no reading in the last {wide} h, but had some in training"
+            warnings.append({"code": "missing_sensor", "message": message, "column": sensor})
+        return warnings
+
+    def _doubt_range(self, features: Features, left: NDArray[np.bool_]) -> Caution:
+        values = features[: len(left)]
+        beyond = np.where(left, np.maximum(self._low - values, values - self._high), 0) / (
+            self._high - self._low + 1e-9
+        )
+        worst = np.argsort(-beyond, kind="stable")[: min(RANGES_NAMED, int(left.sum()))]
+        named = ", ".join(describe_feature(self._ranged[index]) for index in worst)
+        others = int(left.sum()) - len(worst)
+        message = f"outside what training rows held: {named}{f' and {others} more' if others else ''}"
+        return {"code": "training_range_left", "message": message, "column": self._ranged[int(worst[0])]}
+
+
+def _merge(given: Record | None, stored: Record | None) -> Record:
+    """Return what a request says of a machine and, where it says nothing, what is on record."""
+    given, stored = given or UNKNOWN, stored or UNKNOWN
+    return Record(model=given.model or stored.model, installed=given.installed or stored.installed)
+
+
+def load_scorers(folder: Path) -> dict[str, Scorer]:
+    """Read every plant's model.
+
+    Raises
+    ------
+    UpkeepError
+        If there is none, or one is damaged or of another plant than its folder.
+    """
+    plants = sorted(card.parent for card in folder.glob(f"*/{CARD}"))
+    if not plants:
+        raise UpkeepError(
+            f"{folder} holds no model",
+            expected=f"one folder per plant, each with a {CARD}",
+            remedy="run `dvc repro train`, or `dvc pull models/plants`",
+            file=folder,
+        )
+    return {plant.name: load_scorer(plant) for plant in plants}
+
+
+def load_scorer(folder: Path) -> Scorer:
+    """Read one plant's model.
+
+    Raises
+    ------
+    UpkeepError
+        If it is damaged, or of another plant than the folder's name says.
+    """
+    model = load_model(folder)
+    if model.card.plant != folder.name:
+        raise UpkeepError(
+            f"the model is of plant {model.card.plant}",
+            expected=f"a model of plant {folder.name}, as its folder says",
+            remedy="restore the models' folder with `dvc checkout`",
+            file=folder / CARD,
+        )
+    return Scorer(model, checksum((folder / CARD).read_bytes())[:VERSION_DIGITS])

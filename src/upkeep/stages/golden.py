@@ -1,0 +1,85 @@
+"""Reconciled tables and models in; requests, with the answers that the service must give to them, out.
+
+The answers come from each machine's whole history, by the way that training takes; the requests hold no more than a
+client would send. A deployment goes ahead only if the new container answers them to the last digit.
+"""
+
+import json
+import shutil
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+
+from upkeep import paths
+from upkeep.fleet.features import KEYS, build_features
+from upkeep.model.scoring import Scorer, load_scorers
+from upkeep.model.storage import predict
+from upkeep.parallel import map_plants
+from upkeep.params import Params
+
+CASES = 4
+"""Machines per plant, spread evenly from the least to the most at risk."""
+
+TIMES = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+
+
+def run(params: Params) -> None:
+    """Write ``models/golden``, a file per plant.
+
+    Raises
+    ------
+    UpkeepError
+        If a model is damaged.
+    """
+    scorers = load_scorers(paths.MODELS)
+    shutil.rmtree(paths.GOLDEN, ignore_errors=True)
+    paths.GOLDEN.mkdir(parents=True)
+    map_plants(_write, scorers, params.parallel)
+
+
+def _write(plant: str) -> None:
+    scorer = load_scorers(paths.MODELS)[plant]
+    telemetry, events, machines = (
+        pl.read_parquet(paths.INTERIM / table / f"{plant}.parquet") for table in ("telemetry", "events", "machines")
+    )
+    card = scorer.model.card
+    newest = (
+        build_features(telemetry, events, machines, card.preparation, card.dataset)
+        .group_by("machine", maintain_order=True)
+        .last()
+    )
+    scored = newest.select(KEYS).with_columns(probability=predict(scorer.model, newest)).sort("probability", "machine")
+    chosen = sorted({round(index * (scored.height - 1) / (CASES - 1)) for index in range(CASES)})
+    cases = [_case(scorer, row, telemetry, events) for row in scored[chosen].iter_rows(named=True)]
+    content = json.dumps(cases, indent=1, allow_nan=False, ensure_ascii=False)
+    (paths.GOLDEN / f"{plant}.json").write_text(f"{content}\n", encoding="utf-8")
+
+
+def _case(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
+    card = scorer.model.card
+    since = row["time"] - timedelta(hours=max(card.dataset.windows_hours))
+    own = pl.col("machine") == row["machine"]
+    readings = telemetry.filter(own, pl.col("time") > since)
+    happened = events.filter(own, pl.col("time") <= row["time"]).sort("time")
+    # Errors count within the windows; of all else the newest of its kind is what features look back to.
+    happened = pl.concat(
+        [
+            happened.filter(pl.col("kind") == "error", pl.col("time") > since),
+            happened.filter(pl.col("kind") != "error").group_by("kind", "code", maintain_order=True).last(),
+        ],
+        how="diagonal",
+    ).sort("time", "kind", "code")
+    table = pl.concat([readings, happened], how="diagonal").with_columns(TIMES)
+    split = {"columns": table.columns, "data": [list(values) for values in table.iter_rows()]}
+    probability = float(row["probability"])
+    answer = {
+        "plant": row["plant"],
+        "machine": row["machine"],
+        "time": row["time"].isoformat(),
+        "probability": probability,
+        "alarm": probability >= card.threshold,
+        "threshold": card.threshold,
+        "model_version": scorer.version,
+    }
+    return {"request": {"dataframe_split": split}, "answer": answer}
