@@ -44,7 +44,8 @@ class Conditions(BaseModel):
         nearest = np.empty(len(settings), dtype=np.intp)
         for start in range(0, len(settings), CHUNK_ROWS):
             rows = settings[start : start + CHUNK_ROWS, None, :]
-            distance = np.nansum(((rows - self._arrays.centres) / self._arrays.widths) ** 2, axis=2)
+            squares = ((rows - self._arrays.centres) / self._arrays.widths) ** 2
+            distance = np.where(np.isnan(squares), 0.0, squares).sum(axis=2)
             nearest[start : start + CHUNK_ROWS] = distance.argmin(axis=1)
         return nearest
 

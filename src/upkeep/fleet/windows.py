@@ -76,47 +76,34 @@ def _aggregate(blocks: "_Blocks | _Newest", values: Floats, aggregates: Sequence
     missing = np.isnan(values)
     complete = not missing.any()
     x = values if complete else np.where(missing, 0.0, values)
+    # Sensors without gaps share the sums over times, which then have one row for all of them.
+    known = np.ones((1, len(blocks.hours))) if complete else (~missing).astype(np.float64)
+    own, before = blocks.hours * known, blocks.hours_to_next * known
     wanted = set(aggregates)
-    found: dict[Aggregate, Floats] = {}
+    sums = {"n": (known, known), "x": (x, x)}
+    if "std" in wanted:
+        sums["xx"] = (x * x, x * x)
+    if "slope" in wanted:
+        sums |= {"t": (own, before), "tt": (own * own, before * before)}
+        sums["tx"] = (blocks.hours * x, blocks.hours_to_next * x)
+    total = dict(zip(sums, blocks.totals(list(sums.values())), strict=True))
+    n, found = total["n"], dict[Aggregate, Floats]()
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Sensors without gaps share the sums over times, which then have one row for all of them.
-        times = _Times(blocks, np.ones((1, len(blocks.hours))) if complete else (~missing).astype(np.float64))
-        n = times.count
-        sum_x = blocks.total(x)
-        mean = found["mean"] = sum_x / n
+        mean = found["mean"] = total["x"] / n
         if wanted & {"min", "max", "std"}:
             low = blocks.fold(np.minimum, np.inf, values if complete else np.where(missing, np.inf, values))
             high = blocks.fold(np.maximum, -np.inf, values if complete else np.where(missing, -np.inf, values))
             found["min"] = low if complete else np.where(n > 0, low, np.nan)
             found["max"] = high if complete else np.where(n > 0, high, np.nan)
         if "std" in wanted:
-            squares = np.maximum(blocks.total(x * x) - sum_x * mean, 0.0)
+            squares = np.maximum(total["xx"] - total["x"] * mean, 0.0)
             squares[low == high] = 0.0  # equal readings deviate by nothing, not by the rounding of their sums
-            found["std"] = np.sqrt(squares / times.degrees_of_freedom)
+            found["std"] = np.sqrt(squares / np.where(n > 1, n - 1, np.nan))
         if "slope" in wanted:
-            sum_tx = blocks.total(blocks.hours * x, blocks.hours_to_next * x)
-            found["slope"] = (n * sum_tx - times.total * sum_x) / times.spread
+            spread = n * total["tt"] - total["t"] * total["t"]
+            spread = np.where((n > 1) & (spread > 0), spread, np.nan)
+            found["slope"] = (n * total["tx"] - total["t"] * total["x"]) / spread
     return {aggregate: found[aggregate] for aggregate in aggregates}
-
-
-class _Times:
-    """Sums over the times of the readings in each window, of shape (n_sensors, n_rows) or (1, n_rows).
-
-    Attributes
-    ----------
-    count, degrees_of_freedom
-        Readings in the window; one less, NaN for none.
-    total, spread
-        Sum of times t, and n sum(t^2) - sum(t)^2, NaN where fewer than two readings leave the slope open.
-    """
-
-    def __init__(self, blocks: "_Blocks | _Newest", known: Floats) -> None:
-        own, before = blocks.hours * known, blocks.hours_to_next * known
-        self.count = blocks.total(known)
-        self.degrees_of_freedom = np.where(self.count > 1, self.count - 1, np.nan)
-        self.total = blocks.total(own, before)
-        spread = self.count * blocks.total(own * own, before * before) - self.total * self.total
-        self.spread = np.where((self.count > 1) & (spread > 0), spread, np.nan)
 
 
 class _Blocks:
@@ -142,9 +129,9 @@ class _Blocks:
         self.hours: Floats = (time - block * window) / HOUR
         self.hours_to_next: Floats = self.hours - window / HOUR
 
-    def total(self, own: Floats, before: Floats | None = None) -> Floats:
-        """Sum over each row's window, see :meth:`fold`."""
-        return self.fold(np.add, 0.0, own, before)
+    def totals(self, series: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+        """Sum pairs of `own` and `before` over each row's window, see :meth:`fold`."""
+        return [self.fold(np.add, 0.0, own, None if before is own else before) for own, before in series]
 
     def fold(self, operation: np.ufunc, neutral: float, own: Floats, before: Floats | None = None) -> Floats:
         """Fold `operation` over each row's window.
@@ -195,27 +182,30 @@ class _Newest:
 
     def __init__(self, time: Ints, starts: Ints, window: int) -> None:
         ends = starts[1:]
-        newest = np.repeat(time[ends - 1], np.diff(starts))
-        self.rows = np.flatnonzero(time > newest - window)
-        time, newest = time[self.rows], newest[self.rows]
-        machine = np.searchsorted(ends, self.rows, side="right")
-        own = time // window == newest // window
         self._n_machines = len(ends)
-        self._own, self._before = self._lay(machine, own, 1), self._lay(machine, ~own, -1)
-        self.hours: Floats = (time - time // window * window) / HOUR
+        machine = np.repeat(np.arange(len(ends)), ends - starts[:-1])
+        newest = time[ends - 1][machine]
+        self.rows = (time > newest - window).nonzero()[0]
+        time, newest, machine = time[self.rows], newest[self.rows], machine[self.rows]
+        block = time // window
+        own = block == newest // window
+        self._own, self._before = self._lay(machine, own, False), self._lay(machine, ~own, True)
+        self.hours: Floats = (time - block * window) / HOUR
         self.hours_to_next: Floats = self.hours - window / HOUR
 
-    def _lay(self, machine: Ints, chosen: NDArray[np.bool_], step: int) -> tuple[Ints, Ints, Ints, int]:
+    def _lay(self, machine: Ints, chosen: NDArray[np.bool_], backwards: bool) -> tuple[Ints, Ints, Ints, int]:
         """Return the chosen rows, the machine and the turn of each to be folded in, and how many turns there are."""
-        rows = np.flatnonzero(chosen)[::step]
+        rows = chosen.nonzero()[0]
         machines = machine[rows]
-        changes = np.flatnonzero(np.diff(machines, prepend=-1))
-        turn = np.arange(len(rows)) - np.repeat(changes, np.diff(changes, append=len(rows)))
-        return rows, machines, turn, int(turn.max(initial=-1)) + 1
+        counts = np.bincount(machines, minlength=self._n_machines)
+        turn = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+        return rows, machines, counts[machines] - 1 - turn if backwards else turn, int(counts.max())
 
-    def total(self, own: Floats, before: Floats | None = None) -> Floats:
-        """Sum over each machine's newest window."""
-        return self.fold(np.add, 0.0, own, before)
+    def totals(self, series: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+        """Sum pairs of `own` and `before` over each machine's newest window, all in one go."""
+        own, before = (np.concatenate(side) for side in zip(*series, strict=True))
+        ends = np.cumsum([len(one) for one, _ in series])
+        return np.split(self.fold(np.add, 0.0, own, before), ends[:-1])
 
     def fold(self, operation: np.ufunc, neutral: float, own: Floats, before: Floats | None = None) -> Floats:
         """Fold `operation` over each machine's newest window, shape (n_series, n_machines); see :class:`_Blocks`."""

@@ -14,6 +14,9 @@ from upkeep.model.explanation import describe_feature, explain_score
 from upkeep.model.storage import CARD, SavedModel, checksum, contributions, load_model, predict
 
 VERSION_DIGITS = 12
+ENOUGH_HISTORY = 0.9
+"""Share of the widest window that rows must cover; hourly rows never cover the whole of it."""
+
 RANGES_NAMED = 3
 """Features outside their training range that a warning names."""
 
@@ -141,16 +144,16 @@ class Scorer:
         narrow, wide = min(self.model.card.dataset.windows_hours), max(self.model.card.dataset.windows_hours)
         recent = time > time[-1] - wide * HOUR
         inside = time[recent]
-        steps = np.diff(inside)
-        span = (inside[-1] - inside[0] + (np.median(steps) if len(steps) else 0)) / HOUR
-        if span < wide - 1:
+        span = (inside[-1] - inside[0]) / HOUR
+        if span < ENOUGH_HISTORY * wide:
             message = f"the rows cover {span:.0f} h of the {wide} h that the features look back"
             warnings.append({"code": "short_history", "message": message, "column": "time"})
-        if len(steps) and steps.max() > narrow * HOUR:
-            message = f"no readings for {steps.max() / HOUR:.0f} h within the last {wide} h"
+        longest = (inside[1:] - inside[:-1]).max(initial=0) / HOUR
+        if longest > narrow:
+            message = f"no readings for {longest:.0f} h within the last {wide} h"
             warnings.append({"code": "gap", "message": message, "column": "time"})
         silent = np.isnan(readings[recent]).all(axis=0) & self._trained
-        for index in np.flatnonzero(silent):
+        for index in silent.nonzero()[0]:
             sensor = self.vocabulary.sensors[index]
             message = f"{sensor} has no reading in the last {wide} h, but had some in training"
             warnings.append({"code": "missing_sensor", "message": message, "column": sensor})

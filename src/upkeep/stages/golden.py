@@ -21,7 +21,7 @@ from upkeep.params import Params
 CASES = 4
 """Machines per plant, spread evenly from the least to the most at risk."""
 
-TIMES = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+TIMES = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
 
 
 def run(params: Params) -> None:

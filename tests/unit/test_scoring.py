@@ -1,0 +1,105 @@
+"""What is on record of a machine counts where a request says nothing, and a model that does not fit is refused."""
+
+import numpy as np
+import pytest
+from fleet_cases import START, dataset_params
+
+from upkeep.errors import UpkeepError
+from upkeep.fleet.conditions import Conditions
+from upkeep.fleet.features import Events, Preparation, Record, Telemetry, Vocabulary, feature_names
+from upkeep.fleet.windows import HOUR
+from upkeep.model.calibration import Calibration
+from upkeep.model.scoring import Scorer, load_scorers
+from upkeep.model.storage import Card, SavedModel, TrainingRange
+
+NOW = int(START.timestamp()) * 1_000_000
+PARAMS = dataset_params()
+VOCABULARY = Vocabulary(
+    settings=["speed"],
+    widths=[100.0],
+    sensors=["heat"],
+    error_codes=["E1"],
+    maintenance_codes=["repair", "service"],
+    machine_models=["A", "B"],
+)
+NAMES = feature_names(VOCABULARY, PARAMS)
+NO_EVENTS = Events(*np.empty((3, 0), dtype=np.int64))
+
+
+class Flat:
+    """Stands in for a booster, whose trees do not matter here: all log-odds are 0."""
+
+    def predict(self, matrix, **_):
+        return np.zeros(len(matrix))
+
+
+def scorer(features=NAMES, records=None):
+    conditions = Conditions(widths=[100.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
+    card = Card(
+        plant="p",
+        scope="plant",
+        features=features,
+        dataset=PARAMS,
+        preparation=Preparation(vocabulary=VOCABULARY, conditions=conditions, baselines={}, records=records or {}),
+        calibration=Calibration(method="none"),
+        threshold=0.5,
+        training_ranges={name: TrainingRange(minimum=0, low=0, high=1, maximum=1) for name in features},
+        boosters={"model.txt": "0" * 64},
+        code_version="0",
+        data_version="0",
+        rows=1,
+        positives=1,
+    )
+    return Scorer(SavedModel(card, (Flat(),)), "v1")
+
+
+def rows(readings=(0.5,) * 6):
+    time = NOW + np.arange(len(readings)) * HOUR
+    values = np.array(readings, dtype=np.float64)[:, None]
+    return Telemetry(["m1"], np.array([0, len(values)]), time, values * 0, values)
+
+
+def feature(answer, name):
+    return answer.features[NAMES.index(name)]
+
+
+def test_the_threshold_itself_raises_the_alarm():
+    (answer,) = scorer().score(rows(), NO_EVENTS, {})
+    assert (answer.probability, answer.alarm) == (0.5, True)
+
+
+def test_a_request_overrides_what_is_on_record_and_only_that():
+    known = scorer(records={"m1": Record(model="B", installed=NOW - 100 * HOUR)})
+    (silent,) = known.score(rows(), NO_EVENTS, {})
+    (told,) = known.score(rows(), NO_EVENTS, {"m1": Record(installed=NOW - 5 * HOUR)})
+    assert (feature(silent, "age_hours"), feature(silent, "model_code")) == (105, 1)
+    assert (feature(told, "age_hours"), feature(told, "model_code")) == (10, 1)
+
+
+def test_the_newest_maintenance_is_reported():
+    kinds = {"error": 0, "repair": 1, "service": 2}
+    happened = [("repair", 1), ("service", 3), ("error", 5)]
+    events = Events(
+        np.zeros(3, dtype=np.int64),
+        np.array([NOW + hour * HOUR for _, hour in happened]),
+        np.array([kinds[kind] for kind, _ in happened]),
+    )
+    (answer,) = scorer().score(rows(), events, {})
+    assert (answer.maintained_at, answer.maintenance_code) == (NOW + 3 * HOUR, "service")
+
+
+def test_leaving_the_training_range_is_told_for_readings_but_not_for_mere_time():
+    inside, outside = (scorer().score(rows((value,) * 6), NO_EVENTS, {})[0].warnings for value in (0.5, 7.0))
+    codes = [{warning["code"] for warning in warnings} for warnings in (inside, outside)]
+    assert "training_range_left" not in codes[0]
+    assert "training_range_left" in codes[1]
+
+
+def test_a_model_that_takes_other_features_is_refused():
+    with pytest.raises(UpkeepError, match="in another order"):
+        scorer(features=NAMES[::-1])
+
+
+def test_a_folder_without_models_is_refused(tmp_path):
+    with pytest.raises(UpkeepError, match="holds no model"):
+        load_scorers(tmp_path)
