@@ -1,0 +1,204 @@
+"""What the page knows: each machine's newest prediction and how its risk went, in memory."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+from numpy.typing import NDArray
+
+from upkeep.model.predictions import Prediction, read_parts
+
+HISTORY_POINTS = 60
+HISTORY_DAYS = 30
+# Parts are stored soon after their predictions were made; after a store's outage they may come a day late.
+LATE_DAYS = 1
+REFRESH_SECONDS = 60.0
+
+DAY_MS = 86_400_000
+DAY_US = 1000 * DAY_MS
+KEPT = [
+    *("plant", "machine", "time", "scored_at", "probability", "threshold", "alarm", "model_version"),
+    *("warnings", "maintained_at", "maintenance_code", "features"),
+]
+
+LOG = logging.getLogger(__name__)
+
+
+class Maintenance(NamedTuple):
+    """When, in microseconds, a machine was last maintained, and how."""
+
+    time: int
+    code: str | None
+
+
+class Machine(NamedTuple):
+    """One machine on the board; replaced as a whole, so that a reader never sees half of it.
+
+    Attributes
+    ----------
+    newest
+        The prediction of the newest telemetry, as logged, without its inputs.
+    history
+        Shape (n_points, 2): time in milliseconds and probability, the oldest first, one point per telemetry time.
+    maintenance
+        The last one that any of the machine's predictions knew of.
+    """
+
+    newest: Prediction
+    history: NDArray[np.float64]
+    maintenance: Maintenance | None
+
+
+class Board:
+    """The fleet as the page shows it; fed and read from several threads.
+
+    Parameters
+    ----------
+    log_url
+        The prediction log, to read what other processes predicted; empty: this process's own answers are all.
+    most_machines
+        Above it, those not scored for longest are forgotten.
+    """
+
+    def __init__(self, log_url: str = "", *, most_machines: int = 20_000) -> None:
+        self._log_url = log_url
+        self._most_machines = most_machines
+        self._machines: dict[tuple[str, str], Machine] = {}
+        self._lock = threading.Lock()
+        self._known_parts: set[str] = set()
+        self._log_read_at: datetime | None = None
+        self._stopping = threading.Event()
+        self._refresher = threading.Thread(target=self._keep_fresh, name="board", daemon=True)
+
+    def start(self) -> None:
+        """Refresh every minute, in the background, until `close`."""
+        self._refresher.start()
+
+    def close(self) -> None:
+        """Stop refreshing, without waiting for a store that does not answer."""
+        self._stopping.set()
+
+    @property
+    def as_of(self) -> datetime | None:
+        """When the board last knew everything that is logged; None if the log could not be read yet."""
+        return self._log_read_at if self._log_url else datetime.now(UTC)
+
+    def add(self, prediction: Prediction) -> bool:
+        """Put a prediction on the board and return whether it changed anything; an older one never hides a newer."""
+        key = prediction["plant"], prediction["machine"]
+        with self._lock:
+            known = self._machines.get(key)
+            machine = update_machine(known, prediction)
+            self._machines[key] = machine
+            # Forgetting sorts the fleet, so it waits until there is something worth sorting for.
+            if len(self._machines) > 1.1 * self._most_machines:
+                self._forget()
+        return machine is not known
+
+    def get(self, plant: str, machine: str) -> Machine | None:
+        """Return one machine, or None if it was never scored."""
+        return self._machines.get((plant, machine))
+
+    def rank(self) -> list[Machine]:
+        """Return all machines in the order in which a planner should look: alarms first, then the highest risk."""
+        with self._lock:
+            machines = list(self._machines.values())
+        return sorted(machines, key=_urgency)
+
+    def refresh(self) -> None:
+        """Read what the log holds that is new; on failure the board stays as it is and `as_of` tells its age."""
+        if not self._log_url:
+            return
+        now = datetime.now(UTC)
+        try:
+            self._read_log(now.date())
+        except Exception as error:  # whatever a store or a file holds, it must not end the refreshing
+            LOG.warning("the page cannot show what other processes predicted: %s", error)
+            return
+        with self._lock:
+            self._forget()
+        self._log_read_at = now
+
+    def _read_log(self, today: date) -> None:
+        if self._log_read_at is not None:
+            since = today - timedelta(days=LATE_DAYS)
+            self._add_parts(since)
+            self._known_parts = {part for part in self._known_parts if part >= f"day={since}"}
+            return
+        # Newest day first: what a planner needs is there at once, and a day that adds nothing ends the search.
+        for days_ago in range(HISTORY_DAYS + 1):
+            if self._add_parts(today - timedelta(days=days_ago)) == 0:
+                return
+
+    def _add_parts(self, since: date) -> int | None:
+        """Return how many predictions of parts not known yet changed the board; None if there is no such part."""
+        changed = None
+        for part, frame in read_parts(self._log_url, since, self._known_parts, KEPT):
+            changed = (changed or 0) + sum(map(self.add, _to_predictions(frame)))
+            self._known_parts.add(part)
+        return changed
+
+    def _forget(self) -> None:
+        oldest = datetime.now(UTC).timestamp() * 1e6 - HISTORY_DAYS * DAY_US
+        scored = [item for item in self._machines.items() if item[1].newest["scored_at"] >= oldest]
+        scored.sort(key=lambda item: item[1].newest["scored_at"], reverse=True)
+        self._machines = dict(scored[: self._most_machines])
+
+    def _keep_fresh(self) -> None:
+        self.refresh()
+        while not self._stopping.wait(REFRESH_SECONDS):
+            self.refresh()
+
+
+def update_machine(known: Machine | None, prediction: Prediction) -> Machine:
+    """Return a machine with one more prediction; `known` itself if the prediction tells nothing new."""
+    point = np.array([[prediction["time"] // 1000, prediction["probability"]]])
+    if known is None:
+        return Machine(_keep(prediction), point, _last_maintenance(None, prediction))
+    is_newer = _age(prediction) > _age(known.newest)
+    history = _add_point(known.history, point, replace=is_newer)
+    maintenance = _last_maintenance(known.maintenance, prediction)
+    if not is_newer and history is known.history and maintenance is known.maintenance:
+        return known
+    return Machine(_keep(prediction) if is_newer else known.newest, history, maintenance)
+
+
+def _keep(prediction: Prediction) -> Prediction:
+    # The features are copied, since one row of a batch would keep the whole batch in memory.
+    return {key: prediction[key] for key in KEPT} | {"features": np.array(prediction["features"], dtype=np.float32)}
+
+
+def _age(prediction: Prediction) -> tuple[int, int]:
+    return prediction["time"], prediction["scored_at"]
+
+
+def _urgency(machine: Machine) -> tuple[bool, float, str, str]:
+    newest = machine.newest
+    return not newest["alarm"], -newest["probability"], newest["plant"], newest["machine"]
+
+
+def _last_maintenance(known: Maintenance | None, prediction: Prediction) -> Maintenance | None:
+    time = prediction["maintained_at"]
+    if time is None or (known is not None and time <= known.time):
+        return known
+    return Maintenance(time, prediction["maintenance_code"])
+
+
+def _add_point(history: NDArray[np.float64], point: NDArray[np.float64], *, replace: bool) -> NDArray[np.float64]:
+    times, time = history[:, 0], point[0, 0]
+    start, end = times.searchsorted(time, "left"), times.searchsorted(time, "right")
+    too_old = time < times[-1] - HISTORY_DAYS * DAY_MS or (start == 0 and len(history) == HISTORY_POINTS)
+    if not replace and (start < end or too_old):
+        return history
+    joined: NDArray[np.float64] = np.concatenate((history[:start], point, history[end:]))[-HISTORY_POINTS:]
+    return joined[joined[:, 0].searchsorted(joined[-1, 0] - HISTORY_DAYS * DAY_MS) :]
+
+
+def _to_predictions(frame: pl.DataFrame) -> Iterator[Prediction]:
+    rows = frame.sort("scored_at").unique(["plant", "machine", "time"], keep="last", maintain_order=True)
+    return rows.with_columns(cs.datetime().to_physical()).iter_rows(named=True)

@@ -1,0 +1,80 @@
+// One machine: a line that says what to do about it, and the details behind it.
+
+import { chart } from "./chart.js";
+import { make, setText, timeAgo } from "./elements.js";
+import { ask } from "./service.js";
+import { HOUR_MS, inUtc, percent } from "./words.js";
+
+export function makeRow(machine) {
+  const row = document.getElementById("row").content.firstElementChild.cloneNode(true);
+  const slots = Object.fromEntries([...row.querySelectorAll("[data-slot]")].map((slot) => [slot.dataset.slot, slot]));
+  Object.assign(row, { slots, details: row.querySelector("details") });
+  row.details.addEventListener("toggle", () => row.details.open && explain(row));
+  setText(slots.machine, machine.machine);
+  setText(slots.plant, machine.plant);
+  return row;
+}
+
+export function fillRow(row, machine, horizon) {
+  const { slots } = row;
+  const known = row.machine;
+  row.machine = machine;
+  setText(slots.risk, percent(machine.probability));
+  setText(slots.horizon, `within ${horizon}\u00a0h`);
+  setText(slots.reason, machine.reasons?.[0]?.words ?? "");
+  setText(slots.warning, firstWarning(machine.warnings));
+  const isStale = Date.now() - new Date(machine.time) > horizon * HOUR_MS;
+  slots.reading.replaceChildren(...timeAgo(isStale ? "⚠ Last reading " : "Reading ", machine.time));
+  slots.reading.classList.toggle("warning", isStale);
+  slots.maintenance.replaceChildren(...lastMaintenance(machine.last_maintenance));
+  if (known?.scored_at === machine.scored_at && known.history.length === machine.history.length) return;
+  slots.spark.replaceChildren(chart(machine, 132, 34));
+  if (row.details.open) explain(row);
+}
+
+function firstWarning(warnings) {
+  if (!warnings.length) return "";
+  return `⚠ ${warnings[0].message}${warnings.length > 1 ? ` (and ${warnings.length - 1} more)` : ""}`;
+}
+
+function lastMaintenance(maintenance) {
+  if (!maintenance) return ["No maintenance on record"];
+  return timeAgo("Maintained ", maintenance.time, maintenance.code ? `: ${maintenance.code}` : "");
+}
+
+async function explain(row) {
+  const { plant, machine } = row.machine;
+  try {
+    const found = await ask(`fleet/${encodeURIComponent(plant)}/${encodeURIComponent(machine)}`);
+    row.slots.details.replaceChildren(course(found), facts(found));
+  } catch (error) {
+    row.slots.details.replaceChildren(make("p", `${error.message}. Close and open the row to try again.`));
+  }
+}
+
+function course(machine) {
+  const title = make("h3", `Risk until now; alarm from ${percent(machine.threshold)} on (dashed)`);
+  const [first, last] = [machine.history[0], machine.history.at(-1)].map(([time]) => make("span", inUtc(time)));
+  const axis = Object.assign(make("p", first, last), { className: "axis quiet" });
+  return make("div", title, chart(machine, 480, 130), axis);
+}
+
+function facts(machine) {
+  const reasons = machine.reasons.map(({ words }) => make("li", words));
+  const warnings = machine.warnings.map(({ message }) => make("li", message));
+  const { time, code } = machine.last_maintenance ?? {};
+  const values = {
+    "Last maintenance": time ? [inUtc(time), code].filter(Boolean).join(": ") : "none on record",
+    "Newest reading": inUtc(machine.time),
+    "Scored": inUtc(machine.scored_at),
+    "Model": machine.model_version,
+  };
+  const list = make("dl", ...Object.entries(values).flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
+  return make(
+    "div",
+    make("h3", "What raises the risk most"),
+    reasons.length ? make("ol", ...reasons) : make("p", "Nothing, or the model that scored it is no longer loaded."),
+    ...(warnings.length ? [make("h3", "Before you trust it"), make("ul", ...warnings)] : []),
+    list,
+  );
+}

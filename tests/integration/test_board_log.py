@@ -1,0 +1,95 @@
+"""The page's board fed from the prediction log: other workers, batches, and what was before a restart."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from board_cases import HOUR, NOW, prediction
+
+from upkeep.model.predictions import tabulate, write_part
+from upkeep.serving.board import Board
+
+
+def log(folder, part, *predictions):
+    write_part(str(folder), part, tabulate(predictions))
+
+
+def refreshed(folder):
+    board = Board(str(folder))
+    board.refresh()
+    return board
+
+
+def test_a_logged_prediction_arrives_as_it_was_made(tmp_path):
+    warning = {"code": "gap", "message": "No readings for 9 h", "column": None}
+    made = prediction(warnings=[warning], maintained_at=prediction()["time"] - HOUR, maintenance_code="bearing")
+    log(tmp_path, "a", made)
+    direct = Board()
+    direct.add(made)
+    read, expected = (board.get("lyon", "press") for board in (refreshed(tmp_path), direct))
+    np.testing.assert_equal(read._asdict(), expected._asdict())
+    assert read.newest["features"].dtype == np.float32
+
+
+def test_a_refresh_adds_what_was_logged_since_the_last_one(tmp_path):
+    log(tmp_path, "a", prediction(hours_ago=1), prediction("saw"))
+    board = refreshed(tmp_path)
+    log(tmp_path, "b", prediction(probability=0.9))
+    board.refresh()
+    assert [(each.newest["machine"], len(each.history)) for each in board.rank()] == [("press", 2), ("saw", 1)]
+
+
+def test_of_one_reading_scored_twice_the_newest_prediction_counts_in_whatever_order_they_were_logged(tmp_path):
+    log(tmp_path, "a", prediction(probability=0.6, scored_at=NOW), prediction(probability=0.1, scored_at=NOW - 1))
+    assert refreshed(tmp_path).get("lyon", "press").newest["probability"] == 0.6
+
+
+def test_a_machine_scored_weeks_ago_is_still_shown_after_a_restart(tmp_path):
+    for day in (0, 20):
+        log(tmp_path, f"day{day}", prediction(f"machine {day}", hours_ago=24 * day))
+    assert len(refreshed(tmp_path).rank()) == 2
+
+
+def test_a_machine_not_scored_for_a_month_leaves_the_page(tmp_path):
+    log(tmp_path, "a", prediction())
+    board = Board(str(tmp_path))
+    board.add(prediction("saw", hours_ago=24 * 31))
+    board.refresh()
+    assert [each.newest["machine"] for each in board.rank()] == ["press"]
+
+
+def test_days_before_one_that_told_nothing_new_are_not_read(tmp_path):
+    for day in range(4):
+        hours = 24 * day
+        readings = (prediction(hours_ago=hours + each / 60, scored_at=NOW - hours * HOUR) for each in range(60))
+        log(tmp_path, f"day{day}", *readings)
+    (oldest,) = tmp_path.glob("*/*/day3.parquet")
+    oldest.write_bytes(b"would fail if it were read")
+    assert refreshed(tmp_path).as_of is not None
+
+
+def test_a_log_that_does_not_exist_yet_is_an_empty_one(tmp_path):
+    board = refreshed(tmp_path / "missing")
+    assert board.rank() == []
+    assert board.as_of is not None
+
+
+def test_a_log_that_cannot_be_read_leaves_the_board_as_it_was_and_says_since_when(tmp_path, caplog):
+    log(tmp_path, "a", prediction())
+    board = refreshed(tmp_path)
+    before = board.as_of
+    folder = tmp_path / f"day={datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
+    folder.mkdir()
+    (folder / "damaged.parquet").write_bytes(b"no parquet")
+    board.refresh()
+    assert board.as_of == before
+    assert len(board.rank()) == 1
+    assert "damaged.parquet" in caplog.text
+
+
+def test_the_board_refreshes_by_itself_once_started(tmp_path):
+    log(tmp_path, "a", prediction())
+    board = Board(str(tmp_path))
+    board.start()
+    board.close()
+    board._refresher.join(timeout=30)
+    assert len(board.rank()) == 1

@@ -1,0 +1,114 @@
+"""What the page knows of each machine, whatever order predictions come in."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from board_cases import HOUR, NOW, prediction
+
+from upkeep.serving.board import HISTORY_POINTS, Board
+
+
+def board_of(*predictions):
+    board = Board()
+    for each in predictions:
+        board.add(each)
+    return board
+
+
+def history(board):
+    return [
+        (round((NOW / 1000 - time) / 3_600_000), risk) for time, risk in board.get("lyon", "press").history.tolist()
+    ]
+
+
+def test_a_newer_prediction_replaces_an_older_one():
+    board = board_of(prediction(probability=0.1, hours_ago=1), prediction(probability=0.7))
+    assert board.get("lyon", "press").newest["probability"] == 0.7
+
+
+def test_an_older_prediction_that_comes_late_does_not_hide_a_newer_one_but_joins_the_history():
+    board = board_of(*(prediction(probability=risk, hours_ago=hours) for hours, risk in [(0, 0.7), (4, 0.1), (2, 0.3)]))
+    assert board.get("lyon", "press").newest["probability"] == 0.7
+    assert history(board) == [(4, 0.1), (2, 0.3), (0, 0.7)]
+
+
+def test_a_reading_scored_again_has_one_point_in_the_history_with_its_newest_probability():
+    first, again = prediction(probability=0.1), prediction(probability=0.6, scored_at=NOW + HOUR)
+    for order in [(first, again), (again, first)]:
+        board = board_of(*order)
+        assert history(board) == [(0, 0.6)]
+        assert board.get("lyon", "press").newest["probability"] == 0.6
+
+
+def test_a_prediction_seen_before_changes_nothing():
+    board = board_of(prediction(), prediction(hours_ago=1))
+    assert not board.add(prediction())
+    assert not board.add(prediction(hours_ago=1))
+    assert board.add(prediction(hours_ago=2))
+
+
+def test_the_history_holds_the_newest_points_only():
+    hours = range(HISTORY_POINTS + 10)
+    for order in [hours, reversed(hours)]:
+        board = board_of(*(prediction(hours_ago=hour) for hour in order))
+        assert [hour for hour, _ in history(board)] == [*range(HISTORY_POINTS - 1, -1, -1)]
+
+
+def test_the_history_ends_after_thirty_days():
+    days = [40, 29, 31, 0]
+    assert [hour // 24 for hour, _ in history(board_of(*(prediction(hours_ago=24 * day) for day in days)))] == [29, 0]
+
+
+def test_the_last_maintenance_stays_known_when_later_requests_leave_it_out():
+    maintained = {"maintained_at": NOW - 9 * HOUR, "maintenance_code": "bearing"}
+    earlier = {"maintained_at": NOW - 99 * HOUR, "maintenance_code": "inspection"}
+    board = board_of(prediction(hours_ago=2, **maintained), prediction(hours_ago=1, **earlier), prediction())
+    assert board.get("lyon", "press").maintenance == (NOW - 9 * HOUR, "bearing")
+
+
+def test_alarms_come_first_then_the_highest_risk():
+    sensitive = prediction("sensitive", 0.2, threshold=0.1, alarm=True)
+    board = board_of(prediction("calm", 0.1), prediction("risky", 0.4), sensitive, prediction("failing", 0.9))
+    assert [each.newest["machine"] for each in board.rank()] == ["failing", "sensitive", "risky", "calm"]
+
+
+def test_machines_of_the_same_name_in_two_plants_are_two_machines():
+    board = board_of(prediction(), prediction(plant="porto"))
+    assert len(board.rank()) == 2
+    assert board.get("gdansk", "press") is None
+
+
+def test_above_the_limit_those_scored_longest_ago_are_forgotten():
+    board = Board(most_machines=10)
+    for number in [*range(5, 12), *range(5)]:
+        board.add(prediction(f"{number:02d}", hours_ago=20 - number))
+    assert sorted(each.newest["machine"] for each in board.rank()) == [f"{number:02d}" for number in range(2, 12)]
+
+
+def test_the_features_of_one_machine_do_not_keep_those_of_a_whole_batch_in_memory():
+    batch = np.zeros((1000, 2), dtype=np.float32)
+    board = board_of(prediction(features=batch[0]))
+    assert board.get("lyon", "press").newest["features"].base is None
+
+
+@pytest.fixture
+def hasty_threads():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_predictions_from_several_threads_are_all_kept():
+    board, threads, points = Board(), 4, 10
+    with ThreadPoolExecutor(threads) as pool:
+        for machine in range(100):
+            rounds = [
+                [prediction(str(machine), hours_ago=hour) for hour in range(first, threads * points, threads)]
+                for first in range(threads)
+            ]
+            list(pool.map(lambda predictions: [board.add(each) for each in predictions], rounds))
+    assert {len(each.history) for each in board.rank()} == {threads * points}

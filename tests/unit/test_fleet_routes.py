@@ -1,0 +1,116 @@
+"""What the page is given: the fleet and single machines as JSON, and its own files."""
+
+import numpy as np
+import pytest
+from board_cases import HOUR, NOW, prediction
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from upkeep.serving.board import Board
+from upkeep.serving.page import page_routes
+
+REASON = {"feature": "vibration", "value": 7.5, "contribution": 1.5, "words": "vibration is 7.5"}
+
+
+def client_of(*predictions, explain=lambda *_: [REASON]):
+    board = Board()
+    for each in predictions:
+        board.add(each)
+    app = FastAPI()
+    app.include_router(page_routes(board, explain, horizon_hours=48))
+    return TestClient(app)
+
+
+def names(answer):
+    return [each["machine"] for each in answer.json()["machines"]]
+
+
+def test_a_machine_is_shown_with_all_that_a_planner_needs():
+    warning = {"code": "gap", "message": "No readings for 9 h", "column": None}
+    maintained = {"maintained_at": NOW - 9 * HOUR, "maintenance_code": "bearing"}
+    old, new = prediction(hours_ago=1), prediction(probability=0.4, warnings=[warning], **maintained)
+    [machine] = client_of(old, new).get("/fleet").json()["machines"]
+    assert machine.pop("time").endswith(":00:00Z")
+    assert machine.pop("scored_at").endswith(":00:00Z")
+    assert machine.pop("last_maintenance").keys() == {"time", "code"}
+    assert machine == {
+        "plant": "lyon",
+        "machine": "press",
+        "probability": 0.4,
+        "alarm": False,
+        "threshold": 0.5,
+        "model_version": "3f9ac1d2",
+        "warnings": [warning],
+        "history": [[(NOW - HOUR) / 1000, 0.1], [NOW / 1000, 0.4]],
+    }
+
+
+def test_the_fleet_says_how_far_it_looks_and_counts_alarms_per_plant():
+    answer = client_of(prediction(), prediction("saw", 0.9), prediction(plant="porto")).get("/fleet?plant=porto").json()
+    assert answer["horizon_hours"] == 48
+    assert answer["total"] == 1
+    assert answer["plants"] == [
+        {"plant": "lyon", "machines": 2, "alarms": 1},
+        {"plant": "porto", "machines": 1, "alarms": 0},
+    ]
+
+
+def test_the_fleet_is_cut_to_a_plant_a_name_and_a_number():
+    client = client_of(prediction("Press 1", 0.9), prediction("press 2"), prediction("saw", 0.3, plant="porto"))
+    assert names(client.get("/fleet")) == ["Press 1", "saw", "press 2"]
+    assert names(client.get("/fleet?plant=porto")) == ["saw"]
+    assert names(client.get("/fleet?search=PRESS")) == ["Press 1", "press 2"]
+    assert names(client.get("/fleet?limit=1")) == ["Press 1"]
+    assert client.get("/fleet?limit=0").status_code == 422
+
+
+def test_an_alarm_comes_with_its_reasons_and_other_machines_give_them_when_asked():
+    client = client_of(prediction("failing", 0.9), prediction("calm"))
+    assert [each.get("reasons") for each in client.get("/fleet").json()["machines"]] == [[REASON], None]
+    assert client.get("/fleet/lyon/calm").json()["reasons"] == [REASON]
+
+
+def test_a_prediction_is_explained_once_from_the_features_it_was_made_of():
+    asked = []
+    client = client_of(prediction(probability=0.9), explain=lambda *arguments: asked.append(arguments) or [])
+    for _ in range(2):
+        client.get("/fleet")
+        client.get("/fleet/lyon/press")
+    [(plant, version, features)] = asked
+    assert (plant, version) == ("lyon", "3f9ac1d2")
+    np.testing.assert_array_equal(features, np.array([1.5, np.nan], dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", ["Press 1/2", "50 %", "Säge", "a?b#c"])
+def test_a_machine_of_any_name_is_found(name):
+    client = client_of(prediction(name))
+    address = "".join(f"%{byte:02X}" for byte in name.encode())
+    assert client.get(f"/fleet/lyon/{address}").json()["machine"] == name
+
+
+def test_an_unknown_machine_is_named_in_the_answer():
+    answer = client_of().get("/fleet/lyon/press")
+    assert answer.status_code == 404
+    [error] = answer.json()["errors"]
+    assert (error["plant"], error["machine"]) == ("lyon", "press")
+    assert error["expected"] == "a machine that GET /fleet lists"
+
+
+def test_the_page_may_load_from_its_own_service_only():
+    policy = client_of().get("/").headers["content-security-policy"]
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_a_browser_that_has_a_file_gets_no_bytes_of_it_again():
+    client = client_of()
+    first = client.get("/static/page.css")
+    again = client.get("/static/page.css", headers={"if-none-match": first.headers["etag"]})
+    assert first.headers["cache-control"] == "no-cache"
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("name", ["missing.js", "..%2Fpage.py", "%2Fetc%2Fpasswd"])
+def test_only_the_files_of_the_page_are_served(name):
+    assert client_of().get(f"/static/{name}").status_code == 404
