@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from trained_fleet import train_small_fleet
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,3 +26,9 @@ def cmapss() -> Path:
     if not list(folder.glob("train_FD00?.txt*")):
         pytest.skip(f"needs NASA's C-MAPSS files in {folder}; set UPKEEP_CMAPSS to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small fleet that went through the pipeline; tests leave it as it is."""
+    return train_small_fleet(tmp_path_factory.mktemp("trained_fleet"))

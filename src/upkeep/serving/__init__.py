@@ -1,0 +1,1 @@
+"""The service: raw telemetry in, the risk of each machine out."""

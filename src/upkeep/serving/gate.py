@@ -1,0 +1,89 @@
+"""What every request passes: its id, the token, the count and the log line."""
+
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Sequence
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from upkeep.serving.metrics import Metrics
+
+OPEN = {"/", "/ping", "/health", "/version"}
+"""Open without a token: whether the service is there, and the page's shell, which holds no data."""
+OPEN_FOLDER = "/static/"
+ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """ASGI middleware around the whole application.
+
+    Parameters
+    ----------
+    tokens
+        Any of them opens; none: open to all.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: Sequence[bytes], metrics: Metrics) -> None:
+        self._app, self._tokens, self._metrics = app, tokens, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            if self._admits(scope["path"], headers.get("authorization", "")):
+                await self._app(scope, receive, send_with_id)
+            else:
+                await _refuse(send_with_id)
+        finally:
+            # By route, not by path: what strangers ask for must not become a label each.
+            route = getattr(scope.get("route"), "path", "other")
+            seconds = time.perf_counter() - started
+            self._metrics.count_request(route, status, seconds)
+            logger.info(
+                "request",
+                extra={
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(seconds * 1000, 2),
+                },
+            )
+
+    def _admits(self, path: str, authorization: str) -> bool:
+        if not self._tokens or path in OPEN or path.startswith(OPEN_FOLDER):
+            return True
+        scheme, _, token = authorization.partition(" ")
+        # All are compared, in constant time each: how long it takes tells nothing about them.
+        matches = [hmac.compare_digest(token.strip().encode(), known) for known in self._tokens]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+async def _refuse(send: Send) -> None:
+    fault = {"pointer": "", "what": "the token is missing or wrong", "expected": "Authorization: Bearer TOKEN"}
+    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": orjson.dumps({"errors": [fault]})})

@@ -1,0 +1,83 @@
+"""What the service counts for Prometheus."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from upkeep.serving.prediction_log import PredictionLog
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+PROBABILITIES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+
+
+class Metrics:
+    """One worker's counters, in a registry of their own."""
+
+    def __init__(self, versions: Mapping[str, str], log: PredictionLog | None) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter("upkeep_requests", "Requests answered", ["route", "status"], registry=registry)
+        self._seconds = Histogram(
+            "upkeep_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=registry
+        )
+        self._probabilities = Histogram(
+            "upkeep_probability", "Probabilities given out", ["plant"], buckets=PROBABILITIES, registry=registry
+        )
+        self._alarms = Counter("upkeep_alarms", "Answers above the threshold", ["plant"], registry=registry)
+        self._warnings = Counter(
+            "upkeep_warnings", "Doubts about the data or the model", ["plant", "code"], registry=registry
+        )
+        self._unanswered = Counter("upkeep_unanswered_machines", "Machines with unusable input", registry=registry)
+        models = Gauge("upkeep_model_info", "Models loaded", ["plant", "version"], registry=registry)
+        for plant, version in versions.items():
+            models.labels(plant, version).set(1)
+        if log is not None:
+            registry.register(_LogCollector(log))
+
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Note an answered request."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def count_predictions(self, predictions: Iterable[Mapping[str, Any]], unanswered: int) -> None:
+        """Note what was answered, and how many machines could not be."""
+        for prediction in predictions:
+            plant = prediction["plant"]
+            self._probabilities.labels(plant).observe(prediction["probability"])
+            if prediction["alarm"]:
+                self._alarms.labels(plant).inc()
+            for warning in prediction["warnings"]:
+                self._warnings.labels(plant, warning["code"]).inc()
+        if unanswered:
+            self._unanswered.inc(unanswered)
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _LogCollector(Collector):
+    """What the prediction log tells of itself, read when Prometheus asks."""
+
+    def __init__(self, log: PredictionLog) -> None:
+        self._log = log
+
+    def collect(self) -> Iterable[Metric]:
+        status = self._log.status
+        rows = CounterMetricFamily("upkeep_prediction_log_rows", "Rows of the prediction log", labels=["state"])
+        for state, count in (("appended", status.appended), ("written", status.written), ("shipped", status.shipped)):
+            rows.add_metric([state], count)
+        yield rows
+        dropped = CounterMetricFamily("upkeep_prediction_log_dropped", "Rows lost to the log", labels=["reason"])
+        for reason, count in status.dropped.items():
+            dropped.add_metric([reason], count)
+        yield dropped
+        yield GaugeMetricFamily(
+            "upkeep_prediction_log_spool_bytes", "Rows waiting on disk for their store", value=status.spool_bytes
+        )
+        yield GaugeMetricFamily(
+            "upkeep_prediction_log_failing", "1: the disk or the store refuses rows", value=int(status.failing)
+        )

@@ -1,0 +1,83 @@
+"""Golden requests against a running service: it must answer as training did, to the last digit."""
+
+import http.client
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from upkeep.errors import UpkeepError
+from upkeep.serving.settings import read_settings
+
+SECONDS = 30
+
+
+def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Send every golden request and return what to tell of it.
+
+    Raises
+    ------
+    UpkeepError
+        If there are no golden requests, the service does not answer, or an answer differs from what training stored.
+    """
+    settings = read_settings(environment)
+    cases = _read_cases(settings.golden)
+    token = settings.tokens[0].decode() if settings.tokens else ""
+    differences = [difference for case in cases for difference in _compare(case, _ask(url, case["request"], token))]
+    if differences:
+        raise UpkeepError(
+            f"{len(differences)} values of {len(cases)} golden answers differ: {'; '.join(differences[:5])}",
+            expected="the answers that training stored beside the models",
+            remedy="do not ship this image; build it from the models and code of one and the same commit",
+            file=settings.golden,
+        )
+    plants = len({case["answer"]["plant"] for case in cases})
+    return f"{len(cases)} golden answers of {plants} plants are as training stored them"
+
+
+def _read_cases(folder: Path) -> list[dict[str, Any]]:
+    try:
+        cases = [case for file in sorted(folder.glob("*.json")) for case in json.loads(file.read_text("utf-8"))]
+    except (OSError, ValueError) as error:
+        raise _no_cases(f"the golden requests cannot be read: {error}", folder) from error
+    if not cases:
+        raise _no_cases("there are no golden requests", folder)
+    return cases
+
+
+def _no_cases(what: str, folder: Path) -> UpkeepError:
+    return UpkeepError(what, expected="a JSON file per plant", remedy="run `dvc repro golden`", file=folder)
+
+
+def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=SECONDS)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        connection.request("POST", f"{parts.path.rstrip('/')}/invocations", json.dumps(request), headers)
+        response = connection.getresponse()
+        content: dict[str, Any] = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _silent(f"the service does not answer: {error}", url) from error
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise _silent(f"the service answers {response.status}: {content.get('errors')}", url)
+    return content
+
+
+def _silent(what: str, url: str) -> UpkeepError:
+    return UpkeepError(what, expected=f"an answer from {url}", remedy="look at the service's log, and at UPKEEP_TOKENS")
+
+
+def _compare(case: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
+    stored = case["answer"]
+    found = content["predictions"][0] if content.get("predictions") else {}
+    return [
+        f"{stored['plant']} {stored['machine']}: {name} is {found.get(name)!r}, not {value!r}"
+        for name, value in stored.items()
+        if found.get(name) != value
+    ]

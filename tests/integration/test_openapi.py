@@ -1,0 +1,86 @@
+"""Whatever is sent, the service answers as its OpenAPI document says, and never with a 5xx."""
+
+import time
+from threading import Thread
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from trained_fleet import service_environment
+
+from upkeep.serving.app import create_app
+from upkeep.serving.settings import read_settings
+
+ROUTES = [
+    ("post", "/invocations"),
+    *(("get", path) for path in ("/ping", "/health", "/version", "/metrics", "/fleet", "/fleet/{plant}/{machine}")),
+]
+
+
+@pytest.fixture(scope="module")
+def app(trained_fleet, tmp_path_factory):
+    return create_app(read_settings(service_environment(trained_fleet, tmp_path_factory.mktemp("openapi"))))
+
+
+@pytest.fixture(scope="module")
+def address(app):
+    """Where the application answers; on a server of its own, for it starts once only."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    running = Thread(target=server.run)
+    running.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    running.join()
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_every_route_answers_as_the_document_says(address, method, path):
+    operation = schemathesis.openapi.from_url(f"{address}/openapi.json")[path][method]
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    def ask(case):
+        # A schema cannot say which plants there are, nor that a table without rows is of no use.
+        case.call_and_validate(excluded_checks=[positive_data_acceptance, negative_data_rejection])
+
+    ask()
+
+
+def test_the_document_describes_every_route(app):
+    described = app.openapi()["paths"]
+    assert {(method, path) for path, methods in described.items() for method in methods} == set(ROUTES)
+
+
+CELLS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=8),
+    st.sampled_from(["lyon", "porto", "M001", "error", "maintenance", "2025-07-01T00:00:00Z", "2025-07-01 01:00"]),
+)
+NAMES = ["plant", "machine", "time", "kind", "code", "model", "installed", "load_pct", "vibration_mm_s", "mood"]
+
+
+@st.composite
+def tables(draw):
+    """A table whose columns are the right ones and whose cells may be anything."""
+    columns = ["plant", "machine", "time", *draw(st.lists(st.sampled_from(NAMES[3:]), unique=True))]
+    keys = {"plant": st.sampled_from(["lyon", "porto"]), "machine": st.sampled_from(["M001", "M1"])}
+    cells = [st.one_of(keys[name], CELLS) if name in keys else CELLS for name in columns]
+    return {"columns": columns, "data": draw(st.lists(st.tuples(*cells), min_size=1, max_size=6))}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables())
+def test_tables_of_anything_are_answered_or_refused(address, table):
+    response = httpx.post(f"{address}/invocations", json={"dataframe_split": table})
+    assert response.status_code in (200, 422)
+    assert response.json()["predictions"] or response.json()["errors"]

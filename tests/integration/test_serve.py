@@ -1,0 +1,160 @@
+"""The service as a process of its own: what it needs, what it refuses, how it starts and stops."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import date
+from http.client import HTTPConnection
+from pathlib import Path
+from shutil import copytree
+from threading import Thread
+
+import polars as pl
+import pytest
+from trained_fleet import service_environment
+
+from upkeep.errors import UpkeepError
+from upkeep.model.predictions import read_parts
+from upkeep.serving.settings import read_settings
+from upkeep.serving.smoke import smoke
+
+HEAVY = ["mlflow", "evidently", "dvc", "sklearn", "pandas", "joblib", "sqlalchemy", "pyarrow", "matplotlib", "s3fs"]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(environment):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "upkeep", "serve"],
+        env=environment | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", int(environment["UPKEEP_PORT"]))) == 0:
+                return process
+        time.sleep(0.05)
+    return process
+
+
+@pytest.fixture
+def environment(trained_fleet, tmp_path):
+    return service_environment(trained_fleet, tmp_path, UPKEEP_PORT=str(free_port()))
+
+
+@pytest.fixture
+def service(environment):
+    process = start(environment)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def address(environment):
+    return f"http://127.0.0.1:{environment['UPKEEP_PORT']}"
+
+
+def test_the_service_starts_without_what_only_training_needs():
+    blocked = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import upkeep.serving.app
+"""
+    subprocess.run([sys.executable, "-c", blocked], check=True)
+
+
+@pytest.mark.usefixtures("service")
+def test_golden_answers_are_compared_over_http(environment):
+    assert "8 golden answers of 2 plants" in smoke(address(environment), environment)
+    changed = Path(environment["UPKEEP_SPOOL"]).parent / "golden"
+    copytree(environment["UPKEEP_GOLDEN"], changed)
+    cases = json.loads((changed / "lyon.json").read_text())
+    cases[0]["answer"]["probability"] += 1e-15
+    (changed / "lyon.json").write_text(json.dumps(cases))
+    with pytest.raises(UpkeepError, match=r"1 values of 8 golden answers differ: lyon .* probability is"):
+        smoke(address(environment), environment | {"UPKEEP_GOLDEN": str(changed)})
+
+
+def test_a_service_that_is_not_there_is_told(environment):
+    with pytest.raises(UpkeepError, match="does not answer"):
+        smoke(address(environment), environment)
+
+
+def test_sigterm_finishes_what_is_under_way_and_keeps_the_log(service, environment, trained_fleet):
+    cases = json.loads((trained_fleet / "models/golden/lyon.json").read_text())
+    many = cases[0]["request"]["dataframe_split"]
+    place = many["columns"].index("machine")
+    many["data"] = [
+        [f"M{number}" if index == place else value for index, value in enumerate(row)]
+        for number in range(1000)
+        for row in many["data"]
+    ]
+    answers = []
+
+    def ask():
+        connection = HTTPConnection("127.0.0.1", int(environment["UPKEEP_PORT"]), timeout=60)
+        connection.request("POST", "/invocations", json.dumps({"dataframe_split": many}))
+        answers.append(json.loads(connection.getresponse().read()))
+
+    asking = Thread(target=ask)
+    asking.start()
+    time.sleep(0.3)
+    service.send_signal(signal.SIGTERM)
+    asking.join()
+    assert service.wait(timeout=60) == 0
+    assert len(answers[0]["predictions"]) == 1000
+    logged = pl.concat(frame for _, frame in read_parts(environment["UPKEEP_LOG_URL"], date.min, set()))
+    assert logged.height == 1000
+
+
+def test_a_model_file_that_was_changed_keeps_the_service_from_starting(environment, tmp_path):
+    copytree(environment["UPKEEP_MODELS"], tmp_path / "models")
+    with (tmp_path / "models/lyon/model.txt").open("ab") as file:
+        file.write(b"\n")
+    process = start(environment | {"UPKEEP_MODELS": str(tmp_path / "models")})
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "SHA-256" in output
+    assert "Traceback" not in output
+
+
+def test_a_folder_that_holds_another_plants_model_is_refused(environment, tmp_path):
+    copytree(environment["UPKEEP_MODELS"], tmp_path / "models")
+    (tmp_path / "models/lyon").rename(tmp_path / "models/nice")
+    process = start(environment | {"UPKEEP_MODELS": str(tmp_path / "models")})
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the model is of plant lyon" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("UPKEEP_PORT", "80a", "UPKEEP_PORT is '80a'"),
+        ("UPKEEP_TOKENS_FILE", "/nowhere", "the file of tokens cannot be read"),
+        ("UPKEEP_TOKENS_FILE", os.devnull, "the file of tokens holds none"),
+    ],
+)
+def test_a_setting_of_no_use_is_told(name, value, what):
+    with pytest.raises(UpkeepError, match=what):
+        read_settings({name: value})
+
+
+def test_tokens_are_read_from_a_file(tmp_path):
+    (tmp_path / "tokens").write_text("one\ntwo, three\n")
+    assert read_settings({"UPKEEP_TOKENS_FILE": str(tmp_path / "tokens")}).tokens == (b"one", b"two", b"three")
