@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +84,18 @@ def record() -> None:
 def check() -> None:
     """Check golden cases and quality floors; exit 1 and say which do not hold."""
     run_stage("check")
+
+
+@app.command()
+def score(
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Score as of the batch that holds this day.")
+    ] = None,
+) -> None:
+    """Score each machine's newest data and tell the prediction log, the table and the webhook of params.yaml."""
+    from upkeep.stages.score import run
+
+    run(load_params(), until.date() if until else None)
 
 
 @app.command()

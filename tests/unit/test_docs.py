@@ -13,7 +13,16 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 WRITTEN_BY_RUNS = (
-    *("data/raw", "data/interim", "data/processed", "data/predictions", "models/plants", "models/golden", "reports", "mlartifacts"),
+    *(
+        "data/raw",
+        "data/interim",
+        "data/processed",
+        "data/predictions",
+        "models/plants",
+        "models/golden",
+        "reports",
+        "mlartifacts",
+    ),
     *(".venv", ".upkeep", "dvc.lock", "mlflow.db", "dvc_plots", "deliveries", "bench/results.json"),
 )
 """What a fresh clone does not hold, or the reader makes."""

@@ -89,7 +89,9 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
         raise UpkeepError(
             f"the manifest of the raw data {'does not exist' if missing else f'cannot be used: {error}'}",
             expected="the file that `upkeep fetch` writes",
-            remedy="run `dvc repro fetch`" if missing else "run `dvc checkout`, or delete data/raw and fetch again",
+            remedy="run `dvc repro fetch`"
+            if missing
+            else f"run `dvc checkout`, or delete {path.parent} and fetch again",
             file=path,
         ) from error
 
@@ -151,7 +153,7 @@ def check_file(raw: Path, file: RawFile) -> None:
     raise UpkeepError(
         fault,
         expected=f"{file.bytes} bytes with SHA-256 {file.sha256}, as the manifest says",
-        remedy="run `dvc checkout` to restore it, or delete data/raw and fetch again",
+        remedy=f"run `dvc checkout` to restore it, or delete {raw} and fetch again",
         stage="fetch",
         table=file.table,
         plant=file.plant,

@@ -46,9 +46,8 @@ def expand_variables(text: str) -> str:
         if name not in os.environ:
             raise UpkeepError(
                 f"the environment variable {name} is not set",
-                expected=f"a value for ${name}, which fetch.options mention",
+                expected=f"a value for ${name}, which params.yaml mentions",
                 remedy=f"export {name}=..., or set it as a CI variable",
-                stage="fetch",
             )
     return VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], text)
 

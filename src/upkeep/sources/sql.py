@@ -52,7 +52,7 @@ class Sql:
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         self._options = read_options(SqlOptions, options, "sql")
         self._batch_days = batch_days
-        self._engine = _open_engine(self._options.url)
+        self._engine = open_engine(self._options.url, "fetch.options.url")
 
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every batch of every plant from ``since`` on; whether it has rows shows when it is read."""
@@ -114,20 +114,26 @@ class Sql:
         return hide_variables(message, self._options.url).strip()
 
 
-def _open_engine(template: str) -> Engine:
-    url = _address(template)
+def open_engine(template: str, knob: str) -> Engine:
+    """Return the database that a knob of ``params.yaml`` names; it is not reached yet.
+
+    Raises
+    ------
+    UpkeepError
+        If `template` is no URL, mentions a variable that is not set, or no driver is installed for it.
+    """
+    url = _address(template, knob)
     try:
         return create_engine(url)
     except (SQLAlchemyError, ImportError) as error:
         raise UpkeepError(
             f"there is no driver for {url.drivername} databases: {error}",
             expected="a dialect and driver that are installed, such as postgresql+psycopg or sqlite",
-            remedy="correct fetch.options.url, or add the driver to pyproject.toml",
-            stage="fetch",
+            remedy=f"correct {knob}, or add the driver to pyproject.toml",
         ) from error
 
 
-def _address(template: str) -> URL:
+def _address(template: str, knob: str) -> URL:
     """Return the database's URL; variables are filled in part by part, so that a password may hold any character."""
     try:
         url = make_url(template if "://" in template else expand_variables(template))
@@ -137,10 +143,9 @@ def _address(template: str) -> URL:
         return url.set(**expand_all({name: value for name, value in parts.items() if value is not None}))
     except (SQLAlchemyError, ValueError):
         raise UpkeepError(
-            "fetch.options.url is not a database URL",
+            f"{knob} is not a database URL",
             expected="dialect+driver://user:${PASSWORD_VARIABLE}@host:port/database",
-            remedy="correct fetch.options.url in params.yaml",
-            stage="fetch",
+            remedy=f"correct {knob} in params.yaml",
         ) from None
 
 

@@ -58,7 +58,7 @@ def _describe(params: Params) -> dict[str, Any]:
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
     models = {file.parent.name: _read(file) for file in files if file.name == "model.json"}
     # How the work is spread over cores changes no result.
-    parameters = mask_secrets(params.model_dump(mode="json", by_alias=True, exclude={"parallel"}))
+    parameters = mask_secrets(params.model_dump(mode="json", by_alias=True, exclude={"parallel", "score"}))
     return {
         "model": {
             "name": params.record.experiment,

@@ -122,9 +122,9 @@ def _read(raw: Path, file: RawFile) -> Delivered:
         ) from error
 
 
-def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) -> dict[Table, pl.DataFrame]:
+def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) -> dict[str, pl.DataFrame]:
     """Write a plant's clean tables and its quarantine to the folder `interim`; return the clean ones."""
-    clean = {table: checked[table].clean for table in TABLES}
+    clean: dict[str, pl.DataFrame] = {table: checked[table].clean for table in TABLES}
     clean["machines"] = add_missing_machines(clean["machines"], clean["telemetry"])
     for table, rows in clean.items():
         _write(rows, interim / table / f"{plant}.parquet")

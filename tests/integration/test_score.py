@@ -1,0 +1,406 @@
+"""Newest batches in; predictions in the log, a table and the planner's own system."""
+
+import json
+import re
+import sqlite3
+from datetime import UTC, date, datetime, timedelta
+
+import lightgbm as lgb
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ROOT
+from receiver import listening
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.fleet.features import KEYS, Vocabulary, build_features, fit_preparation
+from upkeep.model.calibration import Calibration
+from upkeep.model.predictions import SCHEMA, read_parts
+from upkeep.model.storage import Card, TrainingRange, checksum, load_model, save_model, to_text
+from upkeep.ops.alerts import SECRET
+from upkeep.params import Params, load_params
+from upkeep.sources import Delivery
+from upkeep.stages import score
+
+MONDAY = date(2025, 1, 6)
+START = datetime(2025, 1, 6, tzinfo=UTC)
+WEEKS = 8
+LAST = START + timedelta(weeks=WEEKS) - timedelta(hours=1)
+SHIPPED = load_params(ROOT / "params.yaml")
+SENSORS = ["vibration_mm_s", "temperature_c"]
+
+
+def week(number: int) -> date:
+    return MONDAY + timedelta(weeks=number)
+
+
+NEWEST = week(WEEKS - 1)
+
+
+def machine(plant: str, name: str, worn_from: int = WEEKS) -> pl.DataFrame:
+    """A machine's eight weeks of hourly telemetry; from the week `worn_from` on it shakes."""
+    hours = pl.int_range(WEEKS * 168, eager=True)
+    rng = np.random.default_rng(len(name) + ord(name[-1]))
+    noise = pl.Series(rng.normal(size=len(hours)))
+    return pl.select(
+        plant=pl.lit(plant),
+        machine=pl.lit(name),
+        time=pl.lit(START) + pl.duration(hours=hours),
+        speed_rpm=pl.lit(1000.0),
+        load_pct=pl.lit(50.0),
+        vibration_mm_s=2 + 0.1 * noise + 8 * (hours >= worn_from * 168).cast(pl.Float64),
+        temperature_c=60 + noise,
+        pressure_bar=6 + 0.1 * noise,
+        current_a=20 + noise,
+        humidity_pct=50 + noise,
+    )
+
+
+class Plants:
+    """A source of two plants; M2 of lyon is worn in the last week. Tests change what it holds."""
+
+    telemetry: pl.DataFrame
+    events: pl.DataFrame
+    unreadable: set[str]
+
+    def __init__(self, options, batch_days):
+        pass
+
+    def deliveries(self, until):  # noqa: ARG002  # it shows all it has; `upkeep score` must choose
+        for plant in self.telemetry["plant"].unique():
+            yield Delivery("machines", plant, MONDAY, lambda plant=plant: self.machines(plant))
+            for number in range(WEEKS):
+                for table, rows in (("telemetry", self.telemetry), ("events", self.events)):
+                    begin = START + timedelta(weeks=number)
+                    own = rows.filter(pl.col("time").is_between(begin, begin + timedelta(weeks=1), closed="left"))
+                    own = own.filter(plant=plant)
+                    if not own.is_empty():
+                        yield Delivery(table, plant, week(number), lambda own=own, plant=plant: self.read(own, plant))
+
+    def machines(self, plant):
+        names = self.telemetry.filter(plant=plant).select("plant", "machine").unique(maintain_order=True)
+        return names.with_columns(model=pl.lit("A"), installed=pl.lit(START))
+
+    def read(self, rows, plant):
+        if plant in self.unreadable:
+            raise UpkeepError("the server is down", expected="an answer", remedy="start it")
+        return rows
+
+
+def events(*rows):
+    schema = {**dict.fromkeys(("plant", "machine"), pl.String), "time": pl.Datetime("us", "UTC")}
+    return pl.DataFrame(list(rows), schema={**schema, "kind": pl.String, "code": pl.String}, orient="row")
+
+
+@pytest.fixture(autouse=True)
+def plants(tmp_path, monkeypatch):
+    """The source, in an empty checkout with the models of its two plants."""
+    monkeypatch.chdir(tmp_path)
+    fleet = [machine("lyon", "M1"), machine("lyon", "M2", 7), machine("lyon", "M3"), machine("porto", "M1")]
+    monkeypatch.setattr(Plants, "telemetry", pl.concat(fleet), raising=False)
+    monkeypatch.setattr(Plants, "events", events(("lyon", "M1", START, "maintenance", "scheduled")), raising=False)
+    monkeypatch.setattr(Plants, "unreadable", set(), raising=False)
+    for plant in ("lyon", "porto"):
+        train(plant)
+    return Plants
+
+
+def params(**knobs) -> Params:
+    fetch = {**SHIPPED.fetch.model_dump(), "source": f"{__name__}:Plants", "options": {}, "reread_batches": 1}
+    rules = SHIPPED.validate_.model_copy(update={"dictionary": ROOT / SHIPPED.validate_.dictionary})
+    return SHIPPED.model_copy(
+        update={
+            "fetch": SHIPPED.fetch.model_validate(fetch),
+            "validate_": rules,
+            "score": SHIPPED.score.model_validate({"history_batches": 1, **knobs}),
+        }
+    )
+
+
+def run(until=NEWEST, **knobs):
+    score.run(params(**knobs), until)
+
+
+def train(plant):
+    """Save a model that alarms when a machine shakes."""
+    vocabulary = Vocabulary(
+        settings=["speed_rpm", "load_pct"],
+        widths=[4000, 120],
+        sensors=SENSORS,
+        error_codes=[],
+        maintenance_codes=["scheduled"],
+        machine_models=["A"],
+    )
+    telemetry, dataset = machine(plant, "M1", worn_from=6), SHIPPED.dataset
+    machines = Plants.machines(Plants, plant)
+    healthy = telemetry.filter(pl.col("time") < START + timedelta(weeks=2))
+    preparation = fit_preparation(healthy, telemetry, machines, vocabulary, dataset)
+    features = build_features(telemetry, Plants.events, machines, preparation, dataset).drop(KEYS)
+    worn = telemetry["vibration_mm_s"].to_numpy() > 5
+    data = lgb.Dataset(features.to_numpy(), worn, feature_name=features.columns)
+    knobs = {"objective": "binary", "verbosity": -1, "deterministic": True, "num_threads": 1}
+    text = to_text(lgb.train(knobs, data, 20), 20)
+    card = Card(
+        plant=plant,
+        scope="plant",
+        features=features.columns,
+        dataset=dataset,
+        preparation=preparation,
+        calibration=Calibration(method="none"),
+        threshold=0.5,
+        training_ranges=dict.fromkeys(features.columns, TrainingRange(minimum=-1e9, low=None, high=None, maximum=1e9)),
+        boosters={"model.txt": checksum(text.encode())},
+        code_version="0",
+        data_version="0",
+        rows=len(worn),
+        positives=int(worn.sum()),
+    )
+    save_model(paths.MODELS / plant, card, [text])
+
+
+def logged() -> pl.DataFrame:
+    parts = [rows for _, rows in read_parts("data/prediction_log", MONDAY, set())]
+    return pl.concat(parts) if parts else SCHEMA.to_frame()
+
+
+def spoil(plants, **columns):
+    """Change porto's last week."""
+    last = (pl.col("plant") == "porto") & (pl.col("time") >= START + timedelta(weeks=WEEKS - 1))
+    changes = [pl.when(last).then(value).otherwise(name).alias(name) for name, value in columns.items()]
+    plants.telemetry = plants.telemetry.with_columns(changes)
+
+
+def test_each_machine_is_scored_at_its_newest_row_and_logged():
+    run()
+    rows = logged().sort("plant", "machine")
+    assert rows.select("plant", "machine", "time", "alarm", "source").rows() == [
+        ("lyon", "M1", LAST, False, "batch"),
+        ("lyon", "M2", LAST, True, "batch"),
+        ("lyon", "M3", LAST, False, "batch"),
+        ("porto", "M1", LAST, False, "batch"),
+    ]
+    assert rows["maintained_at"].to_list() == [START, None, None, None]
+
+
+def test_a_log_row_holds_what_the_newest_features_are_made_of():
+    run()
+    inputs = json.loads(logged().filter(plant="lyon", machine="M1")["inputs"].item())
+    rows = [dict(zip(inputs["columns"], row, strict=True)) for row in inputs["data"]]
+    assert len(rows) == 48 + 1
+    assert (rows[-2]["time"], rows[-2]["kind"]) == ("2025-03-02T23:00:00Z", None)
+    assert (rows[-1]["time"], rows[-1]["kind"]) == ("2025-01-06T00:00:00Z", "maintenance")
+
+
+def test_features_are_those_of_the_whole_history_bit_by_bit(plants):
+    run()
+    assert not (score.FOLDER / "lyon/raw/telemetry/lyon" / f"{week(3)}.parquet").exists()
+    model = load_model(paths.MODELS / "lyon")
+    own = plants.telemetry.filter(plant="lyon")
+    whole = build_features(own, plants.events, plants.machines(Plants, "lyon"), model.card.preparation, SHIPPED.dataset)
+    expected = whole.filter(pl.col("time") == LAST).drop(KEYS).fill_nan(None).rows()
+    found = logged().filter(plant="lyon").sort("machine")["features"].to_list()
+    # M3 is not in the model's record: its healthy level is made of the rows at hand, whose first week is the same.
+    assert [tuple(row) for row in found] == expected
+
+
+def test_the_terminal_shows_plants_and_the_most_urgent_machines(capsys):
+    run()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == ["lyon", "2025-03-02", "23:00", "3", "1", "0", "2"]
+    assert lines[2] == ["porto", "2025-03-02", "23:00", "1", "0", "0", "0"]
+    assert lines[5][:2] == ["lyon", "M2"]
+    assert "vibration_mm_s" in " ".join(lines[5])
+
+
+def test_an_earlier_day_is_scored_with_what_was_known_then():
+    run()
+    run(week(3) + timedelta(days=2))
+    assert logged()["time"].value_counts().sort("time").rows() == [(START + timedelta(weeks=4, hours=-1), 4), (LAST, 4)]
+
+
+def test_by_default_the_newest_batches_of_the_source_are_scored():
+    run(until=None)
+    assert set(logged()["time"]) == {LAST}
+
+
+def test_a_second_run_on_one_day_logs_nothing_twice():
+    run()
+    first = logged()
+    run()
+    assert logged().drop("scored_at").equals(first.drop("scored_at"))
+    assert first["id"].is_unique().all()
+
+
+def test_a_plant_that_cannot_be_read_is_named_and_the_others_are_scored(plants):
+    plants.unreadable.add("porto")
+    with pytest.raises(UpkeepError, match="the server is down") as caught:
+        run()
+    assert (caught.value.where["plant"], caught.value.where["stage"]) == ("porto", "fetch")
+    assert set(logged()["plant"]) == {"lyon"}
+
+
+def test_a_plant_whose_newest_batch_is_broken_is_named_with_batch_and_column(plants):
+    spoil(plants, pressure_bar=pl.lit(999.0))
+    with pytest.raises(UpkeepError, match="of the rows are in quarantine") as caught:
+        run()
+    where = caught.value.where
+    assert (where["plant"], where["batch"], where["column"]) == ("porto", str(week(WEEKS - 1)), "pressure_bar")
+    assert set(logged()["plant"]) == {"lyon"}
+    quarantine = pl.read_parquet(score.FOLDER / "porto/interim/quarantine/porto.parquet")
+    assert quarantine.height == 168
+
+
+def test_old_good_batches_do_not_hide_that_the_newest_ones_are_broken(plants):
+    spoil(plants, pressure_bar=pl.when(pl.col("time").dt.hour() == 5).then(999.0).otherwise("pressure_bar"))
+    bad = plants.telemetry.filter(plant="porto")["pressure_bar"] > 16
+    rules = params().validate_.model_copy(update={"max_quarantined_share": 0.02})
+    assert bad.mean() < 0.01
+    with pytest.raises(UpkeepError, match="of the rows are in quarantine"):
+        score.run(params().model_copy(update={"validate_": rules}), NEWEST)
+
+
+def test_several_problems_are_each_told_and_summed_up(plants, caplog):
+    plants.unreadable.add("porto")
+    (paths.MODELS / "lyon/model.txt").unlink()
+    with pytest.raises(UpkeepError, match="2 problems, each told above; plants not scored: lyon, porto"):
+        run()
+    assert "the booster cannot be read" in caplog.text
+    assert "the server is down" in caplog.text
+    assert logged().is_empty()
+
+
+def test_a_plant_without_a_model_and_a_model_without_a_plant_are_told(caplog):
+    (paths.MODELS / "porto").rename(paths.MODELS / "gdansk")
+    with pytest.raises(UpkeepError, match="plants not scored: gdansk, porto"):
+        run()
+    assert "there is no model" in caplog.text
+    assert set(logged()["plant"]) == {"lyon"}
+
+
+def test_a_machine_that_says_nothing_for_two_days_is_named_and_not_scored(plants, capsys):
+    silent = (pl.col("plant") == "lyon") & (pl.col("machine") == "M3")
+    plants.telemetry = plants.telemetry.filter(~(silent & (pl.col("time") >= LAST - timedelta(hours=48))))
+    run()
+    assert set(logged().filter(plant="lyon")["machine"]) == {"M1", "M2"}
+    assert "lyon M3  2025-02-28 22:00" in capsys.readouterr().out
+
+
+def test_a_machine_two_days_behind_is_still_scored(plants):
+    behind = (pl.col("machine") == "M3") & (pl.col("time") > LAST - timedelta(hours=48))
+    plants.telemetry = plants.telemetry.filter(~behind)
+    run()
+    assert "M3" in set(logged()["machine"])
+
+
+def test_a_plant_without_recent_telemetry_is_an_error_of_its_own(plants):
+    plants.telemetry = plants.telemetry.filter(
+        (pl.col("plant") != "porto") | (pl.col("time") < START + timedelta(weeks=4))
+    )
+    with pytest.raises(UpkeepError, match="no recent telemetry of this plant") as caught:
+        run()
+    assert caught.value.where["plant"] == "porto"
+    assert set(logged()["plant"]) == {"lyon"}
+
+
+def test_a_machine_is_not_scored_on_a_window_that_the_batches_at_hand_cut_off(plants):
+    cut = START + timedelta(weeks=6, hours=10)  # ten hours into the oldest batch that is fetched
+    plants.telemetry = plants.telemetry.filter((pl.col("plant") != "porto") | (pl.col("time") < cut))
+    with pytest.raises(UpkeepError, match="no recent telemetry of this plant"):
+        run()
+
+
+def test_a_plant_that_has_changed_its_unit_for_good_is_still_read_in_ours(plants):
+    late = pl.col("time") >= START + timedelta(weeks=3)
+    fahrenheit = pl.when(late).then(pl.col("temperature_c") * 1.8 + 32).otherwise("temperature_c")
+    run()
+    celsius = logged().sort("plant", "machine")["features"].list.get(1)
+    plants.telemetry = plants.telemetry.with_columns(temperature_c=fahrenheit)
+    run(log="converted")
+    converted = pl.concat(rows for _, rows in read_parts("converted", MONDAY, set())).sort("plant", "machine")
+    assert converted["features"].list.get(1).to_list() == pytest.approx(celsius.to_list(), abs=1e-3)
+
+
+def test_the_next_batch_replaces_what_is_no_longer_needed():
+    folder = score.FOLDER / "lyon/raw/telemetry/lyon"
+    run(week(5))
+    assert sorted(file.stem for file in folder.iterdir()) == [str(week(number)) for number in (0, 4, 5)]
+    run(week(6))
+    assert sorted(file.stem for file in folder.iterdir()) == [str(week(number)) for number in (0, 5, 6)]
+
+
+def test_the_pipeline_s_own_folders_are_left_alone():
+    run()
+    assert not paths.RAW.exists()
+    assert not paths.INTERIM.exists()
+    assert not paths.REPORTS.exists()
+
+
+def test_predictions_go_to_the_table_once(tmp_path):
+    told = params(table={"url": f"sqlite:///{tmp_path}/planner.db", "name": "risk"})
+    score.run(told, NEWEST)
+    score.run(told, NEWEST)
+    with sqlite3.connect(tmp_path / "planner.db") as planner:
+        rows = planner.execute("SELECT plant, machine, alarm FROM risk ORDER BY plant, machine").fetchall()
+    assert rows == [("lyon", "M1", 0), ("lyon", "M2", 1), ("lyon", "M3", 0), ("porto", "M1", 0)]
+
+
+@pytest.fixture
+def planner(monkeypatch):
+    monkeypatch.setenv(SECRET, "shared")
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", lambda _seconds: None)
+    with listening("shared") as receiver:
+        yield receiver
+
+
+def test_the_planner_hears_of_an_alarm_once_and_again_after_the_machine_was_serviced(plants, planner):
+    whole = plants.telemetry
+    plants.telemetry = whole.filter(pl.col("time") < LAST)
+    for _ in range(2):
+        run(webhook={"url": planner.url})
+    (alarm,) = planner.accepted.values()
+    assert (alarm["machine"], alarm["episode"], len(planner.calls)) == ("M2", "2025-03-02T22:00:00Z", 1)
+    assert "vibration_mm_s" in alarm["reasons"][0]
+    plants.telemetry = whole
+    plants.events = pl.concat([plants.events, events(("lyon", "M2", LAST, "maintenance", "scheduled"))])
+    run(webhook={"url": planner.url})
+    assert [alarm["episode"] for alarm in planner.accepted.values()] == ["2025-03-02T22:00:00Z", "2025-03-02T23:00:00Z"]
+
+
+def test_the_docs_show_all_that_the_planner_hears(planner):
+    run(webhook={"url": planner.url})
+    (alarm,) = planner.accepted.values()
+    page = (ROOT / "docs/scoring.md").read_text(encoding="utf-8")
+    assert list(json.loads(re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)[0])) == list(alarm)
+
+
+def test_an_alarm_that_the_planner_did_not_accept_is_sent_again_by_the_next_run(planner):
+    planner.answers = [(503, {})] * 6
+    told = params(webhook={"url": planner.url})
+    with pytest.raises(UpkeepError, match=r"did not accept 1 alarm\(s\); the first: HTTP status 503") as caught:
+        score.run(told, NEWEST)
+    assert "path-s3cret" not in str(caught.value)
+    score.run(told, NEWEST)
+    assert (len(planner.accepted), planner.repeated) == (1, 0)
+
+
+def test_a_database_that_is_down_costs_neither_the_log_nor_the_alarm(planner):
+    told = params(webhook={"url": planner.url}, table={"url": "sqlite:////nowhere/planner.db", "name": "predictions"})
+    with pytest.raises(UpkeepError, match="cannot be written to the table predictions: unable to open"):
+        score.run(told, NEWEST)
+    assert logged().height == 4
+    assert len(planner.accepted) == 1
+
+
+def test_a_log_that_cannot_be_written_does_not_cost_the_alarm(planner, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UpkeepError, match="predictions cannot be written"):
+        run(webhook={"url": planner.url}, log=str(tmp_path / "file/log"))
+    assert len(planner.accepted) == 1
+
+
+def test_a_wrong_setting_is_told_before_anything_is_done(monkeypatch):
+    monkeypatch.delenv(SECRET, raising=False)
+    with pytest.raises(UpkeepError, match=f"{SECRET} is not set"):
+        run(webhook={"url": "https://planner.example/hook"})
+    assert not score.FOLDER.exists()
