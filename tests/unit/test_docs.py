@@ -27,7 +27,7 @@ WRITTEN_BY_RUNS = (
 )
 """What a fresh clone does not hold, or the reader makes."""
 
-EXAMPLES = ("n/a", "src/upkeep/sources/gateway.py")
+EXAMPLES = ("n/a", "proxy/haproxy.cfg", "src/upkeep/sources/gateway.py")
 IN_BACKTICKS = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?)`")
 FILE_SUFFIXES = {".cfg", ".csv", ".html", ".ipynb", ".json", ".lock", ".md", ".py", ".toml", ".yaml", ".yml"}
 

@@ -23,6 +23,13 @@ def test_a_feature_is_told_in_words(feature, words):
     assert describe_feature(feature) == words
 
 
+def test_sensors_are_called_what_planners_call_them():
+    labels = {"vibration_mm_s": "vibration"}
+    assert describe_feature("vibration_mm_s_mean_8h", labels) == "mean of vibration over 8 h"
+    (reason,) = explain_score(["vibration_mm_s"], np.array([1.0]), np.array([1.0]), labels)
+    assert reason["words"].startswith("vibration is 1 standard deviations above normal")
+
+
 def test_only_what_raises_the_score_is_a_reason_and_the_strongest_comes_first():
     reasons = explain_score(["a", "b", "c"], np.array([1.0, 2.0, np.nan]), np.array([0.1, -2.0, 0.7, 9.0]))
     assert [reason["feature"] for reason in reasons] == ["c", "a"]

@@ -47,6 +47,7 @@ class Column(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     meaning: str
+    label: str | None = Field(default=None, description="what planners call it, in a word or two")
     type: Literal["text", "number", "time"] = "number"
     role: Role
     required: bool = True
@@ -103,6 +104,10 @@ class Dictionary(BaseModel):
         """Return the columns of one table, as they hold in one plant."""
         own = self.plants.get(plant, {}) if plant else {}
         return {**self.tables.get(table, {}), **own.get(table, {})}  # type: ignore[call-overload]  # a plain str is a fine key to look up
+
+    def labels(self, plant: str) -> dict[str, str]:
+        """Return what planners call the columns of telemetry, where that is not the column's own name."""
+        return {name: column.label for name, column in self.columns("telemetry", plant).items() if column.label}
 
     def names(self, table: str, role: Role, plant: str | None = None) -> list[str]:
         """Return the names of one table's columns that have this role, in the dictionary's order."""

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,39 +32,49 @@ def _plain(value: float) -> str:
 
 # Readings are scaled by level and spread of their operating condition, which is what "normal" means here.
 WORDS: list[tuple[re.Pattern[str], str, Callable[[float], str]]] = [
-    (re.compile(r"(.+)_mean_(\d+)h"), r"mean of \1 over \2 h", _against_normal),
-    (re.compile(r"(.+)_std_(\d+)h"), r"spread of \1 over \2 h", lambda value: f"{value:.2g} times normal"),
-    (re.compile(r"(.+)_min_(\d+)h"), r"lowest \1 in \2 h", _against_normal),
-    (re.compile(r"(.+)_max_(\d+)h"), r"highest \1 in \2 h", _against_normal),
+    (re.compile(r"(.+)_mean_(\d+)h"), "mean of {0} over {1} h", _against_normal),
+    (re.compile(r"(.+)_std_(\d+)h"), "spread of {0} over {1} h", lambda value: f"{value:.2g} times normal"),
+    (re.compile(r"(.+)_min_(\d+)h"), "lowest {0} in {1} h", _against_normal),
+    (re.compile(r"(.+)_max_(\d+)h"), "highest {0} in {1} h", _against_normal),
     (
         re.compile(r"(.+)_slope_(\d+)h"),
-        r"trend of \1 over \2 h",
+        "trend of {0} over {1} h",
         lambda value: f"{value:+.2g} standard deviations an hour",
     ),
     (
         re.compile(r"(.+)_from_baseline_(\d+)h"),
-        r"\1 over \2 h against the machine's own healthy level",
+        "{0} over {1} h against the machine's own healthy level",
         _against_own,
     ),
-    (re.compile(r"errors_(.+)_(\d+)h"), r"errors \1 in \2 h", _plain),
+    (re.compile(r"errors_(.+)_(\d+)h"), "errors {0} in {1} h", _plain),
     (re.compile(r"hours_since_failure"), "time since the last failure", lambda value: f"{value:.0f} h"),
-    (re.compile(r"hours_since_(.+)"), r"time since maintenance (\1)", lambda value: f"{value:.0f} h"),
+    (re.compile(r"hours_since_(.+)"), "time since maintenance ({0})", lambda value: f"{value:.0f} h"),
     (re.compile(r"age_hours"), "age", lambda value: f"{value / YEAR_HOURS:.1f} years"),
     (re.compile(r"model_code"), "machine model", lambda value: f"number {value:.0f} of those in training"),
 ]
 
 
-def describe_feature(name: str) -> str:
-    """Return a feature's name in words; a name of no known pattern, such as a sensor's own, stays as it is."""
-    return _find_words(name)[0]
+def describe_feature(name: str, labels: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a feature's name in words; a name of no known pattern, such as a sensor's own, stays as it is.
+
+    Parameters
+    ----------
+    labels
+        What planners call the sensors, where that is not the column's own name.
+    """
+    return _find_words(name, labels)[0]
 
 
-def _find_words(name: str) -> tuple[str, Callable[[float], str]]:
-    found = ((match.expand(words), tell) for pattern, words, tell in WORDS if (match := pattern.fullmatch(name)))
-    return next(found, (name, _against_normal))
+def _find_words(name: str, labels: Mapping[str, str]) -> tuple[str, Callable[[float], str]]:
+    for pattern, words, tell in WORDS:
+        if match := pattern.fullmatch(name):
+            return words.format(*(labels.get(part, part) for part in match.groups())), tell
+    return labels.get(name, name), _against_normal
 
 
-def explain_score(features: Sequence[str], values: Floats, contributions: Floats) -> list[dict[str, Any]]:
+def explain_score(
+    features: Sequence[str], values: Floats, contributions: Floats, labels: Mapping[str, str] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """Return the features that raise one score most, the strongest first.
 
     Parameters
@@ -75,6 +86,8 @@ def explain_score(features: Sequence[str], values: Floats, contributions: Floats
     contributions
         SHAP values in log-odds; shape (n_features,) or, with the expected value last, (n_features + 1,). Source:
         Lundberg et al. 2020, From local explanations to global understanding with explainable AI for trees.
+    labels
+        As in :func:`describe_feature`.
 
     Returns
     -------
@@ -83,14 +96,14 @@ def explain_score(features: Sequence[str], values: Floats, contributions: Floats
     """
     strongest = np.argsort(-contributions[: len(features)], kind="stable")[:MAX_REASONS]
     return [
-        _reason(features[index], float(values[index]), float(contributions[index]))
+        _reason(features[index], float(values[index]), float(contributions[index]), labels)
         for index in strongest
         if contributions[index] > 0
     ]
 
 
-def _reason(feature: str, value: float, contribution: float) -> dict[str, Any]:
-    words, tell = _find_words(feature)
+def _reason(feature: str, value: float, contribution: float, labels: Mapping[str, str]) -> dict[str, Any]:
+    words, tell = _find_words(feature, labels)
     found = "not known" if math.isnan(value) else tell(value)
     return {
         "feature": feature,

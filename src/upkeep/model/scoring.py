@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upkeep.errors import UpkeepError
+from upkeep.fleet.dictionary import Dictionary
 from upkeep.fleet.features import UNKNOWN, Events, Features, Record, Telemetry, feature_names, newest_features
 from upkeep.fleet.windows import HOUR
 from upkeep.model.explanation import describe_feature, explain_score
@@ -53,13 +55,18 @@ class Answer(NamedTuple):
 class Scorer:
     """One plant's saved model, ready to answer.
 
+    Parameters
+    ----------
+    labels
+        What planners call the sensors, where that is not the column's own name.
+
     Attributes
     ----------
     version
         The first digits of the checksum of the model's card, which holds those of its boosters.
     """
 
-    def __init__(self, model: SavedModel, version: str) -> None:
+    def __init__(self, model: SavedModel, version: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
         card = model.card
         names = feature_names(card.preparation.vocabulary, card.dataset)
         if names != card.features:
@@ -69,7 +76,7 @@ class Scorer:
                 remedy="train the model again, or use the version of upkeep that wrote it",
                 plant=card.plant,
             )
-        self.model, self.version = model, version
+        self.model, self.version, self._labels = model, version, labels
         self.vocabulary = card.preparation.vocabulary
         n_counters = len(self.vocabulary.error_codes) * len(card.dataset.windows_hours)
         n_counters += len(self.vocabulary.maintenance_codes) + 3  # since failure, age, machine model
@@ -118,7 +125,7 @@ class Scorer:
     def explain(self, features: Features) -> list[dict[str, Any]]:
         """Return the reasons for one machine's score, the strongest first; `features` of shape (n_features,)."""
         shap = contributions(self.model, features[None, :])[0]
-        return explain_score(self.model.card.features, features.astype(np.float64), shap)
+        return explain_score(self.model.card.features, features.astype(np.float64), shap, self._labels)
 
     def _leaves_range(self, features: Features) -> NDArray[np.bool_]:
         sensors = features[:, : len(self._ranged)]
@@ -155,7 +162,9 @@ class Scorer:
         silent = np.isnan(readings[recent]).all(axis=0) & self._trained
         for index in silent.nonzero()[0]:
             sensor = self.vocabulary.sensors[index]
-            message = f"{sensor} has no reading in the last {wide} h, but had some in training"
+            message = (
+                f"{self._labels.get(sensor, sensor)} has no reading in the last {wide} h, but had some in training"
+            )
             warnings.append({"code": "missing_sensor", "message": message, "column": sensor})
         return warnings
 
@@ -165,7 +174,7 @@ class Scorer:
             self._high - self._low + 1e-9
         )
         worst = np.argsort(-beyond, kind="stable")[: min(RANGES_NAMED, int(left.sum()))]
-        named = ", ".join(describe_feature(self._ranged[index]) for index in worst)
+        named = ", ".join(describe_feature(self._ranged[index], self._labels) for index in worst)
         others = int(left.sum()) - len(worst)
         message = f"outside what training rows held: {named}{f' and {others} more' if others else ''}"
         return {"code": "training_range_left", "message": message, "column": self._ranged[int(worst[0])]}
@@ -177,8 +186,13 @@ def _merge(given: Record | None, stored: Record | None) -> Record:
     return Record(model=given.model or stored.model, installed=given.installed or stored.installed)
 
 
-def load_scorers(folder: Path) -> dict[str, Scorer]:
+def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str, Scorer]:
     """Read every plant's model.
+
+    Parameters
+    ----------
+    dictionary
+        Knows what planners call the sensors.
 
     Raises
     ------
@@ -193,11 +207,11 @@ def load_scorers(folder: Path) -> dict[str, Scorer]:
             remedy="run `dvc repro train`, or `dvc pull models/plants`",
             file=folder,
         )
-    return {plant.name: load_scorer(plant) for plant in plants}
+    return {plant.name: load_scorer(plant, dictionary) for plant in plants}
 
 
-def load_scorer(folder: Path) -> Scorer:
-    """Read one plant's model.
+def load_scorer(folder: Path, dictionary: Dictionary | None = None) -> Scorer:
+    """Read one plant's model; see :func:`load_scorers`.
 
     Raises
     ------
@@ -212,4 +226,5 @@ def load_scorer(folder: Path) -> Scorer:
             remedy="restore the models' folder with `dvc checkout`",
             file=folder / CARD,
         )
-    return Scorer(model, checksum((folder / CARD).read_bytes())[:VERSION_DIGITS])
+    labels = dictionary.labels(model.card.plant) if dictionary else {}
+    return Scorer(model, checksum((folder / CARD).read_bytes())[:VERSION_DIGITS], labels)

@@ -40,8 +40,8 @@ class Service:
     """
 
     def __init__(self, models: Path, dictionary: Path) -> None:
-        self.scorers: Mapping[str, Scorer] = load_scorers(models)
         known = load_dictionary(dictionary)
+        self.scorers: Mapping[str, Scorer] = load_scorers(models, known)
         self._contracts = {
             plant: read_contract(plant, scorer.vocabulary, known) for plant, scorer in self.scorers.items()
         }

@@ -68,7 +68,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     scored = {}
     for plant, listed in sorted(plants.items()):
         with _noted(problems, plant=plant):
-            scorer = load_scorer(paths.MODELS / plant)
+            scorer = load_scorer(paths.MODELS / plant, dictionary)
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
             scored[plant] = score_newest(plant, tables, scorer, since=since, silence=silence, now=now)
