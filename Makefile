@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # compiled modules make each stage start in a third of the time
 
 .DEFAULT_GOAL := help
-.PHONY: help repro check test system lint bench ui lock clean
+.PHONY: help repro check serve image sbom test system lint bench ui lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 10
@@ -15,6 +15,15 @@ repro: .venv ## Run the pipeline: data, models, reports
 
 check: .venv ## Check golden cases and quality floors
 	upkeep check
+
+serve: .venv ## Serve models and the planner's page on http://127.0.0.1:8000
+	UPKEEP_HOST=127.0.0.1 UPKEEP_LOG_URL=data/prediction_log upkeep serve
+
+image: ## Build the service's image, upkeep:latest
+	deploy/build.sh upkeep:latest
+
+sbom: .venv ## List what the image holds in sbom.json (CycloneDX)
+	syft --quiet docker:upkeep:latest --output cyclonedx-json=sbom.json
 
 test: .venv ## Run the unit and integration tests
 	pytest tests/unit tests/integration -n 2
@@ -31,9 +40,12 @@ bench: .venv ## Measure the figures that the docs quote
 ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5001
 
-lock: .venv ## Resolve pyproject.toml into requirements.lock
+lock: .venv ## Resolve pyproject.toml into requirements.lock and requirements-serving.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --all-extras --no-header --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --extra serving --constraint requirements.lock --no-header --custom-compile-command "make lock" pyproject.toml \
+	  -o requirements-serving.lock
 
 clean: ## Remove the environment and all outputs that DVC can restore
 	rm -rf .venv .upkeep data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# build.sh TAG: build the service's image from this checkout, whose models must be there (dvc repro, or dvc pull).
+#   PIP_CONFIG_FILE  pip's configuration, if packages come from an index of your own (/etc/pip.conf if there)
+#   SSL_CERT_FILE    certificate authorities, if that index has a certificate of your own
+#   UPKEEP_BASE      the Python image to build on, by digest or from your own registry
+# Both files are secrets of the build: nothing of them stays in the image.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+refuse() { # what, expected, remedy
+  printf 'error: %s\n  expected: %s\n  remedy:   %s\n' "$1" "$2" "$3" >&2
+  exit 1
+}
+
+# As the service names them: plant=VERSION, with a comma between plants.
+model_versions() {
+  local folder versions=
+  for folder in models/plants/*/; do
+    versions+=,$(basename "$folder")=$(sha256sum <"${folder}model.json" | head -c 12)
+  done
+  echo "${versions#,}"
+}
+
+commit() {
+  git rev-parse HEAD | tr -d '\n'
+  git diff --quiet HEAD -- Dockerfile requirements-serving.lock src dvc.lock data/references || printf -- -modified
+}
+
+main() {
+  local tag=${1:-} engine pip=${PIP_CONFIG_FILE:-/etc/pip.conf} options=()
+  [ -n "$tag" ] || refuse "no tag was given" "build.sh TAG" "give one, such as registry.example.com/team/upkeep:latest"
+  ls models/plants/*/model.json models/golden/*.json >/dev/null ||
+    refuse "models or golden requests are missing" "a model and golden requests per plant" "dvc repro, or dvc pull"
+  engine=${UPKEEP_ENGINE:-$(command -v docker || command -v podman)} ||
+    refuse "neither docker nor podman was found" "one of them on PATH" "install one"
+  if [ "${engine##*/}" = podman ]; then options+=(--format docker); fi # or HEALTHCHECK is dropped
+  if [ -f "$pip" ]; then options+=(--secret "id=pip.conf,src=$pip"); fi
+  if [ -n "${SSL_CERT_FILE:-}" ]; then options+=(--secret "id=ca.crt,src=$SSL_CERT_FILE"); fi
+  if [ -n "${UPKEEP_BASE:-}" ]; then options+=(--build-arg "BASE=$UPKEEP_BASE"); fi
+  # The host's network, since the host is what can reach the package index.
+  DOCKER_BUILDKIT=1 "$engine" build --network host "${options[@]}" --tag "$tag" --build-arg "COMMIT=$(commit)" \
+    --build-arg "DVC_LOCK=$(sha256sum <dvc.lock | head -c 64)" --build-arg "MODELS=$(model_versions)" "${@:2}" .
+}
+
+main "$@"

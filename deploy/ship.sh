@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# ship.sh update IMAGE@sha256:DIGEST | rollback | status
+# Copy the scripts to the server and run one there, in one SSH session.
+#   DEPLOY_HOST         [user@]host of the server            DEPLOY_PORT    its SSH port (22)
+#   DEPLOY_KNOWN_HOSTS  file with its pinned host key        DEPLOY_FOLDER  state folder below the user's home (upkeep)
+#   DEPLOY_KEY          file with the private key
+set -euo pipefail
+
+refuse() { # what, expected, remedy
+  printf 'error: %s\n  expected: %s\n  remedy:   %s\n' "$1" "$2" "$3" >&2
+  exit 2
+}
+
+check() {
+  case ${1:-} in update | rollback | status) ;; *)
+    refuse "the command is '${1:-}'" "update IMAGE@sha256:DIGEST, rollback or status" "see the head of $0" ;;
+  esac
+  for name in DEPLOY_HOST DEPLOY_KNOWN_HOSTS DEPLOY_KEY; do
+    [ -n "${!name:-}" ] ||
+      refuse "$name is not set" "the variables at the head of $0" "set it in the CI settings or the shell"
+  done
+  for name in DEPLOY_KNOWN_HOSTS DEPLOY_KEY; do
+    [ -f "${!name}" ] || refuse "$name is no file" "a variable of type file" "set its type to file in the CI settings"
+  done
+}
+
+main() {
+  check "$@"
+  local here folder=${DEPLOY_FOLDER:-upkeep} arguments
+  here=$(cd "$(dirname "$0")" && pwd)
+  private=$(mktemp -d)
+  trap 'rm -rf "$private"' EXIT
+  # CI writes file variables readable for all and may drop the last line's end; ssh accepts neither.
+  (umask 077 && { cat "$DEPLOY_KEY" && echo; } >"$private/key")
+  printf -v arguments '%q ' "${@:2}"
+  tar -C "$here" -cf - lib.sh update.sh rollback.sh status.sh haproxy.cfg |
+    ssh -F /dev/null -p "${DEPLOY_PORT:-22}" -i "$private/key" -o IdentitiesOnly=yes -o BatchMode=yes \
+      -o StrictHostKeyChecking=yes -o UserKnownHostsFile="$DEPLOY_KNOWN_HOSTS" -o GlobalKnownHostsFile=/dev/null \
+      -o ConnectTimeout=20 -o ServerAliveInterval=15 -- "$DEPLOY_HOST" \
+      "mkdir -p ~/$folder/bin && tar -C ~/$folder/bin -xf - && exec ~/$folder/bin/$1.sh $arguments"
+}
+
+main "$@"

@@ -1,0 +1,10 @@
+#!/bin/sh
+# slim.sh VENV: take off what the service never reads: packages' own tests, the symbol tables of the two libraries that
+# come with large ones, and AWS's descriptions of services other than S3 and signing in. The Dockerfile and the bench
+# call it.
+set -eu
+cd "$1"/lib/python3*/site-packages
+find . -type d -name tests -prune -exec rm -r {} +
+# Not all libraries: those that auditwheel has rewritten cannot be loaded afterwards.
+strip --strip-unneeded _polars_runtime*/*.so uvloop/*.so
+find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts ! -name 'sso*' ! -name signin -exec rm -r {} +

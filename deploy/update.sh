@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# update.sh IMAGE@sha256:DIGEST: make this image the live release, or change nothing and say why.
+# shellcheck source=deploy/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# Settings are part of a release: after they changed, the same image is another release.
+container_for() { # image
+  local digest=${1##*:} changed
+  changed=$(find "$STATE" \( -name upkeep.env -o -name server.conf -o -name tls.pem \) -printf '%Ts\n' |
+    sort -n | tail -n 1)
+  echo "$NAME-${digest:0:12}-${changed:-0}"
+}
+
+prepare_folder() {
+  mkdir -p "$STATE/proxy"
+  # The proxy runs as this folder's owner, which must not be root.
+  if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$STATE/proxy"; fi
+}
+
+clean_up() {
+  tidy
+  remove_images "${image%@*}"
+}
+
+main() {
+  image=${1:-}
+  [[ $image =~ ^[^@[:space:]]+@sha256:[0-9a-f]{64}$ ]] || die "the image is '$image'" \
+    "IMAGE@sha256:DIGEST, so that what runs is what was tested" "pass the digest that the push reported"
+  check_server
+  take_lock "update to $image"
+  prepare_folder
+  recover
+  trap clean_up EXIT
+  local before candidate
+  before=$(live)
+  candidate=$(container_for "$image")
+  if [ "$candidate" = "$before" ] && [ "$(proxied)" = "$before" ]; then
+    say "$image is live already, with the present settings; nothing to do"
+    return
+  fi
+  say "pull $image"
+  engine pull -q "$image" >/dev/null || die "$image could not be pulled; live: ${before:-nothing}" \
+    "an image in a registry that this server may read" "see the message above; $ENGINE login, once, if it asks for one"
+  say "start $candidate beside ${before:-nothing}"
+  launch "$candidate" "$image"
+  approve "$candidate"
+  say "switch to $candidate"
+  switch_to "$candidate"
+  record update "$candidate"
+  say "drain ${before:-nothing}"
+  drain
+  say "live: $candidate, $image"
+}
+
+main "$@"
