@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from shutil import copytree
 from threading import Thread
+from urllib.request import urlopen
 
 import polars as pl
 import pytest
@@ -81,6 +82,8 @@ import upkeep.serving.app
 @pytest.mark.usefixtures("service")
 def test_golden_answers_are_compared_over_http(environment):
     assert "8 golden answers of 2 plants" in smoke(address(environment), environment)
+    with urlopen(f"{address(environment)}/fleet") as response:  # noqa: S310  # our own http address
+        assert json.load(response)["machines"] == []
     changed = Path(environment["UPKEEP_SPOOL"]).parent / "golden"
     copytree(environment["UPKEEP_GOLDEN"], changed)
     cases = json.loads((changed / "lyon.json").read_text())

@@ -28,6 +28,11 @@ def test_a_newer_prediction_replaces_an_older_one():
     assert board.get("lyon", "press").newest["probability"] == 0.7
 
 
+def test_golden_requests_stay_off_the_board():
+    board = board_of(prediction(probability=0.7, source="smoke"))
+    assert board.get("lyon", "press") is None
+
+
 def test_an_older_prediction_that_comes_late_does_not_hide_a_newer_one_but_joins_the_history():
     board = board_of(*(prediction(probability=risk, hours_ago=hours) for hours, risk in [(0, 0.7), (4, 0.1), (2, 0.3)]))
     assert board.get("lyon", "press").newest["probability"] == 0.7

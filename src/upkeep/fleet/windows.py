@@ -221,5 +221,5 @@ class _Newest:
         laid = np.full((n_turns + 1, len(values), self._n_machines), neutral)
         laid[turn, :, machines] = values[:, rows].T
         # Not `reduce`: it adds in pairs where there is one series of one machine, and so in another order.
-        folded: Floats = operation.accumulate(laid, axis=0)[-1]
+        folded: Floats = operation.accumulate(laid, axis=0, out=laid)[-1]
         return folded

@@ -182,7 +182,8 @@ class Scorer:
 
 def _merge(given: Record | None, stored: Record | None) -> Record:
     """Return what a request says of a machine and, where it says nothing, what is on record."""
-    given, stored = given or UNKNOWN, stored or UNKNOWN
+    if given is None or stored is None:
+        return given or stored or UNKNOWN
     return Record(model=given.model or stored.model, installed=given.installed or stored.installed)
 
 

@@ -22,6 +22,7 @@ from upkeep.serving.prediction_log import PredictionLog
 from upkeep.serving.protocol import INVOCATIONS
 from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings, read_settings
+from upkeep.serving.smoke import SMOKE
 from upkeep.serving.table import Refused
 
 INLINE_BYTES = 100_000
@@ -74,7 +75,8 @@ def create_app(settings: Settings) -> FastAPI:
         except Refused as refused:
             return _to_json({"predictions": [], "errors": [refused.fault]}, refused.status)
         content_type = request.headers.get("content-type", "")
-        asked = body, content_type, request.query_params, request.state.request_id
+        source = "smoke" if request.headers.get(SMOKE) else "api"
+        asked = body, content_type, request.query_params, request.state.request_id, source
         reply = await run_in_threadpool(service.answer, *asked) if len(body) > INLINE_BYTES else service.answer(*asked)
         note(reply)
         return _to_json(reply.body, reply.status)

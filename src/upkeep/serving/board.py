@@ -22,7 +22,7 @@ REFRESH_SECONDS = 60.0
 DAY_MS = 86_400_000
 DAY_US = 1000 * DAY_MS
 KEPT = [
-    *("plant", "machine", "time", "scored_at", "probability", "threshold", "alarm", "model_version"),
+    *("source", "plant", "machine", "time", "scored_at", "probability", "threshold", "alarm", "model_version"),
     *("warnings", "maintained_at", "maintenance_code", "features"),
 ]
 
@@ -90,6 +90,8 @@ class Board:
 
     def add(self, prediction: Prediction) -> bool:
         """Put a prediction on the board and return whether it changed anything; an older one never hides a newer."""
+        if prediction["source"] == "smoke":  # golden requests are of the past, and of nobody's concern
+            return False
         key = prediction["plant"], prediction["machine"]
         with self._lock:
             known = self._machines.get(key)

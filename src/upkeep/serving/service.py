@@ -56,8 +56,16 @@ class Service:
         """How far ahead the models look; the farthest, should plants differ."""
         return max(scorer.model.card.dataset.horizon_hours for scorer in self.scorers.values())
 
-    def answer(self, body: bytes, content_type: str, query: Mapping[str, str], request_id: str) -> Reply:
-        """Answer one request: each machine that can be answered, and why the others cannot."""
+    def answer(
+        self, body: bytes, content_type: str, query: Mapping[str, str], request_id: str, source: str = "api"
+    ) -> Reply:
+        """Answer one request: each machine that can be answered, and why the others cannot.
+
+        Parameters
+        ----------
+        request_id, source
+            What the log says of where the predictions come from.
+        """
         try:
             table = read_table(body, content_type, query)
             requests, faults = read_request(table, self._contracts)
@@ -72,7 +80,7 @@ class Service:
                 _describe(plant, scorer, answer, cautions, table.reasons)
                 for answer, cautions in zip(scored, request.cautions, strict=True)
             )
-            predictions += _to_log(plant, scorer, scored, request, request_id)
+            predictions += _to_log(plant, scorer, scored, request, request_id, source)
         errors = [{**fault._asdict(), "pointer": table.point(fault.row, fault.column)} for fault in faults]
         return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
 
@@ -99,13 +107,13 @@ def _describe(plant: str, scorer: Scorer, answer: Answer, cautions: Sequence[Any
 
 
 def _to_log(
-    plant: str, scorer: Scorer, answers: Iterable[Answer], request: PlantRequest, request_id: str
+    plant: str, scorer: Scorer, answers: Iterable[Answer], request: PlantRequest, request_id: str, source: str
 ) -> list[dict[str, Any]]:
     now = time.time_ns() // 1000
     return [
         {
             "id": f"{request_id}/{plant}/{answer.machine}",
-            "source": "api",
+            "source": source,
             "scored_at": now,
             "plant": plant,
             "machine": answer.machine,
