@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from bench.measuring import ROOT
 
-MEASUREMENTS = ("features", "simulator", "cmapss", "pipeline", "fresh", "lines")
+MEASUREMENTS = ("features", "simulator", "cmapss", "pipeline", "fresh", "scoring", "serving", "soak", "lines")
 RESULTS = ROOT / "bench/results.json"
 
 

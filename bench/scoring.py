@@ -1,0 +1,158 @@
+"""Scoring in process: one machine, and 10,000 in one batch, against `pyfunc.predict`.
+
+One machine: our scorer goes from 48 hours of telemetry to an answer with its warnings, the peer from prepared features
+to a score. A batch: either side goes from tables of telemetry, events and machines to scores; the peer makes its
+features with pandas. Same model, same rows, same process.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
+
+from bench import mlflow_model, scoring_pandas
+from bench.measuring import ROOT, Row, run_module
+from upkeep import paths
+from upkeep.fleet.features import read_tables
+from upkeep.model.scoring import Answer, Scorer, load_scorer
+
+PLANT, FIRST = "porto", "M001"
+HOURS = 48
+COPIES, COPY = 1000, "-"
+ROUNDS = 5
+CALLS = 200
+"""Of one machine's scoring, in each round."""
+
+Tables = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
+"""Telemetry, events, machines."""
+
+
+def measure() -> list[Row]:
+    """Return answers and machines a second, and whether both sides make the same features."""
+    found = run_module("bench.scoring")
+    alone = (
+        f"medians of {ROUNDS} interleaved rounds of {CALLS} calls; ours makes features of {HOURS} h of telemetry and "
+        "looks for reasons to doubt them, the peer gets features ready made"
+    )
+    rolling = (
+        f"medians of {ROUNDS} interleaved rounds; {COPIES} copies of each machine of a plant, tables in memory on "
+        "either side; the peer rolls at every row, as training must, with groupby().rolling(), and takes the newest"
+    )
+    newest = "the peer aggregates the newest windows only, with code of its own for it"
+    unknown = "no machine was in the training data, so that its healthy level comes from the rows; the peer rolls"
+    fleet, unit = "10,000 machines in one batch", "machines/s"
+    difference = max(value for name, value in found.items() if "difference" in name)
+    return [
+        Row("the scorer alone, one machine", found["one"], "answers/s", found["pyfunc"], "ratio >= 5", alone),
+        Row(fleet, found["known"], unit, found["known rolling"], "ratio >= 5", rolling),
+        Row(f"{fleet}, none known", found["unknown"], unit, found["unknown rolling"], note=unknown),
+        Row(f"{fleet}, newest windows", found["known"], unit, found["known newest"], note=newest),
+        Row(f"{fleet}, largest difference of features", difference, "", target="ours <= 1e-5"),
+    ]
+
+
+def _measure() -> dict[str, float]:
+    import mlflow
+
+    scorer = load_scorer(ROOT / paths.MODELS / PLANT)
+    plant = _read_newest()
+    one = read_tables(*_each(plant, lambda table: table.filter(pl.col("machine") == FIRST)), scorer.vocabulary)
+    features = scorer.score(*one)[0].features[None, :]
+    with TemporaryDirectory() as folder:
+        mlflow_model.save(scorer, features, Path(folder) / "model")
+        pyfunc = mlflow.pyfunc.load_model(str(Path(folder) / "model"))
+    ready = mlflow_model.to_frame(scorer, features)
+    rates = _rates({"one": lambda: scorer.score(*one), "pyfunc": lambda: pyfunc.predict(ready)}, CALLS)
+    fleet = _each(plant, _repeat)
+    for name, of_fleet in (("known", _know(scorer, fleet[2])), ("unknown", scorer)):
+        rates |= _score_fleet(name, fleet, of_fleet, pyfunc)
+    return rates
+
+
+def _score_fleet(name: str, fleet: Tables, scorer: Scorer, pyfunc: Any) -> dict[str, float]:
+    """Return the machines scored a second by ours and both peers, and how far features differ."""
+    card = scorer.model.card
+    frames = scoring_pandas.Tables(*(table.to_pandas() for table in fleet))
+    fitted = scoring_pandas.lay_out(card.preparation)
+
+    def prepare(rolling: bool) -> pd.DataFrame:
+        return scoring_pandas.build(frames, fitted, card.dataset, card.features, rolling)
+
+    def score() -> list[Answer]:
+        return scorer.score(*read_tables(*fleet, scorer.vocabulary))
+
+    works = {
+        name: score,
+        f"{name} rolling": lambda: pyfunc.predict(prepare(True)),
+        f"{name} newest": lambda: pyfunc.predict(prepare(False)),
+    }
+    ours = np.array([answer.features for answer in score()])
+    differences = {
+        f"{name} difference {rolling}": _largest_difference(ours, prepare(rolling).to_numpy())
+        for rolling in (True, False)
+    }
+    return {key: fleet[2].height * rate for key, rate in _rates(works, 1).items()} | differences
+
+
+def _read_newest() -> Tables:
+    """Return a plant's newest hours as `validate` left them."""
+    telemetry, events, machines = (
+        pl.read_parquet(ROOT / paths.INTERIM / name / f"{PLANT}.parquet")
+        for name in ("telemetry", "events", "machines")
+    )
+    recent = pl.col("time") > telemetry.select(pl.col("time").max() - timedelta(hours=HOURS)).item()
+    return telemetry.filter(recent), events.filter(recent), machines
+
+
+def _each(tables: Tables, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Tables:
+    telemetry, events, machines = tables
+    return change(telemetry), change(events), change(machines)
+
+
+def _repeat(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the machines' rows over and over, each time under other names."""
+    copies = pl.DataFrame({"copy": range(COPIES)})
+    copied = table.join(copies, how="cross").with_columns(machine=pl.format(f"{{}}{COPY}{{}}", "machine", "copy"))
+    return copied.drop("copy").sort("machine", maintain_order=True)
+
+
+def _know(scorer: Scorer, machines: pl.DataFrame) -> Scorer:
+    """Return a scorer that has seen the machines' copies in training."""
+    preparation = scorer.model.card.preparation
+    baselines = {name: preparation.baselines[name.partition(COPY)[0]] for name in machines["machine"]}
+    card = scorer.model.card.model_copy(update={"preparation": preparation.model_copy(update={"baselines": baselines})})
+    return Scorer(scorer.model._replace(card=card), scorer.version)
+
+
+def _rates(works: Mapping[str, Callable[[], object]], calls: int) -> dict[str, float]:
+    """Return calls a second of each work, the median of interleaved rounds after a first call."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            started = time.perf_counter()
+            for _ in range(calls):
+                work()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: calls / statistics.median(taken) for name, taken in seconds.items()}
+
+
+def _largest_difference(ours: NDArray[np.float32], theirs: NDArray[np.float64]) -> float:
+    """Return the largest difference as a share of the value, of 1 at least; infinite where only one has a number."""
+    if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
+        return float("inf")
+    return float(np.nanmax(np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure()))

@@ -1,0 +1,153 @@
+"""The features of each machine's newest row as pandas makes them, vectorised over machines."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from upkeep.fleet.features import Preparation
+from upkeep.params import Dataset
+
+Floats = NDArray[np.float64]
+HOUR = pd.Timedelta(hours=1)
+
+
+class Tables(NamedTuple):
+    """One plant's tables; telemetry sorted by machine and time."""
+
+    telemetry: pd.DataFrame
+    events: pd.DataFrame
+    machines: pd.DataFrame
+
+
+class Fitted(NamedTuple):
+    """What was learnt from training rows, laid out for pandas.
+
+    Attributes
+    ----------
+    baselines
+        A column per sensor and ``start``, by machine.
+    """
+
+    sensors: list[str]
+    settings: list[str]
+    conditions: dict[str, Floats]
+    baselines: pd.DataFrame
+    model_codes: dict[str, float]
+
+
+def lay_out(preparation: Preparation) -> Fitted:
+    """Lay out a preparation for pandas."""
+    vocabulary, known = preparation.vocabulary, preparation.baselines
+    levels = [each.levels for each in known.values()]
+    baselines = pd.DataFrame(levels, index=list(known), columns=vocabulary.sensors, dtype=float)
+    return Fitted(
+        vocabulary.sensors,
+        vocabulary.settings,
+        {name: np.array(values) for name, values in preparation.conditions},
+        baselines.assign(start=pd.to_datetime([each.start for each in known.values()], unit="us", utc=True)),
+        {name: float(code) for code, name in enumerate(vocabulary.machine_models)},
+    )
+
+
+def build(tables: Tables, fitted: Fitted, params: Dataset, names: list[str], rolling: bool) -> pd.DataFrame:
+    """Return the features of each machine's newest row, in the order of `names`, by machine.
+
+    Parameters
+    ----------
+    rolling
+        Make windows at every row, as training has to, and keep the newest; else aggregate the newest windows only.
+    """
+    scaled = _scale(tables.telemetry, fitted)
+    newest = _newest(scaled)
+    baseline = _find_baselines(scaled, fitted, params).reindex(newest.index)
+    blocks = [newest[fitted.sensors]]
+    for hours in params.windows_hours:
+        windows = (_roll if rolling else _aggregate)(scaled, newest["time"], fitted.sensors, hours)
+        blocks += [windows[name].add_suffix(f"_{name}_{hours}h") for name in params.aggregates]
+        blocks.append((windows["mean"] - baseline).add_suffix(f"_from_baseline_{hours}h"))
+    blocks += [_count_events(tables.events, newest["time"], params)]
+    blocks += [_describe(tables.machines, scaled, newest["time"], fitted)]
+    table = pd.concat(blocks, axis=1).reindex(columns=names)
+    return table.fillna({name: 0.0 for name in names if name.startswith("errors_")})
+
+
+def _scale(telemetry: pd.DataFrame, fitted: Fitted) -> pd.DataFrame:
+    """Return readings in spreads of their operating condition."""
+    settings, conditions = telemetry[fitted.settings].to_numpy(), fitted.conditions
+    distance = np.nansum(((settings[:, None, :] - conditions["centres"]) / conditions["widths"]) ** 2, axis=2)
+    nearest = distance.argmin(axis=1)
+    scaled = (telemetry[fitted.sensors] - conditions["levels"][nearest]) / conditions["spreads"][nearest]
+    return scaled.assign(machine=telemetry["machine"], time=telemetry["time"])
+
+
+def _newest(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop_duplicates("machine", keep="last").set_index("machine")
+
+
+def _find_baselines(scaled: pd.DataFrame, fitted: Fitted, params: Dataset) -> pd.DataFrame:
+    """Return the level of each machine's first hours on record, of the rows at hand for a machine without one."""
+    unknown = scaled[~scaled["machine"].isin(fitted.baselines.index)]
+    first = unknown.groupby("machine", sort=False)["time"].transform("first")
+    opening = unknown[unknown["time"] < first + params.baseline_hours * HOUR]
+    own = opening.groupby("machine", sort=False)[fitted.sensors].mean()
+    return pd.concat([fitted.baselines[fitted.sensors], own])
+
+
+def _roll(scaled: pd.DataFrame, _: pd.Series, sensors: list[str], hours: int) -> dict[str, pd.DataFrame]:
+    rows = scaled.set_index("time")
+    readings = rows.groupby("machine", sort=False)[sensors].rolling(f"{hours}h")
+    products = _multiply(rows, sensors, (rows.index - rows.index[0]) / HOUR)
+    sums = products.groupby("machine", sort=False).rolling(f"{hours}h").sum()
+    windows = {"mean": readings.mean(), "std": readings.std(), "min": readings.min(), "max": readings.max()}
+    windows["slope"] = _fit_slopes(sums, sensors)
+    return {name: _newest(window.reset_index())[sensors] for name, window in windows.items()}
+
+
+def _aggregate(scaled: pd.DataFrame, newest: pd.Series, sensors: list[str], hours: int) -> dict[str, pd.DataFrame]:
+    age = (scaled["machine"].map(newest) - scaled["time"]) / HOUR
+    rows = scaled[age < hours]
+    readings = rows.groupby("machine", sort=False)[sensors]
+    sums = _multiply(rows, sensors, -age[age < hours]).groupby("machine", sort=False).sum()
+    windows = {"mean": readings.mean(), "std": readings.std(), "min": readings.min(), "max": readings.max()}
+    return windows | {"slope": _fit_slopes(sums, sensors)}
+
+
+def _multiply(rows: pd.DataFrame, sensors: list[str], hours: pd.Series | pd.Index) -> pd.DataFrame:
+    """Return the products whose sums make a least-squares slope: n, t, t t, x and t x, where there is a reading."""
+    t, x = np.asarray(hours)[:, None], rows[sensors].to_numpy()
+    known = (~np.isnan(x)).astype(np.float64)
+    filled = np.where(np.isnan(x), 0.0, x)
+    columns = [f"{product} {sensor}" for product in ("n", "t", "tt", "x", "tx") for sensor in sensors]
+    products = np.hstack([known, known * t, known * t * t, filled, filled * t])
+    return pd.DataFrame(products, index=rows.index, columns=columns).assign(machine=rows["machine"])
+
+
+def _fit_slopes(sums: pd.DataFrame, sensors: list[str]) -> pd.DataFrame:
+    n, t, tt, x, tx = np.split(sums.to_numpy(), 5, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = np.where(n > 1, (n * tx - t * x) / (n * tt - t * t), np.nan)
+    return pd.DataFrame(slope, index=sums.index, columns=sensors)
+
+
+def _count_events(events: pd.DataFrame, newest: pd.Series, params: Dataset) -> pd.DataFrame:
+    """Return errors per code and window, and hours since each kind of maintenance and since the last failure."""
+    past = events.assign(hours=(events["machine"].map(newest) - events["time"]) / HOUR)
+    past = past[past["hours"] >= 0]
+    is_error = past["kind"] == "error"
+    counts = []
+    for window in params.windows_hours:
+        recent = past[is_error & (past["hours"] < window)]
+        counts.append(pd.crosstab(recent["machine"], "errors_" + recent["code"] + f"_{window}h"))
+    others = past[~is_error]
+    kind = "hours_since_" + others["code"].where(others["kind"] == "maintenance", "failure")
+    return pd.concat([*counts, others.groupby(["machine", kind])["hours"].min().unstack()], axis=1)
+
+
+def _describe(machines: pd.DataFrame, scaled: pd.DataFrame, newest: pd.Series, fitted: Fitted) -> pd.DataFrame:
+    """Return age and model; without a date of installation a machine is as old as its record."""
+    known = machines.set_index("machine").reindex(newest.index)
+    first = scaled.drop_duplicates("machine").set_index("machine")["time"]
+    start = known["installed"].fillna(fitted.baselines["start"].reindex(newest.index)).fillna(first)
+    return pd.DataFrame({"age_hours": (newest - start) / HOUR, "model_code": known["model"].map(fitted.model_codes)})
