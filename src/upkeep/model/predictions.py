@@ -43,8 +43,8 @@ SCHEMA = pl.Schema(
         "inputs": pl.String(),
     }
 )
-"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `time` the newest telemetry row's, `inputs` JSON of what
-was received."""
+"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `time` the newest telemetry row's, `inputs` JSON of
+what was received."""
 
 Prediction = dict[str, Any]
 """A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, features as a float32 array."""
