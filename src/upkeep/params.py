@@ -141,6 +141,24 @@ class Score(Section):
     webhook: Webhook | None = None
 
 
+class Retrain(Section):
+    """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
+
+    new_batches: int = Field(default=1, gt=0)
+    max_age_days: int = Field(default=35, gt=0)
+    drift_windows: int = Field(default=5, gt=0)
+    drift_needed: int = Field(default=2, gt=0)
+
+
+class Gate(Section):
+    """How much worse a challenger may be than the champion, on common test rows; belongs to no stage."""
+
+    precision_fall: Share = 0.02
+    largest_precision_fall: Share = 0.15
+    cost_rise: float = Field(default=0.02, ge=0)
+    largest_cost_rise: float = Field(default=0.25, ge=0)
+
+
 class Parallel(Section):
     """How work is mapped over plants."""
 
@@ -159,6 +177,8 @@ class Params(Section):
     drift: Drift
     record: Record
     score: Score = Score()
+    retrain: Retrain = Retrain()
+    gate: Gate = Gate()
     parallel: Parallel
 
 

@@ -31,12 +31,24 @@ def run(params: Params) -> None:
     UpkeepError
         If one does not hold, or what it needs cannot be read.
     """
+    checks = judge(params)
+    print(tabulate(checks))  # noqa: T201  # the table is what this command is for
+    require_passed(checks)
+
+
+def judge(params: Params) -> list[Check]:
+    """Return what holds of the floors and golden cases that ``params.yaml`` names.
+
+    Raises
+    ------
+    UpkeepError
+        If what they need cannot be read.
+    """
     checks = check_floors(_read_metrics(), params.evaluate.floors)
     golden = params.evaluate.golden
     if golden is not None:
         checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]
-    print(tabulate(checks))  # noqa: T201  # the table is what this command is for
-    require_passed(checks)
+    return checks
 
 
 def _read_metrics() -> dict[str, Any]:

@@ -32,6 +32,9 @@ OUTPUTS = (
 
 logger = logging.getLogger(__name__)
 
+OF_NO_STAGE = {"gate", "parallel", "retrain", "score"}
+"""Sections that change no result."""
+
 
 def run(params: Params) -> None:
     """Write ``reports/run.json``, add a row to ``reports/experiments.csv`` and send what waits to MLflow."""
@@ -58,7 +61,7 @@ def _describe(params: Params) -> dict[str, Any]:
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
     models = {file.parent.name: _read(file) for file in files if file.name == "model.json"}
     # How the work is spread over cores changes no result.
-    parameters = mask_secrets(params.model_dump(mode="json", by_alias=True, exclude={"parallel", "score"}))
+    parameters = mask_secrets(params.model_dump(mode="json", by_alias=True, exclude=OF_NO_STAGE))
     return {
         "model": {
             "name": params.record.experiment,

@@ -1,0 +1,214 @@
+"""`upkeep note` in a small repository with real git, DVC and a remote; GitLab's API is the stand-in."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from gitlab_stand_in import serving_gitlab
+from merge_request_cases import BLIND, ROOT, plant, snapshot
+from prediction_cases import HORIZON, how
+
+from upkeep import paths
+from upkeep.errors import UpkeepError
+from upkeep.ops.failure import keep_failure
+from upkeep.ops.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
+from upkeep.params import load_params
+from upkeep.stages import note
+
+STAGE = {
+    "cmd": "true",
+    "deps": ["seed"],
+    "outs": ["data/raw", "data/predictions", "reports/evaluation", "reports/drift", "reports/data_quality.json"],
+    "metrics": [{"reports/metrics.json": {"cache": False}}],
+}
+GOOD = snapshot("main", plant("lyon"), plant("porto"))
+WORSE = snapshot("main", plant("lyon"), plant("porto", BLIND))
+
+
+def run(folder: Path, *command: str) -> str:
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": tools, "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return run(folder, "git", "-c", "user.name=A", "-c", "user.email=a@example.com", *arguments)
+
+
+def write(folder: Path, side: Snapshot, seed: str) -> None:
+    """Leave a side's reports as a pipeline of one stage does."""
+    for name, file in REPORTS.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(getattr(side, name)))
+    for name, rows in side.predictions.items():
+        (folder / paths.PREDICTIONS).mkdir(parents=True, exist_ok=True)
+        rows.write_parquet(folder / paths.PREDICTIONS / f"{name}.parquet")
+    (folder / "seed").write_text(seed)
+    run(folder, "dvc", "commit", "--force", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", seed)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A repository whose branch main is good and whose branch feature is worse; both are pushed."""
+    folder = tmp_path_factory.mktemp("upkeep") / "work"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    run(folder, "dvc", "init", "--quiet")
+    run(folder, "dvc", "remote", "add", "--quiet", "--default", "folder", str(folder.parent / "storage"))
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["evaluate"] = {**how().model_dump(mode="json"), "floors": {"average_precision": 0.1}}
+    params["dataset"]["horizon_hours"] = HORIZON
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / ".gitignore").write_text("/.upkeep/\n/reports/merge_request*\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "before the first run")
+    git(folder, "tag", "start")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": STAGE}}))
+    write(folder, GOOD, "good")
+    git(folder, "checkout", "--quiet", "-b", "feature")
+    write(folder, WORSE, "worse")
+    run(folder, "dvc", "push", "--quiet", "--all-branches")
+    git(folder, "clone", "--quiet", "--bare", ".", str(folder.parent / "origin.git"))
+    git(folder, "remote", "add", "origin", (folder.parent / "origin.git").as_uri())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def work(template, tmp_path, monkeypatch) -> Path:
+    """A copy of the repository, on the branch feature; no job's variables are set."""
+    folder = tmp_path / "work"
+    shutil.copytree(template, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    for name in [name for name in os.environ if name.startswith(("CI_", "UPKEEP_GITLAB"))]:
+        monkeypatch.delenv(name)
+    return folder
+
+
+def note_of_a_blocked_branch(target: str | None = "main") -> str:
+    with pytest.raises(UpkeepError, match="may not ship"):
+        note.run(load_params(), target)
+    return note.NOTE.read_text()
+
+
+@pytest.mark.parametrize("where", ["cache", "remote"])
+def test_a_revision_is_read_from_the_cache_or_the_remote(work, where):
+    if where == "remote":
+        shutil.rmtree(work / ".dvc/cache")
+    side = read_revision("main", "main")
+    assert side.missing == {}
+    assert side.metrics == json.loads(json.dumps(GOOD.metrics))
+    assert side.predictions["porto"].equals(GOOD.predictions["porto"])
+
+
+def test_what_neither_git_nor_the_remote_has_is_missing_and_told(work):
+    shutil.rmtree(work / ".dvc/cache")
+    run(work, "dvc", "remote", "modify", "--local", "folder", "url", str(work / "empty"))
+    missing = read_revision("main", "main").missing
+    assert "data/predictions" in str(missing) or "reports/evaluation/evaluation.json" in missing
+    assert "reports/metrics.json" not in missing
+
+
+def test_a_revision_before_the_first_run_has_no_history():
+    assert read_revision("start", "start") is None
+
+
+def test_a_revision_that_git_does_not_know_is_told():
+    with pytest.raises(UpkeepError, match="`git rev-parse` failed"):
+        read_revision("nowhere", "nowhere")
+
+
+def test_the_working_tree_goes_before_the_lock_and_the_lock_fills_its_gaps():
+    paths.DATA_QUALITY.unlink()
+    paths.DATA_QUALITY.write_text('{"plants": {}}')
+    shutil.rmtree(paths.PREDICTIONS)
+    side = read_working_tree()
+    assert side.quality == {"plants": {}}
+    assert side.predictions["porto"].equals(WORSE.predictions["porto"])
+
+
+def test_a_worse_branch_is_blocked_and_the_note_is_left_with_its_pictures():
+    with pytest.raises(UpkeepError, match="porto: average precision falls"):
+        note.run(load_params(), "main")
+    text = note.NOTE.read_text()
+    assert "⛔ May not ship" in text
+    assert "](merge_request/cost.png)" in text
+    assert (note.PICTURES / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_branch_that_is_not_worse_ships(work):
+    git(work, "checkout", "--quiet", "--force", "main")
+    run(work, "dvc", "checkout", "--quiet")
+    note.run(load_params(), "feature")
+    assert note.NOTE.read_text().startswith("## ✅ May ship: it saves 240")
+
+
+def test_a_first_run_is_judged_by_its_floors_alone():
+    note.run(load_params(), "start")
+    assert note.NOTE.read_text().startswith("## ✅ May ship: the first run")
+
+
+def test_reports_of_other_code_than_the_branchs_do_not_ship(work):
+    (work / "seed").write_text("changed since")
+    assert "the reports are not up to date, for all did not run" in note_of_a_blocked_branch()
+
+
+def test_a_pipeline_that_stopped_is_told_with_its_place(work):
+    (work / "seed").write_text("changed since")
+    keep_failure(UpkeepError("12% out of range", expected="5%", remedy="mend it", stage="all", plant="lyon"), {})
+    assert (
+        "the pipeline stopped (stage all, plant lyon): 12% out of range. What to do: mend it"
+        in note_of_a_blocked_branch()
+    )
+
+
+def test_without_a_target_the_error_says_how_to_name_one():
+    with pytest.raises(UpkeepError) as caught:
+        note.run(load_params())
+    assert caught.value.remedy == "name it: upkeep note --target main"
+
+
+def test_a_job_in_a_shallow_clone_fetches_the_target_and_keeps_one_note(template, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    origin = (template.parent / "origin.git").as_uri()
+    git(tmp_path, "clone", "--quiet", "--depth=1", "--single-branch", "--branch=feature", origin, str(clone))
+    git(clone, "checkout", "--quiet", "--detach")
+    monkeypatch.chdir(clone)
+    run(clone, "dvc", "pull", "--quiet")
+    with serving_gitlab() as server:
+        number = server.add_merge_request("feature")
+        job = server.environment(number) | {
+            "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main",
+            "CI_JOB_URL": "https://g/j/7",
+        }
+        for name, value in job.items():
+            monkeypatch.setenv(name, value)
+        for _ in range(2):
+            note_of_a_blocked_branch(None)
+        (posted,) = server.notes[number]
+    assert "First `main`, below it this branch" in posted["body"]
+    assert "[drift](https://g/j/7/artifacts/file/reports/drift/index.html)" not in posted["body"]  # there is none
+    assert len(server.uploads) == 2
+    assert all(f"]({address})" in posted["body"] for address in server.uploads)
+
+
+def test_links_lead_to_the_pages_that_the_job_keeps(monkeypatch):
+    paths.MODEL_QUALITY.write_text("a page")
+    with serving_gitlab() as server:
+        number = server.add_merge_request("feature")
+        for name, value in {**server.environment(number), "CI_JOB_URL": "https://g/j/7"}.items():
+            monkeypatch.setenv(name, value)
+        assert "[model quality](./model_quality.html)" in note_of_a_blocked_branch()
+        assert (
+            "[model quality](https://g/j/7/artifacts/file/reports/model_quality.html)"
+            in server.notes[number][0]["body"]
+        )

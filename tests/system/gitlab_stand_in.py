@@ -1,0 +1,369 @@
+"""A stand-in for GitLab's REST API, since GitLab itself is too large to run beside the tests.
+
+It keeps to GitLab's documented schema (docs.gitlab.com/api: projects, notes, merge requests, issues, uploads, personal
+access tokens) in what upkeep uses: fields, pages, statuses. It refuses what GitLab refuses: no token or a wrong one
+(401), a token without the scope or another author's note (403), a project or object that is not there (404), missing
+fields and too long texts (400). Unknown fields, which GitLab ignores, are refused as well, for they are our mistakes.
+Everything else that this project's tests meet is the real thing.
+"""
+
+import email
+import json
+import re
+import secrets
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+
+LONGEST_TEXT = 1_000_000
+LONGEST_TITLE = 255
+LAST_DAY = "2999-12-31"
+"""Of every token."""
+ISSUE_FIELDS = {"title", "description", "labels", "confidential", "assignee_ids", "state_event"}
+MERGE_REQUEST_FIELDS = {"source_branch", "target_branch", "title", "description", "labels", "remove_source_branch"}
+
+
+class Token(NamedTuple):
+    """A project access token; GitLab makes one bot user for each."""
+
+    id: int
+    value: str
+    scopes: list[str]
+
+    @property
+    def author(self) -> dict:
+        return {"id": self.id, "name": "upkeep", "username": f"project_1_bot_{self.id}", "state": "active"}
+
+
+class RefusalError(Exception):
+    """An answer other than success."""
+
+    def __init__(self, status: int, answer: dict) -> None:
+        super().__init__(status)
+        self.status, self.answer = status, answer
+
+
+class GitLab(ThreadingHTTPServer):
+    """One project, in memory.
+
+    Attributes
+    ----------
+    notes
+        By merge request.
+    merge_requests, issues
+        In the order they were made.
+    uploads
+        Content by address.
+    requests
+        Method and path of each, as they came.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, path: str = "plants/upkeep", number: int = 1) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "http"
+        self.project = {
+            "id": number,
+            "path_with_namespace": path,
+            "default_branch": "main",
+            "name": path.split("/")[-1],
+        }
+        self.tokens: dict[str, Token] = {}
+        self.notes: dict[int, list[dict]] = {}
+        self.merge_requests: list[dict] = []
+        self.issues: list[dict] = []
+        self.uploads: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.lock = threading.Lock()
+        self.made = 0
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.server_port}"
+
+    def environment(self, merge_request: int | None = None, scopes: tuple[str, ...] = ("api",)) -> dict[str, str]:
+        """Return the variables of a job that holds a new token."""
+        variables = {
+            "CI_SERVER_URL": self.url,
+            "CI_PROJECT_ID": str(self.project["id"]),
+            "UPKEEP_GITLAB_TOKEN": self.add_token(*scopes),
+        }
+        return variables | ({"CI_MERGE_REQUEST_IID": str(merge_request)} if merge_request else {})
+
+    def add_token(self, *scopes: str) -> str:
+        token = Token(self._number(), f"glpat-{secrets.token_hex(10)}", list(scopes))
+        self.tokens[token.value] = token
+        return token.value
+
+    def add_merge_request(self, source: str, target: str = "main", title: str = "Change", **fields: object) -> int:
+        """Open a merge request as a push with options does, and return its number."""
+        number = len(self.merge_requests) + 1
+        self.merge_requests.append(
+            self._stamped(
+                {"iid": number, "title": title, "source_branch": source, "target_branch": target, "state": "opened"},
+                description="",
+                labels=[],
+                draft=title.startswith("Draft:"),
+                web_url=f"{self.url}/{self.project['path_with_namespace']}/-/merge_requests/{number}",
+                **fields,
+            )
+        )
+        self.notes[number] = []
+        return number
+
+    def add_note(self, merge_request: int, body: str, author: dict, *, system: bool = False) -> dict:
+        note = self._stamped(
+            {"body": body, "author": author, "system": system, "noteable_type": "MergeRequest"},
+            noteable_iid=merge_request,
+            resolvable=False,
+            confidential=False,
+        )
+        self.notes[merge_request].append(note)
+        return note
+
+    def _stamped(self, fields: dict, **more: object) -> dict:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return {
+            "id": self._number(),
+            "project_id": self.project["id"],
+            "created_at": now,
+            "updated_at": now,
+            **fields,
+            **more,
+        }
+
+    def _number(self) -> int:
+        self.made += 1
+        return self.made
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: GitLab
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        address = urlsplit(self.path)
+        self.query = {name: values[-1] for name, values in parse_qs(address.query).items()}
+        self.server.requests.append(f"{self.command} {address.path}")
+        try:
+            with self.server.lock:
+                self._send(*self._route(unquote(address.path.removeprefix("/api/v4/")), address.path))
+        except RefusalError as refusal:
+            self._send(refusal.status, refusal.answer)
+
+    def _route(self, path: str, raw: str) -> tuple[int, object]:
+        if not raw.startswith("/api/v4/"):
+            raise RefusalError(404, {"error": "404 Not Found"})
+        self.token = self._authenticate()
+        project = rf"projects/(?:{self.server.project['id']}|{re.escape(self.server.project['path_with_namespace'])})"
+        if path.startswith("projects/") and not re.match(rf"{project}(/|$)", path):
+            raise RefusalError(404, {"message": "404 Project Not Found"})
+        for method, pattern, answer in ROUTES:
+            match = re.fullmatch(pattern.format(project=project), path)
+            if match and method == self.command:
+                self._require_scope(pattern)
+                return answer(self, *map(int, match.groups()))
+        raise RefusalError(404, {"error": "404 Not Found"})
+
+    def _authenticate(self) -> Token:
+        given = self.headers.get("PRIVATE-TOKEN") or (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if given not in self.server.tokens:
+            raise RefusalError(401, {"message": "401 Unauthorized"})
+        return self.server.tokens[given]
+
+    def _require_scope(self, pattern: str) -> None:
+        enough = {"api", "read_api"} if self.command == "GET" else {"api"}
+        if pattern != OWN_TOKEN and not enough & set(self.token.scopes):
+            told = "The request requires higher privileges than provided by the access token."
+            raise RefusalError(
+                403, {"error": "insufficient_scope", "error_description": told, "scope": " ".join(enough)}
+            )
+
+    def fields(self, known: set[str], required: set[str] = frozenset()) -> dict:
+        """Return the fields of a JSON body, none of them unknown, too long or missing."""
+        fields = json.loads(self.body or b"{}")
+        for name in sorted(required):
+            if not fields.get(name):
+                raise RefusalError(400, {"error": f"{name} is missing"})
+        unknown = ", ".join(sorted(fields.keys() - known - {"id"}))
+        if unknown:
+            raise RefusalError(400, {"error": f"{unknown}: no such field"})
+        for name, longest in (("body", LONGEST_TEXT), ("description", LONGEST_TEXT), ("title", LONGEST_TITLE)):
+            if len(fields.get(name) or "") > longest:
+                raise RefusalError(400, {"message": {name: [f"is too long (maximum is {longest} characters)"]}})
+        return fields
+
+    def _send(self, status: int, answer: object) -> None:
+        headers = {"Content-Type": "application/json"}
+        if isinstance(answer, list):
+            answer, headers = self._page(answer, headers)
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _page(self, rows: list, headers: dict[str, str]) -> tuple[list, dict[str, str]]:
+        page, size = int(self.query.get("page", 1)), min(int(self.query.get("per_page", 20)), 100)
+        more = page * size < len(rows)
+        following = f"{self.server.url}{urlsplit(self.path).path}?{urlencode({**self.query, 'page': page + 1})}"
+        headers = headers | {"X-Page": str(page), "X-Per-Page": str(size), "X-Total": str(len(rows))}
+        headers |= {"X-Next-Page": str(page + 1), "Link": f'<{following}>; rel="next"'} if more else {"X-Next-Page": ""}
+        return rows[(page - 1) * size : page * size], headers
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _found(rows: list[dict], key: str, number: int) -> dict:
+    for row in rows:
+        if row[key] == number:
+            return row
+    raise RefusalError(404, {"message": "404 Not found"})
+
+
+def get_project(call: Handler) -> tuple[int, object]:
+    return 200, call.server.project
+
+
+def get_own_token(call: Handler) -> tuple[int, object]:
+    token = call.token
+    named = {"id": token.id, "name": "upkeep", "user_id": token.id, "scopes": token.scopes}
+    return 200, named | {"active": True, "revoked": False, "expires_at": LAST_DAY}
+
+
+def upload(call: Handler) -> tuple[int, object]:
+    form = email.message_from_bytes(b"Content-Type: " + call.headers["Content-Type"].encode() + b"\r\n\r\n" + call.body)
+    part = next((part for part in form.get_payload() if 'name="file"' in part["Content-Disposition"]), None)
+    if part is None:
+        raise RefusalError(400, {"error": "file is missing"})
+    name = part.get_filename()
+    url = f"/uploads/{secrets.token_hex(16)}/{name}"
+    call.server.uploads[url] = part.get_payload(decode=True)
+    stem, number = Path(name).stem, call.server.project["id"]
+    return 201, {"alt": stem, "url": url, "full_path": f"/-/project/{number}{url}", "markdown": f"![{stem}]({url})"}
+
+
+def list_notes(call: Handler, merge_request: int) -> tuple[int, object]:
+    _found(call.server.merge_requests, "iid", merge_request)
+    return 200, call.server.notes[merge_request][::-1]  # the newest first, as GitLab has it
+
+
+def create_note(call: Handler, merge_request: int) -> tuple[int, object]:
+    _found(call.server.merge_requests, "iid", merge_request)
+    return 201, call.server.add_note(merge_request, call.fields({"body"}, {"body"})["body"], call.token.author)
+
+
+def update_note(call: Handler, merge_request: int, number: int) -> tuple[int, object]:
+    _found(call.server.merge_requests, "iid", merge_request)
+    note = _found(call.server.notes[merge_request], "id", number)
+    if note["author"]["id"] != call.token.id or note["system"]:
+        raise RefusalError(403, {"message": "403 Forbidden"})
+    note.update(call.fields({"body"}, {"body"}))
+    return 200, note
+
+
+def list_merge_requests(call: Handler) -> tuple[int, object]:
+    return 200, _chosen(call, call.server.merge_requests)
+
+
+def get_merge_request(call: Handler, number: int) -> tuple[int, object]:
+    return 200, _found(call.server.merge_requests, "iid", number)
+
+
+def create_merge_request(call: Handler) -> tuple[int, object]:
+    fields = call.fields(MERGE_REQUEST_FIELDS, {"source_branch", "target_branch", "title"})
+    source, target = fields["source_branch"], fields["target_branch"]
+    if any((each["source_branch"], each["state"]) == (source, "opened") for each in call.server.merge_requests):
+        raise RefusalError(409, {"message": ["Another open merge request already exists for this source branch"]})
+    number = call.server.add_merge_request(source, target, fields["title"])
+    return 201, call.server.merge_requests[number - 1]
+
+
+def list_issues(call: Handler) -> tuple[int, object]:
+    return 200, _chosen(call, call.server.issues)
+
+
+def create_issue(call: Handler) -> tuple[int, object]:
+    fields = call.fields(ISSUE_FIELDS, {"title"})
+    number = len(call.server.issues) + 1
+    address = f"{call.server.url}/{call.server.project['path_with_namespace']}/-/issues/{number}"
+    issue = call.server._stamped({"iid": number, "state": "opened", "description": None, "web_url": address})
+    call.server.issues.append(
+        issue | fields | {"labels": _labels(fields.get("labels", "")), "author": call.token.author}
+    )
+    return 201, call.server.issues[-1]
+
+
+def update_issue(call: Handler, number: int) -> tuple[int, object]:
+    issue, fields = _found(call.server.issues, "iid", number), call.fields(ISSUE_FIELDS)
+    if fields.pop("state_event", None) == "close":
+        issue["state"] = "closed"
+    issue.update(fields)
+    return 200, issue
+
+
+def _chosen(call: Handler, rows: list[dict]) -> list[dict]:
+    """Return the rows that the query asks for: state, labels (all of them), branches; the newest first."""
+    state, labels = call.query.get("state", "all"), set(_labels(call.query.get("labels", "")))
+    same = {name: call.query[name] for name in ("source_branch", "target_branch") if name in call.query}
+    return [
+        row
+        for row in reversed(rows)
+        if state in ("all", row["state"])
+        and labels <= set(row["labels"])
+        and all(row[name] == value for name, value in same.items())
+    ]
+
+
+def _labels(text: str) -> list[str]:
+    return [label.strip() for label in text.split(",") if label.strip()]
+
+
+OWN_TOKEN = "personal_access_tokens/self"
+ROUTES: list[tuple[str, str, Callable[..., tuple[int, object]]]] = [
+    ("GET", OWN_TOKEN, get_own_token),
+    ("GET", "{project}", get_project),
+    ("POST", "{project}/uploads", upload),
+    ("GET", r"{project}/merge_requests", list_merge_requests),
+    ("POST", r"{project}/merge_requests", create_merge_request),
+    ("GET", r"{project}/merge_requests/(\d+)", get_merge_request),
+    ("GET", r"{project}/merge_requests/(\d+)/notes", list_notes),
+    ("POST", r"{project}/merge_requests/(\d+)/notes", create_note),
+    ("PUT", r"{project}/merge_requests/(\d+)/notes/(\d+)", update_note),
+    ("GET", r"{project}/issues", list_issues),
+    ("POST", r"{project}/issues", create_issue),
+    ("PUT", r"{project}/issues/(\d+)", update_issue),
+]
+
+
+@contextmanager
+def serving_gitlab(certificate: Path | None = None) -> Iterator[GitLab]:
+    """Serve a new GitLab on a free port, over TLS if given a file of certificate and key."""
+    with GitLab() as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.scheme = "https"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()

@@ -1,0 +1,83 @@
+"""Both sides of a merge request in small: reports as the stages write them, with made predictions behind them."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from prediction_cases import HORIZON, how, machine
+
+from upkeep.model.acceptance import Check
+from upkeep.model.comparison import Comparison, compare
+from upkeep.model.evaluation import evaluate, headline
+from upkeep.ops.gate import Verdict, judge
+from upkeep.ops.snapshot import Snapshot
+from upkeep.params import Gate, Params, load_params
+from upkeep.reporting.merge_request import Evidence
+
+ROOT = Path(__file__).parents[2]
+PASSED = Check("average_precision", "at least 0.5", "0.71", True)
+FAILED = Check("failures_caught", "at least 0.6", "0.4", False)
+TIMES = {"train": 16.3, "evaluate": 3.0}
+
+GOOD = {25: 0.9, 26: 0.8}
+BLIND: dict[int, float] = {}
+
+
+def params() -> Params:
+    given = load_params(ROOT / "params.yaml")
+    return given.model_copy(
+        update={"evaluate": how(), "dataset": given.dataset.model_copy(update={"horizon_hours": HORIZON})}
+    )
+
+
+def plant(name: str, alarms: Mapping[int, float] = GOOD, machines: int = 6) -> pl.DataFrame:
+    """A plant of machines of which every other fails; those that stay healthy raise no alarm."""
+    rows = [
+        machine(f"m{number}", fails_at=30 if number % 2 else None, alarms=alarms if number % 2 else {})
+        for number in range(machines)
+    ]
+    return pl.concat(rows).with_columns(plant=pl.lit(name))
+
+
+def delivered(plants: list[str], *batches: str) -> dict[str, Any]:
+    """The manifest of one telemetry file per plant and batch."""
+    files = [
+        {"table": "telemetry", "plant": name, "batch": batch, "delivery": 1, "rows": 168, "sha256": f"{name}{batch}"}
+        for name in plants
+        for batch in batches
+    ]
+    return {"files": files}
+
+
+def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object) -> Snapshot:
+    """One side; a plant is its predictions."""
+    predictions = {rows["plant"][0]: rows for rows in plants or (plant("lyon"), plant("porto"))}
+    report = evaluate(predictions, how(), HORIZON, seed=7)
+    names = sorted(predictions)
+    counts = {"telemetry": {"rows_in": 1000, "clean": 990, "duplicates": {}, "quarantined": {"out of range": 10}}}
+    column = {"method": "wasserstein", "score": 0.1, "threshold": 0.2, "drifted": False}
+    given: dict[str, Any] = {
+        "params": {"fetch": {"source": "files", "options": {"path": "deliveries"}}},
+        "metrics": headline(report),
+        "evaluation": report,
+        "drift": {name: {"drifted": False, "share": 0.0, "columns": {"load_pct": column}} for name in names},
+        "quality": {"plants": {name: {"tables": copy.deepcopy(counts), "findings": []} for name in names}},
+        "manifest": delivered(names, "2025-01-06"),
+        "predictions": predictions,
+    }
+    return Snapshot(name, **{**given, **changes})
+
+
+def compared(champion: Snapshot | None, challenger: Snapshot) -> Comparison:
+    return compare(champion.predictions if champion else {}, challenger.predictions, how(), HORIZON, seed=7)
+
+
+def judged(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), faults=(), **limits: float) -> Verdict:
+    return judge(champion, challenger, compared(champion, challenger), checks, Gate(**limits), faults)
+
+
+def evidence(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), times=TIMES) -> Evidence:
+    verdict = judged(champion, challenger, checks)
+    return Evidence(champion, challenger, compared(champion, challenger), verdict, checks, times)

@@ -1,0 +1,76 @@
+"""What is kept of a failure, and how it is told."""
+
+import json
+
+import pytest
+
+from upkeep.errors import UpkeepError
+from upkeep.ops.failure import FAILURE, PIPELINE, describe_failure, keep_failure, read_failure, tell_failure
+
+JOB = {"CI_JOB_ID": "77", "CI_JOB_NAME": "retrain", "CI_JOB_URL": "https://git.example/j/77", "CI_JOB_STATUS": "failed"}
+PLACE = {"stage": "validate", "plant": "lyon", "batch": "2025-12-29", "column": "load_pct"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PIPELINE.touch()
+
+
+def fail(what: str = "12% of rows are out of range") -> UpkeepError:
+    return UpkeepError(what, expected="at most 5%", remedy="mend the source", **PLACE)
+
+
+def test_a_failure_is_kept_with_its_place_and_job():
+    keep_failure(fail(), JOB)
+    kept = json.loads(FAILURE.read_text())
+    assert kept["where"] == PLACE
+    assert (kept["what"], kept["expected"], kept["remedy"]) == tuple(
+        getattr(fail(), name) for name in ("what", "expected", "remedy")
+    )
+    assert kept["job"] == "77"
+
+
+def test_credentials_in_a_failure_are_masked():
+    keep_failure(fail("postgresql://upkeep:s3cret@host/db does not answer"), {})
+    assert "s3cret" not in FAILURE.read_text()
+
+
+def test_a_folder_that_cannot_be_written_hides_no_error(tmp_path):
+    (tmp_path / ".upkeep").write_text("a file where the folder should be")
+    keep_failure(fail(), {})
+    assert read_failure() is None
+
+
+def test_outside_of_a_pipelines_repository_nothing_is_kept(tmp_path):
+    PIPELINE.unlink()
+    keep_failure(fail(), JOB)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_alert_names_stage_plant_batch_column_and_links_the_job():
+    keep_failure(fail(), JOB)
+    alert = describe_failure(read_failure(), JOB)
+    assert alert.title == "retrain failed: stage validate, plant lyon, batch 2025-12-29, column load_pct"
+    assert "[the job's log](https://git.example/j/77)" in alert.body
+    assert "- What to do: `mend the source`" in alert.body
+
+
+def test_what_data_says_neither_mentions_people_nor_formats_itself():
+    keep_failure(fail("found `x` @all\n# shout"), JOB)
+    assert "`found 'x' @all # shout`" in describe_failure(read_failure(), JOB).body
+
+
+def test_a_job_that_left_no_error_is_told_too():
+    alert = describe_failure(None, JOB)
+    assert alert.title == "retrain failed"
+    assert "may have been stopped" in alert.body
+
+
+def test_the_failure_of_another_job_is_not_told_as_this_ones():
+    keep_failure(fail(), {**JOB, "CI_JOB_ID": "76"})
+    assert tell_failure(JOB).startswith("retrain failed\nnobody was told: set UPKEEP_GITLAB_TOKEN")
+
+
+def test_a_job_that_went_well_tells_nothing():
+    assert tell_failure({**JOB, "CI_JOB_STATUS": "success"}) == "nothing to tell: the job's status is success"

@@ -1,0 +1,163 @@
+"""The note on a merge request, as its readers meet it."""
+
+import polars as pl
+import pytest
+from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, evidence, params, plant, snapshot
+
+from upkeep.reporting.changes import describe_batches, describe_drift, describe_metrics, describe_quarantine
+from upkeep.reporting.merge_request import MAX_LISTED, fit, state_verdict, write_note
+from upkeep.reporting.merge_request_plots import draw_cost, draw_precision
+
+LYON = plant("lyon")
+
+
+def note(*sides, links=None, images=(), **changes: object) -> str:
+    return write_note(evidence(*sides, **changes), params(), images, links or {"drift": "drift/index.html"})
+
+
+def row(note: str, plant: str) -> str:
+    return next(line for line in note.splitlines() if line.startswith(f"| {plant} |"))
+
+
+def test_the_first_line_says_that_nothing_changed():
+    assert note(snapshot("main"), snapshot()).startswith("## ✅ May ship: no figure has changed\n")
+
+
+def test_the_first_line_of_a_better_model_says_what_it_saves():
+    verdict = state_verdict(evidence(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", LYON)))
+    assert verdict == "✅ May ship: it saves 240 (80.0%) on the same test rows"
+
+
+def test_the_first_lines_of_a_worse_model_say_what_it_costs_and_why_it_is_blocked():
+    lines = note(snapshot("main", LYON), snapshot("this branch", plant("lyon", BLIND))).splitlines()
+    assert lines[0] == "## ⛔ May not ship (2 reasons below); it costs 240 (400.0%) more on the same test rows"
+    assert lines[2].startswith("- lyon: average precision falls from 0.30 to 0.12")
+    assert lines[3].startswith("- following the alarms costs 300 instead of 60")
+
+
+def test_a_saving_that_chance_may_explain_is_called_so():
+    one_caught = pl.concat([plant("lyon", BLIND, 5), LYON.filter(machine="m5")])
+    better = evidence(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", one_caught))
+    assert state_verdict(better).endswith("it saves 80 (26.7%) on the same test rows, which chance may explain")
+
+
+def test_a_first_run_says_what_it_costs_beside_running_to_failure():
+    text = note(None, snapshot("this branch", LYON))
+    assert (
+        "the first run, with nothing to compare it with; following its alarms costs 60, running to failure 300" in text
+    )
+    assert "<br>" not in row(text, "lyon")
+    assert "**Money.**" not in text
+    assert "None" not in text
+
+
+def test_a_first_run_that_misses_a_floor_is_blocked():
+    assert "⛔ May not ship (1 reason below); the first run" in note(None, snapshot(), checks=[PASSED, FAILED])
+
+
+def test_a_plant_that_was_added_is_named_and_shown_by_itself():
+    text = note(snapshot("main", LYON), snapshot())
+    assert text.splitlines()[0].endswith("no figure has changed; porto is new")
+    assert row(text, "porto").startswith("| porto | new<br>0.30\N{NO-BREAK SPACE}(")
+    assert "= same" in row(text, "lyon")
+
+
+def test_a_plant_that_was_removed_is_named_with_what_it_had():
+    text = note(snapshot("main"), snapshot("this branch", LYON))
+    assert "porto is gone" in text.splitlines()[0]
+    assert row(text, "porto").count("<br>gone") == 4
+
+
+def test_a_change_that_is_certain_is_bold():
+    worse = row(note(snapshot("main", LYON), snapshot("this branch", plant("lyon", BLIND))), "lyon")
+    assert worse.endswith("<br>**↑ worse** |")
+    assert "100% (100% to 100%)<br>0% (0% to 0%)<br>**↓ worse**" in worse.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_alarms_and_failures_are_counted_and_listed_by_machine():
+    text = note(snapshot("main", LYON), snapshot("this branch", plant("lyon", BLIND)))
+    assert "Gained 0 (0 before a failure, 0 before none); lost 3 (3 before a failure, 0 before none)" in text
+    assert "Caught in time now: 0 failures; no longer: 3 failures." in text
+    assert "| lyon | `m1` | 2025-01-07 06:00 | no longer caught |" in text
+
+
+def test_of_many_alarms_only_the_first_are_listed():
+    many = plant("lyon", BLIND, machines=2 * MAX_LISTED + 20)
+    text = note(snapshot("main", many), snapshot("this branch", plant("lyon", GOOD, machines=2 * MAX_LISTED + 20)))
+    assert text.count("| gained | yes |") == MAX_LISTED
+    assert "… and 10 more." in text
+
+
+def test_long_parts_are_folded_and_the_links_stand_open():
+    text = note(snapshot("main"), snapshot(), images=["![cost](cost.png)"])
+    unfolded = [part.rpartition("</details>")[2] for part in text.split("<details>")]
+    assert "**Reports.** [drift](drift/index.html)" in unfolded[-1]
+    assert "![cost](cost.png)" in text
+    assert text.count("<details>") == text.count("</details>")
+
+
+def test_without_reports_the_note_still_says_what_is_missing():
+    lost = snapshot("this branch", predictions={}, evaluation={}, metrics={}, drift={}, quality={}, manifest={})
+    text = note(snapshot("main"), lost, checks=[], times={})
+    assert "not known" in text
+    assert "No stage had to run" in text
+
+
+def test_a_note_that_gitlab_would_refuse_loses_its_longest_parts():
+    parts = ["verdict", "short", "long" * 100]
+    assert fit(parts, 300).startswith("verdict\nshort\n*A part that is too long")
+    assert fit(parts, 1000) == "\n".join(parts)
+
+
+def test_added_batches_are_counted_apart_from_late_deliveries():
+    before, after = delivered(["lyon"], "2025-01-06"), delivered(["lyon"], "2025-01-06", "2025-01-13", "2025-01-20")
+    late = {**after["files"][0], "delivery": 2, "sha256": "other", "rows": 5}
+    anew = {**after["files"][1], "delivery": 2, "rows": 0}
+    text = describe_batches(before, {"files": [*after["files"], late, anew]})
+    assert "2 batches were added, 2025-01-13 to 2025-01-20." in text
+    assert "| lyon | 2 | 341 | 0 | 0 | 2 |" in text
+    assert "3 files of before are gone" in describe_batches(after, {"files": [late]})
+    assert "The same batches as before" in describe_batches(after, after)
+
+
+def test_quarantined_rows_are_counted_with_their_reasons():
+    before, after = snapshot().quality, snapshot().quality
+    after["plants"]["lyon"]["tables"]["telemetry"]["quarantined"] = {"out of range": 12, "null key": 30, "late": 0}
+    text = describe_quarantine(before, after)
+    assert "52 rows are set aside, +32." in text
+    assert "| lyon | telemetry | 10 | 42 | null key: 30, out of range: 12 |" in text
+    assert "20 rows are set aside, as before." in describe_quarantine(before, before)
+    assert "20 rows are set aside." in describe_quarantine({}, before)
+
+
+def test_drifted_plants_are_named_with_their_columns():
+    column = {"drifted": True}
+    after = {"lyon": {"drifted": True, "share": 1.0, "columns": {"load_pct": column, "current_a": column}}}
+    text = describe_drift({}, after)
+    assert text.startswith("**Drift.** lyon has drifted.")
+    assert "| lyon | not known | 100% of columns, **drifted** | load_pct, current_a |" in text
+
+
+def test_metrics_are_compared_as_dvc_does():
+    text = describe_metrics(
+        "main", {"overall": {"cost": 10, "f1": 0.5, "r": None}}, {"overall": {"cost": 12, "f1": 0.5}}
+    )
+    assert "| reports/metrics.json | overall.cost | 10 | 12 | 2 |" in text
+    assert "overall.f1" not in text
+
+
+@pytest.mark.parametrize("draw", [draw_cost, draw_precision])
+def test_pictures_say_what_they_show_and_come_out_the_same(draw):
+    comparison = evidence(snapshot("main"), snapshot("this branch", LYON, plant("porto", BLIND))).comparison
+    picture, again = (draw(comparison, "main") for _ in range(2))
+    assert picture.get_suptitle() in (
+        "Following this branch's alarms costs 240 more",
+        "Machines before a failure are ranked better in 0 of 2 plants, worse in 1",
+    )
+    assert picture._repr_png_() == again._repr_png_()
+
+
+def test_a_plant_without_failures_has_no_point_in_the_picture():
+    healthy = plant("lyon", machines=1)
+    comparison = evidence(snapshot("main", healthy), snapshot("this branch", healthy)).comparison
+    assert len(draw_precision(comparison, "main").axes[0].lines) == 2
