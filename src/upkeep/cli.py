@@ -5,13 +5,16 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from upkeep.errors import UpkeepError
-from upkeep.params import load_params
+from upkeep.params import Params, load_params
 from upkeep.stages import format_times, run_stage, stage_times, timed
+
+if TYPE_CHECKING:
+    from upkeep.ops.gate import Verdict
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -99,6 +102,56 @@ def score(
 
 
 @app.command()
+def fresh() -> None:
+    """Tell whether the committed lock belongs to code, parameters and data; exit 1 and name the stale stages if not."""
+    from upkeep.ops.reproduction import check_freshness
+
+    typer.echo(check_freshness())
+
+
+@app.command()
+def reproduce() -> None:
+    """Run what a merge request made stale, share its results, renew its lock and hold it to the floors."""
+    from upkeep.ops.reproduction import reproduce
+
+    typer.echo(reproduce(os.environ))
+    run_stage("check")
+
+
+@app.command()
+def retrain() -> None:
+    """Train again if there is a reason to, and offer the result as a merge request."""
+    from upkeep.ops.retraining import retrain
+
+    def judge(params: Params, base: str) -> "Verdict":
+        from upkeep.stages.note import collect  # slow to import, and most days there is nothing to judge
+
+        return collect(params, base).verdict
+
+    typer.echo(retrain(os.environ, judge))
+
+
+@app.command()
+def note(
+    target: Annotated[
+        str | None, typer.Option(help="Revision to compare with; default: the merge request's target branch.")
+    ] = None,
+) -> None:
+    """Judge this branch beside another: write reports/merge_request.md, and the merge request's note if allowed."""
+    from upkeep.stages.note import run
+
+    run(load_params(), target)
+
+
+@app.command("tell-failure")
+def tell_failure() -> None:
+    """Tell of this job's failure by an issue or a webhook; meant for a job's after_script."""
+    from upkeep.ops.failure import tell_failure
+
+    typer.echo(tell_failure(os.environ))
+
+
+@app.command()
 def serve() -> None:
     """Answer requests over HTTP until SIGTERM; settings come from UPKEEP_... variables (docs/service.md)."""
     from upkeep.serving.app import serve
@@ -114,6 +167,24 @@ def smoke(
     from upkeep.serving.smoke import smoke
 
     typer.echo(smoke(url))
+
+
+@app.command()
+def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("public")) -> None:
+    """Write reports and docs as a web site."""
+    from upkeep.reporting.pages import build_pages
+
+    typer.echo(build_pages(output))
+
+
+@app.command()
+def doctor() -> None:
+    """Try each connection that the GitLab jobs need; exit 1 and say what to fix."""
+    from upkeep.ops.doctor import examine, require_well, tabulate
+
+    findings = examine()
+    typer.echo(tabulate(findings))
+    require_well(findings)
 
 
 @app.command()
@@ -160,11 +231,20 @@ def main() -> None:
     try:
         app()
     except UpkeepError as error:
-        sys.exit(f"error: {error}")
+        _end(error)
     except Exception as error:
         if FULL not in str(error):  # libraries wrap the system's error in their own kinds
             raise
-        sys.exit(f"error: {_full_disk(error)}")
+        _end(_full_disk(error))
+
+
+def _end(error: UpkeepError) -> NoReturn:
+    """Keep an error for the commands that come after, and end with it as the last words of the log."""
+    from upkeep.ops.failure import keep_failure
+
+    keep_failure(error, os.environ)
+    sys.stdout.flush()
+    sys.exit(f"error: {error}")
 
 
 def _full_disk(error: Exception) -> UpkeepError:

@@ -1,0 +1,145 @@
+"""Why to train again, up to which batch, and how the result is offered."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from upkeep.errors import UpkeepError
+from upkeep.ops.gate import Verdict
+from upkeep.ops.retraining import advance, decide, describe_offer, new_batches, read_clock
+from upkeep.params import Fetch, Params, Retrain
+from upkeep.sources import Delivery
+
+ROOT = Path(__file__).parents[2]
+MONDAY = date(2025, 12, 29)
+HOW = Retrain(new_batches=3, max_age_days=35, drift_windows=5, drift_needed=2)
+ONE, THREE = [MONDAY], [MONDAY + timedelta(weeks=week) for week in range(3)]
+
+
+def test_without_a_new_batch_nothing_is_a_reason():
+    assert decide([], {"lyon": [True] * 5}, 100, HOW) == {}
+
+
+def test_enough_new_batches_are_a_reason():
+    assert decide(THREE, {}, 0, HOW) == {"new data": "3 new batches up to that of 2026-01-12"}
+    assert decide(THREE[:2], {}, 0, HOW) == {}
+
+
+@pytest.mark.parametrize(
+    ("windows", "lasts"),
+    [
+        ([True, True, False, False, False], True),
+        ([True, False, False, False, True], True),
+        ([True, False, False, False, False], False),
+        ([True], False),
+        ([False], False),
+        ([False, True, True, True, True], False),
+    ],
+)
+def test_drift_is_a_reason_if_the_newest_window_and_another_of_the_last_five_have_it(windows, lasts):
+    assert ("drift" in decide(ONE, {"lyon": windows}, 0, HOW)) == lasts
+
+
+def test_windows_of_different_plants_do_not_add_up():
+    assert decide(ONE, {"lyon": [True, False, False], "porto": [True, False, False]}, 0, HOW) == {}
+
+
+def test_plants_whose_drift_lasts_are_named_with_their_windows():
+    reasons = decide(ONE, {"lyon": [True] * 3, "porto": [False]}, 0, HOW)
+    assert reasons == {"drift": "drift of lyon in 3 of its last 5 windows"}
+
+
+def test_old_models_are_a_reason_to_use_a_single_batch():
+    assert decide(ONE, {}, 35, HOW) == {}
+    assert decide(ONE, {}, 36, HOW) == {"age": "the models know nothing of the last 36 days"}
+
+
+class Shelf:
+    """A source that must be listed only."""
+
+    def __init__(self, options, batch_days):  # noqa: ARG002  # a source gets it
+        self.batches = options["batches"]
+
+    def deliveries(self, until):  # noqa: ARG002  # a shelf shows all it has
+        for batch in self.batches:
+            yield Delivery("telemetry", "lyon", date.fromisoformat(batch), read=self.refuse)
+        yield Delivery("events", "lyon", MONDAY + timedelta(weeks=9), read=self.refuse)
+
+    def refuse(self):
+        raise AssertionError("a batch was read")
+
+
+def fetch(*batches):
+    options = {"batches": [str(batch) for batch in batches]}
+    until = MONDAY - timedelta(weeks=1)
+    return Fetch(source=f"{__name__}:Shelf", until=until, batch_days=7, reread_batches=4, options=options)
+
+
+@pytest.mark.parametrize(
+    ("today", "complete"),
+    [(MONDAY, []), (MONDAY + timedelta(days=6), []), (MONDAY + timedelta(days=7), ONE), (date(2027, 1, 1), THREE)],
+)
+def test_a_batch_is_new_once_its_last_day_is_over(today, complete):
+    assert new_batches(fetch(MONDAY - timedelta(weeks=1), *THREE), today) == complete
+
+
+def test_a_source_is_not_even_listed_before_a_batch_can_be_complete():
+    assert new_batches(fetch().model_copy(update={"source": "nowhere:Nothing"}), MONDAY) == []
+
+
+def test_until_moves_on_and_no_other_byte_changes():
+    before = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    after = advance(before, MONDAY)
+    changed = [(old, new) for old, new in zip(before.splitlines(), after.splitlines(), strict=True) if old != new]
+    ((old, new),) = changed
+    assert old.replace(str(yaml.safe_load(before)["fetch"]["until"]), str(MONDAY)) == new
+    assert Params.model_validate(yaml.safe_load(after)).fetch.until == MONDAY
+
+
+@pytest.mark.parametrize("written", ['"2025-12-22"', "'2025-12-22'", "2025-12-22"])
+def test_until_is_found_however_it_is_written(written):
+    text = (
+        f"other:\n  until: 1\nfetch:  # whence\n  source: x\n\n# aside\n  until: {written}  # last\n  batch_days: 7\n"
+    )
+    assert advance(text, MONDAY) == text.replace(written, '"2025-12-29"')
+
+
+def test_a_line_of_another_section_is_left_alone():
+    text = 'fetch:\n  source: x\nother:\n  until: "2025-12-22"\n'
+    assert advance(text, MONDAY) == text
+
+
+def options(reasons, verdict, job="https://gitlab.example.com/j/7"):
+    found = describe_offer("develop", MONDAY, reasons, verdict, job)
+    assert not any("\n" in option for option in found), "git refuses push options with line breaks"
+    return found
+
+
+def test_a_model_that_may_ship_is_offered_as_a_merge_request():
+    reasons = {"new data": "1 new batch up to that of 2025-12-29", "drift": "drift of lyon in 3 of its last 5 windows"}
+    assert options(reasons, Verdict(True, [])) == [
+        "merge_request.create",
+        "merge_request.target=develop",
+        "merge_request.title=Retrain up to 2025-12-29",
+        "merge_request.description=**Why:** 1 new batch up to that of 2025-12-29; drift of lyon in 3 of its last 5 "
+        "windows.\\n\\n**The gate:** it may ship.\\n\\nMade by [this job](https://gitlab.example.com/j/7).",
+        "merge_request.label=new data",
+        "merge_request.label=drift",
+        "merge_request.unlabel=age",
+        "merge_request.remove_source_branch",
+    ]
+
+
+def test_a_model_that_may_not_ship_is_a_draft_that_says_why():
+    found = options({"age": "old"}, Verdict(False, ["lyon is worse", "one\ntwo"]), job=None)
+    assert "merge_request.title=Draft: Retrain up to 2025-12-29" in found
+    description = next(option for option in found if "description" in option)
+    assert description.endswith("so this is a draft.\\n\\n- lyon is worse\\n- one\\ntwo")
+
+
+def test_the_clock_can_be_set_and_a_wrong_date_is_told():
+    assert read_clock({"UPKEEP_TODAY": "2025-12-29"}) == MONDAY
+    with pytest.raises(UpkeepError, match=r"UPKEEP_TODAY is \'29\.12\.2025\'"):
+        read_clock({"UPKEEP_TODAY": "29.12.2025"})
