@@ -1,6 +1,7 @@
 """The command line: one sub-command per stage and operation."""
 
 import errno
+import gc
 import os
 import sys
 from datetime import datetime
@@ -154,6 +155,8 @@ def tell_failure() -> None:
 @app.command()
 def serve() -> None:
     """Answer requests over HTTP until SIGTERM; settings come from UPKEEP_... variables (docs/service.md)."""
+    gc.disable()  # hardly anything that starting makes is garbage; `serve` turns it on again
+
     from upkeep.serving.app import serve
 
     serve()

@@ -1,5 +1,6 @@
 """The service over HTTP: MLflow's scoring protocol, the page, and what operators and Prometheus ask."""
 
+import gc
 import logging
 import signal
 import sys
@@ -123,6 +124,8 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = read_settings()
     app = create_app(settings)
+    gc.freeze()  # modules and models stay for good: no collection need look at them again
+    gc.enable()
     set_up_logs()
     logger.info("start", extra={"release": settings.release, "port": settings.port})
     uvicorn.run(
