@@ -1,0 +1,279 @@
+"""The doctor against real servers: git, S3, a registry, SSH; GitLab's API is the stand-in."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import components
+import pytest
+import seaweed
+from git_server import serve_git
+from gitlab_stand_in import serving_gitlab
+
+from upkeep.errors import UpkeepError
+from upkeep.ops.doctor import Finding, examine, require_well, tabulate
+
+TOKEN, WRONG = "glpat-right-token", "glpat-wrong-token"
+SETTINGS = ("UPKEEP_", "CI_", "DEPLOY_", "MLFLOW_", "AWS_", "GITLAB_CI", "DOCKER_HOST")
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path, monkeypatch) -> Path:
+    """An empty repository of git and DVC, in which the test stands; no variable is set."""
+    for name in [name for name in os.environ if name.startswith(SETTINGS) and name != "AWS_CA_BUNDLE"]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    run("git", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--message", "First")
+    return folder
+
+
+@pytest.fixture
+def origin(tmp_path):
+    with serve_git(tmp_path / "git", lambda password: password == TOKEN) as server:
+        run("git", "remote", "add", "origin", server.url)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory) -> Iterator[seaweed.Server]:
+    seaweed.require_seaweed()
+    server = seaweed.Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    server.files().mkdir("plants")
+    yield server
+    server.kill()
+
+
+def run(*command: str) -> None:
+    path = os.pathsep.join([str(seaweed.BIN), os.environ["PATH"]])
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PATH": path})
+
+
+def finding(name: str) -> Finding:
+    return next(found for found in examine() if found.name == name)
+
+
+@pytest.mark.usefixtures("origin")
+def test_what_is_not_in_use_is_skipped_and_hurts_nobody(checkout, monkeypatch):
+    run("dvc", "remote", "add", "--default", "folder", str(checkout.parent / "storage"))
+    monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", TOKEN)
+    monkeypatch.setenv("CI_SERVER_URL", "")
+    states = {found.name: found.state for found in examine() if found.name not in ("engine", "token")}
+    assert {name for name, state in states.items() if state == "ok"} == {"git remote", "push", "DVC remote"}
+    assert set(states.values()) == {"ok", "skipped"}
+
+
+def test_a_remote_that_does_not_answer_is_told_with_its_address_to_check():
+    run("git", "remote", "add", "origin", f"http://127.0.0.1:{components.free_port()}/team/upkeep.git")
+    found = finding("git remote")
+    assert found.state == "FAIL"
+    assert "git remote -v" in found.remedy
+
+
+@pytest.mark.usefixtures("origin")
+def test_a_token_that_may_not_push_is_told_without_the_token(monkeypatch):
+    monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", WRONG)
+    found = finding("push")
+    assert found.state == "FAIL"
+    assert "UPKEEP_GITLAB_TOKEN" in found.remedy
+    assert WRONG not in tabulate([found])
+
+
+def test_the_rehearsed_push_leaves_nothing_behind(origin, monkeypatch):
+    monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", TOKEN)
+    assert finding("push").state == "ok"
+    assert origin.pushes == []
+    assert origin.git("for-each-ref") == ""
+
+
+def test_an_s3_remote_is_written_read_and_left_as_it_was(storage, monkeypatch):
+    add_remote(storage)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.SECRET)
+    assert finding("DVC remote").state == "ok"
+    assert [name for name in storage.files().find("plants") if "doctor-" in name] == []
+
+
+def test_a_wrong_s3_secret_is_told_without_the_secret(storage, monkeypatch):
+    add_remote(storage)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-horse-battery")
+    found = finding("DVC remote")
+    assert found.state == "FAIL"
+    assert "AWS_SECRET_ACCESS_KEY" in found.remedy
+    assert "wrong-horse-battery" not in tabulate([found])
+
+
+def add_remote(storage: seaweed.Server) -> None:
+    run("dvc", "remote", "add", "--default", "s3", "s3://plants/doctor")
+    run("dvc", "remote", "modify", "s3", "endpointurl", storage.url)
+
+
+def test_a_repository_without_a_dvc_remote_is_told():
+    found = finding("DVC remote")
+    assert found.state == "FAIL"
+    assert "no remote" in found.what.lower()
+
+
+def test_a_registry_is_logged_in_to(registry, monkeypatch):
+    monkeypatch.setenv("UPKEEP_IMAGE", f"{registry}/team/upkeep")
+    assert finding("registry").state == "ok"
+
+
+@pytest.mark.parametrize(("password", "state"), [("right-password", "ok"), ("wrong-password", "FAIL")])
+def test_a_registry_that_wants_a_token_first_is_asked_for_one(monkeypatch, password, state):
+    with serving_token_registry() as address:
+        monkeypatch.setenv("UPKEEP_IMAGE", f"{address}/team/upkeep")
+        monkeypatch.setenv("UPKEEP_REGISTRY_USER", "upkeep-ci")
+        monkeypatch.setenv("UPKEEP_REGISTRY_PASSWORD", password)
+        found = finding("registry")
+    assert found.state == state
+    assert password not in tabulate([found])
+
+
+class TokenRegistry(BaseHTTPRequestHandler):
+    """A mock of GitLab's registry, whose login goes through GitLab itself, which cannot run here."""
+
+    def do_GET(self) -> None:
+        host = f"http://127.0.0.1:{self.server.server_port}"
+        right = self.headers.get("Authorization") == "Basic dXBrZWVwLWNpOnJpZ2h0LXBhc3N3b3Jk"
+        asked = self.path == "/jwt/auth?service=container_registry&scope=repository%3Ateam%2Fupkeep%3Apull%2Cpush"
+        self.send_response(200 if right and asked else 401)
+        if self.path == "/v2/":
+            self.send_header("WWW-Authenticate", f'Bearer realm="{host}/jwt/auth",service="container_registry"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class serving_token_registry:  # noqa: N801  # used as a function is
+    def __enter__(self) -> str:
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), TokenRegistry)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"127.0.0.1:{self.server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_a_server_with_the_pinned_key_lets_the_doctor_in(server, monkeypatch):
+    deploy_to(server, monkeypatch)
+    assert finding("server").state == "ok"
+
+
+def test_a_server_whose_key_has_changed_is_told_as_a_possible_attack(server, monkeypatch, tmp_path):
+    components.make_key(tmp_path / "other")
+    pinned = f"[127.0.0.1]:{server.port} {(tmp_path / 'other.pub').read_text()}"
+    (tmp_path / "known_hosts").write_text(pinned)
+    deploy_to(server, monkeypatch, DEPLOY_KNOWN_HOSTS=tmp_path / "known_hosts")
+    found = finding("server")
+    assert found.state == "FAIL"
+    assert "not the pinned one" in found.what
+    assert "someone stands between" in found.remedy
+
+
+def test_a_server_that_nobody_pinned_is_told_with_the_command_that_prints_its_key(server, monkeypatch, tmp_path):
+    (tmp_path / "known_hosts").touch()
+    deploy_to(server, monkeypatch, DEPLOY_KNOWN_HOSTS=tmp_path / "known_hosts")
+    assert f"ssh-keyscan -p {server.port}" in finding("server").remedy
+
+
+def test_a_key_that_the_server_does_not_know_is_told(server, monkeypatch, tmp_path):
+    components.make_key(tmp_path / "other")
+    deploy_to(server, monkeypatch, DEPLOY_KEY=tmp_path / "other")
+    assert "refuses DEPLOY_KEY" in finding("server").what
+
+
+def test_a_server_that_does_not_answer_is_told(server, monkeypatch):
+    deploy_to(server, monkeypatch, DEPLOY_PORT=components.free_port())
+    assert "does not answer" in finding("server").what
+
+
+def test_a_variable_that_was_forgotten_beside_others_is_told(server, monkeypatch):
+    deploy_to(server, monkeypatch, DEPLOY_KEY="")
+    assert finding("server").what == "not set: DEPLOY_KEY"
+
+
+def deploy_to(server: components.Server, monkeypatch: pytest.MonkeyPatch, **others: object) -> None:
+    for name, value in {**server.variables, **others}.items():
+        monkeypatch.setenv(name, str(value))
+
+
+def test_a_tracking_server_is_reached(tmp_path, monkeypatch):
+    port = components.free_port()
+    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--workers", "1"]
+    command = [seaweed.BIN / "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *store]
+    monkeypatch.setenv("PATH", f"{seaweed.BIN}:{os.environ['PATH']}")
+    with components.running(command, tmp_path / "log", lambda: components.listens(port)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        assert finding("MLflow").state == "ok"
+
+
+def test_a_tracking_server_that_is_down_is_told_without_its_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://upkeep:correct-horse@127.0.0.1:{components.free_port()}")
+    found = finding("MLflow")
+    assert found.state == "FAIL"
+    assert "correct-horse" not in tabulate([found])
+
+
+def test_a_token_with_the_scope_api_is_well(monkeypatch):
+    with serving_gitlab() as gitlab:
+        for name, value in gitlab.environment(scopes=("api", "write_repository")).items():
+            monkeypatch.setenv(name, value)
+        assert finding("token").state == "ok"
+        assert finding("clock").state == "ok"
+
+
+@pytest.mark.parametrize("scopes", [("read_api",), ("read_repository", "write_repository")])
+def test_a_token_without_the_scope_api_is_told_with_what_it_has(monkeypatch, scopes):
+    with serving_gitlab() as gitlab:
+        for name, value in gitlab.environment(scopes=scopes).items():
+            monkeypatch.setenv(name, value)
+        found = finding("token")
+    assert found.state == "FAIL"
+    assert scopes[0] in found.what
+
+
+def test_a_token_that_gitlab_does_not_know_is_told_without_the_token(monkeypatch):
+    with serving_gitlab() as gitlab:
+        monkeypatch.setenv("CI_SERVER_URL", gitlab.url)
+        monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", WRONG)
+        found = finding("token")
+    assert found.state == "FAIL"
+    assert WRONG not in tabulate([found])
+
+
+def test_a_token_that_ends_soon_is_told_with_its_last_day(monkeypatch):
+    with serving_gitlab() as gitlab:
+        for name, value in gitlab.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("gitlab_stand_in.LAST_DAY", "2020-01-31")
+        assert "ends on 2020-01-31" in finding("token").what
+
+
+def test_a_day_that_was_set_for_back_filling_and_forgotten_is_told(monkeypatch):
+    monkeypatch.setenv("UPKEEP_TODAY", "2025-01-06")
+    assert "2025-01-06" in finding("clock").what
+
+
+def test_a_webhook_whose_host_does_not_answer_is_told_without_its_address(monkeypatch):
+    monkeypatch.setenv("UPKEEP_ALERT_WEBHOOK", f"http://127.0.0.1:{components.free_port()}/hooks/a-secret")
+    found = finding("alerts")
+    assert found.state == "FAIL"
+    assert "a-secret" not in tabulate([found])
+
+
+def test_a_job_fails_with_the_names_of_the_checks_that_failed():
+    with pytest.raises(UpkeepError, match="2 of the checks failed: registry, clock"):
+        require_well([Finding(name, "FAIL", "", "mend it") for name in ("registry", "clock")])
+    require_well([Finding("registry", "ok", ""), Finding("clock", "skipped", "")])
