@@ -1,11 +1,12 @@
 # `make repro` and `make test` need only git, make and Python 3.11 to 3.13: the rest is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+IMAGE ?= upkeep:latest
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # compiled modules make each stage start in a third of the time
 
 .DEFAULT_GOAL := help
-.PHONY: help repro check serve image sbom test system lint bench ui lock clean
+.PHONY: help repro check serve test system lint image push sbom bench ui lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 10
@@ -19,12 +20,6 @@ check: .venv ## Check golden cases and quality floors
 serve: .venv ## Serve models and the planner's page on http://127.0.0.1:8000
 	UPKEEP_HOST=127.0.0.1 UPKEEP_LOG_URL=data/prediction_log upkeep serve
 
-image: ## Build the service's image, upkeep:latest
-	deploy/build.sh upkeep:latest
-
-sbom: .venv ## List what the image holds in sbom.json (CycloneDX)
-	syft --quiet docker:upkeep:latest --output cyclonedx-json=sbom.json
-
 test: .venv ## Run the unit and integration tests
 	pytest tests/unit tests/integration -n 2
 
@@ -33,6 +28,15 @@ system: .venv ## Run the tests that need containers or servers
 
 lint: .venv ## Run every hook of .pre-commit-config.yaml over all files
 	pre-commit run --all-files
+
+image: ## Build the service's image from code and models here; IMAGE= names it
+	deploy/build.sh $(IMAGE)
+
+push: ## Push the image; image.env gets its digest
+	deploy/push.sh $(IMAGE)
+
+sbom: .venv ## List the image's parts in sbom.cdx.json (CycloneDX)
+	syft --quiet $(IMAGE) --output cyclonedx-json=sbom.cdx.json
 
 bench: .venv ## Measure the figures that the docs quote
 	python -m bench
