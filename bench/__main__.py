@@ -9,7 +9,18 @@ from tqdm import tqdm
 
 from bench.measuring import ROOT
 
-MEASUREMENTS = ("features", "simulator", "cmapss", "pipeline", "fresh", "scoring", "serving", "soak", "lines")
+MEASUREMENTS = (
+    "features",
+    "simulator",
+    "cmapss",
+    "pipeline",
+    "fresh",
+    "merge_request",
+    "scoring",
+    "serving",
+    "soak",
+    "lines",
+)
 RESULTS = ROOT / "bench/results.json"
 
 
