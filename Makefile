@@ -35,8 +35,8 @@ image: ## Build the service's image from code and models here; IMAGE= names it
 push: ## Push the image; image.env gets its digest
 	deploy/push.sh $(IMAGE)
 
-sbom: .venv ## List the image's parts in sbom.cdx.json (CycloneDX)
-	syft --quiet $(IMAGE) --output cyclonedx-json=sbom.cdx.json
+sbom: .venv ## List the image's parts in sbom.json (CycloneDX)
+	syft --quiet $(IMAGE) --output cyclonedx-json=sbom.json
 
 bench: .venv ## Measure the figures that the docs quote
 	python -m bench
@@ -52,7 +52,7 @@ lock: .venv ## Resolve pyproject.toml into requirements.lock and requirements-se
 	  -o requirements-serving.lock
 
 clean: ## Remove the environment and all outputs that DVC can restore
-	rm -rf .venv .upkeep data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .upkeep/bench .upkeep/score/*/ data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache
 
 # Made anew when the lock changes. The index, certificates and proxies are the machine's own.
 .venv: requirements.lock pyproject.toml

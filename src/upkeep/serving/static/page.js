@@ -68,7 +68,7 @@ function rule({ plants, horizon_hours, as_of, total }) {
   if (!plants.length) return "";
   if (!total) return "No machine matches.";
   const when = as_of ? ` As of ${inUtc(as_of).slice(11)}.` : "";
-  return `Alarms first, then the highest risk of a failure within ${horizon_hours} h.${when}`;
+  return `Alarms first, then the highest risk of a failure within ${horizon_hours} h. Each plant alarms from its own level on, the dashed line.${when}`;
 }
 
 function drawPlants(plants) {
