@@ -5,10 +5,10 @@
 
 # Settings are part of a release: after they changed, the same image is another release.
 container_for() { # image
-  local digest=${1##*:} changed
-  changed=$(find "$STATE" \( -name upkeep.env -o -name server.conf -o -name tls.pem \) -printf '%Ts\n' |
-    sort -n | tail -n 1)
-  echo "$NAME-${digest:0:12}-${changed:-0}"
+  local digest=${1##*:} settings
+  settings=$(find "$STATE" \( -name upkeep.env -o -name server.conf -o -name tls.pem \) -exec sha256sum {} + |
+    sort | sha256sum)
+  echo "$NAME-${digest:0:12}-${settings:0:10}"
 }
 
 prepare_folder() {

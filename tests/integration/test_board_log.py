@@ -49,6 +49,12 @@ def test_a_machine_scored_weeks_ago_is_still_shown_after_a_restart(tmp_path):
     assert len(refreshed(tmp_path).rank()) == 2
 
 
+def test_a_day_of_golden_requests_only_hides_none_before_it(tmp_path):
+    log(tmp_path, "deployed", prediction(source="smoke"))
+    log(tmp_path, "before", prediction(probability=0.7, hours_ago=72))
+    assert refreshed(tmp_path).get("lyon", "press").newest["probability"] == 0.7
+
+
 def test_a_machine_not_scored_for_a_month_leaves_the_page(tmp_path):
     log(tmp_path, "a", prediction())
     board = Board(str(tmp_path))

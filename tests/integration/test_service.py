@@ -8,9 +8,10 @@ from copy import deepcopy
 
 import pytest
 from starlette.testclient import TestClient
-from trained_fleet import service_environment
+from trained_fleet import ROOT, service_environment
 
 from upkeep.serving.app import create_app
+from upkeep.serving.service import Service
 from upkeep.serving.settings import read_settings
 
 JSON = {"content-type": "application/json"}
@@ -65,6 +66,14 @@ def drop(request, *names):
 def warnings(client, request):
     (prediction,) = post(client, request).json()["predictions"]
     return {warning["code"]: warning for warning in prediction["warnings"]}
+
+
+def features(fleet, request):
+    """Return the features that a request's machine gets, those that are not 0."""
+    service = Service(fleet / "models/plants", ROOT / "data/references/dictionary.yaml")
+    (prediction,) = service.answer(json.dumps(request).encode(), "", {}, "id").predictions
+    names = service.scorers[prediction["plant"]].model.card.features
+    return {name: value for name, value in zip(names, prediction["features"].tolist(), strict=True) if value > 0}
 
 
 def to_records(request):
@@ -314,6 +323,57 @@ def test_the_log_tells_of_each_request_but_not_what_was_in_it(client, request_, 
     (record,) = [record for record in caplog.records if record.getMessage() == "request"]
     assert (record.request_id, record.route, record.status) == ("night-shift.7", "/invocations", 200)
     assert "M0" not in str(vars(record))
+
+
+def test_an_event_sent_twice_counts_once(trained_fleet, request_):
+    place = telemetry(request_)[-1]
+    error = [None] * len(columns(request_))
+    for name, value in (("plant", "lyon"), ("kind", "error"), ("code", "E1")):
+        put(request_, error, name, value)
+    for name in ("machine", "time"):
+        put(request_, error, name, place[columns(request_).index(name)])
+    rows(request_).append(error)
+    once = features(trained_fleet, request_)
+    assert "errors_E1_8h" in once
+    rows(request_).append(list(error))
+    assert features(trained_fleet, request_) == once
+
+
+def test_names_are_trimmed_as_in_training(client, request_):
+    expected = post(client, request_).json()["predictions"]
+    for row in rows(request_):
+        put(request_, row, "machine", f" {row[columns(request_).index('machine')]} ")
+    assert post(client, request_).json()["predictions"] == expected
+
+
+def test_a_row_of_the_far_future_is_left_out_and_told(client, request_):
+    expected = post(client, request_).json()["predictions"][0]
+    ahead = list(telemetry(request_)[-1])
+    put(request_, ahead, "time", "2199-01-01T00:00:00Z")
+    rows(request_).append(ahead)
+    (prediction,) = post(client, request_).json()["predictions"]
+    assert (prediction["time"], prediction["probability"]) == (expected["time"], expected["probability"])
+    assert "future_rows" in {warning["code"] for warning in prediction["warnings"]}
+
+
+@pytest.mark.parametrize("value", [dict.fromkeys(map(str, range(20)), 1), [[[[1]]]]])
+def test_nested_values_are_no_times(client, request_, value):
+    put(request_, telemetry(request_)[0], "time", value)
+    assert post(client, request_).status_code == 422
+
+
+def test_many_unknown_columns_do_not_blow_up_the_answer(client, request_):
+    columns(request_).extend(f"mood{number}" for number in range(300))
+    for row in rows(request_):
+        row.extend([1] * 300)
+    (prediction,) = post(client, request_).json()["predictions"]
+    unknown = [warning for warning in prediction["warnings"] if warning["code"] == "unknown_column"]
+    assert unknown[-1]["message"] == "nor has it 295 more: ignored"
+
+
+def test_rows_of_unlike_columns_are_refused_before_they_fill_the_memory(client):
+    records = [{f"column{number}": 1} for number in range(5000)]
+    assert post(client, {"dataframe_records": records}).status_code == 413
 
 
 def test_a_request_id_that_could_forge_a_log_line_is_replaced(client):

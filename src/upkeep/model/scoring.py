@@ -145,9 +145,13 @@ class Scorer:
 
     def _doubt_rows(self, name: str, time: NDArray[np.int64], readings: NDArray[np.float64]) -> list[Caution]:
         warnings: list[Caution] = []
-        if name not in self.model.card.preparation.baselines:
+        baseline = self.model.card.preparation.baselines.get(name)
+        if baseline is None:
             message = f"machine {name} was not in the training data: its healthy level is taken from the rows sent"
             warnings.append({"code": "unknown_machine", "message": message, "column": "machine"})
+        elif baseline.start < time[0] and time[-1] < baseline.start + self.model.card.dataset.baseline_hours * HOUR:
+            message = f"machine {name} is new: without all its rows its healthy level is taken from those sent"
+            warnings.append({"code": "short_history", "message": message, "column": "time"})
         narrow, wide = min(self.model.card.dataset.windows_hours), max(self.model.card.dataset.windows_hours)
         recent = time > time[-1] - wide * HOUR
         inside = time[recent]
@@ -184,7 +188,8 @@ def _merge(given: Record | None, stored: Record | None) -> Record:
     """Return what a request says of a machine and, where it says nothing, what is on record."""
     if given is None or stored is None:
         return given or stored or UNKNOWN
-    return Record(model=given.model or stored.model, installed=given.installed or stored.installed)
+    installed = stored.installed if given.installed is None else given.installed  # 0 is 1970
+    return Record(model=given.model or stored.model, installed=installed)
 
 
 def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str, Scorer]:

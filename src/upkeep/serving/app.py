@@ -9,9 +9,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import orjson
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from upkeep import __version__
 from upkeep.serving.board import Board
@@ -49,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         log = PredictionLog(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
     board = Board(settings.log_url or "")
     metrics = Metrics(service.versions, log)
+    one_large = CapacityLimiter(1)  # two take twice the memory and, on one core, no less time
     app = FastAPI(
         title="upkeep",
         version=__version__,
@@ -78,7 +81,10 @@ def create_app(settings: Settings) -> FastAPI:
         content_type = request.headers.get("content-type", "")
         source = "smoke" if request.headers.get(SMOKE) else "api"
         asked = body, content_type, request.query_params, request.state.request_id, source
-        reply = await run_in_threadpool(service.answer, *asked) if len(body) > INLINE_BYTES else service.answer(*asked)
+        if len(body) > INLINE_BYTES:
+            reply = await to_thread.run_sync(service.answer, *asked, limiter=one_large)
+        else:
+            reply = service.answer(*asked)
         note(reply)
         return _to_json(reply.body, reply.status)
 
@@ -155,11 +161,16 @@ def _run(board: Board, log: PredictionLog | None) -> Callable[[FastAPI], Abstrac
 
 async def _read_body(request: Request, most: int) -> bytes:
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most:
-            raise Refused(413, f"the body is larger than {most} bytes", "a smaller one: send fewer machines at a time")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most:
+                raise Refused(
+                    413, f"the body is larger than {most} bytes", "a smaller one: send fewer machines at a time"
+                )
+            chunks.append(chunk)
+    except ClientDisconnect as error:  # nobody hears it, but it is no fault of the service either
+        raise Refused(400, "the connection ended before the body did", "the whole body") from error
     return b"".join(chunks)
 
 

@@ -132,10 +132,16 @@ class Board:
             self._add_parts(since)
             self._known_parts = {part for part in self._known_parts if part >= f"day={since}"}
             return
-        # Newest day first: what a planner needs is there at once, and a day that adds nothing ends the search.
+        # Newest day first: what a planner needs is there at once. A day that adds nothing ends the search only once
+        # each machine's history is full: golden requests, or the same rows scored again, add nothing either.
         for days_ago in range(HISTORY_DAYS + 1):
-            if self._add_parts(today - timedelta(days=days_ago)) == 0:
+            if self._add_parts(today - timedelta(days=days_ago)) == 0 and self._is_full():
                 return
+
+    def _is_full(self) -> bool:
+        with self._lock:
+            machines = list(self._machines.values())
+        return bool(machines) and all(len(machine.history) == HISTORY_POINTS for machine in machines)
 
     def _add_parts(self, since: date) -> int | None:
         """Return how many predictions of parts not known yet changed the board; None if there is no such part."""

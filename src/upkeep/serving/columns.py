@@ -67,11 +67,12 @@ class TypedColumns:
         if values is None:
             return [None] * self.n_rows
         return [
-            value if type(value) is str and value else self._text(row, name, value) for row, value in enumerate(values)
+            value.strip() or None if type(value) is str else self._text(row, name, value)
+            for row, value in enumerate(values)
         ]
 
     def _text(self, row: int, name: str, value: Any) -> str | None:
-        if value is None or value == "":
+        if value is None:
             return None
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(int(value)) if value == value // 1 else str(value)
@@ -83,7 +84,7 @@ class TypedColumns:
             time = (_parse_time(value) - EPOCH) // MICROSECOND
             if FIRST <= time <= LAST:
                 return time
-        except (AttributeError, TypeError, ValueError, OverflowError):
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
             pass
         self._refuse(row, name, value, "a time such as 2025-01-06T13:00:00Z, between 1900 and 2200")
         return None
@@ -113,7 +114,10 @@ class TypedColumns:
 
 def show(value: Any) -> str:
     """Return a value from a request as an error may repeat it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # JSON may nest deeper than Python repeats it
+        text = "nested too deeply"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

@@ -78,7 +78,7 @@ class Gate:
             return True
         scheme, _, token = authorization.partition(" ")
         # All are compared, in constant time each: how long it takes tells nothing about them.
-        matches = [hmac.compare_digest(token.strip().encode(), known) for known in self._tokens]
+        matches = [hmac.compare_digest(token.strip().encode("latin-1"), known) for known in self._tokens]
         return scheme.lower() == "bearer" and any(matches)
 
 

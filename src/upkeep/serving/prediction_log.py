@@ -23,6 +23,7 @@ QUEUE_BYTES = 100_000_000
 PREDICTION_BYTES = 2_000
 """What a prediction takes in memory beside its inputs."""
 
+WARNING_BYTES = 500
 BLOCK_BYTES = 4_000_000
 SEGMENT_BYTES = 16_000_000
 """In memory, where shipping holds a whole segment; on disk it takes about a third."""
@@ -205,7 +206,12 @@ class PredictionLog:
 
     def _ship_all(self) -> None:
         found = ""
-        for path in list_segments(self._spool):
+        try:
+            paths = list_segments(self._spool)
+        except OSError as error:  # the thread must live on to try again
+            self._tell("ship_error", f"the spool {self._spool} cannot be read: {error}")
+            return
+        for path in paths:
             try:
                 self._ship(path)
             except UpkeepError as error:  # the store's: the next segment would fare no better
@@ -244,7 +250,7 @@ class _SpoolFullError(Exception):
 
 
 def _size(prediction: Prediction) -> int:
-    return PREDICTION_BYTES + len(prediction["inputs"])
+    return PREDICTION_BYTES + len(prediction["inputs"]) + WARNING_BYTES * len(prediction["warnings"])
 
 
 def _fits(prediction: Prediction) -> bool:

@@ -4,6 +4,7 @@ What cannot be read is a fault of its machine, which is then not answered. What 
 reading out of its range, is left out with a word to the caller, as `validate` sets such rows aside.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,10 @@ from upkeep.serving.columns import Refusal, TypedColumns, show
 from upkeep.serving.table import Refused, Table
 
 Floats = NDArray[np.float64]
+
+COLUMNS_NAMED = 5
+CLOCK_SLACK_US = 86_400_000_000
+"""Clocks run ahead, or are set to local time; a row beyond would hide all later ones from the page."""
 
 KEYS = ("plant", "machine", "time")
 ANY = (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max))
@@ -185,15 +190,21 @@ def _choose_rows(
     """Return a machine's rows of telemetry that can be believed, in order of time, and what is said of the others."""
     chosen: dict[int | None, int] = {}
     bad: list[Outside] = []
-    repeated = 0
+    repeated = ahead = 0
+    latest = time.time_ns() // 1000 + CLOCK_SLACK_US
     for row in rows:
         if columns.kind[row] is not None:
             continue
         if row in outside:
             bad.append(outside[row])
+        elif (columns.time[row] or 0) > latest:
+            ahead += 1
         elif chosen.setdefault(columns.time[row], row) != row:
             repeated += 1
     cautions = [_doubt_values(bad)] if bad else []
+    if ahead:
+        message = f"{ahead} rows left out: their time is more than a day ahead"
+        cautions.append({"code": "future_rows", "message": message, "column": "time"})
     if repeated:
         message = f"{repeated} rows left out: the machine has one at the same instant already"
         cautions.append({"code": "duplicate_rows", "message": message, "column": "time"})
@@ -211,15 +222,19 @@ def _doubt_values(bad: Sequence[Outside]) -> Caution:
 
 
 def _doubt_columns(table: Table, contract: Contract) -> list[Caution]:
-    return [
+    unknown = [name for name in table.columns if name not in contract.known]
+    cautions: list[Caution] = [
         {
             "code": "unknown_column",
             "message": f"the data dictionary has no column {show(name)}: ignored",
             "column": name,
         }
-        for name in table.columns
-        if name not in contract.known
+        for name in unknown[:COLUMNS_NAMED]
     ]
+    if len(unknown) > COLUMNS_NAMED:  # each machine's answer repeats them
+        message = f"nor has it {len(unknown) - COLUMNS_NAMED} more: ignored"
+        cautions.append({"code": "unknown_column", "message": message, "column": None})
+    return cautions
 
 
 def _combine(accepted: Sequence[Accepted], columns: TypedColumns, contract: Contract) -> PlantRequest:
@@ -241,7 +256,8 @@ def _combine(accepted: Sequence[Accepted], columns: TypedColumns, contract: Cont
     ]
     return PlantRequest(
         rows=telemetry,
-        events=classify_events(happened, telemetry.machines, vocabulary),
+        # Once each, as `validate` leaves them: a repeated delivery is not a second error.
+        events=classify_events(dict.fromkeys(happened), telemetry.machines, vocabulary),
         records={found.machine: found.record for found in accepted},
         cautions=[found.cautions for found in accepted],
         inputs=[_write_inputs(columns.table, found.rows) for found in accepted],
@@ -259,4 +275,9 @@ def _first(values: Sequence[str | None], rows: Sequence[int]) -> str | None:
 def _write_inputs(table: Table, rows: Sequence[int]) -> str:
     columns = list(table.columns.values())
     data = [[column[row] for column in columns] for row in rows]
-    return orjson.dumps({"columns": list(table.columns), "data": data}).decode()
+    content = {"columns": list(table.columns), "data": data}
+    try:
+        return orjson.dumps(content).decode()
+    except orjson.JSONEncodeError:  # it reads values nested deeper than it writes
+        content["data"] = [[None if isinstance(value, list | dict) else value for value in row] for row in data]
+        return orjson.dumps(content).decode()

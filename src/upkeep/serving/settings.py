@@ -63,7 +63,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         log_url=environment.get("UPKEEP_LOG_URL") or None,
         spool=Path(environment.get("UPKEEP_SPOOL") or paths.LOCAL / "spool"),
         spool_bytes=number("UPKEEP_SPOOL_BYTES", 1_000_000_000),
-        max_request_bytes=number("UPKEEP_MAX_REQUEST_BYTES", 64_000_000),
+        max_request_bytes=number("UPKEEP_MAX_REQUEST_BYTES", 24_000_000),
         release=environment.get("UPKEEP_RELEASE") or "unreleased",
     )
 
@@ -77,6 +77,8 @@ def _read_tokens(environment: Mapping[str, str]) -> tuple[bytes, ...]:
         except (OSError, UnicodeDecodeError) as error:
             raise _no_tokens(f"the file of tokens cannot be read: {error}", file) from error
     tokens = tuple(token.encode() for token in text.replace(",", " ").split())
+    if not text.isascii():
+        raise _no_tokens("a token holds a letter that no HTTP header can carry", file or "UPKEEP_TOKENS")
     if file and not tokens:
         # An empty file would open the service to all, which nobody who named one wants.
         raise _no_tokens("the file of tokens holds none", file)
@@ -86,7 +88,7 @@ def _read_tokens(environment: Mapping[str, str]) -> tuple[bytes, ...]:
 def _no_tokens(what: str, file: str) -> UpkeepError:
     return UpkeepError(
         what,
-        expected="tokens between spaces, commas or line ends",
+        expected="tokens of ASCII letters, digits and signs between spaces, commas or line ends",
         remedy="write them there, or unset UPKEEP_TOKENS_FILE",
         file=file,
     )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import orjson
 
 Column = list[Any]
 
+MOST_CELLS = 20_000_000
 FORMATS = "dataframe_split, dataframe_records, or text/csv"
 
 
@@ -93,7 +95,7 @@ def _read_split(content: Any, reasons: bool) -> Table:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Refused(400, "the columns are not given as a list of names", '["plant", ...]', f"{place}/columns")
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(names).most_common(1)[0]
         raise Refused(400, f"the column {twice!r} is given twice", "each once", f"{place}/columns")
     if not isinstance(rows, list):
         raise Refused(400, f"data is a {_name(rows)}", "a list of rows", f"{place}/data")
@@ -118,6 +120,8 @@ def _read_records(rows: Any, reasons: bool) -> Table:
         if not isinstance(row, dict):
             raise Refused(400, f"row {index} is a {_name(row)}", "an object", f"{place}/{index}")
     names = dict.fromkeys(name for row in rows for name in row)
+    if len(rows) * len(names) > MOST_CELLS:  # rows of unlike columns: the table would be far larger than the body
+        raise Refused(413, f"{len(rows)} rows of {len(names)} columns", f"at most {MOST_CELLS} values", place)
 
     def point(row: int, column: str | None) -> str:
         return f"{place}/{row}" + ("" if column is None else f"/{column.replace('~', '~0').replace('/', '~1')}")
