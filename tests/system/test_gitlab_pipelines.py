@@ -42,6 +42,8 @@ def project(runner, tmp_path_factory) -> Iterator[Project]:
             **project.keys,
             "UPKEEP_GITLAB_TOKEN": project.token,
             "UPKEEP_VENV": str(ready_environment(folder / "environment")),
+            # Outside of the jobs' folders: a cache inside would be copied, whole, before each job.
+            "UV_CACHE_DIR": str(Path.home() / ".cache/uv"),
             "CI_SERVER_URL": gitlab.url,
             "CI_PROJECT_ID": str(gitlab.project["id"]),
         }
