@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -30,6 +31,7 @@ UNTIL = date(2025, 10, 27)
 WEEK = timedelta(days=7)
 LAST = UNTIL + 6 * WEEK
 BUCKET = "plants"
+IN_GITLAB = {"GITLAB_CI": "true", "CI": "true"}
 TREES = 8
 """LightGBM's, so few that a merge request can improve the model as well as worsen it."""
 KEPT_TESTS = ("test_ci_files.py", "test_gate.py")
@@ -116,7 +118,7 @@ class Project:
             *jobs,
             settings=self.settings,
             manual=manual,
-            **{"GITLAB_CI": "true", "CI": "true", **variables},
+            **{**IN_GITLAB, **variables},
         )
 
     def merge_request(self, branch: str, *jobs: str, **variables: str | None) -> Pipeline:
@@ -125,7 +127,12 @@ class Project:
         return self.pipeline(*jobs, **of_merge_request(branch, number), **variables)
 
     def schedule(self, today: date, **variables: str | None) -> Pipeline:
-        return self.pipeline(CI_PIPELINE_SOURCE="schedule", UPKEEP_TODAY=str(today), **variables)
+        """Run the schedule's pipeline in a clone, as a runner does."""
+        clone = Path(tempfile.mkdtemp(dir=self.checkout.parent)) / "upkeep"
+        self.run("git", "clone", "--quiet", self.origin.url, clone)
+        os.utime(self.settings["UPKEEP_VENV"])  # newer than the clone's lock, or the job would install it there
+        variables = {"CI_PIPELINE_SOURCE": "schedule", "UPKEEP_TODAY": str(today), **IN_GITLAB, **variables}
+        return self.runner.run(clone, settings=self.settings, isolated=False, **variables)
 
 
 def of_merge_request(branch: str, number: int) -> dict[str, str | None]:

@@ -76,6 +76,7 @@ class Runner(NamedTuple):
         *jobs: str,
         settings: Mapping[str, Any],
         manual: tuple[str, ...] = (),
+        isolated: bool = True,
         **variables: str | None,
     ) -> Pipeline:
         """Run a pipeline, or only some of its jobs with what they need.
@@ -86,6 +87,9 @@ class Runner(NamedTuple):
             The project's CI variables: texts, or what gitlab-ci-local describes, for files and environments.
         manual
             Jobs whose button is pressed.
+        isolated
+            Each job in a folder of its own. Between a job's script and its after_script, the runner clears such a
+            folder of all that git does not track; GitLab does not. A pipeline of one job may use the checkout itself.
         """
         file = checkout / ".git/ci-variables.yml"  # not in the tree, where it would look like a change
         # A plain text that is a path would become a variable of type file.
@@ -94,12 +98,8 @@ class Runner(NamedTuple):
             for name, value in settings.items()
         }
         file.write_text(yaml.safe_dump(typed), encoding="utf-8")
-        options = [
-            "--force-shell-executor",
-            "--shell-isolation",
-            "--no-artifacts-to-source",
-            "--variables-file=.git/ci-variables.yml",
-        ]
+        options = ["--force-shell-executor", "--no-artifacts-to-source", "--variables-file=.git/ci-variables.yml"]
+        options += ["--shell-isolation"] * isolated
         options += [part for job in manual for part in ("--manual", job)]
         done = self.command(checkout, *jobs, *(["--needs"] if jobs else []), *options, **variables)
         logs = {name: _read_log(checkout, name) for name in re.findall(r"^(.+?) +starting shell", done.stdout, re.M)}
