@@ -1,13 +1,12 @@
 # `make repro` and `make test` need only git, make and Python 3.11 to 3.13: the rest is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-SCENARIOS := tests/system/test_gitlab_pipelines.py
 IMAGE ?= upkeep:latest
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # compiled modules make each stage start in a third of the time
 
 .DEFAULT_GOAL := help
-.PHONY: help repro check serve test system scenarios lint image push sbom bench ui lock clean
+.PHONY: help repro check serve test system lint image push sbom bench ui lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 10
@@ -25,10 +24,7 @@ test: .venv ## Run the unit and integration tests
 	pytest tests/unit tests/integration -n 2
 
 system: .venv ## Run the tests that need containers or servers
-	pytest tests/system --ignore $(SCENARIOS)
-
-scenarios: .venv ## Run whole GitLab pipelines with a local runner; takes half an hour
-	pytest $(SCENARIOS)
+	pytest tests/system
 
 lint: .venv ## Run every hook of .pre-commit-config.yaml over all files
 	pre-commit run --all-files
