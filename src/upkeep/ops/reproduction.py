@@ -63,10 +63,11 @@ def reproduce(environment: Mapping[str, str]) -> str:
 
 def bring_up_to_date() -> list[str]:
     """Run the stale stages and have models and reports in place; return the stages that ran."""
-    if not paths.RAW.exists() and "fetch" in dvc.stale("fetch") and not dvc.pull(paths.RAW):
+    stale = dvc.stale()
+    if "fetch" in stale and not paths.RAW.exists() and not dvc.pull(paths.RAW):
         # Fetched batches are not read again from the source, which may have changed them since.
         logger.warning("the remote has no raw data: fetching all batches from the source")
-    ran = dvc.repro()
+    ran = dvc.repro() if stale else []
     missing = [path for path in dvc.outputs(paths.MODELS.parent, paths.REPORTS) if not path.exists()]
     return ran if dvc.pull(*missing) else ran + dvc.repro(allow_missing=False)
 
