@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from upkeep.fleet.features import Preparation
+from upkeep.fleet.inputs import Preparation
 from upkeep.params import Dataset
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,8 @@ import pytest
 
 from upkeep import paths
 from upkeep.errors import UpkeepError
-from upkeep.fleet.features import Vocabulary, build_features, fit_preparation
+from upkeep.fleet.features import build_features, fit_preparation
+from upkeep.fleet.inputs import Vocabulary
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import Card, booster_names, checksum, load_model, predict, save_model, to_matrix
 from upkeep.params import Params, load_params

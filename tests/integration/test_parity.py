@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 from trained_fleet import PLANTS, service_environment
 
-from upkeep.fleet.features import read_tables
+from upkeep.fleet.inputs import read_tables
 from upkeep.model.predictions import read_parts
 from upkeep.model.scoring import load_scorer
 from upkeep.serving.app import create_app

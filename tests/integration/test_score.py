@@ -14,7 +14,8 @@ from receiver import listening
 
 from upkeep import paths
 from upkeep.errors import UpkeepError
-from upkeep.fleet.features import KEYS, Vocabulary, build_features, fit_preparation
+from upkeep.fleet.features import KEYS, build_features, fit_preparation
+from upkeep.fleet.inputs import Vocabulary
 from upkeep.model.calibration import Calibration
 from upkeep.model.predictions import SCHEMA, read_parts
 from upkeep.model.storage import Card, TrainingRange, checksum, load_model, save_model, to_text

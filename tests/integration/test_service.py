@@ -268,6 +268,19 @@ def test_an_unknown_column_is_ignored_and_told(client, request_):
     assert prediction["warnings"][0]["column"] == "mood"
 
 
+def test_a_code_that_training_never_saw_is_ignored_and_told(client, request_):
+    (before,) = post(client, request_).json()["predictions"]
+    event = deepcopy(telemetry(request_)[-1])
+    put(request_, event, "kind", "error")
+    put(request_, event, "code", "E77")
+    rows(request_).append(event)
+    (after,) = post(client, request_).json()["predictions"]
+    assert after["probability"] == before["probability"]
+    assert [each["message"] for each in after["warnings"] if each not in before["warnings"]] == [
+        "training saw no error 'E77': ignored"
+    ]
+
+
 def test_rows_sent_twice_count_once(client, request_):
     expected = post(client, request_).json()["predictions"][0]["probability"]
     rows(request_).extend(deepcopy(telemetry(request_)))

@@ -9,7 +9,7 @@ import pytest
 
 from upkeep.errors import UpkeepError
 from upkeep.fleet.conditions import Conditions
-from upkeep.fleet.features import Preparation, Vocabulary
+from upkeep.fleet.inputs import Preparation, Vocabulary
 from upkeep.model.storage import load_model, predict
 from upkeep.params import load_params
 from upkeep.stages import train

@@ -21,13 +21,13 @@ def test_conda_installs_from_the_same_lock_and_for_the_same_pythons():
 def test_every_declared_dependency_is_locked():
     locked = set(re.findall(r"^([a-z0-9.-]+)==", LOCK, re.MULTILINE))
     extras = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
-    names = {re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower().replace("_", "-") for requirement in extras}
+    names = {re.sub(r"[._-]+", "-", re.match(r"[A-Za-z0-9._-]+", requirement)[0]).lower() for requirement in extras}
     assert names <= locked
 
 
 def test_every_dependency_has_a_reason_beside_it():
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
-    listed = [line for line in lines if re.match(r'^  "[a-z0-9-]+(\[|>|"|,)', line)]
+    listed = [line for line in lines if re.match(r'^  "[a-z0-9.-]+(\[|>|"|,)', line)]
     assert len(listed) >= 30
     assert [line for line in listed if "#" not in line] == []
 

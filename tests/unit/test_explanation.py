@@ -27,7 +27,7 @@ def test_sensors_are_called_what_planners_call_them():
     labels = {"vibration_mm_s": "vibration"}
     assert describe_feature("vibration_mm_s_mean_8h", labels) == "mean of vibration over 8 h"
     (reason,) = explain_score(["vibration_mm_s"], np.array([1.0]), np.array([1.0]), labels)
-    assert reason["words"].startswith("vibration is 1 standard deviations above normal")
+    assert reason["words"].startswith("vibration is 1 times its usual spread above normal")
 
 
 def test_only_what_raises_the_score_is_a_reason_and_the_strongest_comes_first():
@@ -40,14 +40,14 @@ def test_only_what_raises_the_score_is_a_reason_and_the_strongest_comes_first():
 @pytest.mark.parametrize(
     ("feature", "value", "words"),
     [
-        ("heat", -1.25, "heat is 1.2 standard deviations below normal"),
-        ("heat_mean_8h", 3, "mean of heat over 8 h is 3 standard deviations above normal"),
+        ("heat", -1.25, "heat is 1.2 times its usual spread below normal"),
+        ("heat_mean_8h", 3, "mean of heat over 8 h is 3 times its usual spread above normal"),
         ("heat_std_8h", 2.5, "spread of heat over 8 h is 2.5 times normal"),
-        ("heat_slope_8h", 0.12, "trend of heat over 8 h is +0.12 standard deviations an hour"),
+        ("heat_slope_8h", 0.12, "trend of heat over 8 h is +0.12 times its usual spread an hour"),
         (
             "heat_from_baseline_8h",
             -3,
-            "heat over 8 h against the machine's own healthy level is 3 standard deviations lower",
+            "heat over 8 h against the machine's own healthy level is 3 times its usual spread lower",
         ),
         ("errors_E1_48h", 2, "errors E1 in 48 h is 2"),
         ("hours_since_scheduled", 1275.6, "time since maintenance (scheduled) is 1276 h"),

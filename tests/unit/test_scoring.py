@@ -6,7 +6,8 @@ from fleet_cases import START, dataset_params
 
 from upkeep.errors import UpkeepError
 from upkeep.fleet.conditions import Conditions
-from upkeep.fleet.features import Events, Preparation, Record, Telemetry, Vocabulary, feature_names
+from upkeep.fleet.features import feature_names
+from upkeep.fleet.inputs import Events, Preparation, Record, Telemetry, Vocabulary
 from upkeep.fleet.windows import HOUR
 from upkeep.model.calibration import Calibration
 from upkeep.model.scoring import Scorer, load_scorers

@@ -11,7 +11,7 @@ import pytest
 
 from upkeep.errors import UpkeepError
 from upkeep.fleet.conditions import Conditions
-from upkeep.fleet.features import Preparation, Vocabulary
+from upkeep.fleet.inputs import Preparation, Vocabulary
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import (
     Card,

@@ -5,167 +5,36 @@ machine's newest row only, the same bits, for scoring.
 
 A feature at time t uses rows and events with time <= t only, and apart from counters such as the age, which come with
 the machine's record, only those inside its windows. What is learnt from data, once, on training rows, is a
-:class:`Preparation`.
+:class:`~upkeep.fleet.inputs.Preparation`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
-from upkeep.fleet.conditions import Conditions, fit_conditions
+from upkeep.fleet.conditions import fit_conditions
+from upkeep.fleet.inputs import (
+    UNKNOWN,
+    Baseline,
+    Events,
+    Preparation,
+    Record,
+    Telemetry,
+    Vocabulary,
+    event_kinds,
+    read_matrix,
+    read_records,
+    read_tables,
+    read_telemetry,
+)
 from upkeep.fleet.windows import HOUR, Floats, Ints, roll, roll_newest
 from upkeep.params import Aggregate, Dataset
 
 Features = NDArray[np.float32]
 
 KEYS = ("plant", "machine", "time")
-FAILURE = ("failure", None)
-"""A failure counts whatever failed."""
-
-
-class Vocabulary(BaseModel):
-    """Names that every plant's features share, so that one fleet-wide model can read them all.
-
-    Attributes
-    ----------
-    settings, sensors
-        Telemetry columns, over all plants; a plant without one has nulls there.
-    widths
-        Range of each setting.
-    error_codes, maintenance_codes, machine_models
-        Seen in training rows; the position of a machine model is its ``model_code``.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    settings: list[str]
-    widths: list[float]
-    sensors: list[str]
-    error_codes: list[str]
-    maintenance_codes: list[str]
-    machine_models: list[str]
-
-
-class Baseline(BaseModel):
-    """What a machine's sensors read in its first, healthy hours on record.
-
-    Attributes
-    ----------
-    start
-        Its first instant on record, in microseconds since 1970.
-    levels
-        Mean scaled reading per sensor, None where there was none.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    start: int
-    levels: list[float | None]
-
-
-class Record(BaseModel):
-    """What is on record of a machine.
-
-    Attributes
-    ----------
-    installed
-        In microseconds since 1970.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str | None = None
-    installed: int | None = None
-
-
-UNKNOWN = Record()
-
-
-class Preparation(BaseModel):
-    """All that features need besides the rows; saved with the model.
-
-    Attributes
-    ----------
-    baselines
-        Per machine; one that is not in here gets its own from the rows at hand.
-    records
-        Per machine, for requests that say nothing of it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    vocabulary: Vocabulary
-    conditions: Conditions
-    baselines: dict[str, Baseline]
-    records: dict[str, Record]
-
-
-class Telemetry(NamedTuple):
-    """One plant's readings, machine by machine, each machine's in order of time and none twice at one instant.
-
-    Attributes
-    ----------
-    machines
-        Names, shape (n_machines,).
-    starts
-        First row of each machine, then the number of rows, shape (n_machines + 1,).
-    time
-        In microseconds since 1970, shape (n_rows,).
-    settings, readings
-        In the vocabulary's order, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where one is missing.
-    """
-
-    machines: Sequence[str]
-    starts: Ints
-    time: Ints
-    settings: Floats
-    readings: Floats
-
-
-class Events(NamedTuple):
-    """What happened to one plant's machines, in any order, shape (n_events,) each.
-
-    Attributes
-    ----------
-    machine
-        Position in :attr:`Telemetry.machines`.
-    kind
-        Position in :func:`event_kinds`.
-    """
-
-    machine: Ints
-    time: Ints
-    kind: Ints
-
-
-def event_kinds(vocabulary: Vocabulary) -> dict[tuple[str, str | None], int]:
-    """Return the position of each kind of event that features tell apart, by kind and code."""
-    kinds = [("error", code) for code in vocabulary.error_codes]
-    kinds += [("maintenance", code) for code in vocabulary.maintenance_codes]
-    return {kind: position for position, kind in enumerate([*kinds, FAILURE])}
-
-
-def classify_events(
-    events: Iterable[tuple[str, int, str, str | None]], machines: Sequence[str], vocabulary: Vocabulary
-) -> Events:
-    """Return events as arrays, without those of other machines and of kinds that no feature tells apart.
-
-    Parameters
-    ----------
-    events
-        Machine, time in microseconds, kind and code of each.
-    """
-    kinds, positions = event_kinds(vocabulary), {name: position for position, name in enumerate(machines)}
-    found = [
-        (positions[machine], time, known)
-        for machine, time, kind, code in events
-        if machine in positions and (known := kinds.get(FAILURE if kind == "failure" else (kind, code))) is not None
-    ]
-    return Events(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
 
 
 def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
@@ -196,14 +65,14 @@ def fit_preparation(
         What is on record of them, kept for requests that do not say.
     """
     conditions = fit_conditions(
-        _matrix(training, vocabulary.settings),
-        _matrix(training, vocabulary.sensors),
+        read_matrix(training, vocabulary.settings),
+        read_matrix(training, vocabulary.sensors),
         vocabulary.widths,
         params.condition_tolerance,
         params.max_conditions,
     )
-    draft = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records=_read_records(machines))
-    rows = _read_telemetry(record.sort("machine", "time"), vocabulary)
+    draft = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records=read_records(machines))
+    rows = read_telemetry(record.sort("machine", "time"), vocabulary)
     scaled = conditions.scale(rows.settings, rows.readings)
     baselines = {}
     for name, start, end in zip(rows.machines, rows.starts, rows.starts[1:], strict=False):
@@ -266,40 +135,6 @@ def newest_features(
         *_machine_features(machine, time, rows, records, preparation),
     ]
     return np.array(features, dtype=np.float32).T
-
-
-def read_tables(
-    telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame, vocabulary: Vocabulary
-) -> tuple[Telemetry, Events, dict[str, Record]]:
-    """Return one plant's validated tables as arrays; telemetry sorted by machine and time."""
-    rows = _read_telemetry(telemetry, vocabulary)
-    happened = events.select("machine", pl.col("time").dt.timestamp("us"), "kind", "code").iter_rows()
-    return rows, classify_events(happened, rows.machines, vocabulary), _read_records(machines)
-
-
-def _read_telemetry(ordered: pl.DataFrame, vocabulary: Vocabulary) -> Telemetry:
-    runs = ordered["machine"].rle().struct.unnest()
-    return Telemetry(
-        machines=runs["value"].to_list(),
-        starts=np.cumsum([0, *runs["len"]]),
-        time=ordered["time"].dt.timestamp("us").to_numpy(),
-        settings=_matrix(ordered, vocabulary.settings),
-        readings=_matrix(ordered, vocabulary.sensors),
-    )
-
-
-def _read_records(machines: pl.DataFrame) -> dict[str, Record]:
-    known = machines.select("machine", "model", pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us"))
-    return {name: Record(model=model, installed=installed) for name, model, installed in known.iter_rows()}
-
-
-def _matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:
-    """Return columns as float64, shape (n_rows, n_columns), NaN for nulls and for columns that are not there."""
-    matrix = np.full((frame.height, len(columns)), np.nan)
-    for index, name in enumerate(columns):
-        if name in frame.columns:
-            matrix[:, index] = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    return matrix
 
 
 def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset) -> Features:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.errors import UpkeepError
-from upkeep.fleet.features import read_tables
+from upkeep.fleet.inputs import read_tables
 from upkeep.model.predictions import Prediction, tabulate
 from upkeep.model.scoring import Answer, Scorer
 

@@ -19,11 +19,11 @@ YEAR_HOURS = 365.25 * 24
 
 
 def _against_normal(value: float) -> str:
-    return f"{abs(value):.2g} standard deviations {'above' if value > 0 else 'below'} normal"
+    return f"{abs(value):.2g} times its usual spread {'above' if value > 0 else 'below'} normal"
 
 
 def _against_own(value: float) -> str:
-    return f"{abs(value):.2g} standard deviations {'higher' if value > 0 else 'lower'}"
+    return f"{abs(value):.2g} times its usual spread {'higher' if value > 0 else 'lower'}"
 
 
 def _plain(value: float) -> str:
@@ -39,7 +39,7 @@ WORDS: list[tuple[re.Pattern[str], str, Callable[[float], str]]] = [
     (
         re.compile(r"(.+)_slope_(\d+)h"),
         "trend of {0} over {1} h",
-        lambda value: f"{value:+.2g} standard deviations an hour",
+        lambda value: f"{value:+.2g} times its usual spread an hour",
     ),
     (
         re.compile(r"(.+)_from_baseline_(\d+)h"),

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from upkeep.errors import UpkeepError
 from upkeep.fleet.dictionary import Dictionary
-from upkeep.fleet.features import UNKNOWN, Events, Features, Record, Telemetry, feature_names, newest_features
+from upkeep.fleet.features import Features, feature_names, newest_features
+from upkeep.fleet.inputs import UNKNOWN, Events, Record, Telemetry
 from upkeep.fleet.windows import HOUR
 from upkeep.model.explanation import describe_feature, explain_score
 from upkeep.model.storage import CARD, SavedModel, checksum, contributions, load_model, predict

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from upkeep.errors import UpkeepError
-from upkeep.fleet.features import Preparation
+from upkeep.fleet.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
 from upkeep.params import Dataset
 

@@ -13,14 +13,14 @@ import orjson
 from numpy.typing import NDArray
 
 from upkeep.fleet.dictionary import Column, Dictionary
-from upkeep.fleet.features import Events, Record, Telemetry, Vocabulary, classify_events
+from upkeep.fleet.inputs import Events, Record, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.serving.columns import Refusal, TypedColumns, show
 from upkeep.serving.table import Refused, Table
 
 Floats = NDArray[np.float64]
 
-COLUMNS_NAMED = 5
+NAMES_SHOWN = 5
 CLOCK_SLACK_US = 86_400_000_000
 """Clocks run ahead, or are set to local time; a row beyond would hide all later ones from the page."""
 
@@ -69,6 +69,8 @@ class Contract(NamedTuple):
         Their ranges, shape (n_columns,).
     kinds
         Of events; empty: any.
+    codes
+        Kinds and codes of events that the model tells apart.
     known
         Every column that the dictionary has in any table.
     """
@@ -78,6 +80,7 @@ class Contract(NamedTuple):
     low: Floats
     high: Floats
     kinds: list[str]
+    codes: frozenset[tuple[str, str | None]]
     known: frozenset[str]
 
 
@@ -106,7 +109,7 @@ def read_contract(plant: str, vocabulary: Vocabulary, dictionary: Dictionary) ->
     low, high = np.array([entry.range or ANY for entry in numbers.values()]).reshape(-1, 2).T
     kinds = dictionary.columns("events", plant)["kind"].values or []
     known = frozenset(name for table in dictionary.tables for name in dictionary.columns(table, plant))
-    return Contract(vocabulary, numbers, low, high, kinds, known)
+    return Contract(vocabulary, numbers, low, high, kinds, frozenset(event_kinds(vocabulary)), known)
 
 
 def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[str, PlantRequest], list[Fault]]:
@@ -181,7 +184,8 @@ def _read_machine(
     if not telemetry:
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
         return Fault(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
-    return Accepted(machine, rows, telemetry, record, [*_doubt_columns(columns.table, contract), *left_out])
+    cautions = [*_doubt_columns(columns.table, contract), *_doubt_events(rows, columns, contract), *left_out]
+    return Accepted(machine, rows, telemetry, record, cautions)
 
 
 def _choose_rows(
@@ -229,12 +233,22 @@ def _doubt_columns(table: Table, contract: Contract) -> list[Caution]:
             "message": f"the data dictionary has no column {show(name)}: ignored",
             "column": name,
         }
-        for name in unknown[:COLUMNS_NAMED]
+        for name in unknown[:NAMES_SHOWN]
     ]
-    if len(unknown) > COLUMNS_NAMED:  # each machine's answer repeats them
-        message = f"nor has it {len(unknown) - COLUMNS_NAMED} more: ignored"
+    if len(unknown) > NAMES_SHOWN:  # each machine's answer repeats them
+        message = f"nor has it {len(unknown) - NAMES_SHOWN} more: ignored"
         cautions.append({"code": "unknown_column", "message": message, "column": None})
     return cautions
+
+
+def _doubt_events(rows: Sequence[int], columns: TypedColumns, contract: Contract) -> list[Caution]:
+    sent = {(kind, columns.code[row]) for row in rows if (kind := columns.kind[row]) in ("error", "maintenance")}
+    unknown = sorted(f"{kind} {show(code)}" for kind, code in sent - contract.codes)
+    if not unknown:
+        return []
+    more = f" and {len(unknown) - NAMES_SHOWN} more" if len(unknown) > NAMES_SHOWN else ""
+    message = f"training saw no {', '.join(unknown[:NAMES_SHOWN])}{more}: ignored"
+    return [{"code": "unknown_code", "message": message, "column": "code"}]
 
 
 def _combine(accepted: Sequence[Accepted], columns: TypedColumns, contract: Contract) -> PlantRequest:

@@ -9,7 +9,8 @@ import polars as pl
 from upkeep import paths
 from upkeep.errors import UpkeepError
 from upkeep.fleet.dictionary import Dictionary, load_dictionary
-from upkeep.fleet.features import KEYS, Vocabulary, build_features, fit_preparation
+from upkeep.fleet.features import KEYS, build_features, fit_preparation
+from upkeep.fleet.inputs import Vocabulary
 from upkeep.fleet.labels import label_rows
 from upkeep.fleet.leakage import check_leakage
 from upkeep.fleet.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries

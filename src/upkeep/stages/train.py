@@ -9,7 +9,7 @@ import polars as pl
 import upkeep
 from upkeep import paths
 from upkeep.errors import UpkeepError
-from upkeep.fleet.features import Preparation
+from upkeep.fleet.inputs import Preparation
 from upkeep.fleet.split import SPLITS
 from upkeep.model.storage import Card, checksum, name_files, save_model
 from upkeep.model.training import Candidate, Fleet, Outcome, Splits, train_fleet, train_plant
