@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # push.sh TAG: push an image and write image.env, which names it by the digest that the registry gave it.
-#   UPKEEP_REGISTRY_USER, UPKEEP_REGISTRY_PASSWORD  the registry's login; unset: GitLab's own, else that of this machine
+#   UPKEEP_REGISTRY_USER, UPKEEP_REGISTRY_PASSWORD  the registry's login; unset: GitLab's own for its own
+#   registry, else that of this machine
 set -euo pipefail
 
 refuse() { # what, expected, remedy
@@ -9,14 +10,15 @@ refuse() { # what, expected, remedy
 }
 
 log_in() { # registry
-  local user=${UPKEEP_REGISTRY_USER:-${CI_REGISTRY_USER:-}}
+  local user=${UPKEEP_REGISTRY_USER:-} password=${UPKEEP_REGISTRY_PASSWORD:-}
+  if [ -z "$user" ] && [ "$1" = "${CI_REGISTRY:-}" ]; then user=$CI_REGISTRY_USER password=$CI_REGISTRY_PASSWORD; fi
   if [ -z "$user" ]; then return; fi
   # A login of our own, gone with this run: the machine's next job may be another project's.
   DOCKER_CONFIG=$(mktemp -d)
   REGISTRY_AUTH_FILE=$DOCKER_CONFIG/config.json
   export DOCKER_CONFIG REGISTRY_AUTH_FILE
   trap 'rm -rf "$DOCKER_CONFIG"' EXIT
-  printf %s "${UPKEEP_REGISTRY_PASSWORD:-${CI_REGISTRY_PASSWORD:-}}" |
+  printf %s "$password" |
     "$engine" login --username "$user" --password-stdin "$1" >/dev/null 2>&1 ||
     refuse "$1 refuses the login of $user" "a user who may push" \
       "check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD; upkeep doctor tells more"

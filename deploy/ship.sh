@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ship.sh update IMAGE@sha256:DIGEST | rollback | status
+# ship.sh update IMAGE@sha256:DIGEST | rollback | status [IMAGE@sha256:DIGEST]
 # Copy the scripts to the server and run one there, in one SSH session.
 #   DEPLOY_HOST         [user@]host of the server            DEPLOY_PORT    its SSH port (22)
 #   DEPLOY_KNOWN_HOSTS  file with its pinned host key        DEPLOY_FOLDER  state folder below the user's home (upkeep)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# status.sh: what runs here since when, and what a rollback can return to. Exits 1 if the service does not answer.
+# status.sh [IMAGE@sha256:DIGEST]: what runs here since when, and what a rollback can return to. Exits 1 if the service
+# does not answer, or if it is not that image.
 # shellcheck source=deploy/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -20,6 +21,8 @@ main() {
   answer=$(curl -fsSk -m 5 "$(proxy_url)/health") || die "the live release does not answer" \
     "200 from $(proxy_url)/health" "rollback.sh; to see why: $ENGINE logs $current; $ENGINE logs $PROXY"
   say "answers  $answer"
+  [ -z "${1:-}" ] || [ "$(label "$current" image)" = "$1" ] ||
+    die "another image is live: $(label "$current" image)" "$1" "see who deployed since; then deploy that one again"
 }
 
 main "$@"

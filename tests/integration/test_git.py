@@ -49,6 +49,16 @@ def test_the_token_pushes_though_the_checkout_offers_the_jobs_own(checkout, serv
     assert git.tip("retrain") == as_person(checkout, "rev-parse", "HEAD")
 
 
+def test_the_token_pushes_though_git_rewrites_addresses_with_the_jobs_own(checkout, server, monkeypatch):
+    # As GitLab's runner has it since 18.6.
+    as_person(checkout, "remote", "add", "origin", server.url)
+    host = server.url.rpartition("/")[0]
+    as_person(checkout, "config", f"url.{host.replace('://', '://gitlab-ci-token:job-token@')}.insteadOf", host)
+    monkeypatch.setenv(git.TOKEN, SECRET)
+    git.push("retrain")
+    assert server.pushes == [{"refs": ["refs/heads/retrain"], "options": []}]
+
+
 def test_the_token_is_in_no_file_and_on_no_command_line(checkout, server, monkeypatch):
     connect(checkout, server)
     monkeypatch.setenv(git.TOKEN, SECRET)

@@ -48,6 +48,14 @@ def test_a_person_who_quotes_the_note_keeps_the_quotation(server, project):
     assert len(server.notes[1]) == 2
 
 
+def test_a_note_of_an_earlier_token_which_nobody_else_may_change_gets_a_second_one(server, project):
+    put_note(project, 1, "first")
+    renewed = open_project(server.environment())
+    put_note(renewed, 1, "second")
+    put_note(renewed, 1, "third")
+    assert [note["body"] for note in server.notes[1]] == [f"{MARKER}\nfirst", f"{MARKER}\nthird"]
+
+
 def test_a_picture_is_uploaded_once(server, project, tmp_path):
     picture = tmp_path / "cost.png"
     picture.write_bytes(b"a picture")

@@ -156,12 +156,18 @@ def _answers(engine: Engine) -> bool:
     return subprocess.run([DOCKER, "version"], env=engine.environment, capture_output=True, check=False).returncode == 0
 
 
-def add_python_image(engine: Engine) -> None:
-    """Give the engine what the Dockerfile builds on: Debian's Python under the official image's name."""
+def add_python_image(engine: Engine, name: str = PYTHON_IMAGE, *more: str) -> None:
+    """Give the engine what our images are built on: Debian's Python, and more of its packages, under an official name.
+
+    Parameters
+    ----------
+    more
+        Debian's packages, which the official image has beside Python.
+    """
     links = 'cd "$1/usr/local/bin" && ln -s /usr/bin/python3 python && ln -s /usr/bin/pip3 pip'
     managed = 'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED'
-    packages = "ca-certificates,libgomp1,netbase,python3,python3-pip,python3-venv,tzdata"
-    engine.docker("import", _root_file_system("python", packages, links, managed), PYTHON_IMAGE)
+    packages = ",".join(["ca-certificates,libgomp1,netbase,python3,python3-pip,python3-venv,tzdata", *more])
+    engine.docker("import", _root_file_system("-".join(["python", *more]), packages, links, managed), name)
 
 
 def add_proxy_image(engine: Engine) -> None:

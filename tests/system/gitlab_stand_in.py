@@ -244,6 +244,10 @@ def get_project(call: Handler) -> tuple[int, object]:
     return 200, call.server.project
 
 
+def get_user(call: Handler) -> tuple[int, object]:
+    return 200, call.token.author | {"bot": True}
+
+
 def get_own_token(call: Handler) -> tuple[int, object]:
     token = call.token
     named = {"id": token.id, "name": "upkeep", "user_id": token.id, "scopes": token.scopes}
@@ -340,6 +344,7 @@ def _labels(text: str) -> list[str]:
 
 OWN_TOKEN = "personal_access_tokens/self"
 ROUTES: list[tuple[str, str, Callable[..., tuple[int, object]]]] = [
+    ("GET", "user", get_user),
     ("GET", OWN_TOKEN, get_own_token),
     ("GET", "{project}", get_project),
     ("POST", "{project}/uploads", upload),

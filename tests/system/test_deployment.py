@@ -172,6 +172,8 @@ def test_three_releases_are_kept_and_the_status_tells_them(installation, release
     assert re.search(r"^since    20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ, by update$", status, re.MULTILINE)
     assert re.findall(r"^kept     \S+ exited, (\S+)$", status, re.MULTILINE) == [releases[2], releases[1]]
     assert '"release":"fourth"' in status
+    assert '"release":"fourth"' in installation.ship("status", releases[3])
+    assert f"another image is live: {releases[3]}" in installation.fail_to_ship("status", releases[2])
 
 
 @pytest.mark.usefixtures("load")

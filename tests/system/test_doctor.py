@@ -138,6 +138,16 @@ def test_a_registry_that_wants_a_token_first_is_asked_for_one(monkeypatch, passw
     assert password not in tabulate([found])
 
 
+@pytest.mark.parametrize(("own", "state"), [(True, "ok"), (False, "FAIL")])
+def test_gitlabs_own_login_is_for_its_own_registry_only(monkeypatch, own, state):
+    with serving_token_registry() as address:
+        monkeypatch.setenv("UPKEEP_IMAGE", f"{address}/team/upkeep")
+        monkeypatch.setenv("CI_REGISTRY", address if own else "registry.example.com")
+        monkeypatch.setenv("CI_REGISTRY_USER", "upkeep-ci")
+        monkeypatch.setenv("CI_REGISTRY_PASSWORD", "right-password")
+        assert finding("registry").state == state
+
+
 class TokenRegistry(BaseHTTPRequestHandler):
     """A mock of GitLab's registry, whose login goes through GitLab itself, which cannot run here."""
 

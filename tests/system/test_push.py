@@ -66,6 +66,15 @@ def test_a_login_that_is_refused_is_told_without_the_password_and_leaves_no_logi
     assert not list(tmp_path.rglob("config.json"))
 
 
+def test_gitlabs_own_login_is_for_its_own_registry_only(engine, tmp_path, image):
+    down = f"127.0.0.1:{components.free_port()}"
+    login = {"CI_REGISTRY": down, "CI_REGISTRY_USER": "gitlab-ci-token", "CI_REGISTRY_PASSWORD": "job-token"}
+    assert push(engine, image, tmp_path, **login).returncode == 0
+    tag = f"{down}/team/upkeep:1"
+    engine.docker("tag", image, tag)
+    assert "refuses the login of gitlab-ci-token" in push(engine, tag, tmp_path, **login).stderr
+
+
 def test_a_tag_without_a_registry_is_refused(engine, tmp_path):
     done = push(engine, "upkeep", tmp_path)
     assert done.returncode == 1

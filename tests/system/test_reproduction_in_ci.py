@@ -134,6 +134,15 @@ def test_a_fork_gets_the_commands_rather_than_a_commit(place):
     assert "dvc repro --pull" in attempt(job, "upkeep", "reproduce", **MERGE_REQUEST, **TOKEN, **fork).stdout
 
 
+@pytest.mark.parametrize("kind", ["merged_result", "merge_train"])
+def test_a_commit_that_is_on_no_branch_is_not_pushed_to_one(place, kind):
+    job = place.propose(incoming="2\n")
+    before = place.lock("idea")
+    done = attempt(job, "upkeep", "reproduce", **MERGE_REQUEST, **TOKEN, CI_MERGE_REQUEST_EVENT_TYPE=kind)
+    assert "dvc repro --pull" in done.stdout
+    assert place.lock("idea") == before
+
+
 def test_a_branch_that_moved_on_meanwhile_is_not_overwritten(place):
     job = place.propose(incoming="2\n")
     desk = place.folder / "desk"

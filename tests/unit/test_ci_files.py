@@ -94,6 +94,12 @@ def test_every_job_has_rules_a_time_limit_and_says_whether_it_may_be_interrupted
     assert isinstance(job(name)["interruptible"], bool)
 
 
+def test_a_retraining_that_takes_too_long_is_stopped_early_enough_to_tell():
+    job_hours = int(job("retrain")["timeout"].removesuffix(" hours"))
+    hours, minutes = re.fullmatch(r"(\d+)h (\d+)m", job("retrain")["variables"]["RUNNER_SCRIPT_TIMEOUT"]).groups()
+    assert 5 <= job_hours * 60 - int(hours) * 60 - int(minutes) <= 30
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_is_tried_again_only_where_the_infrastructure_failed(name):
     assert set(job(name)["retry"]["when"]) == {"runner_system_failure", "stuck_or_timeout_failure"}
@@ -127,7 +133,8 @@ def test_what_changes_a_branch_or_a_server_is_never_interrupted(name):
 def test_one_deployment_at_a_time(name):
     environment = job(name)["environment"]
     assert job(name)["resource_group"] == environment["name"]
-    assert environment.get("action") == "verify" or (environment["url"] and environment["deployment_tier"])
+    no_deployment = environment.get("action") in ("verify", "access")
+    assert no_deployment or (environment["url"] and environment["deployment_tier"])
 
 
 def test_production_gets_the_digest_that_staging_was_found_well_with():
@@ -135,6 +142,16 @@ def test_production_gets_the_digest_that_staging_was_found_well_with():
     for name, earlier in (("smoke staging", "deploy staging"), ("deploy production", "smoke staging")):
         assert job(name)["needs"] == [earlier]
         assert hands_over.items() <= job(earlier)["artifacts"].items()
+
+
+def test_staging_is_judged_only_while_it_runs_what_this_pipeline_deployed():
+    assert job("smoke staging")["script"][0].startswith('deploy/ship.sh status "$IMAGE_DIGEST"')
+
+
+def test_no_environment_outlives_its_job():
+    flags = sections()["variables"]["GIT_CLEAN_FLAGS"]
+    assert flags.startswith("-ffdx")
+    assert ".venv" not in flags
 
 
 def test_all_files_together_hold_little_shell():

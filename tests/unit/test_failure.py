@@ -72,5 +72,10 @@ def test_the_failure_of_another_job_is_not_told_as_this_ones():
     assert tell_failure(JOB).startswith("retrain failed\nnobody was told: set UPKEEP_GITLAB_TOKEN")
 
 
-def test_a_job_that_went_well_tells_nothing():
-    assert tell_failure({**JOB, "CI_JOB_STATUS": "success"}) == "nothing to tell: the job's status is success"
+@pytest.mark.parametrize("status", ["success", "canceled"])
+def test_a_job_that_went_well_or_was_cancelled_tells_nothing(status):
+    assert tell_failure({**JOB, "CI_JOB_STATUS": status}) == f"nothing to tell: the job's status is {status}"
+
+
+def test_a_job_that_ran_out_of_time_is_told():
+    assert tell_failure({**JOB, "CI_JOB_STATUS": "timedout"}).startswith("retrain failed\n")

@@ -101,8 +101,9 @@ def log_in_to_registry(environment: Environment) -> str:
     if not image:
         raise NotInUseError("UPKEEP_IMAGE and CI_REGISTRY_IMAGE are not set: images are pushed nowhere")
     host, _, path = image.partition("/")
-    user = environment.get("UPKEEP_REGISTRY_USER") or environment.get("CI_REGISTRY_USER", "")
-    password = environment.get("UPKEEP_REGISTRY_PASSWORD") or environment.get("CI_REGISTRY_PASSWORD", "")
+    # As deploy/push.sh does: GitLab's own login is for nobody but its own registry.
+    login_of = "UPKEEP" if environment.get("UPKEEP_REGISTRY_USER") or environment.get("CI_REGISTRY") != host else "CI"
+    user, password = (environment.get(f"{login_of}_REGISTRY_{part}", "") for part in ("USER", "PASSWORD"))
     local = host.startswith(("127.0.0.1", "localhost"))  # engines take these without TLS, too
     url, login = f"{'http' if local else 'https'}://{host}/v2/", _basic(user, password)
     answer = _get(url, {}, "UPKEEP_IMAGE")
@@ -110,11 +111,16 @@ def log_in_to_registry(environment: Environment) -> str:
     if challenge.lower().startswith("bearer "):
         terms = dict(term.split("=", 1) for term in challenge[len("bearer ") :].replace('"', "").split(","))
         query = urlencode({"service": terms.get("service", ""), "scope": f"repository:{path}:pull,push"})
-        answer = _get(f"{terms['realm']}?{query}", login, "UPKEEP_IMAGE")
+        own = urlsplit(terms["realm"]).hostname == environment.get("CI_SERVER_HOST")
+        authority = environment.get("CI_SERVER_TLS_CA_FILE") if own else None
+        answer = _get(f"{terms['realm']}?{query}", login, "UPKEEP_IMAGE", authority)
     elif challenge:
         answer = _get(url, login, "UPKEEP_IMAGE")
     if answer.status != HTTPStatus.OK:
-        remedy = "check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD, such as a deploy token with write_registry"
+        remedy = (
+            "check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD, such as a deploy token with write_registry; if "
+            "they are protected, they are not there in a merge request"
+        )
         raise _fault(f"{host} refuses the login of {user or 'nobody'}: {answer.status}", remedy)
     return f"{host} takes the login of {user or 'anybody'}"
 
@@ -248,7 +254,8 @@ def _get(url: str, headers: Mapping[str, str], variable: str, authority: str | N
 
 def _run(command: list[str], environment: Environment) -> subprocess.CompletedProcess[str]:
     quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes", "LC_ALL": "C"}
-    variables = {**environment, **quiet}
+    authority = environment.get("GIT_SSL_CAINFO") or environment.get("CI_SERVER_TLS_CA_FILE")
+    variables = {**environment, **quiet, **({"GIT_SSL_CAINFO": authority} if authority else {})}
     try:
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=SECONDS)
     except FileNotFoundError as error:

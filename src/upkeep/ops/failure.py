@@ -19,6 +19,7 @@ WEBHOOK = "UPKEEP_ALERT_WEBHOOK"
 LABELS = ["upkeep", "failure"]
 PLACES = ("stage", "plant", "batch", "column", "table", "file")
 TIMEOUT_SECONDS = 10
+WELL = ("success", "canceled")
 
 Failure = Mapping[str, Any]
 
@@ -69,8 +70,9 @@ def tell_failure(environment: Mapping[str, str]) -> str:
     UpkeepError
         If the webhook or GitLab could not be told.
     """
-    if environment.get("CI_JOB_STATUS", "failed") != "failed":
-        return f"nothing to tell: the job's status is {environment['CI_JOB_STATUS']}"
+    status = environment.get("CI_JOB_STATUS")
+    if status in WELL:  # else it failed, or ran out of time
+        return f"nothing to tell: the job's status is {status}"
     failure = read_failure()
     alert = describe_failure(
         failure if failure and failure.get("job") == environment.get("CI_JOB_ID") else None, environment

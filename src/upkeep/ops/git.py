@@ -115,12 +115,16 @@ def _credentials() -> list[str]:
 
 
 def _address() -> str:
-    """Return where to push to, without the job's token, which GitLab's runner writes into the address."""
+    """Return where to push to, with upkeep's name in place of the job's token.
+
+    GitLab's runner writes that token into the address or, since its version 18.6, has git rewrite each address of this
+    server that names nobody.
+    """
     address = git("remote", "get-url", "--push", "origin")
     parts = urlsplit(address)
     if not os.environ.get(TOKEN) or parts.scheme not in ("http", "https"):
         return address
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urlunsplit(parts._replace(netloc=f"{AUTHOR}@{parts.netloc.rpartition('@')[2]}"))
 
 
 def _refused(branch: str, told: str) -> UpkeepError:

@@ -37,14 +37,20 @@ def open_project(environment: Mapping[str, str]) -> Project:
             ssl_verify=environment.get("CI_SERVER_TLS_CA_FILE") or True,
             timeout=TIMEOUT_SECONDS,
         )
+        server.auth()
         return server.projects.get(project)
 
 
 def find_note(project: Project, merge_request: int) -> ProjectMergeRequestNote | None:
-    """Return upkeep's own note on a merge request, if there is one."""
+    """Return the note on a merge request that this token wrote, if there is one.
+
+    That of an earlier token stays: only its own author and maintainers may change a note.
+    """
     with _explained(f"reading the notes of merge request !{merge_request}"):
         notes = project.mergerequests.get(merge_request, lazy=True).notes.list(iterator=True)
-        return next((note for note in notes if not note.system and note.body.startswith(MARKER)), None)
+        user = project.manager.gitlab.user
+        own = (note for note in notes if user and note.author["id"] == user.id)
+        return next((note for note in own if note.body.startswith(MARKER)), None)
 
 
 def put_note(project: Project, merge_request: int, body: str) -> None:
@@ -122,7 +128,7 @@ def _explained(doing: str) -> Iterator[None]:
 
 _UNEXPECTED = ("GitLab's consent", "read what it answered; its administrator finds more in its log")
 _REFUSALS = {
-    400: ("fields as GitLab's API describes them", "check that this GitLab is 15.0 or newer"),
+    400: ("fields as GitLab's API describes them", "check that this GitLab is 16.9 or newer"),
     401: (
         f"a valid token in {TOKEN}",
         "make a new project access token with the scope `api` (Settings > Access tokens) and store it as a masked "

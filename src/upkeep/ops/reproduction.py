@@ -75,12 +75,11 @@ def bring_up_to_date() -> list[str]:
 def _may_push(environment: Mapping[str, str]) -> bool:
     """Tell whether the newest commit is the branch's own, of this project, and there is a token to push with.
 
-    A fork's branch is out of reach, and the commit of a merged-results pipeline is on no branch.
+    A fork's branch is out of reach, and the commit of a merged-results pipeline or a merge train is on no branch.
     """
     own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
-    return (
-        bool(environment.get(git.TOKEN)) and own and environment.get("CI_MERGE_REQUEST_EVENT_TYPE") != "merged_result"
-    )
+    kind = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached")
+    return bool(environment.get(git.TOKEN)) and own and kind == "detached"
 
 
 def _stale(files: Sequence[str], ran: Sequence[str]) -> UpkeepError:
