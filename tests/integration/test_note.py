@@ -123,7 +123,7 @@ def test_a_revision_before_the_first_run_has_no_history():
 
 
 def test_a_revision_that_git_does_not_know_is_told():
-    with pytest.raises(UpkeepError, match="`git rev-parse` failed"):
+    with pytest.raises(UpkeepError, match="git knows no revision nowhere"):
         read_revision("nowhere", "nowhere")
 
 

@@ -122,6 +122,22 @@ def test_a_repository_without_a_dvc_remote_is_told():
     assert "no remote" in found.what.lower()
 
 
+def test_a_folder_that_is_not_mounted_is_told_and_not_made(checkout):
+    stick = checkout.parent / "stick"
+    run("dvc", "remote", "add", "--default", "usb", str(stick / "upkeep-data"))
+    assert finding("DVC remote").what == f"there is no folder {stick}"
+    assert not stick.exists()
+
+
+def test_a_folder_among_the_runners_files_is_no_remote(checkout, monkeypatch):
+    run("dvc", "remote", "add", "--default", "folder", "../storage")
+    assert finding("DVC remote").state == "ok"
+    monkeypatch.setenv("CI_BUILDS_DIR", str(checkout.parent))
+    found = finding("DVC remote")
+    assert found.state == "FAIL"
+    assert "docs/gitlab.md, step 2" in found.remedy
+
+
 def test_a_registry_is_logged_in_to(registry, monkeypatch):
     monkeypatch.setenv("UPKEEP_IMAGE", f"{registry}/team/upkeep")
     assert finding("registry").state == "ok"

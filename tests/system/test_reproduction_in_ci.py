@@ -211,7 +211,7 @@ def test_a_remote_that_cannot_be_reached_is_told(place):
 
 def test_a_fresh_lock_needs_no_data_to_be_recognised(place):
     job = place.clone("main")
-    assert run(job, "upkeep", "fresh") == "nothing to do: dvc.lock belongs to this code, these parameters and this data"
+    assert run(job, "upkeep", "fresh") == "nothing to do: dvc.lock belongs to this code, these parameters and the data it lists"
     assert not (job / "data/raw").exists()
 
 

@@ -134,6 +134,29 @@ def test_new_data_is_trained_on_and_offered_with_its_reasons(offered):
     assert "drift of lyon in 2 of its last 5 windows" in next(text for text in push["options"] if "description" in text)
 
 
+def test_on_a_laptop_the_branch_that_was_checked_out_is_there_again_as_it_was(place):
+    desk = place.folder / "desk"
+    git(place.folder, "clone", "--quiet", str(place.server.repository), str(desk))
+    run(desk, "dvc", "remote", "modify", "--local", "store", "url", str(place.folder / "store"))
+    run(desk, "dvc", "pull")
+    before = (desk / "models/plants/lyon/model.json").read_bytes()
+    laptop = {"CI": "", "UPKEEP_TARGET_BRANCH": "main", "UPKEEP_TODAY": str(week(NEWEST + 1))}
+    done = attempt(desk, "upkeep", "retrain", **laptop, PLANTS=str(place.plants))
+    assert done.returncode == 0, done.stdout
+    assert "The gate: it may not ship" in done.stdout
+    assert place.branches() == ["main", "retrain"]
+    assert git(desk, "status", "--short", "--branch").splitlines() == ["## main...origin/main"]
+    assert (desk / "models/plants/lyon/model.json").read_bytes() == before
+    assert run(desk, "dvc", "status").endswith("Data and pipelines are up to date.")
+
+
+def test_a_target_that_is_not_there_is_told(place):
+    clone = job_clone(place.server.repository, place.folder / "job")
+    done = attempt(clone, "upkeep", "retrain", **JOB, UPKEEP_TARGET_BRANCH="nosuch")
+    assert done.returncode == 1
+    assert "the remote has no branch nosuch" in done.stdout
+
+
 def test_one_commit_on_the_target_branch_holds_lock_parameters_and_figures(offered):
     place, _ = offered
     assert place.server.git("rev-parse", "retrain^") == place.server.git("rev-parse", "main")

@@ -25,12 +25,17 @@ def test_the_first_line_says_that_nothing_changed():
 
 def test_the_first_line_of_a_better_model_says_what_it_saves():
     verdict = state_verdict(evidence(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", LYON)))
-    assert verdict == "✅ May ship: it saves 240 (80.0%) on the same test rows"
+    assert verdict == (
+        "✅ May ship: it saves 240 (80.0%) on the same test rows; it catches 3 of 3 failures in time, in place of 0"
+    )
 
 
 def test_the_first_lines_of_a_worse_model_say_what_it_costs_and_why_it_is_blocked():
     lines = note(snapshot("main", LYON), snapshot("this branch", plant("lyon", BLIND))).splitlines()
-    assert lines[0] == "## ⛔ May not ship (2 reasons below); it costs 240 (400.0%) more on the same test rows"
+    assert lines[0] == (
+        "## ⛔ May not ship (2 reasons below); it costs 240 (400.0%) more on the same test rows; "
+        "it catches 0 of 3 failures in time, in place of 3"
+    )
     assert lines[2].startswith("- lyon: average precision falls from 0.30 to 0.12")
     assert lines[3].startswith("- following the alarms costs 300 instead of 60")
 
@@ -38,7 +43,10 @@ def test_the_first_lines_of_a_worse_model_say_what_it_costs_and_why_it_is_blocke
 def test_a_saving_that_chance_may_explain_is_called_so():
     one_caught = pl.concat([plant("lyon", BLIND, 5), LYON.filter(machine="m5")])
     better = evidence(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", one_caught))
-    assert state_verdict(better).endswith("it saves 80 (26.7%) on the same test rows, which chance may explain")
+    assert state_verdict(better) == (
+        "✅ May ship: it saves 80 (26.7%) on the same test rows, which chance may explain; "
+        "it catches 1 of 3 failures in time, in place of 0"
+    )
 
 
 def test_a_first_run_says_what_it_costs_beside_running_to_failure():

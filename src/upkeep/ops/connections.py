@@ -48,7 +48,7 @@ def read_git_remote(environment: Environment) -> str:
     if done.returncode:
         remedy = "check the address that `git remote -v` shows, that it can be reached, and that you may read it"
         raise _fault(f"origin cannot be read: {_reason(done.stderr)}", remedy)
-    return f"origin answers, {len(done.stdout.splitlines())} branches"
+    return f"origin answers; branches: {len(done.stdout.splitlines())}"
 
 
 def push_to_git_remote(environment: Environment) -> str:
@@ -59,7 +59,7 @@ def push_to_git_remote(environment: Environment) -> str:
     return "a push would be taken"
 
 
-def use_dvc_remote(_: Environment) -> str:
+def use_dvc_remote(environment: Environment) -> str:
     """Write, read and remove a small file as DVC itself would, with the rights that it has."""
     from dvc.repo import Repo
 
@@ -67,11 +67,15 @@ def use_dvc_remote(_: Environment) -> str:
     try:
         with Repo(".") as repo:
             store: Any = repo.cloud.get_remote_odb()
+            if store.fs.protocol == "local":
+                _doubt_folder(Path(store.path).parents[1], environment)
             file = store.fs.join(store.path, f"doctor-{content.decode()}")
             store.fs.makedirs(store.path, exist_ok=True)
             store.fs.pipe_file(file, content)
             found = store.fs.cat_file(file)
             store.fs.rm_file(file)
+    except UpkeepError:
+        raise
     except Exception as error:  # each kind of storage has errors of its own
         remedy = (
             "check the address that `dvc remote list` shows, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE, "
@@ -83,8 +87,22 @@ def use_dvc_remote(_: Environment) -> str:
     return f"{store.path} can be written and read"
 
 
+def _doubt_folder(remote: Path, environment: Environment) -> None:
+    """Raise if a remote that is a folder is not mounted, or goes with the job."""
+    if not remote.parent.is_dir():
+        raise _fault(f"there is no folder {remote.parent}", f"mount it, or correct the address of {remote}")
+    builds = environment.get("CI_BUILDS_DIR")
+    if builds and remote.is_relative_to(builds):
+        raise _fault(
+            f"{remote} lies among the runner's own files, and may go with the job",
+            "dvc remote add --default storage s3://BUCKET/dvc, see docs/gitlab.md, step 2",
+        )
+
+
 def reach_engine(environment: Environment) -> str:
-    """Ask the container engine for its version."""
+    """Ask the container engine for its version, where images are built."""
+    if not any(environment.get(name) for name in ("GITLAB_CI", "UPKEEP_ENGINE", "UPKEEP_IMAGE")):
+        raise NotInUseError("UPKEEP_ENGINE and UPKEEP_IMAGE are not set: images are built in GitLab's jobs")
     engine = environment.get("UPKEEP_ENGINE") or shutil.which("docker") or shutil.which("podman")
     if engine is None:
         raise NotInUseError("neither docker nor podman is here: images are built elsewhere")
@@ -165,7 +183,7 @@ def reach_tracking_server(environment: Environment) -> str:
 def use_token(environment: Environment) -> str:
     """Ask GitLab what the project token may do, and until when."""
     if not environment.get("UPKEEP_GITLAB_TOKEN"):
-        raise NotInUseError("UPKEEP_GITLAB_TOKEN is not set: no notes, issues and pushes; reports are artifacts only")
+        raise NotInUseError("UPKEEP_GITLAB_TOKEN is not set: jobs write no notes and issues and push nothing")
     server, token = _all_or_none(environment, "CI_SERVER_URL", "UPKEEP_GITLAB_TOKEN")
     url = f"{server.rstrip('/')}/api/v4/personal_access_tokens/self"
     answer = _get(url, {"PRIVATE-TOKEN": token}, "CI_SERVER_URL", environment.get("CI_SERVER_TLS_CA_FILE"))
@@ -199,7 +217,9 @@ def compare_clocks(environment: Environment) -> str:
     """Compare this machine's clock, by which schedules tell what is new, with GitLab's."""
     if today := environment.get("UPKEEP_TODAY"):
         raise _fault(f"UPKEEP_TODAY is set: schedules take {today} for today", "remove it once back-filling is done")
-    (server,) = _all_or_none(environment, "CI_SERVER_URL")
+    server = environment.get("CI_SERVER_URL")
+    if not server:
+        raise NotInUseError("compared with GitLab's in its jobs only")
     answer = _get(server, {}, "CI_SERVER_URL", environment.get("CI_SERVER_TLS_CA_FILE"))
     skew = abs((datetime.now(UTC) - parsedate_to_datetime(answer.headers["Date"])).total_seconds())
     if skew > LARGEST_SKEW:

@@ -98,6 +98,11 @@ def push() -> None:
         raise _failure("push", outcome.text)
 
 
+def restore() -> None:
+    """Put the outputs that ``dvc.lock`` lists into the working tree, as far as the cache has them."""
+    _dvc("checkout", "--quiet", echo=False)
+
+
 def outputs(*folders: Path) -> list[Path]:
     """List the outputs under these folders that ``dvc.lock`` knows."""
     lock = yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}

@@ -29,7 +29,7 @@ def check_freshness() -> str:
             remedy='dvc repro && dvc push && git commit --all --message "Reproduce" && git push',
             stage=stages[0],
         )
-    return "nothing to do: dvc.lock belongs to this code, these parameters and this data"
+    return "nothing to do: dvc.lock belongs to this code, these parameters and the data it lists"
 
 
 def reproduce(environment: Mapping[str, str]) -> str:

@@ -4,7 +4,8 @@ Why it decides as it does is told in docs/decisions/0006-retraining.md.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 
 import yaml
@@ -50,9 +51,13 @@ def retrain(environment: Environment, judge: Judge) -> str:
     UpkeepError
         That of the stage which failed; or that no data has arrived for too long, or that git refuses.
     """
-    today, target = read_clock(environment), _target(environment)
-    base = _check_out(target, environment)
-    params = load_params()
+    target = _target(environment)
+    with _checked_out(target, environment) as base:
+        return _retrain(environment, judge, target, base)
+
+
+def _retrain(environment: Environment, judge: Judge, target: str, base: str) -> str:
+    today, params = read_clock(environment), load_params()
     age_days = (today - params.fetch.until).days - params.fetch.batch_days
     listed = new_batches(params.fetch, today)
     if not listed:
@@ -69,10 +74,12 @@ def retrain(environment: Environment, judge: Judge) -> str:
         return _wait(params, len(arrived), age_days)
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
-    options = describe_offer(target, arrived[-1], reasons, _judge(judge, base), environment.get("CI_JOB_URL"))
+    verdict = _judge(judge, base)
+    options = describe_offer(target, arrived[-1], reasons, verdict, environment.get("CI_JOB_URL"))
     git.commit(f"Retrain up to {arrived[-1]}\n\n{_sentence(reasons)}", git.changed([str(paths.PARAMS), *WRITTEN]))
     told = git.push(BRANCH, options=options, replacing=standing or "")
-    return f"offered to {target} on the branch {BRANCH}: {_sentence(reasons)}\n{told}".rstrip()
+    gate = [f"The gate: {_state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
+    return "\n".join([f"offered to {target} on the branch {BRANCH}: {_sentence(reasons)}", *gate, told]).rstrip()
 
 
 def read_clock(environment: Environment) -> date:
@@ -146,10 +153,9 @@ def describe_offer(
 
     A push option cannot hold a line break: GitLab makes one of ``\n`` in a description.
     """
-    gate = "it may ship." if verdict.ships else "it may not ship, so this is a draft."
     paragraphs = [
         f"**Why:** {_sentence(reasons)}.",
-        f"**The gate:** {gate}",
+        f"**The gate:** {_state_gate(verdict)}",
         "\n".join(f"- {reason}" for reason in verdict.reasons),
         f"Made by [this job]({job})." if job else "",
     ]
@@ -175,20 +181,31 @@ def _target(environment: Environment) -> str:
     return branch
 
 
-def _check_out(branch: str, environment: Environment) -> str:
-    """Have the branch's newest commit in the working tree, whatever commit the job began with, and return it."""
+@contextmanager
+def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
+    """Have the branch's newest commit in the working tree, whatever was there before and outside of CI will be again.
+
+    No branch here is moved: only the remote's one gets the retraining.
+    """
     commit = git.fetch(branch)
     if environment.get("CI"):  # a job's checkout is its own, and an earlier job may have been stopped half-way
         git.git("checkout", "--quiet", "--force", "--detach", commit)
-    elif git.git("status", "--porcelain", "--untracked-files=no"):
+        yield commit
+        return
+    if git.git("status", "--porcelain", "--untracked-files=no"):
         raise UpkeepError(
             "files differ from the newest commit",
             expected="a clean checkout, since a retraining commits what it changes",
-            remedy="commit them, or `git stash`; after a retraining that was stopped: git checkout HEAD -- .",
+            remedy="commit them, or `git stash`; after a retraining that was killed: "
+            "git checkout --force BRANCH && dvc checkout",
         )
-    elif git.git("rev-parse", "HEAD") != commit:
-        git.git("checkout", "--quiet", "--detach", commit)
-    return commit
+    former = git.git("branch", "--show-current") or git.git("rev-parse", "HEAD")
+    git.git("checkout", "--quiet", "--detach", commit)
+    try:
+        yield commit
+    finally:
+        git.git("checkout", "--quiet", "--force", former)
+        dvc.restore()
 
 
 def _standing_offer(base: str) -> tuple[str | None, date | None]:
@@ -260,6 +277,10 @@ def _judge(judge: Judge, base: str) -> Verdict:
 
 def _nothing_to_add(until: date) -> str:
     return f"nothing to add: the retraining up to the batch of {until} stands on the branch {BRANCH}"
+
+
+def _state_gate(verdict: Verdict) -> str:
+    return "it may ship." if verdict.ships else "it may not ship, so this is a draft."
 
 
 def _sentence(reasons: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ import polars as pl
 import yaml
 
 from upkeep import paths
+from upkeep.errors import UpkeepError
 from upkeep.ops.git import git
 
 Report = Mapping[str, Any]
@@ -75,8 +76,14 @@ def read_revision(revision: str, name: str) -> Snapshot | None:
     UpkeepError
         If git does not know the revision.
     """
-    # DVC takes a revision that git does not know for an empty one, which would pass for a first run.
-    commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    try:  # DVC takes a revision that git does not know for an empty one, which would pass for a first run
+        commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    except UpkeepError as error:
+        raise UpkeepError(
+            f"git knows no revision {revision}",
+            expected="a branch, tag or commit of this repository",
+            remedy="name another one; `git branch --all` lists the branches",
+        ) from error
     return _read(_open_tree(commit), name) if _has_history(commit) else None
 
 

@@ -112,7 +112,7 @@ def describe_times(times: Mapping[str, float]) -> str:
     if not times:
         return "No stage had to run: all results were there already.\n"
     table = format_table(["stage", "seconds"], times.items())
-    return fold(f"Stage times: {sum(times.values()):,.0f} s for the {len(times)} stages that ran", table)
+    return fold(f"Stage times: {sum(times.values()):,.0f} s; stages that ran: {len(times)}", table)
 
 
 def describe_metrics(target: str, before: Report, after: Report) -> str:

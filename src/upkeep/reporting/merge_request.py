@@ -102,7 +102,7 @@ def state_verdict(evidence: Evidence) -> str:
     """Say in one sentence whether this may ship, and what it costs or saves."""
     ships, reasons = evidence.verdict
     sign = "✅ May ship:" if ships else f"⛔ May not ship ({_count(len(reasons), 'reason')} below);"
-    return f"{sign} {'; '.join([_state_money(evidence), *_came_and_went(evidence)])}"
+    return f"{sign} {'; '.join([_state_money(evidence), *_state_failures(evidence), *_came_and_went(evidence)])}"
 
 
 def _state_money(evidence: Evidence) -> str:
@@ -110,7 +110,9 @@ def _state_money(evidence: Evidence) -> str:
         return _state_first_run(evidence.challenger)
     group = evidence.comparison.overall
     if group is None:
-        return "what it costs or saves is not known, since no test rows are common to both branches"
+        missing = evidence.champion.missing or evidence.challenger.missing
+        why = "files are missing" if missing else "no test rows are common to both branches"
+        return f"what it costs or saves is not known, since {why}"
     if not group.changed:
         return "no figure has changed"
     change = group.changes["cost"]
@@ -121,6 +123,16 @@ def _state_money(evidence: Evidence) -> str:
     verb, more = ("saves", "") if after < before else ("costs", " more")
     words = f"it {verb} {abs(after - before):,.0f}{share}{more} on the same test rows"
     return words if _is_sure(change) else f"{words}, which chance may explain"
+
+
+def _state_failures(evidence: Evidence) -> Iterator[str]:
+    group = evidence.comparison.overall
+    caught = group.changes["failures_caught"] if group is not None and evidence.champion is not None else None
+    if group is None or caught is None or caught.before is None or caught.after is None:
+        return
+    before, after = (round(share * group.failures) for share in (caught.before, caught.after))
+    if before != after:
+        yield f"it catches {after} of {_count(group.failures, 'failure')} in time, in place of {before}"
 
 
 def _state_first_run(challenger: Snapshot) -> str:
@@ -214,6 +226,8 @@ def _format_change(name: str, change: Change) -> str:
         return f"{before}<br>= same"
     better = (change.after > change.before) != (name in LOWER_IS_BETTER)
     words = f"{'↑' if change.after > change.before else '↓'} {'better' if better else 'worse'}"
+    if _format_figure(name, change.before, None) == _format_figure(name, change.after, None) and not _is_sure(change):
+        words = "≈ same"
     after = _format_figure(name, change.after, change.after_interval)
     return f"{before}<br>{after}<br>{f'**{words}**' if _is_sure(change) else words}"
 
@@ -274,7 +288,8 @@ def _list_failures(failures: pl.DataFrame) -> str:
 def _list_alarms(alarms: pl.DataFrame) -> str:
     rows = [
         [plant, f"`{machine}`", f"{time:%Y-%m-%d %H:%M}", "gained" if gained else "lost", "no" if false else "yes"]
-        for plant, machine, time, gained, false in alarms.head(MAX_LISTED).iter_rows()
+        # First those before a failure, which are few.
+        for plant, machine, time, gained, false in alarms.sort("false", maintain_order=True).head(MAX_LISTED).rows()
     ]
     return _table_with_rest(["plant", "machine", "alarm from", "is", "before a failure"], rows, alarms.height)
 

@@ -15,8 +15,13 @@ from upkeep.params import load_params
 TIMES = paths.LOCAL / "stage_times.json"
 
 
-def run_stage(name: str) -> None:
+def run_stage(name: str, *, noted: bool = True) -> None:
     """Run the stage of this name with ``params.yaml``, and note how long it took.
+
+    Parameters
+    ----------
+    noted
+        False for what is no stage of ``dvc.yaml``.
 
     Raises
     ------
@@ -24,27 +29,34 @@ def run_stage(name: str) -> None:
         Whatever the stage finds wrong, with the stage named in it.
     """
     logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
-    with timed(name):
+    with timed(name, noted=noted):
         module = importlib.import_module(f"upkeep.stages.{name}")
         module.run(load_params())
 
 
 @contextmanager
-def timed(stage: str) -> Iterator[None]:
+def timed(stage: str, *, noted: bool = True) -> Iterator[None]:
     """Note the seconds a stage took, for the table at the end; errors leave with the stage named in them."""
     started = time.perf_counter()
     try:
         yield
     except UpkeepError as error:
         raise error.at(stage=stage) from error
+    if not noted:
+        return
     # Read back only now: a notebook's kernel may have noted times of its own meanwhile.
     times = {**stage_times(), stage: round(time.perf_counter() - started, 1)}
     paths.LOCAL.mkdir(exist_ok=True)
     TIMES.write_text(json.dumps(times), encoding="utf-8")
 
 
+def forget_times() -> None:
+    """Let :func:`stage_times` know only of stages that run from now on."""
+    TIMES.unlink(missing_ok=True)
+
+
 def stage_times() -> dict[str, float]:
-    """Return the seconds that each stage took when it last ran in this checkout."""
+    """Return the seconds that each stage took when it last ran in this checkout, since :func:`forget_times`."""
     try:
         times: dict[str, float] = json.loads(TIMES.read_text(encoding="utf-8"))
     except (OSError, ValueError):

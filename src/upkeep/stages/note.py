@@ -1,6 +1,7 @@
 """Two branches' reports in; the note on the merge request out, and an error if the gate lets it not pass."""
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,12 +49,13 @@ def run(params: Params, target: str | None = None) -> None:
     pictures = _draw(evidence)
     images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures]
     NOTE.write_text(write_note(evidence, params, images, _link(".")), encoding="utf-8")
-    print(f"{state_verdict(evidence)}\n{NOTE} says more")  # noqa: T201  # what the job's log is read for
+    reasons = "".join(f"- {reason}\n" for reason in evidence.verdict.reasons)
+    print(f"{state_verdict(evidence)}\n{reasons}{NOTE} says more")  # noqa: T201  # what the job's log is read for
     if os.environ.get(TOKEN) and os.environ.get(MERGE_REQUEST):
         _post(evidence, params, pictures)
     if not evidence.verdict.ships:
         raise UpkeepError(
-            f"this may not ship: {'; '.join(evidence.verdict.reasons)}",
+            f"this may not ship: {_name_first(evidence.verdict.reasons)}",
             expected="a model that is no worse than the target branch's, as `gate` in params.yaml defines it",
             remedy=f"see {NOTE}; a limit that is wrong is changed in a commit that says so",
             stage=STAGE,
@@ -121,6 +123,7 @@ def _check(params: Params) -> tuple[list[Check], list[str]]:
 
 def _draw(evidence: Evidence) -> list[tuple[Path, str]]:
     """Draw what changed; nothing if there is nothing to compare. Returns files and titles."""
+    shutil.rmtree(PICTURES, ignore_errors=True)  # those of an earlier comparison
     group, champion = evidence.comparison.overall, evidence.champion
     if group is None or champion is None or not group.changed:
         return []
@@ -142,6 +145,10 @@ def _post(evidence: Evidence, params: Params, pictures: Sequence[tuple[Path, str
     images = [f"![{title}]({upload(project, file, known)})" for file, title in pictures]
     job = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file"
     put_note(project, number, write_note(evidence, params, images, _link(f"{job}/{paths.REPORTS}")))
+
+
+def _name_first(reasons: Sequence[str]) -> str:
+    return f"{reasons[0]}{f'; {len(reasons) - 1} more stand above' if len(reasons) > 1 else ''}"
 
 
 def _link(reports: str) -> dict[str, str]:
