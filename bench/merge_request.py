@@ -20,6 +20,7 @@ def measure() -> list[Row]:
         clone(developer)
         variables = environment(developer)
         call(["dvc", "remote", "add", "--force", "--default", "storage", f"{name}/storage"], developer, variables)
+        call(["dvc", "remote", "modify", "storage", "verify", "true"], developer, variables)
         cold = take_seconds(partial(call, ["dvc", "repro"], developer, variables))
         call(["dvc", "push", "--run-cache"], developer, variables)
         call(["git", "add", "--all"], developer)

@@ -150,7 +150,10 @@ def tell_failure() -> None:
     """Tell of this job's failure by an issue or a webhook; meant for a job's after_script."""
     from upkeep.ops.failure import tell_failure
 
-    typer.echo(tell_failure(os.environ))
+    try:
+        typer.echo(tell_failure(os.environ))
+    except UpkeepError as error:  # not kept, lest it take the place of what is to be told
+        sys.exit(f"error: {error}")
 
 
 @app.command()
@@ -245,10 +248,11 @@ def main() -> None:
 def _end(error: UpkeepError) -> NoReturn:
     """Keep an error for the commands that come after, and end with it as the last words of the log."""
     from upkeep.ops.failure import keep_failure
+    from upkeep.ops.provenance import mask_credentials
 
     keep_failure(error, os.environ)
     sys.stdout.flush()
-    sys.exit(f"error: {error}")
+    sys.exit(f"error: {mask_credentials(str(error))}")
 
 
 def _full_disk(error: Exception) -> UpkeepError:

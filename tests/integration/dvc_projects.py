@@ -46,6 +46,7 @@ def make_project(folder: Path, remote: Path) -> None:
     run(folder, "dvc", "init", "--quiet")
     run(folder, "dvc", "config", "core.analytics", "false")
     run(folder, "dvc", "remote", "add", "--quiet", "-d", "store", str(remote))
+    run(folder, "dvc", "remote", "modify", "store", "verify", "true")
     (folder / ".gitignore").write_text("/.upkeep/\n", encoding="utf-8")
     run(folder, "dvc", "repro")
     run(folder, "dvc", "push", "--run-cache")

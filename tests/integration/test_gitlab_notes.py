@@ -175,6 +175,14 @@ def test_a_webhook_that_refuses_is_told_without_its_address(tmp_path, monkeypatc
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_dead_webhook_keeps_no_issue_from_being_opened(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fail({})
+    with receiving(500) as (url, _), pytest.raises(UpkeepError, match="answered 500"):
+        tell_failure(server.environment() | {"UPKEEP_ALERT_WEBHOOK": url})
+    assert len(server.issues) == 1
+
+
 def test_the_stand_in_refuses_what_gitlab_refuses(server):
     token = {"PRIVATE-TOKEN": server.add_token("api")}
     notes = "/api/v4/projects/plants%2Fupkeep/merge_requests/1/notes"

@@ -122,6 +122,22 @@ def test_a_revision_before_the_first_run_has_no_history():
     assert read_revision("start", "start") is None
 
 
+@pytest.mark.parametrize("content", ["<<<<<<< HEAD\n", "[]\n", "stages: 1\n"])
+def test_a_lock_that_cannot_be_read_is_no_first_run(work, content):
+    (work / "dvc.lock").write_text(content)
+    git(work, "commit", "--quiet", "--all", "--message", "Break the lock")
+    broken = read_revision("HEAD", "broken")
+    assert broken is not None
+    assert broken.missing
+
+
+@pytest.mark.parametrize("content", ["<<<<<<< HEAD\n", "- a list\n"])
+def test_parameters_that_cannot_be_read_are_missing(work, content):
+    (work / "params.yaml").write_text(content)
+    git(work, "commit", "--quiet", "--all", "--message", "Break the parameters")
+    assert "params.yaml" in read_revision("HEAD", "broken").missing
+
+
 def test_a_revision_that_git_does_not_know_is_told():
     with pytest.raises(UpkeepError, match="git knows no revision nowhere"):
         read_revision("nowhere", "nowhere")

@@ -219,6 +219,7 @@ def _point_at_storage(project: Project) -> None:
     (project.checkout / "params.yaml").write_text(knobs, encoding="utf-8")
     project.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/dvc")
     project.run("dvc", "remote", "modify", "storage", "endpointurl", project.storage.url)
+    project.run("dvc", "remote", "modify", "storage", "verify", "true")
 
 
 def _indented(block: str) -> str:

@@ -63,6 +63,7 @@ def finding(name: str) -> Finding:
 @pytest.mark.usefixtures("origin")
 def test_what_is_not_in_use_is_skipped_and_hurts_nobody(checkout, monkeypatch):
     run("dvc", "remote", "add", "--default", "folder", str(checkout.parent / "storage"))
+    run("dvc", "remote", "modify", "folder", "verify", "true")
     monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", TOKEN)
     monkeypatch.setenv("CI_SERVER_URL", "")
     states = {found.name: found.state for found in examine() if found.name not in ("engine", "token")}
@@ -114,6 +115,7 @@ def test_a_wrong_s3_secret_is_told_without_the_secret(storage, monkeypatch):
 def add_remote(storage: seaweed.Server) -> None:
     run("dvc", "remote", "add", "--default", "s3", "s3://plants/doctor")
     run("dvc", "remote", "modify", "s3", "endpointurl", storage.url)
+    run("dvc", "remote", "modify", "s3", "verify", "true")
 
 
 def test_a_repository_without_a_dvc_remote_is_told():
@@ -125,12 +127,15 @@ def test_a_repository_without_a_dvc_remote_is_told():
 def test_a_folder_that_is_not_mounted_is_told_and_not_made(checkout):
     stick = checkout.parent / "stick"
     run("dvc", "remote", "add", "--default", "usb", str(stick / "upkeep-data"))
+    run("dvc", "remote", "modify", "usb", "verify", "true")
     assert finding("DVC remote").what == f"there is no folder {stick}"
     assert not stick.exists()
 
 
 def test_a_folder_among_the_runners_files_is_no_remote(checkout, monkeypatch):
     run("dvc", "remote", "add", "--default", "folder", "../storage")
+    assert "dvc remote modify folder verify true" in finding("DVC remote").remedy
+    run("dvc", "remote", "modify", "folder", "verify", "true")
     assert finding("DVC remote").state == "ok"
     monkeypatch.setenv("CI_BUILDS_DIR", str(checkout.parent))
     found = finding("DVC remote")
@@ -164,6 +169,24 @@ def test_gitlabs_own_login_is_for_its_own_registry_only(monkeypatch, own, state)
         assert finding("registry").state == state
 
 
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"", b"[]", b"null"])
+def test_what_is_no_gitlab_is_told_and_stops_no_other_check(monkeypatch, body):
+    class LoginPage(TokenRegistry):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with serving_token_registry(LoginPage) as address:
+        monkeypatch.setenv("CI_SERVER_URL", f"http://{address}")
+        monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", TOKEN)
+        monkeypatch.setenv("UPKEEP_IMAGE", f"{address}/team/upkeep")
+        assert finding("token").state == "FAIL"
+        assert "web page" in finding("registry").what
+
+
 class TokenRegistry(BaseHTTPRequestHandler):
     """A mock of GitLab's registry, whose login goes through GitLab itself, which cannot run here."""
 
@@ -182,8 +205,11 @@ class TokenRegistry(BaseHTTPRequestHandler):
 
 
 class serving_token_registry:  # noqa: N801  # used as a function is
+    def __init__(self, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
+        self.handler = handler or TokenRegistry
+
     def __enter__(self) -> str:
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), TokenRegistry)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return f"127.0.0.1:{self.server.server_port}"
 

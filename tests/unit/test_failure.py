@@ -36,6 +36,19 @@ def test_credentials_in_a_failure_are_masked():
     assert "s3cret" not in FAILURE.read_text()
 
 
+def test_credentials_in_a_place_are_masked():
+    keep_failure(UpkeepError("x", expected="y", remedy="z", file="s3://key:s3cret@bucket/x?sig=abc"), {})
+    assert "s3cret" not in FAILURE.read_text()
+    assert "abc" not in FAILURE.read_text()
+
+
+@pytest.mark.parametrize("content", ['"x"', "[]", '{"what": "", "expected": "", "remedy": "", "where": null}'])
+def test_a_failure_of_another_shape_is_none(content):
+    keep_failure(fail(), {})
+    FAILURE.write_text(content)
+    assert read_failure() is None
+
+
 def test_a_folder_that_cannot_be_written_hides_no_error(tmp_path):
     (tmp_path / ".upkeep").write_text("a file where the folder should be")
     keep_failure(fail(), {})

@@ -21,6 +21,11 @@ def test_a_first_run_ships_if_its_floors_hold():
     ]
 
 
+def test_what_is_not_a_number_is_never_good_enough():
+    assert too_much(float("nan"), None, 0.1, 0.2)
+    assert too_much(float("nan"), [-1.0, 1.0], 0.1, 0.2)
+
+
 def test_without_any_check_nothing_ships():
     verdict = judged(None, snapshot(), checks=[])
     assert not verdict.ships

@@ -51,6 +51,19 @@ def test_plants_whose_drift_lasts_are_named_with_their_windows():
     assert reasons == {"drift": "drift of lyon in 3 of its last 5 windows"}
 
 
+@pytest.mark.parametrize("text", ["tomorrow", "0001-01-01", "9999-12-31"])
+def test_a_clock_that_says_nonsense_is_refused(text):
+    with pytest.raises(UpkeepError, match="UPKEEP_TODAY is"):
+        read_clock({"UPKEEP_TODAY": text})
+
+
+def test_hundreds_of_reasons_are_cut_to_what_git_takes():
+    verdict = Verdict(False, [f"plant {number}: {'worse ' * 20}" for number in range(2000)])
+    options = describe_offer("main", MONDAY, {"new data": "3 new batches"}, verdict, None)
+    assert max(len(option.encode()) for option in options) < 60_000
+    assert any("see the note" in option for option in options)
+
+
 def test_old_models_are_a_reason_to_use_a_single_batch():
     assert decide(ONE, {}, 35, HOW) == {}
     assert decide(ONE, {}, 36, HOW) == {"age": "the models know nothing of the last 36 days"}

@@ -67,6 +67,12 @@ def use_dvc_remote(environment: Environment) -> str:
     try:
         with Repo(".") as repo:
             store: Any = repo.cloud.get_remote_odb()
+            if not store.verify:
+                name = repo.config["core"]["remote"]
+                raise _fault(
+                    f"files that were damaged on the remote {name} would be taken for sound ones",
+                    f"dvc remote modify {name} verify true",
+                )
             if store.fs.protocol == "local":
                 _doubt_folder(Path(store.path).parents[1], environment)
             file = store.fs.join(store.path, f"doctor-{content.decode()}")
@@ -134,6 +140,8 @@ def log_in_to_registry(environment: Environment) -> str:
         answer = _get(f"{terms['realm']}?{query}", login, "UPKEEP_IMAGE", authority)
     elif challenge:
         answer = _get(url, login, "UPKEEP_IMAGE")
+    if "html" in answer.headers.get("Content-Type", ""):
+        raise _fault(f"{host} answers with a web page", "check that UPKEEP_IMAGE names a registry")
     if answer.status != HTTPStatus.OK:
         remedy = (
             "check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD, such as a deploy token with write_registry; if "
@@ -188,8 +196,10 @@ def use_token(environment: Environment) -> str:
     url = f"{server.rstrip('/')}/api/v4/personal_access_tokens/self"
     answer = _get(url, {"PRIVATE-TOKEN": token}, "CI_SERVER_URL", environment.get("CI_SERVER_TLS_CA_FILE"))
     remedy = "make a project access token (role Developer, scopes api and write_repository) and set the variable to it"
-    if answer.status != HTTPStatus.OK:
+    if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise _fault(f"GitLab refuses UPKEEP_GITLAB_TOKEN: {answer.status}", remedy)
+    if answer.status != HTTPStatus.OK:
+        raise _fault(f"{server} answers {answer.status}", "check CI_SERVER_URL, and ask GitLab's administrator")
     scopes, ends = answer.json()["scopes"], answer.json()["expires_at"]
     if "api" not in scopes:
         raise _fault(f"UPKEEP_GITLAB_TOKEN has no scope api, only {', '.join(scopes)}", remedy)

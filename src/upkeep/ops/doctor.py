@@ -69,6 +69,9 @@ def _examine(name: str, environment: Environment) -> Finding:
         return Finding(name, "skipped", _mask(str(reason), environment))
     except UpkeepError as error:
         return Finding(name, "FAIL", _mask(error.what, environment), _mask(error.remedy, environment))
+    except Exception as error:  # what answers is not what should: a proxy's login page, say
+        what = f"the answer makes no sense: {type(error).__name__}, {error}"
+        return Finding(name, "FAIL", _mask(what, environment), "check the address, and proxies on the way")
 
 
 def _mask(text: str, environment: Environment) -> str:

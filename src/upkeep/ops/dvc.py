@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import NamedTuple
 
 import yaml
 
+from upkeep import paths
 from upkeep.errors import UpkeepError
-from upkeep.ops.failure import FAILURE, read_failure
+from upkeep.ops.failure import FAILURE, PIPELINE, read_failure
 from upkeep.ops.provenance import mask_credentials
 
 LOCK = Path("dvc.lock")
@@ -19,7 +21,12 @@ FAILED = re.compile(r"failed to reproduce '([^']+)'")
 MISSING = "https://error.dvc.org/missing-files"
 """How DVC ends its message when neither the cache nor the remote has what ``dvc.lock`` lists."""
 
+UNQUOTED = "Unsupported value of type 'date'"
+CONFLICT = "<<<<<<< "
+
 logger = logging.getLogger(__name__)
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Outcome(NamedTuple):
@@ -37,7 +44,7 @@ def stale(*stages: str) -> list[str]:
     outcome = _dvc("repro", "--dry", "--allow-missing", *stages, echo=False)
     found = RUNNING.findall(outcome.text) + FAILED.findall(outcome.text)
     if outcome.failed and not found:
-        raise _failure("repro", outcome.text)
+        raise _failure("repro --dry", outcome.text)
     return list(dict.fromkeys(found))
 
 
@@ -105,6 +112,8 @@ def restore() -> None:
 
 def outputs(*folders: Path) -> list[Path]:
     """List the outputs under these folders that ``dvc.lock`` knows."""
+    if broken := _find_broken_file():
+        raise broken
     lock = yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}
     known = [Path(out["path"]) for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
@@ -112,6 +121,8 @@ def outputs(*folders: Path) -> list[Path]:
 
 def _dvc(*arguments: str, echo: bool = True) -> Outcome:
     """Run DVC; what it prints goes to the job's log line by line, since training may take hours."""
+    if shutil.which("dvc") is None:
+        raise UpkeepError("dvc was not found", expected="it on PATH", remedy="make .venv && source .venv/bin/activate")
     lines = []
     with subprocess.Popen(
         ["dvc", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
@@ -126,6 +137,15 @@ def _dvc(*arguments: str, echo: bool = True) -> Outcome:
 
 def _failure(command: str, text: str) -> UpkeepError:
     """Return the failed stage's own error, of which DVC knows only that its command failed, or DVC's."""
+    if broken := _find_broken_file():  # DVC names neither file nor line
+        return broken
+    if UNQUOTED in text:
+        return UpkeepError(
+            "a date stands without quotes",
+            expected='until: "2025-12-22"',
+            remedy="quote every date",
+            file=paths.PARAMS,
+        )
     told = read_failure() if command == "repro" else None
     if told is not None:
         return UpkeepError(told["what"], expected=told["expected"], remedy=told["remedy"], **told["where"])
@@ -140,3 +160,26 @@ def _failure(command: str, text: str) -> UpkeepError:
         else "run `upkeep doctor`",
         stage=stage[1] if stage else None,
     )
+
+
+def _find_broken_file() -> UpkeepError | None:
+    """Return what is wrong with the first of DVC's own files that is no mapping in YAML, if any."""
+    for file in (LOCK, PIPELINE):
+        if not file.exists():
+            continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            content, line = yaml.load(text, Loader=_Loader), 1  # noqa: S506  # a safe one
+        except yaml.MarkedYAMLError as error:
+            content, line = None, error.problem_mark.line + 1 if error.problem_mark else 1
+        if not isinstance(content, dict):
+            conflict = CONFLICT in text
+            return UpkeepError(
+                f"{file} holds a merge conflict" if conflict else f"{file} cannot be read, from line {line} on",
+                expected="YAML as DVC writes it",
+                remedy=f"git checkout origin/main -- {file} && dvc repro, and commit what it writes"
+                if file == LOCK
+                else "correct it, or `git checkout HEAD -- dvc.yaml`",
+                file=file,
+            )
+    return None

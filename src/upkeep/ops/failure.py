@@ -40,7 +40,7 @@ def keep_failure(error: UpkeepError, environment: Mapping[str, str]) -> None:
         return
     content = {
         **{name: mask_credentials(str(getattr(error, name))) for name in ("what", "expected", "remedy")},
-        "where": {name: str(value) for name, value in error.where.items()},
+        "where": {name: mask_credentials(str(value)) for name, value in error.where.items()},
         "job": environment.get("CI_JOB_ID"),
     }
     with contextlib.suppress(OSError):  # a full disk is told by the error itself, not by a second one
@@ -52,9 +52,10 @@ def read_failure() -> Failure | None:
     """Return what was kept last; None if nothing was, or it cannot be read."""
     try:
         content: Failure = json.loads(FAILURE.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = content.keys() >= {"what", "expected", "remedy"} and isinstance(content["where"], dict)
+    except (OSError, ValueError, AttributeError, LookupError):
         return None
-    return content
+    return content if known else None
 
 
 def tell_failure(environment: Mapping[str, str]) -> str:
@@ -68,7 +69,7 @@ def tell_failure(environment: Mapping[str, str]) -> str:
     Raises
     ------
     UpkeepError
-        If the webhook or GitLab could not be told.
+        If the webhook or GitLab could not be told; the other one was all the same.
     """
     status = environment.get("CI_JOB_STATUS")
     if status in WELL:  # else it failed, or ran out of time
@@ -77,16 +78,28 @@ def tell_failure(environment: Mapping[str, str]) -> str:
     alert = describe_failure(
         failure if failure and failure.get("job") == environment.get("CI_JOB_ID") else None, environment
     )
-    done = []
-    if environment.get(WEBHOOK):
-        post_alert(environment[WEBHOOK], alert, environment)
-        done.append(f"told {WEBHOOK}")
-    if environment.get("UPKEEP_GITLAB_TOKEN"):
-        from upkeep.ops.gitlab import open_project, put_issue
-
-        done.append(f"wrote {put_issue(open_project(environment), *alert, LABELS)}")
+    done, untold = [], []
+    for name, tell in (("UPKEEP_GITLAB_TOKEN", _open_issue), (WEBHOOK, _post)):
+        if environment.get(name):
+            try:
+                done.append(tell(alert, environment))
+            except UpkeepError as error:
+                untold.append(error)
+    if untold:
+        raise untold[0]
     told = "; ".join(done) or f"nobody was told: set UPKEEP_GITLAB_TOKEN for an issue, or {WEBHOOK} for a message"
     return f"{alert.title}\n{told}"
+
+
+def _open_issue(alert: Alert, environment: Mapping[str, str]) -> str:
+    from upkeep.ops.gitlab import open_project, put_issue  # slow to import, and most teams have one of the two
+
+    return f"wrote {put_issue(open_project(environment), *alert, LABELS)}"
+
+
+def _post(alert: Alert, environment: Mapping[str, str]) -> str:
+    post_alert(environment[WEBHOOK], alert, environment)
+    return f"told {WEBHOOK}"
 
 
 def describe_failure(failure: Failure | None, environment: Mapping[str, str]) -> Alert:
@@ -94,27 +107,27 @@ def describe_failure(failure: Failure | None, environment: Mapping[str, str]) ->
     job, link = environment.get("CI_JOB_NAME", "a command"), environment.get("CI_JOB_URL")
     log = f"[the job's log]({link})" if link else "the log"
     where = failure["where"] if failure else {}
-    places = [f"{name} {_code(where[name])}" for name in PLACES if name in where]
+    places = [f"{name} {as_code(where[name])}" for name in PLACES if name in where]
     title = f"{job} failed" + (
         f": {', '.join(f'{name} {where[name]}' for name in PLACES if name in where)}" if places else ""
     )
-    lines = [f"**{_code(job)}** failed{' in ' + ', '.join(places) if places else ''}; see {log}."]
+    lines = [f"**{as_code(job)}** failed{' in ' + ', '.join(places) if places else ''}; see {log}."]
     if failure:
-        lines += [f"- {name}: {_code(failure[key])}" for name, key in _WORDS.items()]
+        lines += [f"- {name}: {as_code(failure[key])}" for name, key in _WORDS.items()]
     else:
         lines.append(
             f"It left no error of upkeep's own (it may have been stopped or run out of time); {log} tells more."
         )
     commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
     if commit:
-        lines.append(f"At {commit} on {_code(branch or 'an unnamed branch')}.")
+        lines.append(f"At {commit} on {as_code(branch or 'an unnamed branch')}.")
     return Alert(title, "\n\n".join(lines) + "\n")
 
 
 _WORDS = {"What was wrong": "what", "Expected": "expected", "What to do": "remedy"}
 
 
-def _code(text: object) -> str:
+def as_code(text: object) -> str:
     """Return text as code: whatever data says, it must neither mention people nor format itself."""
     return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"
 

@@ -79,7 +79,7 @@ def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[str]:
 
 
 def _origin(snapshot: Snapshot) -> tuple[object, object]:
-    fetch = snapshot.params.get("fetch", {})
+    fetch = snapshot.params.get("fetch") or {}
     return fetch.get("source"), fetch.get("options")
 
 
@@ -110,10 +110,10 @@ def _worse_precision(plant: str, change: Change, limits: Gate) -> Iterator[str]:
 def _worse_alone(plant: str, before: Report, after: Report) -> Iterator[str]:
     """Without a failure in common rows each side stands by itself: below the champion's interval is worse."""
     for name in ("average_precision", "cost_saving"):
-        value, expected = after["metrics"][name], before["metrics"][name]
-        interval = before["intervals"][name]
+        value, expected = after["metrics"].get(name), before["metrics"].get(name)
+        interval = before["intervals"].get(name)
         lowest = interval[0] if interval else expected
-        if expected is not None and (value is None or value < lowest):
+        if expected is not None and (value is None or not value >= lowest):  # a NaN is not good enough either
             found = "not known" if value is None else f"{value:.2f}"
             yield (
                 f"{plant}: no failure lies in test rows of both sides, and {name.replace('_', ' ')} is {found} where "
@@ -142,7 +142,8 @@ def too_much(loss: float, interval: Sequence[float] | None, allowed: float, larg
     interval
         Of the loss; None if there is none, and then chance explains nothing.
     """
-    return loss > largest or (loss > allowed and (interval is None or interval[0] > 0))
+    # Spelt so that a loss that is not a number is too much.
+    return not loss <= largest or (not loss <= allowed and (interval is None or interval[0] > 0))
 
 
 def _explain(interval: Sequence[float] | None, beyond: bool) -> str:

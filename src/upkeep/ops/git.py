@@ -55,8 +55,8 @@ def fetch(branch: str, *, history: bool = False) -> str:
 
 def changed(paths: Iterable[str]) -> list[str]:
     """List the files under `paths` that differ from the newest commit or are not in it; ignored ones aside."""
-    lines = git("status", "--porcelain", "--untracked-files=all", "--", *paths).splitlines()
-    return [line[3:] for line in lines]
+    entries = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths).split("\0")
+    return [entry[3:] for entry in entries if entry]
 
 
 def contains(commit: str, earlier: str) -> bool:

@@ -1,6 +1,7 @@
 """What a branch's commits must hold: the lock, figures and log that its code, parameters and data give."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 
 from upkeep import paths
@@ -88,7 +89,7 @@ def _stale(files: Sequence[str], ran: Sequence[str]) -> UpkeepError:
         expected="what `dvc repro` writes for this code and these parameters, committed",
         remedy="run these two and push; the results are on the remote, so it is quick:\n"
         "    dvc repro --pull\n"
-        f"    git add {' '.join(files)} && git commit --message Reproduce",
+        f"    git add {shlex.join(files)} && git commit --message Reproduce",
         stage=ran[0] if ran else None,
     )
 

@@ -3,9 +3,9 @@
 Why it decides as it does is told in docs/decisions/0006-retraining.md.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 
 import yaml
@@ -26,6 +26,12 @@ BRANCH = "retrain"
 
 LABELS = ("new data", "drift", "age")
 """One for each reason to train again."""
+
+MOST_BYTES = 20_000
+"""Of the gate's reasons in a description."""
+
+YEARS = range(2000, 2200)
+"""What a clock may say; other years are slips."""
 
 UNTIL = re.compile(
     r"""(^fetch:[^\n]*\n(?:(?:[ \t#][^\n]*)?\n)*?[ \t]+until:[ \t]*)["']?\d{4}-\d\d-\d\d["']?""", re.MULTILINE
@@ -91,12 +97,15 @@ def read_clock(environment: Environment) -> date:
         If the variable holds no date.
     """
     text = environment.get("UPKEEP_TODAY")
-    try:
-        return date.fromisoformat(text) if text else datetime.now(UTC).date()
-    except ValueError as error:
-        raise UpkeepError(
-            f"UPKEEP_TODAY is {text!r}", expected="a date such as 2025-12-29", remedy="correct or unset UPKEEP_TODAY"
-        ) from error
+    if not text:
+        return datetime.now(UTC).date()
+    with contextlib.suppress(ValueError):
+        today = date.fromisoformat(text)
+        if today.year in YEARS:
+            return today
+    raise UpkeepError(
+        f"UPKEEP_TODAY is {text!r}", expected="a date such as 2025-12-29", remedy="correct or unset UPKEEP_TODAY"
+    )
 
 
 def new_batches(fetch: Fetch, today: date) -> list[date]:
@@ -156,7 +165,7 @@ def describe_offer(
     paragraphs = [
         f"**Why:** {_sentence(reasons)}.",
         f"**The gate:** {_state_gate(verdict)}",
-        "\n".join(f"- {reason}" for reason in verdict.reasons),
+        _list_reasons(verdict.reasons),
         f"Made by [this job]({job})." if job else "",
     ]
     description = "\n\n".join(filter(None, paragraphs)).replace("\n", "\\n")
@@ -181,7 +190,7 @@ def _target(environment: Environment) -> str:
     return branch
 
 
-@contextmanager
+@contextlib.contextmanager
 def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
     """Have the branch's newest commit in the working tree, whatever was there before and outside of CI will be again.
 
@@ -221,8 +230,11 @@ def _standing_offer(base: str) -> tuple[str | None, date | None]:
         )
     if not git.contains(commit, base):
         return commit, None
-    offered = yaml.safe_load(git.git("show", f"{commit}:{paths.PARAMS}"))
-    return commit, date.fromisoformat(str(offered["fetch"]["until"]))
+    try:
+        offered = yaml.safe_load(git.git("show", f"{commit}:{paths.PARAMS}"))
+        return commit, date.fromisoformat(str(offered["fetch"]["until"]))
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):  # no offer that anybody could take: made anew
+        return commit, None
 
 
 def _bring(params: Params, newest: date) -> list[date]:
@@ -242,7 +254,8 @@ def _bring(params: Params, newest: date) -> list[date]:
 
 
 def _set_until(params: Params, until: date) -> None:
-    paths.PARAMS.write_text(advance(paths.PARAMS.read_text(encoding="utf-8"), until), encoding="utf-8")
+    text = paths.PARAMS.read_bytes().decode()  # line ends stay as they are
+    paths.PARAMS.write_bytes(advance(text, until).encode())
     wanted = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
     if load_params() != wanted:
         raise UpkeepError(
@@ -277,6 +290,14 @@ def _judge(judge: Judge, base: str) -> Verdict:
 
 def _nothing_to_add(until: date) -> str:
     return f"nothing to add: the retraining up to the batch of {until} stands on the branch {BRANCH}"
+
+
+def _list_reasons(reasons: Sequence[str]) -> str:
+    """Return as many reasons as fit; git takes no line above 64 kB."""
+    text = "\n".join(f"- {reason}" for reason in reasons)
+    if len(text.encode()) <= MOST_BYTES:
+        return text
+    return text.encode()[:MOST_BYTES].decode(errors="ignore") + "\n- ..., see the note on this merge request"
 
 
 def _state_gate(verdict: Verdict) -> str:

@@ -20,6 +20,8 @@ from upkeep.ops.git import git
 
 Report = Mapping[str, Any]
 
+DAMAGED = "run `dvc repro`, then `dvc push`"
+
 REPORTS = {
     "metrics": paths.METRICS,
     "evaluation": paths.EVALUATION / "evaluation.json",
@@ -102,27 +104,49 @@ def _open_tree(commit: str | None) -> Any:
 def _has_history(commit: str) -> bool:
     if not git("ls-tree", "--name-only", commit, "dvc.lock"):
         return False
-    stages = (yaml.safe_load(git("show", f"{commit}:./dvc.lock")) or {}).get("stages", {}).values()
-    return any(out["path"] == paths.METRICS.as_posix() for stage in stages for out in stage.get("outs", []))
+    try:
+        lock = yaml.safe_load(git("show", f"{commit}:./dvc.lock"))
+        stages = lock.get("stages", {}).values()
+        return any(out["path"] == paths.METRICS.as_posix() for stage in stages for out in stage.get("outs", []))
+    except (yaml.YAMLError, AttributeError, LookupError, TypeError):  # a lock that cannot be read is no first run
+        return True
 
 
 def _read(tree: Any, name: str) -> Snapshot:
     missing: dict[str, str] = {}
-    params = _read_file(tree, paths.PARAMS, missing)
+    params = _read_params(tree, missing)
     reports = {report: _read_json(tree, path, missing) for report, path in REPORTS.items()}
     plants = reports["evaluation"].get("plants", {})
     files = {plant: _read_file(tree, paths.PREDICTIONS / f"{plant}.parquet", missing) for plant in plants}
-    predictions = {plant: pl.read_parquet(io.BytesIO(content)) for plant, content in files.items() if content}
-    return Snapshot(name, yaml.safe_load(params) or {}, **reports, predictions=predictions, missing=missing)
+    predictions: dict[str, pl.DataFrame] = {}
+    for plant, content in files.items():
+        try:
+            predictions |= {plant: pl.read_parquet(io.BytesIO(content))} if content else {}
+        except pl.exceptions.PolarsError:
+            missing[(paths.PREDICTIONS / f"{plant}.parquet").as_posix()] = "it is no Parquet; " + DAMAGED
+    return Snapshot(name, params, **reports, predictions=predictions, missing=missing)
+
+
+def _read_params(tree: Any, missing: dict[str, str]) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(_read_file(tree, paths.PARAMS, missing)) or {}
+    except yaml.YAMLError as error:
+        content = error
+    if isinstance(content, dict):
+        return content
+    missing[paths.PARAMS.as_posix()] = "it is not what upkeep reads; mend it there first"
+    return {}
 
 
 def _read_json(tree: Any, path: Path, missing: dict[str, str]) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(_read_file(tree, path, missing) or "{}")
-    except ValueError as error:
-        missing[path.as_posix()] = f"it is no JSON ({error})"
-        return {}
-    return content
+        content = json.loads(_read_file(tree, path, missing) or "{}")
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        return content
+    missing[path.as_posix()] = "it is no JSON object; " + DAMAGED
+    return {}
 
 
 def _read_file(tree: Any, path: Path, missing: dict[str, str]) -> bytes:

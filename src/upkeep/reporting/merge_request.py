@@ -7,6 +7,7 @@ import polars as pl
 
 from upkeep.model.acceptance import Check
 from upkeep.model.comparison import JUDGED, Change, Comparison, Group
+from upkeep.ops.failure import as_code
 from upkeep.ops.gate import Verdict
 from upkeep.ops.snapshot import Snapshot
 from upkeep.params import Params
@@ -23,8 +24,8 @@ from upkeep.reporting.markdown import UNKNOWN, format_table
 
 Report = Mapping[str, Any]
 
-MAX_CHARACTERS = 1_000_000
-"""GitLab refuses a longer note."""
+MAX_CHARACTERS = 999_000
+"""GitLab refuses a note of more than a million; the rest is for what it is found by."""
 
 MAX_LISTED = 50
 """Alarms listed one by one; a planner reads no more."""
@@ -279,7 +280,7 @@ def _count_alarms(alarms: pl.DataFrame) -> str:
 
 def _list_failures(failures: pl.DataFrame) -> str:
     rows = [
-        [plant, f"`{machine}`", f"{failed_at:%Y-%m-%d %H:%M}", "caught in time" if gained else "no longer caught"]
+        [plant, as_code(machine), f"{failed_at:%Y-%m-%d %H:%M}", "caught in time" if gained else "no longer caught"]
         for plant, machine, failed_at, gained in failures.head(MAX_LISTED).iter_rows()
     ]
     return _table_with_rest(["plant", "machine", "failure at", "is now"], rows, failures.height)
@@ -287,7 +288,7 @@ def _list_failures(failures: pl.DataFrame) -> str:
 
 def _list_alarms(alarms: pl.DataFrame) -> str:
     rows = [
-        [plant, f"`{machine}`", f"{time:%Y-%m-%d %H:%M}", "gained" if gained else "lost", "no" if false else "yes"]
+        [plant, as_code(machine), f"{time:%Y-%m-%d %H:%M}", "gained" if gained else "lost", "no" if false else "yes"]
         # First those before a failure, which are few.
         for plant, machine, time, gained, false in alarms.sort("false", maintain_order=True).head(MAX_LISTED).rows()
     ]

@@ -109,7 +109,7 @@ def _find_faults() -> list[str]:
             f"the reports are not up to date, for {', '.join(stale)} did not run: `dvc repro`, and commit `dvc.lock`"
         ]
     place = ", ".join(f"{name} {value}" for name, value in failure["where"].items())
-    return [f"the pipeline stopped ({place}): {failure['what']}. What to do: {failure['remedy']}"]
+    return [f"the pipeline stopped{f' ({place})' if place else ''}: {failure['what']}. What to do: {failure['remedy']}"]
 
 
 def _check(params: Params) -> tuple[list[Check], list[str]]:
