@@ -17,7 +17,7 @@ PROGRAMS = (
     *("deploy/build.sh", "deploy/push.sh", "deploy/ship.sh", "ci/environment.sh"),
     *(
         f"src/upkeep/ops/{name}.py"
-        for name in ("connections", "failure", "git", "gitlab", "reproduction", "retraining")
+        for name in ("connections", "failure", "git", "gitlab", "offer", "reproduction", "retraining")
     ),
 )
 """What jobs call, and what that reads of the variables."""

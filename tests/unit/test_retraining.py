@@ -8,7 +8,8 @@ import yaml
 
 from upkeep.errors import UpkeepError
 from upkeep.ops.gate import Verdict
-from upkeep.ops.retraining import advance, decide, describe_offer, new_batches, read_clock
+from upkeep.ops.offer import describe_offer
+from upkeep.ops.retraining import advance, decide, new_batches, read_clock
 from upkeep.params import Fetch, Params, Retrain
 from upkeep.sources import Delivery
 

@@ -8,27 +8,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-import yaml
-
 from upkeep import paths
 from upkeep.errors import UpkeepError
 from upkeep.ops import dvc, git
 from upkeep.ops.drift_windows import recent_drift
 from upkeep.ops.gate import Verdict
+from upkeep.ops.offer import BRANCH, describe_offer, find_offer, name_reasons, state_gate
 from upkeep.ops.reproduction import WRITTEN, bring_up_to_date
 from upkeep.params import Fetch, Params, Retrain, load_params
 from upkeep.sources import open_source
 from upkeep.sources.batches import first_day
 from upkeep.sources.manifest import read_manifest
-
-BRANCH = "retrain"
-"""The one branch that retrainings are offered on, so that there are never two merge requests."""
-
-LABELS = ("new data", "drift", "age")
-"""One for each reason to train again."""
-
-MOST_BYTES = 20_000
-"""Of the gate's reasons in a description."""
 
 YEARS = range(2000, 2200)
 """What a clock may say; other years are slips."""
@@ -68,7 +58,7 @@ def _retrain(environment: Environment, judge: Judge, target: str, base: str) -> 
     listed = new_batches(params.fetch, today)
     if not listed:
         return _wait(params, 0, age_days)
-    standing, offered = _standing_offer(base)
+    standing, offered = find_offer(base)
     if listed[-1] == offered:
         return _nothing_to_add(offered)
     arrived = _bring(params, listed[-1])
@@ -82,10 +72,10 @@ def _retrain(environment: Environment, judge: Judge, target: str, base: str) -> 
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
     verdict = _judge(judge, base)
     options = describe_offer(target, arrived[-1], reasons, verdict, environment.get("CI_JOB_URL"))
-    git.commit(f"Retrain up to {arrived[-1]}\n\n{_sentence(reasons)}", git.changed([str(paths.PARAMS), *WRITTEN]))
+    git.commit(f"Retrain up to {arrived[-1]}\n\n{name_reasons(reasons)}", git.changed([str(paths.PARAMS), *WRITTEN]))
     told = git.push(BRANCH, options=options, replacing=standing or "")
-    gate = [f"The gate: {_state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
-    return "\n".join([f"offered to {target} on the branch {BRANCH}: {_sentence(reasons)}", *gate, told]).rstrip()
+    gate = [f"The gate: {state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
+    return "\n".join([f"offered to {target} on the branch {BRANCH}: {name_reasons(reasons)}", *gate, told]).rstrip()
 
 
 def read_clock(environment: Environment) -> date:
@@ -155,30 +145,6 @@ def advance(text: str, until: date) -> str:
     return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
 
 
-def describe_offer(
-    target: str, until: date, reasons: Mapping[str, str], verdict: Verdict, job: str | None
-) -> list[str]:
-    r"""Return the push options that make GitLab open the merge request, or update the open one, without its API.
-
-    A push option cannot hold a line break: GitLab makes one of ``\n`` in a description.
-    """
-    paragraphs = [
-        f"**Why:** {_sentence(reasons)}.",
-        f"**The gate:** {_state_gate(verdict)}",
-        _list_reasons(verdict.reasons),
-        f"Made by [this job]({job})." if job else "",
-    ]
-    description = "\n\n".join(filter(None, paragraphs)).replace("\n", "\\n")
-    return [
-        "merge_request.create",
-        f"merge_request.target={target}",
-        f"merge_request.title={'' if verdict.ships else 'Draft: '}Retrain up to {until}",
-        f"merge_request.description={description}",
-        *(f"merge_request.{'label' if label in reasons else 'unlabel'}={label}" for label in LABELS),
-        "merge_request.remove_source_branch",
-    ]
-
-
 def _target(environment: Environment) -> str:
     branch = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
     if not branch:
@@ -215,26 +181,6 @@ def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
     finally:
         git.git("checkout", "--quiet", "--force", former)
         dvc.restore()
-
-
-def _standing_offer(base: str) -> tuple[str | None, date | None]:
-    """Return the commit that is offered already, and its ``fetch.until`` if it was made from `base`."""
-    if git.tip(BRANCH) is None:
-        return None, None
-    commit = git.fetch(BRANCH, history=True)
-    if not git.only_ours(f"{base}..{commit}"):
-        raise UpkeepError(
-            f"the branch {BRANCH} holds commits that are not upkeep's",
-            expected=f"nobody's work but upkeep's on {BRANCH}, which each retraining overwrites",
-            remedy=f"merge it, or move the commits to a branch of your own and delete {BRANCH}",
-        )
-    if not git.contains(commit, base):
-        return commit, None
-    try:
-        offered = yaml.safe_load(git.git("show", f"{commit}:{paths.PARAMS}"))
-        return commit, date.fromisoformat(str(offered["fetch"]["until"]))
-    except (yaml.YAMLError, LookupError, TypeError, ValueError):  # no offer that anybody could take: made anew
-        return commit, None
 
 
 def _bring(params: Params, newest: date) -> list[date]:
@@ -290,22 +236,6 @@ def _judge(judge: Judge, base: str) -> Verdict:
 
 def _nothing_to_add(until: date) -> str:
     return f"nothing to add: the retraining up to the batch of {until} stands on the branch {BRANCH}"
-
-
-def _list_reasons(reasons: Sequence[str]) -> str:
-    """Return as many reasons as fit; git takes no line above 64 kB."""
-    text = "\n".join(f"- {reason}" for reason in reasons)
-    if len(text.encode()) <= MOST_BYTES:
-        return text
-    return text.encode()[:MOST_BYTES].decode(errors="ignore") + "\n- ..., see the note on this merge request"
-
-
-def _state_gate(verdict: Verdict) -> str:
-    return "it may ship." if verdict.ships else "it may not ship, so this is a draft."
-
-
-def _sentence(reasons: Mapping[str, str]) -> str:
-    return "; ".join(reasons.values())
 
 
 def _count(batches: int) -> str:
