@@ -240,9 +240,8 @@ def test_a_bare_repository_on_a_share_holds_code_and_data(project, tmp_path):
     share.mkdir()
     other.mkdir()
     section = (components.ROOT / "docs/gitlab.md").read_text("utf-8").partition("## A bare repository as remote")[2]
-    here, there = (
-        block.replace("/media/usb", str(share)) for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
-    )
+    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    here, there = (block.replace("/media/usb", str(share)) for block in blocks[:2])
     project.run("bash", "-ec", here)
     # The clone's own code, not that of the checkout that made the environment.
     run(other, "bash", "-ec", f"export PYTHONPATH={other}/upkeep/src\n{there}")
