@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -112,10 +112,7 @@ def restore() -> None:
 
 def outputs(*folders: Path) -> list[Path]:
     """List the outputs under these folders that ``dvc.lock`` knows."""
-    if broken := _find_broken_file():
-        raise broken
-    lock = yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}
-    known = [Path(out["path"]) for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
+    known = [Path(out["path"]) for stage in _read(LOCK).get("stages", {}).values() for out in stage.get("outs", [])]
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
 
 
@@ -137,8 +134,11 @@ def _dvc(*arguments: str, echo: bool = True) -> Outcome:
 
 def _failure(command: str, text: str) -> UpkeepError:
     """Return the failed stage's own error, of which DVC knows only that its command failed, or DVC's."""
-    if broken := _find_broken_file():  # DVC names neither file nor line
-        return broken
+    try:  # DVC names neither file nor line
+        for file in (LOCK, PIPELINE):
+            _read(file)
+    except UpkeepError as error:
+        return error
     if UNQUOTED in text:
         return UpkeepError(
             "a date stands without quotes",
@@ -162,24 +162,26 @@ def _failure(command: str, text: str) -> UpkeepError:
     )
 
 
-def _find_broken_file() -> UpkeepError | None:
-    """Return what is wrong with the first of DVC's own files that is no mapping in YAML, if any."""
-    for file in (LOCK, PIPELINE):
-        if not file.exists():
-            continue
-        text = file.read_text(encoding="utf-8", errors="replace")
-        try:
-            content, line = yaml.load(text, Loader=_Loader), 1  # noqa: S506  # a safe one
-        except yaml.MarkedYAMLError as error:
-            content, line = None, error.problem_mark.line + 1 if error.problem_mark else 1
-        if not isinstance(content, dict):
-            conflict = CONFLICT in text
-            return UpkeepError(
-                f"{file} holds a merge conflict" if conflict else f"{file} cannot be read, from line {line} on",
-                expected="YAML as DVC writes it",
-                remedy=f"git checkout origin/main -- {file} && dvc repro, and commit what it writes"
-                if file == LOCK
-                else "correct it, or `git checkout HEAD -- dvc.yaml`",
-                file=file,
-            )
-    return None
+def _read(file: Path) -> dict[str, Any]:
+    """Return what one of DVC's own files holds; nothing if it is not there.
+
+    Raises
+    ------
+    UpkeepError
+        If it is no mapping in YAML.
+    """
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
+    try:
+        content, line = yaml.load(text, Loader=_Loader), 1  # noqa: S506  # a safe one
+    except yaml.MarkedYAMLError as error:
+        content, line = None, error.problem_mark.line + 1 if error.problem_mark else 1
+    if isinstance(content, dict):
+        return content
+    raise UpkeepError(
+        f"{file} holds a merge conflict" if CONFLICT in text else f"{file} cannot be read, from line {line} on",
+        expected="YAML as DVC writes it",
+        remedy=f"git checkout origin/main -- {file} && dvc repro, and commit what it writes"
+        if file == LOCK
+        else f"correct it, or `git checkout HEAD -- {file}`",
+        file=file,
+    )

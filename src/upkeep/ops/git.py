@@ -42,14 +42,17 @@ def tip(branch: str) -> str | None:
 
 def fetch(branch: str, *, history: bool = False) -> str:
     """Get a branch of the remote and return its newest commit; with its whole history if a job's clone has not."""
-    if tip(branch) is None:
+    shallow = history and git("rev-parse", "--is-shallow-repository") == "true"
+    try:
+        git("fetch", "--quiet", "--no-tags", *["--unshallow"] * shallow, "origin", f"refs/heads/{branch}")
+    except UpkeepError as error:
+        if tip(branch) is not None:
+            raise
         raise UpkeepError(
             f"the remote has no branch {branch}",
             expected="a branch of origin",
             remedy="name another one, or push it first; `git ls-remote --heads origin` lists them",
-        )
-    shallow = history and git("rev-parse", "--is-shallow-repository") == "true"
-    git("fetch", "--quiet", "--no-tags", *["--unshallow"] * shallow, "origin", f"refs/heads/{branch}")
+        ) from error
     return git("rev-parse", "FETCH_HEAD")
 
 

@@ -47,13 +47,13 @@ def retrain(environment: Environment, judge: Judge) -> str:
     UpkeepError
         That of the stage which failed; or that no data has arrived for too long, or that git refuses.
     """
-    target = _target(environment)
+    today, target = read_clock(environment), _target(environment)
     with _checked_out(target, environment) as base:
-        return _retrain(environment, judge, target, base)
+        return _retrain(today, target, base, judge, environment.get("CI_JOB_URL"))
 
 
-def _retrain(environment: Environment, judge: Judge, target: str, base: str) -> str:
-    today, params = read_clock(environment), load_params()
+def _retrain(today: date, target: str, base: str, judge: Judge, job: str | None) -> str:
+    params = load_params()
     age_days = (today - params.fetch.until).days - params.fetch.batch_days
     listed = new_batches(params.fetch, today)
     if not listed:
@@ -71,7 +71,7 @@ def _retrain(environment: Environment, judge: Judge, target: str, base: str) -> 
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
     verdict = _judge(judge, base)
-    options = describe_offer(target, arrived[-1], reasons, verdict, environment.get("CI_JOB_URL"))
+    options = describe_offer(target, arrived[-1], reasons, verdict, job)
     git.commit(f"Retrain up to {arrived[-1]}\n\n{name_reasons(reasons)}", git.changed([str(paths.PARAMS), *WRITTEN]))
     told = git.push(BRANCH, options=options, replacing=standing or "")
     gate = [f"The gate: {state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
