@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.checkout import call, clone, environment
 from bench.measuring import ROOT, Row
-from upkeep import paths
+from upkeep.core import paths
 
 PLANTS = ("fd001", "fd002", "fd003", "fd004")
 PRECISION_TARGETS = dict(zip(PLANTS, (0.964, 0.967, 0.961, 0.918), strict=True))

@@ -9,7 +9,7 @@ import yaml
 
 from bench.checkout import call
 from bench.measuring import ROOT
-from upkeep import paths
+from upkeep.core import paths
 
 LOCK = ROOT / "requirements-serving.lock"
 

@@ -20,9 +20,9 @@ import polars as pl
 
 from bench.measuring import Row, median_by_key, run_module, take_seconds
 from bench.windows_ours import SENSORS
-from upkeep.parallel import map_plants
-from upkeep.params import Parallel
-from upkeep.sources.simulator import Simulator
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Parallel
+from upkeep.simulator.source import Simulator
 
 PLANTS = {f"plant{number}": 10 for number in range(10)}
 FLEET = "fleet"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from upkeep.fleet.features import Features
+from upkeep.features.definition import Features
 from upkeep.model.scoring import Scorer
 
 

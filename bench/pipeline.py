@@ -12,8 +12,8 @@ import yaml
 
 from bench.checkout import call, clone, environment
 from bench.measuring import Row, run_module, take_seconds
-from upkeep import paths
-from upkeep.params import Params, load_params
+from upkeep.core import paths
+from upkeep.core.params import Params, load_params
 
 IDLE_RUNS = 5
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from bench import mlflow_model, scoring_pandas
 from bench.measuring import ROOT, Row, run_module
-from upkeep import paths
-from upkeep.fleet.inputs import read_tables
+from upkeep.core import paths
+from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Answer, Scorer, load_scorer
 
 PLANT, FIRST = "porto", "M001"

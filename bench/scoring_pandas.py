@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from upkeep.fleet.inputs import Preparation
-from upkeep.params import Dataset
+from upkeep.core.params import Dataset
+from upkeep.features.inputs import Preparation
 
 Floats = NDArray[np.float64]
 HOUR = pd.Timedelta(hours=1)

@@ -16,10 +16,10 @@ import numpy as np
 from bench import environments, mlflow_model, servers
 from bench.measuring import ROOT, Row, median_by_key
 from bench.servers import Running, Server
-from upkeep import paths
-from upkeep.fleet.features import Features
-from upkeep.model.predictions import read_parts
+from upkeep.core import paths
+from upkeep.features.definition import Features
 from upkeep.model.scoring import load_scorer
+from upkeep.scoring.prediction_log import read_parts
 
 PLANT, CASE = "porto", 1
 ROUNDS = 5

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 from bench.measuring import Row, median_by_key, run_module
-from upkeep.sources.simulator import Simulator
+from upkeep.simulator.source import Simulator
 
 ROUNDS = 5
 FLEETS = {

@@ -21,8 +21,8 @@ import polars as pl
 from bench import environments, servers
 from bench.measuring import ROOT, Row
 from bench.servers import Running
-from upkeep import paths
-from upkeep.model.predictions import read_parts
+from upkeep.core import paths
+from upkeep.scoring.prediction_log import read_parts
 
 SECONDS = 600
 CAPACITY_SECONDS, CAPACITY_TRIES = 5, 4

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from upkeep.fleet.windows import roll
+from upkeep.features.windows import roll
 
 SENSORS = ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a"]
 AGGREGATES = ["mean", "std", "min", "max", "slope"]

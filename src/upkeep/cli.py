@@ -2,6 +2,8 @@
 
 import errno
 import gc
+import importlib
+import logging
 import os
 import sys
 from datetime import datetime
@@ -10,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from upkeep.errors import UpkeepError
-from upkeep.params import Params, load_params
-from upkeep.stages import forget_times, format_times, run_stage, stage_times, timed
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params, load_params
+from upkeep.core.timing import forget_times, format_times, stage_times, timed
 
 if TYPE_CHECKING:
-    from upkeep.ops.gate import Verdict
+    from upkeep.gitlab.gate import Verdict
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -27,6 +29,20 @@ app = typer.Typer(
 )
 notebook = typer.Typer(help="Notebooks as stages.", no_args_is_help=True)
 app.add_typer(notebook, name="notebook")
+
+
+def run_stage(name: str) -> None:
+    """Run the stage of this name with ``params.yaml``, and note how long it took.
+
+    Raises
+    ------
+    UpkeepError
+        Whatever the stage finds wrong, with the stage named in it.
+    """
+    logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
+    with timed(name):
+        module = importlib.import_module(f"upkeep.stages.{name}")
+        module.run(load_params())
 
 
 @app.command()
@@ -87,7 +103,9 @@ def record() -> None:
 @app.command()
 def check() -> None:
     """Check golden cases and quality floors; exit 1 and say which do not hold."""
-    run_stage("check", noted=False)
+    from upkeep.gitlab.check import run
+
+    run(load_params())
 
 
 @app.command()
@@ -97,7 +115,7 @@ def score(
     ] = None,
 ) -> None:
     """Score each machine's newest data and tell the prediction log, the table and the webhook of params.yaml."""
-    from upkeep.stages.score import run
+    from upkeep.scoring.score import run
 
     run(load_params(), until.date() if until else None)
 
@@ -105,7 +123,7 @@ def score(
 @app.command()
 def fresh() -> None:
     """Tell whether the committed lock belongs to code, parameters and data; exit 1 and name the stale stages if not."""
-    from upkeep.ops.reproduction import check_freshness
+    from upkeep.gitlab.reproduction import check_freshness
 
     typer.echo(check_freshness())
 
@@ -113,20 +131,20 @@ def fresh() -> None:
 @app.command()
 def reproduce() -> None:
     """Run what a merge request made stale, share its results, renew its lock and hold it to the floors."""
-    from upkeep.ops.reproduction import reproduce
+    from upkeep.gitlab.reproduction import reproduce
 
     forget_times()
     typer.echo(reproduce(os.environ))
-    run_stage("check", noted=False)
+    check()
 
 
 @app.command()
 def retrain() -> None:
     """Train again if there is a reason to, and offer the result as a merge request."""
-    from upkeep.ops.retraining import retrain
+    from upkeep.gitlab.retraining import retrain
 
     def judge(params: Params, base: str) -> "Verdict":
-        from upkeep.stages.note import collect  # slow to import, and most days there is nothing to judge
+        from upkeep.gitlab.note import collect  # slow to import, and most days there is nothing to judge
 
         return collect(params, base).verdict
 
@@ -140,7 +158,7 @@ def note(
     ] = None,
 ) -> None:
     """Judge this branch beside another: write reports/merge_request.md, and the merge request's note if allowed."""
-    from upkeep.stages.note import run
+    from upkeep.gitlab.note import run
 
     run(load_params(), target)
 
@@ -148,7 +166,7 @@ def note(
 @app.command("tell-failure")
 def tell_failure() -> None:
     """Tell of this job's failure by an issue or a webhook; meant for a job's after_script."""
-    from upkeep.ops.failure import tell_failure
+    from upkeep.gitlab.failure import tell_failure
 
     try:
         typer.echo(tell_failure(os.environ))
@@ -187,7 +205,7 @@ def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = P
 @app.command()
 def doctor() -> None:
     """Try each connection that the GitLab jobs need; exit 1 and say what to fix."""
-    from upkeep.ops.doctor import examine, require_well, tabulate
+    from upkeep.gitlab.doctor import examine, require_well, tabulate
 
     findings = examine()
     typer.echo(tabulate(findings))
@@ -199,7 +217,7 @@ def dictionary(
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/data_dictionary.md"),
 ) -> None:
     """Write the data dictionary as a page."""
-    from upkeep.fleet.dictionary import load_dictionary
+    from upkeep.contract.dictionary import load_dictionary
     from upkeep.reporting.dictionary_page import dictionary_page
 
     page = dictionary_page(load_dictionary(load_params().validate_.dictionary))
@@ -247,8 +265,8 @@ def main() -> None:
 
 def _end(error: UpkeepError) -> NoReturn:
     """Keep an error for the commands that come after, and end with it as the last words of the log."""
-    from upkeep.ops.failure import keep_failure
-    from upkeep.ops.provenance import mask_credentials
+    from upkeep.core.secrets import mask_credentials
+    from upkeep.gitlab.failure import keep_failure
 
     keep_failure(error, os.environ)
     sys.stdout.flush()

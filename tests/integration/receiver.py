@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from upkeep.ops.alerts import sign
+from upkeep.scoring.alerts import sign
 
 
 class Receiver(ThreadingHTTPServer):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from board_cases import HOUR, NOW, prediction
 
-from upkeep.model.predictions import tabulate, write_part
+from upkeep.scoring.prediction_log import tabulate, write_part
 from upkeep.serving.board import Board
 
 

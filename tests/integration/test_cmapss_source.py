@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.dictionary import load_dictionary
-from upkeep.fleet.labels import label_rows
-from upkeep.params import load_params
+from upkeep.contract.dictionary import load_dictionary
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
+from upkeep.features.labels import label_rows
 from upkeep.sources.cmapss import SENSORS, SETTINGS, Cmapss, read_subset
 
 REPOSITORY = Path(__file__).parents[2]

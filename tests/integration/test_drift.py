@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from upkeep.params import load_params
+from upkeep.core.params import load_params
 from upkeep.stages import drift
 
 REPOSITORY = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def fleet(tmp_path_factory):
 
 RUN = """
 from pathlib import Path
-from upkeep.params import load_params
+from upkeep.core.params import load_params
 from upkeep.stages import drift
 params = load_params(Path({params!r}))
 drift.run(params.model_copy(update={{"drift": params.drift.model_copy(update={{"window_batches": 2}})}}))

@@ -8,14 +8,15 @@ import lightgbm as lgb
 import polars as pl
 import pytest
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.fleet.features import build_features, fit_preparation
-from upkeep.fleet.inputs import Vocabulary
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params, load_params
+from upkeep.features.definition import build_features, fit_preparation
+from upkeep.features.inputs import Vocabulary
+from upkeep.gitlab import check
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import Card, booster_names, checksum, load_model, predict, save_model, to_matrix
-from upkeep.params import Params, load_params
-from upkeep.stages import check, evaluate
+from upkeep.stages import evaluate
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 HOURS, LIFE = 200, 100
@@ -70,7 +71,6 @@ def write_run() -> None:
         threshold=0.5,
         training_ranges={},
         boosters={"model.txt": checksum(text.encode())},
-        code_version="0",
         data_version="0",
         rows=rows.height,
         positives=int(label.sum()),

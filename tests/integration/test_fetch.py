@@ -12,12 +12,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.params import Params, load_params
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params, load_params
 from upkeep.sources import Delivery
-from upkeep.sources import manifest as manifest_module
-from upkeep.sources.manifest import read_manifest
+from upkeep.sources import store as manifest_module
+from upkeep.sources.store import read_manifest
 from upkeep.stages import fetch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -285,7 +285,7 @@ def test_a_fetch_that_is_killed_ends_with_the_same_bytes_when_run_again(tmp_path
 def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
     script = textwrap.dedent("""
         import hashlib, polars as pl, pathlib
-        from upkeep.sources.manifest import store
+        from upkeep.sources.store import store
         from datetime import date
         rows = pl.DataFrame({"load": pl.int_range(600_000, eager=True).cast(pl.Float64) / 7})
         print(store(pathlib.Path.cwd(), ("telemetry", "lyon", date(2025, 1, 6)), 1, pl.concat([rows, rows])).sha256)

@@ -5,7 +5,7 @@ import fsspec
 import polars as pl
 import pytest
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
 from upkeep.sources.files import Files
 
 UNTIL = date(2025, 1, 13)

@@ -6,8 +6,8 @@ import pytest
 from dvc_projects import git as as_person
 from git_server import make_repository, serve_git
 
-from upkeep.errors import UpkeepError
-from upkeep.ops import git
+from upkeep.core.errors import UpkeepError
+from upkeep.gitlab import git
 
 SECRET = "glpat-correct-horse"
 WRONG = "glpat-wrong-horse"

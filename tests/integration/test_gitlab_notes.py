@@ -8,9 +8,9 @@ import pytest
 from gitlab_stand_in import serving_gitlab
 from receiving import receiving
 
-from upkeep.errors import UpkeepError
-from upkeep.ops.failure import PIPELINE, keep_failure, tell_failure
-from upkeep.ops.gitlab import MARKER, find_note, open_project, put_issue, put_note, upload
+from upkeep.core.errors import UpkeepError
+from upkeep.gitlab.api import MARKER, find_note, open_project, put_issue, put_note, upload
+from upkeep.gitlab.failure import PIPELINE, keep_failure, tell_failure
 
 SOMEBODY = {"id": 999, "name": "Somebody", "username": "somebody"}
 

@@ -13,12 +13,12 @@ from gitlab_stand_in import serving_gitlab
 from merge_request_cases import BLIND, ROOT, plant, snapshot
 from prediction_cases import HORIZON, how
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.ops.failure import keep_failure
-from upkeep.ops.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
-from upkeep.params import load_params
-from upkeep.stages import note
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
+from upkeep.gitlab import note
+from upkeep.gitlab.failure import keep_failure
+from upkeep.gitlab.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
 
 STAGE = {
     "cmd": "true",

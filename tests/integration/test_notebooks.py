@@ -8,8 +8,8 @@ import nbformat
 import pytest
 import yaml
 
-from upkeep.errors import UpkeepError
-from upkeep.params import Params, load_params
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params, load_params
 from upkeep.reporting.notebook_stages import TEMPLATE, add_notebook
 from upkeep.reporting.notebooks import read_knobs, rendering_of, resolve_parameters, run_notebook
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
 from upkeep.reporting.pages import build_pages
 
 

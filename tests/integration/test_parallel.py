@@ -2,9 +2,9 @@
 
 import pytest
 
-from upkeep.errors import UpkeepError
-from upkeep.parallel import map_plants
-from upkeep.params import Parallel
+from upkeep.core.errors import UpkeepError
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Parallel
 
 
 @pytest.fixture

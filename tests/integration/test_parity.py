@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 from trained_fleet import PLANTS, service_environment
 
-from upkeep.fleet.inputs import read_tables
-from upkeep.model.predictions import read_parts
+from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import load_scorer
+from upkeep.scoring.prediction_log import read_parts
 from upkeep.serving.app import create_app
 from upkeep.serving.settings import read_settings
 

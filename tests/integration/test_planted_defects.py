@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from conftest import ROOT
 
-from upkeep import paths
-from upkeep.params import load_params
-from upkeep.sources.simulator import Simulator
+from upkeep.core import paths
+from upkeep.core.params import load_params
+from upkeep.simulator.source import Simulator
 from upkeep.stages import fetch, validate
 
 PARAMS = load_params(ROOT / "params.yaml")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from log_cases import DAY, logged_numbers, prediction, read_log
 
-from upkeep.model.predictions import read_parts, tabulate
+from upkeep.scoring.prediction_log import read_parts, tabulate
 from upkeep.serving import prediction_log
 from upkeep.serving.prediction_log import PredictionLog
 from upkeep.serving.spool import Segment, claim, list_segments

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy
 from test_sql_source import PASSWORD, postgres  # noqa: F401  # a fixture
 
-from upkeep.errors import UpkeepError
-from upkeep.ops import prediction_table
-from upkeep.ops.prediction_table import write_predictions
-from upkeep.params import PredictionTable
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import PredictionTable
+from upkeep.scoring import prediction_table
+from upkeep.scoring.prediction_table import write_predictions
 from upkeep.sources.sql import open_engine
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)

@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from upkeep.errors import UpkeepError
-from upkeep.ops.provenance import code_version, hash_files
-from upkeep.params import load_params
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
 from upkeep.reporting.experiments import append_row, read_log
+from upkeep.reporting.provenance import code_version, hash_files
 from upkeep.stages import record
 
 REPOSITORY = Path(__file__).parents[2]

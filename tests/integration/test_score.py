@@ -12,17 +12,17 @@ import pytest
 from conftest import ROOT
 from receiver import listening
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.fleet.features import KEYS, build_features, fit_preparation
-from upkeep.fleet.inputs import Vocabulary
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params, load_params
+from upkeep.features.definition import KEYS, build_features, fit_preparation
+from upkeep.features.inputs import Vocabulary
 from upkeep.model.calibration import Calibration
-from upkeep.model.predictions import SCHEMA, read_parts
 from upkeep.model.storage import Card, TrainingRange, checksum, load_model, save_model, to_text
-from upkeep.ops.alerts import SECRET
-from upkeep.params import Params, load_params
+from upkeep.scoring import score
+from upkeep.scoring.alerts import SECRET
+from upkeep.scoring.prediction_log import SCHEMA, read_parts
 from upkeep.sources import Delivery
-from upkeep.stages import score
 
 MONDAY = date(2025, 1, 6)
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -152,7 +152,6 @@ def train(plant):
         threshold=0.5,
         training_ranges=dict.fromkeys(features.columns, TrainingRange(minimum=-1e9, low=None, high=None, maximum=1e9)),
         boosters={"model.txt": checksum(text.encode())},
-        code_version="0",
         data_version="0",
         rows=len(worn),
         positives=int(worn.sum()),

@@ -18,8 +18,8 @@ import polars as pl
 import pytest
 from trained_fleet import service_environment
 
-from upkeep.errors import UpkeepError
-from upkeep.model.predictions import read_parts
+from upkeep.core.errors import UpkeepError
+from upkeep.scoring.prediction_log import read_parts
 from upkeep.serving.settings import read_settings
 from upkeep.serving.smoke import smoke
 

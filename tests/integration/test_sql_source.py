@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import sqlalchemy
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
 from upkeep.sources.sql import Sql
 
 MONDAY = date(2025, 1, 6)

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from upkeep.ops.tracking import COMPLETE, KEY, keep_run, send_pending
+from upkeep.reporting.tracking import COMPLETE, KEY, keep_run, send_pending
 
 PENDING = Path(".upkeep/pending")
 REPORT = Path("reports/metrics.json")
@@ -149,7 +149,7 @@ import os, signal
 from pathlib import Path
 from mlflow import MlflowClient
 MlflowClient.{step} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-from upkeep.ops.tracking import send_pending
+from upkeep.reporting.tracking import send_pending
 send_pending(Path({str(PENDING)!r}), "sqlite:///mlflow.db")
 """
     assert subprocess.run([sys.executable, "-c", killed]).returncode == -9

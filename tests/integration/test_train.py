@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.conditions import Conditions
-from upkeep.fleet.inputs import Preparation, Vocabulary
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
+from upkeep.features.conditions import Conditions
+from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.storage import load_model, predict
-from upkeep.params import load_params
 from upkeep.stages import train
 
 SMALL = {"n_estimators": 15, "num_leaves": 4, "min_child_samples": 5, "learning_rate": 0.2}

@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 import yaml
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.fleet.dictionary import load_dictionary
-from upkeep.params import Params, load_params
+from upkeep.contract.dictionary import load_dictionary
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params, load_params
 from upkeep.reporting.dictionary_page import dictionary_page
 from upkeep.sources import Table
-from upkeep.sources.manifest import Manifest, RawFile, store, write_manifest
+from upkeep.sources.store import Manifest, RawFile, store, write_manifest
 from upkeep.stages import validate
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 from receiver import listening
 
-from upkeep.ops.alerts import SECRET, Episode, Watch, open_receiver, send_alarms
-from upkeep.params import Webhook
+from upkeep.core.params import Webhook
+from upkeep.scoring.alerts import SECRET, Episode, Watch, open_receiver, send_alarms
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 KEY = "shared-s3cret"

@@ -13,8 +13,8 @@ import seaweed
 from git_server import serve_git
 from gitlab_stand_in import serving_gitlab
 
-from upkeep.errors import UpkeepError
-from upkeep.ops.doctor import Finding, examine, require_well, tabulate
+from upkeep.core.errors import UpkeepError
+from upkeep.gitlab.doctor import Finding, examine, require_well, tabulate
 
 TOKEN, WRONG = "glpat-right-token", "glpat-wrong-token"
 SETTINGS = ("UPKEEP_", "CI_", "DEPLOY_", "MLFLOW_", "AWS_", "GITLAB_CI", "DOCKER_HOST")

@@ -10,7 +10,7 @@ import yaml
 from dvc_projects import JOB, attempt, change, git, job_clone, make_project, run
 from git_server import GitServer, make_repository
 
-from upkeep.sources.simulator import Simulator
+from upkeep.simulator.source import Simulator
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("fetch", "validate", "dataset", "train", "evaluate")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from upkeep.params import Dataset, Split
+from upkeep.core.params import Dataset, Split
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")

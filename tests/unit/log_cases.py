@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from upkeep.model.predictions import read_parts
+from upkeep.scoring.prediction_log import read_parts
 
 DAY = date(2025, 3, 31)
 NOON = int(datetime(2025, 3, 31, 12, tzinfo=UTC).timestamp()) * 1_000_000

@@ -8,13 +8,13 @@ from typing import Any
 import polars as pl
 from prediction_cases import HORIZON, how, machine
 
-from upkeep.model.acceptance import Check
-from upkeep.model.comparison import Comparison, compare
-from upkeep.model.evaluation import evaluate, headline
-from upkeep.ops.gate import Verdict, judge
-from upkeep.ops.snapshot import Snapshot
-from upkeep.params import Gate, Params, load_params
-from upkeep.reporting.merge_request import Evidence
+from upkeep.core.params import Gate, Params, load_params
+from upkeep.gitlab.gate import Verdict, judge
+from upkeep.gitlab.note_text import Evidence
+from upkeep.gitlab.snapshot import Snapshot
+from upkeep.judging.acceptance import Check
+from upkeep.judging.comparison import Comparison, compare
+from upkeep.judging.evaluation import evaluate, headline
 
 ROOT = Path(__file__).parents[2]
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 from hypothesis import strategies as st
 
-from upkeep.params import Costs, Evaluate
+from upkeep.core.params import Costs, Evaluate
 
 HORIZON, LEAD = 10, 2
 START = datetime(2025, 1, 6, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.errors import UpkeepError
-from upkeep.model.acceptance import Check, GoldenCase, check_case, check_floors, load_cases, require_passed, tabulate
+from upkeep.core.errors import UpkeepError
+from upkeep.judging.acceptance import Check, GoldenCase, check_case, check_floors, load_cases, require_passed, tabulate
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 METRICS = {

@@ -2,9 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from upkeep.errors import UpkeepError
-from upkeep.ops.alerts import SECRET, follow_episodes, open_receiver, read_watches, sign, write_watches
-from upkeep.params import Webhook
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Webhook
+from upkeep.scoring.alerts import SECRET, follow_episodes, open_receiver, read_watches, sign, write_watches
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 

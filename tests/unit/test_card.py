@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from upkeep.model.acceptance import Check
-from upkeep.params import load_params
+from upkeep.core.params import load_params
+from upkeep.judging.acceptance import Check
 from upkeep.reporting.card import Evidence, state_verdict, write_card
 from upkeep.reporting.markdown import format_interval, format_table
 
@@ -50,7 +50,7 @@ def make_evidence(found: dict[str, Any] = FOUND, checks: tuple[Check, ...] = (PA
         evaluation={"overall": found, "plants": {"lyon": found}, "notes": ["lyon: one machine only, so no intervals"]},
         drift={"lyon": DRIFTED},
         models={
-            "lyon": {"code_version": "0.1.0", "data_version": "ab" * 32, "boosters": {"model.txt": "cd" * 32}},
+            "lyon": {"data_version": "ab" * 32, "boosters": {"model.txt": "cd" * 32}},
         },
         period={"lyon": (date(2025, 1, 6), date(2025, 12, 28))},
         checks=checks,

@@ -16,8 +16,8 @@ SCRIPTS = ("before_script", "script", "after_script")
 PROGRAMS = (
     *("deploy/build.sh", "deploy/push.sh", "deploy/ship.sh", "ci/environment.sh"),
     *(
-        f"src/upkeep/ops/{name}.py"
-        for name in ("connections", "failure", "git", "gitlab", "offer", "reproduction", "retraining")
+        f"src/upkeep/gitlab/{name}.py"
+        for name in ("api", "connections", "failure", "git", "offer", "reproduction", "retraining")
     ),
 )
 """What jobs call, and what that reads of the variables."""

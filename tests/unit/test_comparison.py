@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from prediction_cases import HORIZON, how, machine
 
-from upkeep.model.comparison import compare, share_rows
+from upkeep.judging.comparison import compare, share_rows
 
 EARLY, BLIND, FALSE = {25: 0.9}, {}, {2: 0.9}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from upkeep.fleet.conditions import fit_conditions
+from upkeep.features.conditions import fit_conditions
 
 RNG = np.random.default_rng(0)
 

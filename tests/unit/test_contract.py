@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.contract import QUARANTINE, Checked, Rules, add_missing_machines, check_table, find_excess
-from upkeep.fleet.dictionary import Column
-from upkeep.fleet.reconcile import Delivered
+from upkeep.contract.dictionary import Column
+from upkeep.contract.reconcile import Delivered
+from upkeep.contract.validation import QUARANTINE, Checked, Rules, add_missing_machines, check_table, find_excess
+from upkeep.core.errors import UpkeepError
 
 MONDAY = date(2025, 1, 6)
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -411,6 +411,6 @@ def test_rows_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -
     def lose_all(_table: str, rows: pl.DataFrame, *_: object) -> tuple[pl.DataFrame, dict[str, int]]:
         return rows.clear(), {"exact": 0}
 
-    monkeypatch.setattr("upkeep.fleet.contract._drop_duplicates", lose_all)
+    monkeypatch.setattr("upkeep.contract.validation._drop_duplicates", lose_all)
     with pytest.raises(UpkeepError, match="2 rows came in, 0 clean"):
         check(telemetry())

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.dictionary import Dictionary, load_dictionary
+from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.core.errors import UpkeepError
 from upkeep.reporting.dictionary_page import dictionary_page
 
 KEY = {"type": "text", "role": "key", "meaning": "key"}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from upkeep.ops.drift import (
+from upkeep.core.params import Drift
+from upkeep.judging.drift import (
     FEWEST_VALUES,
     compare,
     newest_window,
@@ -18,7 +19,6 @@ from upkeep.ops.drift import (
     training_rows,
     usual_distance,
 )
-from upkeep.params import Drift
 from upkeep.reporting.drift_pages import overview_page, plant_page
 
 START = datetime(2025, 1, 6, tzinfo=UTC)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prediction_cases import COSTS, HORIZON, LEAD, fleets, machine
 
-from upkeep.model.economics import (
+from upkeep.core.params import Costs
+from upkeep.judging.economics import (
     best_threshold,
     break_even,
     candidate_thresholds,
@@ -17,8 +18,7 @@ from upkeep.model.economics import (
     run_to_failure_cost,
     tally_metrics,
 )
-from upkeep.model.events import tally_machines
-from upkeep.params import Costs
+from upkeep.judging.events import tally_machines
 
 amounts = st.floats(0, 1e5)
 any_costs = st.builds(Costs, failure=amounts, planned_repair=amounts, false_alarm=amounts)

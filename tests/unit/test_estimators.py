@@ -4,10 +4,10 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
 from upkeep.model.calibration import logistic
 from upkeep.model.estimators import Rows, fit
-from upkeep.params import load_params
 
 KINDS = ["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 NAMES = ["vibration", "errors_oil leak_48h", "empty"]

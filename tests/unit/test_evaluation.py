@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from prediction_cases import HORIZON, how, machine
 
-from upkeep.errors import UpkeepError
-from upkeep.model.evaluation import draw_curves, evaluate, headline, judge, last_row_f1
+from upkeep.core.errors import UpkeepError
+from upkeep.judging.evaluation import draw_curves, evaluate, headline, judge, last_row_f1
 
 GOOD = {25: 0.9, 26: 0.8}
 

@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given
 from prediction_cases import HORIZON, LEAD, fleets, machine
 
-from upkeep.model.events import find_episodes, judge_failures, read_timeline, tally_machines
+from upkeep.judging.events import find_episodes, judge_failures, read_timeline, tally_machines
 
 
 def episodes(rows: pl.DataFrame) -> list[tuple[int, bool]]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from upkeep.ops.provenance import mask_credentials, mask_secrets
+from upkeep.core.secrets import mask_credentials, mask_secrets
 from upkeep.reporting.experiments import describe_row, run_key
 
 CONTENT = {

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 from prediction_cases import HORIZON, machine
 
-from upkeep.model.explanation import describe_feature, explain_score, pick_alarms, rank_features
+from upkeep.judging.events import pick_alarms
+from upkeep.model.explanation import describe_feature, explain_score, rank_features
 
 
 @pytest.mark.parametrize(

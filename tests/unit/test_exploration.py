@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from upkeep.fleet.dictionary import Column, Dictionary
+from upkeep.contract.dictionary import Column, Dictionary
 from upkeep.reporting import exploration
 
 START = datetime(2025, 1, 6, tzinfo=UTC)

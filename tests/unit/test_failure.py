@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from upkeep.errors import UpkeepError
-from upkeep.ops.failure import FAILURE, PIPELINE, describe_failure, keep_failure, read_failure, tell_failure
+from upkeep.core.errors import UpkeepError
+from upkeep.gitlab.failure import FAILURE, PIPELINE, describe_failure, keep_failure, read_failure, tell_failure
 
 JOB = {"CI_JOB_ID": "77", "CI_JOB_NAME": "retrain", "CI_JOB_URL": "https://git.example/j/77", "CI_JOB_STATUS": "failed"}
 PLACE = {"stage": "validate", "plant": "lyon", "batch": "2025-12-29", "column": "load_pct"}

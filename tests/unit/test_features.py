@@ -8,8 +8,8 @@ import pytest
 from fleet_cases import at, dataset_params, events, machines, telemetry
 from polars.testing import assert_frame_equal
 
-from upkeep.fleet.features import build_features, feature_names, fit_preparation, newest_features
-from upkeep.fleet.inputs import Vocabulary, read_tables
+from upkeep.features.definition import build_features, feature_names, fit_preparation, newest_features
+from upkeep.features.inputs import Vocabulary, read_tables
 
 PARAMS = dataset_params(windows_hours=[2, 6], baseline_hours=5)
 VOCABULARY = Vocabulary(

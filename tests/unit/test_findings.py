@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from upkeep.fleet.findings import (
+from upkeep.contract.findings import (
     MAX_FINDINGS,
     find_late_rows,
     find_missing_batches,

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, judged, plant, snapshot
 
-from upkeep.ops.gate import too_much
+from upkeep.gitlab.gate import too_much
 
 LATE = {29: 0.9}
 """Ranked as well as ever, but too late to act upon."""

@@ -6,7 +6,7 @@ from fleet_cases import at, dataset_params, events, telemetry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.fleet.labels import label_rows
+from upkeep.features.labels import label_rows
 
 PARAMS = dataset_params(horizon_hours=4, max_repair_hours=10)
 

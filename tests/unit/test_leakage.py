@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.leakage import check_leakage, single_feature_auc
+from upkeep.core.errors import UpkeepError
+from upkeep.features.leakage import check_leakage, single_feature_auc
 
 FEATURES = ["a", "b"]
 

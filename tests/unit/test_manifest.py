@@ -4,8 +4,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.params import Fetch
-from upkeep.sources.manifest import RawFile, empty_manifest, same_rows, to_fetch
+from upkeep.core.params import Fetch
+from upkeep.sources.store import RawFile, empty_manifest, same_rows, to_fetch
 
 MONDAY = date(2025, 1, 6)
 

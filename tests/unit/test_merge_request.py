@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, evidence, params, plant, snapshot
 
-from upkeep.reporting.changes import describe_batches, describe_drift, describe_metrics, describe_quarantine
-from upkeep.reporting.merge_request import MAX_LISTED, fit, state_verdict, write_note
-from upkeep.reporting.merge_request_plots import draw_cost, draw_precision
+from upkeep.gitlab.changes import describe_batches, describe_drift, describe_metrics, describe_quarantine
+from upkeep.gitlab.note_plots import draw_cost, draw_precision
+from upkeep.gitlab.note_text import MAX_LISTED, fit, state_verdict, write_note
 
 LYON = plant("lyon")
 

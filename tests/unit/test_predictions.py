@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from log_cases import DAY, NOON, prediction, read_log
 
-from upkeep.errors import UpkeepError
-from upkeep.model.predictions import SCHEMA, read_parts, tabulate, write_part
+from upkeep.core.errors import UpkeepError
+from upkeep.scoring.prediction_log import SCHEMA, read_parts, tabulate, write_part
 
 DAY_US = 86_400_000_000
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from upkeep.errors import UpkeepError
-from upkeep.ops.gate import Verdict
-from upkeep.ops.offer import describe_offer
-from upkeep.ops.retraining import advance, decide, new_batches, read_clock
-from upkeep.params import Fetch, Params, Retrain
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Fetch, Params, Retrain
+from upkeep.gitlab.gate import Verdict
+from upkeep.gitlab.offer import describe_offer
+from upkeep.gitlab.retraining import advance, decide, new_batches, read_clock
 from upkeep.sources import Delivery
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.model import row_metrics
-from upkeep.model.resampling import draw_machines, interval, resample_average_precision
+from upkeep.judging import metrics as row_metrics
+from upkeep.judging.resampling import draw_machines, interval, resample_average_precision
 
 TIED = st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]) | st.floats(0, 1)
 both_classes = (
@@ -80,7 +80,7 @@ def test_resampling_in_blocks_changes_nothing(monkeypatch):
     label, probability = np.arange(50) % 3 == 0, np.linspace(0, 1, 50) % 0.37
     arguments = label, probability, np.arange(50) % 5, draw_machines(5, 20, seed=1)
     whole = resample_average_precision(*arguments)
-    monkeypatch.setattr("upkeep.model.resampling.MAX_CELLS", 64)
+    monkeypatch.setattr("upkeep.judging.resampling.MAX_CELLS", 64)
     assert (resample_average_precision(*arguments) == whole).all()
 
 

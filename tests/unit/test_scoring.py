@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from fleet_cases import START, dataset_params
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.conditions import Conditions
-from upkeep.fleet.features import feature_names
-from upkeep.fleet.inputs import Events, Preparation, Record, Telemetry, Vocabulary
-from upkeep.fleet.windows import HOUR
+from upkeep.core.errors import UpkeepError
+from upkeep.features.conditions import Conditions
+from upkeep.features.definition import feature_names
+from upkeep.features.inputs import Events, Preparation, Record, Telemetry, Vocabulary
+from upkeep.features.windows import HOUR
 from upkeep.model.calibration import Calibration
 from upkeep.model.scoring import Scorer, load_scorers
 from upkeep.model.storage import Card, SavedModel, TrainingRange
@@ -46,7 +46,6 @@ def scorer(features=NAMES, records=None):
         threshold=0.5,
         training_ranges={name: TrainingRange(minimum=0, low=0, high=1, maximum=1) for name in features},
         boosters={"model.txt": "0" * 64},
-        code_version="0",
         data_version="0",
         rows=1,
         positives=1,

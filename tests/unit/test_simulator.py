@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.dictionary import load_dictionary
-from upkeep.sources.simulated_fleet import draw_regime
-from upkeep.sources.simulator import DEFECTS, LARGE, NEW_COLUMN, REGIME_DRIFT, SMALL, VANISHED_COLUMN, Simulator
+from upkeep.contract.dictionary import load_dictionary
+from upkeep.core.errors import UpkeepError
+from upkeep.simulator.fleet import draw_regime
+from upkeep.simulator.source import DEFECTS, LARGE, NEW_COLUMN, REGIME_DRIFT, SMALL, VANISHED_COLUMN, Simulator
 
 START = date(2025, 1, 6)
 WEEK = timedelta(days=7)
@@ -96,7 +96,7 @@ def test_asking_for_more_history_later_changes_nothing_that_was_asked_for_before
 
 
 def test_nothing_is_simulated_until_a_batch_is_read(monkeypatch):
-    monkeypatch.setattr("upkeep.sources.simulator.simulate_fleet", lambda *_, **__: pytest.fail("simulated"))
+    monkeypatch.setattr("upkeep.simulator.source.simulate_fleet", lambda *_, **__: pytest.fail("simulated"))
     assert len(list(simulator().deliveries(START + WEEK))) == 5
 
 

@@ -1,8 +1,9 @@
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from upkeep.errors import UpkeepError
-from upkeep.sources.options import expand_all, expand_variables, hide_variables, read_options
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import expand_all, expand_variables, hide_variables
+from upkeep.sources.options import read_options
 
 
 class Options(BaseModel):

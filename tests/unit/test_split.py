@@ -7,7 +7,7 @@ from fleet_cases import at, split_params, telemetry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.fleet.split import split_by_time, split_machines, thin_negatives, time_boundaries
+from upkeep.features.split import split_by_time, split_machines, thin_negatives, time_boundaries
 
 HORIZON = timedelta(hours=4)
 

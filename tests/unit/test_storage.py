@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.conditions import Conditions
-from upkeep.fleet.inputs import Preparation, Vocabulary
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
+from upkeep.features.conditions import Conditions
+from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import (
     Card,
@@ -25,7 +26,6 @@ from upkeep.model.storage import (
     save_model,
     to_text,
 )
-from upkeep.params import load_params
 
 FEATURES = ["vibration_mm_s", "errors_oil leak_48h"]
 PREPARATION = Preparation(
@@ -57,7 +57,6 @@ def write_card(texts, **changes):
         "threshold": 0.3,
         "training_ranges": {name: TrainingRange(minimum=0, low=None, high=None, maximum=1) for name in FEATURES},
         "boosters": {name: checksum(text.encode()) for name, text in name_files(texts).items()},
-        "code_version": "0.1.0",
         "data_version": "0" * 64,
         "rows": 200,
         "positives": 100,
@@ -189,7 +188,7 @@ def test_a_card_that_names_other_features_than_the_boosters_is_refused(folder, f
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
         {"threshold": "high"},
         {"boosters": {"../model.txt": "0" * 64}},
         {"boosters": {"model.txt\n": "0" * 64}},

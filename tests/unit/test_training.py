@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
 from upkeep.model.estimators import Fitted
 from upkeep.model.training import (
     Candidate,
@@ -20,7 +21,6 @@ from upkeep.model.training import (
     train_fleet,
     train_plant,
 )
-from upkeep.params import load_params
 
 SMALL = {"n_estimators": 15, "num_leaves": 4, "min_child_samples": 5, "learning_rate": 0.2}
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from upkeep.fleet.windows import HOUR, roll, roll_newest
+from upkeep.features.windows import HOUR, roll, roll_newest
 
 ALL = ("mean", "std", "min", "max", "slope")
 MINUTE = HOUR // 60

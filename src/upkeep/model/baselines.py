@@ -10,11 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from upkeep.core.types import Floats
 from upkeep.model.calibration import apply_calibration, fit_calibration, logit
-
-Floats = NDArray[np.float64]
 
 
 def class_prior(rows: pl.DataFrame) -> Floats:

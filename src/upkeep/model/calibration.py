@@ -4,16 +4,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import Field, model_validator
 
-Floats = NDArray[np.float64]
+from upkeep.core.types import Floats, Frozen
+
 Method = Literal["sigmoid", "isotonic", "none"]
 
 MIN_POSITIVES = 20
 """With fewer positive (or negative) rows nothing is fitted."""
 
 
-class Calibration(BaseModel):
+class Calibration(Frozen):
     """A monotone map from log-odds to probability.
 
     Attributes
@@ -26,13 +27,11 @@ class Calibration(BaseModel):
         Of ``isotonic``: probability `levels` at log-odds `knots`, linear between, constant outside.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     method: Method
     slope: float = 1.0
     intercept: float = 0.0
-    knots: list[float] = []
-    levels: list[float] = []
+    knots: list[float] = Field(default=[])
+    levels: list[float] = Field(default=[])
 
     @model_validator(mode="after")
     def _is_monotone(self) -> "Calibration":

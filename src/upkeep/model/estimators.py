@@ -16,12 +16,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships none
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Kind, Model
+from upkeep.core.types import Floats, Floats32
 from upkeep.model.calibration import logit
-from upkeep.model.storage import Features, booster_names, mean_log_odds, to_text
-from upkeep.params import Kind, Model
-
-Floats = NDArray[np.float64]
+from upkeep.model.storage import booster_names, mean_log_odds, to_text
 
 CHUNK_ROWS = 4_096
 """Rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows."""
@@ -30,7 +29,7 @@ CHUNK_ROWS = 4_096
 class Rows(NamedTuple):
     """Labelled rows: features of shape (n_rows, n_features), NaN where unknown; label and weight of shape (n_rows,)."""
 
-    features: Features
+    features: Floats32
     label: NDArray[np.integer[Any]]
     weight: Floats
 
@@ -51,7 +50,7 @@ class Fitted(NamedTuple):
         LightGBM's models as text and their numbers of trees; empty for other kinds.
     """
 
-    score: Callable[[Features], Floats]
+    score: Callable[[Floats32], Floats]
     boosters: tuple[str, ...] = ()
     rounds: tuple[int, ...] = ()
 
@@ -118,7 +117,7 @@ def _fit_boosters(train: Rows, validation: Rows, names: Sequence[str], model: Mo
     return Fitted(partial(_score_boosters, tuple(texts)), tuple(texts), tuple(rounds))
 
 
-def _score_boosters(texts: Sequence[str], features: Features) -> Floats:
+def _score_boosters(texts: Sequence[str], features: Floats32) -> Floats:
     return mean_log_odds([lgb.Booster(model_str=text) for text in texts], features)
 
 
@@ -174,7 +173,7 @@ def _draw(rng: np.random.Generator, train: Rows, label: int, most: int) -> NDArr
     return np.sort(rng.choice(rows, size=max(1, min(most, rows.size)), replace=False, p=share))
 
 
-def _score_pipeline(estimator: Pipeline, features: Features) -> Floats:
+def _score_pipeline(estimator: Pipeline, features: Floats32) -> Floats:
     if not len(features):
         return np.empty(0)
     chunks = [features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS)]

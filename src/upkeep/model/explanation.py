@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from upkeep.model.events import find_episodes, read_timeline
-
-Floats = NDArray[np.float64]
+from upkeep.core.types import Floats
 
 MAX_REASONS = 3
 YEAR_HOURS = 365.25 * 24
@@ -111,23 +108,6 @@ def _reason(feature: str, value: float, contribution: float, labels: Mapping[str
         "contribution": contribution,
         "words": f"{words} is {found}: the odds of failing times {math.exp(contribution):.2g}",
     }
-
-
-def pick_alarms(predictions: pl.DataFrame, horizon_hours: int, count: int) -> pl.DataFrame:
-    """Return the first row of the most probable alarm episodes: what a planner would have seen.
-
-    Parameters
-    ----------
-    predictions
-        One candidate's rows of one plant, sorted by machine and time.
-
-    Returns
-    -------
-    polars.DataFrame
-        At most `count` of its rows, the most probable first.
-    """
-    starts, _ = find_episodes(read_timeline(predictions, horizon_hours), predictions["alarm"].to_numpy())
-    return predictions[starts].sort("probability", "machine", "time", descending=[True, False, False]).head(count)
 
 
 def rank_features(features: Sequence[str], gains: Sequence[Floats]) -> pl.DataFrame:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.dictionary import Dictionary
-from upkeep.fleet.features import Features, feature_names, newest_features
-from upkeep.fleet.inputs import UNKNOWN, Events, Record, Telemetry
-from upkeep.fleet.windows import HOUR
+from upkeep.contract.dictionary import Dictionary
+from upkeep.core.errors import UpkeepError
+from upkeep.core.types import Floats32
+from upkeep.features.definition import feature_names, newest_features
+from upkeep.features.inputs import UNKNOWN, Events, Record, Telemetry
+from upkeep.features.windows import HOUR
 from upkeep.model.explanation import describe_feature, explain_score
 from upkeep.model.storage import CARD, SavedModel, checksum, contributions, load_model, predict
 
@@ -48,7 +49,7 @@ class Answer(NamedTuple):
     probability: float
     alarm: bool
     warnings: list[Caution]
-    features: Features
+    features: Floats32
     maintained_at: int | None
     maintenance_code: str | None
 
@@ -123,12 +124,12 @@ class Scorer:
             )
         return answers
 
-    def explain(self, features: Features) -> list[dict[str, Any]]:
+    def explain(self, features: Floats32) -> list[dict[str, Any]]:
         """Return the reasons for one machine's score, the strongest first; `features` of shape (n_features,)."""
         shap = contributions(self.model, features[None, :])[0]
         return explain_score(self.model.card.features, features.astype(np.float64), shap, self._labels)
 
-    def _leaves_range(self, features: Features) -> NDArray[np.bool_]:
+    def _leaves_range(self, features: Floats32) -> NDArray[np.bool_]:
         sensors = features[:, : len(self._ranged)]
         left: NDArray[np.bool_] = (sensors < self._low) | (sensors > self._high)
         return left
@@ -173,7 +174,7 @@ class Scorer:
             warnings.append({"code": "missing_sensor", "message": message, "column": sensor})
         return warnings
 
-    def _doubt_range(self, features: Features, left: NDArray[np.bool_]) -> Caution:
+    def _doubt_range(self, features: Floats32, left: NDArray[np.bool_]) -> Caution:
         values = features[: len(left)]
         beyond = np.where(left, np.maximum(self._low - values, values - self._high), 0) / (
             self._high - self._low + 1e-9

@@ -15,15 +15,13 @@ import lightgbm as lgb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.inputs import Preparation
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Dataset
+from upkeep.core.types import Floats, Floats32, Frozen
+from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
-from upkeep.params import Dataset
-
-Floats = NDArray[np.float64]
-Features = NDArray[np.float32]
 
 CARD = "model.json"
 # A stranger's card must not name a file outside its folder.
@@ -31,10 +29,8 @@ FileName = Annotated[str, StringConstraints(pattern=r"^model(_\d+)?\.txt$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class TrainingRange(BaseModel):
+class TrainingRange(Frozen):
     """What training rows held of one feature; None if they held nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     minimum: float | None
     low: float | None = Field(description="1% quantile")
@@ -42,7 +38,7 @@ class TrainingRange(BaseModel):
     maximum: float | None
 
 
-class Card(BaseModel):
+class Card(Frozen):
     """Everything about a saved model but its trees: ``model.json``.
 
     Attributes
@@ -63,9 +59,7 @@ class Card(BaseModel):
         Training rows, and those of them before a failure.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     plant: str
     scope: Literal["plant", "fleet"]
     kind: Literal["lightgbm"] = "lightgbm"
@@ -76,7 +70,6 @@ class Card(BaseModel):
     threshold: float
     training_ranges: dict[str, TrainingRange]
     boosters: dict[FileName, Sha256] = Field(min_length=1)
-    code_version: str
     data_version: str
     rows: int
     positives: int
@@ -174,7 +167,7 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     return mean
 
 
-def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Features, threads: int = 1) -> Floats:
+def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Floats32, threads: int = 1) -> Floats:
     """Return the log-odds averaged over the boosters, shape (n_rows,)."""
     if not len(matrix):
         return np.empty(0)
@@ -183,7 +176,7 @@ def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Features, threads: in
     return mean
 
 
-def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequence[str]) -> Features:
+def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequence[str]) -> Floats32:
     """Return features as boosters take them, in training and in scoring alike: float32, NaN where one is unknown.
 
     Raises
@@ -221,7 +214,7 @@ def _read_card(file: Path) -> Card:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
         raise UpkeepError(
             f"the model's card cannot be used: {faults}",
-            expected="a card of format 1, as this version of upkeep writes it",
+            expected="a card of format 2, as this version of upkeep writes it",
             remedy="train the model again, or use the version of upkeep that wrote it",
             file=file,
         ) from error

@@ -8,17 +8,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Kind, Params
+from upkeep.core.types import Floats
+from upkeep.judging.economics import best_threshold, policy_cost
+from upkeep.judging.events import judge_failures, tally_machines
+from upkeep.judging.metrics import average_precision
 from upkeep.model.baselines import RANKINGS, fit_baseline
 from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration
-from upkeep.model.economics import best_threshold, policy_cost
 from upkeep.model.estimators import Fitted, Rows, fit
-from upkeep.model.events import judge_failures, tally_machines
-from upkeep.model.row_metrics import average_precision
 from upkeep.model.storage import TrainingRange, to_matrix
-from upkeep.params import Kind, Params
-
-Floats = NDArray[np.float64]
 
 OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]
 """What predictions keep of a row; the features are the columns after its ``weight``."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from upkeep.model.acceptance import Check
-from upkeep.params import Params
+from upkeep.core.params import Params
+from upkeep.judging.acceptance import Check
 from upkeep.reporting.markdown import format_interval, format_table, format_value
 
 Report = Mapping[str, Any]
@@ -233,11 +233,10 @@ def _explain_terms(params: Params) -> list[str]:
 
 def _describe_versions(models: Mapping[str, Report]) -> str:
     rows = [
-        [plant, model["code_version"], _short([model["data_version"]]), _short(model["boosters"].values())]
-        for plant, model in models.items()
+        [plant, _short([model["data_version"]]), _short(model["boosters"].values())] for plant, model in models.items()
     ]
     return "Checksums (SHA-256, first 12 digits) of the raw data's manifest and of the model files.\n\n" + format_table(
-        ["plant", "upkeep", "data", "model"], rows
+        ["plant", "data", "model"], rows
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from upkeep.fleet.dictionary import Column, Dictionary, Unit
+from upkeep.contract.dictionary import Column, Dictionary, Unit
 
 TABLES = {
     "telemetry": "One row per machine and reading.",

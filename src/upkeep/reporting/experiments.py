@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
 
 Row = dict[str, str]
 

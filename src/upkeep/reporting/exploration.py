@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from upkeep.fleet.conditions import fit_conditions
-from upkeep.fleet.dictionary import Column, Dictionary
+from upkeep.contract.dictionary import Column, Dictionary
+from upkeep.features.conditions import fit_conditions
 
 HOURS_PER_YEAR = 8766
 """Of 365.25 days."""
@@ -208,7 +208,7 @@ def trace_failures(
     dictionary
         Tells settings from sensors.
     tolerance, most
-        How fine operating conditions are, and how many at most; see :func:`upkeep.fleet.conditions.fit_conditions`.
+        How fine operating conditions are, and how many at most; see :func:`upkeep.features.conditions.fit_conditions`.
     hours
         How long before a failure to begin.
 

@@ -9,8 +9,8 @@ from typing import Any
 import nbformat
 import yaml
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
 from upkeep.reporting.notebooks import read_knobs, rendering_of, stage_name, unknown_name
 
 FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}

@@ -22,9 +22,9 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.params import Params
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KNOB = re.compile(r"params:\s*(\S+)")

@@ -5,8 +5,8 @@ import shutil
 from html import escape
 from pathlib import Path
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
 
 STYLE = Path(__file__).with_name("notebook.css").read_text(encoding="utf-8")
 PROSE = ".anchor-link { display: none; } th, td { text-align: left; }"

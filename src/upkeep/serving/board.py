@@ -11,7 +11,7 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from upkeep.model.predictions import Prediction, read_parts
+from upkeep.scoring.prediction_log import Prediction, read_parts
 
 HISTORY_POINTS = 60
 HISTORY_DAYS = 30

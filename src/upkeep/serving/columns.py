@@ -6,12 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from upkeep.fleet.casting import EARLIEST, ISO_TIME, LATEST
+from upkeep.contract.casting import EARLIEST, ISO_TIME, LATEST
+from upkeep.core.types import Floats
 from upkeep.serving.table import Table
-
-Floats = NDArray[np.float64]
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 MICROSECOND = timedelta(microseconds=1)

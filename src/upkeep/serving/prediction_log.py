@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from upkeep.errors import UpkeepError
-from upkeep.model.predictions import Prediction, tabulate, write_part
+from upkeep.core.errors import UpkeepError
+from upkeep.scoring.prediction_log import Prediction, tabulate, write_part
 from upkeep.serving.spool import Block, Segment, claim, encode_block, list_segments, measure, read_segment
 
 LOG = logging.getLogger(__name__)

@@ -10,15 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from upkeep.fleet.dictionary import Column, Dictionary
-from upkeep.fleet.inputs import Events, Record, Telemetry, Vocabulary, classify_events, event_kinds
+from upkeep.contract.dictionary import Column, Dictionary
+from upkeep.core.types import Floats
+from upkeep.features.inputs import Events, Record, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.serving.columns import Refusal, TypedColumns, show
 from upkeep.serving.table import Refused, Table
-
-Floats = NDArray[np.float64]
 
 NAMES_SHOWN = 5
 CLOCK_SLACK_US = 86_400_000_000

@@ -6,8 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from upkeep.fleet.dictionary import load_dictionary
-from upkeep.fleet.features import Features
+from upkeep.contract.dictionary import load_dictionary
+from upkeep.core.types import Floats32
 from upkeep.model.scoring import Answer, Scorer, load_scorers
 from upkeep.serving.columns import EPOCH
 from upkeep.serving.request import PlantRequest, read_contract, read_request
@@ -22,7 +22,7 @@ class Reply(NamedTuple):
     body
         ``predictions`` and ``errors``, ready for JSON.
     predictions
-        As `upkeep.model.predictions` describes them, for the log and the page.
+        As `upkeep.scoring.prediction_log` describes them, for the log and the page.
     """
 
     status: int
@@ -84,7 +84,7 @@ class Service:
         errors = [{**fault._asdict(), "pointer": table.point(fault.row, fault.column)} for fault in faults]
         return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
 
-    def explain(self, plant: str, model_version: str, features: Features) -> list[dict[str, Any]]:
+    def explain(self, plant: str, model_version: str, features: Floats32) -> list[dict[str, Any]]:
         """Return the reasons for a score of this model version, the strongest first; none if it is not loaded."""
         scorer = self.scorers.get(plant)
         return scorer.explain(features) if scorer and scorer.version == model_version else []

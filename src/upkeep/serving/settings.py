@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
 
 
 @dataclass(frozen=True)

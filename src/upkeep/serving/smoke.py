@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
 from upkeep.serving.settings import read_settings
 
 SECONDS = 30

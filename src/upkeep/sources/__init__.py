@@ -8,13 +8,13 @@ from typing import Any, Literal, Protocol
 
 import polars as pl
 
-from upkeep.errors import UpkeepError
-from upkeep.params import Fetch
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Fetch
 
 Table = Literal["telemetry", "events", "machines"]
 
 BUILT_IN = {
-    "simulator": "upkeep.sources.simulator:Simulator",
+    "simulator": "upkeep.simulator.source:Simulator",
     "files": "upkeep.sources.files:Files",
     "sql": "upkeep.sources.sql:Sql",
     "cmapss": "upkeep.sources.cmapss:Cmapss",

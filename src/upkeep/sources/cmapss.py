@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import expand_variables
+from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Table
 from upkeep.sources.batches import batch_of, first_day
-from upkeep.sources.options import expand_variables, read_options
+from upkeep.sources.options import read_options
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
@@ -35,10 +36,8 @@ c < T + 1 <= c + 31, hence 0 <= T - c <= 30: the same rows.
 """
 
 
-class CmapssOptions(BaseModel):
+class CmapssOptions(Frozen):
     """``fetch.options`` of the source ``cmapss``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: str
 

@@ -14,13 +14,15 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 from fsspec.core import url_to_fs
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import Field, field_validator
 
-from upkeep.errors import UpkeepError
-from upkeep.fleet.casting import cast_column
+from upkeep.contract.casting import cast_column
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import expand_all, expand_variables, hide_variables
+from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Table
 from upkeep.sources.batches import batch_of
-from upkeep.sources.options import expand_all, expand_variables, hide_variables, read_options
+from upkeep.sources.options import read_options
 
 PLACEHOLDERS = ("plant", "machine")
 """What a path can tell in place of a column."""
@@ -43,20 +45,18 @@ Part = tuple[str, date]
 """Plant and batch."""
 
 
-class TableFiles(BaseModel):
+class TableFiles(Frozen):
     """Where one table's files are and how to read them; docs/sources.md explains each option."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     path: str
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     plant: str | None = None
     time_zone: str | None = None
     time_format: str | None = None
     separator: str = ","
     decimal: Literal[".", ","] = "."
     encoding: str = "utf8-lossy"
-    storage_options: dict[str, Any] = {}
+    storage_options: dict[str, Any] = Field(default={})
 
     @field_validator("time_zone")
     @classmethod
@@ -69,10 +69,8 @@ class TableFiles(BaseModel):
         return name
 
 
-class FilesOptions(BaseModel):
+class FilesOptions(Frozen):
     """``fetch.options`` of the source ``files``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     telemetry: TableFiles
     events: TableFiles | None = None

@@ -8,14 +8,16 @@ from functools import partial
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 from sqlalchemy import URL, BindParameter, Connection, Date, Engine, String, bindparam, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from upkeep.errors import UpkeepError
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import expand_all, expand_variables, hide_variables
+from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Table
 from upkeep.sources.batches import batches_between
-from upkeep.sources.options import expand_all, expand_variables, hide_variables, read_options
+from upkeep.sources.options import read_options
 
 CHUNK_ROWS = 50_000
 """Rows held as Python objects at a time."""
@@ -23,10 +25,8 @@ CHUNK_ROWS = 50_000
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
 
 
-class SqlOptions(BaseModel):
+class SqlOptions(Frozen):
     """``fetch.options`` of the source ``sql``; docs/sources.md explains each option."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str
     since: date

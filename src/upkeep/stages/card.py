@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.model.acceptance import check_floors
-from upkeep.params import Params
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params
+from upkeep.judging.acceptance import check_floors
 from upkeep.reporting.card import Evidence, write_card
 
 

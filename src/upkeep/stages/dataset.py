@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.fleet.dictionary import Dictionary, load_dictionary
-from upkeep.fleet.features import KEYS, build_features, fit_preparation
-from upkeep.fleet.inputs import Vocabulary
-from upkeep.fleet.labels import label_rows
-from upkeep.fleet.leakage import check_leakage
-from upkeep.fleet.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
-from upkeep.parallel import map_plants
-from upkeep.params import Dataset, Params
+from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Dataset, Params
+from upkeep.features.definition import KEYS, build_features, fit_preparation
+from upkeep.features.inputs import Vocabulary
+from upkeep.features.labels import label_rows
+from upkeep.features.leakage import check_leakage
+from upkeep.features.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
 
 
 class Tables(NamedTuple):

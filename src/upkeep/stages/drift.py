@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from upkeep import paths
-from upkeep.fleet.dictionary import Dictionary, load_dictionary
-from upkeep.ops.drift import Comparison, compare, newest_window
-from upkeep.params import Params
+from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.core import paths
+from upkeep.core.params import Params
+from upkeep.judging.drift import Comparison, compare, newest_window
 from upkeep.reporting.drift_pages import overview_page, plant_page
 
 

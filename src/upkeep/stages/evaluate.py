@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.model.evaluation import draw_curves, evaluate, headline, ready_for_json
-from upkeep.model.explanation import explain_score, pick_alarms, rank_features
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params
+from upkeep.judging.evaluation import draw_curves, evaluate, headline, ready_for_json
+from upkeep.judging.events import pick_alarms
+from upkeep.model.explanation import explain_score, rank_features
 from upkeep.model.storage import CARD, SavedModel, contributions, load_model
-from upkeep.params import Params
 
 ALARMS_PER_PLANT = 5
 NO_FEATURES = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64})

@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 from tqdm import tqdm
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.parallel import QUIET_SECONDS
-from upkeep.params import Fetch, Params
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.parallel import QUIET_SECONDS
+from upkeep.core.params import Fetch, Params
 from upkeep.sources import Delivery, open_source
 from upkeep.sources.batches import first_day
-from upkeep.sources.manifest import (
+from upkeep.sources.store import (
     Key,
     Manifest,
     RawFile,

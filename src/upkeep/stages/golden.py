@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from upkeep import paths
-from upkeep.fleet.features import KEYS, build_features
+from upkeep.core import paths
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Params
+from upkeep.features.definition import KEYS, build_features
 from upkeep.model.scoring import Scorer, load_scorers
 from upkeep.model.storage import predict
-from upkeep.parallel import map_plants
-from upkeep.params import Params
 
 CASES = 4
 """Machines per plant, spread evenly from the least to the most at risk."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.ops.provenance import code_version, hash_files, mask_secrets
-from upkeep.ops.tracking import DEFAULT_URI, keep_run, send_pending
-from upkeep.params import Params
-from upkeep.reporting.experiments import append_row, describe_row, locked, run_key
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import locked
+from upkeep.core.params import Params
+from upkeep.core.secrets import mask_secrets
+from upkeep.reporting.experiments import append_row, describe_row, run_key
+from upkeep.reporting.provenance import code_version, hash_files
+from upkeep.reporting.tracking import DEFAULT_URI, keep_run, send_pending
 
 PENDING = paths.LOCAL / "pending"
 OUTPUTS = (

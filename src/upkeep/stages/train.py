@@ -6,15 +6,14 @@ from typing import Any
 
 import polars as pl
 
-import upkeep
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.fleet.inputs import Preparation
-from upkeep.fleet.split import SPLITS
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Params
+from upkeep.features.inputs import Preparation
+from upkeep.features.split import SPLITS
 from upkeep.model.storage import Card, checksum, name_files, save_model
 from upkeep.model.training import Candidate, Fleet, Outcome, Splits, train_fleet, train_plant
-from upkeep.parallel import map_plants
-from upkeep.params import Params
 
 COLUMNS = [
     *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
@@ -90,7 +89,6 @@ def _save(plant: str, outcome: Outcome, preparation: Preparation, params: Params
         threshold=winner.threshold,
         training_ranges=winner.trained.ranges,
         boosters={name: checksum(text.encode()) for name, text in name_files(texts).items()},
-        code_version=upkeep.__version__,
         data_version=data_version,
         rows=winner.trained.rows,
         positives=winner.trained.positives,

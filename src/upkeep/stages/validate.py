@@ -8,16 +8,16 @@ from typing import Any, NamedTuple, get_args
 
 import polars as pl
 
-from upkeep import paths
-from upkeep.errors import UpkeepError
-from upkeep.fleet.contract import Checked, Excess, Rules, add_missing_machines, check_table, find_excess
-from upkeep.fleet.dictionary import Dictionary, load_dictionary
-from upkeep.fleet.findings import find_missing_batches
-from upkeep.fleet.reconcile import Delivered
-from upkeep.parallel import map_plants
-from upkeep.params import Params, Validate
+from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.contract.findings import find_missing_batches
+from upkeep.contract.reconcile import Delivered
+from upkeep.contract.validation import Checked, Excess, Rules, add_missing_machines, check_table, find_excess
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Params, Validate
 from upkeep.sources import Table
-from upkeep.sources.manifest import RawFile, check_file, read_manifest
+from upkeep.sources.store import RawFile, check_file, read_manifest
 
 TABLES: tuple[Table, ...] = get_args(Table)
 

@@ -1,0 +1,140 @@
+"""The data dictionary: what each column means, and so what a delivery must hold."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import polars as pl
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.types import Frozen
+
+Role = Literal["key", "setting", "sensor", "attribute", "split"]
+
+DTYPES: dict[str, pl.DataType] = {
+    "text": pl.String(),
+    "number": pl.Float64(),
+    "time": pl.Datetime("us", "UTC"),
+}
+
+NEEDED = {
+    "telemetry": {"plant": "text", "machine": "text", "time": "time"},
+    "events": {"plant": "text", "machine": "text", "time": "time", "kind": "text", "code": "text"},
+    "machines": {"plant": "text", "machine": "text", "model": "text", "installed": "time"},
+}
+"""What every table must hold, and of which type: what tells its rows apart, and what features are made of."""
+
+RESERVED = "@"
+"""Columns that start with this are upkeep's own, while it works."""
+
+
+class Unit(Frozen):
+    """Another unit that a column is sometimes delivered in: ``value * factor + offset`` is in its own unit."""
+
+    factor: float
+    offset: float = 0.0
+
+
+class Column(Frozen):
+    """One column of a table.
+
+    ``setting`` columns tell under which conditions a machine ran; ``sensor`` columns how it answered;
+    ``attribute`` columns are static facts of a machine; a ``split`` column pins machines to the test set.
+    """
+
+    meaning: str
+    label: str | None = Field(default=None, description="what planners call it, in a word or two")
+    type: Literal["text", "number", "time"] = "number"
+    role: Role
+    required: bool = True
+    unit: str | None = None
+    range: Annotated[list[float] | None, Field(min_length=2, max_length=2)] = None
+    values: list[str] | None = None
+    also: dict[str, Unit] = Field(default={})
+
+    @model_validator(mode="after")
+    def _check_sense(self) -> Self:
+        faults = {
+            "range and also are for numbers": self.type != "number" and bool(self.range or self.also),
+            "values are for text": self.type != "text" and self.values is not None,
+            "a range is [lowest, highest]": self.range is not None and not self.range[0] < self.range[1],
+            "a key is always required": self.role == "key" and not self.required,
+            "settings and sensors are numbers": self.role in ("setting", "sensor") and self.type != "number",
+            "a factor of 0 would lose the value": any(unit.factor == 0 for unit in self.also.values()),
+        }
+        if broken := [rule for rule, holds in faults.items() if holds]:
+            raise ValueError("; ".join(broken))
+        return self
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """The column's Polars type."""
+        return DTYPES[self.type]
+
+
+class Dictionary(Frozen):
+    """All tables, and where plants differ from them."""
+
+    tables: dict[Literal["telemetry", "events", "machines"], dict[str, Column]]
+    plants: dict[str, dict[Literal["telemetry", "events", "machines"], dict[str, Column]]] = Field(default={})
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> Self:
+        for plant in (None, *self.plants):
+            where = f" of plant {plant}" if plant else ""
+            for table, needed in NEEDED.items():
+                columns = self.columns(table, plant)
+                found = {name: column.type for name, column in columns.items()}
+                wrong = [f"{name} ({kind})" for name, kind in needed.items() if found.get(name) != kind]
+                if wrong:
+                    raise ValueError(f"the table {table}{where} needs {', '.join(wrong)}")
+                if reserved := [name for name in columns if name.startswith(RESERVED)]:
+                    raise ValueError(f"the table {table}{where} uses reserved names: {', '.join(reserved)}")
+            if not self.names("telemetry", "sensor", plant):
+                raise ValueError(f"the table telemetry{where} needs at least one column of role sensor")
+        return self
+
+    def columns(self, table: str, plant: str | None = None) -> dict[str, Column]:
+        """Return the columns of one table, as they hold in one plant."""
+        own = self.plants.get(plant, {}) if plant else {}
+        return {**self.tables.get(table, {}), **own.get(table, {})}  # type: ignore[call-overload]  # a plain str is a fine key to look up
+
+    def labels(self, plant: str) -> dict[str, str]:
+        """Return what planners call the columns of telemetry, where that is not the column's own name."""
+        return {name: column.label for name, column in self.columns("telemetry", plant).items() if column.label}
+
+    def names(self, table: str, role: Role, plant: str | None = None) -> list[str]:
+        """Return the names of one table's columns that have this role, in the dictionary's order."""
+        return [name for name, column in self.columns(table, plant).items() if column.role == role]
+
+
+def load_dictionary(path: Path) -> Dictionary:
+    """Read and check a data dictionary.
+
+    Raises
+    ------
+    UpkeepError
+        If the file is missing or does not hold a valid dictionary.
+    """
+    try:
+        return Dictionary.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        problem = "; ".join(_describe_fault(item["loc"], item["msg"]) for item in error.errors())
+        raise _unusable(path, problem) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _unusable(path, str(error)) from error
+
+
+def _describe_fault(location: tuple[int | str, ...], message: str) -> str:
+    place = ".".join(map(str, location))
+    return f"{place}: {message}" if place else message.removeprefix("Value error, ")
+
+
+def _unusable(path: Path, problem: str) -> UpkeepError:
+    return UpkeepError(
+        f"the data dictionary cannot be used: {problem}",
+        expected="a YAML file as docs/guide.md describes it",
+        remedy="correct the file, or validate.dictionary in params.yaml",
+        file=path,
+    )

@@ -1,0 +1,131 @@
+"""Deliveries of whatever columns and types brought to the dictionary's, with what did not fit marked or reported."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import NamedTuple
+
+import polars as pl
+
+from upkeep.contract.casting import Cast, cast_column
+from upkeep.contract.dictionary import Column
+from upkeep.contract.findings import Finding, report_runs
+from upkeep.contract.units import convert_column, find_units
+
+ROW, DELIVERY, REASON, COLUMN = "@row", "@delivery", "@reason", "@column"
+"""Working columns: a row's number among all delivered ones, its delivery's number, and why and where it is at fault."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Rows as a source delivered them: of which batch (its first day), and which delivery of it (1, 2, ...)."""
+
+    batch: date
+    delivery: int
+    rows: pl.DataFrame
+
+
+class Fault(NamedTuple):
+    """Where a column's values break the dictionary."""
+
+    reason: str
+    column: str
+    holds: pl.Expr
+
+
+def group_by_schema(deliveries: Sequence[Delivered]) -> list[pl.DataFrame]:
+    """Concatenate deliveries with the same columns and types, their rows numbered through all deliveries."""
+    groups: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
+    first = 0
+    for number, item in enumerate(deliveries):
+        beyond = first + item.rows.height
+        numbered = item.rows.with_columns(
+            pl.int_range(first, beyond, dtype=pl.Int64, eager=True).alias(ROW), pl.lit(number, pl.Int32).alias(DELIVERY)
+        )
+        groups.setdefault(tuple(item.rows.schema.items()), []).append(numbered)
+        first = beyond
+    return [pl.concat(frames) for frames in groups.values()]
+
+
+def reconcile(groups: Iterable[pl.DataFrame], columns: Mapping[str, Column], plant: str) -> pl.DataFrame:
+    """Bring the groups' rows to the dictionary's columns and types, in the order of delivery.
+
+    A value that cannot be cast, and a required column that is missing, put a reason in :data:`REASON`.
+    """
+    own = {name: column.dtype for name, column in columns.items()}
+    empty = pl.DataFrame(schema={**own, ROW: pl.Int64, DELIVERY: pl.Int32, REASON: pl.String, COLUMN: pl.String})
+    return pl.concat([empty, *(_reconcile_group(group, columns, plant) for group in groups)]).sort(ROW)
+
+
+def _reconcile_group(group: pl.DataFrame, columns: Mapping[str, Column], plant: str) -> pl.DataFrame:
+    delivered = {
+        name: cast_column(name, group.schema[name], column.type)
+        for name, column in columns.items()
+        if name in group.columns
+    }
+    missing = [name for name in columns if name not in delivered]
+    absent = {name: Cast(pl.lit(None, columns[name].dtype), pl.lit(False)) for name in missing}
+    if "plant" in missing:
+        # The delivery is filed under its plant; a column that only repeats it is not worth losing the batch for.
+        absent["plant"] = Cast(pl.lit(plant), pl.lit(False))
+    faults = [
+        Fault(f"missing column {name}", name, pl.lit(True))
+        for name in missing
+        if columns[name].required and name != "plant"
+    ]
+    article = {"number": "a number", "time": "a time", "text": "text"}
+    faults += [Fault(f"not {article[columns[name].type]}", name, cast.failed) for name, cast in delivered.items()]
+    values = [(delivered.get(name) or absent[name]).value.alias(name) for name in columns]
+    return group.select(*values, ROW, DELIVERY, *first_fault(faults))
+
+
+def first_fault(faults: Sequence[Fault]) -> list[pl.Expr]:
+    """Return each row's first fault as :data:`REASON` and :data:`COLUMN`, null where there is none."""
+    nothing = pl.lit(None, pl.String)
+    reasons = (pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults)
+    names = (pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults)
+    return [pl.coalesce(*reasons, nothing).alias(REASON), pl.coalesce(*names, nothing).alias(COLUMN)]
+
+
+def restore_units(
+    table: str, rows: pl.DataFrame, batches: Sequence[date], columns: Mapping[str, Column]
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """Convert what was delivered in another unit that the dictionary knows, and report it.
+
+    Parameters
+    ----------
+    rows
+        As :func:`reconcile` returns them.
+    batches : (deliveries,)
+        The batch of each delivery.
+    """
+    findings: list[Finding] = []
+    usable = rows.filter(pl.col(REASON).is_null())
+    for name, column in columns.items():
+        found = find_units(usable, DELIVERY, batches, name, column) if column.also else {}
+        if found:
+            rows = rows.with_columns(convert_column(DELIVERY, name, found, column))
+        for unit in sorted(set(found.values())):
+            numbers = [number for number, its_unit in found.items() if its_unit == unit]
+            detail = f"{unit} instead of {column.unit or 'its own unit'}"
+            findings += report_runs("unit_converted", table, name, numbers, batches, detail)
+    return rows, findings
+
+
+def compare_schemas(table: str, deliveries: Sequence[Delivered], columns: Mapping[str, Column]) -> list[Finding]:
+    """Report columns that the dictionary does not know, and columns of the dictionary that were not delivered."""
+    batches = [item.batch for item in deliveries]
+    delivered = {name for item in deliveries for name in item.rows.columns}
+    findings: list[Finding] = []
+    for name in sorted(delivered - set(columns)):
+        having = [number for number, item in enumerate(deliveries) if name in item.rows.columns]
+        findings += report_runs("extra_column", table, name, having, batches, "not in the dictionary, left out;")
+    for name in columns:
+        lacking = deliveries_without(name, deliveries)
+        findings += report_runs("missing_column", table, name, lacking, batches, "not delivered")
+    return findings
+
+
+def deliveries_without(column: str, deliveries: Sequence[Delivered]) -> list[int]:
+    """Return the numbers of the deliveries that lack a column."""
+    return [number for number, item in enumerate(deliveries) if column not in item.rows.columns]

@@ -1,0 +1,133 @@
+"""A sensor that was delivered in another unit, found by its values and brought back to the dictionary's."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from upkeep.contract.dictionary import Column, Unit
+from upkeep.core.types import Floats
+
+OWN = Unit(factor=1.0)
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+NORMAL_IQR = 1.349
+"""Interquartile range of a normal distribution, in standard deviations."""
+
+FAR = 1.0
+"""In spreads of an earlier delivery: values on average further than this from it are unlike it ..."""
+CLOSER = 8.0
+"""... and are in another unit if that brings them this many times closer."""
+
+
+class Spread(NamedTuple):
+    """How one column's values are spread in one delivery.
+
+    Attributes
+    ----------
+    number
+        Which delivery.
+    batch
+        Its batch; only earlier ones may be compared with.
+    quantiles
+        At :data:`QUANTILES`.
+    in_range
+        Per unit, the share of values that the dictionary's range allows.
+    """
+
+    number: int
+    batch: date
+    quantiles: Floats
+    in_range: dict[str | None, float]
+
+
+def find_units(
+    rows: pl.DataFrame, delivery: str, batches: Sequence[date], column: str, entry: Column
+) -> dict[int, str]:
+    """Tell which deliveries of a column are in one of the other units that the dictionary allows.
+
+    Parameters
+    ----------
+    rows
+        All rows of a plant, with the number of the delivery in the column `delivery`.
+    batches : (deliveries,)
+        The batch of each delivery.
+
+    Returns
+    -------
+    dict
+        From the number of a delivery to the name of its unit; deliveries in the column's own unit are left out.
+    """
+    found: dict[int, str] = {}
+    history: list[tuple[date, Floats]] = []
+    for candidate in _describe(rows, delivery, batches, column, entry):
+        earlier = [quantiles for batch, quantiles in history if batch < candidate.batch]
+        unit = _choose_unit(candidate, earlier, entry.also)
+        if unit is not None:
+            found[candidate.number] = unit
+        history.append((candidate.batch, _convert(candidate.quantiles, entry.also[unit] if unit else OWN)))
+    return found
+
+
+def convert_column(delivery: str, column: str, units: Mapping[int, str], entry: Column) -> pl.Expr:
+    """Return the column in its own unit, given the other units that :func:`find_units` found."""
+    number, value = pl.col(delivery), pl.col(column)
+    factors = {index: entry.also[unit].factor for index, unit in units.items()}
+    offsets = {index: entry.also[unit].offset for index, unit in units.items()}
+    converted = value * number.replace_strict(factors, default=1.0) + number.replace_strict(offsets, default=0.0)
+    return pl.when(number.is_in(list(units))).then(converted).otherwise(value).alias(column)
+
+
+def _describe(rows: pl.DataFrame, delivery: str, batches: Sequence[date], column: str, entry: Column) -> list[Spread]:
+    value = pl.col(column)
+    low, high = entry.range or (-np.inf, np.inf)
+    shares = {name: (value * unit.factor + unit.offset).is_between(low, high).mean() for name, unit in _units(entry)}
+    described = (
+        rows.lazy()
+        .select(delivery, column)
+        .filter(value.is_finite())
+        .group_by(delivery)
+        .agg(
+            *(value.quantile(quantile, "linear").alias(f"quantile {quantile}") for quantile in QUANTILES),
+            *(share.alias(f"share {name}") for name, share in shares.items()),
+        )
+        .sort(delivery)
+        .collect()
+    )
+    return [_read_spread(row, delivery, batches, list(shares)) for row in described.iter_rows(named=True)]
+
+
+def _read_spread(row: Mapping[str, Any], delivery: str, batches: Sequence[date], units: Sequence[str | None]) -> Spread:
+    quantiles = np.array([row[f"quantile {quantile}"] for quantile in QUANTILES])
+    return Spread(row[delivery], batches[row[delivery]], quantiles, {name: row[f"share {name}"] for name in units})
+
+
+def _units(entry: Column) -> list[tuple[str | None, Unit]]:
+    return [(None, OWN), *entry.also.items()]
+
+
+def _convert(quantiles: Floats, unit: Unit) -> Floats:
+    converted: Floats = np.sort(quantiles * unit.factor + unit.offset)  # a negative factor turns the order round
+    return converted
+
+
+def _choose_unit(candidate: Spread, earlier: Sequence[Floats], also: Mapping[str, Unit]) -> str | None:
+    if earlier:
+        # The ranges of two units often overlap (70 can be °C or °F), so what the plant sent before tells more. The most
+        # similar delivery counts, not the mean: a plant that has been seen idle and running may be either again.
+        past = np.array(earlier)
+        spread = float(np.median(past[:, 3] - past[:, 1])) / NORMAL_IQR
+        distance = {unit: _distance(_convert(candidate.quantiles, also[unit]), past) for unit in also}
+        nearest = min(distance, key=lambda unit: distance[unit])
+        own = _distance(candidate.quantiles, past)
+        if own > FAR * spread and own > CLOSER * distance[nearest] and candidate.in_range[nearest] > 0.5:
+            return nearest
+    if candidate.in_range[None] >= 0.5:
+        return None
+    likely = max(also, key=lambda unit: candidate.in_range[unit])
+    return likely if candidate.in_range[likely] > 0.5 else None
+
+
+def _distance(quantiles: Floats, past: Floats) -> float:
+    return float(np.abs(past - quantiles).mean(axis=1).min())

@@ -1,0 +1,1 @@
+"""What every room stands on: parameters, paths, errors, files, secrets and parallel work."""

@@ -1,0 +1,46 @@
+"""The one exception that reaches a user: a sentence that names what, where, expected and remedy."""
+
+
+class UpkeepError(Exception):
+    """Something the user can mend.
+
+    Parameters
+    ----------
+    what
+        What was wrong, with the value found.
+    expected
+        What should have been there, where `what` does not say it already.
+    remedy
+        What to do about it.
+    **where
+        The place: any of ``stage``, ``plant``, ``batch``, ``table``, ``column``, ``file``, ``cell``.
+
+    Examples
+    --------
+    >>> print(UpkeepError("no batch found", expected="at least one", remedy="check fetch.until", plant="lyon"))
+    no batch found [plant=lyon]
+      expected: at least one
+      remedy:   check fetch.until
+    """
+
+    def __init__(self, what: str, *, remedy: str, expected: str = "", **where: object) -> None:
+        self.what, self.expected, self.remedy = what, expected, remedy
+        self.where = {key: value for key, value in where.items() if value is not None}
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        place = ", ".join(f"{key}={value}" for key, value in self.where.items())
+        expected = f"\n  expected: {self.expected}" if self.expected else ""
+        return f"{self.what}{f' [{place}]' if place else ''}{expected}\n  remedy:   {self.remedy}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Worker processes send exceptions back by pickling; the default would lose the keywords.
+        return _rebuild, (self.what, self.expected, self.remedy, self.where)
+
+    def at(self, **where: object) -> "UpkeepError":
+        """Return the same error with more of the place filled in; what is known already wins."""
+        return UpkeepError(self.what, expected=self.expected, remedy=self.remedy, **{**where, **self.where})
+
+
+def _rebuild(what: str, expected: str, remedy: str, where: dict[str, object]) -> UpkeepError:
+    return UpkeepError(what, expected=expected, remedy=remedy, **where)

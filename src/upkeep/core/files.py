@@ -1,0 +1,70 @@
+"""Files that are read or named as broken, written whole or not at all, and kept from other processes meanwhile."""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upkeep.core.errors import UpkeepError
+
+TEMPORARY = ".tmp"
+"""How the names of half-written files end; what a killed process leaves of them may be deleted."""
+
+
+def read_json(file: Path, *, remedy: str) -> Any:
+    """Return a JSON file's content.
+
+    Raises
+    ------
+    UpkeepError
+        If it is missing or is not JSON, with `remedy` as what to do.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
+        raise UpkeepError(f"the file cannot be read: {reason}", remedy=remedy, file=file) from error
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write content as indented JSON that git shows line by line; folders are made, NaN is refused.
+
+    Raises
+    ------
+    ValueError
+        If the content holds a NaN or an infinity, which are not JSON.
+    """
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{text}\n", encoding="utf-8")
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Replace a file at once: whoever reads it, even after a crash, finds the old content or the new."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=file.parent, prefix=f".{file.name}.", suffix=TEMPORARY, delete=False
+    ) as stream:
+        written = Path(stream.name)
+        try:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+            written.chmod(0o644)  # a temporary file is for its owner only
+            written.replace(file)
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold a lock that other processes of this machine respect; it is let go even if this process is killed."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,224 @@
+"""``params.yaml`` as typed, validated objects; the knobs are explained there, beside their values."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.types import Frozen
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Hours = Annotated[int, Field(gt=0)]
+Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
+Aggregate = Literal["mean", "std", "min", "max", "slope"]
+
+
+class Section(Frozen):
+    """A part of ``params.yaml``; an unknown or misspelt knob is an error."""
+
+
+class Fetch(Section):
+    """Where raw batches come from and up to which one."""
+
+    source: str
+    until: date
+    batch_days: int = Field(gt=0)
+    reread_batches: int = Field(ge=0)
+    options: dict[str, Any]
+
+
+class Validate(Section):
+    """How strictly the data dictionary is enforced."""
+
+    dictionary: Path
+    max_quarantined_share: Share
+    near_duplicate_seconds: int = Field(ge=0)
+    outage_hours: Hours
+    stuck_hours: Hours
+
+
+class Split(Section):
+    """How rows become training, validation and test rows."""
+
+    by: Literal["time", "machine"]
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    seed: int
+
+
+class Dataset(Section):
+    """Features, labels and splits."""
+
+    horizon_hours: Hours
+    windows_hours: list[Hours] = Field(min_length=1)
+    aggregates: list[Aggregate] = Field(min_length=1)
+    baseline_hours: Hours
+    condition_tolerance: Annotated[float, Field(gt=0)]
+    max_conditions: int = Field(gt=0)
+    max_repair_hours: Hours
+    negatives_kept: Annotated[float, Field(gt=0, le=1)]
+    max_single_feature_auc: Share
+    split: Split
+
+
+class Model(Section):
+    """What is trained and how its output becomes a probability and an alarm."""
+
+    kind: Kind
+    compare: list[Kind]
+    seed: int
+    calibration: Literal["sigmoid", "isotonic", "none"]
+    threshold: Literal["cost", "f1"]
+    early_stopping_rounds: int = Field(ge=0)
+    ensemble: int = Field(ge=1)
+    lightgbm: dict[str, Any]
+    gaussian_process_rows: int = Field(gt=0)
+
+
+class Costs(Section):
+    """Money per event, all in one currency."""
+
+    failure: float = Field(ge=0)
+    planned_repair: float = Field(ge=0)
+    false_alarm: float = Field(ge=0)
+
+
+class Evaluate(Section):
+    """How a model is judged."""
+
+    lead_time_hours: int = Field(ge=0)
+    recall_at_precision: Share
+    bootstrap: int = Field(ge=0)
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    costs: Costs
+    golden: Path | None
+    floors: dict[str, float]
+
+
+class Drift(Section):
+    """How the newest data is compared with what was trained on."""
+
+    window_batches: int = Field(gt=0)
+    sample_rows: int = Field(gt=0)
+    max_drifted_share: Share
+    seed: int
+
+
+class Record(Section):
+    """What the experiment log says of a run besides its results."""
+
+    experiment: str
+    description: str
+
+
+class PredictionTable(Section):
+    """The SQL table that the newest predictions go to."""
+
+    url: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+
+
+class Webhook(Section):
+    """Who hears of alarms; the secret that signs them is in ``UPKEEP_WEBHOOK_SECRET``."""
+
+    url: str = Field(min_length=1)
+    allow_http: bool = False
+
+
+class Score(Section):
+    """What `upkeep score` reads and whom it tells; belongs to no stage of the pipeline."""
+
+    history_batches: int = Field(default=4, gt=0)
+    silent_hours: Hours = 48
+    log: str = Field(default="data/prediction_log", min_length=1)
+    table: PredictionTable | None = None
+    webhook: Webhook | None = None
+
+
+class Retrain(Section):
+    """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
+
+    new_batches: int = Field(default=1, gt=0)
+    max_age_days: int = Field(default=35, gt=0)
+    drift_windows: int = Field(default=5, gt=0)
+    drift_needed: int = Field(default=2, gt=0)
+
+
+class Gate(Section):
+    """How much worse a challenger may be than the champion, on common test rows; belongs to no stage."""
+
+    precision_fall: Share = 0.02
+    largest_precision_fall: Share = 0.15
+    cost_rise: float = Field(default=0.02, ge=0)
+    largest_cost_rise: float = Field(default=0.25, ge=0)
+
+
+class Parallel(Section):
+    """How work is mapped over plants."""
+
+    backend: str
+    jobs: int
+
+
+class Params(Section):
+    """The whole of ``params.yaml``."""
+
+    fetch: Fetch
+    validate_: Validate = Field(alias="validate")
+    dataset: Dataset
+    model: Model
+    evaluate: Evaluate
+    drift: Drift
+    record: Record
+    score: Score = Score()
+    retrain: Retrain = Retrain()
+    gate: Gate = Gate()
+    parallel: Parallel
+
+
+def load_params(path: Path = paths.PARAMS) -> Params:
+    """Read and check ``params.yaml``.
+
+    Raises
+    ------
+    UpkeepError
+        If the file is missing, is not YAML, or a knob is unknown, missing or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return Params.model_validate(yaml.safe_load(text))
+    except FileNotFoundError as error:
+        raise UpkeepError(
+            f"{path} does not exist",
+            expected="the parameters of the pipeline",
+            remedy="run this from the repository's root",
+            file=path,
+        ) from error
+    except yaml.YAMLError as error:
+        raise UpkeepError(
+            f"{path} is not valid YAML: {error}",
+            expected="a mapping of sections",
+            remedy="mend the line that is named",
+            file=path,
+        ) from error
+    except ValidationError as error:
+        raise UpkeepError(
+            "; ".join(f"{_dotted(item['loc'])}: {item['msg']}{_found(item)}" for item in error.errors()),
+            expected="the knobs and ranges that src/upkeep/core/params.py lists",
+            remedy=f"correct {path}",
+            file=path,
+        ) from error
+
+
+def _found(fault: ErrorDetails) -> str:
+    # What pydantic shows of a missing knob is the whole section, which may hold a secret.
+    return "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))

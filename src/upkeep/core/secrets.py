@@ -1,0 +1,86 @@
+"""Secrets: filled in from the environment, and taken out again of whatever is shown, logged or sent.
+
+This is the only place that does either.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from upkeep.core.errors import UpkeepError
+
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+USER_INFO = re.compile(r"(?<=//)\S+@")
+QUERY = re.compile(r"(?P<address>//[^\s?]*\?)\S+")
+SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|^key$", re.IGNORECASE)
+SHORTEST_SECRET = 6
+"""A shorter value of a variable is not looked for in texts, where it would be found by chance."""
+
+
+def expand_variables(text: str) -> str:
+    """Fill in ``$NAME`` and ``${NAME}`` from the environment.
+
+    Raises
+    ------
+    UpkeepError
+        If a variable is not set.
+    """
+    for name in _variables(text):
+        if name not in os.environ:
+            raise UpkeepError(
+                f"the environment variable {name} is not set",
+                expected=f"a value for ${name}, which params.yaml mentions",
+                remedy=f"export {name}=..., or set it as a CI variable",
+            )
+    return VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], text)
+
+
+def expand_all(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in variables in every string of a nested mapping."""
+    return {key: _expand_value(value) for key, value in options.items()}
+
+
+def hide_variables(message: str, *templates: str) -> str:
+    """Put the names of the variables that `templates` mention back in place of their values, which may be secrets."""
+    for name in {name for template in templates for name in _variables(template)}:
+        if value := os.environ.get(name):
+            message = message.replace(value, f"${{{name}}}")
+    return message
+
+
+def _variables(text: str) -> list[str]:
+    return [braced or bare for braced, bare in VARIABLE.findall(text)]
+
+
+def _expand_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return expand_variables(value)
+    return expand_all(value) if isinstance(value, Mapping) else value
+
+
+def mask_credentials(text: str) -> str:
+    """Return the text with the user, password and query of each address in it masked."""
+    return QUERY.sub(r"\g<address>***", USER_INFO.sub("***@", text))
+
+
+def mask_values(text: str, *secrets: str | None) -> str:
+    """Return the text with these values, and the credentials of each address in it, masked."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return mask_credentials(text)
+
+
+def mask_environment(text: str, environment: Mapping[str, str]) -> str:
+    """Return the text without the values of variables whose names say that they are secret."""
+    secrets = (value for name, value in environment.items() if SECRET_NAME.search(name))
+    return mask_values(text, *(value for value in secrets if len(value) >= SHORTEST_SECRET))
+
+
+def mask_secrets(value: Any) -> Any:
+    """Return nested parameters with addresses' credentials, and values under a secret's name, masked."""
+    if isinstance(value, Mapping):
+        return {name: "***" if SECRET_NAME.search(str(name)) else mask_secrets(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [mask_secrets(item) for item in value]
+    return mask_credentials(value) if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""Features, labels and splits: what a model learns from."""

@@ -1,0 +1,139 @@
+"""Operating conditions: under which settings a machine ran, and what its sensors read there when it is well."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upkeep.core.types import Floats, Frozen
+
+FIT_ROWS = 5_000
+"""Conditions are found on a sample of this many rows; more do not move the centres."""
+FIT_SEED = 0
+CHUNK_ROWS = 50_000
+"""Rows whose distances to all centres are held in memory at once."""
+ATTEMPTS = 5
+"""k-means depends on where it starts; the best of this many attempts is kept."""
+
+
+class Conditions(Frozen):
+    """Operating conditions of one plant and each sensor's level in them.
+
+    Attributes
+    ----------
+    widths
+        Range of each setting, in its own unit; distances between settings are shares of it.
+    centres
+        Settings of each condition, shape (n_conditions, n_settings), the most frequent condition first.
+    levels, spreads
+        Mean and standard deviation of each sensor in each condition, shape (n_conditions, n_sensors).
+    """
+
+    widths: list[float]
+    centres: list[list[float]]
+    levels: list[list[float]]
+    spreads: list[list[float]]
+
+    def assign(self, settings: Floats) -> NDArray[np.intp]:
+        """Return the nearest condition of each row, shape (n_rows,); a missing setting is left out of the distance."""
+        nearest = np.empty(len(settings), dtype=np.intp)
+        for start in range(0, len(settings), CHUNK_ROWS):
+            rows = settings[start : start + CHUNK_ROWS, None, :]
+            squares = ((rows - self._arrays.centres) / self._arrays.widths) ** 2
+            distance = np.where(np.isnan(squares), 0.0, squares).sum(axis=2)
+            nearest[start : start + CHUNK_ROWS] = distance.argmin(axis=1)
+        return nearest
+
+    def scale(self, settings: Floats, readings: Floats) -> Floats:
+        """Return readings as deviations from their condition's level, in its spreads, shape (n_rows, n_sensors)."""
+        condition = self.assign(settings)
+        scaled: Floats = (readings - self._arrays.levels[condition]) / self._arrays.spreads[condition]
+        return scaled
+
+    @cached_property
+    def _arrays(self) -> "_Arrays":
+        return _Arrays(*(np.array(values) for values in (self.widths, self.centres, self.levels, self.spreads)))
+
+
+class _Arrays(NamedTuple):
+    """What :class:`Conditions` holds, as arrays."""
+
+    widths: Floats
+    centres: Floats
+    levels: Floats
+    spreads: Floats
+
+
+def fit_conditions(
+    settings: Floats, readings: Floats, widths: Sequence[float], tolerance: float, most: int
+) -> Conditions:
+    """Find the operating conditions in training rows and each sensor's level and spread in them.
+
+    The number of conditions is the smallest at which rows lie within `tolerance` of their condition's centre (root
+    mean square, as a share of the settings' ranges).
+
+    Parameters
+    ----------
+    settings, readings
+        Training rows, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where a value is missing.
+    widths
+        Range of each setting, shape (n_settings,).
+    tolerance
+        Spread allowed within a condition, as a share of the range.
+    most
+        Conditions at most, whatever the spread.
+    """
+    known = settings[~np.isnan(settings).any(axis=1)]
+    centres = _find_centres(known / np.asarray(widths), tolerance, most) * np.asarray(widths)
+    draft = Conditions(widths=list(widths), centres=centres.tolist(), levels=[], spreads=[])
+    order = np.argsort(-np.bincount(draft.assign(known), minlength=len(centres)), kind="stable")
+    ordered = Conditions(widths=list(widths), centres=centres[order].tolist(), levels=[], spreads=[])
+    levels, spreads = _levels(ordered.assign(settings), len(centres), readings)
+    return Conditions(widths=list(widths), centres=ordered.centres, levels=levels.tolist(), spreads=spreads.tolist())
+
+
+def _find_centres(points: Floats, tolerance: float, most: int) -> Floats:
+    """Return the fewest k-means centres that leave points within `tolerance`, shape (k, n_settings)."""
+    from scipy.cluster.vq import kmeans2  # only training finds conditions; scoring starts faster without it
+
+    if not len(points) or not points.shape[1]:
+        return np.zeros((1, points.shape[1]))
+    rng = np.random.default_rng(FIT_SEED)
+    sample = points[np.sort(rng.permutation(len(points))[:FIT_ROWS])]
+    most = min(most, len(np.unique(sample, axis=0)))
+    centres: Floats = sample.mean(axis=0, keepdims=True)
+    for k in range(1, most + 1):
+        if k > 1:
+            attempts = [kmeans2(sample, k, minit="++", rng=rng, missing="warn")[0] for _ in range(ATTEMPTS)]
+            centres = np.asarray(min(attempts, key=lambda found: _error(sample, found)), dtype=np.float64)
+        if _error(sample, centres) <= tolerance:
+            break
+    return centres
+
+
+def _error(points: Floats, centres: Floats) -> float:
+    squares = np.min([((points - centre) ** 2).sum(axis=1) for centre in centres], axis=0)
+    return float(np.sqrt(squares.mean()))
+
+
+def _levels(condition: NDArray[np.intp], n_conditions: int, readings: Floats) -> tuple[Floats, Floats]:
+    """Return mean and deviation of each sensor per condition; where a condition has too few, the plant's own."""
+    overall = _mean_and_deviation(readings)
+    per_condition = [_mean_and_deviation(readings[condition == index], overall) for index in range(n_conditions)]
+    return np.array([mean for mean, _ in per_condition]), np.array([deviation for _, deviation in per_condition])
+
+
+def _mean_and_deviation(readings: Floats, fallback: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
+    count = (~np.isnan(readings)).sum(axis=0)
+    level = np.nansum(readings, axis=0) / np.maximum(count, 1)
+    deviation = np.sqrt(np.nansum((readings - level) ** 2, axis=0) / np.maximum(count - 1, 1))
+    if fallback is not None:
+        enough = count >= MIN_READINGS
+        level, deviation = np.where(enough, level, fallback[0]), np.where(enough, deviation, fallback[1])
+    return level, np.where(deviation > 0, deviation, 1.0)
+
+
+MIN_READINGS = 30
+"""A condition with fewer readings of a sensor borrows the plant's level and spread."""

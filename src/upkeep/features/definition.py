@@ -1,0 +1,251 @@
+"""The one definition of a feature, for training, batch scoring and the API alike.
+
+:func:`build_features` gives a row of features per row of telemetry; :func:`newest_features` gives those of each
+machine's newest row only, the same bits, for scoring.
+
+A feature at time t uses rows and events with time <= t only, and apart from counters such as the age, which come with
+the machine's record, only those inside its windows. What is learnt from data, once, on training rows, is a
+:class:`~upkeep.features.inputs.Preparation`.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import polars as pl
+
+from upkeep.core.params import Aggregate, Dataset
+from upkeep.core.types import Floats, Floats32, Ints
+from upkeep.features.conditions import fit_conditions
+from upkeep.features.inputs import (
+    UNKNOWN,
+    Baseline,
+    Events,
+    Preparation,
+    Record,
+    Telemetry,
+    Vocabulary,
+    event_kinds,
+    read_matrix,
+    read_records,
+    read_tables,
+    read_telemetry,
+)
+from upkeep.features.windows import HOUR, roll, roll_newest
+
+KEYS = ("plant", "machine", "time")
+
+
+def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
+    """Return the names of the features in their order."""
+    sensors, hours = vocabulary.sensors, params.windows_hours
+    names = list(sensors)
+    for window in hours:
+        names += [f"{sensor}_{aggregate}_{window}h" for aggregate in params.aggregates for sensor in sensors]
+        names += [f"{sensor}_from_baseline_{window}h" for sensor in sensors]
+    names += [f"errors_{code}_{window}h" for code in vocabulary.error_codes for window in hours]
+    names += [f"hours_since_{code}" for code in vocabulary.maintenance_codes]
+    return [*names, "hours_since_failure", "age_hours", "model_code"]
+
+
+def fit_preparation(
+    training: pl.DataFrame, record: pl.DataFrame, machines: pl.DataFrame, vocabulary: Vocabulary, params: Dataset
+) -> Preparation:
+    """Fit operating conditions and scales on one plant's training rows and note each machine's baseline.
+
+    Parameters
+    ----------
+    training
+        Telemetry of training rows.
+    record
+        All telemetry. A baseline is a machine's own past, not something fitted over rows: each feature uses of it only
+        what lies before it.
+    machines
+        What is on record of them, kept for requests that do not say.
+    """
+    conditions = fit_conditions(
+        read_matrix(training, vocabulary.settings),
+        read_matrix(training, vocabulary.sensors),
+        vocabulary.widths,
+        params.condition_tolerance,
+        params.max_conditions,
+    )
+    draft = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records=read_records(machines))
+    rows = read_telemetry(record.sort("machine", "time"), vocabulary)
+    scaled = conditions.scale(rows.settings, rows.readings)
+    baselines = {}
+    for name, start, end in zip(rows.machines, rows.starts, rows.starts[1:], strict=False):
+        settled = _expanding_baseline(rows.time[start:end], scaled[start:end], params.baseline_hours)[-1]
+        levels = [None if np.isnan(level) else float(level) for level in settled]
+        baselines[name] = Baseline(start=int(rows.time[start]), levels=levels)
+    return draft.model_copy(update={"baselines": baselines})
+
+
+def build_features(
+    telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame, preparation: Preparation, params: Dataset
+) -> pl.DataFrame:
+    """Return one row of features per telemetry row.
+
+    Parameters
+    ----------
+    telemetry, events, machines
+        One plant's validated tables; rows in any order, no machine twice at one instant.
+
+    Returns
+    -------
+    DataFrame
+        ``plant``, ``machine``, ``time``, then the features as Float32, NaN where one cannot be known; sorted by machine
+        and time. Sensor features are in spreads of their operating condition, slopes in spreads an hour, ages in hours.
+    """
+    ordered = telemetry.sort("machine", "time")
+    rows, happened, records = read_tables(ordered, events, machines, preparation.vocabulary)
+    machine = np.repeat(np.arange(len(rows.machines)), np.diff(rows.starts))
+    features = [
+        *_sensor_features(rows, preparation, params),
+        *_event_features(machine, rows.time, happened, preparation.vocabulary, params),
+        *_machine_features(machine, rows.time, rows, records, preparation),
+    ]
+    names = feature_names(preparation.vocabulary, params)
+    return pl.concat([ordered.select(KEYS), pl.DataFrame(dict(zip(names, features, strict=True)))], how="horizontal")
+
+
+def newest_features(
+    rows: Telemetry, events: Events, records: Mapping[str, Record], preparation: Preparation, params: Dataset
+) -> Floats32:
+    """Return the features of each machine's newest row, shape (n_machines, n_features): the bits of `build_features`.
+
+    Parameters
+    ----------
+    records
+        What is known of machines; the others have neither a model nor a date of installation.
+    """
+    scaled = preparation.conditions.scale(rows.settings, rows.readings)
+    ends = rows.starts[1:] - 1
+    machine, time = np.arange(len(ends)), rows.time[ends]
+    known = np.ascontiguousarray(scaled.T)
+    windows = [
+        roll_newest(rows.time, rows.starts, known, hours, [*params.aggregates, "mean"])
+        for hours in params.windows_hours
+    ]
+    baseline = _newest_baselines(rows, scaled, preparation, params.baseline_hours)
+    features = [
+        *_sensor_block(known[:, ends], windows, baseline.T, params),
+        *_event_features(machine, time, events, preparation.vocabulary, params),
+        *_machine_features(machine, time, rows, records, preparation),
+    ]
+    return np.array(features, dtype=np.float32).T
+
+
+def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset) -> Floats32:
+    """Return each sensor's features at every row, shape (n_features, n_rows)."""
+    scaled = preparation.conditions.scale(rows.settings, rows.readings)
+    blocks = len(params.windows_hours) * (len(params.aggregates) + 1) + 1
+    features = np.empty((blocks * scaled.shape[1], len(rows.time)), dtype=np.float32)
+    for name, start, end in zip(rows.machines, rows.starts, rows.starts[1:], strict=False):
+        time, own = rows.time[start:end], scaled[start:end]
+        known = np.ascontiguousarray(own.T)
+        windows = [roll(time, known, hours, [*params.aggregates, "mean"]) for hours in params.windows_hours]
+        baseline = _baseline(name, time, own, preparation, params.baseline_hours)
+        features[:, start:end] = np.vstack(_sensor_block(known, windows, baseline.T, params))
+    return features
+
+
+def _sensor_block(
+    scaled: Floats, windows: Iterable[Mapping[Aggregate, Floats]], baseline: Floats, params: Dataset
+) -> list[Floats]:
+    """Return scaled readings, their rolling statistics and distances from the baseline, in the order of their names.
+
+    Parameters
+    ----------
+    scaled, baseline
+        Shape (n_sensors, n).
+    windows
+        Per window the statistics, each of that shape.
+    """
+    block = list(scaled)
+    for statistics in windows:
+        for aggregate in params.aggregates:
+            block += list(statistics[aggregate])
+        block += list(statistics["mean"] - baseline)
+    return block
+
+
+def _baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: int) -> Floats:
+    """Return the healthy level of a machine known at each of its rows, shape (n_rows, n_sensors)."""
+    known = preparation.baselines.get(name)
+    if known is None:
+        return _expanding_baseline(time, scaled, hours)
+    baseline = np.tile(_settled(known), (len(time), 1))
+    early = time < known.start + hours * HOUR
+    if early.any():
+        baseline[early] = _expanding_baseline(time, scaled, hours)[early]
+    return baseline
+
+
+def _newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, hours: int) -> Floats:
+    """Return the healthy level of each machine known at its newest row, shape (n_machines, n_sensors)."""
+    levels = np.empty((len(rows.machines), scaled.shape[1]))
+    for index, (name, start, end) in enumerate(zip(rows.machines, rows.starts, rows.starts[1:], strict=False)):
+        known = preparation.baselines.get(name)
+        if known is None or rows.time[end - 1] < known.start + hours * HOUR:
+            levels[index] = _expanding_baseline(rows.time[start:end], scaled[start:end], hours)[-1]
+        else:
+            levels[index] = _settled(known)
+    return levels
+
+
+def _settled(baseline: Baseline) -> Floats:
+    return np.array(baseline.levels, dtype=np.float64)  # None becomes NaN
+
+
+def _expanding_baseline(time: Ints, scaled: Floats, hours: int) -> Floats:
+    """Return the mean of the machine's first hours as far as they are known at each row: it settles, then stays."""
+    opening = scaled[time < time[0] + hours * HOUR]
+    count = np.cumsum(~np.isnan(opening), axis=0)
+    with np.errstate(invalid="ignore"):
+        mean = np.cumsum(np.nan_to_num(opening), axis=0) / np.where(count > 0, count, np.nan)
+    return np.vstack([mean, np.tile(mean[-1], (len(time) - len(mean), 1))])
+
+
+def _event_features(
+    machine: Ints, time: Ints, events: Events, vocabulary: Vocabulary, params: Dataset
+) -> list[Floats32]:
+    """Return error counts per code and window, then hours since each kind of maintenance and the last failure.
+
+    One sorted list of numbers holds all events, ordered by kind, machine and time; how many of them lie before a row's
+    number is found by bisection for all rows and kinds at once.
+    """
+    instants = np.unique(events.time)
+    n_errors = len(vocabulary.error_codes)
+    kinds = np.arange(len(event_kinds(vocabulary)))[:, None]
+    n_machines = int(max(machine.max(initial=-1), events.machine.max(initial=-1))) + 1
+
+    def number(kind: Ints, of: Ints, at: Ints | None) -> Ints:
+        rank = 0 if at is None else np.searchsorted(instants, at, side="right")
+        return (kind * n_machines + of) * (len(instants) + 1) + rank
+
+    numbers = number(events.kind, events.machine, events.time)
+    order = np.argsort(numbers)
+
+    def count_until(kind: Ints, at: Ints | None) -> Ints:
+        return np.searchsorted(numbers, number(kind, machine, at), side="right", sorter=order)
+
+    until = count_until(kinds, time)
+    before = [count_until(kinds[:n_errors], time - hours * HOUR) for hours in params.windows_hours]
+    counts = [(until[code] - old[code]).astype(np.float32) for code in range(n_errors) for old in before]
+    last = np.append(events.time[order], 0)[until - 1]
+    since = np.where(until > count_until(kinds, None), (time - last) / HOUR, np.nan)
+    return [*counts, *since[n_errors:].astype(np.float32)]
+
+
+def _machine_features(
+    machine: Ints, time: Ints, rows: Telemetry, records: Mapping[str, Record], preparation: Preparation
+) -> tuple[Floats32, Floats32]:
+    """Return age and model; without a date of installation a machine is as old as its record."""
+    models = {name: float(code) for code, name in enumerate(preparation.vocabulary.machine_models)}
+    starts, codes = np.empty(len(rows.machines), dtype=np.int64), np.empty(len(rows.machines))
+    for index, name in enumerate(rows.machines):
+        record, baseline = records.get(name, UNKNOWN), preparation.baselines.get(name)
+        first = rows.time[rows.starts[index]] if baseline is None else baseline.start
+        starts[index] = first if record.installed is None else record.installed
+        codes[index] = models.get(record.model or "", np.nan)
+    return ((time - starts[machine]) / HOUR).astype(np.float32), codes[machine].astype(np.float32)

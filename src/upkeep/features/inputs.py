@@ -1,0 +1,182 @@
+"""What features are made of: one plant's tables as arrays, and what was learnt from its training rows."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from upkeep.core.types import Floats, Frozen, Ints
+from upkeep.features.conditions import Conditions
+
+FAILURE = ("failure", None)
+"""A failure counts whatever failed."""
+
+
+class Vocabulary(Frozen):
+    """Names that every plant's features share, so that one fleet-wide model can read them all.
+
+    Attributes
+    ----------
+    settings, sensors
+        Telemetry columns, over all plants; a plant without one has nulls there.
+    widths
+        Range of each setting.
+    error_codes, maintenance_codes, machine_models
+        Seen in training rows; the position of a machine model is its ``model_code``.
+    """
+
+    settings: list[str]
+    widths: list[float]
+    sensors: list[str]
+    error_codes: list[str]
+    maintenance_codes: list[str]
+    machine_models: list[str]
+
+
+class Baseline(Frozen):
+    """What a machine's sensors read in its first, healthy hours on record.
+
+    Attributes
+    ----------
+    start
+        Its first instant on record, in microseconds since 1970.
+    levels
+        Mean scaled reading per sensor, None where there was none.
+    """
+
+    start: int
+    levels: list[float | None]
+
+
+class Record(Frozen):
+    """What is on record of a machine.
+
+    Attributes
+    ----------
+    installed
+        In microseconds since 1970.
+    """
+
+    model: str | None = None
+    installed: int | None = None
+
+
+UNKNOWN = Record()
+
+
+class Preparation(Frozen):
+    """All that features need besides the rows; saved with the model.
+
+    Attributes
+    ----------
+    baselines
+        Per machine; one that is not in here gets its own from the rows at hand.
+    records
+        Per machine, for requests that say nothing of it.
+    """
+
+    vocabulary: Vocabulary
+    conditions: Conditions
+    baselines: dict[str, Baseline]
+    records: dict[str, Record]
+
+
+class Telemetry(NamedTuple):
+    """One plant's readings, machine by machine, each machine's in order of time and none twice at one instant.
+
+    Attributes
+    ----------
+    machines
+        Names, shape (n_machines,).
+    starts
+        First row of each machine, then the number of rows, shape (n_machines + 1,).
+    time
+        In microseconds since 1970, shape (n_rows,).
+    settings, readings
+        In the vocabulary's order, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where one is missing.
+    """
+
+    machines: Sequence[str]
+    starts: Ints
+    time: Ints
+    settings: Floats
+    readings: Floats
+
+
+class Events(NamedTuple):
+    """What happened to one plant's machines, in any order, shape (n_events,) each.
+
+    Attributes
+    ----------
+    machine
+        Position in :attr:`Telemetry.machines`.
+    kind
+        Position in :func:`event_kinds`.
+    """
+
+    machine: Ints
+    time: Ints
+    kind: Ints
+
+
+def event_kinds(vocabulary: Vocabulary) -> dict[tuple[str, str | None], int]:
+    """Return the position of each kind of event that features tell apart, by kind and code."""
+    kinds = [("error", code) for code in vocabulary.error_codes]
+    kinds += [("maintenance", code) for code in vocabulary.maintenance_codes]
+    return {kind: position for position, kind in enumerate([*kinds, FAILURE])}
+
+
+def classify_events(
+    events: Iterable[tuple[str, int, str, str | None]], machines: Sequence[str], vocabulary: Vocabulary
+) -> Events:
+    """Return events as arrays, without those of other machines and of kinds that no feature tells apart.
+
+    Parameters
+    ----------
+    events
+        Machine, time in microseconds, kind and code of each.
+    """
+    kinds, positions = event_kinds(vocabulary), {name: position for position, name in enumerate(machines)}
+    found = [
+        (positions[machine], time, known)
+        for machine, time, kind, code in events
+        if machine in positions and (known := kinds.get(FAILURE if kind == "failure" else (kind, code))) is not None
+    ]
+    return Events(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
+
+
+def read_tables(
+    telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame, vocabulary: Vocabulary
+) -> tuple[Telemetry, Events, dict[str, Record]]:
+    """Return one plant's validated tables as arrays; telemetry sorted by machine and time."""
+    rows = read_telemetry(telemetry, vocabulary)
+    happened = events.select("machine", pl.col("time").dt.timestamp("us"), "kind", "code").iter_rows()
+    return rows, classify_events(happened, rows.machines, vocabulary), read_records(machines)
+
+
+def read_telemetry(ordered: pl.DataFrame, vocabulary: Vocabulary) -> Telemetry:
+    """Return telemetry, sorted by machine and time, as arrays."""
+    runs = ordered["machine"].rle().struct.unnest()
+    return Telemetry(
+        machines=runs["value"].to_list(),
+        starts=np.cumsum([0, *runs["len"]]),
+        time=ordered["time"].dt.timestamp("us").to_numpy(),
+        settings=read_matrix(ordered, vocabulary.settings),
+        readings=read_matrix(ordered, vocabulary.sensors),
+    )
+
+
+def read_records(machines: pl.DataFrame) -> dict[str, Record]:
+    """Return what is on record of each machine."""
+    known = machines.select("machine", "model", pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us"))
+    return {name: Record(model=model, installed=installed) for name, model, installed in known.iter_rows()}
+
+
+def read_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:
+    """Return columns as float64, shape (n_rows, n_columns), NaN for nulls and for columns that are not there."""
+    matrix = np.full((frame.height, len(columns)), np.nan)
+    for index, name in enumerate(columns):
+        if name in frame.columns:
+            matrix[:, index] = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return matrix

@@ -1,0 +1,111 @@
+"""Checks that nothing of the answer, or of one split, has found its way into the features of another."""
+
+from datetime import datetime, timedelta
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from upkeep.core.errors import UpkeepError
+
+MIN_POSITIVES = 20
+"""With fewer failing rows a feature may separate the classes by chance."""
+
+Splits = dict[str, pl.DataFrame]
+
+
+def check_leakage(splits: Splits, features: list[str], horizon: timedelta, by: str, max_auc: float) -> None:
+    """Fail on any sign of leakage between one plant's splits or from its labels.
+
+    Parameters
+    ----------
+    splits
+        ``train``, ``validation`` and ``test`` rows with ``machine``, ``time``, ``label`` and `features`.
+    by
+        How they were split: ``time`` or ``machine``.
+    max_auc
+        Area under the ROC curve that no single feature may exceed.
+
+    Raises
+    ------
+    UpkeepError
+        Naming the rows or the feature that leak.
+    """
+    for one, other in combinations(splits, 2):
+        _check_no_row_twice(splits, one, other)
+        _check_no_features_twice(splits, one, other, features)
+        if by == "time":
+            _check_gap(splits, one, other, horizon)
+        else:
+            _check_no_machine_twice(splits, one, other)
+    _check_no_feature_tells(splits["train"], features, max_auc)
+
+
+def _check_no_row_twice(splits: Splits, one: str, other: str) -> None:
+    keys = ["machine", "time"]
+    shared = splits[one].select(keys).join(splits[other].select(keys), on=keys)
+    if shared.height:
+        raise _leak(f"{shared.height} machine-hours are in both {one} and {other}, first {shared.row(0)}")
+
+
+def _check_no_features_twice(splits: Splits, one: str, other: str, features: list[str]) -> None:
+    hashed = [_row_hashes(splits[name], features) for name in (one, other)]
+    shared = np.isin(hashed[1], hashed[0])
+    if shared.any():
+        row = splits[other].row(int(shared.argmax()), named=True)
+        where = f"machine {row['machine']} at {row['time']:%Y-%m-%d %H:%M}"
+        raise _leak(f"{shared.sum()} rows of {other} have the very features of a row of {one}, first {where}")
+
+
+def _row_hashes(frame: pl.DataFrame, features: list[str]) -> NDArray[np.uint64]:
+    return frame.select(features).hash_rows().to_numpy()
+
+
+def _check_gap(splits: Splits, earlier: str, later: str, horizon: timedelta) -> None:
+    if splits[earlier].is_empty() or splits[later].is_empty():
+        return
+    last: datetime = splits[earlier].select(pl.col("time").max()).item()
+    first: datetime = splits[later].select(pl.col("time").min()).item()
+    if last + horizon > first:
+        raise _leak(f"labels of {earlier} look until {last + horizon}, but {later} begins at {first}")
+
+
+def _check_no_machine_twice(splits: Splits, one: str, other: str) -> None:
+    shared = sorted(set(splits[one]["machine"]) & set(splits[other]["machine"]))
+    if shared:
+        raise _leak(f"machines {', '.join(shared)} are in both {one} and {other}")
+
+
+def _check_no_feature_tells(train: pl.DataFrame, features: list[str], max_auc: float) -> None:
+    label = train["label"].to_numpy().astype(bool)
+    if label.sum() < MIN_POSITIVES or (~label).sum() < MIN_POSITIVES:
+        return
+    for name in features:
+        auc = single_feature_auc(train[name].to_numpy(), label)
+        if auc > max_auc:
+            raise _leak(f"the feature alone separates failing from healthy rows (ROC AUC {auc:.4f})", column=name)
+
+
+def single_feature_auc(values: NDArray[np.floating], label: NDArray[np.bool_]) -> float:
+    """Return the ROC AUC of ranking rows by one feature, upwards or downwards, whichever is better.
+
+    Missing values rank lowest. Computed from the Mann-Whitney statistic with ties at half.
+    """
+    ordered = np.nan_to_num(values, nan=-np.inf)
+    distinct, place = np.unique(ordered, return_inverse=True)
+    positives = np.bincount(place[label], minlength=len(distinct))
+    negatives = np.bincount(place[~label], minlength=len(distinct))
+    below = np.cumsum(negatives) - negatives
+    auc = float((positives * (below + negatives / 2)).sum() / (positives.sum() * negatives.sum()))
+    return max(auc, 1 - auc)
+
+
+def _leak(what: str, **where: object) -> UpkeepError:
+    return UpkeepError(
+        what,
+        expected="splits that share nothing and features that know nothing of the future",
+        remedy="see how the column or the split is made; dataset.* in params.yaml holds the knobs",
+        stage="dataset",
+        **where,
+    )

@@ -1,0 +1,72 @@
+"""Splits by time or by machine, with nothing shared between them."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from upkeep.core.params import Split
+
+SPLITS = ("train", "validation", "test")
+
+Boundaries = tuple[datetime, datetime]
+
+
+def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:
+    """Return where training ends and where validation ends; the same instants for all plants of a fleet.
+
+    Parameters
+    ----------
+    start, end
+        First and last instant of the whole fleet's telemetry.
+    """
+    span = end - start
+    return end - (split.test_share + split.validation_share) * span, end - split.test_share * span
+
+
+def split_by_time(boundaries: Boundaries, horizon: timedelta) -> pl.Expr:
+    """Return each row's split from its ``time``, null in the gap of one horizon before each boundary.
+
+    A row belongs to a split only if the whole of (t, t + horizon] does, so no label looks across a boundary.
+    """
+    train_end, validation_end = boundaries
+    time = pl.col("time")
+    return (
+        pl.when(time + horizon <= train_end)
+        .then(pl.lit("train"))
+        .when((time > train_end) & (time + horizon <= validation_end))
+        .then(pl.lit("validation"))
+        .when(time > validation_end)
+        .then(pl.lit("test"))
+    )
+
+
+def split_machines(machines: list[str], pinned_to_test: set[str], split: Split) -> dict[str, str]:
+    """Return each machine's split: pinned ones are test, the rest is drawn by `split.seed`.
+
+    Where machines are pinned, they are the whole test set and the rest becomes training and validation.
+    """
+    free = sorted(set(machines) - pinned_to_test)
+    drawn = [free[index] for index in np.random.default_rng(split.seed).permutation(len(free))]
+    n_test = 0 if pinned_to_test else round(split.test_share * len(free))
+    n_validation = round(split.validation_share * len(free))
+    return {
+        **dict.fromkeys(drawn[n_test + n_validation :], "train"),
+        **dict.fromkeys(drawn[n_test : n_test + n_validation], "validation"),
+        **dict.fromkeys([*drawn[:n_test], *sorted(pinned_to_test)], "test"),
+    }
+
+
+def thin_negatives(train: pl.DataFrame, kept: float, seed: int) -> pl.DataFrame:
+    """Keep all failing training rows and a share of the healthy ones, which then weigh more by that much.
+
+    The weighted class balance stays that of the full data, and so do probabilities fitted on it.
+
+    Returns
+    -------
+    DataFrame
+        The kept rows with ``weight``: 1 for label 1, ``1 / kept`` for label 0.
+    """
+    drawn = pl.Series(np.random.default_rng(seed).random(len(train)) < kept)
+    weight = pl.when(pl.col("label") == 1).then(1.0).otherwise(1.0 / kept)
+    return train.with_columns(weight=weight).filter((pl.col("label") == 1) | drawn)

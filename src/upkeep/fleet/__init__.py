@@ -1,1 +1,0 @@
-"""The domain: what deliveries must hold, features, labels and splits; pure functions over frames."""

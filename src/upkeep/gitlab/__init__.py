@@ -1,0 +1,1 @@
+"""What CI jobs call; nobody below knows GitLab."""

@@ -1,0 +1,145 @@
+"""GitLab's API: a note on a merge request, uploads, an issue; python-gitlab's only caller."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import gitlab
+from gitlab.v4.objects import Project, ProjectMergeRequestNote
+
+from upkeep.core.errors import UpkeepError
+
+TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
+MARKER = "<!-- upkeep: the note on this merge request -->"
+"""Invisible first line by which the note finds itself again."""
+
+TIMEOUT_SECONDS = 30
+MAX_TITLE = 255
+"""Characters; GitLab refuses an issue with a longer title."""
+
+
+def open_project(environment: Mapping[str, str]) -> Project:
+    """Return the project that ``CI_PROJECT_ID`` names, on the server that ``CI_SERVER_URL`` names.
+
+    A private certificate authority is taken from ``CI_SERVER_TLS_CA_FILE``.
+
+    Raises
+    ------
+    UpkeepError
+        If a variable is missing, the server does not answer, or it refuses the token.
+    """
+    url, token, project = (_variable(environment, name) for name in ("CI_SERVER_URL", TOKEN, "CI_PROJECT_ID"))
+    with _explained(f"opening project {project} on {url}"):
+        server = gitlab.Gitlab(
+            url,
+            private_token=token,
+            ssl_verify=environment.get("CI_SERVER_TLS_CA_FILE") or True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        server.auth()
+        return server.projects.get(project)
+
+
+def find_note(project: Project, merge_request: int) -> ProjectMergeRequestNote | None:
+    """Return the note on a merge request that this token wrote, if there is one.
+
+    That of an earlier token stays: only its own author and maintainers may change a note.
+    """
+    with _explained(f"reading the notes of merge request !{merge_request}"):
+        notes = project.mergerequests.get(merge_request, lazy=True).notes.list(iterator=True)
+        user = project.manager.gitlab.user
+        own = (note for note in notes if user and note.author["id"] == user.id)
+        return next((note for note in own if note.body.startswith(MARKER)), None)
+
+
+def put_note(project: Project, merge_request: int, body: str) -> None:
+    """Write upkeep's one note on a merge request: a new one, or the one that is there with a new text."""
+    note, text = find_note(project, merge_request), f"{MARKER}\n{body}"
+    with _explained(f"writing the note on merge request !{merge_request}"):
+        if note is None:
+            project.mergerequests.get(merge_request, lazy=True).notes.create({"body": text})
+        else:
+            note.body = text
+            note.save()
+
+
+def upload(project: Project, file: Path, known: str = "") -> str:
+    """Upload a picture and return its address within the project.
+
+    Parameters
+    ----------
+    known
+        A text with addresses of earlier uploads; a picture that is among them is not uploaded again.
+    """
+    content = file.read_bytes()
+    name = f"{file.stem}-{hashlib.sha256(content).hexdigest()[:12]}{file.suffix}"
+    earlier = [word.split(")")[0] for word in known.split("](")[1:] if word.split(")")[0].endswith(f"/{name}")]
+    if earlier:
+        return earlier[0]
+    with _explained(f"uploading {file}"):
+        return str(project.upload(name, filedata=content)["url"])
+
+
+def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) -> str:
+    """Open an issue, or write `body` into the open one that has this title and these labels; return its address."""
+    title = title[:MAX_TITLE]
+    with _explained(f"writing the issue '{title}'"):
+        issues = project.issues.list(state="opened", labels=list(labels), iterator=True)
+        issue = next((issue for issue in issues if issue.title == title), None)
+        if issue is None:
+            issue = project.issues.create({"title": title, "description": body, "labels": ",".join(labels)})
+        else:
+            issue.description = body
+            issue.save()
+        return str(issue.web_url)
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name)
+    if not value:
+        raise UpkeepError(
+            f"the variable {name} is not set",
+            expected="a GitLab CI job, and a project access token with the scope `api` in " + TOKEN,
+            remedy="set it in Settings > CI/CD > Variables; GitLab itself sets those that begin with CI_",
+        )
+    return value
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Turn GitLab's refusals into what the user can mend; the token is in none of them."""
+    try:
+        yield
+    except gitlab.GitlabError as error:
+        expected, remedy = _REFUSALS.get(error.response_code or 0, _UNEXPECTED)
+        raise UpkeepError(
+            f"{doing} failed: GitLab answered {error.response_code}, {error.error_message}",
+            expected=expected,
+            remedy=remedy,
+        ) from error
+    except OSError as error:  # what requests raises if there is no answer
+        raise UpkeepError(
+            f"{doing} failed: {type(error).__name__}, {error}",
+            expected="a GitLab that answers at CI_SERVER_URL, with a certificate that is trusted",
+            remedy="check the network; a private authority's certificate goes to the file CI_SERVER_TLS_CA_FILE",
+        ) from error
+
+
+_UNEXPECTED = ("GitLab's consent", "read what it answered; its administrator finds more in its log")
+_REFUSALS = {
+    400: ("fields as GitLab's API describes them", "check that this GitLab is 16.9 or newer"),
+    401: (
+        f"a valid token in {TOKEN}",
+        "make a new project access token with the scope `api` (Settings > Access tokens) and store it as a masked "
+        f"variable {TOKEN}; an old one may have expired",
+    ),
+    403: (
+        f"a token in {TOKEN} with the scope `api` and at least the role Developer",
+        f"make a project access token with that scope and role, and store it in {TOKEN}",
+    ),
+    404: (
+        f"a project and merge request that the token in {TOKEN} can see",
+        f"check that the token in {TOKEN} belongs to this very project",
+    ),
+}

@@ -1,0 +1,108 @@
+"""Metrics, golden cases and models in; a table of what passed out, and an error if anything did not.
+
+A golden case whose plant has no model fails: a gate that skips what it was told to check is open.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from upkeep.contract.casting import cast_column
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params
+from upkeep.features.definition import build_features
+from upkeep.judging.acceptance import Check, GoldenCase, check_case, check_floors, load_cases, require_passed, tabulate
+from upkeep.model.storage import CARD, load_model, predict
+
+TIME = pl.Datetime("us", "UTC")
+TELEMETRY_KEYS = ["machine", "time"]
+EVENT_COLUMNS = ["machine", "time", "kind", "code"]
+
+
+def run(params: Params) -> None:
+    """Print what holds of the floors and golden cases that ``params.yaml`` names.
+
+    Raises
+    ------
+    UpkeepError
+        If one does not hold, or what it needs cannot be read.
+    """
+    checks = judge(params)
+    print(tabulate(checks))  # noqa: T201  # the table is what this command is for
+    require_passed(checks)
+
+
+def judge(params: Params) -> list[Check]:
+    """Return what holds of the floors and golden cases that ``params.yaml`` names.
+
+    Raises
+    ------
+    UpkeepError
+        If what they need cannot be read.
+    """
+    checks = check_floors(_read_metrics(), params.evaluate.floors)
+    golden = params.evaluate.golden
+    if golden is not None:
+        checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]
+    return checks
+
+
+def _read_metrics() -> dict[str, Any]:
+    try:
+        metrics: dict[str, Any] = json.loads(paths.METRICS.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UpkeepError(
+            f"the metrics cannot be read: {error}",
+            expected="what `upkeep evaluate` writes",
+            remedy="run `dvc repro evaluate`",
+            stage="check",
+            file=paths.METRICS,
+        ) from error
+    return metrics
+
+
+def _judge_case(case: GoldenCase, folder: Path) -> Check:
+    if not (paths.MODELS / case.plant / CARD).exists():
+        return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
+    model = load_model(paths.MODELS / case.plant)
+    telemetry = _read_csv(folder / case.telemetry, TELEMETRY_KEYS)
+    events = _read_csv(folder / case.events, EVENT_COLUMNS) if case.events else _no_events()
+    machines = telemetry.select(pl.col("machine").unique().sort()).with_columns(
+        model=pl.lit(case.machines.model, pl.String), installed=pl.lit(case.machines.installed, TIME)
+    )
+    telemetry, events, machines = (
+        table.with_columns(plant=pl.lit(case.plant)) for table in (telemetry, events, machines)
+    )
+    features = build_features(telemetry, events, machines, model.card.preparation, model.card.dataset).sort("time")
+    return check_case(case, features["time"].to_list(), predict(model, features), model.card.threshold)
+
+
+def _no_events() -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(EVENT_COLUMNS, pl.String) | {"time": TIME})
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    try:
+        table = pl.read_csv(path, schema_overrides=dict.fromkeys(columns, pl.String), infer_schema_length=None)
+        table = table.select(*columns, pl.exclude(columns)).with_columns(
+            time=cast_column("time", pl.String(), "time").value
+        )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, str(error), columns) from error
+    if table["time"].has_nulls():
+        raise _unreadable(path, f"{table['time'].null_count()} rows without a time", columns)
+    return table
+
+
+def _unreadable(path: Path, reason: str, columns: Sequence[str]) -> UpkeepError:
+    return UpkeepError(
+        f"a golden case cannot be read: {reason}",
+        expected=f"a CSV file with the columns {', '.join(columns)}",
+        remedy="correct the file, or the case that names it",
+        stage="check",
+        file=path,
+    )

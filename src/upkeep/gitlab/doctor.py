@@ -1,0 +1,81 @@
+"""The doctor: whether what surrounds the pipeline is there and works, and what to fix if not."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import SECRET_NAME, mask_credentials
+from upkeep.gitlab import connections
+
+Environment = Mapping[str, str]
+
+SHORTEST_SECRET = 4
+"""Masking shorter values would blot out words."""
+
+CHECKS: dict[str, Callable[[Environment], str]] = {
+    "git remote": connections.read_git_remote,
+    "push": connections.push_to_git_remote,
+    "DVC remote": connections.use_dvc_remote,
+    "engine": connections.reach_engine,
+    "registry": connections.log_in_to_registry,
+    "server": connections.log_in_to_server,
+    "MLflow": connections.reach_tracking_server,
+    "token": connections.use_token,
+    "alerts": connections.reach_webhook,
+    "clock": connections.compare_clocks,
+}
+
+
+class Finding(NamedTuple):
+    """What one check found; `remedy` is empty unless it failed."""
+
+    name: str
+    state: Literal["ok", "FAIL", "skipped"]
+    what: str
+    remedy: str = ""
+
+
+def examine(environment: Environment = os.environ) -> list[Finding]:
+    """Make every check, and return its findings without a secret in them."""
+    return [_examine(name, environment) for name in CHECKS]
+
+
+def tabulate(findings: Iterable[Finding]) -> str:
+    """Return a line per finding, and below a failed one what to do."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.state:<8} {finding.name:<11} {finding.what}")
+        if finding.remedy:
+            lines.append(f"{'':<20} -> {finding.remedy}")
+    return "\n".join(lines)
+
+
+def require_well(findings: Iterable[Finding]) -> None:
+    """Raise an error that names the checks that failed, if any did."""
+    failed = [finding.name for finding in findings if finding.state == "FAIL"]
+    if failed:
+        raise UpkeepError(
+            f"{len(failed)} of the checks failed: {', '.join(failed)}",
+            expected="ok or skipped beside each",
+            remedy="do what stands below each FAIL, from the top; docs/gitlab.md explains the variables",
+        )
+
+
+def _examine(name: str, environment: Environment) -> Finding:
+    try:
+        return Finding(name, "ok", _mask(CHECKS[name](environment), environment))
+    except connections.NotInUseError as reason:
+        return Finding(name, "skipped", _mask(str(reason), environment))
+    except UpkeepError as error:
+        return Finding(name, "FAIL", _mask(error.what, environment), _mask(error.remedy, environment))
+    except Exception as error:  # what answers is not what should: a proxy's login page, say
+        what = f"the answer makes no sense: {type(error).__name__}, {error}"
+        return Finding(name, "FAIL", _mask(what, environment), "check the address, and proxies on the way")
+
+
+def _mask(text: str, environment: Environment) -> str:
+    for name, value in environment.items():
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    return mask_credentials(text)

@@ -1,0 +1,152 @@
+"""The gate: whether a challenger may take the champion's place. What it cannot be sure of, it does not let pass."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from upkeep.core import paths
+from upkeep.core.params import Gate
+from upkeep.gitlab.snapshot import Snapshot
+from upkeep.judging.acceptance import Check
+from upkeep.judging.comparison import Change, Comparison, Group
+
+Report = Mapping[str, Any]
+
+
+class Verdict(NamedTuple):
+    """Whether the challenger may ship, and the reasons if it may not."""
+
+    ships: bool
+    reasons: list[str]
+
+
+def judge(
+    champion: Snapshot | None,
+    challenger: Snapshot,
+    comparison: Comparison,
+    checks: Sequence[Check],
+    limits: Gate,
+    faults: Sequence[str] = (),
+) -> Verdict:
+    """Judge a challenger.
+
+    Parameters
+    ----------
+    champion
+        The target branch's reports; None if it has no history, so that floors and golden cases decide alone.
+    challenger
+        This branch's reports.
+    comparison
+        Both sides on common test rows.
+    checks
+        The challenger's floors and golden cases; none at all does not pass.
+    limits
+        How much worse is too much.
+    faults
+        Why the challenger's reports cannot be relied on, such as stages that did not run.
+    """
+    sides = {"this branch": challenger} | ({"the target branch": champion} if champion else {})
+    missing = [reason for side, snapshot in sides.items() for reason in _missing(side, snapshot)]
+    reasons = [*faults, *missing, *_failed(checks)]
+    if not checks and not faults:
+        reasons.append("nothing was checked: set `evaluate.floors` or `evaluate.golden` in params.yaml")
+    if champion is not None and not missing:
+        reasons += [*_vanished(champion, challenger), *_worse(champion, challenger, comparison, limits)]
+    return Verdict(not reasons, reasons)
+
+
+def _missing(side: str, snapshot: Snapshot) -> Iterator[str]:
+    for file, why in snapshot.missing.items():
+        yield f"{side}'s `{file}` is missing: {why}"
+
+
+def _failed(checks: Sequence[Check]) -> Iterator[str]:
+    for check in checks:
+        if not check.passed:
+            yield f"the check `{check.name}` does not hold: found {check.found}, expected {check.expected}"
+
+
+def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[str]:
+    """Name the plants that were lost: a plant goes when its data goes, and that with a change of `fetch`."""
+    same_source = _origin(champion) == _origin(challenger)
+    for plant in sorted(champion.plants - challenger.plants):
+        if plant in challenger.raw_plants:
+            yield f"{plant} has raw data, but no model that was judged"
+        elif same_source:
+            yield (
+                f"{plant} has vanished from `{paths.RAW}`, though `fetch.source` and `fetch.options` "
+                "are the same; if that is meant, say so there"
+            )
+
+
+def _origin(snapshot: Snapshot) -> tuple[object, object]:
+    fetch = snapshot.params.get("fetch") or {}
+    return fetch.get("source"), fetch.get("options")
+
+
+def _worse(champion: Snapshot, challenger: Snapshot, comparison: Comparison, limits: Gate) -> Iterator[str]:
+    for plant in sorted(champion.plants & challenger.plants):
+        group = comparison.plants.get(plant)
+        if group is not None and group.failures:
+            yield from _worse_precision(plant, group.changes["average_precision"], limits)
+        else:
+            yield from _worse_alone(plant, champion.evaluation["plants"][plant], challenger.evaluation["plants"][plant])
+    if comparison.overall is not None:
+        yield from _worse_cost(comparison.overall, limits)
+
+
+def _worse_precision(plant: str, change: Change, limits: Gate) -> Iterator[str]:
+    if change.before is None or change.after is None:
+        yield f"{plant}: how well machines are ranked is not known, since no failure lies ahead of any common test row"
+        return
+    fall = change.before - change.after
+    rise = change.interval and [-change.interval[1], -change.interval[0]]
+    if too_much(fall, rise, limits.precision_fall, limits.largest_precision_fall):
+        yield (
+            f"{plant}: average precision falls from {change.before:.2f} to {change.after:.2f}"
+            f"{_explain(rise, fall > limits.largest_precision_fall)}"
+        )
+
+
+def _worse_alone(plant: str, before: Report, after: Report) -> Iterator[str]:
+    """Without a failure in common rows each side stands by itself: below the champion's interval is worse."""
+    for name in ("average_precision", "cost_saving"):
+        value, expected = after["metrics"].get(name), before["metrics"].get(name)
+        interval = before["intervals"].get(name)
+        lowest = interval[0] if interval else expected
+        if expected is not None and (value is None or not value >= lowest):  # a NaN is not good enough either
+            found = "not known" if value is None else f"{value:.2f}"
+            yield (
+                f"{plant}: no failure lies in test rows of both sides, and {name.replace('_', ' ')} is {found} where "
+                f"the target branch has at least {lowest:.2f} on its own"
+            )
+
+
+def _worse_cost(group: Group, limits: Gate) -> Iterator[str]:
+    change = group.changes["cost"]
+    before, after = change.before or 0.0, change.after or 0.0
+    allowed, largest = limits.cost_rise * before, limits.largest_cost_rise * before
+    if too_much(after - before, change.interval, allowed, largest):
+        yield (
+            f"following the alarms costs {after:,.0f} instead of {before:,.0f} on the common test rows"
+            f"{_explain(change.interval, after - before > largest)}"
+        )
+
+
+def too_much(loss: float, interval: Sequence[float] | None, allowed: float, largest: float) -> bool:
+    """Tell whether a loss is too much: above `largest` always, above `allowed` unless chance may explain it.
+
+    Parameters
+    ----------
+    loss
+        By how much the challenger is worse.
+    interval
+        Of the loss; None if there is none, and then chance explains nothing.
+    """
+    # Spelt so that a loss that is not a number is too much.
+    return not loss <= largest or (not loss <= allowed and (interval is None or interval[0] > 0))
+
+
+def _explain(interval: Sequence[float] | None, beyond: bool) -> str:
+    if beyond:
+        return ", which is more than `gate` in params.yaml lets pass, chance or not"
+    return ", more than chance explains" if interval else ", and with so few machines chance cannot be told"

@@ -1,0 +1,168 @@
+"""Git's command line: what a job commits and pushes, without a token ever showing."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit, urlunsplit
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import mask_credentials
+
+TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the name of a variable, not its value
+AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
+NO_OPTIONS = "does not support push options"
+OUTDATED = ("stale info", "fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref")
+
+HELPER = '!f() { test "$1" != get || printf "username=%s\\npassword=%s\\n" upkeep "$' + TOKEN + '"; }; f'
+"""A credential helper that reads the token from the environment: no command line, address or file ever holds it."""
+
+
+def git(*arguments: str) -> str:
+    """Run git and return what it prints.
+
+    Raises
+    ------
+    UpkeepError
+        If it fails, with its own words, without credentials.
+    """
+    done = _run(arguments)
+    if done.returncode:
+        raise UpkeepError(
+            f"`git {arguments[0]}` failed: {_reason(done.stderr)}",
+            expected="a checkout of this repository whose remote `origin` answers",
+            remedy="run `upkeep doctor`",
+        )
+    return done.stdout.rstrip("\n")
+
+
+def tip(branch: str) -> str | None:
+    """Return the commit that the remote's branch is at, or None if there is no such branch."""
+    return git("ls-remote", "origin", f"refs/heads/{branch}").partition("\t")[0] or None
+
+
+def fetch(branch: str, *, history: bool = False) -> str:
+    """Get a branch of the remote and return its newest commit; with its whole history if a job's clone has not."""
+    shallow = history and git("rev-parse", "--is-shallow-repository") == "true"
+    try:
+        git("fetch", "--quiet", "--no-tags", *["--unshallow"] * shallow, "origin", f"refs/heads/{branch}")
+    except UpkeepError as error:
+        if tip(branch) is not None:
+            raise
+        raise UpkeepError(
+            f"the remote has no branch {branch}",
+            expected="a branch of origin",
+            remedy="name another one, or push it first; `git ls-remote --heads origin` lists them",
+        ) from error
+    return git("rev-parse", "FETCH_HEAD")
+
+
+def changed(paths: Iterable[str]) -> list[str]:
+    """List the files under `paths` that differ from the newest commit or are not in it; ignored ones aside."""
+    entries = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths).split("\0")
+    return [entry[3:] for entry in entries if entry]
+
+
+def contains(commit: str, earlier: str) -> bool:
+    """Tell whether a commit is built upon an earlier one."""
+    return git("rev-list", "--count", f"{commit}..{earlier}") == "0"
+
+
+def only_ours(*commits: str) -> bool:
+    """Tell whether :func:`commit` made all the commits that ``git log`` lists for these arguments."""
+    return set(git("log", "--format=%ce", *commits).splitlines()) <= {EMAIL}
+
+
+def commit(message: str, paths: Sequence[str]) -> None:
+    """Commit these files as upkeep; hooks of a laptop are none of its business."""
+    git("add", "--all", "--", *paths)
+    author = ("-c", f"user.name={AUTHOR}", "-c", f"user.email={EMAIL}", "-c", "commit.gpgSign=false")
+    git(*author, "commit", "--quiet", "--no-verify", "--message", message)
+
+
+def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = None, rehearse: bool = False) -> str:
+    """Push the newest commit to a branch of the remote and return what the remote says.
+
+    Parameters
+    ----------
+    branch
+        Its name.
+    options
+        GitLab's push options. A remote that takes none, such as a bare repository on a share, gets the branch only.
+    replacing
+        The commit that the branch must be at, empty if it must not exist, for a branch that is overwritten; None for
+        one that only grows.
+    rehearse
+        Only ask whether the remote would take it.
+
+    Raises
+    ------
+    UpkeepError
+        If the remote refuses, or the branch is no longer what it was.
+    """
+    lease = [] if replacing is None else [f"--force-with-lease=refs/heads/{branch}:{replacing}"]
+    command = [*_credentials(), "push", "--no-verify", *["--dry-run"] * rehearse, *lease]
+    where = [_address(), f"HEAD:refs/heads/{branch}"]
+    done = _run([*command, *(f"--push-option={option}" for option in options), *where])
+    if done.returncode and NO_OPTIONS in done.stderr:
+        done = _run([*command, *where])
+    if done.returncode:
+        raise _refused(branch, done.stderr)
+    return _masked(done.stderr).strip()
+
+
+def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    environment = {"GIT_TERMINAL_PROMPT": "0", **os.environ}  # a job has nobody to ask for a password
+    authority = os.environ.get("CI_SERVER_TLS_CA_FILE")
+    if authority:
+        environment.setdefault("GIT_SSL_CAINFO", authority)
+    return subprocess.run(["git", *arguments], capture_output=True, env=environment, text=True, check=False)
+
+
+def _credentials() -> list[str]:
+    # The empty one drops all other helpers, which would offer the job's own token: that one may not push.
+    return ["-c", "credential.helper=", "-c", f"credential.helper={HELPER}"] if os.environ.get(TOKEN) else []
+
+
+def _address() -> str:
+    """Return where to push to, with upkeep's name in place of the job's token.
+
+    GitLab's runner writes that token into the address or, since its version 18.6, has git rewrite each address of this
+    server that names nobody.
+    """
+    address = git("remote", "get-url", "--push", "origin")
+    parts = urlsplit(address)
+    if not os.environ.get(TOKEN) or parts.scheme not in ("http", "https"):
+        return address
+    return urlunsplit(parts._replace(netloc=f"{AUTHOR}@{parts.netloc.rpartition('@')[2]}"))
+
+
+def _refused(branch: str, told: str) -> UpkeepError:
+    if any(sign in told for sign in OUTDATED):
+        return UpkeepError(
+            f"the branch {branch} was changed by someone else meanwhile",
+            expected=f"the branch {branch} as it was when this job began",
+            remedy="nothing, if its newest pipeline runs; else run this job again",
+        )
+    if os.environ.get(TOKEN):
+        remedy = f"give the token in {TOKEN} the scope write_repository and a role that may push to {branch}"
+    else:
+        remedy = f"set {TOKEN} to a project access token with the scope write_repository, see docs/gitlab.md"
+    return UpkeepError(
+        f"the branch {branch} cannot be pushed: {_reason(told)}",
+        expected="a remote that lets this job push",
+        remedy=remedy,
+    )
+
+
+def _reason(told: str) -> str:
+    """Return the line that says why: the remote's own words rather than the hints around them."""
+    lines = [line.strip() for line in _masked(told).splitlines() if line.strip()]
+    telling = [
+        line for line in lines if line.startswith(("fatal:", "error:", "remote: error", "remote: GitLab:", "! "))
+    ]
+    return (telling or lines or ["it said nothing"])[0]
+
+
+def _masked(text: str) -> str:
+    token = os.environ.get(TOKEN)
+    return mask_credentials(text.replace(token, "***") if token else text)

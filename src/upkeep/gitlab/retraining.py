@@ -1,0 +1,242 @@
+"""Continuous training: whether to train again on what has arrived, and the merge request that offers the result.
+
+Why it decides as it does is told in docs/decisions/0006-retraining.md.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Fetch, Params, Retrain, load_params
+from upkeep.gitlab import dvc, git
+from upkeep.gitlab.gate import Verdict
+from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, name_reasons, state_gate
+from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
+from upkeep.judging.drift_windows import recent_drift
+from upkeep.sources import open_source
+from upkeep.sources.batches import first_day
+from upkeep.sources.store import read_manifest
+
+YEARS = range(2000, 2200)
+"""What a clock may say; other years are slips."""
+
+UNTIL = re.compile(
+    r"""(^fetch:[^\n]*\n(?:(?:[ \t#][^\n]*)?\n)*?[ \t]+until:[ \t]*)["']?\d{4}-\d\d-\d\d["']?""", re.MULTILINE
+)
+
+Environment = Mapping[str, str]
+Judge = Callable[[Params, str], Verdict]
+"""Given the parameters and the commit to compare with, whether the models in the working tree may ship."""
+
+
+def retrain(environment: Environment, judge: Judge) -> str:
+    """Train on the batches that have arrived, if there is a reason to, and offer the result; return what was done.
+
+    Parameters
+    ----------
+    environment
+        GitLab's variables; ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule its default branch and the clock.
+    judge
+        The gate. What it refuses is offered as a draft: planners should see it, and nobody can merge it by mistake.
+
+    Raises
+    ------
+    UpkeepError
+        That of the stage which failed; or that no data has arrived for too long, or that git refuses.
+    """
+    today, target = read_clock(environment), _target(environment)
+    with _checked_out(target, environment) as base:
+        return _retrain(today, target, base, judge, environment.get("CI_JOB_URL"))
+
+
+def _retrain(today: date, target: str, base: str, judge: Judge, job: str | None) -> str:
+    params = load_params()
+    age_days = (today - params.fetch.until).days - params.fetch.batch_days
+    listed = new_batches(params.fetch, today)
+    if not listed:
+        return _wait(params, 0, age_days)
+    standing, offered = find_offer(base)
+    if listed[-1] == offered:
+        return _nothing_to_add(offered)
+    arrived = _bring(params, listed[-1])
+    if arrived and arrived[-1] == offered:
+        return _nothing_to_add(offered)
+    reasons = decide(arrived, recent_drift(load_params()) if arrived else {}, age_days, params.retrain)
+    if not reasons:
+        git.git("checkout", "--quiet", "HEAD", "--", str(paths.PARAMS), str(dvc.LOCK))
+        return _wait(params, len(arrived), age_days)
+    bring_up_to_date()
+    dvc.push()  # before git's, so that nobody ever sees a lock without its data
+    verdict = _judge(judge, base)
+    options = describe_offer(target, arrived[-1], reasons, verdict, job)
+    git.commit(f"Retrain up to {arrived[-1]}\n\n{name_reasons(reasons)}", git.changed([str(paths.PARAMS), *WRITTEN]))
+    told = git.push(BRANCH, options=options, replacing=standing or "")
+    gate = [f"The gate: {state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
+    return "\n".join([f"offered to {target} on the branch {BRANCH}: {name_reasons(reasons)}", *gate, told]).rstrip()
+
+
+def read_clock(environment: Environment) -> date:
+    """Return the day that counts as today: ``UPKEEP_TODAY``, for tests and to fill in the past, or the clock's in UTC.
+
+    Raises
+    ------
+    UpkeepError
+        If the variable holds no date.
+    """
+    text = environment.get("UPKEEP_TODAY")
+    if not text:
+        return datetime.now(UTC).date()
+    with contextlib.suppress(ValueError):
+        today = date.fromisoformat(text)
+        if today.year in YEARS:
+            return today
+    raise UpkeepError(
+        f"UPKEEP_TODAY is {text!r}", expected="a date such as 2025-12-29", remedy="correct or unset UPKEEP_TODAY"
+    )
+
+
+def new_batches(fetch: Fetch, today: date) -> list[date]:
+    """List the batches of telemetry after ``fetch.until`` that are complete today; the source is listed, not read."""
+    newest = first_day(today, fetch.batch_days) - timedelta(days=fetch.batch_days)
+    if newest <= fetch.until:
+        return []
+    deliveries = open_source(fetch).deliveries(newest)
+    batches = {delivery.batch for delivery in deliveries if delivery.table == "telemetry"}
+    return sorted(batch for batch in batches if fetch.until < batch <= newest)
+
+
+def decide(
+    batches: Sequence[date], drifted: Mapping[str, Sequence[bool]], age_days: int, how: Retrain
+) -> dict[str, str]:
+    """Return why to train again, by label and in words; nothing if there is no reason.
+
+    Parameters
+    ----------
+    batches
+        First days of the batches that have arrived and were not trained on, in order. Without one there is never a
+        reason: the same data gives the same models.
+    drifted
+        By plant, whether it drifted in each of the last windows, the newest first.
+    age_days
+        Days since the last one trained on.
+    how
+        What counts as a reason.
+    """
+    reasons: dict[str, str] = {}
+    if not batches:
+        return reasons
+    if len(batches) >= how.new_batches:
+        reasons["new data"] = f"{_count(len(batches))} up to that of {batches[-1]}"
+    lasting = {plant: sum(windows) for plant, windows in drifted.items() if windows[0]}
+    lasting = {plant: windows for plant, windows in lasting.items() if windows >= how.drift_needed}
+    if lasting:
+        places = (f"{plant} in {windows} of its last {how.drift_windows} windows" for plant, windows in lasting.items())
+        reasons["drift"] = f"drift of {', '.join(places)}"
+    if age_days > how.max_age_days:
+        reasons["age"] = f"the models know nothing of the last {age_days} days"
+    return reasons
+
+
+def advance(text: str, until: date) -> str:
+    """Return the text of ``params.yaml`` with another ``fetch.until``; comments and layout stay."""
+    return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
+
+
+def _target(environment: Environment) -> str:
+    branch = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
+    if not branch:
+        raise UpkeepError(
+            "it is not known which branch to offer a retraining to",
+            expected="a branch in UPKEEP_TARGET_BRANCH, or in CI_DEFAULT_BRANCH, which GitLab sets",
+            remedy="outside of GitLab: UPKEEP_TARGET_BRANCH=main upkeep retrain",
+        )
+    return branch
+
+
+@contextlib.contextmanager
+def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
+    """Have the branch's newest commit in the working tree, whatever was there before and outside of CI will be again.
+
+    No branch here is moved: only the remote's one gets the retraining.
+    """
+    commit = git.fetch(branch)
+    if environment.get("CI"):  # a job's checkout is its own, and an earlier job may have been stopped half-way
+        git.git("checkout", "--quiet", "--force", "--detach", commit)
+        yield commit
+        return
+    if git.git("status", "--porcelain", "--untracked-files=no"):
+        raise UpkeepError(
+            "files differ from the newest commit",
+            expected="a clean checkout, since a retraining commits what it changes",
+            remedy="commit them, or `git stash`; after a retraining that was killed: "
+            "git checkout --force BRANCH && dvc checkout",
+        )
+    former = git.git("branch", "--show-current") or git.git("rev-parse", "HEAD")
+    git.git("checkout", "--quiet", "--detach", commit)
+    try:
+        yield commit
+    finally:
+        git.git("checkout", "--quiet", "--force", former)
+        dvc.restore()
+
+
+def _bring(params: Params, newest: date) -> list[date]:
+    """Fetch and validate what is new; return the batches that did arrive, with ``fetch.until`` at the last of them.
+
+    A source may list a batch by its calendar and then have no rows of it.
+    """
+    dvc.repro("dataset", allow_missing=False)  # what the champion was trained on, to measure drift against
+    _set_until(params, newest)
+    dvc.repro("fetch")
+    files = read_manifest().files
+    arrived = sorted({file.batch for file in files if file.table == "telemetry" and file.batch > params.fetch.until})
+    if arrived:
+        _set_until(params, arrived[-1])
+        dvc.repro("validate")
+    return arrived
+
+
+def _set_until(params: Params, until: date) -> None:
+    text = paths.PARAMS.read_bytes().decode()  # line ends stay as they are
+    paths.PARAMS.write_bytes(advance(text, until).encode())
+    wanted = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
+    if load_params() != wanted:
+        raise UpkeepError(
+            "fetch.until cannot be moved on without changing other lines",
+            expected='a line of its own: until: "2025-12-22"',
+            remedy="write it so, indented below fetch:",
+            file=paths.PARAMS,
+        )
+
+
+def _wait(params: Params, batches: int, age_days: int) -> str:
+    until, how = params.fetch.until, params.retrain
+    if batches:
+        return f"too early: {_count(batches)} after that of {until}, {how.new_batches} needed, and no drift that lasts"
+    if age_days <= how.max_age_days:
+        return f"nothing new: {params.fetch.source} has no complete batch after that of {until}"
+    raise UpkeepError(
+        f"no telemetry has arrived for {age_days} days, so there is nothing to train on",
+        expected=f"a batch at least every {how.max_age_days} days, as retrain.max_age_days in params.yaml says",
+        remedy="find out why the plants' deliveries stopped, or raise that number",
+        stage="fetch",
+        batch=until,
+    )
+
+
+def _judge(judge: Judge, base: str) -> Verdict:
+    try:
+        return judge(load_params(), base)
+    except UpkeepError as error:  # a gate that cannot judge lets nothing pass
+        return Verdict(False, [f"the gate could not judge: {error.what}"])
+
+
+def _nothing_to_add(until: date) -> str:
+    return f"nothing to add: the retraining up to the batch of {until} stands on the branch {BRANCH}"
+
+
+def _count(batches: int) -> str:
+    return f"{batches} new batch{'' if batches == 1 else 'es'}"

@@ -1,0 +1,1 @@
+"""How good predictions are: figures, money, comparisons and drift."""

@@ -1,0 +1,162 @@
+"""What a model must hold before it may be shipped: quality floors, and golden cases it must judge right."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.types import Floats, Frozen
+
+JUDGED_HOURS = 24
+"""An alarm is expected within the last hours of a golden case."""
+
+
+class Machine(Frozen):
+    """Static facts of a golden case's machine."""
+
+    model: str | None = None
+    installed: datetime | None = None
+
+
+class GoldenCase(Frozen):
+    """A machine's history and what a model of its plant must make of it.
+
+    Attributes
+    ----------
+    expect
+        ``alarm``: a row of the last 24 hours raises the alarm. ``no_alarm``: no row does. ``answer``: the last row
+        gets a probability, whatever it is.
+    telemetry, events
+        CSV files, relative to the file that lists the cases.
+    """
+
+    name: str
+    plant: str
+    expect: Literal["alarm", "no_alarm", "answer"]
+    telemetry: Path
+    events: Path | None = None
+    machines: Machine = Machine()
+
+
+class Check(NamedTuple):
+    """One thing that was expected and what was found."""
+
+    name: str
+    expected: str
+    found: str
+    passed: bool
+
+
+def load_cases(path: Path) -> list[GoldenCase]:
+    """Read and check the list of golden cases.
+
+    Raises
+    ------
+    UpkeepError
+        If the file is missing or a case in it is not as described.
+    """
+    try:
+        return TypeAdapter(list[GoldenCase]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise UpkeepError(
+            f"the golden cases cannot be used: {error}",
+            expected="a YAML list of name, plant, expect, telemetry, and optionally events and machines",
+            remedy="correct the file, or evaluate.golden in params.yaml",
+            file=path,
+        ) from error
+
+
+def check_floors(metrics: Mapping[str, Any], floors: Mapping[str, float]) -> list[Check]:
+    """Hold metrics to their floors.
+
+    Parameters
+    ----------
+    metrics
+        ``overall`` and ``plants``, as ``evaluate`` reports them.
+    floors
+        Least value by name: ``average_precision`` is the whole fleet's, ``plants.lyon.average_precision`` one plant's.
+
+    Returns
+    -------
+    list of Check
+        A metric that is missing or not defined does not pass: what is not known is not good enough.
+    """
+    return [_check_floor(name, floor, _look_up(metrics, name)) for name, floor in sorted(floors.items())]
+
+
+def _look_up(metrics: Mapping[str, Any], name: str) -> object:
+    value: object = metrics if name.startswith("plants.") else metrics.get("overall")
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _check_floor(name: str, floor: float, value: object) -> Check:
+    known = isinstance(value, int | float) and not math.isnan(value)
+    found = f"{value:.4g}" if known else "not known"
+    return Check(name, f"at least {floor:g}", found, known and value >= floor)  # type: ignore[operator]  # a number
+
+
+def check_case(case: GoldenCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:
+    """Hold a model's answer to what a golden case expects.
+
+    Parameters
+    ----------
+    time
+        Of the case's rows, ascending; shape (n_rows,).
+    probability
+        The model's answer; shape (n_rows,).
+    threshold
+        The model's alarm threshold.
+    """
+    if not len(time):
+        return Check(case.name, _EXPECTED[case.expect], "no rows", False)
+    recent = np.array([moment > time[-1] - timedelta(hours=JUDGED_HOURS) for moment in time])
+    judged = {"alarm": probability[recent], "no_alarm": probability, "answer": probability[-1:]}[case.expect]
+    answered = bool(np.all((judged >= 0) & (judged <= 1)))
+    alarm = bool(np.any(judged >= threshold))
+    found = f"highest probability {np.max(judged):.4g}, threshold {threshold:.4g}" if answered else "no probability"
+    right = {"alarm": alarm, "no_alarm": not alarm, "answer": True}[case.expect]
+    return Check(case.name, _EXPECTED[case.expect], found, answered and right)
+
+
+_EXPECTED = {
+    "alarm": f"an alarm in the last {JUDGED_HOURS} h",
+    "no_alarm": "no alarm at any row",
+    "answer": "a probability at the last row",
+}
+
+
+def tabulate(checks: Sequence[Check]) -> str:
+    """Return checks as a table for the terminal."""
+    rows = [("", "check", "expected", "found")]
+    rows += [("ok" if check.passed else "FAILED", check.name, check.expected, check.found) for check in checks]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def require_passed(checks: Sequence[Check]) -> None:
+    """Let nothing pass that failed.
+
+    Raises
+    ------
+    UpkeepError
+        Naming each failed check, what it expected and what was found.
+    """
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        raise UpkeepError(
+            f"{len(failed)} of {len(checks)} checks failed: "
+            + "; ".join(f"{check.name} (found {check.found})" for check in failed),
+            expected="; ".join(f"{check.name}: {check.expected}" for check in failed),
+            remedy="see reports/evaluation for why; a floor or case that is wrong is changed in a commit that says so",
+            stage="check",
+        )

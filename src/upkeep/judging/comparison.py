@@ -1,0 +1,199 @@
+"""Champion against challenger, on the test rows that both were judged on and neither was trained on.
+
+Both sides are held to the challenger's truth: its labels know of failures that had not happened when the champion was
+judged. One draw of machines serves both, so that the interval of a change leaves out what is hard for both.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from upkeep.core.params import Evaluate
+from upkeep.core.types import Floats
+from upkeep.judging.economics import run_to_failure_cost, tally_metrics
+from upkeep.judging.events import MACHINE, find_episodes, judge_failures, read_timeline, tally_machines
+from upkeep.judging.resampling import draw_machines, interval, resample_average_precision
+
+Interval = list[float] | None
+
+ROW = [*MACHINE, "time"]
+JUDGED = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost"]
+
+
+class Change(NamedTuple):
+    """A figure of both sides; what is not defined is None.
+
+    Attributes
+    ----------
+    before, after
+        The champion's and the challenger's.
+    before_interval, after_interval
+        Of each by itself.
+    interval
+        Of `after` less `before`.
+    """
+
+    before: float | None
+    after: float | None
+    before_interval: Interval = None
+    after_interval: Interval = None
+    interval: Interval = None
+
+
+class Group(NamedTuple):
+    """What changed in one plant, or in all.
+
+    Attributes
+    ----------
+    rows, machines, failures
+        How many both were judged on.
+    unplanned_cost
+        What the failures cost when nothing is done.
+    changes
+        By the names in `JUDGED`.
+    """
+
+    rows: int
+    machines: int
+    failures: int
+    unplanned_cost: float
+    changes: dict[str, Change]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any figure did."""
+        return any(change.before != change.after for change in self.changes.values())
+
+
+class Comparison(NamedTuple):
+    """What differs between champion and challenger.
+
+    Attributes
+    ----------
+    plants
+        Those that have test rows on both sides; without a common row they are left out.
+    overall
+        All of them together; None if there is none.
+    alarms
+        Episodes that one side has and the other has not: plant, machine, time, gained, false (Booleans).
+    failures
+        Failures that one side caught in time and the other did not: plant, machine, failed_at, gained (Boolean).
+    """
+
+    plants: dict[str, Group]
+    overall: Group | None
+    alarms: pl.DataFrame
+    failures: pl.DataFrame
+
+
+def compare(
+    champion: Mapping[str, pl.DataFrame],
+    challenger: Mapping[str, pl.DataFrame],
+    how: Evaluate,
+    horizon_hours: int,
+    seed: int,
+) -> Comparison:
+    """Compare the chosen models of both sides.
+
+    Parameters
+    ----------
+    champion, challenger
+        By plant, rows of all splits and candidates, as ``train`` writes them.
+    how
+        Lead time, costs, resamples and confidence, the same for both.
+    horizon_hours
+        The horizon of the challenger's labels.
+    seed
+        Of the resamples.
+    """
+    common = {plant: share_rows(champion[plant], challenger[plant]) for plant in sorted(champion.keys() & challenger)}
+    pairs = {plant: pair for plant, pair in common.items() if pair[0].height}
+    if not pairs:
+        return Comparison({}, None, _NO_ALARMS, _NO_FAILURES)
+    before, after = (pl.concat([pair[side] for pair in pairs.values()]) for side in (0, 1))
+    return Comparison(
+        plants={plant: _compare_group(*pair, how, horizon_hours, seed) for plant, pair in pairs.items()},
+        overall=_compare_group(before, after, how, horizon_hours, seed),
+        alarms=_compare_alarms(before, after, horizon_hours),
+        failures=_compare_failures(before, after, how.lead_time_hours, horizon_hours),
+    )
+
+
+def share_rows(champion: pl.DataFrame, challenger: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return one plant's test rows that both sides' chosen models judged, in the same order, with the same truth."""
+    truth = _test_rows(challenger)
+    before = _test_rows(champion).drop("label", "hours_to_failure")
+    before = before.join(truth.select(*ROW, "label", "hours_to_failure"), on=ROW).sort(ROW)
+    return before.select(truth.columns), truth.join(before.select(ROW), on=ROW, how="semi").sort(ROW)
+
+
+def _test_rows(predictions: pl.DataFrame) -> pl.DataFrame:
+    columns = [*ROW, "label", "hours_to_failure", "probability", "alarm"]
+    return predictions.filter((pl.col("split") == "test") & pl.col("chosen")).select(columns)
+
+
+def _compare_group(
+    champion: pl.DataFrame, challenger: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int
+) -> Group:
+    n_machines = champion.select(pl.struct(MACHINE).n_unique()).item()
+    draws = draw_machines(n_machines, how.bootstrap, seed)
+    before, after = (_figures(rows, how, horizon_hours, draws) for rows in (champion, challenger))
+    failures = judge_failures(challenger, how.lead_time_hours, horizon_hours).height
+    return Group(
+        rows=champion.height,
+        machines=n_machines,
+        failures=failures,
+        unplanned_cost=run_to_failure_cost(failures, how.costs),
+        changes={name: _change(before[name], after[name], how.confidence) for name in JUDGED},
+    )
+
+
+def _figures(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, draws: Floats) -> dict[str, Floats]:
+    """Return each figure as it is, followed by its resamples; shape (1 + n_resamples,)."""
+    multiplicity = np.hstack([np.ones((draws.shape[0], 1)), draws])
+    label, probability = rows["label"].cast(pl.Boolean).to_numpy(), rows["probability"].to_numpy()
+    machine = read_timeline(rows, horizon_hours).machine
+    tally = tally_machines(rows, how.lead_time_hours, horizon_hours)
+    precision = resample_average_precision(label, probability, machine, multiplicity)
+    return {"average_precision": precision, **tally_metrics(tally, multiplicity, how.costs)}
+
+
+def _change(before: Floats, after: Floats, confidence: float) -> Change:
+    was, now = (None if np.isnan(values[0]) else float(values[0]) for values in (before, after))
+    intervals = [interval(values[1:], confidence) for values in (before, after, after - before)]
+    return Change(was, now, *intervals)
+
+
+def _compare_alarms(champion: pl.DataFrame, challenger: pl.DataFrame, horizon_hours: int) -> pl.DataFrame:
+    """List the episodes of one side that no episode of the other lies within a horizon of."""
+    before, after = (_episodes(rows, horizon_hours) for rows in (champion, challenger))
+    sides = [
+        _unmatched(mine, other, horizon_hours).with_columns(gained=pl.lit(gained))
+        for mine, other, gained in ((after, before, True), (before, after, False))
+    ]
+    return pl.concat(sides).select(_NO_ALARMS.columns).sort(*ROW, "gained")
+
+
+def _episodes(rows: pl.DataFrame, horizon_hours: int) -> pl.DataFrame:
+    starts, false = find_episodes(read_timeline(rows, horizon_hours), rows["alarm"].to_numpy())
+    return rows.select(ROW)[starts].with_columns(false=pl.Series(false, dtype=pl.Boolean))
+
+
+def _unmatched(mine: pl.DataFrame, other: pl.DataFrame, horizon_hours: int) -> pl.DataFrame:
+    pairs = mine.join(other.select(*MACHINE, other="time"), on=MACHINE)
+    near = pairs.filter((pl.col("time") - pl.col("other")).abs() < pl.duration(hours=horizon_hours))
+    return mine.join(near, on=ROW, how="anti")
+
+
+def _compare_failures(champion: pl.DataFrame, challenger: pl.DataFrame, lead: int, horizon_hours: int) -> pl.DataFrame:
+    before, after = (judge_failures(rows, lead, horizon_hours) for rows in (champion, challenger))
+    keys = [*MACHINE, "failed_at"]
+    both = before.join(after.select(*keys, gained="caught"), on=keys)
+    return both.filter(pl.col("caught") != pl.col("gained")).select(_NO_FAILURES.columns).sort(keys)
+
+
+_KEYS = {"plant": pl.String, "machine": pl.String}
+_NO_ALARMS = pl.DataFrame(schema={**_KEYS, "time": pl.Datetime("us", "UTC"), "gained": pl.Boolean, "false": pl.Boolean})
+_NO_FAILURES = pl.DataFrame(schema={**_KEYS, "failed_at": pl.Datetime("us", "UTC"), "gained": pl.Boolean})

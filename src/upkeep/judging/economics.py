@@ -1,0 +1,154 @@
+"""Money: what following the alarms costs, beside letting machines run to failure and beside a perfect oracle.
+
+One way of counting serves every candidate: a failure caught in time costs a planned repair, any other an unplanned
+stop, and a false episode (see :mod:`upkeep.judging.events`) an inspection that finds nothing. Fixed-interval
+maintenance is counted the same way, each of its due dates being an alarm. That favours it, since real fixed-interval
+maintenance replaces the part without looking.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+
+from upkeep.core.params import Costs
+from upkeep.core.types import Floats
+from upkeep.judging.events import HOURS_PER_MONTH, find_episodes, judge_failures, read_timeline
+
+Amount = TypeVar("Amount", float, Floats)
+
+MAX_THRESHOLDS = 200
+
+
+def policy_cost(failures: Amount, caught: Amount, false_alarms: Amount, costs: Costs) -> Amount:
+    """Return the cost of following a policy's alarms."""
+    return (failures - caught) * costs.failure + caught * costs.planned_repair + false_alarms * costs.false_alarm
+
+
+def run_to_failure_cost(failures: Amount, costs: Costs) -> Amount:
+    """Return the cost of doing nothing until a machine stops."""
+    return failures * costs.failure
+
+
+def oracle_cost(failures: Amount, costs: Costs) -> Amount:
+    """Return the least cost that perfect foresight could reach: each failure planned, if that is cheaper."""
+    return failures * min(costs.failure, costs.planned_repair)
+
+
+def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> dict[str, Floats]:
+    """Return what planners ask of a policy, once per resample of machines.
+
+    Parameters
+    ----------
+    tally
+        One row per machine, from :func:`upkeep.judging.events.tally_machines`.
+    multiplicity
+        How often each resample counts each machine; shape (n_machines, n_resamples).
+    costs
+        Money per event.
+
+    Returns
+    -------
+    dict
+        ``failures_caught`` (share), ``false_alarms_per_machine_month``, ``cost`` and ``cost_saving`` (share of what
+        the oracle saves against run-to-failure; negative if the alarms cost more than they save). Each of shape
+        (n_resamples,), NaN where nothing divides.
+    """
+    columns = tally.select("hours", "failures", "caught", "false_alarms").to_numpy().astype(np.float64)
+    hours, failures, caught, false_alarms = columns.T @ multiplicity
+    cost = policy_cost(failures, caught, false_alarms, costs)
+    unplanned = run_to_failure_cost(failures, costs)
+    return {
+        "failures_caught": _ratio(caught, failures),
+        "false_alarms_per_machine_month": _ratio(false_alarms * HOURS_PER_MONTH, hours),
+        "cost": cost,
+        "cost_saving": _ratio(unplanned - cost, unplanned - oracle_cost(failures, costs)),
+    }
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return part / np.where(whole == 0, np.nan, whole)
+
+
+def break_even(costs: Costs) -> float:
+    """Return the probability at which visiting a machine costs as much as waiting, in expectation; at most 1.
+
+    From ``p * planned_repair + (1 - p) * false_alarm = p * failure`` (Elkan 2001, The foundations of cost-sensitive
+    learning).
+    """
+    gain = costs.failure - costs.planned_repair
+    return costs.false_alarm / (costs.false_alarm + gain) if gain > 0 else 1.0
+
+
+def candidate_thresholds(probability: Floats) -> Floats:
+    """Return the thresholds worth trying, ascending, shape (at most 200,); the last one lies above every probability.
+
+    They are observed probabilities at ranks that grow geometrically, hence dense among the high ones, where the choice
+    is made.
+    """
+    if probability.size == 0:
+        return np.array([])
+    descending = np.sort(probability)[::-1]
+    ranks = np.unique(np.geomspace(1, descending.size, MAX_THRESHOLDS - 1).round().astype(np.int64)) - 1
+    return np.append(np.unique(descending[ranks]), np.nextafter(descending[0], np.inf))
+
+
+def cost_by_threshold(
+    predictions: pl.DataFrame, costs: Costs, lead_time_hours: int, horizon_hours: int
+) -> pl.DataFrame:
+    """Follow the alarms that each candidate threshold would raise.
+
+    Parameters
+    ----------
+    predictions
+        One candidate's rows: plant, machine, time, hours_to_failure, probability.
+
+    Returns
+    -------
+    polars.DataFrame
+        threshold (ascending), failures, caught, false_alarms, cost.
+    """
+    rows = predictions.sort("plant", "machine", "time").with_columns(alarm=pl.lit(False))
+    timeline, probability = read_timeline(rows, horizon_hours), rows["probability"].to_numpy()
+    thresholds = candidate_thresholds(probability)
+    peaks = np.sort(judge_failures(rows, lead_time_hours, horizon_hours)["peak"].to_numpy())
+    caught = (peaks.size - np.searchsorted(peaks, thresholds)).astype(np.float64)
+    false_alarms = np.array([find_episodes(timeline, probability >= at)[1].sum() for at in thresholds], np.float64)
+    failures = np.full(thresholds.size, float(peaks.size))
+    return pl.DataFrame(
+        {
+            "threshold": thresholds,
+            "failures": failures.astype(np.int64),
+            "caught": caught.astype(np.int64),
+            "false_alarms": false_alarms.astype(np.int64),
+            "cost": policy_cost(failures, caught, false_alarms, costs),
+        }
+    )
+
+
+def best_threshold(predictions: pl.DataFrame, costs: Costs, lead_time_hours: int, horizon_hours: int) -> float:
+    """Return the threshold at which following the alarms costs least.
+
+    Of equally cheap thresholds, the middle of the longest run of neighbours is taken, as the one that other data
+    would move least. If it is cheapest to raise no alarm at all (always so when no failure is known), the result lies
+    above every probability seen and is no lower than the costs' break-even probability.
+
+    Parameters
+    ----------
+    predictions
+        One candidate's rows: plant, machine, time, hours_to_failure, probability.
+    costs
+        Money per event.
+    lead_time_hours, horizon_hours
+        An alarm is in time if it comes between the horizon and the lead time before the failure.
+    """
+    table = cost_by_threshold(predictions, costs, lead_time_hours, horizon_hours)
+    if table.is_empty():
+        return break_even(costs)
+    thresholds, cost = table["threshold"].to_numpy(), table["cost"].to_numpy()
+    if cost[-1] == cost.min():
+        return max(float(thresholds[-1]), break_even(costs))
+    cheapest = np.flatnonzero(cost == cost.min())
+    runs = np.split(cheapest, np.flatnonzero(np.diff(cheapest) > 1) + 1)
+    longest = max(runs, key=len)
+    return float(thresholds[longest[len(longest) // 2]])

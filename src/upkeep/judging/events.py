@@ -1,0 +1,139 @@
+"""Events as planners count them: failures caught in time, and alarms that nothing followed.
+
+A *failure* is known by its time, ``time + hours_to_failure``. It counts if at least one judged row lies between one
+horizon and one lead time before it; a failure whose warning rows were never judged (they fell into another split or
+into an outage) could not have been caught by any model. It is *caught* if one of those rows raised the alarm; its
+*warning* is the time from the first such alarm to the failure.
+
+An *episode* is what a planner answers with one visit: an alarm, and all alarms of the same machine within one horizon
+after it. The next alarm opens a new episode, so an alarm that never stops is not free. An episode is *false* if no
+failure follows any of its alarms within the horizon.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from upkeep.core.types import Booleans, Ints
+
+MACHINE = ["plant", "machine"]
+HOURS_PER_MONTH = 730.5
+"""A twelfth of 365.25 days."""
+
+
+class Timeline(NamedTuple):
+    """Judged rows as arrays of shape (n_rows,), in the order of machine and time.
+
+    Attributes
+    ----------
+    machine
+        Position of the row's machine among all machines, from 0.
+    failing
+        Whether a failure follows within the horizon.
+    horizon_end
+        Position of the first row that is a horizon or more later, or of the next machine's first row.
+    """
+
+    machine: Ints
+    failing: Booleans
+    horizon_end: Ints
+
+
+def read_timeline(predictions: pl.DataFrame, horizon_hours: int) -> Timeline:
+    """Return what episodes are found from; `predictions` are one candidate's, sorted by plant, machine and time."""
+    columns = predictions.select(
+        machine=pl.struct(MACHINE).rle_id().cast(pl.Int64),
+        seconds=(pl.col("time") - pl.col("time").min()).dt.total_seconds(),
+        failing=(pl.col("hours_to_failure") <= horizon_hours).fill_null(False),
+    )
+    machine, seconds = columns["machine"].to_numpy(), columns["seconds"].to_numpy()
+    horizon = horizon_hours * 3600
+    # One axis for all machines, each starting more than a horizon after the last one's end: one search serves all.
+    axis = machine * (seconds.max(initial=0) + horizon + 1) + seconds
+    return Timeline(machine, columns["failing"].to_numpy(), np.searchsorted(axis, axis + horizon))
+
+
+def find_episodes(timeline: Timeline, alarm: Booleans) -> tuple[Ints, Booleans]:
+    """Find the episodes of an alarm of shape (n_rows,).
+
+    Returns
+    -------
+    starts, false
+        Position of the first row of each episode, and whether the episode is false; both of shape (n_episodes,).
+    """
+    rows = np.flatnonzero(alarm)
+    following = np.searchsorted(rows, timeline.horizon_end[rows])
+    next_alarm, first, position = following.tolist(), [], 0
+    while position < rows.size:
+        first.append(position)
+        position = next_alarm[position]
+    opening = np.array(first, dtype=np.int64)
+    failing = np.concatenate([[0], np.cumsum(timeline.failing[rows])])
+    return rows[opening], failing[following[opening]] == failing[opening]
+
+
+def judge_failures(predictions: pl.DataFrame, lead_time_hours: int, horizon_hours: int) -> pl.DataFrame:
+    """List the failures that could have been caught.
+
+    Returns
+    -------
+    polars.DataFrame
+        plant, machine, failed_at, caught (Boolean), warning_hours (null if not caught), and ``peak``, the highest
+        probability while a warning was still in time: the failure is caught at any threshold up to it.
+    """
+    since_row = pl.duration(microseconds=(pl.col("hours_to_failure") * 3.6e9).round().cast(pl.Int64))
+    return (
+        predictions.filter(pl.col("hours_to_failure").is_between(lead_time_hours, horizon_hours))
+        .group_by(*MACHINE, (pl.col("time") + since_row).dt.round("1s").alias("failed_at"))
+        .agg(
+            caught=pl.col("alarm").any(),
+            warning_hours=pl.col("hours_to_failure").filter(pl.col("alarm")).max(),
+            peak=pl.col("probability").max(),
+        )
+        .sort(*MACHINE, "failed_at")
+    )
+
+
+def tally_machines(predictions: pl.DataFrame, lead_time_hours: int, horizon_hours: int) -> pl.DataFrame:
+    """Count each machine's events.
+
+    Parameters
+    ----------
+    predictions
+        One candidate's rows, sorted by plant, machine and time.
+
+    Returns
+    -------
+    polars.DataFrame
+        plant, machine, hours (rows times their plant's usual spacing), failures, caught, false_alarms; in the
+        order of `predictions`.
+    """
+    spacing = pl.col("time").diff().over(MACHINE).median().over("plant").dt.total_seconds() / 3600
+    hours = predictions.with_columns(hours=spacing.fill_null(1.0)).group_by(MACHINE, maintain_order=True)
+    failures = judge_failures(predictions, lead_time_hours, horizon_hours).group_by(MACHINE)
+    starts, false = find_episodes(read_timeline(predictions, horizon_hours), predictions["alarm"].to_numpy())
+    false_alarms = predictions.select(MACHINE)[starts[false]].group_by(MACHINE)
+    return (
+        hours.agg(hours=pl.col("hours").first() * pl.len())
+        .join(failures.agg(failures=pl.len(), caught=pl.col("caught").sum()), on=MACHINE, how="left")
+        .join(false_alarms.agg(false_alarms=pl.len()), on=MACHINE, how="left", maintain_order="left")
+        .with_columns(pl.col("failures", "caught", "false_alarms").fill_null(0).cast(pl.Int64))
+    )
+
+
+def pick_alarms(predictions: pl.DataFrame, horizon_hours: int, count: int) -> pl.DataFrame:
+    """Return the first row of the most probable alarm episodes: what a planner would have seen.
+
+    Parameters
+    ----------
+    predictions
+        One candidate's rows of one plant, sorted by machine and time.
+
+    Returns
+    -------
+    polars.DataFrame
+        At most `count` of its rows, the most probable first.
+    """
+    starts, _ = find_episodes(read_timeline(predictions, horizon_hours), predictions["alarm"].to_numpy())
+    return predictions[starts].sort("probability", "machine", "time", descending=[True, False, False]).head(count)

@@ -1,1 +1,0 @@
-"""Running it: tracking and drift; each third-party API that breaks often is called from one module here."""

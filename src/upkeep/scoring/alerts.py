@@ -1,0 +1,240 @@
+"""Alarms told to the planner's own system: each episode once, signed, and again until it is accepted.
+
+An episode begins with a machine's first alarm. It ends when a later score raises none, or when the machine was
+maintained or failed after it began: the next alarm is a new episode.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import urllib3
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Webhook
+from upkeep.core.secrets import expand_variables
+from upkeep.core.types import Frozen
+from upkeep.sources.store import write_at_once
+
+SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its value
+
+TIMEOUT = urllib3.Timeout(connect=5, read=10)
+RETRIES = urllib3.Retry(
+    total=5,
+    redirect=False,  # a redirected POST may arrive as a GET, or elsewhere
+    status_forcelist=[429, *range(500, 600)],
+    allowed_methods=["POST"],  # Idempotency-Key lets the receiver see that it has had an alarm already
+    backoff_factor=0.5,
+    retry_after_max=60,
+    raise_on_status=False,
+)
+
+
+class Receiver(NamedTuple):
+    """Who is told; `address` is what may be shown of the URL, whose path may hold a secret too."""
+
+    url: str
+    headers: dict[str, str]
+    secret: str
+    address: str
+
+
+class Episode(Frozen):
+    """An alarm that goes on.
+
+    Attributes
+    ----------
+    alarm
+        What the receiver is told.
+    accepted
+        Whether it has said that it knows.
+    """
+
+    start: AwareDatetime
+    alarm: dict[str, Any]
+    accepted: bool
+
+
+class Watch(Frozen):
+    """What is remembered of a machine: the newest row that was scored, and the episode that it is in."""
+
+    time: AwareDatetime
+    episode: Episode | None
+
+
+Watches = dict[str, Watch]
+"""By ``plant/machine``."""
+
+WATCHES = TypeAdapter(Watches)
+
+
+def open_receiver(webhook: Webhook) -> Receiver:
+    """Return who is told of alarms.
+
+    Raises
+    ------
+    UpkeepError
+        If the URL or the secret cannot be used. Neither is shown.
+    """
+    secret = os.environ.get(SECRET)
+    if not secret:
+        raise UpkeepError(
+            f"the environment variable {SECRET} is not set",
+            expected="the secret that signs alarms, which the receiver knows too",
+            remedy=f"export {SECRET}=..., or set it as a CI variable",
+        )
+    try:
+        url = urllib3.util.parse_url(expand_variables(webhook.url))
+    except urllib3.exceptions.LocationParseError:
+        url = urllib3.util.Url()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise _unusable("score.webhook.url is not a web address", "https://host/path")
+    if url.scheme == "http" and not (webhook.allow_http or _is_loopback(url.host)):
+        raise _unusable(
+            f"score.webhook.url would send alarms to {url.host} unencrypted",
+            "https, or allow_http: true beside the URL if that network is trusted",
+        )
+    headers = urllib3.make_headers(basic_auth=url.auth) if url.auth else {}
+    port = f":{url.port}" if url.port else ""
+    return Receiver(url._replace(auth=None).url, headers, secret, f"{url.scheme}://{url.host}{port}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unusable(what: str, expected: str) -> UpkeepError:
+    return UpkeepError(what, expected=expected, remedy="correct score.webhook in params.yaml")
+
+
+def follow_episodes(known: Mapping[str, Watch], scores: Iterable[Mapping[str, Any]]) -> Watches:
+    """Return what is known of each machine after these scores; a score older than what is known changes nothing.
+
+    Parameters
+    ----------
+    scores
+        Per machine the columns of a logged prediction, ``reasons`` in words, and ``serviced_at``, the time of its last
+        maintenance or failure, None if it has had none.
+    """
+    watches = dict(known)
+    for score in scores:
+        name = f"{score['plant']}/{score['machine']}"
+        before = known.get(name)
+        if before is None or score["time"] >= before.time:
+            watches[name] = Watch(time=score["time"], episode=_go_on(before.episode if before else None, score))
+    return watches
+
+
+def _go_on(episode: Episode | None, score: Mapping[str, Any]) -> Episode | None:
+    time, serviced_at = score["time"], score["serviced_at"]
+    # A row before the service says nothing of the machine after it.
+    if not score["alarm"] or (serviced_at and serviced_at > time):
+        return None
+    if episode is None or (serviced_at and serviced_at > episode.start):
+        return Episode(start=time, alarm=_describe(score, time), accepted=False)
+    return episode.model_copy(update={"alarm": _describe(score, episode.start)})
+
+
+def _describe(score: Mapping[str, Any], start: datetime) -> dict[str, Any]:
+    maintained_at = score["maintained_at"]
+    return {
+        "plant": score["plant"],
+        "machine": score["machine"],
+        "episode": _iso(start),
+        "time": _iso(score["time"]),
+        "probability": score["probability"],
+        "threshold": score["threshold"],
+        "reasons": score["reasons"],
+        "warnings": [warning["message"] for warning in score["warnings"]],
+        "last_maintenance": maintained_at and {"time": _iso(maintained_at), "code": score["maintenance_code"]},
+        "model_version": score["model_version"],
+    }
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def send_alarms(receiver: Receiver, watches: Mapping[str, Watch]) -> tuple[Watches, list[str]]:
+    """Send each episode that is not accepted yet; one that the receiver does not take leaves the others their turn.
+
+    Returns
+    -------
+    tuple
+        The watches with what is accepted now, and per alarm that was not, why.
+    """
+    sent = dict(watches)
+    faults = []
+    waiting = {name: watch.episode for name, watch in watches.items() if watch.episode and not watch.episode.accepted}
+    with urllib3.PoolManager(retries=RETRIES, timeout=TIMEOUT) as pool:
+        for position, (name, episode) in enumerate(waiting.items()):
+            try:
+                status = _post(pool, receiver, episode)
+            except urllib3.exceptions.HTTPError as error:
+                # Not the error itself, which names the whole URL. The other alarms would only wait as long each.
+                faults += [f"no answer: {getattr(error, 'reason', type(error).__name__)}"] * (len(waiting) - position)
+                break
+            if 200 <= status < 300:
+                accepted = episode.model_copy(update={"accepted": True})
+                sent[name] = watches[name].model_copy(update={"episode": accepted})
+            else:
+                faults.append(f"HTTP status {status}")
+    return sent, faults
+
+
+def _post(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode) -> int:
+    alarm = episode.alarm
+    body = json.dumps(alarm, ensure_ascii=False, separators=(",", ":")).encode()
+    timestamp = str(int(time.time()))
+    identity = json.dumps([alarm["plant"], alarm["machine"], alarm["episode"]])
+    headers = {
+        **receiver.headers,
+        "Content-Type": "application/json",
+        "Idempotency-Key": hashlib.sha256(identity.encode()).hexdigest(),
+        "X-Upkeep-Timestamp": timestamp,
+        "X-Upkeep-Signature": sign(receiver.secret, timestamp, body),
+    }
+    return pool.request("POST", receiver.url, body=body, headers=headers).status
+
+
+def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """Return the header by which a receiver knows that an alarm is from here and was not changed on its way."""
+    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return f"sha256={digest}"
+
+
+def read_watches(file: Path) -> Watches:
+    """Read what the last run remembered; nothing if there was none.
+
+    Raises
+    ------
+    UpkeepError
+        If the file is damaged.
+    """
+    try:
+        return WATCHES.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:
+        raise UpkeepError(
+            f"what is remembered of alarms cannot be read: {error.errors()[0]['msg']}",
+            expected="the JSON that `upkeep score` writes",
+            remedy="delete the file; alarms that go on are then sent once more",
+            file=file,
+        ) from error
+
+
+def write_watches(file: Path, watches: Watches) -> None:
+    """Remember what is known of alarms, in one step."""
+    write_at_once(file, WATCHES.dump_json(watches, indent=1))

@@ -1,0 +1,123 @@
+"""The newest row of each machine of a plant, scored; and which machines have none that is worth it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import NamedTuple
+
+import polars as pl
+
+from upkeep.core.errors import UpkeepError
+from upkeep.features.inputs import read_tables
+from upkeep.model.scoring import Answer, Scorer
+from upkeep.scoring.prediction_log import Prediction, tabulate
+
+KEY_LENGTH = 16
+
+
+class Scored(NamedTuple):
+    """What is said of one plant.
+
+    Attributes
+    ----------
+    predictions
+        A row per machine: the columns of the prediction log, ``reasons`` in words, and ``serviced_at``, the time of the
+        last maintenance or failure.
+    silent
+        Machines without a recent row, and when the last one was, if that is known.
+    """
+
+    predictions: pl.DataFrame
+    silent: dict[str, datetime | None]
+
+
+def score_newest(
+    plant: str,
+    tables: Mapping[str, pl.DataFrame],
+    scorer: Scorer,
+    *,
+    since: date,
+    silence: timedelta,
+    now: datetime,
+) -> Scored:
+    """Score the machines of one plant at their newest rows.
+
+    Parameters
+    ----------
+    tables
+        Its validated ``telemetry``, ``events`` and ``machines``.
+    since
+        From this day on, telemetry is complete.
+    silence
+        A machine whose last row is older than the plant's newest by more than this is silent.
+    now
+        When this is, UTC.
+
+    Raises
+    ------
+    UpkeepError
+        If no machine can be scored.
+    """
+    window = timedelta(hours=max(scorer.model.card.dataset.windows_hours))
+    begin = datetime.combine(since, time(), UTC)
+    seen = tables["telemetry"].filter(pl.col("time") >= begin).group_by("machine").agg(last=pl.col("time").max())
+    # A window that begins before the complete telemetry would be a feature of half the rows.
+    recent = _find_recent(seen, begin + window, silence)
+    telemetry = tables["telemetry"].join(recent, on="machine", how="semi").sort("machine", "time")
+    events = tables["events"].join(recent, on="machine", how="semi")
+    answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
+    inputs = _write_inputs(telemetry, events, window)
+    logged = tabulate([_as_prediction(plant, answer, scorer, inputs[answer.machine], now) for answer in answers])
+    reasons = [[reason["words"] for reason in scorer.explain(answer.features)] for answer in answers]
+    services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
+    told = _number(logged).with_columns(reasons=pl.Series(reasons, dtype=pl.List(pl.String)))
+    silent = tables["machines"].join(recent, on="machine", how="anti").join(seen, on="machine", how="left")
+    return Scored(
+        told.join(services, on="machine", how="left", maintain_order="left"),
+        dict(silent.select("machine", "last").iter_rows()),
+    )
+
+
+def _find_recent(seen: pl.DataFrame, earliest: datetime, silence: timedelta) -> pl.DataFrame:
+    """Return the machines whose last row is not before `earliest`, nor more than `silence` before their plant's."""
+    recent = seen.filter(pl.col("last") >= earliest, pl.col("last") >= pl.col("last").max() - silence)
+    if recent.is_empty():
+        raise UpkeepError(
+            "there is no recent telemetry of this plant",
+            expected=f"a row from {earliest:%Y-%m-%d %H:%M} on",
+            remedy="look at what the plant delivers; `upkeep score --until DATE` scores an earlier day",
+            table="telemetry",
+        )
+    return recent
+
+
+def _as_prediction(plant: str, answer: Answer, scorer: Scorer, inputs: str, now: datetime) -> Prediction:
+    return {
+        "id": None,
+        "source": "batch",
+        "scored_at": int(now.timestamp() * 1_000_000),
+        "plant": plant,
+        "threshold": scorer.model.card.threshold,
+        "model_version": scorer.version,
+        "inputs": inputs,
+        **answer._asdict(),
+    }
+
+
+def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedelta) -> dict[str, str]:
+    """Return, per machine, the rows that its newest features are made of, in the shape of a request's dataframe."""
+    within = telemetry.filter(pl.col("time") > pl.col("time").max().over("machine") - window)
+    rows = pl.concat([within, events], how="diagonal")
+    rows = rows.with_columns(pl.col("time").dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ"))
+    return {
+        str(machine): json.dumps({"columns": own.columns, "data": own.rows()}, separators=(",", ":"))
+        for (machine,), own in rows.partition_by("machine", as_dict=True).items()
+    }
+
+
+def _number(predictions: pl.DataFrame) -> pl.DataFrame:
+    """Return predictions with ids; the same ones, scored again on the same day, get the same and are logged once."""
+    told = predictions.select(pl.col("scored_at").dt.date(), "plant", "machine", "time", "probability", "model_version")
+    key = hashlib.sha256(told.write_csv().encode()).hexdigest()[:KEY_LENGTH]
+    return predictions.with_columns(id=pl.format("batch-{}/{}", pl.lit(key), pl.int_range(pl.len())))

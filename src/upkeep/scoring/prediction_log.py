@@ -1,0 +1,206 @@
+"""The prediction log: one row per machine and answer, in Parquet by day and plant, at any address that fsspec opens.
+
+``{root}/day=2025-03-31/plant=lyon/{part}.parquet``; the day is that of ``scored_at`` in UTC.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from upkeep.core.errors import UpkeepError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+UTC_TIME = pl.Datetime("us", "UTC")
+WARNINGS = pl.List(pl.Struct({"code": pl.String, "message": pl.String, "column": pl.String}))
+SCHEMA = pl.Schema(
+    {
+        "id": pl.String(),
+        "source": pl.String(),
+        "scored_at": UTC_TIME,
+        "plant": pl.String(),
+        "machine": pl.String(),
+        "time": UTC_TIME,
+        "probability": pl.Float64(),
+        "threshold": pl.Float64(),
+        "alarm": pl.Boolean(),
+        "model_version": pl.String(),
+        "warnings": WARNINGS,
+        "maintained_at": UTC_TIME,
+        "maintenance_code": pl.String(),
+        "features": pl.List(pl.Float32),
+        "inputs": pl.String(),
+    }
+)
+"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `time` the newest telemetry row's, `inputs` JSON of
+what was received."""
+
+Prediction = dict[str, Any]
+"""A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, features as a float32 array."""
+
+USER_INFO = re.compile(r"(?<=//)\S+@")
+# The client's own waits would hold the caller for minutes when S3 is out.
+S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
+
+
+def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:
+    """Return predictions as rows of `SCHEMA`, in their order; a feature that is NaN becomes null.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, polars.exceptions.PolarsError
+        If a prediction lacks a column or holds a value of another type.
+    """
+    columns: dict[str, Any] = {name: [prediction[name] for prediction in predictions] for name in SCHEMA}
+    for name, kind in SCHEMA.items():
+        if kind == UTC_TIME:
+            columns[name] = pl.Series(columns[name], dtype=pl.Int64).cast(UTC_TIME)
+    # Polars reads structs from JSON twenty times as fast as from dictionaries.
+    warnings = pl.Series([json.dumps(each) for each in columns["warnings"]], dtype=pl.String)
+    columns["warnings"] = warnings.str.json_decode(WARNINGS)
+    columns["features"] = _lists(columns["features"])
+    return pl.DataFrame(columns, schema=SCHEMA)
+
+
+def _lists(arrays: Sequence[NDArray[np.float32]]) -> pl.Series:
+    """Return arrays of any lengths as one column of lists, by way of a rectangle: one call in place of one per row."""
+    lengths = [len(array) for array in arrays]
+    rectangle = np.full((len(arrays), max([1, *lengths])), np.nan, dtype=np.float32)
+    for row, array in zip(rectangle, arrays, strict=True):
+        row[: len(array)] = array
+    padded = pl.Series("features", rectangle.ravel()).fill_nan(None).reshape(rectangle.shape).arr.to_list()
+    return padded.to_frame().select(pl.col("features").list.head(pl.lit(pl.Series(lengths)))).to_series()
+
+
+def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
+    """Write predictions to the log, each day and plant to a file of its own.
+
+    No reader sees a half-written file. Writing a part of the same name again replaces it, so what may or may not have
+    been written before a crash can be written once more.
+
+    Parameters
+    ----------
+    root_url
+        A folder, or an address such as ``s3://bucket/log``; S3's keys come from the environment.
+    part_name
+        The files' name without ``.parquet``, unique for these predictions.
+    frame
+        Rows of `SCHEMA`.
+
+    Returns
+    -------
+    list of str
+        The files, relative to `root_url`.
+
+    Raises
+    ------
+    UpkeepError
+        If one of them cannot be written; those before it are there.
+    """
+    days = frame.with_columns(day=pl.col("scored_at").dt.date())
+    parts = days.partition_by("day", "plant", as_dict=True, include_key=True, maintain_order=True)
+    names = []
+    with _told(root_url, "be written"):
+        store, root = _open_store(root_url)
+        for (day, plant), rows in parts.items():
+            content = BytesIO()
+            rows.drop("day").write_parquet(content, compression="zstd")
+            names.append(f"day={day}/plant={quote(str(plant), safe='')}/{part_name}.parquet")
+            _put(store, f"{root}/{names[-1]}", content.getvalue())
+    return names
+
+
+def read_parts(
+    root_url: str, since_day: date, known: set[str], columns: list[str] | None = None
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Read the log's files of this day and later, sorted by day, plant and name.
+
+    Parameters
+    ----------
+    known
+        Files not to read again, named as they are here and by `write_part`.
+    columns
+        Those wanted; None for all.
+
+    Yields
+    ------
+    tuple of str and polars.DataFrame
+        A file, relative to `root_url`, and its rows. A log that does not exist yet has none.
+
+    Raises
+    ------
+    UpkeepError
+        If the log or a file in it cannot be read.
+    """
+    with _told(root_url, "be read"):
+        store, root = _open_store(root_url)
+        names = _list_parts(store, root, since_day)
+    for name in names:
+        if name not in known:
+            with _told(f"{root_url.rstrip('/')}/{name}", "be read"):
+                rows = pl.read_parquet(BytesIO(store.cat_file(f"{root}/{name}")), columns=columns)
+            yield name, rows
+
+
+def _list_parts(store: "AbstractFileSystem", root: str, since_day: date) -> list[str]:
+    store.invalidate_cache()
+    try:
+        folders = [str(folder).rstrip("/").rpartition("/")[2] for folder in store.ls(root, detail=False)]
+    except FileNotFoundError:
+        return []
+    days = [folder for folder in folders if folder.startswith("day=") and folder >= f"day={since_day}"]
+    files = [str(file) for day in days for file in store.find(f"{root}/{day}")]
+    return sorted(file.removeprefix(f"{root}/") for file in files if file.endswith(".parquet"))
+
+
+def _open_store(root_url: str) -> "tuple[AbstractFileSystem, str]":
+    # Imported late: a service without a log needs neither fsspec nor the time and memory that S3's client takes.
+    from fsspec.core import url_to_fs
+
+    options = {"config_kwargs": S3_WAITS} if root_url.startswith("s3://") else {}
+    store, root = url_to_fs(root_url, **options)
+    return store, str(root).rstrip("/")
+
+
+def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.implementations.local import LocalFileSystem
+
+    if isinstance(store, AsyncFileSystem):  # object stores: what is there is whole, and folders need not be made
+        store.pipe_file(path, content)
+        return
+    folder, _, name = path.rpartition("/")
+    store.makedirs(folder, exist_ok=True)
+    temporary = f"{folder}/.{name}.tmp"
+    with store.open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        if isinstance(store, LocalFileSystem):
+            os.fsync(file.fileno())
+    store.mv(temporary, path)
+
+
+@contextmanager
+def _told(url: str, what: str) -> Iterator[None]:
+    """Turn whatever a store raises, and each raises its own, into an error without the address's credentials."""
+    try:
+        yield
+    except Exception as error:
+        reason = USER_INFO.sub("***@", str(error)).partition("\n")[0]
+        raise UpkeepError(
+            f"predictions cannot {what}: {type(error).__name__}: {reason}",
+            expected="a prediction log in a folder, or at an address that fsspec opens, such as s3://bucket/log",
+            remedy="check the address, the network, the rights and, for S3, AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
+            file=USER_INFO.sub("***@", url),
+        ) from error

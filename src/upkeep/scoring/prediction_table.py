@@ -1,0 +1,115 @@
+"""The newest predictions as a table of any database that SQLAlchemy reaches, for the planner's own reports."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    Float,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    insert,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import PredictionTable
+from upkeep.core.secrets import hide_variables
+
+KEYS = ("plant", "machine", "time")
+CHUNK_ROWS = 1000
+"""Rows of one statement."""
+
+NAME_LENGTH = 255
+"""Some databases take only text of a stated length as a key."""
+
+UPSERTS: dict[str, Callable[[Table], postgresql.Insert | sqlite.Insert]] = {
+    "postgresql": postgresql.insert,
+    "sqlite": sqlite.insert,
+}
+
+
+def write_predictions(engine: Engine, knobs: PredictionTable, predictions: pl.DataFrame) -> None:
+    """Write predictions, each in place of what the table held of its machine and time; all of them or none.
+
+    Parameters
+    ----------
+    predictions
+        Columns of a logged prediction, and ``reasons`` in words.
+
+    Raises
+    ------
+    UpkeepError
+        If the database cannot be reached or refuses them. Credentials are not shown.
+    """
+    table = _table(knobs.name)
+    rows = [_as_row(prediction, table) for prediction in predictions.iter_rows(named=True)]
+    try:
+        with engine.begin() as connection:
+            table.create(connection, checkfirst=True)
+            for start in range(0, len(rows), CHUNK_ROWS):
+                _upsert(connection, table, rows[start : start + CHUNK_ROWS])
+    except SQLAlchemyError as error:
+        raise UpkeepError(
+            f"predictions cannot be written to the table {knobs.name}: {_without_secrets(error, engine, knobs.url)}",
+            expected="a server that answers, and a user who may create and write that table",
+            remedy="check score.table in params.yaml and the password's variable, then run `upkeep score` again",
+        ) from None
+
+
+def _table(full_name: str) -> Table:
+    schema, _, name = full_name.rpartition(".")
+    return Table(
+        name,
+        MetaData(),
+        Column("plant", String(NAME_LENGTH), primary_key=True),
+        Column("machine", String(NAME_LENGTH), primary_key=True),
+        Column("time", DateTime(timezone=True), primary_key=True),
+        Column("scored_at", DateTime(timezone=True), nullable=False),
+        Column("probability", Float(53), nullable=False),
+        Column("threshold", Float(53), nullable=False),
+        Column("alarm", Boolean, nullable=False),
+        Column("reasons", Text, nullable=False),
+        Column("warnings", Text, nullable=False),
+        Column("maintained_at", DateTime(timezone=True)),
+        Column("maintenance_code", String(NAME_LENGTH)),
+        Column("model_version", String(NAME_LENGTH), nullable=False),
+        schema=schema or None,
+    )
+
+
+def _as_row(prediction: Mapping[str, Any], table: Table) -> dict[str, Any]:
+    return {
+        **{name: prediction[name] for name in table.columns.keys()},  # noqa: SIM118  # iterating gives the columns
+        "reasons": "; ".join(prediction["reasons"]),
+        "warnings": "; ".join(warning["message"] for warning in prediction["warnings"]),
+    }
+
+
+def _upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    dialect = UPSERTS.get(connection.dialect.name)
+    if dialect is None:
+        same = (table.c[name] == bindparam(f"same_{name}") for name in KEYS)
+        connection.execute(delete(table).where(*same), [{f"same_{name}": row[name] for name in KEYS} for row in rows])
+        connection.execute(insert(table), rows)
+        return
+    statement = dialect(table)
+    values = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in KEYS}
+    connection.execute(statement.on_conflict_do_update(index_elements=KEYS, set_=values), rows)
+
+
+def _without_secrets(error: SQLAlchemyError, engine: Engine, template: str) -> str:
+    message = str(getattr(error, "orig", None) or error)
+    if engine.url.password:
+        message = message.replace(engine.url.password, "***")
+    return hide_variables(message, template).strip()

@@ -1,0 +1,167 @@
+"""The source's newest batches in; predictions out: to the log, to a table, and alarms to the planner's own system."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+from sqlalchemy import Engine
+
+from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.contract.validation import Excess, find_excess
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import locked
+from upkeep.core.params import Params
+from upkeep.model.scoring import load_scorer
+from upkeep.model.storage import CARD
+from upkeep.scoring.alerts import Receiver, follow_episodes, open_receiver, read_watches, send_alarms, write_watches
+from upkeep.scoring.newest import Scored, score_newest
+from upkeep.scoring.prediction_log import SCHEMA, write_part
+from upkeep.scoring.prediction_table import write_predictions
+from upkeep.scoring.summary import describe_scores
+from upkeep.sources import Delivery
+from upkeep.sources.batches import first_day
+from upkeep.sources.sql import open_engine
+from upkeep.sources.store import Key
+from upkeep.stages.fetch import list_deliveries, store_batches
+from upkeep.stages.validate import check_deliveries, refuse_excess, write_tables
+
+FOLDER = paths.LOCAL / "score"
+ALARMS = FOLDER / "alarms.json"
+
+logger = logging.getLogger(__name__)
+
+
+def run(params: Params, until: date | None = None) -> None:
+    """Score each machine's newest row, up to the batch that holds `until`, by default today, and tell who asked for it.
+
+    Raises
+    ------
+    UpkeepError
+        If the source cannot be listed. If a plant cannot be scored or somebody cannot be told, once everybody else has.
+    """
+    knobs = params.score
+    database = open_engine(knobs.table.url, "score.table.url") if knobs.table else None
+    receiver = open_receiver(knobs.webhook) if knobs.webhook else None
+    now = datetime.now(UTC)
+    problems: list[UpkeepError] = []
+    with locked(FOLDER / "lock"):
+        scored = _score_plants(params, first_day(until or now.date(), params.fetch.batch_days), now, problems)
+        if scored:
+            print(describe_scores(scored))  # noqa: T201  # the tables are what this command is for
+            _tell(params, pl.concat([plant.predictions for plant in scored.values()]), database, receiver, problems)
+    _require_none(problems)
+
+
+def _score_plants(params: Params, until: date, now: datetime, problems: list[UpkeepError]) -> dict[str, Scored]:
+    """Score plant by plant; what is wrong with one is noted, and does not cost the others."""
+    params = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
+    dictionary = load_dictionary(params.validate_.dictionary)
+    plants: dict[str, dict[Key, list[Delivery]]] = {card.parent.name: {} for card in paths.MODELS.glob(f"*/{CARD}")}
+    for key, deliveries in list_deliveries(params.fetch).items():
+        plants.setdefault(key[1], {})[key] = deliveries
+    newest = max(batch for listed in plants.values() for table, _, batch in listed if table == "telemetry")
+    since = newest - timedelta(days=params.score.history_batches * params.fetch.batch_days)
+    scored = {}
+    for plant, listed in sorted(plants.items()):
+        with _noted(problems, plant=plant):
+            scorer = load_scorer(paths.MODELS / plant, dictionary)
+            tables = _read_plant(plant, listed, since, dictionary, params)
+            silence = timedelta(hours=params.score.silent_hours)
+            scored[plant] = score_newest(plant, tables, scorer, since=since, silence=silence, now=now)
+    return scored
+
+
+def _read_plant(
+    plant: str, listed: Mapping[Key, list[Delivery]], since: date, dictionary: Dictionary, params: Params
+) -> dict[str, pl.DataFrame]:
+    """Fetch what scoring needs of one plant, hold it against the data dictionary and return its clean tables.
+
+    Of telemetry that is the batches from `since` on and the first ones on record: values tell their unit only beside
+    earlier ones, and a plant that has delivered °F ever since would else be read as one whose machines run hot. The
+    quarantine is judged by the newer ones: old good ones must not hide that the newest is broken.
+    """
+    raw, interim = FOLDER / plant / "raw", FOLDER / plant / "interim"
+    opening = sorted(batch for table, _, batch in listed if table == "telemetry")[: params.score.history_batches]
+
+    def is_wanted(key: Key) -> bool:
+        table, _, batch = key
+        return batch <= params.fetch.until and (table != "telemetry" or batch >= since or batch in opening)
+
+    files = store_batches(listed, params.fetch, raw, is_wanted).files
+    checked = check_deliveries(plant, files, raw, dictionary, params)
+    tables = write_tables(plant, checked, interim)
+    readings = checked["telemetry"]
+    checked["telemetry"] = replace(
+        readings,
+        rows_in=sum(file.rows for file in files if file.table == "telemetry" and file.batch >= since),
+        quarantined=readings.quarantined.filter(pl.col("batch") >= since.isoformat()),
+    )
+    share = params.validate_.max_quarantined_share
+    excesses: dict[str, Excess] = {}
+    for table, part in checked.items():
+        if excess := find_excess(part, share):
+            excesses[table] = excess
+    refuse_excess({plant: excesses}, interim / paths.QUARANTINE.name, params.validate_)
+    return tables
+
+
+def _tell(
+    params: Params,
+    predictions: pl.DataFrame,
+    database: Engine | None,
+    receiver: Receiver | None,
+    problems: list[UpkeepError],
+) -> None:
+    """Hand predictions to everybody who is configured; who cannot be reached does not cost the others."""
+    knobs = params.score
+    with _noted(problems):
+        for rows in predictions.partition_by("plant", maintain_order=True):
+            write_part(knobs.log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
+    if database and knobs.table:
+        with _noted(problems):
+            write_predictions(database, knobs.table, predictions)
+    if receiver:
+        with _noted(problems):
+            _send(receiver, predictions)
+
+
+def _send(receiver: Receiver, predictions: pl.DataFrame) -> None:
+    watches = follow_episodes(read_watches(ALARMS), predictions.iter_rows(named=True))
+    # Before anything is sent: after a crash an episode must have the same start, and with it the same Idempotency-Key.
+    write_watches(ALARMS, watches)
+    watches, faults = send_alarms(receiver, watches)
+    write_watches(ALARMS, watches)
+    if faults:
+        raise UpkeepError(
+            f"{receiver.address} did not accept {len(faults)} alarm(s); the first: {faults[0]}",
+            expected="an answer with a status from 200 to 299",
+            remedy="check score.webhook in params.yaml and the receiver; the next `upkeep score` sends them again",
+        )
+
+
+@contextmanager
+def _noted(problems: list[UpkeepError], **where: object) -> Iterator[None]:
+    try:
+        yield
+    except UpkeepError as error:
+        problems.append(error.at(**where))
+
+
+def _require_none(problems: Sequence[UpkeepError]) -> None:
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise problems[0].at(stage="score")
+    for problem in problems:
+        logger.error("%s", problem)
+    plants = ", ".join(str(problem.where["plant"]) for problem in problems if "plant" in problem.where)
+    raise UpkeepError(
+        f"{len(problems)} problems, each told above; plants not scored: {plants or 'none'}",
+        expected="every plant scored, and everybody told",
+        remedy="mend what is told, then run `upkeep score` again: it repeats nothing that was accepted",
+        stage="score",
+    )

@@ -1,0 +1,1 @@
+"""The default source: a fleet whose deliveries break as real ones do."""

@@ -1,0 +1,312 @@
+"""The life of a simulated fleet: programs load machines, load wears them, wear shows and ends in failures.
+
+Nothing here looks ahead: what happens in a batch depends on the batches before it only, so that a longer history starts
+with the same bytes. Random numbers are therefore drawn per batch, and per machine in the order of its life.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from upkeep.core.types import Floats32
+
+Hours = npt.NDArray[np.float64]
+
+COMPONENTS = ("bearing", "hydraulics", "motor", "controller")
+EVENTS = {"machine": pl.Int64, "hour": pl.Int64, "kind": pl.String, "code": pl.String}
+SHIFT_HOURS = 8
+IDLE = 0
+"""Program of a machine that stands still; a plant's own programs are numbered from 1."""
+
+LIFE_SHAPE = 3.0
+LIFE_HOURS = np.array([3700.0, 4200.0, 4200.0, 30000.0])
+"""Weibull shape and scale of each component's life, in hours at the plant's mean load."""
+MAINTENANCE_RESTORES = np.array([0.35, 0.35, 0.35, 0.0])
+"""Share of the wear so far that scheduled maintenance takes away; nobody services a controller."""
+WEAR_PER_YEAR_OF_AGE = 0.03
+SILENT_SHARE = 0.05
+"""Share of failures that hardly show in any sensor."""
+
+
+class MachineModel(NamedTuple):
+    """How fast a make of machine wears and how its sensors answer."""
+
+    name: str
+    wear: float
+    vibration_mm_s: float
+    heat_c: float
+    pressure_bar: float
+    current_a: float
+
+
+MODELS = (
+    MachineModel("VM-20", 0.9, 1.3, 24.0, 6.6, 36.0),
+    MachineModel("VM-35", 1.0, 1.5, 27.0, 7.0, 41.0),
+    MachineModel("HX-5", 1.15, 1.2, 30.0, 7.4, 44.0),
+    MachineModel("HX-8", 1.3, 1.6, 26.0, 7.2, 39.0),
+)
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How a plant runs its machines.
+
+    Attributes
+    ----------
+    speed_rpm, load_pct, share
+        One entry per program, the idle one first; how often a working shift runs it.
+    wear
+        Wear per hour of each program, in hours at the plant's mean load.
+    shifts, days
+        Working shifts per day and working days per week.
+    ambient_c
+        Mean air temperature.
+    model_share
+        How common each of :data:`MODELS` is.
+    """
+
+    speed_rpm: Floats32
+    load_pct: Floats32
+    share: Hours
+    wear: Hours
+    shifts: int
+    days: int
+    ambient_c: float
+    model_share: Hours
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A plant's machines and what befell them.
+
+    Attributes
+    ----------
+    names, models, installed, gains
+        Per machine: its name, index into :data:`MODELS`, date of installation, and each sensor's response.
+    regimes, drift
+        The plant's regime before the batch ``drift`` and from it on (None: it stays as it is).
+    program, absent
+        Per machine and hour: what it ran, and whether it was off the network.
+    signs
+        Per component, machine and hour: how strongly wear shows, 0 (healthy) to 1.3.
+    ambient_c
+        Air temperature of each hour, over the regime's mean.
+    happenings
+        Failures and maintenance: machine (index), hour, kind, code.
+    """
+
+    plant: str
+    seed: int
+    start: date
+    hours_per_batch: int
+    names: pl.Series
+    models: npt.NDArray[np.int64]
+    installed: list[datetime]
+    gains: Floats32
+    regimes: tuple[Regime, Regime]
+    drift: int | None
+    program: npt.NDArray[np.int8]
+    absent: npt.NDArray[np.bool_]
+    signs: Floats32
+    ambient_c: Floats32
+    happenings: pl.DataFrame
+
+    @property
+    def batches(self) -> int:
+        """How many batches were simulated."""
+        return len(self.ambient_c) // self.hours_per_batch
+
+    def regime(self, batch: int) -> Regime:
+        """Return how the plant ran in a batch."""
+        return self.regimes[self.drift is not None and batch >= self.drift]
+
+    def hours(self, batch: int) -> slice:
+        """Return the hours of a batch, counted from the start."""
+        return slice(batch * self.hours_per_batch, (batch + 1) * self.hours_per_batch)
+
+
+def simulate_fleet(
+    plant: str, machines: int, *, seed: int, start: date, batches: int, batch_days: int, drift: int | None = None
+) -> Fleet:
+    """Let a plant's machines run, wear, fail and be repaired.
+
+    Parameters
+    ----------
+    plant
+        Decides the regime, whatever the seed.
+    start
+        First day of the first batch.
+    drift
+        First batch of a changed regime.
+    """
+    regime = draw_regime(plant)
+    generators = [draw(seed, plant, "machine", machine) for machine in range(machines)]
+    models = np.array([rng.choice(len(MODELS), p=regime.model_share) for rng in generators])
+    age_days = np.array([int(rng.integers(180, 3000)) for rng in generators])
+    shape = machines, batches * batch_days * 24
+    fleet = Fleet(
+        plant=plant,
+        seed=seed,
+        start=start,
+        hours_per_batch=24 * batch_days,
+        names=pl.Series([f"M{machine + 1:03d}" for machine in range(machines)]),
+        models=models,
+        installed=[datetime(start.year, start.month, start.day, tzinfo=UTC) - timedelta(int(age)) for age in age_days],
+        gains=np.array([1 + 0.03 * rng.standard_normal(4) for rng in generators], dtype=np.float32),
+        regimes=(regime, _change_regime(regime)),
+        drift=drift,
+        program=np.empty(shape, dtype=np.int8),
+        absent=np.zeros(shape, dtype=np.bool_),
+        signs=np.empty((len(COMPONENTS), *shape), dtype=np.float32),
+        ambient_c=_draw_ambient(seed, plant, start, batches * batch_days),
+        happenings=pl.DataFrame(schema=EVENTS),
+    )
+    wear = np.empty(shape)
+    for batch in range(batches):
+        hours = fleet.hours(batch)
+        fleet.program[:, hours] = _draw_programs(fleet, batch)
+        wear[:, hours] = fleet.regime(batch).wear[fleet.program[:, hours]]
+    pace = np.array([model.wear for model in MODELS])[models] * (1 + WEAR_PER_YEAR_OF_AGE * age_days / 365)
+    happenings = [
+        (machine, *happening)
+        for machine, rng in enumerate(generators)
+        for happening in _live(fleet, machine, np.cumsum(wear[machine] * pace[machine]), rng)
+    ]
+    return replace(fleet, happenings=pl.DataFrame(happenings, schema=EVENTS, orient="row"))
+
+
+def draw(seed: int, plant: str, what: str, *index: int) -> np.random.Generator:
+    """Return the random numbers of one thing in one plant, the same whatever else is drawn."""
+    return np.random.default_rng([seed, crc32(plant.encode()), crc32(what.encode()), *index])
+
+
+def draw_regime(plant: str) -> Regime:
+    """Return a plant's operating regime, which depends on its name only."""
+    rng = draw(0, plant, "regime")
+    programs = int(rng.integers(2, 5))
+    speed = np.append(0, rng.choice(np.arange(800, 3300, 800), programs, replace=False))
+    load = np.append(0, rng.choice(np.arange(30, 91, 20), programs, replace=False))
+    share = rng.uniform(1, 4, programs).round(2)
+    shifts, days = ((3, 7), (3, 6), (2, 6), (3, 5))[rng.integers(4)]
+    torque = 0.3 + speed * load / 1e5
+    torque[IDLE] = 0.05
+    mean_torque = np.average(torque[1:], weights=share) * shifts * days / 21
+    return Regime(
+        speed_rpm=speed.astype(np.float32),
+        load_pct=load.astype(np.float32),
+        share=share / share.sum(),
+        wear=torque / mean_torque * rng.uniform(0.9, 1.15),
+        shifts=shifts,
+        days=days,
+        ambient_c=round(float(rng.uniform(16, 25)), 1),
+        model_share=rng.dirichlet(np.full(len(MODELS), 3.0)),
+    )
+
+
+def _change_regime(regime: Regime) -> Regime:
+    """Return the regime after a new order book and a hotter hall: other programs, at more load."""
+    running = np.arange(len(regime.load_pct)) != IDLE
+    return replace(
+        regime,
+        load_pct=regime.load_pct + np.float32(7) * running,
+        share=regime.share[::-1],
+        wear=regime.wear * 1.1,
+        ambient_c=regime.ambient_c + 5,
+    )
+
+
+def _draw_programs(fleet: Fleet, batch: int) -> npt.NDArray[np.int64]:
+    """Return the program of each machine and hour of a batch; it changes with the shift."""
+    regime, days = fleet.regime(batch), fleet.hours_per_batch // 24
+    drawn = draw(fleet.seed, fleet.plant, "programs", batch).random((len(fleet.names), days, 24 // SHIFT_HOURS))
+    program = 1 + np.searchsorted(np.cumsum(regime.share)[:-1], drawn)
+    weekday = (fleet.start.weekday() + batch * days + np.arange(days)) % 7
+    program[:, weekday >= regime.days] = IDLE
+    program[:, :, regime.shifts :] = IDLE
+    return program.reshape(len(fleet.names), -1).repeat(SHIFT_HOURS, axis=1)
+
+
+def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
+    """Return by how much the hall is warmer than usual in each hour: season, time of day and weather."""
+    rng = draw(seed, plant, "weather")
+    weather, today = [], 0.0
+    for _ in range(days):
+        today = 0.8 * today + rng.standard_normal()
+        weather.append(today)
+    hour = np.arange(days * 24)
+    day_of_year = start.timetuple().tm_yday + hour / 24
+    season = -2.5 * np.cos(2 * np.pi * (day_of_year - 20) / 365.25) - 1.5 * np.cos(2 * np.pi * (hour - 3) / 24)
+    warmer: Hours = np.round(season + np.repeat(weather, 24), 3)
+    return warmer.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A machine's components: life, wear left of it, how long before its end and how strongly it shows; each (4,)."""
+
+    life: Hours
+    left: Hours
+    lead: Hours
+    strength: Hours
+
+    def renew(self, component: int, rng: np.random.Generator) -> None:
+        self.life[component] = 200 + LIFE_HOURS[component] * rng.weibull(LIFE_SHAPE)
+        self.left[component] = self.life[component]
+        self.lead[component] = rng.uniform(100, 180)
+        self.strength[component] = rng.uniform(0.8, 1.3) if rng.random() > SILENT_SHARE else 0.1
+
+    def signs(self, worn: Hours) -> Hours:
+        """Return how strongly wear shows as `worn` adds up from now on, shape (4, hours)."""
+        near = 1 - (self.left[:, None] - worn) / self.lead[:, None]
+        return self.strength[:, None] * np.square(np.maximum(near, 0))
+
+
+def _live(fleet: Fleet, machine: int, worn: Hours, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
+    """Go from one failure or maintenance of a machine to the next, and mark its wear and its stops in the fleet.
+
+    Parameters
+    ----------
+    worn : (hours,)
+        Wear summed up to and including each hour, had the machine never stopped.
+
+    Yields
+    ------
+    tuple
+        Hour, kind and code of each failure, repair and scheduled maintenance.
+    """
+    end = len(worn)
+    parts = _Parts(*np.empty((4, len(COMPONENTS))))
+    for component in range(len(COMPONENTS)):
+        parts.renew(component, rng)
+    parts.left[:] *= rng.uniform(0.2, 1.0, len(COMPONENTS))
+    interval = int(rng.integers(60, 91)) * 24
+    now, service = 0, int(rng.integers(7 * 24, interval))
+    while now < end:
+        used = worn[now - 1] if now else 0.0
+        ends = np.searchsorted(worn, used + parts.left)
+        failing = int(np.argmin(ends))
+        stop = int(min(ends[failing], service, end - 1))
+        fleet.signs[:, machine, now : stop + 1] = parts.signs(worn[now : stop + 1] - used)
+        parts.left[:] -= worn[stop] - used
+        if stop == ends[failing]:
+            yield stop, "failure", COMPONENTS[failing]
+            now = stop + 1 + int(rng.integers(12, 49))
+            fleet.program[machine, stop + 1 : now] = IDLE
+            fleet.signs[:, machine, stop + 1 : now] = 0
+            fleet.absent[machine, stop + 1 : now] = rng.random() < 0.5
+            if now <= end:
+                yield now - 1, "maintenance", "repair"
+            parts.renew(failing, rng)
+            service = service if service >= now else now + interval
+        elif stop == service:
+            yield stop, "maintenance", "scheduled"
+            parts.left[:] += MAINTENANCE_RESTORES * (parts.life - parts.left)
+            now, service = stop + 1, stop + interval
+        else:
+            return
