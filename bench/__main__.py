@@ -15,6 +15,7 @@ MEASUREMENTS = (
     "cmapss",
     "pipeline",
     "fresh",
+    "kernels",
     "merge_request",
     "scoring",
     "serving",

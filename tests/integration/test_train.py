@@ -89,7 +89,7 @@ def test_each_plant_gets_a_model_that_scores_as_its_predictions_say(params):
         chosen = pl.read_parquet(f"data/predictions/{plant}.parquet").filter("chosen", split="test")
         test = pl.read_parquet(f"data/processed/plants/{plant}/test.parquet")
         probability = predict(model, test)
-        assert probability.tobytes() == chosen["probability"].to_numpy().tobytes()
+        assert probability.tobytes() == chosen["probability"].cast(pl.Float64).to_numpy().tobytes()
         assert ((probability >= model.card.threshold) == chosen["alarm"].to_numpy()).all()
         assert chosen.select("machine", "time").equals(test.select("machine", "time"))
         assert model.card.preparation == PREPARATION

@@ -34,7 +34,7 @@ def test_isotonic_agrees_with_scikit_learn_at_every_training_score():
     scores = scores.round(1)  # ties
     ours = apply_calibration(fit_calibration("isotonic", scores, label).calibration, scores)
     theirs = IsotonicRegression(y_min=1 / 2_002, y_max=1 - 1 / 2_002).fit(scores, label).predict(scores)
-    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    np.testing.assert_allclose(ours, theirs, rtol=3e-6)  # levels have six digits
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic"])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from upkeep.core.rounding import MEASURED, significant
 from upkeep.core.types import Floats, Frozen
 
 FIT_ROWS = 5_000
@@ -86,7 +87,7 @@ def fit_conditions(
         Conditions at most, whatever the spread.
     """
     known = settings[~np.isnan(settings).any(axis=1)]
-    centres = _find_centres(known / np.asarray(widths), tolerance, most) * np.asarray(widths)
+    centres = significant(_find_centres(known / np.asarray(widths), tolerance, most) * np.asarray(widths), MEASURED)
     draft = Conditions(widths=list(widths), centres=centres.tolist(), levels=[], spreads=[])
     order = np.argsort(-np.bincount(draft.assign(known), minlength=len(centres)), kind="stable")
     ordered = Conditions(widths=list(widths), centres=centres[order].tolist(), levels=[], spreads=[])

@@ -121,7 +121,8 @@ def _read(tree: Any, name: str) -> Snapshot:
     predictions: dict[str, pl.DataFrame] = {}
     for plant, content in files.items():
         try:
-            predictions |= {plant: pl.read_parquet(io.BytesIO(content))} if content else {}
+            if content:
+                predictions[plant] = pl.read_parquet(io.BytesIO(content)).cast({"probability": pl.Float64})
         except pl.exceptions.PolarsError:
             missing[(paths.PREDICTIONS / f"{plant}.parquet").as_posix()] = "it is no Parquet; " + DAMAGED
     return Snapshot(name, params, **reports, predictions=predictions, missing=missing)

@@ -90,7 +90,8 @@ def candidate_thresholds(probability: Floats) -> Floats:
         return np.array([])
     descending = np.sort(probability)[::-1]
     ranks = np.unique(np.geomspace(1, descending.size, MAX_THRESHOLDS - 1).round().astype(np.int64)) - 1
-    return np.append(np.unique(descending[ranks]), np.nextafter(descending[0], np.inf))
+    above = np.nextafter(np.float32(descending[0]), np.float32(np.inf))  # the next probability that can be
+    return np.append(np.unique(descending[ranks]), np.float64(above))
 
 
 def cost_by_threshold(

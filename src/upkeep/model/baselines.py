@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
+from upkeep.core.rounding import LOG_ODDS
 from upkeep.core.types import Floats
-from upkeep.model.calibration import apply_calibration, fit_calibration, logit
+from upkeep.model.calibration import fit_calibration, logit
 
 
 def class_prior(rows: pl.DataFrame) -> Floats:
@@ -64,12 +65,13 @@ def fit_baseline(name: str, train: pl.DataFrame) -> Callable[[pl.DataFrame], Flo
     rank = RANKINGS[name]
     label, weight = train["label"].to_numpy(), train["weight"].cast(pl.Float64).to_numpy()
     fitted = fit_calibration("sigmoid", np.log1p(rank(train)), label, weight)
-    prior = logit(np.array(prior_share(train)))
+    prior = logit(np.array(prior_share(train))).round(LOG_ODDS)
 
     def score(rows: pl.DataFrame) -> Floats:
         if fitted.note:
             return np.full(rows.height, prior)
-        return logit(apply_calibration(fitted.calibration, np.log1p(rank(rows))))
+        line: Floats = fitted.calibration.slope * np.log1p(rank(rows)) + fitted.calibration.intercept
+        return line.round(LOG_ODDS)
 
     return score
 

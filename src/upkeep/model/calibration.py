@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from upkeep.core.rounding import FITTED, significant, single_precision
 from upkeep.core.types import Floats, Frozen
 
 Method = Literal["sigmoid", "isotonic", "none"]
@@ -79,10 +80,10 @@ def fit_calibration(method: Method, log_odds: Floats, label: NDArray[np.integer]
 
 
 def apply_calibration(calibration: Calibration, log_odds: Floats) -> Floats:
-    """Return probabilities, shape (n_rows,)."""
+    """Return probabilities in single precision, shape (n_rows,)."""
     if calibration.method == "isotonic":
-        return np.interp(log_odds, calibration.knots, calibration.levels)
-    return logistic(calibration.slope * log_odds + calibration.intercept)
+        return single_precision(np.interp(log_odds, calibration.knots, calibration.levels))
+    return single_precision(logistic(calibration.slope * log_odds + calibration.intercept))
 
 
 def logistic(log_odds: Floats) -> Floats:
@@ -122,10 +123,11 @@ def _fit_sigmoid(log_odds: Floats, label: Floats, weight: Floats) -> Calibration
 
     start = np.array([0.0, np.log(positive / negative)])
     best = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-8})
-    slope, intercept = (float(value) for value in best.x)
+    slope = best.x[0] / spread
     if not slope > 0:
         return None
-    return Calibration(method="sigmoid", slope=slope / spread, intercept=intercept - slope * centre / spread)
+    slope, intercept = significant([slope, best.x[1] - slope * centre], FITTED)
+    return Calibration(method="sigmoid", slope=float(slope), intercept=float(intercept))
 
 
 def _fit_isotonic(log_odds: Floats, label: Floats, weight: Floats) -> Calibration | None:
@@ -142,5 +144,7 @@ def _fit_isotonic(log_odds: Floats, label: Floats, weight: Floats) -> Calibratio
     # n rows without a failure do not prove that there is none: the rule of succession bounds what they can tell.
     bound = 1 / (len(label) + 2)
     return Calibration(
-        method="isotonic", knots=scores[ends].tolist(), levels=np.clip(level[ends], bound, 1 - bound).tolist()
+        method="isotonic",
+        knots=scores[ends].tolist(),
+        levels=significant(np.clip(level[ends], bound, 1 - bound), FITTED).tolist(),
     )

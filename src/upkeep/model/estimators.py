@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # s
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Model
+from upkeep.core.rounding import FITTED, LOG_ODDS, MEASURED, significant
 from upkeep.core.types import Floats, Floats32
 from upkeep.model.calibration import logit
 from upkeep.model.storage import booster_names, mean_log_odds, to_text
@@ -79,7 +80,7 @@ def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: 
     if kind == "lightgbm" and len(train.label):
         return _fit_boosters(train, validation, names, model, threads)
     if not train.has_both_classes:
-        prior = logit((np.sum(train.weight * train.label) + 1) / (np.sum(train.weight) + 2))
+        prior = logit((np.sum(train.weight * train.label) + 1) / (np.sum(train.weight) + 2)).round(LOG_ODDS)
         return Fitted(lambda features: np.full(len(features), prior))
     return _fit_gaussian_process(train, model) if kind == "gaussian_process" else _fit_pipeline(kind, train, model)
 
@@ -100,7 +101,8 @@ def make_estimator(kind: Kind, model: Model, n_features: int) -> Pipeline:
                 impute, RandomForestClassifier(n_estimators=100, min_samples_leaf=20, n_jobs=1, random_state=seed)
             )
         case "logistic":
-            return make_pipeline(impute, StandardScaler(), LogisticRegression(C=0.1, max_iter=1_000))
+            # Newton's steps end at the optimum itself; where others stop short of it depends on the last digits.
+            return make_pipeline(impute, StandardScaler(), LogisticRegression(C=0.1, solver="newton-cholesky"))
         case "gaussian_process":
             kernel = ConstantKernel() * RBF(length_scale=np.sqrt(n_features))
             return make_pipeline(impute, StandardScaler(), GaussianProcessClassifier(kernel, random_state=seed))
@@ -144,11 +146,8 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
 
 def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:
     estimator = make_estimator(kind, model, train.features.shape[1])
-    with threadpool_limits(1):
-        estimator.fit(
-            train.features.astype(np.float64), train.label, **{f"{estimator.steps[-1][0]}__sample_weight": train.weight}
-        )
-    return Fitted(lambda features: _score_pipeline(estimator, features))
+    _fit_steps(estimator, train.features, train.label, train.weight)
+    return Fitted(lambda features: _score_pipeline(estimator, features).round(LOG_ODDS))
 
 
 def _fit_gaussian_process(train: Rows, model: Model) -> Fitted:
@@ -160,11 +159,10 @@ def _fit_gaussian_process(train: Rows, model: Model) -> Fitted:
     rng = np.random.default_rng(model.seed)
     drawn = np.concatenate([_draw(rng, train, label, model.gaussian_process_rows // 2) for label in (0, 1)])
     estimator = make_estimator("gaussian_process", model, train.features.shape[1])
-    with threadpool_limits(1):
-        estimator.fit(train.features[drawn].astype(np.float64), train.label[drawn])
+    _fit_steps(estimator, train.features[drawn], train.label[drawn])
     shares = np.average(train.label, weights=train.weight), np.mean(train.label[drawn])
     shift = logit(np.array(shares[0])) - logit(np.array(shares[1]))
-    return Fitted(lambda features: _score_pipeline(estimator, features) + shift)
+    return Fitted(lambda features: (_score_pipeline(estimator, features) + shift).round(LOG_ODDS))
 
 
 def _draw(rng: np.random.Generator, train: Rows, label: int, most: int) -> NDArray[np.intp]:
@@ -173,11 +171,43 @@ def _draw(rng: np.random.Generator, train: Rows, label: int, most: int) -> NDArr
     return np.sort(rng.choice(rows, size=max(1, min(most, rows.size)), replace=False, p=share))
 
 
+def _fit_steps(
+    estimator: Pipeline, features: Floats32, label: NDArray[np.integer[Any]], weight: Floats | None = None
+) -> None:
+    """Fit a pipeline step by step, each on what the rounded steps before it make of the features."""
+    with threadpool_limits(1):
+        rows = features.astype(np.float64)
+        for step in estimator[:-1]:
+            step.fit(rows)
+            if isinstance(step, StandardScaler):
+                step.mean_, step.scale_ = significant(step.mean_, MEASURED), significant(step.scale_, MEASURED)
+            rows = step.transform(rows)
+        classifier = estimator[-1]
+        classifier.fit(rows, label, **({} if weight is None else {"sample_weight": weight}))
+        if isinstance(classifier, LogisticRegression):
+            classifier.coef_ = significant(classifier.coef_, FITTED)
+            classifier.intercept_ = significant(classifier.intercept_, FITTED)
+
+
 def _score_pipeline(estimator: Pipeline, features: Floats32) -> Floats:
+    """Return log-odds, shape (n_rows,)."""
     if not len(features):
         return np.empty(0)
     chunks = [features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS)]
     with threadpool_limits(1):
         # In float32, as the features are, probabilities above 1 - 6e-8 would all be 1.
-        probability = [estimator.predict_proba(chunk.astype(np.float64))[:, 1] for chunk in chunks]
-    return logit(np.concatenate(probability))
+        prepared = (estimator[:-1].transform(chunk.astype(np.float64)) for chunk in chunks)
+        return np.concatenate([_log_odds(estimator[-1], rows) for rows in prepared])
+
+
+def _log_odds(classifier: Any, rows: Floats) -> Floats:
+    """Return a fitted classifier's log-odds, shape (n_rows,)."""
+    if isinstance(classifier, LogisticRegression):
+        line = np.full(len(rows), classifier.intercept_[0])
+        for column, coefficient in zip(rows.T, classifier.coef_[0], strict=True):
+            line += coefficient * column  # one after the other: BLAS adds in an order of the processor's own
+        return line
+    if isinstance(classifier, HistGradientBoostingClassifier):
+        log_odds: Floats = classifier.decision_function(rows)
+        return log_odds
+    return logit(classifier.predict_proba(rows)[:, 1])

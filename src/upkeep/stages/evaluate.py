@@ -56,7 +56,7 @@ def _read_predictions() -> dict[str, pl.DataFrame]:
             stage="evaluate",
             file=paths.PREDICTIONS,
         )
-    return {file.stem: pl.read_parquet(file) for file in files}
+    return {file.stem: pl.read_parquet(file).cast({"probability": pl.Float64}) for file in files}
 
 
 def _explain_alarms(

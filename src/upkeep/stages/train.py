@@ -1,6 +1,6 @@
 """Features in; a model and predictions per plant out."""
 
-import json
+import logging
 import shutil
 from typing import Any
 
@@ -8,6 +8,7 @@ import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.features.inputs import Preparation
@@ -19,6 +20,8 @@ COLUMNS = [
     *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
     *("label", "hours_to_failure", "probability", "alarm"),
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
@@ -37,10 +40,14 @@ def run(params: Params) -> None:
         folder.mkdir(parents=True)
     fleet = train_fleet({plant: _read(plant) for plant in plants}, params)
     data_version = checksum(paths.MANIFEST.read_bytes())
+    if params.model.kind != "lightgbm":
+        logger.warning(
+            "models of kind %s are judged, but not saved: only LightGBM's can be read without unpickling. The service "
+            "and `upkeep score` have none",
+            params.model.kind,
+        )
     report = map_plants(_train, plants, params.parallel, fleet, params, data_version)
-    paths.TRAINING.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({"kind": params.model.kind, "plants": report}, indent=1, allow_nan=False, ensure_ascii=False)
-    paths.TRAINING.write_text(f"{content}\n", encoding="utf-8")
+    write_json(paths.TRAINING, {"kind": params.model.kind, "plants": report})
 
 
 def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -> dict[str, Any]:
@@ -49,7 +56,9 @@ def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -
     outcome = train_plant(splits, fleet, params)
     predictions = pl.concat([candidate.predictions for candidate in outcome.candidates.values()])
     chosen = pl.col("candidate") == outcome.chosen
-    predictions.with_columns(chosen=chosen).select(COLUMNS).write_parquet(paths.PREDICTIONS / f"{plant}.parquet")
+    # Probabilities are in single precision already.
+    stored = predictions.with_columns(pl.col("probability").cast(pl.Float32), chosen=chosen).select(COLUMNS)
+    stored.write_parquet(paths.PREDICTIONS / f"{plant}.parquet")
     saved = params.model.kind == "lightgbm"
     if saved:
         preparation = Preparation.model_validate_json((paths.PROCESSED / plant / "preparation.json").read_bytes())
