@@ -4,7 +4,7 @@ The answers come from each machine's whole history, by the way that training tak
 client would send. A deployment goes ahead only if the new container answers them to the last digit.
 """
 
-import json
+import logging
 import shutil
 from datetime import timedelta
 from typing import Any
@@ -12,14 +12,17 @@ from typing import Any
 import polars as pl
 
 from upkeep.core import paths
+from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.features.definition import KEYS, build_features
-from upkeep.model.scoring import Scorer, load_scorers
-from upkeep.model.storage import predict
+from upkeep.model.scoring import Scorer, load_scorer
+from upkeep.model.storage import CARD, predict
 
-CASES = 4
+REQUESTS = 4
 """Machines per plant, spread evenly from the least to the most at risk."""
+
+logger = logging.getLogger(__name__)
 
 TIMES = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
 
@@ -32,14 +35,16 @@ def run(params: Params) -> None:
     UpkeepError
         If a model is damaged.
     """
-    scorers = load_scorers(paths.MODELS)
+    plants = sorted(card.parent.name for card in paths.MODELS.glob(f"*/{CARD}"))
+    if not plants:  # `train` has said why
+        logger.warning("no model is saved, so there is nothing for the service to answer")
     shutil.rmtree(paths.GOLDEN, ignore_errors=True)
     paths.GOLDEN.mkdir(parents=True)
-    map_plants(_write, scorers, params.parallel)
+    map_plants(_write, plants, params.parallel)
 
 
 def _write(plant: str) -> None:
-    scorer = load_scorers(paths.MODELS)[plant]
+    scorer = load_scorer(paths.MODELS / plant)
     telemetry, events, machines = (
         pl.read_parquet(paths.INTERIM / table / f"{plant}.parquet") for table in ("telemetry", "events", "machines")
     )
@@ -50,13 +55,12 @@ def _write(plant: str) -> None:
         .last()
     )
     scored = newest.select(KEYS).with_columns(probability=predict(scorer.model, newest)).sort("probability", "machine")
-    chosen = sorted({round(index * (scored.height - 1) / (CASES - 1)) for index in range(CASES)})
-    cases = [_case(scorer, row, telemetry, events) for row in scored[chosen].iter_rows(named=True)]
-    content = json.dumps(cases, indent=1, allow_nan=False, ensure_ascii=False)
-    (paths.GOLDEN / f"{plant}.json").write_text(f"{content}\n", encoding="utf-8")
+    chosen = sorted({round(index * (scored.height - 1) / (REQUESTS - 1)) for index in range(REQUESTS)})
+    requests = [_request(scorer, row, telemetry, events) for row in scored[chosen].iter_rows(named=True)]
+    write_json(paths.GOLDEN / f"{plant}.json", requests)
 
 
-def _case(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
+def _request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
     card = scorer.model.card
     since = row["time"] - timedelta(hours=max(card.dataset.windows_hours))
     own = pl.col("machine") == row["machine"]
