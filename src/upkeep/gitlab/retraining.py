@@ -16,8 +16,8 @@ from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, name_reasons, state_gate
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.judging.drift_windows import recent_drift
-from upkeep.sources import open_source
 from upkeep.sources.batches import first_day
+from upkeep.sources.registry import open_source
 from upkeep.sources.store import read_manifest
 
 YEARS = range(2000, 2200)

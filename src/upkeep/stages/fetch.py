@@ -14,8 +14,9 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch, Params
-from upkeep.sources import Delivery, open_source
+from upkeep.sources import Delivery
 from upkeep.sources.batches import first_day
+from upkeep.sources.registry import open_source
 from upkeep.sources.store import (
     Key,
     Manifest,
