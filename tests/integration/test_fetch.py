@@ -16,7 +16,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
 from upkeep.sources import Delivery
-from upkeep.sources import store as manifest_module
+from upkeep.sources import store as store_module
 from upkeep.sources.store import read_manifest
 from upkeep.stages import fetch
 
@@ -211,7 +211,7 @@ def test_an_error_while_reading_names_the_delivery(monkeypatch):
     monkeypatch.setattr(Shelf, "read", fail)
     with pytest.raises(UpkeepError) as caught:
         fetch.run(params(lyon(0)))
-    assert caught.value.where == {"stage": "fetch", "table": "telemetry", "plant": "lyon", "batch": MONDAY}
+    assert caught.value.where == {"table": "telemetry", "plant": "lyon", "batch": MONDAY}
 
 
 class Killed(BaseException):
@@ -222,9 +222,9 @@ class Killed(BaseException):
 def test_a_fetch_that_is_stopped_before_any_write_ends_with_the_same_bytes_when_run_again(
     tmp_path, monkeypatch, save_seconds
 ):
-    monkeypatch.setattr(fetch, "SAVE_SECONDS", save_seconds)
+    monkeypatch.setattr(store_module, "SAVE_SECONDS", save_seconds)
     plants = {"lyon": {str(week(0)): [[1.0], [2.0]], str(week(1)): [[3.0]]}, "porto": {str(week(0)): [[4.0]]}}
-    write = manifest_module.write_at_once
+    write = store_module.write_whole
 
     def run_in(folder, stop_at=None):
         writes = iter(range(10**6))
@@ -238,7 +238,7 @@ def test_a_fetch_that_is_stopped_before_any_write_ends_with_the_same_bytes_when_
 
         (tmp_path / folder).mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / folder)
-        monkeypatch.setattr(manifest_module, "write_at_once", write_or_die)
+        monkeypatch.setattr(store_module, "write_whole", write_or_die)
         fetch.run(params(plants, until=week(1)))
         return next(writes)
 
@@ -262,8 +262,9 @@ def test_a_fetch_that_is_killed_ends_with_the_same_bytes_when_run_again(tmp_path
         import os, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import {Path(__file__).stem} as shop
+        from upkeep.sources import store
         from upkeep.stages import fetch
-        fetch.SAVE_SECONDS = 0.03
+        store.SAVE_SECONDS = 0.03
         os.chdir({str(tmp_path)!r})
         os.makedirs("killed", exist_ok=True)
         os.chdir("killed")

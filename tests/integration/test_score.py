@@ -236,7 +236,7 @@ def test_a_plant_that_cannot_be_read_is_named_and_the_others_are_scored(plants):
     plants.unreadable.add("porto")
     with pytest.raises(UpkeepError, match="the server is down") as caught:
         run()
-    assert (caught.value.where["plant"], caught.value.where["stage"]) == ("porto", "fetch")
+    assert (caught.value.where["plant"], caught.value.where["stage"]) == ("porto", "score")
     assert set(logged()["plant"]) == {"lyon"}
 
 

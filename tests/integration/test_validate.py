@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 import yaml
 
-from upkeep.contract.dictionary import load_dictionary
+from upkeep.contract.dictionary import Table, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
 from upkeep.reporting.dictionary_page import dictionary_page
-from upkeep.sources import Table
+from upkeep.sources import Key
 from upkeep.sources.store import Manifest, RawFile, store, write_manifest
 from upkeep.stages import validate
 
@@ -54,7 +54,7 @@ def telemetry(plant: str, week: int = 0, **columns: object) -> pl.DataFrame:
 def deliver(*deliveries: tuple[Table, str, int, int, pl.DataFrame]) -> list[RawFile]:
     """Store deliveries (table, plant, week, number, rows) as the fetch stage does."""
     files = [
-        store(paths.RAW, (table, plant, MONDAY + timedelta(weeks=week)), number, rows)
+        store(paths.RAW, Key(table, plant, MONDAY + timedelta(weeks=week)), number, rows)
         for table, plant, week, number, rows in deliveries
     ]
     write_manifest(Manifest(source="simulator", options_sha256="", files=tuple(files)))
@@ -127,7 +127,6 @@ def test_too_much_in_quarantine_fails_with_the_place_after_everything_is_written
     with pytest.raises(UpkeepError, match=r"50\.0% of the rows are in quarantine, most of them, 168") as error:
         validate.run(params)
     assert error.value.where == {
-        "stage": "validate",
         "plant": "porto",
         "table": "telemetry",
         "batch": "2025-01-13",

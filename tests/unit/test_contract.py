@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column
+from upkeep.contract.quarantine import QUARANTINE
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.validation import QUARANTINE, Checked, Rules, add_missing_machines, check_table, find_excess
+from upkeep.contract.validation import Checked, Rules, add_missing_machines, check_table, find_excess
 from upkeep.core.errors import UpkeepError
 
 MONDAY = date(2025, 1, 6)
@@ -411,6 +412,6 @@ def test_rows_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -
     def lose_all(_table: str, rows: pl.DataFrame, *_: object) -> tuple[pl.DataFrame, dict[str, int]]:
         return rows.clear(), {"exact": 0}
 
-    monkeypatch.setattr("upkeep.contract.validation._drop_duplicates", lose_all)
+    monkeypatch.setattr("upkeep.contract.validation.drop_duplicates", lose_all)
     with pytest.raises(UpkeepError, match="2 rows came in, 0 clean"):
         check(telemetry())

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upkeep.core.params import Fetch
+from upkeep.sources import Key
 from upkeep.sources.store import RawFile, empty_manifest, same_rows, to_fetch
 
 MONDAY = date(2025, 1, 6)
@@ -16,7 +17,7 @@ def fetch(**changes):
 
 
 def weeks(table, plant, *numbers):
-    return {(table, plant, MONDAY + timedelta(weeks=number)): [] for number in numbers}
+    return {Key(table, plant, MONDAY + timedelta(weeks=number)): [] for number in numbers}
 
 
 def raw_file(plant, batch, delivery=1):

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from upkeep.core.errors import UpkeepError
 from upkeep.core.types import Frozen
 
+Table = Literal["telemetry", "events", "machines"]
 Role = Literal["key", "setting", "sensor", "attribute", "split"]
 
 DTYPES: dict[str, pl.DataType] = {
@@ -76,8 +77,8 @@ class Column(Frozen):
 class Dictionary(Frozen):
     """All tables, and where plants differ from them."""
 
-    tables: dict[Literal["telemetry", "events", "machines"], dict[str, Column]]
-    plants: dict[str, dict[Literal["telemetry", "events", "machines"], dict[str, Column]]] = Field(default={})
+    tables: dict[Table, dict[str, Column]]
+    plants: dict[str, dict[Table, dict[str, Column]]] = Field(default={})
 
     @model_validator(mode="after")
     def _check_tables(self) -> Self:

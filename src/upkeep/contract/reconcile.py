@@ -126,6 +126,11 @@ def compare_schemas(table: str, deliveries: Sequence[Delivered], columns: Mappin
     return findings
 
 
+def per_delivery(values: Sequence[object], dtype: type[pl.DataType] | pl.DataType) -> pl.Expr:
+    """Return what is known per delivery, for each row."""
+    return pl.lit(pl.Series(values, dtype=dtype)).gather(pl.col(DELIVERY))
+
+
 def deliveries_without(column: str, deliveries: Sequence[Delivered]) -> list[int]:
     """Return the numbers of the deliveries that lack a column."""
     return [number for number, item in enumerate(deliveries) if column not in item.rows.columns]

@@ -3,49 +3,38 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 
 import polars as pl
 
-from upkeep.contract.casting import as_text, printable
 from upkeep.contract.dictionary import Column
+from upkeep.contract.duplicates import drop_duplicates, identifying
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
+from upkeep.contract.quarantine import describe_quarantined
 from upkeep.contract.reconcile import (
     COLUMN,
     DELIVERY,
     REASON,
-    ROW,
     Delivered,
     Fault,
     compare_schemas,
     deliveries_without,
     first_fault,
     group_by_schema,
+    per_delivery,
     reconcile,
     restore_units,
 )
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Validate
 
 CLOCK_SLACK = timedelta(days=1)
 """How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
 
-DUPLICATES = ("exact", "near", "repeated_batch")
-
-QUARANTINE: dict[str, pl.DataType] = {
-    "table": pl.String(),
-    "batch": pl.String(),
-    "delivery": pl.Int64(),
-    "machine": pl.String(),
-    "time": pl.Datetime("us", "UTC"),
-    "reason": pl.String(),
-    "column": pl.String(),
-    "value": pl.String(),
-    "row": pl.String(),
-}
-
 
 @dataclass(frozen=True)
 class Rules:
-    """How strictly the dictionary is enforced; the knobs of the same names in ``params.yaml``."""
+    """How strictly the dictionary is enforced; the settings of the same names in ``params.yaml``."""
 
     batch_days: int
     near_duplicate_seconds: int
@@ -64,9 +53,9 @@ class Checked:
     clean
         The dictionary's columns in its order and types, sorted by machine (then time, kind, code).
     quarantined
-        Columns as in :data:`QUARANTINE`, in the order of delivery.
+        Columns as in :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery.
     duplicates
-        Rows left out, per kind of :data:`DUPLICATES`.
+        Rows left out, per kind of :data:`upkeep.contract.duplicates.KINDS`.
     findings
         What else there is to know; it changed no row but for ``unit_converted``.
     """
@@ -108,14 +97,14 @@ def check_table(
     rows, converted = restore_units(table, reconcile(groups, columns, plant), batches, columns)
     rows = _mark_faults(rows, [*_value_faults(columns, plant), *_time_faults(columns, batches, rules.batch_days)])
     good = rows.filter(pl.col(REASON).is_null())
-    kept, duplicates = _drop_duplicates(table, good, batches, columns, rules.near_duplicate_seconds)
-    kept = kept.sort(_identifying(columns), maintain_order=True)
+    kept, duplicates = drop_duplicates(table, good, batches, columns, rules.near_duplicate_seconds)
+    kept = kept.sort(identifying(columns), maintain_order=True)
     findings = [*converted, *compare_schemas(table, deliveries, columns)]
     findings += _look_at_rows(table, kept, deliveries, columns, rules)
     checked = Checked(
         rows_in=sum(item.rows.height for item in deliveries),
         clean=kept.select(*columns),
-        quarantined=_describe_quarantined(table, rows, groups, deliveries),
+        quarantined=describe_quarantined(table, rows, groups, deliveries),
         duplicates=duplicates,
         findings=sort_findings(findings),
     )
@@ -123,27 +112,12 @@ def check_table(
     return checked
 
 
-def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.DataFrame:
-    """Return the machines table with a row for each machine of `telemetry`; what is not known of it is null."""
-    unknown = telemetry.select("plant", "machine").unique().join(machines, on="machine", how="anti")
-    return pl.concat([machines, unknown], how="diagonal").sort("machine")
-
-
-def find_excess(checked: Checked, max_share: float) -> Excess | None:
-    """Return what fills the quarantine if it holds more than `max_share` of the rows, else None."""
-    rows = checked.quarantined.height
-    if not rows or rows <= max_share * checked.rows_in:
-        return None
-    causes = checked.quarantined.group_by("batch", "reason", "column").len()
-    worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False]).row(0, named=True)
-    return Excess(rows / checked.rows_in, worst["batch"], worst["reason"], worst["column"], worst["len"])
-
-
 def _mark_faults(rows: pl.DataFrame, faults: Sequence[Fault]) -> pl.DataFrame:
-    first = first_fault(faults)
+    reason, column = first_fault(faults)
+    is_new = pl.col(REASON).is_null()
     return rows.with_columns(
-        pl.when(pl.col(REASON).is_null()).then(first[0]).otherwise(REASON).alias(REASON),
-        pl.when(pl.col(REASON).is_null()).then(first[1]).otherwise(COLUMN).alias(COLUMN),
+        pl.when(is_new).then(reason).otherwise(REASON).alias(REASON),
+        pl.when(is_new).then(column).otherwise(COLUMN).alias(COLUMN),
     )
 
 
@@ -171,44 +145,7 @@ def _time_faults(columns: Mapping[str, Column], batches: Sequence[date], batch_d
 
 def _begins(batches: Sequence[date]) -> pl.Expr:
     """Return the first instant of each row's batch."""
-    return _per_delivery([datetime.combine(batch, time(), UTC) for batch in batches], pl.Datetime("us", "UTC"))
-
-
-def _drop_duplicates(
-    table: str, rows: pl.DataFrame, batches: Sequence[date], columns: Mapping[str, Column], near_seconds: int
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Keep one row of each reading, event or machine, and count the others by kind."""
-    identity: list[pl.Expr] = [pl.col(name) for name in _identifying(columns)]
-    if table == "telemetry" and near_seconds:
-        identity[1] = pl.col("time").dt.epoch("us") // (near_seconds * 1_000_000)
-    ordered = rows.sort(ROW, descending=table == "machines").with_columns(pl.struct(identity).alias("@identity"))
-    is_first = pl.col("@identity").is_first_distinct()
-    repeated = ordered.filter(pl.col("@identity").is_duplicated()).with_columns(
-        _per_delivery(batches, pl.Date).alias("@batch"), (~pl.struct(*columns).is_first_distinct()).alias("@exact")
-    )
-    first = pl.col(DELIVERY, "@batch").first().over("@identity").name.suffix(" of the first")
-    left_out = repeated.with_columns(first).filter(~is_first)
-    kind = (
-        pl.when(
-            pl.col("@batch") == pl.col("@batch of the first"), pl.col(DELIVERY) != pl.col(f"{DELIVERY} of the first")
-        )
-        .then(pl.lit("repeated_batch"))
-        .when("@exact")
-        .then(pl.lit("exact"))
-        .otherwise(pl.lit("near"))
-    )
-    counts = dict(left_out.select(kind.value_counts()).unnest("literal").iter_rows())
-    return ordered.filter(is_first), {name: counts.get(name, 0) for name in DUPLICATES}
-
-
-def _identifying(columns: Mapping[str, Column]) -> list[str]:
-    """Return the columns that tell one row of a plant's table from another, which also sort it."""
-    return [name for name in ("machine", "time", "kind", "code") if name in columns]
-
-
-def _per_delivery(values: Sequence[object], dtype: type[pl.DataType] | pl.DataType) -> pl.Expr:
-    """Return what is known per delivery, for each row."""
-    return pl.lit(pl.Series(values, dtype=dtype)).gather(pl.col(DELIVERY))
+    return per_delivery([datetime.combine(batch, time(), UTC) for batch in batches], pl.Datetime("us", "UTC"))
 
 
 def _look_at_rows(
@@ -225,37 +162,6 @@ def _look_at_rows(
     return findings
 
 
-def _describe_quarantined(
-    table: str, rows: pl.DataFrame, groups: Sequence[pl.DataFrame], deliveries: Sequence[Delivered]
-) -> pl.DataFrame:
-    """Return the rows at fault as they were delivered, each with its place and reason."""
-    bad = rows.filter(pl.col(REASON).is_not_null())
-    as_delivered = [pl.DataFrame(schema={ROW: pl.Int64, "value": pl.String, "row": pl.String})]
-    for group in groups:
-        known = [name for name in rows.columns if name in group.columns and not name.startswith("@")]
-        values = (pl.when(pl.col(COLUMN) == name).then(as_text(name, group.schema[name])) for name in known)
-        whole = pl.struct(printable(name, dtype) for name, dtype in group.schema.items() if name not in (ROW, DELIVERY))
-        at_fault = group.join(bad.select(ROW, COLUMN), on=ROW)
-        value = pl.coalesce(*values, pl.lit(None, pl.String)).alias("value")
-        as_delivered.append(at_fault.select(ROW, value, whole.struct.json_encode().alias("row")))
-    missing = {
-        name: pl.lit(None, QUARANTINE[name]).alias(name) for name in ("machine", "time") if name not in rows.columns
-    }
-    return (
-        bad.join(pl.concat(as_delivered), on=ROW)
-        .sort(ROW)
-        .with_columns(
-            *missing.values(),
-            table=pl.lit(table),
-            batch=_per_delivery([item.batch.isoformat() for item in deliveries], pl.String),
-            delivery=_per_delivery([item.delivery for item in deliveries], pl.Int64),
-            reason=REASON,
-            column=COLUMN,
-        )
-        .select(*QUARANTINE)
-    )
-
-
 def _check_balance(table: str, plant: str, checked: Checked) -> None:
     duplicates = sum(checked.duplicates.values())
     found = checked.clean.height + duplicates + checked.quarantined.height
@@ -263,9 +169,47 @@ def _check_balance(table: str, plant: str, checked: Checked) -> None:
         raise UpkeepError(
             f"{checked.rows_in} rows came in, {checked.clean.height} clean + {duplicates} duplicate + "
             f"{checked.quarantined.height} quarantined ones came out",
-            expected="as many rows out as in",
             remedy="this is a bug in upkeep: please report it with the plant's files in data/raw",
-            stage="validate",
             plant=plant,
             table=table,
         )
+
+
+def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.DataFrame:
+    """Return the machines table with a row for each machine of `telemetry`; what is not known of it is null."""
+    unknown = telemetry.select("plant", "machine").unique().join(machines, on="machine", how="anti")
+    return pl.concat([machines, unknown], how="diagonal").sort("machine")
+
+
+def find_excess(checked: Checked, max_share: float) -> Excess | None:
+    """Return what fills the quarantine if it holds more than `max_share` of the rows, else None."""
+    rows = checked.quarantined.height
+    if not rows or rows <= max_share * checked.rows_in:
+        return None
+    causes = checked.quarantined.group_by("batch", "reason", "column").len()
+    worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False]).row(0, named=True)
+    return Excess(rows / checked.rows_in, worst["batch"], worst["reason"], worst["column"], worst["len"])
+
+
+def refuse_excess(excesses: Mapping[str, Mapping[str, Excess]], quarantine: Path, params: Validate) -> None:
+    """Raise the worst excess of the plants' tables, if there is any, and count the others.
+
+    Raises
+    ------
+    UpkeepError
+        Naming plant, table, batch and column of what fills the quarantine most.
+    """
+    found = [(excess, plant, table) for plant, tables in excesses.items() for table, excess in tables.items()]
+    if not found:
+        return
+    worst, plant, table = max(found, key=lambda item: item[0].share)
+    others = f"; {len(found) - 1} more of the plants' tables hold too much" if len(found) > 1 else ""
+    raise UpkeepError(
+        f"{worst.share:.1%} of the rows are in quarantine, most of them, {worst.rows}, as '{worst.reason}'{others}",
+        expected=f"at most {params.max_quarantined_share:.1%}, validate.max_quarantined_share in params.yaml",
+        remedy=f"look at {quarantine / plant}.parquet; mend the source, the data dictionary or that share",
+        plant=plant,
+        table=table,
+        batch=worst.batch,
+        column=worst.column,
+    )

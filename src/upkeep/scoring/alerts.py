@@ -19,10 +19,10 @@ import urllib3
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_whole
 from upkeep.core.params import Webhook
 from upkeep.core.secrets import expand_variables
 from upkeep.core.types import Frozen
-from upkeep.sources.store import write_at_once
 
 SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its value
 
@@ -237,4 +237,4 @@ def read_watches(file: Path) -> Watches:
 
 def write_watches(file: Path, watches: Watches) -> None:
     """Remember what is known of alarms, in one step."""
-    write_at_once(file, WATCHES.dump_json(watches, indent=1))
+    write_whole(file, WATCHES.dump_json(watches, indent=1))

@@ -10,7 +10,7 @@ import polars as pl
 from sqlalchemy import Engine
 
 from upkeep.contract.dictionary import Dictionary, load_dictionary
-from upkeep.contract.validation import Excess, find_excess
+from upkeep.contract.validation import Excess, find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
@@ -22,12 +22,12 @@ from upkeep.scoring.newest import Scored, score_newest
 from upkeep.scoring.prediction_log import SCHEMA, write_part
 from upkeep.scoring.prediction_table import write_predictions
 from upkeep.scoring.summary import describe_scores
-from upkeep.sources import Delivery
+from upkeep.sources import Delivery, Key
 from upkeep.sources.batches import first_day
+from upkeep.sources.interim import check_deliveries, write_tables
+from upkeep.sources.registry import list_deliveries
 from upkeep.sources.sql import open_engine
-from upkeep.sources.store import Key
-from upkeep.stages.fetch import list_deliveries, store_batches
-from upkeep.stages.validate import check_deliveries, refuse_excess, write_tables
+from upkeep.sources.store import store_batches
 
 FOLDER = paths.LOCAL / "score"
 ALARMS = FOLDER / "alarms.json"

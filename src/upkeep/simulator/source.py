@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from upkeep.contract.dictionary import Table
 from upkeep.core.types import Frozen
 from upkeep.simulator import defects as spoil
 from upkeep.simulator.fleet import MODELS, Fleet, draw, simulate_fleet
 from upkeep.simulator.readings import read_events, read_telemetry
-from upkeep.sources import Delivery, Table
+from upkeep.sources import Delivery
 from upkeep.sources.batches import batches_between, first_day
 from upkeep.sources.options import read_options
 

@@ -3,31 +3,37 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
-Table = Literal["telemetry", "events", "machines"]
+from upkeep.contract.dictionary import Table
+
+
+class Key(NamedTuple):
+    """What a delivery is about; `batch` is the first day of its batch."""
+
+    table: Table
+    plant: str
+    batch: date
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What one plant delivered of one table in one batch.
+    """What one plant delivered of one table in one batch, named after its first day.
 
-    Attributes
-    ----------
-    table, plant
-        What and whose.
-    batch
-        The first day of the batch.
-    read
-        Reads the rows as delivered, broken ones included. Called only if the batch is needed.
+    `read` returns the rows as delivered, broken ones included; it is called only if the batch is needed.
     """
 
     table: Table
     plant: str
     batch: date
     read: Callable[[], pl.DataFrame]
+
+    @property
+    def key(self) -> Key:
+        """Table, plant and batch."""
+        return Key(self.table, self.plant, self.batch)
 
 
 class Source(Protocol):

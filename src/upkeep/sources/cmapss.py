@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 
+from upkeep.contract.dictionary import Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_variables
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery, Table
+from upkeep.sources import Delivery
 from upkeep.sources.batches import batch_of, first_day
 from upkeep.sources.options import read_options
 

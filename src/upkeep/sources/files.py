@@ -17,10 +17,11 @@ from fsspec.core import url_to_fs
 from pydantic import Field, field_validator
 
 from upkeep.contract.casting import cast_column
+from upkeep.contract.dictionary import Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery, Table
+from upkeep.sources import Delivery
 from upkeep.sources.batches import batch_of
 from upkeep.sources.options import read_options
 

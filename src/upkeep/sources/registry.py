@@ -1,10 +1,12 @@
-"""The sources that params.yaml can name, and the one it names."""
+"""The sources that ``params.yaml`` can name, and what the one it names has to deliver."""
 
 import importlib
+import re
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch
-from upkeep.sources import Source
+from upkeep.sources import Delivery, Key, Source
+from upkeep.sources.store import group_by_key, raise_without_telemetry
 
 BUILT_IN = {
     "simulator": "upkeep.simulator.source:Simulator",
@@ -12,6 +14,8 @@ BUILT_IN = {
     "sql": "upkeep.sources.sql:Sql",
     "cmapss": "upkeep.sources.cmapss:Cmapss",
 }
+
+PLANT_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def open_source(fetch: Fetch) -> Source:
@@ -30,6 +34,27 @@ def open_source(fetch: Fetch) -> Source:
             f"the source {fetch.source!r} cannot be imported: {error}",
             expected=f"one of {', '.join(BUILT_IN)}, or 'module:Class' that can be imported",
             remedy="correct fetch.source in params.yaml",
-            stage="fetch",
         ) from error
     return source(fetch.options, fetch.batch_days)
+
+
+def list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
+    """List what the source has up to ``fetch.until``.
+
+    Raises
+    ------
+    UpkeepError
+        If the source cannot be listed, has no telemetry, or names a plant as no folder can be named.
+    """
+    offered = open_source(fetch).deliveries(fetch.until)
+    deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]
+    for delivery in deliveries:
+        if not PLANT_NAME.fullmatch(delivery.plant):
+            raise UpkeepError(
+                f"the source names a plant {delivery.plant!r}, which cannot name a folder",
+                expected="letters, digits, _ and - only",
+                remedy="rename the plant in the source or in its query",
+                table=delivery.table,
+            )
+    raise_without_telemetry(deliveries, fetch)
+    return group_by_key(deliveries)

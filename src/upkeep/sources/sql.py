@@ -12,10 +12,11 @@ from pydantic import field_validator
 from sqlalchemy import URL, BindParameter, Connection, Date, Engine, String, bindparam, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from upkeep.contract.dictionary import Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery, Table
+from upkeep.sources import Delivery
 from upkeep.sources.batches import batches_between
 from upkeep.sources.options import read_options
 

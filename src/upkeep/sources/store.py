@@ -1,29 +1,35 @@
-"""The manifest of the raw data: what was fetched, from where, and the checksum of every file."""
+"""``data/raw``: each delivery stored once, beside a manifest of where it is from and of every file's checksum."""
 
 import hashlib
 import json
-import os
+import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import polars as pl
 from pydantic import ValidationError
+from tqdm import tqdm
 
+from upkeep.contract.dictionary import Table
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import TEMPORARY, write_whole
+from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery, Table
+from upkeep.sources import Delivery, Key
 
-TEMPORARY = ".tmp"
 ROW_GROUP_ROWS = 250_000
 """Stated, because Polars' own choice may depend on the number of threads, and so would the bytes."""
 
-Key = tuple[Table, str, date]
-"""What a file is about: table, plant and batch."""
+SAVE_SECONDS = 1
+"""How often the manifest is saved under way: a killed run fetches again what the manifest does not list yet."""
+
+logger = logging.getLogger(__name__)
 
 
 class RawFile(Frozen):
@@ -41,7 +47,7 @@ class RawFile(Frozen):
     @property
     def key(self) -> Key:
         """Table, plant and batch."""
-        return self.table, self.plant, self.batch
+        return Key(self.table, self.plant, self.batch)
 
 
 class Manifest(Frozen):
@@ -83,31 +89,86 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
         return Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         missing = isinstance(error, FileNotFoundError)
-        raise UpkeepError(
-            f"the manifest of the raw data {'does not exist' if missing else f'cannot be used: {error}'}",
-            expected="the file that `upkeep fetch` writes",
-            remedy="run `dvc repro fetch`"
-            if missing
-            else f"run `dvc checkout`, or delete {path.parent} and fetch again",
-            file=path,
-        ) from error
+        what = "does not exist" if missing else f"cannot be used: {error}"
+        remedy = "run `dvc repro fetch`" if missing else f"run `dvc checkout`, or delete {path.parent} and fetch again"
+        raise UpkeepError(f"the manifest of the raw data {what}", remedy=remedy, file=path) from error
 
 
 def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
     """Write ``data/raw/manifest.json`` in one step."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n"
-    write_at_once(path, text.encode())
+    write_whole(path, text.encode())
 
 
-def write_at_once(path: Path, content: bytes) -> None:
-    """Write a file such that a kill at any moment leaves the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+def store_batches(
+    listed: Mapping[Key, list[Delivery]], fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]
+) -> Manifest:
+    """Make the folder `raw` hold the wanted batches, each fetched once but for the newest, and no others.
+
+    Raises
+    ------
+    UpkeepError
+        If a delivery cannot be read, or a file fetched earlier is no longer what the manifest says.
+    """
+    manifest = _resume(fetch, raw, wanted)
+    stored = group_by_key(manifest.files)
+    listed = {key: deliveries for key, deliveries in listed.items() if wanted(key)}
+    saved = time.monotonic()
+    for key in tqdm(to_fetch(listed, stored, fetch.reread_batches), delay=QUIET_SECONDS, unit="batch"):
+        stored[key] = _fetch_batch(raw, key, listed[key], stored.get(key, []))
+        if time.monotonic() - saved > SAVE_SECONDS:
+            _save(raw, manifest, stored)
+            saved = time.monotonic()
+    return _save(raw, manifest, stored)
+
+
+def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
+    """Return what is stored and still wanted, checked; everything else is removed from `raw`."""
+    fresh = empty_manifest(fetch)
+    listing = raw / paths.MANIFEST.name
+    known = read_manifest(listing) if listing.exists() else fresh
+    if not known.same_origin(fresh):
+        logger.warning(f"fetch: source, options or batch_days changed, so {raw} starts afresh")
+        known = fresh
+    manifest = known.with_files(file for file in known.files if wanted(file.key))
+    # The manifest goes first: a kill in between leaves files that nothing lists, which the next run removes.
+    write_manifest(manifest, listing)
+    _remove_unlisted(raw, manifest.files)
+    for file in tqdm(manifest.files, delay=QUIET_SECONDS, unit="checksum"):
+        check_file(raw, file)
+    return manifest
+
+
+def to_fetch(
+    listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], reread_batches: int
+) -> list[Key]:
+    """Choose what to read: the batches not stored yet, and of each plant's table the newest stored ones again."""
+    newest: set[Key] = set()
+    for place in {key[:2] for key in stored}:
+        batches = sorted(key for key in stored if key[:2] == place)
+        newest |= set(batches[max(0, len(batches) - reread_batches) :])
+    return sorted(key for key in listed if key not in stored or key in newest)
+
+
+def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]) -> list[RawFile]:
+    """Store what one plant delivered of one batch; of a batch read again, only what holds other rows than before."""
+    files = list(stored)
+    for delivery in deliveries:
+        try:
+            rows = delivery.read()
+        except UpkeepError as error:
+            raise error.at(**key._asdict()) from error
+        known = stored and any(same_rows(rows, pl.read_parquet(raw / file.file)) for file in files)
+        if not known and not rows.is_empty():
+            files.append(store(raw, key, len(files) + 1, rows))
+    return files
+
+
+def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
+    """Tell whether two deliveries hold the same rows, in whatever order."""
+    if one.schema != other.schema or one.height != other.height:
+        return False
+    return one.hash_rows().sort().equals(other.hash_rows().sort())
 
 
 def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
@@ -117,7 +178,7 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
     rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
     content = buffer.getvalue()
     file = f"{table}/{plant}/{batch}{'' if number == 1 else f'.{number}'}.parquet"
-    write_at_once(raw / file, content)
+    write_whole(raw / file, content)
     return RawFile(
         table=table,
         plant=plant,
@@ -130,6 +191,21 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
     )
 
 
+def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
+    """Return a stored delivery's rows.
+
+    Raises
+    ------
+    UpkeepError
+        If the file is missing, changed or no Parquet file.
+    """
+    check_file(raw, file)
+    try:
+        return pl.read_parquet(raw / file.file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged(raw, file, f"a raw file cannot be read: {error}") from error
+
+
 def check_file(raw: Path, file: RawFile) -> None:
     """Compare a stored file with the manifest.
 
@@ -140,26 +216,22 @@ def check_file(raw: Path, file: RawFile) -> None:
     """
     path = raw / file.file
     if not path.is_file():
-        fault = "a raw file is missing"
-    elif (found := path.stat().st_size) != file.bytes:
-        fault = f"a raw file has {found} bytes"
-    elif (checksum := _checksum(path)) != file.sha256:
-        fault = f"a raw file was changed after it was fetched: its SHA-256 is {checksum}"
-    else:
-        return
-    raise UpkeepError(
-        fault,
-        expected=f"{file.bytes} bytes with SHA-256 {file.sha256}, as the manifest says",
-        remedy=f"run `dvc checkout` to restore it, or delete {raw} and fetch again",
-        stage="fetch",
-        table=file.table,
-        plant=file.plant,
-        batch=file.batch,
-        file=path,
-    )
+        raise _damaged(raw, file, "a raw file is missing")
+    if (found := path.stat().st_size) != file.bytes:
+        raise _damaged(raw, file, f"a raw file has {found} bytes, {file.bytes} by the manifest")
+    with path.open("rb") as handle:
+        checksum = hashlib.file_digest(handle, "sha256").hexdigest()
+    if checksum != file.sha256:
+        what = f"a raw file was changed after it was fetched: its SHA-256 is {checksum}, {file.sha256} by the manifest"
+        raise _damaged(raw, file, what)
 
 
-def remove_unlisted(raw: Path, files: Iterable[RawFile]) -> None:
+def _damaged(raw: Path, file: RawFile, what: str) -> UpkeepError:
+    remedy = f"run `dvc checkout` to restore it, or delete {raw} and fetch again"
+    return UpkeepError(what, remedy=remedy, **file.key._asdict(), file=raw / file.file)
+
+
+def _remove_unlisted(raw: Path, files: Iterable[RawFile]) -> None:
     """Delete what a killed run left behind and what is no longer wanted: all that the manifest does not list."""
     listed = {raw / file.file for file in files}
     for path in [*raw.glob("*/*/*"), *raw.glob(f"*{TEMPORARY}")]:
@@ -167,32 +239,32 @@ def remove_unlisted(raw: Path, files: Iterable[RawFile]) -> None:
             path.unlink()
 
 
-def to_fetch(
-    listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], reread_batches: int
-) -> list[Key]:
-    """Choose what to read: the batches not stored yet, and of each plant's table the newest stored ones again."""
-    newest: set[Key] = set()
-    for table, plant in {(table, plant) for table, plant, _ in stored}:
-        batches = sorted(batch for its_table, its_plant, batch in stored if (its_table, its_plant) == (table, plant))
-        newest |= {(table, plant, batch) for batch in batches[max(0, len(batches) - reread_batches) :]}
-    return sorted(key for key in listed if key not in stored or key in newest)
+def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]]) -> Manifest:
+    manifest = manifest.with_files(file for files in stored.values() for file in files)
+    write_manifest(manifest, raw / paths.MANIFEST.name)
+    return manifest
 
 
-def group_by_key(items: Iterable[Any], key: Callable[[Any], Key]) -> dict[Key, list[Any]]:
-    """Collect deliveries or files under their table, plant and batch, in the order they come."""
-    groups: dict[Key, list[Any]] = {}
+class _Keyed(Protocol):
+    @property
+    def key(self) -> Key: ...
+
+
+Item = TypeVar("Item", bound=_Keyed)
+
+
+def group_by_key(items: Iterable[Item]) -> dict[Key, list[Item]]:
+    """Collect deliveries or files by table, plant and batch, in the order they come."""
+    groups: dict[Key, list[Item]] = {}
     for item in items:
-        groups.setdefault(key(item), []).append(item)
+        groups.setdefault(item.key, []).append(item)
     return groups
 
 
-def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
-    """Tell whether two deliveries hold the same rows, in whatever order."""
-    if one.schema != other.schema or one.height != other.height:
-        return False
-    return one.hash_rows().sort().equals(other.hash_rows().sort())
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -> None:
+    """Raise an error if there is nothing of the table that all else is about."""
+    if not any(each.table == "telemetry" for each in found):
+        raise UpkeepError(
+            f"the source {fetch.source} has no telemetry up to the batch of {fetch.until}",
+            remedy="check fetch.until and fetch.options in params.yaml",
+        )

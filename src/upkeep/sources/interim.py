@@ -1,0 +1,52 @@
+"""From ``data/raw`` to ``data/interim``: a plant's deliveries held against the dictionary, and what comes of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import polars as pl
+
+from upkeep.contract.dictionary import Dictionary, Table
+from upkeep.contract.reconcile import Delivered
+from upkeep.contract.validation import Checked, Rules, add_missing_machines, check_table
+from upkeep.core import paths
+from upkeep.core.params import Params
+from upkeep.sources.store import ROW_GROUP_ROWS, RawFile, read_delivery
+
+TABLES: tuple[Table, ...] = get_args(Table)
+
+
+def check_deliveries(
+    plant: str, files: Sequence[RawFile], raw: Path, dictionary: Dictionary, params: Params
+) -> dict[Table, Checked]:
+    """Hold a plant's raw files, which are in the folder `raw`, against the data dictionary, table by table.
+
+    Raises
+    ------
+    UpkeepError
+        If a file is damaged.
+    """
+    how = params.validate_
+    rules = Rules(params.fetch.batch_days, how.near_duplicate_seconds, how.outage_hours, how.stuck_hours)
+    return {
+        table: check_table(
+            table,
+            plant,
+            (Delivered(file.batch, file.delivery, read_delivery(raw, file)) for file in files if file.table == table),
+            dictionary.columns(table, plant),
+            rules,
+        )
+        for table in TABLES
+    }
+
+
+def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) -> dict[str, pl.DataFrame]:
+    """Write a plant's clean tables and its quarantine to the folder `interim`; return the clean ones."""
+    clean: dict[str, pl.DataFrame] = {table: checked[table].clean for table in TABLES}
+    clean["machines"] = add_missing_machines(clean["machines"], clean["telemetry"])
+    quarantined = pl.concat([checked[table].quarantined for table in TABLES])
+    for name, rows in {**clean, paths.QUARANTINE.name: quarantined}.items():
+        path = interim / name / f"{plant}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.rechunk().write_parquet(path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    return clean
