@@ -1,4 +1,4 @@
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,13 +15,15 @@ from upkeep.simulator.source import DEFECTS, LARGE, NEW_COLUMN, REGIME_DRIFT, SM
 START = date(2025, 1, 6)
 WEEK = timedelta(days=7)
 YEAR = START + 51 * WEEK
+LATER = datetime(2200, 1, 1, tzinfo=UTC)
+"""A clock by which every batch is complete."""
 SENSORS = ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a"]
 KEYS = ["plant", "machine", "time"]
 PERSISTENT = {"unit_change", "new_column", "vanished_column", "regime_drift"}
 
 
-def simulator(plants=None, batch_days=7, **options):
-    return Simulator({"seed": 7, "start": START, "plants": plants or {"gdansk": 2}, **options}, batch_days)
+def simulator(plants=None, batch_days=7, now=LATER, **options):
+    return Simulator({"seed": 7, "start": START, "plants": plants or {"gdansk": 2}, **options}, batch_days, now)
 
 
 def read(source, until, table="telemetry"):
@@ -98,6 +100,28 @@ def test_asking_for_more_history_later_changes_nothing_that_was_asked_for_before
 def test_nothing_is_simulated_until_a_batch_is_read(monkeypatch):
     monkeypatch.setattr("upkeep.simulator.source.simulate_fleet", lambda *_, **__: pytest.fail("simulated"))
     assert len(list(simulator().deliveries(START + WEEK))) == 5
+
+
+@pytest.mark.parametrize("table", ["telemetry", "events"])
+def test_the_batch_under_way_holds_what_lies_before_now_and_later_batches_do_not_exist(plants, table):
+    now = datetime(2025, 3, 20, 10, 30, tzinfo=UTC)
+    so_far, whole = (read(simulator(plants, now=clock), YEAR, table) for clock in (now, LATER))
+    running = date(2025, 3, 17)
+    assert {batch for _, batch in so_far} == {batch for _, batch in whole if batch <= running}
+    until_now = {
+        place: frame.filter(pl.col("time") < now) if place[1] == running else frame for place, frame in whole.items()
+    }
+    assert all(frame.equals(until_now[place], null_equal=True) for place, frame in so_far.items())
+    cut = [whole[place].height - frame.height for place, frame in so_far.items() if place[1] == running]
+    assert len(cut) > 0
+    assert sum(cut) > 0
+
+
+def test_the_clocks_own_time_is_now_unless_another_is_given():
+    today = datetime.now(UTC).date()
+    source = Simulator({"seed": 7, "start": today - 2 * WEEK, "plants": {"gdansk": 1}, "defects": False}, 7)
+    telemetry = rows(source, until=today + 4 * WEEK)
+    assert telemetry["time"].max() <= datetime.now(UTC)
 
 
 def test_a_history_that_has_not_begun_has_no_deliveries():

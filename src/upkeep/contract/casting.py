@@ -1,6 +1,7 @@
 """Delivered values brought to the dictionary's types: what cannot be brought there is marked, never guessed."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -15,6 +16,9 @@ ISO_TIME = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(?:
 """Date; then, each optional: hours and minutes, seconds, offset. Without an offset a time is in UTC."""
 
 
+_UTC = pl.Datetime("us", "UTC")
+
+
 class Cast(NamedTuple):
     """An expression for a column's values in the wanted type, and one for where a value could not be brought there."""
 
@@ -22,12 +26,15 @@ class Cast(NamedTuple):
     failed: pl.Expr
 
 
+@lru_cache(maxsize=1024)  # building takes as long as casting some fifty rows, which is what a request holds
 def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "number", "time"]) -> Cast:
     """Return the expressions that bring one delivered column to a type of the dictionary.
 
     Empty text and NaN are gaps, so they become null without having failed. Text is trimmed. Whole floats become text
     without a decimal point, so that machine 7 is the same machine in a delivery with numbers and in one with text.
-    Integers are never times: their unit and epoch would be a guess.
+    A number in text has ASCII digits, at most one decimal point and an exponent, or is ``inf``; 1_000 and 1,5 are none.
+    True and false are 1 and 0. Times in text are those of :data:`ISO_TIME`, cut to microseconds; second 60 is the next
+    minute's first. Integers are never times: their unit and epoch would be a guess.
     """
     column = pl.col(name)
     if isinstance(delivered, pl.Null):
@@ -52,9 +59,6 @@ def as_text(name: str, delivered: pl.DataType) -> pl.Expr:
     if delivered.is_nested():
         return pl.when(pl.col(name).is_not_null()).then(pl.lit(f"({delivered})"))
     return printable(name, delivered).cast(pl.String)
-
-
-_UTC = pl.Datetime("us", "UTC")
 
 
 def _complete(value: pl.Expr) -> Cast:

@@ -1,7 +1,7 @@
 """The data dictionary: what each column means, and so what a delivery must hold."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import polars as pl
 import yaml
@@ -11,6 +11,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.types import Frozen
 
 Table = Literal["telemetry", "events", "machines"]
+TABLES: tuple[Table, ...] = get_args(Table)
 Role = Literal["key", "setting", "sensor", "attribute", "split"]
 
 DTYPES: dict[str, pl.DataType] = {

@@ -14,17 +14,7 @@ GARBLED = ("n/a", "ERR", "--")
 
 
 class Spoilt(NamedTuple):
-    """Rows with a defect in them.
-
-    Attributes
-    ----------
-    rows
-        All rows.
-    touched
-        How many rows were lost, changed or added.
-    machine, column
-        Where; None where it is several machines or a whole row.
-    """
+    """All rows, how many of them were lost, changed or added, and where if that is one machine or one column."""
 
     rows: pl.DataFrame
     touched: int

@@ -11,12 +11,10 @@ from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
+from numpy.typing import NDArray
 
-from upkeep.core.types import Floats32
-
-Hours = npt.NDArray[np.float64]
+from upkeep.core.types import Booleans, Floats, Floats32, Ints
 
 COMPONENTS = ("bearing", "hydraulics", "motor", "controller")
 EVENTS = {"machine": pl.Int64, "hour": pl.Int64, "kind": pl.String, "code": pl.String}
@@ -57,28 +55,19 @@ MODELS = (
 class Regime:
     """How a plant runs its machines.
 
-    Attributes
-    ----------
-    speed_rpm, load_pct, share
-        One entry per program, the idle one first; how often a working shift runs it.
-    wear
-        Wear per hour of each program, in hours at the plant's mean load.
-    shifts, days
-        Working shifts per day and working days per week.
-    ambient_c
-        Mean air temperature.
-    model_share
-        How common each of :data:`MODELS` is.
+    Speed, load and wear per hour (in hours at the plant's mean load) have an entry per program, the idle one first;
+    `share` is how often a working shift runs each of the others. Then working shifts per day and days per week, mean
+    air temperature, and how common each of :data:`MODELS` is.
     """
 
     speed_rpm: Floats32
     load_pct: Floats32
-    share: Hours
-    wear: Hours
+    share: Floats
+    wear: Floats
     shifts: int
     days: int
     ambient_c: float
-    model_share: Hours
+    model_share: Floats
 
 
 @dataclass(frozen=True)
@@ -106,13 +95,13 @@ class Fleet:
     start: date
     hours_per_batch: int
     names: pl.Series
-    models: npt.NDArray[np.int64]
+    models: Ints
     installed: list[datetime]
     gains: Floats32
     regimes: tuple[Regime, Regime]
     drift: int | None
-    program: npt.NDArray[np.int8]
-    absent: npt.NDArray[np.bool_]
+    program: NDArray[np.int8]
+    absent: Booleans
     signs: Floats32
     ambient_c: Floats32
     happenings: pl.DataFrame
@@ -134,16 +123,9 @@ class Fleet:
 def simulate_fleet(
     plant: str, machines: int, *, seed: int, start: date, batches: int, batch_days: int, drift: int | None = None
 ) -> Fleet:
-    """Let a plant's machines run, wear, fail and be repaired.
+    """Let a plant's machines run, wear, fail and be repaired from `start`, the first batch's first day.
 
-    Parameters
-    ----------
-    plant
-        Decides the regime, whatever the seed.
-    start
-        First day of the first batch.
-    drift
-        First batch of a changed regime.
+    The plant's name decides its regime, whatever the seed; from the batch `drift` on the regime is another.
     """
     regime = draw_regime(plant)
     generators = [draw(seed, plant, "machine", machine) for machine in range(machines)]
@@ -221,7 +203,7 @@ def _change_regime(regime: Regime) -> Regime:
     )
 
 
-def _draw_programs(fleet: Fleet, batch: int) -> npt.NDArray[np.int64]:
+def _draw_programs(fleet: Fleet, batch: int) -> Ints:
     """Return the program of each machine and hour of a batch; it changes with the shift."""
     regime, days = fleet.regime(batch), fleet.hours_per_batch // 24
     drawn = draw(fleet.seed, fleet.plant, "programs", batch).random((len(fleet.names), days, 24 // SHIFT_HOURS))
@@ -242,7 +224,7 @@ def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
     hour = np.arange(days * 24)
     day_of_year = start.timetuple().tm_yday + hour / 24
     season = -2.5 * np.cos(2 * np.pi * (day_of_year - 20) / 365.25) - 1.5 * np.cos(2 * np.pi * (hour - 3) / 24)
-    warmer: Hours = np.round(season + np.repeat(weather, 24), 3)
+    warmer: Floats = np.round(season + np.repeat(weather, 24), 3)
     return warmer.astype(np.float32)
 
 
@@ -250,10 +232,10 @@ def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
 class _Parts:
     """A machine's components: life, wear left of it, how long before its end and how strongly it shows; each (4,)."""
 
-    life: Hours
-    left: Hours
-    lead: Hours
-    strength: Hours
+    life: Floats
+    left: Floats
+    lead: Floats
+    strength: Floats
 
     def renew(self, component: int, rng: np.random.Generator) -> None:
         self.life[component] = 200 + LIFE_HOURS[component] * rng.weibull(LIFE_SHAPE)
@@ -261,24 +243,17 @@ class _Parts:
         self.lead[component] = rng.uniform(100, 180)
         self.strength[component] = rng.uniform(0.8, 1.3) if rng.random() > SILENT_SHARE else 0.1
 
-    def signs(self, worn: Hours) -> Hours:
+    def signs(self, worn: Floats) -> Floats:
         """Return how strongly wear shows as `worn` adds up from now on, shape (4, hours)."""
         near = 1 - (self.left[:, None] - worn) / self.lead[:, None]
         return self.strength[:, None] * np.square(np.maximum(near, 0))
 
 
-def _live(fleet: Fleet, machine: int, worn: Hours, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
-    """Go from one failure or maintenance of a machine to the next, and mark its wear and its stops in the fleet.
+def _live(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
+    """Yield hour, kind and code of a machine's failures, repairs and scheduled maintenance, one after the other.
 
-    Parameters
-    ----------
-    worn : (hours,)
-        Wear summed up to and including each hour, had the machine never stopped.
-
-    Yields
-    ------
-    tuple
-        Hour, kind and code of each failure, repair and scheduled maintenance.
+    Its wear and its stops are marked in the fleet. `worn`, of shape (hours,), is the wear summed up to and including
+    each hour, had the machine never stopped.
     """
     end = len(worn)
     parts = _Parts(*np.empty((4, len(COMPONENTS))))

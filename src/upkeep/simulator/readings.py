@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from upkeep.core.types import Floats32
-from upkeep.simulator.fleet import COMPONENTS, EVENTS, IDLE, MODELS, Fleet, Hours, draw
+from upkeep.core.types import Floats, Floats32
+from upkeep.simulator.fleet import COMPONENTS, EVENTS, IDLE, MODELS, Fleet, draw
 
 ERRORS = ("E1", "E2", "E3", "E4", "E5")
 FALSE_ERRORS_PER_HOUR = 0.0004
@@ -34,7 +34,7 @@ def read_telemetry(fleet: Fleet, batch: int) -> pl.DataFrame:
     return frame if present.all() else frame.filter(present)
 
 
-def _measure(fleet: Fleet, batch: int) -> dict[str, Hours]:
+def _measure(fleet: Fleet, batch: int) -> dict[str, Floats]:
     """Return each column's values, of shape (machines, hours), rounded as the instruments round."""
     hours, regime = fleet.hours(batch), fleet.regime(batch)
     machines, days = len(fleet.names), fleet.hours_per_batch // 24
@@ -69,9 +69,9 @@ def _gains(fleet: Fleet) -> Floats32:
     return (of_model * fleet.gains).T[:, :, None]
 
 
-def _rounded(values: Floats32, decimals: int) -> Hours:
+def _rounded(values: Floats32, decimals: int) -> Floats:
     # In double precision, so that 2.35 is the number nearest to 2.35 and not 2.3499999046.
-    exact: Hours = values.astype(np.float64)
+    exact: Floats = values.astype(np.float64)
     return exact.round(decimals)
 
 

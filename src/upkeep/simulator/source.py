@@ -1,7 +1,7 @@
 """A seeded fleet with the defects of real deliveries, and a list of where they are."""
 
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -46,19 +46,7 @@ NEW_COLUMN, VANISHED_COLUMN, REGIME_DRIFT = 20, 24, 43
 
 
 class SimulatorOptions(Frozen):
-    """``fetch.options`` of the source ``simulator``.
-
-    Attributes
-    ----------
-    seed
-        Another seed, another fleet, in plants that run the same way.
-    start
-        History begins with the batch that holds this day.
-    plants
-        Machines per plant.
-    defects
-        Whether deliveries are late, doubled, broken and missing, and one plant's regime changes.
-    """
+    """``fetch.options`` of the source ``simulator``, explained in ``params.yaml``."""
 
     seed: int = Field(default=7, ge=0)
     start: date
@@ -73,10 +61,8 @@ class Defect(NamedTuple):
     ----------
     kind
         One of :data:`SMALL` or :data:`LARGE`, ``unit_change``, ``new_column``, ``vanished_column`` or ``regime_drift``.
-    batch
-        First day of the batch whose rows it concerns.
-    delivered
-        First day of the batch that it shows in; None if the rows never arrive.
+    batch, delivered
+        First day of the batch whose rows it concerns, and of that which it shows in (None: they never arrive).
     machine, column
         None where it concerns several machines, or whole rows.
     rows
@@ -104,10 +90,12 @@ DEFECTS = {
 class Simulator:
     """Plants, machines and their weekly deliveries, made up from a seed.
 
-    The rows of a batch depend on the options only, never on how far the history goes on.
+    The rows of a batch depend on the options only, never on how far the history goes on. Of the batch that is under
+    way, only what lies before `now` is delivered, by default the clock's time: nothing has measured the rest yet.
     """
 
-    def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
+    def __init__(self, options: Mapping[str, Any], batch_days: int, now: datetime | None = None) -> None:
+        self._now = now or datetime.now(UTC)
         self._options = read_options(SimulatorOptions, options, "simulator")
         self._batch_days = batch_days
         self._start = first_day(self._options.start, batch_days)
@@ -117,7 +105,7 @@ class Simulator:
 
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every plant's telemetry and events per batch, and its machines with the first one."""
-        days = batches_between(self._start, until, self._batch_days)
+        days = batches_between(self._start, min(until, self._now.date()), self._batch_days)
         self._batches = max(self._batches, len(days))
         for plant in self._plants:
             for number, day in enumerate(days):
@@ -128,13 +116,7 @@ class Simulator:
                     yield Delivery("telemetry", plant, day, partial(self._read_telemetry, plant, number))
 
     def defects(self, until: date) -> pl.DataFrame:
-        """List where batches up to and including the one that starts on ``until`` are spoilt.
-
-        Returns
-        -------
-        DataFrame
-            One row per :class:`Defect`, by plant and batch.
-        """
+        """List where batches up to the one that starts on ``until`` are spoilt: a row per :class:`Defect`."""
         numbers = range(len(batches_between(self._start, until, self._batch_days)))
         self._batches = max(self._batches, len(numbers))
         found = [defect for plant in self._plants for number in numbers for defect in self._find(plant, number)]
@@ -180,10 +162,15 @@ class Simulator:
         )
 
     def _read_events(self, plant: str, number: int) -> pl.DataFrame:
-        return self._write_events(plant, number).rows
+        return self._until_now(self._write_events(plant, number).rows, number)
 
     def _read_telemetry(self, plant: str, number: int) -> pl.DataFrame:
-        return self._write(plant, number)[0]
+        return self._until_now(self._write(plant, number)[0], number)
+
+    def _until_now(self, rows: pl.DataFrame, number: int) -> pl.DataFrame:
+        """Leave out what is still to come; rows that lost their time come once their batch is complete."""
+        is_complete = self._day(number + 1) <= self._now.date()
+        return rows if is_complete else rows.filter(pl.col("time") < self._now)
 
     def _write_events(self, plant: str, number: int) -> spoil.Spoilt:
         events = read_events(self._fleet(plant, number), number)

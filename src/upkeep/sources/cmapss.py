@@ -59,7 +59,6 @@ class Cmapss:
                 f"no C-MAPSS file in {self._template}",
                 expected="train_FD001.txt, test_FD001.txt, RUL_FD001.txt or other subsets, plain or gzipped",
                 remedy="correct fetch.options.folder in params.yaml, or set the variable in it",
-                stage="fetch",
             )
         for subset in subsets:
             for table, rows in read_subset(folder, subset).items():
@@ -151,6 +150,5 @@ def _damaged(path: Path, fault: str) -> UpkeepError:
         f"the C-MAPSS file {path.name} cannot be used: {fault}",
         expected="the text files of NASA's archive, plain or gzipped, all of one subset",
         remedy="unpack the archive again into fetch.options.folder",
-        stage="fetch",
         plant=path.name.split(".")[0].split("_")[-1].lower(),
     )

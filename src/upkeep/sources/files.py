@@ -5,11 +5,10 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache, partial
 from io import BytesIO, StringIO
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -78,9 +77,8 @@ class FilesOptions(Frozen):
     machines: TableFiles | None = None
 
 
-@dataclass(frozen=True)
-class Found:
-    """A file that matches ``path``, and what its place says of its rows."""
+class Found(NamedTuple):
+    """A file that matches ``path``, and what its place says of its rows: name and value."""
 
     path: str
     facts: tuple[tuple[str, str], ...]
@@ -99,22 +97,22 @@ class Files:
 
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List what the files hold; every file is read once for that."""
-        time = partial(_batch_by_time, batch_days=self._batch_days)
-        telemetry = list(_list_table("telemetry", self._options.telemetry, time))
+        by_time = partial(_batch_by_time, batch_days=self._batch_days)
+        telemetry = list(_list_table("telemetry", self._options.telemetry, by_time))
+        first = min((delivery.batch for delivery in telemetry), default=until)
         yield from (delivery for delivery in telemetry if delivery.batch <= until)
         if self._options.events:
-            events = _list_table("events", self._options.events, time)
+            events = _list_table("events", self._options.events, by_time)
             yield from (delivery for delivery in events if delivery.batch <= until)
-        first = min((delivery.batch for delivery in telemetry), default=until)
         if self._options.machines:
-            yield from _list_table("machines", self._options.machines, lambda _rows, _file: pl.lit(first))
+            yield from _list_table("machines", self._options.machines, lambda _rows: pl.lit(first))
 
 
-def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame, str], pl.Expr]) -> Iterator[Delivery]:
+def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame], pl.Expr]) -> Iterator[Delivery]:
     @lru_cache(maxsize=FILES_IN_MEMORY)
     def parts(found: Found) -> dict[Part, pl.DataFrame]:
-        with _named(found.path, table):
-            return _split_rows(_load(found, files), found.path, batch)
+        with _errors_named(files, table, found.path):
+            return _deal_rows(_read_file(found, files), batch)
 
     holders: dict[Part, list[Found]] = {}
     columns: dict[str, None] = {}
@@ -122,7 +120,9 @@ def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame, 
         for part, rows in parts(found).items():
             holders.setdefault(part, []).append(found)
             columns.update(dict.fromkeys(rows.columns))
-    _check_mapping(files, columns, table)
+    for ours, theirs in files.columns.items():
+        if ours not in columns:
+            raise _absent(theirs, columns, f"correct fetch.options.{table}.columns.{ours}", file=files.path)
 
     def read(part: Part) -> pl.DataFrame:
         return pl.concat([parts(found)[part] for found in holders[part]], how="diagonal_relaxed")
@@ -133,8 +133,8 @@ def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame, 
 
 def _find(files: TableFiles, table: Table) -> list[Found]:
     """List the files that match ``path``, which may hold ``*``, ``**``, ``{plant}`` and ``{machine}``."""
-    with _reaching(files, table):
-        file_system, root = _open(files, files.path)
+    with _errors_named(files, table):
+        file_system, root = _open(files)
         pattern = re.sub(r"\{\w+\}", "*", root)
         if "*" not in pattern and file_system.isdir(pattern):
             root = pattern = pattern.rstrip("/") + "/**"
@@ -144,7 +144,6 @@ def _find(files: TableFiles, table: Table) -> list[Found]:
             f"no file matches {files.path}",
             expected=f"at least one file that ends in {', '.join(SUFFIXES)}",
             remedy=f"correct fetch.options.{table}.path in params.yaml",
-            stage="fetch",
             table=table,
         )
     place = _as_regex(root)
@@ -159,24 +158,21 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$")
 
 
-def _load(found: Found, files: TableFiles) -> pl.DataFrame:
+def _open(files: TableFiles) -> tuple[Any, str]:
+    file_system, path = url_to_fs(expand_variables(files.path), **expand_all(files.storage_options))
+    return file_system, str(path)
+
+
+def _read_file(found: Found, files: TableFiles) -> pl.DataFrame:
     """Read one file as delivered, with our column names, and with times in UTC if its time zone is given."""
-    with _reaching(files, None):
-        file_system, _ = _open(files, files.path)
-        with file_system.open(found.path, "rb", compression="infer") as handle:
-            content = handle.read()
+    file_system, _ = _open(files)
+    with file_system.open(found.path, "rb", compression="infer") as handle:
+        content = handle.read()
     if found.path.endswith((".parquet", ".pq")):
         rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     else:
         rows = _read_csv(content, files)
-    renamed = {theirs: ours for ours, theirs in files.columns.items() if theirs in rows.columns}
-    shadowed = {
-        ours: f"{ours} (delivered)" for ours in renamed.values() if ours in rows.columns and ours not in renamed
-    }
-    rows = rows.rename({**renamed, **shadowed})
-    facts = {**({"plant": files.plant} if files.plant else {}), **dict(found.facts)}
-    rows = rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
-    return _with_times_in_utc(rows, files)
+    return _with_times_in_utc(_with_our_names(rows, found, files), files)
 
 
 def _read_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
@@ -207,6 +203,15 @@ def _read_ragged_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
     return pl.DataFrame(table, schema=dict.fromkeys([*header, BROKEN_LINE], pl.String))
 
 
+def _with_our_names(rows: pl.DataFrame, found: Found, files: TableFiles) -> pl.DataFrame:
+    """Rename columns to ours, and add what no column but the file's place or ``plant`` tells."""
+    renamed = {theirs: ours for ours, theirs in files.columns.items() if theirs in rows.columns}
+    in_the_way = [ours for ours in renamed.values() if ours in rows.columns and ours not in renamed]
+    rows = rows.rename({**renamed, **{name: f"{name} (delivered)" for name in in_the_way}})
+    facts = {**({"plant": files.plant} if files.plant else {}), **dict(found.facts)}
+    return rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
+
+
 def _with_times_in_utc(rows: pl.DataFrame, files: TableFiles) -> pl.DataFrame:
     """Bring ``time`` from the plant's own clock and format to UTC; text that does not parse stays as it is."""
     dtype = rows.schema.get("time")
@@ -219,9 +224,7 @@ def _with_times_in_utc(rows: pl.DataFrame, files: TableFiles) -> pl.DataFrame:
         has_offset = pl.lit("z" in files.time_format)
     else:
         local = cast_column("time", dtype, "time").value
-        has_offset = (
-            delivered.str.contains(OFFSET) if is_text else pl.lit(getattr(dtype, "time_zone", None) is not None)
-        )
+        has_offset = delivered.str.contains(OFFSET) if is_text else pl.lit(bool(getattr(dtype, "time_zone", None)))
     local = local.dt.replace_time_zone(None)
     # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
     placed = local.dt.replace_time_zone(files.time_zone or "UTC", ambiguous="earliest", non_existent="null")
@@ -232,91 +235,59 @@ def _with_times_in_utc(rows: pl.DataFrame, files: TableFiles) -> pl.DataFrame:
     return rows.with_columns(time=pl.coalesce(utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"), unreadable))
 
 
-def _split_rows(
-    rows: pl.DataFrame, path: str, batch: Callable[[pl.DataFrame, str], pl.Expr]
-) -> dict[Part, pl.DataFrame]:
+def _deal_rows(rows: pl.DataFrame, batch: Callable[[pl.DataFrame], pl.Expr]) -> dict[Part, pl.DataFrame]:
     """Deal one file's rows to plants and batches; the plant's name becomes one that can name a folder."""
     if rows.is_empty():
         return {}
     if "plant" not in rows.columns:
-        raise _absent("plant", rows.columns, "name it in columns, or give plant: or {plant} in the path", path)
+        raise _absent("plant", rows.columns, "name it in columns, or give plant: or {plant} in the path")
     name = cast_column("plant", rows.schema["plant"], "text").value.str.replace_all(r"[^A-Za-z0-9_-]+", "_")
     plant = pl.col("plant").forward_fill().backward_fill().fill_null(UNKNOWN_PLANT)
-    dealt = rows.with_columns(plant=name).with_columns(plant.alias("@plant"), batch(rows, path).alias("@batch"))
+    dealt = rows.with_columns(plant=name).with_columns(plant.alias("@plant"), batch(rows).alias("@batch"))
     parts = dealt.partition_by("@plant", "@batch", as_dict=True, include_key=False)
     return {(str(plant), batch): part for (plant, batch), part in parts.items()}
 
 
-def _batch_by_time(rows: pl.DataFrame, path: str, batch_days: int) -> pl.Expr:
+def _batch_by_time(rows: pl.DataFrame, batch_days: int) -> pl.Expr:
     if "time" not in rows.columns:
-        raise _absent("time", rows.columns, "name it in columns", path)
+        raise _absent("time", rows.columns, "name it in columns")
     time = cast_column("time", rows.schema["time"], "time").value
     if rows.select(time.is_null().all()).item():
         raise UpkeepError(
             f"no time in the file can be read; the first is {rows['time'][0]!r}",
             expected="ISO 8601 such as 2025-03-10T14:00:00Z, a date-time type, or time_format in fetch.options",
             remedy="set time_format, for instance '%d.%m.%Y %H:%M'",
-            stage="fetch",
-            file=path,
         )
     return batch_of(time, batch_days).forward_fill().backward_fill()
 
 
-def _check_mapping(files: TableFiles, columns: Iterable[str], table: Table) -> None:
-    for ours, theirs in files.columns.items():
-        if ours not in columns:
-            raise _absent(theirs, columns, f"correct fetch.options.{table}.columns.{ours}", files.path)
-
-
-def _absent(name: str, columns: Iterable[str], remedy: str, path: str) -> UpkeepError:
+def _absent(name: str, columns: Iterable[str], remedy: str, **where: object) -> UpkeepError:
     names = list(columns)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return UpkeepError(
         f"there is no column {name!r}{f'; did you mean {close[0]!r}?' if close else ''}",
         expected=f"one of the columns there are: {', '.join(names)}",
         remedy=remedy,
-        stage="fetch",
         column=name,
-        file=path,
+        **where,
     )
 
 
-def _open(files: TableFiles, url: str) -> tuple[Any, str]:
-    file_system, path = url_to_fs(expand_variables(url), **expand_all(files.storage_options))
-    return file_system, str(path)
-
-
 @contextmanager
-def _reaching(files: TableFiles, table: Table | None) -> Iterator[None]:
-    try:
-        yield
-    except UpkeepError:
-        raise
-    except Exception as error:  # every file system behind fsspec raises errors of its own
-        hidden = hide_variables(
-            f"{type(error).__name__}: {error}", files.path, *map(str, files.storage_options.values())
-        )
-        raise UpkeepError(
-            f"{files.path} cannot be read: {hidden}",
-            expected="an address that fsspec can open and that you may read",
-            remedy="check the path, the network, the rights and storage_options",
-            stage="fetch",
-            table=table,
-        ) from None
-
-
-@contextmanager
-def _named(path: str, table: Table) -> Iterator[None]:
+def _errors_named(files: TableFiles, table: Table, path: str | None = None) -> Iterator[None]:
+    """Turn what Polars and the file systems behind fsspec raise into errors that name the file and no secret."""
     try:
         yield
     except UpkeepError as error:
         raise error.at(table=table, file=path) from error
     except pl.exceptions.PolarsError as error:
         raise UpkeepError(
-            f"the file is damaged: {error}",
-            expected="a complete Parquet or CSV file",
-            remedy="deliver it again, or move it away",
-            stage="fetch",
-            table=table,
-            file=path,
+            f"the file is damaged: {error}", remedy="deliver it again, or move it away", table=table, file=path
         ) from error
+    except Exception as error:  # every file system behind fsspec raises errors of its own
+        options = map(str, files.storage_options.values())
+        raise UpkeepError(
+            f"{files.path} cannot be read: {hide_variables(f'{type(error).__name__}: {error}', files.path, *options)}",
+            remedy="check the path, the network, the rights and storage_options",
+            table=table,
+        ) from None

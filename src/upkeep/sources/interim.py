@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 import polars as pl
 
-from upkeep.contract.dictionary import Dictionary, Table
+from upkeep.contract.dictionary import TABLES, Dictionary, Table
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import Checked, Rules, add_missing_machines, check_table
 from upkeep.core import paths
 from upkeep.core.params import Params
 from upkeep.sources.store import ROW_GROUP_ROWS, RawFile, read_delivery
-
-TABLES: tuple[Table, ...] = get_args(Table)
 
 
 def check_deliveries(

@@ -1,6 +1,5 @@
-"""``fetch.options`` as typed objects, with ``$VARIABLES`` from the environment so that no secret stands in git."""
+"""``fetch.options`` as typed objects."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -9,8 +8,6 @@ from pydantic import BaseModel, ValidationError
 from upkeep.core.errors import UpkeepError
 
 Options = TypeVar("Options", bound=BaseModel)
-
-VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def read_options(model: type[Options], options: Mapping[str, Any], source: str) -> Options:
@@ -29,5 +26,4 @@ def read_options(model: type[Options], options: Mapping[str, Any], source: str) 
             f"fetch.options do not fit the source {source}: {'; '.join(faults)}",
             expected=f"the options of {source} that docs/sources.md lists",
             remedy="correct fetch.options in params.yaml",
-            stage="fetch",
         ) from None

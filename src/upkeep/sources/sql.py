@@ -12,9 +12,9 @@ from pydantic import field_validator
 from sqlalchemy import URL, BindParameter, Connection, Date, Engine, String, bindparam, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from upkeep.contract.dictionary import Table
+from upkeep.contract.dictionary import TABLES, Table
 from upkeep.core.errors import UpkeepError
-from upkeep.core.secrets import expand_all, expand_variables, hide_variables
+from upkeep.core.secrets import expand_all, expand_variables, hide_variables, mask_values
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery
 from upkeep.sources.batches import batches_between
@@ -65,19 +65,14 @@ class Sql:
                     yield Delivery(table, plant, batch, partial(self._read, query, plant, batch))
 
     def _queries(self) -> dict[Table, str]:
-        queries: dict[Table, str | None] = {
-            "telemetry": self._options.telemetry,
-            "events": self._options.events,
-            "machines": self._options.machines,
-        }
+        queries: dict[Table, str | None] = {table: getattr(self._options, table) for table in TABLES}
         return {table: query for table, query in queries.items() if query}
 
     def _plants(self) -> list[str]:
         plants = self._options.plants
         if isinstance(plants, list):
             return plants
-        rows = self._query(plants, {})
-        return sorted(str(plant) for plant in rows.to_series(0).drop_nulls())
+        return sorted(str(plant) for plant in self._query(plants, {}).to_series(0).drop_nulls())
 
     def _read(self, query: str, plant: str, batch: date) -> pl.DataFrame:
         return self._query(query, {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)})
@@ -101,40 +96,33 @@ class Sql:
                     connection.execute(text("SET TIME ZONE 'UTC'"))  # else times without a zone are in the server's
                 yield connection
         except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
+            message = hide_variables(str(getattr(error, "orig", None) or error), self._options.url)
             raise UpkeepError(
-                f"the database cannot be read: {self._without_secrets(error)}",
-                expected="a server that answers and queries that it accepts",
+                f"the database cannot be read: {mask_values(message, self._engine.url.password).strip()}",
                 remedy="check fetch.options.url and the queries in params.yaml, and the password's variable",
-                stage="fetch",
             ) from None
 
-    def _without_secrets(self, error: Exception) -> str:
-        message = str(getattr(error, "orig", None) or error)
-        if password := self._engine.url.password:
-            message = message.replace(password, "***")
-        return hide_variables(message, self._options.url).strip()
 
-
-def open_engine(template: str, knob: str) -> Engine:
-    """Return the database that a knob of ``params.yaml`` names; it is not reached yet.
+def open_engine(template: str, setting: str) -> Engine:
+    """Return the database that a setting of ``params.yaml`` names; it is not reached yet.
 
     Raises
     ------
     UpkeepError
         If `template` is no URL, mentions a variable that is not set, or no driver is installed for it.
     """
-    url = _address(template, knob)
+    url = _address(template, setting)
     try:
         return create_engine(url)
     except (SQLAlchemyError, ImportError) as error:
         raise UpkeepError(
             f"there is no driver for {url.drivername} databases: {error}",
             expected="a dialect and driver that are installed, such as postgresql+psycopg or sqlite",
-            remedy=f"correct {knob}, or add the driver to pyproject.toml",
+            remedy=f"correct {setting}, or add the driver to pyproject.toml",
         ) from error
 
 
-def _address(template: str, knob: str) -> URL:
+def _address(template: str, setting: str) -> URL:
     """Return the database's URL; variables are filled in part by part, so that a password may hold any character."""
     try:
         url = make_url(template if "://" in template else expand_variables(template))
@@ -144,9 +132,9 @@ def _address(template: str, knob: str) -> URL:
         return url.set(**expand_all({name: value for name, value in parts.items() if value is not None}))
     except (SQLAlchemyError, ValueError):
         raise UpkeepError(
-            f"{knob} is not a database URL",
+            f"{setting} is not a database URL",
             expected="dialect+driver://user:${PASSWORD_VARIABLE}@host:port/database",
-            remedy=f"correct {knob} in params.yaml",
+            remedy=f"correct {setting} in params.yaml",
         ) from None
 
 

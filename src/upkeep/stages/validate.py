@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
 from upkeep.contract.findings import find_missing_batches
 from upkeep.contract.validation import Checked, Excess, find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
-from upkeep.sources.interim import TABLES, check_deliveries, write_tables
+from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.store import RawFile, read_manifest
 
 
