@@ -111,7 +111,7 @@ def test_the_examples_dictionary_describes_every_column(folder):
         assert list(dictionary.columns(table)) == rows.columns
 
 
-def test_the_example_has_the_same_knobs_as_the_default():
+def test_the_example_has_the_same_settings_as_the_default():
     assert load_params(EXAMPLE / "params.yaml").fetch.source == "cmapss"
 
 

@@ -50,8 +50,8 @@ def week(number):
 
 def params(plants, until=MONDAY, reread=1, **options) -> Params:
     shipped = load_params(REPOSITORY / "params.yaml")
-    knobs = {"source": f"{__name__}:Shelf", "until": until, "batch_days": 7, "reread_batches": reread}
-    chosen = shipped.fetch.model_validate({**knobs, "options": {"plants": plants, **options}})
+    own = {"source": f"{__name__}:Shelf", "until": until, "batch_days": 7, "reread_batches": reread}
+    chosen = shipped.fetch.model_validate({**own, "options": {"plants": plants, **options}})
     return shipped.model_copy(update={"fetch": chosen})
 
 

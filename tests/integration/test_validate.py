@@ -25,10 +25,10 @@ START = datetime(2025, 1, 6, tzinfo=UTC)
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Parameters of an empty repository to work in, one plant after the other."""
-    knobs = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    knobs["validate"]["dictionary"] = str(ROOT / "data/references/dictionary.yaml")
-    knobs["parallel"] = {"backend": "threading", "jobs": 1}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(knobs), encoding="utf-8")
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings["validate"]["dictionary"] = str(ROOT / "data/references/dictionary.yaml")
+    settings["parallel"] = {"backend": "threading", "jobs": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return load_params()
 

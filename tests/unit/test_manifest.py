@@ -12,8 +12,8 @@ MONDAY = date(2025, 1, 6)
 
 
 def fetch(**changes):
-    knobs = {"source": "sql", "until": MONDAY, "batch_days": 7, "reread_batches": 1, "options": {"url": "${DB}"}}
-    return Fetch(**{**knobs, **changes})
+    chosen = {"source": "sql", "until": MONDAY, "batch_days": 7, "reread_batches": 1, "options": {"url": "${DB}"}}
+    return Fetch(**{**chosen, **changes})
 
 
 def weeks(table, plant, *numbers):

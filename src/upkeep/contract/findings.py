@@ -251,7 +251,7 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float, table: str)
 
 
 def _runs(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
-    """Return the stretches in which a machine repeats one value.
+    """Return the stretches in which a machine repeats one value, a row each.
 
     Parameters
     ----------
@@ -261,27 +261,22 @@ def _runs(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
     Returns
     -------
     pl.DataFrame
-        One row per stretch: machine, value, number of rows, first and last time, the machine's times right before and
-        after (null at the ends of its record), and ``others`` at first and last.
+        Machine, value, number of rows; first and last time, and ``others`` at each; the machine's times right before
+        and after (null at the ends of its record).
     """
-    marked = rows.select(
-        "machine",
-        value.alias("value"),
-        first="time",
-        position=pl.int_range(pl.len()),
-        previous=pl.col("time").shift(),
-        others_first="others",
-        others_previous=pl.col("others").shift(),
-        new_machine=(pl.col("machine") != pl.col("machine").shift()).fill_null(True),
-    )
-    starts = marked.filter(pl.col("new_machine") | pl.col("value").ne_missing(pl.col("value").shift()))
-    ends_record = pl.col("new_machine").shift(-1, fill_value=True)
-    return starts.with_columns(
-        rows=pl.col("position").shift(-1, fill_value=rows.height) - pl.col("position"),
-        last=pl.col("previous").shift(-1, fill_value=rows["time"].last()),
-        others_last=pl.col("others_previous").shift(-1, fill_value=rows["others"].last()),
-        before=pl.when(~pl.col("new_machine")).then("previous"),
-        after=pl.when(~ends_record).then(pl.col("first").shift(-1)),
+    rows = rows.select("machine", "time", "others", value.alias("value"))
+    is_start = pl.any_horizontal(pl.col("machine", "value").ne_missing(pl.col("machine", "value").shift()))
+    starts = rows.select(is_start.arg_true()).to_series()
+    ends = starts.shift(-1, fill_value=rows.height) - 1
+    last = rows[ends].select(last="time", others_last="others")
+    return (
+        rows[starts]
+        .select("machine", "value", first="time", others_first="others")
+        .with_columns(*last, rows=ends - starts + 1)
+        .with_columns(
+            before=pl.when(pl.col("machine") == pl.col("machine").shift()).then(pl.col("last").shift()),
+            after=pl.when(pl.col("machine") == pl.col("machine").shift(-1)).then(pl.col("first").shift(-1)),
+        )
     )
 
 
