@@ -112,13 +112,7 @@ class Dictionary(Frozen):
 
 
 def load_dictionary(path: Path) -> Dictionary:
-    """Read and check a data dictionary.
-
-    Raises
-    ------
-    UpkeepError
-        If the file is missing or does not hold a valid dictionary.
-    """
+    """Read and check a data dictionary; raises UpkeepError if the file is missing or holds no valid one."""
     try:
         return Dictionary.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:

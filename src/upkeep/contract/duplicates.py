@@ -22,17 +22,13 @@ def drop_duplicates(
         As :func:`upkeep.contract.reconcile.reconcile` returns them.
     batches : (deliveries,)
         The batch of each delivery.
-    columns
-        The table's columns.
     near_seconds
         Readings of a machine within the same interval of this length are one; 0: those of the same instant only.
 
     Returns
     -------
-    pl.DataFrame
-        The rows that are kept.
-    dict
-        How many are not, per kind of :data:`KINDS`.
+    tuple
+        The rows that are kept, and how many are not, per kind of :data:`KINDS`.
     """
     columns = list(columns)
     identity: list[pl.Expr] = [pl.col(name) for name in identifying(columns)]

@@ -68,14 +68,9 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
 def report_runs(
     kind: str, table: str, column: str, numbers: Iterable[int], batches: Sequence[date], detail: str
 ) -> list[Finding]:
-    """Report deliveries that have something in common, one finding for each unbroken run of them.
+    """Report deliveries that have something in common, by their numbers, one finding for each unbroken run of them.
 
-    Parameters
-    ----------
-    numbers
-        Which deliveries.
-    batches : (deliveries,)
-        The batch of each delivery.
+    `batches` holds the batch of each delivery.
     """
     runs: list[list[int]] = []
     for number in sorted(numbers):
@@ -116,13 +111,7 @@ def find_missing_batches(table: str, batches: Iterable[date], newest: date, batc
 
 
 def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:
-    """Report, per batch, rows from before its first day.
-
-    Parameters
-    ----------
-    rows
-        ``time``, and the first instant of the row's batch in ``begins``.
-    """
+    """Report, per batch, rows whose ``time`` is before their batch ``begins``."""
     late = (
         rows.filter(pl.col("time") < pl.col("begins"))
         .group_by("begins")
@@ -253,16 +242,8 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float, table: str)
 def _runs(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
     """Return the stretches in which a machine repeats one value, a row each.
 
-    Parameters
-    ----------
-    rows
-        ``machine``, ``time`` and ``others`` (how often other sensors have moved so far), sorted by machine and time.
-
-    Returns
-    -------
-    pl.DataFrame
-        Machine, value, number of rows; first and last time, and ``others`` at each; the machine's times right before
-        and after (null at the ends of its record).
+    It has the machine, value and number of rows; first and last time, and ``others`` (how often other sensors have
+    moved so far) at each; and the machine's times right before and after, null at the ends of its record.
     """
     rows = rows.select("machine", "time", "others", value.alias("value"))
     is_start = pl.any_horizontal(pl.col("machine", "value").ne_missing(pl.col("machine", "value").shift()))

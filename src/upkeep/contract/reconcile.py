@@ -92,12 +92,7 @@ def restore_units(
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Convert what was delivered in another unit that the dictionary knows, and report it.
 
-    Parameters
-    ----------
-    rows
-        As :func:`reconcile` returns them.
-    batches : (deliveries,)
-        The batch of each delivery.
+    `rows` are as :func:`reconcile` returns them, `batches` holds the batch of each delivery.
     """
     findings: list[Finding] = []
     usable = rows.filter(pl.col(REASON).is_null())

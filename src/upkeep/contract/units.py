@@ -22,18 +22,9 @@ CLOSER = 8.0
 
 
 class Spread(NamedTuple):
-    """How one column's values are spread in one delivery.
+    """How one column's values are spread in the delivery with this number.
 
-    Attributes
-    ----------
-    number
-        Which delivery.
-    batch
-        Its batch; only earlier ones may be compared with.
-    quantiles
-        At :data:`QUANTILES`.
-    in_range
-        Per unit, the share of values that the dictionary's range allows.
+    `quantiles` are those at :data:`QUANTILES`, `in_range` is the share of values, per unit, that the range allows.
     """
 
     number: int
@@ -45,19 +36,14 @@ class Spread(NamedTuple):
 def find_units(
     rows: pl.DataFrame, delivery: str, batches: Sequence[date], column: str, entry: Column
 ) -> dict[int, str]:
-    """Tell which deliveries of a column are in one of the other units that the dictionary allows.
+    """Tell which deliveries of a column are in which other unit of the dictionary; those in its own are left out.
 
     Parameters
     ----------
     rows
         All rows of a plant, with the number of the delivery in the column `delivery`.
     batches : (deliveries,)
-        The batch of each delivery.
-
-    Returns
-    -------
-    dict
-        From the number of a delivery to the name of its unit; deliveries in the column's own unit are left out.
+        The batch of each delivery; only with earlier ones may it be compared.
     """
     found: dict[int, str] = {}
     history: list[tuple[date, Floats]] = []

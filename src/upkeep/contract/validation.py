@@ -86,10 +86,7 @@ def check_table(
     A row is judged by its own batch and earlier ones, so that later batches never change it. The one exception is the
     machines table: of several rows for a machine the newest is kept, of several readings the first.
 
-    Raises
-    ------
-    UpkeepError
-        If rows in are not clean + duplicates + quarantined, which would be a bug.
+    Raises UpkeepError if rows in are not clean + duplicates + quarantined, which would be a bug.
     """
     deliveries = sorted(delivered, key=lambda item: (item.batch, item.delivery))
     batches = [item.batch for item in deliveries]
@@ -192,13 +189,7 @@ def find_excess(checked: Checked, max_share: float) -> Excess | None:
 
 
 def refuse_excess(excesses: Mapping[str, Mapping[str, Excess]], quarantine: Path, params: Validate) -> None:
-    """Raise the worst excess of the plants' tables, if there is any, and count the others.
-
-    Raises
-    ------
-    UpkeepError
-        Naming plant, table, batch and column of what fills the quarantine most.
-    """
+    """Raise an UpkeepError about the worst excess of the plants' tables, if there is any, and count the others."""
     found = [(excess, plant, table) for plant, tables in excesses.items() for table, excess in tables.items()]
     if not found:
         return

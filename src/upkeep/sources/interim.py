@@ -18,10 +18,7 @@ def check_deliveries(
 ) -> dict[Table, Checked]:
     """Hold a plant's raw files, which are in the folder `raw`, against the data dictionary, table by table.
 
-    Raises
-    ------
-    UpkeepError
-        If a file is damaged.
+    Raises UpkeepError if a file is damaged.
     """
     how = params.validate_
     rules = Rules(params.fetch.batch_days, how.near_duplicate_seconds, how.outage_hours, how.stuck_hours)

@@ -13,10 +13,7 @@ Options = TypeVar("Options", bound=BaseModel)
 def read_options(model: type[Options], options: Mapping[str, Any], source: str) -> Options:
     """Check ``fetch.options`` against what the source takes.
 
-    Raises
-    ------
-    UpkeepError
-        If an option is unknown, missing or of the wrong type. The value found is left out: it may be a secret.
+    Raises UpkeepError if an option is unknown, missing or of the wrong type, without its value, which may be a secret.
     """
     try:
         return model.model_validate(dict(options))

@@ -19,13 +19,7 @@ PLANT_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def open_source(fetch: Fetch) -> Source:
-    """Return the source that ``fetch.source`` names: a built-in one, or ``module:Class`` of the user's own.
-
-    Raises
-    ------
-    UpkeepError
-        If no such source can be imported.
-    """
+    """Return the source that ``fetch.source`` names: a built-in one, or ``module:Class`` of the user's own."""
     module, _, name = BUILT_IN.get(fetch.source, fetch.source).partition(":")
     try:
         source: type[Source] = getattr(importlib.import_module(module), name)
@@ -41,10 +35,7 @@ def open_source(fetch: Fetch) -> Source:
 def list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
     """List what the source has up to ``fetch.until``.
 
-    Raises
-    ------
-    UpkeepError
-        If the source cannot be listed, has no telemetry, or names a plant as no folder can be named.
+    Raises UpkeepError if the source cannot be listed, has no telemetry, or names a plant as no folder can be named.
     """
     offered = open_source(fetch).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]

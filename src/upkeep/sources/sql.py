@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import polars as pl
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 from sqlalchemy import URL, BindParameter, Connection, Date, Engine, String, bindparam, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -36,15 +36,13 @@ class SqlOptions(Frozen):
     events: str | None = None
     machines: str | None = None
 
-    @field_validator("telemetry", "events")
+    @field_validator(*TABLES)
     @classmethod
-    def _is_windowed(cls, query: str | None) -> str | None:
-        return _check_bound(query, {"since", "until", "plant"})
-
-    @field_validator("machines")
-    @classmethod
-    def _is_per_plant(cls, query: str | None) -> str | None:
-        return _check_bound(query, {"plant"})
+    def _uses_its_bounds(cls, query: str | None, info: ValidationInfo) -> str | None:
+        needed = {"plant"} if info.field_name == "machines" else {"plant", "since", "until"}
+        if query is not None and (missing := needed - _bound(query)):
+            raise ValueError(f"the query must use {', '.join(f':{name}' for name in sorted(missing))}")
+        return query
 
 
 class Sql:
@@ -106,10 +104,7 @@ class Sql:
 def open_engine(template: str, setting: str) -> Engine:
     """Return the database that a setting of ``params.yaml`` names; it is not reached yet.
 
-    Raises
-    ------
-    UpkeepError
-        If `template` is no URL, mentions a variable that is not set, or no driver is installed for it.
+    Raises UpkeepError if `template` is no URL, mentions a variable that is not set, or no driver is installed for it.
     """
     url = _address(template, setting)
     try:
@@ -145,12 +140,6 @@ def _bound(query: str) -> set[str]:
 def _bind(name: str, value: str | date) -> BindParameter[Any]:
     """Bind a time as a date: every database compares that with its times, SQLite with those it keeps as text."""
     return bindparam(name, value, String()) if isinstance(value, str) else bindparam(name, value, Date())
-
-
-def _check_bound(query: str | None, names: set[str]) -> str | None:
-    if query is not None and (missing := names - _bound(query)):
-        raise ValueError(f"the query must use {', '.join(f':{name}' for name in sorted(missing))}")
-    return query
 
 
 def _as_frame(rows: Sequence[Sequence[Any]], names: list[str]) -> pl.DataFrame:

@@ -78,13 +78,7 @@ def empty_manifest(fetch: Fetch) -> Manifest:
 
 
 def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
-    """Read ``data/raw/manifest.json``.
-
-    Raises
-    ------
-    UpkeepError
-        If it is missing or damaged.
-    """
+    """Read ``data/raw/manifest.json``; raises UpkeepError if it is missing or damaged."""
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
@@ -105,10 +99,7 @@ def store_batches(
 ) -> Manifest:
     """Make the folder `raw` hold the wanted batches, each fetched once but for the newest, and no others.
 
-    Raises
-    ------
-    UpkeepError
-        If a delivery cannot be read, or a file fetched earlier is no longer what the manifest says.
+    Raises UpkeepError if a delivery cannot be read, or a file fetched earlier is no longer what the manifest says.
     """
     manifest = _resume(fetch, raw, wanted)
     stored = group_by_key(manifest.files)
@@ -192,13 +183,7 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
 
 
 def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
-    """Return a stored delivery's rows.
-
-    Raises
-    ------
-    UpkeepError
-        If the file is missing, changed or no Parquet file.
-    """
+    """Return a stored delivery's rows; raises UpkeepError if the file is missing, changed or no Parquet file."""
     check_file(raw, file)
     try:
         return pl.read_parquet(raw / file.file)
@@ -207,13 +192,7 @@ def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
 
 
 def check_file(raw: Path, file: RawFile) -> None:
-    """Compare a stored file with the manifest.
-
-    Raises
-    ------
-    UpkeepError
-        If it is missing, cut short or changed.
-    """
+    """Compare a stored file with the manifest; raises UpkeepError if it is missing, cut short or changed."""
     path = raw / file.file
     if not path.is_file():
         raise _damaged(raw, file, "a raw file is missing")
