@@ -131,9 +131,7 @@ def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:
     ]
 
 
-def find_outages(
-    rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hours: float, table: str = "telemetry"
-) -> list[Finding]:
+def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hours: float) -> list[Finding]:
     """Report machines without rows, and sensors without values, for longer than `outage_hours`.
 
     Parameters
@@ -154,7 +152,7 @@ def find_outages(
     return [
         report(
             "outage",
-            table,
+            "telemetry",
             machine=row["machine"],
             column=row["column"],
             since=row["since"],
@@ -181,17 +179,11 @@ def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.Dat
     )
 
 
-def find_stuck_sensors(
-    rows: pl.DataFrame, sensors: Sequence[str], stuck_hours: float, table: str = "telemetry"
-) -> list[Finding]:
+def find_stuck_sensors(rows: pl.DataFrame, sensors: Sequence[str], stuck_hours: float) -> list[Finding]:
     """Report sensors that repeat one value for at least `stuck_hours` while others of the machine move.
 
     A sensor that never moves on some machine's whole record is reported once per column, as ``constant_sensor``.
-
-    Parameters
-    ----------
-    rows
-        ``machine``, ``time`` and the sensors, sorted by machine and time.
+    `rows` have ``machine``, ``time`` and the sensors, and are sorted by machine and time.
     """
     same_machine = pl.col("machine") == pl.col("machine").shift()
     moved = rows.select(((pl.col(name) != pl.col(name).shift()) & same_machine).fill_null(False) for name in sensors)
@@ -200,11 +192,11 @@ def find_stuck_sensors(
     for name in sensors:
         others = (moves - moved[name].cast(pl.Int32)).cum_sum()
         present = rows.with_columns(others=others).filter(pl.col(name).is_not_null())
-        findings += _judge_runs(_runs(present, pl.col(name)), name, stuck_hours, table)
+        findings += _judge_runs(_runs(present, pl.col(name)), name, stuck_hours)
     return findings
 
 
-def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float, table: str) -> list[Finding]:
+def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float) -> list[Finding]:
     is_long = (pl.col("lasted") >= pl.duration(hours=stuck_hours)) & (pl.col("rows") >= MIN_REPEATS)
     judged = (
         runs.with_columns(lasted=pl.col("last") - pl.col("first"))
@@ -224,7 +216,7 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float, table: str)
     findings = [
         report(
             "stuck_sensor",
-            table,
+            "telemetry",
             machine=row["machine"],
             column=sensor,
             since=row["first"],
@@ -235,7 +227,7 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float, table: str)
     ]
     if constant := judged.filter(pl.col("runs") == 1).height:
         share = f"on {constant} of {runs['machine'].n_unique()} machines"
-        findings.append(report("constant_sensor", table, column=sensor, detail=share))
+        findings.append(report("constant_sensor", "telemetry", column=sensor, detail=share))
     return findings
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.casting import Cast, cast_column
+from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import Column
 from upkeep.contract.findings import Finding, report_runs
 from upkeep.contract.units import convert_column, find_units
@@ -58,25 +58,18 @@ def reconcile(groups: Iterable[pl.DataFrame], columns: Mapping[str, Column], pla
 
 
 def _reconcile_group(group: pl.DataFrame, columns: Mapping[str, Column], plant: str) -> pl.DataFrame:
-    delivered = {
-        name: cast_column(name, group.schema[name], column.type)
-        for name, column in columns.items()
-        if name in group.columns
-    }
-    missing = [name for name in columns if name not in delivered]
-    absent = {name: Cast(pl.lit(None, columns[name].dtype), pl.lit(False)) for name in missing}
-    if "plant" in missing:
-        # The delivery is filed under its plant; a column that only repeats it is not worth losing the batch for.
-        absent["plant"] = Cast(pl.lit(plant), pl.lit(False))
+    missing = [name for name in columns if name not in group.columns]
+    # The delivery is filed under its plant; a column that only repeats it is not worth losing the batch for.
+    group = group.with_columns(pl.lit(plant if name == "plant" else None).alias(name) for name in missing)
+    casts = {name: cast_column(name, group.schema[name], column.type) for name, column in columns.items()}
     faults = [
         Fault(f"missing column {name}", name, pl.lit(True))
         for name in missing
         if columns[name].required and name != "plant"
     ]
     article = {"number": "a number", "time": "a time", "text": "text"}
-    faults += [Fault(f"not {article[columns[name].type]}", name, cast.failed) for name, cast in delivered.items()]
-    values = [(delivered.get(name) or absent[name]).value.alias(name) for name in columns]
-    return group.select(*values, ROW, DELIVERY, *first_fault(faults))
+    faults += [Fault(f"not {article[columns[name].type]}", name, cast.failed) for name, cast in casts.items()]
+    return group.select(*(cast.value.alias(name) for name, cast in casts.items()), ROW, DELIVERY, *first_fault(faults))
 
 
 def first_fault(faults: Sequence[Fault]) -> list[pl.Expr]:

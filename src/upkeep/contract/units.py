@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -68,7 +68,8 @@ def convert_column(delivery: str, column: str, units: Mapping[int, str], entry: 
 def _describe(rows: pl.DataFrame, delivery: str, batches: Sequence[date], column: str, entry: Column) -> list[Spread]:
     value = pl.col(column)
     low, high = entry.range or (-np.inf, np.inf)
-    shares = {name: (value * unit.factor + unit.offset).is_between(low, high).mean() for name, unit in _units(entry)}
+    units: list[tuple[str | None, Unit]] = [(None, OWN), *entry.also.items()]
+    shares = {name: (value * unit.factor + unit.offset).is_between(low, high).mean() for name, unit in units}
     described = (
         rows.lazy()
         .select(delivery, column)
@@ -81,16 +82,15 @@ def _describe(rows: pl.DataFrame, delivery: str, batches: Sequence[date], column
         .sort(delivery)
         .collect()
     )
-    return [_read_spread(row, delivery, batches, list(shares)) for row in described.iter_rows(named=True)]
-
-
-def _read_spread(row: Mapping[str, Any], delivery: str, batches: Sequence[date], units: Sequence[str | None]) -> Spread:
-    quantiles = np.array([row[f"quantile {quantile}"] for quantile in QUANTILES])
-    return Spread(row[delivery], batches[row[delivery]], quantiles, {name: row[f"share {name}"] for name in units})
-
-
-def _units(entry: Column) -> list[tuple[str | None, Unit]]:
-    return [(None, OWN), *entry.also.items()]
+    return [
+        Spread(
+            row[delivery],
+            batches[row[delivery]],
+            np.array([row[f"quantile {quantile}"] for quantile in QUANTILES]),
+            {name: row[f"share {name}"] for name in shares},
+        )
+        for row in described.iter_rows(named=True)
+    ]
 
 
 def _convert(quantiles: Floats, unit: Unit) -> Floats:
