@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -10,12 +11,19 @@ from polars.testing import assert_frame_equal
 from upkeep.contract.dictionary import Column
 from upkeep.contract.quarantine import QUARANTINE
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.validation import Checked, Rules, add_missing_machines, check_table, find_excess
+from upkeep.contract.validation import Checked, add_missing_machines, check_table, find_excess
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Validate
 
 MONDAY = date(2025, 1, 6)
 START = datetime(2025, 1, 6, tzinfo=UTC)
-RULES = Rules(batch_days=7, near_duplicate_seconds=60, outage_hours=6, stuck_hours=24)
+STRICTNESS = Validate(
+    dictionary=Path("dictionary.yaml"),
+    max_quarantined_share=0.05,
+    near_duplicate_seconds=60,
+    outage_hours=6,
+    stuck_hours=24,
+)
 FAHRENHEIT = {"°F": {"factor": 5 / 9, "offset": -160 / 9}}
 
 
@@ -52,7 +60,7 @@ def telemetry(**columns: object) -> pl.DataFrame:
 def check(*frames: pl.DataFrame, table: str = "telemetry", columns: dict[str, Column] = TELEMETRY) -> Checked:
     """Check frames that are delivered as one batch each, week after week."""
     deliveries = [Delivered(MONDAY + timedelta(weeks=week), 1, frame) for week, frame in enumerate(frames)]
-    return check_table(table, "lyon", deliveries, columns, RULES)
+    return check_table(table, "lyon", deliveries, columns, STRICTNESS, 7)
 
 
 def faults(checked: Checked) -> list[tuple[str, str, str | None]]:
@@ -250,7 +258,7 @@ def test_of_near_duplicates_the_first_delivered_is_kept() -> None:
 def test_rows_of_a_batch_delivered_twice_are_counted_apart_and_new_ones_kept() -> None:
     again = telemetry(time=[START, START + timedelta(hours=5)])
     checked = check_table(
-        "telemetry", "lyon", [Delivered(MONDAY, 2, again), Delivered(MONDAY, 1, telemetry())], TELEMETRY, RULES
+        "telemetry", "lyon", [Delivered(MONDAY, 2, again), Delivered(MONDAY, 1, telemetry())], TELEMETRY, STRICTNESS, 7
     )
     assert checked.clean["time"].to_list() == [START, START + timedelta(hours=1), START + timedelta(hours=5)]
     assert checked.duplicates == {"exact": 0, "near": 0, "repeated_batch": 1}
@@ -397,7 +405,7 @@ def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(ta
         Delivered(MONDAY + timedelta(weeks=random.randrange(3)), 1 + number, frame)
         for number, frame in enumerate(frames)
     ]
-    checked = check_table(table, "lyon", deliveries, TABLES[table], RULES)
+    checked = check_table(table, "lyon", deliveries, TABLES[table], STRICTNESS, 7)
     rows_in = sum(frame.height for frame in frames)
     assert rows_in == checked.clean.height + sum(checked.duplicates.values()) + checked.quarantined.height
     assert checked.clean.schema == {name: column.dtype for name, column in TABLES[table].items()}

@@ -33,16 +33,6 @@ CLOCK_SLACK = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How strictly the dictionary is enforced; the settings of the same names in ``params.yaml``."""
-
-    batch_days: int
-    near_duplicate_seconds: int
-    outage_hours: int
-    stuck_hours: int
-
-
-@dataclass(frozen=True)
 class Checked:
     """What became of the rows of one table of one plant.
 
@@ -79,7 +69,12 @@ class Excess:
 
 
 def check_table(
-    table: str, plant: str, delivered: Iterable[Delivered], columns: Mapping[str, Column], rules: Rules
+    table: str,
+    plant: str,
+    delivered: Iterable[Delivered],
+    columns: Mapping[str, Column],
+    strictness: Validate,
+    batch_days: int,
 ) -> Checked:
     """Enforce the dictionary on everything that a plant delivered of one table.
 
@@ -92,12 +87,12 @@ def check_table(
     batches = [item.batch for item in deliveries]
     groups = group_by_schema(deliveries)
     rows, converted = restore_units(table, reconcile(groups, columns, plant), batches, columns)
-    rows = _mark_faults(rows, [*_value_faults(columns, plant), *_time_faults(columns, batches, rules.batch_days)])
+    rows = _mark_faults(rows, [*_value_faults(columns, plant), *_time_faults(columns, batches, batch_days)])
     good = rows.filter(pl.col(REASON).is_null())
-    kept, duplicates = drop_duplicates(table, good, batches, columns, rules.near_duplicate_seconds)
+    kept, duplicates = drop_duplicates(table, good, batches, columns, strictness.near_duplicate_seconds)
     kept = kept.sort(identifying(columns), maintain_order=True)
     findings = [*converted, *compare_schemas(table, deliveries, columns)]
-    findings += _look_at_rows(table, kept, deliveries, columns, rules)
+    findings += _look_at_rows(table, kept, deliveries, columns, strictness)
     checked = Checked(
         rows_in=sum(item.rows.height for item in deliveries),
         clean=kept.select(*columns),
@@ -146,7 +141,7 @@ def _begins(batches: Sequence[date]) -> pl.Expr:
 
 
 def _look_at_rows(
-    table: str, rows: pl.DataFrame, deliveries: Sequence[Delivered], columns: Mapping[str, Column], rules: Rules
+    table: str, rows: pl.DataFrame, deliveries: Sequence[Delivered], columns: Mapping[str, Column], strictness: Validate
 ) -> list[Finding]:
     findings: list[Finding] = []
     if "time" in columns:
@@ -154,8 +149,8 @@ def _look_at_rows(
     if table == "telemetry":
         sensors = [name for name, column in columns.items() if column.role == "sensor"]
         delivered = {name: ~pl.col(DELIVERY).is_in(deliveries_without(name, deliveries)) for name in sensors}
-        findings += find_outages(rows, delivered, rules.outage_hours)
-        findings += find_stuck_sensors(rows, sensors, rules.stuck_hours)
+        findings += find_outages(rows, delivered, strictness.outage_hours)
+        findings += find_stuck_sensors(rows, sensors, strictness.stuck_hours)
     return findings
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from upkeep.contract.dictionary import TABLES, Dictionary, Table
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.validation import Checked, Rules, add_missing_machines, check_table
+from upkeep.contract.validation import Checked, add_missing_machines, check_table
 from upkeep.core import paths
 from upkeep.core.params import Params
 from upkeep.sources.store import ROW_GROUP_ROWS, RawFile, read_delivery
@@ -20,15 +20,14 @@ def check_deliveries(
 
     Raises UpkeepError if a file is damaged.
     """
-    how = params.validate_
-    rules = Rules(params.fetch.batch_days, how.near_duplicate_seconds, how.outage_hours, how.stuck_hours)
     return {
         table: check_table(
             table,
             plant,
             (Delivered(file.batch, file.delivery, read_delivery(raw, file)) for file in files if file.table == table),
             dictionary.columns(table, plant),
-            rules,
+            params.validate_,
+            params.fetch.batch_days,
         )
         for table in TABLES
     }
