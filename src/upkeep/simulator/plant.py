@@ -1,0 +1,248 @@
+"""One simulated plant's deliveries, batch by batch and spoilt as real ones are, and a list of what was spoilt."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from upkeep.contract.dictionary import Table
+from upkeep.core.types import Frozen
+from upkeep.simulator import defects as spoil
+from upkeep.simulator.fleet import MODELS, Fleet, draw, simulate_fleet
+from upkeep.simulator.readings import read_events, read_telemetry
+
+AT_THE_SENSOR: dict[str, spoil.Defect] = {
+    "outage": spoil.lose_rows,
+    "null_sensor": spoil.lose_sensor,
+    "stuck_sensor": spoil.stick_sensor,
+    "spike": spoil.add_spikes,
+}
+IN_THE_FILE: dict[str, spoil.Defect] = {
+    "exact_duplicate": spoil.double_rows,
+    "near_duplicate": spoil.double_nearly,
+    "unparsable": spoil.garble_numbers,
+    "null_key": spoil.lose_keys,
+}
+SMALL = (*AT_THE_SENSOR, *IN_THE_FILE, "late_rows")
+"""Every batch but the first has one of these, each plant another one."""
+
+CYCLE = 17
+LARGE = {"repeated_batch": 5, "late_batch": 9, "missing_batch": 13}
+"""Batch of each cycle in which one plant sends a batch again with the next, only with the next, or never; the plants
+take turns. They are more than :data:`LONGEST_DELAY` batches apart, so that late rows find a batch to arrive in."""
+UNIT_CHANGE = (10, 11, 12)
+"""Batches of each cycle in which the second plant's temperatures are in °F."""
+LONGEST_DELAY = 3
+
+NEW_COLUMN, VANISHED_COLUMN, REGIME_DRIFT = 20, 24, 43
+"""First batch in which the first plant also counts oil particles, the third lacks humidity, the last runs otherwise."""
+
+
+class SimulatorOptions(Frozen):
+    """``fetch.options`` of the source ``simulator``, explained in ``params.yaml``."""
+
+    seed: int = Field(default=7, ge=0)
+    start: date
+    plants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    defects: bool = True
+
+
+class Defect(NamedTuple):
+    """Where the simulator spoilt a delivery.
+
+    Attributes
+    ----------
+    kind
+        One of :data:`SMALL` or :data:`LARGE`, ``unit_change``, ``new_column``, ``vanished_column`` or ``regime_drift``.
+    batch, delivered
+        First day of the batch whose rows it concerns, and of that which it shows in (None: they never arrive).
+    machine, column
+        None where it concerns several machines, or whole rows.
+    rows
+        How many rows were lost, changed, added or moved. A batch that is sent twice repeats its defects uncounted.
+    """
+
+    kind: str
+    table: Table
+    plant: str
+    batch: date
+    delivered: date | None
+    machine: str | None
+    column: str | None
+    rows: int
+
+
+DEFECTS = {
+    **dict.fromkeys(("kind", "table", "plant"), pl.String),
+    **dict.fromkeys(("batch", "delivered"), pl.Date),
+    **dict.fromkeys(("machine", "column"), pl.String),
+    "rows": pl.Int64,
+}
+
+
+@dataclass
+class Plant:
+    """A plant, its machines and what they deliver in batches that are numbered from 0, which begins on `start`.
+
+    Its place among the plants of the options decides on its defects. When rows are needed, at least `batches` are
+    simulated at once.
+    """
+
+    name: str
+    options: SimulatorOptions
+    start: date
+    batch_days: int
+    batches: int = 1
+    _simulated: Fleet | None = field(default=None, init=False)
+
+    def arrives(self, number: int) -> bool:
+        """Tell whether a file of telemetry comes with the batch of this number."""
+        return not (self._happens("late_batch", number) or self._happens("missing_batch", number))
+
+    def list_machines(self) -> pl.DataFrame:
+        """Return the machines table."""
+        fleet = self._fleet(0)
+        models = [MODELS[model].name for model in fleet.models]
+        installed = pl.Series(fleet.installed, dtype=pl.Datetime("us", "UTC"))
+        rows = pl.DataFrame({"machine": fleet.names, "model": models, "installed": installed})
+        return rows.select(pl.lit(self.name).alias("plant"), pl.all())
+
+    def read(self, table: Table, number: int) -> pl.DataFrame:
+        """Return the events or the telemetry that come with a batch."""
+        return self._write_events(number).rows if table == "events" else self._write_telemetry(number)[0]
+
+    def _write_events(self, number: int) -> spoil.Spoilt:
+        events = read_events(self._fleet(number), number)
+        if self._small(number) != "exact_duplicate" or events.is_empty():
+            return spoil.Spoilt(events, 0)
+        return spoil.double_rows(events, self._draw(number, "events"))
+
+    def _write_telemetry(self, number: int) -> tuple[pl.DataFrame, list[Defect]]:
+        """Return the telemetry that comes with a batch, and what the gateway did to it."""
+        rows, _ = self._send(number)
+        if not self.options.defects:
+            return rows, []
+        parts = [rows, *self._arrive_late(number)]
+        if self._happens("repeated_batch", number - 1) or self._happens("late_batch", number - 1):
+            parts.append(self._send(number - 1)[0])
+        rows = pl.concat(parts, how="diagonal")
+        found: list[Defect] = []
+        if number >= VANISHED_COLUMN and self._is_at(2):
+            rows = rows.drop("humidity_pct")
+            found.append(self._defect("vanished_column", number, rows.height, column="humidity_pct"))
+        if number % CYCLE in UNIT_CHANGE and self._is_at(1):
+            rows = rows.with_columns((pl.col("temperature_c") * 1.8 + 32).round(2))
+            found.append(self._defect("unit_change", number, rows.height, column="temperature_c"))
+        return self._spoil(IN_THE_FILE, number, rows, found)
+
+    def list_defects(self, number: int) -> list[Defect]:
+        """Return what is spoilt of a batch, whenever it arrives."""
+        if not self.options.defects:
+            return []
+        sent, found = self._send(number)
+        whole = self._defect("", number, sent.height)
+        next_day = self.day(number + 1)
+        if self._happens("missing_batch", number):
+            return [whole._replace(kind="missing_batch", delivered=None)]
+        if self._happens("late_batch", number):
+            found.append(whole._replace(kind="late_batch", delivered=next_day))
+        else:
+            found += self._write_telemetry(number)[1]
+        if self._happens("repeated_batch", number):
+            found.append(whole._replace(kind="repeated_batch", delivered=next_day))
+        if number == REGIME_DRIFT and self._is_at(-1):
+            found.append(whole._replace(kind="regime_drift"))
+        _, late, due = self._hold_back(number)
+        if late.height:
+            moved = self._defect("late_rows", number, late.height, machine=late["machine"][0])
+            found.append(moved._replace(delivered=self.day(due)))
+        if doubled := self._write_events(number).touched:
+            found.append(self._defect("exact_duplicate", number, doubled)._replace(table="events"))
+        return found
+
+    def _defect(
+        self, kind: str, number: int, rows: int, machine: str | None = None, column: str | None = None
+    ) -> Defect:
+        """Return a defect of telemetry that shows in its own batch."""
+        day = self.day(number)
+        return Defect(kind, "telemetry", self.name, day, day, machine, column, rows)
+
+    def _send(self, number: int) -> tuple[pl.DataFrame, list[Defect]]:
+        """Return the rows of a batch that its machines sent in time, and what their sensors did to them."""
+        rows, _, _ = self._hold_back(number)
+        found: list[Defect] = []
+        if not self.options.defects:
+            return rows, found
+        if number >= NEW_COLUMN and self._is_at(0):
+            particles = self._draw(number, "oil").integers(50, 900, rows.height) / 10
+            rows = rows.with_columns(oil_particles_ppm=particles)
+            found.append(self._defect("new_column", number, rows.height, column="oil_particles_ppm"))
+        return self._spoil(AT_THE_SENSOR, number, rows, found)
+
+    def _spoil(
+        self, defects: Mapping[str, spoil.Defect], number: int, rows: pl.DataFrame, found: list[Defect]
+    ) -> tuple[pl.DataFrame, list[Defect]]:
+        kind = self._small(number)
+        if kind is None or kind not in defects or rows.is_empty():
+            return rows, found
+        rows, touched, machine, column = defects[kind](rows, self._draw(number, kind))
+        return rows, [*found, self._defect(kind, number, touched, machine, column)]
+
+    def _hold_back(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+        """Split what a batch's machines measured into rows in time and late rows, and tell when the latter arrive."""
+        rows = read_telemetry(self._fleet(number), number)
+        if self._small(number) != "late_rows" or not self.arrives(number) or rows.is_empty():
+            return rows, rows.clear(), number
+        rng = self._draw(number, "late_rows")
+        delays = [delay for delay in range(1, LONGEST_DELAY + 1) if self.arrives(number + delay)]
+        due = number + int(rng.choice(delays))
+        _, late = spoil.choose_stretch(rows, rng, 12, 48)
+        return rows.filter(~late), rows.filter(late), due
+
+    def _arrive_late(self, number: int) -> Iterator[pl.DataFrame]:
+        """Yield the rows of earlier batches that arrive in this one."""
+        for earlier in range(max(0, number - LONGEST_DELAY), number):
+            if self._small(earlier) == "late_rows":
+                _, late, due = self._hold_back(earlier)
+                if due == number:
+                    yield late
+
+    def _happens(self, large: str, number: int) -> bool:
+        turn, batch = divmod(number, CYCLE)
+        return self.options.defects and batch == LARGE[large] and self._is_at(turn + list(LARGE).index(large))
+
+    def _small(self, number: int) -> str | None:
+        """Return which of the small defects a batch has; the first one, in which baselines begin, has none."""
+        if not self.options.defects or number == 0:
+            return None
+        return SMALL[(number - 1 + list(self.options.plants).index(self.name)) % len(SMALL)]
+
+    def _is_at(self, place: int) -> bool:
+        """Tell whether this is the plant at that place, counted round."""
+        plants = list(self.options.plants)
+        return plants[place % len(plants)] == self.name
+
+    def day(self, number: int) -> date:
+        """Return the first day of a batch."""
+        return self.start + timedelta(days=number * self.batch_days)
+
+    def _draw(self, number: int, what: str) -> np.random.Generator:
+        return draw(self.options.seed, self.name, what, number)
+
+    def _fleet(self, number: int) -> Fleet:
+        """Return the plant's fleet, simulated at least as far as this batch."""
+        if self._simulated is None or self._simulated.batches <= number:
+            self._simulated = simulate_fleet(
+                self.name,
+                self.options.plants[self.name],
+                seed=self.options.seed,
+                start=self.start,
+                batches=max(self.batches, number + 1),
+                batch_days=self.batch_days,
+                drift=REGIME_DRIFT if self.options.defects and self._is_at(-1) else None,
+            )
+        return self._simulated
