@@ -1,5 +1,4 @@
 import gzip
-import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -115,16 +114,7 @@ def test_the_example_has_the_same_settings_as_the_default():
     assert load_params(EXAMPLE / "params.yaml").fetch.source == "cmapss"
 
 
-@pytest.fixture(scope="module")
-def real_folder():
-    candidates = [os.environ.get("UPKEEP_CMAPSS"), REPOSITORY.parent / "shared/data/cmapss"]
-    for candidate in filter(None, candidates):
-        if list(Path(candidate).glob("train_FD00*")):
-            return Path(candidate)
-    return pytest.skip("NASA's files are not here: set UPKEEP_CMAPSS to their folder")
-
-
-def test_nasas_files_hold_the_published_numbers_of_engines_and_rows_within_the_dictionarys_ranges(real_folder):
+def test_nasas_files_hold_the_published_numbers_of_engines_and_rows_within_the_dictionarys_ranges(cmapss):
     published = {  # readme.txt of the data set
         "FD001": (100, 20_631, 100, 13_096),
         "FD002": (260, 53_759, 259, 33_991),
@@ -134,7 +124,7 @@ def test_nasas_files_hold_the_published_numbers_of_engines_and_rows_within_the_d
     columns = load_dictionary(EXAMPLE / "dictionary.yaml").columns("telemetry")
     ranges = {name: column.range for name, column in columns.items() if column.range}
     for subset, expected in published.items():
-        tables = read_subset(real_folder, subset)
+        tables = read_subset(cmapss, subset)
         kinds = [tables["telemetry"].filter(pl.col("machine").str.starts_with(kind)) for kind in ("train", "test")]
         assert tuple(size for rows in kinds for size in (rows["machine"].n_unique(), rows.height)) == expected
         inside = tables["telemetry"].select(pl.col(name).is_between(*limits).all() for name, limits in ranges.items())

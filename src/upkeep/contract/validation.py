@@ -106,11 +106,7 @@ def check_table(
 
 def _mark_faults(rows: pl.DataFrame, faults: Sequence[Fault]) -> pl.DataFrame:
     reason, column = first_fault(faults)
-    is_new = pl.col(REASON).is_null()
-    return rows.with_columns(
-        pl.when(is_new).then(reason).otherwise(REASON).alias(REASON),
-        pl.when(is_new).then(column).otherwise(COLUMN).alias(COLUMN),
-    )
+    return rows.with_columns(pl.coalesce(REASON, reason).alias(REASON), pl.coalesce(COLUMN, column).alias(COLUMN))
 
 
 def _value_faults(columns: Mapping[str, Column], plant: str) -> list[Fault]:
