@@ -134,10 +134,10 @@ def to_fetch(
     listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], reread_batches: int
 ) -> list[Key]:
     """Choose what to read: the batches not stored yet, and of each plant's table the newest stored ones again."""
-    newest: set[Key] = set()
-    for place in {key[:2] for key in stored}:
-        batches = sorted(key for key in stored if key[:2] == place)
-        newest |= set(batches[max(0, len(batches) - reread_batches) :])
+    batches: dict[tuple[Table, str], list[Key]] = {}
+    for key in sorted(stored):
+        batches.setdefault(key[:2], []).append(key)
+    newest = {key for keys in batches.values() for key in keys[max(0, len(keys) - reread_batches) :]}
     return sorted(key for key in listed if key not in stored or key in newest)
 
 
