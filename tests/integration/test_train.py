@@ -112,7 +112,7 @@ def test_predictions_have_the_columns_that_evaluation_reads(params):
             "chosen": pl.Boolean,
             "label": pl.UInt8,
             "hours_to_failure": pl.Float64,
-            "probability": pl.Float64,
+            "probability": pl.Float32,
             "alarm": pl.Boolean,
         }
     )

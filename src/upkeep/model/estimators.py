@@ -61,14 +61,8 @@ def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: 
 
     Parameters
     ----------
-    kind
-        Which kind.
     train, validation
         Rows to fit on, and rows on which LightGBM stops early.
-    names
-        The features' names, in the order of the columns.
-    model
-        Parameters; the same ones give the same model.
     threads
         For LightGBM, whose result does not depend on it. The other kinds take one, since theirs would.
 
@@ -139,7 +133,6 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
     except lgb.basic.LightGBMError as error:
         raise UpkeepError(
             f"LightGBM refuses to train: {error}",
-            expected="parameters that LightGBM knows",
             remedy="correct model.lightgbm in params.yaml",
         ) from error
 

@@ -4,7 +4,6 @@ Scoring with a saved model takes LightGBM, NumPy and Polars only.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_json
 from upkeep.core.params import Dataset
 from upkeep.core.types import Floats, Floats32, Frozen
 from upkeep.features.inputs import Preparation
@@ -104,22 +104,13 @@ def booster_names(features: Sequence[str]) -> list[str]:
 
 
 def save_model(folder: Path, card: Card, texts: Sequence[str]) -> None:
-    """Write a model into its folder, in place of any that was there.
-
-    Parameters
-    ----------
-    card
-        Its ``boosters`` are the checksums of `texts`.
-    texts
-        The boosters as text, from :func:`to_text`.
-    """
+    """Write a model into its folder, in place of any that was there; the card holds the checksums of the texts."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("model*.txt"):
         stale.unlink()
     for name, text in name_files(texts).items():
         (folder / name).write_bytes(text.encode())
-    content = json.dumps(card.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / CARD).write_bytes(f"{content}\n".encode())
+    write_json(folder / CARD, card.model_dump(mode="json"))
 
 
 def load_model(folder: Path) -> SavedModel:
@@ -189,15 +180,13 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
         if missing:
             raise UpkeepError(
                 f"{len(missing)} features are missing: {', '.join(missing[:5])}",
-                expected=f"the {len(names)} features that the model was trained on",
                 remedy="build the features with the dataset parameters saved in the model",
                 column=missing[0],
             )
         return features.select(pl.col(names).cast(pl.Float32)).to_numpy(order="c")
     if features.ndim != 2 or features.shape[1] != len(names):
         raise UpkeepError(
-            f"the features have shape {features.shape}",
-            expected=f"(n_rows, {len(names)})",
+            f"the features have shape {features.shape}, not (n_rows, {len(names)})",
             remedy="pass the features in the order of the model's card",
         )
     return np.ascontiguousarray(features, dtype=np.float32)
@@ -207,9 +196,7 @@ def _read_card(file: Path) -> Card:
     try:
         return Card.model_validate_json(file.read_bytes())
     except FileNotFoundError as error:
-        raise UpkeepError(
-            "there is no model", expected=f"a {CARD}", remedy="run `upkeep train`, or `dvc pull`", file=file
-        ) from error
+        raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file) from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
         raise UpkeepError(
@@ -224,25 +211,19 @@ def _read_booster(file: Path, sha256: str, card: Card) -> lgb.Booster:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise _damaged(f"the booster cannot be read: {error.strerror}", "the file that the card lists", file) from error
+        raise _damaged(f"the booster cannot be read: {error.strerror}", file) from error
     if checksum(content) != sha256:
-        raise _damaged(f"the booster's SHA-256 is {checksum(content)}", sha256, file)
+        raise _damaged(f"the booster's SHA-256 is {checksum(content)}, not {sha256}", file)
     try:
         booster = lgb.Booster(model_str=content.decode())
     except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
-        raise _damaged(
-            f"LightGBM cannot read the booster: {error}", "a model in LightGBM's text format", file
-        ) from error
+        raise _damaged(f"LightGBM cannot read the booster: {error}", file) from error
     names = booster.feature_name()
     if names != booster_names(card.features):
         other = next((name for name in names if name not in booster_names(card.features)), "the same in another order")
-        raise _damaged(
-            f"the booster takes other features than the card says, such as {other}",
-            f"the card's {len(card.features)} features in their order",
-            file,
-        )
+        raise _damaged(f"the booster takes other features than the card says, such as {other}", file)
     return booster
 
 
-def _damaged(what: str, expected: str, file: Path) -> UpkeepError:
-    return UpkeepError(what, expected=expected, remedy="restore the model's folder, or train again", file=file)
+def _damaged(what: str, file: Path) -> UpkeepError:
+    return UpkeepError(what, remedy="restore the model's folder, or train again", file=file)

@@ -74,7 +74,7 @@ class Candidate(NamedTuple):
     trained: Trained | None = None
 
 
-class Outcome(NamedTuple):
+class Selection(NamedTuple):
     """All candidates of one plant by name, which of them ships, and why."""
 
     candidates: dict[str, Candidate]
@@ -95,8 +95,7 @@ def train_fleet(plants: Mapping[str, Splits], params: Params) -> Fleet | None:
     for plant, own in zip(plants, names, strict=True):
         if own != names[0]:
             raise UpkeepError(
-                f"the plant has {len(own)} features that are not those of {next(iter(plants))}",
-                expected="the same features in the same order in every plant",
+                f"the plant has {len(own)} features that are not those of {next(iter(plants))} in their order",
                 remedy="run `upkeep dataset` again, for all plants",
                 plant=plant,
             )
@@ -114,7 +113,7 @@ def train_fleet(plants: Mapping[str, Splits], params: Params) -> Fleet | None:
     return Fleet(trained, _with_log_odds(validation, _scorer(trained)))
 
 
-def train_plant(splits: Splits, fleet: Fleet | None, params: Params) -> Outcome:
+def train_plant(splits: Splits, fleet: Fleet | None, params: Params) -> Selection:
     """Train a plant's own models and baselines and choose between its own and the fleet's."""
     trained = {"plant": _train(params.model.kind, splits.train, splits.validation, params)}
     if fleet:
@@ -133,7 +132,7 @@ def train_plant(splits: Splits, fleet: Fleet | None, params: Params) -> Outcome:
     for name in RANKINGS:
         candidates[name] = _settle(name, fit_baseline(name, splits.train), splits, None, "none", params)
     chosen, why = choose(candidates["plant"], candidates.get("fleet"), failures)
-    return Outcome(candidates, chosen, why, failures)
+    return Selection(candidates, chosen, why, failures)
 
 
 def choose(plant: Candidate, fleet: Candidate | None, failures: int) -> tuple[str, str]:
@@ -143,12 +142,7 @@ def choose(plant: Candidate, fleet: Candidate | None, failures: int) -> tuple[st
     the fleet's, which has seen more failures. Where there are fewer than three failures to judge by, or none to learn
     from, it is the fleet's too.
 
-    Parameters
-    ----------
-    plant, fleet
-        The plant's own candidate and the fleet's.
-    failures
-        Failures in the plant's validation rows.
+    `failures` are those in the plant's validation rows.
     """
     if fleet is None or fleet.trained is None:
         return "plant", "there is no other plant to learn from"
@@ -200,17 +194,13 @@ def feature_names(rows: pl.DataFrame) -> list[str]:
 def find_ranges(train: pl.DataFrame, names: list[str]) -> dict[str, TrainingRange]:
     """Return the range of each feature in training rows, unknown values left out."""
     columns = train.select(pl.col(names).cast(pl.Float64).fill_nan(None))
-    summaries = [
-        columns.min(),
-        *(columns.quantile(share, "nearest") for share in (0.01, 0.99)),
-        columns.max(),
-    ]
-    return {
-        name: TrainingRange(
-            **dict(zip(("minimum", "low", "high", "maximum"), (table[name][0] for table in summaries), strict=True))
-        )
-        for name in names
+    tables = {
+        "minimum": columns.min(),
+        "low": columns.quantile(0.01, "nearest"),
+        "high": columns.quantile(0.99, "nearest"),
+        "maximum": columns.max(),
     }
+    return {name: TrainingRange(**{part: table[name][0] for part, table in tables.items()}) for name in names}
 
 
 def _train(kind: Kind, train: pl.DataFrame, validation: pl.DataFrame, params: Params, threads: int = 1) -> Trained:
@@ -247,10 +237,7 @@ def _settle(
 ) -> Candidate:
     """Turn scores into probabilities and alarms, calibrated and with a threshold from validation rows.
 
-    Parameters
-    ----------
-    borrowed
-        Other rows with ``log_odds`` to calibrate and place the threshold on, where the plant's own are too few.
+    Where the plant's own are too few, these are `borrowed` rows with ``log_odds``.
     """
     scored = {"validation": _with_log_odds(splits.validation, score), "test": _with_log_odds(splits.test, score)}
     rows = scored["validation"] if borrowed is None else borrowed

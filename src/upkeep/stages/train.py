@@ -14,7 +14,7 @@ from upkeep.core.params import Params
 from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.model.storage import Card, checksum, name_files, save_model
-from upkeep.model.training import Candidate, Fleet, Outcome, Splits, train_fleet, train_plant
+from upkeep.model.training import Candidate, Fleet, Selection, Splits, train_fleet, train_plant
 
 COLUMNS = [
     *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
@@ -53,24 +53,24 @@ def run(params: Params) -> None:
 def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -> dict[str, Any]:
     """Write one plant's predictions and model; return what the report says of it."""
     splits = _read(plant)
-    outcome = train_plant(splits, fleet, params)
-    predictions = pl.concat([candidate.predictions for candidate in outcome.candidates.values()])
-    chosen = pl.col("candidate") == outcome.chosen
+    selection = train_plant(splits, fleet, params)
+    predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
+    chosen = pl.col("candidate") == selection.chosen
     # Probabilities are in single precision already.
     stored = predictions.with_columns(pl.col("probability").cast(pl.Float32), chosen=chosen).select(COLUMNS)
     stored.write_parquet(paths.PREDICTIONS / f"{plant}.parquet")
     saved = params.model.kind == "lightgbm"
     if saved:
         preparation = Preparation.model_validate_json((paths.PROCESSED / plant / "preparation.json").read_bytes())
-        _save(plant, outcome, preparation, params, data_version)
+        _save(plant, selection, preparation, params, data_version)
     return {
-        "chosen": outcome.chosen,
-        "why": outcome.why,
+        "chosen": selection.chosen,
+        "why": selection.why,
         "saved": saved,
         "rows": {name: frame.height for name, frame in splits._asdict().items()},
         "positives": {name: int(frame["label"].sum()) for name, frame in splits._asdict().items()},
-        "validation_failures": outcome.failures,
-        "candidates": {name: _describe(candidate) for name, candidate in outcome.candidates.items()},
+        "validation_failures": selection.failures,
+        "candidates": {name: _describe(candidate) for name, candidate in selection.candidates.items()},
     }
 
 
@@ -78,8 +78,8 @@ def _read(plant: str) -> Splits:
     return Splits(*(pl.read_parquet(paths.PROCESSED / plant / f"{split}.parquet") for split in SPLITS))
 
 
-def _save(plant: str, outcome: Outcome, preparation: Preparation, params: Params, data_version: str) -> None:
-    winner = outcome.candidates[outcome.chosen]
+def _save(plant: str, selection: Selection, preparation: Preparation, params: Params, data_version: str) -> None:
+    winner = selection.candidates[selection.chosen]
     if winner.trained is None or not winner.trained.fitted.boosters:
         raise UpkeepError(
             "there is nothing to save",
@@ -90,7 +90,7 @@ def _save(plant: str, outcome: Outcome, preparation: Preparation, params: Params
     texts = winner.trained.fitted.boosters
     card = Card(
         plant=plant,
-        scope="fleet" if outcome.chosen == "fleet" else "plant",
+        scope="fleet" if selection.chosen == "fleet" else "plant",
         features=list(winner.trained.ranges),
         dataset=params.dataset,
         preparation=preparation,
