@@ -1,10 +1,12 @@
 """Failures caught in time and alarms that nothing followed."""
 
+from datetime import UTC, datetime, timedelta
+
 import polars as pl
 from hypothesis import given
 from prediction_cases import HORIZON, LEAD, fleets, machine
 
-from upkeep.judging.events import find_episodes, judge_failures, read_timeline, tally_machines
+from upkeep.judging.events import find_episodes, judge_failures, opens_episode, read_timeline, tally_machines
 
 
 def episodes(rows: pl.DataFrame) -> list[tuple[int, bool]]:
@@ -88,19 +90,25 @@ def test_no_rows_have_no_events():
 
 
 @given(fleets())
-def test_every_alarm_belongs_to_exactly_one_episode(rows):
-    """A slow, obvious count: walk through the rows and open an episode when none is open."""
-    expected, opened = [], {}
+def test_a_table_of_alarms_and_a_stream_of_them_open_the_same_episodes(rows):
+    """A slow, obvious count: walk through the rows, alarm by alarm."""
+    expected, latest = [], {}
     for index, row in enumerate(rows.iter_rows(named=True)):
         if not row["alarm"]:
             continue
-        start = opened.get(row["machine"])
-        if start is None or (row["time"] - start).total_seconds() >= HORIZON * 3600:
-            opened[row["machine"]] = row["time"]
+        if opens_episode(latest.get(row["machine"]), row["time"], timedelta(hours=HORIZON)):
+            latest[row["machine"]] = row["time"]
             expected.append([index, True])
         if row["label"]:
             expected[-1][1] = False
     assert episodes(rows) == [tuple(episode) for episode in expected]
+
+
+def test_an_alarm_that_pauses_goes_on_until_a_horizon_has_passed():
+    start, horizon = datetime(2025, 1, 6, tzinfo=UTC), timedelta(hours=HORIZON)
+    assert opens_episode(None, start, horizon)
+    assert not opens_episode(start, start + horizon - timedelta(seconds=1), horizon)
+    assert opens_episode(start, start + horizon, horizon)
 
 
 @given(fleets())

@@ -6,10 +6,11 @@ into an outage) could not have been caught by any model. It is *caught* if one o
 *warning* is the time from the first such alarm to the failure.
 
 An *episode* is what a planner answers with one visit: an alarm, and all alarms of the same machine within one horizon
-after it. The next alarm opens a new episode, so an alarm that never stops is not free. An episode is *false* if no
-failure follows any of its alarms within the horizon.
+after it, whether it stops in between or not. The next alarm opens a new episode, so an alarm that never stops is not
+free. An episode is *false* if no failure follows any of its alarms within the horizon.
 """
 
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +72,19 @@ def find_episodes(timeline: Timeline, alarm: Booleans) -> tuple[Ints, Booleans]:
     opening = np.array(first, dtype=np.int64)
     failing = np.concatenate([[0], np.cumsum(timeline.failing[rows])])
     return rows[opening], failing[following[opening]] == failing[opening]
+
+
+def opens_episode(latest: datetime | None, alarm_at: datetime, horizon: timedelta) -> bool:
+    """Return whether a machine's alarm opens a new episode; the definition that :func:`find_episodes` follows.
+
+    Parameters
+    ----------
+    latest
+        Start of the machine's latest episode; None if it has had none, or was repaired since.
+    alarm_at
+        Time of the alarm, no earlier than `latest`.
+    """
+    return latest is None or alarm_at >= latest + horizon
 
 
 def judge_failures(predictions: pl.DataFrame, lead_time_hours: int, horizon_hours: int) -> pl.DataFrame:
