@@ -245,7 +245,8 @@ def test_a_plant_whose_newest_batch_is_broken_is_named_with_batch_and_column(pla
     with pytest.raises(UpkeepError, match="of the rows are in quarantine") as caught:
         run()
     where = caught.value.where
-    assert (where["plant"], where["batch"], where["column"]) == ("porto", str(week(WEEKS - 1)), "pressure_bar")
+    assert (where["stage"], where["plant"]) == ("score", "porto")
+    assert (where["batch"], where["column"]) == (str(week(WEEKS - 1)), "pressure_bar")
     assert set(logged()["plant"]) == {"lyon"}
     quarantine = pl.read_parquet(score.FOLDER / "porto/interim/quarantine/porto.parquet")
     assert quarantine.height == 168
@@ -266,6 +267,7 @@ def test_several_problems_are_each_told_and_summed_up(plants, caplog):
     with pytest.raises(UpkeepError, match="2 problems, each told above; plants not scored: lyon, porto"):
         run()
     assert "the booster cannot be read" in caplog.text
+    assert all("stage=score" in record.getMessage() for record in caplog.records)
     assert "the server is down" in caplog.text
     assert logged().is_empty()
 

@@ -1,12 +1,17 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prediction_cases import fleets
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Webhook
+from upkeep.judging.events import find_episodes, read_timeline
 from upkeep.scoring.alerts import SECRET, follow_episodes, open_receiver, read_watches, sign, write_watches
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
+HORIZON = 48
 
 
 def score(day, *, alarm=True, serviced=None, probability=0.9, machine="M1"):
@@ -22,6 +27,7 @@ def score(day, *, alarm=True, serviced=None, probability=0.9, machine="M1"):
         "maintained_at": MONDAY,
         "maintenance_code": "scheduled",
         "model_version": "abc",
+        "horizon_hours": HORIZON,
         "serviced_at": None if serviced is None else MONDAY + timedelta(days=serviced),
     }
 
@@ -53,10 +59,29 @@ def test_an_alarm_that_goes_on_stays_the_same_episode_and_stays_accepted():
     assert episode.alarm["probability"] == 0.95
 
 
-def test_an_alarm_after_a_score_without_one_is_a_new_episode():
+@pytest.mark.parametrize("between", [score(2), score(2, alarm=False)])
+def test_an_alarm_a_horizon_after_the_first_is_a_new_episode(between):
     known = accept(follow_episodes({}, [score(1)]))
-    episode = follow(score(2, alarm=False), score(3), known=known)
+    assert follow(between, known=known).accepted
+    episode = follow(between, score(3), known=known)
     assert (episode.start, episode.accepted) == (MONDAY + timedelta(days=3), False)
+
+
+def test_an_alarm_that_pauses_for_less_than_a_horizon_stays_the_same_episode():
+    known = accept(follow_episodes({}, [score(1)]))
+    episode = follow(score(1.5, alarm=False), score(2), known=known)
+    assert (episode.start, episode.accepted) == (MONDAY + timedelta(days=1), True)
+
+
+@given(fleets(), st.sampled_from([1, 10, 48]))
+def test_alerts_begin_as_many_episodes_as_the_report_counts(rows, horizon):
+    counted, _ = find_episodes(read_timeline(rows, horizon), rows["alarm"].to_numpy())
+    sent, watches = set(), {}
+    for row in rows.iter_rows(named=True):
+        watches = follow_episodes(watches, [{**score(0), **row, "horizon_hours": horizon}])
+        watch = watches[f"{row['plant']}/{row['machine']}"]
+        sent |= {(row["plant"], row["machine"], watch.episode.start)} if watch.raised else set()
+    assert len(sent) == len(counted)
 
 
 def test_an_alarm_after_the_machine_was_serviced_is_a_new_episode():

@@ -14,7 +14,7 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 USER_INFO = re.compile(r"(?<=//)\S+@")
 QUERY = re.compile(r"(?P<address>//[^\s?]*\?)\S+")
 SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|^key$", re.IGNORECASE)
-SHORTEST_SECRET = 6
+SHORTEST_SECRET = 4
 """A shorter value of a variable is not looked for in texts, where it would be found by chance."""
 
 

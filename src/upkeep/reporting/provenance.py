@@ -1,8 +1,7 @@
-"""Where a run came from: the commit of the code, the hashes of the files, the parameters without their secrets."""
+"""Where a run came from: the commit of the code and the hashes of the files."""
 
 import hashlib
 import json
-import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +10,6 @@ WRITTEN_BY_RUNS = ("params.yaml", "dvc.lock", "data", "models", "reports")
 """Parameters are recorded with each run and the rest is what runs write; whatever else has changed is code."""
 
 UNKNOWN = "unknown"
-USER_INFO = re.compile(r"(?<=//)\S+@")
-QUERY = re.compile(r"(?P<address>//[^\s?]*\?)\S+")
-SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|^key$", re.IGNORECASE)
 
 
 def hash_file(file: Path) -> str:

@@ -1,7 +1,7 @@
-"""Alarms told to the planner's own system: each episode once, signed, and again until it is accepted.
+"""Alarms sent to the planner's own system: each episode once, signed, and again until it is accepted.
 
-An episode begins with a machine's first alarm. It ends when a later score raises none, or when the machine was
-maintained or failed after it began: the next alarm is a new episode.
+Episodes are those that the report counts and costs (:mod:`upkeep.judging.events`), so an alarm that never stops is sent
+anew each horizon. A maintenance or failure after an episode began ends it at once.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from upkeep.core.files import write_whole
 from upkeep.core.params import Webhook
 from upkeep.core.secrets import expand_variables
 from upkeep.core.types import Frozen
+from upkeep.judging.events import opens_episode
 
 SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its value
 
@@ -39,7 +40,7 @@ RETRIES = urllib3.Retry(
 
 
 class Receiver(NamedTuple):
-    """Who is told; `address` is what may be shown of the URL, whose path may hold a secret too."""
+    """Where alarms go; `address` is what may be shown of the URL, whose path may hold a secret too."""
 
     url: str
     headers: dict[str, str]
@@ -48,15 +49,7 @@ class Receiver(NamedTuple):
 
 
 class Episode(Frozen):
-    """An alarm that goes on.
-
-    Attributes
-    ----------
-    alarm
-        What the receiver is told.
-    accepted
-        Whether it has said that it knows.
-    """
+    """What one visit answers: when it began, what the receiver is sent, and whether it has accepted that."""
 
     start: AwareDatetime
     alarm: dict[str, Any]
@@ -64,9 +57,10 @@ class Episode(Frozen):
 
 
 class Watch(Frozen):
-    """What is remembered of a machine: the newest row that was scored, and the episode that it is in."""
+    """What is remembered of a machine: its newest scored row, whether that raises the alarm, and the latest episode."""
 
     time: AwareDatetime
+    raised: bool = True
     episode: Episode | None
 
 
@@ -77,7 +71,7 @@ WATCHES = TypeAdapter(Watches)
 
 
 def open_receiver(webhook: Webhook) -> Receiver:
-    """Return who is told of alarms.
+    """Return where alarms go.
 
     Raises
     ------
@@ -124,26 +118,28 @@ def follow_episodes(known: Mapping[str, Watch], scores: Iterable[Mapping[str, An
     Parameters
     ----------
     scores
-        Per machine the columns of a logged prediction, ``reasons`` in words, and ``serviced_at``, the time of its last
-        maintenance or failure, None if it has had none.
+        Rows of :attr:`upkeep.scoring.newest.Scored.predictions`.
     """
     watches = dict(known)
     for score in scores:
         name = f"{score['plant']}/{score['machine']}"
         before = known.get(name)
         if before is None or score["time"] >= before.time:
-            watches[name] = Watch(time=score["time"], episode=_go_on(before.episode if before else None, score))
+            watches[name] = _follow_machine(before.episode if before else None, score)
     return watches
 
 
-def _go_on(episode: Episode | None, score: Mapping[str, Any]) -> Episode | None:
-    time, serviced_at = score["time"], score["serviced_at"]
+def _follow_machine(episode: Episode | None, score: Mapping[str, Any]) -> Watch:
+    time, serviced_at, horizon = score["time"], score["serviced_at"], timedelta(hours=score["horizon_hours"])
+    if episode and serviced_at and serviced_at > episode.start:
+        episode = None
     # A row before the service says nothing of the machine after it.
-    if not score["alarm"] or (serviced_at and serviced_at > time):
-        return None
-    if episode is None or (serviced_at and serviced_at > episode.start):
-        return Episode(start=time, alarm=_describe(score, time), accepted=False)
-    return episode.model_copy(update={"alarm": _describe(score, episode.start)})
+    raised = score["alarm"] and not (serviced_at and serviced_at > time)
+    if raised and (episode is None or opens_episode(episode.start, time, horizon)):
+        episode = Episode(start=time, alarm=_describe(score, time), accepted=False)
+    elif raised and episode:
+        episode = episode.model_copy(update={"alarm": _describe(score, episode.start)})
+    return Watch(time=time, raised=raised, episode=episode)
 
 
 def _describe(score: Mapping[str, Any], start: datetime) -> dict[str, Any]:
@@ -167,7 +163,7 @@ def _iso(time: datetime) -> str:
 
 
 def send_alarms(receiver: Receiver, watches: Mapping[str, Watch]) -> tuple[Watches, list[str]]:
-    """Send each episode that is not accepted yet; one that the receiver does not take leaves the others their turn.
+    """Send each alarm that is raised and not accepted yet; one that is refused leaves the others their turn.
 
     Returns
     -------
@@ -176,7 +172,11 @@ def send_alarms(receiver: Receiver, watches: Mapping[str, Watch]) -> tuple[Watch
     """
     sent = dict(watches)
     faults = []
-    waiting = {name: watch.episode for name, watch in watches.items() if watch.episode and not watch.episode.accepted}
+    waiting = {
+        name: watch.episode
+        for name, watch in watches.items()
+        if watch.raised and watch.episode and not watch.episode.accepted
+    }
     with urllib3.PoolManager(retries=RETRIES, timeout=TIMEOUT) as pool:
         for position, (name, episode) in enumerate(waiting.items()):
             try:
@@ -229,7 +229,6 @@ def read_watches(file: Path) -> Watches:
     except ValidationError as error:
         raise UpkeepError(
             f"what is remembered of alarms cannot be read: {error.errors()[0]['msg']}",
-            expected="the JSON that `upkeep score` writes",
             remedy="delete the file; alarms that go on are then sent once more",
             file=file,
         ) from error

@@ -22,8 +22,8 @@ class Scored(NamedTuple):
     Attributes
     ----------
     predictions
-        A row per machine: the columns of the prediction log, ``reasons`` in words, and ``serviced_at``, the time of the
-        last maintenance or failure.
+        A row per machine: the columns of the prediction log, ``reasons`` in words, ``horizon_hours`` of the alarm, and
+        ``serviced_at``, the time of the last maintenance or failure, null if there was none.
     silent
         Machines without a recent row, and when the last one was, if that is known.
     """
@@ -71,10 +71,13 @@ def score_newest(
     logged = tabulate([_as_prediction(plant, answer, scorer, inputs[answer.machine], now) for answer in answers])
     reasons = [[reason["words"] for reason in scorer.explain(answer.features)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
-    told = _number(logged).with_columns(reasons=pl.Series(reasons, dtype=pl.List(pl.String)))
+    horizon = pl.lit(scorer.model.card.dataset.horizon_hours)
+    predictions = _number(logged).with_columns(
+        reasons=pl.Series(reasons, dtype=pl.List(pl.String)), horizon_hours=horizon
+    )
     silent = tables["machines"].join(recent, on="machine", how="anti").join(seen, on="machine", how="left")
     return Scored(
-        told.join(services, on="machine", how="left", maintain_order="left"),
+        predictions.join(services, on="machine", how="left", maintain_order="left"),
         dict(silent.select("machine", "last").iter_rows()),
     )
 
@@ -118,6 +121,8 @@ def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedel
 
 def _number(predictions: pl.DataFrame) -> pl.DataFrame:
     """Return predictions with ids; the same ones, scored again on the same day, get the same and are logged once."""
-    told = predictions.select(pl.col("scored_at").dt.date(), "plant", "machine", "time", "probability", "model_version")
-    key = hashlib.sha256(told.write_csv().encode()).hexdigest()[:KEY_LENGTH]
+    content = predictions.select(
+        pl.col("scored_at").dt.date(), "plant", "machine", "time", "probability", "model_version"
+    )
+    key = hashlib.sha256(content.write_csv().encode()).hexdigest()[:KEY_LENGTH]
     return predictions.with_columns(id=pl.format("batch-{}/{}", pl.lit(key), pl.int_range(pl.len())))

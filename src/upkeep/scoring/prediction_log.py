@@ -4,12 +4,11 @@
 """
 
 import json
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -18,6 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import TEMPORARY, write_whole
+from upkeep.core.secrets import mask_credentials
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -49,7 +50,6 @@ what was received."""
 Prediction = dict[str, Any]
 """A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, features as a float32 array."""
 
-USER_INFO = re.compile(r"(?<=//)\S+@")
 # The client's own waits would hold the caller for minutes when S3 is out.
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
 
@@ -111,7 +111,7 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
     days = frame.with_columns(day=pl.col("scored_at").dt.date())
     parts = days.partition_by("day", "plant", as_dict=True, include_key=True, maintain_order=True)
     names = []
-    with _told(root_url, "be written"):
+    with _explained(root_url, "be written"):
         store, root = _open_store(root_url)
         for (day, plant), rows in parts.items():
             content = BytesIO()
@@ -143,12 +143,12 @@ def read_parts(
     UpkeepError
         If the log or a file in it cannot be read.
     """
-    with _told(root_url, "be read"):
+    with _explained(root_url, "be read"):
         store, root = _open_store(root_url)
         names = _list_parts(store, root, since_day)
     for name in names:
         if name not in known:
-            with _told(f"{root_url.rstrip('/')}/{name}", "be read"):
+            with _explained(f"{root_url.rstrip('/')}/{name}", "be read"):
                 rows = pl.read_parquet(BytesIO(store.cat_file(f"{root}/{name}")), columns=columns)
             yield name, rows
 
@@ -177,30 +177,28 @@ def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
     from fsspec.asyn import AsyncFileSystem
     from fsspec.implementations.local import LocalFileSystem
 
-    if isinstance(store, AsyncFileSystem):  # object stores: what is there is whole, and folders need not be made
+    if isinstance(store, LocalFileSystem):
+        write_whole(Path(path), content)
+    elif isinstance(store, AsyncFileSystem):  # object stores: what is there is whole, and folders need not be made
         store.pipe_file(path, content)
-        return
-    folder, _, name = path.rpartition("/")
-    store.makedirs(folder, exist_ok=True)
-    temporary = f"{folder}/.{name}.tmp"
-    with store.open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        if isinstance(store, LocalFileSystem):
-            os.fsync(file.fileno())
-    store.mv(temporary, path)
+    else:
+        folder, _, name = path.rpartition("/")
+        store.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{name}{TEMPORARY}"
+        store.pipe_file(temporary, content)
+        store.mv(temporary, path)
 
 
 @contextmanager
-def _told(url: str, what: str) -> Iterator[None]:
+def _explained(url: str, what: str) -> Iterator[None]:
     """Turn whatever a store raises, and each raises its own, into an error without the address's credentials."""
     try:
         yield
     except Exception as error:
-        reason = USER_INFO.sub("***@", str(error)).partition("\n")[0]
+        reason = mask_credentials(str(error)).partition("\n")[0]
         raise UpkeepError(
             f"predictions cannot {what}: {type(error).__name__}: {reason}",
             expected="a prediction log in a folder, or at an address that fsspec opens, such as s3://bucket/log",
             remedy="check the address, the network, the rights and, for S3, AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
-            file=USER_INFO.sub("***@", url),
+            file=mask_credentials(url),
         ) from error

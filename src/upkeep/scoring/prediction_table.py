@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import PredictionTable
-from upkeep.core.secrets import hide_variables
+from upkeep.core.secrets import hide_variables, mask_values
 
 KEYS = ("plant", "machine", "time")
 CHUNK_ROWS = 1000
@@ -39,7 +39,7 @@ UPSERTS: dict[str, Callable[[Table], postgresql.Insert | sqlite.Insert]] = {
 }
 
 
-def write_predictions(engine: Engine, knobs: PredictionTable, predictions: pl.DataFrame) -> None:
+def write_predictions(engine: Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
     """Write predictions, each in place of what the table held of its machine and time; all of them or none.
 
     Parameters
@@ -52,7 +52,7 @@ def write_predictions(engine: Engine, knobs: PredictionTable, predictions: pl.Da
     UpkeepError
         If the database cannot be reached or refuses them. Credentials are not shown.
     """
-    table = _table(knobs.name)
+    table = _table(settings.name)
     rows = [_as_row(prediction, table) for prediction in predictions.iter_rows(named=True)]
     try:
         with engine.begin() as connection:
@@ -61,7 +61,7 @@ def write_predictions(engine: Engine, knobs: PredictionTable, predictions: pl.Da
                 _upsert(connection, table, rows[start : start + CHUNK_ROWS])
     except SQLAlchemyError as error:
         raise UpkeepError(
-            f"predictions cannot be written to the table {knobs.name}: {_without_secrets(error, engine, knobs.url)}",
+            f"predictions cannot be written to the table {settings.name}: {_reason(error, engine, settings.url)}",
             expected="a server that answers, and a user who may create and write that table",
             remedy="check score.table in params.yaml and the password's variable, then run `upkeep score` again",
         ) from None
@@ -108,8 +108,6 @@ def _upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, An
     connection.execute(statement.on_conflict_do_update(index_elements=KEYS, set_=values), rows)
 
 
-def _without_secrets(error: SQLAlchemyError, engine: Engine, template: str) -> str:
+def _reason(error: SQLAlchemyError, engine: Engine, template: str) -> str:
     message = str(getattr(error, "orig", None) or error)
-    if engine.url.password:
-        message = message.replace(engine.url.password, "***")
-    return hide_variables(message, template).strip()
+    return hide_variables(mask_values(message, engine.url.password), template).strip()

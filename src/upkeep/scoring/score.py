@@ -1,4 +1,7 @@
-"""The source's newest batches in; predictions out: to the log, to a table, and alarms to the planner's own system."""
+"""The source's newest batches in; predictions out: to the log, to a table, and alarms to the planner's own system.
+
+Its errors name the stage ``score``, even where the code of ``fetch`` and ``validate`` finds them on its behalf.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +17,7 @@ from upkeep.contract.validation import Excess, find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
-from upkeep.core.params import Params
+from upkeep.core.params import Params, Score
 from upkeep.model.scoring import load_scorer
 from upkeep.model.storage import CARD
 from upkeep.scoring.alerts import Receiver, follow_episodes, open_receiver, read_watches, send_alarms, write_watches
@@ -36,24 +39,32 @@ logger = logging.getLogger(__name__)
 
 
 def run(params: Params, until: date | None = None) -> None:
-    """Score each machine's newest row, up to the batch that holds `until`, by default today, and tell who asked for it.
+    """Score each machine's newest row, up to the batch that holds `until`, by default today, and deliver the result.
 
     Raises
     ------
     UpkeepError
-        If the source cannot be listed. If a plant cannot be scored or somebody cannot be told, once everybody else has.
+        If the source cannot be listed. If a plant cannot be scored or a receiver not be reached, once all others are.
     """
-    knobs = params.score
-    database = open_engine(knobs.table.url, "score.table.url") if knobs.table else None
-    receiver = open_receiver(knobs.webhook) if knobs.webhook else None
+    try:
+        _raise_summary(_score(params, until))
+    except UpkeepError as error:
+        raise error.of_stage("score") from error
+
+
+def _score(params: Params, until: date | None) -> list[UpkeepError]:
+    settings = params.score
+    database = open_engine(settings.table.url, "score.table.url") if settings.table else None
+    receiver = open_receiver(settings.webhook) if settings.webhook else None
     now = datetime.now(UTC)
     problems: list[UpkeepError] = []
     with locked(FOLDER / "lock"):
         scored = _score_plants(params, first_day(until or now.date(), params.fetch.batch_days), now, problems)
         if scored:
             print(describe_scores(scored))  # noqa: T201  # the tables are what this command is for
-            _tell(params, pl.concat([plant.predictions for plant in scored.values()]), database, receiver, problems)
-    _require_none(problems)
+            predictions = pl.concat([plant.predictions for plant in scored.values()])
+            _deliver(settings, predictions, database, receiver, problems)
+    return problems
 
 
 def _score_plants(params: Params, until: date, now: datetime, problems: list[UpkeepError]) -> dict[str, Scored]:
@@ -67,7 +78,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     since = newest - timedelta(days=params.score.history_batches * params.fetch.batch_days)
     scored = {}
     for plant, listed in sorted(plants.items()):
-        with _noted(problems, plant=plant):
+        with _collecting(problems, plant=plant):
             scorer = load_scorer(paths.MODELS / plant, dictionary)
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
@@ -109,23 +120,22 @@ def _read_plant(
     return tables
 
 
-def _tell(
-    params: Params,
+def _deliver(
+    settings: Score,
     predictions: pl.DataFrame,
     database: Engine | None,
     receiver: Receiver | None,
     problems: list[UpkeepError],
 ) -> None:
-    """Hand predictions to everybody who is configured; who cannot be reached does not cost the others."""
-    knobs = params.score
-    with _noted(problems):
+    """Hand predictions to every receiver that is configured; one that cannot be reached does not cost the others."""
+    with _collecting(problems):
         for rows in predictions.partition_by("plant", maintain_order=True):
-            write_part(knobs.log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
-    if database and knobs.table:
-        with _noted(problems):
-            write_predictions(database, knobs.table, predictions)
+            write_part(settings.log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
+    if database and settings.table:
+        with _collecting(problems):
+            write_predictions(database, settings.table, predictions)
     if receiver:
-        with _noted(problems):
+        with _collecting(problems):
             _send(receiver, predictions)
 
 
@@ -138,30 +148,27 @@ def _send(receiver: Receiver, predictions: pl.DataFrame) -> None:
     if faults:
         raise UpkeepError(
             f"{receiver.address} did not accept {len(faults)} alarm(s); the first: {faults[0]}",
-            expected="an answer with a status from 200 to 299",
             remedy="check score.webhook in params.yaml and the receiver; the next `upkeep score` sends them again",
         )
 
 
 @contextmanager
-def _noted(problems: list[UpkeepError], **where: object) -> Iterator[None]:
+def _collecting(problems: list[UpkeepError], **where: object) -> Iterator[None]:
     try:
         yield
     except UpkeepError as error:
         problems.append(error.at(**where))
 
 
-def _require_none(problems: Sequence[UpkeepError]) -> None:
+def _raise_summary(problems: Sequence[UpkeepError]) -> None:
     if not problems:
         return
     if len(problems) == 1:
-        raise problems[0].at(stage="score")
+        raise problems[0]
     for problem in problems:
-        logger.error("%s", problem)
+        logger.error("%s", problem.of_stage("score"))
     plants = ", ".join(str(problem.where["plant"]) for problem in problems if "plant" in problem.where)
     raise UpkeepError(
         f"{len(problems)} problems, each told above; plants not scored: {plants or 'none'}",
-        expected="every plant scored, and everybody told",
         remedy="mend what is told, then run `upkeep score` again: it repeats nothing that was accepted",
-        stage="score",
     )
