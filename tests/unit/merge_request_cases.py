@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prediction_cases import HORIZON, how, machine
+from prediction_cases import COSTS, HORIZON, how, machine
 
 from upkeep.core.params import Gate, Params, load_params
 from upkeep.gitlab.gate import Verdict, judge
@@ -75,7 +75,7 @@ def compared(champion: Snapshot | None, challenger: Snapshot) -> Comparison:
 
 
 def judged(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), faults=(), **limits: float) -> Verdict:
-    return judge(champion, challenger, compared(champion, challenger), checks, Gate(**limits), faults)
+    return judge(champion, challenger, compared(champion, challenger), checks, Gate(**limits), COSTS.failure, faults)
 
 
 def evidence(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), times=TIMES) -> Evidence:

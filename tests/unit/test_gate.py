@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, judged, plant, snapshot
+from prediction_cases import machine
 
 from upkeep.gitlab.gate import too_much
 
@@ -62,6 +63,26 @@ def _unless_m1(column: str, value: object):
 def test_alarms_that_cost_more_do_not_ship_even_if_machines_are_ranked_as_well():
     verdict = judged(snapshot("main", plant("lyon")), snapshot("this branch", plant("lyon", LATE)))
     assert [reason for reason in verdict.reasons if "costs 300 instead of 60" in reason]
+
+
+def healthy_plant(*false_alarms: int) -> pl.DataFrame:
+    """Eight machines that never fail; those of these numbers raise one false alarm each."""
+    rows = [machine(f"m{number}", alarms={9: 0.9} if number in false_alarms else {}) for number in range(8)]
+    return pl.concat(rows)
+
+
+@pytest.mark.parametrize(
+    ("false_alarms", "found"),
+    [
+        ((1,), ""),
+        ((1, 2, 3, 4), "costs 20 instead of 0 on the common test rows, more than chance explains"),
+        (range(6), "costs 30 instead of 0 on the common test rows, which is more than `gate`"),
+    ],
+)
+def test_after_a_champion_that_cost_nothing_a_rise_is_measured_against_a_missed_failure(false_alarms, found):
+    verdict = judged(snapshot("main", healthy_plant()), snapshot("this branch", healthy_plant(*false_alarms)))
+    assert verdict.ships is not bool(found)
+    assert found in "".join(verdict.reasons)
 
 
 @pytest.mark.parametrize(

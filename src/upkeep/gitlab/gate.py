@@ -25,6 +25,7 @@ def judge(
     comparison: Comparison,
     checks: Sequence[Check],
     limits: Gate,
+    missed_failure: float,
     faults: Sequence[str] = (),
 ) -> Verdict:
     """Judge a challenger.
@@ -41,6 +42,8 @@ def judge(
         The challenger's floors and golden cases; none at all does not pass.
     limits
         How much worse is too much.
+    missed_failure
+        What one failure costs that nobody saw coming, ``evaluate.costs.failure``.
     faults
         Why the challenger's reports cannot be relied on, such as stages that did not run.
     """
@@ -50,7 +53,7 @@ def judge(
     if not checks and not faults:
         reasons.append("nothing was checked: set `evaluate.floors` or `evaluate.golden` in params.yaml")
     if champion is not None and not missing:
-        reasons += [*_vanished(champion, challenger), *_worse(champion, challenger, comparison, limits)]
+        reasons += [*_vanished(champion, challenger), *_worse(champion, challenger, comparison, limits, missed_failure)]
     return Verdict(not reasons, reasons)
 
 
@@ -83,7 +86,9 @@ def _origin(snapshot: Snapshot) -> tuple[object, object]:
     return fetch.get("source"), fetch.get("options")
 
 
-def _worse(champion: Snapshot, challenger: Snapshot, comparison: Comparison, limits: Gate) -> Iterator[str]:
+def _worse(
+    champion: Snapshot, challenger: Snapshot, comparison: Comparison, limits: Gate, missed_failure: float
+) -> Iterator[str]:
     for plant in sorted(champion.plants & challenger.plants):
         group = comparison.plants.get(plant)
         if group is not None and group.failures:
@@ -91,7 +96,7 @@ def _worse(champion: Snapshot, challenger: Snapshot, comparison: Comparison, lim
         else:
             yield from _worse_alone(plant, champion.evaluation["plants"][plant], challenger.evaluation["plants"][plant])
     if comparison.overall is not None:
-        yield from _worse_cost(comparison.overall, limits)
+        yield from _worse_cost(comparison.overall, limits, missed_failure)
 
 
 def _worse_precision(plant: str, change: Change, limits: Gate) -> Iterator[str]:
@@ -121,10 +126,12 @@ def _worse_alone(plant: str, before: Report, after: Report) -> Iterator[str]:
             )
 
 
-def _worse_cost(group: Group, limits: Gate) -> Iterator[str]:
+def _worse_cost(group: Group, limits: Gate, missed_failure: float) -> Iterator[str]:
     change = group.changes["cost"]
     before, after = change.before or 0.0, change.after or 0.0
-    allowed, largest = limits.cost_rise * before, limits.largest_cost_rise * before
+    # A share of next to nothing is nothing: a champion that cost 0 could never be followed by one false alarm.
+    measure = max(before, missed_failure)
+    allowed, largest = limits.cost_rise * measure, limits.largest_cost_rise * measure
     if too_much(after - before, change.interval, allowed, largest):
         yield (
             f"following the alarms costs {after:,.0f} instead of {before:,.0f} on the common test rows"

@@ -70,7 +70,7 @@ def collect(params: Params, target: str | None) -> Evidence:
     comparison = compare(old, challenger.predictions, params.evaluate, horizon, seed)
     checks, unchecked = _check(params)
     faults = [*_find_faults(), *unchecked]
-    verdict = judge(champion, challenger, comparison, checks, params.gate, faults)
+    verdict = judge(champion, challenger, comparison, checks, params.gate, params.evaluate.costs.failure, faults)
     return Evidence(champion, challenger, comparison, verdict, checks, stage_times())
 
 
