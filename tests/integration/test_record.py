@@ -150,8 +150,9 @@ def test_a_damaged_log_is_refused_and_left_as_it_is(params, damage):
 @pytest.mark.usefixtures("checkout")
 def test_a_missing_report_names_itself(params):
     Path("reports/metrics.json").unlink()
-    with pytest.raises(UpkeepError, match=r"reports/metrics\.json cannot be read"):
+    with pytest.raises(UpkeepError, match="the file cannot be read") as caught:
         record.run(params)
+    assert caught.value.where["file"] == Path("reports/metrics.json")
 
 
 def test_parallel_runs_lose_no_row(tmp_path):

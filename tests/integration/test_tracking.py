@@ -10,7 +10,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from upkeep.reporting.tracking import COMPLETE, KEY, keep_run, send_pending
+from upkeep.reporting.experiments import Run
+from upkeep.reporting.tracking import COMPLETE, KEY, KeptRun, keep_run, send_pending
 
 PENDING = Path(".upkeep/pending")
 REPORT = Path("reports/metrics.json")
@@ -18,7 +19,8 @@ MODEL = Path("models/plants/lyon/model.json")
 CONTENT = {
     "model": {"name": "fleet", "kind": "lightgbm", "plants": {"lyon": {"scope": "plant"}}},
     "description": "first try",
-    "parameters": {"model": {"seed": 7, "long": "x" * 7000}, **{f"knob_{i}": i for i in range(150)}},
+    "parameters": {"model": {"seed": 7, "long": "x" * 7000}, **{f"parameter_{i}": i for i in range(150)}},
+    "data": {},
     "metrics": {
         "test": {
             "overall": {"brier": 0.25, "roc_auc": None},
@@ -26,11 +28,13 @@ CONTENT = {
         },
         "validation": {"overall": {"brier": 0.3}, "plants": {}},
     },
+    "drift": {},
+    "data_quality": {},
 }
 
 
 def keep(key="k1", date="2025-03-01T00:00:00+00:00"):
-    run = {"key": key, "date": date, "commit": "abc", "content": CONTENT}
+    run = KeptRun(key=key, date=date, commit="abc", content=Run.model_validate(CONTENT))
     keep_run(PENDING, run, [REPORT, MODEL.parent, Path("reports/absent")])
 
 

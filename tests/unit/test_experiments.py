@@ -3,7 +3,7 @@ import json
 import pytest
 
 from upkeep.core.secrets import mask_credentials, mask_secrets
-from upkeep.reporting.experiments import describe_row, run_key
+from upkeep.reporting.experiments import Run, describe_row
 
 CONTENT = {
     "model": {"name": "upkeep", "kind": "lightgbm", "plants": {}, "bytes": 3, "md5": "c.dir"},
@@ -17,19 +17,22 @@ CONTENT = {
         },
         "validation": {"overall": {"average_precision": 0.8}, "plants": {}},
     },
+    "drift": {},
+    "data_quality": {},
 }
+RUN = Run.model_validate(CONTENT)
 
 
 def test_a_run_with_the_same_content_has_the_same_key_whatever_the_order():
-    assert run_key(CONTENT) == run_key(dict(reversed(CONTENT.items())))
+    assert Run.model_validate(dict(reversed(CONTENT.items()))).key == RUN.key
 
 
 def test_a_run_with_another_seed_has_another_key():
-    assert run_key(CONTENT) != run_key({**CONTENT, "parameters": {"model": {"seed": 8}}})
+    assert RUN.model_copy(update={"parameters": {"model": {"seed": 8}}}).key != RUN.key
 
 
 def test_a_row_has_a_column_per_metric_and_split():
-    row = describe_row(CONTENT, "2025-03-01T00:00:00+00:00", "abc", ["reports/metrics.json", "models/plants"])
+    row = describe_row(RUN, "2025-03-01T00:00:00+00:00", "abc", ["reports/metrics.json", "models/plants"])
     assert next(iter(row)) == "run"
     assert row["test_average_precision"] == "0.75"
     assert row["validation_average_precision"] == "0.8"
@@ -41,7 +44,7 @@ def test_a_row_has_a_column_per_metric_and_split():
 
 
 def test_sizes_are_those_of_the_data_whatever_the_metrics_call_rows():
-    row = describe_row(CONTENT, "", "", [])
+    row = describe_row(RUN, "", "", [])
     assert (row["train_rows"], row["test_rows"], row["test_md5"], row["model_md5"]) == ("5", "2", "b.dir", "c.dir")
 
 

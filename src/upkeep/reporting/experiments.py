@@ -1,20 +1,19 @@
 """The experiment log: one row per run, keyed by what the run consists of, so that reproducing a run adds none."""
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import locked, write_whole
+from upkeep.core.types import Frozen
 
 Row = dict[str, str]
+Figures = dict[str, int | float | None]
 
 KEY = "run"
 KEY_LENGTH = 16
@@ -22,20 +21,46 @@ PER_PLANT = ("average_precision", "failures_caught")
 """Metrics that have a column per plant as well; the others are in MLflow's child runs, to keep the log readable."""
 
 
-def run_key(content: Mapping[str, Any]) -> str:
-    """Return the start of the SHA-256 of the run's content as canonical JSON: 16 hexadecimal digits."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+class Groups(Frozen):
+    """The figures of one split, over all plants and by plant."""
+
+    overall: Figures
+    plants: dict[str, Figures]
 
 
-def describe_row(content: Mapping[str, Any], date: str, commit: str, outputs: Sequence[str]) -> Row:
+class Run(Frozen):
+    """What makes a run, and neither when nor where it was made.
+
+    Attributes
+    ----------
+    model
+        Name, kind, bytes and md5 of all models, and of each plant's its kind and scope.
+    data
+        Rows, bytes and md5, by split.
+    metrics
+        By split.
+    """
+
+    model: dict[str, Any]
+    description: str
+    parameters: dict[str, Any]
+    data: dict[str, dict[str, Any]]
+    metrics: dict[str, Groups]
+    drift: dict[str, Any]
+    data_quality: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The start of the SHA-256 of the content as canonical JSON: 16 hexadecimal digits."""
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def describe_row(run: Run, date: str, commit: str, outputs: Sequence[str]) -> Row:
     """Return a run's row.
 
     Parameters
     ----------
-    content
-        ``model``, ``parameters``, ``data`` (rows, bytes and md5 by split), ``metrics`` (by split: ``overall`` and
-        ``plants``), ``description``.
     date
         When the run was made, UTC.
     commit
@@ -43,32 +68,31 @@ def describe_row(content: Mapping[str, Any], date: str, commit: str, outputs: Se
     outputs
         Relative paths of what the run wrote.
     """
-    model = content["model"]
     cells: dict[str, object] = {
-        KEY: run_key(content),
+        KEY: run.key,
         "date": date,
         "commit": commit,
-        "model": model["name"],
-        "kind": model["kind"],
-        "description": content["description"],
-        "parameters": json.dumps(content["parameters"], sort_keys=True, separators=(",", ":")),
+        "model": run.model["name"],
+        "kind": run.model["kind"],
+        "description": run.description,
+        "parameters": json.dumps(run.parameters, sort_keys=True, separators=(",", ":")),
         "outputs": " ".join(outputs),
     }
-    for part, facts in {**content["data"], "model": model}.items():
+    for part, facts in {**run.data, "model": run.model}.items():
         cells |= {f"{part}_{name}": facts[name] for name in ("rows", "bytes", "md5") if name in facts}
-    cells |= {name: value for name, value in _figures(content["metrics"]).items() if name not in cells}
+    cells |= {name: value for name, value in _figures(run) if name not in cells}
     return {name: "" if value is None else str(value) for name, value in cells.items()}
 
 
-def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one figure per metric and split, such as ``test_average_precision``, and some per plant."""
-    figures: dict[str, Any] = {}
-    for split, groups in metrics.items():
-        figures |= {f"{split}_{name}": value for name, value in groups["overall"].items()}
-    for split, groups in metrics.items():
-        for plant, own in groups["plants"].items():
-            figures |= {f"{split}_{name}_{plant}": own.get(name) for name in PER_PLANT}
-    return figures
+def _figures(run: Run) -> Iterator[tuple[str, float | None]]:
+    """Yield one figure per metric and split, such as ``test_average_precision``, then some per plant."""
+    for split, groups in run.metrics.items():
+        for name, value in groups.overall.items():
+            yield f"{split}_{name}", value
+    for split, groups in run.metrics.items():
+        for plant, own in groups.plants.items():
+            for name in PER_PLANT:
+                yield f"{split}_{name}_{plant}", own.get(name)
 
 
 def append_row(file: Path, row: Row, lock: Path) -> Row:
@@ -86,7 +110,11 @@ def append_row(file: Path, row: Row, lock: Path) -> Row:
         known = next((logged for logged in rows if logged[KEY] == row[KEY]), None)
         if known is not None:
             return known
-        _write_log(file, list(dict.fromkeys([*header, *row])), [*rows, row])
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(dict.fromkeys([*header, *row])), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        write_whole(file, text.getvalue().encode())
         return row
 
 
@@ -103,17 +131,17 @@ def read_log(file: Path) -> tuple[list[str], list[Row]]:
     try:
         lines = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise _corrupt(file, str(error)) from error
+        raise _damaged(file, str(error)) from error
     header = lines[0]
     if KEY not in header or len(set(header)) != len(header):
-        raise _corrupt(file, f"its first line is {','.join(header)[:80]!r}")
+        raise _damaged(file, f"its first line is {','.join(header)[:80]!r}")
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
-            raise _corrupt(file, f"record {number} starts with {','.join(line)[:40]!r} and has {len(line)} cells")
+            raise _damaged(file, f"record {number} starts with {','.join(line)[:40]!r} and has {len(line)} cells")
     return header, [dict(zip(header, line, strict=True)) for line in lines[1:]]
 
 
-def _corrupt(file: Path, found: str) -> UpkeepError:
+def _damaged(file: Path, found: str) -> UpkeepError:
     return UpkeepError(
         f"the experiment log is damaged: {found}",
         expected="a CSV table with one header line, one cell per column and no merge conflict markers",
@@ -121,27 +149,3 @@ def _corrupt(file: Path, found: str) -> UpkeepError:
         stage="record",
         file=file,
     )
-
-
-def _write_log(file: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="", dir=file.parent, prefix=f".{file.name}.", delete=False
-    ) as stream:
-        writer = csv.DictWriter(stream, header, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        stream.flush()
-        os.fsync(stream.fileno())
-    written = Path(stream.name)
-    written.chmod(0o644)  # a temporary file is for its owner only
-    written.replace(file)
-
-
-@contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold a lock that other processes of this machine respect; it is let go even if this process is killed."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -1,9 +1,7 @@
 """What a run consists of in; a row of the experiment log and a run in MLflow out."""
 
-import json
 import logging
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,12 @@ from typing import Any
 import polars as pl
 
 from upkeep.core import paths
-from upkeep.core.errors import UpkeepError
-from upkeep.core.files import locked
+from upkeep.core.files import locked, read_json, write_json
 from upkeep.core.params import Params
 from upkeep.core.secrets import mask_secrets
-from upkeep.reporting.experiments import append_row, describe_row, run_key
+from upkeep.reporting.experiments import Groups, Run, append_row, describe_row
 from upkeep.reporting.provenance import code_version, hash_files
-from upkeep.reporting.tracking import DEFAULT_URI, keep_run, send_pending
+from upkeep.reporting.tracking import DEFAULT_URI, KeptRun, keep_run, send_pending
 
 PENDING = paths.LOCAL / "pending"
 OUTPUTS = (
@@ -31,61 +28,53 @@ OUTPUTS = (
     paths.MODEL_CARD,
     paths.MODELS,
 )
-
-logger = logging.getLogger(__name__)
-
 OF_NO_STAGE = {"gate", "parallel", "retrain", "score"}
 """Sections that change no result."""
+
+logger = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
     """Write ``reports/run.json``, add a row to ``reports/experiments.csv`` and send what waits to MLflow."""
     content = _describe(params)
-    key = run_key(content)
-    paths.RUN.write_text(json.dumps({"run": key, **content}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(paths.RUN, {"run": content.key, **content.model_dump()})
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = describe_row(content, now, code_version(Path()), [path.as_posix() for path in OUTPUTS if path.exists()])
     logged = append_row(paths.EXPERIMENTS, row, paths.LOCAL / "experiments.lock")
+    kept = KeptRun(key=content.key, date=logged["date"], commit=logged["commit"], content=content)
     with locked(paths.LOCAL / "pending.lock"):
-        keep_run(
-            PENDING,
-            {"key": key, "date": logged["date"], "commit": logged["commit"], "content": content},
-            [*OUTPUTS, paths.RUN],
-        )
+        keep_run(PENDING, kept, [*OUTPUTS, paths.RUN])
         for warning in send_pending(PENDING, os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI):
             logger.warning(warning)
 
 
-def _describe(params: Params) -> dict[str, Any]:
-    """Collect what makes this run: parameters, data, models and figures; neither when nor where it was made."""
+def _describe(params: Params) -> Run:
     metrics, validation = _read(paths.METRICS), _read(paths.EVALUATION / "evaluation.json").get("validation", {})
     drift, quality = _read(paths.DRIFT / "drift.json"), _read(paths.DATA_QUALITY)
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
     models = {file.parent.name: _read(file) for file in files if file.name == "model.json"}
-    # How the work is spread over cores changes no result.
-    parameters = mask_secrets(params.model_dump(mode="json", by_alias=True, exclude=OF_NO_STAGE))
-    return {
-        "model": {
+    return Run(
+        model={
             "name": params.record.experiment,
             "kind": params.model.kind,
             "plants": {plant: {name: model.get(name) for name in ("kind", "scope")} for plant, model in models.items()},
             "bytes": sum(file.stat().st_size for file in files),
             "md5": hash_files(files, paths.MODELS),
         },
-        "description": params.record.description,
-        "parameters": parameters,
-        "data": {split: _facts(split) for split in ("train", "validation", "test")},
-        "metrics": {split: _groups(found) for split, found in (("test", metrics), ("validation", validation))},
-        "drift": {plant: {"drifted": found["drifted"], "share": found["share"]} for plant, found in drift.items()},
-        "data_quality": {plant: found.get("tables") for plant, found in quality.get("plants", {}).items()},
-    }
+        description=params.record.description,
+        parameters=mask_secrets(params.model_dump(mode="json", by_alias=True, exclude=OF_NO_STAGE)),
+        data={split: _measure(split) for split in ("train", "validation", "test")},
+        metrics={split: _groups(found) for split, found in (("test", metrics), ("validation", validation))},
+        drift={plant: {"drifted": found["drifted"], "share": found["share"]} for plant, found in drift.items()},
+        data_quality={plant: found.get("tables") for plant, found in quality.get("plants", {}).items()},
+    )
 
 
-def _groups(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {"overall": metrics.get("overall", {}), "plants": metrics.get("plants", {})}
+def _groups(report: dict[str, Any]) -> Groups:
+    return Groups(overall=report.get("overall", {}), plants=report.get("plants", {}))
 
 
-def _facts(split: str) -> dict[str, Any]:
+def _measure(split: str) -> dict[str, Any]:
     """Return the size and the hash of one split over all plants."""
     files = sorted(paths.PROCESSED.glob(f"*/{split}.parquet"))
     return {
@@ -96,14 +85,5 @@ def _facts(split: str) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UpkeepError(
-            f"{file} cannot be read: {error}",
-            expected="the JSON report of an earlier stage",
-            remedy="run the stages before this one: dvc repro",
-            stage="record",
-            file=file,
-        ) from error
+    content: dict[str, Any] = read_json(file, remedy="run the stages before this one: dvc repro")
     return content
