@@ -144,9 +144,9 @@ def retrain() -> None:
     from upkeep.gitlab.retraining import retrain
 
     def judge(params: Params, base: str) -> "Verdict":
-        from upkeep.gitlab.note import collect  # slow to import, and most days there is nothing to judge
+        from upkeep.gitlab.note import make_review  # slow to import, and most days there is nothing to judge
 
-        return collect(params, base).verdict
+        return make_review(params, base).verdict
 
     typer.echo(retrain(os.environ, judge))
 
@@ -163,13 +163,14 @@ def note(
     run(load_params(), target)
 
 
-@app.command("tell-failure")
-def tell_failure() -> None:
-    """Tell of this job's failure by an issue or a webhook; meant for a job's after_script."""
-    from upkeep.gitlab.failure import tell_failure
+@app.command("notify-failure")
+@app.command("tell-failure", hidden=True)  # its former name
+def notify_failure() -> None:
+    """Notify people of this job's failure by an issue or a webhook; meant for a job's after_script."""
+    from upkeep.gitlab.failure import notify_failure
 
     try:
-        typer.echo(tell_failure(os.environ))
+        typer.echo(notify_failure(os.environ))
     except UpkeepError as error:  # not kept, lest it take the place of what is to be told
         sys.exit(f"error: {error}")
 
@@ -205,11 +206,11 @@ def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = P
 @app.command()
 def doctor() -> None:
     """Try each connection that the GitLab jobs need; exit 1 and say what to fix."""
-    from upkeep.gitlab.doctor import examine, require_well, tabulate
+    from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate
 
     findings = examine()
     typer.echo(tabulate(findings))
-    require_well(findings)
+    raise_if_failed(findings)
 
 
 @app.command()

@@ -223,5 +223,5 @@ def test_a_broken_file_of_a_golden_case_is_named(content):
 
 
 def test_without_metrics_the_check_fails_and_says_what_to_run():
-    with pytest.raises(UpkeepError, match="metrics cannot be read"):
+    with pytest.raises(UpkeepError, match="the file cannot be read"):
         check.run(judged_by())

@@ -10,7 +10,7 @@ from receiving import receiving
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab.api import MARKER, find_note, open_project, put_issue, put_note, upload
-from upkeep.gitlab.failure import PIPELINE, keep_failure, tell_failure
+from upkeep.gitlab.failure import PIPELINE, keep_failure, notify_failure
 
 SOMEBODY = {"id": 999, "name": "Somebody", "username": "somebody"}
 
@@ -151,7 +151,7 @@ def test_a_failed_job_opens_an_issue_that_names_the_place_and_links_the_job(serv
     monkeypatch.chdir(tmp_path)
     job = server.environment() | {"CI_JOB_NAME": "retrain", "CI_JOB_ID": "7", "CI_JOB_URL": f"{server.url}/jobs/7"}
     fail(job)
-    told = tell_failure(job)
+    told = notify_failure(job)
     (issue,) = server.issues
     assert issue["title"] == "retrain failed: stage validate, plant lyon"
     assert f"({server.url}/jobs/7)" in issue["description"]
@@ -163,7 +163,7 @@ def test_a_failed_job_calls_the_webhook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with receiving(200) as (url, calls):
         fail({})
-        assert "told UPKEEP_ALERT_WEBHOOK" in tell_failure({"UPKEEP_ALERT_WEBHOOK": url, "CI_JOB_NAME": "retrain"})
+        assert "told UPKEEP_ALERT_WEBHOOK" in notify_failure({"UPKEEP_ALERT_WEBHOOK": url, "CI_JOB_NAME": "retrain"})
     assert json.loads(calls[0])["text"].startswith("**retrain failed: stage validate, plant lyon**")
 
 
@@ -171,7 +171,7 @@ def test_a_failed_job_calls_the_webhook(tmp_path, monkeypatch):
 def test_a_webhook_that_refuses_is_told_without_its_address(tmp_path, monkeypatch, status):
     monkeypatch.chdir(tmp_path)
     with receiving(status) as (url, _), pytest.raises(UpkeepError, match=f"answered {status}") as caught:
-        tell_failure({"UPKEEP_ALERT_WEBHOOK": url})
+        notify_failure({"UPKEEP_ALERT_WEBHOOK": url})
     assert "s3cret" not in str(caught.value)
 
 
@@ -179,7 +179,7 @@ def test_a_dead_webhook_keeps_no_issue_from_being_opened(server, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     fail({})
     with receiving(500) as (url, _), pytest.raises(UpkeepError, match="answered 500"):
-        tell_failure(server.environment() | {"UPKEEP_ALERT_WEBHOOK": url})
+        notify_failure(server.environment() | {"UPKEEP_ALERT_WEBHOOK": url})
     assert len(server.issues) == 1
 
 

@@ -14,7 +14,7 @@ from git_server import serve_git
 from gitlab_stand_in import serving_gitlab
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab.doctor import Finding, examine, require_well, tabulate
+from upkeep.gitlab.doctor import Finding, examine, raise_if_failed, tabulate
 
 TOKEN, WRONG = "glpat-right-token", "glpat-wrong-token"
 SETTINGS = ("UPKEEP_", "CI_", "DEPLOY_", "MLFLOW_", "AWS_", "GITLAB_CI", "DOCKER_HOST")
@@ -327,5 +327,5 @@ def test_a_webhook_whose_host_does_not_answer_is_told_without_its_address(monkey
 
 def test_a_job_fails_with_the_names_of_the_checks_that_failed():
     with pytest.raises(UpkeepError, match="2 of the checks failed: registry, clock"):
-        require_well([Finding(name, "FAIL", "", "mend it") for name in ("registry", "clock")])
-    require_well([Finding("registry", "ok", ""), Finding("clock", "skipped", "")])
+        raise_if_failed([Finding(name, "FAIL", "", "mend it") for name in ("registry", "clock")])
+    raise_if_failed([Finding("registry", "ok", ""), Finding("clock", "skipped", "")])

@@ -10,7 +10,7 @@ from prediction_cases import COSTS, HORIZON, how, machine
 
 from upkeep.core.params import Gate, Params, load_params
 from upkeep.gitlab.gate import Verdict, judge
-from upkeep.gitlab.note_text import Evidence
+from upkeep.gitlab.note_text import Review
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
@@ -78,6 +78,6 @@ def judged(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), fa
     return judge(champion, challenger, compared(champion, challenger), checks, Gate(**limits), COSTS.failure, faults)
 
 
-def evidence(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), times=TIMES) -> Evidence:
+def review(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), times=TIMES) -> Review:
     verdict = judged(champion, challenger, checks)
-    return Evidence(champion, challenger, compared(champion, challenger), verdict, checks, times)
+    return Review(champion, challenger, compared(champion, challenger), verdict, checks, times)

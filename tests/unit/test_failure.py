@@ -5,7 +5,7 @@ import json
 import pytest
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab.failure import FAILURE, PIPELINE, describe_failure, keep_failure, read_failure, tell_failure
+from upkeep.gitlab.failure import FAILURE, PIPELINE, describe_failure, keep_failure, notify_failure, read_failure
 
 JOB = {"CI_JOB_ID": "77", "CI_JOB_NAME": "retrain", "CI_JOB_URL": "https://git.example/j/77", "CI_JOB_STATUS": "failed"}
 PLACE = {"stage": "validate", "plant": "lyon", "batch": "2025-12-29", "column": "load_pct"}
@@ -82,13 +82,13 @@ def test_a_job_that_left_no_error_is_told_too():
 
 def test_the_failure_of_another_job_is_not_told_as_this_ones():
     keep_failure(fail(), {**JOB, "CI_JOB_ID": "76"})
-    assert tell_failure(JOB).startswith("retrain failed\nnobody was told: set UPKEEP_GITLAB_TOKEN")
+    assert notify_failure(JOB).startswith("retrain failed\nnobody was told: set UPKEEP_GITLAB_TOKEN")
 
 
 @pytest.mark.parametrize("status", ["success", "canceled"])
 def test_a_job_that_went_well_or_was_cancelled_tells_nothing(status):
-    assert tell_failure({**JOB, "CI_JOB_STATUS": status}) == f"nothing to tell: the job's status is {status}"
+    assert notify_failure({**JOB, "CI_JOB_STATUS": status}) == f"nothing to tell: the job's status is {status}"
 
 
 def test_a_job_that_ran_out_of_time_is_told():
-    assert tell_failure({**JOB, "CI_JOB_STATUS": "timedout"}).startswith("retrain failed\n")
+    assert notify_failure({**JOB, "CI_JOB_STATUS": "timedout"}).startswith("retrain failed\n")

@@ -2,9 +2,9 @@
 
 import polars as pl
 import pytest
-from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, evidence, params, plant, snapshot
+from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, params, plant, review, snapshot
 
-from upkeep.gitlab.changes import describe_batches, describe_drift, describe_metrics, describe_quarantine
+from upkeep.gitlab.note_changes import describe_batches, describe_drift, describe_metrics, describe_quarantine
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import MAX_LISTED, fit, state_verdict, write_note
 
@@ -12,7 +12,7 @@ LYON = plant("lyon")
 
 
 def note(*sides, links=None, images=(), **changes: object) -> str:
-    return write_note(evidence(*sides, **changes), params(), images, links or {"drift": "drift/index.html"})
+    return write_note(review(*sides, **changes), params(), images, links or {"drift": "drift/index.html"})
 
 
 def row(note: str, plant: str) -> str:
@@ -24,7 +24,7 @@ def test_the_first_line_says_that_nothing_changed():
 
 
 def test_the_first_line_of_a_better_model_says_what_it_saves():
-    verdict = state_verdict(evidence(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", LYON)))
+    verdict = state_verdict(review(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", LYON)))
     assert verdict == (
         "✅ May ship: it saves 240 (80.0%) on the same test rows; it catches 3 of 3 failures in time, in place of 0"
     )
@@ -42,7 +42,7 @@ def test_the_first_lines_of_a_worse_model_say_what_it_costs_and_why_it_is_blocke
 
 def test_a_saving_that_chance_may_explain_is_called_so():
     one_caught = pl.concat([plant("lyon", BLIND, 5), LYON.filter(machine="m5")])
-    better = evidence(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", one_caught))
+    better = review(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", one_caught))
     assert state_verdict(better) == (
         "✅ May ship: it saves 80 (26.7%) on the same test rows, which chance may explain; "
         "it catches 1 of 3 failures in time, in place of 0"
@@ -156,7 +156,7 @@ def test_metrics_are_compared_as_dvc_does():
 
 @pytest.mark.parametrize("draw", [draw_cost, draw_precision])
 def test_pictures_say_what_they_show_and_come_out_the_same(draw):
-    comparison = evidence(snapshot("main"), snapshot("this branch", LYON, plant("porto", BLIND))).comparison
+    comparison = review(snapshot("main"), snapshot("this branch", LYON, plant("porto", BLIND))).comparison
     picture, again = (draw(comparison, "main") for _ in range(2))
     assert picture.get_suptitle() in (
         "Following this branch's alarms costs 240 more",
@@ -167,5 +167,5 @@ def test_pictures_say_what_they_show_and_come_out_the_same(draw):
 
 def test_a_plant_without_failures_has_no_point_in_the_picture():
     healthy = plant("lyon", machines=1)
-    comparison = evidence(snapshot("main", healthy), snapshot("this branch", healthy)).comparison
+    comparison = review(snapshot("main", healthy), snapshot("this branch", healthy)).comparison
     assert len(draw_precision(comparison, "main").axes[0].lines) == 2

@@ -3,16 +3,15 @@
 A golden case whose plant has no model fails: a gate that skips what it was told to check is open.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from upkeep.contract.casting import cast_column
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_json
 from upkeep.core.params import Params
 from upkeep.features.definition import build_features
 from upkeep.judging.acceptance import Check, GoldenCase, check_case, check_floors, load_cases, require_passed, tabulate
@@ -31,38 +30,22 @@ def run(params: Params) -> None:
     UpkeepError
         If one does not hold, or what it needs cannot be read.
     """
-    checks = judge(params)
+    try:
+        checks = make_checks(params)
+    except UpkeepError as error:
+        raise error.at(stage="check") from error
     print(tabulate(checks))  # noqa: T201  # the table is what this command is for
     require_passed(checks)
 
 
-def judge(params: Params) -> list[Check]:
-    """Return what holds of the floors and golden cases that ``params.yaml`` names.
-
-    Raises
-    ------
-    UpkeepError
-        If what they need cannot be read.
-    """
-    checks = check_floors(_read_metrics(), params.evaluate.floors)
+def make_checks(params: Params) -> list[Check]:
+    """Return what holds of the floors and golden cases that ``params.yaml`` names, or raise why that is not known."""
+    metrics = read_json(paths.METRICS, remedy="run `dvc repro evaluate`")
+    checks = check_floors(metrics, params.evaluate.floors)
     golden = params.evaluate.golden
     if golden is not None:
         checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]
     return checks
-
-
-def _read_metrics() -> dict[str, Any]:
-    try:
-        metrics: dict[str, Any] = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UpkeepError(
-            f"the metrics cannot be read: {error}",
-            expected="what `upkeep evaluate` writes",
-            remedy="run `dvc repro evaluate`",
-            stage="check",
-            file=paths.METRICS,
-        ) from error
-    return metrics
 
 
 def _judge_case(case: GoldenCase, folder: Path) -> Check:
@@ -92,17 +75,16 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
             time=cast_column("time", pl.String(), "time").value
         )
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(path, str(error), columns) from error
+        raise _reject(path, str(error), columns) from error
     if table["time"].has_nulls():
-        raise _unreadable(path, f"{table['time'].null_count()} rows without a time", columns)
+        raise _reject(path, f"{table['time'].null_count()} rows without a time", columns)
     return table
 
 
-def _unreadable(path: Path, reason: str, columns: Sequence[str]) -> UpkeepError:
+def _reject(path: Path, reason: str, columns: Sequence[str]) -> UpkeepError:
     return UpkeepError(
         f"a golden case cannot be read: {reason}",
         expected=f"a CSV file with the columns {', '.join(columns)}",
         remedy="correct the file, or the case that names it",
-        stage="check",
         file=path,
     )

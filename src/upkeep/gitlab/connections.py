@@ -1,7 +1,7 @@
 """What surrounds the pipeline, tried once each: the doctor's checks.
 
 Each function takes the environment variables and returns what is well, or raises what is wrong and how to mend it.
-Either may repeat a secret that a program or server has told; :mod:`upkeep.gitlab.doctor` masks it.
+Either may repeat a secret that a program or server has said; :mod:`upkeep.gitlab.doctor` masks it.
 """
 
 import shutil
@@ -9,7 +9,6 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -18,8 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import urllib3
+
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import git
+from upkeep.reporting.tracking import connect, summarize
 
 Environment = Mapping[str, str]
 
@@ -47,7 +49,7 @@ def read_git_remote(environment: Environment) -> str:
     done = _run(["git", "ls-remote", "--heads", "origin"], environment)
     if done.returncode:
         remedy = "check the address that `git remote -v` shows, that it can be reached, and that you may read it"
-        raise _fault(f"origin cannot be read: {_reason(done.stderr)}", remedy)
+        raise _fault(f"origin cannot be read: {git.find_reason(done.stderr)}", remedy)
     return f"origin answers; branches: {len(done.stdout.splitlines())}"
 
 
@@ -115,7 +117,7 @@ def reach_engine(environment: Environment) -> str:
     done = _run([engine, "version"], environment)
     if done.returncode:
         remedy = "start the engine, and let this user use it; UPKEEP_ENGINE and DOCKER_HOST say which one"
-        raise _fault(f"{engine}: {_reason(done.stderr)}", remedy)
+        raise _fault(f"{engine}: {git.find_reason(done.stderr)}", remedy)
     return f"{engine} answers"
 
 
@@ -129,7 +131,8 @@ def log_in_to_registry(environment: Environment) -> str:
     login_of = "UPKEEP" if environment.get("UPKEEP_REGISTRY_USER") or environment.get("CI_REGISTRY") != host else "CI"
     user, password = (environment.get(f"{login_of}_REGISTRY_{part}", "") for part in ("USER", "PASSWORD"))
     local = host.startswith(("127.0.0.1", "localhost"))  # engines take these without TLS, too
-    url, login = f"{'http' if local else 'https'}://{host}/v2/", _basic(user, password)
+    url = f"{'http' if local else 'https'}://{host}/v2/"
+    login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
     answer = _get(url, {}, "UPKEEP_IMAGE")
     challenge = answer.headers.get("WWW-Authenticate", "")
     if challenge.lower().startswith("bearer "):
@@ -167,7 +170,7 @@ def log_in_to_server(environment: Environment) -> str:
         command = ["ssh", "-F", "/dev/null", "-p", port, "-i", str(private), *options, "--", host, MISSING_ON_SERVER]
         done = _run(command, environment)
     if done.returncode:
-        raise _ssh_fault(done.stderr, host, port)
+        raise _explain_ssh(done.stderr, host, port)
     if missing := done.stdout.split():
         raise _fault(f"{host} lacks {', '.join(missing)}", "install it there; that user must be able to use the engine")
     return f"{host} has the pinned host key, lets us in, and has what a deployment needs"
@@ -178,13 +181,15 @@ def reach_tracking_server(environment: Environment) -> str:
     uri = environment.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     if not uri.startswith("http"):
         raise NotInUseError("MLFLOW_TRACKING_URI names no server: runs are recorded in a file")
-    token, user = environment.get("MLFLOW_TRACKING_TOKEN"), environment.get("MLFLOW_TRACKING_USERNAME", "")
-    login = _basic(user, environment.get("MLFLOW_TRACKING_PASSWORD", ""))
-    headers = {"Authorization": f"Bearer {token}"} if token else login
-    answer = _get(f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", headers, "MLFLOW_TRACKING_URI")
-    if answer.status != HTTPStatus.OK:
-        remedy = "check MLFLOW_TRACKING_URI, and MLFLOW_TRACKING_TOKEN or MLFLOW_TRACKING_USERNAME and ..._PASSWORD"
-        raise _fault(f"{uri} answers {answer.status}", remedy)
+    try:
+        connect(uri)
+    except Exception as error:  # MLflow has many kinds; each means that no run would arrive
+        remedy = (
+            "check MLFLOW_TRACKING_URI, and MLFLOW_TRACKING_TOKEN or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, "
+            "firewall and proxy, and REQUESTS_CA_BUNDLE if the certificate is of your own authority"
+        )
+        raise _fault(summarize(error, uri), remedy) from error
     return f"{uri} answers"
 
 
@@ -238,22 +243,24 @@ def compare_clocks(environment: Environment) -> str:
 
 
 def _fault(what: str, remedy: str) -> UpkeepError:
-    return UpkeepError(what, expected="a connection that works", remedy=remedy)
+    return UpkeepError(what, remedy=remedy)
 
 
-def _ssh_fault(told: str, host: str, port: str) -> UpkeepError:
-    if "IDENTIFICATION HAS CHANGED" in told:
+def _explain_ssh(printed: str, host: str, port: str) -> UpkeepError:
+    if "IDENTIFICATION HAS CHANGED" in printed:
         remedy = "if the server was set up anew, pin its new key in DEPLOY_KNOWN_HOSTS; if not, someone stands between"
         return _fault(f"the host key of {host} is not the pinned one", remedy)
-    if "Host key verification failed" in told:
+    if "Host key verification failed" in printed:
         remedy = (
             f"`ssh-keyscan -p {port} HOST` prints the line to pin; compare it with the key on the server itself first"
         )
         return _fault(f"DEPLOY_KNOWN_HOSTS holds no key of {host}, port {port}", remedy)
-    if "Permission denied" in told:
+    if "Permission denied" in printed:
         remedy = "add the key's public half to ~/.ssh/authorized_keys of DEPLOY_HOST's user on the server"
         return _fault(f"{host} refuses DEPLOY_KEY", remedy)
-    return _fault(f"{host} does not answer: {_reason(told)}", "check DEPLOY_HOST, DEPLOY_PORT and the firewall")
+    return _fault(
+        f"{host} does not answer: {git.find_reason(printed)}", "check DEPLOY_HOST, DEPLOY_PORT and the firewall"
+    )
 
 
 def _all_or_none(environment: Environment, *names: str) -> list[str]:
@@ -266,35 +273,21 @@ def _all_or_none(environment: Environment, *names: str) -> list[str]:
     return [environment[name] for name in names]
 
 
-def _basic(user: str, password: str) -> dict[str, str]:
-    return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"} if user else {}
-
-
 def _get(url: str, headers: Mapping[str, str], variable: str, authority: str | None = None) -> Any:
-    import urllib3
-
     try:
         with urllib3.PoolManager(ca_certs=authority or None, retries=False, timeout=SECONDS) as pool:
             return pool.request("GET", url, headers=dict(headers))
     except (urllib3.exceptions.HTTPError, OSError) as error:
         remedy = f"check {variable}, firewall and proxy, and SSL_CERT_FILE if the certificate is of your own authority"
         address = urlsplit(url).netloc.rpartition("@")[2]
-        raise _fault(f"{address} does not answer: {_reason(str(error))}", remedy) from error
+        raise _fault(f"{address} does not answer: {error}", remedy) from error
 
 
 def _run(command: list[str], environment: Environment) -> subprocess.CompletedProcess[str]:
-    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes", "LC_ALL": "C"}
-    authority = environment.get("GIT_SSL_CAINFO") or environment.get("CI_SERVER_TLS_CA_FILE")
-    variables = {**environment, **quiet, **({"GIT_SSL_CAINFO": authority} if authority else {})}
+    variables = {**git.job_environment(environment), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
     try:
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=SECONDS)
     except FileNotFoundError as error:
         raise _fault(f"{command[0]} was not found", f"install {command[0]}") from error
     except subprocess.TimeoutExpired as error:
         raise _fault(f"{command[0]} had no answer in {SECONDS} s", "check the address, firewall and proxy") from error
-
-
-def _reason(told: str) -> str:
-    """Return the line that says most: the first that calls itself an error, else the last one."""
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "no message")

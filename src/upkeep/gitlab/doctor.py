@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.secrets import SECRET_NAME, mask_credentials
+from upkeep.core.secrets import mask_environment
 from upkeep.gitlab import connections
 
 Environment = Mapping[str, str]
-
-SHORTEST_SECRET = 4
-"""Masking shorter values would blot out words."""
 
 CHECKS: dict[str, Callable[[Environment], str]] = {
     "git remote": connections.read_git_remote,
@@ -38,7 +35,13 @@ class Finding(NamedTuple):
 
 def examine(environment: Environment = os.environ) -> list[Finding]:
     """Make every check, and return its findings without a secret in them."""
-    return [_examine(name, environment) for name in CHECKS]
+    findings = [_examine(name, environment) for name in CHECKS]
+    return [
+        finding._replace(
+            what=mask_environment(finding.what, environment), remedy=mask_environment(finding.remedy, environment)
+        )
+        for finding in findings
+    ]
 
 
 def tabulate(findings: Iterable[Finding]) -> str:
@@ -51,31 +54,23 @@ def tabulate(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def require_well(findings: Iterable[Finding]) -> None:
+def raise_if_failed(findings: Iterable[Finding]) -> None:
     """Raise an error that names the checks that failed, if any did."""
     failed = [finding.name for finding in findings if finding.state == "FAIL"]
     if failed:
         raise UpkeepError(
             f"{len(failed)} of the checks failed: {', '.join(failed)}",
-            expected="ok or skipped beside each",
             remedy="do what stands below each FAIL, from the top; docs/gitlab.md explains the variables",
         )
 
 
 def _examine(name: str, environment: Environment) -> Finding:
     try:
-        return Finding(name, "ok", _mask(CHECKS[name](environment), environment))
+        return Finding(name, "ok", CHECKS[name](environment))
     except connections.NotInUseError as reason:
-        return Finding(name, "skipped", _mask(str(reason), environment))
+        return Finding(name, "skipped", str(reason))
     except UpkeepError as error:
-        return Finding(name, "FAIL", _mask(error.what, environment), _mask(error.remedy, environment))
+        return Finding(name, "FAIL", error.what, error.remedy)
     except Exception as error:  # what answers is not what should: a proxy's login page, say
         what = f"the answer makes no sense: {type(error).__name__}, {error}"
-        return Finding(name, "FAIL", _mask(what, environment), "check the address, and proxies on the way")
-
-
-def _mask(text: str, environment: Environment) -> str:
-    for name, value in environment.items():
-        if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, "***")
-    return mask_credentials(text)
+        return Finding(name, "FAIL", what, "check the address, and proxies on the way")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -29,27 +29,20 @@ logger = logging.getLogger(__name__)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Outcome(NamedTuple):
-    """How a command ended, and all that it printed."""
-
-    failed: bool
-    text: str
-
-
 def stale(*stages: str) -> list[str]:
     """List the stages, of all or of these and what they need, that ``dvc repro`` would run; no data is needed for it.
 
     Where a stale stage's own inputs are not here, DVC stops and what depends on it is not listed.
     """
-    outcome = _dvc("repro", "--dry", "--allow-missing", *stages, echo=False)
-    found = RUNNING.findall(outcome.text) + FAILED.findall(outcome.text)
-    if outcome.failed and not found:
-        raise _failure("repro --dry", outcome.text)
+    done = _dvc("repro", "--dry", "--allow-missing", *stages, echo=False)
+    found = RUNNING.findall(done.stdout) + FAILED.findall(done.stdout)
+    if done.returncode and not found:
+        raise _explain("repro --dry", done.stdout)
     return list(dict.fromkeys(found))
 
 
 def repro(*stages: str, allow_missing: bool = True) -> list[str]:
-    """Run what is stale, with inputs from the remote and results of earlier runs where they are known.
+    """Run what is stale, with inputs from the remote and results of earlier runs; return the stages that ran.
 
     Parameters
     ----------
@@ -58,24 +51,19 @@ def repro(*stages: str, allow_missing: bool = True) -> list[str]:
     allow_missing
         Leave data where it is if nothing needs it. What the remote has lost is made again.
 
-    Returns
-    -------
-    list of str
-        The stages that ran.
-
     Raises
     ------
     UpkeepError
         That of the stage which failed.
     """
     FAILURE.unlink(missing_ok=True)
-    outcome = _dvc("repro", "--pull", *["--allow-missing"] * allow_missing, *stages)
-    if outcome.failed and allow_missing and MISSING in outcome.text:
+    done = _dvc("repro", "--pull", *["--allow-missing"] * allow_missing, *stages)
+    if done.returncode and allow_missing and MISSING in done.stdout:
         logger.warning("the remote lacks some of the data: making it again")
         return repro(*stages, allow_missing=False)
-    if outcome.failed:
-        raise _failure("repro", outcome.text)
-    return RUNNING.findall(outcome.text)
+    if done.returncode:
+        raise _explain("repro", done.stdout)
+    return RUNNING.findall(done.stdout)
 
 
 def pull(*targets: Path) -> bool:
@@ -86,23 +74,19 @@ def pull(*targets: Path) -> bool:
     UpkeepError
         If the remote cannot be read at all.
     """
-    outcome = _dvc("pull", *map(str, targets)) if targets else Outcome(False, "")
-    if outcome.failed and MISSING not in outcome.text:
-        raise _failure("pull", outcome.text)
-    return not outcome.failed
+    if not targets:
+        return True
+    done = _dvc("pull", *map(str, targets))
+    if done.returncode and MISSING not in done.stdout:
+        raise _explain("pull", done.stdout)
+    return not done.returncode
 
 
 def push() -> None:
-    """Send what the cache holds of ``dvc.lock`` to the remote, with the record of which run made it.
-
-    Raises
-    ------
-    UpkeepError
-        If the remote cannot be written.
-    """
-    outcome = _dvc("push", "--run-cache")
-    if outcome.failed:
-        raise _failure("push", outcome.text)
+    """Send what the cache holds of ``dvc.lock`` to the remote, with the record of which run made it."""
+    done = _dvc("push", "--run-cache")
+    if done.returncode:
+        raise _explain("push", done.stdout)
 
 
 def restore() -> None:
@@ -116,10 +100,10 @@ def outputs(*folders: Path) -> list[Path]:
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
 
 
-def _dvc(*arguments: str, echo: bool = True) -> Outcome:
+def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]:
     """Run DVC; what it prints goes to the job's log line by line, since training may take hours."""
     if shutil.which("dvc") is None:
-        raise UpkeepError("dvc was not found", expected="it on PATH", remedy="make .venv && source .venv/bin/activate")
+        raise UpkeepError("dvc is not on PATH", remedy="make .venv && source .venv/bin/activate")
     lines = []
     with subprocess.Popen(
         ["dvc", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
@@ -129,10 +113,10 @@ def _dvc(*arguments: str, echo: bool = True) -> Outcome:
             if echo:
                 sys.stdout.write(line)
                 sys.stdout.flush()
-    return Outcome(process.returncode != 0, "".join(lines))
+    return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines))
 
 
-def _failure(command: str, text: str) -> UpkeepError:
+def _explain(command: str, text: str) -> UpkeepError:
     """Return the failed stage's own error, of which DVC knows only that its command failed, or DVC's."""
     try:  # DVC names neither file nor line
         for file in (LOCK, PIPELINE):
@@ -141,20 +125,16 @@ def _failure(command: str, text: str) -> UpkeepError:
         return error
     if UNQUOTED in text:
         return UpkeepError(
-            "a date stands without quotes",
-            expected='until: "2025-12-22"',
-            remedy="quote every date",
-            file=paths.PARAMS,
+            "a date stands without quotes", remedy='quote every date, as in until: "2025-12-22"', file=paths.PARAMS
         )
-    told = read_failure() if command == "repro" else None
-    if told is not None:
-        return UpkeepError(told["what"], expected=told["expected"], remedy=told["remedy"], **told["where"])
+    kept = read_failure() if command == "repro" else None
+    if kept:
+        return kept.as_error()
     stage = FAILED.search(text)
     errors = [line.removeprefix("ERROR: ") for line in text.splitlines() if line.startswith("ERROR: ")]
     found = errors[-1] if errors else (text.strip().splitlines() or ["it said nothing"])[-1]
     return UpkeepError(
         f"`dvc {command}` failed: {mask_credentials(found)}",
-        expected="every stage to end well" if stage else "a pipeline that DVC can read and a remote that answers",
         remedy=f"read what `{stage[1]}` says above; `dvc repro {stage[1]}` runs it on your machine"
         if stage
         else "run `upkeep doctor`",
@@ -163,13 +143,7 @@ def _failure(command: str, text: str) -> UpkeepError:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return what one of DVC's own files holds; nothing if it is not there.
-
-    Raises
-    ------
-    UpkeepError
-        If it is no mapping in YAML.
-    """
+    """Return what one of DVC's own files holds; nothing if it is not there. An error if it is no mapping in YAML."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
     try:
         content, line = yaml.load(text, Loader=_Loader), 1  # noqa: S506  # a safe one
@@ -179,7 +153,6 @@ def _read(file: Path) -> dict[str, Any]:
         return content
     raise UpkeepError(
         f"{file} holds a merge conflict" if CONFLICT in text else f"{file} cannot be read, from line {line} on",
-        expected="YAML as DVC writes it",
         remedy=f"git checkout origin/main -- {file} && dvc repro, and commit what it writes"
         if file == LOCK
         else f"correct it, or `git checkout HEAD -- {file}`",

@@ -1,17 +1,18 @@
-"""What ended a command: kept for the jobs that come after, told to whoever has to mend it."""
+"""What ended a command: kept for the jobs that come after, and sent to whoever has to mend it."""
 
 import contextlib
-import json
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import urllib3
+from pydantic import ValidationError
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_credentials
+from upkeep.core.types import Frozen
 
 PIPELINE = Path("dvc.yaml")
 FAILURE = paths.LOCAL / "failure.json"
@@ -19,9 +20,21 @@ WEBHOOK = "UPKEEP_ALERT_WEBHOOK"
 LABELS = ["upkeep", "failure"]
 PLACES = ("stage", "plant", "batch", "column", "table", "file")
 TIMEOUT_SECONDS = 10
-WELL = ("success", "canceled")
+NO_FAILURE = ("success", "canceled")
 
-Failure = Mapping[str, Any]
+
+class Failure(Frozen):
+    """An error as it is kept, without credentials; `job` is GitLab's number, None outside of CI."""
+
+    what: str
+    expected: str
+    remedy: str
+    where: dict[str, str]
+    job: str | None = None
+
+    def as_error(self) -> UpkeepError:
+        """Return the error that was kept."""
+        return UpkeepError(self.what, expected=self.expected, remedy=self.remedy, **self.where)
 
 
 class Alert(NamedTuple):
@@ -32,34 +45,30 @@ class Alert(NamedTuple):
 
 
 def keep_failure(error: UpkeepError, environment: Mapping[str, str]) -> None:
-    """Write ``.upkeep/failure.json``: what, expected, remedy, where, and the job, None outside of CI.
-
-    Only in a repository with a pipeline: anywhere else no later job would read it.
-    """
+    """Write ``.upkeep/failure.json``, in a pipeline's repository only: anywhere else no later job would read it."""
     if not PIPELINE.exists():
         return
-    content = {
-        **{name: mask_credentials(str(getattr(error, name))) for name in ("what", "expected", "remedy")},
-        "where": {name: mask_credentials(str(value)) for name, value in error.where.items()},
-        "job": environment.get("CI_JOB_ID"),
-    }
+    failure = Failure(
+        what=mask_credentials(error.what),
+        expected=mask_credentials(error.expected),
+        remedy=mask_credentials(error.remedy),
+        where={name: mask_credentials(str(value)) for name, value in error.where.items()},
+        job=environment.get("CI_JOB_ID"),
+    )
     with contextlib.suppress(OSError):  # a full disk is told by the error itself, not by a second one
         paths.LOCAL.mkdir(exist_ok=True)
-        FAILURE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        FAILURE.write_text(failure.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read_failure() -> Failure | None:
     """Return what was kept last; None if nothing was, or it cannot be read."""
-    try:
-        content: Failure = json.loads(FAILURE.read_text(encoding="utf-8"))
-        known = content.keys() >= {"what", "expected", "remedy"} and isinstance(content["where"], dict)
-    except (OSError, ValueError, AttributeError, LookupError):
-        return None
-    return content if known else None
+    with contextlib.suppress(OSError, ValidationError):
+        return Failure.model_validate_json(FAILURE.read_bytes())
+    return None
 
 
-def tell_failure(environment: Mapping[str, str]) -> str:
-    """Tell of the failure of this job: by a webhook, an issue, or both, whichever is set up.
+def notify_failure(environment: Mapping[str, str]) -> str:
+    """Notify people of this job's failure: by a webhook, an issue, or both, whichever is set up.
 
     Returns
     -------
@@ -69,26 +78,25 @@ def tell_failure(environment: Mapping[str, str]) -> str:
     Raises
     ------
     UpkeepError
-        If the webhook or GitLab could not be told; the other one was all the same.
+        If the webhook or GitLab could not be reached; the other one was all the same.
     """
     status = environment.get("CI_JOB_STATUS")
-    if status in WELL:  # else it failed, or ran out of time
+    if status in NO_FAILURE:  # else it failed, or ran out of time
         return f"nothing to tell: the job's status is {status}"
     failure = read_failure()
-    alert = describe_failure(
-        failure if failure and failure.get("job") == environment.get("CI_JOB_ID") else None, environment
-    )
-    done, untold = [], []
-    for name, tell in (("UPKEEP_GITLAB_TOKEN", _open_issue), (WEBHOOK, _post)):
+    own = failure and failure.job == environment.get("CI_JOB_ID")
+    alert = describe_failure(failure if own else None, environment)
+    done, errors = [], []
+    for name, notify in (("UPKEEP_GITLAB_TOKEN", _open_issue), (WEBHOOK, _call_webhook)):
         if environment.get(name):
             try:
-                done.append(tell(alert, environment))
+                done.append(notify(alert, environment))
             except UpkeepError as error:
-                untold.append(error)
-    if untold:
-        raise untold[0]
-    told = "; ".join(done) or f"nobody was told: set UPKEEP_GITLAB_TOKEN for an issue, or {WEBHOOK} for a message"
-    return f"{alert.title}\n{told}"
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    nobody = f"nobody was told: set UPKEEP_GITLAB_TOKEN for an issue, or {WEBHOOK} for a message"
+    return f"{alert.title}\n{'; '.join(done) or nobody}"
 
 
 def _open_issue(alert: Alert, environment: Mapping[str, str]) -> str:
@@ -97,56 +105,15 @@ def _open_issue(alert: Alert, environment: Mapping[str, str]) -> str:
     return f"wrote {put_issue(open_project(environment), *alert, LABELS)}"
 
 
-def _post(alert: Alert, environment: Mapping[str, str]) -> str:
-    post_alert(environment[WEBHOOK], alert, environment)
-    return f"told {WEBHOOK}"
-
-
-def describe_failure(failure: Failure | None, environment: Mapping[str, str]) -> Alert:
-    """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
-    job, link = environment.get("CI_JOB_NAME", "a command"), environment.get("CI_JOB_URL")
-    log = f"[the job's log]({link})" if link else "the log"
-    where = failure["where"] if failure else {}
-    places = [f"{name} {as_code(where[name])}" for name in PLACES if name in where]
-    title = f"{job} failed" + (
-        f": {', '.join(f'{name} {where[name]}' for name in PLACES if name in where)}" if places else ""
-    )
-    lines = [f"**{as_code(job)}** failed{' in ' + ', '.join(places) if places else ''}; see {log}."]
-    if failure:
-        lines += [f"- {name}: {as_code(failure[key])}" for name, key in _WORDS.items()]
-    else:
-        lines.append(
-            f"It left no error of upkeep's own (it may have been stopped or run out of time); {log} tells more."
-        )
-    commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
-    if commit:
-        lines.append(f"At {commit} on {as_code(branch or 'an unnamed branch')}.")
-    return Alert(title, "\n\n".join(lines) + "\n")
-
-
-_WORDS = {"What was wrong": "what", "Expected": "expected", "What to do": "remedy"}
-
-
-def as_code(text: object) -> str:
-    """Return text as code: whatever data says, it must neither mention people nor format itself."""
-    return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"
-
-
-def post_alert(url: str, alert: Alert, environment: Mapping[str, str]) -> None:
-    """Send an alert as JSON with the key ``text``, which Mattermost, Slack and Rocket.Chat show as a message.
-
-    Raises
-    ------
-    UpkeepError
-        If it was not accepted. The address, whose path is a secret, is not shown.
-    """
+def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
+    """Send JSON with the key ``text``, which Mattermost, Slack and Rocket.Chat show; the address itself is a secret."""
     trusted = ssl.create_default_context()
     if environment.get("CI_SERVER_TLS_CA_FILE"):
         trusted.load_verify_locations(environment["CI_SERVER_TLS_CA_FILE"])
+    message = {"text": f"**{alert.title}**\n\n{alert.body}"}
     try:
         with urllib3.PoolManager(ssl_context=trusted, timeout=TIMEOUT_SECONDS) as pool:
-            text = f"**{alert.title}**\n\n{alert.body}"
-            status = pool.request("POST", url, json={"text": text}, redirect=False).status
+            status = pool.request("POST", environment[WEBHOOK], json=message, redirect=False).status
         found = f"it answered {status}"
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         status, found = 0, type(error).__name__
@@ -156,3 +123,33 @@ def post_alert(url: str, alert: Alert, environment: Mapping[str, str]) -> None:
             expected="a web address that accepts JSON with the key text",
             remedy=f"correct {WEBHOOK} in Settings > CI/CD > Variables",
         )
+    return f"told {WEBHOOK}"
+
+
+def describe_failure(failure: Failure | None, environment: Mapping[str, str]) -> Alert:
+    """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
+    job, link = environment.get("CI_JOB_NAME", "a command"), environment.get("CI_JOB_URL")
+    log = f"[the job's log]({link})" if link else "the log"
+    places = {name: failure.where[name] for name in PLACES if name in failure.where} if failure else {}
+    title = f"{job} failed"
+    where = ""
+    if places:
+        title += f": {', '.join(f'{name} {value}' for name, value in places.items())}"
+        where = f" in {', '.join(f'{name} {as_code(value)}' for name, value in places.items())}"
+    paragraphs = [f"**{as_code(job)}** failed{where}; see {log}."]
+    if failure:
+        words = {"What was wrong": failure.what, "Expected": failure.expected, "What to do": failure.remedy}
+        paragraphs += [f"- {name}: {as_code(text)}" for name, text in words.items() if text]
+    else:
+        paragraphs.append(
+            f"It left no error of upkeep's own (it may have been stopped or run out of time); {log} tells more."
+        )
+    commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
+    if commit:
+        paragraphs.append(f"At {commit} on {as_code(branch or 'an unnamed branch')}.")
+    return Alert(title, "\n\n".join(paragraphs) + "\n")
+
+
+def as_code(text: object) -> str:
+    """Return text as code: whatever data says, it must neither mention people nor format itself."""
+    return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"

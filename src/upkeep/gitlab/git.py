@@ -2,16 +2,18 @@
 
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.secrets import mask_credentials
+from upkeep.core.secrets import mask_values
 
 TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the name of a variable, not its value
 AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
 NO_OPTIONS = "does not support push options"
 OUTDATED = ("stale info", "fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref")
+TELLING = ("fatal:", "error:", "remote: error", "remote: GitLab:", "! ")
+"""How lines begin that say why git failed: the remote's own words rather than the hints around them."""
 
 HELPER = '!f() { test "$1" != get || printf "username=%s\\npassword=%s\\n" upkeep "$' + TOKEN + '"; }; f'
 """A credential helper that reads the token from the environment: no command line, address or file ever holds it."""
@@ -27,11 +29,7 @@ def git(*arguments: str) -> str:
     """
     done = _run(arguments)
     if done.returncode:
-        raise UpkeepError(
-            f"`git {arguments[0]}` failed: {_reason(done.stderr)}",
-            expected="a checkout of this repository whose remote `origin` answers",
-            remedy="run `upkeep doctor`",
-        )
+        raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy="run `upkeep doctor`")
     return done.stdout.rstrip("\n")
 
 
@@ -50,7 +48,6 @@ def fetch(branch: str, *, history: bool = False) -> str:
             raise
         raise UpkeepError(
             f"the remote has no branch {branch}",
-            expected="a branch of origin",
             remedy="name another one, or push it first; `git ls-remote --heads origin` lists them",
         ) from error
     return git("rev-parse", "FETCH_HEAD")
@@ -84,8 +81,6 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
 
     Parameters
     ----------
-    branch
-        Its name.
     options
         GitLab's push options. A remote that takes none, such as a bare repository on a share, gets the branch only.
     replacing
@@ -107,15 +102,26 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
         done = _run([*command, *where])
     if done.returncode:
         raise _refused(branch, done.stderr)
-    return _masked(done.stderr).strip()
+    return mask_values(done.stderr, os.environ.get(TOKEN)).strip()
+
+
+def job_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables that git runs with: nobody is there to ask, and its messages are read in English."""
+    variables = {"GIT_TERMINAL_PROMPT": "0", **environment, "LC_ALL": "C"}
+    if authority := environment.get("CI_SERVER_TLS_CA_FILE"):
+        variables.setdefault("GIT_SSL_CAINFO", authority)
+    return variables
+
+
+def find_reason(printed: str) -> str:
+    """Return the line that says most of what a command printed, without credentials."""
+    text = mask_values(printed, os.environ.get(TOKEN))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if line.startswith(TELLING)), lines[-1] if lines else "it said nothing")
 
 
 def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    environment = {"GIT_TERMINAL_PROMPT": "0", **os.environ}  # a job has nobody to ask for a password
-    authority = os.environ.get("CI_SERVER_TLS_CA_FILE")
-    if authority:
-        environment.setdefault("GIT_SSL_CAINFO", authority)
-    return subprocess.run(["git", *arguments], capture_output=True, env=environment, text=True, check=False)
+    return subprocess.run(["git", *arguments], capture_output=True, env=job_environment(), text=True, check=False)
 
 
 def _credentials() -> list[str]:
@@ -136,33 +142,14 @@ def _address() -> str:
     return urlunsplit(parts._replace(netloc=f"{AUTHOR}@{parts.netloc.rpartition('@')[2]}"))
 
 
-def _refused(branch: str, told: str) -> UpkeepError:
-    if any(sign in told for sign in OUTDATED):
+def _refused(branch: str, printed: str) -> UpkeepError:
+    if any(sign in printed for sign in OUTDATED):
         return UpkeepError(
             f"the branch {branch} was changed by someone else meanwhile",
-            expected=f"the branch {branch} as it was when this job began",
             remedy="nothing, if its newest pipeline runs; else run this job again",
         )
     if os.environ.get(TOKEN):
         remedy = f"give the token in {TOKEN} the scope write_repository and a role that may push to {branch}"
     else:
         remedy = f"set {TOKEN} to a project access token with the scope write_repository, see docs/gitlab.md"
-    return UpkeepError(
-        f"the branch {branch} cannot be pushed: {_reason(told)}",
-        expected="a remote that lets this job push",
-        remedy=remedy,
-    )
-
-
-def _reason(told: str) -> str:
-    """Return the line that says why: the remote's own words rather than the hints around them."""
-    lines = [line.strip() for line in _masked(told).splitlines() if line.strip()]
-    telling = [
-        line for line in lines if line.startswith(("fatal:", "error:", "remote: error", "remote: GitLab:", "! "))
-    ]
-    return (telling or lines or ["it said nothing"])[0]
-
-
-def _masked(text: str) -> str:
-    token = os.environ.get(TOKEN)
-    return mask_credentials(text.replace(token, "***") if token else text)
+    return UpkeepError(f"the branch {branch} cannot be pushed: {find_reason(printed)}", remedy=remedy)

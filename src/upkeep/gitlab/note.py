@@ -14,7 +14,7 @@ from upkeep.gitlab.api import TOKEN, find_note, open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import judge
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
-from upkeep.gitlab.note_text import Evidence, state_verdict, write_note
+from upkeep.gitlab.note_text import Review, state_verdict, write_note
 from upkeep.gitlab.snapshot import read_revision, read_working_tree
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import compare
@@ -45,24 +45,26 @@ def run(params: Params, target: str | None = None) -> None:
     UpkeepError
         If the gate says no, or GitLab does not take the note.
     """
-    evidence = collect(params, target)
-    pictures = _draw(evidence)
+    review = make_review(params, target)
+    pictures = _draw(review)
     images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures]
-    NOTE.write_text(write_note(evidence, params, images, _link(".")), encoding="utf-8")
-    reasons = "".join(f"- {reason}\n" for reason in evidence.verdict.reasons)
-    print(f"{state_verdict(evidence)}\n{reasons}{NOTE} says more")  # noqa: T201  # what the job's log is read for
+    NOTE.write_text(write_note(review, params, images, _link(".")), encoding="utf-8")
+    reasons = review.verdict.reasons
+    listed = "".join(f"- {reason}\n" for reason in reasons)
+    print(f"{state_verdict(review)}\n{listed}{NOTE} says more")  # noqa: T201  # what the job's log is read for
     if os.environ.get(TOKEN) and os.environ.get(MERGE_REQUEST):
-        _post(evidence, params, pictures)
-    if not evidence.verdict.ships:
+        _post(review, params, pictures)
+    if not review.verdict.ships:
+        others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
         raise UpkeepError(
-            f"this may not ship: {_name_first(evidence.verdict.reasons)}",
+            f"this may not ship: {reasons[0]}{others}",
             expected="a model that is no worse than the target branch's, as `gate` in params.yaml defines it",
             remedy=f"see {NOTE}; a limit that is wrong is changed in a commit that says so",
             stage=STAGE,
         )
 
 
-def collect(params: Params, target: str | None) -> Evidence:
+def make_review(params: Params, target: str | None) -> Review:
     """Read both sides, compare them and let the gate judge."""
     champion, challenger = read_revision(*find_target(target, os.environ)), read_working_tree()
     old = champion.predictions if champion else {}
@@ -70,8 +72,9 @@ def collect(params: Params, target: str | None) -> Evidence:
     comparison = compare(old, challenger.predictions, params.evaluate, horizon, seed)
     checks, unchecked = _check(params)
     faults = [*_find_faults(), *unchecked]
-    verdict = judge(champion, challenger, comparison, checks, params.gate, params.evaluate.costs.failure, faults)
-    return Evidence(champion, challenger, comparison, verdict, checks, stage_times())
+    missed_failure = params.evaluate.costs.failure
+    verdict = judge(champion, challenger, comparison, checks, params.gate, missed_failure, faults)
+    return Review(champion, challenger, comparison, verdict, checks, stage_times())
 
 
 def find_target(target: str | None, environment: Mapping[str, str]) -> tuple[str, str]:
@@ -104,51 +107,47 @@ def _find_faults() -> list[str]:
     if not stale:
         return []
     failure = read_failure()
-    if failure is None or failure["where"].get("stage") == STAGE:
+    if failure is None or failure.where.get("stage") == STAGE:
         return [
             f"the reports are not up to date, for {', '.join(stale)} did not run: `dvc repro`, and commit `dvc.lock`"
         ]
-    place = ", ".join(f"{name} {value}" for name, value in failure["where"].items())
-    return [f"the pipeline stopped{f' ({place})' if place else ''}: {failure['what']}. What to do: {failure['remedy']}"]
+    place = ", ".join(f"{name} {value}" for name, value in failure.where.items())
+    return [f"the pipeline stopped{f' ({place})' if place else ''}: {failure.what}. What to do: {failure.remedy}"]
 
 
 def _check(params: Params) -> tuple[list[Check], list[str]]:
     """Return what holds of floors and golden cases, or why that cannot be told."""
     try:
         dvc.pull(*(models for models in dvc.outputs(paths.MODELS) if not models.exists()))
-        return check.judge(params), []
+        return check.make_checks(params), []
     except UpkeepError as error:
         return [], [f"the checks could not be made: {error.what}"]
 
 
-def _draw(evidence: Evidence) -> list[tuple[Path, str]]:
+def _draw(review: Review) -> list[tuple[Path, str]]:
     """Draw what changed; nothing if there is nothing to compare. Returns files and titles."""
     shutil.rmtree(PICTURES, ignore_errors=True)  # those of an earlier comparison
-    group, champion = evidence.comparison.overall, evidence.champion
+    group, champion = review.comparison.overall, review.champion
     if group is None or champion is None or not group.changed:
         return []
     PICTURES.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, draw in (("cost", draw_cost), ("average_precision", draw_precision)):
-        picture = draw(evidence.comparison, champion.name)
+        picture = draw(review.comparison, champion.name)
         file = PICTURES / f"{name}.png"
         picture.savefig(file, metadata={"Software": None})
         drawn.append((file, picture.get_suptitle().replace("\n", " ")))
     return drawn
 
 
-def _post(evidence: Evidence, params: Params, pictures: Sequence[tuple[Path, str]]) -> None:
+def _post(review: Review, params: Params, pictures: Sequence[tuple[Path, str]]) -> None:
     """Write the note with uploaded pictures, and links to the pages that this job keeps as artifacts."""
     project, number = open_project(os.environ), int(os.environ[MERGE_REQUEST])
     earlier = find_note(project, number)
     known = earlier.body if earlier else ""
     images = [f"![{title}]({upload(project, file, known)})" for file, title in pictures]
     job = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file"
-    put_note(project, number, write_note(evidence, params, images, _link(f"{job}/{paths.REPORTS}")))
-
-
-def _name_first(reasons: Sequence[str]) -> str:
-    return f"{reasons[0]}{f'; {len(reasons) - 1} more stand above' if len(reasons) > 1 else ''}"
+    put_note(project, number, write_note(review, params, images, _link(f"{job}/{paths.REPORTS}")))
 
 
 def _link(reports: str) -> dict[str, str]:

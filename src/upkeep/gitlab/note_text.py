@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.core.params import Params
-from upkeep.gitlab.changes import (
+from upkeep.gitlab.failure import as_code
+from upkeep.gitlab.gate import Verdict
+from upkeep.gitlab.note_changes import (
     describe_batches,
     describe_checks,
     describe_drift,
@@ -15,8 +17,6 @@ from upkeep.gitlab.changes import (
     describe_times,
     fold,
 )
-from upkeep.gitlab.failure import as_code
-from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
@@ -36,7 +36,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 LOWER_IS_BETTER = {"cost", "false_alarms_per_machine_month"}
 
 
-class Evidence(NamedTuple):
+class Review(NamedTuple):
     """What the note is written from.
 
     Attributes
@@ -61,7 +61,7 @@ class Evidence(NamedTuple):
     times: Mapping[str, float]
 
 
-def write_note(evidence: Evidence, params: Params, images: Sequence[str], links: Mapping[str, str]) -> str:
+def write_note(review: Review, params: Params, images: Sequence[str], links: Mapping[str, str]) -> str:
     """Return the note; the long parts are folded.
 
     Parameters
@@ -71,19 +71,19 @@ def write_note(evidence: Evidence, params: Params, images: Sequence[str], links:
     links
         Addresses of the HTML reports, by name.
     """
-    before, after = evidence.champion or Snapshot("nothing"), evidence.challenger
+    before, after = review.champion or Snapshot("nothing"), review.challenger
     parts = [
-        f"## {state_verdict(evidence)}\n",
-        "".join(f"- {reason}\n" for reason in evidence.verdict.reasons),
-        _describe_plants(evidence, params),
+        f"## {state_verdict(review)}\n",
+        "".join(f"- {reason}\n" for reason in review.verdict.reasons),
+        _describe_plants(review, params),
         "".join(f"{image}\n\n" for image in images),
-        _describe_money(evidence, params),
-        _describe_alarms(evidence),
+        _describe_money(review, params),
+        _describe_alarms(review),
         describe_batches(before.manifest, after.manifest),
         describe_quarantine(before.quality, after.quality),
         describe_drift(before.drift, after.drift),
-        describe_checks(evidence.checks),
-        describe_times(evidence.times),
+        describe_checks(review.checks),
+        describe_times(review.times),
         describe_metrics(before.name, before.metrics, after.metrics),
         links and f"**Reports.** {' · '.join(f'[{name}]({address})' for name, address in links.items())}\n",
     ]
@@ -99,19 +99,19 @@ def fit(parts: Sequence[str], most: int) -> str:
     return note
 
 
-def state_verdict(evidence: Evidence) -> str:
+def state_verdict(review: Review) -> str:
     """Say in one sentence whether this may ship, and what it costs or saves."""
-    ships, reasons = evidence.verdict
+    ships, reasons = review.verdict
     sign = "✅ May ship:" if ships else f"⛔ May not ship ({_count(len(reasons), 'reason')} below);"
-    return f"{sign} {'; '.join([_state_money(evidence), *_state_failures(evidence), *_came_and_went(evidence)])}"
+    return f"{sign} {'; '.join([_state_money(review), *_state_failures(review), *_came_and_went(review)])}"
 
 
-def _state_money(evidence: Evidence) -> str:
-    if evidence.champion is None:
-        return _state_first_run(evidence.challenger)
-    group = evidence.comparison.overall
+def _state_money(review: Review) -> str:
+    if review.champion is None:
+        return _state_first_run(review.challenger)
+    group = review.comparison.overall
     if group is None:
-        missing = evidence.champion.missing or evidence.challenger.missing
+        missing = review.champion.missing or review.challenger.missing
         why = "files are missing" if missing else "no test rows are common to both branches"
         return f"what it costs or saves is not known, since {why}"
     if not group.changed:
@@ -119,16 +119,16 @@ def _state_money(evidence: Evidence) -> str:
     change = group.changes["cost"]
     before, after = change.before or 0.0, change.after or 0.0
     if before == after:
-        return f"it costs what `{evidence.champion.name}` costs, {after:,.0f} on the same test rows"
+        return f"it costs what `{review.champion.name}` costs, {after:,.0f} on the same test rows"
     share = f" ({abs(after - before) / before:.1%})" if before else ""
     verb, more = ("saves", "") if after < before else ("costs", " more")
     words = f"it {verb} {abs(after - before):,.0f}{share}{more} on the same test rows"
     return words if _is_sure(change) else f"{words}, which chance may explain"
 
 
-def _state_failures(evidence: Evidence) -> Iterator[str]:
-    group = evidence.comparison.overall
-    caught = group.changes["failures_caught"] if group is not None and evidence.champion is not None else None
+def _state_failures(review: Review) -> Iterator[str]:
+    group = review.comparison.overall
+    caught = group.changes["failures_caught"] if group is not None and review.champion is not None else None
     if group is None or caught is None or caught.before is None or caught.after is None:
         return
     before, after = (round(share * group.failures) for share in (caught.before, caught.after))
@@ -146,9 +146,9 @@ def _state_first_run(challenger: Snapshot) -> str:
     )
 
 
-def _came_and_went(evidence: Evidence) -> Iterator[str]:
-    if evidence.champion is not None and evidence.challenger.plants:
-        before, after = evidence.champion.plants, evidence.challenger.plants
+def _came_and_went(review: Review) -> Iterator[str]:
+    if review.champion is not None and review.challenger.plants:
+        before, after = review.champion.plants, review.challenger.plants
         yield from (f"{plant} is new" for plant in sorted(after - before))
         yield from (f"{plant} is gone" for plant in sorted(before - after))
 
@@ -161,40 +161,39 @@ def _is_sure(change: Change) -> bool:
     return change.interval is not None and (change.interval[0] > 0 or change.interval[1] < 0)
 
 
-def _describe_plants(evidence: Evidence, params: Params) -> str:
-    names = evidence.challenger.plants | (evidence.champion.plants if evidence.champion else set())
+def _describe_plants(review: Review, params: Params) -> str:
+    names = review.challenger.plants | (review.champion.plants if review.champion else set())
     if not names:
         return ""
-    rows = [[plant, *_plant_row(plant, evidence)] for plant in sorted(names)]
-    if evidence.comparison.overall is not None:
-        rows.append(["**all in both**", *_common_row(evidence.comparison.overall)])
-    return f"{_explain_table(evidence, params)}\n\n{format_table(HEADER, rows)}"
+    rows = [[plant, *_plant_row(plant, review)] for plant in sorted(names)]
+    if review.comparison.overall is not None:
+        rows.append(["**all in both**", *_common_row(review.comparison.overall)])
+    return f"{_explain_table(review, params)}\n\n{format_table(HEADER, rows)}"
 
 
-def _explain_table(evidence: Evidence, params: Params) -> str:
-    group = evidence.comparison.overall
+def _explain_table(review: Review, params: Params) -> str:
+    group = review.comparison.overall
     intervals = (
         f"{params.evaluate.confidence:.0%} intervals from resampled machines; false alarms per machine and month"
     )
-    if evidence.champion is None or group is None:
+    if review.champion is None or group is None:
         return f"On each branch's own test rows, with {intervals}."
     return (
-        f"First `{evidence.champion.name}`, below it this branch, on the {group.rows:,} test rows that both were "
+        f"First `{review.champion.name}`, below it this branch, on the {group.rows:,} test rows that both were "
         f"judged on ({group.machines} machines, {group.failures} failures), with {intervals}. **Bold** is more than "
         "chance explains."
     )
 
 
-def _plant_row(plant: str, evidence: Evidence) -> list[str]:
-    group = evidence.comparison.plants.get(plant)
+def _plant_row(plant: str, review: Review) -> list[str]:
+    group = review.comparison.plants.get(plant)
     if group is not None:
         return _common_row(group)
     before, after = (
-        side.evaluation.get("plants", {}).get(plant) if side else None
-        for side in (evidence.champion, evidence.challenger)
+        side.evaluation.get("plants", {}).get(plant) if side else None for side in (review.champion, review.challenger)
     )
     changes = {name: _own_change(name, before, after) for name in JUDGED}
-    if evidence.champion is None:
+    if review.champion is None:
         return [_format_figure(name, change.after, change.after_interval) for name, change in changes.items()]
     return [_format_change(name, change) for name, change in changes.items()]
 
@@ -245,22 +244,22 @@ def _format_figure(name: str, value: float | None, interval: Sequence[float] | N
     return f"{form(value)}{NO_BREAK}({NO_BREAK.join([edges[0], 'to', edges[1]])})"
 
 
-def _describe_money(evidence: Evidence, params: Params) -> str:
-    group, costs = evidence.comparison.overall, params.evaluate.costs
-    if evidence.champion is None or group is None:
+def _describe_money(review: Review, params: Params) -> str:
+    group, costs = review.comparison.overall, params.evaluate.costs
+    if review.champion is None or group is None:
         return ""
     foresight = group.failures * min(costs.failure, costs.planned_repair)
     return (
         f"**Money.** On these test rows running to failure costs {group.unplanned_cost:,.0f}, following "
-        f"`{evidence.champion.name}`'s alarms {group.changes['cost'].before:,.0f}, following this branch's "
+        f"`{review.champion.name}`'s alarms {group.changes['cost'].before:,.0f}, following this branch's "
         f"{group.changes['cost'].after:,.0f}, and perfect foresight {foresight:,.0f}; with {costs.failure:,.0f} for a "
         f"failure, {costs.planned_repair:,.0f} for a planned repair and {costs.false_alarm:,.0f} for a false alarm.\n"
     )
 
 
-def _describe_alarms(evidence: Evidence) -> str:
-    alarms, failures = evidence.comparison.alarms, evidence.comparison.failures
-    if evidence.champion is None or evidence.comparison.overall is None:
+def _describe_alarms(review: Review) -> str:
+    alarms, failures = review.comparison.alarms, review.comparison.failures
+    if review.champion is None or review.comparison.overall is None:
         return ""
     if alarms.is_empty() and failures.is_empty():
         return "**Alarms.** None gained, none lost.\n"

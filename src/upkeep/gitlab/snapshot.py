@@ -6,10 +6,10 @@ checked out.
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import yaml
@@ -19,6 +19,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.gitlab.git import git
 
 Report = Mapping[str, Any]
+Content = TypeVar("Content")
 
 DAMAGED = "run `dvc repro`, then `dvc push`"
 
@@ -86,19 +87,12 @@ def read_revision(revision: str, name: str) -> Snapshot | None:
             expected="a branch, tag or commit of this repository",
             remedy="name another one; `git branch --all` lists the branches",
         ) from error
-    return _read(_open_tree(commit), name) if _has_history(commit) else None
+    return _read_snapshot(_Tree(commit), name) if _has_history(commit) else None
 
 
 def read_working_tree() -> Snapshot:
     """Return the snapshot of the working tree; what it lacks is looked up by its hash in ``dvc.lock``."""
-    return _read(_open_tree(None), "this branch")
-
-
-def _open_tree(commit: str | None) -> Any:
-    """Return DVC's view of a commit, or of the working tree: an fsspec file system of git's files and DVC's."""
-    from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
-
-    return DVCFileSystem(".", rev=commit)
+    return _read_snapshot(_Tree(None), "this branch")
 
 
 def _has_history(commit: str) -> bool:
@@ -112,51 +106,64 @@ def _has_history(commit: str) -> bool:
         return True
 
 
-def _read(tree: Any, name: str) -> Snapshot:
-    missing: dict[str, str] = {}
-    params = _read_params(tree, missing)
-    reports = {report: _read_json(tree, path, missing) for report, path in REPORTS.items()}
-    plants = reports["evaluation"].get("plants", {})
-    files = {plant: _read_file(tree, paths.PREDICTIONS / f"{plant}.parquet", missing) for plant in plants}
-    predictions: dict[str, pl.DataFrame] = {}
-    for plant, content in files.items():
+class _Tree:
+    """Git's files and DVC's of a commit, or of the working tree; what cannot be read is noted in `missing`."""
+
+    def __init__(self, commit: str | None) -> None:
+        from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
+
+        self._files = DVCFileSystem(".", rev=commit)
+        self.missing: dict[str, str] = {}
+
+    def read(self, path: Path, parse: Callable[[bytes], Content], damaged: str) -> Content | None:
+        """Return a file's content, or None and note why; `damaged` says so of one that cannot be parsed."""
         try:
-            if content:
-                predictions[plant] = pl.read_parquet(io.BytesIO(content)).cast({"probability": pl.Float64})
-        except pl.exceptions.PolarsError:
-            missing[(paths.PREDICTIONS / f"{plant}.parquet").as_posix()] = "it is no Parquet; " + DAMAGED
-    return Snapshot(name, params, **reports, predictions=predictions, missing=missing)
+            content = self._files.read_bytes(path.as_posix())
+        except FileNotFoundError:
+            reason = "neither git nor DVC's remote has it; run `dvc repro`, then `dvc push`"
+        except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        else:
+            try:
+                return parse(content)
+            except (ValueError, yaml.YAMLError, pl.exceptions.PolarsError):
+                reason = damaged
+        self.missing[path.as_posix()] = reason
+        return None
+
+    def read_report(self, path: Path) -> Report:
+        return self.read(path, _parse_json, f"it is no JSON object; {DAMAGED}") or {}
 
 
-def _read_params(tree: Any, missing: dict[str, str]) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(_read_file(tree, paths.PARAMS, missing)) or {}
-    except yaml.YAMLError as error:
-        content = error
-    if isinstance(content, dict):
-        return content
-    missing[paths.PARAMS.as_posix()] = "it is not what upkeep reads; mend it there first"
-    return {}
+def _read_snapshot(tree: _Tree, name: str) -> Snapshot:
+    params = tree.read(paths.PARAMS, _parse_yaml, "it is not what upkeep reads; mend it there first")
+    reports = {report: tree.read_report(path) for report, path in REPORTS.items()}
+    predictions = {
+        plant: tree.read(paths.PREDICTIONS / f"{plant}.parquet", _parse_parquet, f"it is no Parquet; {DAMAGED}")
+        for plant in reports["evaluation"].get("plants", {})
+    }
+    return Snapshot(
+        name,
+        params or {},
+        **reports,
+        predictions={plant: rows for plant, rows in predictions.items() if rows is not None},
+        missing=tree.missing,
+    )
 
 
-def _read_json(tree: Any, path: Path, missing: dict[str, str]) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_file(tree, path, missing) or "{}")
-    except ValueError:
-        content = None
-    if isinstance(content, dict):
-        return content
-    missing[path.as_posix()] = "it is no JSON object; " + DAMAGED
-    return {}
+def _parse_json(content: bytes) -> dict[str, Any]:
+    return _require_mapping(json.loads(content))
 
 
-def _read_file(tree: Any, path: Path, missing: dict[str, str]) -> bytes:
-    try:
-        content: bytes = tree.read_bytes(path.as_posix())
-    except FileNotFoundError:
-        missing[path.as_posix()] = "neither git nor DVC's remote has it; run `dvc repro`, then `dvc push`"
-    except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
-        missing[path.as_posix()] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    else:
-        return content
-    return b""
+def _parse_yaml(content: bytes) -> dict[str, Any]:
+    return _require_mapping(yaml.safe_load(content) or {})
+
+
+def _require_mapping(content: object) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError("no mapping")
+    return content
+
+
+def _parse_parquet(content: bytes) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(content)).cast({"probability": pl.Float64})
