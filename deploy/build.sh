@@ -21,9 +21,40 @@ model_versions() {
   echo "${versions#,}"
 }
 
+# As DVC hashes a folder: the MD5 of the JSON list of its files, sorted by path.
+folder_hash() { # folder
+  local file entries=
+  while IFS= read -r file; do
+    entries+=", {\"md5\": \"$(md5sum <"$1/$file" | head -c 32)\", \"relpath\": \"$file\"}"
+  done < <(find "$1" -type f -printf '%P\n' | LC_ALL=C sort)
+  printf '[%s]' "${entries#, }" | md5sum | head -c 32
+  echo .dir
+}
+
+locked_hash() { # folder, an output of a stage
+  awk -v folder="$1" '/^ *(deps|outs):/ { part = $1 } part == "outs:" && $NF == folder { found = 1 }
+    found && $1 == "md5:" { print $2; exit }' dvc.lock
+}
+
+# List what the image is made of and the commit does not hold; compiled modules do not get into it.
+changes() {
+  git status --porcelain --ignored --untracked-files=all -- Dockerfile .dockerignore requirements-serving.lock \
+    deploy/slim.sh dvc.lock data/references/dictionary.yaml src/upkeep ':(exclude,glob)**/__pycache__/**'
+  local folder
+  for folder in models/plants models/golden; do
+    [ "$(folder_hash "$folder")" = "$(locked_hash "$folder")" ] || echo " M $folder, which is not that of dvc.lock"
+  done
+}
+
 commit() {
-  git rev-parse HEAD | tr -d '\n'
-  git diff --quiet HEAD -- Dockerfile requirements-serving.lock src dvc.lock data/references || printf -- -modified
+  local revision differing
+  revision=$(git rev-parse HEAD)
+  differing=$(changes)
+  if [ -n "$differing" ]; then
+    revision+=-dirty
+    printf 'warning: the image is marked %s, for these are not of that commit:\n%s\n' "$revision" "$differing" >&2
+  fi
+  echo "$revision"
 }
 
 main() {
@@ -37,8 +68,10 @@ main() {
   if [ -f "$pip" ]; then options+=(--secret "id=pip.conf,src=$pip"); fi
   if [ -n "${SSL_CERT_FILE:-}" ]; then options+=(--secret "id=ca.crt,src=$SSL_CERT_FILE"); fi
   if [ -n "${UPKEEP_BASE:-}" ]; then options+=(--build-arg "BASE=$UPKEEP_BASE"); fi
+  local revision
+  revision=$(commit)
   # The host's network, since the host is what can reach the package index.
-  DOCKER_BUILDKIT=1 "$engine" build --network host "${options[@]}" --tag "$tag" --build-arg "COMMIT=$(commit)" \
+  DOCKER_BUILDKIT=1 "$engine" build --network host "${options[@]}" --tag "$tag" --build-arg "COMMIT=$revision" \
     --build-arg "DVC_LOCK=$(sha256sum <dvc.lock | head -c 64)" --build-arg "MODELS=$(model_versions)" "${@:2}" .
 }
 

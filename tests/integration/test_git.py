@@ -1,8 +1,11 @@
 """Pushes as jobs make them, over HTTP with a token, and to remotes that know nothing of GitLab."""
 
+import shutil
 import subprocess
 
 import pytest
+import yaml
+from conftest import ROOT
 from dvc_projects import git as as_person
 from git_server import make_repository, serve_git
 
@@ -116,6 +119,18 @@ def test_a_branch_is_replaced_only_if_it_is_what_was_seen(checkout, tmp_path):
         git.push("retrain", replacing="")
     git.push("retrain", replacing=seen)
     assert git.tip("retrain") == as_person(checkout, "rev-parse", "HEAD")
+
+
+def test_what_a_runner_clears_a_job_of_spares_packages_and_runs_that_wait_for_mlflow(checkout):
+    kept = [".cache/uv/wheel", ".upkeep/pending/k1/run.json"]
+    gone = [".upkeep/failure.json", ".upkeep/stage_times.json", ".venv/bin/python", "data/raw/x.parquet", "new.txt"]
+    shutil.copy(ROOT / ".gitignore", checkout)
+    for name in [*kept, *gone]:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    flags = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())["variables"]["GIT_CLEAN_FLAGS"]
+    as_person(checkout, "clean", *flags.split())
+    assert [name for name in [*kept, *gone] if (checkout / name).exists()] == kept
 
 
 def test_a_commit_is_upkeeps_own_and_holds_the_named_files_only(checkout):

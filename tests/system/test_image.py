@@ -56,7 +56,7 @@ def test_it_runs_as_nobody_in_particular_and_writes_to_its_volume_only(engine, c
 def test_its_labels_say_which_commit_lock_and_models_it_holds(engine, image, checkout, container):
     labels = json.loads(engine.docker("inspect", "-f", "{{json .Config.Labels}}", image))
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, check=True, capture_output=True, text=True)
-    assert labels["org.opencontainers.image.revision"].removesuffix("-modified") == commit.stdout.strip()
+    assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == commit.stdout.strip()
     assert labels["upkeep.dvc-lock"] == hashlib.sha256((checkout / "dvc.lock").read_bytes()).hexdigest()
     asked = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/version').read().decode())"
     version = json.loads(engine.docker("exec", container, "python", "-c", asked))

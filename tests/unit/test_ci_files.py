@@ -55,6 +55,11 @@ def job(name: str) -> dict[str, Any]:
     return {**sections()["default"], **expanded(name)}
 
 
+def caches(name: str) -> list[dict[str, Any]]:
+    found = job(name)["cache"]
+    return found if isinstance(found, list) else [found]
+
+
 def texts(value: Any) -> list[str]:
     """Return each text anywhere in a nested value."""
     if isinstance(value, dict):
@@ -119,8 +124,17 @@ def test_artifacts_expire(name):
 
 
 @pytest.mark.parametrize("name", [name for name in JOBS if "cache" in job(name)])
-def test_caches_are_keyed_on_the_lock(name):
-    assert job(name)["cache"]["key"] == {"files": ["requirements.lock"]}
+def test_caches_of_packages_are_keyed_on_the_lock(name):
+    packages = [cache for cache in caches(name) if cache["paths"] == [".cache/uv/"]]
+    assert [cache["key"] for cache in packages] == [{"files": ["requirements.lock"]}]
+
+
+@pytest.mark.parametrize("name", ["reproduce", "retrain"])
+def test_runs_that_wait_for_mlflow_go_on_to_the_next_job_whatever_becomes_of_this_one(name):
+    (waiting,) = [cache for cache in caches(name) if cache["paths"] == [".upkeep/pending/"]]
+    assert waiting == {"key": "pending", "paths": [".upkeep/pending/"], "when": "always"}
+    assert ".upkeep/pending/" in job(name)["artifacts"]["paths"]
+    assert job(name)["artifacts"]["when"] == "always"
 
 
 @pytest.mark.parametrize("name", JOBS)
