@@ -41,11 +41,8 @@ def sqlite(tmp_path):
     return f"sqlite:///{tmp_path}/planner.db"
 
 
-@pytest.fixture(params=["sqlite", "postgres", "any other"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def url(request, monkeypatch, tmp_path):
-    """A database with a way of its own to replace a row, and one without."""
-    if request.param == "any other":
-        monkeypatch.setattr(prediction_table, "UPSERTS", {})
     if request.param != "postgres":
         return f"sqlite:///{tmp_path}/planner.db"
     monkeypatch.setenv("PLANNER_PASSWORD", PASSWORD)

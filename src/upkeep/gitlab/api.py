@@ -1,6 +1,7 @@
 """GitLab's API: a note on a merge request, uploads, an issue; python-gitlab's only caller."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +23,8 @@ MAX_TITLE = 255
 def open_project(environment: Mapping[str, str]) -> Project:
     """Return the project that ``CI_PROJECT_ID`` names, on the server that ``CI_SERVER_URL`` names.
 
-    A private certificate authority is taken from ``CI_SERVER_TLS_CA_FILE``.
-
-    Raises
-    ------
-    UpkeepError
-        If a variable is missing, the server does not answer, or it refuses the token.
+    A private certificate authority is taken from ``CI_SERVER_TLS_CA_FILE``. As all functions here do, it raises an
+    UpkeepError if a variable is missing, the server does not answer, or it refuses the token.
     """
     url, token, project = (_variable(environment, name) for name in ("CI_SERVER_URL", TOKEN, "CI_PROJECT_ID"))
     with _explained(f"opening project {project} on {url}"):
@@ -65,18 +62,12 @@ def put_note(project: Project, merge_request: int, body: str) -> None:
 
 
 def upload(project: Project, file: Path, known: str = "") -> str:
-    """Upload a picture and return its address within the project.
-
-    Parameters
-    ----------
-    known
-        A text with addresses of earlier uploads; a picture that is among them is not uploaded again.
-    """
+    """Upload a picture, unless its address is in the text `known`, and return its address within the project."""
     content = file.read_bytes()
     name = f"{file.stem}-{hashlib.sha256(content).hexdigest()[:12]}{file.suffix}"
-    earlier = [word.split(")")[0] for word in known.split("](")[1:] if word.split(")")[0].endswith(f"/{name}")]
+    earlier = re.search(rf"\]\(([^)]*/{re.escape(name)})\)", known)
     if earlier:
-        return earlier[0]
+        return earlier[1]
     with _explained(f"uploading {file}"):
         return str(project.upload(name, filedata=content)["url"])
 
@@ -113,11 +104,8 @@ def _explained(doing: str) -> Iterator[None]:
         yield
     except gitlab.GitlabError as error:
         expected, remedy = _REFUSALS.get(error.response_code or 0, _UNEXPECTED)
-        raise UpkeepError(
-            f"{doing} failed: GitLab answered {error.response_code}, {error.error_message}",
-            expected=expected,
-            remedy=remedy,
-        ) from error
+        what = f"{doing} failed: GitLab answered {error.response_code}, {error.error_message}"
+        raise UpkeepError(what, expected=expected, remedy=remedy) from error
     except OSError as error:  # what requests raises if there is no answer
         raise UpkeepError(
             f"{doing} failed: {type(error).__name__}, {error}",

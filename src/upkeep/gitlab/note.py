@@ -78,13 +78,7 @@ def make_review(params: Params, target: str | None) -> Review:
 
 
 def find_target(target: str | None, environment: Mapping[str, str]) -> tuple[str, str]:
-    """Return the revision to compare with, and its name.
-
-    Raises
-    ------
-    UpkeepError
-        If nothing names it, or the branch cannot be fetched.
-    """
+    """Return the revision to compare with, and its name."""
     if target is not None:
         return target, target
     branch = environment.get(BRANCH)

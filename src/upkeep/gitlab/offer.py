@@ -33,8 +33,7 @@ def find_offer(base: str) -> tuple[str | None, date | None]:
     commit = git.fetch(BRANCH, history=True)
     if not git.only_ours(f"{base}..{commit}"):
         raise UpkeepError(
-            f"the branch {BRANCH} holds commits that are not upkeep's",
-            expected=f"nobody's work but upkeep's on {BRANCH}, which each retraining overwrites",
+            f"the branch {BRANCH} holds commits that are not upkeep's, and each retraining overwrites it",
             remedy=f"merge it, or move the commits to a branch of your own and delete {BRANCH}",
         )
     if not git.contains(commit, base):

@@ -15,18 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_freshness() -> str:
-    """Tell that no stage would run.
-
-    Raises
-    ------
-    UpkeepError
-        If one would, with its name.
-    """
+    """Say that no stage would run, or raise an error that names those that would."""
     stages = dvc.stale()
     if stages:
         raise UpkeepError(
             f"dvc.lock is stale: {', '.join(stages)}, and what depends on it, would run again",
-            expected="the lock that `dvc repro` writes for this code and these parameters",
             remedy='dvc repro && dvc push && git commit --all --message "Reproduce" && git push',
             stage=stages[0],
         )
@@ -86,7 +79,6 @@ def _may_push(environment: Mapping[str, str]) -> bool:
 def _stale(files: Sequence[str], ran: Sequence[str]) -> UpkeepError:
     return UpkeepError(
         f"the commit is stale in {', '.join(files)}; stages that ran: {', '.join(ran) or 'none'}",
-        expected="what `dvc repro` writes for this code and these parameters, committed",
         remedy="run these two and push; the results are on the remote, so it is quick:\n"
         "    dvc repro --pull\n"
         f"    git add {shlex.join(files)} && git commit --message Reproduce",

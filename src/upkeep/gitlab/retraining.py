@@ -73,19 +73,13 @@ def _retrain(today: date, target: str, base: str, judge: Judge, job: str | None)
     verdict = _judge(judge, base)
     options = describe_offer(target, arrived[-1], reasons, verdict, job)
     git.commit(f"Retrain up to {arrived[-1]}\n\n{name_reasons(reasons)}", git.changed([str(paths.PARAMS), *WRITTEN]))
-    told = git.push(BRANCH, options=options, replacing=standing or "")
+    answer = git.push(BRANCH, options=options, replacing=standing or "")
     gate = [f"The gate: {state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
-    return "\n".join([f"offered to {target} on the branch {BRANCH}: {name_reasons(reasons)}", *gate, told]).rstrip()
+    return "\n".join([f"offered to {target} on the branch {BRANCH}: {name_reasons(reasons)}", *gate, answer]).rstrip()
 
 
 def read_clock(environment: Environment) -> date:
-    """Return the day that counts as today: ``UPKEEP_TODAY``, for tests and to fill in the past, or the clock's in UTC.
-
-    Raises
-    ------
-    UpkeepError
-        If the variable holds no date.
-    """
+    """Return today: ``UPKEEP_TODAY``, for tests and to fill in the past, or the clock's day in UTC."""
     text = environment.get("UPKEEP_TODAY")
     if not text:
         return datetime.now(UTC).date()
@@ -93,9 +87,7 @@ def read_clock(environment: Environment) -> date:
         today = date.fromisoformat(text)
         if today.year in YEARS:
             return today
-    raise UpkeepError(
-        f"UPKEEP_TODAY is {text!r}", expected="a date such as 2025-12-29", remedy="correct or unset UPKEEP_TODAY"
-    )
+    raise UpkeepError(f"UPKEEP_TODAY is {text!r}", remedy="set it to a date such as 2025-12-29, or unset it")
 
 
 def new_batches(fetch: Fetch, today: date) -> list[date]:
@@ -150,8 +142,7 @@ def _target(environment: Environment) -> str:
     if not branch:
         raise UpkeepError(
             "it is not known which branch to offer a retraining to",
-            expected="a branch in UPKEEP_TARGET_BRANCH, or in CI_DEFAULT_BRANCH, which GitLab sets",
-            remedy="outside of GitLab: UPKEEP_TARGET_BRANCH=main upkeep retrain",
+            remedy="outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain",
         )
     return branch
 
@@ -169,8 +160,7 @@ def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
         return
     if git.git("status", "--porcelain", "--untracked-files=no"):
         raise UpkeepError(
-            "files differ from the newest commit",
-            expected="a clean checkout, since a retraining commits what it changes",
+            "files differ from the newest commit, and a retraining commits what it changes",
             remedy="commit them, or `git stash`; after a retraining that was killed: "
             "git checkout --force BRANCH && dvc checkout",
         )
@@ -206,8 +196,7 @@ def _set_until(params: Params, until: date) -> None:
     if load_params() != wanted:
         raise UpkeepError(
             "fetch.until cannot be moved on without changing other lines",
-            expected='a line of its own: until: "2025-12-22"',
-            remedy="write it so, indented below fetch:",
+            remedy='write it on a line of its own, indented below fetch: until: "2025-12-22"',
             file=paths.PARAMS,
         )
 
@@ -220,7 +209,7 @@ def _wait(params: Params, batches: int, age_days: int) -> str:
         return f"nothing new: {params.fetch.source} has no complete batch after that of {until}"
     raise UpkeepError(
         f"no telemetry has arrived for {age_days} days, so there is nothing to train on",
-        expected=f"a batch at least every {how.max_age_days} days, as retrain.max_age_days in params.yaml says",
+        expected=f"a batch at least every {how.max_age_days} days, retrain.max_age_days in params.yaml",
         remedy="find out why the plants' deliveries stopped, or raise that number",
         stage="fetch",
         batch=until,

@@ -72,19 +72,12 @@ class Snapshot:
 
 
 def read_revision(revision: str, name: str) -> Snapshot | None:
-    """Return the snapshot of a git revision; None if its pipeline has never run.
-
-    Raises
-    ------
-    UpkeepError
-        If git does not know the revision.
-    """
+    """Return the snapshot of a git revision, which git must know; None if its pipeline has never run."""
     try:  # DVC takes a revision that git does not know for an empty one, which would pass for a first run
         commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except UpkeepError as error:
         raise UpkeepError(
             f"git knows no revision {revision}",
-            expected="a branch, tag or commit of this repository",
             remedy="name another one; `git branch --all` lists the branches",
         ) from error
     return _read_snapshot(_Tree(commit), name) if _has_history(commit) else None

@@ -84,7 +84,7 @@ def _lists(arrays: Sequence[NDArray[np.float32]]) -> pl.Series:
 
 
 def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
-    """Write predictions to the log, each day and plant to a file of its own.
+    """Write predictions to the log, each day and plant to a file of its own; return the files, relative to `root_url`.
 
     No reader sees a half-written file. Writing a part of the same name again replaces it, so what may or may not have
     been written before a crash can be written once more.
@@ -97,11 +97,6 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
         The files' name without ``.parquet``, unique for these predictions.
     frame
         Rows of `SCHEMA`.
-
-    Returns
-    -------
-    list of str
-        The files, relative to `root_url`.
 
     Raises
     ------
@@ -124,24 +119,19 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
 def read_parts(
     root_url: str, since_day: date, known: set[str], columns: list[str] | None = None
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Read the log's files of this day and later, sorted by day, plant and name.
+    """Yield the log's files of this day and later with their rows, sorted by day, plant and name.
 
     Parameters
     ----------
     known
-        Files not to read again, named as they are here and by `write_part`.
+        Files not to read again, relative to `root_url`, as they are named here and by `write_part`.
     columns
         Those wanted; None for all.
-
-    Yields
-    ------
-    tuple of str and polars.DataFrame
-        A file, relative to `root_url`, and its rows. A log that does not exist yet has none.
 
     Raises
     ------
     UpkeepError
-        If the log or a file in it cannot be read.
+        If the log or a file in it cannot be read; one that does not exist yet has no files.
     """
     with _explained(root_url, "be read"):
         store, root = _open_store(root_url)

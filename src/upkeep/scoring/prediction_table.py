@@ -1,13 +1,12 @@
 """The newest predictions as a table of any database that SQLAlchemy reaches, for the planner's own reports."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 from sqlalchemy import (
     Boolean,
     Column,
-    Connection,
     DateTime,
     Engine,
     Float,
@@ -19,7 +18,6 @@ from sqlalchemy import (
     delete,
     insert,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from upkeep.core.errors import UpkeepError
@@ -32,11 +30,6 @@ CHUNK_ROWS = 1000
 
 NAME_LENGTH = 255
 """Some databases take only text of a stated length as a key."""
-
-UPSERTS: dict[str, Callable[[Table], postgresql.Insert | sqlite.Insert]] = {
-    "postgresql": postgresql.insert,
-    "sqlite": sqlite.insert,
-}
 
 
 def write_predictions(engine: Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
@@ -54,15 +47,18 @@ def write_predictions(engine: Engine, settings: PredictionTable, predictions: pl
     """
     table = _table(settings.name)
     rows = [_as_row(prediction, table) for prediction in predictions.iter_rows(named=True)]
+    same = delete(table).where(*(table.c[name] == bindparam(f"same_{name}") for name in KEYS))
     try:
         with engine.begin() as connection:
             table.create(connection, checkfirst=True)
             for start in range(0, len(rows), CHUNK_ROWS):
-                _upsert(connection, table, rows[start : start + CHUNK_ROWS])
+                chunk = rows[start : start + CHUNK_ROWS]
+                connection.execute(same, [{f"same_{name}": row[name] for name in KEYS} for row in chunk])
+                connection.execute(insert(table), chunk)
     except SQLAlchemyError as error:
         raise UpkeepError(
             f"predictions cannot be written to the table {settings.name}: {_reason(error, engine, settings.url)}",
-            expected="a server that answers, and a user who may create and write that table",
+            expected="a server that answers, and a user who may create that table, write to it and delete from it",
             remedy="check score.table in params.yaml and the password's variable, then run `upkeep score` again",
         ) from None
 
@@ -94,18 +90,6 @@ def _as_row(prediction: Mapping[str, Any], table: Table) -> dict[str, Any]:
         "reasons": "; ".join(prediction["reasons"]),
         "warnings": "; ".join(warning["message"] for warning in prediction["warnings"]),
     }
-
-
-def _upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    dialect = UPSERTS.get(connection.dialect.name)
-    if dialect is None:
-        same = (table.c[name] == bindparam(f"same_{name}") for name in KEYS)
-        connection.execute(delete(table).where(*same), [{f"same_{name}": row[name] for name in KEYS} for row in rows])
-        connection.execute(insert(table), rows)
-        return
-    statement = dialect(table)
-    values = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in KEYS}
-    connection.execute(statement.on_conflict_do_update(index_elements=KEYS, set_=values), rows)
 
 
 def _reason(error: SQLAlchemyError, engine: Engine, template: str) -> str:
