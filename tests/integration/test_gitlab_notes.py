@@ -108,7 +108,7 @@ def test_a_token_that_may_only_read_is_told_which_scope_it_lacks(server):
     project = open_project(server.environment(scopes=("read_api",)))
     with pytest.raises(UpkeepError, match="answered 403") as caught:
         put_note(project, 1, "text")
-    assert "scope `api`" in caught.value.expected
+    assert "scope `api`" in caught.value.remedy
 
 
 def test_a_merge_request_that_is_not_there_is_told(project):
@@ -121,7 +121,7 @@ def test_a_server_that_does_not_answer_is_told():
         environment = server.environment()
     with pytest.raises(UpkeepError, match="ConnectionError") as caught:
         open_project(environment)
-    assert "CI_SERVER_URL" in caught.value.expected
+    assert "CI_SERVER_URL" in caught.value.remedy
 
 
 def test_a_private_authority_is_trusted_only_when_it_is_named(tmp_path):

@@ -264,7 +264,7 @@ def test_old_good_batches_do_not_hide_that_the_newest_ones_are_broken(plants):
 def test_several_problems_are_each_told_and_summed_up(plants, caplog):
     plants.unreadable.add("porto")
     (paths.MODELS / "lyon/model.txt").unlink()
-    with pytest.raises(UpkeepError, match="2 problems, each told above; plants not scored: lyon, porto"):
+    with pytest.raises(UpkeepError, match="2 problems, each of which stands above; plants not scored: lyon, porto"):
         run()
     assert "the booster cannot be read" in caplog.text
     assert all("stage=score" in record.getMessage() for record in caplog.records)

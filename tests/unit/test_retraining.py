@@ -52,9 +52,13 @@ def test_plants_whose_drift_lasts_are_named_with_their_windows():
     assert reasons == {"drift": "drift of lyon in 3 of its last 5 windows"}
 
 
-@pytest.mark.parametrize("text", ["tomorrow", "0001-01-01", "9999-12-31"])
+def test_the_clock_can_be_set():
+    assert read_clock({"UPKEEP_TODAY": "2025-12-29"}) == MONDAY
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "29.12.2025", "0001-01-01", "9999-12-31"])
 def test_a_clock_that_says_nonsense_is_refused(text):
-    with pytest.raises(UpkeepError, match="UPKEEP_TODAY is"):
+    with pytest.raises(UpkeepError, match=f"UPKEEP_TODAY is '{text}'"):
         read_clock({"UPKEEP_TODAY": text})
 
 
@@ -151,9 +155,3 @@ def test_a_model_that_may_not_ship_is_a_draft_that_says_why():
     assert "merge_request.title=Draft: Retrain up to 2025-12-29" in found
     description = next(option for option in found if "description" in option)
     assert description.endswith("so this is a draft.\\n\\n- lyon is worse\\n- one\\ntwo")
-
-
-def test_the_clock_can_be_set_and_a_wrong_date_is_told():
-    assert read_clock({"UPKEEP_TODAY": "2025-12-29"}) == MONDAY
-    with pytest.raises(UpkeepError, match=r"UPKEEP_TODAY is \'29\.12\.2025\'"):
-        read_clock({"UPKEEP_TODAY": "29.12.2025"})

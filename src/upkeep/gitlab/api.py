@@ -91,8 +91,8 @@ def _variable(environment: Mapping[str, str], name: str) -> str:
     if not value:
         raise UpkeepError(
             f"the variable {name} is not set",
-            expected="a GitLab CI job, and a project access token with the scope `api` in " + TOKEN,
-            remedy="set it in Settings > CI/CD > Variables; GitLab itself sets those that begin with CI_",
+            remedy=f"set {TOKEN} to a project access token with the scope `api`, in Settings > CI/CD > Variables; "
+            "GitLab itself sets those that begin with CI_",
         )
     return value
 
@@ -103,31 +103,23 @@ def _explained(doing: str) -> Iterator[None]:
     try:
         yield
     except gitlab.GitlabError as error:
-        expected, remedy = _REFUSALS.get(error.response_code or 0, _UNEXPECTED)
-        what = f"{doing} failed: GitLab answered {error.response_code}, {error.error_message}"
-        raise UpkeepError(what, expected=expected, remedy=remedy) from error
+        remedy = "read what it answered; its administrator finds more in its log"
+        raise UpkeepError(
+            f"{doing} failed: GitLab answered {error.response_code}, {error.error_message}",
+            remedy=_REMEDIES.get(error.response_code or 0, remedy),
+        ) from error
     except OSError as error:  # what requests raises if there is no answer
         raise UpkeepError(
             f"{doing} failed: {type(error).__name__}, {error}",
-            expected="a GitLab that answers at CI_SERVER_URL, with a certificate that is trusted",
-            remedy="check the network; a private authority's certificate goes to the file CI_SERVER_TLS_CA_FILE",
+            remedy="check CI_SERVER_URL and the network; a private authority's certificate goes to the file "
+            "CI_SERVER_TLS_CA_FILE",
         ) from error
 
 
-_UNEXPECTED = ("GitLab's consent", "read what it answered; its administrator finds more in its log")
-_REFUSALS = {
-    400: ("fields as GitLab's API describes them", "check that this GitLab is 16.9 or newer"),
-    401: (
-        f"a valid token in {TOKEN}",
-        "make a new project access token with the scope `api` (Settings > Access tokens) and store it as a masked "
-        f"variable {TOKEN}; an old one may have expired",
-    ),
-    403: (
-        f"a token in {TOKEN} with the scope `api` and at least the role Developer",
-        f"make a project access token with that scope and role, and store it in {TOKEN}",
-    ),
-    404: (
-        f"a project and merge request that the token in {TOKEN} can see",
-        f"check that the token in {TOKEN} belongs to this very project",
-    ),
+_REMEDIES = {
+    400: "check that this GitLab is 16.9 or newer",
+    401: "make a new project access token with the scope `api` (Settings > Access tokens) and store it as a masked "
+    f"variable {TOKEN}; an old one may have expired",
+    403: f"make a project access token with the scope `api` and at least the role Developer, and store it in {TOKEN}",
+    404: f"check that the token in {TOKEN} belongs to this very project, and that the merge request is there",
 }

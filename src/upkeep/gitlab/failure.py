@@ -68,12 +68,7 @@ def read_failure() -> Failure | None:
 
 
 def notify_failure(environment: Mapping[str, str]) -> str:
-    """Notify people of this job's failure: by a webhook, an issue, or both, whichever is set up.
-
-    Returns
-    -------
-    str
-        What was done, or why nothing was.
+    """Notify people of this job's failure: by a webhook, an issue, or both, whichever is set up; return what was done.
 
     Raises
     ------
@@ -120,8 +115,7 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
     if not 200 <= status < 300:
         raise UpkeepError(
             f"the address in {WEBHOOK} was not told: {found}",
-            expected="a web address that accepts JSON with the key text",
-            remedy=f"correct {WEBHOOK} in Settings > CI/CD > Variables",
+            remedy=f"set {WEBHOOK} in Settings > CI/CD > Variables to an address that accepts JSON with the key text",
         )
     return f"told {WEBHOOK}"
 

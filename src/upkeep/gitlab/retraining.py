@@ -1,6 +1,6 @@
 """Continuous training: whether to train again on what has arrived, and the merge request that offers the result.
 
-Why it decides as it does is told in docs/decisions/0006-retraining.md.
+docs/decisions/0006-retraining.md says why it decides as it does.
 """
 
 import contextlib

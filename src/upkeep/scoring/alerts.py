@@ -71,30 +71,25 @@ WATCHES = TypeAdapter(Watches)
 
 
 def open_receiver(webhook: Webhook) -> Receiver:
-    """Return where alarms go.
-
-    Raises
-    ------
-    UpkeepError
-        If the URL or the secret cannot be used. Neither is shown.
-    """
+    """Return where alarms go; an error that shows neither says that the URL or the secret cannot be used."""
     secret = os.environ.get(SECRET)
     if not secret:
         raise UpkeepError(
             f"the environment variable {SECRET} is not set",
-            expected="the secret that signs alarms, which the receiver knows too",
-            remedy=f"export {SECRET}=..., or set it as a CI variable",
+            remedy=f"export {SECRET}=..., the secret that signs alarms, which the receiver knows too",
         )
     try:
         url = urllib3.util.parse_url(expand_variables(webhook.url))
     except urllib3.exceptions.LocationParseError:
         url = urllib3.util.Url()
     if url.scheme not in ("http", "https") or not url.host:
-        raise _unusable("score.webhook.url is not a web address", "https://host/path")
+        raise UpkeepError(
+            "score.webhook.url is not a web address", remedy="set it in params.yaml to one, such as https://host/path"
+        )
     if url.scheme == "http" and not (webhook.allow_http or _is_loopback(url.host)):
-        raise _unusable(
+        raise UpkeepError(
             f"score.webhook.url would send alarms to {url.host} unencrypted",
-            "https, or allow_http: true beside the URL if that network is trusted",
+            remedy="use https, or set allow_http: true beside the URL in params.yaml if that network is trusted",
         )
     headers = urllib3.make_headers(basic_auth=url.auth) if url.auth else {}
     port = f":{url.port}" if url.port else ""
@@ -108,17 +103,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _unusable(what: str, expected: str) -> UpkeepError:
-    return UpkeepError(what, expected=expected, remedy="correct score.webhook in params.yaml")
-
-
 def follow_episodes(known: Mapping[str, Watch], scores: Iterable[Mapping[str, Any]]) -> Watches:
     """Return what is known of each machine after these scores; a score older than what is known changes nothing.
 
-    Parameters
-    ----------
-    scores
-        Rows of :attr:`upkeep.scoring.newest.Scored.predictions`.
+    Scores are rows of :attr:`upkeep.scoring.newest.Scored.predictions`.
     """
     watches = dict(known)
     for score in scores:
@@ -165,10 +153,7 @@ def _iso(time: datetime) -> str:
 def send_alarms(receiver: Receiver, watches: Mapping[str, Watch]) -> tuple[Watches, list[str]]:
     """Send each alarm that is raised and not accepted yet; one that is refused leaves the others their turn.
 
-    Returns
-    -------
-    tuple
-        The watches with what is accepted now, and per alarm that was not, why.
+    Returns the watches with what is accepted now, and why each of the other alarms was not.
     """
     sent = dict(watches)
     faults = []
@@ -215,13 +200,7 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
 
 def read_watches(file: Path) -> Watches:
-    """Read what the last run remembered; nothing if there was none.
-
-    Raises
-    ------
-    UpkeepError
-        If the file is damaged.
-    """
+    """Read what the last run remembered; nothing if there was none, an error if the file is damaged."""
     try:
         return WATCHES.validate_json(file.read_bytes())
     except FileNotFoundError:

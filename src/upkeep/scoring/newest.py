@@ -41,7 +41,7 @@ def score_newest(
     silence: timedelta,
     now: datetime,
 ) -> Scored:
-    """Score the machines of one plant at their newest rows.
+    """Score the machines of one plant at their newest rows; an error if none can be scored.
 
     Parameters
     ----------
@@ -53,11 +53,6 @@ def score_newest(
         A machine whose last row is older than the plant's newest by more than this is silent.
     now
         When this is, UTC.
-
-    Raises
-    ------
-    UpkeepError
-        If no machine can be scored.
     """
     window = timedelta(hours=max(scorer.model.card.dataset.windows_hours))
     begin = datetime.combine(since, time(), UTC)
@@ -87,8 +82,7 @@ def _find_recent(seen: pl.DataFrame, earliest: datetime, silence: timedelta) -> 
     recent = seen.filter(pl.col("last") >= earliest, pl.col("last") >= pl.col("last").max() - silence)
     if recent.is_empty():
         raise UpkeepError(
-            "there is no recent telemetry of this plant",
-            expected=f"a row from {earliest:%Y-%m-%d %H:%M} on",
+            f"there is no recent telemetry of this plant, no row from {earliest:%Y-%m-%d %H:%M} on",
             remedy="look at what the plant delivers; `upkeep score --until DATE` scores an earlier day",
             table="telemetry",
         )

@@ -57,10 +57,7 @@ S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts"
 def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:
     """Return predictions as rows of `SCHEMA`, in their order; a feature that is NaN becomes null.
 
-    Raises
-    ------
-    KeyError, TypeError, ValueError, polars.exceptions.PolarsError
-        If a prediction lacks a column or holds a value of another type.
+    A column that is missing is a KeyError; a value of another type a TypeError, ValueError or PolarsError.
     """
     columns: dict[str, Any] = {name: [prediction[name] for prediction in predictions] for name in SCHEMA}
     for name, kind in SCHEMA.items():

@@ -169,6 +169,6 @@ def _raise_summary(problems: Sequence[UpkeepError]) -> None:
         logger.error("%s", problem.of_stage("score"))
     plants = ", ".join(str(problem.where["plant"]) for problem in problems if "plant" in problem.where)
     raise UpkeepError(
-        f"{len(problems)} problems, each told above; plants not scored: {plants or 'none'}",
-        remedy="mend what is told, then run `upkeep score` again: it repeats nothing that was accepted",
+        f"{len(problems)} problems, each of which stands above; plants not scored: {plants or 'none'}",
+        remedy="mend them, then run `upkeep score` again: it repeats nothing that was accepted",
     )
