@@ -48,7 +48,8 @@ changes() {
 
 commit() {
   local revision differing
-  revision=$(git rev-parse HEAD)
+  revision=$(git rev-parse HEAD) ||
+    refuse "the commit is not known" "a git checkout" "clone the repository, rather than unpack an archive of it"
   differing=$(changes)
   if [ -n "$differing" ]; then
     revision+=-dirty

@@ -90,3 +90,10 @@ def test_an_image_with_anything_that_is_not_of_the_commit_is_dirty_and_the_build
 def test_a_model_that_is_gone_makes_the_image_dirty(checkout):
     (checkout / "models/plants/lyon/model.txt").unlink()
     assert build(checkout)[0] == "-dirty"
+
+
+def test_what_is_no_checkout_is_refused(checkout):
+    shutil.rmtree(checkout / ".git")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        build(checkout)
+    assert "error: the commit is not known" in caught.value.stderr

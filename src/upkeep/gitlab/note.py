@@ -121,13 +121,13 @@ def _check(params: Params) -> tuple[list[Check], list[str]]:
 def _draw(review: Review) -> list[tuple[Path, str]]:
     """Draw what changed; nothing if there is nothing to compare. Returns files and titles."""
     shutil.rmtree(PICTURES, ignore_errors=True)  # those of an earlier comparison
-    group, champion = review.comparison.overall, review.champion
-    if group is None or champion is None or not group.changed:
+    group = review.comparison.overall
+    if group is None or not group.changed:
         return []
     PICTURES.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, draw in (("cost", draw_cost), ("average_precision", draw_precision)):
-        picture = draw(review.comparison, champion.name)
+        picture = draw(review.comparison, review.before.name)
         file = PICTURES / f"{name}.png"
         picture.savefig(file, metadata={"Software": None})
         drawn.append((file, picture.get_suptitle().replace("\n", " ")))

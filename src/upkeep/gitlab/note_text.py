@@ -44,7 +44,7 @@ class Review(NamedTuple):
     champion, challenger
         The reports of the target branch, None if it has no history, and of this one.
     comparison
-        Both on common test rows.
+        Both on common test rows; without a champion there are none.
     verdict
         The gate's.
     checks
@@ -60,6 +60,11 @@ class Review(NamedTuple):
     checks: Sequence[Check]
     times: Mapping[str, float]
 
+    @property
+    def before(self) -> Snapshot:
+        """The champion, or a snapshot of nothing."""
+        return self.champion or Snapshot("nothing")
+
 
 def write_note(review: Review, params: Params, images: Sequence[str], links: Mapping[str, str]) -> str:
     """Return the note; the long parts are folded.
@@ -71,7 +76,7 @@ def write_note(review: Review, params: Params, images: Sequence[str], links: Map
     links
         Addresses of the HTML reports, by name.
     """
-    before, after = review.champion or Snapshot("nothing"), review.challenger
+    before, after = review.before, review.challenger
     parts = [
         f"## {state_verdict(review)}\n",
         "".join(f"- {reason}\n" for reason in review.verdict.reasons),
@@ -128,7 +133,7 @@ def _state_money(review: Review) -> str:
 
 def _state_failures(review: Review) -> Iterator[str]:
     group = review.comparison.overall
-    caught = group.changes["failures_caught"] if group is not None and review.champion is not None else None
+    caught = group.changes["failures_caught"] if group else None
     if group is None or caught is None or caught.before is None or caught.after is None:
         return
     before, after = (round(share * group.failures) for share in (caught.before, caught.after))
@@ -162,7 +167,7 @@ def _is_sure(change: Change) -> bool:
 
 
 def _describe_plants(review: Review, params: Params) -> str:
-    names = review.challenger.plants | (review.champion.plants if review.champion else set())
+    names = review.challenger.plants | review.before.plants
     if not names:
         return ""
     rows = [[plant, *_plant_row(plant, review)] for plant in sorted(names)]
@@ -176,10 +181,10 @@ def _explain_table(review: Review, params: Params) -> str:
     intervals = (
         f"{params.evaluate.confidence:.0%} intervals from resampled machines; false alarms per machine and month"
     )
-    if review.champion is None or group is None:
+    if group is None:
         return f"On each branch's own test rows, with {intervals}."
     return (
-        f"First `{review.champion.name}`, below it this branch, on the {group.rows:,} test rows that both were "
+        f"First `{review.before.name}`, below it this branch, on the {group.rows:,} test rows that both were "
         f"judged on ({group.machines} machines, {group.failures} failures), with {intervals}. **Bold** is more than "
         "chance explains."
     )
@@ -189,9 +194,7 @@ def _plant_row(plant: str, review: Review) -> list[str]:
     group = review.comparison.plants.get(plant)
     if group is not None:
         return _common_row(group)
-    before, after = (
-        side.evaluation.get("plants", {}).get(plant) if side else None for side in (review.champion, review.challenger)
-    )
+    before, after = (side.evaluation.get("plants", {}).get(plant) for side in (review.before, review.challenger))
     changes = {name: _own_change(name, before, after) for name in JUDGED}
     if review.champion is None:
         return [_format_figure(name, change.after, change.after_interval) for name, change in changes.items()]
@@ -246,12 +249,12 @@ def _format_figure(name: str, value: float | None, interval: Sequence[float] | N
 
 def _describe_money(review: Review, params: Params) -> str:
     group, costs = review.comparison.overall, params.evaluate.costs
-    if review.champion is None or group is None:
+    if group is None:
         return ""
     foresight = group.failures * min(costs.failure, costs.planned_repair)
     return (
         f"**Money.** On these test rows running to failure costs {group.unplanned_cost:,.0f}, following "
-        f"`{review.champion.name}`'s alarms {group.changes['cost'].before:,.0f}, following this branch's "
+        f"`{review.before.name}`'s alarms {group.changes['cost'].before:,.0f}, following this branch's "
         f"{group.changes['cost'].after:,.0f}, and perfect foresight {foresight:,.0f}; with {costs.failure:,.0f} for a "
         f"failure, {costs.planned_repair:,.0f} for a planned repair and {costs.false_alarm:,.0f} for a false alarm.\n"
     )
@@ -259,7 +262,7 @@ def _describe_money(review: Review, params: Params) -> str:
 
 def _describe_alarms(review: Review) -> str:
     alarms, failures = review.comparison.alarms, review.comparison.failures
-    if review.champion is None or review.comparison.overall is None:
+    if review.comparison.overall is None:
         return ""
     if alarms.is_empty() and failures.is_empty():
         return "**Alarms.** None gained, none lost.\n"
