@@ -1,8 +1,9 @@
 """What changed from one report to the next, each as a part of the merge request's note."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import polars as pl
 
 from upkeep.core import paths
 from upkeep.judging.acceptance import Check
@@ -13,6 +14,12 @@ Report = Mapping[str, Any]
 DECIMALS = 5
 """Those that `dvc metrics diff` shows."""
 
+DELIVERED = {
+    **dict.fromkeys(("table", "plant", "batch", "sha256"), pl.String),
+    **dict.fromkeys(("delivery", "rows"), pl.Int64),
+}
+"""What is read of a manifest's files."""
+
 
 def fold(summary: str, text: str) -> str:
     """Return text that shows only its summary until a reader opens it."""
@@ -21,37 +28,30 @@ def fold(summary: str, text: str) -> str:
 
 def describe_batches(before: Report, after: Report) -> str:
     """Tell which batches were added, from two of ``data/raw/manifest.json``; both may be empty."""
-    old, new = ({_key(file): file for file in manifest.get("files", [])} for manifest in (before, after))
-    added, gone = [new[key] for key in new if key not in old], sum(key not in new for key in old)
-    if not new:
+    old, new = (pl.DataFrame(manifest.get("files", []), schema=DELIVERED) for manifest in (before, after))
+    same = [name for name in DELIVERED if name != "rows"]
+    added, gone = new.join(old, on=same, how="anti"), old.join(new, on=same, how="anti").height
+    if new.is_empty():
         return f"**Data.** What was delivered is {UNKNOWN}.\n"
-    if not added and not gone:
+    if added.is_empty() and not gone:
         return "**Data.** The same batches as before.\n"
-    batches = sorted({file["batch"] for file in added} - {file["batch"] for file in old.values()})
-    removed = f" {gone:,} files of before are gone." if gone else ""
+    is_new = ~pl.col("batch").is_in(old["batch"].implode())
     header = ["plant", "batches", "telemetry rows", "events", "machines", "files delivered late or anew"]
-    rows = [[plant, *_count_rows(added, plant, set(batches))] for plant in sorted({file["plant"] for file in added})]
-    return f"**Data.** {_count_batches(batches)}.{removed}\n\n" + fold("What was added", format_table(header, rows))
-
-
-def _key(file: Report) -> tuple[object, ...]:
-    return file["table"], file["plant"], file["batch"], file["delivery"], file["sha256"]
+    rows = added.group_by("plant").agg(
+        pl.col("batch").filter(is_new).n_unique(),
+        *(pl.col("rows").filter(table=table).sum().alias(table) for table in ("telemetry", "events", "machines")),
+        late=(~is_new | (pl.col("delivery") > 1)).sum(),
+    )
+    batches = added.filter(is_new)["batch"].unique().sort().to_list()
+    removed = f" {gone:,} files of before are gone." if gone else ""
+    table = format_table(header, rows.sort("plant").rows())
+    return f"**Data.** {_count_batches(batches)}.{removed}\n\n" + fold("What was added", table)
 
 
 def _count_batches(batches: Sequence[str]) -> str:
     if len(batches) < 2:
         return f"The batch of {batches[0]} was added" if batches else "No batch was added"
     return f"{len(batches):,} batches were added, {batches[0]} to {batches[-1]}"
-
-
-def _count_rows(added: Iterable[Report], plant: str, batches: set[str]) -> list[int]:
-    files = [file for file in added if file["plant"] == plant]
-    rows: Counter[str] = Counter()
-    for file in files:
-        rows[file["table"]] += file["rows"]
-    tables = [rows[table] for table in ("telemetry", "events", "machines")]
-    late = sum(file["batch"] not in batches or file["delivery"] > 1 for file in files)
-    return [len({file["batch"] for file in files} & batches), *tables, late]
 
 
 def describe_quarantine(before: Report, after: Report) -> str:
