@@ -1,16 +1,17 @@
-"""How well probabilities and alarms tell apart single rows: the figures that data scientists compare models by.
+"""How well probabilities and alarms tell apart single rows: scikit-learn's figures, and NaN where one is not defined.
 
-All take arrays of shape (n_rows,): `label` (Boolean), `probability` and `alarm` (Boolean). What is not defined for the
-rows at hand, such as an average precision without a positive row, is NaN. They are written out because importing
-scikit-learn for them would last longer than computing them; the tests hold them to scikit-learn's.
+All take arrays of shape (n_rows,): `label` (Boolean), `probability` and `alarm` (Boolean).
 """
 
 import numpy as np
 import polars as pl
+from sklearn import metrics
 
 from upkeep.core.types import Booleans, Floats
 
 CALIBRATION_BINS = 10
+MOST_CERTAIN = 1e-15
+"""A wrong answer of probability 0 or 1 would cost infinitely much; it is taken as this far from certain."""
 
 
 def precision_recall(label: Booleans, probability: Floats) -> tuple[Floats, Floats, Floats]:
@@ -21,39 +22,34 @@ def precision_recall(label: Booleans, probability: Floats) -> tuple[Floats, Floa
     Returns
     -------
     threshold, precision, recall
-        Each of shape (n_thresholds,).
+        Each of shape (n_thresholds,); empty without a positive row.
     """
-    positive, negative = np.sort(probability[label]), np.sort(probability[~label])
-    threshold = np.unique(positive)[::-1]
-    found = positive.size - np.searchsorted(positive, threshold)
-    false = negative.size - np.searchsorted(negative, threshold)
-    return threshold, found / (found + false), found / max(positive.size, 1)
+    if not label.any():
+        return np.empty(0), np.empty(0), np.empty(0)
+    precision, recall, threshold = metrics.precision_recall_curve(label, probability)
+    rising = np.flatnonzero(np.diff(recall))[::-1]
+    return threshold[rising], precision[rising], recall[rising]
 
 
 def average_precision(label: Booleans, probability: Floats) -> float:
-    """Return the step-wise area under the precision-recall curve, as scikit-learn defines it."""
-    _, precision, recall = precision_recall(label, probability)
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision)) if recall.size else np.nan
+    """Return the step-wise area under the precision-recall curve."""
+    return float(metrics.average_precision_score(label, probability)) if label.any() else np.nan
 
 
 def roc_auc(label: Booleans, probability: Floats) -> float:
     """Return the chance that a positive row is ranked above a negative one, ties counting half."""
-    positive, negative = probability[label], np.sort(probability[~label])
-    if positive.size == 0 or negative.size == 0:
-        return np.nan
-    below = np.searchsorted(negative, positive) + np.searchsorted(negative, positive, side="right")
-    return float(below.sum() / (2 * positive.size * negative.size))
+    return float(metrics.roc_auc_score(label, probability)) if label.any() and not label.all() else np.nan
 
 
 def brier_score(label: Booleans, probability: Floats) -> float:
     """Return the mean squared distance between probability and outcome."""
-    return float(np.mean((probability - label) ** 2)) if label.size else np.nan
+    return float(metrics.brier_score_loss(label, probability)) if label.size else np.nan
 
 
 def log_loss(label: Booleans, probability: Floats) -> float:
-    """Return the mean negative logarithm of the probability given to what happened; certainty is taken as 1 - 1e-15."""
-    given = np.clip(np.where(label, probability, 1 - probability), 1e-15, 1.0)
-    return float(-np.mean(np.log(given))) if label.size else np.nan
+    """Return the mean negative logarithm of the probability given to what happened."""
+    given = np.clip(probability, MOST_CERTAIN, 1 - MOST_CERTAIN)
+    return float(metrics.log_loss(label, given, labels=[False, True])) if label.size else np.nan
 
 
 def recall_at_precision(label: Booleans, probability: Floats, least: float) -> float:
@@ -64,16 +60,15 @@ def recall_at_precision(label: Booleans, probability: Floats, least: float) -> f
 
 def alarm_quality(label: Booleans, alarm: Booleans) -> dict[str, float]:
     """Return precision, recall and f1 of the rows that raise the alarm."""
-    found, raised, positive = int((label & alarm).sum()), int(alarm.sum()), int(label.sum())
-    return {
-        "precision": found / raised if raised else np.nan,
-        "recall": found / positive if positive else np.nan,
-        "f1": 2 * found / (raised + positive) if raised + positive else np.nan,
-    }
+    names = ["precision", "recall", "f1"]
+    if not label.size:
+        return dict.fromkeys(names, np.nan)
+    figures = metrics.precision_recall_fscore_support(label, alarm, average="binary", zero_division=np.nan)
+    return {name: float(figure) for name, figure in zip(names, figures, strict=False)}
 
 
 def calibration_curve(label: Booleans, probability: Floats) -> pl.DataFrame:
-    """Compare what was predicted with what happened, in ten bins of equal width.
+    """Compare what was predicted with what happened, in ten bins of equal width; scikit-learn's does not count rows.
 
     Returns
     -------
