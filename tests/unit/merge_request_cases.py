@@ -14,7 +14,7 @@ from upkeep.gitlab.note_text import Review
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
-from upkeep.judging.evaluation import evaluate, headline
+from upkeep.judging.evaluation import evaluate
 
 ROOT = Path(__file__).parents[2]
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
@@ -60,8 +60,8 @@ def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object
     column = {"method": "wasserstein", "score": 0.1, "threshold": 0.2, "drifted": False}
     given: dict[str, Any] = {
         "params": {"fetch": {"source": "files", "options": {"path": "deliveries"}}},
-        "metrics": headline(report),
-        "evaluation": report,
+        "metrics": report.headline.model_dump(),
+        "evaluation": report.model_dump(),
         "drift": {name: {"drifted": False, "share": 0.0, "columns": {"load_pct": column}} for name in names},
         "quality": {"plants": {name: {"tables": copy.deepcopy(counts), "findings": []} for name in names}},
         "manifest": delivered(names, "2025-01-06"),

@@ -7,7 +7,8 @@ import pytest
 from prediction_cases import HORIZON, how, machine
 
 from upkeep.core.errors import UpkeepError
-from upkeep.judging.evaluation import draw_curves, evaluate, headline, judge, last_row_f1
+from upkeep.judging.evaluation import draw_curves, evaluate, judge, last_row_f1
+from upkeep.judging.reports import Difference, Evaluation
 
 GOOD = {25: 0.9, 26: 0.8}
 
@@ -23,97 +24,97 @@ def by_plant(predictions: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {plant: rows for (plant,), rows in predictions.partition_by("plant", as_dict=True).items()}
 
 
-def report(predictions: pl.DataFrame, **changes: object) -> dict:
+def report(predictions: pl.DataFrame, **changes: object) -> Evaluation:
     return evaluate(by_plant(predictions), how(**changes), HORIZON, seed=7)
 
 
 def test_the_chosen_model_gives_the_headline():
-    metrics = headline(report(fleet()))
-    assert metrics["overall"] == metrics["plants"]["lyon"]
-    assert metrics["overall"]["failures_caught"] == 1.0
-    assert metrics["overall"]["median_lead_time_hours"] == 5.0
-    assert metrics["overall"]["rows"] == 80
+    metrics = report(fleet()).headline
+    assert metrics.overall == metrics.plants["lyon"]
+    assert metrics.overall.failures_caught == 1.0
+    assert metrics.overall.median_lead_time_hours == 5.0
+    assert metrics.overall.rows == 80
 
 
 def test_every_candidate_is_compared_with_the_chosen_model():
-    found = report(fleet())["plants"]["lyon"]
-    assert found["chosen"] == "plant"
-    assert found["candidates"]["fleet"]["metrics"]["failures_caught"] == 0.0
-    assert found["candidates"]["fleet"]["chosen_exceeds"]["failures_caught"]["difference"] == 1.0
-    assert found["candidates"]["plant"]["chosen_exceeds"]["cost_saving"] == {"difference": 0.0, "interval": [0.0, 0.0]}
+    found = report(fleet()).plants["lyon"]
+    assert found.chosen == "plant"
+    assert found.candidates["fleet"].metrics.failures_caught == 0.0
+    assert found.candidates["fleet"].chosen_exceeds["failures_caught"].difference == 1.0
+    assert found.candidates["plant"].chosen_exceeds["cost_saving"] == Difference(difference=0, interval=[0, 0])
 
 
 def test_overall_pools_what_each_plant_chose():
     other = fleet().with_columns(plant=pl.lit("porto"), chosen=~pl.col("chosen"))
     found = report(pl.concat([fleet(), other]))
-    assert found["overall"]["chosen"] is None
-    assert found["plants"]["porto"]["chosen"] == "fleet"
-    assert found["overall"]["metrics"]["failures_caught"] == 0.5
-    assert found["overall"]["metrics"]["machines"] == 4
+    assert found.overall.chosen is None
+    assert found.plants["porto"].chosen == "fleet"
+    assert found.overall.metrics.failures_caught == 0.5
+    assert found.overall.metrics.machines == 4
 
 
 def test_a_candidate_that_one_plant_lacks_is_not_compared_overall():
     lone = machine("m1", fails_at=30, alarms=GOOD, plant="porto")
-    found = report(pl.concat([fleet(), lone]))["overall"]["candidates"]
-    assert found["fleet"]["chosen_exceeds"] is None
-    assert found["plant"]["chosen_exceeds"] is not None
+    found = report(pl.concat([fleet(), lone])).overall.candidates
+    assert found["fleet"].chosen_exceeds is None
+    assert found["plant"].chosen_exceeds is not None
 
 
 def test_costs_stand_beside_run_to_failure_fixed_interval_and_oracle():
     fixed = machine("m1", fails_at=30, alarms={0: 0.9, 15: 0.9}, candidate="fixed_interval", chosen=False)
-    found = report(pl.concat([machine("m1", fails_at=30, alarms=GOOD), fixed]))["overall"]["costs"]
-    assert found == {"run_to_failure": 100.0, "fixed_interval": 110.0, "alarms": 20.0, "oracle": 20.0}
+    found = report(pl.concat([machine("m1", fails_at=30, alarms=GOOD), fixed])).overall.costs
+    assert found.model_dump() == {"run_to_failure": 100.0, "fixed_interval": 110.0, "alarms": 20.0, "oracle": 20.0}
 
 
 def test_machine_models_are_judged_apart_and_an_unknown_one_is_named_so():
     rows = fleet().with_columns(machine_model=pl.when(pl.col("machine") == "m1").then(pl.lit("A")))
-    found = report(rows)["machine_models"]
-    assert {model: metrics["failures"] for model, metrics in found.items()} == {"A": 1, "unknown": 0}
+    found = report(rows).machine_models
+    assert {model: metrics.failures for model, metrics in found.items()} == {"A": 1, "unknown": 0}
 
 
 def test_validation_rows_are_judged_apart_from_test_rows():
     seen = machine("m1", fails_at=30, split="validation")
     found = report(pl.concat([fleet(), seen]))
-    assert found["validation"]["plants"]["lyon"]["failures_caught"] == 0.0
-    assert found["overall"]["metrics"]["rows"] == 80
+    assert found.validation.plants["lyon"].failures_caught == 0.0
+    assert found.overall.metrics.rows == 80
 
 
 def test_a_plant_without_failures_gets_none_and_a_note():
     found = report(machine("m1", alarms={5: 0.9}))
-    assert found["overall"]["metrics"]["average_precision"] is None
-    assert found["overall"]["metrics"]["false_alarms_per_machine_month"] > 0
-    assert found["notes"] == ["lyon: no failure ahead of any test row, so only its false alarms are known"]
+    assert found.overall.metrics.average_precision is None
+    assert found.overall.metrics.false_alarms_per_machine_month > 0
+    assert found.notes == ["lyon: no failure ahead of any test row, so only its false alarms are known"]
 
 
 def test_a_plant_without_test_rows_gets_none_and_a_note():
     found = report(machine("m1", fails_at=30, split="validation"))
-    assert found["plants"]["lyon"]["metrics"]["brier"] is None
-    assert found["plants"]["lyon"]["chosen"] is None
-    assert "no test rows" in found["notes"][0]
+    assert found.plants["lyon"].metrics.brier is None
+    assert found.plants["lyon"].chosen is None
+    assert "no test rows" in found.notes[0]
 
 
 def test_a_plant_without_any_row_stays_in_the_report():
     found = evaluate({"lyon": fleet(), "porto": fleet().clear()}, how(), HORIZON, seed=7)
-    assert found["plants"]["porto"]["metrics"]["rows"] == 0
-    assert found["plants"]["porto"]["metrics"]["cost_saving"] is None
+    assert found.plants["porto"].metrics.rows == 0
+    assert found.plants["porto"].metrics.cost_saving is None
 
 
 def test_the_report_is_strict_json_and_the_same_again_in_any_order_of_rows():
-    first = json.dumps(report(fleet()), allow_nan=False)
-    assert json.dumps(report(fleet().sample(fraction=1.0, shuffle=True, seed=3)), allow_nan=False) == first
+    first = json.dumps(report(fleet()).model_dump(), allow_nan=False)
+    assert json.dumps(report(fleet().sample(fraction=1.0, shuffle=True, seed=3)).model_dump(), allow_nan=False) == first
 
 
 def test_an_interval_holds_its_figure():
     machines = [machine(f"m{i}", fails_at=30, alarms=GOOD if i % 2 else {3: 0.7}) for i in range(8)]
-    found = report(pl.concat(machines), bootstrap=200)["overall"]
-    assert set(found["intervals"]) == {
+    found = report(pl.concat(machines), bootstrap=200).overall
+    assert set(found.intervals) == {
         "average_precision",
         "failures_caught",
         "false_alarms_per_machine_month",
         "cost_saving",
     }
-    for name, (low, high) in found["intervals"].items():
-        assert low < found["metrics"][name] < high
+    for name, (low, high) in found.intervals.items():
+        assert low < getattr(found.metrics, name) < high
 
 
 def test_the_last_row_of_each_machine_decides_the_last_row_f1():
@@ -124,7 +125,7 @@ def test_the_last_row_of_each_machine_decides_the_last_row_f1():
 
 def test_judging_without_resamples_gives_the_same_metrics():
     rows = fleet().filter("chosen")
-    assert judge(rows, how(), HORIZON).metrics["cost"] == report(fleet())["overall"]["metrics"]["cost"]
+    assert judge(rows, how(), HORIZON).metrics.cost == report(fleet()).overall.metrics.cost
 
 
 def test_a_lead_time_beyond_the_horizon_is_refused():

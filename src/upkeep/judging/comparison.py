@@ -11,12 +11,11 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.params import Evaluate
-from upkeep.core.types import Floats
-from upkeep.judging.economics import run_to_failure_cost, tally_metrics
-from upkeep.judging.events import MACHINE, find_episodes, judge_failures, read_timeline, tally_machines
-from upkeep.judging.resampling import draw_machines, interval, resample_average_precision
-
-Interval = list[float] | None
+from upkeep.judging.economics import run_to_failure_cost
+from upkeep.judging.evaluation import Judgement, judge
+from upkeep.judging.events import MACHINE, find_episodes, judge_failures, read_timeline
+from upkeep.judging.reports import Interval
+from upkeep.judging.resampling import interval
 
 ROW = [*MACHINE, "time"]
 JUDGED = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost"]
@@ -137,32 +136,21 @@ def _test_rows(predictions: pl.DataFrame) -> pl.DataFrame:
 def _compare_group(
     champion: pl.DataFrame, challenger: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int
 ) -> Group:
-    n_machines = champion.select(pl.struct(MACHINE).n_unique()).item()
-    draws = draw_machines(n_machines, how.bootstrap, seed)
-    before, after = (_figures(rows, how, horizon_hours, draws) for rows in (champion, challenger))
-    failures = judge_failures(challenger, how.lead_time_hours, horizon_hours).height
+    before, after = (judge(rows, how, horizon_hours, seed) for rows in (champion, challenger))
+    failures = int(after.figures["failures"])
     return Group(
         rows=champion.height,
-        machines=n_machines,
+        machines=after.machines.height,
         failures=failures,
         unplanned_cost=run_to_failure_cost(failures, how.costs),
-        changes={name: _change(before[name], after[name], how.confidence) for name in JUDGED},
+        changes={name: _change(before, after, name, how.confidence) for name in JUDGED},
     )
 
 
-def _figures(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, draws: Floats) -> dict[str, Floats]:
-    """Return each figure as it is, followed by its resamples; shape (1 + n_resamples,)."""
-    multiplicity = np.hstack([np.ones((draws.shape[0], 1)), draws])
-    label, probability = rows["label"].cast(pl.Boolean).to_numpy(), rows["probability"].to_numpy()
-    machine = read_timeline(rows, horizon_hours).machine
-    tally = tally_machines(rows, how.lead_time_hours, horizon_hours)
-    precision = resample_average_precision(label, probability, machine, multiplicity)
-    return {"average_precision": precision, **tally_metrics(tally, multiplicity, how.costs)}
-
-
-def _change(before: Floats, after: Floats, confidence: float) -> Change:
-    was, now = (None if np.isnan(values[0]) else float(values[0]) for values in (before, after))
-    intervals = [interval(values[1:], confidence) for values in (before, after, after - before)]
+def _change(before: Judgement, after: Judgement, name: str, confidence: float) -> Change:
+    was, now = (None if np.isnan(side.figures[name]) else side.figures[name] for side in (before, after))
+    resamples = before.resamples[name], after.resamples[name]
+    intervals = [interval(values, confidence) for values in (*resamples, resamples[1] - resamples[0])]
     return Change(was, now, *intervals)
 
 

@@ -1,23 +1,32 @@
 """Judging candidates on rows that none was fitted on: per plant, per machine model and overall."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Costs, Evaluate
-from upkeep.core.types import Floats
+from upkeep.core.types import Booleans, Floats
 from upkeep.judging import metrics as row_metrics
 from upkeep.judging.economics import cost_by_threshold, oracle_cost, run_to_failure_cost, tally_metrics
 from upkeep.judging.events import MACHINE, judge_failures, read_timeline, tally_machines
+from upkeep.judging.reports import (
+    DECIMALS,
+    CandidateReport,
+    Difference,
+    Evaluation,
+    GroupReport,
+    Headline,
+    Interval,
+    Metrics,
+    PolicyCosts,
+)
 from upkeep.judging.resampling import draw_machines, interval, resample_average_precision
 
 WITH_INTERVAL = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost_saving"]
 MAX_CURVE_POINTS = 200
-DECIMALS = 6
 
 
 class Judgement(NamedTuple):
@@ -25,20 +34,25 @@ class Judgement(NamedTuple):
 
     Attributes
     ----------
-    metrics
-        Single numbers by name; NaN where not defined.
+    figures
+        Single numbers by name, as in :class:`~upkeep.judging.reports.Metrics`; NaN where not defined.
     resamples
-        Those of them that are given an interval, once per resample of machines; shape (n_resamples,).
+        Average precision and what planners ask, once per resample of machines; shape (n_resamples,).
     machines
         Plant and machine of those judged.
     """
 
-    metrics: dict[str, float]
+    figures: dict[str, float]
     resamples: dict[str, Floats]
     machines: pl.DataFrame
 
+    @property
+    def metrics(self) -> Metrics:
+        """The figures as reports state them."""
+        return Metrics.model_validate(self.figures)
 
-def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int, seed: int) -> dict[str, Any]:
+
+def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int, seed: int) -> Evaluation:
     """Judge all candidates.
 
     Parameters
@@ -54,10 +68,8 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
 
     Returns
     -------
-    dict
-        On test rows: ``overall`` and ``plants`` (each with metrics, intervals, costs and candidates),
-        ``machine_models`` (metrics) and ``notes`` on what could not be judged; and the metrics of the chosen models on
-        ``validation`` rows. Ready for JSON: floats are rounded to six decimals, what is not defined is None.
+    Evaluation
+        Without alarms, whose reasons need the models. Notes say what could not be judged.
 
     Raises
     ------
@@ -73,31 +85,24 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
         )
     rows = pl.concat(predictions.values()).sort("plant", "candidate", "machine", "time")
     test, validation = (rows.filter(pl.col("split") == split) for split in ("test", "validation"))
-    chosen = test.filter("chosen").with_columns(pl.col("machine_model").fill_null("unknown"))
+    seen = validation.filter("chosen")
     plants = {
         plant: judge_group(test.filter(pl.col("plant") == plant), how, horizon_hours, seed)
         for plant in sorted(predictions)
     }
-    report: dict[str, Any] = {
-        "overall": judge_group(test, how, horizon_hours, seed),
-        "plants": plants,
-        "machine_models": _metrics_by("machine_model", chosen, how, horizon_hours),
-        "validation": {
-            "overall": judge(validation.filter("chosen"), how, horizon_hours).metrics,
-            "plants": _metrics_by("plant", validation.filter("chosen"), how, horizon_hours),
-        },
-        "notes": [note for plant, found in plants.items() for note in _notes(plant, found["metrics"])],
-    }
-    return {name: ready_for_json(part) for name, part in report.items()}
+    models = test.filter("chosen").with_columns(pl.col("machine_model").fill_null("unknown"))
+    return Evaluation(
+        overall=judge_group(test, how, horizon_hours, seed),
+        plants=plants,
+        machine_models=_metrics_by("machine_model", models, how, horizon_hours),
+        validation=Headline(
+            overall=judge(seen, how, horizon_hours).metrics, plants=_metrics_by("plant", seen, how, horizon_hours)
+        ),
+        notes=[note for plant, group in plants.items() for note in _notes(plant, group.metrics)],
+    )
 
 
-def headline(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what DVC tracks as metrics: the chosen models' single numbers, overall and per plant."""
-    plants = {plant: found["metrics"] for plant, found in report["plants"].items()}
-    return {"overall": report["overall"]["metrics"], "plants": plants}
-
-
-def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, multiplicity: Floats | None = None) -> Judgement:
+def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int | None = None) -> Judgement:
     """Judge one candidate on one group of rows.
 
     Parameters
@@ -105,17 +110,17 @@ def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, multiplicity: F
     rows
         One candidate's predictions, sorted by plant, machine and time.
     how
-        Lead time, costs and the precision at which recall is reported.
+        Lead time, costs, resamples and the precision at which recall is reported.
     horizon_hours
         The horizon of the labels.
-    multiplicity
-        How often each resample drew each machine; shape (n_machines, n_resamples). None: no resamples.
+    seed
+        Of the resamples, which are the same for as many machines; None: no resamples.
     """
-    label, probability = rows["label"].cast(pl.Boolean).to_numpy(), rows["probability"].to_numpy()
+    label, probability = _read_outcome(rows)
     failures = judge_failures(rows, how.lead_time_hours, horizon_hours)
     tally = tally_machines(rows, how.lead_time_hours, horizon_hours)
     once = tally_metrics(tally, np.ones((tally.height, 1)), how.costs)
-    metrics = {
+    figures = {
         "rows": rows.height,
         "machines": tally.height,
         "positives": int(label.sum()),
@@ -130,12 +135,17 @@ def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, multiplicity: F
         **{name: float(values[0]) for name, values in once.items()},
         "median_lead_time_hours": _median(failures["warning_hours"].drop_nulls().to_numpy()),
     }
-    if multiplicity is None:
-        return Judgement(metrics, {}, tally.select(MACHINE))
+    if seed is None:
+        return Judgement(figures, {}, tally.select(MACHINE))
+    draws = draw_machines(tally.height, how.bootstrap, seed)
     machine = read_timeline(rows, horizon_hours).machine
-    precision = resample_average_precision(label, probability, machine, multiplicity)
-    resamples = {"average_precision": precision, **tally_metrics(tally, multiplicity, how.costs)}
-    return Judgement(metrics, {name: resamples[name] for name in WITH_INTERVAL}, tally.select(MACHINE))
+    precision = resample_average_precision(label, probability, machine, draws)
+    resamples = {"average_precision": precision, **tally_metrics(tally, draws, how.costs)}
+    return Judgement(figures, resamples, tally.select(MACHINE))
+
+
+def _read_outcome(rows: pl.DataFrame) -> tuple[Booleans, Floats]:
+    return rows["label"].cast(pl.Boolean).to_numpy(), rows["probability"].cast(pl.Float64).to_numpy()
 
 
 def _median(values: Floats) -> float:
@@ -148,85 +158,73 @@ def last_row_f1(rows: pl.DataFrame) -> float:
     return row_metrics.alarm_quality(last["label"].cast(pl.Boolean).to_numpy(), last["alarm"].to_numpy())["f1"]
 
 
-def judge_group(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int) -> dict[str, Any]:
-    """Judge the chosen models and every candidate on one group of rows, such as one plant's.
+def judge_group(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int) -> GroupReport:
+    """Judge the chosen models and every candidate on test rows of one group, such as one plant's.
 
-    Parameters
-    ----------
-    rows
-        Test rows of all candidates, sorted by plant, candidate, machine and time.
-
-    Returns
-    -------
-    dict
-        The chosen models' ``metrics``, ``intervals`` and ``costs``, the name of the ``chosen`` candidate (None if it
-        differs between plants), and ``candidates``: the metrics and intervals of each, and how much the chosen models
-        exceed them (``chosen_exceeds``), with an interval over the same resamples.
+    `rows` are those of all candidates, sorted by plant, candidate, machine and time.
     """
-
-    def resampled(candidate: pl.DataFrame) -> Judgement:
-        n_machines = candidate.select(pl.struct(MACHINE).n_unique()).item()
-        return judge(candidate, how, horizon_hours, draw_machines(n_machines, how.bootstrap, seed))
-
-    chosen = resampled(rows.filter("chosen"))
+    chosen = judge(rows.filter("chosen"), how, horizon_hours, seed)
     names = rows.filter("chosen")["candidate"].unique().to_list()
-    candidates = {str(name): resampled(group) for (name,), group in rows.group_by("candidate", maintain_order=True)}
-    return {
-        "chosen": names[0] if len(names) == 1 else None,
-        "metrics": chosen.metrics,
-        "intervals": _intervals(chosen.resamples, how.confidence),
-        "costs": _compare_costs(chosen, candidates, how.costs),
-        "candidates": {
-            name: {
-                "metrics": candidate.metrics,
-                "intervals": _intervals(candidate.resamples, how.confidence),
-                "chosen_exceeds": _difference(chosen, candidate, how.confidence),
-            }
+    candidates = {
+        str(name): judge(own, how, horizon_hours, seed)
+        for (name,), own in rows.group_by("candidate", maintain_order=True)
+    }
+    return GroupReport(
+        chosen=names[0] if len(names) == 1 else None,
+        metrics=chosen.metrics,
+        intervals=_intervals(chosen, how.confidence),
+        costs=_compare_costs(chosen, candidates, how.costs),
+        candidates={
+            name: CandidateReport(
+                metrics=candidate.metrics,
+                intervals=_intervals(candidate, how.confidence),
+                chosen_exceeds=_exceed(chosen, candidate, how.confidence),
+            )
             for name, candidate in sorted(candidates.items())
         },
-    }
+    )
 
 
-def _intervals(resamples: Mapping[str, Floats], confidence: float) -> dict[str, list[float] | None]:
-    return {name: interval(values, confidence) for name, values in resamples.items()}
+def _intervals(judgement: Judgement, confidence: float) -> dict[str, Interval]:
+    return {name: interval(judgement.resamples[name], confidence) for name in WITH_INTERVAL}
 
 
-def _compare_costs(chosen: Judgement, candidates: Mapping[str, Judgement], costs: Costs) -> dict[str, float]:
-    failures, fixed = chosen.metrics["failures"], candidates.get("fixed_interval")
+def _compare_costs(chosen: Judgement, candidates: Mapping[str, Judgement], costs: Costs) -> PolicyCosts:
+    failures, fixed = chosen.figures["failures"], candidates.get("fixed_interval")
     same_failures = fixed is not None and fixed.machines.equals(chosen.machines)
-    return {
-        "run_to_failure": run_to_failure_cost(failures, costs),
-        "fixed_interval": fixed.metrics["cost"] if fixed and same_failures else np.nan,
-        "alarms": chosen.metrics["cost"],
-        "oracle": oracle_cost(failures, costs),
-    }
+    return PolicyCosts(
+        run_to_failure=run_to_failure_cost(failures, costs),
+        fixed_interval=fixed.figures["cost"] if fixed and same_failures else None,
+        alarms=chosen.figures["cost"],
+        oracle=oracle_cost(failures, costs),
+    )
 
 
-def _difference(chosen: Judgement, other: Judgement, confidence: float) -> dict[str, Any] | None:
+def _exceed(chosen: Judgement, other: Judgement, confidence: float) -> dict[str, Difference] | None:
     if not chosen.machines.equals(other.machines):
         return None
     return {
-        name: {
-            "difference": chosen.metrics[name] - other.metrics[name],
-            "interval": interval(values - other.resamples[name], confidence),
-        }
-        for name, values in chosen.resamples.items()
+        name: Difference(
+            difference=chosen.figures[name] - other.figures[name],
+            interval=interval(chosen.resamples[name] - other.resamples[name], confidence),
+        )
+        for name in WITH_INTERVAL
     }
 
 
-def _metrics_by(column: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: int) -> dict[str, dict[str, float]]:
+def _metrics_by(column: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: int) -> dict[str, Metrics]:
     groups = {str(name): group for (name,), group in rows.group_by(column, maintain_order=True)}
     return {name: judge(group, how, horizon_hours).metrics for name, group in sorted(groups.items())}
 
 
-def _notes(plant: str, metrics: Mapping[str, float]) -> list[str]:
-    if not metrics["rows"]:
+def _notes(plant: str, metrics: Metrics) -> list[str]:
+    if not metrics.rows:
         return [f"{plant}: no test rows, so nothing about this plant's model is known"]
-    if not metrics["positives"]:
+    if not metrics.positives:
         return [f"{plant}: no failure ahead of any test row, so only its false alarms are known"]
-    if not metrics["failures"]:
+    if not metrics.failures:
         return [f"{plant}: no failure with test rows early enough to catch it, so no share caught is known"]
-    return [f"{plant}: one machine only, so no intervals"] if metrics["machines"] < 2 else []
+    return [f"{plant}: one machine only, so no intervals"] if metrics.machines < 2 else []
 
 
 def draw_curves(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int) -> dict[str, pl.DataFrame]:
@@ -245,7 +243,7 @@ def draw_curves(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_
     curves: dict[str, list[pl.DataFrame]] = {"calibration": [], "precision_recall": [], "cost_by_threshold": []}
     for plant, rows in sorted(predictions.items()):
         group = rows.filter((pl.col("split") == "test") & pl.col("chosen"))
-        label, probability = group["label"].cast(pl.Boolean).to_numpy(), group["probability"].to_numpy()
+        label, probability = _read_outcome(group)
         tables = (
             row_metrics.calibration_curve(label, probability),
             _thin_curve(*row_metrics.precision_recall(label, probability)),
@@ -263,14 +261,3 @@ def _at_plant(table: pl.DataFrame, plant: str) -> pl.DataFrame:
 def _thin_curve(threshold: Floats, precision: Floats, recall: Floats) -> pl.DataFrame:
     kept = np.unique(np.linspace(0, max(threshold.size - 1, 0), MAX_CURVE_POINTS).astype(np.int64))[: threshold.size]
     return pl.DataFrame({"threshold": threshold[kept], "precision": precision[kept], "recall": recall[kept]})
-
-
-def ready_for_json(value: Any) -> Any:
-    """Round floats to six decimals and turn NaN into None, throughout a nested value."""
-    if isinstance(value, Mapping):
-        return {key: ready_for_json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [ready_for_json(item) for item in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, DECIMALS)
-    return value

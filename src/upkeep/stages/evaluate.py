@@ -1,9 +1,7 @@
 """Predictions and models in; metrics, the evaluation and the tables behind its plots out."""
 
-import json
-from itertools import chain
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,8 +9,9 @@ import polars as pl
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
-from upkeep.judging.evaluation import draw_curves, evaluate, headline, ready_for_json
+from upkeep.judging.evaluation import draw_curves, evaluate
 from upkeep.judging.events import pick_alarms
+from upkeep.judging.reports import Alarm, Reason, write_report
 from upkeep.model.explanation import explain_score, rank_features
 from upkeep.model.storage import CARD, SavedModel, contributions, load_model
 
@@ -31,19 +30,19 @@ def run(params: Params) -> None:
     models = {
         plant: load_model(paths.MODELS / plant) for plant in predictions if (paths.MODELS / plant / CARD).exists()
     }
-    alarms = (
-        _explain_alarms(predictions[plant], paths.PROCESSED / plant, model, horizon) for plant, model in models.items()
-    )
-    report["alarms"] = list(chain.from_iterable(alarms))
-    report["notes"] += [
-        f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in models
+    alarms = [
+        alarm
+        for plant, model in models.items()
+        for alarm in _explain_alarms(predictions[plant], paths.PROCESSED / plant, model, horizon)
     ]
+    notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in models]
+    report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
     tables["importance"] = pl.concat([NO_FEATURES, *(_rank_features(plant, model) for plant, model in models.items())])
     paths.EVALUATION.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.write_csv(paths.EVALUATION / f"{name}.csv")
-    _write_json(paths.EVALUATION / "evaluation.json", report)
-    _write_json(paths.METRICS, headline(report))
+    write_report(report)
+    write_report(report.headline)
 
 
 def _read_predictions() -> dict[str, pl.DataFrame]:
@@ -51,7 +50,6 @@ def _read_predictions() -> dict[str, pl.DataFrame]:
     if not files:
         raise UpkeepError(
             f"{paths.PREDICTIONS} holds no predictions",
-            expected="one Parquet file per plant",
             remedy="run `upkeep train` first",
             stage="evaluate",
             file=paths.PREDICTIONS,
@@ -61,16 +59,16 @@ def _read_predictions() -> dict[str, pl.DataFrame]:
 
 def _explain_alarms(
     predictions: pl.DataFrame, processed: Path, model: SavedModel, horizon_hours: int
-) -> list[dict[str, Any]]:
+) -> Iterator[Alarm]:
     chosen = predictions.filter((pl.col("split") == "test") & pl.col("chosen")).sort("machine", "time")
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
     rows = pl.read_parquet(processed / "test.parquet").drop("hours_to_failure")
     rows = alarms.join(rows, on=["plant", "machine", "time"], maintain_order="left")
     names = model.card.features
     values = rows.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
-    reasons = [explain_score(names, *pair) for pair in zip(values, contributions(model, rows), strict=True)]
-    told = alarms.with_columns(pl.col("time").dt.to_string("iso:strict"))
-    return [ready_for_json({**alarm, "reasons": why}) for alarm, why in zip(told.to_dicts(), reasons, strict=True)]
+    described = alarms.with_columns(pl.col("time").dt.to_string("iso:strict")).to_dicts()
+    for alarm, known, shap in zip(described, values, contributions(model, rows), strict=True):
+        yield Alarm(**alarm, reasons=[Reason(**reason) for reason in explain_score(names, known, shap)])
 
 
 def _rank_features(plant: str, model: SavedModel) -> pl.DataFrame:
@@ -78,7 +76,3 @@ def _rank_features(plant: str, model: SavedModel) -> pl.DataFrame:
     return rank_features(model.card.features, gains).select(
         pl.lit(plant).alias("plant"), "feature", pl.col("gain").round(6)
     )
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,273 @@
+"""The JSON reports of the stages as typed objects, for whoever reads them: card, notebooks, gate, note and record.
+
+A field that another version of upkeep wrote is passed over; one that a reader needs and that is missing is an error.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, RootModel, ValidationError
+
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_json, write_json
+from upkeep.core.types import Frozen
+
+DECIMALS = 6
+
+
+def _round(value: object) -> object:
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, DECIMALS)
+    return value
+
+
+Figure = Annotated[float | None, BeforeValidator(_round)]
+"""A number with six decimals; None where it is not defined."""
+
+Interval = list[Annotated[float, BeforeValidator(_round)]] | None
+"""Lower and upper end; None where it cannot be told."""
+
+
+class Report(Frozen):
+    """A report, or a part of one."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Metrics(Report):
+    """A policy's figures on one group of rows; money is in the currency of ``evaluate.costs``."""
+
+    rows: int
+    machines: int
+    positives: int
+    average_precision: Figure = None
+    roc_auc: Figure = None
+    brier: Figure = None
+    log_loss: Figure = None
+    recall_at_precision: Figure = None
+    precision: Figure = None
+    recall: Figure = None
+    f1: Figure = None
+    last_row_f1: Figure = None
+    failures: int
+    failures_caught: Figure = None
+    false_alarms_per_machine_month: Figure = None
+    cost: Figure = None
+    cost_saving: Figure = None
+    median_lead_time_hours: Figure = None
+
+
+class Headline(Report):
+    """``reports/metrics.json``: the chosen models' figures on test rows."""
+
+    overall: Metrics
+    plants: dict[str, Metrics]
+
+
+class Difference(Report):
+    """By how much one policy's figure exceeds another's, on the same resamples."""
+
+    difference: Figure
+    interval: Interval
+
+
+class CandidateReport(Report):
+    """One candidate's figures, and how much the chosen models exceed them; None where their machines differ."""
+
+    metrics: Metrics
+    intervals: dict[str, Interval]
+    chosen_exceeds: dict[str, Difference] | None
+
+
+class PolicyCosts(Report):
+    """What four ways of deciding on visits would have cost."""
+
+    run_to_failure: Figure
+    fixed_interval: Figure
+    alarms: Figure
+    oracle: Figure
+
+
+class GroupReport(Report):
+    """One plant, or all of them; `chosen` is None where plants chose different candidates."""
+
+    chosen: str | None
+    metrics: Metrics
+    intervals: dict[str, Interval]
+    costs: PolicyCosts
+    candidates: dict[str, CandidateReport]
+
+
+class Reason(Report):
+    """Why a score is high; `contribution` is in log-odds."""
+
+    feature: str
+    value: Figure
+    contribution: Figure
+    words: str
+
+
+class Alarm(Report):
+    """One alarm on test rows and the reasons for it."""
+
+    plant: str
+    machine: str
+    time: str
+    probability: Figure
+    hours_to_failure: Figure
+    reasons: list[Reason]
+
+
+class Evaluation(Report):
+    """``reports/evaluation/evaluation.json``."""
+
+    overall: GroupReport
+    plants: dict[str, GroupReport]
+    machine_models: dict[str, Metrics]
+    validation: Headline
+    notes: list[str]
+    alarms: list[Alarm] = Field(default=[])
+
+    @property
+    def headline(self) -> Headline:
+        """What DVC tracks as metrics."""
+        return Headline(
+            overall=self.overall.metrics, plants={plant: group.metrics for plant, group in self.plants.items()}
+        )
+
+
+class ColumnDrift(Report):
+    """One column's distance from the training window, in standard deviations; None where it was not judged."""
+
+    method: str
+    score: Figure
+    threshold: Figure
+    drifted: bool
+
+
+class Window(Report):
+    """The newest window, from its start to its exclusive end, in ISO 8601."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    start: str = Field(alias="from")
+    end: str = Field(alias="to")
+
+
+class PlantDrift(Report):
+    """One plant's newest window against its training window; `share` is that of the judged columns that drifted."""
+
+    drifted: bool
+    share: Figure
+    columns: dict[str, ColumnDrift]
+    current_rows: int
+    reference_rows: int
+    window: Window
+    notes: list[str]
+
+
+class DriftReport(RootModel[dict[str, PlantDrift]]):
+    """``reports/drift/drift.json``: by plant."""
+
+
+class TrainedCandidate(Report):
+    """How one candidate did on validation rows; `rounds` and what it was trained on only for trained models."""
+
+    average_precision: float | None
+    cost: float | None
+    threshold: float
+    calibration: str
+    rounds: list[int]
+    trained_rows: int | None
+    trained_positives: int | None
+    notes: list[str]
+
+
+class TrainedPlant(Report):
+    """One plant's candidates, which was chosen and why; rows and positives by split."""
+
+    chosen: str
+    why: str
+    saved: bool
+    rows: dict[str, int]
+    positives: dict[str, int]
+    validation_failures: int
+    candidates: dict[str, TrainedCandidate]
+
+
+class TrainingReport(Report):
+    """``reports/training.json``."""
+
+    kind: str
+    plants: dict[str, TrainedPlant]
+
+
+class TableQuality(Report):
+    """Where the rows of one table went; duplicates and quarantined rows by kind and reason."""
+
+    rows_in: int
+    clean: int
+    duplicates: dict[str, int]
+    quarantined: dict[str, int]
+
+
+class PlantQuality(Report):
+    """One plant's tables, and what was seen in its data that changes nothing."""
+
+    tables: dict[str, TableQuality]
+    findings: list[dict[str, str | None]]
+
+
+class DataQuality(Report):
+    """``reports/data_quality.json``."""
+
+    plants: dict[str, PlantQuality]
+
+
+Written = Headline | Evaluation | DriftReport | TrainingReport | DataQuality
+AnyReport = TypeVar("AnyReport", Headline, Evaluation, DriftReport, TrainingReport, DataQuality)
+
+FILES: dict[type[Written], Path] = {
+    Headline: paths.METRICS,
+    Evaluation: paths.EVALUATION / "evaluation.json",
+    DriftReport: paths.DRIFT / "drift.json",
+    TrainingReport: paths.TRAINING,
+    DataQuality: paths.DATA_QUALITY,
+}
+REMEDY = "run `dvc repro`"
+
+
+def write_report(report: Written) -> None:
+    """Write a stage's report to its place."""
+    write_json(FILES[type(report)], report.model_dump(by_alias=True))
+
+
+def read_report(kind: type[AnyReport]) -> AnyReport:
+    """Read one of the stages' reports from its place.
+
+    Raises
+    ------
+    UpkeepError
+        If it is missing or not what its stage writes.
+    """
+    return parse_report(kind, read_json(FILES[kind], remedy=REMEDY))
+
+
+def parse_report(kind: type[AnyReport], content: object) -> AnyReport:
+    """Return a report's JSON content, such as that of another git revision, as a typed object.
+
+    Raises
+    ------
+    UpkeepError
+        If it is not what its stage writes.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise UpkeepError(
+            f"the report cannot be used: {place}: {fault['msg']}", remedy=REMEDY, file=FILES[kind]
+        ) from error
