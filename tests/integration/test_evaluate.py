@@ -94,8 +94,8 @@ def write_run() -> None:
 
 
 def write_cases(*cases: dict) -> Path:
-    """Write golden cases whose telemetry is a worn machine, a healthy one, or one with an outage."""
-    folder = Path("golden")
+    """Write acceptance cases whose telemetry is a worn machine, a healthy one, or one with an outage."""
+    folder = Path("cases")
     folder.mkdir(exist_ok=True)
     worn = telemetry("new", hours=96)
     worn.write_csv(folder / "worn.csv")
@@ -106,9 +106,9 @@ def write_cases(*cases: dict) -> Path:
     return folder / "cases.yaml"
 
 
-def judged_by(golden: Path | None = None, **floors: float) -> Params:
+def judged_by(cases: Path | None = None, **floors: float) -> Params:
     return PARAMS.model_copy(
-        update={"evaluate": PARAMS.evaluate.model_copy(update={"golden": golden, "floors": floors})}
+        update={"evaluate": PARAMS.evaluate.model_copy(update={"golden": cases, "floors": floors})}
     )
 
 
@@ -169,9 +169,9 @@ def test_without_predictions_the_error_says_what_to_run():
         evaluate.run(PARAMS)
 
 
-def test_a_good_model_passes_its_floors_and_golden_cases(capsys):
+def test_a_good_model_passes_its_floors_and_acceptance_cases(capsys):
     evaluate.run(PARAMS)
-    golden = write_cases(
+    cases = write_cases(
         {
             "name": "wear",
             "expect": "alarm",
@@ -181,7 +181,7 @@ def test_a_good_model_passes_its_floors_and_golden_cases(capsys):
         {"name": "health", "expect": "no_alarm", "telemetry": "healthy.csv"},
         {"name": "outage", "expect": "answer", "telemetry": "outage.csv"},
     )
-    check.run(judged_by(golden, failures_caught=0.6))
+    check.run(judged_by(cases, failures_caught=0.6))
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
         ["ok", "failures_caught"],
         ["ok", "wear"],
@@ -192,36 +192,36 @@ def test_a_good_model_passes_its_floors_and_golden_cases(capsys):
 
 def test_what_fails_is_named_and_what_passes_is_not():
     evaluate.run(PARAMS)
-    golden = write_cases(
+    cases = write_cases(
         {"name": "wear", "expect": "no_alarm", "telemetry": "worn.csv"},
         {"name": "health", "expect": "no_alarm", "telemetry": "healthy.csv"},
         {"name": "elsewhere", "plant": "porto", "expect": "alarm", "telemetry": "worn.csv"},
     )
     with pytest.raises(UpkeepError) as raised:
-        check.run(judged_by(golden, average_precision=1.1, failures_caught=0.5))
+        check.run(judged_by(cases, average_precision=1.1, failures_caught=0.5))
     assert "3 of 5 checks failed: average_precision (found" in str(raised.value)
     assert "elsewhere (found no such model)" in str(raised.value)
     assert "health" not in str(raised.value)
 
 
-def test_events_of_a_golden_case_are_read(capsys):
-    golden = write_cases({"name": "wear", "expect": "alarm", "telemetry": "worn.csv", "events": "events.csv"})
-    (golden.parent / "events.csv").write_text("machine,time,kind,code\nnew,2025-01-06T05:00:00Z,error,E1\n")
+def test_events_of_an_acceptance_case_are_read(capsys):
+    cases = write_cases({"name": "wear", "expect": "alarm", "telemetry": "worn.csv", "events": "events.csv"})
+    (cases.parent / "events.csv").write_text("machine,time,kind,code\nnew,2025-01-06T05:00:00Z,error,E1\n")
     evaluate.run(PARAMS)
-    check.run(judged_by(golden))
+    check.run(judged_by(cases))
     assert "ok  wear" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["heat\n1\n", "machine,time,heat\nnew,yesterday,1\n", ""])
-def test_a_broken_file_of_a_golden_case_is_named(content):
-    golden = write_cases({"name": "wear", "expect": "alarm", "telemetry": "worn.csv"})
-    (golden.parent / "worn.csv").write_text(content)
+def test_a_broken_file_of_an_acceptance_case_is_named(content):
+    cases = write_cases({"name": "wear", "expect": "alarm", "telemetry": "worn.csv"})
+    (cases.parent / "worn.csv").write_text(content)
     evaluate.run(PARAMS)
     with pytest.raises(UpkeepError) as raised:
-        check.run(judged_by(golden))
-    assert raised.value.where["file"] == golden.parent / "worn.csv"
+        check.run(judged_by(cases))
+    assert raised.value.where["file"] == cases.parent / "worn.csv"
 
 
 def test_without_metrics_the_check_fails_and_says_what_to_run():
-    with pytest.raises(UpkeepError, match="the file cannot be read"):
+    with pytest.raises(UpkeepError, match="No such file"):
         check.run(judged_by())

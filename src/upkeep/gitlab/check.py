@@ -1,6 +1,6 @@
-"""Metrics, golden cases and models in; a table of what passed out, and an error if anything did not.
+"""Metrics, acceptance cases and models in; a table of what passed out, and an error if anything did not.
 
-A golden case whose plant has no model fails: a gate that skips what it was told to check is open.
+An acceptance case whose plant has no model fails: a gate that skips what it was told to check is open.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,18 @@ import polars as pl
 from upkeep.contract.casting import cast_column
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_json
 from upkeep.core.params import Params
 from upkeep.features.definition import build_features
-from upkeep.judging.acceptance import Check, GoldenCase, check_case, check_floors, load_cases, require_passed, tabulate
+from upkeep.judging.acceptance import (
+    AcceptanceCase,
+    Check,
+    check_case,
+    check_floors,
+    load_cases,
+    require_passed,
+    tabulate,
+)
+from upkeep.judging.reports import Headline, read_report
 from upkeep.model.storage import CARD, load_model, predict
 
 TIME = pl.Datetime("us", "UTC")
@@ -23,7 +31,7 @@ EVENT_COLUMNS = ["machine", "time", "kind", "code"]
 
 
 def run(params: Params) -> None:
-    """Print what holds of the floors and golden cases that ``params.yaml`` names.
+    """Print what holds of the floors and acceptance cases that ``params.yaml`` names.
 
     Raises
     ------
@@ -39,16 +47,15 @@ def run(params: Params) -> None:
 
 
 def make_checks(params: Params) -> list[Check]:
-    """Return what holds of the floors and golden cases that ``params.yaml`` names, or raise why that is not known."""
-    metrics = read_json(paths.METRICS, remedy="run `dvc repro evaluate`")
-    checks = check_floors(metrics, params.evaluate.floors)
+    """Return what holds of the floors and acceptance cases of ``params.yaml``, or raise why that is not known."""
+    checks = check_floors(read_report(Headline), params.evaluate.floors)
     golden = params.evaluate.golden
     if golden is not None:
         checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]
     return checks
 
 
-def _judge_case(case: GoldenCase, folder: Path) -> Check:
+def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
     if not (paths.MODELS / case.plant / CARD).exists():
         return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
     model = load_model(paths.MODELS / case.plant)
@@ -83,7 +90,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 
 def _reject(path: Path, reason: str, columns: Sequence[str]) -> UpkeepError:
     return UpkeepError(
-        f"a golden case cannot be read: {reason}",
+        f"an acceptance case cannot be read: {reason}",
         expected=f"a CSV file with the columns {', '.join(columns)}",
         remedy="correct the file, or the case that names it",
         file=path,

@@ -1,10 +1,9 @@
-"""What a model must hold before it may be shipped: quality floors, and golden cases it must judge right."""
+"""What a model must hold before it may be shipped: quality floors, and acceptance cases that it must judge right."""
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import yaml
@@ -12,19 +11,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.types import Floats, Frozen
+from upkeep.judging.reports import Headline, Metrics
 
 JUDGED_HOURS = 24
-"""An alarm is expected within the last hours of a golden case."""
+"""An alarm is expected within the last hours of an acceptance case."""
+
+PLANT = "plants."
+"""How the name of a floor begins that holds for one plant."""
 
 
 class Machine(Frozen):
-    """Static facts of a golden case's machine."""
+    """Static facts of an acceptance case's machine."""
 
     model: str | None = None
     installed: datetime | None = None
 
 
-class GoldenCase(Frozen):
+class AcceptanceCase(Frozen):
     """A machine's history and what a model of its plant must make of it.
 
     Attributes
@@ -53,8 +56,8 @@ class Check(NamedTuple):
     passed: bool
 
 
-def load_cases(path: Path) -> list[GoldenCase]:
-    """Read and check the list of golden cases.
+def load_cases(path: Path) -> list[AcceptanceCase]:
+    """Read and check the list of acceptance cases.
 
     Raises
     ------
@@ -62,49 +65,45 @@ def load_cases(path: Path) -> list[GoldenCase]:
         If the file is missing or a case in it is not as described.
     """
     try:
-        return TypeAdapter(list[GoldenCase]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return TypeAdapter(list[AcceptanceCase]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise UpkeepError(
-            f"the golden cases cannot be used: {error}",
+            f"the acceptance cases cannot be used: {error}",
             expected="a YAML list of name, plant, expect, telemetry, and optionally events and machines",
             remedy="correct the file, or evaluate.golden in params.yaml",
             file=path,
         ) from error
 
 
-def check_floors(metrics: Mapping[str, Any], floors: Mapping[str, float]) -> list[Check]:
-    """Hold metrics to their floors.
+def check_floors(metrics: Headline, floors: Mapping[str, float]) -> list[Check]:
+    """Hold metrics to their floors; one that is missing or not defined does not pass.
 
     Parameters
     ----------
     metrics
-        ``overall`` and ``plants``, as ``evaluate`` reports them.
+        What ``evaluate`` reports.
     floors
         Least value by name: ``average_precision`` is the whole fleet's, ``plants.lyon.average_precision`` one plant's.
-
-    Returns
-    -------
-    list of Check
-        A metric that is missing or not defined does not pass: what is not known is not good enough.
     """
     return [_check_floor(name, floor, _look_up(metrics, name)) for name, floor in sorted(floors.items())]
 
 
-def _look_up(metrics: Mapping[str, Any], name: str) -> object:
-    value: object = metrics if name.startswith("plants.") else metrics.get("overall")
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+def _look_up(metrics: Headline, name: str) -> float | None:
+    group: Metrics | None = metrics.overall
+    figure = name
+    if name.startswith(PLANT):
+        plant, _, figure = name.removeprefix(PLANT).rpartition(".")
+        group = metrics.plants.get(plant)
+    return group.model_dump().get(figure) if group else None
 
 
-def _check_floor(name: str, floor: float, value: object) -> Check:
-    known = isinstance(value, int | float) and not math.isnan(value)
-    found = f"{value:.4g}" if known else "not known"
-    return Check(name, f"at least {floor:g}", found, known and value >= floor)  # type: ignore[operator]  # a number
+def _check_floor(name: str, floor: float, value: float | None) -> Check:
+    found = "not known" if value is None else f"{value:.4g}"
+    return Check(name, f"at least {floor:g}", found, value is not None and value >= floor)
 
 
-def check_case(case: GoldenCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:
-    """Hold a model's answer to what a golden case expects.
+def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:
+    """Hold a model's answer to what an acceptance case expects.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.judging.acceptance import check_floors
+from upkeep.judging.reports import Headline, read_report
 from upkeep.reporting.card import Evidence, write_card
 
 
@@ -23,7 +24,7 @@ def run(params: Params) -> None:
         drift=_read(paths.DRIFT / "drift.json"),
         models={file.parent.name: _read(file) for file in sorted(paths.MODELS.glob("*/model.json"))},
         period={file.stem: _period(file) for file in sorted((paths.INTERIM / "telemetry").glob("*.parquet"))},
-        checks=check_floors(_read(paths.METRICS), params.evaluate.floors),
+        checks=check_floors(read_report(Headline), params.evaluate.floors),
     )
     paths.MODEL_CARD.write_text(write_card(evidence, params), encoding="utf-8")
 
