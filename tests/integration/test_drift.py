@@ -150,6 +150,11 @@ def test_pages_are_small_and_load_nothing_from_elsewhere(reports):
         assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", page)
 
 
+def test_pages_of_a_plant_that_is_gone_are_removed(fleet, reports):
+    (fleet / "reports/drift/gone.html").write_text("a plant that was sold")
+    assert run(fleet, "1") == reports
+
+
 def test_an_empty_fleet_is_an_empty_report(tmp_path, monkeypatch, fleet):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()

@@ -1,3 +1,4 @@
+import math
 import re
 from datetime import UTC, date, datetime, timedelta
 
@@ -6,12 +7,15 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 from scipy.stats import wasserstein_distance
 
 from upkeep.core.params import Drift
 from upkeep.judging.drift import (
     FEWEST_VALUES,
     compare,
+    count_independent,
+    measure_similarity,
     newest_window,
     reconcile,
     smallest_drift,
@@ -78,12 +82,55 @@ def test_a_swing_that_training_has_seen_raises_what_counts_as_usual():
     assert usual_distance(noise, hours, 24 * 28) < 0.15
 
 
-def test_two_samples_of_one_distribution_rarely_differ_by_the_smallest_drift():
+def distance(one, other):
+    return wasserstein_distance(one, other) / other.std()
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 2000), (100, 100), (1000, 1000)])
+@pytest.mark.parametrize("draw", ["normal", "exponential"])
+def test_two_samples_of_one_distribution_rarely_differ_by_the_smallest_drift(draw, n, m):
+    sample = getattr(np.random.default_rng(0), draw)
+    distances = [distance(sample(size=n), sample(size=m)) for _ in range(300)]
+    assert np.mean(np.array(distances) >= smallest_drift(n, m)) <= 0.02
+
+
+def machines_that_remember(rng, memory, weeks=12, n_machines=4):
+    """Hourly readings of which each is `memory` times the one before, plus noise, with mean 0 and deviation 1."""
+    hours = weeks * 168
+    noise = rng.normal(size=(n_machines, hours + 500)) * math.sqrt(1 - memory**2)
+    readings = lfilter([1], [1, -memory], noise)[:, 500:]
+    machine = pl.Series(np.repeat([f"m{number}" for number in range(n_machines)], hours))
+    return machine, readings
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.95])
+def test_readings_that_resemble_their_neighbours_rarely_differ_by_the_smallest_drift_and_a_shift_always_does(memory):
+    rng, window = np.random.default_rng(0), 4 * 168
+    steady, shifted = [], []
+    for _ in range(100):
+        machine, readings = machines_that_remember(rng, memory)
+        current, reference = readings[:, -window:].ravel(), readings[:, :-window].ravel()
+        alike = measure_similarity(machine, pl.DataFrame({"heat": readings.ravel()}))["heat"]
+        sizes = [count_independent(side.size, side.size, alike) for side in (current, reference)]
+        steady.append(distance(current, reference) >= smallest_drift(*sizes))
+        shifted.append(distance(current + 1, reference) >= smallest_drift(*sizes))
+    assert np.mean(steady) <= 0.02
+    assert np.mean(shifted) >= 0.98
+
+
+def test_machines_on_different_levels_do_not_resemble_themselves_for_that():
     rng = np.random.default_rng(0)
-    for n in (30, 100, 1000):
-        pairs = [(rng.normal(size=n), rng.normal(size=2000)) for _ in range(100)]
-        distances = [wasserstein_distance(a, b) / b.std() for a, b in pairs]
-        assert np.mean(np.array(distances) >= smallest_drift(n, 2000)) <= 0.02
+    machine = pl.Series(["a"] * 500 + ["b"] * 500)
+    readings = pl.DataFrame({"level": np.r_[rng.normal(size=500), rng.normal(size=500) + 100], "constant": 5.0})
+    found = measure_similarity(machine, readings)
+    assert found["level"] < 0.1
+    assert found["constant"] == 0
+
+
+def test_a_sample_tells_no_more_than_its_size_and_no_more_than_its_series():
+    assert count_independent(1000, 1000, 0.0) == 1000
+    assert count_independent(1000, 1000, 0.95) == pytest.approx(1000 / 39)
+    assert count_independent(100_000, 100, 0.95) == pytest.approx(100, rel=0.05)
 
 
 def test_random_ids_are_numbered_and_links_between_them_hold():
@@ -103,37 +150,37 @@ def test_random_ids_are_numbered_and_links_between_them_hold():
 
 def test_a_plant_without_newest_rows_is_not_judged():
     rows = telemetry(speed=1.0).filter(pl.col("time") < WINDOW[0])
-    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW).finding
-    assert not found["drifted"]
-    assert found["notes"] == ["no rows in the newest window"]
+    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    assert not found.drifted
+    assert found.notes == ["no rows in the newest window"]
 
 
 def test_rows_that_were_trained_on_are_not_newest_rows():
     rows = telemetry(speed=1.0)
-    found = compare(rows, rows.select("machine", "time"), ["speed"], WINDOW, HOW).finding
-    assert (found["current_rows"], found["reference_rows"]) == (0, rows.height)
+    found = compare(rows, rows.select("machine", "time"), ["speed"], WINDOW, HOW)[0]
+    assert (found.current_rows, found.reference_rows) == (0, rows.height)
 
 
 def test_three_rows_are_too_few_to_judge():
     rows = telemetry(speed=1.0)[[0, 1, -1]]
-    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW).finding
-    assert found["columns"]["speed"]["score"] is None
-    assert found["notes"] == [f"speed is not judged: 1 newest and 2 training values, {FEWEST_VALUES} needed"]
+    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    assert found.columns["speed"].score is None
+    assert found.notes == [f"speed is not judged: 1 newest and 2 training values, {FEWEST_VALUES} needed"]
 
 
 def test_a_column_that_lost_all_its_values_has_drifted():
     rows = telemetry(speed=pl.Series(np.arange(840.0))).with_columns(
         pl.when(pl.col("time") < WINDOW[0]).then("speed").alias("speed")
     )
-    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW).finding
-    assert found["drifted"]
-    assert found["columns"]["speed"]["drifted"]
+    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    assert found.drifted
+    assert found.columns["speed"].drifted
 
 
 @pytest.mark.parametrize("detail", ["", "<html><body>\n<p>Evidently</p></body></html>"])
 def test_pages_say_the_verdict_and_escape_what_they_show(detail):
     rows = telemetry(**{"<b>": 1.0})[[0, -1]]
-    found = compare(rows, keys(rows), ["<b>"], WINDOW, HOW).finding
+    found = compare(rows, keys(rows), ["<b>"], WINDOW, HOW)[0].model_dump(by_alias=True)
     page = plant_page("lyon", found, detail)
     assert "cannot be judged" in page
     assert "&lt;b&gt; is not judged" in page

@@ -4,16 +4,19 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
 from upkeep.core.params import Drift
+from upkeep.core.types import Floats, Ints
+from upkeep.judging.reports import ColumnDrift, PlantDrift, Window
+
+ROLES: tuple[Literal["setting", "sensor"], ...] = ("setting", "sensor")
+"""Columns of the data dictionary with these roles are compared."""
 
 METHOD = "wasserstein"
 """A distance in standard deviations, not a p-value: with enough rows a p-value calls every difference drift."""
@@ -24,25 +27,11 @@ SMALLEST_SHIFT = 0.1
 FEWEST_VALUES = 30
 """A column with fewer values on either side is not judged."""
 
+LARGEST_SIMILARITY = 0.99
+"""Neighbours more alike than this are taken as this alike, or a column that hardly moves could never drift."""
 
 RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=metric_)[0-9a-f]{32}\b")
 """What Evidently draws anew for each page: an id per widget and one for the page."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One plant's newest window against its training window.
-
-    Attributes
-    ----------
-    finding
-        What ``drift.json`` says of the plant.
-    detail
-        Evidently's page of the columns that could be judged; empty if none could.
-    """
-
-    finding: dict[str, Any]
-    detail: str
 
 
 def newest_window(newest: datetime, until: date, batch_days: int, batches: int) -> tuple[datetime, datetime]:
@@ -92,7 +81,7 @@ def reconcile(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame,
     return typed, notes + [f"{name} holds {n} values that are not finite numbers" for name, n in lost.items() if n]
 
 
-def usual_distance(values: NDArray[np.float64], hours: NDArray[np.float64], window_hours: float) -> float:
+def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
     """Return how far a window of this length got from the rest of the training data at most.
 
     Seasons, product mixes and wear move a sensor within the training window as well. What the training data has
@@ -119,13 +108,40 @@ def usual_distance(values: NDArray[np.float64], hours: NDArray[np.float64], wind
     return float(max(distances))
 
 
-def smallest_drift(n_current: int, n_reference: int) -> float:
-    """Return the distance below which two samples of this size may come from the same distribution.
+def smallest_drift(current: float, reference: float) -> float:
+    """Return the distance up to which two samples may come from one distribution, in standard deviations.
 
-    The distance shrinks as 1/sqrt(n) between samples of one distribution; 3/sqrt(n) is about the 99% quantile for
-    normal and for exponential values.
+    The distance between samples of n and m independent values is in the order of ``sqrt(1/n + 1/m)``, the scale of
+    the two-sample empirical process; three times that is about its 99% quantile for uniform, normal and exponential
+    values alike (found by simulation; values with heavier tails exceed it more often).
+
+    Parameters
+    ----------
+    current, reference
+        Values on either side, counted as :func:`count_independent` does.
     """
-    return max(SMALLEST_SHIFT, 3 / math.sqrt(min(n_current, n_reference)))
+    return max(SMALLEST_SHIFT, 3 * math.sqrt(1 / current + 1 / reference))
+
+
+def count_independent(values: int, sampled: int, similarity: float) -> float:
+    """Return how many independent values tell as much as a sample of a series whose neighbours resemble each other.
+
+    Telemetry changes slowly, so an hour tells little that the hour before did not. In a first-order autoregression the
+    mean of n values varies as that of ``n (1 - r) / (1 + r)`` independent ones (Zwiers and von Storch 1995, Taking
+    serial correlation into account in tests of the mean). What moves more slowly still, such as seasons and wear, is
+    :func:`usual_distance`'s to allow for.
+
+    Parameters
+    ----------
+    values
+        In the series.
+    sampled
+        How many of them were drawn at random; drawing fewer makes them less alike.
+    similarity
+        Lag-one autocorrelation r, below 1.
+    """
+    memory = (1 + similarity) / (1 - similarity)
+    return 1 / (1 / sampled + (memory - 1) / values)
 
 
 def compare(
@@ -134,7 +150,7 @@ def compare(
     columns: Sequence[str],
     window: tuple[datetime, datetime],
     how: Drift,
-) -> Comparison:
+) -> tuple[PlantDrift, str]:
     """Compare a plant's newest window with what its models were trained on.
 
     Parameters
@@ -152,49 +168,73 @@ def compare(
 
     Returns
     -------
-    Comparison
-        A column that cannot be judged has no score; one that lost all its values has drifted. Notes say both.
+    finding, page
+        What ``drift.json`` says of the plant: a column that cannot be judged has no score, one that lost all its
+        values has drifted, and notes say both. Then Evidently's page of the columns that could be judged; empty if
+        none could.
     """
-    trained = training_rows(telemetry, train)
+    trained = training_rows(telemetry, train).sort("machine", "time")
     newest = telemetry.filter(pl.col("time") >= window[0], pl.col("time") < window[1])
     newest = newest.join(trained, on=["machine", "time"], how="anti")
-    sampled = _sample(trained, how)
-    reference, notes_before = reconcile(sampled, columns)
-    current, notes_after = reconcile(_sample(newest, how), columns)
-    thresholds, vanished, notes = _judgeable(current, reference, columns, _hours(sampled), _hours_between(*window))
+    reference, current = (_read_side(rows, columns, how) for rows in (trained, newest))
+    thresholds, vanished, notes = _judgeable(current, reference, columns, _hours_between(*window))
     n_judged = len(thresholds) + len(vanished)
 
     # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
     limit = (how.max_drifted_share * n_judged - len(vanished)) / max(len(thresholds), 1) + 1e-4
-    scores, detail = _evidently(current, reference, thresholds, round(limit, 4)) if thresholds else ({}, "")
+    sides = current.sample, reference.sample
+    scores, page = _evidently(*sides, thresholds, round(limit, 4)) if thresholds else ({}, "")
     drifted = {name for name, score in scores.items() if score >= thresholds[name]} | vanished
     share = len(drifted) / max(n_judged, 1)
-    finding = {
-        "drifted": share > how.max_drifted_share,
-        "share": round(share, 6),
-        "columns": _verdicts(columns, scores, thresholds, drifted),
-        "current_rows": newest.height,
-        "reference_rows": trained.height,
-        "window": {"from": window[0].isoformat(), "to": window[1].isoformat()},
-        "notes": [f"training window: {note}" for note in notes_before]
-        + [f"newest window: {note}" for note in notes_after]
+    finding = PlantDrift(
+        drifted=share > how.max_drifted_share,
+        share=share,
+        columns={
+            name: ColumnDrift(
+                method=METHOD, score=scores.get(name), threshold=thresholds.get(name), drifted=name in drifted
+            )
+            for name in columns
+        },
+        current_rows=newest.height,
+        reference_rows=trained.height,
+        window=Window(start=window[0].isoformat(), end=window[1].isoformat()),
+        notes=[f"training window: {note}" for note in reference.notes]
+        + [f"newest window: {note}" for note in current.notes]
         + notes,
-    }
-    return Comparison(finding, detail)
+    )
+    return finding, page
 
 
-def _verdicts(
-    columns: Sequence[str], scores: Mapping[str, float], thresholds: Mapping[str, float], drifted: set[str]
-) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            "method": METHOD,
-            "score": _rounded(scores.get(name)),
-            "threshold": _rounded(thresholds.get(name)),
-            "drifted": name in drifted,
-        }
-        for name in columns
-    }
+class _Side(NamedTuple):
+    """One side's columns: all rows by count and by how neighbours resemble each other, and a sample of them."""
+
+    counts: dict[str, int]
+    similarity: dict[str, float]
+    sample: pl.DataFrame
+    hours: Floats
+    notes: list[str]
+
+
+def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
+    typed, notes = reconcile(rows, columns)
+    drawn = _draw(rows.height, how)
+    hours = rows["time"][drawn].dt.epoch("s").to_numpy() / 3600
+    counts = {name: typed[name].count() for name in columns}
+    return _Side(counts, measure_similarity(rows["machine"], typed), typed[drawn], hours, notes)
+
+
+def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, float]:
+    """Return each column's lag-one autocorrelation within machines, at least 0 and at most `LARGEST_SIMILARITY`.
+
+    Rows are in the order of machine and time. A column that never changes has 0.
+    """
+    names = readings.columns
+    keyed = readings.with_columns(machine=machine)
+    deviations = keyed.with_columns(pl.col(names) - pl.col(names).mean().over("machine"))
+    before = pl.col(names).shift(1).over("machine")
+    pairs = deviations.with_columns(before.name.prefix("before "))
+    found = pairs.select(pl.corr(name, f"before {name}").fill_nan(None).fill_null(0.0).alias(name) for name in names)
+    return found.select(pl.all().clip(0.0, LARGEST_SIMILARITY)).row(0, named=True) if names else {}
 
 
 def _finite(name: str) -> pl.Expr:
@@ -202,39 +242,28 @@ def _finite(name: str) -> pl.Expr:
     return pl.when(number.is_finite()).then(number).alias(name)
 
 
-def _sample(rows: pl.DataFrame, how: Drift) -> pl.DataFrame:
-    if rows.height <= how.sample_rows:
-        return rows
-    return rows[np.sort(np.random.default_rng(how.seed).choice(rows.height, how.sample_rows, replace=False))]
-
-
-def _hours(rows: pl.DataFrame) -> NDArray[np.float64]:
-    return rows["time"].dt.epoch("s").to_numpy() / 3600
+def _draw(n_rows: int, how: Drift) -> Ints:
+    if n_rows <= how.sample_rows:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(how.seed).choice(n_rows, how.sample_rows, replace=False))
 
 
 def _hours_between(start: datetime, end: datetime) -> float:
     return (end - start) / timedelta(hours=1)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
 def _judgeable(
-    current: pl.DataFrame,
-    reference: pl.DataFrame,
-    columns: Sequence[str],
-    hours: NDArray[np.float64],
-    window_hours: float,
+    current: _Side, reference: _Side, columns: Sequence[str], window_hours: float
 ) -> tuple[dict[str, float], set[str], list[str]]:
     """Return the threshold of each column that can be judged, the columns that lost all values, and why."""
     thresholds: dict[str, float] = {}
     vanished: set[str] = set()
-    if current.is_empty() or reference.is_empty():
-        return thresholds, vanished, [f"no rows in the {'training' if reference.is_empty() else 'newest'} window"]
+    if current.sample.is_empty() or reference.sample.is_empty():
+        side = "training" if reference.sample.is_empty() else "newest"
+        return thresholds, vanished, [f"no rows in the {side} window"]
     notes = []
     for name in columns:
-        n_current, n_reference = current[name].count(), reference[name].count()
+        n_current, n_reference = current.sample[name].count(), reference.sample[name].count()
         if n_current == 0 and n_reference >= FEWEST_VALUES:
             vanished.add(name)
             notes.append(f"{name} had values in the training window and has none in the newest")
@@ -242,10 +271,16 @@ def _judgeable(
             found = f"{n_current} newest and {n_reference} training values"
             notes.append(f"{name} is not judged: {found}, {FEWEST_VALUES} needed")
         else:
-            known = reference[name].is_not_null().to_numpy()
-            values = reference[name].to_numpy()[known]
-            usual = usual_distance(values, hours[known], window_hours)
-            thresholds[name] = max(smallest_drift(n_current, n_reference), usual)
+            # The newest window may be too short to tell how its values resemble each other.
+            alike = reference.similarity[name]
+            sizes = (
+                count_independent(current.counts[name], n_current, alike),
+                count_independent(reference.counts[name], n_reference, alike),
+            )
+            known = reference.sample[name].is_not_null().to_numpy()
+            values = reference.sample[name].to_numpy()[known]
+            usual = usual_distance(values, reference.hours[known], window_hours)
+            thresholds[name] = max(smallest_drift(*sizes), usual)
     return thresholds, vanished, notes
 
 

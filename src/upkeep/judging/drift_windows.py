@@ -9,7 +9,7 @@ import polars as pl
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core import paths
 from upkeep.core.params import Params
-from upkeep.judging.drift import compare, newest_window
+from upkeep.judging.drift import ROLES, compare, newest_window
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -35,8 +35,7 @@ def recent_drift(params: Params) -> dict[str, list[bool]]:
         return {}
     window = newest_window(newest, params.fetch.until, params.fetch.batch_days, params.drift.window_batches)
     columns = {
-        plant: [name for role in ("setting", "sensor") for name in dictionary.names("telemetry", role, plant)]
-        for plant in telemetry
+        plant: [name for role in ROLES for name in dictionary.names("telemetry", role, plant)] for plant in telemetry
     }
     return {plant: _look_back(plant, rows, columns[plant], window, params) for plant, rows in telemetry.items()}
 
@@ -51,5 +50,6 @@ def _look_back(plant: str, rows: pl.DataFrame, columns: Sequence[str], newest: W
     while len(found) < params.retrain.drift_windows and all(found[:1]):
         earlier = timedelta(days=len(found) * params.fetch.batch_days)
         window = (newest[0] - earlier, newest[1] - earlier)
-        found.append(bool(compare(rows, trained, columns, window, params.drift).finding["drifted"]))
+        finding, _ = compare(rows, trained, columns, window, params.drift)
+        found.append(finding.drifted)
     return found
