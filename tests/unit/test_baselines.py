@@ -26,6 +26,11 @@ def test_a_machine_never_maintained_is_in_service_since_it_was_installed():
     assert hours_in_service(rows).tolist() == [900.0, 0.0]
 
 
+def test_a_machine_installed_after_its_first_reading_leaves_the_baseline_a_number():
+    train = training(400, age_hours=np.linspace(-500, 500, 400))
+    assert np.isfinite(fit_baseline("fixed_interval", train)(train)).all()
+
+
 def test_recent_errors_are_those_of_all_codes_in_the_largest_window():
     rows = pl.DataFrame({"errors_E1_8h": [9.0], "errors_E1_48h": [2.0], "errors_E2_48h": [3.0]})
     assert recent_errors(rows).tolist() == [5.0]

@@ -1,7 +1,6 @@
 """Labels say whether a failure falls in (t, t + horizon], where that is known."""
 
 import polars as pl
-import pytest
 from fleet_cases import at, dataset_params, events, telemetry
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +29,11 @@ def test_rows_whose_horizon_runs_past_what_is_known_are_dropped_not_called_healt
 
 def test_a_machine_that_ends_with_a_failure_has_no_unknown_future():
     found = labels(range(20), (20, "failure", "end"))
+    assert found == dict.fromkeys(range(16), 0) | dict.fromkeys(range(16, 20), 1)
+
+
+def test_a_machine_that_falls_silent_before_it_is_repaired_has_no_unknown_future():
+    found = labels(range(22), (20, "failure", "end"))
     assert found == dict.fromkeys(range(16), 0) | dict.fromkeys(range(16, 20), 1)
 
 
@@ -63,12 +67,15 @@ def test_hours_to_failure_count_to_the_next_failure():
 def test_each_label_equals_its_definition(rows, failures, repairs, horizon):
     happened = [(f, "failure", "x") for f in failures] + [(r, "maintenance", "repair") for r in repairs]
     found = labels(sorted(rows), *happened, params=dataset_params(horizon_hours=horizon, max_repair_hours=10))
-    end = max([*rows, *failures, *repairs], default=0)
-    ends_failed = bool(failures) and max(failures) >= max(rows, default=0)
+
+    def repaired(failure):
+        return min([repair for repair in repairs if repair >= failure] + [failure + 10])
+
+    end = max(rows, default=0)
+    ends_failed = any(end < repaired(failure) for failure in failures)
     for t in rows:
         last = max((f for f in failures if f <= t), default=None)
-        repaired = None if last is None else min([r for r in repairs if r >= last] + [last + 10])
-        down = last is not None and t < repaired
+        down = last is not None and t < repaired(last)
         known = ends_failed or t + horizon <= end
         if down or not known:
             assert t not in found
@@ -76,6 +83,17 @@ def test_each_label_equals_its_definition(rows, failures, repairs, horizon):
             assert found[t] == any(t < f <= t + horizon for f in failures)
 
 
-@pytest.mark.parametrize("empty", [True, False])
-def test_a_plant_without_events_is_healthy_as_far_as_is_known(empty):
-    assert set(labels([] if empty else range(10)).values()) <= {0}
+def test_a_plant_without_events_is_healthy_as_far_as_is_known():
+    assert labels(range(10)) == dict.fromkeys(range(6), 0)
+    assert labels([]) == {}
+
+
+def test_what_others_deliver_tells_nothing_of_a_silent_machine():
+    two = pl.concat([telemetry(range(20), "silent"), telemetry(range(60), "other")])
+    rows = label_rows(two, events((80, "error", "E1"), machine="other"), PARAMS)
+    assert rows.filter(machine="silent")["time"].max() == at(15)
+    assert rows.filter(machine="other")["time"].max() == at(55)
+
+
+def test_an_event_that_lies_ahead_of_a_machines_readings_does_not_make_them_healthy():
+    assert max(labels(range(20), (43, "error", "E1"))) == 15

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from upkeep.core.errors import UpkeepError
-from upkeep.features.leakage import check_leakage, single_feature_auc
+from upkeep.features.leakage import MIN_POSITIVES, check_leakage, single_feature_auc
 
 FEATURES = ["a", "b"]
 
@@ -65,17 +65,19 @@ def test_a_feature_that_alone_tells_the_classes_apart_is_named():
 
 
 def test_a_handful_of_failures_may_be_separated_by_chance():
-    train = rows(range(100)).with_columns(
-        label=pl.Series([1] + [0] * 99, dtype=pl.UInt8), b=pl.Series([9.0] + [0.0] * 99)
-    )
-    check(train=train.with_columns(b=pl.col("b") + pl.int_range(100) * 1e-3))
-    assert train["label"].sum() == 1
+    def telling(failures):
+        label = [1] * failures + [0] * (100 - failures)
+        noise = pl.int_range(100) * 1e-3  # else rows of other splits would have the very same features
+        return rows(range(100)).with_columns(label=pl.Series(label, dtype=pl.UInt8), b=pl.Series(label) * 9.0 + noise)
+
+    check(train=telling(MIN_POSITIVES - 1))
+    with pytest.raises(UpkeepError, match="alone separates"):
+        check(train=telling(MIN_POSITIVES))
 
 
-def test_empty_splits_leak_nothing():
-    empty = rows([])
-    check(train=empty, validation=empty, test=empty)
-    assert empty.is_empty()
+@pytest.mark.parametrize("by", ["time", "machine"])
+def test_empty_splits_leak_nothing(by):
+    check(by, train=rows([]), validation=rows([]), test=rows([]))
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40))

@@ -22,11 +22,14 @@ def class_prior(rows: pl.DataFrame) -> Floats:
 
 
 def hours_in_service(rows: pl.DataFrame) -> Floats:
-    """Return the hours since the last maintenance or failure, or since installation if there was none."""
+    """Return the hours since the last maintenance or failure, or since installation if there was none; at least 0.
+
+    A machine may have readings from before the day that it is said to have been installed.
+    """
     since = [_known(name) for name in rows.columns if name.startswith("hours_since_")]
     age = [_known(name) for name in rows.columns if name == "age_hours"]
     hours = pl.coalesce(*([pl.min_horizontal(since)] if since else []), *age, pl.lit(0.0))
-    return rows.with_columns(rank=hours)["rank"].to_numpy()
+    return rows.with_columns(rank=hours.clip(lower_bound=0))["rank"].to_numpy()
 
 
 def recent_errors(rows: pl.DataFrame) -> Floats:
