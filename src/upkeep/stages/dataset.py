@@ -1,7 +1,8 @@
 """Reconciled tables in; features, labels and splits out."""
 
-import json
+import shutil
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import NamedTuple
 
 import polars as pl
@@ -9,6 +10,7 @@ import polars as pl
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
 from upkeep.features.definition import KEYS, build_features, fit_preparation
@@ -32,8 +34,9 @@ def run(params: Params) -> None:
     plants = sorted(file.stem for file in (paths.INTERIM / "telemetry").glob("*.parquet"))
     boundaries = time_boundaries(*_span(), params.dataset.split)
     vocabulary = _vocabulary(plants, boundaries, dictionary, params.dataset)
+    shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
     sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params.dataset)
-    paths.DATASET.write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+    write_json(paths.DATASET, sizes)
 
 
 def _build(
@@ -53,7 +56,7 @@ def _build(
     check_leakage(splits, names, timedelta(hours=params.horizon_hours), params.split.by, params.max_single_feature_auc)
     splits["train"] = thin_negatives(splits["train"], params.negatives_kept, params.split.seed)
     folder = paths.PROCESSED / plant
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     for name, frame in splits.items():
         frame.write_parquet(folder / f"{name}.parquet")
     (folder / "preparation.json").write_text(preparation.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -88,10 +91,6 @@ def _split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, param
 def _vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> Vocabulary:
     """Collect the names that training rows of any plant know."""
     errors, maintenance, models = set[str](), set[str](), set[str]()
-    columns = {
-        name: column for plant in [None, *plants] for name, column in dictionary.columns("telemetry", plant).items()
-    }
-    settings = {name: column for name, column in columns.items() if column.role == "setting"}
     for plant in plants:
         tables = _read(plant)
         split = _split(tables, boundaries, dictionary, params)
@@ -100,27 +99,43 @@ def _vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionar
         maintenance |= set(events.filter(kind="maintenance")["code"])
         known = tables.machines.join(tables.telemetry.filter(split == "train"), on="machine", how="semi")
         models |= set(known["model"].drop_nulls())
+    widths = measure_settings(dictionary, plants)
+    sensors = (dictionary.names("telemetry", "sensor", plant) for plant in plants)
     return Vocabulary(
-        settings=list(settings),
-        widths=[_width(name, column.range) for name, column in settings.items()],
-        sensors=[name for name, column in columns.items() if column.role == "sensor"],
+        settings=list(widths),
+        widths=list(widths.values()),
+        sensors=list(dict.fromkeys(chain.from_iterable(sensors))),
         error_codes=sorted(errors),
         maintenance_codes=sorted(maintenance),
         machine_models=sorted(models),
     )
 
 
-def _width(name: str, bounds: list[float] | None) -> float:
-    if bounds is None:
-        raise UpkeepError(
-            "a setting has no range",
-            expected="range: [lowest, highest], by which distances between operating conditions are measured",
-            remedy="add it to the data dictionary",
-            stage="dataset",
-            table="telemetry",
-            column=name,
-        )
-    return bounds[1] - bounds[0]
+def measure_settings(dictionary: Dictionary, plants: list[str]) -> dict[str, float]:
+    """Return the width of each setting's range, from the lowest that any plant allows to the highest.
+
+    Raises
+    ------
+    UpkeepError
+        If a setting has no range, by which distances between operating conditions are measured.
+    """
+    bounds: dict[str, list[float]] = {}
+    for plant in plants:
+        columns = dictionary.columns("telemetry", plant)
+        for name in dictionary.names("telemetry", "setting", plant):
+            own = columns[name].range
+            if own is None:
+                raise UpkeepError(
+                    "a setting has no range",
+                    expected="range: [lowest, highest], by which distances between operating conditions are measured",
+                    remedy="add it to the data dictionary",
+                    stage="dataset",
+                    plant=plant,
+                    table="telemetry",
+                    column=name,
+                )
+            bounds.setdefault(name, []).extend(own)
+    return {name: max(ends) - min(ends) for name, ends in bounds.items()}
 
 
 def _with_machine_model(rows: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:

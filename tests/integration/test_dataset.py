@@ -1,0 +1,66 @@
+"""The stage that makes features, on small plants."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from fleet_cases import events, machines, telemetry
+
+from upkeep.contract.dictionary import Dictionary
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
+from upkeep.stages import dataset
+
+ROOT = Path(__file__).parents[2]
+KEY = {"meaning": "key", "role": "key"}
+SPEED = {"meaning": "speed", "role": "setting"}
+
+
+def dictionary(everywhere: list[float] | None, **plants: list[float]) -> Dictionary:
+    """A dictionary of one setting, `speed`, with its range everywhere and in single plants."""
+    keys = {"plant": {**KEY, "type": "text"}, "machine": {**KEY, "type": "text"}, "time": {**KEY, "type": "time"}}
+    text = {"meaning": "text", "role": "attribute", "type": "text"}
+    tables = {
+        "telemetry": {**keys, "speed": {**SPEED, "range": everywhere}, "heat": {"meaning": "heat", "role": "sensor"}},
+        "events": {**keys, "kind": text, "code": text},
+        "machines": {**keys, "model": text, "installed": {**text, "type": "time"}},
+    }
+    own = {plant: {"telemetry": {"speed": {**SPEED, "range": bounds}}} for plant, bounds in plants.items()}
+    return Dictionary.model_validate({"tables": tables, "plants": own})
+
+
+@pytest.mark.parametrize("plants", [["lyon", "porto"], ["porto", "lyon"]])
+def test_the_range_of_a_setting_is_that_of_all_plants_together(plants):
+    known = dictionary([0, 10], porto=[5, 30])
+    assert dataset.measure_settings(known, plants) == {"speed": 30}
+    assert dataset.measure_settings(known, ["lyon"]) == {"speed": 10}
+
+
+def test_a_setting_without_a_range_is_named_with_its_plant():
+    with pytest.raises(UpkeepError, match="no range") as raised:
+        dataset.measure_settings(dictionary(None, porto=[0, 1]), ["lyon", "porto"])
+    assert (raised.value.where["plant"], raised.value.where["column"]) == ("lyon", "speed")
+
+
+def test_a_plant_that_is_gone_leaves_no_rows_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("dictionary.yaml").write_text(yaml.safe_dump(dictionary([0, 10]).model_dump(exclude_unset=True)))
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given["validate"]["dictionary"] = "dictionary.yaml"
+    given["parallel"]["backend"] = "sequential"
+    Path("params.yaml").write_text(yaml.safe_dump(given))
+    hours = list(range(300))
+    values = {"speed": [float(hour % 7) for hour in hours], "heat": [float(hour) for hour in hours]}
+    tables = {"telemetry": telemetry(hours, **values), "events": events(), "machines": machines(("m1", "A", 0))}
+    for plant in ("lyon", "porto"):
+        for name, table in tables.items():
+            file = paths.INTERIM / name / f"{plant}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            table.with_columns(plant=pl.lit(plant)).write_parquet(file)
+    dataset.run(load_params())
+    for name in tables:
+        (paths.INTERIM / name / "porto.parquet").unlink()
+    dataset.run(load_params())
+    assert [folder.name for folder in paths.PROCESSED.iterdir()] == ["lyon"]
