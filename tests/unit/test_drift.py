@@ -13,6 +13,7 @@ from scipy.stats import wasserstein_distance
 from upkeep.core.params import Drift
 from upkeep.judging.drift import (
     FEWEST_VALUES,
+    Window,
     compare,
     count_independent,
     measure_similarity,
@@ -27,7 +28,7 @@ from upkeep.reporting.drift_pages import overview_page, plant_page
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 HOW = Drift(window_batches=1, sample_rows=500, max_drifted_share=0.5, seed=7)
-WINDOW = (START + timedelta(days=28), START + timedelta(days=35))
+WINDOW = Window(START + timedelta(days=28), START + timedelta(days=35))
 
 
 def telemetry(**columns):

@@ -154,12 +154,7 @@ def _sensor_block(
 ) -> list[Floats]:
     """Return scaled readings, their rolling statistics and distances from the baseline, in the order of their names.
 
-    Parameters
-    ----------
-    scaled, baseline
-        Shape (n_sensors, n).
-    windows
-        Per window the statistics, each of that shape.
+    `scaled` and `baseline` are of shape (n_sensors, n), and so is each statistic of the windows.
     """
     block = list(scaled)
     for statistics in windows:

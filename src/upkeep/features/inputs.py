@@ -37,12 +37,8 @@ class Vocabulary(Frozen):
 class Baseline(Frozen):
     """What a machine's sensors read in its first, healthy hours on record.
 
-    Attributes
-    ----------
-    start
-        Its first instant on record, in microseconds since 1970.
-    levels
-        Mean scaled reading per sensor, None where there was none.
+    `start` is its first instant on record, in microseconds since 1970, and `levels` the mean scaled reading per
+    sensor, None where there was none.
     """
 
     start: int
@@ -50,13 +46,7 @@ class Baseline(Frozen):
 
 
 class Record(Frozen):
-    """What is on record of a machine.
-
-    Attributes
-    ----------
-    installed
-        In microseconds since 1970.
-    """
+    """What is on record of a machine; `installed` is in microseconds since 1970."""
 
     model: str | None = None
     installed: int | None = None
@@ -68,12 +58,7 @@ UNKNOWN = Record()
 class Preparation(Frozen):
     """All that features need besides the rows; saved with the model.
 
-    Attributes
-    ----------
-    baselines
-        Per machine; one that is not in here gets its own from the rows at hand.
-    records
-        Per machine, for requests that say nothing of it.
+    A machine without a baseline gets its own from the rows at hand; records are for requests that say nothing of it.
     """
 
     vocabulary: Vocabulary
@@ -107,12 +92,7 @@ class Telemetry(NamedTuple):
 class Events(NamedTuple):
     """What happened to one plant's machines, in any order, shape (n_events,) each.
 
-    Attributes
-    ----------
-    machine
-        Position in :attr:`Telemetry.machines`.
-    kind
-        Position in :func:`event_kinds`.
+    `machine` is a position in :attr:`Telemetry.machines`, `kind` one in :func:`event_kinds`.
     """
 
     machine: Ints
@@ -132,10 +112,7 @@ def classify_events(
 ) -> Events:
     """Return events as arrays, without those of other machines and of kinds that no feature tells apart.
 
-    Parameters
-    ----------
-    events
-        Machine, time in microseconds, kind and code of each.
+    `events` are machine, time in microseconds, kind and code of each.
     """
     kinds, positions = event_kinds(vocabulary), {name: position for position, name in enumerate(machines)}
     found = [

@@ -50,16 +50,12 @@ def _check_no_row_twice(splits: Splits, one: str, other: str) -> None:
 
 
 def _check_no_features_twice(splits: Splits, one: str, other: str, features: list[str]) -> None:
-    hashed = [_row_hashes(splits[name], features) for name in (one, other)]
-    shared = np.isin(hashed[1], hashed[0])
-    if shared.any():
-        row = splits[other].row(int(shared.argmax()), named=True)
+    hashes, known = (splits[name].select(features).hash_rows() for name in (other, one))
+    shared = splits[other].filter(hashes.is_in(known.implode()))
+    if shared.height:
+        row = shared.row(0, named=True)
         where = f"machine {row['machine']} at {row['time']:%Y-%m-%d %H:%M}"
-        raise _leak(f"{shared.sum()} rows of {other} have the very features of a row of {one}, first {where}")
-
-
-def _row_hashes(frame: pl.DataFrame, features: list[str]) -> NDArray[np.uint64]:
-    return frame.select(features).hash_rows().to_numpy()
+        raise _leak(f"{shared.height} rows of {other} have the very features of a row of {one}, first {where}")
 
 
 def _check_gap(splits: Splits, earlier: str, later: str, horizon: timedelta) -> None:
@@ -90,7 +86,8 @@ def _check_no_feature_tells(train: pl.DataFrame, features: list[str], max_auc: f
 def single_feature_auc(values: NDArray[np.floating], label: NDArray[np.bool_]) -> float:
     """Return the ROC AUC of ranking rows by one feature, upwards or downwards, whichever is better.
 
-    Missing values rank lowest. Computed from the Mann-Whitney statistic with ties at half.
+    Missing values rank lowest. It is the Mann-Whitney statistic with ties at half, which is all that is needed of
+    scikit-learn here.
     """
     ordered = np.nan_to_num(values, nan=-np.inf)
     distinct, place = np.unique(ordered, return_inverse=True)
@@ -105,7 +102,7 @@ def _leak(what: str, **where: object) -> UpkeepError:
     return UpkeepError(
         what,
         expected="splits that share nothing and features that know nothing of the future",
-        remedy="see how the column or the split is made; dataset.* in params.yaml holds the knobs",
+        remedy="see how the column or the split is made; dataset.* in params.yaml says how",
         stage="dataset",
         **where,
     )

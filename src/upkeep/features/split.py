@@ -15,10 +15,7 @@ Boundaries = tuple[datetime, datetime]
 def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:
     """Return where training ends and where validation ends; the same instants for all plants of a fleet.
 
-    Parameters
-    ----------
-    start, end
-        First and last instant of the whole fleet's telemetry.
+    `start` and `end` are the first and the last instant of the whole fleet's telemetry.
     """
     span = end - start
     return end - (split.test_share + split.validation_share) * span, end - split.test_share * span
@@ -58,14 +55,9 @@ def split_machines(machines: list[str], pinned_to_test: set[str], split: Split) 
 
 
 def thin_negatives(train: pl.DataFrame, kept: float, seed: int) -> pl.DataFrame:
-    """Keep all failing training rows and a share of the healthy ones, which then weigh more by that much.
+    """Keep all failing training rows and a share of the healthy ones, which then have ``weight`` 1 / `kept`.
 
     The weighted class balance stays that of the full data, and so do probabilities fitted on it.
-
-    Returns
-    -------
-    DataFrame
-        The kept rows with ``weight``: 1 for label 1, ``1 / kept`` for label 0.
     """
     drawn = pl.Series(np.random.default_rng(seed).random(len(train)) < kept)
     weight = pl.when(pl.col("label") == 1).then(1.0).otherwise(1.0 / kept)

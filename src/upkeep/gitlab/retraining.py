@@ -15,10 +15,10 @@ from upkeep.gitlab import dvc, git
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, name_reasons, state_gate
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
-from upkeep.judging.drift_windows import recent_drift
 from upkeep.sources.batches import first_day
 from upkeep.sources.registry import open_source
 from upkeep.sources.store import read_manifest
+from upkeep.stages.drift import recent_drift
 
 YEARS = range(2000, 2200)
 """What a clock may say; other years are slips."""

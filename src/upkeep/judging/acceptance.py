@@ -57,13 +57,7 @@ class Check(NamedTuple):
 
 
 def load_cases(path: Path) -> list[AcceptanceCase]:
-    """Read and check the list of acceptance cases.
-
-    Raises
-    ------
-    UpkeepError
-        If the file is missing or a case in it is not as described.
-    """
+    """Read the list of acceptance cases; raise an UpkeepError if the file is missing or a case is not as described."""
     try:
         return TypeAdapter(list[AcceptanceCase]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
@@ -76,14 +70,10 @@ def load_cases(path: Path) -> list[AcceptanceCase]:
 
 
 def check_floors(metrics: Headline, floors: Mapping[str, float]) -> list[Check]:
-    """Hold metrics to their floors; one that is missing or not defined does not pass.
+    """Hold what ``evaluate`` reports to floors; a figure that is missing or not defined does not pass.
 
-    Parameters
-    ----------
-    metrics
-        What ``evaluate`` reports.
-    floors
-        Least value by name: ``average_precision`` is the whole fleet's, ``plants.lyon.average_precision`` one plant's.
+    `floors` gives the least value by name: ``average_precision`` is the whole fleet's,
+    ``plants.lyon.average_precision`` one plant's.
     """
     return [_check_floor(name, floor, _look_up(metrics, name)) for name, floor in sorted(floors.items())]
 
@@ -107,10 +97,8 @@ def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floa
 
     Parameters
     ----------
-    time
+    time, probability
         Of the case's rows, ascending; shape (n_rows,).
-    probability
-        The model's answer; shape (n_rows,).
     threshold
         The model's alarm threshold.
     """
@@ -143,13 +131,7 @@ def tabulate(checks: Sequence[Check]) -> str:
 
 
 def require_passed(checks: Sequence[Check]) -> None:
-    """Let nothing pass that failed.
-
-    Raises
-    ------
-    UpkeepError
-        Naming each failed check, what it expected and what was found.
-    """
+    """Raise an UpkeepError that names each failed check, what it expected and what was found, if there is any."""
     failed = [check for check in checks if not check.passed]
     if failed:
         raise UpkeepError(

@@ -22,17 +22,7 @@ JUDGED = ["average_precision", "failures_caught", "false_alarms_per_machine_mont
 
 
 class Change(NamedTuple):
-    """A figure of both sides; what is not defined is None.
-
-    Attributes
-    ----------
-    before, after
-        The champion's and the challenger's.
-    before_interval, after_interval
-        Of each by itself.
-    interval
-        Of `after` less `before`.
-    """
+    """A figure of champion and challenger, each with its interval, and the interval of `after` less `before`."""
 
     before: float | None
     after: float | None
@@ -42,16 +32,9 @@ class Change(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What changed in one plant, or in all.
+    """What changed in one plant, or in all: by the names in `JUDGED`, on the rows that both were judged on.
 
-    Attributes
-    ----------
-    rows, machines, failures
-        How many both were judged on.
-    unplanned_cost
-        What the failures cost when nothing is done.
-    changes
-        By the names in `JUDGED`.
+    `unplanned_cost` is what the failures cost when nothing is done.
     """
 
     rows: int

@@ -5,18 +5,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from scipy.stats import wasserstein_distance
 
 from upkeep.core.params import Drift
-from upkeep.core.types import Floats, Ints
-from upkeep.judging.reports import ColumnDrift, PlantDrift, Window
-
-ROLES: tuple[Literal["setting", "sensor"], ...] = ("setting", "sensor")
-"""Columns of the data dictionary with these roles are compared."""
+from upkeep.core.types import Floats
+from upkeep.judging.reports import ColumnDrift, PlantDrift, WindowReport
 
 METHOD = "wasserstein"
 """A distance in standard deviations, not a p-value: with enough rows a p-value calls every difference drift."""
@@ -34,8 +31,20 @@ RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=met
 """What Evidently draws anew for each page: an id per widget and one for the page."""
 
 
-def newest_window(newest: datetime, until: date, batch_days: int, batches: int) -> tuple[datetime, datetime]:
-    """Return the start and the (exclusive) end of the newest `batches` batches.
+class Window(NamedTuple):
+    """A stretch of time; its end does not belong to it."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def hours(self) -> float:
+        """Its length."""
+        return (self.end - self.start) / timedelta(hours=1)
+
+
+def newest_window(newest: datetime, until: date, batch_days: int, batches: int) -> Window:
+    """Return the newest `batches` batches, each of `batch_days` days.
 
     Parameters
     ----------
@@ -43,15 +52,11 @@ def newest_window(newest: datetime, until: date, batch_days: int, batches: int) 
         The last time in any plant's telemetry; a plant that fell silent before has an empty window.
     until
         First day of the last batch that may be used; batches are counted back from it.
-    batch_days
-        Days in a batch.
-    batches
-        Batches in the window.
     """
     step = timedelta(days=batch_days)
     end = datetime.combine(until, time(), UTC) + step
     end -= max(0, math.ceil((end - newest) / step) - 1) * step
-    return end - batches * step, end
+    return Window(end - batches * step, end)
 
 
 def training_rows(telemetry: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
@@ -63,22 +68,20 @@ def training_rows(telemetry: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
 
 
 def reconcile(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """Return exactly `columns`, typed, with a note on whatever did not fit.
+    """Return exactly `columns` as numbers, null where there is none, with a note on whatever did not fit.
 
     Evidently skips a column that one side lacks without a word, and stops at a text where a number was.
-
-    Parameters
-    ----------
-    rows
-        Telemetry, with whatever columns it has.
-    columns
-        Names of settings and sensors, which are all numbers.
     """
     notes = [f"{name} is missing" for name in columns if name not in rows.columns]
     given = rows.with_columns(pl.lit(None).alias(name) for name in columns if name not in rows.columns)
     typed = given.select(_finite(name) for name in columns)
     lost = {name: typed[name].null_count() - given[name].null_count() for name in columns}
     return typed, notes + [f"{name} holds {n} values that are not finite numbers" for name, n in lost.items() if n]
+
+
+def _finite(name: str) -> pl.Expr:
+    number = pl.col(name).cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number).alias(name)
 
 
 def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
@@ -92,7 +95,7 @@ def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
     values, hours
         One column of the training window and its times, shape (n,), no gaps.
     window_hours
-        Length of the newest window, which these windows have too; they overlap by half.
+        Length of the windows, which overlap by half.
 
     Returns
     -------
@@ -144,12 +147,22 @@ def count_independent(values: int, sampled: int, similarity: float) -> float:
     return 1 / (1 / sampled + (memory - 1) / values)
 
 
+def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, float]:
+    """Return each column's lag-one autocorrelation within machines, at least 0 and at most `LARGEST_SIMILARITY`.
+
+    Rows are in the order of machine and time. A column that never changes has 0.
+    """
+    names = readings.columns
+    keyed = readings.with_columns(machine=machine)
+    deviations = keyed.with_columns(pl.col(names) - pl.col(names).mean().over("machine"))
+    before = pl.col(names).shift(1).over("machine")
+    pairs = deviations.with_columns(before.name.prefix("before "))
+    found = pairs.select(pl.corr(name, f"before {name}").fill_nan(None).fill_null(0.0).alias(name) for name in names)
+    return found.select(pl.all().clip(0.0, LARGEST_SIMILARITY)).row(0, named=True) if names else {}
+
+
 def compare(
-    telemetry: pl.DataFrame,
-    train: pl.DataFrame,
-    columns: Sequence[str],
-    window: tuple[datetime, datetime],
-    how: Drift,
+    telemetry: pl.DataFrame, train: pl.DataFrame, columns: Sequence[str], window: Window, how: Drift
 ) -> tuple[PlantDrift, str]:
     """Compare a plant's newest window with what its models were trained on.
 
@@ -161,10 +174,6 @@ def compare(
         The plant's training rows; only machine and time are read.
     columns
         Names of the settings and sensors to compare.
-    window
-        Start and exclusive end of the newest window.
-    how
-        Sample size, seed and the share of columns above which the plant counts as drifted.
 
     Returns
     -------
@@ -174,10 +183,10 @@ def compare(
         none could.
     """
     trained = training_rows(telemetry, train).sort("machine", "time")
-    newest = telemetry.filter(pl.col("time") >= window[0], pl.col("time") < window[1])
+    newest = telemetry.filter(pl.col("time") >= window.start, pl.col("time") < window.end)
     newest = newest.join(trained, on=["machine", "time"], how="anti")
     reference, current = (_read_side(rows, columns, how) for rows in (trained, newest))
-    thresholds, vanished, notes = _judgeable(current, reference, columns, _hours_between(*window))
+    thresholds, vanished, notes = _find_thresholds(current, reference, columns, window.hours)
     n_judged = len(thresholds) + len(vanished)
 
     # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
@@ -197,7 +206,7 @@ def compare(
         },
         current_rows=newest.height,
         reference_rows=trained.height,
-        window=Window(start=window[0].isoformat(), end=window[1].isoformat()),
+        window=WindowReport(start=window.start.isoformat(), end=window.end.isoformat()),
         notes=[f"training window: {note}" for note in reference.notes]
         + [f"newest window: {note}" for note in current.notes]
         + notes,
@@ -206,9 +215,9 @@ def compare(
 
 
 class _Side(NamedTuple):
-    """One side's columns: all rows by count and by how neighbours resemble each other, and a sample of them."""
+    """The values of the training window, or of the newest; `rows` of each column were there, `sample` was drawn."""
 
-    counts: dict[str, int]
+    rows: dict[str, int]
     similarity: dict[str, float]
     sample: pl.DataFrame
     hours: Floats
@@ -217,50 +226,27 @@ class _Side(NamedTuple):
 
 def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
     typed, notes = reconcile(rows, columns)
-    drawn = _draw(rows.height, how)
-    hours = rows["time"][drawn].dt.epoch("s").to_numpy() / 3600
-    counts = {name: typed[name].count() for name in columns}
-    return _Side(counts, measure_similarity(rows["machine"], typed), typed[drawn], hours, notes)
+    drawn = np.arange(rows.height)
+    if rows.height > how.sample_rows:
+        drawn = np.sort(np.random.default_rng(how.seed).choice(rows.height, how.sample_rows, replace=False))
+    return _Side(
+        rows={name: typed[name].count() for name in columns},
+        similarity=measure_similarity(rows["machine"], typed),
+        sample=typed[drawn],
+        hours=rows["time"][drawn].dt.epoch("s").to_numpy() / 3600,
+        notes=notes,
+    )
 
 
-def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, float]:
-    """Return each column's lag-one autocorrelation within machines, at least 0 and at most `LARGEST_SIMILARITY`.
-
-    Rows are in the order of machine and time. A column that never changes has 0.
-    """
-    names = readings.columns
-    keyed = readings.with_columns(machine=machine)
-    deviations = keyed.with_columns(pl.col(names) - pl.col(names).mean().over("machine"))
-    before = pl.col(names).shift(1).over("machine")
-    pairs = deviations.with_columns(before.name.prefix("before "))
-    found = pairs.select(pl.corr(name, f"before {name}").fill_nan(None).fill_null(0.0).alias(name) for name in names)
-    return found.select(pl.all().clip(0.0, LARGEST_SIMILARITY)).row(0, named=True) if names else {}
-
-
-def _finite(name: str) -> pl.Expr:
-    number = pl.col(name).cast(pl.Float64, strict=False)
-    return pl.when(number.is_finite()).then(number).alias(name)
-
-
-def _draw(n_rows: int, how: Drift) -> Ints:
-    if n_rows <= how.sample_rows:
-        return np.arange(n_rows)
-    return np.sort(np.random.default_rng(how.seed).choice(n_rows, how.sample_rows, replace=False))
-
-
-def _hours_between(start: datetime, end: datetime) -> float:
-    return (end - start) / timedelta(hours=1)
-
-
-def _judgeable(
+def _find_thresholds(
     current: _Side, reference: _Side, columns: Sequence[str], window_hours: float
 ) -> tuple[dict[str, float], set[str], list[str]]:
     """Return the threshold of each column that can be judged, the columns that lost all values, and why."""
+    for side, name in ((reference, "training"), (current, "newest")):
+        if side.sample.is_empty():
+            return {}, set(), [f"no rows in the {name} window"]
     thresholds: dict[str, float] = {}
     vanished: set[str] = set()
-    if current.sample.is_empty() or reference.sample.is_empty():
-        side = "training" if reference.sample.is_empty() else "newest"
-        return thresholds, vanished, [f"no rows in the {side} window"]
     notes = []
     for name in columns:
         n_current, n_reference = current.sample[name].count(), reference.sample[name].count()
@@ -271,24 +257,19 @@ def _judgeable(
             found = f"{n_current} newest and {n_reference} training values"
             notes.append(f"{name} is not judged: {found}, {FEWEST_VALUES} needed")
         else:
-            # The newest window may be too short to tell how its values resemble each other.
-            alike = reference.similarity[name]
+            alike = reference.similarity[name]  # the newest window may be too short to tell
             sizes = (
-                count_independent(current.counts[name], n_current, alike),
-                count_independent(reference.counts[name], n_reference, alike),
+                count_independent(current.rows[name], n_current, alike),
+                count_independent(reference.rows[name], n_reference, alike),
             )
             known = reference.sample[name].is_not_null().to_numpy()
-            values = reference.sample[name].to_numpy()[known]
-            usual = usual_distance(values, reference.hours[known], window_hours)
+            usual = usual_distance(reference.sample[name].to_numpy()[known], reference.hours[known], window_hours)
             thresholds[name] = max(smallest_drift(*sizes), usual)
     return thresholds, vanished, notes
 
 
 def _evidently(
-    current: pl.DataFrame,
-    reference: pl.DataFrame,
-    thresholds: Mapping[str, float],
-    drift_share: float,
+    current: pl.DataFrame, reference: pl.DataFrame, thresholds: Mapping[str, float], drift_share: float
 ) -> tuple[dict[str, float], str]:
     """Return the distance of each column in `thresholds`, and Evidently's page about them."""
     os.environ["DO_NOT_TRACK"] = "1"

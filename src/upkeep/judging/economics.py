@@ -44,8 +44,6 @@ def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> di
         One row per machine, from :func:`upkeep.judging.events.tally_machines`.
     multiplicity
         How often each resample counts each machine; shape (n_machines, n_resamples).
-    costs
-        Money per event.
 
     Returns
     -------
@@ -97,12 +95,7 @@ def candidate_thresholds(probability: Floats) -> Floats:
 def cost_by_threshold(
     predictions: pl.DataFrame, costs: Costs, lead_time_hours: int, horizon_hours: int
 ) -> pl.DataFrame:
-    """Follow the alarms that each candidate threshold would raise.
-
-    Parameters
-    ----------
-    predictions
-        One candidate's rows: plant, machine, time, hours_to_failure, probability.
+    """Follow the alarms that each candidate threshold would raise on one candidate's rows.
 
     Returns
     -------
@@ -113,35 +106,22 @@ def cost_by_threshold(
     timeline, probability = read_timeline(rows, horizon_hours), rows["probability"].to_numpy()
     thresholds = candidate_thresholds(probability)
     peaks = np.sort(judge_failures(rows, lead_time_hours, horizon_hours)["peak"].to_numpy())
-    caught = (peaks.size - np.searchsorted(peaks, thresholds)).astype(np.float64)
-    false_alarms = np.array([find_episodes(timeline, probability >= at)[1].sum() for at in thresholds], np.float64)
-    failures = np.full(thresholds.size, float(peaks.size))
-    return pl.DataFrame(
-        {
-            "threshold": thresholds,
-            "failures": failures.astype(np.int64),
-            "caught": caught.astype(np.int64),
-            "false_alarms": false_alarms.astype(np.int64),
-            "cost": policy_cost(failures, caught, false_alarms, costs),
-        }
-    )
+    counts = {
+        "failures": np.full(thresholds.size, peaks.size),
+        "caught": peaks.size - np.searchsorted(peaks, thresholds),
+        "false_alarms": np.array([find_episodes(timeline, probability >= at)[1].sum() for at in thresholds], np.int64),
+    }
+    failures, caught, false_alarms = (count.astype(np.float64) for count in counts.values())
+    cost = policy_cost(failures, caught, false_alarms, costs)
+    return pl.DataFrame({"threshold": thresholds, **counts, "cost": cost})
 
 
 def best_threshold(predictions: pl.DataFrame, costs: Costs, lead_time_hours: int, horizon_hours: int) -> float:
-    """Return the threshold at which following the alarms costs least.
+    """Return the threshold at which following the alarms on one candidate's rows costs least.
 
     Of equally cheap thresholds, the middle of the longest run of neighbours is taken, as the one that other data
     would move least. If it is cheapest to raise no alarm at all (always so when no failure is known), the result lies
     above every probability seen and is no lower than the costs' break-even probability.
-
-    Parameters
-    ----------
-    predictions
-        One candidate's rows: plant, machine, time, hours_to_failure, probability.
-    costs
-        Money per event.
-    lead_time_hours, horizon_hours
-        An alarm is in time if it comes between the horizon and the lead time before the failure.
     """
     table = cost_by_threshold(predictions, costs, lead_time_hours, horizon_hours)
     if table.is_empty():

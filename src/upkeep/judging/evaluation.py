@@ -37,7 +37,7 @@ class Judgement(NamedTuple):
     figures
         Single numbers by name, as in :class:`~upkeep.judging.reports.Metrics`; NaN where not defined.
     resamples
-        Average precision and what planners ask, once per resample of machines; shape (n_resamples,).
+        Average precision and what planners ask, each of shape (n_resamples,).
     machines
         Plant and machine of those judged.
     """
@@ -53,7 +53,7 @@ class Judgement(NamedTuple):
 
 
 def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int, seed: int) -> Evaluation:
-    """Judge all candidates.
+    """Judge all candidates; alarms, whose reasons need the models, are left to add.
 
     Parameters
     ----------
@@ -65,11 +65,6 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
         The horizon of the labels.
     seed
         Of the resamples.
-
-    Returns
-    -------
-    Evaluation
-        Without alarms, whose reasons need the models. Notes say what could not be judged.
 
     Raises
     ------
@@ -103,18 +98,9 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
 
 
 def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int | None = None) -> Judgement:
-    """Judge one candidate on one group of rows.
+    """Judge one candidate on one group of rows, sorted by plant, machine and time.
 
-    Parameters
-    ----------
-    rows
-        One candidate's predictions, sorted by plant, machine and time.
-    how
-        Lead time, costs, resamples and the precision at which recall is reported.
-    horizon_hours
-        The horizon of the labels.
-    seed
-        Of the resamples, which are the same for as many machines; None: no resamples.
+    `seed` is that of the resamples, which are the same for as many machines; None: no resamples.
     """
     label, probability = _read_outcome(rows)
     failures = judge_failures(rows, how.lead_time_hours, horizon_hours)
@@ -230,15 +216,7 @@ def _notes(plant: str, metrics: Metrics) -> list[str]:
 def draw_curves(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int) -> dict[str, pl.DataFrame]:
     """Return the chosen models' curves on test rows, one table each with a column ``plant``.
 
-    Parameters
-    ----------
-    predictions
-        By plant, as for :func:`evaluate`.
-
-    Returns
-    -------
-    dict
-        ``calibration`` (ten bins at most), ``precision_recall`` (200 points at most) and ``cost_by_threshold``.
+    They are ``calibration`` (ten bins at most), ``precision_recall`` (200 points at most) and ``cost_by_threshold``.
     """
     curves: dict[str, list[pl.DataFrame]] = {"calibration": [], "precision_recall": [], "cost_by_threshold": []}
     for plant, rows in sorted(predictions.items()):
@@ -250,12 +228,8 @@ def draw_curves(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_
             cost_by_threshold(group, how.costs, how.lead_time_hours, horizon_hours),
         )
         for name, table in zip(curves, tables, strict=True):
-            curves[name].append(_at_plant(table, plant))
-    return {name: pl.concat(tables) for name, tables in curves.items()}
-
-
-def _at_plant(table: pl.DataFrame, plant: str) -> pl.DataFrame:
-    return table.select(pl.lit(plant).alias("plant"), pl.all()).with_columns(pl.col(pl.Float64).round(DECIMALS))
+            curves[name].append(table.select(pl.lit(plant).alias("plant"), pl.all()))
+    return {name: pl.concat(tables).with_columns(pl.col(pl.Float64).round(DECIMALS)) for name, tables in curves.items()}
 
 
 def _thin_curve(threshold: Floats, precision: Floats, recall: Floats) -> pl.DataFrame:

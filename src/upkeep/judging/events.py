@@ -56,13 +56,7 @@ def read_timeline(predictions: pl.DataFrame, horizon_hours: int) -> Timeline:
 
 
 def find_episodes(timeline: Timeline, alarm: Booleans) -> tuple[Ints, Booleans]:
-    """Find the episodes of an alarm of shape (n_rows,).
-
-    Returns
-    -------
-    starts, false
-        Position of the first row of each episode, and whether the episode is false; both of shape (n_episodes,).
-    """
+    """Return the first row of each episode of an alarm of shape (n_rows,), and whether the episode is false."""
     rows = np.flatnonzero(alarm)
     following = np.searchsorted(rows, timeline.horizon_end[rows])
     next_alarm, first, position = following.tolist(), [], 0
@@ -77,12 +71,7 @@ def find_episodes(timeline: Timeline, alarm: Booleans) -> tuple[Ints, Booleans]:
 def opens_episode(latest: datetime | None, alarm_at: datetime, horizon: timedelta) -> bool:
     """Return whether a machine's alarm opens a new episode; the definition that :func:`find_episodes` follows.
 
-    Parameters
-    ----------
-    latest
-        Start of the machine's latest episode; None if it has had none, or was repaired since.
-    alarm_at
-        Time of the alarm, no earlier than `latest`.
+    `latest` is the start of the machine's latest episode: None if it has had none, or was repaired since.
     """
     return latest is None or alarm_at >= latest + horizon
 
@@ -93,8 +82,8 @@ def judge_failures(predictions: pl.DataFrame, lead_time_hours: int, horizon_hour
     Returns
     -------
     polars.DataFrame
-        plant, machine, failed_at, caught (Boolean), warning_hours (null if not caught), and ``peak``, the highest
-        probability while a warning was still in time: the failure is caught at any threshold up to it.
+        plant, machine, failed_at, caught, warning_hours (null if not caught), and ``peak``, the highest probability
+        while a warning was still in time: the failure is caught at any threshold up to it.
     """
     since_row = pl.duration(microseconds=(pl.col("hours_to_failure") * 3.6e9).round().cast(pl.Int64))
     return (
@@ -110,12 +99,7 @@ def judge_failures(predictions: pl.DataFrame, lead_time_hours: int, horizon_hour
 
 
 def tally_machines(predictions: pl.DataFrame, lead_time_hours: int, horizon_hours: int) -> pl.DataFrame:
-    """Count each machine's events.
-
-    Parameters
-    ----------
-    predictions
-        One candidate's rows, sorted by plant, machine and time.
+    """Count each machine's events; `predictions` are one candidate's, sorted by plant, machine and time.
 
     Returns
     -------
@@ -137,17 +121,9 @@ def tally_machines(predictions: pl.DataFrame, lead_time_hours: int, horizon_hour
 
 
 def pick_alarms(predictions: pl.DataFrame, horizon_hours: int, count: int) -> pl.DataFrame:
-    """Return the first row of the most probable alarm episodes: what a planner would have seen.
+    """Return the first row of the most probable alarm episodes, what a planner would have seen, `count` at most.
 
-    Parameters
-    ----------
-    predictions
-        One candidate's rows of one plant, sorted by machine and time.
-
-    Returns
-    -------
-    polars.DataFrame
-        At most `count` of its rows, the most probable first.
+    `predictions` are one candidate's of one plant, sorted by machine and time; the most probable come first.
     """
     starts, _ = find_episodes(read_timeline(predictions, horizon_hours), predictions["alarm"].to_numpy())
     return predictions[starts].sort("probability", "machine", "time", descending=[True, False, False]).head(count)

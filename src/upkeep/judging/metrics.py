@@ -15,14 +15,9 @@ MOST_CERTAIN = 1e-15
 
 
 def precision_recall(label: Booleans, probability: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return precision and recall at each distinct probability of a positive row, descending.
+    """Return thresholds, precision and recall at each distinct probability of a positive row, descending.
 
     Between two of them recall cannot change and precision can only fall, so nothing worth choosing is left out.
-
-    Returns
-    -------
-    threshold, precision, recall
-        Each of shape (n_thresholds,); empty without a positive row.
     """
     if not label.any():
         return np.empty(0), np.empty(0), np.empty(0)
@@ -76,17 +71,11 @@ def calibration_curve(label: Booleans, probability: Floats) -> pl.DataFrame:
         lower, upper, rows, predicted (mean probability), observed (share of positive rows); empty bins left out.
     """
     position = np.minimum((probability * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    rows = np.bincount(position, minlength=CALIBRATION_BINS)
-    edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
-    filled = rows > 0
-    sums = [np.bincount(position, weights=values, minlength=CALIBRATION_BINS) for values in (probability, label)]
-    predicted, observed = (total[filled] / rows[filled] for total in sums)
-    return pl.DataFrame(
-        {
-            "lower": edges[:-1][filled],
-            "upper": edges[1:][filled],
-            "rows": rows[filled],
-            "predicted": predicted,
-            "observed": observed,
-        }
+    counts, predicted, observed = (
+        np.bincount(position, weights, CALIBRATION_BINS) for weights in (None, probability, label)
     )
+    edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+    bins = pl.DataFrame(
+        {"lower": edges[:-1], "upper": edges[1:], "rows": counts, "predicted": predicted, "observed": observed}
+    )
+    return bins.filter(pl.col("rows") > 0).with_columns(pl.col("predicted", "observed") / pl.col("rows"))

@@ -147,7 +147,7 @@ class ColumnDrift(Report):
     drifted: bool
 
 
-class Window(Report):
+class WindowReport(Report):
     """The newest window, from its start to its exclusive end, in ISO 8601."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -164,7 +164,7 @@ class PlantDrift(Report):
     columns: dict[str, ColumnDrift]
     current_rows: int
     reference_rows: int
-    window: Window
+    window: WindowReport
     notes: list[str]
 
 

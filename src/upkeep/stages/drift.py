@@ -2,14 +2,15 @@
 
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 import polars as pl
 
-from upkeep.contract.dictionary import load_dictionary
+from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core import paths
 from upkeep.core.params import Params
-from upkeep.judging.drift import ROLES, compare, newest_window
+from upkeep.judging.drift import Window, compare, newest_window
 from upkeep.judging.reports import DriftReport, PlantDrift, write_report
 from upkeep.reporting.drift_pages import overview_page, plant_page
 
@@ -20,15 +21,13 @@ def run(params: Params) -> None:
     Plants are compared one after the other: importing Evidently takes longer than comparing four of them, so a
     worker process per core would cost more than it saves.
     """
-    dictionary = load_dictionary(params.validate_.dictionary)
-    telemetry = {file.stem: pl.read_parquet(file) for file in sorted((paths.INTERIM / "telemetry").glob("*.parquet"))}
+    telemetry, dictionary = _read_telemetry(), load_dictionary(params.validate_.dictionary)
     window = _newest_window(telemetry, params)
     shutil.rmtree(paths.DRIFT, ignore_errors=True)  # it may hold pages of plants that are gone
     paths.DRIFT.mkdir(parents=True)
     findings: dict[str, PlantDrift] = {}
     for plant, rows in telemetry.items():
-        columns = [name for role in ROLES for name in dictionary.names("telemetry", role, plant)]
-        findings[plant], detail = compare(rows, _training_keys(plant), columns, window, params.drift)
+        findings[plant], detail = _compare(plant, rows, dictionary, window, params)
         page = plant_page(plant, findings[plant].model_dump(by_alias=True), detail)
         (paths.DRIFT / f"{plant}.html").write_text(page, encoding="utf-8")
     report = DriftReport(findings)
@@ -36,12 +35,48 @@ def run(params: Params) -> None:
     write_report(report)
 
 
-def _newest_window(telemetry: Mapping[str, pl.DataFrame], params: Params) -> tuple[datetime, datetime]:
+def recent_drift(params: Params) -> dict[str, list[bool]]:
+    """Return by plant whether it drifted in each of the last windows, the newest first.
+
+    All are held against the same training rows, those in ``data/processed``, so nothing has to be kept between runs.
+    Where the newest shows no drift, the others would change nothing and are left out. So is a plant that nothing was
+    trained on yet.
+    """
+    telemetry = {plant: rows for plant, rows in _read_telemetry().items() if _training_rows(plant).exists()}
+    if not any(rows.height for rows in telemetry.values()):
+        return {}
+    newest, dictionary = _newest_window(telemetry, params), load_dictionary(params.validate_.dictionary)
+    return {plant: _look_back(plant, rows, dictionary, newest, params) for plant, rows in telemetry.items()}
+
+
+def _look_back(plant: str, rows: pl.DataFrame, dictionary: Dictionary, newest: Window, params: Params) -> list[bool]:
+    found: list[bool] = []
+    while len(found) < params.retrain.drift_windows and all(found[:1]):
+        earlier = timedelta(days=len(found) * params.fetch.batch_days)
+        window = Window(newest.start - earlier, newest.end - earlier)
+        finding, _ = _compare(plant, rows, dictionary, window, params)
+        found.append(finding.drifted)
+    return found
+
+
+def _read_telemetry() -> dict[str, pl.DataFrame]:
+    return {file.stem: pl.read_parquet(file) for file in sorted((paths.INTERIM / "telemetry").glob("*.parquet"))}
+
+
+def _training_rows(plant: str) -> Path:
+    return paths.PROCESSED / plant / "train.parquet"
+
+
+def _newest_window(telemetry: Mapping[str, pl.DataFrame], params: Params) -> Window:
     newest = pl.concat([rows.select("time") for rows in telemetry.values()])["time"].max()
     if not isinstance(newest, datetime):  # no plant has a row
         newest = datetime.combine(params.fetch.until, time(), UTC)
     return newest_window(newest, params.fetch.until, params.fetch.batch_days, params.drift.window_batches)
 
 
-def _training_keys(plant: str) -> pl.DataFrame:
-    return pl.read_parquet(paths.PROCESSED / plant / "train.parquet", columns=["machine", "time"])
+def _compare(
+    plant: str, rows: pl.DataFrame, dictionary: Dictionary, window: Window, params: Params
+) -> tuple[PlantDrift, str]:
+    columns = [*dictionary.names("telemetry", "setting", plant), *dictionary.names("telemetry", "sensor", plant)]
+    trained = pl.read_parquet(_training_rows(plant), columns=["machine", "time"])
+    return compare(rows, trained, columns, window, params.drift)
