@@ -6,7 +6,7 @@ import pytest
 from prediction_cases import HORIZON, machine
 
 from upkeep.judging.events import pick_alarms
-from upkeep.model.explanation import describe_feature, explain_score, rank_features
+from upkeep.model.explanation import describe_feature, find_reasons, rank_features
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def test_a_feature_is_told_in_words(feature, words):
 def test_sensors_are_called_what_planners_call_them():
     labels = {"vibration_mm_s": "vibration"}
     assert describe_feature("vibration_mm_s_mean_8h", labels) == "mean of vibration over 8 h"
-    (reason,) = explain_score(["vibration_mm_s"], np.array([1.0]), np.array([1.0]), labels)
+    (reason,) = find_reasons(["vibration_mm_s"], np.array([1.0]), np.array([1.0]), labels)
     assert reason["words"].startswith("vibration is 1 times its usual spread above normal")
 
 
-def test_only_what_raises_the_score_is_a_reason_and_the_strongest_comes_first():
-    reasons = explain_score(["a", "b", "c"], np.array([1.0, 2.0, np.nan]), np.array([0.1, -2.0, 0.7, 9.0]))
+def test_only_what_raises_the_probability_is_a_reason_and_the_strongest_comes_first():
+    reasons = find_reasons(["a", "b", "c"], np.array([1.0, 2.0, np.nan]), np.array([0.1, -2.0, 0.7, 9.0]))
     assert [reason["feature"] for reason in reasons] == ["c", "a"]
     assert reasons[0]["value"] is None
     assert reasons[0]["words"] == "c is not known: the odds of failing times 2"
@@ -56,12 +56,12 @@ def test_only_what_raises_the_score_is_a_reason_and_the_strongest_comes_first():
     ],
 )
 def test_a_reason_gives_its_value_with_its_unit(feature, value, words):
-    (reason,) = explain_score([feature], np.array([value]), np.array([1.0]))
+    (reason,) = find_reasons([feature], np.array([value]), np.array([1.0]))
     assert reason["words"] == f"{words}: the odds of failing times 2.7"
 
 
 def test_no_more_reasons_than_a_planner_reads():
-    assert len(explain_score(list("abcde"), np.ones(5), np.ones(5))) == 3
+    assert len(find_reasons(list("abcde"), np.ones(5), np.ones(5))) == 3
 
 
 def test_each_episode_is_picked_once_at_its_first_row_and_the_most_probable_come_first():

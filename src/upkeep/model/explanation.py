@@ -23,6 +23,10 @@ def _against_own(value: float) -> str:
     return f"{abs(value):.2g} times its usual spread {'higher' if value > 0 else 'lower'}"
 
 
+def _an_hour(value: float) -> str:
+    return f"{value:+.2g} times its usual spread an hour"
+
+
 def _plain(value: float) -> str:
     return f"{value:.4g}"
 
@@ -33,16 +37,8 @@ WORDS: list[tuple[re.Pattern[str], str, Callable[[float], str]]] = [
     (re.compile(r"(.+)_std_(\d+)h"), "spread of {0} over {1} h", lambda value: f"{value:.2g} times normal"),
     (re.compile(r"(.+)_min_(\d+)h"), "lowest {0} in {1} h", _against_normal),
     (re.compile(r"(.+)_max_(\d+)h"), "highest {0} in {1} h", _against_normal),
-    (
-        re.compile(r"(.+)_slope_(\d+)h"),
-        "trend of {0} over {1} h",
-        lambda value: f"{value:+.2g} times its usual spread an hour",
-    ),
-    (
-        re.compile(r"(.+)_from_baseline_(\d+)h"),
-        "{0} over {1} h against the machine's own healthy level",
-        _against_own,
-    ),
+    (re.compile(r"(.+)_slope_(\d+)h"), "trend of {0} over {1} h", _an_hour),
+    (re.compile(r"(.+)_from_baseline_(\d+)h"), "{0} over {1} h against the machine's own healthy level", _against_own),
     (re.compile(r"errors_(.+)_(\d+)h"), "errors {0} in {1} h", _plain),
     (re.compile(r"hours_since_failure"), "time since the last failure", lambda value: f"{value:.0f} h"),
     (re.compile(r"hours_since_(.+)"), "time since maintenance ({0})", lambda value: f"{value:.0f} h"),
@@ -54,25 +50,22 @@ WORDS: list[tuple[re.Pattern[str], str, Callable[[float], str]]] = [
 def describe_feature(name: str, labels: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return a feature's name in words; a name of no known pattern, such as a sensor's own, stays as it is.
 
-    Parameters
-    ----------
-    labels
-        What planners call the sensors, where that is not the column's own name.
+    `labels` are what planners call the sensors, where that is not the column's own name.
     """
     return _find_words(name, labels)[0]
 
 
 def _find_words(name: str, labels: Mapping[str, str]) -> tuple[str, Callable[[float], str]]:
-    for pattern, words, tell in WORDS:
+    for pattern, words, describe_value in WORDS:
         if match := pattern.fullmatch(name):
-            return words.format(*(labels.get(part, part) for part in match.groups())), tell
+            return words.format(*(labels.get(part, part) for part in match.groups())), describe_value
     return labels.get(name, name), _against_normal
 
 
-def explain_score(
+def find_reasons(
     features: Sequence[str], values: Floats, contributions: Floats, labels: Mapping[str, str] = MappingProxyType({})
 ) -> list[dict[str, Any]]:
-    """Return the features that raise one score most, the strongest first.
+    """Return what raises one machine's probability most, the strongest first.
 
     Parameters
     ----------
@@ -83,8 +76,6 @@ def explain_score(
     contributions
         SHAP values in log-odds; shape (n_features,) or, with the expected value last, (n_features + 1,). Source:
         Lundberg et al. 2020, From local explanations to global understanding with explainable AI for trees.
-    labels
-        As in :func:`describe_feature`.
 
     Returns
     -------
@@ -93,37 +84,28 @@ def explain_score(
     """
     strongest = np.argsort(-contributions[: len(features)], kind="stable")[:MAX_REASONS]
     return [
-        _reason(features[index], float(values[index]), float(contributions[index]), labels)
+        _describe_reason(features[index], float(values[index]), float(contributions[index]), labels)
         for index in strongest
         if contributions[index] > 0
     ]
 
 
-def _reason(feature: str, value: float, contribution: float, labels: Mapping[str, str]) -> dict[str, Any]:
-    words, tell = _find_words(feature, labels)
-    found = "not known" if math.isnan(value) else tell(value)
+def _describe_reason(feature: str, value: float, contribution: float, labels: Mapping[str, str]) -> dict[str, Any]:
+    words, describe_value = _find_words(feature, labels)
+    known = not math.isnan(value)
+    found = describe_value(value) if known else "not known"
     return {
         "feature": feature,
-        "value": None if math.isnan(value) else value,
+        "value": value if known else None,
         "contribution": contribution,
         "words": f"{words} is {found}: the odds of failing times {math.exp(contribution):.2g}",
     }
 
 
 def rank_features(features: Sequence[str], gains: Sequence[Floats]) -> pl.DataFrame:
-    """Return how much each feature lowered the loss in training, as a share of all.
+    """Return how much each feature lowered the loss in training, as a share of all, the highest first.
 
-    Parameters
-    ----------
-    features
-        Names, in the model's order.
-    gains
-        Total gain per feature of each of the model's boosters, each of shape (n_features,).
-
-    Returns
-    -------
-    polars.DataFrame
-        feature, gain (share; 0 if the model never split), the highest first.
+    `gains` are those of the model's boosters, each of shape (n_features,); all is 0 if none ever split.
     """
     total = np.sum(gains, axis=0) if len(gains) else np.zeros(len(features))
     share = total / max(float(total.sum()), np.finfo(np.float64).tiny)

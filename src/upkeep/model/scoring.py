@@ -1,4 +1,4 @@
-"""Scores and how far to trust them: one plant's tables in, an answer per machine out."""
+"""What a model answers and how far to trust it: one plant's tables in, an answer per machine out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,15 +6,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from upkeep.contract.dictionary import Dictionary
 from upkeep.core.errors import UpkeepError
-from upkeep.core.types import Floats32
+from upkeep.core.types import Booleans, Floats, Floats32, Ints
 from upkeep.features.definition import feature_names, newest_features
 from upkeep.features.inputs import UNKNOWN, Events, Record, Telemetry
 from upkeep.features.windows import HOUR
-from upkeep.model.explanation import describe_feature, explain_score
+from upkeep.model.explanation import describe_feature, find_reasons
 from upkeep.model.storage import CARD, SavedModel, checksum, contributions, load_model, predict
 
 VERSION_DIGITS = 12
@@ -26,7 +25,7 @@ RANGES_NAMED = 3
 
 
 class Caution(TypedDict):
-    """A reason to trust a score less; `column` is None where none is to blame."""
+    """A reason to trust an answer less; `column` is None where none is to blame."""
 
     code: str
     message: str
@@ -55,12 +54,7 @@ class Answer(NamedTuple):
 
 
 class Scorer:
-    """One plant's saved model, ready to answer.
-
-    Parameters
-    ----------
-    labels
-        What planners call the sensors, where that is not the column's own name.
+    """One plant's saved model, ready to answer; `labels` are what planners call the sensors.
 
     Attributes
     ----------
@@ -74,7 +68,6 @@ class Scorer:
         if names != card.features:
             raise UpkeepError(
                 f"the model takes {len(card.features)} features, its preparation makes {len(names)} in another order",
-                expected="the features that this version of upkeep makes",
                 remedy="train the model again, or use the version of upkeep that wrote it",
                 plant=card.plant,
             )
@@ -90,13 +83,7 @@ class Scorer:
         self._trained = np.array([card.training_ranges[name].minimum is not None for name in self.vocabulary.sensors])
 
     def score(self, rows: Telemetry, events: Events, records: Mapping[str, Record], threads: int = 1) -> list[Answer]:
-        """Return an answer per machine, in their order.
-
-        Parameters
-        ----------
-        records
-            What is known of machines; the model's own record speaks for the others.
-        """
+        """Return an answer per machine, in their order; where `records` are silent, the model's own record speaks."""
         card = self.model.card
         stored = card.preparation.records
         known = {name: _merge(records.get(name), stored.get(name)) for name in rows.machines}
@@ -107,9 +94,9 @@ class Scorer:
         answers = []
         for index, name in enumerate(rows.machines):
             start, end = int(rows.starts[index]), int(rows.starts[index + 1])
-            warnings = self._doubt_rows(name, rows.time[start:end], rows.readings[start:end])
+            warnings = self._judge_rows(name, rows.time[start:end], rows.readings[start:end])
             if leaves[index].any():
-                warnings.append(self._doubt_range(features[index], leaves[index]))
+                warnings.append(self._judge_range(features[index], leaves[index]))
             probability = float(probabilities[index])
             answers.append(
                 Answer(
@@ -125,60 +112,58 @@ class Scorer:
         return answers
 
     def explain(self, features: Floats32) -> list[dict[str, Any]]:
-        """Return the reasons for one machine's score, the strongest first; `features` of shape (n_features,)."""
+        """Return the reasons for one machine's answer, the strongest first; `features` of shape (n_features,)."""
         shap = contributions(self.model, features[None, :])[0]
-        return explain_score(self.model.card.features, features.astype(np.float64), shap, self._labels)
+        return find_reasons(self.model.card.features, features.astype(np.float64), shap, self._labels)
 
-    def _leaves_range(self, features: Floats32) -> NDArray[np.bool_]:
+    def _leaves_range(self, features: Floats32) -> Booleans:
         sensors = features[:, : len(self._ranged)]
-        left: NDArray[np.bool_] = (sensors < self._low) | (sensors > self._high)
+        left: Booleans = (sensors < self._low) | (sensors > self._high)
         return left
 
     def _last_maintenance(self, events: Events) -> dict[int, tuple[int, str]]:
         first = len(self.vocabulary.error_codes)
         codes = dict(enumerate(self.vocabulary.maintenance_codes, first))
         last: dict[int, tuple[int, str]] = {}
-        for machine, time, kind in zip(
-            events.machine.tolist(), events.time.tolist(), events.kind.tolist(), strict=True
-        ):
+        for machine, time, kind in zip(*(column.tolist() for column in events), strict=True):
             if kind in codes and time >= last.get(machine, (time, ""))[0]:
                 last[machine] = (time, codes[kind])
         return last
 
-    def _doubt_rows(self, name: str, time: NDArray[np.int64], readings: NDArray[np.float64]) -> list[Caution]:
+    def _judge_rows(self, name: str, time: Ints, readings: Floats) -> list[Caution]:
+        card = self.model.card
+        narrow, wide = min(card.dataset.windows_hours), max(card.dataset.windows_hours)
         warnings: list[Caution] = []
-        baseline = self.model.card.preparation.baselines.get(name)
+
+        def warn(code: str, column: str, message: str) -> None:
+            warnings.append({"code": code, "message": message, "column": column})
+
+        baseline = card.preparation.baselines.get(name)
         if baseline is None:
             message = f"machine {name} was not in the training data: its healthy level is taken from the rows sent"
-            warnings.append({"code": "unknown_machine", "message": message, "column": "machine"})
-        elif baseline.start < time[0] and time[-1] < baseline.start + self.model.card.dataset.baseline_hours * HOUR:
+            warn("unknown_machine", "machine", message)
+        elif baseline.start < time[0] and time[-1] < baseline.start + card.dataset.baseline_hours * HOUR:
             message = f"machine {name} is new: without all its rows its healthy level is taken from those sent"
-            warnings.append({"code": "short_history", "message": message, "column": "time"})
-        narrow, wide = min(self.model.card.dataset.windows_hours), max(self.model.card.dataset.windows_hours)
+            warn("short_history", "time", message)
         recent = time > time[-1] - wide * HOUR
         inside = time[recent]
         span = (inside[-1] - inside[0]) / HOUR
         if span < ENOUGH_HISTORY * wide:
-            message = f"the rows cover {span:.0f} h of the {wide} h that the features look back"
-            warnings.append({"code": "short_history", "message": message, "column": "time"})
+            warn("short_history", "time", f"the rows cover {span:.0f} h of the {wide} h that the features look back")
         longest = (inside[1:] - inside[:-1]).max(initial=0) / HOUR
         if longest > narrow:
-            message = f"no readings for {longest:.0f} h within the last {wide} h"
-            warnings.append({"code": "gap", "message": message, "column": "time"})
+            warn("gap", "time", f"no readings for {longest:.0f} h within the last {wide} h")
         silent = np.isnan(readings[recent]).all(axis=0) & self._trained
         for index in silent.nonzero()[0]:
             sensor = self.vocabulary.sensors[index]
-            message = (
-                f"{self._labels.get(sensor, sensor)} has no reading in the last {wide} h, but had some in training"
-            )
-            warnings.append({"code": "missing_sensor", "message": message, "column": sensor})
+            label = self._labels.get(sensor, sensor)
+            warn("missing_sensor", sensor, f"{label} has no reading in the last {wide} h, but had some in training")
         return warnings
 
-    def _doubt_range(self, features: Floats32, left: NDArray[np.bool_]) -> Caution:
+    def _judge_range(self, features: Floats32, left: Booleans) -> Caution:
         values = features[: len(left)]
-        beyond = np.where(left, np.maximum(self._low - values, values - self._high), 0) / (
-            self._high - self._low + 1e-9
-        )
+        excess = np.where(left, np.maximum(self._low - values, values - self._high), 0)
+        beyond = excess / (self._high - self._low + 1e-9)
         worst = np.argsort(-beyond, kind="stable")[: min(RANGES_NAMED, int(left.sum()))]
         named = ", ".join(describe_feature(self._ranged[index], self._labels) for index in worst)
         others = int(left.sum()) - len(worst)
@@ -195,12 +180,7 @@ def _merge(given: Record | None, stored: Record | None) -> Record:
 
 
 def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str, Scorer]:
-    """Read every plant's model.
-
-    Parameters
-    ----------
-    dictionary
-        Knows what planners call the sensors.
+    """Read every plant's model; the dictionary knows what planners call the sensors.
 
     Raises
     ------
@@ -219,13 +199,7 @@ def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str
 
 
 def load_scorer(folder: Path, dictionary: Dictionary | None = None) -> Scorer:
-    """Read one plant's model; see :func:`load_scorers`.
-
-    Raises
-    ------
-    UpkeepError
-        If it is damaged, or of another plant than the folder's name says.
-    """
+    """Read one plant's model, as :func:`load_scorers` does."""
     model = load_model(folder)
     if model.card.plant != folder.name:
         raise UpkeepError(

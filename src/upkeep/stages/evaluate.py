@@ -12,7 +12,7 @@ from upkeep.core.params import Params
 from upkeep.judging.evaluation import draw_curves, evaluate
 from upkeep.judging.events import pick_alarms
 from upkeep.judging.reports import Alarm, Reason, write_report
-from upkeep.model.explanation import explain_score, rank_features
+from upkeep.model.explanation import find_reasons, rank_features
 from upkeep.model.storage import CARD, SavedModel, contributions, load_model
 
 ALARMS_PER_PLANT = 5
@@ -68,7 +68,7 @@ def _explain_alarms(
     values = rows.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
     described = alarms.with_columns(pl.col("time").dt.to_string("iso:strict")).to_dicts()
     for alarm, known, shap in zip(described, values, contributions(model, rows), strict=True):
-        yield Alarm(**alarm, reasons=[Reason(**reason) for reason in explain_score(names, known, shap)])
+        yield Alarm(**alarm, reasons=[Reason(**reason) for reason in find_reasons(names, known, shap)])
 
 
 def _rank_features(plant: str, model: SavedModel) -> pl.DataFrame:
