@@ -145,16 +145,21 @@ def test_a_saved_preparation_gives_the_same_bits():
     )
 
 
-@pytest.mark.parametrize(
-    "rows", [record().head(0), record().head(1), record().with_columns(heat=pl.lit(None, pl.Float64))]
-)
-def test_no_rows_one_row_or_a_dead_sensor_are_answered_with_nan(rows):
-    features = build(rows, history=record())
-    assert features.height == rows.height
-    assert features.null_count().sum_horizontal().sum() == 0
+def test_no_rows_and_one_row_are_answered():
+    assert build(record().head(0), history=record()).is_empty()
+    one = build(record().head(1), history=record())
+    assert one["heat_mean_2h"][0] == one["heat"][0]
+    assert np.isnan(one["heat_std_2h"][0])
 
 
-def test_fitting_on_nothing_still_gives_features():
+def test_a_dead_sensor_is_answered_with_nan_and_never_with_null():
+    dead = build(record().with_columns(heat=pl.lit(None, pl.Float64)), history=record())
+    assert all(dead[name].is_nan().all() for name in dead.columns if name.startswith("heat"))
+    assert dead.null_count().sum_horizontal().item() == 0
+
+
+def test_without_training_rows_readings_are_taken_as_they_are():
     rows = record()
     preparation = fit_preparation(rows.head(0), rows, KNOWN, VOCABULARY, PARAMS)
-    assert build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).height == rows.height
+    features = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS)
+    assert features["heat"].to_list() == rows["heat"].cast(pl.Float32).to_list()
