@@ -114,7 +114,12 @@ def tally_machines(predictions: pl.DataFrame, lead_time_hours: int, horizon_hour
     false_alarms = predictions.select(MACHINE)[starts[false]].group_by(MACHINE)
     return (
         hours.agg(hours=pl.col("hours").first() * pl.len())
-        .join(failures.agg(failures=pl.len(), caught=pl.col("caught").sum()), on=MACHINE, how="left")
+        .join(
+            failures.agg(failures=pl.len(), caught=pl.col("caught").sum()),
+            on=MACHINE,
+            how="left",
+            maintain_order="left",
+        )
         .join(false_alarms.agg(false_alarms=pl.len()), on=MACHINE, how="left", maintain_order="left")
         .with_columns(pl.col("failures", "caught", "false_alarms").fill_null(0).cast(pl.Int64))
     )
