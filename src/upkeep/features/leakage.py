@@ -39,7 +39,7 @@ def check_leakage(splits: Splits, features: list[str], horizon: timedelta, by: s
             _check_gap(splits, one, other, horizon)
         else:
             _check_no_machine_twice(splits, one, other)
-    _check_no_feature_tells(splits["train"], features, max_auc)
+    _check_no_feature_separates(splits["train"], features, max_auc)
 
 
 def _check_no_row_twice(splits: Splits, one: str, other: str) -> None:
@@ -73,7 +73,7 @@ def _check_no_machine_twice(splits: Splits, one: str, other: str) -> None:
         raise _leak(f"machines {', '.join(shared)} are in both {one} and {other}")
 
 
-def _check_no_feature_tells(train: pl.DataFrame, features: list[str], max_auc: float) -> None:
+def _check_no_feature_separates(train: pl.DataFrame, features: list[str], max_auc: float) -> None:
     label = train["label"].to_numpy().astype(bool)
     if label.sum() < MIN_POSITIVES or (~label).sum() < MIN_POSITIVES:
         return

@@ -10,6 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
 from upkeep.judging.reports import Headline, Metrics
 
@@ -122,12 +123,8 @@ _EXPECTED = {
 
 def tabulate(checks: Sequence[Check]) -> str:
     """Return checks as a table for the terminal."""
-    rows = [("", "check", "expected", "found")]
-    rows += [("ok" if check.passed else "FAILED", check.name, check.expected, check.found) for check in checks]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    rows = [("ok" if check.passed else "FAILED", check.name, check.expected, check.found) for check in checks]
+    return align_columns(("", "check", "expected", "found"), rows)
 
 
 def require_passed(checks: Sequence[Check]) -> None:

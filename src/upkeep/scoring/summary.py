@@ -1,9 +1,10 @@
 """What `upkeep score` shows on the terminal: plants, the most urgent machines, and those that say nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import polars as pl
 
+from upkeep.core.text import align_columns
 from upkeep.scoring.newest import Scored
 
 URGENT = 5
@@ -17,8 +18,8 @@ def describe_scores(scored: Mapping[str, Scored]) -> str:
     """Return the plants, the most urgent machines and the silent ones as tables."""
     plants = [(name, *_count(plant)) for name, plant in scored.items()]
     tables = [
-        _align(("plant", "data until", "scored", "alarms", "silent", "warnings"), plants),
-        _align(("most urgent", "data until", "probability", "", "because"), _rank(scored)),
+        align_columns(("plant", "data until", "scored", "alarms", "silent", "warnings"), plants),
+        align_columns(("most urgent", "data until", "probability", "", "because"), _rank(scored)),
     ]
     silent = [
         (f"{name} {machine}", f"{last:{MINUTE}}" if last else "long before")
@@ -27,7 +28,7 @@ def describe_scores(scored: Mapping[str, Scored]) -> str:
     ]
     if silent:
         others = [(f"and {len(silent) - SILENT} more", "")] if len(silent) > SILENT else []
-        tables.append(_align(("silent", "no data since"), silent[:SILENT] + others))
+        tables.append(align_columns(("silent", "no data since"), silent[:SILENT] + others))
     return "\n\n".join(tables)
 
 
@@ -50,11 +51,3 @@ def _rank(scored: Mapping[str, Scored]) -> list[tuple[str, ...]]:
         )
         for row in urgent.iter_rows(named=True)
     ]
-
-
-def _align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
