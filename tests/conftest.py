@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from trained_fleet import train_small_fleet
 
 ROOT = Path(__file__).parents[1]
+
+settings.register_profile("upkeep", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("upkeep")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -114,7 +114,7 @@ def test_no_file_tells_when_or_where_it_was_written(folder):
 def test_probability_is_the_calibrated_mean_of_the_boosters_log_odds(folder, unseen):
     model = load_model(folder)
     mean = np.mean([booster.predict(unseen, raw_score=True) for booster in model.boosters], axis=0)
-    np.testing.assert_allclose(predict(model, unseen), 1 / (1 + np.exp(-(0.7 * mean - 0.1))), rtol=1e-7)  # in single precision
+    np.testing.assert_allclose(predict(model, unseen), 1 / (1 + np.exp(-(0.7 * mean - 0.1))), rtol=1e-7)
 
 
 def test_frame_array_and_single_rows_score_alike_to_the_bit(folder, unseen):
