@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from upkeep.features.definition import Features
+from upkeep.core.types import Floats32
 from upkeep.model.scoring import Scorer
 
 
-def save(scorer: Scorer, features: Features, folder: Path) -> None:
+def save(scorer: Scorer, features: Floats32, folder: Path) -> None:
     """Save the booster with its signature, as one logs it; `features` of shape (n_rows, n_features)."""
     import mlflow
 
@@ -22,12 +22,12 @@ def save(scorer: Scorer, features: Features, folder: Path) -> None:
     mlflow.lightgbm.save_model(booster, str(folder), signature=signature)
 
 
-def to_frame(scorer: Scorer, features: Features) -> pd.DataFrame:
+def to_frame(scorer: Scorer, features: Floats32) -> pd.DataFrame:
     """Return prepared features as the model's signature wants them."""
     return pd.DataFrame(features.astype(np.float64), columns=scorer.model.card.features)
 
 
-def to_request(scorer: Scorer, features: Features) -> dict[str, Any]:
+def to_request(scorer: Scorer, features: Floats32) -> dict[str, Any]:
     """Return a request to MLflow's scoring server."""
     rows = [[None if np.isnan(value) else float(value) for value in row] for row in features]
     return {"dataframe_split": {"columns": scorer.model.card.features, "data": rows}}

@@ -17,7 +17,7 @@ from bench import environments, mlflow_model, servers
 from bench.measuring import ROOT, Row, median_by_key
 from bench.servers import Running, Server
 from upkeep.core import paths
-from upkeep.features.definition import Features
+from upkeep.core.types import Floats32
 from upkeep.model.scoring import load_scorer
 from upkeep.scoring.prediction_log import read_parts
 
@@ -88,7 +88,7 @@ def _set_up(folder: Path) -> tuple[Server, Server, tuple[float, float]]:
     return service, peer, (environments.megabytes(packages, *shipped), environments.megabytes(peer_packages, model))
 
 
-def _read_features(folder: Path) -> Features:
+def _read_features(folder: Path) -> Floats32:
     """Return the features of the only prediction in the log, shape (1, n_features)."""
     ((_, logged),) = read_parts(servers.log_url(folder), date.min, set())
     return np.array(logged["features"].to_list(), dtype=np.float32)  # null becomes NaN
