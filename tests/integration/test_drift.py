@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.signal import lfilter
 
 from upkeep.core.params import load_params
 from upkeep.stages import drift
@@ -40,13 +42,14 @@ tables:
 """
 
 
-def plant(seed, shift=0.0, weeks=WEEKS):
+def plant(seed, shift=0.0, weeks=WEEKS, memory=0.0):
+    """One machine's hourly readings, each of them `memory` times the one before, plus noise."""
     rng = np.random.default_rng(seed)
     n = weeks * 168
     times = pl.datetime_range(START, interval="1h", end=START + timedelta(hours=n - 1), eager=True)
     late = times >= TRAINED_UNTIL + timedelta(weeks=2)
-    speed = rng.normal(size=n) + shift * late.to_numpy()
-    load = rng.normal(size=n) + shift * late.to_numpy()
+    noise = rng.normal(size=(2, n)) * math.sqrt(1 - memory**2)
+    speed, load = lfilter([1], [1, -memory], noise) + shift * late.to_numpy()
     return pl.DataFrame(
         {
             "plant": "x",
@@ -63,7 +66,7 @@ def plant(seed, shift=0.0, weeks=WEEKS):
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    """A checkout with a steady plant, a shifted, a silent and a tiny one, and one whose speed becomes a text."""
+    """A checkout with a steady plant, a shifted, silent, slow and tiny one, and one whose speed becomes a text."""
     folder = tmp_path_factory.mktemp("fleet")
     broken = (
         plant(3)
@@ -74,6 +77,7 @@ def fleet(tmp_path_factory):
         "steady": plant(0),
         "shifted": plant(1, 3),
         "silent": plant(2, weeks=9),
+        "slow": plant(5, memory=0.95),
         "few": plant(4)[:3],
         "text": broken,
     }
@@ -118,13 +122,20 @@ def test_running_again_gives_the_same_bytes(fleet, reports):
 
 
 def test_a_shifted_plant_has_drifted_and_a_steady_one_has_not(findings):
-    assert {name: found["drifted"] for name, found in findings.items() if name in ("shifted", "steady")} == {
+    assert {name: found["drifted"] for name, found in findings.items() if name in ("shifted", "steady", "slow")} == {
         "shifted": True,
         "steady": False,
+        "slow": False,
     }
     columns = findings["shifted"]["columns"]
     assert {name for name, column in columns.items() if column["drifted"]} == {"speed", "load"}
     assert columns["speed"]["score"] == pytest.approx(3, abs=0.3)
+
+
+def test_readings_that_resemble_their_neighbours_must_shift_further_to_be_drift(findings):
+    steady, slow = (findings[name]["columns"]["speed"]["threshold"] for name in ("steady", "slow"))
+    assert steady < 0.25
+    assert slow > 0.8  # 3 * sqrt(39 / 336 + 39 / 1344), if the memory is estimated exactly, is 1.1
 
 
 def test_a_constant_column_is_no_drift(findings):
@@ -144,7 +155,10 @@ def test_a_text_where_a_number_was_is_noted_and_counts_as_lost_values(findings):
 
 def test_pages_are_small_and_load_nothing_from_elsewhere(reports):
     pages = {name: text.decode() for name, text in reports.items() if name.endswith(".html")}
-    assert set(pages) == {"index.html", *(f"{name}.html" for name in ("steady", "shifted", "silent", "few", "text"))}
+    assert set(pages) == {
+        "index.html",
+        *(f"{name}.html" for name in ("steady", "shifted", "silent", "slow", "few", "text")),
+    }
     for page in pages.values():
         assert len(page) <= 10e6
         assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", page)
