@@ -73,10 +73,11 @@ def fit_preparation(
     rows = read_telemetry(record.sort("machine", "time"), vocabulary)
     scaled = conditions.scale(rows.settings, rows.readings)
     baselines = {}
-    for name, start, end in zip(rows.machines, rows.starts, rows.starts[1:], strict=False):
-        settled = _expanding_baseline(rows.time[start:end], scaled[start:end], params.baseline_hours)[-1]
+    for name, span in rows.by_machine():
+        time = rows.time[span]
+        settled = _expanding_baseline(time, scaled[span], params.baseline_hours)[-1]
         levels = [None if np.isnan(level) else float(level) for level in settled]
-        baselines[name] = Baseline(start=int(rows.time[start]), levels=levels)
+        baselines[name] = Baseline(start=int(time[0]), levels=levels)
     return draft.model_copy(update={"baselines": baselines})
 
 
@@ -113,10 +114,7 @@ def newest_features(
 ) -> Floats32:
     """Return the features of each machine's newest row, shape (n_machines, n_features): the bits of `build_features`.
 
-    Parameters
-    ----------
-    records
-        What is known of machines; the others have neither a model nor a date of installation.
+    Machines that `records` do not know have neither a model nor a date of installation.
     """
     scaled = preparation.conditions.scale(rows.settings, rows.readings)
     ends = rows.starts[1:] - 1
@@ -140,12 +138,12 @@ def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset)
     scaled = preparation.conditions.scale(rows.settings, rows.readings)
     blocks = len(params.windows_hours) * (len(params.aggregates) + 1) + 1
     features = np.empty((blocks * scaled.shape[1], len(rows.time)), dtype=np.float32)
-    for name, start, end in zip(rows.machines, rows.starts, rows.starts[1:], strict=False):
-        time, own = rows.time[start:end], scaled[start:end]
+    for name, span in rows.by_machine():
+        time, own = rows.time[span], scaled[span]
         known = np.ascontiguousarray(own.T)
         windows = [roll(time, known, hours, [*params.aggregates, "mean"]) for hours in params.windows_hours]
         baseline = _baseline(name, time, own, preparation, params.baseline_hours)
-        features[:, start:end] = np.vstack(_sensor_block(known, windows, baseline.T, params))
+        features[:, span] = np.vstack(_sensor_block(known, windows, baseline.T, params))
     return features
 
 
@@ -179,10 +177,10 @@ def _baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, h
 def _newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, hours: int) -> Floats:
     """Return the healthy level of each machine known at its newest row, shape (n_machines, n_sensors)."""
     levels = np.empty((len(rows.machines), scaled.shape[1]))
-    for index, (name, start, end) in enumerate(zip(rows.machines, rows.starts, rows.starts[1:], strict=False)):
-        known = preparation.baselines.get(name)
-        if known is None or rows.time[end - 1] < known.start + hours * HOUR:
-            levels[index] = _expanding_baseline(rows.time[start:end], scaled[start:end], hours)[-1]
+    for index, (name, span) in enumerate(rows.by_machine()):
+        known, time = preparation.baselines.get(name), rows.time[span]
+        if known is None or time[-1] < known.start + hours * HOUR:
+            levels[index] = _expanding_baseline(time, scaled[span], hours)[-1]
         else:
             levels[index] = _settled(known)
     return levels

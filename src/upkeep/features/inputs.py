@@ -1,6 +1,7 @@
 """What features are made of: one plant's tables as arrays, and what was learnt from its training rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +88,11 @@ class Telemetry(NamedTuple):
     time: Ints
     settings: Floats
     readings: Floats
+
+    def by_machine(self) -> Iterator[tuple[str, slice]]:
+        """Yield each machine's name and which rows are its own."""
+        for name, (start, end) in zip(self.machines, pairwise(self.starts.tolist()), strict=True):
+            yield name, slice(start, end)
 
 
 class Events(NamedTuple):

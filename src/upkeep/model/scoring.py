@@ -92,16 +92,16 @@ class Scorer:
         leaves = self._leaves_range(features)
         maintenance = self._last_maintenance(events)
         answers = []
-        for index, name in enumerate(rows.machines):
-            start, end = int(rows.starts[index]), int(rows.starts[index + 1])
-            warnings = self._judge_rows(name, rows.time[start:end], rows.readings[start:end])
+        for index, (name, span) in enumerate(rows.by_machine()):
+            time = rows.time[span]
+            warnings = self._judge_rows(name, time, rows.readings[span])
             if leaves[index].any():
                 warnings.append(self._judge_range(features[index], leaves[index]))
             probability = float(probabilities[index])
             answers.append(
                 Answer(
                     name,
-                    int(rows.time[end - 1]),
+                    int(time[-1]),
                     probability,
                     probability >= card.threshold,
                     warnings,
