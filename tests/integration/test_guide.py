@@ -168,7 +168,7 @@ def test_a_tenth_of_the_dates_unreadable_stops_at_validate(monkeypatch, lines):
 
 
 @pytest.mark.parametrize(
-    ("section", "knob", "value", "message"),
+    ("section", "setting", "value", "message"),
     [
         ("dataset", "horizon_hour", 24, "dataset.horizon_hour: Extra inputs are not permitted (found 24)"),
         ("dataset", "horizon_hours", "two days", "dataset.horizon_hours: Input should be a valid integer"),
@@ -177,9 +177,9 @@ def test_a_tenth_of_the_dates_unreadable_stops_at_validate(monkeypatch, lines):
         ("fetch", "source", "csv", "the source 'csv' cannot be imported"),
     ],
 )
-def test_a_wrong_knob_is_named(monkeypatch, section, knob, value, message):
+def test_a_wrong_setting_is_named(monkeypatch, section, setting, value, message):
     params = read_params()
-    params[section][knob] = value
+    params[section][setting] = value
     write_params(params)
     told = upkeep(monkeypatch, "fetch")
     assert message in told

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from gitlab_stand_in import serving_gitlab
-from merge_request_cases import BLIND, ROOT, plant, snapshot
+from merge_request_cases import BLIND, plant, snapshot
 from prediction_cases import HORIZON, how
 
 from upkeep.core import paths

@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import ROOT
+from parameters import SHIPPED, changed
 from receiver import listening
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Params, load_params
+from upkeep.core.params import Params
 from upkeep.features.definition import KEYS, build_features, fit_preparation
 from upkeep.features.inputs import Vocabulary
 from upkeep.model.calibration import Calibration
@@ -28,7 +29,6 @@ MONDAY = date(2025, 1, 6)
 START = datetime(2025, 1, 6, tzinfo=UTC)
 WEEKS = 8
 LAST = START + timedelta(weeks=WEEKS) - timedelta(hours=1)
-SHIPPED = load_params(ROOT / "params.yaml")
 SENSORS = ["vibration_mm_s", "temperature_c"]
 
 
@@ -114,7 +114,7 @@ def params(**knobs) -> Params:
         update={
             "fetch": SHIPPED.fetch.model_validate(fetch),
             "validate_": rules,
-            "score": SHIPPED.score.model_validate({"history_batches": 1, **knobs}),
+            "score": changed(SHIPPED.score, history_batches=1, **knobs),
         }
     )
 

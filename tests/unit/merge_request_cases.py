@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import polars as pl
+from parameters import SHIPPED, changed
 from prediction_cases import COSTS, HORIZON, how, machine
 
-from upkeep.core.params import Gate, Params, load_params
+from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, judge
 from upkeep.gitlab.note_text import Review
 from upkeep.gitlab.snapshot import Snapshot
@@ -16,7 +16,6 @@ from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
 from upkeep.judging.evaluation import evaluate
 
-ROOT = Path(__file__).parents[2]
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
 FAILED = Check("failures_caught", "at least 0.6", "0.4", False)
 TIMES = {"train": 16.3, "evaluate": 3.0}
@@ -26,10 +25,7 @@ BLIND: dict[int, float] = {}
 
 
 def params() -> Params:
-    given = load_params(ROOT / "params.yaml")
-    return given.model_copy(
-        update={"evaluate": how(), "dataset": given.dataset.model_copy(update={"horizon_hours": HORIZON})}
-    )
+    return SHIPPED.model_copy(update={"evaluate": how(), "dataset": changed(SHIPPED.dataset, horizon_hours=HORIZON)})
 
 
 def plant(name: str, alarms: Mapping[int, float] = GOOD, machines: int = 6) -> pl.DataFrame:
@@ -75,7 +71,8 @@ def compared(champion: Snapshot | None, challenger: Snapshot) -> Comparison:
 
 
 def judged(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), faults=(), **limits: float) -> Verdict:
-    return judge(champion, challenger, compared(champion, challenger), checks, Gate(**limits), COSTS.failure, faults)
+    limited = changed(SHIPPED.gate, **limits)
+    return judge(champion, challenger, compared(champion, challenger), checks, limited, COSTS.failure, faults)
 
 
 def review(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), times=TIMES) -> Review:

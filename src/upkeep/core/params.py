@@ -1,5 +1,6 @@
-"""``params.yaml`` as typed, validated objects; the knobs are explained there, beside their values."""
+"""``params.yaml`` as typed, validated objects; the settings are explained there, and only there have defaults."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,9 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.types import Frozen
 
+EXAMPLE = Path("examples/cmapss/params.yaml")
+"""Another whole set of parameters, for what an older ``params.yaml`` lacks."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Hours = Annotated[int, Field(gt=0)]
 Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
@@ -19,7 +23,7 @@ Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
 
 class Section(Frozen):
-    """A part of ``params.yaml``; an unknown or misspelt knob is an error."""
+    """A part of ``params.yaml``; an unknown or misspelt setting is an error."""
 
 
 class Fetch(Section):
@@ -127,35 +131,35 @@ class Webhook(Section):
     """Who hears of alarms; the secret that signs them is in ``UPKEEP_WEBHOOK_SECRET``."""
 
     url: str = Field(min_length=1)
-    allow_http: bool = False
+    allow_http: bool = False  # a webhook is off in params.yaml, so this has no other place
 
 
 class Score(Section):
     """What `upkeep score` reads and whom it tells; belongs to no stage of the pipeline."""
 
-    history_batches: int = Field(default=4, gt=0)
-    silent_hours: Hours = 48
-    log: str = Field(default="data/prediction_log", min_length=1)
-    table: PredictionTable | None = None
-    webhook: Webhook | None = None
+    history_batches: int = Field(gt=0)
+    silent_hours: Hours
+    log: str = Field(min_length=1)
+    table: PredictionTable | None
+    webhook: Webhook | None
 
 
 class Retrain(Section):
     """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
 
-    new_batches: int = Field(default=1, gt=0)
-    max_age_days: int = Field(default=35, gt=0)
-    drift_windows: int = Field(default=5, gt=0)
-    drift_needed: int = Field(default=2, gt=0)
+    new_batches: int = Field(gt=0)
+    max_age_days: int = Field(gt=0)
+    drift_windows: int = Field(gt=0)
+    drift_needed: int = Field(gt=0)
 
 
 class Gate(Section):
     """How much worse a challenger may be than the champion, on common test rows; belongs to no stage."""
 
-    precision_fall: Share = 0.02
-    largest_precision_fall: Share = 0.15
-    cost_rise: float = Field(default=0.02, ge=0)
-    largest_cost_rise: float = Field(default=0.25, ge=0)
+    precision_fall: Share
+    largest_precision_fall: Share
+    cost_rise: float = Field(ge=0)
+    largest_cost_rise: float = Field(ge=0)
 
 
 class Parallel(Section):
@@ -175,9 +179,9 @@ class Params(Section):
     evaluate: Evaluate
     drift: Drift
     record: Record
-    score: Score = Score()
-    retrain: Retrain = Retrain()
-    gate: Gate = Gate()
+    score: Score
+    retrain: Retrain
+    gate: Gate
     parallel: Parallel
 
 
@@ -187,38 +191,32 @@ def load_params(path: Path = paths.PARAMS) -> Params:
     Raises
     ------
     UpkeepError
-        If the file is missing, is not YAML, or a knob is unknown, missing or out of range.
+        If the file is missing, is not YAML, or a setting is unknown, missing or out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        return Params.model_validate(yaml.safe_load(text))
+        return Params.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise UpkeepError(
-            f"{path} does not exist",
-            expected="the parameters of the pipeline",
-            remedy="run this from the repository's root",
-            file=path,
-        ) from error
+        raise UpkeepError(f"{path} does not exist", remedy="run this from the repository's root", file=path) from error
     except yaml.YAMLError as error:
         raise UpkeepError(
-            f"{path} is not valid YAML: {error}",
-            expected="a mapping of sections",
-            remedy="mend the line that is named",
-            file=path,
+            f"{path} is not valid YAML: {error}", remedy="mend the line that is named", file=path
         ) from error
     except ValidationError as error:
-        raise UpkeepError(
-            "; ".join(f"{_dotted(item['loc'])}: {item['msg']}{_found(item)}" for item in error.errors()),
-            expected="the knobs and ranges that src/upkeep/core/params.py lists",
-            remedy=f"correct {path}",
-            file=path,
-        ) from error
+        raise _wrong_settings(path, error.errors()) from error
+
+
+def _wrong_settings(path: Path, faults: Sequence[ErrorDetails]) -> UpkeepError:
+    names = {".".join(map(str, fault["loc"])): fault for fault in faults}
+    missing = [name for name, fault in names.items() if fault["type"] == "missing"]
+    remedy = f"; copy {', '.join(missing)} from {EXAMPLE}, which has all" if missing else ""
+    return UpkeepError(
+        "; ".join(f"{name}: {fault['msg']}{_found(fault)}" for name, fault in names.items()),
+        expected="the settings and ranges that src/upkeep/core/params.py lists",
+        remedy=f"correct {path}{remedy}",
+        file=path,
+    )
 
 
 def _found(fault: ErrorDetails) -> str:
-    # What pydantic shows of a missing knob is the whole section, which may hold a secret.
+    # What pydantic shows of a missing setting is the whole section, which may hold a secret.
     return "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location))
