@@ -14,12 +14,25 @@ import typer
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
-from upkeep.core.timing import forget_times, format_times, stage_times, timed
+from upkeep.core.text import align_columns
+from upkeep.core.timing import forget_times, stage_times, timed
 
 if TYPE_CHECKING:
     from upkeep.gitlab.gate import Verdict
 
 FULL = os.strerror(errno.ENOSPC)
+
+STAGES = {
+    "fetch": "Copy the source's new batches to data/raw.",
+    "validate": "Hold raw batches against the data dictionary; set aside what breaks it.",
+    "dataset": "Build features, labels and splits.",
+    "train": "Train a model per plant and one for the fleet; keep the better one per plant.",
+    "golden": "Write requests, and the answers the service must give to them.",
+    "evaluate": "Judge the models on test rows: ranking, failures caught, money.",
+    "drift": "Compare the newest batches with the training window.",
+    "card": "Write the model card.",
+}
+"""What each stage does; `upkeep record` is the one that says something besides."""
 
 app = typer.Typer(
     help="Continuous training for predictive maintenance. `dvc repro` runs the stages in order.",
@@ -45,59 +58,23 @@ def run_stage(name: str) -> None:
         module.run(load_params())
 
 
-@app.command()
-def fetch() -> None:
-    """Copy the source's new batches to data/raw."""
-    run_stage("fetch")
+def _add_stage(name: str, summary: str) -> None:
+    @app.command(name, help=summary)
+    def run() -> None:
+        run_stage(name)
 
 
-@app.command()
-def validate() -> None:
-    """Hold raw batches against the data dictionary; set aside what breaks it."""
-    run_stage("validate")
-
-
-@app.command()
-def dataset() -> None:
-    """Build features, labels and splits."""
-    run_stage("dataset")
-
-
-@app.command()
-def train() -> None:
-    """Train a model per plant and one for the fleet; keep the better one per plant."""
-    run_stage("train")
-
-
-@app.command()
-def golden() -> None:
-    """Write requests, and the answers the service must give to them."""
-    run_stage("golden")
-
-
-@app.command()
-def evaluate() -> None:
-    """Judge the models on test rows: ranking, failures caught, money."""
-    run_stage("evaluate")
-
-
-@app.command()
-def drift() -> None:
-    """Compare the newest batches with the training window."""
-    run_stage("drift")
-
-
-@app.command()
-def card() -> None:
-    """Write the model card."""
-    run_stage("card")
+for _name, _summary in STAGES.items():
+    _add_stage(_name, _summary)
 
 
 @app.command()
 def record() -> None:
     """Add the run to the experiment log and send it to MLflow, with all runs still waiting."""
     run_stage("record")
-    typer.echo(format_times(stage_times()))
+    times = stage_times()
+    rows = [(name, f"{seconds:>7.1f}") for name, seconds in {**times, "all": sum(times.values())}.items()]
+    typer.echo(align_columns(("stage", "seconds"), rows))
 
 
 @app.command()
@@ -232,7 +209,7 @@ def notebook_run(
         list[str] | None, typer.Option("-p", "--parameter", help="name=value, over params.yaml.")
     ] = None,
 ) -> None:
-    """Run a notebook with its knobs from params.yaml and render it to reports/."""
+    """Run a notebook with its settings from params.yaml and render it to reports/."""
     from upkeep.reporting.notebooks import rendering_of, resolve_parameters, run_notebook, stage_name
 
     with timed(stage_name(path)):
@@ -277,6 +254,5 @@ def _end(error: UpkeepError) -> NoReturn:
 def _full_disk(error: Exception) -> UpkeepError:
     return UpkeepError(
         str(error).splitlines()[0],
-        expected="room for what the stage writes",
         remedy="free some space (`dvc gc --workspace` drops outputs of old runs), then run `dvc repro` again",
     )

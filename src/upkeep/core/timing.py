@@ -37,9 +37,3 @@ def stage_times() -> dict[str, float]:
     except (OSError, ValueError):
         return {}
     return times
-
-
-def format_times(times: dict[str, float]) -> str:
-    """Return a table of stage times, in the order the stages last ran."""
-    rows = [*times.items(), ("all", round(sum(times.values()), 1))]
-    return "\n".join(["stage          seconds", *(f"{stage:<14} {seconds:>7.1f}" for stage, seconds in rows)])
