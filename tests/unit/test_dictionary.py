@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.contract.dictionary import Column, Dictionary, load_dictionary, name_columns
 from upkeep.core.errors import UpkeepError
 from upkeep.reporting.dictionary_page import dictionary_page
 
@@ -88,6 +88,17 @@ def test_a_file_that_is_no_dictionary_is_an_error_that_names_it(tmp_path: Path, 
     with pytest.raises(UpkeepError, match="the data dictionary cannot be used") as error:
         load_dictionary(path)
     assert error.value.where["file"] == path
+
+
+def test_a_column_is_named_without_its_unit() -> None:
+    columns = {"vibration_mm_s": "mm/s", "load_pct": "%", "temperature_c": "°C", "sensor_11": None}
+    given = {name: Column(meaning="", role="sensor", unit=unit) for name, unit in columns.items()}
+    assert list(name_columns(given).values()) == ["vibration", "load", "temperature", "sensor 11"]
+
+
+def test_columns_that_only_one_plant_has_are_among_all() -> None:
+    dictionary = Dictionary.model_validate({"tables": tables(), "plants": {"hot": {"telemetry": {"flame": SENSOR}}}})
+    assert list(dictionary.all_columns("telemetry")) == ["plant", "machine", "time", "heat", "flame"]
 
 
 def test_the_page_has_a_row_per_column_and_a_section_per_difference() -> None:

@@ -181,8 +181,11 @@ def test_a_column_that_lost_all_its_values_has_drifted():
 @pytest.mark.parametrize("detail", ["", "<html><body>\n<p>Evidently</p></body></html>"])
 def test_pages_say_the_verdict_and_escape_what_they_show(detail):
     rows = telemetry(**{"<b>": 1.0})[[0, -1]]
-    found = compare(rows, keys(rows), ["<b>"], WINDOW, HOW)[0].model_dump(by_alias=True)
+    found = compare(rows, keys(rows), ["<b>"], WINDOW, HOW)[0]
     page = plant_page("lyon", found, detail)
     assert "cannot be judged" in page
     assert "&lt;b&gt; is not judged" in page
-    assert "0 of 1 plants drifted" in overview_page({"lyon": found})
+    overview = overview_page({"<i>/?": found})
+    assert "0 of 1 plants drifted" in overview
+    assert '<a href="%3Ci%3E/%3F.html">&lt;i&gt;/?</a>' in overview
+    assert "&lt;b&gt; is not judged" in overview

@@ -3,7 +3,8 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from upkeep.contract.dictionary import Column, Dictionary
+from upkeep.contract.dictionary import Dictionary
+from upkeep.judging.reports import DataQuality
 from upkeep.reporting import exploration
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -46,13 +47,10 @@ def make_events(*hours: int, kind: str = "failure") -> pl.DataFrame:
     return pl.DataFrame({"plant": "lyon", "machine": "M1", "time": times, "kind": kind}, schema=schema)
 
 
-def find(table: pl.DataFrame, **where: object) -> pl.DataFrame:
-    return table.filter(**where)
-
-
-def make_quality(*findings: dict[str, object]) -> dict[str, object]:
+def make_quality(*findings: dict[str, object]) -> DataQuality:
     counts = {"rows_in": 100, "clean": 90, "duplicates": {"exact": 3, "near": 1}, "quarantined": {"out_of_range": 6}}
-    return {"plants": {"lyon": {"tables": {"telemetry": counts}, "findings": list(findings)}}}
+    plant = {"tables": {"telemetry": counts}, "findings": list(findings)}
+    return DataQuality.model_validate({"plants": {"lyon": plant}})
 
 
 def test_a_fleet_row_counts_failures_per_machine_and_year() -> None:
@@ -107,12 +105,6 @@ def test_findings_of_other_kinds_are_left_out() -> None:
     ).is_empty()
 
 
-def test_a_column_is_named_without_its_unit() -> None:
-    columns = {"vibration_mm_s": "mm/s", "load_pct": "%", "temperature_c": "°C", "sensor_11": None}
-    given = {name: Column(meaning="", role="sensor", unit=unit) for name, unit in columns.items()}
-    assert list(exploration.name_columns(given).values()) == ["vibration", "load", "temperature", "sensor 11"]
-
-
 def test_sensors_are_summarised_at_each_level_of_the_setting() -> None:
     levels = exploration.summarise_sensors(make_telemetry(fails_at=-100), "load_pct", ["vibration_mm_s"])
     assert levels["level"].to_list() == [20, 80]
@@ -126,10 +118,10 @@ def test_the_setting_that_sensors_follow_is_picked() -> None:
 
 def test_a_trace_shows_wear_and_not_the_change_of_load() -> None:
     traces = exploration.trace_failures(make_telemetry(), make_events(300), DICTIONARY, 0.05, 12, hours=100)
-    vibration = find(traces, sensor="vibration_mm_s").sort("hours_to_failure")
+    vibration = traces.filter(sensor="vibration_mm_s").sort("hours_to_failure")
     assert (vibration["deviation"][:8] > 1).all()
     assert (vibration["deviation"][12:].abs() < 0.5).all()
-    assert (find(traces, sensor="pressure_bar")["deviation"].abs() < 0.5).all()
+    assert (traces.filter(sensor="pressure_bar")["deviation"].abs() < 0.5).all()
     assert exploration.rank_sensors(traces, 20) == ["vibration_mm_s", "pressure_bar"]
 
 

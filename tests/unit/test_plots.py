@@ -1,47 +1,16 @@
-import copy
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import polars as pl
 import pytest
+from report_cases import GROUP, UNKNOWN, evaluation, with_candidates
 
+from upkeep.judging.reports import Alarm
 from upkeep.reporting import fleet_plots, plots, quality_plots
 
-METRICS = {
-    "rows": 100,
-    "machines": 4,
-    "positives": 9,
-    "average_precision": 0.7,
-    "precision": 0.6,
-    "recall": 0.5,
-    "failures": 10,
-    "failures_caught": 0.8,
-    "false_alarms_per_machine_month": 0.4,
-    "cost_saving": 0.75,
-    "median_lead_time_hours": 31.0,
-}
-FOUND = {
-    "chosen": "fleet",
-    "metrics": METRICS,
-    "intervals": {"average_precision": [0.6, 0.8], "cost_saving": [0.5, 0.9]},
-    "costs": {"run_to_failure": 200000.0, "fixed_interval": 150000.0, "alarms": 80000.0, "oracle": 40000.0},
-    "candidates": {
-        name: {"metrics": {"average_precision": value}}
-        for name, value in {"fleet": 0.7, "plant": 0.65, "error_count": 0.3, "class_prior": 0.05}.items()
-    },
-}
-REPORT: dict[str, Any] = {"overall": FOUND, "plants": {plant: copy.deepcopy(FOUND) for plant in ("lyon", "porto")}}
-
-
-def make_unknown() -> dict[str, Any]:
-    """A report on a plant in which nothing could be judged."""
-    report = copy.deepcopy(REPORT)
-    for found in (report["overall"], *report["plants"].values()):
-        found["metrics"] = {**dict.fromkeys(METRICS), "rows": 0, "machines": 0, "positives": 0, "failures": 0}
-        found["intervals"] = dict.fromkeys(found["intervals"])
-        found["costs"] = {"run_to_failure": 0.0, "fixed_interval": None, "alarms": 0.0, "oracle": 0.0}
-        found["candidates"] = {name: {"metrics": {"average_precision": None}} for name in found["candidates"]}
-    return report
+CANDIDATES = {"fleet": 0.7, "plant": 0.65, "error_count": 0.3, "class_prior": 0.05}
+PLANTS = {plant: with_candidates(GROUP, **CANDIDATES) for plant in ("lyon", "porto")}
+REPORT = evaluation(PLANTS)
+NOT_JUDGED = evaluation({plant: with_candidates(UNKNOWN, **dict.fromkeys(CANDIDATES)) for plant in PLANTS})
 
 
 def draw_bytes(picture: plots.Picture) -> bytes:
@@ -76,8 +45,7 @@ def test_a_title_says_how_much_the_alarms_save() -> None:
 
 
 def test_a_title_says_in_how_many_plants_the_model_beats_the_rules() -> None:
-    report = copy.deepcopy(REPORT)
-    report["plants"]["porto"]["candidates"]["error_count"]["metrics"]["average_precision"] = 0.9
+    report = evaluation({**PLANTS, "porto": with_candidates(GROUP, **{**CANDIDATES, "error_count": 0.9})})
     assert "in 1 of 2 plants" in title_of(quality_plots.draw_average_precision(report))
 
 
@@ -91,14 +59,14 @@ def test_a_title_says_whether_risks_are_fair(observed: float, words: str) -> Non
 
 @pytest.mark.parametrize("draw", ["draw_average_precision", "draw_events", "draw_costs", "draw_candidates"])
 def test_what_is_not_known_is_drawn_as_nothing(draw: str) -> None:
-    title = title_of(getattr(quality_plots, draw)(make_unknown()))
+    title = title_of(getattr(quality_plots, draw)(NOT_JUDGED))
     assert "nan" not in title.lower()
 
 
 def test_curves_without_rows_are_drawn_as_nothing() -> None:
     numbers = dict.fromkeys(("threshold", "precision", "recall", "cost", "predicted", "observed", "rows"), pl.Float64)
     empty = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64} | numbers)
-    assert "not known" in title_of(quality_plots.draw_precision_recall(empty, make_unknown()))
+    assert "not known" in title_of(quality_plots.draw_precision_recall(empty, NOT_JUDGED))
     for picture in (
         quality_plots.draw_calibration(empty),
         quality_plots.draw_thresholds(empty, {"lyon": 0.5}),
@@ -124,7 +92,7 @@ def test_an_alarm_counts_as_followed_only_within_the_horizon() -> None:
             "alarm": [False, True],
         }
     )
-    alarm = {"plant": "lyon", "machine": "M1", "time": at.isoformat(), "hours_to_failure": 60.0}
+    alarm = Alarm(plant="lyon", machine="M1", time=at.isoformat(), probability=0.9, hours_to_failure=60.0, reasons=[])
     assert "0 of these 1" in title_of(quality_plots.draw_alarms([alarm], rows, {"lyon": 0.5}, 48))
     assert "1 of these 1" in title_of(quality_plots.draw_alarms([alarm], rows, {"lyon": 0.5}, 72))
 

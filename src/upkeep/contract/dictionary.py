@@ -1,5 +1,6 @@
 """The data dictionary: what each column means, and so what a delivery must hold."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -102,6 +103,10 @@ class Dictionary(Frozen):
         own = self.plants.get(plant, {}) if plant else {}
         return {**self.tables.get(table, {}), **own.get(table, {})}  # type: ignore[call-overload]  # a plain str is a fine key to look up
 
+    def all_columns(self, table: str) -> dict[str, Column]:
+        """Return the columns of one table in all plants, those that only some plants have included."""
+        return {name: column for plant in (None, *self.plants) for name, column in self.columns(table, plant).items()}
+
     def labels(self, plant: str) -> dict[str, str]:
         """Return what planners call the columns of telemetry, where that is not the column's own name."""
         return {name: column.label for name, column in self.columns("telemetry", plant).items() if column.label}
@@ -109,6 +114,13 @@ class Dictionary(Frozen):
     def names(self, table: str, role: Role, plant: str | None = None) -> list[str]:
         """Return the names of one table's columns that have this role, in the dictionary's order."""
         return [name for name, column in self.columns(table, plant).items() if column.role == role]
+
+
+def name_columns(columns: Mapping[str, Column]) -> dict[str, str]:
+    """Return each column's name in words, without its unit: ``vibration_mm_s`` is ``vibration``."""
+    units = {name: (column.unit or "").replace("%", "pct").replace("°", "") for name, column in columns.items()}
+    endings = {name: "_" + unit.lower().replace("/", "_") for name, unit in units.items()}
+    return {name: name.removesuffix(ending).replace("_", " ") for name, ending in endings.items()}
 
 
 def load_dictionary(path: Path) -> Dictionary:

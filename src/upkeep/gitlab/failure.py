@@ -13,6 +13,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.types import Frozen
+from upkeep.reporting.markdown import format_code
 
 PIPELINE = Path("dvc.yaml")
 FAILURE = paths.LOCAL / "failure.json"
@@ -129,21 +130,16 @@ def describe_failure(failure: Failure | None, environment: Mapping[str, str]) ->
     where = ""
     if places:
         title += f": {', '.join(f'{name} {value}' for name, value in places.items())}"
-        where = f" in {', '.join(f'{name} {as_code(value)}' for name, value in places.items())}"
-    paragraphs = [f"**{as_code(job)}** failed{where}; see {log}."]
+        where = f" in {', '.join(f'{name} {format_code(value)}' for name, value in places.items())}"
+    paragraphs = [f"**{format_code(job)}** failed{where}; see {log}."]
     if failure:
         words = {"What was wrong": failure.what, "Expected": failure.expected, "What to do": failure.remedy}
-        paragraphs += [f"- {name}: {as_code(text)}" for name, text in words.items() if text]
+        paragraphs += [f"- {name}: {format_code(text)}" for name, text in words.items() if text]
     else:
         paragraphs.append(
             f"It left no error of upkeep's own (it may have been stopped or run out of time); {log} tells more."
         )
     commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
     if commit:
-        paragraphs.append(f"At {commit} on {as_code(branch or 'an unnamed branch')}.")
+        paragraphs.append(f"At {commit} on {format_code(branch or 'an unnamed branch')}.")
     return Alert(title, "\n\n".join(paragraphs) + "\n")
-
-
-def as_code(text: object) -> str:
-    """Return text as code: whatever data says, it must neither mention people nor format itself."""
-    return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"

@@ -7,7 +7,7 @@ import polars as pl
 
 from upkeep.core import paths
 from upkeep.judging.acceptance import Check
-from upkeep.reporting.markdown import UNKNOWN, format_table
+from upkeep.reporting.markdown import UNKNOWN, Markdown, format_table
 
 Report = Mapping[str, Any]
 
@@ -94,14 +94,18 @@ def describe_drift(before: Report, after: Report) -> str:
 
 
 def _drift_share(found: Report | None) -> str:
-    return UNKNOWN if found is None else f"{found['share']:.0%} of columns{', **drifted**' if found['drifted'] else ''}"
+    if found is None:
+        return UNKNOWN
+    return Markdown(f"{found['share']:.0%} of columns{', **drifted**' if found['drifted'] else ''}")
 
 
 def describe_checks(checks: Sequence[Check]) -> str:
     """Tell which floors and golden cases hold."""
     if not checks:
         return ""
-    rows = [[check.name, check.expected, check.found, "yes" if check.passed else "**no**"] for check in checks]
+    rows = [
+        [check.name, check.expected, check.found, "yes" if check.passed else Markdown("**no**")] for check in checks
+    ]
     passed = sum(check.passed for check in checks)
     table = format_table(["check", "expected", "found", "holds"], rows)
     return fold(f"Checks: {passed} of {len(checks)} floors and golden cases hold", table)

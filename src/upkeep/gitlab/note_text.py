@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.core.params import Params
-from upkeep.gitlab.failure import as_code
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.note_changes import (
     describe_batches,
@@ -20,7 +19,7 @@ from upkeep.gitlab.note_changes import (
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
-from upkeep.reporting.markdown import UNKNOWN, format_table
+from upkeep.reporting.markdown import UNKNOWN, Markdown, format_code, format_table
 
 Report = Mapping[str, Any]
 
@@ -172,7 +171,7 @@ def _describe_plants(review: Review, params: Params) -> str:
         return ""
     rows = [[plant, *_plant_row(plant, review)] for plant in sorted(names)]
     if review.comparison.overall is not None:
-        rows.append(["**all in both**", *_common_row(review.comparison.overall)])
+        rows.append([Markdown("**all in both**"), *_common_row(review.comparison.overall)])
     return f"{_explain_table(review, params)}\n\n{format_table(HEADER, rows)}"
 
 
@@ -221,18 +220,18 @@ def _format_change(name: str, change: Change) -> str:
     if change.before is None and change.after is None:
         return UNKNOWN
     if change.before is None:
-        return f"new<br>{_format_figure(name, change.after, change.after_interval)}"
+        return Markdown(f"new<br>{_format_figure(name, change.after, change.after_interval)}")
     before = _format_figure(name, change.before, change.before_interval)
     if change.after is None:
-        return f"{before}<br>gone"
+        return Markdown(f"{before}<br>gone")
     if change.before == change.after:
-        return f"{before}<br>= same"
+        return Markdown(f"{before}<br>= same")
     better = (change.after > change.before) != (name in LOWER_IS_BETTER)
     words = f"{'↑' if change.after > change.before else '↓'} {'better' if better else 'worse'}"
     if _format_figure(name, change.before, None) == _format_figure(name, change.after, None) and not _is_sure(change):
         words = "≈ same"
     after = _format_figure(name, change.after, change.after_interval)
-    return f"{before}<br>{after}<br>{f'**{words}**' if _is_sure(change) else words}"
+    return Markdown(f"{before}<br>{after}<br>{f'**{words}**' if _is_sure(change) else words}")
 
 
 def _format_figure(name: str, value: float | None, interval: Sequence[float] | None) -> str:
@@ -282,7 +281,7 @@ def _count_alarms(alarms: pl.DataFrame) -> str:
 
 def _list_failures(failures: pl.DataFrame) -> str:
     rows = [
-        [plant, as_code(machine), f"{failed_at:%Y-%m-%d %H:%M}", "caught in time" if gained else "no longer caught"]
+        [plant, format_code(machine), f"{failed_at:%Y-%m-%d %H:%M}", "caught in time" if gained else "no longer caught"]
         for plant, machine, failed_at, gained in failures.head(MAX_LISTED).iter_rows()
     ]
     return _table_with_rest(["plant", "machine", "failure at", "is now"], rows, failures.height)
@@ -290,7 +289,13 @@ def _list_failures(failures: pl.DataFrame) -> str:
 
 def _list_alarms(alarms: pl.DataFrame) -> str:
     rows = [
-        [plant, as_code(machine), f"{time:%Y-%m-%d %H:%M}", "gained" if gained else "lost", "no" if false else "yes"]
+        [
+            plant,
+            format_code(machine),
+            f"{time:%Y-%m-%d %H:%M}",
+            "gained" if gained else "lost",
+            "no" if false else "yes",
+        ]
         # First those before a failure, which are few.
         for plant, machine, time, gained, false in alarms.sort("false", maintain_order=True).head(MAX_LISTED).rows()
     ]

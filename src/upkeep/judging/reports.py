@@ -89,6 +89,11 @@ class PolicyCosts(Report):
     alarms: Figure
     oracle: Figure
 
+    @property
+    def saved(self) -> float | None:
+        """What following the alarms would have saved against running to failure."""
+        return None if self.run_to_failure is None or self.alarms is None else self.run_to_failure - self.alarms
+
 
 class GroupReport(Report):
     """One plant, or all of them; `chosen` is None where plants chose different candidates."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from upkeep.contract.dictionary import Column, Dictionary
+from upkeep.contract.dictionary import Dictionary
+from upkeep.core.types import Floats
 from upkeep.features.conditions import fit_conditions
+from upkeep.judging.reports import DataQuality, TableQuality
 
 HOURS_PER_YEAR = 8766
 """Of 365.25 days."""
@@ -18,10 +19,7 @@ HOURS_PER_YEAR = 8766
 def describe_fleet(telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:
     """Say per plant how many machines of how many models were watched for how long, and how often they failed.
 
-    Returns
-    -------
-    polars.DataFrame
-        plant, machines, models, rows, first and last (days), failures, failures_per_machine_year.
+    The columns: plant, machines, models, rows, first and last (days), failures, failures_per_machine_year.
     """
     watched = telemetry.group_by("plant").agg(
         machines=pl.col("machine").n_unique(),
@@ -30,14 +28,12 @@ def describe_fleet(telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.D
         last=pl.col("time").max().dt.date(),
     )
     years = (pl.col("last") - pl.col("first")).dt.total_hours() / HOURS_PER_YEAR
-    per_plant = [
-        watched,
-        machines.group_by("plant").agg(models=pl.col("model").drop_nulls().n_unique()),
-        events.filter(kind="failure").group_by("plant").agg(failures=pl.len()),
-    ]
-    joined = per_plant[0].join(per_plant[1], on="plant", how="left").join(per_plant[2], on="plant", how="left")
+    models = machines.group_by("plant").agg(models=pl.col("model").drop_nulls().n_unique())
+    failures = events.filter(kind="failure").group_by("plant").agg(failures=pl.len())
     return (
-        joined.with_columns(pl.col("models", "failures").fill_null(0))
+        watched.join(models, on="plant", how="left")
+        .join(failures, on="plant", how="left")
+        .with_columns(pl.col("models", "failures").fill_null(0))
         .with_columns(failures_per_machine_year=(pl.col("failures") / pl.col("machines") / years).round(1))
         .select("plant", "machines", "models", "rows", "first", "last", "failures", "failures_per_machine_year")
         .sort("plant")
@@ -50,38 +46,28 @@ def count_models(machines: pl.DataFrame) -> pl.DataFrame:
     return machines.group_by("plant", model).agg(machines=pl.len()).sort("plant", "model")
 
 
-def count_losses(quality: Mapping[str, Any]) -> pl.DataFrame:
-    """Say which delivered telemetry rows are not used, and why.
+def count_losses(quality: DataQuality) -> pl.DataFrame:
+    """Say which delivered telemetry rows are not used, and why, from ``reports/data_quality.json``.
 
-    Parameters
-    ----------
-    quality
-        ``reports/data_quality.json``.
-
-    Returns
-    -------
-    polars.DataFrame
-        plant, reason (``clean``, ``duplicate`` or a reason for quarantine), rows, share (of the plant's rows in).
+    The columns: plant, reason (``clean``, ``duplicate`` or one for quarantine), rows, share (of the plant's rows in).
     """
     records = []
-    for plant, found in sorted(quality["plants"].items()):
-        counts = found["tables"].get("telemetry", {"rows_in": 0, "clean": 0, "duplicates": {}, "quarantined": {}})
-        reasons = {"clean": counts["clean"], "duplicate": sum(counts["duplicates"].values()), **counts["quarantined"]}
+    for plant, found in sorted(quality.plants.items()):
+        counts = found.tables.get("telemetry", TableQuality(rows_in=0, clean=0, duplicates={}, quarantined={}))
+        reasons = {"clean": counts.clean, "duplicate": sum(counts.duplicates.values()), **counts.quarantined}
         for reason, rows in reasons.items():
-            records.append((plant, reason.replace("_", " "), rows, rows / max(counts["rows_in"], 1)))
+            records.append((plant, reason.replace("_", " "), rows, rows / max(counts.rows_in, 1)))
     schema = {"plant": pl.String, "reason": pl.String, "rows": pl.Int64, "share": pl.Float64}
     return pl.DataFrame(records, schema=schema, orient="row")
 
 
-def list_deliveries(manifest: Mapping[str, Any], quality: Mapping[str, Any], batch_days: int) -> pl.DataFrame:
+def list_deliveries(manifest: Mapping[str, Any], quality: DataQuality, batch_days: int) -> pl.DataFrame:
     """Say of each plant and batch of telemetry whether it came, came twice, brought late rows or never came.
 
     Parameters
     ----------
-    manifest
-        ``data/raw/manifest.json``.
-    quality
-        ``reports/data_quality.json``.
+    manifest, quality
+        ``data/raw/manifest.json`` and ``reports/data_quality.json``.
     batch_days
         Days in a batch.
 
@@ -106,19 +92,13 @@ def list_deliveries(manifest: Mapping[str, Any], quality: Mapping[str, Any], bat
     return pl.DataFrame(rows, schema={"plant": pl.String, "batch": pl.Date, "status": pl.String}, orient="row")
 
 
-def list_findings(quality: Mapping[str, Any], kinds: Sequence[str]) -> pl.DataFrame:
-    """List what ``validate`` found of some kinds.
-
-    Returns
-    -------
-    polars.DataFrame
-        plant, kind, table, machine, column, batch (day), from and to (UTC).
-    """
+def list_findings(quality: DataQuality, kinds: Sequence[str]) -> pl.DataFrame:
+    """List what ``validate`` found of some kinds: plant, kind, table, machine, column, batch (day), from, to (UTC)."""
     schema = dict.fromkeys(("plant", "kind", "table", "machine", "column", "batch", "from", "to"), pl.String)
     findings = [
         {"plant": plant, **finding}
-        for plant, found in sorted(quality["plants"].items())
-        for finding in found["findings"]
+        for plant, found in sorted(quality.plants.items())
+        for finding in found.findings
         if finding["kind"] in kinds
     ]
     rows = [{name: finding.get(name) for name in schema} for finding in findings]
@@ -131,19 +111,6 @@ def _to_time(name: str) -> pl.Expr:
     """Read a day, or an instant with or without its offset, as UTC."""
     text = pl.col(name).str.replace(r"(Z|\+00:00)$", "").str.pad_end(11, "T").str.replace(r"T$", "T00:00:00")
     return text.str.to_datetime(time_unit="us", time_zone="UTC").alias(name)
-
-
-def list_columns(dictionary: Dictionary) -> dict[str, Column]:
-    """Return telemetry's columns of all plants, those that only some plants have included."""
-    plants = [None, *dictionary.plants]
-    return {name: column for plant in plants for name, column in dictionary.columns("telemetry", plant).items()}
-
-
-def name_columns(columns: Mapping[str, Column]) -> dict[str, str]:
-    """Return each column's name in words, without its unit: ``vibration_mm_s`` is ``vibration``."""
-    units = {name: (column.unit or "").replace("%", "pct").replace("°", "") for name, column in columns.items()}
-    endings = {name: "_" + unit.lower().replace("/", "_") for name, unit in units.items()}
-    return {name: name.removesuffix(ending).replace("_", " ") for name, ending in endings.items()}
 
 
 def pick_setting(telemetry: pl.DataFrame, settings: Sequence[str], sensors: Sequence[str]) -> str | None:
@@ -164,8 +131,6 @@ def summarise_sensors(telemetry: pl.DataFrame, setting: str, sensors: Sequence[s
         All plants' rows.
     setting
         The column by which rows are grouped, into tenths of its range.
-    sensors
-        The columns to summarise.
 
     Returns
     -------
@@ -205,8 +170,6 @@ def trace_failures(
     ----------
     telemetry, events
         All plants' rows.
-    dictionary
-        Tells settings from sensors.
     tolerance, most
         How fine operating conditions are, and how many at most; see :func:`upkeep.features.conditions.fit_conditions`.
     hours
@@ -231,7 +194,7 @@ def trace_failures(
     return pl.concat(traces)
 
 
-def _to_numpy(rows: pl.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+def _to_numpy(rows: pl.DataFrame, columns: Sequence[str]) -> Floats:
     if not columns:  # a selection of nothing has no rows either
         return np.empty((rows.height, 0))
     return rows.select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()

@@ -12,12 +12,12 @@ from upkeep.reporting.plots import (
     PALE,
     PALETTE,
     Picture,
-    colour_plants,
+    draw_grid,
     draw_panels,
+    draw_rows,
+    each_plant,
     finish_grid,
-    grid,
     legend_right,
-    name_rows,
     show_dates,
     stack_bars,
 )
@@ -29,13 +29,13 @@ def draw_fleet(models: pl.DataFrame) -> Picture:
     """Draw the machines of each plant by model, from :func:`~upkeep.reporting.exploration.count_models`."""
     plants, names = _unique(models, "plant"), _unique(models, "model")
     total, largest = models["machines"].sum(), models.group_by("model").agg(pl.col("machines").sum()).sort("machines")
-    picture, axes = draw_panels(
+    picture, panel = draw_rows(
         f"{total:,} machines in {len(plants)} plants; {largest['model'][-1]} is the most common of {len(names)} models",
-        height=0.8 + 0.42 * len(plants),
+        plants,
     )
     counts = models.pivot("model", index="plant", values="machines", sort_columns=True).fill_null(0).sort("plant")
-    stack_bars(axes[0, 0], plants, {name: counts[name].to_list() for name in names}, "{:.0f}")
-    axes[0, 0].set_xlabel("machines")
+    stack_bars(panel, {name: counts[name].to_list() for name in names}, "{:.0f}")
+    panel.set_xlabel("machines")
     return picture
 
 
@@ -47,21 +47,19 @@ def draw_losses(losses: pl.DataFrame) -> Picture:
     share = float(clean) / max(float(losses["rows"].sum()), 1.0)
     reasons = lost.group_by("reason").agg(pl.col("rows").sum()).sort("rows", "reason", descending=[True, False])
     most = f"; most of the rest: {reasons['reason'][0]}" if reasons.height else ""
-    picture, axes = draw_panels(
-        f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", height=1.0 + 0.42 * len(plants)
-    )
+    picture, panel = draw_rows(f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", plants)
     shares = {
         reason: [lost.filter(plant=plant, reason=reason)["share"].to_numpy().sum() * 100 for plant in plants]
         for reason in reasons["reason"]
     }
-    stack_bars(axes[0, 0], plants, shares, "{:.2g}")
-    axes[0, 0].set_xlabel("share of the plant's rows that is not used, %")
+    stack_bars(panel, shares, "{:.2g}")
+    panel.set_xlabel("share of the plant's rows that is not used, %")
     return picture
 
 
 def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
     """Draw when each plant's batches came, from :func:`~upkeep.reporting.exploration.list_deliveries`."""
-    marks = {
+    marks: dict[str, dict[str, Any]] = {
         "delivered": {"marker": "s", "color": PALE, "s": 26},
         "delivered again": {"marker": "D", "color": PALETTE[0], "s": 42},
         "late rows": {"marker": "^", "color": PALETTE[1], "s": 52},
@@ -69,19 +67,18 @@ def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
     }
     plants = _unique(deliveries, "plant")
     counts = {status: deliveries.filter(status=status).height for status in marks}
-    picture, axes = draw_panels(
+    picture, panel = draw_rows(
         f"Of {deliveries.height} deliveries, {counts['missing']} never came, {counts['late rows']} brought late rows "
         f"and {counts['delivered again']} came twice",
-        height=0.9 + 0.42 * len(plants),
+        plants,
     )
     for status, mark in marks.items():
         rows = deliveries.filter(status=status)
         heights = [plants.index(plant) for plant in rows["plant"]]
-        axes[0, 0].scatter(rows["batch"].to_numpy(), heights, label=f"{status} ({counts[status]})", **mark)
-    name_rows(axes[0, 0], plants)
-    axes[0, 0].set_xlabel("first day of the batch")
-    show_dates(axes[0, 0])
-    legend_right(axes[0, 0])
+        panel.scatter(rows["batch"].to_numpy(), heights, label=f"{status} ({counts[status]})", **mark)
+    panel.set_xlabel("first day of the batch")
+    show_dates(panel)
+    legend_right(panel)
     return picture
 
 
@@ -92,55 +89,50 @@ def draw_gaps(gaps: pl.DataFrame) -> Picture:
     kinds = {"outage": ALERT, "stuck_sensor": PALETTE[0]}
     named = (pl.col("plant") + " " + pl.col("machine").fill_null("")).alias("name")
     worst = gaps.group_by(named).agg(pl.col("hours").sum()).sort("hours", "name", descending=[True, False]).head(15)
-    longest = gaps.sort("hours", "plant", "machine", "from", descending=[True, False, False, False]).head(1)
-    title = "No outage and no stuck sensor was found"
-    if gaps.height:
-        row = longest.row(0, named=True)
-        outages, stuck = (gaps.filter(kind=kind).height for kind in kinds)
-        title = (
-            f"{more}{outages} outages and {stuck} stuck sensors; the longest lasted {row['hours'] / 24:.1f} days "
-            f"({row['plant']}, {row['machine']})"
-        )
     names = worst["name"].to_list()
-    picture, axes = draw_panels(title, height=1.0 + 0.25 * max(len(names), 2))
+    picture, panel = draw_rows(more + _state_gaps(gaps), names, height=0.25)
     for kind, colour in kinds.items():
         rows = gaps.with_columns(named).filter(pl.col("kind") == kind, pl.col("name").is_in(names))
         since, until = (rows[column].to_numpy() for column in ("from", "to"))
         heights = [names.index(name) for name in rows["name"]]
         lasted = np.maximum(until - since, np.timedelta64(1, "D"))  # a shorter bar would not be seen
-        axes[0, 0].barh(heights, lasted, left=since, height=0.7, color=colour, label=kind.replace("_", " "))
-    name_rows(axes[0, 0], names)
-    axes[0, 0].set_visible(bool(names))
-    show_dates(axes[0, 0])
-    axes[0, 0].set_xlabel("time (bars are at least a day wide; the 15 machines with the longest gaps)")
-    legend_right(axes[0, 0])
+        panel.barh(heights, lasted, left=since, height=0.7, color=colour, label=kind.replace("_", " "))
+    panel.set_visible(bool(names))
+    show_dates(panel)
+    panel.set_xlabel("time (bars are at least a day wide; the 15 machines with the longest gaps)")
+    legend_right(panel)
     return picture
+
+
+def _state_gaps(gaps: pl.DataFrame) -> str:
+    if gaps.is_empty():
+        return "No outage and no stuck sensor was found"
+    ranked = gaps.sort("hours", "plant", "machine", "from", descending=[True, False, False, False])
+    longest = ranked.row(0, named=True)
+    outages, stuck = (gaps.filter(kind=kind).height for kind in ("outage", "stuck_sensor"))
+    return (
+        f"{outages} outages and {stuck} stuck sensors; the longest lasted {longest['hours'] / 24:.1f} days "
+        f"({longest['plant']}, {longest['machine']})"
+    )
 
 
 def draw_sensors(levels: pl.DataFrame, setting: str, names: Mapping[str, str], units: Mapping[str, str]) -> Picture:
     """Draw each plant's sensors against a setting, from :func:`~upkeep.reporting.exploration.summarise_sensors`.
 
-    Parameters
-    ----------
-    setting
-        The setting on the horizontal axis.
-    names, units
-        Of settings and sensors, in words, by column.
+    `names` and `units` are those of settings and sensors, in words, by column.
     """
     sensors = _unique(levels, "sensor", keep_order=True)[:MAX_PANELS]
     middle = pl.col("middle")
     swings = levels.group_by("sensor").agg((middle.max() - middle.min()) / middle.abs().mean())
     most = swings.filter(pl.col("sensor").is_in(sensors)).sort("middle", "sensor", nulls_last=False)["sensor"][-1]
-    picture, axes = draw_panels(
+    picture, axes = draw_grid(
         f"What a sensor shows depends on {names[setting]}, {names[most]} most: only compare readings at equal "
         f"{names[setting]}",
-        *grid(len(sensors)),
-        height=2.3,
+        len(sensors),
     )
-    colours = colour_plants(levels["plant"])
     for panel, sensor in zip(axes.flat, sensors, strict=False):
-        for plant, colour in colours.items():
-            rows = levels.filter(plant=plant, sensor=sensor).drop_nulls("middle")
+        for plant, colour, all_rows in each_plant(levels):
+            rows = all_rows.filter(sensor=sensor).drop_nulls("middle")
             panel.fill_between(rows["level"], rows["low"], rows["high"], color=colour, alpha=0.13, linewidth=0)
             panel.plot(rows["level"], rows["middle"], color=colour, label=plant, marker="o", markersize=3)
         panel.set(title=names[sensor], xlabel=f"{names[setting]}, {units[setting]}", ylabel=units.get(sensor, ""))
@@ -151,33 +143,14 @@ def draw_sensors(levels: pl.DataFrame, setting: str, names: Mapping[str, str], u
 def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: int) -> Picture:
     """Draw how sensors move before failures, from :func:`~upkeep.reporting.exploration.trace_failures`.
 
-    Parameters
-    ----------
-    sensors
-        Those to draw, from :func:`~upkeep.reporting.exploration.rank_sensors`.
-    names
-        Of sensors, in words, by column.
-    horizon_hours
-        The stretch before a failure that the model is to recognise; shaded.
+    `sensors` are in the order of :func:`~upkeep.reporting.exploration.rank_sensors`, `names` theirs in words; the
+    horizon is the stretch before a failure that the model is to recognise, and is shaded.
     """
     shown = list(sensors)[:MAX_PANELS]
-    close = traces.filter(pl.col("hours_to_failure") <= horizon_hours, pl.col("sensor").is_in(shown[:1]))
-    moved = (
-        close.group_by("plant").agg(pl.col("deviation").mean()).drop_nulls().sort(pl.col("deviation").abs(), "plant")
-    )
-    title = "No failure is on record, so nothing is known of what precedes one"
-    if moved.height:
-        plant, deviation = moved.row(-1)
-        side = "above" if deviation > 0 else "below"
-        title = (
-            f"{names[shown[0]].capitalize()} gives failures away best: in the last {horizon_hours} h it is up to "
-            f"{abs(deviation):.1f} standard deviations {side} its usual level ({plant})"
-        )
-    picture, axes = draw_panels(title, *grid(len(shown)), height=2.3, sharey=True)
-    colours = colour_plants(traces["plant"])
+    picture, axes = draw_grid(_state_traces(traces, shown, names, horizon_hours), len(shown), sharey=True)
     for panel, sensor in zip(axes.flat, shown, strict=False):
-        for plant, colour in colours.items():
-            rows = traces.filter(plant=plant, sensor=sensor).drop_nulls("deviation")
+        for plant, colour, all_rows in each_plant(traces):
+            rows = all_rows.filter(sensor=sensor).drop_nulls("deviation")
             panel.plot(rows["hours_to_failure"] / 24, rows["deviation"], color=colour, label=plant)
         panel.axvspan(0, horizon_hours / 24, color=ALERT, alpha=0.1, linewidth=0)
         panel.axhline(0, color=GREY, linewidth=1)
@@ -187,6 +160,18 @@ def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str
         row[0].set_ylabel("deviation, std")
     finish_grid(picture, axes, len(shown))
     return picture
+
+
+def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: int) -> str:
+    close = traces.filter(pl.col("hours_to_failure") <= horizon_hours, pl.col("sensor").is_in(sensors[:1]))
+    moved = close.group_by("plant").agg(pl.col("deviation").mean()).drop_nulls()
+    if moved.is_empty():
+        return "No failure is on record, so nothing is known of what precedes one"
+    plant, deviation = moved.sort(pl.col("deviation").abs(), "plant").row(-1)
+    return (
+        f"{names[sensors[0]].capitalize()} gives failures away best: in the last {horizon_hours} h it is up to "
+        f"{abs(deviation):.1f} standard deviations {'above' if deviation > 0 else 'below'} its usual level ({plant})"
+    )
 
 
 def draw_events(events: pl.DataFrame) -> Picture:
@@ -199,10 +184,9 @@ def draw_events(events: pl.DataFrame) -> Picture:
         worst = failures.row(-1, named=True)
         title = f"{failures['events'].sum()} failures in all; {worst['plant']} has the most, {worst['events']}"
     picture, axes = draw_panels(title, 1, len(kinds), height=2.6)
-    colours = colour_plants(events["plant"])
     for panel, kind in zip(axes.flat, kinds, strict=True):
-        for plant, colour in colours.items():
-            rows = events.filter(plant=plant, kind=kind)
+        for plant, colour, all_rows in each_plant(events):
+            rows = all_rows.filter(kind=kind)
             panel.plot(rows["month"].to_numpy(), rows["events"], "o-", markersize=4, color=colour, label=plant)
         panel.set(title=words[kind], ylabel="events per month")
         panel.set_ylim(bottom=0)

@@ -1,46 +1,38 @@
-"""Tables in Markdown, as the model card and the notebooks show them."""
+"""Values, lists and tables in Markdown, as people read them: the only place that escapes."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 
 UNKNOWN = "not known"
 
-
-def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table; columns of numbers are aligned right.
-
-    Parameters
-    ----------
-    header
-        Names of the columns, shape (n_columns,); underscores become spaces.
-    rows
-        Each of shape (n_columns,). Text is taken as it is, numbers get thousands separators, None is "not known".
-    """
-    body = [list(row) for row in rows]
-    columns = zip(*body, strict=True) if body else [()] * len(header)
-    lines = [[name.replace("_", " ") for name in header], ["--:" if _is_numeric(cells) else ":--" for cells in columns]]
-    lines += [[format_value(value).replace("|", "\\|") for value in row] for row in body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+# An underscore within a word formats nothing, and names of columns are full of them.
+SPECIAL = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\A[#>]")
+BARE_PIPE = re.compile(r"(?<!\\)\|")
 
 
-def _is_numeric(cells: Iterable[object]) -> bool:
-    return all(cell is None or (isinstance(cell, int | float) and not isinstance(cell, bool)) for cell in cells)
+class Markdown(str):
+    """Text that is Markdown already: it is shown as it is, where any other text is escaped."""
+
+    __slots__ = ()
 
 
-def format_value(value: object) -> str:
-    """Return a value as a reader expects it: 12,345 and 0.917."""
+def format_value(value: object) -> Markdown:
+    """Return a value as a reader expects it: 12,345 and 0.917; None is "not known", and text formats nothing."""
     match value:
+        case Markdown():
+            return value
         case None:
-            return UNKNOWN
+            return Markdown(UNKNOWN)
         case bool():
-            return "yes" if value else "no"
+            return Markdown("yes" if value else "no")
         case float():
-            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+            return Markdown(f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}")
         case int():
-            return f"{value:,}"
+            return Markdown(f"{value:,}")
         case date():
-            return value.isoformat()
-    return str(value)
+            return Markdown(value.isoformat())
+    return Markdown(SPECIAL.sub(r"\\\g<0>", str(value)))
 
 
 def format_interval(value: float | None, interval: Sequence[float] | None) -> str:
@@ -48,3 +40,45 @@ def format_interval(value: float | None, interval: Sequence[float] | None) -> st
     if value is None:
         return UNKNOWN
     return f"{value:.2f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
+
+
+def format_code(text: object) -> Markdown:
+    """Return text as code on one line: whatever data says, it can neither mention people nor format itself."""
+    return Markdown(f"`{' '.join(str(text).replace('`', chr(39)).split())}`")
+
+
+def format_list(items: Iterable[object]) -> Markdown:
+    """Return a bulleted list."""
+    return Markdown("".join(f"- {_on_one_line(item)}\n" for item in items))
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
+    """Return a table in Markdown; columns of numbers are aligned right.
+
+    Parameters
+    ----------
+    header
+        Names of the columns, shape (n_columns,); underscores become spaces.
+    rows
+        Each of shape (n_columns,); see :func:`format_value` for how a cell is written.
+    """
+    body = [list(row) for row in rows]
+    columns = zip(*body, strict=True) if body else [()] * len(header)
+    lines = [
+        [_write_cell(name.replace("_", " ")) for name in header],
+        ["--:" if _is_numeric(cells) else ":--" for cells in columns],
+        *([_write_cell(value) for value in row] for row in body),
+    ]
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+
+
+def _is_numeric(cells: Iterable[object]) -> bool:
+    return all(cell is None or (isinstance(cell, int | float) and not isinstance(cell, bool)) for cell in cells)
+
+
+def _write_cell(value: object) -> str:
+    return BARE_PIPE.sub(r"\|", _on_one_line(value))
+
+
+def _on_one_line(value: object) -> str:
+    return " ".join(format_value(value).splitlines())

@@ -11,7 +11,7 @@ import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.reporting.notebooks import read_knobs, rendering_of, stage_name, unknown_name
+from upkeep.reporting.notebooks import read_settings, rendering_of, stage_name, unknown_name
 
 FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}
 """What a notebook can be added into, and the folder of data that its results then go to."""
@@ -20,24 +20,17 @@ TEMPLATE = Path(__file__).with_name("notebook_template.ipynb")
 
 
 def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
-    """Make a notebook a stage of ``dvc.yaml``, and write it from a template first if there is none.
+    """Make a notebook a stage of ``dvc.yaml``, from a template if there is none; return the stage's name.
 
     The stage runs ``upkeep notebook run``. Its outputs are the rendering and the executed notebook in ``reports/`` and,
     if `into` is a folder of data, ``data/<into>/<stage>/``, which the notebook gets as parameter ``output_folder``.
 
     Parameters
     ----------
-    notebook
-        The file, in the repository.
     into
         ``interim``, ``processed`` or ``reports``.
     deps
         Files and folders that the notebook reads.
-
-    Returns
-    -------
-    str
-        The name of the new stage.
 
     Raises
     ------
@@ -46,13 +39,10 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
     """
     name = stage_name(notebook)
     if into not in FOLDERS:
-        raise UpkeepError(
-            f"a notebook cannot go into {into!r}", expected=f"one of {', '.join(FOLDERS)}", remedy="correct --into"
-        )
+        raise UpkeepError(f"a notebook cannot go into {into!r}", remedy=f"set --into to one of {', '.join(FOLDERS)}")
     if name in _stages():
         raise UpkeepError(
             f"dvc.yaml has a stage {name!r} already",
-            expected="a new name",
             remedy=f"rename the notebook, or run: dvc stage remove {name}",
             file=notebook,
         )
@@ -79,18 +69,18 @@ def _create(notebook: Path, folder: Path | None) -> None:
 
 
 def _stage_options(notebook: Path, folder: Path | None, deps: Sequence[Path]) -> list[str]:
-    knobs = read_knobs(notebook)
+    settings = read_settings(notebook)
     rendering = rendering_of(notebook)
     command = f"upkeep notebook run {notebook}"
     outs = [rendering, rendering.with_suffix(".ipynb")]
     if folder:
-        if "output_folder" not in knobs:
-            raise unknown_name("the notebook has no parameter 'output_folder'", "output_folder", knobs, notebook)
+        if "output_folder" not in settings:
+            raise unknown_name("the notebook has no parameter 'output_folder'", "output_folder", settings, notebook)
         command += f" -p output_folder={folder}"
         outs.append(folder)
     return [
         *(f"--deps={path}" for path in [notebook, *deps]),
-        *(f"--params={knob}" for knob in knobs.values() if knob),
+        *(f"--params={setting}" for setting in settings.values() if setting),
         *(f"--outs={path}" for path in outs),
         command,
     ]
@@ -106,7 +96,6 @@ def _add_stage(name: str, options: Sequence[str]) -> None:
     if added.returncode:
         raise UpkeepError(
             f"DVC did not add the stage {name!r}: {added.stderr.strip().removeprefix('ERROR: ')}",
-            expected="a stage that fits the pipeline",
             remedy="correct what DVC names",
             file="dvc.yaml",
         )

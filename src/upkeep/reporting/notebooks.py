@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from papermill.translators import PythonTranslator
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
+from upkeep.reporting.templates import render_html
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-KNOB = re.compile(r"params:\s*(\S+)")
+SETTING = re.compile(r"params:\s*(\S+)")
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-STYLE = Path(__file__).with_name("notebook.css")
 
 
 class _ThisInterpreter(AsyncKernelManager):
@@ -60,8 +59,8 @@ def rendering_of(notebook: Path) -> Path:
     return paths.REPORTS / f"{stage_name(notebook)}.html"
 
 
-def read_knobs(notebook: Path) -> dict[str, str | None]:
-    """Return the names in a notebook's ``parameters`` cell and the knob of ``params.yaml`` behind each, if any.
+def read_settings(notebook: Path) -> dict[str, str | None]:
+    """Return the names in a notebook's ``parameters`` cell and the setting of ``params.yaml`` behind each, if any.
 
     Raises
     ------
@@ -72,25 +71,20 @@ def read_knobs(notebook: Path) -> dict[str, str | None]:
     if cell is None:
         raise UpkeepError(
             "the notebook has no cell tagged 'parameters'",
-            expected="one code cell with that tag, empty if there are none",
-            remedy="add the tag in the notebook editor",
+            remedy="give one code cell that tag in the notebook editor, an empty one if there are no parameters",
             file=notebook,
         )
     return {
-        parameter.name: match[1] if (match := KNOB.match(parameter.help)) else None
+        parameter.name: match[1] if (match := SETTING.match(parameter.help)) else None
         for parameter in PythonTranslator.inspect(cell)
     }
 
 
 def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the values that a notebook runs with.
+    """Return the values that a notebook runs with: those of ``params.yaml`` that its ``parameters`` cell names.
 
     Parameters
     ----------
-    notebook
-        Its ``parameters`` cell says which there are and which knob of ``params.yaml`` each stands for.
-    params
-        The pipeline's parameters.
     assignments
         ``name=value`` each, as on the command line; the value is YAML and wins over ``params.yaml``.
 
@@ -99,13 +93,16 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
     UpkeepError
         If the notebook cannot be used, or a name is unknown to it or to ``params.yaml``.
     """
-    knobs = read_knobs(notebook)
-    tree = params.model_dump(mode="json", by_alias=True)
-    values = {name: _look_up(tree, knob, notebook) for name, knob in knobs.items() if knob}
+    settings = read_settings(notebook)
+    known = dict(_flatten(params.model_dump(mode="json", by_alias=True)))
+    for setting in filter(None, settings.values()):
+        if setting not in known:
+            raise unknown_name(f"params.yaml has no {setting!r}", setting, known, notebook)
+    values = {name: known[setting] for name, setting in settings.items() if setting}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        if not equals or name not in knobs:
-            raise unknown_name(f"{assignment!r} does not set a parameter of the notebook", name, knobs, notebook)
+        if not equals or name not in settings:
+            raise unknown_name(f"{assignment!r} does not set a parameter of the notebook", name, settings, notebook)
         values[name] = yaml.safe_load(text)
     return values
 
@@ -126,26 +123,14 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
     """Execute a notebook and render it, both without anything that differs between two equal runs.
 
     Writes `rendering` (one HTML file that needs no other, code hidden) and, beside it, the executed ``.ipynb``. After a
-    failing cell both hold what was done up to there.
-
-    Parameters
-    ----------
-    notebook
-        The notebook; its kernel starts in the working directory.
-    rendering
-        The HTML file to write.
-    parameters
-        Values of names in the ``parameters`` cell, see :func:`resolve_parameters`.
+    failing cell both hold what was done up to there. The kernel starts in the working directory. The parameters are
+    those of :func:`resolve_parameters`.
 
     Raises
     ------
     UpkeepError
-        If the notebook cannot be used, a parameter is unknown to it, or a cell fails.
+        If the notebook cannot be read or a cell fails.
     """
-    knobs = read_knobs(notebook)
-    for name in parameters:
-        if name not in knobs:
-            raise unknown_name(f"{name!r} is not a parameter of the notebook", name, knobs, notebook)
     executed = rendering.with_suffix(".ipynb")
     rendering.parent.mkdir(parents=True, exist_ok=True)
     executed.unlink(missing_ok=True)
@@ -164,14 +149,11 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
         raise _failed_cell(notebook, rendering, error) from error
     except (DeadKernelError, RuntimeError) as error:
         raise UpkeepError(
-            f"the notebook's kernel died: {error}",
-            expected="a notebook that runs to its end",
-            remedy="give it more memory or less data",
-            file=notebook,
+            f"the notebook's kernel died: {error}", remedy="give it more memory or less data", file=notebook
         ) from error
     finally:
         if executed.exists():
-            _write_reproducibly(executed, rendering, _cell_ids(notebook))
+            _write_reproducibly(executed, rendering, {cell.get("id", "") for cell in _read(notebook).cells})
 
 
 def _local_folder(name: str) -> str:
@@ -186,17 +168,9 @@ def _read(notebook: Path) -> nbformat.NotebookNode:
     except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
         raise UpkeepError(
             f"the notebook cannot be read: {str(error).splitlines()[0]}",
-            expected="a Jupyter notebook, format 4",
-            remedy="open and save it in a notebook editor",
+            remedy="open it in a notebook editor and save it as a Jupyter notebook of format 4",
             file=notebook,
         ) from error
-
-
-def _look_up(tree: Mapping[str, Any], knob: str, notebook: Path) -> Any:
-    values = dict(_flatten(tree))
-    if knob not in values:
-        raise unknown_name(f"params.yaml has no {knob!r}", knob, values, notebook)
-    return values[knob]
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -211,15 +185,10 @@ def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError
     reason = (str(error.evalue).strip().splitlines() or [""])[-1]
     return UpkeepError(
         f"cell {error.exec_count} failed at `{first_line}`: {error.ename}: {reason}",
-        expected="a notebook that runs to its end",
         remedy=f"see {rendering} for what ran up to there, and mend the cell",
         file=notebook,
         cell=error.exec_count,
     )
-
-
-def _cell_ids(notebook: Path) -> set[str]:
-    return {cell.get("id", "") for cell in _read(notebook).cells}
 
 
 def _write_reproducibly(executed: Path, rendering: Path, known_ids: set[str]) -> None:
@@ -279,9 +248,4 @@ def _render(notebook: nbformat.NotebookNode) -> str:
     )
     body, _ = exporter.from_notebook_node(notebook)
     heading = next(iter(re.findall(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.M)), "Notebook")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return render_html("page.html", title=heading, content=body)

@@ -2,15 +2,12 @@
 
 import re
 import shutil
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-
-STYLE = Path(__file__).with_name("notebook.css").read_text(encoding="utf-8")
-PROSE = ".anchor-link { display: none; } th, td { text-align: left; }"
-"""A table of the docs holds words, where a notebook's holds figures."""
+from upkeep.reporting.templates import render_html
 
 DOCS = Path("docs")
 FRONT = (Path("README.md"), Path("CONTRIBUTING.md"), Path("CHANGELOG.md"))
@@ -37,7 +34,6 @@ def build_pages(target: Path) -> str:
     if missing:
         raise UpkeepError(
             f"{', '.join(missing)} missing",
-            expected="the reports of a run",
             remedy="run `dvc repro`, or `dvc pull model_quality card eda drift`",
             file=missing[0],
         )
@@ -46,23 +42,19 @@ def build_pages(target: Path) -> str:
         shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns("*.md"))
     for file in (paths.MODEL_QUALITY, paths.EDA):
         shutil.copy(file, target / file)
-    pages = [*FRONT, paths.MODEL_CARD, *sorted(DOCS.rglob("*.md"))]
-    for page in pages:
-        (target / page).parent.mkdir(parents=True, exist_ok=True)
-        (target / page).with_suffix(".html").write_text(_render(page.read_text(encoding="utf-8")), encoding="utf-8")
-    (target / "index.html").write_text(_render(_contents(pages)), encoding="utf-8")
-    return f"{target}: {len(REPORTS)} reports, {len(pages) - 1} pages of the docs"
+    sources = [*FRONT, paths.MODEL_CARD, *sorted(DOCS.rglob("*.md"))]
+    texts = {source: source.read_text(encoding="utf-8") for source in sources}
+    for source, text in {**texts, Path("index.md"): _list_contents(texts)}.items():
+        page = (target / source).with_suffix(".html")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(_render(text), encoding="utf-8")
+    return f"{target}: {len(REPORTS)} reports, {len(texts) - 1} pages of the docs"
 
 
-def _contents(pages: list[Path]) -> str:
+def _list_contents(texts: Mapping[Path, str]) -> str:
     reports = [f"- [{title}]({path.as_posix()})" for title, path in REPORTS.items()]
-    docs = [f"- [{_title(page)}]({page.as_posix()})" for page in pages if page != paths.MODEL_CARD]
+    docs = [f"- [{_title(text)}]({path.as_posix()})" for path, text in texts.items() if path != paths.MODEL_CARD]
     return "\n".join(["# upkeep", "", "## Reports of the newest models", "", *reports, "", "## Docs", "", *docs])
-
-
-def _title(page: Path) -> str:
-    found = TITLE.search(page.read_text(encoding="utf-8"))
-    return found[1] if found else page.stem
 
 
 def _render(text: str) -> str:
@@ -70,10 +62,9 @@ def _render(text: str) -> str:
 
     body = TO_MARKDOWN.sub(r"\1.html\2", markdown2html_mistune(text))
     body = ANCHOR.sub(lambda name: name[0].lower(), body)  # as links within the docs spell it
+    return render_html("document.html", title=_title(text), content=body)
+
+
+def _title(text: str) -> str:
     found = TITLE.search(text)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(found[1] if found else 'upkeep')}</title><style>{STYLE}{PROSE}</style>"
-        f"</head><body><main>\n{body}\n</main></body></html>\n"
-    )
+    return found[1] if found else "upkeep"

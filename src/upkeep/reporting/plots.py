@@ -4,7 +4,7 @@ Colour-blind readers can tell the plants' colours apart (palette: Okabe and Ito 
 """
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import matplotlib.dates
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -58,16 +59,7 @@ def draw_panels(
 ) -> tuple[Picture, Any]:
     """Return an empty picture with its finding as the title, and its axes, of shape (rows, columns).
 
-    Parameters
-    ----------
-    title
-        What the reader should take away.
-    rows, columns
-        Of panels.
-    height
-        Of one row of panels, in inches.
-    **options
-        Of :meth:`matplotlib.figure.Figure.subplots`.
+    A row of panels is `height` inches high; `options` go to :meth:`matplotlib.figure.Figure.subplots`.
     """
     lines = textwrap.wrap(title, 84)
     picture = Picture(figsize=(WIDTH_INCHES, height * rows + 0.25 * len(lines) + 0.15))
@@ -75,15 +67,35 @@ def draw_panels(
     return picture, picture.subplots(rows, columns, squeeze=False, **options)
 
 
+def draw_panel(title: str, height: float) -> tuple[Picture, Axes]:
+    """Return an empty picture of one panel, and the panel."""
+    picture, axes = draw_panels(title, height=height)
+    return picture, axes[0, 0]
+
+
+def draw_rows(title: str, names: Iterable[str], height: float = 0.42) -> tuple[Picture, Axes]:
+    """Return a picture of one panel that has a row of `height` inches for each name, and the panel."""
+    labels = list(names)
+    picture, panel = draw_panel(title, 1.0 + height * max(len(labels), 2))
+    name_rows(panel, labels)
+    return picture, panel
+
+
+def draw_grid(title: str, panels: int, columns: int = 3, **options: Any) -> tuple[Picture, Any]:
+    """Return an empty picture with at least this many small panels, and its axes; see :func:`finish_grid`."""
+    columns = min(max(panels, 1), columns)
+    return draw_panels(title, -(-max(panels, 1) // columns), columns, height=2.3, **options)
+
+
 def colour_plants(plants: Iterable[str]) -> dict[str, str]:
     """Return each plant's colour, which depends on the fleet's list of plants only."""
     return dict(zip(sorted(set(plants)), cycle(PALETTE), strict=False))
 
 
-def grid(panels: int, columns: int = 3) -> tuple[int, int]:
-    """Return how many rows and columns of panels hold this many."""
-    columns = min(max(panels, 1), columns)
-    return -(-max(panels, 1) // columns), columns
+def each_plant(table: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    """Yield each plant of a table, its colour and its rows."""
+    for plant, colour in colour_plants(table["plant"]).items():
+        yield plant, colour, table.filter(plant=plant)
 
 
 def finish_grid(picture: Picture, axes: Any, used: int) -> None:
@@ -116,16 +128,12 @@ def show_dates(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
 
 
-def stack_bars(axes: Axes, names: Sequence[str], parts: Mapping[str, Sequence[float]], form: str) -> None:
-    """Draw one horizontal bar per name, made of parts that are labelled where there is room."""
-    left = np.zeros(len(names))
-    longest = max(np.sum(list(parts.values()), axis=0).max(initial=0), 1e-9) if parts else 1.0
-    for (part, values), colour in zip(parts.items(), cycle(SHADES), strict=False):
-        axes.barh(range(len(names)), values, left=left, color=colour, label=part, height=0.65)
-        ink = "white" if SHADES.index(colour) % 4 < 2 else INK
-        for height, (start, value) in enumerate(zip(left, values, strict=True)):
-            if value > 0.05 * longest:
-                axes.text(start + value / 2, height, form.format(value), ha="center", va="center", color=ink)
-        left += np.array(values)
-    name_rows(axes, names)
-    legend_right(axes)
+def stack_bars(panel: Axes, parts: Mapping[str, Sequence[float]], form: str) -> None:
+    """Draw a bar in each row, made of parts that are labelled where there is room; a part has a value per row."""
+    ends = np.cumsum(list(parts.values()), axis=0) if parts else np.zeros((0, 0))
+    longest = max(ends.max(initial=0), 1e-9)
+    for (part, values), right, colour in zip(parts.items(), ends, cycle(SHADES), strict=False):
+        bars = panel.barh(range(len(values)), values, left=right - values, color=colour, label=part, height=0.65)
+        labels = [form.format(value) if value > 0.05 * longest else "" for value in values]
+        panel.bar_label(bars, labels, label_type="center", color="white" if SHADES.index(colour) % 4 < 2 else INK)
+    legend_right(panel)

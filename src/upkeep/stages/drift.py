@@ -28,11 +28,10 @@ def run(params: Params) -> None:
     findings: dict[str, PlantDrift] = {}
     for plant, rows in telemetry.items():
         findings[plant], detail = _compare(plant, rows, dictionary, window, params)
-        page = plant_page(plant, findings[plant].model_dump(by_alias=True), detail)
+        page = plant_page(plant, findings[plant], detail)
         (paths.DRIFT / f"{plant}.html").write_text(page, encoding="utf-8")
-    report = DriftReport(findings)
-    (paths.DRIFT / "index.html").write_text(overview_page(report.model_dump(by_alias=True)), encoding="utf-8")
-    write_report(report)
+    (paths.DRIFT / "index.html").write_text(overview_page(findings), encoding="utf-8")
+    write_report(DriftReport(findings))
 
 
 def recent_drift(params: Params) -> dict[str, list[bool]]:

@@ -1,0 +1,30 @@
+"""What is filled into the texts and pages of ``templates/``: whatever is no markup already is escaped."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from upkeep.reporting.markdown import format_code, format_list, format_table, format_value
+
+LOADER = FileSystemLoader(Path(__file__).with_name("templates"))
+HTML = Environment(
+    loader=LOADER,
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+MARKDOWN = HTML.overlay(autoescape=False, finalize=format_value)  # what `finalize` returns is escaped for Markdown
+MARKDOWN.globals |= {"bullets": format_list, "code": format_code, "table": format_table}
+MARKDOWN.filters |= {"amount": "{:,.0f}".format, "share": "{:.0%}".format}
+
+
+def render_html(template: str, **values: object) -> str:
+    """Return a page of ``templates/`` with these values; ``page.html`` takes `content` as the HTML that it is."""
+    return HTML.get_template(template).render(values)
+
+
+def render_markdown(template: str, **values: object) -> str:
+    """Return a text of ``templates/`` with these values, written by :func:`~upkeep.reporting.markdown.format_value`."""
+    return MARKDOWN.get_template(template).render(values)

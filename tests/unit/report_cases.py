@@ -1,0 +1,68 @@
+"""Small reports in the shape that `evaluate` leaves behind."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from upkeep.judging.reports import Evaluation
+
+GROUP: dict[str, Any] = {
+    "chosen": "plant",
+    "metrics": {
+        "rows": 300,
+        "machines": 4,
+        "positives": 20,
+        "average_precision": 0.71,
+        "brier": 0.02,
+        "log_loss": 0.1,
+        "precision": 0.6,
+        "recall": 0.5,
+        "failures": 10,
+        "failures_caught": 0.8,
+        "false_alarms_per_machine_month": 0.4,
+        "cost_saving": 0.75,
+        "median_lead_time_hours": 31.0,
+    },
+    "intervals": {
+        "average_precision": [0.6, 0.8],
+        "false_alarms_per_machine_month": [0.1, 0.7],
+        "cost_saving": [0.5, 0.9],
+    },
+    "costs": {"run_to_failure": 200000.0, "fixed_interval": 150000.0, "alarms": 80000.0, "oracle": 40000.0},
+    "candidates": {},
+}
+
+UNKNOWN: dict[str, Any] = {
+    "chosen": "plant",
+    "metrics": {"rows": 0, "machines": 0, "positives": 0, "failures": 0},
+    "intervals": dict.fromkeys(GROUP["intervals"]),
+    "costs": {"run_to_failure": 0.0, "fixed_interval": None, "alarms": 0.0, "oracle": 0.0},
+    "candidates": {},
+}
+"""A plant in which nothing could be judged."""
+
+
+def with_candidates(group: Mapping[str, Any], **precision: float | None) -> dict[str, Any]:
+    """Return a group whose candidates reach these average precisions."""
+    candidates = {
+        name: {
+            "metrics": {**group["metrics"], "average_precision": value},
+            "intervals": {},
+            "chosen_exceeds": None,
+        }
+        for name, value in precision.items()
+    }
+    return {**group, "candidates": candidates}
+
+
+def evaluation(plants: Mapping[str, Mapping[str, Any]], notes: Sequence[str] = ()) -> Evaluation:
+    """Return a report on these plants; all together are as the first."""
+    overall = next(iter(plants.values()))
+    return Evaluation.model_validate(
+        {
+            "overall": overall,
+            "plants": plants,
+            "machine_models": {},
+            "validation": {"overall": overall["metrics"], "plants": {}},
+            "notes": notes,
+        }
+    )
