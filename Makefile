@@ -14,7 +14,7 @@ help: ## Show this list
 repro: .venv ## Run the pipeline: data, models, reports
 	dvc repro
 
-check: .venv ## Check golden cases and quality floors
+check: .venv ## Check acceptance cases and quality floors
 	upkeep check
 
 serve: .venv ## Serve models and the planner's page on http://127.0.0.1:8000

@@ -79,7 +79,7 @@ def record() -> None:
 
 @app.command()
 def check() -> None:
-    """Check golden cases and quality floors; exit 1 and say which do not hold."""
+    """Check acceptance cases and quality floors; exit 1 and say which do not hold."""
     from upkeep.gitlab.check import run
 
     run(load_params())

@@ -107,20 +107,20 @@ def plants(tmp_path, monkeypatch):
     return Plants
 
 
-def params(**knobs) -> Params:
+def params(**settings) -> Params:
     fetch = {**SHIPPED.fetch.model_dump(), "source": f"{__name__}:Plants", "options": {}, "reread_batches": 1}
     rules = SHIPPED.validate_.model_copy(update={"dictionary": ROOT / SHIPPED.validate_.dictionary})
     return SHIPPED.model_copy(
         update={
             "fetch": SHIPPED.fetch.model_validate(fetch),
             "validate_": rules,
-            "score": changed(SHIPPED.score, history_batches=1, **knobs),
+            "score": changed(SHIPPED.score, history_batches=1, **settings),
         }
     )
 
 
-def run(until=NEWEST, **knobs):
-    score.run(params(**knobs), until)
+def run(until=NEWEST, **settings):
+    score.run(params(**settings), until)
 
 
 def train(plant):
@@ -140,8 +140,8 @@ def train(plant):
     features = build_features(telemetry, Plants.events, machines, preparation, dataset).drop(KEYS)
     worn = telemetry["vibration_mm_s"].to_numpy() > 5
     data = lgb.Dataset(features.to_numpy(), worn, feature_name=features.columns)
-    knobs = {"objective": "binary", "verbosity": -1, "deterministic": True, "num_threads": 1}
-    text = to_text(lgb.train(knobs, data, 20), 20)
+    settings = {"objective": "binary", "verbosity": -1, "deterministic": True, "num_threads": 1}
+    text = to_text(lgb.train(settings, data, 20), 20)
     card = Card(
         plant=plant,
         scope="plant",

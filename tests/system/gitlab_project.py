@@ -36,7 +36,7 @@ TREES = 8
 """LightGBM's, so few that a merge request can improve the model as well as worsen it."""
 KEPT_TESTS = ("test_ci_files.py", "test_gate.py")
 """What all tests hold is not what is tested here, and takes minutes."""
-KNOBS = {
+SETTINGS = {
     "until": f'"{UNTIL}"',
     "bootstrap": "50",
     "compare": "[]",
@@ -99,9 +99,9 @@ class Project:
     def back_to_main(self) -> None:
         self.run("git", "switch", "--quiet", "--discard-changes", "main")
 
-    def params(self, **knobs: object) -> str:
-        """Return params.yaml with some knobs turned, each named by the last part of its name."""
-        return turn((self.checkout / "params.yaml").read_text(encoding="utf-8"), knobs)
+    def params(self, **settings: object) -> str:
+        """Return params.yaml with some settings turned, each named by the last part of its name."""
+        return turn((self.checkout / "params.yaml").read_text(encoding="utf-8"), settings)
 
     def deliver(self, batch: date, spoil: pl.Expr | None = None) -> None:
         """Put a week's files where the plants deliver them."""
@@ -158,10 +158,10 @@ def run(folder: Path, *command: str | Path, **variables: str) -> str:
     return done.stdout
 
 
-def turn(text: str, knobs: Mapping[str, object]) -> str:
-    for knob, value in knobs.items():
-        text, found = re.subn(rf"^( +{knob}:).*$", rf"\1 {value}", text, count=1, flags=re.MULTILINE)
-        assert found, f"params.yaml has no {knob}"
+def turn(text: str, settings: Mapping[str, object]) -> str:
+    for setting, value in settings.items():
+        text, found = re.subn(rf"^( +{setting}:).*$", rf"\1 {value}", text, count=1, flags=re.MULTILINE)
+        assert found, f"params.yaml has no {setting}"
     return text
 
 
@@ -191,11 +191,11 @@ def make_project(folder: Path, origin: GitServer, storage: seaweed.Server, gitla
 def _simulate(project: Project, folder: Path) -> None:
     """Have the simulator write deliveries, of which the plants have made those up to UNTIL."""
     fleet = "\n".join(f"      {plant}: {MACHINES}" for plant in PLANTS)
-    knobs = turn(project.params(), {**KNOBS, "until": f'"{LAST}"'})
-    knobs = re.sub(r"(?<=    plants:)(.*\n)(?:      \w+: \d+\n)+", rf"\1{fleet}\n", knobs)
+    settings = turn(project.params(), {**SETTINGS, "until": f'"{LAST}"'})
+    settings = re.sub(r"(?<=    plants:)(.*\n)(?:      \w+: \d+\n)+", rf"\1{fleet}\n", settings)
     scratch = folder / "scratch"
     shutil.copytree(project.checkout / "src", scratch / "src")
-    (scratch / "params.yaml").write_text(knobs, encoding="utf-8")
+    (scratch / "params.yaml").write_text(settings, encoding="utf-8")
     run(scratch, "upkeep", "fetch")
     shutil.move(scratch / "data/raw", folder / "deliveries")
     if not project.files.exists(BUCKET):
@@ -213,10 +213,10 @@ def _point_at_storage(project: Project) -> None:
     options = {
         table: {"path": f"s3://{BUCKET}/{table}/{{plant}}/*.parquet", "storage_options": storage} for table in tables
     }
-    knobs = turn(project.params(), KNOBS).replace("source: simulator", "source: files")
+    settings = turn(project.params(), SETTINGS).replace("source: simulator", "source: files")
     block = yaml.safe_dump({"options": options}, default_flow_style=None, width=200)
-    knobs = re.sub(r"^  options:.*?\n\n", f"{_indented(block)}\n", knobs, count=1, flags=re.MULTILINE | re.DOTALL)
-    (project.checkout / "params.yaml").write_text(knobs, encoding="utf-8")
+    settings = re.sub(r"^  options:.*?\n\n", f"{_indented(block)}\n", settings, count=1, flags=re.MULTILINE | re.DOTALL)
+    (project.checkout / "params.yaml").write_text(settings, encoding="utf-8")
     project.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/dvc")
     project.run("dvc", "remote", "modify", "storage", "endpointurl", project.storage.url)
     project.run("dvc", "remote", "modify", "storage", "verify", "true")

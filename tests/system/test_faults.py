@@ -36,10 +36,10 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def params(**knobs: object) -> Callable[[Path], None]:
+def params(**settings: object) -> Callable[[Path], None]:
     def inject(folder: Path) -> None:
         file = folder / "params.yaml"
-        file.write_text(turn(file.read_text(encoding="utf-8"), knobs), encoding="utf-8")
+        file.write_text(turn(file.read_text(encoding="utf-8"), settings), encoding="utf-8")
 
     return inject
 
@@ -109,7 +109,7 @@ FAULTS = {
         "upkeep reproduce",
         ("stage=fetch", "DELIVERIES"),
     ),
-    "a knob misspelt": Fault(
+    "a setting misspelt": Fault(
         lambda folder: change(folder / "params.yaml", "  max_quarantined_share:", "  max_quarantine_share:"),
         "upkeep reproduce",
         ("params.yaml", "validate.max_quarantine_share"),
@@ -141,9 +141,9 @@ def base(tmp_path_factory) -> Path:
     )
     for written in ("data/raw", "data/interim", "data/processed", "data/predictions", "models/plants", "models/golden"):
         shutil.rmtree(folder / written, ignore_errors=True)
-    knobs = turn((folder / "params.yaml").read_text("utf-8"), {"until": f'"{UNTIL}"', "reread_batches": 0})
-    knobs = re.sub(r"(?<=    plants:)(.*\n)(?:      \w+: \d+\n)+", r"\1      hamburg: 3\n      porto: 3\n", knobs)
-    (folder / "params.yaml").write_text(knobs, encoding="utf-8")
+    settings = turn((folder / "params.yaml").read_text("utf-8"), {"until": f'"{UNTIL}"', "reread_batches": 0})
+    settings = re.sub(r"(?<=    plants:)(.*\n)(?:      \w+: \d+\n)+", r"\1      hamburg: 3\n      porto: 3\n", settings)
+    (folder / "params.yaml").write_text(settings, encoding="utf-8")
     run(folder, "upkeep", "fetch")
     for file in sorted((folder / "data/raw").rglob("*.parquet")):
         to = folder / ("arriving" if file.stem == UNTIL else "deliveries") / file.relative_to(folder / "data/raw")
@@ -154,9 +154,9 @@ def base(tmp_path_factory) -> Path:
         table: {"path": f"deliveries/{table}/{{plant}}/*.parquet"} for table in ("telemetry", "events", "machines")
     }
     block = "".join(f"  {line}\n" for line in yaml.safe_dump({"options": options}).splitlines())
-    knobs = turn(knobs, {"until": f'"{BATCH}"'}).replace("source: simulator", "source: files")
-    knobs = re.sub(r"^  options:.*?\n\n", f"{block}\n", knobs, count=1, flags=re.MULTILINE | re.DOTALL)
-    (folder / "params.yaml").write_text(knobs, encoding="utf-8")
+    settings = turn(settings, {"until": f'"{BATCH}"'}).replace("source: simulator", "source: files")
+    settings = re.sub(r"^  options:.*?\n\n", f"{block}\n", settings, count=1, flags=re.MULTILINE | re.DOTALL)
+    (folder / "params.yaml").write_text(settings, encoding="utf-8")
     run(folder, "git", "init", "--quiet", "--initial-branch=feature")
     run(folder, "dvc", "repro", "--quiet")
     commit(folder)

@@ -33,13 +33,13 @@ def judge(
     Parameters
     ----------
     champion
-        The target branch's reports; None if it has no history, so that floors and golden cases decide alone.
+        The target branch's reports; None if it has no history, so that floors and acceptance cases decide alone.
     challenger
         This branch's reports.
     comparison
         Both sides on common test rows.
     checks
-        The challenger's floors and golden cases; none at all does not pass.
+        The challenger's floors and acceptance cases; none at all does not pass.
     limits
         How much worse is too much.
     missed_failure

@@ -110,7 +110,7 @@ def _find_faults() -> list[str]:
 
 
 def _check(params: Params) -> tuple[list[Check], list[str]]:
-    """Return what holds of floors and golden cases, or why that cannot be told."""
+    """Return what holds of floors and acceptance cases, or why that cannot be told."""
     try:
         dvc.pull(*(models for models in dvc.outputs(paths.MODELS) if not models.exists()))
         return check.make_checks(params), []

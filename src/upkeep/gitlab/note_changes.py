@@ -100,7 +100,7 @@ def _drift_share(found: Report | None) -> str:
 
 
 def describe_checks(checks: Sequence[Check]) -> str:
-    """Tell which floors and golden cases hold."""
+    """Tell which floors and acceptance cases hold."""
     if not checks:
         return ""
     rows = [
@@ -108,7 +108,7 @@ def describe_checks(checks: Sequence[Check]) -> str:
     ]
     passed = sum(check.passed for check in checks)
     table = format_table(["check", "expected", "found", "holds"], rows)
-    return fold(f"Checks: {passed} of {len(checks)} floors and golden cases hold", table)
+    return fold(f"Checks: {passed} of {len(checks)} floors and acceptance cases hold", table)
 
 
 def describe_times(times: Mapping[str, float]) -> str:

@@ -47,7 +47,7 @@ class Review(NamedTuple):
     verdict
         The gate's.
     checks
-        This branch's floors and golden cases.
+        This branch's floors and acceptance cases.
     times
         Seconds of each stage that ran.
     """
