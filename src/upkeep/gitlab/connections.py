@@ -182,7 +182,7 @@ def reach_tracking_server(environment: Environment) -> str:
     if not uri.startswith("http"):
         raise NotInUseError("MLFLOW_TRACKING_URI names no server: runs are recorded in a file")
     try:
-        connect(uri)
+        connect(uri, SECONDS)
     except Exception as error:  # MLflow has many kinds; each means that no run would arrive
         remedy = (
             "check MLFLOW_TRACKING_URI, and MLFLOW_TRACKING_TOKEN or MLFLOW_TRACKING_USERNAME and "

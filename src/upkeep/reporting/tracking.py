@@ -104,13 +104,13 @@ def send_pending(pending: Path, uri: str) -> list[str]:
     return warnings
 
 
-def connect(uri: str) -> "MlflowClient":
-    """Return a client of a server that has answered, or raise what MLflow raises within a few seconds."""
+def connect(uri: str, seconds: int = REACH_SECONDS) -> "MlflowClient":
+    """Return a client of a server that has answered within so many seconds, or raise what MLflow raises."""
     address = urlsplit(uri)
     if address.hostname and not address.scheme.startswith("http"):
         # MLflow would try a database ten times over a minute and a half.
         default_port = {"mysql": 3306, "mssql": 1433}.get(address.scheme.partition("+")[0], 5432)
-        socket.create_connection((address.hostname, address.port or default_port), REACH_SECONDS).close()
+        socket.create_connection((address.hostname, address.port or default_port), seconds).close()
     os.environ |= {
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -121,7 +121,7 @@ def connect(uri: str) -> "MlflowClient":
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.CRITICAL)
-    with _patience(REACH_SECONDS, retries=0):
+    with _patience(seconds, retries=0):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
