@@ -20,6 +20,7 @@ from upkeep.core.params import load_params
 from upkeep.gitlab import note
 from upkeep.gitlab.failure import keep_failure
 from upkeep.gitlab.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
+from upkeep.judging.reports import FILES, Evaluation
 
 STAGE = {
     "cmd": "true",
@@ -45,9 +46,10 @@ def git(folder: Path, *arguments: str) -> str:
 
 def write(folder: Path, side: Snapshot, seed: str) -> None:
     """Leave a side's reports as a pipeline of one stage does."""
-    for name, file in REPORTS.items():
+    reports = {file: json.dumps(getattr(side, name)) for name, file in REPORTS.items()}
+    for file, text in {**reports, FILES[Evaluation]: side.evaluation.model_dump_json()}.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text(json.dumps(getattr(side, name)))
+        (folder / file).write_text(text)
     for name, rows in side.predictions.items():
         (folder / paths.PREDICTIONS).mkdir(parents=True, exist_ok=True)
         rows.write_parquet(folder / paths.PREDICTIONS / f"{name}.parquet")

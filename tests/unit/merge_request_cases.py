@@ -57,7 +57,7 @@ def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object
     given: dict[str, Any] = {
         "params": {"fetch": {"source": "files", "options": {"path": "deliveries"}}},
         "metrics": report.headline.model_dump(),
-        "evaluation": report.model_dump(),
+        "evaluation": report,
         "drift": {name: {"drifted": False, "share": 0.0, "columns": {"load_pct": column}} for name in names},
         "quality": {"plants": {name: {"tables": copy.deepcopy(counts), "findings": []} for name in names}},
         "manifest": delivered(names, "2025-01-06"),

@@ -103,7 +103,7 @@ def test_a_loss_is_too_much_if_it_is_certain_or_large(loss, interval, found):
 @pytest.mark.parametrize("side", ["main", "this branch"])
 def test_a_missing_report_blocks_and_is_named(side):
     sides = {"main": snapshot("main"), "this branch": snapshot()}
-    sides[side] = snapshot(side, evaluation={}, missing={"reports/evaluation/evaluation.json": "no remote has it"})
+    sides[side] = snapshot(side, evaluation=None, missing={"reports/evaluation/evaluation.json": "no remote has it"})
     verdict = judged(*sides.values())
     assert len(verdict.reasons) == 1
     assert "`reports/evaluation/evaluation.json` is missing: no remote has it" in verdict.reasons[0]

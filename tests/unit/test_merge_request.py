@@ -105,7 +105,7 @@ def test_long_parts_are_folded_and_the_links_stand_open():
 
 
 def test_without_reports_the_note_still_says_what_is_missing():
-    lost = snapshot("this branch", predictions={}, evaluation={}, metrics={}, drift={}, quality={}, manifest={})
+    lost = snapshot("this branch", predictions={}, evaluation=None, metrics={}, drift={}, quality={}, manifest={})
     text = note(snapshot("main"), lost, checks=[], times={})
     assert "not known" in text
     assert "No stage had to run" in text

@@ -1,15 +1,14 @@
 """The gate: whether a challenger may take the champion's place. What it cannot be sure of, it does not let pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from upkeep.core import paths
 from upkeep.core.params import Gate
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Change, Comparison, Group
-
-Report = Mapping[str, Any]
+from upkeep.judging.reports import GroupReport
 
 
 class Verdict(NamedTuple):
@@ -94,7 +93,7 @@ def _worse(
         if group is not None and group.failures:
             yield from _worse_precision(plant, group.changes["average_precision"], limits)
         else:
-            yield from _worse_alone(plant, champion.evaluation["plants"][plant], challenger.evaluation["plants"][plant])
+            yield from _worse_alone(plant, champion.judged[plant], challenger.judged[plant])
     if comparison.overall is not None:
         yield from _worse_cost(comparison.overall, limits, missed_failure)
 
@@ -112,11 +111,11 @@ def _worse_precision(plant: str, change: Change, limits: Gate) -> Iterator[str]:
         )
 
 
-def _worse_alone(plant: str, before: Report, after: Report) -> Iterator[str]:
+def _worse_alone(plant: str, before: GroupReport, after: GroupReport) -> Iterator[str]:
     """Without a failure in common rows each side stands by itself: below the champion's interval is worse."""
     for name in ("average_precision", "cost_saving"):
-        value, expected = after["metrics"].get(name), before["metrics"].get(name)
-        interval = before["intervals"].get(name)
+        value, expected = getattr(after.metrics, name), getattr(before.metrics, name)
+        interval = before.intervals.get(name)
         lowest = interval[0] if interval else expected
         if expected is not None and (value is None or not value >= lowest):  # a NaN is not good enough either
             found = "not known" if value is None else f"{value:.2f}"

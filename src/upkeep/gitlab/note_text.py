@@ -1,7 +1,7 @@
 """The note on a merge request: may this ship, what does it cost or save, what changed; in GitLab's Markdown."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -19,9 +19,8 @@ from upkeep.gitlab.note_changes import (
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
+from upkeep.judging.reports import GroupReport
 from upkeep.reporting.markdown import UNKNOWN, Markdown, format_code, format_table
-
-Report = Mapping[str, Any]
 
 MAX_CHARACTERS = 999_000
 """GitLab refuses a note of more than a million; the rest is for what it is found by."""
@@ -141,13 +140,11 @@ def _state_failures(review: Review) -> Iterator[str]:
 
 
 def _state_first_run(challenger: Snapshot) -> str:
-    costs = challenger.evaluation.get("overall", {}).get("costs", {})
     words = "the first run, with nothing to compare it with"
-    if costs.get("alarms") is None:
+    costs = challenger.evaluation.overall.costs if challenger.evaluation else None
+    if costs is None or costs.alarms is None:
         return words
-    return (
-        f"{words}; following its alarms costs {costs['alarms']:,.0f}, running to failure {costs['run_to_failure']:,.0f}"
-    )
+    return f"{words}; following its alarms costs {costs.alarms:,.0f}, running to failure {costs.run_to_failure:,.0f}"
 
 
 def _came_and_went(review: Review) -> Iterator[str]:
@@ -193,7 +190,7 @@ def _plant_row(plant: str, review: Review) -> list[str]:
     group = review.comparison.plants.get(plant)
     if group is not None:
         return _common_row(group)
-    before, after = (side.evaluation.get("plants", {}).get(plant) for side in (review.before, review.challenger))
+    before, after = review.before.judged.get(plant), review.challenger.judged.get(plant)
     changes = {name: _own_change(name, before, after) for name in JUDGED}
     if review.champion is None:
         return [_format_figure(name, change.after, change.after_interval) for name, change in changes.items()]
@@ -204,15 +201,10 @@ def _common_row(group: Group) -> list[str]:
     return [_format_change(name, group.changes[name]) for name in JUDGED]
 
 
-def _own_change(name: str, before: Report | None, after: Report | None) -> Change:
+def _own_change(name: str, before: GroupReport | None, after: GroupReport | None) -> Change:
     """Return a figure that each side has from its own test rows, of whose change no interval is known."""
-    values, intervals = zip(
-        *(
-            (side["metrics"].get(name), side["intervals"].get(name)) if side else (None, None)
-            for side in (before, after)
-        ),
-        strict=True,
-    )
+    values = (getattr(side.metrics, name) if side else None for side in (before, after))
+    intervals = (side.intervals.get(name) if side else None for side in (before, after))
     return Change(*values, *intervals)
 
 

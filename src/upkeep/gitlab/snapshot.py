@@ -17,6 +17,7 @@ import yaml
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab.git import git
+from upkeep.judging.reports import FILES, Evaluation, GroupReport, parse_report
 
 Report = Mapping[str, Any]
 Content = TypeVar("Content")
@@ -25,7 +26,6 @@ DAMAGED = "run `dvc repro`, then `dvc push`"
 
 REPORTS = {
     "metrics": paths.METRICS,
-    "evaluation": paths.EVALUATION / "evaluation.json",
     "drift": paths.DRIFT / "drift.json",
     "quality": paths.DATA_QUALITY,
     "manifest": paths.MANIFEST,
@@ -42,8 +42,10 @@ class Snapshot:
         Of the revision, as a reader knows it.
     params
         ``params.yaml`` as it stands there.
-    metrics, evaluation, drift, quality, manifest
-        The reports; empty if they are missing.
+    evaluation
+        How the models were judged; None if that is missing.
+    metrics, drift, quality, manifest
+        The other reports; empty if they are missing.
     predictions
         By plant.
     missing
@@ -53,7 +55,7 @@ class Snapshot:
     name: str
     params: Report = field(default_factory=dict)
     metrics: Report = field(default_factory=dict)
-    evaluation: Report = field(default_factory=dict)
+    evaluation: Evaluation | None = None
     drift: Report = field(default_factory=dict)
     quality: Report = field(default_factory=dict)
     manifest: Report = field(default_factory=dict)
@@ -61,9 +63,14 @@ class Snapshot:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def judged(self) -> Mapping[str, GroupReport]:
+        """The plants whose models were judged, and how."""
+        return self.evaluation.plants if self.evaluation else {}
+
+    @property
     def plants(self) -> set[str]:
-        """The plants whose models were judged."""
-        return set(self.evaluation.get("plants", {}))
+        """Their names."""
+        return set(self.judged)
 
     @property
     def raw_plants(self) -> set[str]:
@@ -119,7 +126,7 @@ class _Tree:
         else:
             try:
                 return parse(content)
-            except (ValueError, yaml.YAMLError, pl.exceptions.PolarsError):
+            except (ValueError, UpkeepError, yaml.YAMLError, pl.exceptions.PolarsError):
                 reason = damaged
         self.missing[path.as_posix()] = reason
         return None
@@ -131,14 +138,16 @@ class _Tree:
 def _read_snapshot(tree: _Tree, name: str) -> Snapshot:
     params = tree.read(paths.PARAMS, _parse_yaml, "it is not what upkeep reads; mend it there first")
     reports = {report: tree.read_report(path) for report, path in REPORTS.items()}
+    evaluation = tree.read(FILES[Evaluation], _parse_evaluation, f"it is not what `evaluate` writes; {DAMAGED}")
     predictions = {
         plant: tree.read(paths.PREDICTIONS / f"{plant}.parquet", _parse_parquet, f"it is no Parquet; {DAMAGED}")
-        for plant in reports["evaluation"].get("plants", {})
+        for plant in (evaluation.plants if evaluation else ())
     }
     return Snapshot(
         name,
         params or {},
         **reports,
+        evaluation=evaluation,
         predictions={plant: rows for plant, rows in predictions.items() if rows is not None},
         missing=tree.missing,
     )
@@ -146,6 +155,10 @@ def _read_snapshot(tree: _Tree, name: str) -> Snapshot:
 
 def _parse_json(content: bytes) -> dict[str, Any]:
     return _require_mapping(json.loads(content))
+
+
+def _parse_evaluation(content: bytes) -> Evaluation:
+    return parse_report(Evaluation, json.loads(content))
 
 
 def _parse_yaml(content: bytes) -> dict[str, Any]:
