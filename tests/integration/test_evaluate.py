@@ -65,6 +65,7 @@ def write_run() -> None:
         plant="lyon",
         scope="plant",
         features=names,
+        near_duplicate_seconds=60,
         dataset=PARAMS.dataset,
         preparation=preparation,
         calibration=Calibration(method="none"),

@@ -146,6 +146,7 @@ def train(plant):
         plant=plant,
         scope="plant",
         features=features.columns,
+        near_duplicate_seconds=60,
         dataset=dataset,
         preparation=preparation,
         calibration=Calibration(method="none"),

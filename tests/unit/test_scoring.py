@@ -40,6 +40,7 @@ def scorer(features=NAMES, records=None):
         plant="p",
         scope="plant",
         features=features,
+        near_duplicate_seconds=60,
         dataset=PARAMS,
         preparation=Preparation(vocabulary=VOCABULARY, conditions=conditions, baselines={}, records=records or {}),
         calibration=Calibration(method="none"),

@@ -58,6 +58,7 @@ def write_card(texts, **changes):
         "training_ranges": {name: TrainingRange(minimum=0, low=None, high=None, maximum=1) for name in FEATURES},
         "boosters": {name: checksum(text.encode()) for name, text in name_files(texts).items()},
         "data_version": "0" * 64,
+        "near_duplicate_seconds": 60,
         "rows": 200,
         "positives": 100,
     }

@@ -47,6 +47,8 @@ class Card(Frozen):
         Whose training rows it learnt from: its plant's or the whole fleet's.
     features
         In the order of the columns that the boosters take.
+    near_duplicate_seconds
+        Training's telemetry held one row of a machine per interval of this length; 0: per instant.
     dataset, preparation
         How features are made: the parameters, and what was fitted for this plant.
     threshold
@@ -64,6 +66,7 @@ class Card(Frozen):
     scope: Literal["plant", "fleet"]
     kind: Literal["lightgbm"] = "lightgbm"
     features: list[str] = Field(min_length=1)
+    near_duplicate_seconds: int = Field(ge=0)
     dataset: Dataset
     preparation: Preparation
     calibration: Calibration

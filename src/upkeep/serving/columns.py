@@ -1,130 +1,118 @@
-"""A request's columns brought to their types; a value that cannot be brought there is told, never guessed."""
+"""A request's columns in the dictionary's types, as `validate` brings a delivery's columns there.
+
+`upkeep.contract.casting` decides. Polars takes milliseconds to start on so few rows, so what nearly every request is
+made of is read here: numbers and nulls of JSON, names without blanks around them, times such as 2025-01-06T13:00:00Z.
+A test reads tables of anything both ways.
+"""
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from functools import cache
+from itertools import compress
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import polars as pl
 
-from upkeep.contract.casting import EARLIEST, ISO_TIME, LATEST
+from upkeep.contract.casting import cast_column
 from upkeep.core.types import Floats
 from upkeep.serving.table import Table
 
-EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-MICROSECOND = timedelta(microseconds=1)
-FIRST, LAST = ((time - EPOCH) // MICROSECOND for time in (EARLIEST, LATEST))
-TIME = re.compile(ISO_TIME)
-NUMBERS = {float, int, type(None)}
-ZULU_LENGTH = len("2025-01-06T13:00:00Z")
-SHOWN = 40
-"""Characters of a value that an error repeats."""
+Type = Literal["text", "number", "time"]
+
+PLAIN_TIME = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+PLAIN_TEXT = re.compile(r"[!-~](?:.*[!-~])?", re.DOTALL)
+PLAIN_NUMBERS = {float, int, type(None)}
+DELIVERED = {str: pl.String(), float: pl.Float64(), int: pl.Int128(), bool: pl.Boolean()}
+"""How a delivery would hold values of each type; there is none for lists and objects."""
 
 
-class Refusal(NamedTuple):
-    """A value that cannot be used."""
-
-    column: str
-    what: str
-    expected: str
-
-
-class TypedColumns:
-    """The table's columns, each brought to its type once.
+class Read(NamedTuple):
+    """A column brought to a type.
 
     Attributes
     ----------
-    plant, machine, kind, code, model, time
+    values
         Shape (n_rows,), None where there is none; times in microseconds since 1970.
-    refusals
-        By row, the first value in it that could not be brought to its type.
+    failed
+        Rows whose value could not be brought there.
     """
 
+    values: Sequence[Any]
+    failed: Sequence[int]
+
+
+class Columns:
+    """A table's columns, each brought to its type once; a column that was not sent is full of gaps."""
+
     def __init__(self, table: Table) -> None:
-        self.table = table
+        self.delivered = table.columns
         self.n_rows = len(next(iter(table.columns.values()), []))
-        self.refusals: dict[int, Refusal] = {}
-        self.plant, self.machine = (self._texts(name) for name in ("plant", "machine"))
-        self.kind, self.code, self.model = (self._texts(name) for name in ("kind", "code", "model"))
-        self.time = [self._time(row, "time", value) for row, value in enumerate(table.columns["time"])]
-        self._numbers: dict[str, Floats] = {}
+        self._read: dict[tuple[str, Type], Read] = {}
+        self._matrices: dict[tuple[str, ...], Floats] = {}
 
-    def number(self, name: str) -> Floats:
-        """Return a column as float64, NaN where there is no value, shape (n_rows,)."""
-        if name not in self._numbers:
-            self._numbers[name] = self._read_numbers(name)
-        return self._numbers[name]
+    def read(self, name: str, wanted: Type) -> Read:
+        """Return a column in a type of the dictionary."""
+        if (name, wanted) not in self._read:
+            values = self.delivered.get(name)
+            self._read[name, wanted] = Read([None] * self.n_rows, []) if values is None else _READERS[wanted](values)
+        return self._read[name, wanted]
 
-    def installed(self, rows: Sequence[int]) -> int | None:
-        """Return the first date of installation among rows, in microseconds since 1970."""
-        values = self.table.columns.get("installed", [])
-        return next((self._time(row, "installed", values[row]) for row in rows if values and values[row]), None)
-
-    def _texts(self, name: str) -> Sequence[str | None]:
-        values = self.table.columns.get(name)
-        if values is None:
-            return [None] * self.n_rows
-        return [
-            value.strip() or None if type(value) is str else self._text(row, name, value)
-            for row, value in enumerate(values)
-        ]
-
-    def _text(self, row: int, name: str, value: Any) -> str | None:
-        if value is None:
-            return None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(int(value)) if value == value // 1 else str(value)
-        self._refuse(row, name, value, "text")
-        return None
-
-    def _time(self, row: int, name: str, value: Any) -> int | None:
-        try:
-            time = (_parse_time(value) - EPOCH) // MICROSECOND
-            if FIRST <= time <= LAST:
-                return time
-        except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
-            pass
-        self._refuse(row, name, value, "a time such as 2025-01-06T13:00:00Z, between 1900 and 2200")
-        return None
-
-    def _read_numbers(self, name: str) -> Floats:
-        values = self.table.columns.get(name)
-        if values is None:
-            return np.full(self.n_rows, np.nan)
-        if set(map(type, values)) <= NUMBERS:
-            return np.array(values, dtype=np.float64)  # None becomes NaN
-        return np.array([self._number(row, name, value) for row, value in enumerate(values)], dtype=np.float64)
-
-    def _number(self, row: int, name: str, value: Any) -> float:
-        try:
-            if value is None or value == "":
-                return np.nan
-            if not isinstance(value, bool | list | dict):
-                return float(value)
-        except (ValueError, OverflowError):
-            pass
-        self._refuse(row, name, value, "a number, or null where there is none")
-        return np.nan
-
-    def _refuse(self, row: int, name: str, value: Any, expected: str) -> None:
-        self.refusals.setdefault(row, Refusal(name, f"{name} is {show(value)}", expected))
+    def numbers(self, names: tuple[str, ...]) -> Floats:
+        """Return columns as float64, shape (n_rows, n_columns), NaN where there is no value."""
+        if names not in self._matrices:
+            values = [self.read(name, "number").values for name in names]
+            self._matrices[names] = np.array(values, dtype=np.float64).reshape(len(names), self.n_rows).T  # None is NaN
+        return self._matrices[names]
 
 
-def show(value: Any) -> str:
-    """Return a value from a request as an error may repeat it."""
+def _read_numbers(values: Sequence[Any]) -> Read:
+    return Read(values, []) if set(map(type, values)) <= PLAIN_NUMBERS else _cast(values, "number")
+
+
+def _read_texts(values: Sequence[Any]) -> Read:
     try:
-        text = repr(value)
-    except RecursionError:  # JSON may nest deeper than Python repeats it
-        text = "nested too deeply"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        distinct = set(values)
+    except TypeError:  # a list or an object
+        return _cast(values, "text")
+    plain = all(value is None or (type(value) is str and PLAIN_TEXT.fullmatch(value)) for value in distinct)
+    return Read(values, []) if plain else _cast(values, "text")
 
 
-def _parse_time(text: str) -> datetime:
-    """Parse what `validate` would parse; without an offset a time is in UTC."""
-    if len(text) == ZULU_LENGTH and text[10] == "T" and text[19] == "Z":
-        return datetime.fromisoformat(text)  # what nearly all send, without the cost of the pattern
-    match = TIME.match(text.strip())
-    if match is None:
-        raise ValueError(text)
-    day, minutes, seconds, offset = match.groups()
-    return datetime.fromisoformat(f"{day}T{minutes or '00:00'}{(seconds or ':00')[:10]}{offset or '+00'}")
+def _read_times(values: Sequence[Any]) -> Read:
+    times: list[int | None] = [None] * len(values)
+    rows = [row for row, value in enumerate(values) if value is not None]
+    try:
+        texts = [values[row] for row in rows]
+        if not all(map(PLAIN_TIME.fullmatch, texts)):
+            return _cast(values, "time")
+        instants = np.array([text[:-1] for text in texts], dtype="datetime64[us]").astype(np.int64)
+    except (TypeError, ValueError):  # not text; no such day or hour
+        return _cast(values, "time")
+    for row, instant in zip(rows, instants.tolist(), strict=True):
+        times[row] = instant
+    return Read(times, [])
+
+
+_READERS = {"text": _read_texts, "number": _read_numbers, "time": _read_times}
+
+
+def _cast(values: Sequence[Any], wanted: Type) -> Read:
+    """Read values of each JSON type as `validate` reads a column of that type."""
+    read: list[Any] = [None] * len(values)
+    failed = [row for row, value in enumerate(values) if value is not None and type(value) not in DELIVERED]
+    for kind, dtype in DELIVERED.items():
+        rows = [row for row, value in enumerate(values) if type(value) is kind]
+        if rows:
+            column = pl.DataFrame({"value": pl.Series([values[row] for row in rows], dtype=dtype)})
+            cast = column.select(_expressions(kind, wanted))
+            for row, value in zip(rows, cast["value"], strict=True):
+                read[row] = value
+            failed += compress(rows, cast["failed"])
+    return Read(read, sorted(failed))
+
+
+@cache
+def _expressions(kind: type, wanted: Type) -> list[pl.Expr]:
+    cast = cast_column("value", DELIVERED[kind], wanted)
+    return [cast.value.to_physical().alias("value"), cast.failed.alias("failed")]

@@ -1,30 +1,43 @@
 """A request's table as the arrays that scoring takes, machine by machine; one bad machine does not cost the others.
 
-What cannot be read is a fault of its machine, which is then not answered. What can be read but not believed, such as a
-reading out of its range, is left out with a word to the caller, as `validate` sets such rows aside.
+Rows are judged as `validate` judges a delivery, each by the data dictionary of its own plant. A value that cannot be
+brought to its type costs its machine the answer, with the reason. A row that is not to be believed, such as a reading
+out of its range, is left out with a word to the caller; of readings that are one, the first counts.
 """
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from time import time_ns
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+import polars as pl
 
 from upkeep.contract.dictionary import Column, Dictionary
-from upkeep.core.types import Floats
+from upkeep.contract.reconcile import DELIVERY
+from upkeep.contract.units import convert_column, find_units
+from upkeep.contract.validation import CLOCK_SLACK
+from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, Record, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
-from upkeep.serving.columns import Refusal, TypedColumns, show
-from upkeep.serving.table import Refused, Table
+from upkeep.model.storage import Card
+from upkeep.serving.columns import Columns
+from upkeep.serving.table import Refused, Table, show
 
 NAMES_SHOWN = 5
-CLOCK_SLACK_US = 86_400_000_000
-"""Clocks run ahead, or are set to local time; a row beyond would hide all later ones from the page."""
-
+CLOCK_SLACK_MICROSECONDS = CLOCK_SLACK // timedelta(microseconds=1)
 KEYS = ("plant", "machine", "time")
 ANY = (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max))
 """The range of a column that states none: all that is finite."""
+
+EXPECTED = {
+    "text": "text",
+    "number": "a number, or null where there is none",
+    "time": "a time such as 2025-01-06T13:00:00Z, between 1900 and 2200",
+}
+OF_MACHINES = ("model", "installed")
+"""What of the table of machines a request may say."""
 
 
 class Fault(NamedTuple):
@@ -44,7 +57,7 @@ class PlantRequest(NamedTuple):
     Attributes
     ----------
     cautions
-        Per machine, what was left out of its rows.
+        Per machine, what was done to its rows.
     inputs
         Per machine its rows as sent, in JSON, for the prediction log.
     """
@@ -56,58 +69,93 @@ class PlantRequest(NamedTuple):
     inputs: list[str]
 
 
+class Judged(NamedTuple):
+    """A column that a request may hold, and the tables that have it."""
+
+    name: str
+    column: Column
+    tables: list[str]
+
+
 class Contract(NamedTuple):
     """What one plant's requests are held against.
 
     Attributes
     ----------
+    columns
+        Of all tables, each once.
     numbers
         The numeric columns of telemetry.
     low, high
-        Their ranges, shape (n_columns,).
-    kinds
-        Of events; empty: any.
+        Their ranges, shape (n_numbers,).
+    settings, sensors
+        Where the vocabulary's columns are among them; n_numbers for those that the plant does not have.
+    near_duplicate_microseconds
+        Rows of one machine within the same interval are one reading.
     codes
         Kinds and codes of events that the model tells apart.
-    known
-        Every column that the dictionary has in any table.
     """
 
+    columns: list[Judged]
     vocabulary: Vocabulary
     numbers: dict[str, Column]
     low: Floats
     high: Floats
-    kinds: list[str]
+    settings: list[int]
+    sensors: list[int]
+    near_duplicate_microseconds: int
     codes: frozenset[tuple[str, str | None]]
     known: frozenset[str]
 
 
-class Outside(NamedTuple):
-    """A value out of its column's range."""
+class Refusal(NamedTuple):
+    """A value for which `validate` would put its row in quarantine."""
 
     column: str
-    value: float
-    entry: Column
+    what: str
+    expected: str
 
 
 class Accepted(NamedTuple):
-    """A machine that can be answered: all its rows, and those of telemetry in order of time."""
+    """A machine that can be answered: all its rows, and its readings in order of time."""
 
     machine: str
     rows: Sequence[int]
-    telemetry: list[int]
+    time: Ints
+    values: Floats
     record: Record
     cautions: list[Caution]
 
 
-def read_contract(plant: str, vocabulary: Vocabulary, dictionary: Dictionary) -> Contract:
-    """Return what requests of a plant are held against."""
-    telemetry = dictionary.columns("telemetry", plant)
-    numbers = {name: entry for name, entry in telemetry.items() if entry.type == "number"}
-    low, high = np.array([entry.range or ANY for entry in numbers.values()]).reshape(-1, 2).T
-    kinds = dictionary.columns("events", plant)["kind"].values or []
-    known = frozenset(name for table in dictionary.tables for name in dictionary.columns(table, plant))
-    return Contract(vocabulary, numbers, low, high, kinds, frozenset(event_kinds(vocabulary)), known)
+def read_contract(card: Card, dictionary: Dictionary) -> Contract:
+    """Return what requests of a model's plant are held against."""
+    tables = {table: dictionary.columns(table, card.plant) for table in dictionary.tables}
+    known = frozenset(name for columns in tables.values() for name in columns)
+    tables["machines"] = {name: tables["machines"][name] for name in OF_MACHINES}
+    columns: list[Judged] = []
+    for table, entries in tables.items():
+        for name, column in entries.items():
+            shared = next((one for one in columns if one[:2] == (name, column)), None)
+            if shared:
+                shared.tables.append(table)
+            else:
+                columns.append(Judged(name, column, [table]))
+    numbers = {name: column for name, column in tables["telemetry"].items() if column.type == "number"}
+    low, high = np.array([column.range or ANY for column in numbers.values()]).T
+    vocabulary = card.preparation.vocabulary
+    places = {name: place for place, name in enumerate(numbers)}
+    return Contract(
+        columns,
+        vocabulary,
+        numbers,
+        low,
+        high,
+        [places.get(name, len(places)) for name in vocabulary.settings],
+        [places.get(name, len(places)) for name in vocabulary.sensors],
+        card.near_duplicate_seconds * 1_000_000,
+        frozenset(event_kinds(vocabulary)),
+        known,
+    )
 
 
 def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[str, PlantRequest], list[Fault]]:
@@ -121,110 +169,152 @@ def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[
     for name in KEYS:
         if name not in table.columns:
             raise Refused(400, f"there is no column {name!r}", f"the columns {', '.join(KEYS)} and the sensors' own")
-    columns = TypedColumns(table)
+    columns = Columns(table)
     if not columns.n_rows:
         raise Refused(400, "there is no row", "the last hours of at least one machine")
-    groups: dict[tuple[str | None, str | None], list[int]] = {}
-    for row, key in enumerate(zip(columns.plant, columns.machine, strict=True)):
-        groups.setdefault(key, []).append(row)
+    machines: dict[tuple[str | None, str | None], list[int]] = {}
+    for row, key in enumerate(zip(*(columns.read(name, "text").values for name in ("plant", "machine")), strict=True)):
+        machines.setdefault(key, []).append(row)
+    named = {plant for plant, _ in machines}
+    refusals = {plant: _find_refusals(columns, contract) for plant, contract in contracts.items() if plant in named}
     plants: dict[str, list[Accepted]] = {}
     faults: list[Fault] = []
-    named = {plant for plant, _ in groups}
-    outside = {plant: _find_outside(columns, contract) for plant, contract in contracts.items() if plant in named}
-    for (plant, machine), rows in groups.items():
+    for (plant, machine), rows in machines.items():
         if plant is None or machine is None or plant not in contracts:
-            refusal = columns.refusals.get(rows[0]) or _doubt_key(plant, machine, contracts)
-            faults.append(Fault(plant, machine, rows[0], *refusal))
-            continue
-        found = _read_machine(plant, machine, rows, columns, outside[plant], contracts[plant])
-        if isinstance(found, Fault):
-            faults.append(found)
+            faults.append(Fault(plant, machine, rows[0], *_doubt_key(plant, machine, rows[0], columns, contracts)))
+        elif refused := [row for row in rows if row in refusals[plant]]:
+            faults.append(Fault(plant, machine, refused[0], *refusals[plant][refused[0]]))
         else:
-            plants.setdefault(plant, []).append(found)
+            found = _read_machine(plant, machine, rows, columns, contracts[plant])
+            if isinstance(found, Fault):
+                faults.append(found)
+            else:
+                plants.setdefault(plant, []).append(found)
     return {plant: _combine(accepted, columns, contracts[plant]) for plant, accepted in plants.items()}, faults
 
 
-def _doubt_key(plant: str | None, machine: str | None, plants: Iterable[str]) -> Refusal:
-    if plant is None:
-        return Refusal("plant", "the row names no plant", f"one of {', '.join(plants)}")
-    if machine is None:
-        return Refusal("machine", "the row names no machine", "the machine's name")
-    return Refusal("plant", f"there is no model of plant {show(plant)}", f"one of {', '.join(plants)}")
+def _doubt_key(
+    plant: str | None, machine: str | None, row: int, columns: Columns, contracts: Mapping[str, Contract]
+) -> Refusal:
+    for name, found in (("plant", plant), ("machine", machine)):
+        if row in columns.read(name, "text").failed:
+            return Refusal(name, f"{name} is {show(columns.delivered[name][row])}", EXPECTED["text"])
+        if found is None:
+            expected = f"one of {', '.join(contracts)}" if name == "plant" else "the machine's name"
+            return Refusal(name, f"the row names no {name}", expected)
+    return Refusal("plant", f"there is no model of plant {show(plant)}", f"one of {', '.join(contracts)}")
 
 
-def _find_outside(columns: TypedColumns, contract: Contract) -> dict[int, Outside]:
-    """Return the rows with a value out of the dictionary's range, and the first such value of each."""
-    values = np.stack([columns.number(name) for name in contract.numbers], axis=1)
-    entries = list(contract.numbers.items())
-    outside: dict[int, Outside] = {}
-    for row, column in np.argwhere((values < contract.low) | (values > contract.high)).tolist():
-        name, entry = entries[column]
-        outside.setdefault(row, Outside(name, float(values[row, column]), entry))
-    return outside
+def _find_refusals(columns: Columns, contract: Contract) -> dict[int, Refusal]:
+    """Return, by row, the first value that the columns of the row's own table refuse."""
+    kinds, failed = columns.read("kind", "text")
+    refusals: dict[int, Refusal] = {}
+    for name, column, tables in contract.columns:
+        if name not in columns.delivered:
+            continue
+        for row, expected in _find_misfits(name, column, columns):
+            own = "telemetry" if kinds[row] is None and row not in failed else "events"
+            if own in tables or "machines" in tables:
+                refusals.setdefault(row, Refusal(name, f"{name} is {show(columns.delivered[name][row])}", expected))
+    return refusals
+
+
+def _find_misfits(name: str, column: Column, columns: Columns) -> list[tuple[int, str]]:
+    """Return rows whose value is of another type, missing though a key or none of those that the dictionary lists."""
+    values, failed = columns.read(name, column.type)
+    misfits = [(row, EXPECTED[column.type]) for row in failed]
+    if column.role == "key" and None in values:
+        misfits += [(row, EXPECTED[column.type]) for row, value in enumerate(values) if value is None]
+    if column.values is not None and not set(values) <= {None, *column.values}:
+        expected = f"one of {', '.join(column.values)}"
+        misfits += [(row, expected) for row, value in enumerate(values) if value not in (None, *column.values)]
+    return misfits
 
 
 def _read_machine(
-    plant: str,
-    machine: str,
-    rows: Sequence[int],
-    columns: TypedColumns,
-    outside: Mapping[int, Outside],
-    contract: Contract,
+    plant: str, machine: str, rows: Sequence[int], columns: Columns, contract: Contract
 ) -> Accepted | Fault:
-    record = Record(model=_first(columns.model, rows), installed=columns.installed(rows))
-    for row in rows:
-        if row in columns.refusals:
-            return Fault(plant, machine, row, *columns.refusals[row])
-        kind = columns.kind[row]
-        if kind is not None and contract.kinds and kind not in contract.kinds:
-            return Fault(plant, machine, row, "kind", f"kind is {show(kind)}", f"one of {', '.join(contract.kinds)}")
-    telemetry, left_out = _choose_rows(rows, columns, outside)
-    if not telemetry:
+    kinds, times = columns.read("kind", "text").values, columns.read("time", "time").values
+    telemetry = [row for row in rows if kinds[row] is None]
+    values = columns.numbers(tuple(contract.numbers))[telemetry]
+    time = np.array([times[row] for row in telemetry], dtype=np.int64)
+    cautions: list[Caution] = []
+    outside = _is_outside(values, contract)
+    if outside.any():
+        cautions += _restore_units(values, contract)
+        outside = _is_outside(values, contract)
+    kept, left_out = _choose_rows(time, values, outside, contract)
+    if not len(kept):
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
         return Fault(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
-    cautions = [*_doubt_columns(columns.table, contract), *_doubt_events(rows, columns, contract), *left_out]
-    return Accepted(machine, rows, telemetry, record, cautions)
+    cautions = [*_doubt_columns(columns, contract), *_doubt_events(rows, columns, contract), *cautions, *left_out]
+    return Accepted(machine, rows, time[kept], values[kept], _read_record(rows, columns), cautions)
 
 
-def _choose_rows(
-    rows: Sequence[int], columns: TypedColumns, outside: Mapping[int, Outside]
-) -> tuple[list[int], list[Caution]]:
-    """Return a machine's rows of telemetry that can be believed, in order of time, and what is said of the others."""
-    chosen: dict[int | None, int] = {}
-    bad: list[Outside] = []
-    repeated = ahead = 0
-    latest = time.time_ns() // 1000 + CLOCK_SLACK_US
-    for row in rows:
-        if columns.kind[row] is not None:
+def _read_record(rows: Sequence[int], columns: Columns) -> Record:
+    """Return what the request says of a machine; as in `validate` the newest word counts."""
+    model, installed = columns.read("model", "text"), columns.read("installed", "time")
+    return Record(model=_last(model.values, rows), installed=_last(installed.values, rows))
+
+
+def _last(values: Sequence[Any], rows: Sequence[int]) -> Any:
+    return next((values[row] for row in reversed(rows) if values[row] is not None), None)
+
+
+def _is_outside(values: Floats, contract: Contract) -> Booleans:
+    outside: Booleans = (values < contract.low) | (values > contract.high)
+    return outside
+
+
+def _restore_units(values: Floats, contract: Contract) -> list[Caution]:
+    """Convert, in place, columns that came in another unit, as `validate` does with a plant's first delivery."""
+    cautions: list[Caution] = []
+    for index, (name, entry) in enumerate(contract.numbers.items()):
+        if not entry.also:
             continue
-        if row in outside:
-            bad.append(outside[row])
-        elif (columns.time[row] or 0) > latest:
-            ahead += 1
-        elif chosen.setdefault(columns.time[row], row) != row:
-            repeated += 1
-    cautions = [_doubt_values(bad)] if bad else []
-    if ahead:
-        message = f"{ahead} rows left out: their time is more than a day ahead"
+        rows = pl.DataFrame({DELIVERY: 0, name: values[:, index]})
+        units = find_units(rows, DELIVERY, [date.min], name, entry)
+        if units:
+            values[:, index] = rows.select(convert_column(DELIVERY, name, units, entry)).to_series()
+            message = f"{name} came in {units[0]} instead of {entry.unit or 'its own unit'}: converted"
+            cautions.append({"code": "unit_converted", "message": message, "column": name})
+    return cautions
+
+
+def _choose_rows(time: Ints, values: Floats, outside: Booleans, contract: Contract) -> tuple[Ints, list[Caution]]:
+    """Return the positions of the readings that count, in order of time, and what is said of the others."""
+    bad = outside.any(axis=1)
+    latest = time_ns() // 1000 + CLOCK_SLACK_MICROSECONDS
+    ahead = ~bad & (time > latest)
+    believed = np.flatnonzero(~bad & ~ahead)
+    near = contract.near_duplicate_microseconds
+    _, first = np.unique(time[believed] // (near or 1), return_index=True)
+    cautions = [_doubt_values(values, outside, contract)] if bad.any() else []
+    if n_ahead := int(ahead.sum()):
+        message = f"{n_ahead} rows left out: their time is more than a day ahead"
         cautions.append({"code": "future_rows", "message": message, "column": "time"})
-    if repeated:
-        message = f"{repeated} rows left out: the machine has one at the same instant already"
+    if repeated := len(believed) - len(first):
+        when = f"within the same {near // 1_000_000} s" if near else "at the same instant"
+        message = f"{repeated} rows left out: the machine has one {when} already"
         cautions.append({"code": "duplicate_rows", "message": message, "column": "time"})
-    return [row for _, row in sorted(chosen.items())], cautions
+    return believed[first], cautions
 
 
-def _doubt_values(bad: Sequence[Outside]) -> Caution:
-    column, value, entry = bad[0]
+def _doubt_values(values: Floats, outside: Booleans, contract: Contract) -> Caution:
+    row, column = np.argwhere(outside)[0]
+    name, entry = list(contract.numbers.items())[column]
+    value = float(values[row, column])
     low, high = entry.range or ANY
+    place = f"outside {low:g} to {high:g}" if entry.range else "which is no number of"
     unit = f" {entry.unit}" if entry.unit else ""
     fits = [name for name, other in entry.also.items() if low <= value * other.factor + other.offset <= high]
     guess = f"; it would fit in {fits[0]}" if fits else ""
-    message = f"{len(bad)} rows left out: {column} is {value:g}, outside {low:g} to {high:g}{unit}{guess}"
-    return {"code": "out_of_range", "message": message, "column": column}
+    message = f"{int(outside.any(axis=1).sum())} rows left out: {name} is {value:g}, {place}{unit}{guess}"
+    return {"code": "out_of_range", "message": message, "column": name}
 
 
-def _doubt_columns(table: Table, contract: Contract) -> list[Caution]:
-    unknown = [name for name in table.columns if name not in contract.known]
+def _doubt_columns(columns: Columns, contract: Contract) -> list[Caution]:
+    unknown = [name for name in columns.delivered if name not in contract.known]
     cautions: list[Caution] = [
         {
             "code": "unknown_column",
@@ -239,8 +329,9 @@ def _doubt_columns(table: Table, contract: Contract) -> list[Caution]:
     return cautions
 
 
-def _doubt_events(rows: Sequence[int], columns: TypedColumns, contract: Contract) -> list[Caution]:
-    sent = {(kind, columns.code[row]) for row in rows if (kind := columns.kind[row]) in ("error", "maintenance")}
+def _doubt_events(rows: Sequence[int], columns: Columns, contract: Contract) -> list[Caution]:
+    kinds, codes = (columns.read(name, "text").values for name in ("kind", "code"))
+    sent = {(kind, codes[row]) for row in rows if (kind := kinds[row]) in ("error", "maintenance")}
     unknown = sorted(f"{kind} {show(code)}" for kind, code in sent - contract.codes)
     if not unknown:
         return []
@@ -249,45 +340,39 @@ def _doubt_events(rows: Sequence[int], columns: TypedColumns, contract: Contract
     return [{"code": "unknown_code", "message": message, "column": "code"}]
 
 
-def _combine(accepted: Sequence[Accepted], columns: TypedColumns, contract: Contract) -> PlantRequest:
+def _combine(accepted: Sequence[Accepted], columns: Columns, contract: Contract) -> PlantRequest:
     """Return the machines of one plant as arrays."""
-    vocabulary = contract.vocabulary
-    order = [row for found in accepted for row in found.telemetry]
+    values = np.concatenate([found.values for found in accepted])
+    readable = np.column_stack([values, np.full(len(values), np.nan)])
     telemetry = Telemetry(
         machines=[found.machine for found in accepted],
-        starts=np.cumsum([0, *(len(found.telemetry) for found in accepted)]),
-        time=np.array([columns.time[row] for row in order], dtype=np.int64),
-        settings=_gather(columns, vocabulary.settings, order),
-        readings=_gather(columns, vocabulary.sensors, order),
+        starts=np.cumsum([0, *(len(found.time) for found in accepted)]),
+        time=np.concatenate([found.time for found in accepted]),
+        settings=readable[:, contract.settings],
+        readings=readable[:, contract.sensors],
     )
+    kinds, codes = (columns.read(name, "text").values for name in ("kind", "code"))
+    times = columns.read("time", "time").values
     happened = [
-        (found.machine, columns.time[row] or 0, kind, columns.code[row])
+        (found.machine, times[row], kind, codes[row])
         for found in accepted
         for row in found.rows
-        if (kind := columns.kind[row]) is not None
+        if (kind := kinds[row]) is not None
     ]
     return PlantRequest(
         rows=telemetry,
         # Once each, as `validate` leaves them: a repeated delivery is not a second error.
-        events=classify_events(dict.fromkeys(happened), telemetry.machines, vocabulary),
+        events=classify_events(dict.fromkeys(happened), telemetry.machines, contract.vocabulary),
         records={found.machine: found.record for found in accepted},
         cautions=[found.cautions for found in accepted],
-        inputs=[_write_inputs(columns.table, found.rows) for found in accepted],
+        inputs=[_write_inputs(columns, found.rows) for found in accepted],
     )
 
 
-def _gather(columns: TypedColumns, names: Sequence[str], order: Sequence[int]) -> Floats:
-    return np.array([columns.number(name)[order] for name in names]).reshape(len(names), len(order)).T
-
-
-def _first(values: Sequence[str | None], rows: Sequence[int]) -> str | None:
-    return next((values[row] for row in rows if values[row] is not None), None)
-
-
-def _write_inputs(table: Table, rows: Sequence[int]) -> str:
-    columns = list(table.columns.values())
-    data = [[column[row] for column in columns] for row in rows]
-    content = {"columns": list(table.columns), "data": data}
+def _write_inputs(columns: Columns, rows: Sequence[int]) -> str:
+    delivered = list(columns.delivered.values())
+    data = [[values[row] for values in delivered] for row in rows]
+    content = {"columns": list(columns.delivered), "data": data}
     try:
         return orjson.dumps(content).decode()
     except orjson.JSONEncodeError:  # it reads values nested deeper than it writes

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from upkeep import __version__
+from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.metrics import Metrics
-from upkeep.serving.prediction_log import PredictionLog
-from upkeep.serving.protocol import INVOCATIONS
+from upkeep.serving.protocol import INVOCATIONS, RESPONSES
 from upkeep.serving.service import Reply, Service
 from upkeep.serving.smoke import SMOKE
 from upkeep.serving.table import Refused
@@ -32,7 +32,7 @@ def scoring_route(service: Service, keep: Callable[[Reply], None], most_bytes: i
     router = APIRouter()
     one_large = CapacityLimiter(1)  # two take twice the memory and, on one core, no less time
 
-    @router.post("/invocations", openapi_extra=INVOCATIONS, response_class=Response)
+    @router.post("/invocations", openapi_extra=INVOCATIONS, responses=RESPONSES, response_class=Response)
     async def invocations(request: Request) -> Response:
         """Score each machine in a table of raw telemetry and events."""
         try:
@@ -52,7 +52,7 @@ def scoring_route(service: Service, keep: Callable[[Reply], None], most_bytes: i
     return router
 
 
-def operator_routes(service: Service, release: str, log: PredictionLog | None, metrics: Metrics) -> APIRouter:
+def operator_routes(service: Service, release: str, log: LogWriter | None, metrics: Metrics) -> APIRouter:
     """Return the routes that tell how the service is, and which release it is."""
     router = APIRouter()
 
@@ -64,8 +64,7 @@ def operator_routes(service: Service, release: str, log: PredictionLog | None, m
     @router.get("/health", response_class=Response)
     async def health() -> Response:
         """Tell that the models are loaded, and which."""
-        failing = log is not None and log.status.failing
-        state = "off" if log is None else "failing" if failing else "ok"
+        state = "off" if log is None else "failing" if log.status.last_error else "ok"
         return to_json({"status": "ok", "release": release, "models": service.versions, "prediction_log": state})
 
     @router.get("/version", response_class=Response)

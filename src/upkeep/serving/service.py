@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.types import Floats32
 from upkeep.model.scoring import Answer, Scorer, load_scorers
-from upkeep.serving.columns import EPOCH
 from upkeep.serving.request import PlantRequest, read_contract, read_request
 from upkeep.serving.table import Refused, read_table
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Reply(NamedTuple):
@@ -42,9 +43,7 @@ class Service:
     def __init__(self, models: Path, dictionary: Path) -> None:
         known = load_dictionary(dictionary)
         self.scorers: Mapping[str, Scorer] = load_scorers(models, known)
-        self._contracts = {
-            plant: read_contract(plant, scorer.vocabulary, known) for plant, scorer in self.scorers.items()
-        }
+        self._contracts = {plant: read_contract(scorer.model.card, known) for plant, scorer in self.scorers.items()}
 
     @property
     def versions(self) -> dict[str, str]:

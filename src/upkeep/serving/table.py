@@ -3,15 +3,20 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
 
-Column = list[Any]
+from upkeep.serving.protocol import Options, RecordsRequest, Split, SplitRequest
 
 MOST_CELLS = 20_000_000
-FORMATS = "dataframe_split, dataframe_records, or text/csv"
+EXPECTED = {"model_type": "an object", "dict_type": "an object", "list_type": "a list", "string_type": "text"}
+"""In the words of JSON, by pydantic's type of error."""
+
+SHOWN = 40
+"""Characters of a value that an error repeats."""
 
 
 class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
@@ -44,7 +49,7 @@ class Table(NamedTuple):
         Whether answers shall give reasons.
     """
 
-    columns: dict[str, Column]
+    columns: dict[str, list[Any]]
     point: Callable[[int, str | None], str]
     reasons: bool
 
@@ -58,8 +63,9 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Tabl
         If the body is no table in one of the protocol's spellings.
     """
     kind = content_type.partition(";")[0].strip().lower()
+    asked = _check(Options, {"reasons": query.get("reasons") or None})
     if kind == "text/csv":
-        return _read_csv(body, _read_flag(query.get("reasons", False), "/reasons"))
+        return _read_csv(body, bool(asked.reasons))
     if kind not in ("", "application/json"):
         raise Refused(415, f"the content type is {kind!r}", "application/json or text/csv")
     try:
@@ -67,64 +73,65 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Tabl
     except orjson.JSONDecodeError as error:
         raise Refused(400, f"the body is not JSON: {error}", "a JSON object") from error
     if not isinstance(content, dict):
-        raise Refused(400, f"the body is a {_name(content)}", "a JSON object")
-    params = content.get("params") or {}
-    if not isinstance(params, dict):
-        raise Refused(400, f"params is a {_name(params)}", 'an object, such as {"reasons": true}', "/params")
-    reasons = _read_flag(params.get("reasons", query.get("reasons", False)), "/params/reasons")
+        raise Refused(400, f"the body is {show(content)}", "a JSON object")
     if "dataframe_split" in content:
-        return _read_split(content["dataframe_split"], reasons)
+        split = _check(SplitRequest, content)
+        return _read_split(split.dataframe_split, _asks_reasons(split.params, asked))
     if "dataframe_records" in content:
-        return _read_records(content["dataframe_records"], reasons)
-    raise Refused(400, f"the body holds {', '.join(map(repr, content)) or 'nothing'}", FORMATS)
+        records = _check(RecordsRequest, content)
+        return _read_records(records.dataframe_records, _asks_reasons(records.params, asked))
+    expected = "dataframe_split, dataframe_records, or text/csv"
+    raise Refused(400, f"the body holds {', '.join(map(repr, content)) or 'nothing'}", expected)
 
 
-def _read_flag(value: Any, pointer: str) -> bool:
-    if value in (True, "true", "1"):
-        return True
-    if value in (False, None, "", "false", "0"):
-        return False
-    raise Refused(400, f"reasons is {str(value)[:40]!r}", "true or false", pointer)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def _read_split(content: Any, reasons: bool) -> Table:
-    place = "/dataframe_split"
-    if not isinstance(content, dict):
-        raise Refused(400, f"dataframe_split is a {_name(content)}", "an object with columns and data", place)
-    names, rows = content.get("columns"), content.get("data")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Refused(400, "the columns are not given as a list of names", '["plant", ...]', f"{place}/columns")
-    if len(set(names)) < len(names):
-        twice, _ = Counter(names).most_common(1)[0]
-        raise Refused(400, f"the column {twice!r} is given twice", "each once", f"{place}/columns")
-    if not isinstance(rows, list):
-        raise Refused(400, f"data is a {_name(rows)}", "a list of rows", f"{place}/data")
-    for index, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(names):
-            found = f"{len(row)} values" if isinstance(row, list) else f"a {_name(row)}"
-            raise Refused(400, f"row {index} is {found}", f"a list of {len(names)} values", f"{place}/data/{index}")
-    values = map(list, zip(*rows, strict=True)) if rows else ([] for _ in names)
+def _check(model: type[Model], content: Mapping[str, Any]) -> Model:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+    *_, parent, last = ["the body", *fault["loc"]]
+    place = f"{parent}[{last}]" if isinstance(last, int) else last
+    what = f"{place} is missing" if fault["type"] == "missing" else f"{place} is {show(fault['input'])}"
+    expected = EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
+    raise Refused(400, what, expected, _pointer(*fault["loc"]))
+
+
+def _asks_reasons(in_body: Options | None, in_query: Options) -> bool:
+    given = in_body.reasons if in_body else None
+    return bool(in_query.reasons if given is None else given)
+
+
+def _pointer(*place: int | str) -> str:
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
+
+
+def _read_split(split: Split, reasons: bool) -> Table:
+    names, rows = split.columns, split.data
+    if twice := _find_twice(names):
+        raise Refused(400, f"the column {twice!r} is given twice", "each once", _pointer("dataframe_split", "columns"))
+    if set(map(len, rows)) - {len(names)}:
+        index = next(index for index, row in enumerate(rows) if len(row) != len(names))
+        place = _pointer("dataframe_split", "data", index)
+        raise Refused(400, f"row {index} is {len(rows[index])} values", f"a list of {len(names)} values", place)
     positions = {name: index for index, name in enumerate(names)}
 
     def point(row: int, column: str | None) -> str:
-        return f"{place}/data/{row}" + (f"/{positions[column]}" if column in positions else "")
+        return _pointer("dataframe_split", "data", row, *([positions[column]] if column in positions else []))
 
-    return Table(dict(zip(names, values, strict=True)), point, reasons)
+    return Table(_by_column(names, rows), point, reasons)
 
 
-def _read_records(rows: Any, reasons: bool) -> Table:
-    place = "/dataframe_records"
-    if not isinstance(rows, list):
-        raise Refused(400, f"dataframe_records is a {_name(rows)}", "a list of objects", place)
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise Refused(400, f"row {index} is a {_name(row)}", "an object", f"{place}/{index}")
+def _read_records(rows: Sequence[Mapping[str, Any]], reasons: bool) -> Table:
     names = dict.fromkeys(name for row in rows for name in row)
     if len(rows) * len(names) > MOST_CELLS:  # rows of unlike columns: the table would be far larger than the body
-        raise Refused(413, f"{len(rows)} rows of {len(names)} columns", f"at most {MOST_CELLS} values", place)
+        what = f"{len(rows)} rows of {len(names)} columns"
+        raise Refused(413, what, f"at most {MOST_CELLS} values", _pointer("dataframe_records"))
 
     def point(row: int, column: str | None) -> str:
-        return f"{place}/{row}" + ("" if column is None else f"/{column.replace('~', '~0').replace('/', '~1')}")
+        return _pointer("dataframe_records", row, *([] if column is None else [column]))
 
     return Table({name: [row.get(name) for row in rows] for name in names}, point, reasons)
 
@@ -139,21 +146,33 @@ def _read_csv(body: bytes, reasons: bool) -> Table:
     rows = [(number, line) for number, line in enumerate(lines, 1) if line]
     if not rows:
         raise Refused(400, "the CSV text is empty", "a header and rows")
-    names = [name.strip() for name in rows[0][1]]
-    if len(set(names)) < len(names):
-        raise Refused(400, "a column's name stands twice in the header", "each once", "line 1")
+    names = rows[0][1]
+    if twice := _find_twice(names):
+        raise Refused(400, f"the column {twice!r} stands twice in the header", "each once", "line 1")
     for number, line in rows[1:]:
         if len(line) != len(names):
             raise Refused(400, f"line {number} holds {len(line)} values", f"{len(names)}", f"line {number}")
-    data = [[value.strip() or None for value in line] for _, line in rows[1:]]
-    values = map(list, zip(*data, strict=True)) if data else ([] for _ in names)
 
     def point(row: int, column: str | None) -> str:
         return f"line {rows[row + 1][0]}" + ("" if column is None else f", {column}")
 
-    return Table(dict(zip(names, values, strict=True)), point, reasons)
+    return Table(_by_column(names, [[value or None for value in line] for _, line in rows[1:]]), point, reasons)
 
 
-def _name(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+def _find_twice(names: Sequence[str]) -> str | None:
+    name, count = next(iter(Counter(names).most_common(1)), ("", 0))
+    return name if count > 1 else None
+
+
+def _by_column(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    values = map(list, zip(*rows, strict=True)) if rows else ([] for _ in names)
+    return dict(zip(names, values, strict=True))
+
+
+def show(value: Any) -> str:
+    """Return a value from a request as an error may repeat it."""
+    try:
+        text = repr(value)
+    except RecursionError:  # JSON may nest deeper than Python repeats it
+        text = "nested too deeply"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

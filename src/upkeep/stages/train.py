@@ -92,6 +92,7 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
         plant=plant,
         scope="fleet" if selection.chosen == "fleet" else "plant",
         features=list(winner.trained.ranges),
+        near_duplicate_seconds=params.validate_.near_duplicate_seconds,
         dataset=params.dataset,
         preparation=preparation,
         calibration=winner.calibration,

@@ -1,0 +1,332 @@
+"""One contract: a table of anything is read by the service as `validate` reads it, value by value."""
+
+import csv
+import io
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.contract.reconcile import Delivered
+from upkeep.contract.validation import Rules, check_table
+from upkeep.features.conditions import Conditions
+from upkeep.features.inputs import Preparation, Vocabulary
+from upkeep.model.storage import Card
+from upkeep.serving.request import read_contract, read_request
+from upkeep.serving.table import read_table
+
+DICTIONARY = load_dictionary(Path(__file__).parents[2] / "data/references/dictionary.yaml")
+PLANT, NEAR_SECONDS = "lyon", 60
+SETTINGS, SENSORS = (
+    ["speed_rpm", "load_pct"],
+    ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a", "humidity_pct"],
+)
+NUMBERS = [*SETTINGS, *SENSORS]
+COLUMNS = ["plant", "machine", "time", "kind", "code", "model", "installed", *NUMBERS]
+TELEMETRY = ["plant", "machine", "time", *NUMBERS]
+EVENTS = ["plant", "machine", "time", "kind", "code"]
+MACHINES = ["plant", "machine", "model", "installed"]
+
+ODD_NUMBERS = [
+    *(
+        "",
+        " ",
+        "1.5",
+        " 2 ",
+        "\u00a03",
+        "\x1f4",
+        "5\n",
+        "1_000",
+        "\u0661",
+        "\uff11",
+        "\u0663.\u0665",
+        "1e1",
+        "1E1",
+        "1e20",
+        "1e400",
+        "1e-400",
+    ),
+    *("+4", "-0", "--1", ".5", "5.", "1,5", "1 000", "0x10", "1\x00", "nan", "NaN", "-nan", "inf", "-Infinity", "+inf"),
+    *("true", "True", "null", "None", "n/a", "-"),
+]
+ODD_TIMES = [
+    *("2025-01-06T13:00:00Z", "2025-01-06T13:00:10Z", "2025-01-06T13:00:59Z", "2025-01-06T13:01:00Z"),
+    *("2025-01-06T23:59:60Z", "2025-01-06T24:00:00Z", "2025-01-06T12:60:00Z", "2025-02-30T00:00:00Z"),
+    *(
+        "2025-W02-1T13:00:00Z",
+        "2025-W02-1",
+        "2025-006",
+        "20250106T130000Z",
+        "2025-01-06",
+        "2025-01-06 13:00",
+        "2025-01-06T13",
+    ),
+    *("2025-01-06T13:00:00", "2025-01-06T13:00:00+02:00", "2025-01-06T13:00:00+0200", "2025-01-06 13:00:00-02"),
+    *("2025-01-06T13:00:00.5Z", "2025-01-06T13:00:00.123456789Z", "2025-01-06T13:00:00,5Z", "2025-01-06T13:00:00 UTC"),
+    *(
+        "2025-01-06t13:00:00z",
+        " 2025-01-06T13:00:00Z ",
+        "\u00a02025-01-06",
+        "\u0662\u0660\u0662\u0665-01-06T13:00:00Z",
+        "2025-01-06T13:00:0\u0661Z",
+    ),
+    *("0000-01-01T00:00:00Z", "1899-12-31T23:59:59Z", "1900-01-01T00:00:00Z", "2199-12-31T23:59:59Z"),
+    *("2200-01-01T00:00:00Z", "2200-01-01T00:00:01Z", "-001-01-01T00:00:00Z", "1736168400", "", " ", "NaT", "now"),
+]
+NAMES = ["M1", " M1", "M1 ", "\tM1\n", "M1\u00a0", "M1\u2003", "M1\x1f", "m1", "7", "7.0", "Säge", "", " "]
+KINDS = ["error", " error ", "maintenance", "failure", "Failure", "party", "error\x1f"]
+CODES = ["E1", " E1", "E1\u00a0", "", " ", "bearing", None]
+
+
+def anything_or(odd, *, alphabet=None):
+    return st.one_of(st.sampled_from(odd), st.text(alphabet, max_size=4) if alphabet else st.text(max_size=4))
+
+
+def numbers_of_one_type():
+    """Cells of a column of numbers, as the types of a Parquet file or of JSON have them; text is what CSV has."""
+    # Between 130 and 266 a temperature would be read as °F, by what all rows say: another test's matter.
+    plain = st.one_of(st.floats(0, 16), st.floats(-100, 130))
+    return st.sampled_from(
+        [
+            st.one_of(st.none(), plain),
+            st.one_of(st.none(), st.integers(-100, 130), st.integers(2**53, 2**64 - 1)),
+            st.one_of(st.none(), st.booleans()),
+            st.one_of(st.none(), anything_or(ODD_NUMBERS, alphabet="0123456789.,eE+-_ "), plain.map(repr)),
+        ]
+    )
+
+
+def names_of_one_type():
+    return st.sampled_from(
+        [
+            anything_or(NAMES),
+            st.sampled_from([7, 8, 2**63]),
+            st.sampled_from([7.0, 7.5, -0.0, 1e20, 1e-7, 123456789.0]),
+            st.booleans(),
+        ]
+    )
+
+
+PLAIN = {
+    "plant": st.just(PLANT),
+    "machine": st.sampled_from(["M1", "M1", "M2"]),
+    "time": st.sampled_from([f"2025-01-06T{hour}:00:{second:02d}Z" for hour in (13, 14) for second in (0, 10, 59)]),
+    "kind": st.sampled_from([None, None, None, "error", "maintenance", "failure"]),
+    "code": st.sampled_from(["E1", "bearing", "E2", None]),
+    **dict.fromkeys(NUMBERS, st.one_of(st.none(), st.floats(0, 16, allow_subnormal=False))),
+}
+ODD = {
+    "time": anything_or(ODD_TIMES),
+    "kind": st.one_of(st.none(), st.sampled_from(KINDS)),
+    "code": st.sampled_from(CODES),
+    **dict.fromkeys(NUMBERS, st.one_of(st.none(), anything_or(ODD_NUMBERS, alphabet="0123456789.,eE+-_ "))),
+}
+
+
+@st.composite
+def tables(draw, *, text_only=False):
+    """Rows of one plant: readings and events; in up to three columns, of one type each, cells of anything."""
+    size = draw(st.integers(1, 10))
+    odd = draw(st.sets(st.sampled_from(["machine", "model", "installed", *ODD]), max_size=3))
+    table = {}
+    for name in COLUMNS:
+        if name in ("model", "installed"):  # a request says them on each row
+            values = ODD_TIMES if name == "installed" else ["A", " A ", "", "B\x1f"]
+            cells = st.just(draw(st.sampled_from(values)) if name in odd else None)
+        elif name == "machine" and name in odd:
+            cells = st.sampled_from(NAMES) if text_only else draw(names_of_one_type())
+        elif name in NUMBERS and name in odd and not text_only:
+            cells = draw(numbers_of_one_type())
+        else:
+            cells = ODD[name] if name in odd else PLAIN[name]
+        table[name] = draw(st.lists(cells, min_size=size, max_size=size))
+    return {name: as_text(cells) for name, cells in table.items()} if text_only else table
+
+
+def as_text(cells):
+    return [None if cell is None else str(cell) for cell in cells]
+
+
+def service_contract(dictionary: Dictionary = DICTIONARY, plant: str = PLANT):
+    vocabulary = Vocabulary(
+        settings=SETTINGS,
+        widths=[4000, 120],
+        sensors=SENSORS,
+        error_codes=["E1"],
+        maintenance_codes=["bearing"],
+        machine_models=["A"],
+    )
+    conditions = Conditions(widths=[1.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
+    preparation = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records={})
+    card = Card.model_construct(plant=plant, near_duplicate_seconds=NEAR_SECONDS, preparation=preparation)
+    return read_contract(card, dictionary)
+
+
+def ask_service(body, content_type="application/json", contracts=None):
+    return read_request(read_table(body, content_type, {}), contracts or {PLANT: service_contract()})
+
+
+def as_json(table):
+    rows = [list(row) for row in zip(*table.values(), strict=True)]
+    return orjson.dumps({"dataframe_split": {"columns": list(table), "data": rows}})
+
+
+def check(table, name, columns):
+    """What `validate` makes of a delivery's rows."""
+    rules = Rules(batch_days=1, near_duplicate_seconds=NEAR_SECONDS, outage_hours=6, stuck_hours=24)
+    delivered = Delivered(datetime.now(UTC).date(), 1, table.select(columns))
+    return check_table(name, PLANT, [delivered], DICTIONARY.columns(name, PLANT), rules)
+
+
+def ask_validate(frame):
+    """Tables of clean rows, and the machines that lost a row to a value that could not be read."""
+    is_reading = pl.col("kind").str.strip_chars().fill_null("") == ""
+    checked = {
+        "telemetry": check(frame.filter(is_reading), "telemetry", TELEMETRY),
+        "events": check(frame.filter(~is_reading), "events", EVENTS),
+        "machines": check(frame, "machines", MACHINES),
+    }
+    unreadable = {
+        row["machine"]
+        for part in checked.values()
+        for row in part.quarantined.iter_rows(named=True)
+        if row["reason"] not in ("out of range", "after its batch")
+        and not (row["reason"] == "not a number" and is_infinite(row["value"]))
+    }
+    return {name: part.clean for name, part in checked.items()}, unreadable
+
+
+def is_infinite(text):
+    try:
+        return math.isinf(float(text))
+    except (TypeError, ValueError):
+        return False
+
+
+def assert_read_alike(frame, answer):
+    requests, faults = answer
+    clean, unreadable = ask_validate(frame)
+    refused = {fault.machine for fault in faults}
+    read = requests.get(PLANT)
+    answered = set(read.rows.machines) if read else set()
+    assert answered == set(clean["telemetry"]["machine"]) - unreadable
+    assert unreadable <= refused
+    for index, machine in enumerate(read.rows.machines if read else []):
+        rows = clean["telemetry"].filter(machine=machine)
+        here = slice(read.rows.starts[index], read.rows.starts[index + 1])
+        assert read.rows.time[here].tolist() == rows["time"].dt.timestamp("us").to_list()
+        for names, values in ((SETTINGS, read.rows.settings), (SENSORS, read.rows.readings)):
+            wanted = rows.select(pl.col(names).fill_null(float("nan"))).to_numpy()
+            np.testing.assert_array_equal(values[here], wanted, strict=True)
+        known = clean["events"].filter(
+            pl.col("machine") == machine,
+            (pl.col("kind") == "failure")
+            | pl.concat_str("kind", "code").is_in(["errorE1", "maintenancebearing"]).fill_null(False),
+        )
+        happened = read.events.time[read.events.machine == index]
+        assert sorted(happened.tolist()) == sorted(known["time"].dt.timestamp("us").to_list())
+        (record,) = clean["machines"].filter(machine=machine).with_columns(pl.col("installed").to_physical()).to_dicts()
+        assert read.records[machine].model_dump() == {name: record[name] for name in ("model", "installed")}
+
+
+@settings(max_examples=120, deadline=None)
+@given(tables())
+def test_json_is_read_as_validate_reads_columns_of_its_types(table):
+    frame = pl.DataFrame({name: pl.Series(cells, dtype=column_type(cells)) for name, cells in table.items()})
+    assert_read_alike(frame, ask_service(as_json(table)))
+
+
+def column_type(cells):
+    types = {type(cell) for cell in cells if cell is not None}
+    if types == {int}:
+        return pl.Int128  # JSON's integers reach beyond both of 64 bits
+    return {frozenset({bool}): pl.Boolean, frozenset({float}): pl.Float64}.get(frozenset(types), pl.String)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(text_only=True))
+def test_csv_is_read_as_validate_reads_the_same_file(table):
+    text = io.StringIO()
+    csv.writer(text).writerows([list(table), *zip(*table.values(), strict=True)])
+    content = text.getvalue().encode()
+    assert_read_alike(pl.read_csv(content, infer_schema=False), ask_service(content, "text/csv"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.floats(-60, 300, allow_subnormal=False)), min_size=1, max_size=8))
+def test_another_unit_is_told_from_the_values_as_validate_tells_it(temperatures):
+    table = {
+        "plant": [PLANT] * len(temperatures),
+        "machine": ["M1"] * len(temperatures),
+        "time": [f"2025-01-06T{hour:02d}:00:00Z" for hour in range(len(temperatures))],
+        **dict.fromkeys(["kind", "code", "model", "installed"], [None] * len(temperatures)),
+        **{name: [1.0] * len(temperatures) for name in NUMBERS},
+        "temperature_c": temperatures,
+    }
+    schema = dict.fromkeys(COLUMNS, pl.String) | dict.fromkeys(NUMBERS, pl.Float64)
+    assert_read_alike(pl.DataFrame(table, schema=schema), ask_service(as_json(table)))
+
+
+def rows_of(plant, **columns):
+    """Two readings a minute apart of one machine, of which nothing else is known."""
+    table = {"plant": [plant] * 2, "machine": ["M1"] * 2, "time": ["2025-01-06T13:00:00Z", "2025-01-06T13:01:00Z"]}
+    return table | {name: [cell] * 2 for name, cell in columns.items()}
+
+
+def test_each_plants_rows_are_judged_by_its_own_dictionary():
+    whole = DICTIONARY.model_dump()
+    level = {"meaning": "Oil level, which lyon measures and porto writes down", "role": "sensor"}
+    text = {**level, "type": "text", "role": "attribute"}
+    dictionary = Dictionary.model_validate(
+        whole | {"plants": {"lyon": {"telemetry": {"oil": level}}, "porto": {"telemetry": {"oil": text}}}}
+    )
+    contracts = {plant: service_contract(dictionary, plant) for plant in ("lyon", "porto")}
+    both = {
+        name: lyon + porto
+        for (name, lyon), porto in zip(
+            rows_of("lyon", oil=1.5).items(), rows_of("porto", oil="half full").values(), strict=True
+        )
+    }
+    requests, faults = ask_service(as_json(both), contracts=contracts)
+    assert set(requests) == {"lyon", "porto"}
+    assert faults == []
+    _, faults = ask_service(as_json(rows_of("lyon", oil="half full")), contracts=contracts)
+    assert [(fault.column, fault.what) for fault in faults] == [("oil", "oil is 'half full'")]
+
+
+def test_a_sensor_that_the_plant_does_not_have_is_not_read():
+    whole = DICTIONARY.model_dump()
+    telemetry = {name: column for name, column in whole["tables"]["telemetry"].items() if name != "vibration_mm_s"}
+    dictionary = Dictionary.model_validate({"tables": whole["tables"] | {"telemetry": telemetry}})
+    requests, _ = ask_service(
+        as_json(rows_of(PLANT, vibration_mm_s=2.0)), contracts={PLANT: service_contract(dictionary)}
+    )
+    assert np.isnan(requests[PLANT].rows.readings).all()
+    (cautions,) = requests[PLANT].cautions
+    assert [caution["column"] for caution in cautions] == ["vibration_mm_s"]
+
+
+def test_readings_seconds_apart_are_one_and_the_first_counts():
+    table = rows_of(PLANT, load_pct=50.0)
+    table["time"] = ["2025-01-06T13:00:40Z", "2025-01-06T13:00:30Z"]
+    requests, _ = ask_service(as_json(table))
+    assert requests[PLANT].rows.time.tolist() == [1_736_168_440_000_000]
+    (caution,) = requests[PLANT].cautions[0]
+    assert caution["message"] == "1 rows left out: the machine has one within the same 60 s already"
+
+
+def test_a_machine_that_sends_another_unit_is_converted_and_told_so():
+    requests, _ = ask_service(as_json(rows_of(PLANT, temperature_c=212.0)))
+    assert requests[PLANT].rows.readings[:, SENSORS.index("temperature_c")].tolist() == pytest.approx([100.0, 100.0])
+    assert requests[PLANT].cautions[0][-1] == {
+        "code": "unit_converted",
+        "message": "temperature_c came in °F instead of °C: converted",
+        "column": "temperature_c",
+    }
