@@ -1,24 +1,26 @@
 """The prediction log on a real disk: what it survives, and what it costs when it cannot."""
 
-import fcntl
 import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from log_cases import DAY, logged_numbers, prediction, read_log
 
+from upkeep.core.files import locked
 from upkeep.scoring.prediction_log import read_parts, tabulate
-from upkeep.serving import prediction_log
-from upkeep.serving.prediction_log import PredictionLog
-from upkeep.serving.spool import Segment, claim, list_segments
+from upkeep.serving import log_writer
+from upkeep.serving.log_writer import LogWriter
+from upkeep.serving.spool import FILE, Spool
 
 CASES = Path(__file__).parents[1] / "unit"
 MANY = 1_000_000_000
@@ -28,8 +30,8 @@ APPEND_STEADILY = """
 import itertools, sys, time
 from pathlib import Path
 from log_cases import prediction
-from upkeep.serving.prediction_log import PredictionLog
-log = PredictionLog(sys.argv[1], Path(sys.argv[2]), max_spool_bytes=10**9)
+from upkeep.serving.log_writer import LogWriter
+log = LogWriter(sys.argv[1], Path(sys.argv[2]), max_spool_bytes=10**9)
 log.start()
 for number in itertools.count(int(sys.argv[3])):
     log.append(prediction(number))
@@ -40,8 +42,8 @@ SHARE_THE_SPOOL = """
 import sys, time
 from pathlib import Path
 from log_cases import prediction
-from upkeep.serving.prediction_log import PredictionLog
-log = PredictionLog(sys.argv[1], Path(sys.argv[2]), max_spool_bytes=10**9, seal_seconds=0.05, flush_seconds=0.01)
+from upkeep.serving.log_writer import LogWriter
+log = LogWriter(sys.argv[1], Path(sys.argv[2]), max_spool_bytes=10**9, ship_after_seconds=0.05, flush_seconds=0.01)
 log.start()
 for number in range(int(sys.argv[3]), int(sys.argv[3]) + 200):
     log.append(prediction(number))
@@ -52,12 +54,12 @@ REFUSED_BY_THE_DISK = """
 import json, resource, sys, time
 from pathlib import Path
 from log_cases import prediction
-from upkeep.serving.prediction_log import PredictionLog
-log = PredictionLog(sys.argv[1], Path(sys.argv[2]), max_spool_bytes=10**9, flush_seconds=0.01)
+from upkeep.serving.log_writer import LogWriter
+log = LogWriter(sys.argv[1], Path(sys.argv[2]), max_spool_bytes=10**9, flush_seconds=0.01)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 log.start()
 log.append(prediction(1))
-while not log.status.failing:
+while not log.status.last_error:
     time.sleep(0.01)
 log.append(prediction(2))
 print(json.dumps([log.status.written, log.status.last_error]))
@@ -93,12 +95,12 @@ def spool(tmp_path):
 @pytest.fixture
 def new_log(url, spool, monkeypatch):
     """Return logs that are quick and share the spool, and close those that the test leaves open."""
-    monkeypatch.setattr(prediction_log, "SHIP_SECONDS", 0.02)
-    monkeypatch.setattr(prediction_log, "LONGEST_PAUSE_SECONDS", 0.05)
-    logs: list[PredictionLog] = []
+    monkeypatch.setattr(log_writer, "SHIP_SECONDS", 0.02)
+    monkeypatch.setattr(log_writer, "LONGEST_PAUSE_SECONDS", 0.05)
+    logs: list[LogWriter] = []
 
-    def new(max_spool_bytes: int = MANY, **pauses: float) -> PredictionLog:
-        logs.append(PredictionLog(url, spool, max_spool_bytes=max_spool_bytes, **{"flush_seconds": 0.01, **pauses}))
+    def new(max_spool_bytes: int = MANY, **pauses: float) -> LogWriter:
+        logs.append(LogWriter(url, spool, max_spool_bytes=max_spool_bytes, **{"flush_seconds": 0.01, **pauses}))
         logs[-1].start()
         return logs[-1]
 
@@ -107,17 +109,18 @@ def new_log(url, spool, monkeypatch):
         log.close()
 
 
-def spool_some(new_log, url, spool, numbers) -> Path:
-    """Leave a segment behind, as a process does that ends while the store is down."""
+def spool_some(new_log, url, numbers) -> None:
+    """Leave predictions in the spool, as a process does that ends while the store is down."""
     Path(url).write_text("in the way of the folder")
-    before = list_segments(spool)
     log = new_log()
     for number in numbers:
         log.append(prediction(number))
     log.close()
     Path(url).unlink()
-    [segment] = set(list_segments(spool)) - set(before)
-    return segment
+
+
+def spooled_bytes(spool) -> int:
+    return Spool(spool).measure()
 
 
 def test_what_is_appended_is_in_the_log_bit_for_bit(new_log, url, spool):
@@ -128,13 +131,13 @@ def test_what_is_appended_is_in_the_log_bit_for_bit(new_log, url, spool):
         log.append(each)
     log.close()
     assert read_log(url).sort("plant").equals(tabulate(sent))
-    assert list_segments(spool) == []
+    assert spooled_bytes(spool) == 0
     assert (log.status.appended, log.status.written, log.status.shipped) == (2, 2, 2)
-    assert not log.status.failing
+    assert not log.status.last_error
 
 
-def test_a_segment_is_shipped_while_the_service_runs(new_log, url):
-    log = new_log(seal_seconds=0.05)
+def test_what_is_spooled_is_shipped_while_the_service_runs(new_log, url):
+    log = new_log(ship_after_seconds=0.05)
     log.append(prediction(1))
     wait_until(lambda: log.status.shipped)
     assert logged_numbers(url) == [1]
@@ -157,7 +160,7 @@ def test_a_kill_costs_the_last_second_at_most_and_the_next_start_ships_the_rest(
 
 def test_processes_share_a_spool_and_each_prediction_arrives_once(new_log, url, spool):
     services = [start(SHARE_THE_SPOOL, url, spool, first) for first in (0, 200)]
-    log = new_log(seal_seconds=0.05)
+    log = new_log(ship_after_seconds=0.05)
     for number in range(400, 500):
         log.append(prediction(number))
         time.sleep(0.005)
@@ -166,66 +169,79 @@ def test_processes_share_a_spool_and_each_prediction_arrives_once(new_log, url, 
     assert logged_numbers(url) == list(range(500))
 
 
-def test_the_segment_that_another_process_appends_to_is_left_alone(new_log, url, spool):
+def test_what_another_process_spooled_is_shipped_once(new_log, url):
     working = new_log()
     working.append(prediction(1))
     wait_until(lambda: working.status.written == 1)
     new_log().close()
-    assert len(list_segments(spool)) == 1
+    assert logged_numbers(url) == [1]
     working.append(prediction(2))
     working.close()
     assert logged_numbers(url) == [1, 2]
 
 
-def test_shipping_a_segment_twice_gives_no_duplicates(new_log, url, spool):
-    segment = spool_some(new_log, url, spool, [1, 2])
-    content = segment.read_bytes()
+def test_while_one_process_ships_the_others_do_not(new_log, spool):
+    log = new_log(ship_after_seconds=0.02)
+    with locked(spool / "shipping.lock"):
+        log.append(prediction(1))
+        wait_until(lambda: log.status.written)
+        time.sleep(0.2)
+        assert log.status.shipped == 0
+    wait_until(lambda: log.status.shipped)
+
+
+def test_what_was_shipped_but_not_removed_before_a_kill_is_not_doubled(new_log, url, spool):
+    spool_some(new_log, url, [1, 2])
+    content = (spool / FILE).read_bytes()
     new_log().close()
     assert logged_numbers(url) == [1, 2]
-    # As if the process had been killed before it could remove the segment.
-    segment.write_bytes(content)
-    new_log().close()
-    assert logged_numbers(url) == [1, 2]
+    (spool / FILE).write_bytes(content)
+    log = new_log()
+    log.append(prediction(3))
+    log.close()
+    assert logged_numbers(url) == [1, 2, 3]
 
 
 def test_a_store_that_refuses_costs_nothing(new_log, url, caplog):
     caplog.set_level(logging.INFO)
     Path(url).write_text("in the way of the folder")
-    log = new_log(seal_seconds=0.02)
+    log = new_log(ship_after_seconds=0.02)
     log.append(prediction(1))
-    wait_until(lambda: log.status.failing)
+    wait_until(lambda: log.status.last_error)
     assert log.status.last_error.startswith("predictions cannot be written: ")
     assert f"[file={url}]" in log.status.last_error
     log.append(prediction(2))
     time.sleep(0.3)  # some more tries
     Path(url).unlink()
-    wait_until(lambda: not log.status.failing)
+    wait_until(lambda: not log.status.last_error)
     log.close()
     assert logged_numbers(url) == [1, 2]
     levels = [record.levelname for record in caplog.records]
     assert levels == ["ERROR", "INFO"], "told when it begins and when it ends, not at every try"
 
 
-@pytest.mark.parametrize("cut", [1, 4_000])
-def test_a_block_that_was_cut_short_costs_only_itself(new_log, url, spool, cut):
-    segment = spool_some(new_log, url, spool, [1, 2])
-    one_block = segment.read_bytes()
-    segment.write_bytes(one_block + one_block[: min(len(one_block) - 1, cut)])
+def test_what_the_disk_damaged_does_not_hold_back_the_others(new_log, url, spool, caplog):
+    for number in (1, 2):
+        spool_some(new_log, url, [number])
+    with closing(sqlite3.connect(spool / FILE)) as connection, connection:
+        connection.execute("UPDATE batches SET content = substr(content, 1, 300) WHERE number = 1")
     log = new_log()
     log.close()
-    assert logged_numbers(url) == [1, 2]
-    assert log.status.dropped["torn"] == (1 if cut == 1 else 2)
-    assert list_segments(spool) == []
+    assert logged_numbers(url) == [2]
+    assert log.status.dropped["unreadable"] == 1
+    assert "1 predictions cannot be read back" in caplog.text
+    assert spooled_bytes(spool) == 0
 
 
-def test_a_segment_that_cannot_be_read_does_not_hold_back_the_others(new_log, url, spool):
-    (spool / "20250101T000000-unreadable.segment").mkdir(parents=True)
-    log = new_log(seal_seconds=0.02)
+def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool):
+    spool.mkdir()
+    (spool / FILE).write_text("no database " * 1000)
+    log = new_log()
     log.append(prediction(1))
-    wait_until(lambda: log.status.shipped)
-    wait_until(lambda: log.status.failing)
-    assert "20250101T000000-unreadable.segment cannot be shipped: IsADirectoryError" in log.status.last_error
-    assert logged_numbers(url) == [1]
+    wait_until(lambda: log.status.write_error and log.status.ship_error)
+    assert log.status.last_error == f"the spool {spool} cannot be written: file is not a database"
+    log.close()
+    assert log.status.dropped["disk_error"] == 1
 
 
 def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
@@ -239,7 +255,7 @@ def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
     kept = log.status.written
     assert 2 < kept < 10
     assert log.status.dropped["spool_full"] == 10 - kept
-    assert sum(segment.stat().st_size for segment in list_segments(spool)) <= 20_000
+    assert spooled_bytes(spool) <= 20_000
     Path(url).unlink()
     new_log().close()
     assert logged_numbers(url) == list(range(kept))
@@ -247,7 +263,7 @@ def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
 
 def test_room_in_the_spool_is_used_again(new_log, url):
     Path(url).write_text("in the way of the folder")
-    log = new_log(max_spool_bytes=20_000, seal_seconds=0.02)
+    log = new_log(max_spool_bytes=20_000, ship_after_seconds=0.02)
     for number in range(40):
         log.append(prediction(number))
         time.sleep(0.02)
@@ -258,10 +274,10 @@ def test_room_in_the_spool_is_used_again(new_log, url):
 
 
 def test_what_the_disk_refuses_is_told_kept_and_written_when_it_can_be(url, spool):
-    # A limit on the size of files gives the operating system's own error, after part of a block is on the disk.
+    # A limit on the size of files gives the operating system's own error.
     service = start(REFUSED_BY_THE_DISK, url, spool)
     refused, freed = map(json.loads, service.communicate(timeout=60)[0].splitlines())
-    assert refused == [0, f"the spool {spool} cannot be written: [Errno 27] File too large"]
+    assert refused == [0, f"the spool {spool} cannot be written: disk I/O error"]
     assert freed == [2, ""]
     assert logged_numbers(url) == [1, 2]
 
@@ -270,14 +286,14 @@ def test_a_spool_that_cannot_be_made_is_told_and_costs_no_request(new_log, spool
     spool.write_text("in the way of the folder")
     log = new_log()
     log.append(prediction(1))
-    wait_until(lambda: log.status.failing)
+    wait_until(lambda: log.status.last_error)
     assert f"the spool {spool} cannot be written" in log.status.last_error
     log.close()
     assert log.status.dropped["disk_error"] == 1
 
 
 def test_a_full_queue_drops_what_is_new_and_counts_it(new_log, url, monkeypatch):
-    monkeypatch.setattr(prediction_log, "QUEUE_BYTES", 10_000)
+    monkeypatch.setattr(log_writer, "QUEUE_BYTES", 10_000)
     log = new_log(flush_seconds=60)
     for number in range(7):
         log.append(prediction(number))
@@ -295,33 +311,6 @@ def test_a_prediction_that_breaks_the_schema_costs_only_itself(new_log, url):
     assert logged_numbers(url) == [1, 3]
 
 
-@pytest.fixture
-def removed_before_locked(monkeypatch, spool):
-    """Another process takes the next segment between its opening and its locking; nothing else can time that."""
-    lock = fcntl.flock
-
-    def lock_too_late(file, operation):
-        monkeypatch.undo()
-        list_segments(spool)[0].unlink()
-        lock(file, operation)
-
-    monkeypatch.setattr(fcntl, "flock", lock_too_late)
-
-
-@pytest.mark.usefixtures("removed_before_locked")
-def test_a_segment_that_was_taken_before_it_was_locked_is_made_anew(spool):
-    segment = Segment(spool)
-    assert len(list_segments(spool)) == 1
-    segment.close()
-
-
-def test_a_segment_that_was_shipped_before_it_was_locked_is_not_claimed(spool, request):
-    Segment(spool).close()
-    [path] = list_segments(spool)
-    request.getfixturevalue("removed_before_locked")
-    assert claim(path) is None
-
-
 def test_a_reader_does_not_see_a_file_that_is_being_written(new_log, url):
     log = new_log()
     log.append(prediction(1))
@@ -333,6 +322,6 @@ def test_a_reader_does_not_see_a_file_that_is_being_written(new_log, url):
 
 
 def test_without_a_remote_store_no_client_is_loaded():
-    program = "import sys, upkeep.serving.prediction_log; print(*sys.modules)"
+    program = "import sys, upkeep.serving.log_writer; print(*sys.modules)"
     loaded = start(program).communicate(timeout=60)[0].split()
     assert not {"fsspec", "s3fs", "pyarrow", "pandas", "mlflow"} & set(loaded)

@@ -14,8 +14,8 @@ from board_cases import prediction
 from fastapi import FastAPI
 from playwright.sync_api import expect, sync_playwright
 
+from upkeep.serving.access import Access
 from upkeep.serving.board import Board
-from upkeep.serving.gate import Gate
 from upkeep.serving.metrics import Metrics
 from upkeep.serving.page import page_routes
 
@@ -92,7 +92,7 @@ def explain(*_):
 def serving(board, *, tokens=(), explain=explain):
     app = FastAPI()
     app.include_router(page_routes(board, explain, horizon_hours=48))
-    app.add_middleware(Gate, tokens=tokens, metrics=Metrics({}, None))
+    app.add_middleware(Access, tokens=tokens, metrics=Metrics({}, None))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -62,9 +62,19 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold a lock that other processes of this machine respect; it is let go even if this process is killed."""
+def locked(lock: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock that other processes of this machine respect; it is let go even if this process is killed.
+
+    Yields
+    ------
+    bool
+        False if `wait` is False and somebody else holds it.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

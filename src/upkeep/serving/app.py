@@ -1,4 +1,4 @@
-"""The service put together: models, page, prediction log and counters behind one gate; and its life as a process."""
+"""The service put together: models, page, prediction log, counters, access; and its life as a process."""
 
 import gc
 import logging
@@ -13,12 +13,12 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from upkeep import __version__
+from upkeep.serving.access import Access
 from upkeep.serving.board import Board
-from upkeep.serving.gate import Gate
-from upkeep.serving.logs import set_up_logs
+from upkeep.serving.json_lines import set_up_logs
+from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.metrics import Metrics
 from upkeep.serving.page import page_routes
-from upkeep.serving.prediction_log import PredictionLog
 from upkeep.serving.routes import operator_routes, scoring_route, to_json
 from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings, read_settings
@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     service = Service(settings.models, settings.dictionary)
     log = None
     if settings.log_url:
-        log = PredictionLog(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
+        log = LogWriter(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
     board = Board(settings.log_url or "")
     metrics = Metrics(service.versions, log)
     app = FastAPI(
@@ -50,8 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_run(board, log),
         docs_url=None,  # its scripts come from a third party's host
         redoc_url=None,
+        redirect_slashes=False,  # the address to go to would be whatever host the request names
     )
-    app.add_middleware(Gate, tokens=settings.tokens, metrics=metrics)
+    app.add_middleware(Access, tokens=settings.tokens, metrics=metrics)
     app.add_exception_handler(HTTPException, _tell)
     app.include_router(page_routes(board, service.explain, horizon_hours=service.horizon_hours))
 
@@ -94,7 +95,7 @@ def serve() -> None:
     )
 
 
-def _run(board: Board, log: PredictionLog | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _run(board: Board, log: LogWriter | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if log is not None:

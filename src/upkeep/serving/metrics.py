@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from upkeep.serving.prediction_log import PredictionLog
+from upkeep.serving.log_writer import LogWriter
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 PROBABILITIES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
@@ -16,7 +16,7 @@ PROBABILITIES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8
 class Metrics:
     """One worker's counters, in a registry of their own."""
 
-    def __init__(self, versions: Mapping[str, str], log: PredictionLog | None) -> None:
+    def __init__(self, versions: Mapping[str, str], log: LogWriter | None) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter("upkeep_requests", "Requests answered", ["route", "status"], registry=registry)
@@ -62,7 +62,7 @@ class Metrics:
 class _LogCollector(Collector):
     """What the prediction log tells of itself, read when Prometheus asks."""
 
-    def __init__(self, log: PredictionLog) -> None:
+    def __init__(self, log: LogWriter) -> None:
         self._log = log
 
     def collect(self) -> Iterable[Metric]:
@@ -79,5 +79,5 @@ class _LogCollector(Collector):
             "upkeep_prediction_log_spool_bytes", "Rows waiting on disk for their store", value=status.spool_bytes
         )
         yield GaugeMetricFamily(
-            "upkeep_prediction_log_failing", "1: the disk or the store refuses rows", value=int(status.failing)
+            "upkeep_prediction_log_failing", "1: the disk or the store refuses rows", value=int(bool(status.last_error))
         )

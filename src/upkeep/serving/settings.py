@@ -2,16 +2,25 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 
+PREFIX = "UPKEEP_"
 
-@dataclass(frozen=True)
-class Settings:
-    """How one worker runs.
+
+def _split_tokens(text: str) -> tuple[bytes, ...]:
+    if not text.isascii():
+        raise ValueError("a token holds a letter that no HTTP header can carry")
+    return tuple(token.encode() for token in text.replace(",", " ").split())
+
+
+class Settings(BaseModel):
+    """How one worker runs; each field is the variable of the same name.
 
     Attributes
     ----------
@@ -25,70 +34,51 @@ class Settings:
         What is deployed, as ``/version`` and ``/health`` say it.
     """
 
-    host: str
-    port: int
-    models: Path
-    golden: Path
-    dictionary: Path
-    tokens: tuple[bytes, ...]
-    log_url: str | None
-    spool: Path
-    spool_bytes: int
-    max_request_bytes: int
-    release: str
+    model_config = ConfigDict(frozen=True)
+
+    host: str = "0.0.0.0"  # noqa: S104  # a container is reached through its ports
+    port: Annotated[int, Field(ge=0, lt=65_536)] = 8000
+    models: Path = paths.MODELS
+    golden: Path = paths.GOLDEN
+    dictionary: Path = Path("data/references/dictionary.yaml")
+    tokens: Annotated[tuple[bytes, ...], BeforeValidator(_split_tokens)] = ()
+    log_url: str | None = None
+    spool: Path = paths.LOCAL / "spool"
+    spool_bytes: NonNegativeInt = 1_000_000_000
+    max_request_bytes: NonNegativeInt = 24_000_000
+    release: str = "unreleased"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_tokens_file(cls, values: dict[str, Any]) -> dict[str, Any]:
+        file = values.get("tokens_file")
+        if not file:
+            return values
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the file of tokens cannot be read: {error}") from error
+        if not _split_tokens(text):
+            # An empty file would open the service to all, which nobody who named one wants.
+            raise ValueError(f"the file of tokens holds none: {file}")
+        return {**values, "tokens": text}
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings.
+    """Read the settings; a variable that is empty is as good as none.
 
     Raises
     ------
     UpkeepError
         If a number is none, or the file of tokens cannot be read or holds none.
     """
-
-    def number(name: str, default: int) -> int:
-        text = environment.get(name) or str(default)
-        if not text.isascii() or not text.isdigit():
-            raise UpkeepError(f"{name} is {text!r}", expected="a whole number", remedy=f"correct or unset {name}")
-        return int(text)
-
-    return Settings(
-        host=environment.get("UPKEEP_HOST") or "0.0.0.0",  # noqa: S104  # a container is reached through its ports
-        port=number("UPKEEP_PORT", 8000),
-        models=Path(environment.get("UPKEEP_MODELS") or paths.MODELS),
-        golden=Path(environment.get("UPKEEP_GOLDEN") or paths.GOLDEN),
-        dictionary=Path(environment.get("UPKEEP_DICTIONARY") or "data/references/dictionary.yaml"),
-        tokens=_read_tokens(environment),
-        log_url=environment.get("UPKEEP_LOG_URL") or None,
-        spool=Path(environment.get("UPKEEP_SPOOL") or paths.LOCAL / "spool"),
-        spool_bytes=number("UPKEEP_SPOOL_BYTES", 1_000_000_000),
-        max_request_bytes=number("UPKEEP_MAX_REQUEST_BYTES", 24_000_000),
-        release=environment.get("UPKEEP_RELEASE") or "unreleased",
-    )
-
-
-def _read_tokens(environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    text = environment.get("UPKEEP_TOKENS", "")
-    file = environment.get("UPKEEP_TOKENS_FILE")
-    if file:
-        try:
-            text = Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise _no_tokens(f"the file of tokens cannot be read: {error}", file) from error
-    tokens = tuple(token.encode() for token in text.replace(",", " ").split())
-    if not text.isascii():
-        raise _no_tokens("a token holds a letter that no HTTP header can carry", file or "UPKEEP_TOKENS")
-    if file and not tokens:
-        # An empty file would open the service to all, which nobody who named one wants.
-        raise _no_tokens("the file of tokens holds none", file)
-    return tokens
-
-
-def _no_tokens(what: str, file: str) -> UpkeepError:
-    return UpkeepError(
-        what,
-        expected="tokens of ASCII letters, digits and signs between spaces, commas or line ends",
-        remedy="write them there, or unset UPKEEP_TOKENS_FILE",
-        file=file,
-    )
+    given = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
+    try:
+        return Settings.model_validate({name.removeprefix(PREFIX).lower(): value for name, value in given.items()})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = PREFIX + str(fault["loc"][0]).upper() if fault["loc"] else f"{PREFIX}TOKENS_FILE"
+        reason = fault["msg"].removeprefix("Value error, ")
+        # Tokens are secrets: what is wrong with them is told without them.
+        what = f"{name}: {reason}" if name.startswith(f"{PREFIX}TOKENS") else f"{name} is {given[name]!r}: {reason}"
+        raise UpkeepError(what, remedy=f"correct or unset {name}") from error

@@ -1,166 +1,139 @@
-"""The spool: files on disk in which predictions wait until they are in the prediction log.
+"""The spool: a SQLite file in which predictions wait until they are in the prediction log.
 
-A segment is a run of blocks; a block is a header and some predictions as an Arrow stream. A process locks the segment
-that it appends to, and the kernel frees the lock when the process ends, however it ends: a segment that nobody has
-locked is complete and may be taken by any process that shares the folder.
+Processes may share it. What is committed survives the process, however it ends; SQLite's write-ahead log lets one
+process write while others read.
 """
 
-import fcntl
-import os
-import struct
+import sqlite3
 import time
-import zlib
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 import polars as pl
 
-SUFFIX = ".segment"
-HEADER = struct.Struct("<III")
-"""Rows, bytes after the header, and their CRC-32."""
+FILE = "predictions.sqlite"
+WAIT_SECONDS = 10.0
+"""For other processes that write at this moment."""
+
+SET_UP = """
+PRAGMA auto_vacuum = incremental;
+PRAGMA journal_mode = wal;
+PRAGMA synchronous = normal;
+CREATE TABLE IF NOT EXISTS batches (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    written_at REAL NOT NULL,
+    predictions INTEGER NOT NULL,
+    memory INTEGER NOT NULL,
+    content BLOB NOT NULL
+);
+"""
 
 
-class Block(NamedTuple):
-    """Some predictions as they stand in a segment.
+class Batch(NamedTuple):
+    """Some predictions as the spool keeps them.
 
     Attributes
     ----------
     memory
         Bytes that they take when decoded.
+    content
+        An Arrow stream.
     """
 
-    rows: int
+    predictions: int
     memory: int
     content: bytes
 
 
-class Contents(NamedTuple):
-    """What a segment holds.
+class Stored(NamedTuple):
+    """A batch in the spool; numbers rise in the order of writing, and the name is unique in all spools."""
 
-    Attributes
-    ----------
-    predictions
-        None if no block is whole.
-    torn_rows
-        Predictions of a block that was not written to its end; 1 if not even its header was.
-    """
-
-    predictions: pl.DataFrame | None
-    torn_rows: int
+    number: int
+    name: str
+    batch: Batch
 
 
-def encode_block(predictions: pl.DataFrame) -> Block:
-    """Return predictions as a block; LZ4 makes it a third of the size at little cost."""
+def encode(predictions: pl.DataFrame) -> Batch:
+    """Return predictions as a batch; LZ4 makes it a third of the size at little cost."""
     stream = BytesIO()
     predictions.write_ipc_stream(stream, compression="lz4")
-    body = stream.getvalue()
-    header = HEADER.pack(predictions.height, len(body), zlib.crc32(body))
-    return Block(predictions.height, int(predictions.estimated_size()), header + body)
+    return Batch(predictions.height, int(predictions.estimated_size()), stream.getvalue())
 
 
-class Segment:
-    """A new file in the spool that this process appends to until it closes it.
+def decode(batch: Batch) -> pl.DataFrame:
+    """Return a batch's predictions."""
+    return pl.read_ipc_stream(BytesIO(batch.content))
 
-    Its name begins with the time in UTC, so names sort by age, and is unique, so that it can name the log's files too.
 
-    Raises
-    ------
-    OSError
-        If it cannot be made.
+class Spool:
+    """One thread's connection to the spool in a folder; it is opened when it is needed, and anew after an error.
+
+    Each method raises ``OSError`` or ``sqlite3.Error`` if the disk does not do what it should.
     """
 
-    def __init__(self, spool: Path) -> None:
-        spool.mkdir(parents=True, exist_ok=True)
-        self.size = self.memory = 0
-        self.opened = time.monotonic()
-        self._descriptor = _create_locked(spool)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._connection: sqlite3.Connection | None = None
 
-    def append(self, block: Block) -> None:
-        """Write a block; after an error, the next one takes its place.
+    def append(self, batch: Batch) -> None:
+        """Write a batch: all of it, or nothing."""
+        now = datetime.now(UTC)
+        name = f"{now:%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}"
+        with self._open() as connection:
+            connection.execute("INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, ?)", (name, now.timestamp(), *batch))
 
-        Raises
-        ------
-        OSError
-            If it was not written as a whole.
+    def measure(self) -> int:
+        """Return the bytes that all batches take."""
+        with self._open() as connection:
+            return int(connection.execute("SELECT coalesce(sum(length(content)), 0) FROM batches").fetchone()[0])
+
+    def read_oldest(self, most_memory: int, age_seconds: float) -> list[Stored]:
+        """Return the oldest batches that fit into `most_memory`, at least one.
+
+        There are none as long as the oldest is younger than `age_seconds`, unless there are more than fit.
         """
-        rest, offset = memoryview(block.content), self.size
-        while rest:
-            written = os.pwrite(self._descriptor, rest, offset)
-            rest, offset = rest[written:], offset + written
-        self.size = offset
-        self.memory += block.memory
+        with self._open() as connection:
+            waiting = connection.execute("SELECT number, memory, written_at FROM batches ORDER BY number")
+            last, total, ready = 0, 0, False
+            for number, memory, written_at in waiting:
+                if last and total + memory > most_memory:
+                    ready = True
+                    break
+                last, total = number, total + memory
+                ready = ready or abs(time.time() - written_at) >= age_seconds  # the clock may have been set back
+            columns = "number, name, predictions, memory, content"
+            found = connection.execute(f"SELECT {columns} FROM batches WHERE number <= ? ORDER BY number", (last,))  # noqa: S608  # no value in it
+            return [Stored(number, name, Batch(*batch)) for number, name, *batch in found] if ready else []
+
+    def remove(self, batches: Sequence[Stored]) -> None:
+        """Forget batches and give the disk back what they took."""
+        with self._open() as connection:
+            connection.executemany("DELETE FROM batches WHERE number = ?", [(one.number,) for one in batches])
+        with self._open() as connection:
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
 
     def close(self) -> None:
-        """Leave the segment to whoever ships it."""
-        with suppress(OSError):  # the system closes and unlocks it all the same
-            os.close(self._descriptor)
+        """Close the connection; the next call opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
-
-def _create_locked(spool: Path) -> int:
-    while True:
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}{SUFFIX}"
-        descriptor = os.open(spool / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-        # Before it was locked, another process took it for one that was left behind and removed it.
-        os.close(descriptor)
-
-
-def list_segments(spool: Path) -> list[Path]:
-    """Return all segments, oldest first, those still appended to included."""
-    return sorted(spool.glob(f"*{SUFFIX}"))
-
-
-def measure(spool: Path) -> int:
-    """Return the bytes that all segments take."""
-    total = 0
-    for path in list_segments(spool):
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection whose changes are committed at the end."""
         try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # shipped since it was listed
-            continue
-    return total
-
-
-def claim(path: Path) -> BinaryIO | None:
-    """Open and lock a segment that nobody else has locked; None if somebody has, or has removed it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened.
-    """
-    try:
-        file = path.open("r+b")
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    if os.fstat(file.fileno()).st_nlink:
-        return file
-    file.close()
-    return None
-
-
-def read_segment(file: BinaryIO) -> Contents:
-    """Return the predictions up to the end, or to the first block that is not whole."""
-    frames, torn_rows = [], 0
-    while header := file.read(HEADER.size):
-        if len(header) < HEADER.size:
-            torn_rows = 1
-            break
-        rows, length, checksum = HEADER.unpack(header)
-        body = file.read(length)
-        if not body or zlib.crc32(body) != checksum:
-            torn_rows = max(1, rows)
-            break
-        frames.append(pl.read_ipc_stream(BytesIO(body)))
-    return Contents(pl.concat(frames) if frames else None, torn_rows)
+            if self._connection is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._connection = sqlite3.connect(self._folder / FILE, timeout=WAIT_SECONDS)
+                self._connection.executescript(SET_UP)
+            with self._connection:
+                yield self._connection
+        except (OSError, sqlite3.Error):
+            self.close()
+            raise

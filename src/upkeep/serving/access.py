@@ -1,4 +1,4 @@
-"""What every request passes: its id, the token, the count and the log line."""
+"""Access to the service: who may ask what, and under which id each request is logged and counted."""
 
 import hmac
 import logging
@@ -21,7 +21,7 @@ ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 logger = logging.getLogger(__name__)
 
 
-class Gate:
+class Access:
     """ASGI middleware around the whole application.
 
     Parameters

@@ -1,0 +1,254 @@
+"""Predictions on their way to the prediction log: queue, spool on disk, and from there to wherever the log is kept.
+
+`LogWriter.append` puts a prediction on a queue. A thread writes what is queued to the spool four times a second, where
+it survives the process. Another ships what the spool holds, oldest first; what the store does not take stays. None of
+this reaches a request.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import locked
+from upkeep.scoring.prediction_log import SCHEMA, Prediction, tabulate, write_part
+from upkeep.serving.spool import Batch, Spool, Stored, decode, encode
+
+QUEUE_BYTES = 100_000_000
+PREDICTION_BYTES = 2_000
+"""What a prediction takes in memory beside its inputs."""
+
+WARNING_BYTES = 500
+BATCH_BYTES = 4_000_000
+PART_BYTES = 16_000_000
+"""In memory, where shipping holds a whole part; on disk it takes about a third."""
+
+MEASURE_SECONDS = 1.0
+SHIP_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+
+Loss = Literal["queue_full", "spool_full", "disk_error", "malformed", "unreadable"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class WriterStatus:
+    """How the writer is doing; updated in place.
+
+    Attributes
+    ----------
+    appended, written, shipped
+        Predictions given to the writer, those that reached the spool, and those that reached the store. The last counts
+        what an earlier or a neighbouring process left in the spool too.
+    dropped
+        Predictions lost, by reason: the queue was full because writing is too slow (``queue_full``), the spool has
+        reached its bound (``spool_full``) or the disk refuses (``disk_error``); one was not as the schema wants it
+        (``malformed``); the disk gave back something else than was written (``unreadable``).
+    spool_bytes
+        Size of the spool, what other processes that share it wrote included.
+    write_error, ship_error
+        Why the spool, or the store, does not take predictions at the moment; empty if it does. No credentials.
+    """
+
+    appended: int = 0
+    written: int = 0
+    shipped: int = 0
+    dropped: dict[Loss, int] = field(
+        default_factory=lambda: {"queue_full": 0, "spool_full": 0, "disk_error": 0, "malformed": 0, "unreadable": 0}
+    )
+    spool_bytes: int = 0
+    write_error: str = ""
+    ship_error: str = ""
+
+    @property
+    def last_error(self) -> str:
+        """What is wrong at the moment and needs somebody, the more urgent first; empty if nothing is."""
+        return self.write_error or self.ship_error
+
+
+class LogWriter:
+    """Write predictions to the prediction log without the requests noticing.
+
+    Parameters
+    ----------
+    url
+        Where the log is kept: a folder, or an address that fsspec opens.
+    spool
+        Folder on a local disk; processes may share it.
+    max_spool_bytes
+        Bound of the spool. Beyond it the oldest predictions are kept and new ones dropped.
+    ship_after_seconds
+        When the oldest prediction of the spool is shipped at the latest: how far the log is behind.
+    flush_seconds
+        Pause between writes to the spool: what a kill can cost.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        spool: Path,
+        *,
+        max_spool_bytes: int,
+        ship_after_seconds: float = 60.0,
+        flush_seconds: float = 0.25,
+    ) -> None:
+        self.status = WriterStatus()
+        self._url, self._folder, self._max_spool_bytes = url, spool, max_spool_bytes
+        self._ship_after_seconds, self._flush_seconds = ship_after_seconds, flush_seconds
+        self._queue: deque[Prediction] = deque()
+        # Two sums, each changed by one thread only, in place of a lock on the event loop.
+        self._bytes_in = self._bytes_out = 0
+        self._full: Loss = "queue_full"
+        self._batch: Batch | None = None
+        self._measured = float("-inf")
+        self._closing, self._all_written = threading.Event(), threading.Event()
+        # Daemons, for a store that never answers must not keep the process from ending.
+        self._threads = [
+            threading.Thread(target=work, name=f"prediction-log-{name}", daemon=True)
+            for name, work in (("write", self._write_until_closed), ("ship", self._ship_until_closed))
+        ]
+
+    def start(self) -> None:
+        """Begin to write, and to ship what the spool holds; whatever is wrong with either is in `status`."""
+        for thread in self._threads:
+            thread.start()
+
+    def append(self, prediction: Prediction) -> None:
+        """Take a prediction, within microseconds and whatever state the disk and the store are in; from one thread."""
+        self.status.appended += 1
+        size = _size(prediction)
+        if self._bytes_in - self._bytes_out + size > QUEUE_BYTES:
+            self.status.dropped[self._full] += 1
+            return
+        self._bytes_in += size
+        self._queue.append(prediction)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what is queued and try once to ship; what cannot be shipped in this many seconds waits in the spool."""
+        until = time.monotonic() + timeout
+        self._closing.set()
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _write_until_closed(self) -> None:
+        spool = Spool(self._folder)
+        while not self._closing.wait(self._flush_seconds):
+            self._flush(spool)
+        self._flush(spool)
+        spool.close()
+        self.status.dropped[self._full] += len(self._queue) + (self._batch.predictions if self._batch else 0)
+        self._all_written.set()
+
+    def _flush(self, spool: Spool) -> None:
+        """Write what is queued, oldest first; what the spool does not take is kept for the next time."""
+        try:
+            if time.monotonic() - self._measured >= MEASURE_SECONDS:
+                self.status.spool_bytes = spool.measure()
+                self._measured = time.monotonic()
+            while self._batch is not None or self._queue:
+                self._batch = self._batch or self._next_batch()
+                self._write(self._batch, spool)
+                self._batch = None
+        except _SpoolFullError as error:
+            self._full = "spool_full"
+            self._note("write_error", str(error))
+        except Exception as error:  # whatever it is, the thread must live on to try again
+            self._full = "disk_error"
+            self._note("write_error", f"the spool {self._folder} cannot be written: {error}")
+        else:
+            self._full = "queue_full"
+            self._note("write_error", "")
+
+    def _next_batch(self) -> Batch:
+        taken, size = [], 0
+        while self._queue and size < BATCH_BYTES:
+            taken.append(self._queue.popleft())
+            size += _size(taken[-1])
+        self._bytes_out += size
+        try:
+            return encode(tabulate(taken))
+        except Exception as error:  # one that breaks the schema must not cost the others
+            fitting = [prediction for prediction in taken if _fits(prediction)]
+            broken = len(taken) - len(fitting)
+            logger.error("prediction log: %s predictions do not fit the schema (%s)", broken, type(error).__name__)
+            self.status.dropped["malformed"] += broken
+            return encode(tabulate(fitting))
+
+    def _write(self, batch: Batch, spool: Spool) -> None:
+        if self.status.spool_bytes + len(batch.content) > self._max_spool_bytes:
+            raise _SpoolFullError(f"the spool {self._folder} has reached its {self._max_spool_bytes} bytes")
+        spool.append(batch)
+        self.status.spool_bytes += len(batch.content)
+        self.status.written += batch.predictions
+
+    def _ship_until_closed(self) -> None:
+        spool, pause = Spool(self._folder), SHIP_SECONDS
+        while not self._all_written.wait(pause):
+            self._ship_all(spool, self._ship_after_seconds)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if self.status.ship_error else SHIP_SECONDS
+        self._ship_all(spool, 0)
+        spool.close()
+
+    def _ship_all(self, spool: Spool, age_seconds: float) -> None:
+        try:
+            # One process of those that share the spool ships for all; the one that ends waits for its turn.
+            with locked(self._folder / "shipping.lock", wait=self._closing.is_set()) as is_mine:
+                while is_mine and (stored := spool.read_oldest(PART_BYTES, age_seconds)):
+                    self._ship(stored, spool)
+        except UpkeepError as error:  # the store's
+            self._note("ship_error", str(error).partition("\n")[0])
+        except (OSError, sqlite3.Error) as error:
+            self._note("ship_error", f"the spool {self._folder} cannot be read: {error}")
+        except Exception as error:  # whatever it is, the thread must live on to try again
+            self._note("ship_error", f"predictions cannot be shipped: {type(error).__name__}: {error}")
+        else:
+            self._note("ship_error", "")
+
+    def _ship(self, stored: Sequence[Stored], spool: Spool) -> None:
+        predictions = pl.concat([SCHEMA.to_frame(), *(self._decode(one) for one in stored)])
+        # Named after its first batch: if this process is killed before it removes them, what is shipped next begins
+        # with the same batch, holds at least the same ones and takes the place of these files.
+        write_part(self._url, stored[0].name, predictions)
+        spool.remove(stored)
+        self.status.shipped += predictions.height
+
+    def _decode(self, stored: Stored) -> pl.DataFrame:
+        try:
+            return decode(stored.batch)
+        except (Exception, pl.exceptions.PanicException) as error:  # the others must not wait for it
+            logger.error("prediction log: %s predictions cannot be read back: %s", stored.batch.predictions, error)
+            self.status.dropped["unreadable"] += stored.batch.predictions
+            return SCHEMA.to_frame()
+
+    def _note(self, name: Literal["write_error", "ship_error"], error: str) -> None:
+        """Set the status, and log when it turns bad or good."""
+        before = getattr(self.status, name)
+        setattr(self.status, name, error)
+        if error and not before:
+            logger.error("prediction log: %s", error)
+        elif before and not error:
+            logger.info("prediction log: works again after: %s", before)
+
+
+class _SpoolFullError(Exception):
+    pass
+
+
+def _size(prediction: Prediction) -> int:
+    return PREDICTION_BYTES + len(prediction["inputs"]) + WARNING_BYTES * len(prediction["warnings"])
+
+
+def _fits(prediction: Prediction) -> bool:
+    try:
+        encode(tabulate([prediction]))
+    except Exception:  # each kind of fault has its own
+        return False
+    return True
