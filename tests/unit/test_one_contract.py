@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.validation import Rules, check_table
+from upkeep.contract.validation import check_table
+from upkeep.core.params import Validate
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.storage import Card
@@ -24,6 +25,13 @@ from upkeep.serving.table import read_table
 
 DICTIONARY = load_dictionary(Path(__file__).parents[2] / "data/references/dictionary.yaml")
 PLANT, NEAR_SECONDS = "lyon", 60
+STRICTNESS = Validate(
+    dictionary=Path("dictionary.yaml"),
+    max_quarantined_share=0.05,
+    near_duplicate_seconds=NEAR_SECONDS,
+    outage_hours=6,
+    stuck_hours=24,
+)
 SETTINGS, SENSORS = (
     ["speed_rpm", "load_pct"],
     ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a", "humidity_pct"],
@@ -180,9 +188,8 @@ def as_json(table):
 
 def check(table, name, columns):
     """What `validate` makes of a delivery's rows."""
-    rules = Rules(batch_days=1, near_duplicate_seconds=NEAR_SECONDS, outage_hours=6, stuck_hours=24)
     delivered = Delivered(datetime.now(UTC).date(), 1, table.select(columns))
-    return check_table(name, PLANT, [delivered], DICTIONARY.columns(name, PLANT), rules)
+    return check_table(name, PLANT, [delivered], DICTIONARY.columns(name, PLANT), STRICTNESS, batch_days=1)
 
 
 def ask_validate(frame):
@@ -236,7 +243,7 @@ def assert_read_alike(frame, answer):
         assert read.records[machine].model_dump() == {name: record[name] for name in ("model", "installed")}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(tables())
 def test_json_is_read_as_validate_reads_columns_of_its_types(table):
     frame = pl.DataFrame({name: pl.Series(cells, dtype=column_type(cells)) for name, cells in table.items()})
@@ -250,7 +257,7 @@ def column_type(cells):
     return {frozenset({bool}): pl.Boolean, frozenset({float}): pl.Float64}.get(frozenset(types), pl.String)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables(text_only=True))
 def test_csv_is_read_as_validate_reads_the_same_file(table):
     text = io.StringIO()
@@ -259,7 +266,7 @@ def test_csv_is_read_as_validate_reads_the_same_file(table):
     assert_read_alike(pl.read_csv(content, infer_schema=False), ask_service(content, "text/csv"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.none(), st.floats(-60, 300, allow_subnormal=False)), min_size=1, max_size=8))
 def test_another_unit_is_told_from_the_values_as_validate_tells_it(temperatures):
     table = {

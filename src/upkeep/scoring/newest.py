@@ -10,8 +10,8 @@ import polars as pl
 
 from upkeep.core.errors import UpkeepError
 from upkeep.features.inputs import read_tables
-from upkeep.model.scoring import Answer, Scorer
-from upkeep.scoring.prediction_log import Prediction, tabulate
+from upkeep.model.scoring import Scorer
+from upkeep.scoring.prediction_log import as_prediction, tabulate
 
 KEY_LENGTH = 16
 
@@ -33,7 +33,6 @@ class Scored(NamedTuple):
 
 
 def score_newest(
-    plant: str,
     tables: Mapping[str, pl.DataFrame],
     scorer: Scorer,
     *,
@@ -63,7 +62,13 @@ def score_newest(
     events = tables["events"].join(recent, on="machine", how="semi")
     answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
     inputs = _write_inputs(telemetry, events, window)
-    logged = tabulate([_as_prediction(plant, answer, scorer, inputs[answer.machine], now) for answer in answers])
+    scored_at = int(now.timestamp() * 1_000_000)
+    logged = tabulate(
+        [
+            as_prediction(answer, scorer, inputs[answer.machine], identity=None, source="batch", scored_at=scored_at)
+            for answer in answers
+        ]
+    )
     reasons = [[reason["words"] for reason in scorer.explain(answer.features)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
     horizon = pl.lit(scorer.model.card.dataset.horizon_hours)
@@ -87,19 +92,6 @@ def _find_recent(seen: pl.DataFrame, earliest: datetime, silence: timedelta) -> 
             table="telemetry",
         )
     return recent
-
-
-def _as_prediction(plant: str, answer: Answer, scorer: Scorer, inputs: str, now: datetime) -> Prediction:
-    return {
-        "id": None,
-        "source": "batch",
-        "scored_at": int(now.timestamp() * 1_000_000),
-        "plant": plant,
-        "threshold": scorer.model.card.threshold,
-        "model_version": scorer.version,
-        "inputs": inputs,
-        **answer._asdict(),
-    }
 
 
 def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedelta) -> dict[str, str]:

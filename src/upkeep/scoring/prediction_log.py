@@ -23,6 +23,8 @@ from upkeep.core.secrets import mask_credentials
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+    from upkeep.model.scoring import Answer, Scorer
+
 UTC_TIME = pl.Datetime("us", "UTC")
 WARNINGS = pl.List(pl.Struct({"code": pl.String, "message": pl.String, "column": pl.String}))
 SCHEMA = pl.Schema(
@@ -52,6 +54,22 @@ Prediction = dict[str, Any]
 
 # The client's own waits would hold the caller for minutes when S3 is out.
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
+
+
+def as_prediction(
+    answer: "Answer", scorer: "Scorer", inputs: str, *, identity: str | None, source: str, scored_at: int
+) -> Prediction:
+    """Return an answer as it is logged, with the rows that it was made of, in JSON."""
+    return {
+        "id": identity,
+        "source": source,
+        "scored_at": scored_at,
+        "plant": scorer.model.card.plant,
+        "threshold": scorer.model.card.threshold,
+        "model_version": scorer.version,
+        "inputs": inputs,
+        **answer._asdict(),
+    }
 
 
 def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:

@@ -82,7 +82,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
             scorer = load_scorer(paths.MODELS / plant, dictionary)
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
-            scored[plant] = score_newest(plant, tables, scorer, since=since, silence=silence, now=now)
+            scored[plant] = score_newest(tables, scorer, since=since, silence=silence, now=now)
     return scored
 
 

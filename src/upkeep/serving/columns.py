@@ -7,7 +7,6 @@ A test reads tables of anything both ways.
 
 import re
 from collections.abc import Sequence
-from functools import cache
 from itertools import compress
 from typing import Any, Literal, NamedTuple
 
@@ -105,14 +104,9 @@ def _cast(values: Sequence[Any], wanted: Type) -> Read:
         rows = [row for row, value in enumerate(values) if type(value) is kind]
         if rows:
             column = pl.DataFrame({"value": pl.Series([values[row] for row in rows], dtype=dtype)})
-            cast = column.select(_expressions(kind, wanted))
-            for row, value in zip(rows, cast["value"], strict=True):
+            cast = cast_column("value", dtype, wanted)
+            done = column.select(cast.value.to_physical().alias("value"), failed=cast.failed)
+            for row, value in zip(rows, done["value"], strict=True):
                 read[row] = value
-            failed += compress(rows, cast["failed"])
+            failed += compress(rows, done["failed"])
     return Read(read, sorted(failed))
-
-
-@cache
-def _expressions(kind: type, wanted: Type) -> list[pl.Expr]:
-    cast = cast_column("value", DELIVERED[kind], wanted)
-    return [cast.value.to_physical().alias("value"), cast.failed.alias("failed")]

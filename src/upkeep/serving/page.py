@@ -10,9 +10,10 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from numpy.typing import NDArray
 
+from upkeep.core.types import Floats32
 from upkeep.serving.board import Board, Machine
+from upkeep.serving.service import describe, to_time
 
 STATIC = Path(__file__).parent / "static"
 CONTENT_TYPES = {
@@ -28,7 +29,7 @@ SECURITY = {
     "x-content-type-options": "nosniff",
 }
 
-Explain = Callable[[str, str, NDArray[np.float32]], list[dict[str, Any]]]
+Explain = Callable[[str, str, Floats32], list[dict[str, Any]]]
 
 
 class StaticFile(NamedTuple):
@@ -42,13 +43,8 @@ class StaticFile(NamedTuple):
 def page_routes(board: Board, explain: Explain, *, horizon_hours: int) -> APIRouter:
     """Return the routes of the page.
 
-    Parameters
-    ----------
-    explain
-        Called with a plant, a model version and features of shape (n_features,); returns the reasons, the strongest
-        first, and none if that model is no longer loaded.
-    horizon_hours
-        How far ahead the predictions look.
+    `explain` takes a plant, a model version and features of shape (n_features,) and returns the reasons, the strongest
+    first, or none if that model is no longer loaded. `horizon_hours` is how far ahead the predictions look.
     """
     files = {path.name: _load(path) for path in STATIC.iterdir()}
     router = APIRouter()
@@ -101,13 +97,10 @@ def _list_fleet(board: Board, explain: Explain, plant: str, search: str, limit: 
 
 def _describe(machine: Machine) -> dict[str, Any]:
     newest, maintenance = machine.newest, machine.maintenance
-    shown = ("plant", "machine", "probability", "alarm", "threshold", "model_version", "warnings")
-    return {
-        **{key: newest[key] for key in shown},
-        "time": _to_time(newest["time"]),
-        "scored_at": _to_time(newest["scored_at"]),
+    return describe(newest) | {
+        "scored_at": to_time(newest["scored_at"]),
         "history": np.ascontiguousarray(machine.history),
-        "last_maintenance": maintenance and {"time": _to_time(maintenance.time), "code": maintenance.code},
+        "last_maintenance": maintenance and {"time": to_time(maintenance.time), "code": maintenance.code},
     }
 
 
@@ -123,10 +116,6 @@ def _reasons(machine: Machine, explain: Explain) -> list[dict[str, Any]]:
 def _unknown(plant: str, machine: str) -> dict[str, str | None]:
     what, expected = "no prediction of this machine is known", "a machine that GET /fleet lists"
     return {"pointer": None, "plant": plant, "machine": machine, "column": None, "what": what, "expected": expected}
-
-
-def _to_time(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)
 
 
 def _to_json(content: object, status_code: int = 200) -> Response:

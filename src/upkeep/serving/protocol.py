@@ -44,7 +44,7 @@ class RecordsRequest(BaseModel):
 
 
 class Doubt(BaseModel):
-    """A doubt about the data or the model."""
+    """A reason to trust an answer less."""
 
     code: str
     message: str

@@ -277,7 +277,7 @@ def _restore_units(values: Floats, contract: Contract) -> list[Caution]:
         if units:
             values[:, index] = rows.select(convert_column(DELIVERY, name, units, entry)).to_series()
             message = f"{name} came in {units[0]} instead of {entry.unit or 'its own unit'}: converted"
-            cautions.append({"code": "unit_converted", "message": message, "column": name})
+            cautions.append(_caution("unit_converted", name, message))
     return cautions
 
 
@@ -292,11 +292,11 @@ def _choose_rows(time: Ints, values: Floats, outside: Booleans, contract: Contra
     cautions = [_doubt_values(values, outside, contract)] if bad.any() else []
     if n_ahead := int(ahead.sum()):
         message = f"{n_ahead} rows left out: their time is more than a day ahead"
-        cautions.append({"code": "future_rows", "message": message, "column": "time"})
+        cautions.append(_caution("future_rows", "time", message))
     if repeated := len(believed) - len(first):
         when = f"within the same {near // 1_000_000} s" if near else "at the same instant"
         message = f"{repeated} rows left out: the machine has one {when} already"
-        cautions.append({"code": "duplicate_rows", "message": message, "column": "time"})
+        cautions.append(_caution("duplicate_rows", "time", message))
     return believed[first], cautions
 
 
@@ -310,22 +310,18 @@ def _doubt_values(values: Floats, outside: Booleans, contract: Contract) -> Caut
     fits = [name for name, other in entry.also.items() if low <= value * other.factor + other.offset <= high]
     guess = f"; it would fit in {fits[0]}" if fits else ""
     message = f"{int(outside.any(axis=1).sum())} rows left out: {name} is {value:g}, {place}{unit}{guess}"
-    return {"code": "out_of_range", "message": message, "column": name}
+    return _caution("out_of_range", name, message)
 
 
 def _doubt_columns(columns: Columns, contract: Contract) -> list[Caution]:
     unknown = [name for name in columns.delivered if name not in contract.known]
-    cautions: list[Caution] = [
-        {
-            "code": "unknown_column",
-            "message": f"the data dictionary has no column {show(name)}: ignored",
-            "column": name,
-        }
+    cautions = [
+        _caution("unknown_column", name, f"the data dictionary has no column {show(name)}: ignored")
         for name in unknown[:NAMES_SHOWN]
     ]
     if len(unknown) > NAMES_SHOWN:  # each machine's answer repeats them
         message = f"nor has it {len(unknown) - NAMES_SHOWN} more: ignored"
-        cautions.append({"code": "unknown_column", "message": message, "column": None})
+        cautions.append(_caution("unknown_column", None, message))
     return cautions
 
 
@@ -337,7 +333,11 @@ def _doubt_events(rows: Sequence[int], columns: Columns, contract: Contract) -> 
         return []
     more = f" and {len(unknown) - NAMES_SHOWN} more" if len(unknown) > NAMES_SHOWN else ""
     message = f"training saw no {', '.join(unknown[:NAMES_SHOWN])}{more}: ignored"
-    return [{"code": "unknown_code", "message": message, "column": "code"}]
+    return [_caution("unknown_code", "code", message)]
+
+
+def _caution(code: str, column: str | None, message: str) -> Caution:
+    return {"code": code, "message": message, "column": column}
 
 
 def _combine(accepted: Sequence[Accepted], columns: Columns, contract: Contract) -> PlantRequest:

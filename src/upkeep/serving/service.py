@@ -1,34 +1,31 @@
 """A request's bytes in, an answer and what is logged of it out; nothing in here knows of HTTP but the status."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.types import Floats32
-from upkeep.model.scoring import Answer, Scorer, load_scorers
-from upkeep.serving.request import PlantRequest, read_contract, read_request
+from upkeep.model.scoring import Scorer, load_scorers
+from upkeep.scoring.prediction_log import Prediction, as_prediction
+from upkeep.serving.request import read_contract, read_request
 from upkeep.serving.table import Refused, read_table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TOLD = ("plant", "machine", "probability", "alarm", "threshold", "model_version", "warnings")
 
 
 class Reply(NamedTuple):
     """What a request gets.
 
-    Attributes
-    ----------
-    body
-        ``predictions`` and ``errors``, ready for JSON.
-    predictions
-        As `upkeep.scoring.prediction_log` describes them, for the log and the page.
+    `body` is ready for orjson; `predictions` are for the log and the page.
     """
 
     status: int
     body: dict[str, Any]
-    predictions: list[dict[str, Any]]
+    predictions: list[Prediction]
 
 
 class Service:
@@ -60,26 +57,27 @@ class Service:
     ) -> Reply:
         """Answer one request: each machine that can be answered, and why the others cannot.
 
-        Parameters
-        ----------
-        request_id, source
-            What the log says of where the predictions come from.
+        `request_id` and `source` are what the log says of where the predictions come from.
         """
         try:
             table = read_table(body, content_type, query)
             requests, faults = read_request(table, self._contracts)
         except Refused as refused:
             return Reply(refused.status, {"predictions": [], "errors": [refused.fault]}, [])
-        predictions: list[dict[str, Any]] = []
+        predictions: list[Prediction] = []
         answers: list[dict[str, Any]] = []
+        now = time.time_ns() // 1000
         for plant, request in requests.items():
             scorer = self.scorers[plant]
             scored = scorer.score(request.rows, request.events, request.records)
-            answers += (
-                _describe(plant, scorer, answer, cautions, table.reasons)
-                for answer, cautions in zip(scored, request.cautions, strict=True)
-            )
-            predictions += _to_log(plant, scorer, scored, request, request_id, source)
+            for answer, cautions, inputs in zip(scored, request.cautions, request.inputs, strict=True):
+                answer.warnings[:0] = cautions
+                identity = f"{request_id}/{plant}/{answer.machine}"
+                predictions.append(
+                    as_prediction(answer, scorer, inputs, identity=identity, source=source, scored_at=now)
+                )
+                reasons = {"reasons": scorer.explain(answer.features)} if table.reasons else {}
+                answers.append(describe(predictions[-1]) | reasons)
         errors = [{**fault._asdict(), "pointer": table.point(fault.row, fault.column)} for fault in faults]
         return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
 
@@ -89,43 +87,11 @@ class Service:
         return scorer.explain(features) if scorer and scorer.version == model_version else []
 
 
-def _describe(plant: str, scorer: Scorer, answer: Answer, cautions: Sequence[Any], reasons: bool) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "plant": plant,
-        "machine": answer.machine,
-        "time": (EPOCH + timedelta(microseconds=answer.time)).isoformat(),
-        "probability": answer.probability,
-        "alarm": answer.alarm,
-        "threshold": scorer.model.card.threshold,
-        "model_version": scorer.version,
-        "warnings": [*cautions, *answer.warnings],
-    }
-    if reasons:
-        described["reasons"] = scorer.explain(answer.features)
-    return described
+def describe(prediction: Prediction) -> dict[str, Any]:
+    """Return what a caller, or the page, is told of a prediction; times as JSON has them."""
+    return {name: prediction[name] for name in TOLD} | {"time": to_time(prediction["time"])}
 
 
-def _to_log(
-    plant: str, scorer: Scorer, answers: Iterable[Answer], request: PlantRequest, request_id: str, source: str
-) -> list[dict[str, Any]]:
-    now = time.time_ns() // 1000
-    return [
-        {
-            "id": f"{request_id}/{plant}/{answer.machine}",
-            "source": source,
-            "scored_at": now,
-            "plant": plant,
-            "machine": answer.machine,
-            "time": answer.time,
-            "probability": answer.probability,
-            "threshold": scorer.model.card.threshold,
-            "alarm": answer.alarm,
-            "model_version": scorer.version,
-            "warnings": [*cautions, *answer.warnings],
-            "maintained_at": answer.maintained_at,
-            "maintenance_code": answer.maintenance_code,
-            "features": answer.features,
-            "inputs": inputs,
-        }
-        for answer, cautions, inputs in zip(answers, request.cautions, request.inputs, strict=True)
-    ]
+def to_time(microseconds: int) -> datetime:
+    """Return a time given in microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_json
 from upkeep.serving.settings import read_settings
 
 SECONDS = 30
@@ -31,7 +32,6 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
     if differences:
         raise UpkeepError(
             f"{len(differences)} values of {len(cases)} golden answers differ: {'; '.join(differences[:5])}",
-            expected="the answers that training stored beside the models",
             remedy="do not ship this image; build it from the models and code of one and the same commit",
             file=settings.golden,
         )
@@ -40,17 +40,11 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def _read_cases(folder: Path) -> list[dict[str, Any]]:
-    try:
-        cases = [case for file in sorted(folder.glob("*.json")) for case in json.loads(file.read_text("utf-8"))]
-    except (OSError, ValueError) as error:
-        raise _no_cases(f"the golden requests cannot be read: {error}", folder) from error
+    remedy = "run `dvc repro golden`"
+    cases = [case for file in sorted(folder.glob("*.json")) for case in read_json(file, remedy=remedy)]
     if not cases:
-        raise _no_cases("there are no golden requests", folder)
+        raise UpkeepError("there are no golden requests", remedy=remedy, file=folder)
     return cases
-
-
-def _no_cases(what: str, folder: Path) -> UpkeepError:
-    return UpkeepError(what, expected="a JSON file per plant", remedy="run `dvc repro golden`", file=folder)
 
 
 def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
@@ -72,7 +66,7 @@ def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
 
 
 def _silent(what: str, url: str) -> UpkeepError:
-    return UpkeepError(what, expected=f"an answer from {url}", remedy="look at the service's log, and at UPKEEP_TOKENS")
+    return UpkeepError(f"{what} [{url}]", remedy="look at the service's log, and at UPKEEP_TOKENS")
 
 
 def _compare(case: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
