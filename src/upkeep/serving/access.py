@@ -22,13 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Access:
-    """ASGI middleware around the whole application.
-
-    Parameters
-    ----------
-    tokens
-        Any of them opens; none: open to all.
-    """
+    """ASGI middleware around the whole application; any of the tokens opens it, and without one it is open to all."""
 
     def __init__(self, app: ASGIApp, tokens: Sequence[bytes], metrics: Metrics) -> None:
         self._app, self._tokens, self._metrics = app, tokens, metrics

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import polars.selectors as cs
-from numpy.typing import NDArray
 
+from upkeep.core.types import Floats
 from upkeep.scoring.prediction_log import Prediction, read_parts
 
 HISTORY_POINTS = 60
@@ -26,7 +26,7 @@ KEPT = [
     *("warnings", "maintained_at", "maintenance_code", "features"),
 ]
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Maintenance(NamedTuple):
@@ -50,19 +50,15 @@ class Machine(NamedTuple):
     """
 
     newest: Prediction
-    history: NDArray[np.float64]
+    history: Floats
     maintenance: Maintenance | None
 
 
 class Board:
     """The fleet as the page shows it; fed and read from several threads.
 
-    Parameters
-    ----------
-    log_url
-        The prediction log, to read what other processes predicted; empty: this process's own answers are all.
-    most_machines
-        Above it, those not scored for longest are forgotten.
+    What other processes predicted is read from the prediction log, if there is one. Above `most_machines`, those not
+    scored for longest are forgotten.
     """
 
     def __init__(self, log_url: str = "", *, most_machines: int = 20_000) -> None:
@@ -120,7 +116,7 @@ class Board:
         try:
             self._read_log(now.date())
         except Exception as error:  # whatever a store or a file holds, it must not end the refreshing
-            LOG.warning("the page cannot show what other processes predicted: %s", error)
+            logger.warning("the page cannot show what other processes predicted: %s", error)
             return
         with self._lock:
             self._forget()
@@ -197,13 +193,13 @@ def _last_maintenance(known: Maintenance | None, prediction: Prediction) -> Main
     return Maintenance(time, prediction["maintenance_code"])
 
 
-def _add_point(history: NDArray[np.float64], point: NDArray[np.float64], *, replace: bool) -> NDArray[np.float64]:
+def _add_point(history: Floats, point: Floats, *, replace: bool) -> Floats:
     times, time = history[:, 0], point[0, 0]
     start, end = times.searchsorted(time, "left"), times.searchsorted(time, "right")
     too_old = time < times[-1] - HISTORY_DAYS * DAY_MS or (start == 0 and len(history) == HISTORY_POINTS)
     if not replace and (start < end or too_old):
         return history
-    joined: NDArray[np.float64] = np.concatenate((history[:start], point, history[end:]))[-HISTORY_POINTS:]
+    joined: Floats = np.concatenate((history[:start], point, history[end:]))[-HISTORY_POINTS:]
     return joined[joined[:, 0].searchsorted(joined[-1, 0] - HISTORY_DAYS * DAY_MS) :]
 
 

@@ -33,11 +33,10 @@ Explain = Callable[[str, str, Floats32], list[dict[str, Any]]]
 
 
 class StaticFile(NamedTuple):
-    """A file of the page, with the tag that tells a browser whether it has it already."""
+    """A file of the page. Its tag is of its content, for all files of an image are of the same time."""
 
     content: bytes
-    media_type: str
-    etag: str
+    headers: dict[str, str]
 
 
 def page_routes(board: Board, explain: Explain, *, horizon_hours: int) -> APIRouter:
@@ -125,12 +124,13 @@ def _to_json(content: object, status_code: int = 200) -> Response:
 
 def _load(path: Path) -> StaticFile:
     content = path.read_bytes()
-    return StaticFile(content, CONTENT_TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    # Asked for again each time, so that page and service are never of different releases; unchanged costs no bytes.
+    headers = {"content-type": CONTENT_TYPES[path.suffix], "cache-control": "no-cache", "etag": etag}
+    return StaticFile(content, SECURITY | headers)
 
 
 def _serve(file: StaticFile, request: Request) -> Response:
-    # Asked for again each time, so that page and service are never of different releases; unchanged costs no bytes.
-    headers = SECURITY | {"cache-control": "no-cache", "etag": file.etag}
-    if file.etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, headers=headers, media_type=file.media_type)
+    if file.headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=file.headers)
+    return Response(file.content, headers=file.headers)

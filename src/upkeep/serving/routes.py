@@ -20,15 +20,7 @@ INLINE_BYTES = 100_000
 
 
 def scoring_route(service: Service, keep: Callable[[Reply], None], most_bytes: int) -> APIRouter:
-    """Return the route that scores machines.
-
-    Parameters
-    ----------
-    keep
-        Takes each reply, on the event loop.
-    most_bytes
-        Larger bodies are refused.
-    """
+    """Return the route that scores machines; `keep` takes each reply, on the event loop."""
     router = APIRouter()
     one_large = CapacityLimiter(1)  # two take twice the memory and, on one core, no less time
 
@@ -91,9 +83,7 @@ async def _read_body(request: Request, most: int) -> bytes:
         async for chunk in request.stream():
             size += len(chunk)
             if size > most:
-                raise Refused(
-                    413, f"the body is larger than {most} bytes", "a smaller one: send fewer machines at a time"
-                )
+                raise Refused(413, f"the body is larger than {most} bytes", "fewer machines at a time")
             chunks.append(chunk)
     except ClientDisconnect as error:  # nobody hears it, but it is no fault of the service either
         raise Refused(400, "the connection ended before the body did", "the whole body") from error
