@@ -75,7 +75,7 @@ def measure() -> list[Row]:
 
 
 def _rows(seen: Seen, rate: float, failed: int, answers: int, rows: int) -> list[Row]:
-    # What stays: while a segment of the log is shipped, memory is up to 30 MB higher for a moment.
+    # What stays: while a part of the log is shipped, memory is up to 30 MB higher for a moment.
     minutes = itertools.groupby(
         (sample for sample in seen.memory if sample[0] >= SETTLE_SECONDS), lambda sample: sample[0] // 60
     )

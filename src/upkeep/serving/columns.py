@@ -79,18 +79,17 @@ def _read_texts(values: Sequence[Any]) -> Read:
 
 
 def _read_times(values: Sequence[Any]) -> Read:
-    times: list[int | None] = [None] * len(values)
-    rows = [row for row, value in enumerate(values) if value is not None]
+    texts = [value for value in values if value is not None]
     try:
-        texts = [values[row] for row in rows]
         if not all(map(PLAIN_TIME.fullmatch, texts)):
             return _cast(values, "time")
-        instants = np.array([text[:-1] for text in texts], dtype="datetime64[us]").astype(np.int64)
+        instants = np.array([text[:-1] for text in texts], dtype="datetime64[us]").astype(np.int64).tolist()
     except (TypeError, ValueError):  # not text; no such day or hour
         return _cast(values, "time")
-    for row, instant in zip(rows, instants.tolist(), strict=True):
-        times[row] = instant
-    return Read(times, [])
+    if len(texts) < len(values):
+        following = iter(instants)
+        instants = [None if value is None else next(following) for value in values]
+    return Read(instants, [])
 
 
 _READERS = {"text": _read_texts, "number": _read_numbers, "time": _read_times}

@@ -14,7 +14,7 @@ from upkeep.serving.request import read_contract, read_request
 from upkeep.serving.table import Refused, read_table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TOLD = ("plant", "machine", "probability", "alarm", "threshold", "model_version", "warnings")
+TOLD = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
 
 
 class Reply(NamedTuple):
