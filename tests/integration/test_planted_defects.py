@@ -6,10 +6,10 @@ import shutil
 import polars as pl
 import pytest
 from conftest import ROOT
+from planted_defects import planted_defects
 
 from upkeep.core import paths
 from upkeep.core.params import load_params
-from upkeep.simulator.source import Simulator
 from upkeep.stages import fetch, validate
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -29,9 +29,8 @@ def quality(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def planted() -> pl.DataFrame:
-    return (
-        Simulator(PARAMS.fetch.options, PARAMS.fetch.batch_days).defects(PARAMS.fetch.until).filter(table="telemetry")
-    )
+    fetched = PARAMS.fetch
+    return planted_defects(fetched.options, fetched.until, fetched.batch_days).filter(table="telemetry")
 
 
 def rows(planted, plant, *kinds):

@@ -1,9 +1,9 @@
-"""One simulated plant's deliveries, batch by batch and spoilt as real ones are, and a list of what was spoilt."""
+"""One simulated plant's deliveries, batch by batch and spoilt as real ones are."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import polars as pl
@@ -11,22 +11,10 @@ from pydantic import Field
 
 from upkeep.contract.dictionary import Table
 from upkeep.core.types import Frozen
-from upkeep.simulator import defects as spoil
+from upkeep.simulator.defects import AT_THE_SENSOR, IN_THE_FILE, Defect, choose_stretch, double_rows
 from upkeep.simulator.fleet import MODELS, Fleet, draw, simulate_fleet
 from upkeep.simulator.readings import read_events, read_telemetry
 
-AT_THE_SENSOR: dict[str, spoil.Defect] = {
-    "outage": spoil.lose_rows,
-    "null_sensor": spoil.lose_sensor,
-    "stuck_sensor": spoil.stick_sensor,
-    "spike": spoil.add_spikes,
-}
-IN_THE_FILE: dict[str, spoil.Defect] = {
-    "exact_duplicate": spoil.double_rows,
-    "near_duplicate": spoil.double_nearly,
-    "unparsable": spoil.garble_numbers,
-    "null_key": spoil.lose_keys,
-}
 SMALL = (*AT_THE_SENSOR, *IN_THE_FILE, "late_rows")
 """Every batch but the first has one of these, each plant another one."""
 
@@ -49,39 +37,6 @@ class SimulatorOptions(Frozen):
     start: date
     plants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[int, Field(gt=0)]] = Field(min_length=1)
     defects: bool = True
-
-
-class Defect(NamedTuple):
-    """Where the simulator spoilt a delivery.
-
-    Attributes
-    ----------
-    kind
-        One of :data:`SMALL` or :data:`LARGE`, ``unit_change``, ``new_column``, ``vanished_column`` or ``regime_drift``.
-    batch, delivered
-        First day of the batch whose rows it concerns, and of that which it shows in (None: they never arrive).
-    machine, column
-        None where it concerns several machines, or whole rows.
-    rows
-        How many rows were lost, changed, added or moved. A batch that is sent twice repeats its defects uncounted.
-    """
-
-    kind: str
-    table: Table
-    plant: str
-    batch: date
-    delivered: date | None
-    machine: str | None
-    column: str | None
-    rows: int
-
-
-DEFECTS = {
-    **dict.fromkeys(("kind", "table", "plant"), pl.String),
-    **dict.fromkeys(("batch", "delivered"), pl.Date),
-    **dict.fromkeys(("machine", "column"), pl.String),
-    "rows": pl.Int64,
-}
 
 
 @dataclass
@@ -113,84 +68,37 @@ class Plant:
 
     def read(self, table: Table, number: int) -> pl.DataFrame:
         """Return the events or the telemetry that come with a batch."""
-        return self._write_events(number).rows if table == "events" else self._write_telemetry(number)[0]
-
-    def _write_events(self, number: int) -> spoil.Spoilt:
+        if table == "telemetry":
+            return self._spoil(IN_THE_FILE, number, self._collect(number))
         events = read_events(self._fleet(number), number)
-        if self._small(number) != "exact_duplicate" or events.is_empty():
-            return spoil.Spoilt(events, 0)
-        return spoil.double_rows(events, self._draw(number, "events"))
+        is_doubled = self._small(number) == "exact_duplicate" and not events.is_empty()
+        return double_rows(events, self._draw(number, "events")) if is_doubled else events
 
-    def _write_telemetry(self, number: int) -> tuple[pl.DataFrame, list[Defect]]:
-        """Return the telemetry that comes with a batch, and what the gateway did to it."""
-        rows, _ = self._send(number)
-        if not self.options.defects:
-            return rows, []
-        parts = [rows, *self._arrive_late(number)]
+    def _collect(self, number: int) -> pl.DataFrame:
+        """Return the telemetry that the gateway has to send with a batch, before it writes the file."""
+        parts = [self._send(number), *self._arrive_late(number)]
         if self._happens("repeated_batch", number - 1) or self._happens("late_batch", number - 1):
-            parts.append(self._send(number - 1)[0])
+            parts.append(self._send(number - 1))
         rows = pl.concat(parts, how="diagonal")
-        found: list[Defect] = []
         if number >= VANISHED_COLUMN and self._is_at(2):
             rows = rows.drop("humidity_pct")
-            found.append(self._defect("vanished_column", number, rows.height, column="humidity_pct"))
         if number % CYCLE in UNIT_CHANGE and self._is_at(1):
             rows = rows.with_columns((pl.col("temperature_c") * 1.8 + 32).round(2))
-            found.append(self._defect("unit_change", number, rows.height, column="temperature_c"))
-        return self._spoil(IN_THE_FILE, number, rows, found)
+        return rows
 
-    def list_defects(self, number: int) -> list[Defect]:
-        """Return what is spoilt of a batch, whenever it arrives."""
-        if not self.options.defects:
-            return []
-        sent, found = self._send(number)
-        whole = self._defect("", number, sent.height)
-        next_day = self.day(number + 1)
-        if self._happens("missing_batch", number):
-            return [whole._replace(kind="missing_batch", delivered=None)]
-        if self._happens("late_batch", number):
-            found.append(whole._replace(kind="late_batch", delivered=next_day))
-        else:
-            found += self._write_telemetry(number)[1]
-        if self._happens("repeated_batch", number):
-            found.append(whole._replace(kind="repeated_batch", delivered=next_day))
-        if number == REGIME_DRIFT and self._is_at(-1):
-            found.append(whole._replace(kind="regime_drift"))
-        _, late, due = self._hold_back(number)
-        if late.height:
-            moved = self._defect("late_rows", number, late.height, machine=late["machine"][0])
-            found.append(moved._replace(delivered=self.day(due)))
-        if doubled := self._write_events(number).touched:
-            found.append(self._defect("exact_duplicate", number, doubled)._replace(table="events"))
-        return found
-
-    def _defect(
-        self, kind: str, number: int, rows: int, machine: str | None = None, column: str | None = None
-    ) -> Defect:
-        """Return a defect of telemetry that shows in its own batch."""
-        day = self.day(number)
-        return Defect(kind, "telemetry", self.name, day, day, machine, column, rows)
-
-    def _send(self, number: int) -> tuple[pl.DataFrame, list[Defect]]:
-        """Return the rows of a batch that its machines sent in time, and what their sensors did to them."""
+    def _send(self, number: int) -> pl.DataFrame:
+        """Return the rows of a batch that its machines sent in time, as their sensors gave them."""
         rows, _, _ = self._hold_back(number)
-        found: list[Defect] = []
-        if not self.options.defects:
-            return rows, found
         if number >= NEW_COLUMN and self._is_at(0):
             particles = self._draw(number, "oil").integers(50, 900, rows.height) / 10
-            rows = rows.with_columns(oil_particles_ppm=particles)
-            found.append(self._defect("new_column", number, rows.height, column="oil_particles_ppm"))
-        return self._spoil(AT_THE_SENSOR, number, rows, found)
+            rows = rows.with_columns(oil_particles_ppm=pl.Series(particles))
+        return self._spoil(AT_THE_SENSOR, number, rows)
 
-    def _spoil(
-        self, defects: Mapping[str, spoil.Defect], number: int, rows: pl.DataFrame, found: list[Defect]
-    ) -> tuple[pl.DataFrame, list[Defect]]:
+    def _spoil(self, defects: Mapping[str, Defect], number: int, rows: pl.DataFrame) -> pl.DataFrame:
         kind = self._small(number)
         if kind is None or kind not in defects or rows.is_empty():
-            return rows, found
-        rows, touched, machine, column = defects[kind](rows, self._draw(number, kind))
-        return rows, [*found, self._defect(kind, number, touched, machine, column)]
+            return rows
+        return defects[kind](rows, self._draw(number, kind))
 
     def _hold_back(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
         """Split what a batch's machines measured into rows in time and late rows, and tell when the latter arrive."""
@@ -200,7 +108,7 @@ class Plant:
         rng = self._draw(number, "late_rows")
         delays = [delay for delay in range(1, LONGEST_DELAY + 1) if self.arrives(number + delay)]
         due = number + int(rng.choice(delays))
-        _, late = spoil.choose_stretch(rows, rng, 12, 48)
+        late = choose_stretch(rows, rng, 12, 48)
         return rows.filter(~late), rows.filter(late), due
 
     def _arrive_late(self, number: int) -> Iterator[pl.DataFrame]:
@@ -213,7 +121,7 @@ class Plant:
 
     def _happens(self, large: str, number: int) -> bool:
         turn, batch = divmod(number, CYCLE)
-        return self.options.defects and batch == LARGE[large] and self._is_at(turn + list(LARGE).index(large))
+        return batch == LARGE[large] and self._is_at(turn + list(LARGE).index(large))
 
     def _small(self, number: int) -> str | None:
         """Return which of the small defects a batch has; the first one, in which baselines begin, has none."""
@@ -222,9 +130,9 @@ class Plant:
         return SMALL[(number - 1 + list(self.options.plants).index(self.name)) % len(SMALL)]
 
     def _is_at(self, place: int) -> bool:
-        """Tell whether this is the plant at that place, counted round."""
+        """Tell whether this is the plant at that place, counted round, and defects are wanted."""
         plants = list(self.options.plants)
-        return plants[place % len(plants)] == self.name
+        return self.options.defects and plants[place % len(plants)] == self.name
 
     def day(self, number: int) -> date:
         """Return the first day of a batch."""
@@ -243,6 +151,6 @@ class Plant:
                 start=self.start,
                 batches=max(self.batches, number + 1),
                 batch_days=self.batch_days,
-                drift=REGIME_DRIFT if self.options.defects and self._is_at(-1) else None,
+                drift=REGIME_DRIFT if self._is_at(-1) else None,
             )
         return self._simulated

@@ -1,4 +1,4 @@
-"""The default source: a seeded fleet with the defects of real deliveries, and a list of where they are."""
+"""The default source: a seeded fleet with the defects of real deliveries."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from upkeep.contract.dictionary import Table
-from upkeep.simulator.plant import DEFECTS, Plant, SimulatorOptions
+from upkeep.simulator.plant import Plant, SimulatorOptions
 from upkeep.sources import Delivery
 from upkeep.sources.batches import batches_between, first_day
 from upkeep.sources.options import read_options
@@ -30,26 +30,15 @@ class Simulator:
 
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every plant's telemetry and events per batch, and its machines with the first one."""
-        days = self._days(min(until, self._now.date()))
+        days = batches_between(self._start, min(until, self._now.date()), self._batch_days)
         for plant in self._plants:
+            plant.batches = max(plant.batches, len(days))
             for number, day in enumerate(days):
                 if number == 0:
                     yield Delivery("machines", plant.name, day, plant.list_machines)
                 yield Delivery("events", plant.name, day, partial(self._read, plant, "events", number))
                 if plant.arrives(number):
                     yield Delivery("telemetry", plant.name, day, partial(self._read, plant, "telemetry", number))
-
-    def defects(self, until: date) -> pl.DataFrame:
-        """Return where batches up to that of `until` are spoilt, a row per :class:`upkeep.simulator.plant.Defect`."""
-        numbers = range(len(self._days(until)))
-        found = [defect for plant in self._plants for number in numbers for defect in plant.list_defects(number)]
-        return pl.DataFrame(found, schema=DEFECTS, orient="row")
-
-    def _days(self, until: date) -> list[date]:
-        days = batches_between(self._start, until, self._batch_days)
-        for plant in self._plants:
-            plant.batches = max(plant.batches, len(days))
-        return days
 
     def _read(self, plant: Plant, table: Table, number: int) -> pl.DataFrame:
         """Leave out what is still to come; rows that lost their time come once their batch is complete."""
