@@ -352,11 +352,11 @@ def test_later_deliveries_never_change_how_an_earlier_one_is_read() -> None:
 
 def test_most_of_the_quarantine_is_blamed_when_it_holds_too_much() -> None:
     checked = check(telemetry(heat=[999.0, 20.0]), telemetry(time=hours(2, START + timedelta(days=7))).drop("heat"))
-    assert find_excess(checked, 0.75) is None
-    excess = find_excess(checked, 0.7)
-    assert excess is not None
-    assert (excess.batch, excess.reason, excess.column, excess.rows) == ("2025-01-13", "missing column heat", "heat", 2)
-    assert excess.share == 0.75
+    assert (
+        find_excess("lyon", {"telemetry": checked}, STRICTNESS.model_copy(update={"max_quarantined_share": 0.75})) == []
+    )
+    [excess] = find_excess("lyon", {"telemetry": checked}, STRICTNESS.model_copy(update={"max_quarantined_share": 0.7}))
+    assert excess == (0.75, "lyon", "telemetry", "2025-01-13", "missing column heat", "heat", 2)
 
 
 CELLS = st.one_of(

@@ -6,8 +6,9 @@ because of it, would look into the future.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
 
+import numpy as np
 import polars as pl
 
 Finding = dict[str, str | None]
@@ -30,13 +31,13 @@ RARE_VALUE = 0.1
 def report(
     kind: str,
     table: str,
+    detail: str,
     *,
     machine: str | None = None,
     column: str | None = None,
     batch: date | None = None,
     since: date | datetime | None = None,
     until: date | datetime | None = None,
-    detail: str,
 ) -> Finding:
     """Return one finding as it stands in ``reports/data_quality.json``."""
     return {
@@ -44,9 +45,9 @@ def report(
         "table": table,
         "machine": machine,
         "column": column,
-        "batch": None if batch is None else batch.isoformat(),
-        "from": None if since is None else since.isoformat(),
-        "to": None if until is None else until.isoformat(),
+        "batch": batch.isoformat() if batch else None,
+        "from": since.isoformat() if since else None,
+        "to": until.isoformat() if until else None,
         "detail": detail,
     }
 
@@ -54,39 +55,35 @@ def report(
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by kind and place; those of a kind beyond :data:`MAX_FINDINGS` are counted, not listed."""
     ordered = sorted(findings, key=lambda finding: tuple(value or "" for value in finding.values()))
-    counts: dict[tuple[str | None, str | None], int] = {}
-    kept = []
-    for finding in ordered:
-        group = finding["kind"], finding["table"]
-        counts[group] = counts.get(group, 0) + 1
-        if counts[group] <= MAX_FINDINGS:
-            kept.append(finding)
-    beyond = {group: count - MAX_FINDINGS for group, count in counts.items() if count > MAX_FINDINGS}
-    return kept + [report(str(kind), str(table), detail=f"{n} more") for (kind, table), n in beyond.items()]
+    listed: list[Finding] = []
+    counted: list[Finding] = []
+    for (kind, table), alike in groupby(ordered, key=lambda finding: (finding["kind"], finding["table"])):
+        group = list(alike)
+        listed += group[:MAX_FINDINGS]
+        if len(group) > MAX_FINDINGS:
+            counted.append(report(str(kind), str(table), f"{len(group) - MAX_FINDINGS} more"))
+    return listed + counted
 
 
 def report_runs(
-    kind: str, table: str, column: str, numbers: Iterable[int], batches: Sequence[date], detail: str
+    kind: str, table: str, column: str, numbers: Sequence[int], batches: Sequence[date], detail: str
 ) -> list[Finding]:
-    """Report deliveries that have something in common, by their numbers, one finding for each unbroken run of them.
+    """Report deliveries that have something in common, one finding for each unbroken run of their ascending numbers.
 
     `batches` holds the batch of each delivery.
     """
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+    if not numbers:
+        return []
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return [
         report(
             kind,
             table,
+            f"{detail} in {len(run)} of {len(batches)} deliveries",
             column=column,
             batch=batches[run[0]],
             since=batches[run[0]],
             until=batches[run[-1]],
-            detail=f"{detail} in {len(run)} of {len(batches)} deliveries",
         )
         for run in runs
     ]
@@ -100,10 +97,10 @@ def find_missing_batches(table: str, batches: Iterable[date], newest: date, batc
         report(
             "missing_batch",
             table,
+            f"batches missing: {(after - before).days // batch_days - 1}",
             batch=before + step,
             since=before + step,
             until=after - step,
-            detail=f"batches missing: {(after - before).days // batch_days - 1}",
         )
         for before, after in pairwise(known)
         if after - before > step
@@ -118,50 +115,34 @@ def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:
         .agg(pl.len(), since=pl.col("time").min(), until=pl.col("time").max())
         .sort("begins")
     )
-    return [
-        report(
-            "late_rows",
-            table,
-            batch=row["begins"].date(),
-            since=row["since"],
-            until=row["until"],
-            detail=f"{row['len']} rows, up to {_hours(row['begins'] - row['since']):.1f} h before the batch",
-        )
-        for row in late.iter_rows(named=True)
-    ]
+    findings = []
+    for begins, count, since, until in late.iter_rows():
+        detail = f"{count} rows, up to {_hours(begins - since):.1f} h before the batch"
+        findings.append(report("late_rows", table, detail, batch=begins.date(), since=since, until=until))
+    return findings
 
 
 def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hours: float) -> list[Finding]:
     """Report machines without rows, and sensors without values, for longer than `outage_hours`.
 
-    Parameters
-    ----------
-    rows
-        ``machine``, ``time`` and the sensors, sorted by machine and time.
-    sensors
-        Per sensor, which rows can hold it: a column that was not delivered at all is not an outage of each machine.
+    `rows` are sorted by machine and time. `sensors` has an expression per sensor, which rows can hold it: a column that
+    was not delivered at all is not an outage of each machine.
     """
     gap = (pl.col("time") - pl.col("time").shift()).over("machine")
     gaps = rows.select("machine", until="time", since=pl.col("time").shift().over("machine"), gap=gap).with_columns(
         limit=pl.max_horizontal(pl.duration(hours=outage_hours), pl.col("gap").median().over("machine") * SLOW)
     )
     limits = gaps.group_by("machine").agg(pl.col("limit").first())
-    silences = gaps.filter(pl.col("gap") > pl.col("limit")).select("machine", "since", "until", column=None)
+    silences = gaps.filter(pl.col("gap") > pl.col("limit"))
+    silences = silences.select("machine", pl.lit(None, pl.String).alias("column"), "since", "until")
     with_gaps = {sensor: delivered for sensor, delivered in sensors.items() if rows[sensor].null_count()}
     dark = [_find_nulls(rows.filter(delivered), sensor, limits) for sensor, delivered in with_gaps.items()]
-    return [
-        report(
-            "outage",
-            "telemetry",
-            machine=row["machine"],
-            column=row["column"],
-            since=row["since"],
-            until=row["until"],
-            detail=f"{_hours(row['until'] - row['since']):.1f} h without {'a value' if row['column'] else 'a row'}",
-        )
-        for frame in (silences, *dark)
-        for row in frame.iter_rows(named=True)
-    ]
+    findings = []
+    for outage in pl.concat([silences, *dark]).iter_rows(named=True):
+        nothing = "a value" if outage["column"] else "a row"
+        detail = f"{_hours(outage['until'] - outage['since']):.1f} h without {nothing}"
+        findings.append(report("outage", "telemetry", detail, **outage))
+    return findings
 
 
 def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.DataFrame:
@@ -170,12 +151,13 @@ def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.Dat
         .filter("value")
         .select(
             "machine",
+            column=pl.lit(sensor),
             since=pl.coalesce("before", "first"),
             until=pl.coalesce("after", "last"),
-            column=pl.lit(sensor),
         )
         .join(limits, on="machine", maintain_order="left")
         .filter(pl.col("until") - pl.col("since") > pl.col("limit"))
+        .drop("limit")
     )
 
 
@@ -213,21 +195,15 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float) -> list[Fin
         pl.col("lasted") >= LONG_RUN * pl.col("usual"),
         pl.col("runs_of_value") <= RARE_VALUE * pl.col("runs"),
     )
-    findings = [
-        report(
-            "stuck_sensor",
-            "telemetry",
-            machine=row["machine"],
-            column=sensor,
-            since=row["first"],
-            until=row["last"],
-            detail=f"{row['value']} for {_hours(row['lasted']):.1f} h",
+    findings = []
+    for run in stuck.iter_rows(named=True):
+        place = {"machine": run["machine"], "column": sensor, "since": run["first"], "until": run["last"]}
+        findings.append(
+            report("stuck_sensor", "telemetry", f"{run['value']} for {_hours(run['lasted']):.1f} h", **place)
         )
-        for row in stuck.iter_rows(named=True)
-    ]
     if constant := judged.filter(pl.col("runs") == 1).height:
         share = f"on {constant} of {runs['machine'].n_unique()} machines"
-        findings.append(report("constant_sensor", "telemetry", column=sensor, detail=share))
+        findings.append(report("constant_sensor", "telemetry", share, column=sensor))
     return findings
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import Column
+from upkeep.contract.dictionary import Column, Table
 from upkeep.contract.duplicates import drop_duplicates, identifying
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
 from upkeep.contract.quarantine import describe_quarantined
@@ -34,20 +35,12 @@ CLOCK_SLACK = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of the rows of one table of one plant.
+    """What became of the `rows_in` rows delivered of one table of one plant.
 
-    Attributes
-    ----------
-    rows_in
-        How many rows were delivered.
-    clean
-        The dictionary's columns in its order and types, sorted by machine (then time, kind, code).
-    quarantined
-        Columns as in :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery.
-    duplicates
-        Rows left out, per kind of :data:`upkeep.contract.duplicates.KINDS`.
-    findings
-        What else there is to know; it changed no row but for ``unit_converted``.
+    ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code);
+    ``quarantined`` those of :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery; ``duplicates`` how
+    many rows were left out, per kind of :data:`upkeep.contract.duplicates.KINDS`. The findings changed no row but for
+    ``unit_converted``.
     """
 
     rows_in: int
@@ -57,11 +50,12 @@ class Checked:
     findings: list[Finding]
 
 
-@dataclass(frozen=True)
-class Excess:
-    """Too large a share of a table in quarantine, and the batch, reason and column that account for most of it."""
+class Excess(NamedTuple):
+    """A table with too large a share in quarantine, and the batch, reason and column that account for most of it."""
 
     share: float
+    plant: str
+    table: str
     batch: str
     reason: str
     column: str
@@ -169,29 +163,30 @@ def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.
     return pl.concat([machines, unknown], how="diagonal").sort("machine")
 
 
-def find_excess(checked: Checked, max_share: float) -> Excess | None:
-    """Return what fills the quarantine if it holds more than `max_share` of the rows, else None."""
-    rows = checked.quarantined.height
-    if not rows or rows <= max_share * checked.rows_in:
-        return None
-    causes = checked.quarantined.group_by("batch", "reason", "column").len()
-    worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False]).row(0, named=True)
-    return Excess(rows / checked.rows_in, worst["batch"], worst["reason"], worst["column"], worst["len"])
+def find_excess(plant: str, checked: Mapping[Table, Checked], params: Validate) -> list[Excess]:
+    """List a plant's tables of which more than ``validate.max_quarantined_share`` is in quarantine."""
+    found = []
+    for table, part in checked.items():
+        rows = part.quarantined.height
+        if rows > params.max_quarantined_share * part.rows_in:
+            causes = part.quarantined.group_by("batch", "reason", "column").len()
+            worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False]).row(0)
+            found.append(Excess(rows / part.rows_in, plant, table, *worst))
+    return found
 
 
-def refuse_excess(excesses: Mapping[str, Mapping[str, Excess]], quarantine: Path, params: Validate) -> None:
-    """Raise an UpkeepError about the worst excess of the plants' tables, if there is any, and count the others."""
-    found = [(excess, plant, table) for plant, tables in excesses.items() for table, excess in tables.items()]
+def refuse_excess(found: Sequence[Excess], quarantine: Path, params: Validate) -> None:
+    """Raise an UpkeepError about the worst of the tables that :func:`find_excess` found, if any; count the others."""
     if not found:
         return
-    worst, plant, table = max(found, key=lambda item: item[0].share)
+    worst = max(found, key=lambda excess: excess.share)
     others = f"; {len(found) - 1} more of the plants' tables hold too much" if len(found) > 1 else ""
     raise UpkeepError(
         f"{worst.share:.1%} of the rows are in quarantine, most of them, {worst.rows}, as '{worst.reason}'{others}",
         expected=f"at most {params.max_quarantined_share:.1%}, validate.max_quarantined_share in params.yaml",
-        remedy=f"look at {quarantine / plant}.parquet; mend the source, the data dictionary or that share",
-        plant=plant,
-        table=table,
+        remedy=f"look at {quarantine / worst.plant}.parquet; mend the source, the data dictionary or that share",
+        plant=worst.plant,
+        table=worst.table,
         batch=worst.batch,
         column=worst.column,
     )

@@ -13,7 +13,7 @@ import polars as pl
 from sqlalchemy import Engine
 
 from upkeep.contract.dictionary import Dictionary, load_dictionary
-from upkeep.contract.validation import Excess, find_excess, refuse_excess
+from upkeep.contract.validation import find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
@@ -111,12 +111,7 @@ def _read_plant(
         rows_in=sum(file.rows for file in files if file.table == "telemetry" and file.batch >= since),
         quarantined=readings.quarantined.filter(pl.col("batch") >= since.isoformat()),
     )
-    share = params.validate_.max_quarantined_share
-    excesses: dict[str, Excess] = {}
-    for table, part in checked.items():
-        if excess := find_excess(part, share):
-            excesses[table] = excess
-    refuse_excess({plant: excesses}, interim / paths.QUARANTINE.name, params.validate_)
+    refuse_excess(find_excess(plant, checked, params.validate_), interim / paths.QUARANTINE.name, params.validate_)
     return tables
 
 

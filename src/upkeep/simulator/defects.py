@@ -79,8 +79,10 @@ def choose_stretch(rows: pl.DataFrame, rng: np.random.Generator, shortest: int, 
     times = rows.filter(machine=machine)["time"]
     hours = int(rng.integers(shortest, longest + 1))
     since = times[int(rng.integers(max(1, len(times) - hours)))]
-    in_hours = pl.col("time").is_between(since, since + timedelta(hours=hours), closed="left")
-    return (pl.col("machine") == machine) & in_hours
+    return pl.all_horizontal(
+        pl.col("machine") == machine,
+        pl.col("time").is_between(since, since + timedelta(hours=hours), closed="left"),
+    )
 
 
 def _choose_rows(rows: pl.DataFrame, rng: np.random.Generator, share: float) -> list[int]:

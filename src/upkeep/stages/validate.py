@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
@@ -20,7 +22,7 @@ class PlantReport(NamedTuple):
     """A plant's part of the report, and its tables with too much in quarantine."""
 
     quality: dict[str, Any]
-    excesses: dict[str, Excess]
+    excess: list[Excess]
 
 
 def run(params: Params) -> None:
@@ -40,20 +42,20 @@ def run(params: Params) -> None:
     quality = {plant: report.quality for plant, report in reports.items()}
     paths.REPORTS.mkdir(exist_ok=True)
     paths.DATA_QUALITY.write_text(json.dumps({"plants": quality}, indent=1) + "\n", encoding="utf-8")
-    refuse_excess({plant: report.excesses for plant, report in reports.items()}, paths.QUARANTINE, params.validate_)
+    excess = [table for report in reports.values() for table in report.excess]
+    refuse_excess(excess, paths.QUARANTINE, params.validate_)
 
 
 def _by_plant(files: Iterable[RawFile]) -> dict[str, list[RawFile]]:
-    plants: dict[str, list[RawFile]] = {}
-    for file in files:
-        plants.setdefault(file.plant, []).append(file)
+    by_plant = attrgetter("plant")
+    plants = {plant: list(own) for plant, own in groupby(sorted(files, key=by_plant), key=by_plant)}
     if not plants:
         raise UpkeepError(
             "there is no raw data",
             remedy="check fetch.until and fetch.options in params.yaml, then run `dvc repro fetch`",
             file=paths.MANIFEST,
         )
-    return dict(sorted(plants.items()))
+    return plants
 
 
 def _validate(
@@ -65,8 +67,7 @@ def _validate(
     findings = find_missing_batches("telemetry", batches, newest, params.fetch.batch_days)
     findings += (finding for table in TABLES for finding in checked[table].findings)
     quality = {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings}
-    share = params.validate_.max_quarantined_share
-    return PlantReport(quality, {table: excess for table in TABLES if (excess := find_excess(checked[table], share))})
+    return PlantReport(quality, find_excess(plant, checked, params.validate_))
 
 
 def _remove_other_plants(plants: Iterable[str]) -> None:
