@@ -286,10 +286,11 @@ def test_a_fetch_that_is_killed_ends_with_the_same_bytes_when_run_again(tmp_path
 def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
     script = textwrap.dedent("""
         import hashlib, polars as pl, pathlib
+        from upkeep.sources import Key
         from upkeep.sources.store import store
         from datetime import date
         rows = pl.DataFrame({"load": pl.int_range(600_000, eager=True).cast(pl.Float64) / 7})
-        print(store(pathlib.Path.cwd(), ("telemetry", "lyon", date(2025, 1, 6)), 1, pl.concat([rows, rows])).sha256)
+        print(store(pathlib.Path.cwd(), Key("telemetry", "lyon", date(2025, 1, 6)), 1, pl.concat([rows, rows])).sha256)
     """)
     digests = {
         subprocess.run(

@@ -42,10 +42,10 @@ def test_a_stored_batch_that_the_source_has_forgotten_is_left_alone():
 
 def test_other_options_or_batches_are_another_origin():
     origin = empty_manifest(fetch())
-    assert origin.same_origin(empty_manifest(fetch(until=MONDAY + timedelta(weeks=1), reread_batches=3)))
-    assert not origin.same_origin(empty_manifest(fetch(options={"url": "${OTHER}"})))
-    assert not origin.same_origin(empty_manifest(fetch(batch_days=1)))
-    assert not origin.same_origin(empty_manifest(fetch(source="files")))
+    assert origin == empty_manifest(fetch(until=MONDAY + timedelta(weeks=1), reread_batches=3))
+    assert origin != empty_manifest(fetch(options={"url": "${OTHER}"}))
+    assert origin != empty_manifest(fetch(batch_days=1))
+    assert origin != empty_manifest(fetch(source="files"))
 
 
 def test_the_value_of_a_variable_does_not_enter_the_manifest(monkeypatch):

@@ -127,22 +127,17 @@ def load_dictionary(path: Path) -> Dictionary:
     """Read and check a data dictionary; raises UpkeepError if the file is missing or holds no valid one."""
     try:
         return Dictionary.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        problem = "; ".join(_describe_fault(item["loc"], item["msg"]) for item in error.errors())
-        raise _unusable(path, problem) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _unusable(path, str(error)) from error
+    except (ValidationError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = _describe_faults(error) if isinstance(error, ValidationError) else str(error)
+        raise UpkeepError(
+            f"the data dictionary cannot be used: {problem}",
+            remedy="correct the file as docs/guide.md describes it, or validate.dictionary in params.yaml",
+            file=path,
+        ) from error
 
 
-def _describe_fault(location: tuple[int | str, ...], message: str) -> str:
-    place = ".".join(map(str, location))
-    return f"{place}: {message}" if place else message.removeprefix("Value error, ")
-
-
-def _unusable(path: Path, problem: str) -> UpkeepError:
-    return UpkeepError(
-        f"the data dictionary cannot be used: {problem}",
-        expected="a YAML file as docs/guide.md describes it",
-        remedy="correct the file, or validate.dictionary in params.yaml",
-        file=path,
+def _describe_faults(error: ValidationError) -> str:
+    faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
+    return "; ".join(
+        f"{place}: {message}" if place else message.removeprefix("Value error, ") for place, message in faults
     )

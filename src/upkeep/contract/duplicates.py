@@ -16,19 +16,10 @@ def drop_duplicates(
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Keep the first delivered of several readings or events, the newest of several rows of a machine.
 
-    Parameters
-    ----------
-    rows
-        As :func:`upkeep.contract.reconcile.reconcile` returns them.
-    batches : (deliveries,)
-        The batch of each delivery.
-    near_seconds
-        Readings of a machine within the same interval of this length are one; 0: those of the same instant only.
+    `rows` are as :func:`upkeep.contract.reconcile.reconcile` returns them, `batches` holds the batch of each delivery.
+    Readings of a machine within the same interval of `near_seconds` are one; 0: those of the same instant only.
 
-    Returns
-    -------
-    tuple
-        The rows that are kept, and how many are not, per kind of :data:`KINDS`.
+    Returns the rows that are kept, and how many are not, per kind of :data:`KINDS`.
     """
     columns = list(columns)
     identity: list[pl.Expr] = [pl.col(name) for name in identifying(columns)]

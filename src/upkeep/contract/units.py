@@ -38,12 +38,8 @@ def find_units(
 ) -> dict[int, str]:
     """Tell which deliveries of a column are in which other unit of the dictionary; those in its own are left out.
 
-    Parameters
-    ----------
-    rows
-        All rows of a plant, with the number of the delivery in the column `delivery`.
-    batches : (deliveries,)
-        The batch of each delivery; only with earlier ones may it be compared.
+    `rows` are all of a plant, with the number of the delivery in the column `delivery`; `batches` holds the batch of
+    each delivery, which may be compared with earlier ones only.
     """
     found: dict[int, str] = {}
     history: list[tuple[date, Floats]] = []

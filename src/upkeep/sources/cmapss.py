@@ -76,16 +76,10 @@ class Cmapss:
 def read_subset(folder: Path, subset: str) -> dict[Table, pl.DataFrame]:
     """Read one subset, such as ``FD001``, as the three tables.
 
-    Returns
-    -------
-    dict
-        ``telemetry`` of training and official test engines; ``events``, the end of each engine, which for a test
-        engine is its last row plus the published remaining life; ``machines``, where ``split`` is ``test`` for those.
+    ``telemetry`` is that of training and official test engines; ``events`` the end of each engine, which for a test
+    engine is its last row plus the published remaining life; ``machines`` has ``test`` as their ``split``.
 
-    Raises
-    ------
-    UpkeepError
-        If a file is missing or does not hold what NASA's does.
+    Raises UpkeepError if a file is missing or does not hold what NASA's does.
     """
     train = _read_engines(folder, subset, "train")
     test = _read_engines(folder, subset, "test") if _find(folder, f"test_{subset}") else train.clear()
@@ -93,16 +87,11 @@ def read_subset(folder: Path, subset: str) -> dict[Table, pl.DataFrame]:
     rows = pl.concat([train, test])
     ends = rows.group_by("machine", "split").agg(pl.col("time").max()).sort("machine")
     life = pl.col("machine").replace_strict(left, default=0, return_dtype=pl.Int64)
+    end = pl.col("time") + pl.duration(hours=life + FAILURE_DELAY_HOURS)
     plant = pl.lit(subset.lower()).alias("plant")
     return {
         "telemetry": rows.select(plant, "machine", "time", *SETTINGS, *SENSORS),
-        "events": ends.select(
-            plant,
-            "machine",
-            pl.col("time") + pl.duration(hours=life + FAILURE_DELAY_HOURS),
-            kind=pl.lit("failure"),
-            code=pl.lit("end_of_life"),
-        ),
+        "events": ends.select(plant, "machine", end, kind=pl.lit("failure"), code=pl.lit("end_of_life")),
         "machines": ends.select(plant, "machine", "split", model=pl.lit("turbofan"), installed=pl.lit(EPOCH)),
     }
 
@@ -148,7 +137,6 @@ def _find(folder: Path, name: str) -> Path | None:
 def _damaged(path: Path, fault: str) -> UpkeepError:
     return UpkeepError(
         f"the C-MAPSS file {path.name} cannot be used: {fault}",
-        expected="the text files of NASA's archive, plain or gzipped, all of one subset",
-        remedy="unpack the archive again into fetch.options.folder",
+        remedy="unpack NASA's archive again into fetch.options.folder",
         plant=path.name.split(".")[0].split("_")[-1].lower(),
     )

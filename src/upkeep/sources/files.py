@@ -95,17 +95,16 @@ class Files:
         self._options = read_options(FilesOptions, options, "files")
         self._batch_days = batch_days
 
-    def deliveries(self, until: date) -> Iterator[Delivery]:
+    def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold; every file is read once for that."""
         by_time = partial(_batch_by_time, batch_days=self._batch_days)
-        telemetry = list(_list_table("telemetry", self._options.telemetry, by_time))
-        first = min((delivery.batch for delivery in telemetry), default=until)
-        yield from (delivery for delivery in telemetry if delivery.batch <= until)
+        listed = list(_list_table("telemetry", self._options.telemetry, by_time))
+        first = min((delivery.batch for delivery in listed), default=until)
         if self._options.events:
-            events = _list_table("events", self._options.events, by_time)
-            yield from (delivery for delivery in events if delivery.batch <= until)
+            listed += _list_table("events", self._options.events, by_time)
         if self._options.machines:
-            yield from _list_table("machines", self._options.machines, lambda _rows: pl.lit(first))
+            listed += _list_table("machines", self._options.machines, lambda _rows: pl.lit(first))
+        return [delivery for delivery in listed if delivery.batch <= until]
 
 
 def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame], pl.Expr]) -> Iterator[Delivery]:

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
+from itertools import product
 from typing import Any
 
 import polars as pl
 from pydantic import ValidationInfo, field_validator
-from sqlalchemy import URL, BindParameter, Connection, Date, Engine, String, bindparam, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from upkeep.contract.dictionary import TABLES, Table
+from upkeep.contract.dictionary import TABLES
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables, mask_values
 from upkeep.core.types import Frozen
@@ -56,15 +57,11 @@ class Sql:
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every batch of every plant from ``since`` on; whether it has rows shows when it is read."""
         batches = batches_between(self._options.since, until, self._batch_days)
-        for plant in self._plants():
-            for table, query in self._queries().items():
+        for plant, table in product(self._plants(), TABLES):
+            if query := getattr(self._options, table):
                 # Machines have no time: they are one delivery, in the first batch.
                 for batch in batches if table != "machines" else batches[:1]:
                     yield Delivery(table, plant, batch, partial(self._read, query, plant, batch))
-
-    def _queries(self) -> dict[Table, str]:
-        queries: dict[Table, str | None] = {table: getattr(self._options, table) for table in TABLES}
-        return {table: query for table, query in queries.items() if query}
 
     def _plants(self) -> list[str]:
         plants = self._options.plants
@@ -77,7 +74,8 @@ class Sql:
 
     def _query(self, query: str, values: Mapping[str, str | date]) -> pl.DataFrame:
         """Run one query; its rows are sorted, since those of a database come in no order that lasts."""
-        statement = text(query).bindparams(*(_bind(name, values[name]) for name in _bound(query) & set(values)))
+        # A time is bound as a date: every database compares that with its times, SQLite with those it keeps as text.
+        statement = text(query).bindparams(**{name: values[name] for name in _bound(query) & set(values)})
         with self._connect() as connection:
             result = connection.execution_options(stream_results=True).execute(statement)
             names = list(result.keys())
@@ -137,16 +135,10 @@ def _bound(query: str) -> set[str]:
     return set(BOUND.findall(query))
 
 
-def _bind(name: str, value: str | date) -> BindParameter[Any]:
-    """Bind a time as a date: every database compares that with its times, SQLite with those it keeps as text."""
-    return bindparam(name, value, String()) if isinstance(value, str) else bindparam(name, value, Date())
-
-
 def _as_frame(rows: Sequence[Sequence[Any]], names: list[str]) -> pl.DataFrame:
     """Return rows as a frame; a column with both numbers and text, which SQLite allows, becomes text."""
-    frame = pl.DataFrame(
-        [tuple(row) for row in rows], schema=names, orient="row", infer_schema_length=None, strict=False
-    )
+    plain = [tuple(row) for row in rows]
+    frame = pl.DataFrame(plain, schema=names, orient="row", infer_schema_length=None, strict=False)
     objects = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
     return frame.with_columns(
         pl.Series(name, [None if value is None else str(value) for value in frame[name]]) for name in objects

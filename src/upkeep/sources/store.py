@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from io import BytesIO
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import polars as pl
 from pydantic import ValidationError
@@ -57,10 +58,6 @@ class Manifest(Frozen):
     options_sha256: str
     files: tuple[RawFile, ...] = ()
 
-    def same_origin(self, other: "Manifest") -> bool:
-        """Tell whether both list files of the same source with the same options."""
-        return (self.source, self.options_sha256) == (other.source, other.options_sha256)
-
     def with_files(self, files: Iterable[RawFile]) -> "Manifest":
         """Return a manifest of the same origin that lists these files."""
         ordered = sorted(files, key=lambda file: (*file.key, file.delivery))
@@ -90,8 +87,7 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
 
 def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
     """Write ``data/raw/manifest.json`` in one step."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n"
-    write_whole(path, text.encode())
+    write_whole(path, f"{manifest.model_dump_json(indent=1)}\n".encode())
 
 
 def store_batches(
@@ -118,7 +114,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     fresh = empty_manifest(fetch)
     listing = raw / paths.MANIFEST.name
     known = read_manifest(listing) if listing.exists() else fresh
-    if not known.same_origin(fresh):
+    if known.with_files(()) != fresh:
         logger.warning(f"fetch: source, options or batch_days changed, so {raw} starts afresh")
         known = fresh
     manifest = known.with_files(file for file in known.files if wanted(file.key))
@@ -134,10 +130,8 @@ def to_fetch(
     listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], reread_batches: int
 ) -> list[Key]:
     """Choose what to read: the batches not stored yet, and of each plant's table the newest stored ones again."""
-    batches: dict[tuple[Table, str], list[Key]] = {}
-    for key in sorted(stored):
-        batches.setdefault(key[:2], []).append(key)
-    newest = {key for keys in batches.values() for key in keys[max(0, len(keys) - reread_batches) :]}
+    newest_first = groupby(sorted(stored, reverse=True), key=lambda key: (key.table, key.plant))
+    newest = {key for _, keys in newest_first for key in islice(keys, reread_batches)}
     return sorted(key for key in listed if key not in stored or key in newest)
 
 
@@ -164,16 +158,13 @@ def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
 
 def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
     """Write the delivery with this number (1, 2, ...) of a batch; equal rows give equal bytes."""
-    table, plant, batch = key
     buffer = BytesIO()
     rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
     content = buffer.getvalue()
-    file = f"{table}/{plant}/{batch}{'' if number == 1 else f'.{number}'}.parquet"
+    file = f"{key.table}/{key.plant}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
     write_whole(raw / file, content)
     return RawFile(
-        table=table,
-        plant=plant,
-        batch=batch,
+        **key._asdict(),
         delivery=number,
         file=file,
         rows=rows.height,
@@ -201,8 +192,8 @@ def check_file(raw: Path, file: RawFile) -> None:
     with path.open("rb") as handle:
         checksum = hashlib.file_digest(handle, "sha256").hexdigest()
     if checksum != file.sha256:
-        what = f"a raw file was changed after it was fetched: its SHA-256 is {checksum}, {file.sha256} by the manifest"
-        raise _damaged(raw, file, what)
+        changed = f"its SHA-256 is {checksum}, {file.sha256} by the manifest"
+        raise _damaged(raw, file, f"a raw file was changed after it was fetched: {changed}")
 
 
 def _damaged(raw: Path, file: RawFile, what: str) -> UpkeepError:
@@ -224,12 +215,7 @@ def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]]) ->
     return manifest
 
 
-class _Keyed(Protocol):
-    @property
-    def key(self) -> Key: ...
-
-
-Item = TypeVar("Item", bound=_Keyed)
+Item = TypeVar("Item", Delivery, RawFile)
 
 
 def group_by_key(items: Iterable[Item]) -> dict[Key, list[Item]]:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Fetch, Params
+from upkeep.core.params import Params
 from upkeep.sources.batches import first_day
 from upkeep.sources.registry import list_deliveries
 from upkeep.sources.store import raise_without_telemetry, store_batches
@@ -13,19 +13,10 @@ from upkeep.sources.store import raise_without_telemetry, store_batches
 def run(params: Params) -> None:
     """Make ``data/raw`` hold every batch up to ``fetch.until``.
 
-    Raises
-    ------
-    UpkeepError
-        If ``fetch.until`` is not the first day of a batch, the source cannot be read or has no telemetry,
-        or a file fetched earlier is no longer what the manifest says.
+    Raises UpkeepError if ``fetch.until`` is not the first day of a batch, the source cannot be read or has no
+    telemetry, or a file fetched earlier is no longer what the manifest says.
     """
     fetch = params.fetch
-    _check_until(fetch)
-    manifest = store_batches(list_deliveries(fetch), fetch, paths.RAW, lambda key: key.batch <= fetch.until)
-    raise_without_telemetry(manifest.files, fetch)
-
-
-def _check_until(fetch: Fetch) -> None:
     start = first_day(fetch.until, fetch.batch_days)
     if start != fetch.until:
         raise UpkeepError(
@@ -33,3 +24,5 @@ def _check_until(fetch: Fetch) -> None:
             expected=f"{start} or {start + timedelta(days=fetch.batch_days)}",
             remedy="correct fetch.until in params.yaml",
         )
+    manifest = store_batches(list_deliveries(fetch), fetch, paths.RAW, lambda key: key.batch <= fetch.until)
+    raise_without_telemetry(manifest.files, fetch)

@@ -28,11 +28,8 @@ class PlantReport(NamedTuple):
 def run(params: Params) -> None:
     """Write clean tables and the quarantine, per plant, and ``reports/data_quality.json``.
 
-    Raises
-    ------
-    UpkeepError
-        If a raw file is damaged, or more than ``validate.max_quarantined_share`` of a table is in quarantine; then all
-        is written nevertheless, so that the quarantine can be looked at.
+    Raises UpkeepError if a raw file is damaged, or more than ``validate.max_quarantined_share`` of a table is in
+    quarantine; then all is written nevertheless, so that the quarantine can be looked at.
     """
     dictionary = load_dictionary(params.validate_.dictionary)
     files = _by_plant(read_manifest().files)
