@@ -243,5 +243,5 @@ def test_an_empty_file_holds_no_rows(tmp_path):
 
 
 def test_an_unknown_time_zone_is_an_option_that_does_not_fit(tmp_path):
-    with pytest.raises(UpkeepError, match="no time zone such as Europe/Berlin"):
+    with pytest.raises(UpkeepError, match="time_zone: invalid timezone: Mars/Base"):
         deliveries(tmp_path, {"time_zone": "Mars/Base"})

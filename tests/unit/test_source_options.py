@@ -3,7 +3,7 @@ from pydantic import BaseModel, ConfigDict
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
-from upkeep.sources.options import read_options
+from upkeep.sources import read_options
 
 
 class Options(BaseModel):

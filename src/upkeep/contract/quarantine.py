@@ -36,19 +36,16 @@ def describe_quarantined(
         at_fault = group.join(bad.select(ROW, COLUMN), on=ROW)
         value = pl.coalesce(*values, pl.lit(None, pl.String)).alias("value")
         as_delivered.append(at_fault.select(ROW, value, whole.struct.json_encode().alias("row")))
-    missing = {
-        name: pl.lit(None, QUARANTINE[name]).alias(name) for name in ("machine", "time") if name not in rows.columns
-    }
-    return (
+    described = (
         bad.join(pl.concat(as_delivered), on=ROW)
         .sort(ROW)
         .with_columns(
-            *missing.values(),
             table=pl.lit(table),
             batch=per_delivery([item.batch.isoformat() for item in deliveries], pl.String),
             delivery=per_delivery([item.delivery for item in deliveries], pl.Int64),
             reason=REASON,
             column=COLUMN,
         )
-        .select(*QUARANTINE)
     )
+    # Machines have no time, so it stays null.
+    return pl.concat([pl.DataFrame(schema=QUARANTINE), described], how="diagonal").select(*QUARANTINE)

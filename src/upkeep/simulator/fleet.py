@@ -74,20 +74,11 @@ class Regime:
 class Fleet:
     """A plant's machines and what befell them.
 
-    Attributes
-    ----------
-    names, models, installed, gains
-        Per machine: its name, index into :data:`MODELS`, date of installation, and each sensor's response.
-    regimes, drift
-        The plant's regime before the batch ``drift`` and from it on (None: it stays as it is).
-    program, absent
-        Per machine and hour: what it ran, and whether it was off the network.
-    signs
-        Per component, machine and hour: how strongly wear shows, 0 (healthy) to 1.3.
-    ambient_c
-        Air temperature of each hour, over the regime's mean.
-    happenings
-        Failures and maintenance: machine (index), hour, kind, code.
+    Per machine: ``names``, ``models`` (indices into :data:`MODELS`), ``installed``, and each sensor's response in
+    ``gains``; per machine and hour: the ``program`` that it ran, and whether it was off the network, ``absent``.
+    ``regimes`` are the plant's before the batch ``drift`` and from it on (None: it stays as it is). ``signs`` tells per
+    component, machine and hour how strongly wear shows, 0 (healthy) to 1.3; ``ambient_c`` how much warmer than the
+    regime's mean the air is in each hour. ``happenings`` are failures and maintenance.
     """
 
     plant: str

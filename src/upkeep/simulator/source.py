@@ -9,9 +9,8 @@ import polars as pl
 
 from upkeep.contract.dictionary import Table
 from upkeep.simulator.plant import Plant, SimulatorOptions
-from upkeep.sources import Delivery
+from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between, first_day
-from upkeep.sources.options import read_options
 
 
 class Simulator:

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import polars as pl
+from pydantic import BaseModel, ValidationError
 
 from upkeep.contract.dictionary import Table
+from upkeep.core.errors import UpkeepError
+
+Options = TypeVar("Options", bound=BaseModel)
 
 
 class Key(NamedTuple):
@@ -44,3 +48,19 @@ class Source(Protocol):
 
     def deliveries(self, until: date) -> Iterable[Delivery]:
         """List what there is up to and including the batch that starts on ``until``."""
+
+
+def read_options(model: type[Options], options: Mapping[str, Any], source: str) -> Options:
+    """Check ``fetch.options`` against what the source takes.
+
+    Raises UpkeepError if an option is unknown, missing or of the wrong type, without its value, which may be a secret.
+    """
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_input=False)]
+        raise UpkeepError(
+            f"fetch.options do not fit the source {source}: {'; '.join(faults)}",
+            expected=f"the options of {source} that docs/sources.md lists",
+            remedy="correct fetch.options in params.yaml",
+        ) from None

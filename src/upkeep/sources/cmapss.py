@@ -11,9 +11,8 @@ from upkeep.contract.dictionary import Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_variables
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery
+from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of, first_day
-from upkeep.sources.options import read_options
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 

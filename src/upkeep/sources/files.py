@@ -13,16 +13,15 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 from fsspec.core import url_to_fs
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery
+from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of
-from upkeep.sources.options import read_options
 
 PLACEHOLDERS = ("plant", "machine")
 """What a path can tell in place of a column."""
@@ -51,22 +50,12 @@ class TableFiles(Frozen):
     path: str
     columns: dict[str, str] = Field(default={})
     plant: str | None = None
-    time_zone: str | None = None
+    time_zone: ZoneInfo | None = None
     time_format: str | None = None
     separator: str = ","
     decimal: Literal[".", ","] = "."
     encoding: str = "utf8-lossy"
     storage_options: dict[str, Any] = Field(default={})
-
-    @field_validator("time_zone")
-    @classmethod
-    def _is_known(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                ZoneInfo(name)
-            except (KeyError, OSError) as error:
-                raise ValueError(f"{name} is no time zone such as Europe/Berlin") from error
-        return name
 
 
 class FilesOptions(Frozen):
@@ -140,8 +129,7 @@ def _find(files: TableFiles, table: Table) -> list[Found]:
         paths = sorted(str(path) for path in file_system.glob(pattern) if str(path).endswith(SUFFIXES))
     if not paths:
         raise UpkeepError(
-            f"no file matches {files.path}",
-            expected=f"at least one file that ends in {', '.join(SUFFIXES)}",
+            f"no file matches {files.path}, or none that ends in {', '.join(SUFFIXES)}",
             remedy=f"correct fetch.options.{table}.path in params.yaml",
             table=table,
         )
@@ -226,7 +214,7 @@ def _with_times_in_utc(rows: pl.DataFrame, files: TableFiles) -> pl.DataFrame:
         has_offset = delivered.str.contains(OFFSET) if is_text else pl.lit(bool(getattr(dtype, "time_zone", None)))
     local = local.dt.replace_time_zone(None)
     # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
-    placed = local.dt.replace_time_zone(files.time_zone or "UTC", ambiguous="earliest", non_existent="null")
+    placed = local.dt.replace_time_zone(str(files.time_zone or "UTC"), ambiguous="earliest", non_existent="null")
     utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
     if not is_text:
         return rows.with_columns(time=utc)
@@ -254,8 +242,7 @@ def _batch_by_time(rows: pl.DataFrame, batch_days: int) -> pl.Expr:
     if rows.select(time.is_null().all()).item():
         raise UpkeepError(
             f"no time in the file can be read; the first is {rows['time'][0]!r}",
-            expected="ISO 8601 such as 2025-03-10T14:00:00Z, a date-time type, or time_format in fetch.options",
-            remedy="set time_format, for instance '%d.%m.%Y %H:%M'",
+            remedy="deliver ISO 8601 or a date-time type, or set time_format, for instance '%d.%m.%Y %H:%M'",
         )
     return batch_of(time, batch_days).forward_fill().backward_fill()
 

@@ -17,9 +17,8 @@ from upkeep.contract.dictionary import TABLES
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables, mask_values
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery
+from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between
-from upkeep.sources.options import read_options
 
 CHUNK_ROWS = 50_000
 """Rows held as Python objects at a time."""
