@@ -23,7 +23,7 @@ class Cast(NamedTuple):
     """An expression for a column's values in the wanted type, and one for where a value could not be brought there."""
 
     value: pl.Expr
-    failed: pl.Expr
+    failed: pl.Expr = pl.lit(False)
 
 
 @lru_cache(maxsize=1024)  # building takes as long as casting some fifty rows, which is what a request holds
@@ -38,7 +38,7 @@ def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "numb
     """
     column = pl.col(name)
     if isinstance(delivered, pl.Null):
-        return _complete(column.cast({"text": pl.String(), "number": pl.Float64(), "time": _UTC}[wanted]))
+        return Cast(column.cast({"text": pl.String(), "number": pl.Float64(), "time": _UTC}[wanted]))
     return {"text": _to_text, "number": _to_number, "time": _to_time}[wanted](column, delivered)
 
 
@@ -59,10 +59,6 @@ def as_text(name: str, delivered: pl.DataType) -> pl.Expr:
     if delivered.is_nested():
         return pl.when(pl.col(name).is_not_null()).then(pl.lit(f"({delivered})"))
     return printable(name, delivered).cast(pl.String)
-
-
-def _complete(value: pl.Expr) -> Cast:
-    return Cast(value, pl.lit(False))
 
 
 def _refused(column: pl.Expr, dtype: pl.DataType) -> Cast:
@@ -88,14 +84,14 @@ def _trimmed(column: pl.Expr) -> pl.Expr:
 
 def _to_text(column: pl.Expr, delivered: pl.DataType) -> Cast:
     if _is_text(delivered):
-        return _complete(_trimmed(column))
+        return Cast(_trimmed(column))
     if delivered.is_float():
         whole = column.cast(pl.Int64, strict=False)
-        return _complete(
+        return Cast(
             pl.when(whole.cast(delivered) == column).then(whole.cast(pl.String)).otherwise(column.fill_nan(None))
         )
     if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
-        return _complete(column.cast(pl.String))
+        return Cast(column.cast(pl.String))
     if isinstance(delivered, pl.Date | pl.Datetime):
         time, failed = _to_time(column, delivered)
         return Cast(time.dt.to_string("iso:strict"), failed)
@@ -108,7 +104,7 @@ def _to_number(column: pl.Expr, delivered: pl.DataType) -> Cast:
         number = text.cast(pl.Float64, strict=False)
         return Cast(number.fill_nan(None), text.is_not_null() & number.is_null())
     if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
-        return _complete(column.cast(pl.Float64).fill_nan(None))
+        return Cast(column.cast(pl.Float64).fill_nan(None))
     return _refused(column, pl.Float64())
 
 

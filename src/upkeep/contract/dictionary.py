@@ -30,6 +30,8 @@ NEEDED = {
 
 RESERVED = "@"
 """Columns that start with this are upkeep's own, while it works."""
+ROW, DELIVERY, REASON, COLUMN = "@row", "@delivery", "@reason", "@column"
+"""A row's number among all delivered ones, its delivery's number, and why and where it is at fault."""
 
 
 class Unit(Frozen):

@@ -5,7 +5,8 @@ from datetime import date
 
 import polars as pl
 
-from upkeep.contract.reconcile import DELIVERY, ROW, per_delivery
+from upkeep.contract.dictionary import DELIVERY, ROW
+from upkeep.contract.reconcile import per_delivery
 
 KINDS = ("exact", "near", "repeated_batch")
 """A copy in every column; another reading within the same interval; a row of a batch that was delivered twice."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from upkeep.contract.casting import as_text, printable
-from upkeep.contract.reconcile import COLUMN, DELIVERY, REASON, ROW, Delivered, per_delivery
+from upkeep.contract.dictionary import COLUMN, DELIVERY, REASON, ROW
+from upkeep.contract.reconcile import Delivered, per_delivery
 
 QUARANTINE: dict[str, pl.DataType] = {
     "table": pl.String(),

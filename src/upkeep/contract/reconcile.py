@@ -8,12 +8,9 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import Column
+from upkeep.contract.dictionary import COLUMN, DELIVERY, REASON, ROW, Column
 from upkeep.contract.findings import Finding, report_runs
 from upkeep.contract.units import convert_column, find_units
-
-ROW, DELIVERY, REASON, COLUMN = "@row", "@delivery", "@reason", "@column"
-"""Working columns: a row's number among all delivered ones, its delivery's number, and why and where it is at fault."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def group_by_schema(deliveries: Sequence[Delivered]) -> list[pl.DataFrame]:
 def reconcile(groups: Iterable[pl.DataFrame], columns: Mapping[str, Column], plant: str) -> pl.DataFrame:
     """Bring the groups' rows to the dictionary's columns and types, in the order of delivery.
 
-    A value that cannot be cast, and a required column that is missing, put a reason in :data:`REASON`.
+    A value that cannot be cast, and a required column that is missing, put a reason in ``@reason``.
     """
     own = {name: column.dtype for name, column in columns.items()}
     empty = pl.DataFrame(schema={**own, ROW: pl.Int64, DELIVERY: pl.Int32, REASON: pl.String, COLUMN: pl.String})
@@ -73,7 +70,7 @@ def _reconcile_group(group: pl.DataFrame, columns: Mapping[str, Column], plant: 
 
 
 def first_fault(faults: Sequence[Fault]) -> list[pl.Expr]:
-    """Return each row's first fault as :data:`REASON` and :data:`COLUMN`, null where there is none."""
+    """Return each row's first fault as ``@reason`` and ``@column``, null where there is none."""
     nothing = pl.lit(None, pl.String)
     reasons = (pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults)
     names = (pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults)
@@ -90,9 +87,9 @@ def restore_units(
     findings: list[Finding] = []
     usable = rows.filter(pl.col(REASON).is_null())
     for name, column in columns.items():
-        found = find_units(usable, DELIVERY, batches, name, column) if column.also else {}
+        found = find_units(usable, batches, name, column) if column.also else {}
         if found:
-            rows = rows.with_columns(convert_column(DELIVERY, name, found, column))
+            rows = rows.with_columns(convert_column(name, found, column))
         for unit in sorted(set(found.values())):
             numbers = [number for number, its_unit in found.items() if its_unit == unit]
             detail = f"{unit} instead of {column.unit or 'its own unit'}"

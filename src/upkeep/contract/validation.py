@@ -8,14 +8,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import Column, Table
+from upkeep.contract.dictionary import COLUMN, DELIVERY, REASON, Column, Table
 from upkeep.contract.duplicates import drop_duplicates, identifying
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
 from upkeep.contract.quarantine import describe_quarantined
 from upkeep.contract.reconcile import (
-    COLUMN,
-    DELIVERY,
-    REASON,
     Delivered,
     Fault,
     compare_schemas,

@@ -1,6 +1,7 @@
 """Raw deliveries in; clean tables, the quarantine and a report of the data's quality out."""
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from itertools import groupby
@@ -34,7 +35,9 @@ def run(params: Params) -> None:
     dictionary = load_dictionary(params.validate_.dictionary)
     files = _by_plant(read_manifest().files)
     newest = max(file.batch for deliveries in files.values() for file in deliveries)
-    _remove_other_plants(files)
+    for folder in (*TABLES, paths.QUARANTINE.name):
+        # The next stage takes every file it finds; what an earlier run left of another plant must not be there.
+        shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)
     reports = map_plants(_validate, files, params.parallel, files, newest, dictionary, params)
     quality = {plant: report.quality for plant, report in reports.items()}
     paths.REPORTS.mkdir(exist_ok=True)
@@ -65,15 +68,6 @@ def _validate(
     findings += (finding for table in TABLES for finding in checked[table].findings)
     quality = {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings}
     return PlantReport(quality, find_excess(plant, checked, params.validate_))
-
-
-def _remove_other_plants(plants: Iterable[str]) -> None:
-    # The next stage takes every file it finds for a plant; what an earlier run left of another plant must not be there.
-    wanted = {f"{plant}.parquet" for plant in plants}
-    for folder in (*(paths.INTERIM / table for table in TABLES), paths.QUARANTINE):
-        for path in folder.glob("*.parquet"):
-            if path.name not in wanted:
-                path.unlink()
 
 
 def _count_rows(checked: Checked) -> dict[str, Any]:
