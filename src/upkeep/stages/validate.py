@@ -37,7 +37,8 @@ def run(params: Params) -> None:
     newest = max(file.batch for deliveries in files.values() for file in deliveries)
     for folder in (*TABLES, paths.QUARANTINE.name):
         # The next stage takes every file it finds; what an earlier run left of another plant must not be there.
-        shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)
+        if (stale := paths.INTERIM / folder).exists():
+            shutil.rmtree(stale)
     reports = map_plants(_validate, files, params.parallel, files, newest, dictionary, params)
     quality = {plant: report.quality for plant, report in reports.items()}
     paths.REPORTS.mkdir(exist_ok=True)
