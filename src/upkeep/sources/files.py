@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache, partial
 from io import BytesIO, StringIO
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -66,13 +66,6 @@ class FilesOptions(Frozen):
     machines: TableFiles | None = None
 
 
-class Found(NamedTuple):
-    """A file that matches ``path``, and what its place says of its rows: name and value."""
-
-    path: str
-    facts: tuple[tuple[str, str], ...]
-
-
 class Files:
     """Rows from files, dealt to batches by their time; the machines table goes to the first batch.
 
@@ -97,30 +90,32 @@ class Files:
 
 
 def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame], pl.Expr]) -> Iterator[Delivery]:
-    @lru_cache(maxsize=FILES_IN_MEMORY)
-    def parts(found: Found) -> dict[Part, pl.DataFrame]:
-        with _errors_named(files, table, found.path):
-            return _deal_rows(_read_file(found, files), batch)
+    found = _find(files, table)
 
-    holders: dict[Part, list[Found]] = {}
+    @lru_cache(maxsize=FILES_IN_MEMORY)
+    def parts(path: str) -> dict[Part, pl.DataFrame]:
+        with _errors_named(files, table, path):
+            return _deal_rows(_read_file(path, found[path], files), batch)
+
+    holders: dict[Part, list[str]] = {}
     columns: dict[str, None] = {}
-    for found in _find(files, table):
-        for part, rows in parts(found).items():
-            holders.setdefault(part, []).append(found)
+    for path in found:
+        for part, rows in parts(path).items():
+            holders.setdefault(part, []).append(path)
             columns.update(dict.fromkeys(rows.columns))
     for ours, theirs in files.columns.items():
         if ours not in columns:
             raise _absent(theirs, columns, f"correct fetch.options.{table}.columns.{ours}", file=files.path)
 
     def read(part: Part) -> pl.DataFrame:
-        return pl.concat([parts(found)[part] for found in holders[part]], how="diagonal_relaxed")
+        return pl.concat([parts(path)[part] for path in holders[part]], how="diagonal_relaxed")
 
     for part in sorted(holders):
         yield Delivery(table, *part, partial(read, part))
 
 
-def _find(files: TableFiles, table: Table) -> list[Found]:
-    """List the files that match ``path``, which may hold ``*``, ``**``, ``{plant}`` and ``{machine}``."""
+def _find(files: TableFiles, table: Table) -> dict[str, dict[str, str]]:
+    """Return the files that match ``path``, and what the place of each tells in ``{plant}`` and ``{machine}``."""
     with _errors_named(files, table):
         file_system, root = _open(files)
         pattern = re.sub(r"\{\w+\}", "*", root)
@@ -134,8 +129,7 @@ def _find(files: TableFiles, table: Table) -> list[Found]:
             table=table,
         )
     place = _as_regex(root)
-    facts = [match.groupdict() if (match := place.search(path)) else {} for path in paths]
-    return [Found(path, tuple(known.items())) for path, known in zip(paths, facts, strict=True)]
+    return {path: match.groupdict() if (match := place.search(path)) else {} for path in paths}
 
 
 def _as_regex(pattern: str) -> re.Pattern[str]:
@@ -150,16 +144,16 @@ def _open(files: TableFiles) -> tuple[Any, str]:
     return file_system, str(path)
 
 
-def _read_file(found: Found, files: TableFiles) -> pl.DataFrame:
+def _read_file(path: str, facts: Mapping[str, str], files: TableFiles) -> pl.DataFrame:
     """Read one file as delivered, with our column names, and with times in UTC if its time zone is given."""
     file_system, _ = _open(files)
-    with file_system.open(found.path, "rb", compression="infer") as handle:
+    with file_system.open(path, "rb", compression="infer") as handle:
         content = handle.read()
-    if found.path.endswith((".parquet", ".pq")):
+    if path.endswith((".parquet", ".pq")):
         rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     else:
         rows = _read_csv(content, files)
-    return _with_times_in_utc(_with_our_names(rows, found, files), files)
+    return _with_times_in_utc(_with_our_names(rows, facts, files), files)
 
 
 def _read_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
@@ -190,12 +184,12 @@ def _read_ragged_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
     return pl.DataFrame(table, schema=dict.fromkeys([*header, BROKEN_LINE], pl.String))
 
 
-def _with_our_names(rows: pl.DataFrame, found: Found, files: TableFiles) -> pl.DataFrame:
+def _with_our_names(rows: pl.DataFrame, facts: Mapping[str, str], files: TableFiles) -> pl.DataFrame:
     """Rename columns to ours, and add what no column but the file's place or ``plant`` tells."""
     renamed = {theirs: ours for ours, theirs in files.columns.items() if theirs in rows.columns}
     in_the_way = [ours for ours in renamed.values() if ours in rows.columns and ours not in renamed]
     rows = rows.rename({**renamed, **{name: f"{name} (delivered)" for name in in_the_way}})
-    facts = {**({"plant": files.plant} if files.plant else {}), **dict(found.facts)}
+    facts = {**({"plant": files.plant} if files.plant else {}), **facts}
     return rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
 
 
