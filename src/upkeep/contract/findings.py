@@ -13,6 +13,8 @@ import polars as pl
 
 Finding = dict[str, str | None]
 
+HOUR = timedelta(hours=1)
+
 MAX_FINDINGS = 100
 """Of one kind in one plant's table; what is beyond is counted in one more finding."""
 
@@ -117,7 +119,7 @@ def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:
     )
     findings = []
     for begins, count, since, until in late.iter_rows():
-        detail = f"{count} rows, up to {_hours(begins - since):.1f} h before the batch"
+        detail = f"{count} rows, up to {(begins - since) / HOUR:.1f} h before the batch"
         findings.append(report("late_rows", table, detail, batch=begins.date(), since=since, until=until))
     return findings
 
@@ -140,7 +142,7 @@ def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hour
     findings = []
     for outage in pl.concat([silences, *dark]).iter_rows(named=True):
         nothing = "a value" if outage["column"] else "a row"
-        detail = f"{_hours(outage['until'] - outage['since']):.1f} h without {nothing}"
+        detail = f"{(outage['until'] - outage['since']) / HOUR:.1f} h without {nothing}"
         findings.append(report("outage", "telemetry", detail, **outage))
     return findings
 
@@ -199,7 +201,7 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float) -> list[Fin
     for run in stuck.iter_rows(named=True):
         place = {"machine": run["machine"], "column": sensor, "since": run["first"], "until": run["last"]}
         findings.append(
-            report("stuck_sensor", "telemetry", f"{run['value']} for {_hours(run['lasted']):.1f} h", **place)
+            report("stuck_sensor", "telemetry", f"{run['value']} for {run['lasted'] / HOUR:.1f} h", **place)
         )
     if constant := judged.filter(pl.col("runs") == 1).height:
         share = f"on {constant} of {runs['machine'].n_unique()} machines"
@@ -227,7 +229,3 @@ def _runs(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
             after=pl.when(pl.col("machine") == pl.col("machine").shift(-1)).then(pl.col("first").shift(-1)),
         )
     )
-
-
-def _hours(duration: timedelta) -> float:
-    return duration.total_seconds() / 3600

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import COLUMN, DELIVERY, REASON, Column, Table
+from upkeep.contract.dictionary import COLUMN, DELIVERY, DTYPES, REASON, Column, Table
 from upkeep.contract.duplicates import drop_duplicates, identifying
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
 from upkeep.contract.quarantine import describe_quarantined
@@ -78,7 +78,7 @@ def check_table(
     batches = [item.batch for item in deliveries]
     groups = group_by_schema(deliveries)
     rows, converted = restore_units(table, reconcile(groups, columns, plant), batches, columns)
-    rows = _mark_faults(rows, [*_value_faults(columns, plant), *_time_faults(columns, batches, batch_days)])
+    rows = _mark_faults(rows, _list_faults(columns, plant, batches, batch_days))
     good = rows.filter(pl.col(REASON).is_null())
     kept, duplicates = drop_duplicates(table, good, batches, columns, strictness.near_duplicate_seconds)
     kept = kept.sort(identifying(columns), maintain_order=True)
@@ -100,7 +100,7 @@ def _mark_faults(rows: pl.DataFrame, faults: Sequence[Fault]) -> pl.DataFrame:
     return rows.with_columns(pl.coalesce(REASON, reason).alias(REASON), pl.coalesce(COLUMN, column).alias(COLUMN))
 
 
-def _value_faults(columns: Mapping[str, Column], plant: str) -> list[Fault]:
+def _list_faults(columns: Mapping[str, Column], plant: str, batches: Sequence[date], batch_days: int) -> list[Fault]:
     faults = [
         Fault("null key", name, pl.col(name).is_null()) for name, column in columns.items() if column.role == "key"
     ]
@@ -113,18 +113,16 @@ def _value_faults(columns: Mapping[str, Column], plant: str) -> list[Fault]:
             faults.append(Fault("out of range", name, ~pl.col(name).is_between(low, high)))
         if column.type == "number":
             faults.append(Fault("not a number", name, pl.col(name).is_infinite()))
+    if "time" in columns:
+        # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
+        latest = _begins(batches) + timedelta(days=batch_days) + CLOCK_SLACK
+        faults.append(Fault("after its batch", "time", pl.col("time") > latest))
     return faults
-
-
-def _time_faults(columns: Mapping[str, Column], batches: Sequence[date], batch_days: int) -> list[Fault]:
-    # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
-    latest = _begins(batches) + timedelta(days=batch_days) + CLOCK_SLACK
-    return [Fault("after its batch", "time", pl.col("time") > latest)] if "time" in columns else []
 
 
 def _begins(batches: Sequence[date]) -> pl.Expr:
     """Return the first instant of each row's batch."""
-    return per_delivery([datetime.combine(batch, time(), UTC) for batch in batches], pl.Datetime("us", "UTC"))
+    return per_delivery(batches, pl.Date).cast(DTYPES["time"])
 
 
 def _look_at_rows(
