@@ -14,8 +14,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from upkeep.contract.dictionary import Column, Dictionary
-from upkeep.contract.reconcile import DELIVERY
+from upkeep.contract.dictionary import DELIVERY, Column, Dictionary
 from upkeep.contract.units import convert_column, find_units
 from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.types import Booleans, Floats, Ints
@@ -273,9 +272,9 @@ def _restore_units(values: Floats, contract: Contract) -> list[Caution]:
         if not entry.also:
             continue
         rows = pl.DataFrame({DELIVERY: 0, name: values[:, index]})
-        units = find_units(rows, DELIVERY, [date.min], name, entry)
+        units = find_units(rows, [date.min], name, entry)
         if units:
-            values[:, index] = rows.select(convert_column(DELIVERY, name, units, entry)).to_series()
+            values[:, index] = rows.select(convert_column(name, units, entry)).to_series()
             message = f"{name} came in {units[0]} instead of {entry.unit or 'its own unit'}: converted"
             cautions.append(_caution("unit_converted", name, message))
     return cautions
