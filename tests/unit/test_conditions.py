@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from upkeep.features.conditions import fit_conditions
+from upkeep.features.conditions import assign_conditions, fit_conditions
 
 RNG = np.random.default_rng(0)
 
@@ -61,7 +61,8 @@ def test_a_rare_condition_borrows_the_plants_level():
 
 def test_a_missing_setting_is_left_out_of_the_distance():
     conditions = fit(*plant([(100, 50), (900, 50)]))
-    assigned = conditions.assign(np.array([[100.0, 50.0], [900.0, np.nan], [np.nan, np.nan]]))
+    settings = np.array([[100.0, 50.0], [900.0, np.nan], [np.nan, np.nan]])
+    assigned = assign_conditions(settings, np.array(conditions.centres), np.array(conditions.widths))
     assert conditions.centres[assigned[1]][0] == pytest.approx(900, abs=1)
     assert assigned[2] == 0
 

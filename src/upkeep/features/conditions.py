@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ class Conditions(Frozen):
     Attributes
     ----------
     widths
-        Range of each setting, in its own unit; distances between settings are shares of it.
+        Of each setting's range, in its own unit; distances between settings are shares of it.
     centres
         Settings of each condition, shape (n_conditions, n_settings), the most frequent condition first.
     levels, spreads
@@ -37,34 +36,26 @@ class Conditions(Frozen):
     levels: list[list[float]]
     spreads: list[list[float]]
 
-    def assign(self, settings: Floats) -> NDArray[np.intp]:
-        """Return the nearest condition of each row, shape (n_rows,); a missing setting is left out of the distance."""
-        nearest = np.empty(len(settings), dtype=np.intp)
-        for start in range(0, len(settings), CHUNK_ROWS):
-            rows = settings[start : start + CHUNK_ROWS, None, :]
-            squares = ((rows - self._arrays.centres) / self._arrays.widths) ** 2
-            distance = np.where(np.isnan(squares), 0.0, squares).sum(axis=2)
-            nearest[start : start + CHUNK_ROWS] = distance.argmin(axis=1)
-        return nearest
-
     def scale(self, settings: Floats, readings: Floats) -> Floats:
         """Return readings as deviations from their condition's level, in its spreads, shape (n_rows, n_sensors)."""
-        condition = self.assign(settings)
-        scaled: Floats = (readings - self._arrays.levels[condition]) / self._arrays.spreads[condition]
+        widths, centres, levels, spreads = self._arrays
+        condition = assign_conditions(settings, centres, widths)
+        scaled: Floats = (readings - levels[condition]) / spreads[condition]
         return scaled
 
     @cached_property
-    def _arrays(self) -> "_Arrays":
-        return _Arrays(*(np.array(values) for values in (self.widths, self.centres, self.levels, self.spreads)))
+    def _arrays(self) -> list[Floats]:
+        return [np.array(values) for values in (self.widths, self.centres, self.levels, self.spreads)]
 
 
-class _Arrays(NamedTuple):
-    """What :class:`Conditions` holds, as arrays."""
-
-    widths: Floats
-    centres: Floats
-    levels: Floats
-    spreads: Floats
+def assign_conditions(settings: Floats, centres: Floats, widths: Floats) -> NDArray[np.intp]:
+    """Return the nearest condition of each row, shape (n_rows,); a missing setting is left out of the distance."""
+    nearest = np.empty(len(settings), dtype=np.intp)
+    for start in range(0, len(settings), CHUNK_ROWS):
+        squares = ((settings[start : start + CHUNK_ROWS, None, :] - centres) / widths) ** 2
+        distance = np.where(np.isnan(squares), 0.0, squares).sum(axis=2)
+        nearest[start : start + CHUNK_ROWS] = distance.argmin(axis=1)
+    return nearest
 
 
 def fit_conditions(
@@ -72,27 +63,22 @@ def fit_conditions(
 ) -> Conditions:
     """Find the operating conditions in training rows and each sensor's level and spread in them.
 
-    The number of conditions is the smallest at which rows lie within `tolerance` of their condition's centre (root
-    mean square, as a share of the settings' ranges).
+    The number of conditions is the smallest, up to `most`, at which rows lie within `tolerance` of their condition's
+    centre (root mean square, as a share of the settings' ranges).
 
     Parameters
     ----------
     settings, readings
         Training rows, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where a value is missing.
     widths
-        Range of each setting, shape (n_settings,).
-    tolerance
-        Spread allowed within a condition, as a share of the range.
-    most
-        Conditions at most, whatever the spread.
+        Of each setting's range, shape (n_settings,).
     """
-    known = settings[~np.isnan(settings).any(axis=1)]
-    centres = significant(_find_centres(known / np.asarray(widths), tolerance, most) * np.asarray(widths), MEASURED)
-    draft = Conditions(widths=list(widths), centres=centres.tolist(), levels=[], spreads=[])
-    order = np.argsort(-np.bincount(draft.assign(known), minlength=len(centres)), kind="stable")
-    ordered = Conditions(widths=list(widths), centres=centres[order].tolist(), levels=[], spreads=[])
-    levels, spreads = _levels(ordered.assign(settings), len(centres), readings)
-    return Conditions(widths=list(widths), centres=ordered.centres, levels=levels.tolist(), spreads=spreads.tolist())
+    known, width = settings[~np.isnan(settings).any(axis=1)], np.asarray(widths)
+    centres = significant(_find_centres(known / width, tolerance, most) * width, MEASURED)
+    counts = np.bincount(assign_conditions(known, centres, width), minlength=len(centres))
+    centres = centres[np.argsort(-counts, kind="stable")]
+    levels, spreads = _levels(assign_conditions(settings, centres, width), len(centres), readings)
+    return Conditions(widths=list(widths), centres=centres.tolist(), levels=levels.tolist(), spreads=spreads.tolist())
 
 
 def _find_centres(points: Floats, tolerance: float, most: int) -> Floats:

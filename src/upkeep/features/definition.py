@@ -52,15 +52,8 @@ def fit_preparation(
 ) -> Preparation:
     """Fit operating conditions and scales on one plant's training rows and note each machine's baseline.
 
-    Parameters
-    ----------
-    training
-        Telemetry of training rows.
-    record
-        All telemetry. A baseline is a machine's own past, not something fitted over rows: each feature uses of it only
-        what lies before it.
-    machines
-        What is on record of them, kept for requests that do not say.
+    `record` is all telemetry: a baseline is a machine's own past, not something fitted over rows, and each feature uses
+    of it only what lies before it. What `machines` say is kept for requests that do not.
     """
     conditions = fit_conditions(
         read_matrix(training, vocabulary.settings),
@@ -69,7 +62,6 @@ def fit_preparation(
         params.condition_tolerance,
         params.max_conditions,
     )
-    draft = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records=read_records(machines))
     rows = read_telemetry(record.sort("machine", "time"), vocabulary)
     scaled = conditions.scale(rows.settings, rows.readings)
     baselines = {}
@@ -78,18 +70,15 @@ def fit_preparation(
         settled = _expanding_baseline(time, scaled[span], params.baseline_hours)[-1]
         levels = [None if np.isnan(level) else float(level) for level in settled]
         baselines[name] = Baseline(start=int(time[0]), levels=levels)
-    return draft.model_copy(update={"baselines": baselines})
+    return Preparation(
+        vocabulary=vocabulary, conditions=conditions, baselines=baselines, records=read_records(machines)
+    )
 
 
 def build_features(
     telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame, preparation: Preparation, params: Dataset
 ) -> pl.DataFrame:
-    """Return one row of features per telemetry row.
-
-    Parameters
-    ----------
-    telemetry, events, machines
-        One plant's validated tables; rows in any order, no machine twice at one instant.
+    """Return one row of features per row of a plant's telemetry, which holds no machine twice at one instant.
 
     Returns
     -------
@@ -114,7 +103,7 @@ def newest_features(
 ) -> Floats32:
     """Return the features of each machine's newest row, shape (n_machines, n_features): the bits of `build_features`.
 
-    Machines that `records` do not know have neither a model nor a date of installation.
+    A machine that is not in `records` has neither a model nor a date of installation.
     """
     scaled = preparation.conditions.scale(rows.settings, rows.readings)
     ends = rows.starts[1:] - 1
@@ -124,9 +113,12 @@ def newest_features(
         roll_newest(rows.time, rows.starts, known, hours, [*params.aggregates, "mean"])
         for hours in params.windows_hours
     ]
-    baseline = _newest_baselines(rows, scaled, preparation, params.baseline_hours)
+    baselines = [
+        _baseline(name, rows.time[span], scaled[span], preparation, params.baseline_hours)[-1]
+        for name, span in rows.by_machine()
+    ]
     features = [
-        *_sensor_block(known[:, ends], windows, baseline.T, params),
+        *_sensor_block(known[:, ends], windows, np.transpose(baselines), params),
         *_event_features(machine, time, events, preparation.vocabulary, params),
         *_machine_features(machine, time, rows, records, preparation),
     ]
@@ -167,27 +159,9 @@ def _baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, h
     known = preparation.baselines.get(name)
     if known is None:
         return _expanding_baseline(time, scaled, hours)
-    baseline = np.tile(_settled(known), (len(time), 1))
+    settled = np.broadcast_to(np.array(known.levels, dtype=np.float64), scaled.shape)  # None becomes NaN
     early = time < known.start + hours * HOUR
-    if early.any():
-        baseline[early] = _expanding_baseline(time, scaled, hours)[early]
-    return baseline
-
-
-def _newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, hours: int) -> Floats:
-    """Return the healthy level of each machine known at its newest row, shape (n_machines, n_sensors)."""
-    levels = np.empty((len(rows.machines), scaled.shape[1]))
-    for index, (name, span) in enumerate(rows.by_machine()):
-        known, time = preparation.baselines.get(name), rows.time[span]
-        if known is None or time[-1] < known.start + hours * HOUR:
-            levels[index] = _expanding_baseline(time, scaled[span], hours)[-1]
-        else:
-            levels[index] = _settled(known)
-    return levels
-
-
-def _settled(baseline: Baseline) -> Floats:
-    return np.array(baseline.levels, dtype=np.float64)  # None becomes NaN
+    return np.where(early[:, None], _expanding_baseline(time, scaled, hours), settled) if early.any() else settled
 
 
 def _expanding_baseline(time: Ints, scaled: Floats, hours: int) -> Floats:

@@ -17,14 +17,8 @@ FAILURE = ("failure", None)
 class Vocabulary(Frozen):
     """Names that every plant's features share, so that one fleet-wide model can read them all.
 
-    Attributes
-    ----------
-    settings, sensors
-        Telemetry columns, over all plants; a plant without one has nulls there.
-    widths
-        Range of each setting.
-    error_codes, maintenance_codes, machine_models
-        Seen in training rows; the position of a machine model is its ``model_code``.
+    A plant without a setting or a sensor has nulls there; `widths` are the settings' ranges. Codes and machine models
+    are those seen in training rows; the position of a machine model is its ``model_code``.
     """
 
     settings: list[str]
@@ -71,16 +65,9 @@ class Preparation(Frozen):
 class Telemetry(NamedTuple):
     """One plant's readings, machine by machine, each machine's in order of time and none twice at one instant.
 
-    Attributes
-    ----------
-    machines
-        Names, shape (n_machines,).
-    starts
-        First row of each machine, then the number of rows, shape (n_machines + 1,).
-    time
-        In microseconds since 1970, shape (n_rows,).
-    settings, readings
-        In the vocabulary's order, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where one is missing.
+    `starts` are the first row of each machine, then the number of rows, shape (n_machines + 1,); `time` is in
+    microseconds since 1970, shape (n_rows,). `settings` and `readings` are in the vocabulary's order, shapes
+    (n_rows, n_settings) and (n_rows, n_sensors), NaN where one is missing.
     """
 
     machines: Sequence[str]

@@ -15,13 +15,6 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
     repaired, such as an engine run to its end, has no unknown future. Other events tell nothing of the time up to
     them, and may even lie ahead: times of up to a day after the delivery are accepted.
 
-    Parameters
-    ----------
-    telemetry
-        One plant's rows with ``machine`` and ``time``.
-    events
-        Its events with ``machine``, ``time`` and ``kind``.
-
     Returns
     -------
     DataFrame

@@ -36,9 +36,9 @@ def roll(time: Ints, values: Floats, window_hours: int, aggregates: Sequence[Agg
         Readings, shape (n_sensors, n_rows), NaN where one is missing. Memory grows with the number of sensors times
         blocks times the rows of the fullest block.
     window_hours
-        Length w of the window (t - w, t], in hours.
+        Length w of the window (t - w, t].
     aggregates
-        Which of ``mean``, ``std`` (n - 1 in the denominator), ``min``, ``max`` and ``slope`` (least squares, per hour).
+        ``std`` has n - 1 in the denominator, ``slope`` is that of least squares, per hour.
 
     Returns
     -------
@@ -107,11 +107,8 @@ def _aggregate(blocks: "_Blocks | _Newest", values: Floats, aggregates: Sequence
 class _Blocks:
     """One machine's rows, laid out so that running totals restart with each block of the window's length.
 
-    Attributes
-    ----------
-    hours, hours_to_next
-        Time of each row since its own block began, and (negative) until the next one begins, in hours, shape
-        (n_rows,): times within a window count from the start of the block that its newest row lies in.
+    `hours` and `hours_to_next` are the time of each row since its own block began, and (negative) until the next one
+    begins, shape (n_rows,): times within a window count from the start of the block that its newest row lies in.
     """
 
     def __init__(self, time: Ints, window: int) -> None:
@@ -134,11 +131,8 @@ class _Blocks:
     def fold(self, operation: np.ufunc, neutral: float, own: Floats, before: Floats | None = None) -> Floats:
         """Fold `operation` over each row's window.
 
-        Parameters
-        ----------
-        own, before
-            What a row contributes to windows that end in its own block, and in the next one if that differs; shape
-            (n_series, n_rows).
+        `own` and `before` are what a row contributes to windows that end in its own block, and in the next one if that
+        differs; shape (n_series, n_rows).
         """
         length, width = self._shape
         place, oldest = self._find_places(len(own))
@@ -168,15 +162,7 @@ class _Blocks:
 
 
 class _Newest:
-    """The newest window of each machine: its rows, laid out such that they fold in the order of :class:`_Blocks`.
-
-    Attributes
-    ----------
-    rows
-        Which rows lie in a newest window.
-    hours, hours_to_next
-        As in :class:`_Blocks`, of those rows.
-    """
+    """The newest window of each machine: its `rows`, laid out such that they fold in the order of :class:`_Blocks`."""
 
     def __init__(self, time: Ints, starts: Ints, window: int) -> None:
         ends = starts[1:]
