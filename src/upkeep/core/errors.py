@@ -39,11 +39,11 @@ class UpkeepError(Exception):
 
     def at(self, **where: object) -> "UpkeepError":
         """Return the same error with more of the place filled in; what is known already wins."""
-        return UpkeepError(self.what, expected=self.expected, remedy=self.remedy, **{**where, **self.where})
+        return _rebuild(self.what, self.expected, self.remedy, {**where, **self.where})
 
     def of_stage(self, stage: str) -> "UpkeepError":
         """Return the same error as this stage's own, whose work the code of another one found wrong."""
-        return UpkeepError(self.what, expected=self.expected, remedy=self.remedy, **{**self.where, "stage": stage})
+        return _rebuild(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
 
 
 def _rebuild(what: str, expected: str, remedy: str, where: dict[str, object]) -> UpkeepError:

@@ -16,13 +16,7 @@ TEMPORARY = ".tmp"
 
 
 def read_json(file: Path, *, remedy: str) -> Any:
-    """Return a JSON file's content.
-
-    Raises
-    ------
-    UpkeepError
-        If it is missing or is not JSON, with `remedy` as what to do.
-    """
+    """Return a JSON file's content; raise an UpkeepError with this remedy if it is missing or is not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -31,13 +25,7 @@ def read_json(file: Path, *, remedy: str) -> Any:
 
 
 def write_json(file: Path, content: object) -> None:
-    """Write content as indented JSON that git shows line by line; folders are made, NaN is refused.
-
-    Raises
-    ------
-    ValueError
-        If the content holds a NaN or an infinity, which are not JSON.
-    """
+    """Write content as indented JSON that git shows line by line; folders are made, NaN and infinities refused."""
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{text}\n", encoding="utf-8")

@@ -18,12 +18,7 @@ QUIET_SECONDS = 2
 def map_plants(
     function: Callable[..., Result], plants: Iterable[str], how: params.Parallel, *arguments: object
 ) -> dict[str, Result]:
-    """Call ``function(plant, *arguments)`` for each plant, in parallel.
-
-    Returns
-    -------
-    dict
-        One result per plant, in the order of `plants` whatever finishes first.
+    """Call ``function(plant, *arguments)`` for each plant, in parallel; return results in the order of `plants`.
 
     Raises
     ------

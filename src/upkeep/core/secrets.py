@@ -19,19 +19,12 @@ SHORTEST_SECRET = 4
 
 
 def expand_variables(text: str) -> str:
-    """Fill in ``$NAME`` and ``${NAME}`` from the environment.
-
-    Raises
-    ------
-    UpkeepError
-        If a variable is not set.
-    """
+    """Fill in ``$NAME`` and ``${NAME}`` from the environment; raise an UpkeepError if a variable is not set."""
     for name in _variables(text):
         if name not in os.environ:
             raise UpkeepError(
                 f"the environment variable {name} is not set",
-                expected=f"a value for ${name}, which params.yaml mentions",
-                remedy=f"export {name}=..., or set it as a CI variable",
+                remedy=f"export {name}=..., or set it as a CI variable; params.yaml mentions it",
             )
     return VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], text)
 

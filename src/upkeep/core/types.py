@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
@@ -14,3 +14,9 @@ class Frozen(BaseModel):
     """An object that does not change; an unknown or misspelt field, an infinity or a NaN is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def describe_faults(error: ValidationError) -> str:
+    """Return where each fault lies and what it is, without the value found, which may be a secret."""
+    faults = error.errors(include_input=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in faults)

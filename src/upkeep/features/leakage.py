@@ -84,14 +84,14 @@ def single_feature_auc(values: NDArray[np.floating], label: NDArray[np.bool_]) -
     """
     ranks = rankdata(np.where(np.isnan(values), -np.inf, values))
     positives, negatives = label.sum(), (~label).sum()
-    auc = float(ranks[label].mean() - (positives + 1) / 2) / negatives
+    auc = float((ranks[label].mean() - (positives + 1) / 2) / negatives)
     return max(auc, 1 - auc)
 
 
-def _leak(what: str, **where: object) -> UpkeepError:
+def _leak(what: str, column: str | None = None) -> UpkeepError:
     return UpkeepError(
         what,
         remedy="see how the column or the split is made; dataset.* in params.yaml says how",
         stage="dataset",
-        **where,
+        column=column,
     )

@@ -12,17 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
-from upkeep.judging.reports import Headline, Metrics
+from upkeep.judging.reports import Headline
 
 JUDGED_HOURS = 24
 """An alarm is expected within the last hours of an acceptance case."""
 
-PLANT = "plants."
-"""How the name of a floor begins that holds for one plant."""
-
 
 class Machine(Frozen):
-    """Static facts of an acceptance case's machine."""
+    """What is on record of an acceptance case's machine."""
 
     model: str | None = None
     installed: datetime | None = None
@@ -31,13 +28,8 @@ class Machine(Frozen):
 class AcceptanceCase(Frozen):
     """A machine's history and what a model of its plant must make of it.
 
-    Attributes
-    ----------
-    expect
-        ``alarm``: a row of the last 24 hours raises the alarm. ``no_alarm``: no row does. ``answer``: the last row
-        gets a probability, whatever it is.
-    telemetry, events
-        CSV files, relative to the file that lists the cases.
+    `expect` is ``alarm``: a row of the last 24 hours raises the alarm; ``no_alarm``: no row does; or ``answer``: the
+    last row gets a probability, whatever it is. CSV files are relative to the file that lists the cases.
     """
 
     name: str
@@ -76,33 +68,19 @@ def check_floors(metrics: Headline, floors: Mapping[str, float]) -> list[Check]:
     `floors` gives the least value by name: ``average_precision`` is the whole fleet's,
     ``plants.lyon.average_precision`` one plant's.
     """
-    return [_check_floor(name, floor, _look_up(metrics, name)) for name, floor in sorted(floors.items())]
+    return [_check_floor(metrics, name, floor) for name, floor in sorted(floors.items())]
 
 
-def _look_up(metrics: Headline, name: str) -> float | None:
-    group: Metrics | None = metrics.overall
-    figure = name
-    if name.startswith(PLANT):
-        plant, _, figure = name.removeprefix(PLANT).rpartition(".")
-        group = metrics.plants.get(plant)
-    return group.model_dump().get(figure) if group else None
-
-
-def _check_floor(name: str, floor: float, value: float | None) -> Check:
+def _check_floor(metrics: Headline, name: str, floor: float) -> Check:
+    groups = {"": metrics.overall} | {f"plants.{plant}": group for plant, group in metrics.plants.items()}
+    place, _, figure = name.rpartition(".")
+    value = groups[place].model_dump().get(figure) if place in groups else None
     found = "not known" if value is None else f"{value:.4g}"
     return Check(name, f"at least {floor:g}", found, value is not None and value >= floor)
 
 
 def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:
-    """Hold a model's answer to what an acceptance case expects.
-
-    Parameters
-    ----------
-    time, probability
-        Of the case's rows, ascending; shape (n_rows,).
-    threshold
-        The model's alarm threshold.
-    """
+    """Hold a model's answer to what an acceptance case expects; `time`, ascending, and `probability` are its rows'."""
     if not len(time):
         return Check(case.name, _EXPECTED[case.expect], "no rows", False)
     recent = np.array([moment > time[-1] - timedelta(hours=JUDGED_HOURS) for moment in time])

@@ -50,18 +50,10 @@ class Group(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What differs between champion and challenger.
+    """What differs between champion and challenger, in the plants that have a test row in common.
 
-    Attributes
-    ----------
-    plants
-        Those that have test rows on both sides; without a common row they are left out.
-    overall
-        All of them together; None if there is none.
-    alarms
-        Episodes that one side has and the other has not: plant, machine, time, gained, false (Booleans).
-    failures
-        Failures that one side caught in time and the other did not: plant, machine, failed_at, gained (Boolean).
+    `alarms` are episodes that one side has and the other has not: plant, machine, time, gained, false (Booleans).
+    `failures` are those that one side caught in time and the other did not: plant, machine, failed_at, gained.
     """
 
     plants: dict[str, Group]
@@ -77,18 +69,9 @@ def compare(
     horizon_hours: int,
     seed: int,
 ) -> Comparison:
-    """Compare the chosen models of both sides.
+    """Compare the chosen models of both sides; by plant, rows of all splits and candidates, as ``train`` writes them.
 
-    Parameters
-    ----------
-    champion, challenger
-        By plant, rows of all splits and candidates, as ``train`` writes them.
-    how
-        Lead time, costs, resamples and confidence, the same for both.
-    horizon_hours
-        The horizon of the challenger's labels.
-    seed
-        Of the resamples.
+    `horizon_hours` is that of the challenger's labels, `seed` that of the resamples.
     """
     common = {plant: share_rows(champion[plant], challenger[plant]) for plant in sorted(champion.keys() & challenger)}
     pairs = {plant: pair for plant, pair in common.items() if pair[0].height}
@@ -112,8 +95,7 @@ def share_rows(champion: pl.DataFrame, challenger: pl.DataFrame) -> tuple[pl.Dat
 
 
 def _test_rows(predictions: pl.DataFrame) -> pl.DataFrame:
-    columns = [*ROW, "label", "hours_to_failure", "probability", "alarm"]
-    return predictions.filter((pl.col("split") == "test") & pl.col("chosen")).select(columns)
+    return predictions.filter("chosen", split="test").select(*ROW, "label", "hours_to_failure", "probability", "alarm")
 
 
 def _compare_group(

@@ -37,21 +37,11 @@ class Window(NamedTuple):
     start: datetime
     end: datetime
 
-    @property
-    def hours(self) -> float:
-        """Its length."""
-        return (self.end - self.start) / timedelta(hours=1)
-
 
 def newest_window(newest: datetime, until: date, batch_days: int, batches: int) -> Window:
-    """Return the newest `batches` batches, each of `batch_days` days.
+    """Return the newest `batches` batches, counted back from the last one that may be used, whose first day is `until`.
 
-    Parameters
-    ----------
-    newest
-        The last time in any plant's telemetry; a plant that fell silent before has an empty window.
-    until
-        First day of the last batch that may be used; batches are counted back from it.
+    `newest` is the last time in any plant's telemetry; a plant that fell silent before has an empty window.
     """
     step = timedelta(days=batch_days)
     end = datetime.combine(until, time(), UTC) + step
@@ -116,12 +106,8 @@ def smallest_drift(current: float, reference: float) -> float:
 
     The distance between samples of n and m independent values is in the order of ``sqrt(1/n + 1/m)``, the scale of
     the two-sample empirical process; three times that is about its 99% quantile for uniform, normal and exponential
-    values alike (found by simulation; values with heavier tails exceed it more often).
-
-    Parameters
-    ----------
-    current, reference
-        Values on either side, counted as :func:`count_independent` does.
+    values alike (found by simulation; values with heavier tails exceed it more often). Both sides are counted as
+    :func:`count_independent` does.
     """
     return max(SMALLEST_SHIFT, 3 * math.sqrt(1 / current + 1 / reference))
 
@@ -134,14 +120,8 @@ def count_independent(values: int, sampled: int, similarity: float) -> float:
     serial correlation into account in tests of the mean). What moves more slowly still, such as seasons and wear, is
     :func:`usual_distance`'s to allow for.
 
-    Parameters
-    ----------
-    values
-        In the series.
-    sampled
-        How many of them were drawn at random; drawing fewer makes them less alike.
-    similarity
-        Lag-one autocorrelation r, below 1.
+    Of the series' `values`, `sampled` were drawn at random, which makes them less alike; `similarity` is the lag-one
+    autocorrelation r, below 1.
     """
     memory = (1 + similarity) / (1 - similarity)
     return 1 / (1 / sampled + (memory - 1) / values)
@@ -164,16 +144,9 @@ def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, 
 def compare(
     telemetry: pl.DataFrame, train: pl.DataFrame, columns: Sequence[str], window: Window, how: Drift
 ) -> tuple[PlantDrift, str]:
-    """Compare a plant's newest window with what its models were trained on.
+    """Compare settings and sensors of a plant's newest window with what its models were trained on.
 
-    Parameters
-    ----------
-    telemetry
-        The plant's reconciled telemetry: machine, time, settings and sensors.
-    train
-        The plant's training rows; only machine and time are read.
-    columns
-        Names of the settings and sensors to compare.
+    `telemetry` is reconciled; of the `train` rows machine and time are read.
 
     Returns
     -------
@@ -186,7 +159,7 @@ def compare(
     newest = telemetry.filter(pl.col("time") >= window.start, pl.col("time") < window.end)
     newest = newest.join(trained, on=["machine", "time"], how="anti")
     reference, current = (_read_side(rows, columns, how) for rows in (trained, newest))
-    thresholds, vanished, notes = _find_thresholds(current, reference, columns, window.hours)
+    thresholds, vanished, notes = _find_thresholds(current, reference, columns, window)
     n_judged = len(thresholds) + len(vanished)
 
     # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
@@ -239,7 +212,7 @@ def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
 
 
 def _find_thresholds(
-    current: _Side, reference: _Side, columns: Sequence[str], window_hours: float
+    current: _Side, reference: _Side, columns: Sequence[str], window: Window
 ) -> tuple[dict[str, float], set[str], list[str]]:
     """Return the threshold of each column that can be judged, the columns that lost all values, and why."""
     for side, name in ((reference, "training"), (current, "newest")):
@@ -247,7 +220,7 @@ def _find_thresholds(
             return {}, set(), [f"no rows in the {name} window"]
     thresholds: dict[str, float] = {}
     vanished: set[str] = set()
-    notes = []
+    notes, window_hours = [], (window.end - window.start) / timedelta(hours=1)
     for name in columns:
         n_current, n_reference = current.sample[name].count(), reference.sample[name].count()
         if n_current == 0 and n_reference >= FEWEST_VALUES:

@@ -38,12 +38,8 @@ def oracle_cost(failures: Amount, costs: Costs) -> Amount:
 def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> dict[str, Floats]:
     """Return what planners ask of a policy, once per resample of machines.
 
-    Parameters
-    ----------
-    tally
-        One row per machine, from :func:`upkeep.judging.events.tally_machines`.
-    multiplicity
-        How often each resample counts each machine; shape (n_machines, n_resamples).
+    `tally` is from :func:`upkeep.judging.events.tally_machines`, `multiplicity` how often each resample counts each
+    machine, shape (n_machines, n_resamples).
 
     Returns
     -------

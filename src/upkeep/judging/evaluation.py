@@ -30,16 +30,9 @@ MAX_CURVE_POINTS = 200
 
 
 class Judgement(NamedTuple):
-    """One candidate's figures on one group of rows.
+    """One candidate's figures on one group of rows, of the `machines` named; NaN where one is not defined.
 
-    Attributes
-    ----------
-    figures
-        Single numbers by name, as in :class:`~upkeep.judging.reports.Metrics`; NaN where not defined.
-    resamples
-        Average precision and what planners ask, each of shape (n_resamples,).
-    machines
-        Plant and machine of those judged.
+    `resamples` are of average precision and of what planners ask, each of shape (n_resamples,).
     """
 
     figures: dict[str, float]
@@ -55,16 +48,8 @@ class Judgement(NamedTuple):
 def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int, seed: int) -> Evaluation:
     """Judge all candidates; alarms, whose reasons need the models, are left to add.
 
-    Parameters
-    ----------
-    predictions
-        By plant, rows of all splits and candidates, as ``train`` writes them.
-    how
-        Lead time, costs, resamples and confidence.
-    horizon_hours
-        The horizon of the labels.
-    seed
-        Of the resamples.
+    `predictions` are, by plant, rows of all splits and candidates, as ``train`` writes them; `seed` is that of the
+    resamples.
 
     Raises
     ------
@@ -73,18 +58,13 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
     """
     if how.lead_time_hours > horizon_hours:
         raise UpkeepError(
-            f"evaluate.lead_time_hours is {how.lead_time_hours}",
-            expected=f"at most dataset.horizon_hours, {horizon_hours}",
+            f"evaluate.lead_time_hours is {how.lead_time_hours}, more than dataset.horizon_hours, {horizon_hours}",
             remedy="correct either in params.yaml",
             stage="evaluate",
         )
     rows = pl.concat(predictions.values()).sort("plant", "candidate", "machine", "time")
-    test, validation = (rows.filter(pl.col("split") == split) for split in ("test", "validation"))
-    seen = validation.filter("chosen")
-    plants = {
-        plant: judge_group(test.filter(pl.col("plant") == plant), how, horizon_hours, seed)
-        for plant in sorted(predictions)
-    }
+    test, seen = rows.filter(split="test"), rows.filter("chosen", split="validation")
+    plants = {plant: judge_group(test.filter(plant=plant), how, horizon_hours, seed) for plant in sorted(predictions)}
     models = test.filter("chosen").with_columns(pl.col("machine_model").fill_null("unknown"))
     return Evaluation(
         overall=judge_group(test, how, horizon_hours, seed),
@@ -119,7 +99,7 @@ def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int | Non
         "last_row_f1": last_row_f1(rows),
         "failures": failures.height,
         **{name: float(values[0]) for name, values in once.items()},
-        "median_lead_time_hours": _median(failures["warning_hours"].drop_nulls().to_numpy()),
+        "median_lead_time_hours": failures.select(pl.col("warning_hours").median().fill_null(np.nan)).item(),
     }
     if seed is None:
         return Judgement(figures, {}, tally.select(MACHINE))
@@ -132,10 +112,6 @@ def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int | Non
 
 def _read_outcome(rows: pl.DataFrame) -> tuple[Booleans, Floats]:
     return rows["label"].cast(pl.Boolean).to_numpy(), rows["probability"].cast(pl.Float64).to_numpy()
-
-
-def _median(values: Floats) -> float:
-    return float(np.median(values)) if values.size else np.nan
 
 
 def last_row_f1(rows: pl.DataFrame) -> float:
@@ -151,10 +127,7 @@ def judge_group(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int
     """
     chosen = judge(rows.filter("chosen"), how, horizon_hours, seed)
     names = rows.filter("chosen")["candidate"].unique().to_list()
-    candidates = {
-        str(name): judge(own, how, horizon_hours, seed)
-        for (name,), own in rows.group_by("candidate", maintain_order=True)
-    }
+    candidates = {name: judge(own, how, horizon_hours, seed) for name, own in _groups("candidate", rows)}
     return GroupReport(
         chosen=names[0] if len(names) == 1 else None,
         metrics=chosen.metrics,
@@ -166,7 +139,7 @@ def judge_group(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int
                 intervals=_intervals(candidate, how.confidence),
                 chosen_exceeds=_exceed(chosen, candidate, how.confidence),
             )
-            for name, candidate in sorted(candidates.items())
+            for name, candidate in candidates.items()
         },
     )
 
@@ -199,8 +172,12 @@ def _exceed(chosen: Judgement, other: Judgement, confidence: float) -> dict[str,
 
 
 def _metrics_by(column: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: int) -> dict[str, Metrics]:
-    groups = {str(name): group for (name,), group in rows.group_by(column, maintain_order=True)}
-    return {name: judge(group, how, horizon_hours).metrics for name, group in sorted(groups.items())}
+    return {name: judge(group, how, horizon_hours).metrics for name, group in _groups(column, rows)}
+
+
+def _groups(column: str, rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Return the rows of each value of a column of text, in the order of the values."""
+    return sorted((str(name), group) for (name,), group in rows.group_by(column, maintain_order=True))
 
 
 def _notes(plant: str, metrics: Metrics) -> list[str]:
@@ -220,7 +197,7 @@ def draw_curves(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_
     """
     curves: dict[str, list[pl.DataFrame]] = {"calibration": [], "precision_recall": [], "cost_by_threshold": []}
     for plant, rows in sorted(predictions.items()):
-        group = rows.filter((pl.col("split") == "test") & pl.col("chosen"))
+        group = rows.filter("chosen", split="test")
         label, probability = _read_outcome(group)
         tables = (
             row_metrics.calibration_curve(label, probability),

@@ -26,14 +26,8 @@ HOURS_PER_MONTH = 730.5
 class Timeline(NamedTuple):
     """Judged rows as arrays of shape (n_rows,), in the order of machine and time.
 
-    Attributes
-    ----------
-    machine
-        Position of the row's machine among all machines, from 0.
-    failing
-        Whether a failure follows within the horizon.
-    horizon_end
-        Position of the first row that is a horizon or more later, or of the next machine's first row.
+    `machine` is the position of the row's machine among all, `failing` whether a failure follows within the horizon,
+    and `horizon_end` the position of the first row that is a horizon or more later, or is the next machine's.
     """
 
     machine: Ints
@@ -112,17 +106,13 @@ def tally_machines(predictions: pl.DataFrame, lead_time_hours: int, horizon_hour
     failures = judge_failures(predictions, lead_time_hours, horizon_hours).group_by(MACHINE)
     starts, false = find_episodes(read_timeline(predictions, horizon_hours), predictions["alarm"].to_numpy())
     false_alarms = predictions.select(MACHINE)[starts[false]].group_by(MACHINE)
-    return (
-        hours.agg(hours=pl.col("hours").first() * pl.len())
-        .join(
-            failures.agg(failures=pl.len(), caught=pl.col("caught").sum()),
-            on=MACHINE,
-            how="left",
-            maintain_order="left",
-        )
-        .join(false_alarms.agg(false_alarms=pl.len()), on=MACHINE, how="left", maintain_order="left")
-        .with_columns(pl.col("failures", "caught", "false_alarms").fill_null(0).cast(pl.Int64))
-    )
+    tally = hours.agg(hours=pl.col("hours").first() * pl.len())
+    for counts in (
+        failures.agg(failures=pl.len(), caught=pl.col("caught").sum()),
+        false_alarms.agg(false_alarms=pl.len()),
+    ):
+        tally = tally.join(counts, on=MACHINE, how="left", maintain_order="left")
+    return tally.with_columns(pl.col("failures", "caught", "false_alarms").fill_null(0).cast(pl.Int64))
 
 
 def pick_alarms(predictions: pl.DataFrame, horizon_hours: int, count: int) -> pl.DataFrame:

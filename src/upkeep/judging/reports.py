@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, RootModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, ValidationError
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_json, write_json
-from upkeep.core.types import Frozen
+from upkeep.core.types import Frozen, describe_faults
 
 DECIMALS = 6
 
@@ -231,10 +231,9 @@ class DataQuality(Report):
     plants: dict[str, PlantQuality]
 
 
-Written = Headline | Evaluation | DriftReport | TrainingReport | DataQuality
-AnyReport = TypeVar("AnyReport", Headline, Evaluation, DriftReport, TrainingReport, DataQuality)
+AnyReport = TypeVar("AnyReport", bound=BaseModel)
 
-FILES: dict[type[Written], Path] = {
+FILES: dict[type[BaseModel], Path] = {
     Headline: paths.METRICS,
     Evaluation: paths.EVALUATION / "evaluation.json",
     DriftReport: paths.DRIFT / "drift.json",
@@ -244,35 +243,20 @@ FILES: dict[type[Written], Path] = {
 REMEDY = "run `dvc repro`"
 
 
-def write_report(report: Written) -> None:
+def write_report(report: BaseModel) -> None:
     """Write a stage's report to its place."""
     write_json(FILES[type(report)], report.model_dump(by_alias=True))
 
 
 def read_report(kind: type[AnyReport]) -> AnyReport:
-    """Read one of the stages' reports from its place.
-
-    Raises
-    ------
-    UpkeepError
-        If it is missing or not what its stage writes.
-    """
+    """Read a report from its place; raise an UpkeepError if it is missing or not what its stage writes."""
     return parse_report(kind, read_json(FILES[kind], remedy=REMEDY))
 
 
 def parse_report(kind: type[AnyReport], content: object) -> AnyReport:
-    """Return a report's JSON content, such as that of another git revision, as a typed object.
-
-    Raises
-    ------
-    UpkeepError
-        If it is not what its stage writes.
-    """
+    """Return JSON content, such as that of another git revision, as a typed report, or raise an UpkeepError."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise UpkeepError(
-            f"the report cannot be used: {place}: {fault['msg']}", remedy=REMEDY, file=FILES[kind]
-        ) from error
+        what = f"the report cannot be used: {describe_faults(error)}"
+        raise UpkeepError(what, remedy=REMEDY, file=FILES[kind]) from error

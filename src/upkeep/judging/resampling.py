@@ -13,13 +13,9 @@ MAX_CELLS = 4_000_000
 
 
 def draw_machines(n_machines: int, n_resamples: int, seed: int) -> Floats:
-    """Draw as many machines as there are, with replacement, for each resample.
+    """Draw as many machines as there are, with replacement; return how often each resample drew each machine.
 
-    Returns
-    -------
-    numpy.ndarray
-        How often each resample drew each machine; shape (n_machines, n_resamples), or (n_machines, 0) when there are
-        fewer than two machines, of which no interval can be told.
+    The shape is (n_machines, n_resamples), or (n_machines, 0) of fewer than two machines, which tell no interval.
     """
     if n_machines < 2:
         return np.empty((n_machines, 0))
@@ -39,19 +35,8 @@ def resample_average_precision(label: Booleans, probability: Floats, machine: In
     """Return the average precision of each resample of machines.
 
     Rows are sorted once; a resample only changes how often a machine's rows count, which gives the same figure as
-    concatenating the drawn machines' rows.
-
-    Parameters
-    ----------
-    machine
-        The row's machine, as a position in `multiplicity`; shape (n_rows,).
-    multiplicity
-        How often each resample drew each machine; shape (n_machines, n_resamples).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_resamples,).
+    concatenating the drawn machines' rows. `machine` is the position of each row's in `multiplicity`, which is
+    :func:`draw_machines`'s; the result has shape (n_resamples,).
     """
     thresholds, n_resamples = np.unique(probability[label]), multiplicity.shape[1]
     if thresholds.size == 0 or n_resamples == 0:
