@@ -13,7 +13,7 @@ import polars as pl
 
 from upkeep.core.rounding import LOG_ODDS
 from upkeep.core.types import Floats
-from upkeep.model.calibration import fit_calibration, logit
+from upkeep.model.calibration import fit_calibration, prior_log_odds
 
 
 def class_prior(rows: pl.DataFrame) -> Floats:
@@ -51,24 +51,15 @@ RANKINGS: dict[str, Callable[[pl.DataFrame], Floats]] = {
 
 
 def fit_baseline(name: str, train: pl.DataFrame) -> Callable[[pl.DataFrame], Floats]:
-    """Fit one baseline's probability on training rows.
+    """Fit the probability of one of `RANKINGS` on training rows.
 
-    Parameters
-    ----------
-    name
-        ``class_prior``, ``fixed_interval`` or ``error_count``.
-    train
-        Rows with label, weight and features. Where they cannot tell how risk grows, the class prior is what is left.
-
-    Returns
-    -------
-    Callable
-        From rows to log-odds of shape (n_rows,), rising with what the baseline ranks by.
+    What is returned maps rows to log-odds of shape (n_rows,), rising with what the baseline ranks by; where training
+    rows cannot tell how risk grows, the class prior is what is left.
     """
     rank = RANKINGS[name]
     label, weight = train["label"].to_numpy(), train["weight"].cast(pl.Float64).to_numpy()
     fitted = fit_calibration("sigmoid", np.log1p(rank(train)), label, weight)
-    prior = logit(np.array(prior_share(train))).round(LOG_ODDS)
+    prior = prior_log_odds(label, weight)
 
     def score(rows: pl.DataFrame) -> Floats:
         if fitted.note:
@@ -77,9 +68,3 @@ def fit_baseline(name: str, train: pl.DataFrame) -> Callable[[pl.DataFrame], Flo
         return line.round(LOG_ODDS)
 
     return score
-
-
-def prior_share(train: pl.DataFrame) -> float:
-    """Return the weighted share of positive rows by Laplace's rule of succession, which stays off 0 and 1."""
-    label, weight = train["label"].to_numpy(), train["weight"].cast(pl.Float64).to_numpy()
-    return float((np.sum(weight * label) + 1) / (np.sum(weight) + 2))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from upkeep.core.rounding import FITTED, significant, single_precision
+from upkeep.core.rounding import FITTED, LOG_ODDS, significant, single_precision
 from upkeep.core.types import Floats, Frozen
 
 Method = Literal["sigmoid", "isotonic", "none"]
@@ -18,14 +18,8 @@ MIN_POSITIVES = 20
 class Calibration(Frozen):
     """A monotone map from log-odds to probability.
 
-    Attributes
-    ----------
-    method
-        ``none`` is the logistic function itself.
-    slope, intercept
-        Of ``sigmoid``: the probability is logistic(slope * log-odds + intercept).
-    knots, levels
-        Of ``isotonic``: probability `levels` at log-odds `knots`, linear between, constant outside.
+    ``sigmoid`` is logistic(slope * log-odds + intercept), ``none`` the logistic function itself; ``isotonic`` has
+    probability `levels` at log-odds `knots`, linear between, constant outside.
     """
 
     method: Method
@@ -55,17 +49,10 @@ class Fit(NamedTuple):
 
 
 def fit_calibration(method: Method, log_odds: Floats, label: NDArray[np.integer], weight: Floats | None = None) -> Fit:
-    """Fit a calibration on rows that the model was not trained on.
+    """Fit a calibration on rows that the model was not trained on; all arrays have shape (n_rows,).
 
-    Where the rows cannot carry it (few of either class, or log-odds that do not rise with the label), the result is
-    ``none`` with a note saying so.
-
-    Parameters
-    ----------
-    method
-        What to fit.
-    log_odds, label, weight
-        Shape (n_rows,); label is 0 or 1, weight is 1 if left out.
+    Where the rows cannot carry it (few of either class, or log-odds that do not rise with the label, which is 0 or 1),
+    the result is ``none`` with a note saying so.
     """
     plain = Calibration(method="none")
     if method == "none":
@@ -98,6 +85,14 @@ def logit(probability: Floats) -> Floats:
     kept = np.clip(probability.astype(np.float64), 1e-9, 1 - 1e-9)  # in float32 the upper bound would be 1
     log_odds: Floats = np.log(kept) - np.log1p(-kept)
     return log_odds
+
+
+def prior_log_odds(label: NDArray[np.integer], weight: Floats) -> Floats:
+    """Return the log-odds of the weighted share of positive rows, shape ().
+
+    By Laplace's rule of succession, which stays off certainty.
+    """
+    return logit((np.sum(weight * label) + 1) / (np.sum(weight) + 2)).round(LOG_ODDS)
 
 
 def _fit_sigmoid(log_odds: Floats, label: Floats, weight: Floats) -> Calibration | None:

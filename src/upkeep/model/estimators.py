@@ -20,7 +20,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Model
 from upkeep.core.rounding import FITTED, LOG_ODDS, MEASURED, significant
 from upkeep.core.types import Floats, Floats32
-from upkeep.model.calibration import logit
+from upkeep.model.calibration import logit, prior_log_odds
 from upkeep.model.storage import booster_names, mean_log_odds, to_text
 
 CHUNK_ROWS = 4_096
@@ -41,14 +41,9 @@ class Rows(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A fitted model.
+    """A fitted model: `score` maps features of shape (n_rows, n_features) to log-odds of shape (n_rows,).
 
-    Attributes
-    ----------
-    score
-        From features of shape (n_rows, n_features) to log-odds of shape (n_rows,).
-    boosters, rounds
-        LightGBM's models as text and their numbers of trees; empty for other kinds.
+    `boosters` and `rounds` are LightGBM's models as text and their numbers of trees; empty for other kinds.
     """
 
     score: Callable[[Floats32], Floats]
@@ -59,22 +54,13 @@ class Fitted(NamedTuple):
 def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: Model, threads: int) -> Fitted:
     """Fit one kind of model; where training rows hold one class only, the result is a constant.
 
-    Parameters
-    ----------
-    train, validation
-        Rows to fit on, and rows on which LightGBM stops early.
-    threads
-        For LightGBM, whose result does not depend on it. The other kinds take one, since theirs would.
-
-    Raises
-    ------
-    UpkeepError
-        If LightGBM refuses its parameters.
+    LightGBM stops early on validation rows, and its result does not depend on `threads`; the other kinds take one
+    thread, since theirs would. An UpkeepError is raised if LightGBM refuses its parameters.
     """
     if kind == "lightgbm" and len(train.label):
         return _fit_boosters(train, validation, names, model, threads)
     if not train.has_both_classes:
-        prior = logit((np.sum(train.weight * train.label) + 1) / (np.sum(train.weight) + 2)).round(LOG_ODDS)
+        prior = prior_log_odds(train.label, train.weight)
         return Fitted(lambda features: np.full(len(features), prior))
     return _fit_gaussian_process(train, model) if kind == "gaussian_process" else _fit_pipeline(kind, train, model)
 
@@ -131,10 +117,8 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
         stop = lgb.early_stopping(model.early_stopping_rounds, verbose=False)
         return lgb.train(settings, data, rounds, valid_sets=[judged], callbacks=[stop])
     except lgb.basic.LightGBMError as error:
-        raise UpkeepError(
-            f"LightGBM refuses to train: {error}",
-            remedy="correct model.lightgbm in params.yaml",
-        ) from error
+        what = f"LightGBM refuses to train: {error}"
+        raise UpkeepError(what, remedy="correct model.lightgbm in params.yaml") from error
 
 
 def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:
@@ -183,7 +167,6 @@ def _fit_steps(
 
 
 def _score_pipeline(estimator: Pipeline, features: Floats32) -> Floats:
-    """Return log-odds, shape (n_rows,)."""
     if not len(features):
         return np.empty(0)
     chunks = [features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS)]
@@ -194,7 +177,6 @@ def _score_pipeline(estimator: Pipeline, features: Floats32) -> Floats:
 
 
 def _log_odds(classifier: Any, rows: Floats) -> Floats:
-    """Return a fitted classifier's log-odds, shape (n_rows,)."""
     if isinstance(classifier, LogisticRegression):
         line = np.full(len(rows), classifier.intercept_[0])
         for column, coefficient in zip(rows.T, classifier.coef_[0], strict=True):

@@ -23,27 +23,19 @@ def _against_own(value: float) -> str:
     return f"{abs(value):.2g} times its usual spread {'higher' if value > 0 else 'lower'}"
 
 
-def _an_hour(value: float) -> str:
-    return f"{value:+.2g} times its usual spread an hour"
-
-
-def _plain(value: float) -> str:
-    return f"{value:.4g}"
-
-
 # Readings are scaled by level and spread of their operating condition, which is what "normal" means here.
 WORDS: list[tuple[re.Pattern[str], str, Callable[[float], str]]] = [
     (re.compile(r"(.+)_mean_(\d+)h"), "mean of {0} over {1} h", _against_normal),
-    (re.compile(r"(.+)_std_(\d+)h"), "spread of {0} over {1} h", lambda value: f"{value:.2g} times normal"),
+    (re.compile(r"(.+)_std_(\d+)h"), "spread of {0} over {1} h", "{:.2g} times normal".format),
     (re.compile(r"(.+)_min_(\d+)h"), "lowest {0} in {1} h", _against_normal),
     (re.compile(r"(.+)_max_(\d+)h"), "highest {0} in {1} h", _against_normal),
-    (re.compile(r"(.+)_slope_(\d+)h"), "trend of {0} over {1} h", _an_hour),
+    (re.compile(r"(.+)_slope_(\d+)h"), "trend of {0} over {1} h", "{:+.2g} times its usual spread an hour".format),
     (re.compile(r"(.+)_from_baseline_(\d+)h"), "{0} over {1} h against the machine's own healthy level", _against_own),
-    (re.compile(r"errors_(.+)_(\d+)h"), "errors {0} in {1} h", _plain),
-    (re.compile(r"hours_since_failure"), "time since the last failure", lambda value: f"{value:.0f} h"),
-    (re.compile(r"hours_since_(.+)"), "time since maintenance ({0})", lambda value: f"{value:.0f} h"),
+    (re.compile(r"errors_(.+)_(\d+)h"), "errors {0} in {1} h", "{:.4g}".format),
+    (re.compile(r"hours_since_failure"), "time since the last failure", "{:.0f} h".format),
+    (re.compile(r"hours_since_(.+)"), "time since maintenance ({0})", "{:.0f} h".format),
     (re.compile(r"age_hours"), "age", lambda value: f"{value / YEAR_HOURS:.1f} years"),
-    (re.compile(r"model_code"), "machine model", lambda value: f"number {value:.0f} of those in training"),
+    (re.compile(r"model_code"), "machine model", "number {:.0f} of those in training".format),
 ]
 
 
@@ -69,13 +61,11 @@ def find_reasons(
 
     Parameters
     ----------
-    features
-        Names, in the model's order.
     values
-        Shape (n_features,); NaN where a feature is not known.
+        Shape (n_features,), in the order of `features`; NaN where one is not known.
     contributions
-        SHAP values in log-odds; shape (n_features,) or, with the expected value last, (n_features + 1,). Source:
-        Lundberg et al. 2020, From local explanations to global understanding with explainable AI for trees.
+        SHAP values in log-odds, from :func:`upkeep.model.storage.contributions`; shape (n_features,) or, with the
+        expected value last, (n_features + 1,).
 
     Returns
     -------

@@ -35,12 +35,8 @@ class Caution(TypedDict):
 class Answer(NamedTuple):
     """What the model says of one machine at its newest row.
 
-    Attributes
-    ----------
-    time, maintained_at
-        In microseconds since 1970; the newest row, and the last maintenance among the events at hand.
-    features
-        In the order of the model's card, shape (n_features,), NaN where one is unknown.
+    Times are in microseconds since 1970; the last maintenance is that among the events at hand. Features are in the
+    model's order, shape (n_features,), NaN where one is unknown.
     """
 
     machine: str
@@ -56,10 +52,7 @@ class Answer(NamedTuple):
 class Scorer:
     """One plant's saved model, ready to answer; `labels` are what planners call the sensors.
 
-    Attributes
-    ----------
-    version
-        The first digits of the checksum of the model's card, which holds those of its boosters.
+    `version` is the first digits of the checksum of the model's card, which holds those of its boosters.
     """
 
     def __init__(self, model: SavedModel, version: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -89,7 +82,8 @@ class Scorer:
         known = {name: _merge(records.get(name), stored.get(name)) for name in rows.machines}
         features = newest_features(rows, events, known, card.preparation, card.dataset)
         probabilities = predict(self.model, features, threads)
-        leaves = self._leaves_range(features)
+        sensors = features[:, : len(self._ranged)]
+        leaves = (sensors < self._low) | (sensors > self._high)
         maintenance = self._last_maintenance(events)
         answers = []
         for index, (name, span) in enumerate(rows.by_machine()):
@@ -115,11 +109,6 @@ class Scorer:
         """Return the reasons for one machine's answer, the strongest first; `features` of shape (n_features,)."""
         shap = contributions(self.model, features[None, :])[0]
         return find_reasons(self.model.card.features, features.astype(np.float64), shap, self._labels)
-
-    def _leaves_range(self, features: Floats32) -> Booleans:
-        sensors = features[:, : len(self._ranged)]
-        left: Booleans = (sensors < self._low) | (sensors > self._high)
-        return left
 
     def _last_maintenance(self, events: Events) -> dict[int, tuple[int, str]]:
         first = len(self.vocabulary.error_codes)
@@ -182,19 +171,12 @@ def _merge(given: Record | None, stored: Record | None) -> Record:
 def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str, Scorer]:
     """Read every plant's model; the dictionary knows what planners call the sensors.
 
-    Raises
-    ------
-    UpkeepError
-        If there is none, or one is damaged or of another plant than its folder.
+    An UpkeepError is raised if there is none, or one is damaged or of another plant than its folder.
     """
     plants = sorted(card.parent for card in folder.glob(f"*/{CARD}"))
     if not plants:
-        raise UpkeepError(
-            f"{folder} holds no model",
-            expected=f"one folder per plant, each with a {CARD}",
-            remedy="run `dvc repro train`, or `dvc pull models/plants`",
-            file=folder,
-        )
+        remedy = "run `dvc repro train`, or `dvc pull models/plants`"
+        raise UpkeepError(f"{folder} holds no model", remedy=remedy, file=folder)
     return {plant.name: load_scorer(plant, dictionary) for plant in plants}
 
 
@@ -203,8 +185,7 @@ def load_scorer(folder: Path, dictionary: Dictionary | None = None) -> Scorer:
     model = load_model(folder)
     if model.card.plant != folder.name:
         raise UpkeepError(
-            f"the model is of plant {model.card.plant}",
-            expected=f"a model of plant {folder.name}, as its folder says",
+            f"the model is of plant {model.card.plant}, not {folder.name}, as its folder says",
             remedy="restore the models' folder with `dvc checkout`",
             file=folder / CARD,
         )

@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.params import Dataset
-from upkeep.core.types import Floats, Floats32, Frozen
+from upkeep.core.types import Floats, Floats32, Frozen, describe_faults
 from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
 
@@ -44,7 +44,7 @@ class Card(Frozen):
     Attributes
     ----------
     scope
-        Whose training rows it learnt from: its plant's or the whole fleet's.
+        Whose training rows it learnt from, of which `positives` lie before a failure.
     features
         In the order of the columns that the boosters take.
     near_duplicate_seconds
@@ -57,8 +57,6 @@ class Card(Frozen):
         Checksum per file; their log-odds are averaged.
     data_version
         Checksum of the manifest of raw data.
-    rows, positives
-        Training rows, and those of them before a failure.
     """
 
     format: Literal[2] = 2
@@ -119,10 +117,8 @@ def save_model(folder: Path, card: Card, texts: Sequence[str]) -> None:
 def load_model(folder: Path) -> SavedModel:
     """Read a model back, trusting nothing that does not fit together.
 
-    Raises
-    ------
-    UpkeepError
-        If a file is missing, was changed, has another format, or the boosters take other features than the card says.
+    An UpkeepError is raised if a file is missing, was changed, has another format, or the boosters take other features
+    than the card says.
     """
     card = _read_card(folder / CARD)
     boosters = tuple(_read_booster(folder / name, sha256, card) for name, sha256 in card.boosters.items())
@@ -130,19 +126,7 @@ def load_model(folder: Path) -> SavedModel:
 
 
 def predict(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]], threads: int = 1) -> Floats:
-    """Return calibrated probabilities of failure within the horizon, shape (n_rows,).
-
-    Parameters
-    ----------
-    features
-        A frame that holds the model's features by name, or an array of shape (n_rows, n_features) in their order;
-        null or NaN where one is unknown.
-
-    Raises
-    ------
-    UpkeepError
-        If a feature is missing or the array has another width.
-    """
+    """Return calibrated probabilities of failure within the horizon, shape (n_rows,); see :func:`to_matrix`."""
     matrix = to_matrix(features, model.card.features)
     return apply_calibration(model.card.calibration, mean_log_odds(model.boosters, matrix, threads))
 
@@ -173,10 +157,8 @@ def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Floats32, threads: in
 def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequence[str]) -> Floats32:
     """Return features as boosters take them, in training and in scoring alike: float32, NaN where one is unknown.
 
-    Raises
-    ------
-    UpkeepError
-        If a feature is missing or the array has another width.
+    They are given as a frame that holds them by name, or as an array of shape (n_rows, n_features) in the order of
+    `names`. An UpkeepError is raised if one is missing or the array has another width.
     """
     if isinstance(features, pl.DataFrame):
         missing = [name for name in names if name not in features.columns]
@@ -201,10 +183,8 @@ def _read_card(file: Path) -> Card:
     except FileNotFoundError as error:
         raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file) from error
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
         raise UpkeepError(
-            f"the model's card cannot be used: {faults}",
-            expected="a card of format 2, as this version of upkeep writes it",
+            f"the model's card cannot be used: {describe_faults(error)}",
             remedy="train the model again, or use the version of upkeep that wrote it",
             file=file,
         ) from error

@@ -86,10 +86,7 @@ class Selection(NamedTuple):
 def train_fleet(plants: Mapping[str, Splits], params: Params) -> Fleet | None:
     """Train one model on all plants' rows; None if there is one plant only.
 
-    Raises
-    ------
-    UpkeepError
-        If plants differ in their features, or no plant has a training row.
+    An UpkeepError is raised if plants differ in their features, or no plant has a training row.
     """
     names = [feature_names(splits.train) for splits in plants.values()]
     for plant, own in zip(plants, names, strict=True):
@@ -103,8 +100,7 @@ def train_fleet(plants: Mapping[str, Splits], params: Params) -> Fleet | None:
     validation = pl.concat([splits.validation for splits in plants.values()])
     if train.is_empty():
         raise UpkeepError(
-            "no plant has a training row",
-            expected="labelled rows before the validation period",
+            "no plant has a training row, labelled and before the validation period",
             remedy="fetch more history, or lower dataset.split.validation_share and test_share",
         )
     if len(plants) == 1:
@@ -140,9 +136,7 @@ def choose(plant: Candidate, fleet: Candidate | None, failures: int) -> tuple[st
 
     The higher average precision on the plant's validation rows wins; of equal ones the cheaper; of equally cheap ones
     the fleet's, which has seen more failures. Where there are fewer than three failures to judge by, or none to learn
-    from, it is the fleet's too.
-
-    `failures` are those in the plant's validation rows.
+    from, it is the fleet's too. `failures` are those in the plant's validation rows.
     """
     if fleet is None or fleet.trained is None:
         return "plant", "there is no other plant to learn from"
@@ -164,12 +158,8 @@ def choose(plant: Candidate, fleet: Candidate | None, failures: int) -> tuple[st
 def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weight: Floats) -> float:
     """Return the threshold with the highest F1, in the middle of the neighbouring ones that are nearly as good.
 
-    Nearly as good is within 1% of the highest F1: the optimum is flat, and its exact place is chance.
-
-    Parameters
-    ----------
-    label, probability, weight
-        Shape (n_rows,), at least one row and one label 1.
+    Nearly as good is within 1% of the highest F1: the optimum is flat, and its exact place is chance. Arrays have shape
+    (n_rows,) and at least one label 1.
     """
     order = np.argsort(-probability, kind="stable")
     descending = probability[order]

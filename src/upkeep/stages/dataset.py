@@ -49,7 +49,9 @@ def _build(
     preparation = fit_preparation(training, tables.telemetry, tables.machines, vocabulary, params)
     features = build_features(*tables, preparation, params)
     labels = label_rows(tables.telemetry, tables.events, params).with_columns(split=split)
-    rows = _with_machine_model(labels, tables.machines).join(features, on=["machine", "time"], maintain_order="left")
+    models = tables.machines.select("machine", machine_model="model")
+    rows = labels.join(models, on="machine", how="left", maintain_order="left")
+    rows = rows.join(features, on=["machine", "time"], maintain_order="left")
     names = [name for name in features.columns if name not in KEYS]
     columns = [*KEYS, "machine_model", "label", "hours_to_failure", "weight", *names]
     splits = {name: rows.filter(split=name).with_columns(weight=pl.lit(1.0)).select(columns) for name in SPLITS}
@@ -69,10 +71,9 @@ def _read(plant: str) -> Tables:
 
 def _span() -> tuple[datetime, datetime]:
     """Return the first and the last instant of the whole fleet's telemetry."""
-    time = pl.scan_parquet(paths.INTERIM / "telemetry" / "*.parquet").select(
-        start=pl.col("time").min(), end=pl.col("time").max()
-    )
-    start, end = time.collect().row(0)
+    time = pl.col("time")
+    telemetry = pl.scan_parquet(paths.INTERIM / "telemetry" / "*.parquet")
+    start, end = telemetry.select(start=time.min(), end=time.max()).collect().row(0)
     return start, end
 
 
@@ -80,10 +81,8 @@ def _split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, param
     """Return the expression that tells a row's split from its ``machine`` and ``time``."""
     if params.split.by == "time":
         return split_by_time(boundaries, timedelta(hours=params.horizon_hours))
-    pins = dictionary.names("machines", "split")
-    pinned = set[str]()
-    if pins:
-        pinned |= set(tables.machines.filter(pl.any_horizontal(pl.col(pins) == "test"))["machine"])
+    pins = pl.any_horizontal(pl.col(name) == "test" for name in dictionary.names("machines", "split"))
+    pinned = set(tables.machines.filter(pins.fill_null(value=False))["machine"])
     assigned = split_machines(tables.telemetry["machine"].unique().to_list(), pinned, params.split)
     return pl.col("machine").replace_strict(assigned, default=None)
 
@@ -114,10 +113,7 @@ def _vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionar
 def measure_settings(dictionary: Dictionary, plants: list[str]) -> dict[str, float]:
     """Return the width of each setting's range, from the lowest that any plant allows to the highest.
 
-    Raises
-    ------
-    UpkeepError
-        If a setting has no range, by which distances between operating conditions are measured.
+    An UpkeepError is raised if a setting has no range.
     """
     bounds: dict[str, list[float]] = {}
     for plant in plants:
@@ -136,8 +132,3 @@ def measure_settings(dictionary: Dictionary, plants: list[str]) -> dict[str, flo
                 )
             bounds.setdefault(name, []).extend(own)
     return {name: max(ends) - min(ends) for name, ends in bounds.items()}
-
-
-def _with_machine_model(rows: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:
-    models = machines.select("machine", machine_model="model")
-    return rows.join(models, on="machine", how="left", maintain_order="left")

@@ -48,19 +48,15 @@ def run(params: Params) -> None:
 def _read_predictions() -> dict[str, pl.DataFrame]:
     files = sorted(paths.PREDICTIONS.glob("*.parquet"))
     if not files:
-        raise UpkeepError(
-            f"{paths.PREDICTIONS} holds no predictions",
-            remedy="run `upkeep train` first",
-            stage="evaluate",
-            file=paths.PREDICTIONS,
-        )
+        what = f"{paths.PREDICTIONS} holds no predictions"
+        raise UpkeepError(what, remedy="run `upkeep train` first", stage="evaluate", file=paths.PREDICTIONS)
     return {file.stem: pl.read_parquet(file).cast({"probability": pl.Float64}) for file in files}
 
 
 def _explain_alarms(
     predictions: pl.DataFrame, processed: Path, model: SavedModel, horizon_hours: int
 ) -> Iterator[Alarm]:
-    chosen = predictions.filter((pl.col("split") == "test") & pl.col("chosen")).sort("machine", "time")
+    chosen = predictions.filter("chosen", split="test").sort("machine", "time")
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
     rows = pl.read_parquet(processed / "test.parquet").drop("hours_to_failure")
     rows = alarms.join(rows, on=["plant", "machine", "time"], maintain_order="left")

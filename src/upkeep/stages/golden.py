@@ -28,13 +28,7 @@ TIMES = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
 
 
 def run(params: Params) -> None:
-    """Write ``models/golden``, a file per plant.
-
-    Raises
-    ------
-    UpkeepError
-        If a model is damaged.
-    """
+    """Write ``models/golden``, a file per plant."""
     plants = sorted(card.parent.name for card in paths.MODELS.glob(f"*/{CARD}"))
     if not plants:  # `train` has said why
         logger.warning("no model is saved, so there is nothing for the service to answer")

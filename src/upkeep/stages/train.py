@@ -2,17 +2,16 @@
 
 import logging
 import shutil
-from typing import Any
 
 import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
+from upkeep.judging.reports import TrainedCandidate, TrainedPlant, TrainingReport, write_report
 from upkeep.model.storage import Card, checksum, name_files, save_model
 from upkeep.model.training import Candidate, Fleet, Selection, Splits, train_fleet, train_plant
 
@@ -28,13 +27,8 @@ def run(params: Params) -> None:
     """Write ``models/plants``, ``data/predictions`` and ``reports/training.json``."""
     plants = sorted(file.parent.name for file in paths.PROCESSED.glob("*/train.parquet"))
     if not plants:
-        raise UpkeepError(
-            f"{paths.PROCESSED} holds no plant",
-            expected="one folder per plant",
-            remedy="run `upkeep dataset` first",
-            stage="train",
-            file=paths.PROCESSED,
-        )
+        what = f"{paths.PROCESSED} holds no plant"
+        raise UpkeepError(what, remedy="run `upkeep dataset` first", stage="train", file=paths.PROCESSED)
     for folder in (paths.MODELS, paths.PREDICTIONS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -47,10 +41,10 @@ def run(params: Params) -> None:
             params.model.kind,
         )
     report = map_plants(_train, plants, params.parallel, fleet, params, data_version)
-    write_json(paths.TRAINING, {"kind": params.model.kind, "plants": report})
+    write_report(TrainingReport(kind=params.model.kind, plants=report))
 
 
-def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -> dict[str, Any]:
+def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -> TrainedPlant:
     """Write one plant's predictions and model; return what the report says of it."""
     splits = _read(plant)
     selection = train_plant(splits, fleet, params)
@@ -63,15 +57,15 @@ def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -
     if saved:
         preparation = Preparation.model_validate_json((paths.PROCESSED / plant / "preparation.json").read_bytes())
         _save(plant, selection, preparation, params, data_version)
-    return {
-        "chosen": selection.chosen,
-        "why": selection.why,
-        "saved": saved,
-        "rows": {name: frame.height for name, frame in splits._asdict().items()},
-        "positives": {name: int(frame["label"].sum()) for name, frame in splits._asdict().items()},
-        "validation_failures": selection.failures,
-        "candidates": {name: _describe(candidate) for name, candidate in selection.candidates.items()},
-    }
+    return TrainedPlant(
+        chosen=selection.chosen,
+        why=selection.why,
+        saved=saved,
+        rows={name: frame.height for name, frame in splits._asdict().items()},
+        positives={name: int(frame["label"].sum()) for name, frame in splits._asdict().items()},
+        validation_failures=selection.failures,
+        candidates={name: _describe(candidate) for name, candidate in selection.candidates.items()},
+    )
 
 
 def _read(plant: str) -> Splits:
@@ -82,10 +76,7 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
     winner = selection.candidates[selection.chosen]
     if winner.trained is None or not winner.trained.fitted.boosters:
         raise UpkeepError(
-            "there is nothing to save",
-            expected="training rows in this plant or in another",
-            remedy="fetch more history",
-            plant=plant,
+            "there is no model to save, for want of training rows", remedy="fetch more history", plant=plant
         )
     texts = winner.trained.fitted.boosters
     card = Card(
@@ -106,15 +97,15 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
     save_model(paths.MODELS / plant, card, texts)
 
 
-def _describe(candidate: Candidate) -> dict[str, Any]:
+def _describe(candidate: Candidate) -> TrainedCandidate:
     trained = candidate.trained
-    return {
-        "average_precision": candidate.average_precision,
-        "cost": candidate.cost,
-        "threshold": candidate.threshold,
-        "calibration": candidate.calibration.method,
-        "rounds": list(trained.fitted.rounds) if trained else [],
-        "trained_rows": trained.rows if trained else None,
-        "trained_positives": trained.positives if trained else None,
-        "notes": candidate.notes,
-    }
+    return TrainedCandidate(
+        average_precision=candidate.average_precision,
+        cost=candidate.cost,
+        threshold=candidate.threshold,
+        calibration=candidate.calibration.method,
+        rounds=list(trained.fitted.rounds) if trained else [],
+        trained_rows=trained.rows if trained else None,
+        trained_positives=trained.positives if trained else None,
+        notes=candidate.notes,
+    )
