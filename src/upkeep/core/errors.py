@@ -2,18 +2,10 @@
 
 
 class UpkeepError(Exception):
-    """Something the user can mend.
+    """Something the user can mend: what was wrong, with the value found, and what to do about it.
 
-    Parameters
-    ----------
-    what
-        What was wrong, with the value found.
-    expected
-        What should have been there, where `what` does not say it already.
-    remedy
-        What to do about it.
-    **where
-        The place: any of ``stage``, ``plant``, ``batch``, ``table``, ``column``, ``file``, ``cell``.
+    `expected` says what should have been there where `what` does not say it already; `where` is the place: any of
+    ``stage``, ``plant``, ``batch``, ``table``, ``column``, ``file``, ``cell``.
 
     Examples
     --------

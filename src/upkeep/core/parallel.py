@@ -20,10 +20,7 @@ def map_plants(
 ) -> dict[str, Result]:
     """Call ``function(plant, *arguments)`` for each plant, in parallel; return results in the order of `plants`.
 
-    Raises
-    ------
-    UpkeepError
-        The first plant's error, with the plant named in it, or that the backend cannot be used.
+    An UpkeepError names the plant that failed first, or says that the backend cannot be used.
     """
     names = list(plants)
     _check(how.backend)

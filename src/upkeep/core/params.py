@@ -22,11 +22,7 @@ Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic"
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
 
-class Section(Frozen):
-    """A part of ``params.yaml``; an unknown or misspelt setting is an error."""
-
-
-class Fetch(Section):
+class Fetch(Frozen):
     """Where raw batches come from and up to which one."""
 
     source: str
@@ -36,7 +32,7 @@ class Fetch(Section):
     options: dict[str, Any]
 
 
-class Validate(Section):
+class Validate(Frozen):
     """How strictly the data dictionary is enforced."""
 
     dictionary: Path
@@ -46,7 +42,7 @@ class Validate(Section):
     stuck_hours: Hours
 
 
-class Split(Section):
+class Split(Frozen):
     """How rows become training, validation and test rows."""
 
     by: Literal["time", "machine"]
@@ -55,7 +51,7 @@ class Split(Section):
     seed: int
 
 
-class Dataset(Section):
+class Dataset(Frozen):
     """Features, labels and splits."""
 
     horizon_hours: Hours
@@ -70,7 +66,7 @@ class Dataset(Section):
     split: Split
 
 
-class Model(Section):
+class Model(Frozen):
     """What is trained and how its output becomes a probability and an alarm."""
 
     kind: Kind
@@ -84,7 +80,7 @@ class Model(Section):
     gaussian_process_rows: int = Field(gt=0)
 
 
-class Costs(Section):
+class Costs(Frozen):
     """Money per event, all in one currency."""
 
     failure: float = Field(ge=0)
@@ -92,7 +88,7 @@ class Costs(Section):
     false_alarm: float = Field(ge=0)
 
 
-class Evaluate(Section):
+class Evaluate(Frozen):
     """How a model is judged."""
 
     lead_time_hours: int = Field(ge=0)
@@ -104,7 +100,7 @@ class Evaluate(Section):
     floors: dict[str, float]
 
 
-class Drift(Section):
+class Drift(Frozen):
     """How the newest data is compared with what was trained on."""
 
     window_batches: int = Field(gt=0)
@@ -113,28 +109,28 @@ class Drift(Section):
     seed: int
 
 
-class Record(Section):
+class Record(Frozen):
     """What the experiment log says of a run besides its results."""
 
     experiment: str
     description: str
 
 
-class PredictionTable(Section):
+class PredictionTable(Frozen):
     """The SQL table that the newest predictions go to."""
 
     url: str = Field(min_length=1)
     name: str = Field(min_length=1)
 
 
-class Webhook(Section):
+class Webhook(Frozen):
     """Who hears of alarms; the secret that signs them is in ``UPKEEP_WEBHOOK_SECRET``."""
 
     url: str = Field(min_length=1)
     allow_http: bool = False  # a webhook is off in params.yaml, so this has no other place
 
 
-class Score(Section):
+class Score(Frozen):
     """What `upkeep score` reads and whom it tells; belongs to no stage of the pipeline."""
 
     history_batches: int = Field(gt=0)
@@ -144,7 +140,7 @@ class Score(Section):
     webhook: Webhook | None
 
 
-class Retrain(Section):
+class Retrain(Frozen):
     """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
 
     new_batches: int = Field(gt=0)
@@ -153,7 +149,7 @@ class Retrain(Section):
     drift_needed: int = Field(gt=0)
 
 
-class Gate(Section):
+class Gate(Frozen):
     """How much worse a challenger may be than the champion, on common test rows; belongs to no stage."""
 
     precision_fall: Share
@@ -162,14 +158,14 @@ class Gate(Section):
     largest_cost_rise: float = Field(ge=0)
 
 
-class Parallel(Section):
+class Parallel(Frozen):
     """How work is mapped over plants."""
 
     backend: str
     jobs: int
 
 
-class Params(Section):
+class Params(Frozen):
     """The whole of ``params.yaml``."""
 
     fetch: Fetch

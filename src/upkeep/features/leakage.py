@@ -17,14 +17,9 @@ Splits = dict[str, pl.DataFrame]
 
 
 def check_leakage(splits: Splits, features: list[str], horizon: timedelta, by: str, max_auc: float) -> None:
-    """Fail on any sign of leakage between one plant's splits, made `by` time or machine, or from its labels.
+    """Raise an UpkeepError on any leakage between one plant's splits, made `by` time or machine, or from its labels.
 
     No single feature's area under the ROC curve may exceed `max_auc`.
-
-    Raises
-    ------
-    UpkeepError
-        Naming the rows or the feature that leak.
     """
     for one, other in combinations(splits, 2):
         _check_no_row_twice(splits, one, other)

@@ -49,12 +49,7 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
     """Judge all candidates; alarms, whose reasons need the models, are left to add.
 
     `predictions` are, by plant, rows of all splits and candidates, as ``train`` writes them; `seed` is that of the
-    resamples.
-
-    Raises
-    ------
-    UpkeepError
-        If the lead time exceeds the horizon, so that no alarm could be in time.
+    resamples. An UpkeepError is raised if the lead time exceeds the horizon, so that no alarm could be in time.
     """
     if how.lead_time_hours > horizon_hours:
         raise UpkeepError(

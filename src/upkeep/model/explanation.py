@@ -99,6 +99,5 @@ def rank_features(features: Sequence[str], gains: Sequence[Floats]) -> pl.DataFr
     """
     total = np.sum(gains, axis=0) if len(gains) else np.zeros(len(features))
     share = total / max(float(total.sum()), np.finfo(np.float64).tiny)
-    return pl.DataFrame({"feature": features, "gain": share}, schema={"feature": pl.String, "gain": pl.Float64}).sort(
-        "gain", "feature", descending=[True, False]
-    )
+    ranked = pl.DataFrame({"feature": features, "gain": share}, schema={"feature": pl.String, "gain": pl.Float64})
+    return ranked.sort("gain", "feature", descending=[True, False]).with_columns(pl.col("gain").round(6))

@@ -41,22 +41,11 @@ class TrainingRange(Frozen):
 class Card(Frozen):
     """Everything about a saved model but its trees: ``model.json``.
 
-    Attributes
-    ----------
-    scope
-        Whose training rows it learnt from, of which `positives` lie before a failure.
-    features
-        In the order of the columns that the boosters take.
-    near_duplicate_seconds
-        Training's telemetry held one row of a machine per interval of this length; 0: per instant.
-    dataset, preparation
-        How features are made: the parameters, and what was fitted for this plant.
-    threshold
-        The alarm is raised at this probability and above.
-    boosters
-        Checksum per file; their log-odds are averaged.
-    data_version
-        Checksum of the manifest of raw data.
+    It learnt from the training rows of its plant or of the whole fleet (`scope`), of which `positives` lie before a
+    failure. `features` are in the order that the boosters take; `dataset` and `preparation`, what was fitted for this
+    plant, say how they are made, from telemetry that holds one row of a machine in `near_duplicate_seconds` (0: an
+    instant). The alarm is raised at `threshold` and above. `boosters` are checksums by file, `data_version` is that of
+    the manifest of raw data.
     """
 
     format: Literal[2] = 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Params
 from upkeep.core.types import Floats
-from upkeep.judging.economics import best_threshold, policy_cost
+from upkeep.judging.economics import best_threshold, tally_metrics
 from upkeep.judging.events import judge_failures, tally_machines
 from upkeep.judging.metrics import average_precision
 from upkeep.model.baselines import RANKINGS, fit_baseline
@@ -54,14 +54,8 @@ class Fleet(NamedTuple):
 class Candidate(NamedTuple):
     """One way of raising alarms in a plant, and how it did on the plant's validation rows.
 
-    Attributes
-    ----------
-    predictions
-        Validation and test rows with ``split``, ``candidate``, ``probability`` and ``alarm``.
-    average_precision, cost
-        None where the plant's validation rows hold no failure (no rows, for the cost).
-    notes
-        What had to be done otherwise than ``params.yaml`` asks for, and why.
+    `predictions` are validation and test rows. Average precision is None where the plant's validation rows hold no
+    failure, the cost where there are none. `notes` say what was done otherwise than ``params.yaml`` asks for, and why.
     """
 
     name: str
@@ -282,8 +276,7 @@ def _cost(own: pl.DataFrame, params: Params) -> float | None:
         return None
     judge = params.evaluate
     tally = tally_machines(own.sort("plant", "machine", "time"), judge.lead_time_hours, params.dataset.horizon_hours)
-    failures, caught, false_alarms = (float(tally[name].sum()) for name in ("failures", "caught", "false_alarms"))
-    return policy_cost(failures, caught, false_alarms, judge.costs)
+    return float(tally_metrics(tally, np.ones((tally.height, 1)), judge.costs)["cost"].item())
 
 
 def _training_notes(trained: Trained) -> list[str]:

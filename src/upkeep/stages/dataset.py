@@ -81,8 +81,8 @@ def _split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, param
     """Return the expression that tells a row's split from its ``machine`` and ``time``."""
     if params.split.by == "time":
         return split_by_time(boundaries, timedelta(hours=params.horizon_hours))
-    pins = pl.any_horizontal(pl.col(name) == "test" for name in dictionary.names("machines", "split"))
-    pinned = set(tables.machines.filter(pins.fill_null(value=False))["machine"])
+    pins = [pl.col(name) == "test" for name in dictionary.names("machines", "split")]
+    pinned = set(tables.machines.filter(pl.any_horizontal(pl.lit(value=False), *pins))["machine"])
     assigned = split_machines(tables.telemetry["machine"].unique().to_list(), pinned, params.split)
     return pl.col("machine").replace_strict(assigned, default=None)
 
@@ -122,9 +122,8 @@ def measure_settings(dictionary: Dictionary, plants: list[str]) -> dict[str, flo
             own = columns[name].range
             if own is None:
                 raise UpkeepError(
-                    "a setting has no range",
-                    expected="range: [lowest, highest], by which distances between operating conditions are measured",
-                    remedy="add it to the data dictionary",
+                    "a setting has no range, by which distances between operating conditions are measured",
+                    remedy="add range: [lowest, highest] to the data dictionary",
                     stage="dataset",
                     plant=plant,
                     table="telemetry",

@@ -37,7 +37,13 @@ def run(params: Params) -> None:
     ]
     notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in models]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
-    tables["importance"] = pl.concat([NO_FEATURES, *(_rank_features(plant, model) for plant, model in models.items())])
+    ranked = [
+        rank_features(model.card.features, [booster.feature_importance("gain") for booster in model.boosters]).select(
+            pl.lit(plant).alias("plant"), pl.all()
+        )
+        for plant, model in models.items()
+    ]
+    tables["importance"] = pl.concat([NO_FEATURES, *ranked])
     paths.EVALUATION.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.write_csv(paths.EVALUATION / f"{name}.csv")
@@ -65,10 +71,3 @@ def _explain_alarms(
     described = alarms.with_columns(pl.col("time").dt.to_string("iso:strict")).to_dicts()
     for alarm, known, shap in zip(described, values, contributions(model, rows), strict=True):
         yield Alarm(**alarm, reasons=[Reason(**reason) for reason in find_reasons(names, known, shap)])
-
-
-def _rank_features(plant: str, model: SavedModel) -> pl.DataFrame:
-    gains = [booster.feature_importance("gain") for booster in model.boosters]
-    return rank_features(model.card.features, gains).select(
-        pl.lit(plant).alias("plant"), "feature", pl.col("gain").round(6)
-    )
