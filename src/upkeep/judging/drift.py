@@ -159,7 +159,9 @@ def compare(
     newest = telemetry.filter(pl.col("time") >= window.start, pl.col("time") < window.end)
     newest = newest.join(trained, on=["machine", "time"], how="anti")
     reference, current = (_read_side(rows, columns, how) for rows in (trained, newest))
-    thresholds, vanished, notes = _find_thresholds(current, reference, columns, window)
+    # The newest window may be too short to tell how much its rows resemble each other.
+    similarity = measure_similarity(trained["machine"], reference.values)
+    thresholds, vanished, notes = _find_thresholds(current, reference, similarity, window)
     n_judged = len(thresholds) + len(vanished)
 
     # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
@@ -188,10 +190,9 @@ def compare(
 
 
 class _Side(NamedTuple):
-    """The values of the training window, or of the newest; `rows` of each column were there, `sample` was drawn."""
+    """The values of the training window, or of the newest, and a sample of them with its hours."""
 
-    rows: dict[str, int]
-    similarity: dict[str, float]
+    values: pl.DataFrame
     sample: pl.DataFrame
     hours: Floats
     notes: list[str]
@@ -202,17 +203,11 @@ def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
     drawn = np.arange(rows.height)
     if rows.height > how.sample_rows:
         drawn = np.sort(np.random.default_rng(how.seed).choice(rows.height, how.sample_rows, replace=False))
-    return _Side(
-        rows={name: typed[name].count() for name in columns},
-        similarity=measure_similarity(rows["machine"], typed),
-        sample=typed[drawn],
-        hours=rows["time"][drawn].dt.epoch("s").to_numpy() / 3600,
-        notes=notes,
-    )
+    return _Side(typed, typed[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600, notes)
 
 
 def _find_thresholds(
-    current: _Side, reference: _Side, columns: Sequence[str], window: Window
+    current: _Side, reference: _Side, similarity: Mapping[str, float], window: Window
 ) -> tuple[dict[str, float], set[str], list[str]]:
     """Return the threshold of each column that can be judged, the columns that lost all values, and why."""
     for side, name in ((reference, "training"), (current, "newest")):
@@ -221,7 +216,7 @@ def _find_thresholds(
     thresholds: dict[str, float] = {}
     vanished: set[str] = set()
     notes, window_hours = [], (window.end - window.start) / timedelta(hours=1)
-    for name in columns:
+    for name in similarity:
         n_current, n_reference = current.sample[name].count(), reference.sample[name].count()
         if n_current == 0 and n_reference >= FEWEST_VALUES:
             vanished.add(name)
@@ -230,10 +225,9 @@ def _find_thresholds(
             found = f"{n_current} newest and {n_reference} training values"
             notes.append(f"{name} is not judged: {found}, {FEWEST_VALUES} needed")
         else:
-            alike = reference.similarity[name]  # the newest window may be too short to tell
             sizes = (
-                count_independent(current.rows[name], n_current, alike),
-                count_independent(reference.rows[name], n_reference, alike),
+                count_independent(current.values[name].count(), n_current, similarity[name]),
+                count_independent(reference.values[name].count(), n_reference, similarity[name]),
             )
             known = reference.sample[name].is_not_null().to_numpy()
             usual = usual_distance(reference.sample[name].to_numpy()[known], reference.hours[known], window_hours)
