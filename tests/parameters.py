@@ -4,10 +4,11 @@ from typing import TypeVar
 
 from conftest import ROOT
 
-from upkeep.core.params import Section, load_params
+from upkeep.core.params import load_params
+from upkeep.core.types import Frozen
 
 SHIPPED = load_params(ROOT / "params.yaml")
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=Frozen)
 
 
 def changed(section: S, **settings: object) -> S:

@@ -9,6 +9,9 @@ Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
+FAULTS_NAMED = 3
+"""Where much is wrong, as in a file of another version, the first faults tell enough."""
+
 
 class Frozen(BaseModel):
     """An object that does not change; an unknown or misspelt field, an infinity or a NaN is an error."""
@@ -17,6 +20,8 @@ class Frozen(BaseModel):
 
 
 def describe_faults(error: ValidationError) -> str:
-    """Return where each fault lies and what it is, without the value found, which may be a secret."""
+    """Return where the first faults lie and what they are, without the values found, which may be secrets."""
     faults = error.errors(include_input=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in faults)
+    named = [f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in faults[:FAULTS_NAMED]]
+    others = [f"and {len(faults) - FAULTS_NAMED} more"] if len(faults) > FAULTS_NAMED else []
+    return "; ".join(named + others)

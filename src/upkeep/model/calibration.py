@@ -88,10 +88,7 @@ def logit(probability: Floats) -> Floats:
 
 
 def prior_log_odds(label: NDArray[np.integer], weight: Floats) -> Floats:
-    """Return the log-odds of the weighted share of positive rows, shape ().
-
-    By Laplace's rule of succession, which stays off certainty.
-    """
+    """Return the log-odds of the weighted share of positive rows by Laplace's rule of succession, shape ()."""
     return logit((np.sum(weight * label) + 1) / (np.sum(weight) + 2)).round(LOG_ODDS)
 
 
