@@ -79,14 +79,14 @@ def _scramble_test_engines(folder: Path, scrambled: Path) -> None:
 
 
 def _choices(checkout: Path, plant: str) -> list[Any]:
-    """Return the bytes of a plant's trees and of what its card holds beside the record of test engines."""
+    """Return the bytes of a plant's trees and of what its metadata holds beside the record of test engines."""
     folder = checkout / paths.MODELS / plant
-    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    metadata = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     # The manifest covers test files too, and an engine's baseline is its own past, as at scoring time.
-    del card["data_version"]
-    baselines = card["preparation"]["baselines"]
-    card["preparation"]["baselines"] = {name: baselines[name] for name in baselines if not name.startswith("test")}
-    return [card, *(file.read_bytes() for file in sorted(folder.glob("*.txt")))]
+    del metadata["data_version"]
+    baselines = metadata["preparation"]["baselines"]
+    metadata["preparation"]["baselines"] = {name: baselines[name] for name in baselines if not name.startswith("test")}
+    return [metadata, *(file.read_bytes() for file in sorted(folder.glob("*.txt")))]
 
 
 def _judge_peer(checkout: Path, plant: str) -> tuple[float, float]:

@@ -24,10 +24,10 @@ def save(scorer: Scorer, features: Floats32, folder: Path) -> None:
 
 def to_frame(scorer: Scorer, features: Floats32) -> pd.DataFrame:
     """Return prepared features as the model's signature wants them."""
-    return pd.DataFrame(features.astype(np.float64), columns=scorer.model.card.features)
+    return pd.DataFrame(features.astype(np.float64), columns=scorer.model.metadata.features)
 
 
 def to_request(scorer: Scorer, features: Floats32) -> dict[str, Any]:
     """Return a request to MLflow's scoring server."""
     rows = [[None if np.isnan(value) else float(value) for value in row] for row in features]
-    return {"dataframe_split": {"columns": scorer.model.card.features, "data": rows}}
+    return {"dataframe_split": {"columns": scorer.model.metadata.features, "data": rows}}

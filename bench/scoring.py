@@ -80,12 +80,12 @@ def _measure() -> dict[str, float]:
 
 def _score_fleet(name: str, fleet: Tables, scorer: Scorer, pyfunc: Any) -> dict[str, float]:
     """Return the machines scored a second by ours and both peers, and how far features differ."""
-    card = scorer.model.card
+    metadata = scorer.model.metadata
     frames = scoring_pandas.Tables(*(table.to_pandas() for table in fleet))
-    fitted = scoring_pandas.lay_out(card.preparation)
+    fitted = scoring_pandas.lay_out(metadata.preparation)
 
     def prepare(rolling: bool) -> pd.DataFrame:
-        return scoring_pandas.build(frames, fitted, card.dataset, card.features, rolling)
+        return scoring_pandas.build(frames, fitted, metadata.dataset, metadata.features, rolling)
 
     def score() -> list[Answer]:
         return scorer.score(*read_tables(*fleet, scorer.vocabulary))
@@ -127,10 +127,12 @@ def _repeat(table: pl.DataFrame) -> pl.DataFrame:
 
 def _know(scorer: Scorer, machines: pl.DataFrame) -> Scorer:
     """Return a scorer that has seen the machines' copies in training."""
-    preparation = scorer.model.card.preparation
+    preparation = scorer.model.metadata.preparation
     baselines = {name: preparation.baselines[name.partition(COPY)[0]] for name in machines["machine"]}
-    card = scorer.model.card.model_copy(update={"preparation": preparation.model_copy(update={"baselines": baselines})})
-    return Scorer(scorer.model._replace(card=card), scorer.version)
+    metadata = scorer.model.metadata.model_copy(
+        update={"preparation": preparation.model_copy(update={"baselines": baselines})}
+    )
+    return Scorer(scorer.model._replace(metadata=metadata), scorer.version)
 
 
 def _rates(works: Mapping[str, Callable[[], object]], calls: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from upkeep.features.definition import build_features, fit_preparation
 from upkeep.features.inputs import Vocabulary
 from upkeep.gitlab import check
 from upkeep.model.calibration import Calibration
-from upkeep.model.storage import Card, booster_names, checksum, load_model, predict, save_model, to_matrix
+from upkeep.model.storage import Metadata, booster_names, checksum, load_model, predict, save_model, to_matrix
 from upkeep.stages import evaluate
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -61,7 +61,7 @@ def write_run() -> None:
     label = (left <= PARAMS.dataset.horizon_hours).cast(pl.UInt8)
     dataset = lgb.Dataset(to_matrix(features, names), label.to_numpy(), feature_name=booster_names(names))
     text = lgb.train({"objective": "binary", "verbose": -1, "num_threads": 1}, dataset, 10).model_to_string()
-    card = Card(
+    metadata = Metadata(
         plant="lyon",
         scope="plant",
         features=names,
@@ -76,7 +76,7 @@ def write_run() -> None:
         rows=rows.height,
         positives=int(label.sum()),
     )
-    save_model(paths.MODELS / "lyon", card, [text])
+    save_model(paths.MODELS / "lyon", metadata, [text])
     processed = features.with_columns(hours_to_failure=left, label=label)
     probability = predict(load_model(paths.MODELS / "lyon"), features)
     predictions = processed.select(

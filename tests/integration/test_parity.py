@@ -40,7 +40,7 @@ def known_at(fleet, plant, row):
 @pytest.mark.parametrize("plant", PLANTS)
 def test_training_batch_and_api_agree_bit_by_bit(trained_fleet, tmp_path, plant):
     scorer = load_scorer(trained_fleet / "models/plants" / plant)
-    names = scorer.model.card.features
+    names = scorer.model.metadata.features
     no_records = pl.DataFrame(schema={"machine": pl.String, "model": pl.String, "installed": pl.Datetime("us", "UTC")})
     expected, asked = [], []
     settings = read_settings(service_environment(trained_fleet, tmp_path))

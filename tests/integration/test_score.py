@@ -19,7 +19,7 @@ from upkeep.core.params import Params
 from upkeep.features.definition import KEYS, build_features, fit_preparation
 from upkeep.features.inputs import Vocabulary
 from upkeep.model.calibration import Calibration
-from upkeep.model.storage import Card, TrainingRange, checksum, load_model, save_model, to_text
+from upkeep.model.storage import Metadata, TrainingRange, checksum, load_model, save_model, to_text
 from upkeep.scoring import score
 from upkeep.scoring.alerts import SECRET
 from upkeep.scoring.prediction_log import SCHEMA, read_parts
@@ -142,7 +142,7 @@ def train(plant):
     data = lgb.Dataset(features.to_numpy(), worn, feature_name=features.columns)
     settings = {"objective": "binary", "verbosity": -1, "deterministic": True, "num_threads": 1}
     text = to_text(lgb.train(settings, data, 20), 20)
-    card = Card(
+    metadata = Metadata(
         plant=plant,
         scope="plant",
         features=features.columns,
@@ -157,7 +157,7 @@ def train(plant):
         rows=len(worn),
         positives=int(worn.sum()),
     )
-    save_model(paths.MODELS / plant, card, [text])
+    save_model(paths.MODELS / plant, metadata, [text])
 
 
 def logged() -> pl.DataFrame:
@@ -198,7 +198,9 @@ def test_features_are_those_of_the_whole_history_bit_by_bit(plants):
     assert not (score.FOLDER / "lyon/raw/telemetry/lyon" / f"{week(3)}.parquet").exists()
     model = load_model(paths.MODELS / "lyon")
     own = plants.telemetry.filter(plant="lyon")
-    whole = build_features(own, plants.events, plants.machines(Plants, "lyon"), model.card.preparation, SHIPPED.dataset)
+    whole = build_features(
+        own, plants.events, plants.machines(Plants, "lyon"), model.metadata.preparation, SHIPPED.dataset
+    )
     expected = whole.filter(pl.col("time") == LAST).drop(KEYS).fill_nan(None).rows()
     found = logged().filter(plant="lyon").sort("machine")["features"].to_list()
     # M3 is not in the model's record: its healthy level is made of the rows at hand, whose first week is the same.

@@ -90,12 +90,12 @@ def test_each_plant_gets_a_model_that_scores_as_its_predictions_say(params):
         test = pl.read_parquet(f"data/processed/plants/{plant}/test.parquet")
         probability = predict(model, test)
         assert probability.tobytes() == chosen["probability"].cast(pl.Float64).to_numpy().tobytes()
-        assert ((probability >= model.card.threshold) == chosen["alarm"].to_numpy()).all()
+        assert ((probability >= model.metadata.threshold) == chosen["alarm"].to_numpy()).all()
         assert chosen.select("machine", "time").equals(test.select("machine", "time"))
-        assert model.card.preparation == PREPARATION
-        assert model.card.training_ranges["humidity"].minimum is None
-    assert model.card.scope == "fleet"
-    assert model.card.data_version == hashlib.sha256(b"[]\n").hexdigest()
+        assert model.metadata.preparation == PREPARATION
+        assert model.metadata.training_ranges["humidity"].minimum is None
+    assert model.metadata.scope == "fleet"
+    assert model.metadata.data_version == hashlib.sha256(b"[]\n").hexdigest()
 
 
 def test_predictions_have_the_columns_that_evaluation_reads(params):

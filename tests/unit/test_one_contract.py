@@ -19,7 +19,7 @@ from upkeep.contract.validation import check_table
 from upkeep.core.params import Validate
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
-from upkeep.model.storage import Card
+from upkeep.model.storage import Metadata
 from upkeep.serving.request import read_contract, read_request
 from upkeep.serving.table import read_table
 
@@ -173,8 +173,8 @@ def service_contract(dictionary: Dictionary = DICTIONARY, plant: str = PLANT):
     )
     conditions = Conditions(widths=[1.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
     preparation = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records={})
-    card = Card.model_construct(plant=plant, near_duplicate_seconds=NEAR_SECONDS, preparation=preparation)
-    return read_contract(card, dictionary)
+    metadata = Metadata.model_construct(plant=plant, near_duplicate_seconds=NEAR_SECONDS, preparation=preparation)
+    return read_contract(metadata, dictionary)
 
 
 def ask_service(body, content_type="application/json", contracts=None):

@@ -11,7 +11,7 @@ from upkeep.features.inputs import Events, Preparation, Record, Telemetry, Vocab
 from upkeep.features.windows import HOUR
 from upkeep.model.calibration import Calibration
 from upkeep.model.scoring import Scorer, load_scorers
-from upkeep.model.storage import Card, SavedModel, TrainingRange
+from upkeep.model.storage import Metadata, SavedModel, TrainingRange
 
 NOW = int(START.timestamp()) * 1_000_000
 PARAMS = dataset_params()
@@ -36,7 +36,7 @@ class Flat:
 
 def scorer(features=NAMES, records=None):
     conditions = Conditions(widths=[100.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
-    card = Card(
+    metadata = Metadata(
         plant="p",
         scope="plant",
         features=features,
@@ -51,7 +51,7 @@ def scorer(features=NAMES, records=None):
         rows=1,
         positives=1,
     )
-    return Scorer(SavedModel(card, (Flat(),)), "v1")
+    return Scorer(SavedModel(metadata, (Flat(),)), "v1")
 
 
 def rows(readings=(0.5,) * 6):

@@ -15,7 +15,7 @@ from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import (
-    Card,
+    Metadata,
     TrainingRange,
     booster_names,
     checksum,
@@ -46,7 +46,7 @@ def grow(seed=0, threads=1, names=FEATURES):
     return to_text(lgb.train({**settings, "num_threads": threads}, data, 5), 5)
 
 
-def write_card(texts, **changes):
+def write_metadata(texts, **changes):
     content = {
         "plant": "lyon",
         "scope": "plant",
@@ -62,13 +62,13 @@ def write_card(texts, **changes):
         "rows": 200,
         "positives": 100,
     }
-    return Card.model_validate({**content, **changes})
+    return Metadata.model_validate({**content, **changes})
 
 
 @pytest.fixture
 def folder(tmp_path):
     texts = [grow(0), grow(1)]
-    save_model(tmp_path, write_card(texts), texts)
+    save_model(tmp_path, write_metadata(texts), texts)
     return tmp_path
 
 
@@ -77,7 +77,7 @@ def unseen():
     return np.random.default_rng(5).normal(size=(50, 2)).astype(np.float32)
 
 
-def edit_card(folder, change):
+def edit_metadata(folder, change):
     content = json.loads((folder / "model.json").read_text())
     change(content)
     (folder / "model.json").write_text(json.dumps(content))
@@ -85,7 +85,7 @@ def edit_card(folder, change):
 
 def test_a_model_read_back_is_the_model_saved(folder):
     model = load_model(folder)
-    assert model.card == write_card([grow(0), grow(1)])
+    assert model.metadata == write_metadata([grow(0), grow(1)])
     assert [to_text(booster, 5).split("parameters:")[0] for booster in model.boosters] == [
         text.split("parameters:")[0] for text in (grow(0), grow(1))
     ]
@@ -94,14 +94,14 @@ def test_a_model_read_back_is_the_model_saved(folder):
 def test_saving_again_writes_the_same_bytes(folder, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
     texts = [grow(0, threads=2), grow(1)]
-    save_model(again, write_card(texts), texts)
+    save_model(again, write_metadata(texts), texts)
     first, second = ({file.name: file.read_bytes() for file in place.iterdir()} for place in (folder, again))
     assert first == second
     assert first["model.json"].endswith(b"\n")
 
 
 def test_one_booster_replaces_two_without_leaving_one_behind(folder):
-    save_model(folder, write_card([grow()]), [grow()])
+    save_model(folder, write_metadata([grow()]), [grow()])
     assert sorted(file.name for file in folder.iterdir()) == ["model.json", "model.txt"]
 
 
@@ -174,14 +174,14 @@ def test_a_missing_booster_is_refused(folder):
 def test_a_booster_that_is_not_lightgbm_text_is_refused(folder):
     (folder / "model_0.txt").write_text("cos\nsystem\n")
     digest = hashlib.sha256(b"cos\nsystem\n").hexdigest()
-    edit_card(folder, lambda card: card["boosters"].update({"model_0.txt": digest}))
+    edit_metadata(folder, lambda metadata: metadata["boosters"].update({"model_0.txt": digest}))
     with pytest.raises(UpkeepError, match="LightGBM cannot read"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("features", [FEATURES[::-1], [FEATURES[0], "pressure_bar"], [*FEATURES, "age_hours"]])
-def test_a_card_that_names_other_features_than_the_boosters_is_refused(folder, features):
-    edit_card(folder, lambda card: card.update(features=features))
+def test_metadata_that_names_other_features_than_the_boosters_is_refused(folder, features):
+    edit_metadata(folder, lambda metadata: metadata.update(features=features))
     with pytest.raises(UpkeepError, match="other features"):
         load_model(folder)
 
@@ -197,14 +197,14 @@ def test_a_card_that_names_other_features_than_the_boosters_is_refused(folder, f
         {"unknown": 1},
     ],
 )
-def test_a_card_that_this_version_cannot_trust_is_refused(folder, change):
-    edit_card(folder, lambda card: card.update(change))
+def test_metadata_that_this_version_cannot_trust_is_refused(folder, change):
+    edit_metadata(folder, lambda metadata: metadata.update(change))
     with pytest.raises(UpkeepError, match=next(iter(change))):
         load_model(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{"])
-def test_a_card_that_is_no_card_is_refused(folder, content):
+def test_metadata_that_is_none_is_refused(folder, content):
     (folder / "model.json").write_bytes(content)
     with pytest.raises(UpkeepError, match="cannot be used"):
         load_model(folder)

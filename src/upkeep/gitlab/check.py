@@ -23,7 +23,7 @@ from upkeep.judging.acceptance import (
     tabulate,
 )
 from upkeep.judging.reports import Headline, read_report
-from upkeep.model.storage import CARD, load_model, predict
+from upkeep.model.storage import METADATA_FILE, load_model, predict
 
 TIME = pl.Datetime("us", "UTC")
 TELEMETRY_KEYS = ["machine", "time"]
@@ -56,7 +56,7 @@ def make_checks(params: Params) -> list[Check]:
 
 
 def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
-    if not (paths.MODELS / case.plant / CARD).exists():
+    if not (paths.MODELS / case.plant / METADATA_FILE).exists():
         return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
     model = load_model(paths.MODELS / case.plant)
     telemetry = _read_csv(folder / case.telemetry, TELEMETRY_KEYS)
@@ -67,8 +67,9 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
     telemetry, events, machines = (
         table.with_columns(plant=pl.lit(case.plant)) for table in (telemetry, events, machines)
     )
-    features = build_features(telemetry, events, machines, model.card.preparation, model.card.dataset).sort("time")
-    return check_case(case, features["time"].to_list(), predict(model, features), model.card.threshold)
+    metadata = model.metadata
+    features = build_features(telemetry, events, machines, metadata.preparation, metadata.dataset).sort("time")
+    return check_case(case, features["time"].to_list(), predict(model, features), metadata.threshold)
 
 
 def _no_events() -> pl.DataFrame:

@@ -14,7 +14,7 @@ from upkeep.features.definition import feature_names, newest_features
 from upkeep.features.inputs import UNKNOWN, Events, Record, Telemetry
 from upkeep.features.windows import HOUR
 from upkeep.model.explanation import describe_feature, find_reasons
-from upkeep.model.storage import CARD, SavedModel, checksum, contributions, load_model, predict
+from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, load_model, predict
 
 VERSION_DIGITS = 12
 ENOUGH_HISTORY = 0.9
@@ -52,35 +52,36 @@ class Answer(NamedTuple):
 class Scorer:
     """One plant's saved model, ready to answer; `labels` are what planners call the sensors.
 
-    `version` is the first digits of the checksum of the model's card, which holds those of its boosters.
+    `version` is the first digits of the checksum of the model's metadata, which holds those of its boosters.
     """
 
     def __init__(self, model: SavedModel, version: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
-        card = model.card
-        names = feature_names(card.preparation.vocabulary, card.dataset)
-        if names != card.features:
+        metadata = model.metadata
+        taken, made = metadata.features, feature_names(metadata.preparation.vocabulary, metadata.dataset)
+        if made != taken:
             raise UpkeepError(
-                f"the model takes {len(card.features)} features, its preparation makes {len(names)} in another order",
+                f"the model takes {len(taken)} features, its preparation makes {len(made)} in another order",
                 remedy="train the model again, or use the version of upkeep that wrote it",
-                plant=card.plant,
+                plant=metadata.plant,
             )
         self.model, self.version, self._labels = model, version, labels
-        self.vocabulary = card.preparation.vocabulary
-        n_counters = len(self.vocabulary.error_codes) * len(card.dataset.windows_hours)
+        self.vocabulary = metadata.preparation.vocabulary
+        n_counters = len(self.vocabulary.error_codes) * len(metadata.dataset.windows_hours)
         n_counters += len(self.vocabulary.maintenance_codes) + 3  # since failure, age, machine model
         # Counters leave their training range by the mere passing of time.
-        self._ranged = card.features[:-n_counters]
-        ranges = [card.training_ranges[name] for name in self._ranged]
+        self._ranged = taken[:-n_counters]
+        ranges = [metadata.training_ranges[name] for name in self._ranged]
         self._low = np.array([-np.inf if found.minimum is None else found.minimum for found in ranges])
         self._high = np.array([np.inf if found.maximum is None else found.maximum for found in ranges])
-        self._trained = np.array([card.training_ranges[name].minimum is not None for name in self.vocabulary.sensors])
+        sensors = [metadata.training_ranges[name] for name in self.vocabulary.sensors]
+        self._trained = np.array([found.minimum is not None for found in sensors])
 
     def score(self, rows: Telemetry, events: Events, records: Mapping[str, Record], threads: int = 1) -> list[Answer]:
         """Return an answer per machine, in their order; where `records` are silent, the model's own record speaks."""
-        card = self.model.card
-        stored = card.preparation.records
+        metadata = self.model.metadata
+        stored = metadata.preparation.records
         known = {name: _merge(records.get(name), stored.get(name)) for name in rows.machines}
-        features = newest_features(rows, events, known, card.preparation, card.dataset)
+        features = newest_features(rows, events, known, metadata.preparation, metadata.dataset)
         probabilities = predict(self.model, features, threads)
         sensors = features[:, : len(self._ranged)]
         leaves = (sensors < self._low) | (sensors > self._high)
@@ -97,7 +98,7 @@ class Scorer:
                     name,
                     int(time[-1]),
                     probability,
-                    probability >= card.threshold,
+                    probability >= metadata.threshold,
                     warnings,
                     features[index],
                     *maintenance.get(index, (None, None)),
@@ -108,7 +109,7 @@ class Scorer:
     def explain(self, features: Floats32) -> list[dict[str, Any]]:
         """Return the reasons for one machine's answer, the strongest first; `features` of shape (n_features,)."""
         shap = contributions(self.model, features[None, :])[0]
-        return find_reasons(self.model.card.features, features.astype(np.float64), shap, self._labels)
+        return find_reasons(self.model.metadata.features, features.astype(np.float64), shap, self._labels)
 
     def _last_maintenance(self, events: Events) -> dict[int, tuple[int, str]]:
         first = len(self.vocabulary.error_codes)
@@ -120,18 +121,18 @@ class Scorer:
         return last
 
     def _judge_rows(self, name: str, time: Ints, readings: Floats) -> list[Caution]:
-        card = self.model.card
-        narrow, wide = min(card.dataset.windows_hours), max(card.dataset.windows_hours)
+        metadata = self.model.metadata
+        narrow, wide = min(metadata.dataset.windows_hours), max(metadata.dataset.windows_hours)
         warnings: list[Caution] = []
 
         def warn(code: str, column: str, message: str) -> None:
             warnings.append({"code": code, "message": message, "column": column})
 
-        baseline = card.preparation.baselines.get(name)
+        baseline = metadata.preparation.baselines.get(name)
         if baseline is None:
             message = f"machine {name} was not in the training data: its healthy level is taken from the rows sent"
             warn("unknown_machine", "machine", message)
-        elif baseline.start < time[0] and time[-1] < baseline.start + card.dataset.baseline_hours * HOUR:
+        elif baseline.start < time[0] and time[-1] < baseline.start + metadata.dataset.baseline_hours * HOUR:
             message = f"machine {name} is new: without all its rows its healthy level is taken from those sent"
             warn("short_history", "time", message)
         recent = time > time[-1] - wide * HOUR
@@ -173,7 +174,7 @@ def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str
 
     An UpkeepError is raised if there is none, or one is damaged or of another plant than its folder.
     """
-    plants = sorted(card.parent for card in folder.glob(f"*/{CARD}"))
+    plants = sorted(file.parent for file in folder.glob(f"*/{METADATA_FILE}"))
     if not plants:
         remedy = "run `dvc repro train`, or `dvc pull models/plants`"
         raise UpkeepError(f"{folder} holds no model", remedy=remedy, file=folder)
@@ -183,11 +184,11 @@ def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str
 def load_scorer(folder: Path, dictionary: Dictionary | None = None) -> Scorer:
     """Read one plant's model, as :func:`load_scorers` does."""
     model = load_model(folder)
-    if model.card.plant != folder.name:
+    if model.metadata.plant != folder.name:
         raise UpkeepError(
-            f"the model is of plant {model.card.plant}, not {folder.name}, as its folder says",
+            f"the model is of plant {model.metadata.plant}, not {folder.name}, as its folder says",
             remedy="restore the models' folder with `dvc checkout`",
-            file=folder / CARD,
+            file=folder / METADATA_FILE,
         )
-    labels = dictionary.labels(model.card.plant) if dictionary else {}
-    return Scorer(model, checksum((folder / CARD).read_bytes())[:VERSION_DIGITS], labels)
+    labels = dictionary.labels(model.metadata.plant) if dictionary else {}
+    return Scorer(model, checksum((folder / METADATA_FILE).read_bytes())[:VERSION_DIGITS], labels)

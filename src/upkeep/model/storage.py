@@ -23,8 +23,8 @@ from upkeep.core.types import Floats, Floats32, Frozen, describe_faults
 from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
 
-CARD = "model.json"
-# A stranger's card must not name a file outside its folder.
+METADATA_FILE = "model.json"
+# A stranger's metadata must not name a file outside its folder.
 FileName = Annotated[str, StringConstraints(pattern=r"^model(_\d+)?\.txt$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -38,7 +38,7 @@ class TrainingRange(Frozen):
     maximum: float | None
 
 
-class Card(Frozen):
+class Metadata(Frozen):
     """Everything about a saved model but its trees: ``model.json``.
 
     It learnt from the training rows of its plant or of the whole fleet (`scope`), of which `positives` lie before a
@@ -68,7 +68,7 @@ class Card(Frozen):
 class SavedModel(NamedTuple):
     """A model that can score."""
 
-    card: Card
+    metadata: Metadata
     boosters: tuple[lgb.Booster, ...]
 
 
@@ -93,31 +93,31 @@ def booster_names(features: Sequence[str]) -> list[str]:
     return [quote(feature, safe="") for feature in features]
 
 
-def save_model(folder: Path, card: Card, texts: Sequence[str]) -> None:
-    """Write a model into its folder, in place of any that was there; the card holds the checksums of the texts."""
+def save_model(folder: Path, metadata: Metadata, texts: Sequence[str]) -> None:
+    """Write a model into its folder, in place of any that was there; the metadata holds the checksums of the texts."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("model*.txt"):
         stale.unlink()
     for name, text in name_files(texts).items():
         (folder / name).write_bytes(text.encode())
-    write_json(folder / CARD, card.model_dump(mode="json"))
+    write_json(folder / METADATA_FILE, metadata.model_dump(mode="json"))
 
 
 def load_model(folder: Path) -> SavedModel:
     """Read a model back, trusting nothing that does not fit together.
 
     An UpkeepError is raised if a file is missing, was changed, has another format, or the boosters take other features
-    than the card says.
+    than the metadata says.
     """
-    card = _read_card(folder / CARD)
-    boosters = tuple(_read_booster(folder / name, sha256, card) for name, sha256 in card.boosters.items())
-    return SavedModel(card, boosters)
+    metadata = _read_metadata(folder / METADATA_FILE)
+    boosters = tuple(_read_booster(folder / name, sha256, metadata) for name, sha256 in metadata.boosters.items())
+    return SavedModel(metadata, boosters)
 
 
 def predict(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]], threads: int = 1) -> Floats:
     """Return calibrated probabilities of failure within the horizon, shape (n_rows,); see :func:`to_matrix`."""
-    matrix = to_matrix(features, model.card.features)
-    return apply_calibration(model.card.calibration, mean_log_odds(model.boosters, matrix, threads))
+    matrix = to_matrix(features, model.metadata.features)
+    return apply_calibration(model.metadata.calibration, mean_log_odds(model.boosters, matrix, threads))
 
 
 def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]]) -> Floats:
@@ -126,7 +126,7 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     These are LightGBM's own SHAP values (Lundberg et al. 2020, From local explanations to global understanding with
     explainable AI for trees), averaged over the boosters; the last column is the expected log-odds.
     """
-    matrix = to_matrix(features, model.card.features)
+    matrix = to_matrix(features, model.metadata.features)
     if not len(matrix):
         return np.empty((0, matrix.shape[1] + 1))
     shap = [booster.predict(matrix, pred_contrib=True, num_threads=1) for booster in model.boosters]
@@ -161,25 +161,25 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
     if features.ndim != 2 or features.shape[1] != len(names):
         raise UpkeepError(
             f"the features have shape {features.shape}, not (n_rows, {len(names)})",
-            remedy="pass the features in the order of the model's card",
+            remedy="pass the features in the order of the model's metadata",
         )
     return np.ascontiguousarray(features, dtype=np.float32)
 
 
-def _read_card(file: Path) -> Card:
+def _read_metadata(file: Path) -> Metadata:
     try:
-        return Card.model_validate_json(file.read_bytes())
+        return Metadata.model_validate_json(file.read_bytes())
     except FileNotFoundError as error:
         raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file) from error
     except ValidationError as error:
         raise UpkeepError(
-            f"the model's card cannot be used: {describe_faults(error)}",
+            f"the model's metadata cannot be used: {describe_faults(error)}",
             remedy="train the model again, or use the version of upkeep that wrote it",
             file=file,
         ) from error
 
 
-def _read_booster(file: Path, sha256: str, card: Card) -> lgb.Booster:
+def _read_booster(file: Path, sha256: str, metadata: Metadata) -> lgb.Booster:
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -190,10 +190,10 @@ def _read_booster(file: Path, sha256: str, card: Card) -> lgb.Booster:
         booster = lgb.Booster(model_str=content.decode())
     except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
         raise _damaged(f"LightGBM cannot read the booster: {error}", file) from error
-    names = booster.feature_name()
-    if names != booster_names(card.features):
-        other = next((name for name in names if name not in booster_names(card.features)), "the same in another order")
-        raise _damaged(f"the booster takes other features than the card says, such as {other}", file)
+    names, expected = booster.feature_name(), booster_names(metadata.features)
+    if names != expected:
+        other = next((name for name in names if name not in expected), "the same in another order")
+        raise _damaged(f"the booster takes other features than the metadata says, such as {other}", file)
     return booster
 
 

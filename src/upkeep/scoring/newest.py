@@ -53,7 +53,7 @@ def score_newest(
     now
         When this is, UTC.
     """
-    window = timedelta(hours=max(scorer.model.card.dataset.windows_hours))
+    window = timedelta(hours=max(scorer.model.metadata.dataset.windows_hours))
     begin = datetime.combine(since, time(), UTC)
     seen = tables["telemetry"].filter(pl.col("time") >= begin).group_by("machine").agg(last=pl.col("time").max())
     # A window that begins before the complete telemetry would be a feature of half the rows.
@@ -71,7 +71,7 @@ def score_newest(
     )
     reasons = [[reason["words"] for reason in scorer.explain(answer.features)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
-    horizon = pl.lit(scorer.model.card.dataset.horizon_hours)
+    horizon = pl.lit(scorer.model.metadata.dataset.horizon_hours)
     predictions = _number(logged).with_columns(
         reasons=pl.Series(reasons, dtype=pl.List(pl.String)), horizon_hours=horizon
     )

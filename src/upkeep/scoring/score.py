@@ -19,7 +19,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
 from upkeep.core.params import Params, Score
 from upkeep.model.scoring import load_scorer
-from upkeep.model.storage import CARD
+from upkeep.model.storage import METADATA_FILE
 from upkeep.scoring.alerts import Receiver, follow_episodes, open_receiver, read_watches, send_alarms, write_watches
 from upkeep.scoring.newest import Scored, score_newest
 from upkeep.scoring.prediction_log import SCHEMA, write_part
@@ -71,7 +71,8 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     """Score plant by plant; what is wrong with one is noted, and does not cost the others."""
     params = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
     dictionary = load_dictionary(params.validate_.dictionary)
-    plants: dict[str, dict[Key, list[Delivery]]] = {card.parent.name: {} for card in paths.MODELS.glob(f"*/{CARD}")}
+    models = paths.MODELS.glob(f"*/{METADATA_FILE}")
+    plants: dict[str, dict[Key, list[Delivery]]] = {file.parent.name: {} for file in models}
     for key, deliveries in list_deliveries(params.fetch).items():
         plants.setdefault(key[1], {})[key] = deliveries
     newest = max(batch for listed in plants.values() for table, _, batch in listed if table == "telemetry")

@@ -20,7 +20,7 @@ from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, Record, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
-from upkeep.model.storage import Card
+from upkeep.model.storage import Metadata
 from upkeep.serving.columns import Columns
 from upkeep.serving.table import Refused, Table, show
 
@@ -126,9 +126,9 @@ class Accepted(NamedTuple):
     cautions: list[Caution]
 
 
-def read_contract(card: Card, dictionary: Dictionary) -> Contract:
+def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     """Return what requests of a model's plant are held against."""
-    tables = {table: dictionary.columns(table, card.plant) for table in dictionary.tables}
+    tables = {table: dictionary.columns(table, metadata.plant) for table in dictionary.tables}
     known = frozenset(name for columns in tables.values() for name in columns)
     tables["machines"] = {name: tables["machines"][name] for name in OF_MACHINES}
     columns: list[Judged] = []
@@ -141,7 +141,7 @@ def read_contract(card: Card, dictionary: Dictionary) -> Contract:
                 columns.append(Judged(name, column, [table]))
     numbers = {name: column for name, column in tables["telemetry"].items() if column.type == "number"}
     low, high = np.array([column.range or ANY for column in numbers.values()]).T
-    vocabulary = card.preparation.vocabulary
+    vocabulary = metadata.preparation.vocabulary
     places = {name: place for place, name in enumerate(numbers)}
     return Contract(
         columns,
@@ -151,7 +151,7 @@ def read_contract(card: Card, dictionary: Dictionary) -> Contract:
         high,
         [places.get(name, len(places)) for name in vocabulary.settings],
         [places.get(name, len(places)) for name in vocabulary.sensors],
-        card.near_duplicate_seconds * 1_000_000,
+        metadata.near_duplicate_seconds * 1_000_000,
         frozenset(event_kinds(vocabulary)),
         known,
     )

@@ -40,7 +40,7 @@ class Service:
     def __init__(self, models: Path, dictionary: Path) -> None:
         known = load_dictionary(dictionary)
         self.scorers: Mapping[str, Scorer] = load_scorers(models, known)
-        self._contracts = {plant: read_contract(scorer.model.card, known) for plant, scorer in self.scorers.items()}
+        self._contracts = {plant: read_contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -50,7 +50,7 @@ class Service:
     @property
     def horizon_hours(self) -> int:
         """How far ahead the models look; the farthest, should plants differ."""
-        return max(scorer.model.card.dataset.horizon_hours for scorer in self.scorers.values())
+        return max(scorer.model.metadata.dataset.horizon_hours for scorer in self.scorers.values())
 
     def answer(
         self, body: bytes, content_type: str, query: Mapping[str, str], request_id: str, source: str = "api"

@@ -13,7 +13,7 @@ from upkeep.judging.evaluation import draw_curves, evaluate
 from upkeep.judging.events import pick_alarms
 from upkeep.judging.reports import Alarm, Reason, write_report
 from upkeep.model.explanation import find_reasons, rank_features
-from upkeep.model.storage import CARD, SavedModel, contributions, load_model
+from upkeep.model.storage import METADATA_FILE, SavedModel, contributions, load_model
 
 ALARMS_PER_PLANT = 5
 NO_FEATURES = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64})
@@ -28,7 +28,9 @@ def run(params: Params) -> None:
     tables = draw_curves(predictions, params.evaluate, horizon)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
     models = {
-        plant: load_model(paths.MODELS / plant) for plant in predictions if (paths.MODELS / plant / CARD).exists()
+        plant: load_model(paths.MODELS / plant)
+        for plant in predictions
+        if (paths.MODELS / plant / METADATA_FILE).exists()
     }
     alarms = [
         alarm
@@ -38,9 +40,9 @@ def run(params: Params) -> None:
     notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in models]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
     ranked = [
-        rank_features(model.card.features, [booster.feature_importance("gain") for booster in model.boosters]).select(
-            pl.lit(plant).alias("plant"), pl.all()
-        )
+        rank_features(
+            model.metadata.features, [booster.feature_importance("gain") for booster in model.boosters]
+        ).select(pl.lit(plant).alias("plant"), pl.all())
         for plant, model in models.items()
     ]
     tables["importance"] = pl.concat([NO_FEATURES, *ranked])
@@ -66,7 +68,7 @@ def _explain_alarms(
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
     rows = pl.read_parquet(processed / "test.parquet").drop("hours_to_failure")
     rows = alarms.join(rows, on=["plant", "machine", "time"], maintain_order="left")
-    names = model.card.features
+    names = model.metadata.features
     values = rows.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
     described = alarms.with_columns(pl.col("time").dt.to_string("iso:strict")).to_dicts()
     for alarm, known, shap in zip(described, values, contributions(model, rows), strict=True):

@@ -17,7 +17,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.features.definition import KEYS, build_features
 from upkeep.model.scoring import Scorer, load_scorer
-from upkeep.model.storage import CARD, predict
+from upkeep.model.storage import METADATA_FILE, predict
 
 REQUESTS = 4
 """Machines per plant, spread evenly from the least to the most at risk."""
@@ -29,7 +29,7 @@ TIMES = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
 
 def run(params: Params) -> None:
     """Write ``models/golden``, a file per plant."""
-    plants = sorted(card.parent.name for card in paths.MODELS.glob(f"*/{CARD}"))
+    plants = sorted(file.parent.name for file in paths.MODELS.glob(f"*/{METADATA_FILE}"))
     if not plants:  # `train` has said why
         logger.warning("no model is saved, so there is nothing for the service to answer")
     shutil.rmtree(paths.GOLDEN, ignore_errors=True)
@@ -42,9 +42,9 @@ def _write(plant: str) -> None:
     telemetry, events, machines = (
         pl.read_parquet(paths.INTERIM / table / f"{plant}.parquet") for table in ("telemetry", "events", "machines")
     )
-    card = scorer.model.card
+    metadata = scorer.model.metadata
     newest = (
-        build_features(telemetry, events, machines, card.preparation, card.dataset)
+        build_features(telemetry, events, machines, metadata.preparation, metadata.dataset)
         .group_by("machine", maintain_order=True)
         .last()
     )
@@ -55,8 +55,8 @@ def _write(plant: str) -> None:
 
 
 def _request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
-    card = scorer.model.card
-    since = row["time"] - timedelta(hours=max(card.dataset.windows_hours))
+    metadata = scorer.model.metadata
+    since = row["time"] - timedelta(hours=max(metadata.dataset.windows_hours))
     own = pl.col("machine") == row["machine"]
     readings = telemetry.filter(own, pl.col("time") > since)
     happened = events.filter(own, pl.col("time") <= row["time"]).sort("time")
@@ -76,8 +76,8 @@ def _request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, event
         "machine": row["machine"],
         "time": row["time"].isoformat(),
         "probability": probability,
-        "alarm": probability >= card.threshold,
-        "threshold": card.threshold,
+        "alarm": probability >= metadata.threshold,
+        "threshold": metadata.threshold,
         "model_version": scorer.version,
     }
     return {"request": {"dataframe_split": split}, "answer": answer}

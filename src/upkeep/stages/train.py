@@ -12,7 +12,7 @@ from upkeep.core.params import Params
 from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.judging.reports import TrainedCandidate, TrainedPlant, TrainingReport, write_report
-from upkeep.model.storage import Card, checksum, name_files, save_model
+from upkeep.model.storage import Metadata, checksum, name_files, save_model
 from upkeep.model.training import Candidate, Fleet, Selection, Splits, train_fleet, train_plant
 
 COLUMNS = [
@@ -79,7 +79,7 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
             "there is no model to save, for want of training rows", remedy="fetch more history", plant=plant
         )
     texts = winner.trained.fitted.boosters
-    card = Card(
+    metadata = Metadata(
         plant=plant,
         scope="fleet" if selection.chosen == "fleet" else "plant",
         features=list(winner.trained.ranges),
@@ -94,7 +94,7 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
         rows=winner.trained.rows,
         positives=winner.trained.positives,
     )
-    save_model(paths.MODELS / plant, card, texts)
+    save_model(paths.MODELS / plant, metadata, texts)
 
 
 def _describe(candidate: Candidate) -> TrainedCandidate:
