@@ -1,8 +1,8 @@
 """A request's columns in the dictionary's types, as `validate` brings a delivery's columns there.
 
 `upkeep.contract.casting` decides. Polars takes milliseconds to start on so few rows, so what nearly every request is
-made of is read here: numbers and nulls of JSON, names without blanks around them, times such as 2025-01-06T13:00:00Z.
-A test reads tables of anything both ways.
+made of is read here: numbers of JSON, digits of CSV, names without blanks around them, times such as
+2025-01-06T13:00:00Z. A test reads tables of anything both ways.
 """
 
 import re
@@ -21,6 +21,7 @@ Type = Literal["text", "number", "time"]
 
 PLAIN_TIME = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 PLAIN_TEXT = re.compile(r"[!-~](?:.*[!-~])?", re.DOTALL)
+PLAIN_DIGITS = re.compile(r"-?\d{1,15}(?:\.\d{1,17})?", re.ASCII)
 PLAIN_NUMBERS = {float, int, type(None)}
 DELIVERED = {str: pl.String(), float: pl.Float64(), int: pl.Int128(), bool: pl.Boolean()}
 """How a delivery would hold values of each type; there is none for lists and objects."""
@@ -66,7 +67,12 @@ class Columns:
 
 
 def _read_numbers(values: Sequence[Any]) -> Read:
-    return Read(values, []) if set(map(type, values)) <= PLAIN_NUMBERS else _cast(values, "number")
+    types = set(map(type, values))
+    if types <= PLAIN_NUMBERS:
+        return Read(values, [])
+    if types <= {str, type(None)} and all(value is None or PLAIN_DIGITS.fullmatch(value) for value in values):
+        return Read([None if value is None else float(value) for value in values], [])
+    return _cast(values, "number")
 
 
 def _read_texts(values: Sequence[Any]) -> Read:
