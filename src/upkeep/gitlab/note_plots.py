@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 
 from upkeep.judging.comparison import Change, Comparison
-from upkeep.reporting.plots import GREY, INK, PALE, Picture, draw_panels, legend_right, name_rows
+from upkeep.reporting.plots import GREY, INK, PALE, Picture, draw_rows, explain_lines
 
 SIDES = {-0.14: GREY, 0.14: INK}
 """Where in its plant's row each side is drawn, and its colour: the target branch above this one."""
@@ -14,20 +14,14 @@ def draw_precision(comparison: Comparison, target: str) -> Picture:
     changes = {plant: group.changes["average_precision"] for plant, group in comparison.plants.items()}
     better = sum((change.after or 0) > (change.before or 0) for change in changes.values())
     worse = sum((change.after or 0) < (change.before or 0) for change in changes.values())
-    picture, axes = draw_panels(
-        f"Machines before a failure are ranked better in {better} of {len(changes)} plants, worse in {worse}",
-        height=1.2 + 0.5 * len(changes),
-    )
-    panel = axes[0, 0]
+    title = f"Machines before a failure are ranked better in {better} of {len(changes)} plants, worse in {worse}"
+    picture, (panel,) = draw_rows(title, changes, height=0.55)
     for height, change in enumerate(changes.values()):
         _draw_sides(panel, height, change)
     for colour, label in zip(SIDES.values(), (target, "this branch"), strict=True):
         panel.plot([], [], "o", color=colour, markersize=9, label=label)
-    name_rows(panel, changes)
-    panel.set_xlim(0, 1)
-    panel.set_xlabel("average precision on common test rows (1 is perfect), with interval")
-    legend_right(panel)
-    return picture
+    panel.set(xlim=(0, 1), xlabel="average precision on common test rows (1 is perfect), with interval")
+    return explain_lines(picture)
 
 
 def _draw_sides(panel: Axes, height: int, change: Change) -> None:
@@ -45,15 +39,12 @@ def draw_cost(comparison: Comparison, target: str) -> Picture:
     groups = comparison.plants
     saved = sum((group.changes["cost"].before or 0) - (group.changes["cost"].after or 0) for group in groups.values())
     words = "the same money" if not saved else f"{abs(saved):,.0f} {'less' if saved > 0 else 'more'}"
-    picture, axes = draw_panels(f"Following this branch's alarms costs {words}", height=1.2 + 0.5 * len(groups))
-    panel = axes[0, 0]
+    picture, (panel,) = draw_rows(f"Following this branch's alarms costs {words}", groups, height=0.55)
     rows = range(len(groups))
     panel.barh(rows, [group.unplanned_cost for group in groups.values()], 0.8, color=PALE, label="running to failure")
     for (shift, colour), label, side in zip(SIDES.items(), (target, "this branch"), ("before", "after"), strict=True):
         values = [getattr(group.changes["cost"], side) for group in groups.values()]
         panel.barh([row + shift for row in rows], values, 0.26, color=colour, label=label)
-    name_rows(panel, groups)
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.set_xlabel("cost on common test rows, in the currency of evaluate.costs")
-    legend_right(panel)
-    return picture
+    return explain_lines(picture)

@@ -1,42 +1,44 @@
 """Pictures of the fleet and its data: small tables in, Matplotlib figures out."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 
 from upkeep.reporting.plots import (
     ALERT,
     GREY,
+    INK,
     PALE,
     PALETTE,
     Picture,
-    draw_grid,
     draw_panels,
     draw_rows,
     each_plant,
-    finish_grid,
-    legend_right,
+    explain_lines,
     show_dates,
-    stack_bars,
 )
 
 MAX_PANELS = 6
+SHADES = ["#2c3e50", "#54708a", "#86a0b6", "#b4c5d3", "#5c5346", "#8b8071", "#b9b0a2", "#d9d3c8"]
+"""For what is not a plant: no plant has these colours."""
 
 
 def draw_fleet(models: pl.DataFrame) -> Picture:
     """Draw the machines of each plant by model, from :func:`~upkeep.reporting.exploration.count_models`."""
     plants, names = _unique(models, "plant"), _unique(models, "model")
     total, largest = models["machines"].sum(), models.group_by("model").agg(pl.col("machines").sum()).sort("machines")
-    picture, panel = draw_rows(
+    picture, (panel,) = draw_rows(
         f"{total:,} machines in {len(plants)} plants; {largest['model'][-1]} is the most common of {len(names)} models",
         plants,
     )
     counts = models.pivot("model", index="plant", values="machines", sort_columns=True).fill_null(0).sort("plant")
-    stack_bars(panel, {name: counts[name].to_list() for name in names}, "{:.0f}")
+    _stack_bars(panel, {name: counts[name].to_list() for name in names}, "{:.0f}")
     panel.set_xlabel("machines")
-    return picture
+    return explain_lines(picture)
 
 
 def draw_losses(losses: pl.DataFrame) -> Picture:
@@ -47,14 +49,24 @@ def draw_losses(losses: pl.DataFrame) -> Picture:
     share = float(clean) / max(float(losses["rows"].sum()), 1.0)
     reasons = lost.group_by("reason").agg(pl.col("rows").sum()).sort("rows", "reason", descending=[True, False])
     most = f"; most of the rest: {reasons['reason'][0]}" if reasons.height else ""
-    picture, panel = draw_rows(f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", plants)
+    picture, (panel,) = draw_rows(f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", plants)
     shares = {
         reason: [lost.filter(plant=plant, reason=reason)["share"].to_numpy().sum() * 100 for plant in plants]
         for reason in reasons["reason"]
     }
-    stack_bars(panel, shares, "{:.2g}")
+    _stack_bars(panel, shares, "{:.2g}")
     panel.set_xlabel("share of the plant's rows that is not used, %")
-    return picture
+    return explain_lines(picture)
+
+
+def _stack_bars(panel: Axes, parts: Mapping[str, Sequence[float]], form: str) -> None:
+    """Draw a bar in each row, made of parts that are labelled where there is room; a part has a value per row."""
+    ends = np.cumsum(list(parts.values()), axis=0) if parts else np.zeros((0, 0))
+    longest = max(ends.max(initial=0), 1e-9)
+    for (part, values), right, colour in zip(parts.items(), ends, cycle(SHADES), strict=False):
+        bars = panel.barh(range(len(values)), values, left=right - values, color=colour, label=part, height=0.65)
+        labels = [form.format(value) if value > 0.05 * longest else "" for value in values]
+        panel.bar_label(bars, labels, label_type="center", color="white" if SHADES.index(colour) % 4 < 2 else INK)
 
 
 def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
@@ -67,7 +79,7 @@ def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
     }
     plants = _unique(deliveries, "plant")
     counts = {status: deliveries.filter(status=status).height for status in marks}
-    picture, panel = draw_rows(
+    picture, (panel,) = draw_rows(
         f"Of {deliveries.height} deliveries, {counts['missing']} never came, {counts['late rows']} brought late rows "
         f"and {counts['delivered again']} came twice",
         plants,
@@ -78,8 +90,7 @@ def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
         panel.scatter(rows["batch"].to_numpy(), heights, label=f"{status} ({counts[status]})", **mark)
     panel.set_xlabel("first day of the batch")
     show_dates(panel)
-    legend_right(panel)
-    return picture
+    return explain_lines(picture)
 
 
 def draw_gaps(gaps: pl.DataFrame) -> Picture:
@@ -90,18 +101,16 @@ def draw_gaps(gaps: pl.DataFrame) -> Picture:
     named = (pl.col("plant") + " " + pl.col("machine").fill_null("")).alias("name")
     worst = gaps.group_by(named).agg(pl.col("hours").sum()).sort("hours", "name", descending=[True, False]).head(15)
     names = worst["name"].to_list()
-    picture, panel = draw_rows(more + _state_gaps(gaps), names, height=0.25)
+    picture, (panel,) = draw_rows(more + _state_gaps(gaps), names, height=0.25)
     for kind, colour in kinds.items():
         rows = gaps.with_columns(named).filter(pl.col("kind") == kind, pl.col("name").is_in(names))
         since, until = (rows[column].to_numpy() for column in ("from", "to"))
         heights = [names.index(name) for name in rows["name"]]
         lasted = np.maximum(until - since, np.timedelta64(1, "D"))  # a shorter bar would not be seen
         panel.barh(heights, lasted, left=since, height=0.7, color=colour, label=kind.replace("_", " "))
-    panel.set_visible(bool(names))
     show_dates(panel)
     panel.set_xlabel("time (bars are at least a day wide; the 15 machines with the longest gaps)")
-    legend_right(panel)
-    return picture
+    return explain_lines(picture)
 
 
 def _state_gaps(gaps: pl.DataFrame) -> str:
@@ -125,19 +134,18 @@ def draw_sensors(levels: pl.DataFrame, setting: str, names: Mapping[str, str], u
     middle = pl.col("middle")
     swings = levels.group_by("sensor").agg((middle.max() - middle.min()) / middle.abs().mean())
     most = swings.filter(pl.col("sensor").is_in(sensors)).sort("middle", "sensor", nulls_last=False)["sensor"][-1]
-    picture, axes = draw_grid(
+    picture, panels = draw_panels(
         f"What a sensor shows depends on {names[setting]}, {names[most]} most: only compare readings at equal "
         f"{names[setting]}",
         len(sensors),
     )
-    for panel, sensor in zip(axes.flat, sensors, strict=False):
+    for panel, sensor in zip(panels, sensors, strict=False):
         for plant, colour, all_rows in each_plant(levels):
             rows = all_rows.filter(sensor=sensor).drop_nulls("middle")
             panel.fill_between(rows["level"], rows["low"], rows["high"], color=colour, alpha=0.13, linewidth=0)
             panel.plot(rows["level"], rows["middle"], color=colour, label=plant, marker="o", markersize=3)
         panel.set(title=names[sensor], xlabel=f"{names[setting]}, {units[setting]}", ylabel=units.get(sensor, ""))
-    finish_grid(picture, axes, len(sensors))
-    return picture
+    return explain_lines(picture)
 
 
 def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: int) -> Picture:
@@ -147,8 +155,8 @@ def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str
     horizon is the stretch before a failure that the model is to recognise, and is shaded.
     """
     shown = list(sensors)[:MAX_PANELS]
-    picture, axes = draw_grid(_state_traces(traces, shown, names, horizon_hours), len(shown), sharey=True)
-    for panel, sensor in zip(axes.flat, shown, strict=False):
+    picture, panels = draw_panels(_state_traces(traces, shown, names, horizon_hours), len(shown), sharey=True)
+    for panel, sensor in zip(panels, shown, strict=False):
         for plant, colour, all_rows in each_plant(traces):
             rows = all_rows.filter(sensor=sensor).drop_nulls("deviation")
             panel.plot(rows["hours_to_failure"] / 24, rows["deviation"], color=colour, label=plant)
@@ -156,10 +164,9 @@ def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str
         panel.axhline(0, color=GREY, linewidth=1)
         panel.invert_xaxis()
         panel.set(title=names[sensor], xlabel="days to the failure")
-    for row in axes:
-        row[0].set_ylabel("deviation, std")
-    finish_grid(picture, axes, len(shown))
-    return picture
+    for panel in panels[::3]:
+        panel.set_ylabel("deviation, std")
+    return explain_lines(picture)
 
 
 def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: int) -> str:
@@ -183,16 +190,14 @@ def draw_events(events: pl.DataFrame) -> Picture:
     if failures.height:
         worst = failures.row(-1, named=True)
         title = f"{failures['events'].sum()} failures in all; {worst['plant']} has the most, {worst['events']}"
-    picture, axes = draw_panels(title, 1, len(kinds), height=2.6)
-    for panel, kind in zip(axes.flat, kinds, strict=True):
+    picture, panels = draw_panels(title, len(kinds), height=2.6)
+    for panel, kind in zip(panels, kinds, strict=True):
         for plant, colour, all_rows in each_plant(events):
             rows = all_rows.filter(kind=kind)
             panel.plot(rows["month"].to_numpy(), rows["events"], "o-", markersize=4, color=colour, label=plant)
-        panel.set(title=words[kind], ylabel="events per month")
-        panel.set_ylim(bottom=0)
+        panel.set(title=words[kind], ylabel="events per month", ylim=(0, None))
         show_dates(panel)
-    finish_grid(picture, axes, len(kinds))
-    return picture
+    return explain_lines(picture)
 
 
 def _unique(frame: pl.DataFrame, column: str, *, keep_order: bool = False) -> list[Any]:

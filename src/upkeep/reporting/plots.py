@@ -3,15 +3,15 @@
 Colour-blind readers can tell the plants' colours apart (palette: Okabe and Ito 2008, Color universal design).
 """
 
+import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from io import BytesIO
 from itertools import cycle
 from typing import Any
 
 import matplotlib
 import matplotlib.dates
-import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#6A3D9A"]
 INK, GREY, PALE, ALERT = "#1d2733", "#7b8794", "#d8dde3", "#b3261e"
 WIDTH_INCHES = 9.2
-STYLE: dict[Any, Any] = {
+# Nothing else here draws, and axes look their style up while they are drawn on.
+matplotlib.rcParams |= {
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.grid": True,
@@ -39,10 +40,6 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-SHADES = ["#2c3e50", "#54708a", "#86a0b6", "#b4c5d3", "#5c5346", "#8b8071", "#b9b0a2", "#d9d3c8"]
-"""For what is not a plant: no plant has these colours."""
-
-matplotlib.rcParams.update(STYLE)  # nothing else here draws, and axes look their style up while they are drawn on
 
 
 class Picture(Figure):
@@ -55,36 +52,44 @@ class Picture(Figure):
 
 
 def draw_panels(
-    title: str, rows: int = 1, columns: int = 1, height: float = 3.0, **options: Any
-) -> tuple[Picture, Any]:
-    """Return an empty picture with its finding as the title, and its axes, of shape (rows, columns).
+    title: str, count: int = 1, *, columns: int = 3, height: float = 2.3, **options: Any
+) -> tuple[Picture, list[Axes]]:
+    """Return an empty picture of at least `count` panels with its finding as the title, and the panels, row by row.
 
     A row of panels is `height` inches high; `options` go to :meth:`matplotlib.figure.Figure.subplots`.
     """
+    columns = min(max(count, 1), columns)
+    rows = math.ceil(max(count, 1) / columns)
     lines = textwrap.wrap(title, 84)
     picture = Picture(figsize=(WIDTH_INCHES, height * rows + 0.25 * len(lines) + 0.15))
     picture.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
-    return picture, picture.subplots(rows, columns, squeeze=False, **options)
+    picture.subplots(rows, columns, **options)
+    return picture, picture.axes
 
 
-def draw_panel(title: str, height: float) -> tuple[Picture, Axes]:
-    """Return an empty picture of one panel, and the panel."""
-    picture, axes = draw_panels(title, height=height)
-    return picture, axes[0, 0]
+def draw_rows(
+    title: str, names: Collection[str], count: int = 1, *, height: float = 0.42
+) -> tuple[Picture, list[Axes]]:
+    """Return a picture of panels side by side that have a row of `height` inches for each name, the first on top."""
+    picture, panels = draw_panels(title, count, height=1.0 + height * max(len(names), 2))
+    for panel in panels:
+        panel.set_yticks(range(len(names)), list(names))
+        panel.set_ylim(len(names) - 0.4, -0.6)
+        panel.grid(visible=False, axis="y")
+    return picture, panels
 
 
-def draw_rows(title: str, names: Iterable[str], height: float = 0.42) -> tuple[Picture, Axes]:
-    """Return a picture of one panel that has a row of `height` inches for each name, and the panel."""
-    labels = list(names)
-    picture, panel = draw_panel(title, 1.0 + height * max(len(labels), 2))
-    name_rows(panel, labels)
-    return picture, panel
-
-
-def draw_grid(title: str, panels: int, columns: int = 3, **options: Any) -> tuple[Picture, Any]:
-    """Return an empty picture with at least this many small panels, and its axes; see :func:`finish_grid`."""
-    columns = min(max(panels, 1), columns)
-    return draw_panels(title, -(-max(panels, 1) // columns), columns, height=2.3, **options)
+def explain_lines(picture: Picture) -> Picture:
+    """Add the legend, beside a single panel or below several, and hide the panels in which nothing was drawn."""
+    first, *others = picture.axes
+    for panel in picture.axes:
+        panel.set_visible(panel.has_data())
+    handles, labels = first.get_legend_handles_labels()
+    if handles and others:
+        picture.legend(handles, labels, loc="outside lower left", ncols=8)
+    elif handles:
+        first.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return picture
 
 
 def colour_plants(plants: Iterable[str]) -> dict[str, str]:
@@ -98,42 +103,8 @@ def each_plant(table: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
         yield plant, colour, table.filter(plant=plant)
 
 
-def finish_grid(picture: Picture, axes: Any, used: int) -> None:
-    """Hide the panels in which nothing was drawn, and explain the lines once for all."""
-    for panel in axes.flat[used:]:
-        panel.set_visible(False)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    if handles:
-        picture.legend(handles, labels, loc="outside lower left", ncols=8)
-
-
-def name_rows(axes: Axes, names: Iterable[str]) -> None:
-    """Name the rows of a horizontal chart, the first one at the top."""
-    labels = list(names)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-
-
-def legend_right(axes: Axes) -> None:
-    """Put the legend beside the picture, where it covers nothing."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
-def show_dates(axes: Axes) -> None:
+def show_dates(panel: Axes) -> None:
     """Label the horizontal axis with days or months, whatever fits."""
     locator = matplotlib.dates.AutoDateLocator(minticks=3, maxticks=9)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
-
-
-def stack_bars(panel: Axes, parts: Mapping[str, Sequence[float]], form: str) -> None:
-    """Draw a bar in each row, made of parts that are labelled where there is room; a part has a value per row."""
-    ends = np.cumsum(list(parts.values()), axis=0) if parts else np.zeros((0, 0))
-    longest = max(ends.max(initial=0), 1e-9)
-    for (part, values), right, colour in zip(parts.items(), ends, cycle(SHADES), strict=False):
-        bars = panel.barh(range(len(values)), values, left=right - values, color=colour, label=part, height=0.65)
-        labels = [form.format(value) if value > 0.05 * longest else "" for value in values]
-        panel.bar_label(bars, labels, label_type="center", color="white" if SHADES.index(colour) % 4 < 2 else INK)
-    legend_right(panel)
+    panel.xaxis.set_major_locator(locator)
+    panel.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))

@@ -1,11 +1,12 @@
 """Pictures of how good the models are: the evaluation in, Matplotlib figures out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
+from matplotlib.dates import date2num
 
 from upkeep.core.types import Floats
 from upkeep.judging.reports import Alarm, Evaluation, GroupReport
@@ -16,14 +17,10 @@ from upkeep.reporting.plots import (
     PALE,
     Picture,
     colour_plants,
-    draw_grid,
-    draw_panel,
     draw_panels,
     draw_rows,
     each_plant,
-    finish_grid,
-    legend_right,
-    name_rows,
+    explain_lines,
     show_dates,
 )
 
@@ -36,11 +33,11 @@ FAIR = 0.1
 
 def draw_average_precision(report: Evaluation) -> Picture:
     """Draw each plant's average precision with its interval beside the simple rules'."""
-    plants = {plant: found for plant, found in report.plants.items() if _precision(found) is not None}
-    rules = {rule: _known([_precision(found, rule) for found in plants.values()]) for rule in BASELINES}
-    models = _known([_precision(found) for found in plants.values()])
+    plants = {plant: found for plant, found in report.plants.items() if found.metrics.average_precision is not None}
+    rules = {rule: _to_floats(_precision(found, rule) for found in plants.values()) for rule in BASELINES}
+    models = _to_floats(found.metrics.average_precision for found in plants.values())
     better = np.sum(models > np.nan_to_num(list(rules.values())).max(axis=0)) if plants else 0
-    picture, panel = draw_rows(
+    picture, (panel,) = draw_rows(
         f"The models beat every simple rule in {better} of {len(plants)} plants"
         if plants
         else "No failure lies ahead of any test row, so how well machines are ranked is not known",
@@ -54,15 +51,13 @@ def draw_average_precision(report: Evaluation) -> Picture:
     for rule, marker in BASELINES.items():
         panel.plot(rules[rule], range(len(plants)), marker, color=GREY, label=rule.replace("_", " "), linestyle="")
     panel.plot([], [], "o", color=INK, markersize=11, label="the plant's model, with interval")
-    panel.set_xlim(0, 1)
-    panel.set_xlabel("average precision on test rows (1 is perfect)")
-    legend_right(panel)
-    return picture
+    panel.set(xlim=(0, 1), xlabel="average precision on test rows (1 is perfect)")
+    return explain_lines(picture)
 
 
 def draw_calibration(calibration: pl.DataFrame) -> Picture:
     """Draw what was predicted against what happened, from ``reports/evaluation/calibration.csv``."""
-    picture, panel = draw_panel(_state_calibration(calibration), height=4.2)
+    picture, (panel,) = draw_panels(_state_calibration(calibration), height=4.2)
     panel.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
     for plant, colour, curve in each_plant(calibration):
         panel.plot(curve["predicted"], curve["observed"], color=colour, alpha=0.8)
@@ -73,8 +68,7 @@ def draw_calibration(calibration: pl.DataFrame) -> Picture:
         xlim=(-0.03, 1.05), ylim=(-0.03, 1.05), xlabel="predicted risk", ylabel="share that failed within the horizon"
     )
     panel.set_aspect("equal")
-    legend_right(panel)
-    return picture
+    return explain_lines(picture)
 
 
 def _state_calibration(calibration: pl.DataFrame) -> str:
@@ -96,26 +90,21 @@ def draw_precision_recall(curves: pl.DataFrame, report: Evaluation) -> Picture:
             f"At the thresholds chosen, {overall.precision:.0%} of the hours with an alarm precede a failure, and "
             f"{overall.recall:.0%} of the hours before failures raise one"
         )
-    picture, panel = draw_panel(title, height=4.0)
+    picture, (panel,) = draw_panels(title, height=4.0)
     for plant, colour in colour_plants(report.plants).items():
         curve, metrics = curves.filter(plant=plant), report.plants[plant].metrics
         panel.plot(curve["recall"], curve["precision"], color=colour, label=plant)
-        panel.plot(*_known([metrics.recall, metrics.precision]), "o", color=colour, markersize=10, mec="white")
+        panel.plot(*_to_floats([metrics.recall, metrics.precision]), "o", color=colour, markersize=10, mec="white")
     panel.plot([], [], "o", color=INK, markersize=10, label="threshold chosen")
     panel.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall: share of hours before failures that raise an alarm")
     panel.set_ylabel("precision: share of alarms that are right")
-    legend_right(panel)
-    return picture
+    return explain_lines(picture)
 
 
 def draw_events(report: Evaluation) -> Picture:
     """Draw the failures caught and the false alarms of each plant."""
     plants = report.plants
-    picture, axes = draw_panels(_state_events(report), 1, 2, height=1.0 + 0.42 * max(len(plants), 2))
-    left, right = axes[0]
-    for panel in (left, right):
-        name_rows(panel, plants)
-        panel.margins(x=0.18)
+    picture, (left, right) = draw_rows(_state_events(report), plants, 2)
     colours = colour_plants(plants)
     for height, (plant, found) in enumerate(plants.items()):
         metrics, colour = found.metrics, colours[plant]
@@ -126,9 +115,9 @@ def draw_events(report: Evaluation) -> Picture:
         left.text(failures, height, f"  {caught} of {failures}", va="center")
         right.barh(height, rate or 0, color=colour, height=0.6)
         right.text(rate or 0, height, f"  {rate:.1f}" if rate is not None else "  not known", va="center")
-    left.set_xlabel("failures: caught in time (full) and missed (hatched)")
-    right.set_xlabel("false alarms per machine and month")
-    return picture
+    left.set(xmargin=0.18, xlabel="failures: caught in time (full) and missed (hatched)")
+    right.set(xmargin=0.18, xlabel="false alarms per machine and month")
+    return explain_lines(picture)
 
 
 def _state_events(report: Evaluation) -> str:
@@ -155,19 +144,17 @@ def draw_costs(report: Evaluation) -> Picture:
             f"Following the alarms saves {saved:,.0f} against running to failure, "
             f"{saving:.0%} of what perfect foresight would"
         )
-    plants = list(report.plants)
-    picture, panel = draw_panel(title, height=3.6)
+    picture, (panel,) = draw_panels(title, height=3.6)
     width = 0.8 / len(policies)
     for index, (policy, (words, colour)) in enumerate(policies.items()):
-        values = _known([getattr(report.plants[plant].costs, policy) for plant in plants]) / 1000
-        places = np.arange(len(plants)) + (index - 1.5) * width
+        values = _to_floats(getattr(found.costs, policy) for found in report.plants.values()) / 1000
+        places = np.arange(len(values)) + (index - 1.5) * width
         bars = panel.bar(places, values, width * 0.92, color=colour, label=words)
         panel.bar_label(bars, fmt="{:,.0f}", fontsize=8, color=INK)
-    panel.set_xticks(range(len(plants)), plants)
+    panel.set_xticks(range(len(report.plants)), list(report.plants))
     panel.grid(visible=False, axis="x")
     panel.set_ylabel("cost in the test period, thousands")
-    legend_right(panel)
-    return picture
+    return explain_lines(picture)
 
 
 def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float]) -> Picture:
@@ -180,17 +167,16 @@ def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float]) -> Pi
         plant: float(np.interp(thresholds[plant], curve["threshold"], curve["cost"]))
         for plant, _, curve in each_plant(curves)
     }
-    best = sum(float(curve["cost"].to_numpy().min()) for _, _, curve in each_plant(curves))
+    best = curves.group_by("plant", maintain_order=True).agg(pl.min("cost"))["cost"].to_numpy().sum()
     more = f"{sum(chosen.values()) / best - 1:.0%} more than the best in hindsight" if best else "nothing"
-    picture, panel = draw_panel(f"The thresholds chosen beforehand (dots) cost {more}", height=3.4)
+    picture, (panel,) = draw_panels(f"The thresholds chosen beforehand (dots) cost {more}", height=3.4)
     for plant, colour, curve in each_plant(curves):
         panel.plot(curve["threshold"], curve["cost"] / 1000, color=colour, label=plant)
         place = min(thresholds[plant], 1.0), chosen[plant] / 1000
         panel.plot(*place, "o", color=colour, markersize=10, mec="white")
-    panel.set(xlim=(0, 1.02), xlabel="threshold on the risk", ylabel="cost in the test period, thousands")
-    panel.set_ylim(bottom=0)
-    legend_right(panel)
-    return picture
+    panel.set(xlim=(0, 1.02), ylim=(0, None))
+    panel.set(xlabel="threshold on the risk", ylabel="cost in the test period, thousands")
+    return explain_lines(picture)
 
 
 def draw_candidates(report: Evaluation) -> Picture:
@@ -198,21 +184,19 @@ def draw_candidates(report: Evaluation) -> Picture:
     plants = report.plants
     names = sorted({name for found in plants.values() for name in found.candidates})
     by_fleet = sum(found.chosen == "fleet" for found in plants.values())
-    picture, panel = draw_rows(
+    picture, (panel,) = draw_rows(
         f"The fleet's model was chosen in {by_fleet} of {len(plants)} plants (filled), the plant's own in the others"
         if by_fleet < len(plants)
         else "In every plant the fleet's model was chosen (filled)",
         [name.replace("_", " ") for name in names],
     )
     for plant, colour in colour_plants(plants).items():
-        values = _known([_precision(plants[plant], name) for name in names])
+        values = _to_floats(_precision(plants[plant], name) for name in names)
         face = [colour if name == plants[plant].chosen else "white" for name in names]
         panel.scatter(values, range(len(names)), c=face, edgecolors=colour, s=90, linewidths=1.8)
         panel.scatter([], [], color=colour, s=90, label=plant)
-    panel.set_xlim(-0.02, 1)
-    panel.set_xlabel("average precision on test rows (1 is perfect)")
-    legend_right(panel)
-    return picture
+    panel.set(xlim=(-0.02, 1), xlabel="average precision on test rows (1 is perfect)")
+    return explain_lines(picture)
 
 
 def draw_importance(importance: pl.DataFrame, words: Mapping[str, str]) -> Picture:
@@ -224,16 +208,14 @@ def draw_importance(importance: pl.DataFrame, words: Mapping[str, str]) -> Pictu
     if names:
         first, share = names[0], top["gain"].sum()
         title = f"{first[:1].upper()}{first[1:]} counts most; these {len(names)} features carry {share:.0%} of the gain"
-    picture, panel = draw_rows(title, names, height=0.34)
+    picture, (panel,) = draw_rows(title, names, height=0.34)
     nudges = np.linspace(-0.2, 0.2, importance["plant"].n_unique())
     for (plant, colour, rows), nudge in zip(each_plant(importance), nudges, strict=True):
         gains = top.select("feature").join(rows, on="feature", how="left", maintain_order="left")["gain"].fill_null(0)
         panel.scatter(gains * 100, np.arange(len(names)) + nudge, color=colour, s=36, label=plant)
     panel.barh(range(len(names)), top["gain"] * 100, color=PALE, height=0.6, zorder=0, label="mean")
-    panel.set_xlabel("share of the gain in training, %")
-    panel.set_xlim(left=0)
-    legend_right(panel)
-    return picture
+    panel.set(xlim=(0, None), xlabel="share of the gain in training, %")
+    return explain_lines(picture)
 
 
 def draw_alarms(
@@ -241,18 +223,12 @@ def draw_alarms(
 ) -> Picture:
     """Draw the risk of some machines around their alarm.
 
-    Parameters
-    ----------
-    alarms
-        Those to draw, from the evaluation.
-    predictions, thresholds
-        Those of the chosen models; thresholds by plant.
-    horizon_hours
-        A failure later than this after an alarm has nothing to do with it.
+    Predictions and thresholds, by plant, are the chosen models'; a failure later than the horizon after an alarm has
+    nothing to do with it.
     """
     ahead = [math.inf if alarm.hours_to_failure is None else alarm.hours_to_failure for alarm in alarms]
     followed = sum(hours <= horizon_hours for hours in ahead)
-    picture, axes = draw_grid(
+    picture, panels = draw_panels(
         f"The surest alarm of each plant: {followed} of these {len(alarms)} were followed by a failure"
         if alarms
         else "No alarm was raised",
@@ -261,7 +237,7 @@ def draw_alarms(
         sharey=True,
     )
     colours = colour_plants(thresholds)
-    for panel, alarm, hours in zip(axes.flat, alarms, ahead, strict=False):
+    for panel, alarm, hours in zip(panels, alarms, ahead, strict=False):
         at = datetime.fromisoformat(alarm.time)
         failed = at + timedelta(hours=hours) if hours <= horizon_hours else None
         near = pl.col("time").is_between(at - timedelta(days=10), (failed or at) + timedelta(days=2))
@@ -273,22 +249,18 @@ def draw_alarms(
         first = rows.filter("alarm").head(1)
         panel.plot(first["time"].to_numpy(), first["probability"], "v", color=INK, markersize=9, label="first alarm")
         if failed:
-            panel.axvline(failed, color=ALERT, linewidth=2, label="failure")
+            panel.axvline(date2num(failed), color=ALERT, linewidth=2, label="failure")
         panel.set(title=f"{alarm.plant}, {alarm.machine}", ylim=(0, 1.08))
         show_dates(panel)
-    for row in axes:
-        row[0].set_ylabel("risk")
-    finish_grid(picture, axes, len(alarms))
-    return picture
+    for panel in panels[::2]:
+        panel.set_ylabel("risk")
+    return explain_lines(picture)
 
 
-def _precision(found: GroupReport, candidate: str | None = None) -> float | None:
-    """Return the average precision of what was chosen, or of a candidate, in one plant; None if it is not known."""
-    if candidate is None:
-        return found.metrics.average_precision
+def _precision(found: GroupReport, candidate: str) -> float | None:
+    """Return the average precision of a candidate in one plant; None if it is not known."""
     return found.candidates[candidate].metrics.average_precision if candidate in found.candidates else None
 
 
-def _known(values: Sequence[float | None]) -> Floats:
-    """Return values as Matplotlib wants them, NaN where one is not known."""
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+def _to_floats(values: Iterable[float | None]) -> Floats:
+    return np.array([*values], dtype=np.float64)  # None, what is not known, becomes NaN
