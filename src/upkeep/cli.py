@@ -45,13 +45,7 @@ app.add_typer(notebook, name="notebook")
 
 
 def run_stage(name: str) -> None:
-    """Run the stage of this name with ``params.yaml``, and note how long it took.
-
-    Raises
-    ------
-    UpkeepError
-        Whatever the stage finds wrong, with the stage named in it.
-    """
+    """Run the stage of this name with ``params.yaml``, and note how long it took; errors name the stage."""
     logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
     with timed(name):
         module = importlib.import_module(f"upkeep.stages.{name}")
@@ -238,7 +232,8 @@ def main() -> None:
     except Exception as error:
         if FULL not in str(error):  # libraries wrap the system's error in their own kinds
             raise
-        _end(_full_disk(error))
+        remedy = "free some space (`dvc gc --workspace` drops outputs of old runs), then run `dvc repro` again"
+        _end(UpkeepError(str(error).splitlines()[0], remedy=remedy))
 
 
 def _end(error: UpkeepError) -> NoReturn:
@@ -249,10 +244,3 @@ def _end(error: UpkeepError) -> NoReturn:
     keep_failure(error, os.environ)
     sys.stdout.flush()
     sys.exit(f"error: {mask_credentials(str(error))}")
-
-
-def _full_disk(error: Exception) -> UpkeepError:
-    return UpkeepError(
-        str(error).splitlines()[0],
-        remedy="free some space (`dvc gc --workspace` drops outputs of old runs), then run `dvc repro` again",
-    )

@@ -23,27 +23,15 @@ from upkeep.reporting.templates import render_markdown
 
 
 class Reports(NamedTuple):
-    """What the card is written from.
-
-    Attributes
-    ----------
-    quality, training, evaluation, drift
-        The reports of ``validate``, ``train``, ``evaluate`` and ``drift``.
-    models
-        Each saved model's ``model.json``, by plant.
-    period
-        First and last day of each plant's telemetry.
-    checks
-        The quality floors and whether they hold.
-    """
+    """What the card is written from."""
 
     quality: DataQuality
     training: TrainingReport
     evaluation: Evaluation
     drift: DriftReport
-    models: Mapping[str, Mapping[str, Any]]
-    period: Mapping[str, tuple[date, date]]
-    checks: Sequence[Check]
+    models: Mapping[str, Mapping[str, Any]]  # each saved model's ``model.json``, by plant
+    period: Mapping[str, tuple[date, date]]  # first and last day of each plant's telemetry
+    checks: Sequence[Check]  # the quality floors and whether they hold
 
 
 def write_card(reports: Reports, params: Params) -> str:
@@ -62,7 +50,10 @@ def write_card(reports: Reports, params: Params) -> str:
         trained=trained,
         training=[[plant, *_split_cells(found, splits)] for plant, found in trained.items()],
         thresholds=_threshold_rows(reports),
-        notes=[*reports.evaluation.notes, *_training_notes(trained)],
+        notes=[
+            *reports.evaluation.notes,
+            *(f"{plant}: {note}" for plant, found in trained.items() for note in found.candidates[found.chosen].notes),
+        ],
         drift=_drift_rows(reports.drift),
         checks=_check_rows(reports.checks),
         versions=_version_rows(reports.models),
@@ -125,11 +116,6 @@ def _threshold_rows(reports: Reports) -> Iterator[list[object]]:
     for plant, found in reports.training.plants.items():
         winner, metrics = found.candidates[found.chosen], reports.evaluation.plants[plant].metrics
         yield [plant, winner.threshold, winner.calibration, metrics.brier, metrics.log_loss]
-
-
-def _training_notes(trained: Mapping[str, TrainedPlant]) -> Iterator[str]:
-    for plant, found in trained.items():
-        yield from (f"{plant}: {note}" for note in found.candidates[found.chosen].notes)
 
 
 def _drift_rows(drift: DriftReport) -> Iterator[list[object]]:

@@ -62,19 +62,9 @@ def count_losses(quality: DataQuality) -> pl.DataFrame:
 
 
 def list_deliveries(manifest: Mapping[str, Any], quality: DataQuality, batch_days: int) -> pl.DataFrame:
-    """Say of each plant and batch of telemetry whether it came, came twice, brought late rows or never came.
+    """Say of each plant and batch of telemetry how it came, from ``data/raw/manifest.json`` and the quality report.
 
-    Parameters
-    ----------
-    manifest, quality
-        ``data/raw/manifest.json`` and ``reports/data_quality.json``.
-    batch_days
-        Days in a batch.
-
-    Returns
-    -------
-    polars.DataFrame
-        plant, batch (day), status: ``delivered``, ``delivered again``, ``late rows`` or ``missing``.
+    The columns: plant, batch (day), status (``delivered``, ``delivered again``, ``late rows`` or ``missing``).
     """
     status: dict[tuple[str, date], str] = {}
     for file in manifest["files"]:
@@ -123,25 +113,14 @@ def pick_setting(telemetry: pl.DataFrame, settings: Sequence[str], sensors: Sequ
 
 
 def summarise_sensors(telemetry: pl.DataFrame, setting: str, sensors: Sequence[str]) -> pl.DataFrame:
-    """Say what each plant's sensors show at each level of a setting.
+    """Say what each plant's sensors show at each tenth of a setting's range.
 
-    Parameters
-    ----------
-    telemetry
-        All plants' rows.
-    setting
-        The column by which rows are grouped, into tenths of its range.
-
-    Returns
-    -------
-    polars.DataFrame
-        plant, sensor (in the order of `sensors`), level (mean setting of the group), low (10%), middle (median) and
-        high (90%); groups of fewer than 1% of the plant's rows are left out.
+    The columns: plant, sensor (in the order of `sensors`), level (mean setting of the tenth), low (10%), middle
+    (median) and high (90%); tenths with fewer than 1% of the plant's rows are left out.
     """
-    span = telemetry.select(low=pl.col(setting).min(), high=pl.col(setting).max()).row(0)
-    width = max((span[1] or 0) - (span[0] or 0), 1e-9) / 10
-    group = ((pl.col(setting) - span[0]) / width).floor().clip(0, 9).alias("group")
-    grouped = telemetry.drop_nulls(setting).group_by("plant", group)
+    low, high = pl.col(setting).min(), pl.col(setting).max()
+    tenth = ((pl.col(setting) - low) / ((high - low) / 10)).fill_nan(0).floor().clip(0, 9).alias("tenth")
+    grouped = telemetry.drop_nulls(setting).group_by("plant", tenth)
     wide = [
         grouped.agg(
             sensor=pl.lit(sensor),
@@ -161,24 +140,13 @@ def summarise_sensors(telemetry: pl.DataFrame, setting: str, sensors: Sequence[s
 def trace_failures(
     telemetry: pl.DataFrame, events: pl.DataFrame, dictionary: Dictionary, tolerance: float, most: int, hours: int
 ) -> pl.DataFrame:
-    """Average how sensors leave their usual level on the way to a failure.
+    """Average how sensors leave their usual level in the last `hours` before a failure.
 
-    Values are scaled within their operating condition, so that a change of program does not look like wear, and
+    Values are scaled within their operating condition (`tolerance` and `most` are those of
+    :func:`~upkeep.features.conditions.fit_conditions`), so that a change of program does not look like wear, and
     compared with what the same machine shows at other times.
 
-    Parameters
-    ----------
-    telemetry, events
-        All plants' rows.
-    tolerance, most
-        How fine operating conditions are, and how many at most; see :func:`upkeep.features.conditions.fit_conditions`.
-    hours
-        How long before a failure to begin.
-
-    Returns
-    -------
-    polars.DataFrame
-        plant, sensor, hours_to_failure (middle of a bin), deviation (mean, in standard deviations), failures.
+    The columns: plant, sensor, hours_to_failure (middle of a bin), deviation (mean, in standard deviations), failures.
     """
     traces = []
     for (plant,), rows in telemetry.group_by("plant", maintain_order=True):

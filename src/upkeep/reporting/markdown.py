@@ -53,14 +53,9 @@ def format_list(items: Iterable[object]) -> Markdown:
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
-    """Return a table in Markdown; columns of numbers are aligned right.
+    """Return a table in Markdown: underscores in its header are spaces, columns of numbers are aligned right.
 
-    Parameters
-    ----------
-    header
-        Names of the columns, shape (n_columns,); underscores become spaces.
-    rows
-        Each of shape (n_columns,); see :func:`format_value` for how a cell is written.
+    Header and rows are of shape (n_columns,); :func:`format_value` writes the cells.
     """
     body = [list(row) for row in rows]
     columns = zip(*body, strict=True) if body else [()] * len(header)

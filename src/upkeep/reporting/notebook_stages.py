@@ -23,19 +23,8 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
     """Make a notebook a stage of ``dvc.yaml``, from a template if there is none; return the stage's name.
 
     The stage runs ``upkeep notebook run``. Its outputs are the rendering and the executed notebook in ``reports/`` and,
-    if `into` is a folder of data, ``data/<into>/<stage>/``, which the notebook gets as parameter ``output_folder``.
-
-    Parameters
-    ----------
-    into
-        ``interim``, ``processed`` or ``reports``.
-    deps
-        Files and folders that the notebook reads.
-
-    Raises
-    ------
-    UpkeepError
-        If the stage exists, the notebook cannot be used, or DVC refuses.
+    if `into` is a folder of data, ``data/<into>/<stage>/``, which the notebook gets as parameter ``output_folder``;
+    `deps` are what it reads. Raises UpkeepError if the stage exists, the notebook cannot be used, or DVC refuses.
     """
     name = stage_name(notebook)
     if into not in FOLDERS:

@@ -62,10 +62,7 @@ def rendering_of(notebook: Path) -> Path:
 def read_settings(notebook: Path) -> dict[str, str | None]:
     """Return the names in a notebook's ``parameters`` cell and the setting of ``params.yaml`` behind each, if any.
 
-    Raises
-    ------
-    UpkeepError
-        If the file is not a notebook or has no such cell.
+    Raises UpkeepError if the file is not a notebook or has no such cell.
     """
     cell = next((cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])), None)
     if cell is None:
@@ -83,15 +80,8 @@ def read_settings(notebook: Path) -> dict[str, str | None]:
 def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str] = ()) -> dict[str, Any]:
     """Return the values that a notebook runs with: those of ``params.yaml`` that its ``parameters`` cell names.
 
-    Parameters
-    ----------
-    assignments
-        ``name=value`` each, as on the command line; the value is YAML and wins over ``params.yaml``.
-
-    Raises
-    ------
-    UpkeepError
-        If the notebook cannot be used, or a name is unknown to it or to ``params.yaml``.
+    Assignments are ``name=value`` each, as on the command line; the value is YAML and wins over ``params.yaml``. Raises
+    UpkeepError if the notebook cannot be used, or a name is unknown to it or to ``params.yaml``.
     """
     settings = read_settings(notebook)
     known = dict(_flatten(params.model_dump(mode="json", by_alias=True)))
@@ -123,13 +113,8 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
     """Execute a notebook and render it, both without anything that differs between two equal runs.
 
     Writes `rendering` (one HTML file that needs no other, code hidden) and, beside it, the executed ``.ipynb``. After a
-    failing cell both hold what was done up to there. The kernel starts in the working directory. The parameters are
-    those of :func:`resolve_parameters`.
-
-    Raises
-    ------
-    UpkeepError
-        If the notebook cannot be read or a cell fails.
+    failing cell both hold what was done up to there. The kernel starts in the working directory. Raises UpkeepError if
+    the notebook cannot be read or a cell fails.
     """
     executed = rendering.with_suffix(".ipynb")
     rendering.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +138,9 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
         ) from error
     finally:
         if executed.exists():
-            _write_reproducibly(executed, rendering, {cell.get("id", "") for cell in _read(notebook).cells})
+            result = _strip(nbformat.read(executed, as_version=4), {cell.get("id") for cell in _read(notebook).cells})
+            nbformat.write(result, executed)
+            rendering.write_text(_render(result), encoding="utf-8")
 
 
 def _local_folder(name: str) -> str:
@@ -191,13 +178,7 @@ def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError
     )
 
 
-def _write_reproducibly(executed: Path, rendering: Path, known_ids: set[str]) -> None:
-    notebook = _strip(nbformat.read(executed, as_version=4), known_ids)
-    nbformat.write(notebook, executed)
-    rendering.write_text(_render(notebook), encoding="utf-8")
-
-
-def _strip(notebook: nbformat.NotebookNode, known_ids: set[str]) -> nbformat.NotebookNode:
+def _strip(notebook: nbformat.NotebookNode, known_ids: set[str | None]) -> nbformat.NotebookNode:
     """Take out what differs between two runs: times, random ids, paths, addresses and the error stream."""
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for position, cell in enumerate(notebook.cells):
@@ -205,13 +186,12 @@ def _strip(notebook: nbformat.NotebookNode, known_ids: set[str]) -> nbformat.Not
         if cell.id not in known_ids:
             cell.id = f"added-{position}"
         if cell.cell_type == "code":
-            cell.outputs = _joined(
-                [_without_paths(output) for output in cell.outputs if output.get("name") != "stderr"]
-            )
+            kept = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = _without_paths(_join_streams(kept))
     return notebook
 
 
-def _joined(outputs: list[Any]) -> list[Any]:
+def _join_streams(outputs: list[Any]) -> list[Any]:
     """Join neighbouring pieces of standard output: where they break depends on the clock."""
     joined: list[Any] = []
     for output in outputs:
@@ -240,11 +220,7 @@ def _without_paths(node: Any) -> Any:
 def _render(notebook: nbformat.NotebookNode) -> str:
     """Return one HTML page without scripts: nbconvert's own pages fetch MathJax and require.js from the net."""
     exporter = HTMLExporter(
-        template_name="basic",
-        exclude_input=True,
-        exclude_output_prompt=True,
-        anchor_link_text="",
-        embed_images=True,
+        template_name="basic", exclude_input=True, exclude_output_prompt=True, anchor_link_text="", embed_images=True
     )
     body, _ = exporter.from_notebook_node(notebook)
     heading = next(iter(re.findall(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.M)), "Notebook")

@@ -23,13 +23,7 @@ TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
 def build_pages(target: Path) -> str:
-    """Write the site to `target`, which is made anew, and return what is in it.
-
-    Raises
-    ------
-    UpkeepError
-        If a report is missing.
-    """
+    """Write the site to `target`, made anew, and return what is in it; raises UpkeepError if a report is missing."""
     missing = [str(report) for report in REPORTS.values() if not report.exists()]
     if missing:
         raise UpkeepError(
