@@ -91,8 +91,7 @@ def list_findings(quality: DataQuality, kinds: Sequence[str]) -> pl.DataFrame:
         for finding in found.findings
         if finding["kind"] in kinds
     ]
-    rows = [{name: finding.get(name) for name in schema} for finding in findings]
-    return pl.DataFrame(rows, schema=schema).with_columns(
+    return pl.DataFrame(findings, schema=schema).with_columns(
         pl.col("batch").str.to_date(), *(_to_time(name) for name in ("from", "to"))
     )
 

@@ -130,7 +130,7 @@ def draw_sensors(levels: pl.DataFrame, setting: str, names: Mapping[str, str], u
 
     `names` and `units` are those of settings and sensors, in words, by column.
     """
-    sensors = _unique(levels, "sensor", keep_order=True)[:MAX_PANELS]
+    sensors = levels["sensor"].unique(maintain_order=True).to_list()[:MAX_PANELS]
     middle = pl.col("middle")
     swings = levels.group_by("sensor").agg((middle.max() - middle.min()) / middle.abs().mean())
     most = swings.filter(pl.col("sensor").is_in(sensors)).sort("middle", "sensor", nulls_last=False)["sensor"][-1]
@@ -200,6 +200,5 @@ def draw_events(events: pl.DataFrame) -> Picture:
     return explain_lines(picture)
 
 
-def _unique(frame: pl.DataFrame, column: str, *, keep_order: bool = False) -> list[Any]:
-    values = frame[column].unique(maintain_order=True)
-    return (values if keep_order else values.sort()).to_list()
+def _unique(frame: pl.DataFrame, column: str) -> list[Any]:
+    return frame[column].unique().sort().to_list()

@@ -8,6 +8,7 @@ UNKNOWN = "not known"
 
 # An underscore within a word formats nothing, and names of columns are full of them.
 SPECIAL = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\A[#>]")
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 BARE_PIPE = re.compile(r"(?<!\\)\|")
 
 
@@ -33,6 +34,12 @@ def format_value(value: object) -> Markdown:
         case date():
             return Markdown(value.isoformat())
     return Markdown(SPECIAL.sub(r"\\\g<0>", str(value)))
+
+
+def find_title(text: str, default: str) -> str:
+    """Return the first heading of the first level."""
+    found = TITLE.search(text)
+    return found[1] if found else default
 
 
 def format_interval(value: float | None, interval: Sequence[float] | None) -> str:

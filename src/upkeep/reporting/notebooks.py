@@ -24,6 +24,7 @@ from papermill.translators import PythonTranslator
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
+from upkeep.reporting.markdown import find_title
 from upkeep.reporting.templates import render_html
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -223,5 +224,5 @@ def _render(notebook: nbformat.NotebookNode) -> str:
         template_name="basic", exclude_input=True, exclude_output_prompt=True, anchor_link_text="", embed_images=True
     )
     body, _ = exporter.from_notebook_node(notebook)
-    heading = next(iter(re.findall(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.M)), "Notebook")
-    return render_html("page.html", title=heading, content=body)
+    title = find_title("\n".join(cell.source for cell in notebook.cells), "Notebook")
+    return render_html("page.html", title=title, content=body)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.reporting.markdown import find_title
 from upkeep.reporting.templates import render_html
 
 DOCS = Path("docs")
@@ -19,7 +20,6 @@ REPORTS = {
 }
 TO_MARKDOWN = re.compile(r'(href="(?![a-z]+:)[^"]+)\.md(["#])')
 ANCHOR = re.compile(r'(?<= id=")[^"]+')
-TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
 def build_pages(target: Path) -> str:
@@ -47,7 +47,11 @@ def build_pages(target: Path) -> str:
 
 def _list_contents(texts: Mapping[Path, str]) -> str:
     reports = [f"- [{title}]({path.as_posix()})" for title, path in REPORTS.items()]
-    docs = [f"- [{_title(text)}]({path.as_posix()})" for path, text in texts.items() if path != paths.MODEL_CARD]
+    docs = [
+        f"- [{find_title(text, 'upkeep')}]({path.as_posix()})"
+        for path, text in texts.items()
+        if path != paths.MODEL_CARD
+    ]
     return "\n".join(["# upkeep", "", "## Reports of the newest models", "", *reports, "", "## Docs", "", *docs])
 
 
@@ -56,9 +60,4 @@ def _render(text: str) -> str:
 
     body = TO_MARKDOWN.sub(r"\1.html\2", markdown2html_mistune(text))
     body = ANCHOR.sub(lambda name: name[0].lower(), body)  # as links within the docs spell it
-    return render_html("document.html", title=_title(text), content=body)
-
-
-def _title(text: str) -> str:
-    found = TITLE.search(text)
-    return found[1] if found else "upkeep"
+    return render_html("document.html", title=find_title(text, "upkeep"), content=body)
