@@ -6,24 +6,10 @@ from upkeep.contract.dictionary import Column, Dictionary, Unit
 from upkeep.reporting.markdown import Markdown, format_code, format_value
 from upkeep.reporting.templates import render_markdown
 
-MEANINGS = {
-    "telemetry": "One row per machine and reading.",
-    "events": "One row per error, maintenance or failure.",
-    "machines": "One row per machine.",
-}
-HEADER = ["Column", "Meaning", "Unit", "Type", "Role", "Allowed", "Required", "Also delivered in"]
-
 
 def dictionary_page(dictionary: Dictionary, source: str = "data/references/dictionary.yaml") -> str:
     """Return the page in Markdown: a section per table, then one per plant that differs; `source` is named in it."""
-    return render_markdown(
-        "data_dictionary.md",
-        dictionary=dictionary,
-        source=source,
-        meanings=MEANINGS,
-        header=HEADER,
-        rows=_describe_columns,
-    )
+    return render_markdown("data_dictionary.md", dictionary=dictionary, source=source, rows=_describe_columns)
 
 
 def _describe_columns(columns: Mapping[str, Column]) -> Iterator[list[object]]:
