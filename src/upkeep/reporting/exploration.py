@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from upkeep.contract.dictionary import Dictionary
-from upkeep.core.types import Floats
 from upkeep.features.conditions import fit_conditions
+from upkeep.features.inputs import read_matrix
 from upkeep.judging.reports import DataQuality, TableQuality
 
 HOURS_PER_YEAR = 8766
@@ -152,19 +151,13 @@ def trace_failures(
         sensors = [name for name in dictionary.names("telemetry", "sensor", str(plant)) if name in rows.columns]
         settings = [name for name in dictionary.names("telemetry", "setting", str(plant)) if name in rows.columns]
         bounds = [dictionary.columns("telemetry", str(plant))[name].range or [0.0, 1.0] for name in settings]
-        given, readings = _to_numpy(rows, settings), _to_numpy(rows, sensors)
+        given, readings = read_matrix(rows, settings), read_matrix(rows, sensors)
         conditions = fit_conditions(given, readings, [high - low for low, high in bounds], tolerance, most)
         scaled = pl.DataFrame(conditions.scale(given, readings), schema=sensors).fill_nan(None)
-        scaled = pl.concat([rows.select("machine", "time"), scaled], how="horizontal")
+        scaled = rows.select("machine", "time").hstack(scaled)
         failures = events.filter(plant=plant, kind="failure").select("machine", "time", failed="time")
         traces.append(_trace_plant(scaled, failures, sensors, hours).select(pl.lit(plant).alias("plant"), pl.all()))
     return pl.concat(traces)
-
-
-def _to_numpy(rows: pl.DataFrame, columns: Sequence[str]) -> Floats:
-    if not columns:  # a selection of nothing has no rows either
-        return np.empty((rows.height, 0))
-    return rows.select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()
 
 
 def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence[str], hours: int) -> pl.DataFrame:
