@@ -155,7 +155,8 @@ def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str
     horizon is the stretch before a failure that the model is to recognise, and is shaded.
     """
     shown = list(sensors)[:MAX_PANELS]
-    picture, panels = draw_panels(_state_traces(traces, shown, names, horizon_hours), len(shown), sharey=True)
+    title = _state_traces(traces, shown, names, horizon_hours)
+    picture, panels = draw_panels(title, len(shown), columns=3, sharey=True)
     for panel, sensor in zip(panels, shown, strict=False):
         for plant, colour, all_rows in each_plant(traces):
             rows = all_rows.filter(sensor=sensor).drop_nulls("deviation")
@@ -164,7 +165,7 @@ def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str
         panel.axhline(0, color=GREY, linewidth=1)
         panel.invert_xaxis()
         panel.set(title=names[sensor], xlabel="days to the failure")
-    for panel in panels[::3]:
+    for panel in panels[::3]:  # the first of each row
         panel.set_ylabel("deviation, std")
     return explain_lines(picture)
 

@@ -252,7 +252,7 @@ def draw_alarms(
             panel.axvline(date2num(failed), color=ALERT, linewidth=2, label="failure")
         panel.set(title=f"{alarm.plant}, {alarm.machine}", ylim=(0, 1.08))
         show_dates(panel)
-    for panel in panels[::2]:
+    for panel in panels[::2]:  # the first of each row
         panel.set_ylabel("risk")
     return explain_lines(picture)
 
