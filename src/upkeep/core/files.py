@@ -27,8 +27,7 @@ def read_json(file: Path, *, remedy: str) -> Any:
 def write_json(file: Path, content: object) -> None:
     """Write content as indented JSON that git shows line by line; folders are made, NaN and infinities refused."""
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{text}\n", encoding="utf-8")
+    write_whole(file, f"{text}\n".encode())
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -42,7 +42,7 @@ class Judgement(NamedTuple):
     @property
     def metrics(self) -> Metrics:
         """The figures as reports state them."""
-        return Metrics.model_validate(self.figures)
+        return Metrics.model_validate(self.figures, extra="forbid")  # a figure that has no field would be lost
 
 
 def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int, seed: int) -> Evaluation:
