@@ -4,7 +4,6 @@ import polars as pl
 import pytest
 from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, params, plant, review, snapshot
 
-from upkeep.gitlab.note_changes import describe_batches, describe_drift, describe_metrics, describe_quarantine
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import MAX_LISTED, fit, state_verdict, write_note
 
@@ -12,7 +11,12 @@ LYON = plant("lyon")
 
 
 def note(*sides, links=None, images=(), **changes: object) -> str:
-    return write_note(review(*sides, **changes), params(), images, links or {"drift": "drift/index.html"})
+    return write_note(review(*sides, **changes), params().evaluate, images, links or {"drift": "drift/index.html"})
+
+
+def note_of(before: dict, after: dict, report: str) -> str:
+    """The note on two sides that differ in this one report."""
+    return note(snapshot("main", LYON, **{report: before}), snapshot("this branch", LYON, **{report: after}))
 
 
 def row(note: str, plant: str) -> str:
@@ -121,35 +125,34 @@ def test_added_batches_are_counted_apart_from_late_deliveries():
     before, after = delivered(["lyon"], "2025-01-06"), delivered(["lyon"], "2025-01-06", "2025-01-13", "2025-01-20")
     late = {**after["files"][0], "delivery": 2, "sha256": "other", "rows": 5}
     anew = {**after["files"][1], "delivery": 2, "rows": 0}
-    text = describe_batches(before, {"files": [*after["files"], late, anew]})
+    text = note_of(before, {"files": [*after["files"], late, anew]}, "manifest")
     assert "2 batches were added, 2025-01-13 to 2025-01-20." in text
     assert "| lyon | 2 | 341 | 0 | 0 | 2 |" in text
-    assert "3 files of before are gone" in describe_batches(after, {"files": [late]})
-    assert "The same batches as before" in describe_batches(after, after)
+    assert "3 files of before are gone" in note_of(after, {"files": [late]}, "manifest")
+    assert "The same batches as before" in note_of(after, after, "manifest")
 
 
 def test_quarantined_rows_are_counted_with_their_reasons():
     before, after = snapshot().quality, snapshot().quality
     after["plants"]["lyon"]["tables"]["telemetry"]["quarantined"] = {"out of range": 12, "null key": 30, "late": 0}
-    text = describe_quarantine(before, after)
+    text = note_of(before, after, "quality")
     assert "52 rows are set aside, +32." in text
     assert "| lyon | telemetry | 10 | 42 | null key: 30, out of range: 12 |" in text
-    assert "20 rows are set aside, as before." in describe_quarantine(before, before)
-    assert "20 rows are set aside." in describe_quarantine({}, before)
+    assert "20 rows are set aside, as before." in note_of(before, before, "quality")
+    assert "20 rows are set aside." in note_of({}, before, "quality")
 
 
 def test_drifted_plants_are_named_with_their_columns():
     column = {"drifted": True}
     after = {"lyon": {"drifted": True, "share": 1.0, "columns": {"load_pct": column, "current_a": column}}}
-    text = describe_drift({}, after)
-    assert text.startswith("**Drift.** lyon has drifted.")
+    text = note_of({}, after, "drift")
+    assert "\n**Drift.** lyon has drifted.\n" in text
     assert "| lyon | not known | 100% of columns, **drifted** | load_pct, current_a |" in text
 
 
 def test_metrics_are_compared_as_dvc_does():
-    text = describe_metrics(
-        "main", {"overall": {"cost": 10, "f1": 0.5, "r": None}}, {"overall": {"cost": 12, "f1": 0.5}}
-    )
+    before, after = {"overall": {"cost": 10, "f1": 0.5, "r": None}}, {"overall": {"cost": 12, "f1": 0.5}}
+    text = note_of(before, after, "metrics")
     assert "| reports/metrics.json | overall.cost | 10 | 12 | 2 |" in text
     assert "overall.f1" not in text
 

@@ -35,10 +35,7 @@ PAGES = {
 def run(params: Params, target: str | None = None) -> None:
     """Write ``reports/merge_request.md`` and, in a job that may, the note on the merge request.
 
-    Parameters
-    ----------
-    target
-        The revision to compare with; None: the newest commit of the merge request's target branch.
+    `target` is the revision to compare with; None: the newest commit of the merge request's target branch.
 
     Raises
     ------
@@ -48,7 +45,7 @@ def run(params: Params, target: str | None = None) -> None:
     review = make_review(params, target)
     pictures = _draw(review)
     images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures]
-    NOTE.write_text(write_note(review, params, images, _link(".")), encoding="utf-8")
+    NOTE.write_text(write_note(review, params.evaluate, images, _link(".")), encoding="utf-8")
     reasons = review.verdict.reasons
     listed = "".join(f"- {reason}\n" for reason in reasons)
     print(f"{state_verdict(review)}\n{listed}{NOTE} says more")  # noqa: T201  # what the job's log is read for
@@ -102,9 +99,8 @@ def _find_faults() -> list[str]:
         return []
     failure = read_failure()
     if failure is None or failure.where.get("stage") == STAGE:
-        return [
-            f"the reports are not up to date, for {', '.join(stale)} did not run: `dvc repro`, and commit `dvc.lock`"
-        ]
+        missing = ", ".join(stale)
+        return [f"the reports are not up to date, for {missing} did not run: `dvc repro`, and commit `dvc.lock`"]
     place = ", ".join(f"{name} {value}" for name, value in failure.where.items())
     return [f"the pipeline stopped{f' ({place})' if place else ''}: {failure.what}. What to do: {failure.remedy}"]
 
@@ -140,8 +136,8 @@ def _post(review: Review, params: Params, pictures: Sequence[tuple[Path, str]]) 
     earlier = find_note(project, number)
     known = earlier.body if earlier else ""
     images = [f"![{title}]({upload(project, file, known)})" for file, title in pictures]
-    job = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file"
-    put_note(project, number, write_note(review, params, images, _link(f"{job}/{paths.REPORTS}")))
+    links = _link(f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}")
+    put_note(project, number, write_note(review, params.evaluate, images, links))
 
 
 def _link(reports: str) -> dict[str, str]:

@@ -5,22 +5,15 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.core.params import Params
+from upkeep.core.params import Evaluate
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.note_changes import (
-    describe_batches,
-    describe_checks,
-    describe_drift,
-    describe_metrics,
-    describe_quarantine,
-    describe_times,
-    fold,
-)
+from upkeep.gitlab.note_changes import compare_drift, compare_metrics, compare_quarantine, find_added, list_checks
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
 from upkeep.judging.reports import GroupReport
 from upkeep.reporting.markdown import UNKNOWN, Markdown, format_code, format_table
+from upkeep.reporting.templates import render_blocks
 
 MAX_CHARACTERS = 999_000
 """GitLab refuses a note of more than a million; the rest is for what it is found by."""
@@ -28,27 +21,16 @@ MAX_CHARACTERS = 999_000
 MAX_LISTED = 50
 """Alarms listed one by one; a planner reads no more."""
 
-HEADER = ["plant", "average precision", "failures caught", "false alarms", "cost of the alarms"]
 FORMS = {"average_precision": "{:.2f}", "failures_caught": "{:.0%}", "cost": "{:,.0f}"}
+MINUTE = "%Y-%m-%d %H:%M"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 LOWER_IS_BETTER = {"cost", "false_alarms_per_machine_month"}
 
 
 class Review(NamedTuple):
-    """What the note is written from.
+    """What the note is written from; `champion` is None, and compared are no rows, if the target has no history.
 
-    Attributes
-    ----------
-    champion, challenger
-        The reports of the target branch, None if it has no history, and of this one.
-    comparison
-        Both on common test rows; without a champion there are none.
-    verdict
-        The gate's.
-    checks
-        This branch's floors and acceptance cases.
-    times
-        Seconds of each stage that ran.
+    `comparison` is on common test rows, `checks` are this branch's, and `times` the seconds of each stage that ran.
     """
 
     champion: Snapshot | None
@@ -64,32 +46,36 @@ class Review(NamedTuple):
         return self.champion or Snapshot("nothing")
 
 
-def write_note(review: Review, params: Params, images: Sequence[str], links: Mapping[str, str]) -> str:
-    """Return the note; the long parts are folded.
-
-    Parameters
-    ----------
-    images
-        Pictures, as Markdown.
-    links
-        Addresses of the HTML reports, by name.
-    """
+def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links: Mapping[str, str]) -> str:
+    """Return the note, with pictures as Markdown, and addresses of the HTML reports by name."""
     before, after = review.before, review.challenger
-    parts = [
-        f"## {state_verdict(review)}\n",
-        "".join(f"- {reason}\n" for reason in review.verdict.reasons),
-        _describe_plants(review, params),
-        "".join(f"{image}\n\n" for image in images),
-        _describe_money(review, params),
-        _describe_alarms(review),
-        describe_batches(before.manifest, after.manifest),
-        describe_quarantine(before.quality, after.quality),
-        describe_drift(before.drift, after.drift),
-        describe_checks(review.checks),
-        describe_times(review.times),
-        describe_metrics(before.name, before.metrics, after.metrics),
-        links and f"**Reports.** {' · '.join(f'[{name}]({address})' for name, address in links.items())}\n",
-    ]
+    alarms, failures = review.comparison.alarms, review.comparison.failures
+    parts = render_blocks(
+        "note.md",
+        verdict=Markdown(state_verdict(review)),
+        reasons=map(Markdown, review.verdict.reasons),
+        target=before.name,
+        common=review.comparison.overall,
+        evaluate=evaluate,
+        plants=_list_plants(review),
+        images=map(Markdown, images),
+        alarms=_list_alarms(alarms),
+        failures=_list_failures(failures),
+        caught=failures["gained"].sum(),
+        count=_count,
+        gained=_count_alarms(alarms.filter("gained")),
+        lost=_count_alarms(alarms.filter(~pl.col("gained"))),
+        first_rows=_format_first,
+        added=find_added(before.manifest, after.manifest),
+        quarantine=compare_quarantine(before.quality, after.quality),
+        drift=compare_drift(before.drift, after.drift),
+        drifted=", ".join(plant for plant, found in sorted(after.drift.items()) if found["drifted"]),
+        checks=review.checks,
+        check_rows=list_checks(review.checks),
+        times=review.times,
+        metrics=compare_metrics(before.metrics, after.metrics),
+        links={name: Markdown(address) for name, address in links.items()},
+    )
     return fit([part for part in parts if part], MAX_CHARACTERS)
 
 
@@ -162,28 +148,11 @@ def _is_sure(change: Change) -> bool:
     return change.interval is not None and (change.interval[0] > 0 or change.interval[1] < 0)
 
 
-def _describe_plants(review: Review, params: Params) -> str:
-    names = review.challenger.plants | review.before.plants
-    if not names:
-        return ""
-    rows = [[plant, *_plant_row(plant, review)] for plant in sorted(names)]
-    if review.comparison.overall is not None:
+def _list_plants(review: Review) -> list[list[str]]:
+    rows = [[plant, *_plant_row(plant, review)] for plant in sorted(review.challenger.plants | review.before.plants)]
+    if rows and review.comparison.overall is not None:
         rows.append([Markdown("**all in both**"), *_common_row(review.comparison.overall)])
-    return f"{_explain_table(review, params)}\n\n{format_table(HEADER, rows)}"
-
-
-def _explain_table(review: Review, params: Params) -> str:
-    group = review.comparison.overall
-    intervals = (
-        f"{params.evaluate.confidence:.0%} intervals from resampled machines; false alarms per machine and month"
-    )
-    if group is None:
-        return f"On each branch's own test rows, with {intervals}."
-    return (
-        f"First `{review.before.name}`, below it this branch, on the {group.rows:,} test rows that both were "
-        f"judged on ({group.machines} machines, {group.failures} failures), with {intervals}. **Bold** is more than "
-        "chance explains."
-    )
+    return rows
 
 
 def _plant_row(plant: str, review: Review) -> list[str]:
@@ -238,64 +207,29 @@ def _format_figure(name: str, value: float | None, interval: Sequence[float] | N
     return f"{form(value)}{NO_BREAK}({NO_BREAK.join([edges[0], 'to', edges[1]])})"
 
 
-def _describe_money(review: Review, params: Params) -> str:
-    group, costs = review.comparison.overall, params.evaluate.costs
-    if group is None:
-        return ""
-    foresight = group.failures * min(costs.failure, costs.planned_repair)
-    return (
-        f"**Money.** On these test rows running to failure costs {group.unplanned_cost:,.0f}, following "
-        f"`{review.before.name}`'s alarms {group.changes['cost'].before:,.0f}, following this branch's "
-        f"{group.changes['cost'].after:,.0f}, and perfect foresight {foresight:,.0f}; with {costs.failure:,.0f} for a "
-        f"failure, {costs.planned_repair:,.0f} for a planned repair and {costs.false_alarm:,.0f} for a false alarm.\n"
-    )
-
-
-def _describe_alarms(review: Review) -> str:
-    alarms, failures = review.comparison.alarms, review.comparison.failures
-    if review.comparison.overall is None:
-        return ""
-    if alarms.is_empty() and failures.is_empty():
-        return "**Alarms.** None gained, none lost.\n"
-    gained, lost = (_count_alarms(alarms.filter(pl.col("gained") == side)) for side in (True, False))
-    more = failures.filter("gained").height
-    return (
-        f"**Alarms.** Gained {gained}; lost {lost}. Caught in time now: {_count(more, 'failure')}; no longer: "
-        f"{_count(failures.height - more, 'failure')}.\n\n"
-        + fold("Each of them", _list_failures(failures) + "\n" + _list_alarms(alarms))
-    )
-
-
 def _count_alarms(alarms: pl.DataFrame) -> str:
     false = alarms["false"].sum()
     return f"{alarms.height} ({alarms.height - false} before a failure, {false} before none)"
 
 
-def _list_failures(failures: pl.DataFrame) -> str:
-    rows = [
-        [plant, format_code(machine), f"{failed_at:%Y-%m-%d %H:%M}", "caught in time" if gained else "no longer caught"]
-        for plant, machine, failed_at, gained in failures.head(MAX_LISTED).iter_rows()
+def _list_failures(failures: pl.DataFrame) -> list[list[str]]:
+    return [
+        [plant, format_code(machine), f"{failed_at:{MINUTE}}", "caught in time" if gained else "no longer caught"]
+        for plant, machine, failed_at, gained in failures.rows()
     ]
-    return _table_with_rest(["plant", "machine", "failure at", "is now"], rows, failures.height)
 
 
-def _list_alarms(alarms: pl.DataFrame) -> str:
-    rows = [
-        [
-            plant,
-            format_code(machine),
-            f"{time:%Y-%m-%d %H:%M}",
-            "gained" if gained else "lost",
-            "no" if false else "yes",
-        ]
-        # First those before a failure, which are few.
-        for plant, machine, time, gained, false in alarms.sort("false", maintain_order=True).head(MAX_LISTED).rows()
+def _list_alarms(alarms: pl.DataFrame) -> list[list[object]]:
+    """Return a row per alarm; first those before a failure, which are few."""
+    return [
+        [plant, format_code(machine), f"{time:{MINUTE}}", "gained" if gained else "lost", not false]
+        for plant, machine, time, gained, false in alarms.sort("false", maintain_order=True).rows()
     ]
-    return _table_with_rest(["plant", "machine", "alarm from", "is", "before a failure"], rows, alarms.height)
 
 
-def _table_with_rest(header: Sequence[str], rows: Sequence[Sequence[str]], total: int) -> str:
+def _format_first(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Markdown:
+    """Return a table of as many rows as a planner reads, and how many more there are."""
     if not rows:
-        return ""
-    rest = f"\n… and {total - len(rows):,} more.\n" if total > len(rows) else ""
-    return format_table(header, rows) + rest
+        return Markdown()
+    rest = f"\n… and {len(rows) - MAX_LISTED:,} more.\n" if len(rows) > MAX_LISTED else ""
+    return Markdown(format_table(header, rows[:MAX_LISTED]) + rest)
