@@ -27,17 +27,11 @@ from upkeep.model.storage import METADATA_FILE, load_model, predict
 
 TIME = pl.Datetime("us", "UTC")
 TELEMETRY_KEYS = ["machine", "time"]
-EVENT_COLUMNS = ["machine", "time", "kind", "code"]
+EVENTS = {"machine": pl.String(), "time": TIME, "kind": pl.String(), "code": pl.String()}
 
 
 def run(params: Params) -> None:
-    """Print what holds of the floors and acceptance cases that ``params.yaml`` names.
-
-    Raises
-    ------
-    UpkeepError
-        If one does not hold, or what it needs cannot be read.
-    """
+    """Print what holds of the floors and acceptance cases of params.yaml; an error if one does not, or is unknown."""
     try:
         checks = make_checks(params)
     except UpkeepError as error:
@@ -60,7 +54,7 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
         return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
     model = load_model(paths.MODELS / case.plant)
     telemetry = _read_csv(folder / case.telemetry, TELEMETRY_KEYS)
-    events = _read_csv(folder / case.events, EVENT_COLUMNS) if case.events else _no_events()
+    events = _read_csv(folder / case.events, list(EVENTS)) if case.events else pl.DataFrame(schema=EVENTS)
     machines = telemetry.select(pl.col("machine").unique().sort()).with_columns(
         model=pl.lit(case.machines.model, pl.String), installed=pl.lit(case.machines.installed, TIME)
     )
@@ -70,10 +64,6 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
     metadata = model.metadata
     features = build_features(telemetry, events, machines, metadata.preparation, metadata.dataset).sort("time")
     return check_case(case, features["time"].to_list(), predict(model, features), metadata.threshold)
-
-
-def _no_events() -> pl.DataFrame:
-    return pl.DataFrame(schema=dict.fromkeys(EVENT_COLUMNS, pl.String) | {"time": TIME})
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+from urllib.request import parse_http_list, parse_keqv_list
 
 import urllib3
 
@@ -136,7 +137,7 @@ def log_in_to_registry(environment: Environment) -> str:
     answer = _get(url, {}, "UPKEEP_IMAGE")
     challenge = answer.headers.get("WWW-Authenticate", "")
     if challenge.lower().startswith("bearer "):
-        terms = dict(term.split("=", 1) for term in challenge[len("bearer ") :].replace('"', "").split(","))
+        terms = parse_keqv_list(parse_http_list(challenge[len("bearer ") :]))
         query = urlencode({"service": terms.get("service", ""), "scope": f"repository:{path}:pull,push"})
         own = urlsplit(terms["realm"]).hostname == environment.get("CI_SERVER_HOST")
         authority = environment.get("CI_SERVER_TLS_CA_FILE") if own else None
@@ -186,8 +187,8 @@ def reach_tracking_server(environment: Environment) -> str:
     except Exception as error:  # MLflow has many kinds; each means that no run would arrive
         remedy = (
             "check MLFLOW_TRACKING_URI, and MLFLOW_TRACKING_TOKEN or MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, "
-            "firewall and proxy, and REQUESTS_CA_BUNDLE if the certificate is of your own authority"
+            "MLFLOW_TRACKING_PASSWORD, firewall and proxy, and REQUESTS_CA_BUNDLE if the certificate is of your own "
+            "authority"
         )
         raise _fault(summarize(error, uri), remedy) from error
     return f"{uri} answers"
@@ -248,19 +249,18 @@ def _fault(what: str, remedy: str) -> UpkeepError:
 
 def _explain_ssh(printed: str, host: str, port: str) -> UpkeepError:
     if "IDENTIFICATION HAS CHANGED" in printed:
+        what = f"the host key of {host} is not the pinned one"
         remedy = "if the server was set up anew, pin its new key in DEPLOY_KNOWN_HOSTS; if not, someone stands between"
-        return _fault(f"the host key of {host} is not the pinned one", remedy)
-    if "Host key verification failed" in printed:
-        remedy = (
-            f"`ssh-keyscan -p {port} HOST` prints the line to pin; compare it with the key on the server itself first"
-        )
-        return _fault(f"DEPLOY_KNOWN_HOSTS holds no key of {host}, port {port}", remedy)
-    if "Permission denied" in printed:
+    elif "Host key verification failed" in printed:
+        what = f"DEPLOY_KNOWN_HOSTS holds no key of {host}, port {port}"
+        remedy = f"`ssh-keyscan -p {port} HOST` prints the line to pin; compare it with the server's own key first"
+    elif "Permission denied" in printed:
+        what = f"{host} refuses DEPLOY_KEY"
         remedy = "add the key's public half to ~/.ssh/authorized_keys of DEPLOY_HOST's user on the server"
-        return _fault(f"{host} refuses DEPLOY_KEY", remedy)
-    return _fault(
-        f"{host} does not answer: {git.find_reason(printed)}", "check DEPLOY_HOST, DEPLOY_PORT and the firewall"
-    )
+    else:
+        what = f"{host} does not answer: {git.find_reason(printed)}"
+        remedy = "check DEPLOY_HOST, DEPLOY_PORT and the firewall"
+    return _fault(what, remedy)
 
 
 def _all_or_none(environment: Environment, *names: str) -> list[str]:

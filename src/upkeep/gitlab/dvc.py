@@ -26,8 +26,6 @@ CONFLICT = "<<<<<<< "
 
 logger = logging.getLogger(__name__)
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 
 def stale(*stages: str) -> list[str]:
     """List the stages, of all or of these and what they need, that ``dvc repro`` would run; no data is needed for it.
@@ -42,14 +40,10 @@ def stale(*stages: str) -> list[str]:
 
 
 def repro(*stages: str, allow_missing: bool = True) -> list[str]:
-    """Run what is stale, with inputs from the remote and results of earlier runs; return the stages that ran.
+    """Run what is stale, of all stages or of these and what they need, with inputs from the remote and earlier results.
 
-    Parameters
-    ----------
-    stages
-        Only these and what they need; none: all.
-    allow_missing
-        Leave data where it is if nothing needs it. What the remote has lost is made again.
+    Returns the stages that ran. `allow_missing` leaves data where it is if nothing needs it; what the remote has lost
+    is made again.
 
     Raises
     ------
@@ -146,7 +140,7 @@ def _read(file: Path) -> dict[str, Any]:
     """Return what one of DVC's own files holds; nothing if it is not there. An error if it is no mapping in YAML."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
     try:
-        content, line = yaml.load(text, Loader=_Loader), 1  # noqa: S506  # a safe one
+        content, line = yaml.safe_load(text), 1
     except yaml.MarkedYAMLError as error:
         content, line = None, error.problem_mark.line + 1 if error.problem_mark else 1
     if isinstance(content, dict):

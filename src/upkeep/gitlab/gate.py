@@ -27,44 +27,34 @@ def judge(
     missed_failure: float,
     faults: Sequence[str] = (),
 ) -> Verdict:
-    """Judge a challenger.
+    """Judge a challenger by its floors and acceptance cases, of which there must be some, and beside the champion.
 
     Parameters
     ----------
     champion
-        The target branch's reports; None if it has no history, so that floors and acceptance cases decide alone.
-    challenger
-        This branch's reports.
-    comparison
-        Both sides on common test rows.
-    checks
-        The challenger's floors and acceptance cases; none at all does not pass.
-    limits
-        How much worse is too much.
+        None if the target branch has no history, so that the checks decide alone.
     missed_failure
         What one failure costs that nobody saw coming, ``evaluate.costs.failure``.
     faults
         Why the challenger's reports cannot be relied on, such as stages that did not run.
     """
     sides = {"this branch": challenger} | ({"the target branch": champion} if champion else {})
-    missing = [reason for side, snapshot in sides.items() for reason in _missing(side, snapshot)]
-    reasons = [*faults, *missing, *_failed(checks)]
+    missing = [
+        f"{side}'s `{file}` is missing: {why}"
+        for side, snapshot in sides.items()
+        for file, why in snapshot.missing.items()
+    ]
+    failed = [
+        f"the check `{check.name}` does not hold: found {check.found}, expected {check.expected}"
+        for check in checks
+        if not check.passed
+    ]
+    reasons = [*faults, *missing, *failed]
     if not checks and not faults:
         reasons.append("nothing was checked: set `evaluate.floors` or `evaluate.golden` in params.yaml")
     if champion is not None and not missing:
         reasons += [*_vanished(champion, challenger), *_worse(champion, challenger, comparison, limits, missed_failure)]
     return Verdict(not reasons, reasons)
-
-
-def _missing(side: str, snapshot: Snapshot) -> Iterator[str]:
-    for file, why in snapshot.missing.items():
-        yield f"{side}'s `{file}` is missing: {why}"
-
-
-def _failed(checks: Sequence[Check]) -> Iterator[str]:
-    for check in checks:
-        if not check.passed:
-            yield f"the check `{check.name}` does not hold: found {check.found}, expected {check.expected}"
 
 
 def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[str]:
@@ -141,12 +131,7 @@ def _worse_cost(group: Group, limits: Gate, missed_failure: float) -> Iterator[s
 def too_much(loss: float, interval: Sequence[float] | None, allowed: float, largest: float) -> bool:
     """Tell whether a loss is too much: above `largest` always, above `allowed` unless chance may explain it.
 
-    Parameters
-    ----------
-    loss
-        By how much the challenger is worse.
-    interval
-        Of the loss; None if there is none, and then chance explains nothing.
+    Without an interval of the loss, chance explains nothing.
     """
     # Spelt so that a loss that is not a number is too much.
     return not loss <= largest or (not loss <= allowed and (interval is None or interval[0] > 0))

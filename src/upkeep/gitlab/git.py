@@ -82,10 +82,9 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
     Parameters
     ----------
     options
-        GitLab's push options. A remote that takes none, such as a bare repository on a share, gets the branch only.
+        GitLab's; a remote that takes none, such as a bare repository on a share, gets the branch only.
     replacing
-        The commit that the branch must be at, empty if it must not exist, for a branch that is overwritten; None for
-        one that only grows.
+        The commit that an overwritten branch must be at, empty if it must not exist; None for one that only grows.
     rehearse
         Only ask whether the remote would take it.
 

@@ -7,6 +7,7 @@ import polars as pl
 
 from upkeep.core import paths
 from upkeep.judging.acceptance import Check
+from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import UNKNOWN, Markdown
 
 Report = Mapping[str, Any]
@@ -109,7 +110,7 @@ def list_checks(checks: Sequence[Check]) -> Rows:
 
 def compare_metrics(before: Report, after: Report) -> Rows:
     """Return the rows that `dvc metrics diff --md` prints: each side on its own test rows, what is equal left out."""
-    old, new = dict(_flatten(before)), dict(_flatten(after))
+    old, new = flatten(before), flatten(after)
     rows: list[list[object]] = []
     for name in sorted(old.keys() | new):
         earlier, now = old.get(name), new.get(name)
@@ -117,14 +118,6 @@ def compare_metrics(before: Report, after: Report) -> Rows:
             change = None if earlier is None or now is None else now - earlier
             rows.append([paths.METRICS.as_posix(), name, *map(_short, (earlier, now, change))])
     return rows
-
-
-def _flatten(metrics: Report, prefix: str = "") -> Iterator[tuple[str, float | None]]:
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _short(value: float | None) -> str:

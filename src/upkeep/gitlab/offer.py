@@ -53,7 +53,7 @@ def describe_offer(
     A push option cannot hold a line break: GitLab makes one of ``\n`` in a description.
     """
     paragraphs = [
-        f"**Why:** {name_reasons(reasons)}.",
+        f"**Why:** {'; '.join(reasons.values())}.",
         f"**The gate:** {state_gate(verdict)}",
         _list_reasons(verdict.reasons),
         f"Made by [this job]({job})." if job else "",
@@ -80,8 +80,3 @@ def _list_reasons(reasons: Sequence[str]) -> str:
     if len(text.encode()) <= MOST_BYTES:
         return text
     return text.encode()[:MOST_BYTES].decode(errors="ignore") + "\n- ..., see the note on this merge request"
-
-
-def name_reasons(reasons: Mapping[str, str]) -> str:
-    """Name the reasons to train again, by label and in words, in one sentence."""
-    return "; ".join(reasons.values())

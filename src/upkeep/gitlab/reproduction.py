@@ -29,10 +29,7 @@ def check_freshness() -> str:
 def reproduce(environment: Mapping[str, str]) -> str:
     """Run what is stale, share its results, and see that the branch has the lock of it; return what was done.
 
-    Parameters
-    ----------
-    environment
-        GitLab's variables. In a merge request, and with a token, a stale lock is replaced by a commit on its branch.
+    In a merge request, and with a token, a stale lock is replaced by a commit on its branch.
 
     Raises
     ------

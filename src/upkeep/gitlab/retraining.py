@@ -13,7 +13,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Params, Retrain, load_params
 from upkeep.gitlab import dvc, git
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, name_reasons, state_gate
+from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, state_gate
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.sources.batches import first_day
 from upkeep.sources.registry import open_source
@@ -35,12 +35,8 @@ Judge = Callable[[Params, str], Verdict]
 def retrain(environment: Environment, judge: Judge) -> str:
     """Train on the batches that have arrived, if there is a reason to, and offer the result; return what was done.
 
-    Parameters
-    ----------
-    environment
-        GitLab's variables; ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule its default branch and the clock.
-    judge
-        The gate. What it refuses is offered as a draft: planners should see it, and nobody can merge it by mistake.
+    ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule GitLab's default branch and the clock. What the gate refuses
+    is offered as a draft: planners should see it, and nobody can merge it by mistake.
 
     Raises
     ------
@@ -72,10 +68,11 @@ def _retrain(today: date, target: str, base: str, judge: Judge, job: str | None)
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
     verdict = _judge(judge, base)
     options = describe_offer(target, arrived[-1], reasons, verdict, job)
-    git.commit(f"Retrain up to {arrived[-1]}\n\n{name_reasons(reasons)}", git.changed([str(paths.PARAMS), *WRITTEN]))
+    why = "; ".join(reasons.values())
+    git.commit(f"Retrain up to {arrived[-1]}\n\n{why}", git.changed([str(paths.PARAMS), *WRITTEN]))
     answer = git.push(BRANCH, options=options, replacing=standing or "")
     gate = [f"The gate: {state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
-    return "\n".join([f"offered to {target} on the branch {BRANCH}: {name_reasons(reasons)}", *gate, answer]).rstrip()
+    return "\n".join([f"offered to {target} on the branch {BRANCH}: {why}", *gate, answer]).rstrip()
 
 
 def read_clock(environment: Environment) -> date:
@@ -108,25 +105,25 @@ def decide(
     Parameters
     ----------
     batches
-        First days of the batches that have arrived and were not trained on, in order. Without one there is never a
-        reason: the same data gives the same models.
+        First days of those that have arrived and were not trained on, in order. Without one there is never a reason:
+        the same data gives the same models.
     drifted
         By plant, whether it drifted in each of the last windows, the newest first.
     age_days
-        Days since the last one trained on.
-    how
-        What counts as a reason.
+        Days since the last batch trained on.
     """
     reasons: dict[str, str] = {}
     if not batches:
         return reasons
     if len(batches) >= how.new_batches:
         reasons["new data"] = f"{_count(len(batches))} up to that of {batches[-1]}"
-    lasting = {plant: sum(windows) for plant, windows in drifted.items() if windows[0]}
-    lasting = {plant: windows for plant, windows in lasting.items() if windows >= how.drift_needed}
+    lasting = [
+        f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"
+        for plant, windows in drifted.items()
+        if windows[0] and sum(windows) >= how.drift_needed
+    ]
     if lasting:
-        places = (f"{plant} in {windows} of its last {how.drift_windows} windows" for plant, windows in lasting.items())
-        reasons["drift"] = f"drift of {', '.join(places)}"
+        reasons["drift"] = f"drift of {', '.join(lasting)}"
     if age_days > how.max_age_days:
         reasons["age"] = f"the models know nothing of the last {age_days} days"
     return reasons

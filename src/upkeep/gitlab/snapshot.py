@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 import yaml
+from pydantic import TypeAdapter
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -21,6 +22,7 @@ from upkeep.judging.reports import FILES, Evaluation, GroupReport, parse_report
 
 Report = Mapping[str, Any]
 Content = TypeVar("Content")
+MAPPING = TypeAdapter(dict[str, Any])
 
 DAMAGED = "run `dvc repro`, then `dvc push`"
 
@@ -34,22 +36,10 @@ REPORTS = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the gate and the note are made from.
+    """What the gate and the note are made from; a report that is missing is empty.
 
-    Attributes
-    ----------
-    name
-        Of the revision, as a reader knows it.
-    params
-        ``params.yaml`` as it stands there.
-    evaluation
-        How the models were judged; None if that is missing.
-    metrics, drift, quality, manifest
-        The other reports; empty if they are missing.
-    predictions
-        By plant.
-    missing
-        What could not be read, and why, by file.
+    `name` is the revision's, as a reader knows it, `predictions` are by plant, and `missing` says by file why it could
+    not be read.
     """
 
     name: str
@@ -132,7 +122,7 @@ class _Tree:
         return None
 
     def read_report(self, path: Path) -> Report:
-        return self.read(path, _parse_json, f"it is no JSON object; {DAMAGED}") or {}
+        return self.read(path, MAPPING.validate_json, f"it is no JSON object; {DAMAGED}") or {}
 
 
 def _read_snapshot(tree: _Tree, name: str) -> Snapshot:
@@ -153,22 +143,12 @@ def _read_snapshot(tree: _Tree, name: str) -> Snapshot:
     )
 
 
-def _parse_json(content: bytes) -> dict[str, Any]:
-    return _require_mapping(json.loads(content))
-
-
 def _parse_evaluation(content: bytes) -> Evaluation:
     return parse_report(Evaluation, json.loads(content))
 
 
 def _parse_yaml(content: bytes) -> dict[str, Any]:
-    return _require_mapping(yaml.safe_load(content) or {})
-
-
-def _require_mapping(content: object) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ValueError("no mapping")
-    return content
+    return MAPPING.validate_python(yaml.safe_load(content) or {})
 
 
 def _parse_parquet(content: bytes) -> pl.DataFrame:

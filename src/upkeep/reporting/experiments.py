@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,8 @@ class Groups(Frozen):
 class Run(Frozen):
     """What makes a run, and neither when nor where it was made.
 
-    Attributes
-    ----------
-    model
-        Name, kind, bytes and md5 of all models, and of each plant's its kind and scope.
-    data
-        Rows, bytes and md5, by split.
-    metrics
-        By split.
+    `model` holds name, kind, bytes and md5 of all models, and each plant's kind and scope; `data` holds rows, bytes and
+    md5 by split; `metrics` are by split, too.
     """
 
     model: dict[str, Any]
@@ -57,17 +51,7 @@ class Run(Frozen):
 
 
 def describe_row(run: Run, date: str, commit: str, outputs: Sequence[str]) -> Row:
-    """Return a run's row.
-
-    Parameters
-    ----------
-    date
-        When the run was made, UTC.
-    commit
-        The code's version.
-    outputs
-        Relative paths of what the run wrote.
-    """
+    """Return the row of a run that was made at `date`, UTC, by the code of `commit`, and wrote the paths `outputs`."""
     cells: dict[str, object] = {
         KEY: run.key,
         "date": date,
@@ -93,6 +77,14 @@ def _figures(run: Run) -> Iterator[tuple[str, float | None]]:
         for plant, own in groups.plants.items():
             for name in PER_PLANT:
                 yield f"{split}_{name}_{plant}", own.get(name)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted names such as ``overall.cost``."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def append_row(file: Path, row: Row, lock: Path) -> Row:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from upkeep.core.secrets import mask_environment, mask_values
 from upkeep.core.types import Frozen
-from upkeep.reporting.experiments import Figures, Run
+from upkeep.reporting.experiments import Figures, Run, flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,14 +51,8 @@ class KeptRun(Frozen):
 def keep_run(pending: Path, run: KeptRun, artifacts: Iterable[Path]) -> None:
     """Put a run aside until it is sent, with copies of its files, which the next run will overwrite.
 
-    Only one process at a time may work on `pending`; the caller sees to that.
-
-    Parameters
-    ----------
-    pending
-        Folder of the runs that wait.
-    artifacts
-        Relative paths of files and folders; those that do not exist are left out.
+    Only one process at a time may work on the folder `pending`; the caller sees to that. Of `artifacts`, relative paths
+    of files and folders, those that do not exist are left out.
     """
     for left_by_a_killed_process in pending.glob(f"{DRAFT}*"):
         shutil.rmtree(left_by_a_killed_process)
@@ -152,7 +146,7 @@ def _send(client: "MlflowClient", folder: Path, uri: str) -> None:
     tags = {KEY: run.key, "mlflow.source.git.commit": run.commit, "mlflow.note.content": content.description}
     parent = client.create_run(experiment, start, tags, run_name=run.key).info.run_id
     overall = {split: groups.overall for split, groups in content.metrics.items()}
-    _log(client, parent, _flatten(content.parameters), overall)
+    _log(client, parent, flatten(content.parameters), overall)
     for plant in sorted({plant for groups in content.metrics.values() for plant in groups.plants}):
         child = client.create_run(experiment, start, {KEY: run.key, "mlflow.parentRunId": parent}, run_name=plant)
         facts = {"plant": plant, **content.model["plants"].get(plant, {})}
@@ -185,13 +179,6 @@ def _log(client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics
         if value is not None
     ]
     client.log_batch(run_id, metrics=figures, params=texts)
-
-
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in params.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 @contextmanager

@@ -19,13 +19,9 @@ KEY_LENGTH = 16
 class Scored(NamedTuple):
     """What is said of one plant.
 
-    Attributes
-    ----------
-    predictions
-        A row per machine: the columns of the prediction log, ``reasons`` in words, ``horizon_hours`` of the alarm, and
-        ``serviced_at``, the time of the last maintenance or failure, null if there was none.
-    silent
-        Machines without a recent row, and when the last one was, if that is known.
+    `predictions` holds a row per machine: the columns of the prediction log, ``reasons`` in words, ``horizon_hours`` of
+    the alarm, and ``serviced_at``, the time of the last maintenance or failure, null if there was none. `silent` are
+    the machines without a recent row, and when the last one was, if that is known.
     """
 
     predictions: pl.DataFrame
@@ -40,18 +36,16 @@ def score_newest(
     silence: timedelta,
     now: datetime,
 ) -> Scored:
-    """Score the machines of one plant at their newest rows; an error if none can be scored.
+    """Score the machines of one plant, from its validated tables, at their newest rows; an error if none can be.
 
     Parameters
     ----------
-    tables
-        Its validated ``telemetry``, ``events`` and ``machines``.
     since
         From this day on, telemetry is complete.
     silence
         A machine whose last row is older than the plant's newest by more than this is silent.
     now
-        When this is, UTC.
+        UTC.
     """
     window = timedelta(hours=max(scorer.model.metadata.dataset.windows_hours))
     begin = datetime.combine(since, time(), UTC)

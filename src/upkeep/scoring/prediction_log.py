@@ -109,7 +109,7 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
     root_url
         A folder, or an address such as ``s3://bucket/log``; S3's keys come from the environment.
     part_name
-        The files' name without ``.parquet``, unique for these predictions.
+        Without ``.parquet``, unique for these predictions.
     frame
         Rows of `SCHEMA`.
 
@@ -136,12 +136,7 @@ def read_parts(
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the log's files of this day and later with their rows, sorted by day, plant and name.
 
-    Parameters
-    ----------
-    known
-        Files not to read again, relative to `root_url`, as they are named here and by `write_part`.
-    columns
-        Those wanted; None for all.
+    Files are named relative to `root_url`, as `write_part` names them; those in `known` are not read again.
 
     Raises
     ------

@@ -4,20 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
-from sqlalchemy import (
-    Boolean,
-    Column,
-    DateTime,
-    Engine,
-    Float,
-    MetaData,
-    String,
-    Table,
-    Text,
-    bindparam,
-    delete,
-    insert,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from upkeep.core.errors import UpkeepError
@@ -32,13 +19,10 @@ NAME_LENGTH = 255
 """Some databases take only text of a stated length as a key."""
 
 
-def write_predictions(engine: Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
+def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
     """Write predictions, each in place of what the table held of its machine and time; all of them or none.
 
-    Parameters
-    ----------
-    predictions
-        Columns of a logged prediction, and ``reasons`` in words.
+    They have the columns of a logged prediction, and ``reasons`` in words.
 
     Raises
     ------
@@ -47,14 +31,14 @@ def write_predictions(engine: Engine, settings: PredictionTable, predictions: pl
     """
     table = _table(settings.name)
     rows = [_as_row(prediction, table) for prediction in predictions.iter_rows(named=True)]
-    same = delete(table).where(*(table.c[name] == bindparam(f"same_{name}") for name in KEYS))
+    same = sa.delete(table).where(*(table.c[name] == sa.bindparam(f"same_{name}") for name in KEYS))
     try:
         with engine.begin() as connection:
             table.create(connection, checkfirst=True)
             for start in range(0, len(rows), CHUNK_ROWS):
                 chunk = rows[start : start + CHUNK_ROWS]
                 connection.execute(same, [{f"same_{name}": row[name] for name in KEYS} for row in chunk])
-                connection.execute(insert(table), chunk)
+                connection.execute(sa.insert(table), chunk)
     except SQLAlchemyError as error:
         raise UpkeepError(
             f"predictions cannot be written to the table {settings.name}: {_reason(error, engine, settings.url)}",
@@ -63,28 +47,28 @@ def write_predictions(engine: Engine, settings: PredictionTable, predictions: pl
         ) from None
 
 
-def _table(full_name: str) -> Table:
+def _table(full_name: str) -> sa.Table:
     schema, _, name = full_name.rpartition(".")
-    return Table(
+    return sa.Table(
         name,
-        MetaData(),
-        Column("plant", String(NAME_LENGTH), primary_key=True),
-        Column("machine", String(NAME_LENGTH), primary_key=True),
-        Column("time", DateTime(timezone=True), primary_key=True),
-        Column("scored_at", DateTime(timezone=True), nullable=False),
-        Column("probability", Float(53), nullable=False),
-        Column("threshold", Float(53), nullable=False),
-        Column("alarm", Boolean, nullable=False),
-        Column("reasons", Text, nullable=False),
-        Column("warnings", Text, nullable=False),
-        Column("maintained_at", DateTime(timezone=True)),
-        Column("maintenance_code", String(NAME_LENGTH)),
-        Column("model_version", String(NAME_LENGTH), nullable=False),
+        sa.MetaData(),
+        sa.Column("plant", sa.String(NAME_LENGTH), primary_key=True),
+        sa.Column("machine", sa.String(NAME_LENGTH), primary_key=True),
+        sa.Column("time", sa.DateTime(timezone=True), primary_key=True),
+        sa.Column("scored_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("probability", sa.Float(53), nullable=False),
+        sa.Column("threshold", sa.Float(53), nullable=False),
+        sa.Column("alarm", sa.Boolean, nullable=False),
+        sa.Column("reasons", sa.Text, nullable=False),
+        sa.Column("warnings", sa.Text, nullable=False),
+        sa.Column("maintained_at", sa.DateTime(timezone=True)),
+        sa.Column("maintenance_code", sa.String(NAME_LENGTH)),
+        sa.Column("model_version", sa.String(NAME_LENGTH), nullable=False),
         schema=schema or None,
     )
 
 
-def _as_row(prediction: Mapping[str, Any], table: Table) -> dict[str, Any]:
+def _as_row(prediction: Mapping[str, Any], table: sa.Table) -> dict[str, Any]:
     return {
         **{name: prediction[name] for name in table.columns.keys()},  # noqa: SIM118  # iterating gives the columns
         "reasons": "; ".join(prediction["reasons"]),
@@ -92,6 +76,6 @@ def _as_row(prediction: Mapping[str, Any], table: Table) -> dict[str, Any]:
     }
 
 
-def _reason(error: SQLAlchemyError, engine: Engine, template: str) -> str:
+def _reason(error: SQLAlchemyError, engine: sa.Engine, template: str) -> str:
     message = str(getattr(error, "orig", None) or error)
     return hide_variables(mask_values(message, engine.url.password), template).strip()

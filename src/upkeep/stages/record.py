@@ -64,14 +64,13 @@ def _describe(params: Params) -> Run:
         description=params.record.description,
         parameters=mask_secrets(params.model_dump(mode="json", by_alias=True, exclude=OF_NO_STAGE)),
         data={split: _measure(split) for split in ("train", "validation", "test")},
-        metrics={split: _groups(found) for split, found in (("test", metrics), ("validation", validation))},
+        metrics={
+            split: Groups(overall=found.get("overall", {}), plants=found.get("plants", {}))
+            for split, found in (("test", metrics), ("validation", validation))
+        },
         drift={plant: {"drifted": found["drifted"], "share": found["share"]} for plant, found in drift.items()},
         data_quality={plant: found.get("tables") for plant, found in quality.get("plants", {}).items()},
     )
-
-
-def _groups(report: dict[str, Any]) -> Groups:
-    return Groups(overall=report.get("overall", {}), plants=report.get("plants", {}))
 
 
 def _measure(split: str) -> dict[str, Any]:
