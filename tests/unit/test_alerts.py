@@ -7,7 +7,7 @@ from prediction_cases import fleets
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Webhook
-from upkeep.judging.events import find_episodes, read_timeline
+from upkeep.judging.episodes import find_episodes, read_timeline
 from upkeep.scoring.alerts import SECRET, follow_episodes, open_receiver, read_watches, sign, write_watches
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)

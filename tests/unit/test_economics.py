@@ -18,7 +18,7 @@ from upkeep.judging.economics import (
     run_to_failure_cost,
     tally_metrics,
 )
-from upkeep.judging.events import tally_machines
+from upkeep.judging.episodes import tally_machines
 
 amounts = st.floats(0, 1e5)
 any_costs = st.builds(Costs, failure=amounts, planned_repair=amounts, false_alarm=amounts)

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from prediction_cases import HORIZON, machine
 
-from upkeep.judging.events import pick_alarms
+from upkeep.judging.episodes import pick_alarms
 from upkeep.model.explanation import describe_feature, find_reasons, rank_features
 
 

@@ -6,21 +6,21 @@ from typing import Literal, NamedTuple
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_environment
-from upkeep.gitlab import connections
+from upkeep.gitlab import doctor_checks
 
 Environment = Mapping[str, str]
 
 CHECKS: dict[str, Callable[[Environment], str]] = {
-    "git remote": connections.read_git_remote,
-    "push": connections.push_to_git_remote,
-    "DVC remote": connections.use_dvc_remote,
-    "engine": connections.reach_engine,
-    "registry": connections.log_in_to_registry,
-    "server": connections.log_in_to_server,
-    "MLflow": connections.reach_tracking_server,
-    "token": connections.use_token,
-    "alerts": connections.reach_webhook,
-    "clock": connections.compare_clocks,
+    "git remote": doctor_checks.read_git_remote,
+    "push": doctor_checks.push_to_git_remote,
+    "DVC remote": doctor_checks.use_dvc_remote,
+    "engine": doctor_checks.reach_engine,
+    "registry": doctor_checks.log_in_to_registry,
+    "server": doctor_checks.log_in_to_server,
+    "MLflow": doctor_checks.reach_tracking_server,
+    "token": doctor_checks.use_token,
+    "alerts": doctor_checks.reach_webhook,
+    "clock": doctor_checks.compare_clocks,
 }
 
 
@@ -67,7 +67,7 @@ def raise_if_failed(findings: Iterable[Finding]) -> None:
 def _examine(name: str, environment: Environment) -> Finding:
     try:
         return Finding(name, "ok", CHECKS[name](environment))
-    except connections.NotInUseError as reason:
+    except doctor_checks.NotInUseError as reason:
         return Finding(name, "skipped", str(reason))
     except UpkeepError as error:
         return Finding(name, "FAIL", error.what, error.remedy)

@@ -12,8 +12,8 @@ import polars as pl
 
 from upkeep.core.params import Evaluate
 from upkeep.judging.economics import run_to_failure_cost
+from upkeep.judging.episodes import MACHINE, find_episodes, judge_failures, read_timeline
 from upkeep.judging.evaluation import Judgement, judge
-from upkeep.judging.events import MACHINE, find_episodes, judge_failures, read_timeline
 from upkeep.judging.reports import Interval
 from upkeep.judging.resampling import interval
 

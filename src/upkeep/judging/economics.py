@@ -1,7 +1,7 @@
 """Money: what following the alarms costs, beside letting machines run to failure and beside a perfect oracle.
 
 One way of counting serves every candidate: a failure caught in time costs a planned repair, any other an unplanned
-stop, and a false episode (see :mod:`upkeep.judging.events`) an inspection that finds nothing. Fixed-interval
+stop, and a false episode (see :mod:`upkeep.judging.episodes`) an inspection that finds nothing. Fixed-interval
 maintenance is counted the same way, each of its due dates being an alarm. That favours it, since real fixed-interval
 maintenance replaces the part without looking.
 """
@@ -13,7 +13,7 @@ import polars as pl
 
 from upkeep.core.params import Costs
 from upkeep.core.types import Floats
-from upkeep.judging.events import HOURS_PER_MONTH, find_episodes, judge_failures, read_timeline
+from upkeep.judging.episodes import HOURS_PER_MONTH, find_episodes, judge_failures, read_timeline
 
 Amount = TypeVar("Amount", float, Floats)
 
@@ -38,7 +38,7 @@ def oracle_cost(failures: Amount, costs: Costs) -> Amount:
 def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> dict[str, Floats]:
     """Return what planners ask of a policy, once per resample of machines.
 
-    `tally` is from :func:`upkeep.judging.events.tally_machines`, `multiplicity` how often each resample counts each
+    `tally` is from :func:`upkeep.judging.episodes.tally_machines`, `multiplicity` how often each resample counts each
     machine, shape (n_machines, n_resamples).
 
     Returns

@@ -11,7 +11,7 @@ from upkeep.core.params import Costs, Evaluate
 from upkeep.core.types import Booleans, Floats
 from upkeep.judging import metrics as row_metrics
 from upkeep.judging.economics import cost_by_threshold, oracle_cost, run_to_failure_cost, tally_metrics
-from upkeep.judging.events import MACHINE, judge_failures, read_timeline, tally_machines
+from upkeep.judging.episodes import MACHINE, judge_failures, read_timeline, tally_machines
 from upkeep.judging.reports import (
     DECIMALS,
     CandidateReport,

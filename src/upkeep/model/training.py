@@ -12,7 +12,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Params
 from upkeep.core.types import Floats
 from upkeep.judging.economics import best_threshold, tally_metrics
-from upkeep.judging.events import judge_failures, tally_machines
+from upkeep.judging.episodes import judge_failures, tally_machines
 from upkeep.judging.metrics import average_precision
 from upkeep.model.baselines import RANKINGS, fit_baseline
 from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration

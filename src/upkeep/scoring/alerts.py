@@ -1,7 +1,7 @@
 """Alarms sent to the planner's own system: each episode once, signed, and again until it is accepted.
 
-Episodes are those that the report counts and costs (:mod:`upkeep.judging.events`), so an alarm that never stops is sent
-anew each horizon. A maintenance or failure after an episode began ends it at once.
+Episodes are those that the report counts and costs (:mod:`upkeep.judging.episodes`), so an alarm that never stops is
+sent anew each horizon. A maintenance or failure after an episode began ends it at once.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from upkeep.core.files import write_whole
 from upkeep.core.params import Webhook
 from upkeep.core.secrets import expand_variables
 from upkeep.core.types import Frozen
-from upkeep.judging.events import opens_episode
+from upkeep.judging.episodes import opens_episode
 
 SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its value
 

@@ -9,8 +9,8 @@ import polars as pl
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
+from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import draw_curves, evaluate
-from upkeep.judging.events import pick_alarms
 from upkeep.judging.reports import Alarm, Reason, write_report
 from upkeep.model.explanation import find_reasons, rank_features
 from upkeep.model.storage import METADATA_FILE, SavedModel, contributions, load_model

@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import given
 from prediction_cases import HORIZON, LEAD, fleets, machine
 
-from upkeep.judging.events import find_episodes, judge_failures, opens_episode, read_timeline, tally_machines
+from upkeep.judging.episodes import find_episodes, judge_failures, opens_episode, read_timeline, tally_machines
 
 
 def episodes(rows: pl.DataFrame) -> list[tuple[int, bool]]:
