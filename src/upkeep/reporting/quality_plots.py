@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,13 @@ MAX_FEATURES = 12
 MAX_GAP_HOURS = 12
 FAIR = 0.1
 """A plant's risks are fair if they are off by no more than this on average."""
+
+
+def read_curves(folder: Path) -> dict[str, pl.DataFrame]:
+    """Return the tables of ``reports/evaluation`` by name; in CSV, one without rows has columns of text only."""
+    curves = {file.stem: pl.read_csv(file) for file in sorted(folder.glob("*.csv"))}
+    numbers = pl.selectors.all() - pl.selectors.by_name("plant", "feature", require_all=False)
+    return {name: table if table.height else table.cast({numbers: pl.Float64}) for name, table in curves.items()}
 
 
 def draw_average_precision(report: Evaluation) -> Picture:
