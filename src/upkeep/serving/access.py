@@ -7,15 +7,16 @@ import time
 import uuid
 from collections.abc import Sequence
 
-import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upkeep.serving.metrics import Metrics
+from upkeep.serving.protocol import refuse
 
 OPEN = {"/", "/ping", "/health", "/version"}
 """Open without a token: whether the service is there, and the page's shell, which holds no data."""
 OPEN_FOLDER = "/static/"
+CHALLENGE = {"www-authenticate": "Bearer"}
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ class Access:
             if self._admits(scope["path"], headers.get("authorization", "")):
                 await self._app(scope, receive, send_with_id)
             else:
-                await _refuse(send_with_id)
+                refusal = refuse(401, "the token is missing or wrong", "Authorization: Bearer TOKEN", CHALLENGE)
+                await refusal(scope, receive, send_with_id)
         finally:
             # By route, not by path: what strangers ask for must not become a label each.
             route = getattr(scope.get("route"), "path", "other")
@@ -74,10 +76,3 @@ class Access:
         # All are compared, in constant time each: how long it takes tells nothing about them.
         matches = [hmac.compare_digest(token.strip().encode("latin-1"), known) for known in self._tokens]
         return scheme.lower() == "bearer" and any(matches)
-
-
-async def _refuse(send: Send) -> None:
-    fault = {"pointer": "", "what": "the token is missing or wrong", "expected": "Authorization: Bearer TOKEN"}
-    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": orjson.dumps({"errors": [fault]})})

@@ -3,9 +3,12 @@
 They check requests and describe both to programs in ``/openapi.json``.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, FailFast, Field, WithJsonSchema
+import orjson
+from fastapi import Response
+from pydantic import AwareDatetime, BaseModel, FailFast, Field, TypeAdapter, WithJsonSchema
 
 EXAMPLE_COLUMNS = ["plant", "machine", "time", "speed_rpm", "load_pct", "vibration_mm_s", "temperature_c"]
 EXAMPLE_ROW = ["lyon", "M001", "2025-12-28T23:00:00Z", 2410, 60.2, 2.1, 45.0]
@@ -43,7 +46,7 @@ class RecordsRequest(BaseModel):
     params: Options | None = None
 
 
-class Doubt(BaseModel):
+class Caution(BaseModel):
     """A reason to trust an answer less."""
 
     code: str
@@ -70,7 +73,7 @@ class Prediction(BaseModel):
     alarm: bool
     threshold: float
     model_version: str
-    warnings: list[Doubt]
+    warnings: list[Caution]
     reasons: list[Reason] = []
 
 
@@ -85,44 +88,27 @@ class Error(BaseModel):
     expected: str
 
 
-class Answered(BaseModel):
-    """An answer per machine; `errors` tells of those that have none."""
+class Answer(BaseModel):
+    """An answer per machine; `errors` tells of those that have none, or why there is no answer at all."""
 
-    predictions: list[Prediction]
-    errors: list[Error]
-
-
-class Unanswered(BaseModel):
-    """Why there is no answer."""
-
+    predictions: list[Prediction] = []
     errors: list[Error]
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": Answered, "description": "An answer per machine; `errors` tells of those that have none."},
-    400: {"model": Unanswered, "description": "The body is no table."},
-    401: {"model": Unanswered, "description": "The token is missing or wrong."},
-    413: {"model": Unanswered, "description": "The body is too large."},
-    415: {"model": Unanswered, "description": "The body is neither JSON nor CSV."},
-    422: {"model": Unanswered, "description": "No machine could be answered."},
+    status: {"model": Answer, "description": description}
+    for status, description in {
+        200: "An answer per machine; `errors` tells of those that have none.",
+        400: "The body is no table.",
+        401: "The token is missing or wrong.",
+        413: "The body is too large.",
+        415: "The body is neither JSON nor CSV.",
+        422: "No machine could be answered.",
+    }.items()
 }
-
-
-def _schema(request: type[BaseModel]) -> dict[str, Any]:
-    """Return a request's schema with what it refers to put in place: OpenAPI looks for definitions elsewhere."""
-    schema = request.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def resolve(part: Any) -> Any:
-        if isinstance(part, dict):
-            name = str(part.get("$ref", "")).removeprefix("#/$defs/")
-            return resolve(definitions[name]) if name else {key: resolve(value) for key, value in part.items()}
-        return [resolve(value) for value in part] if isinstance(part, list) else part
-
-    resolved: dict[str, Any] = resolve(schema)
-    return resolved
-
-
+# FastAPI lists the models of bodies that it reads itself; these stand where they are used.
+DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
+TABLES = TypeAdapter(SplitRequest | RecordsRequest).json_schema(ref_template=DEFINITIONS)
 INVOCATIONS: dict[str, Any] = {
     "parameters": [
         {"name": "reasons", "in": "query", "schema": {"type": "boolean"}, "description": "As params.reasons, for CSV."}
@@ -130,8 +116,18 @@ INVOCATIONS: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"anyOf": [_schema(SplitRequest), _schema(RecordsRequest)]}},
+            "application/json": {"schema": TABLES},
             "text/csv": {"schema": {"type": "string", "examples": [",".join(EXAMPLE_COLUMNS)]}},
         },
     },
 }
+
+
+def to_json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return content as a response."""
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+def refuse(status: int, what: str, expected: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response to a request that no route answers."""
+    return to_json({"errors": [{"pointer": "", "what": what, "expected": expected}]}, status, headers)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import orjson
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
@@ -10,8 +9,9 @@ from starlette.requests import ClientDisconnect
 from upkeep import __version__
 from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.metrics import Metrics
-from upkeep.serving.protocol import INVOCATIONS, RESPONSES
+from upkeep.serving.protocol import INVOCATIONS, RESPONSES, to_json
 from upkeep.serving.service import Reply, Service
+from upkeep.serving.settings import Settings
 from upkeep.serving.smoke import SMOKE
 from upkeep.serving.table import Refused
 
@@ -19,18 +19,17 @@ INLINE_BYTES = 100_000
 """Smaller requests take milliseconds and are answered at once; larger ones in a thread, lest the others wait."""
 
 
-def scoring_route(service: Service, keep: Callable[[Reply], None], most_bytes: int) -> APIRouter:
-    """Return the route that scores machines; `keep` takes each reply, on the event loop."""
-    router = APIRouter()
+def service_routes(
+    service: Service, settings: Settings, log: LogWriter | None, metrics: Metrics, keep: Callable[[Reply], None]
+) -> APIRouter:
+    """Return the routes; `keep` takes each reply, on the event loop. A route raises `Refused` instead of a reply."""
+    router = APIRouter(default_response_class=Response)
     one_large = CapacityLimiter(1)  # two take twice the memory and, on one core, no less time
 
-    @router.post("/invocations", openapi_extra=INVOCATIONS, responses=RESPONSES, response_class=Response)
+    @router.post("/invocations", openapi_extra=INVOCATIONS, responses=RESPONSES)
     async def invocations(request: Request) -> Response:
         """Score each machine in a table of raw telemetry and events."""
-        try:
-            body = await _read_body(request, most_bytes)
-        except Refused as refused:
-            return to_json({"predictions": [], "errors": [refused.fault]}, refused.status)
+        body = await _read_body(request, settings.max_request_bytes)
         content_type = request.headers.get("content-type", "")
         source = "smoke" if request.headers.get(SMOKE) else "api"
         asked = body, content_type, request.query_params, request.state.request_id, source
@@ -41,40 +40,29 @@ def scoring_route(service: Service, keep: Callable[[Reply], None], most_bytes: i
         keep(reply)
         return to_json(reply.body, reply.status)
 
-    return router
-
-
-def operator_routes(service: Service, release: str, log: LogWriter | None, metrics: Metrics) -> APIRouter:
-    """Return the routes that tell how the service is, and which release it is."""
-    router = APIRouter()
-
-    @router.get("/ping", response_class=Response)
+    @router.get("/ping")
     async def ping() -> Response:
         """Tell that the service is there, as MLflow's does."""
         return Response("\n", media_type="application/json")
 
-    @router.get("/health", response_class=Response)
+    @router.get("/health")
     async def health() -> Response:
         """Tell that the models are loaded, and which."""
         state = "off" if log is None else "failing" if log.status.last_error else "ok"
-        return to_json({"status": "ok", "release": release, "models": service.versions, "prediction_log": state})
+        models = service.versions
+        return to_json({"status": "ok", "release": settings.release, "models": models, "prediction_log": state})
 
-    @router.get("/version", response_class=Response)
+    @router.get("/version")
     async def version() -> Response:
         """Tell the versions of code, release and models."""
-        return to_json({"upkeep": __version__, "release": release, "models": service.versions})
+        return to_json({"upkeep": __version__, "release": settings.release, "models": service.versions})
 
-    @router.get("/metrics", response_class=Response)
+    @router.get("/metrics")
     def read_metrics() -> Response:
         """Return counters in Prometheus' text format."""
         return Response(metrics.render(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
     return router
-
-
-def to_json(content: object, status: int = 200) -> Response:
-    """Return content as a response."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 async def _read_body(request: Request, most: int) -> bytes:

@@ -11,17 +11,14 @@ from upkeep.core.types import Floats32
 from upkeep.model.scoring import Scorer, load_scorers
 from upkeep.scoring.prediction_log import Prediction, as_prediction
 from upkeep.serving.request import read_contract, read_request
-from upkeep.serving.table import Refused, read_table
+from upkeep.serving.table import read_table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TOLD = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
+SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
 
 
 class Reply(NamedTuple):
-    """What a request gets.
-
-    `body` is ready for orjson; `predictions` are for the log and the page.
-    """
+    """What a request gets: `body` is ready for orjson, `predictions` are for the log and the page."""
 
     status: int
     body: dict[str, Any]
@@ -29,13 +26,7 @@ class Reply(NamedTuple):
 
 
 class Service:
-    """Every plant's model and the data dictionary.
-
-    Raises
-    ------
-    UpkeepError
-        If a model or the dictionary is missing or damaged: a service that is not sure does not start.
-    """
+    """Every plant's model and the data dictionary; an UpkeepError is raised if one is missing or damaged."""
 
     def __init__(self, models: Path, dictionary: Path) -> None:
         known = load_dictionary(dictionary)
@@ -57,13 +48,11 @@ class Service:
     ) -> Reply:
         """Answer one request: each machine that can be answered, and why the others cannot.
 
-        `request_id` and `source` are what the log says of where the predictions come from.
+        `request_id` and `source` are what the log says of where the predictions come from. `Refused` is raised if the
+        body is no table, or has no rows or no column of machines.
         """
-        try:
-            table = read_table(body, content_type, query)
-            requests, faults = read_request(table, self._contracts)
-        except Refused as refused:
-            return Reply(refused.status, {"predictions": [], "errors": [refused.fault]}, [])
+        table = read_table(body, content_type, query)
+        requests, faults = read_request(table, self._contracts)
         predictions: list[Prediction] = []
         answers: list[dict[str, Any]] = []
         now = time.time_ns() // 1000
@@ -72,12 +61,11 @@ class Service:
             scored = scorer.score(request.rows, request.events, request.records)
             for answer, cautions, inputs in zip(scored, request.cautions, request.inputs, strict=True):
                 answer.warnings[:0] = cautions
-                identity = f"{request_id}/{plant}/{answer.machine}"
-                predictions.append(
-                    as_prediction(answer, scorer, inputs, identity=identity, source=source, scored_at=now)
-                )
+                name = f"{request_id}/{plant}/{answer.machine}"
+                prediction = as_prediction(answer, scorer, inputs, identity=name, source=source, scored_at=now)
+                predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features)} if table.reasons else {}
-                answers.append(describe(predictions[-1]) | reasons)
+                answers.append(describe(prediction) | reasons)
         errors = [{**fault._asdict(), "pointer": table.point(fault.row, fault.column)} for fault in faults]
         return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
 
@@ -89,7 +77,7 @@ class Service:
 
 def describe(prediction: Prediction) -> dict[str, Any]:
     """Return what a caller, or the page, is told of a prediction; times as JSON has them."""
-    return {name: prediction[name] for name in TOLD} | {"time": to_time(prediction["time"])}
+    return {name: prediction[name] for name in SHOWN} | {"time": to_time(prediction["time"])}
 
 
 def to_time(microseconds: int) -> datetime:

@@ -20,15 +20,7 @@ SHOWN = 40
 
 
 class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
-    """A request that cannot be answered at all.
-
-    Attributes
-    ----------
-    status
-        HTTP status, 4xx.
-    fault
-        ``pointer`` (RFC 6901, into the body), ``what``, ``expected``.
-    """
+    """A request that cannot be answered at all, with its HTTP status, 4xx, and what is wrong, as errors tell it."""
 
     def __init__(self, status: int, what: str, expected: str, pointer: str = "") -> None:
         super().__init__(what)
@@ -36,36 +28,26 @@ class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault 
         self.fault = {"pointer": pointer, "what": what, "expected": expected}
 
 
-class Table(NamedTuple):
-    """Rows as sent.
+Point = Callable[[int, str | None], str]
 
-    Attributes
-    ----------
-    columns
-        Values by column, all of the same length.
-    point
-        Gives the JSON pointer of a row and, if named, its column.
-    reasons
-        Whether answers shall give reasons.
+
+class Table(NamedTuple):
+    """Rows as sent: values by column, all of the same length, and whether answers shall give reasons.
+
+    `point` gives the JSON pointer (RFC 6901) of a row and, if named, its column; of CSV, the line.
     """
 
     columns: dict[str, list[Any]]
-    point: Callable[[int, str | None], str]
+    point: Point
     reasons: bool
 
 
 def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Table:
-    """Return the table that a request holds.
-
-    Raises
-    ------
-    Refused
-        If the body is no table in one of the protocol's spellings.
-    """
+    """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
     kind = content_type.partition(";")[0].strip().lower()
-    asked = _check(Options, {"reasons": query.get("reasons") or None})
+    asked = _check(Options, {"reasons": query.get("reasons") or None}).reasons
     if kind == "text/csv":
-        return _read_csv(body, bool(asked.reasons))
+        return Table(*_read_csv(body), bool(asked))
     if kind not in ("", "application/json"):
         raise Refused(415, f"the content type is {kind!r}", "application/json or text/csv")
     try:
@@ -76,12 +58,14 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Tabl
         raise Refused(400, f"the body is {show(content)}", "a JSON object")
     if "dataframe_split" in content:
         split = _check(SplitRequest, content)
-        return _read_split(split.dataframe_split, _asks_reasons(split.params, asked))
-    if "dataframe_records" in content:
+        columns, point, params = *_read_split(split.dataframe_split), split.params
+    elif "dataframe_records" in content:
         records = _check(RecordsRequest, content)
-        return _read_records(records.dataframe_records, _asks_reasons(records.params, asked))
-    expected = "dataframe_split, dataframe_records, or text/csv"
-    raise Refused(400, f"the body holds {', '.join(map(repr, content)) or 'nothing'}", expected)
+        columns, point, params = *_read_records(records.dataframe_records), records.params
+    else:
+        expected = "dataframe_split, dataframe_records, or text/csv"
+        raise Refused(400, f"the body holds {', '.join(map(repr, content)) or 'nothing'}", expected)
+    return Table(columns, point, bool(asked if params is None or params.reasons is None else params.reasons))
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -99,32 +83,20 @@ def _check(model: type[Model], content: Mapping[str, Any]) -> Model:
     raise Refused(400, what, expected, _pointer(*fault["loc"]))
 
 
-def _asks_reasons(in_body: Options | None, in_query: Options) -> bool:
-    given = in_body.reasons if in_body else None
-    return bool(in_query.reasons if given is None else given)
-
-
 def _pointer(*place: int | str) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
 
 
-def _read_split(split: Split, reasons: bool) -> Table:
-    names, rows = split.columns, split.data
-    if twice := _find_twice(names):
-        raise Refused(400, f"the column {twice!r} is given twice", "each once", _pointer("dataframe_split", "columns"))
-    if set(map(len, rows)) - {len(names)}:
-        index = next(index for index, row in enumerate(rows) if len(row) != len(names))
-        place = _pointer("dataframe_split", "data", index)
-        raise Refused(400, f"row {index} is {len(rows[index])} values", f"a list of {len(names)} values", place)
-    positions = {name: index for index, name in enumerate(names)}
+def _read_split(split: Split) -> tuple[dict[str, list[Any]], Point]:
+    positions = {name: index for index, name in enumerate(split.columns)}
 
     def point(row: int, column: str | None) -> str:
         return _pointer("dataframe_split", "data", row, *([positions[column]] if column in positions else []))
 
-    return Table(_by_column(names, rows), point, reasons)
+    return _by_column(split.columns, split.data, point, _pointer("dataframe_split", "columns")), point
 
 
-def _read_records(rows: Sequence[Mapping[str, Any]], reasons: bool) -> Table:
+def _read_records(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Any]], Point]:
     names = dict.fromkeys(name for row in rows for name in row)
     if len(rows) * len(names) > MOST_CELLS:  # rows of unlike columns: the table would be far larger than the body
         what = f"{len(rows)} rows of {len(names)} columns"
@@ -133,38 +105,37 @@ def _read_records(rows: Sequence[Mapping[str, Any]], reasons: bool) -> Table:
     def point(row: int, column: str | None) -> str:
         return _pointer("dataframe_records", row, *([] if column is None else [column]))
 
-    return Table({name: [row.get(name) for row in rows] for name in names}, point, reasons)
+    return {name: [row.get(name) for row in rows] for name in names}, point
 
 
-def _read_csv(body: bytes, reasons: bool) -> Table:
+def _read_csv(body: bytes) -> tuple[dict[str, list[Any]], Point]:
     try:
         lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
     except UnicodeDecodeError as error:
         raise Refused(400, f"the CSV text is not UTF-8: byte {error.start}", "UTF-8") from error
     except csv.Error as error:
         raise Refused(400, f"the body is not CSV: {error}", "comma-separated values with a header") from error
-    rows = [(number, line) for number, line in enumerate(lines, 1) if line]
-    if not rows:
+    numbers = [number for number, line in enumerate(lines, 1) if line]
+    if not numbers:
         raise Refused(400, "the CSV text is empty", "a header and rows")
-    names = rows[0][1]
-    if twice := _find_twice(names):
-        raise Refused(400, f"the column {twice!r} stands twice in the header", "each once", "line 1")
-    for number, line in rows[1:]:
-        if len(line) != len(names):
-            raise Refused(400, f"line {number} holds {len(line)} values", f"{len(names)}", f"line {number}")
+    names = lines[numbers[0] - 1]
+    rows = [[value or None for value in lines[number - 1]] for number in numbers[1:]]
 
     def point(row: int, column: str | None) -> str:
-        return f"line {rows[row + 1][0]}" + ("" if column is None else f", {column}")
+        return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
 
-    return Table(_by_column(names, [[value or None for value in line] for _, line in rows[1:]]), point, reasons)
+    return _by_column(names, rows, point, f"line {numbers[0]}"), point
 
 
-def _find_twice(names: Sequence[str]) -> str | None:
+def _by_column(names: Sequence[str], rows: Sequence[Sequence[Any]], point: Point, header: str) -> dict[str, list[Any]]:
+    """Return rows as columns; `header` is where the names stand."""
     name, count = next(iter(Counter(names).most_common(1)), ("", 0))
-    return name if count > 1 else None
-
-
-def _by_column(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    if count > 1:
+        raise Refused(400, f"the column {name!r} is given twice", "each once", header)
+    for index, row in enumerate(rows):
+        if len(row) != len(names):
+            place = point(index, None)
+            raise Refused(400, f"{place} holds {len(row)} values", f"{len(names)} values", place)
     values = map(list, zip(*rows, strict=True)) if rows else ([] for _ in names)
     return dict(zip(names, values, strict=True))
 
