@@ -15,6 +15,7 @@ import orjson
 import polars as pl
 
 from upkeep.contract.dictionary import DELIVERY, Column, Dictionary
+from upkeep.contract.dictionary import Table as TableName
 from upkeep.contract.units import convert_column, find_units
 from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.types import Booleans, Floats, Ints
@@ -40,7 +41,7 @@ OF_MACHINES = ("model", "installed")
 
 
 class Fault(NamedTuple):
-    """Why a machine is not answered, and the row that tells it."""
+    """Why a machine is not answered: the row that tells it, what was found there and what was expected."""
 
     plant: str | None
     machine: str | None
@@ -50,73 +51,8 @@ class Fault(NamedTuple):
     expected: str
 
 
-class PlantRequest(NamedTuple):
-    """What is asked of one plant's model.
-
-    Attributes
-    ----------
-    cautions
-        Per machine, what was done to its rows.
-    inputs
-        Per machine its rows as sent, in JSON, for the prediction log.
-    """
-
-    rows: Telemetry
-    events: Events
-    records: dict[str, Record]
-    cautions: list[list[Caution]]
-    inputs: list[str]
-
-
-class Judged(NamedTuple):
-    """A column that a request may hold, and the tables that have it."""
-
-    name: str
-    column: Column
-    tables: list[str]
-
-
-class Contract(NamedTuple):
-    """What one plant's requests are held against.
-
-    Attributes
-    ----------
-    columns
-        Of all tables, each once.
-    numbers
-        The numeric columns of telemetry.
-    low, high
-        Their ranges, shape (n_numbers,).
-    settings, sensors
-        Where the vocabulary's columns are among them; n_numbers for those that the plant does not have.
-    near_duplicate_microseconds
-        Rows of one machine within the same interval are one reading.
-    codes
-        Kinds and codes of events that the model tells apart.
-    """
-
-    columns: list[Judged]
-    vocabulary: Vocabulary
-    numbers: dict[str, Column]
-    low: Floats
-    high: Floats
-    settings: list[int]
-    sensors: list[int]
-    near_duplicate_microseconds: int
-    codes: frozenset[tuple[str, str | None]]
-    known: frozenset[str]
-
-
-class Refusal(NamedTuple):
-    """A value for which `validate` would put its row in quarantine."""
-
-    column: str
-    what: str
-    expected: str
-
-
 class Accepted(NamedTuple):
-    """A machine that can be answered: all its rows, and its readings in order of time."""
+    """A machine that can be answered: all its rows, its readings in order of time, and what was done to them."""
 
     machine: str
     rows: Sequence[int]
@@ -126,44 +62,64 @@ class Accepted(NamedTuple):
     cautions: list[Caution]
 
 
+class PlantRequest(NamedTuple):
+    """What is asked of one plant's model; per machine, `cautions` and, for the prediction log, its rows as JSON."""
+
+    rows: Telemetry
+    events: Events
+    records: dict[str, Record]
+    cautions: list[list[Caution]]
+    inputs: list[str]
+
+
+class Contract(NamedTuple):
+    """What one plant's requests are held against.
+
+    `numbers` are telemetry's numeric columns and `low` and `high` their ranges, shape (n_numbers,); `settings` and
+    `sensors` are where among them the vocabulary's columns are, n_numbers for those that the plant does not have.
+    Rows of one machine within the same `near_duplicate_microseconds` are one reading; `codes` are the events that the
+    model tells apart.
+    """
+
+    tables: Mapping[TableName, Mapping[str, Column]]
+    known: frozenset[str]
+    vocabulary: Vocabulary
+    numbers: Mapping[str, Column]
+    low: Floats
+    high: Floats
+    settings: list[int]
+    sensors: list[int]
+    near_duplicate_microseconds: int
+    codes: frozenset[tuple[str, str | None]]
+
+
 def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     """Return what requests of a model's plant are held against."""
     tables = {table: dictionary.columns(table, metadata.plant) for table in dictionary.tables}
     known = frozenset(name for columns in tables.values() for name in columns)
     tables["machines"] = {name: tables["machines"][name] for name in OF_MACHINES}
-    columns: list[Judged] = []
-    for table, entries in tables.items():
-        for name, column in entries.items():
-            shared = next((one for one in columns if one[:2] == (name, column)), None)
-            if shared:
-                shared.tables.append(table)
-            else:
-                columns.append(Judged(name, column, [table]))
     numbers = {name: column for name, column in tables["telemetry"].items() if column.type == "number"}
     low, high = np.array([column.range or ANY for column in numbers.values()]).T
     vocabulary = metadata.preparation.vocabulary
-    places = {name: place for place, name in enumerate(numbers)}
+    positions = {name: position for position, name in enumerate(numbers)}
     return Contract(
-        columns,
-        vocabulary,
-        numbers,
-        low,
-        high,
-        [places.get(name, len(places)) for name in vocabulary.settings],
-        [places.get(name, len(places)) for name in vocabulary.sensors],
-        metadata.near_duplicate_seconds * 1_000_000,
-        frozenset(event_kinds(vocabulary)),
-        known,
+        tables=tables,
+        known=known,
+        vocabulary=vocabulary,
+        numbers=numbers,
+        low=low,
+        high=high,
+        settings=[positions.get(name, len(numbers)) for name in vocabulary.settings],
+        sensors=[positions.get(name, len(numbers)) for name in vocabulary.sensors],
+        near_duplicate_microseconds=metadata.near_duplicate_seconds * 1_000_000,
+        codes=frozenset(event_kinds(vocabulary)),
     )
 
 
 def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[str, PlantRequest], list[Fault]]:
     """Return what is asked of each plant's model, and the machines that cannot be answered.
 
-    Raises
-    ------
-    Refused
-        If a key column is missing or there is no row.
+    `Refused` is raised if a key column is missing or there is no row.
     """
     for name in KEYS:
         if name not in table.columns:
@@ -171,62 +127,64 @@ def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[
     columns = Columns(table)
     if not columns.n_rows:
         raise Refused(400, "there is no row", "the last hours of at least one machine")
+    plants, names = (columns.read(name, "text").values for name in ("plant", "machine"))
     machines: dict[tuple[str | None, str | None], list[int]] = {}
-    for row, key in enumerate(zip(*(columns.read(name, "text").values for name in ("plant", "machine")), strict=True)):
+    for row, key in enumerate(zip(plants, names, strict=True)):
         machines.setdefault(key, []).append(row)
-    named = {plant for plant, _ in machines}
-    refusals = {plant: _find_refusals(columns, contract) for plant, contract in contracts.items() if plant in named}
-    plants: dict[str, list[Accepted]] = {}
+    misfits = {plant: _find_misfits(columns, contracts[plant]) for plant in contracts.keys() & set(plants)}
+    accepted: dict[str, list[Accepted]] = {}
     faults: list[Fault] = []
     for (plant, machine), rows in machines.items():
         if plant is None or machine is None or plant not in contracts:
-            faults.append(Fault(plant, machine, rows[0], *_doubt_key(plant, machine, rows[0], columns, contracts)))
-        elif refused := [row for row in rows if row in refusals[plant]]:
-            faults.append(Fault(plant, machine, refused[0], *refusals[plant][refused[0]]))
+            faults.append(Fault(plant, machine, rows[0], *_explain_key(plant, rows[0], columns, contracts)))
+        elif refused := [row for row in rows if row in misfits[plant]]:
+            column, expected = misfits[plant][refused[0]]
+            what = f"{column} is {show(columns.delivered[column][refused[0]])}"
+            faults.append(Fault(plant, machine, refused[0], column, what, expected))
         else:
             found = _read_machine(plant, machine, rows, columns, contracts[plant])
             if isinstance(found, Fault):
                 faults.append(found)
             else:
-                plants.setdefault(plant, []).append(found)
-    return {plant: _combine(accepted, columns, contracts[plant]) for plant, accepted in plants.items()}, faults
+                accepted.setdefault(plant, []).append(found)
+    return {plant: _combine(found, columns, contracts[plant]) for plant, found in accepted.items()}, faults
 
 
-def _doubt_key(
-    plant: str | None, machine: str | None, row: int, columns: Columns, contracts: Mapping[str, Contract]
-) -> Refusal:
-    for name, found in (("plant", plant), ("machine", machine)):
-        if row in columns.read(name, "text").failed:
-            return Refusal(name, f"{name} is {show(columns.delivered[name][row])}", EXPECTED["text"])
-        if found is None:
-            expected = f"one of {', '.join(contracts)}" if name == "plant" else "the machine's name"
-            return Refusal(name, f"the row names no {name}", expected)
-    return Refusal("plant", f"there is no model of plant {show(plant)}", f"one of {', '.join(contracts)}")
+def _explain_key(
+    plant: str | None, row: int, columns: Columns, contracts: Mapping[str, Contract]
+) -> tuple[str, str, str]:
+    """Return the column, what was found and what was expected in a row of no known plant or of no machine."""
+    for name, expected in (("plant", f"one of {', '.join(contracts)}"), ("machine", "the machine's name")):
+        values, failed = columns.read(name, "text")
+        if row in failed:
+            return name, f"{name} is {show(columns.delivered[name][row])}", EXPECTED["text"]
+        if values[row] is None:
+            return name, f"the row names no {name}", expected
+    return "plant", f"there is no model of plant {show(plant)}", f"one of {', '.join(contracts)}"
 
 
-def _find_refusals(columns: Columns, contract: Contract) -> dict[int, Refusal]:
-    """Return, by row, the first value that the columns of the row's own table refuse."""
+def _find_misfits(columns: Columns, contract: Contract) -> dict[int, tuple[str, str]]:
+    """Return, by row, the first column for which `validate` would refuse the row, and what was expected there."""
     kinds, failed = columns.read("kind", "text")
-    refusals: dict[int, Refusal] = {}
-    for name, column, tables in contract.columns:
-        if name not in columns.delivered:
-            continue
-        for row, expected in _find_misfits(name, column, columns):
-            own = "telemetry" if kinds[row] is None and row not in failed else "events"
-            if own in tables or "machines" in tables:
-                refusals.setdefault(row, Refusal(name, f"{name} is {show(columns.delivered[name][row])}", expected))
-    return refusals
+    misfits: dict[int, tuple[str, str]] = {}
+    for table, entries in contract.tables.items():
+        for name in [name for name in entries if name in columns.delivered]:
+            for row, expected in _check_column(name, entries[name], columns):
+                own = "telemetry" if kinds[row] is None and row not in failed else "events"
+                if table in (own, "machines"):
+                    misfits.setdefault(row, (name, expected))
+    return misfits
 
 
-def _find_misfits(name: str, column: Column, columns: Columns) -> list[tuple[int, str]]:
+def _check_column(name: str, entry: Column, columns: Columns) -> list[tuple[int, str]]:
     """Return rows whose value is of another type, missing though a key or none of those that the dictionary lists."""
-    values, failed = columns.read(name, column.type)
-    misfits = [(row, EXPECTED[column.type]) for row in failed]
-    if column.role == "key" and None in values:
-        misfits += [(row, EXPECTED[column.type]) for row, value in enumerate(values) if value is None]
-    if column.values is not None and not set(values) <= {None, *column.values}:
-        expected = f"one of {', '.join(column.values)}"
-        misfits += [(row, expected) for row, value in enumerate(values) if value not in (None, *column.values)]
+    values, failed = columns.read(name, entry.type)
+    misfits = [(row, EXPECTED[entry.type]) for row in failed]
+    if entry.role == "key" and None in values:
+        misfits += [(row, EXPECTED[entry.type]) for row, value in enumerate(values) if value is None]
+    if entry.values is not None and not set(values) <= {None, *entry.values}:
+        expected = f"one of {', '.join(entry.values)}"
+        misfits += [(row, expected) for row, value in enumerate(values) if value not in (None, *entry.values)]
     return misfits
 
 
@@ -237,26 +195,21 @@ def _read_machine(
     telemetry = [row for row in rows if kinds[row] is None]
     values = columns.numbers(tuple(contract.numbers))[telemetry]
     time = np.array([times[row] for row in telemetry], dtype=np.int64)
-    cautions: list[Caution] = []
-    outside = _is_outside(values, contract)
-    if outside.any():
-        cautions += _restore_units(values, contract)
-        outside = _is_outside(values, contract)
-    kept, left_out = _choose_rows(time, values, outside, contract)
+    converted: list[Caution] = []
+    if _is_outside(values, contract).any():
+        converted = _restore_units(values, contract)
+    kept, left_out = _choose_rows(time, values, contract)
     if not len(kept):
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
         return Fault(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
-    cautions = [*_doubt_columns(columns, contract), *_doubt_events(rows, columns, contract), *cautions, *left_out]
-    return Accepted(machine, rows, time[kept], values[kept], _read_record(rows, columns), cautions)
-
-
-def _read_record(rows: Sequence[int], columns: Columns) -> Record:
-    """Return what the request says of a machine; as in `validate` the newest word counts."""
-    model, installed = columns.read("model", "text"), columns.read("installed", "time")
-    return Record(model=_last(model.values, rows), installed=_last(installed.values, rows))
+    unknown = [*_warn_of_columns(columns, contract), *_warn_of_codes(rows, columns, contract)]
+    models, installed = columns.read("model", "text").values, columns.read("installed", "time").values
+    record = Record(model=_last(models, rows), installed=_last(installed, rows))
+    return Accepted(machine, rows, time[kept], values[kept], record, [*unknown, *converted, *left_out])
 
 
 def _last(values: Sequence[Any], rows: Sequence[int]) -> Any:
+    """Return the newest value, which counts as in `validate`; None if there is none."""
     return next((values[row] for row in reversed(rows) if values[row] is not None), None)
 
 
@@ -280,15 +233,16 @@ def _restore_units(values: Floats, contract: Contract) -> list[Caution]:
     return cautions
 
 
-def _choose_rows(time: Ints, values: Floats, outside: Booleans, contract: Contract) -> tuple[Ints, list[Caution]]:
+def _choose_rows(time: Ints, values: Floats, contract: Contract) -> tuple[Ints, list[Caution]]:
     """Return the positions of the readings that count, in order of time, and what is said of the others."""
+    outside = _is_outside(values, contract)
     bad = outside.any(axis=1)
     latest = time_ns() // 1000 + CLOCK_SLACK_MICROSECONDS
     ahead = ~bad & (time > latest)
     believed = np.flatnonzero(~bad & ~ahead)
     near = contract.near_duplicate_microseconds
     _, first = np.unique(time[believed] // (near or 1), return_index=True)
-    cautions = [_doubt_values(values, outside, contract)] if bad.any() else []
+    cautions = [_warn_of_values(values, outside, contract)] if bad.any() else []
     if n_ahead := int(ahead.sum()):
         message = f"{n_ahead} rows left out: their time is more than a day ahead"
         cautions.append(_caution("future_rows", "time", message))
@@ -299,7 +253,7 @@ def _choose_rows(time: Ints, values: Floats, outside: Booleans, contract: Contra
     return believed[first], cautions
 
 
-def _doubt_values(values: Floats, outside: Booleans, contract: Contract) -> Caution:
+def _warn_of_values(values: Floats, outside: Booleans, contract: Contract) -> Caution:
     row, column = np.argwhere(outside)[0]
     name, entry = list(contract.numbers.items())[column]
     value = float(values[row, column])
@@ -312,7 +266,7 @@ def _doubt_values(values: Floats, outside: Booleans, contract: Contract) -> Caut
     return _caution("out_of_range", name, message)
 
 
-def _doubt_columns(columns: Columns, contract: Contract) -> list[Caution]:
+def _warn_of_columns(columns: Columns, contract: Contract) -> list[Caution]:
     unknown = [name for name in columns.delivered if name not in contract.known]
     cautions = [
         _caution("unknown_column", name, f"the data dictionary has no column {show(name)}: ignored")
@@ -324,7 +278,7 @@ def _doubt_columns(columns: Columns, contract: Contract) -> list[Caution]:
     return cautions
 
 
-def _doubt_events(rows: Sequence[int], columns: Columns, contract: Contract) -> list[Caution]:
+def _warn_of_codes(rows: Sequence[int], columns: Columns, contract: Contract) -> list[Caution]:
     kinds, codes = (columns.read(name, "text").values for name in ("kind", "code"))
     sent = {(kind, codes[row]) for row in rows if (kind := kinds[row]) in ("error", "maintenance")}
     unknown = sorted(f"{kind} {show(code)}" for kind, code in sent - contract.codes)
@@ -353,10 +307,10 @@ def _combine(accepted: Sequence[Accepted], columns: Columns, contract: Contract)
     kinds, codes = (columns.read(name, "text").values for name in ("kind", "code"))
     times = columns.read("time", "time").values
     happened = [
-        (found.machine, times[row], kind, codes[row])
+        (found.machine, times[row], kinds[row], codes[row])
         for found in accepted
         for row in found.rows
-        if (kind := kinds[row]) is not None
+        if kinds[row] is not None
     ]
     return PlantRequest(
         rows=telemetry,
