@@ -6,14 +6,13 @@ this reaches a request.
 """
 
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -43,27 +42,18 @@ logger = logging.getLogger(__name__)
 class WriterStatus:
     """How the writer is doing; updated in place.
 
-    Attributes
-    ----------
-    appended, written, shipped
-        Predictions given to the writer, those that reached the spool, and those that reached the store. The last counts
-        what an earlier or a neighbouring process left in the spool too.
-    dropped
-        Predictions lost, by reason: the queue was full because writing is too slow (``queue_full``), the spool has
-        reached its bound (``spool_full``) or the disk refuses (``disk_error``); one was not as the schema wants it
-        (``malformed``); the disk gave back something else than was written (``unreadable``).
-    spool_bytes
-        Size of the spool, what other processes that share it wrote included.
-    write_error, ship_error
-        Why the spool, or the store, does not take predictions at the moment; empty if it does. No credentials.
+    `appended`, `written` and `shipped` are predictions given to the writer, those that reached the spool, and those
+    that reached the store, what an earlier or a neighbouring process left in the spool included. `dropped` are those
+    lost, by reason: the queue was full because writing is too slow (``queue_full``), the spool has reached its bound
+    (``spool_full``) or the disk refuses (``disk_error``); one was not as the schema wants it (``malformed``); the disk
+    gave back something else than was written (``unreadable``). The errors say why the spool, or the store, does not
+    take predictions at the moment; they hold no credentials.
     """
 
     appended: int = 0
     written: int = 0
     shipped: int = 0
-    dropped: dict[Loss, int] = field(
-        default_factory=lambda: {"queue_full": 0, "spool_full": 0, "disk_error": 0, "malformed": 0, "unreadable": 0}
-    )
+    dropped: dict[Loss, int] = field(default_factory=lambda: dict.fromkeys(get_args(Loss), 0))
     spool_bytes: int = 0
     write_error: str = ""
     ship_error: str = ""
@@ -75,20 +65,10 @@ class WriterStatus:
 
 
 class LogWriter:
-    """Write predictions to the prediction log without the requests noticing.
+    """Write predictions to the prediction log at `url` without the requests noticing.
 
-    Parameters
-    ----------
-    url
-        Where the log is kept: a folder, or an address that fsspec opens.
-    spool
-        Folder on a local disk; processes may share it.
-    max_spool_bytes
-        Bound of the spool. Beyond it the oldest predictions are kept and new ones dropped.
-    ship_after_seconds
-        When the oldest prediction of the spool is shipped at the latest: how far the log is behind.
-    flush_seconds
-        Pause between writes to the spool: what a kill can cost.
+    `spool` is a folder on a local disk, which processes may share; beyond `max_spool_bytes` the oldest predictions are
+    kept and new ones dropped. `ship_after_seconds` is how far the log is behind, `flush_seconds` what a kill can cost.
     """
 
     def __init__(
@@ -205,10 +185,8 @@ class LogWriter:
                     self._ship(stored, spool)
         except UpkeepError as error:  # the store's
             self._note("ship_error", str(error).partition("\n")[0])
-        except (OSError, sqlite3.Error) as error:
-            self._note("ship_error", f"the spool {self._folder} cannot be read: {error}")
         except Exception as error:  # whatever it is, the thread must live on to try again
-            self._note("ship_error", f"predictions cannot be shipped: {type(error).__name__}: {error}")
+            self._note("ship_error", f"the spool {self._folder} cannot be shipped: {type(error).__name__}: {error}")
         else:
             self._note("ship_error", "")
 
@@ -217,7 +195,7 @@ class LogWriter:
         # Named after its first batch: if this process is killed before it removes them, what is shipped next begins
         # with the same batch, holds at least the same ones and takes the place of these files.
         write_part(self._url, stored[0].name, predictions)
-        spool.remove(stored)
+        spool.remove(stored[-1])
         self.status.shipped += predictions.height
 
     def _decode(self, stored: Stored) -> pl.DataFrame:

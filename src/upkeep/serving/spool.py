@@ -6,7 +6,7 @@ process write while others read.
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
@@ -34,17 +34,11 @@ CREATE TABLE IF NOT EXISTS batches (
 );
 """
 
+READ = "SELECT number, name, predictions, memory, content FROM batches WHERE number <= ? ORDER BY number"
+
 
 class Batch(NamedTuple):
-    """Some predictions as the spool keeps them.
-
-    Attributes
-    ----------
-    memory
-        Bytes that they take when decoded.
-    content
-        An Arrow stream.
-    """
+    """Some predictions as an Arrow stream; `memory` is the bytes that they take when decoded."""
 
     predictions: int
     memory: int
@@ -107,14 +101,13 @@ class Spool:
                     break
                 last, total = number, total + memory
                 ready = ready or abs(time.time() - written_at) >= age_seconds  # the clock may have been set back
-            columns = "number, name, predictions, memory, content"
-            found = connection.execute(f"SELECT {columns} FROM batches WHERE number <= ? ORDER BY number", (last,))  # noqa: S608  # no value in it
-            return [Stored(number, name, Batch(*batch)) for number, name, *batch in found] if ready else []
+            found = connection.execute(READ, (last if ready else 0,))
+            return [Stored(number, name, Batch(*batch)) for number, name, *batch in found]
 
-    def remove(self, batches: Sequence[Stored]) -> None:
-        """Forget batches and give the disk back what they took."""
+    def remove(self, last: Stored) -> None:
+        """Forget a batch and those before it, and give the disk back what they took."""
         with self._open() as connection:
-            connection.executemany("DELETE FROM batches WHERE number = ?", [(one.number,) for one in batches])
+            connection.execute("DELETE FROM batches WHERE number <= ?", (last.number,))
         with self._open() as connection:
             connection.execute("PRAGMA incremental_vacuum").fetchall()
 
