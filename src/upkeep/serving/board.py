@@ -39,14 +39,9 @@ class Maintenance(NamedTuple):
 class Machine(NamedTuple):
     """One machine on the board; replaced as a whole, so that a reader never sees half of it.
 
-    Attributes
-    ----------
-    newest
-        The prediction of the newest telemetry, as logged, without its inputs.
-    history
-        Shape (n_points, 2): time in milliseconds and probability, the oldest first, one point per telemetry time.
-    maintenance
-        The last one that any of the machine's predictions knew of.
+    `newest` is the prediction of the newest telemetry, as logged, without its inputs. `history` has one point per
+    telemetry time, the oldest first, shape (n_points, 2): time in milliseconds and probability. `maintenance` is the
+    last one that any of the machine's predictions knew of.
     """
 
     newest: Prediction
@@ -91,8 +86,7 @@ class Board:
         key = prediction["plant"], prediction["machine"]
         with self._lock:
             known = self._machines.get(key)
-            machine = update_machine(known, prediction)
-            self._machines[key] = machine
+            self._machines[key] = machine = _update_machine(known, prediction)
             # Forgetting sorts the fleet, so it waits until there is something worth sorting for.
             if len(self._machines) > 1.1 * self._most_machines:
                 self._forget()
@@ -104,9 +98,7 @@ class Board:
 
     def rank(self) -> list[Machine]:
         """Return all machines in the order in which a planner should look: alarms first, then the highest risk."""
-        with self._lock:
-            machines = list(self._machines.values())
-        return sorted(machines, key=_urgency)
+        return sorted(self._list_machines(), key=_urgency)
 
     def refresh(self) -> None:
         """Read what the log holds that is new; on failure the board stays as it is and `as_of` tells its age."""
@@ -135,9 +127,12 @@ class Board:
                 return
 
     def _is_full(self) -> bool:
-        with self._lock:
-            machines = list(self._machines.values())
+        machines = self._list_machines()
         return bool(machines) and all(len(machine.history) == HISTORY_POINTS for machine in machines)
+
+    def _list_machines(self) -> list[Machine]:
+        with self._lock:
+            return list(self._machines.values())
 
     def _add_parts(self, since: date) -> int | None:
         """Return how many predictions of parts not known yet changed the board; None if there is no such part."""
@@ -149,9 +144,9 @@ class Board:
 
     def _forget(self) -> None:
         oldest = datetime.now(UTC).timestamp() * 1e6 - HISTORY_DAYS * DAY_US
-        scored = [item for item in self._machines.items() if item[1].newest["scored_at"] >= oldest]
-        scored.sort(key=lambda item: item[1].newest["scored_at"], reverse=True)
-        self._machines = dict(scored[: self._most_machines])
+        latest = sorted(self._machines.items(), key=lambda item: item[1].newest["scored_at"], reverse=True)
+        kept = latest[: self._most_machines]
+        self._machines = {key: machine for key, machine in kept if machine.newest["scored_at"] >= oldest}
 
     def _keep_fresh(self) -> None:
         self.refresh()
@@ -159,7 +154,7 @@ class Board:
             self.refresh()
 
 
-def update_machine(known: Machine | None, prediction: Prediction) -> Machine:
+def _update_machine(known: Machine | None, prediction: Prediction) -> Machine:
     """Return a machine with one more prediction; `known` itself if the prediction tells nothing new."""
     point = np.array([[prediction["time"] // 1000, prediction["probability"]]])
     if known is None:

@@ -28,14 +28,9 @@ DELIVERED = {str: pl.String(), float: pl.Float64(), int: pl.Int128(), bool: pl.B
 
 
 class Read(NamedTuple):
-    """A column brought to a type.
+    """A column brought to a type: a value per row, None where there is none, times in microseconds since 1970.
 
-    Attributes
-    ----------
-    values
-        Shape (n_rows,), None where there is none; times in microseconds since 1970.
-    failed
-        Rows whose value could not be brought there.
+    `failed` are the rows whose value could not be brought there.
     """
 
     values: Sequence[Any]

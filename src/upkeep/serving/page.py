@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
@@ -29,14 +29,10 @@ SECURITY = {
     "x-content-type-options": "nosniff",
 }
 
+StaticFile = tuple[bytes, dict[str, str]]
+"""Content and headers of a file of the page."""
+
 Explain = Callable[[str, str, Floats32], list[dict[str, Any]]]
-
-
-class StaticFile(NamedTuple):
-    """A file of the page. Its tag is of its content, for all files of an image are of the same time."""
-
-    content: bytes
-    headers: dict[str, str]
 
 
 def page_routes(board: Board, explain: Explain, *, horizon_hours: int) -> APIRouter:
@@ -66,7 +62,9 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: int) -> APIRou
         """Return one machine with the reasons for its risk."""
         found = board.get(plant, machine)
         if found is None:
-            return _to_json({"errors": [_unknown(plant, machine)]}, status_code=404)
+            what, expected = "no prediction of this machine is known", "a machine that GET /fleet lists"
+            place = {"pointer": None, "plant": plant, "machine": machine, "column": None}
+            return _to_json({"errors": [place | {"what": what, "expected": expected}]}, status_code=404)
         return _to_json(_describe(found) | {"reasons": _reasons(found, explain)})
 
     return router
@@ -112,11 +110,6 @@ def _reasons(machine: Machine, explain: Explain) -> list[dict[str, Any]]:
     return reasons
 
 
-def _unknown(plant: str, machine: str) -> dict[str, str | None]:
-    what, expected = "no prediction of this machine is known", "a machine that GET /fleet lists"
-    return {"pointer": None, "plant": plant, "machine": machine, "column": None, "what": what, "expected": expected}
-
-
 def _to_json(content: object, status_code: int = 200) -> Response:
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
     return Response(body, status_code, SECURITY | {"cache-control": "no-store"}, "application/json")
@@ -124,13 +117,15 @@ def _to_json(content: object, status_code: int = 200) -> Response:
 
 def _load(path: Path) -> StaticFile:
     content = path.read_bytes()
+    # The tag is of the content, for all files of an image are of the same time.
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     # Asked for again each time, so that page and service are never of different releases; unchanged costs no bytes.
     headers = {"content-type": CONTENT_TYPES[path.suffix], "cache-control": "no-cache", "etag": etag}
-    return StaticFile(content, SECURITY | headers)
+    return content, SECURITY | headers
 
 
 def _serve(file: StaticFile, request: Request) -> Response:
-    if file.headers["etag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=file.headers)
-    return Response(file.content, headers=file.headers)
+    content, headers = file
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers)

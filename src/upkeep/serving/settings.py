@@ -20,19 +20,7 @@ def _split_tokens(text: str) -> tuple[bytes, ...]:
 
 
 class Settings(BaseModel):
-    """How one worker runs; each field is the variable of the same name.
-
-    Attributes
-    ----------
-    tokens
-        Any of them opens the service; without one it is open to all.
-    log_url
-        Where the prediction log goes, any address that fsspec knows; None: no log.
-    spool_bytes, max_request_bytes
-        Sizes in bytes.
-    release
-        What is deployed, as ``/version`` and ``/health`` say it.
-    """
+    """How one worker runs; each field is the variable of the same name, described in docs/service.md."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,13 +53,7 @@ class Settings(BaseModel):
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; a variable that is empty is as good as none.
-
-    Raises
-    ------
-    UpkeepError
-        If a number is none, or the file of tokens cannot be read or holds none.
-    """
+    """Read the settings; a variable that is empty is as good as none, and one of no use is an UpkeepError."""
     given = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
     try:
         return Settings.model_validate({name.removeprefix(PREFIX).lower(): value for name, value in given.items()})

@@ -20,10 +20,7 @@ SMOKE = "x-upkeep-smoke"
 def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
     """Send every golden request and return what to tell of it.
 
-    Raises
-    ------
-    UpkeepError
-        If there are no golden requests, the service does not answer, or an answer differs from what training stored.
+    An UpkeepError is raised if there are none, the service does not answer, or an answer differs from the stored one.
     """
     settings = read_settings(environment)
     cases = _read_cases(settings.golden)
@@ -56,17 +53,14 @@ def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
         connection.request("POST", f"{parts.path.rstrip('/')}/invocations", json.dumps(request), headers)
         response = connection.getresponse()
         content: dict[str, Any] = json.loads(response.read())
+        if response.status != http.client.OK:
+            raise ValueError(f"{response.status}: {content.get('errors')}")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _silent(f"the service does not answer: {error}", url) from error
+        remedy = "look at the service's log, and at UPKEEP_TOKENS"
+        raise UpkeepError(f"the service does not answer with scores: {error} [{url}]", remedy=remedy) from error
     finally:
         connection.close()
-    if response.status != http.client.OK:
-        raise _silent(f"the service answers {response.status}: {content.get('errors')}", url)
     return content
-
-
-def _silent(what: str, url: str) -> UpkeepError:
-    return UpkeepError(f"{what} [{url}]", remedy="look at the service's log, and at UPKEEP_TOKENS")
 
 
 def _compare(case: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
