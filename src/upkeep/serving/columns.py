@@ -14,8 +14,6 @@ import numpy as np
 import polars as pl
 
 from upkeep.contract.casting import cast_column
-from upkeep.core.types import Floats
-from upkeep.serving.table import Table
 
 Type = Literal["text", "number", "time"]
 
@@ -37,28 +35,9 @@ class Read(NamedTuple):
     failed: Sequence[int]
 
 
-class Columns:
-    """A table's columns, each brought to its type once; a column that was not sent is full of gaps."""
-
-    def __init__(self, table: Table) -> None:
-        self.delivered = table.columns
-        self.n_rows = len(next(iter(table.columns.values()), []))
-        self._read: dict[tuple[str, Type], Read] = {}
-        self._matrices: dict[tuple[str, ...], Floats] = {}
-
-    def read(self, name: str, wanted: Type) -> Read:
-        """Return a column in a type of the dictionary."""
-        if (name, wanted) not in self._read:
-            values = self.delivered.get(name)
-            self._read[name, wanted] = Read([None] * self.n_rows, []) if values is None else _READERS[wanted](values)
-        return self._read[name, wanted]
-
-    def numbers(self, names: tuple[str, ...]) -> Floats:
-        """Return columns as float64, shape (n_rows, n_columns), NaN where there is no value."""
-        if names not in self._matrices:
-            values = [self.read(name, "number").values for name in names]
-            self._matrices[names] = np.array(values, dtype=np.float64).reshape(len(names), self.n_rows).T  # None is NaN
-        return self._matrices[names]
+def read_column(values: Sequence[Any], wanted: Type) -> Read:
+    """Return values of a request in a type of the dictionary."""
+    return _READERS[wanted](values)
 
 
 def _read_numbers(values: Sequence[Any]) -> Read:

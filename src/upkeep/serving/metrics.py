@@ -28,7 +28,7 @@ class Metrics:
         )
         self._alarms = Counter("upkeep_alarms", "Answers above the threshold", ["plant"], registry=registry)
         self._warnings = Counter(
-            "upkeep_warnings", "Doubts about the data or the model", ["plant", "code"], registry=registry
+            "upkeep_warnings", "Warnings about the data or the model", ["plant", "code"], registry=registry
         )
         self._unanswered = Counter("upkeep_unanswered_machines", "Machines with unusable input", registry=registry)
         models = Gauge("upkeep_model_info", "Models loaded", ["plant", "version"], registry=registry)

@@ -22,7 +22,6 @@ from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, Record, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
-from upkeep.serving.columns import Columns
 from upkeep.serving.table import Refused, Table, show
 
 NAMES_SHOWN = 5
@@ -124,61 +123,58 @@ def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[
     for name in KEYS:
         if name not in table.columns:
             raise Refused(400, f"there is no column {name!r}", f"the columns {', '.join(KEYS)} and the sensors' own")
-    columns = Columns(table)
-    if not columns.n_rows:
+    if not table.n_rows:
         raise Refused(400, "there is no row", "the last hours of at least one machine")
-    plants, names = (columns.read(name, "text").values for name in ("plant", "machine"))
+    plants, names = (table.read(name, "text").values for name in ("plant", "machine"))
     machines: dict[tuple[str | None, str | None], list[int]] = {}
     for row, key in enumerate(zip(plants, names, strict=True)):
         machines.setdefault(key, []).append(row)
-    misfits = {plant: _find_misfits(columns, contracts[plant]) for plant in contracts.keys() & set(plants)}
+    misfits = {plant: _find_misfits(table, contracts[plant]) for plant in contracts.keys() & set(plants)}
     accepted: dict[str, list[Accepted]] = {}
     faults: list[Fault] = []
     for (plant, machine), rows in machines.items():
         if plant is None or machine is None or plant not in contracts:
-            faults.append(Fault(plant, machine, rows[0], *_explain_key(plant, rows[0], columns, contracts)))
+            faults.append(Fault(plant, machine, rows[0], *_explain_key(plant, rows[0], table, contracts)))
         elif refused := [row for row in rows if row in misfits[plant]]:
             column, expected = misfits[plant][refused[0]]
-            what = f"{column} is {show(columns.delivered[column][refused[0]])}"
+            what = f"{column} is {show(table.columns[column][refused[0]])}"
             faults.append(Fault(plant, machine, refused[0], column, what, expected))
         else:
-            found = _read_machine(plant, machine, rows, columns, contracts[plant])
+            found = _read_machine(plant, machine, rows, table, contracts[plant])
             if isinstance(found, Fault):
                 faults.append(found)
             else:
                 accepted.setdefault(plant, []).append(found)
-    return {plant: _combine(found, columns, contracts[plant]) for plant, found in accepted.items()}, faults
+    return {plant: _combine(found, table, contracts[plant]) for plant, found in accepted.items()}, faults
 
 
-def _explain_key(
-    plant: str | None, row: int, columns: Columns, contracts: Mapping[str, Contract]
-) -> tuple[str, str, str]:
+def _explain_key(plant: str | None, row: int, table: Table, contracts: Mapping[str, Contract]) -> tuple[str, str, str]:
     """Return the column, what was found and what was expected in a row of no known plant or of no machine."""
     for name, expected in (("plant", f"one of {', '.join(contracts)}"), ("machine", "the machine's name")):
-        values, failed = columns.read(name, "text")
+        values, failed = table.read(name, "text")
         if row in failed:
-            return name, f"{name} is {show(columns.delivered[name][row])}", EXPECTED["text"]
+            return name, f"{name} is {show(table.columns[name][row])}", EXPECTED["text"]
         if values[row] is None:
             return name, f"the row names no {name}", expected
     return "plant", f"there is no model of plant {show(plant)}", f"one of {', '.join(contracts)}"
 
 
-def _find_misfits(columns: Columns, contract: Contract) -> dict[int, tuple[str, str]]:
+def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]]:
     """Return, by row, the first column for which `validate` would refuse the row, and what was expected there."""
-    kinds, failed = columns.read("kind", "text")
+    kinds, failed = table.read("kind", "text")
     misfits: dict[int, tuple[str, str]] = {}
-    for table, entries in contract.tables.items():
-        for name in [name for name in entries if name in columns.delivered]:
-            for row, expected in _check_column(name, entries[name], columns):
+    for section, entries in contract.tables.items():
+        for name in [name for name in entries if name in table.columns]:
+            for row, expected in _check_column(name, entries[name], table):
                 own = "telemetry" if kinds[row] is None and row not in failed else "events"
-                if table in (own, "machines"):
+                if section in (own, "machines"):
                     misfits.setdefault(row, (name, expected))
     return misfits
 
 
-def _check_column(name: str, entry: Column, columns: Columns) -> list[tuple[int, str]]:
+def _check_column(name: str, entry: Column, table: Table) -> list[tuple[int, str]]:
     """Return rows whose value is of another type, missing though a key or none of those that the dictionary lists."""
-    values, failed = columns.read(name, entry.type)
+    values, failed = table.read(name, entry.type)
     misfits = [(row, EXPECTED[entry.type]) for row in failed]
     if entry.role == "key" and None in values:
         misfits += [(row, EXPECTED[entry.type]) for row, value in enumerate(values) if value is None]
@@ -188,12 +184,10 @@ def _check_column(name: str, entry: Column, columns: Columns) -> list[tuple[int,
     return misfits
 
 
-def _read_machine(
-    plant: str, machine: str, rows: Sequence[int], columns: Columns, contract: Contract
-) -> Accepted | Fault:
-    kinds, times = columns.read("kind", "text").values, columns.read("time", "time").values
+def _read_machine(plant: str, machine: str, rows: Sequence[int], table: Table, contract: Contract) -> Accepted | Fault:
+    kinds, times = table.read("kind", "text").values, table.read("time", "time").values
     telemetry = [row for row in rows if kinds[row] is None]
-    values = columns.numbers(tuple(contract.numbers))[telemetry]
+    values = table.numbers(tuple(contract.numbers))[telemetry]
     time = np.array([times[row] for row in telemetry], dtype=np.int64)
     converted: list[Caution] = []
     if _is_outside(values, contract).any():
@@ -202,8 +196,8 @@ def _read_machine(
     if not len(kept):
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
         return Fault(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
-    unknown = [*_warn_of_columns(columns, contract), *_warn_of_codes(rows, columns, contract)]
-    models, installed = columns.read("model", "text").values, columns.read("installed", "time").values
+    unknown = [*_warn_of_columns(table, contract), *_warn_of_codes(rows, table, contract)]
+    models, installed = table.read("model", "text").values, table.read("installed", "time").values
     record = Record(model=_last(models, rows), installed=_last(installed, rows))
     return Accepted(machine, rows, time[kept], values[kept], record, [*unknown, *converted, *left_out])
 
@@ -266,8 +260,8 @@ def _warn_of_values(values: Floats, outside: Booleans, contract: Contract) -> Ca
     return _caution("out_of_range", name, message)
 
 
-def _warn_of_columns(columns: Columns, contract: Contract) -> list[Caution]:
-    unknown = [name for name in columns.delivered if name not in contract.known]
+def _warn_of_columns(table: Table, contract: Contract) -> list[Caution]:
+    unknown = [name for name in table.columns if name not in contract.known]
     cautions = [
         _caution("unknown_column", name, f"the data dictionary has no column {show(name)}: ignored")
         for name in unknown[:NAMES_SHOWN]
@@ -278,8 +272,8 @@ def _warn_of_columns(columns: Columns, contract: Contract) -> list[Caution]:
     return cautions
 
 
-def _warn_of_codes(rows: Sequence[int], columns: Columns, contract: Contract) -> list[Caution]:
-    kinds, codes = (columns.read(name, "text").values for name in ("kind", "code"))
+def _warn_of_codes(rows: Sequence[int], table: Table, contract: Contract) -> list[Caution]:
+    kinds, codes = (table.read(name, "text").values for name in ("kind", "code"))
     sent = {(kind, codes[row]) for row in rows if (kind := kinds[row]) in ("error", "maintenance")}
     unknown = sorted(f"{kind} {show(code)}" for kind, code in sent - contract.codes)
     if not unknown:
@@ -293,7 +287,7 @@ def _caution(code: str, column: str | None, message: str) -> Caution:
     return {"code": code, "message": message, "column": column}
 
 
-def _combine(accepted: Sequence[Accepted], columns: Columns, contract: Contract) -> PlantRequest:
+def _combine(accepted: Sequence[Accepted], table: Table, contract: Contract) -> PlantRequest:
     """Return the machines of one plant as arrays."""
     values = np.concatenate([found.values for found in accepted])
     readable = np.column_stack([values, np.full(len(values), np.nan)])
@@ -304,8 +298,8 @@ def _combine(accepted: Sequence[Accepted], columns: Columns, contract: Contract)
         settings=readable[:, contract.settings],
         readings=readable[:, contract.sensors],
     )
-    kinds, codes = (columns.read(name, "text").values for name in ("kind", "code"))
-    times = columns.read("time", "time").values
+    kinds, codes = (table.read(name, "text").values for name in ("kind", "code"))
+    times = table.read("time", "time").values
     happened = [
         (found.machine, times[row], kinds[row], codes[row])
         for found in accepted
@@ -318,14 +312,14 @@ def _combine(accepted: Sequence[Accepted], columns: Columns, contract: Contract)
         events=classify_events(dict.fromkeys(happened), telemetry.machines, contract.vocabulary),
         records={found.machine: found.record for found in accepted},
         cautions=[found.cautions for found in accepted],
-        inputs=[_write_inputs(columns, found.rows) for found in accepted],
+        inputs=[_write_inputs(table, found.rows) for found in accepted],
     )
 
 
-def _write_inputs(columns: Columns, rows: Sequence[int]) -> str:
-    delivered = list(columns.delivered.values())
+def _write_inputs(table: Table, rows: Sequence[int]) -> str:
+    delivered = list(table.columns.values())
     data = [[values[row] for values in delivered] for row in rows]
-    content = {"columns": list(columns.delivered), "data": data}
+    content = {"columns": list(table.columns), "data": data}
     try:
         return orjson.dumps(content).decode()
     except orjson.JSONEncodeError:  # it reads values nested deeper than it writes

@@ -4,11 +4,14 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from upkeep.core.types import Floats
+from upkeep.serving.columns import Read, Type, read_column
 from upkeep.serving.protocol import Options, RecordsRequest, Split, SplitRequest
 
 MOST_CELLS = 20_000_000
@@ -31,15 +34,31 @@ class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault 
 Point = Callable[[int, str | None], str]
 
 
-class Table(NamedTuple):
+class Table:
     """Rows as sent: values by column, all of the same length, and whether answers shall give reasons.
 
     `point` gives the JSON pointer (RFC 6901) of a row and, if named, its column; of CSV, the line.
     """
 
-    columns: dict[str, list[Any]]
-    point: Point
-    reasons: bool
+    def __init__(self, columns: dict[str, list[Any]], point: Point, reasons: bool) -> None:
+        self.columns, self.point, self.reasons = columns, point, reasons
+        self.n_rows = len(next(iter(columns.values()), []))
+        self._read: dict[tuple[str, Type], Read] = {}
+        self._matrices: dict[tuple[str, ...], Floats] = {}
+
+    def read(self, name: str, wanted: Type) -> Read:
+        """Return a column in a type of the dictionary; one that was not sent is full of gaps."""
+        if (name, wanted) not in self._read:
+            values = self.columns.get(name)
+            self._read[name, wanted] = Read([None] * self.n_rows, []) if values is None else read_column(values, wanted)
+        return self._read[name, wanted]
+
+    def numbers(self, names: tuple[str, ...]) -> Floats:
+        """Return columns as float64, shape (n_rows, n_columns), NaN where there is no value."""
+        if names not in self._matrices:
+            values = [self.read(name, "number").values for name in names]
+            self._matrices[names] = np.array(values, dtype=np.float64).reshape(len(names), self.n_rows).T  # None is NaN
+        return self._matrices[names]
 
 
 def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Table:
