@@ -233,13 +233,17 @@ def test_what_the_disk_damaged_does_not_hold_back_the_others(new_log, url, spool
     assert spooled_bytes(spool) == 0
 
 
-def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool):
-    spool.mkdir()
-    (spool / FILE).write_text("no database " * 1000)
+@pytest.mark.parametrize(
+    ("in_the_way", "error"), [("", "[Errno 17] File exists: {spool!r}"), (FILE, "file is not a database")]
+)
+def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool, in_the_way, error):
+    (spool / in_the_way).parent.mkdir(exist_ok=True)
+    (spool / in_the_way).write_text("no database " * 1000)
     log = new_log()
     log.append(prediction(1))
     wait_until(lambda: log.status.write_error and log.status.ship_error)
-    assert log.status.last_error == f"the spool {spool} cannot be written: file is not a database"
+    reason = error.format(spool=str(spool))
+    assert log.status.last_error == f"the spool {spool} cannot be written: {reason}"
     log.close()
     assert log.status.dropped["disk_error"] == 1
 
@@ -280,16 +284,6 @@ def test_what_the_disk_refuses_is_told_kept_and_written_when_it_can_be(url, spoo
     assert refused == [0, f"the spool {spool} cannot be written: disk I/O error"]
     assert freed == [2, ""]
     assert logged_numbers(url) == [1, 2]
-
-
-def test_a_spool_that_cannot_be_made_is_told_and_costs_no_request(new_log, spool):
-    spool.write_text("in the way of the folder")
-    log = new_log()
-    log.append(prediction(1))
-    wait_until(lambda: log.status.last_error)
-    assert f"the spool {spool} cannot be written" in log.status.last_error
-    log.close()
-    assert log.status.dropped["disk_error"] == 1
 
 
 def test_a_full_queue_drops_what_is_new_and_counts_it(new_log, url, monkeypatch):

@@ -19,7 +19,7 @@ import polars as pl
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
 from upkeep.scoring.prediction_log import SCHEMA, Prediction, tabulate, write_part
-from upkeep.serving.spool import Batch, Spool, Stored, decode, encode
+from upkeep.serving.spool import Batch, Spool, decode, encode
 
 QUEUE_BYTES = 100_000_000
 PREDICTION_BYTES = 2_000
@@ -181,8 +181,8 @@ class LogWriter:
         try:
             # One process of those that share the spool ships for all; the one that ends waits for its turn.
             with locked(self._folder / "shipping.lock", wait=self._closing.is_set()) as is_mine:
-                while is_mine and (stored := spool.read_oldest(PART_BYTES, age_seconds)):
-                    self._ship(stored, spool)
+                while is_mine and (batches := spool.read_oldest(PART_BYTES, age_seconds)):
+                    self._ship(batches, spool)
         except UpkeepError as error:  # the store's
             self._note("ship_error", str(error).partition("\n")[0])
         except Exception as error:  # whatever it is, the thread must live on to try again
@@ -190,20 +190,20 @@ class LogWriter:
         else:
             self._note("ship_error", "")
 
-    def _ship(self, stored: Sequence[Stored], spool: Spool) -> None:
-        predictions = pl.concat([SCHEMA.to_frame(), *(self._decode(one) for one in stored)])
+    def _ship(self, batches: Sequence[Batch], spool: Spool) -> None:
+        predictions = pl.concat([SCHEMA.to_frame(), *map(self._decode, batches)])
         # Named after its first batch: if this process is killed before it removes them, what is shipped next begins
         # with the same batch, holds at least the same ones and takes the place of these files.
-        write_part(self._url, stored[0].name, predictions)
-        spool.remove(stored[-1])
+        write_part(self._url, batches[0].name, predictions)
+        spool.remove(batches[-1])
         self.status.shipped += predictions.height
 
-    def _decode(self, stored: Stored) -> pl.DataFrame:
+    def _decode(self, batch: Batch) -> pl.DataFrame:
         try:
-            return decode(stored.batch)
+            return decode(batch)
         except (Exception, pl.exceptions.PanicException) as error:  # the others must not wait for it
-            logger.error("prediction log: %s predictions cannot be read back: %s", stored.batch.predictions, error)
-            self.status.dropped["unreadable"] += stored.batch.predictions
+            logger.error("prediction log: %s predictions cannot be read back: %s", batch.predictions, error)
+            self.status.dropped["unreadable"] += batch.predictions
             return SCHEMA.to_frame()
 
     def _note(self, name: Literal["write_error", "ship_error"], error: str) -> None:

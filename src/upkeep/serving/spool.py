@@ -34,30 +34,26 @@ CREATE TABLE IF NOT EXISTS batches (
 );
 """
 
-READ = "SELECT number, name, predictions, memory, content FROM batches WHERE number <= ? ORDER BY number"
+WRITE = "INSERT INTO batches (name, predictions, memory, content, written_at) VALUES (?, ?, ?, ?, ?)"
+REMOVE = "DELETE FROM batches WHERE number <= (SELECT number FROM batches WHERE name = ?)"
+READ = "SELECT name, predictions, memory, content FROM batches WHERE number <= ? ORDER BY number"
 
 
 class Batch(NamedTuple):
-    """Some predictions as an Arrow stream; `memory` is the bytes that they take when decoded."""
+    """Some predictions as an Arrow stream, named uniquely in all spools; `memory` is the bytes they take decoded."""
 
+    name: str
     predictions: int
     memory: int
     content: bytes
-
-
-class Stored(NamedTuple):
-    """A batch in the spool; numbers rise in the order of writing, and the name is unique in all spools."""
-
-    number: int
-    name: str
-    batch: Batch
 
 
 def encode(predictions: pl.DataFrame) -> Batch:
     """Return predictions as a batch; LZ4 makes it a third of the size at little cost."""
     stream = BytesIO()
     predictions.write_ipc_stream(stream, compression="lz4")
-    return Batch(predictions.height, int(predictions.estimated_size()), stream.getvalue())
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}"
+    return Batch(name, predictions.height, int(predictions.estimated_size()), stream.getvalue())
 
 
 def decode(batch: Batch) -> pl.DataFrame:
@@ -77,17 +73,15 @@ class Spool:
 
     def append(self, batch: Batch) -> None:
         """Write a batch: all of it, or nothing."""
-        now = datetime.now(UTC)
-        name = f"{now:%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}"
         with self._open() as connection:
-            connection.execute("INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, ?)", (name, now.timestamp(), *batch))
+            connection.execute(WRITE, (*batch, time.time()))
 
     def measure(self) -> int:
         """Return the bytes that all batches take."""
         with self._open() as connection:
             return int(connection.execute("SELECT coalesce(sum(length(content)), 0) FROM batches").fetchone()[0])
 
-    def read_oldest(self, most_memory: int, age_seconds: float) -> list[Stored]:
+    def read_oldest(self, most_memory: int, age_seconds: float) -> list[Batch]:
         """Return the oldest batches that fit into `most_memory`, at least one.
 
         There are none as long as the oldest is younger than `age_seconds`, unless there are more than fit.
@@ -101,13 +95,12 @@ class Spool:
                     break
                 last, total = number, total + memory
                 ready = ready or abs(time.time() - written_at) >= age_seconds  # the clock may have been set back
-            found = connection.execute(READ, (last if ready else 0,))
-            return [Stored(number, name, Batch(*batch)) for number, name, *batch in found]
+            return [Batch(*found) for found in connection.execute(READ, (last if ready else 0,))]
 
-    def remove(self, last: Stored) -> None:
+    def remove(self, last: Batch) -> None:
         """Forget a batch and those before it, and give the disk back what they took."""
         with self._open() as connection:
-            connection.execute("DELETE FROM batches WHERE number <= ?", (last.number,))
+            connection.execute(REMOVE, (last.name,))
         with self._open() as connection:
             connection.execute("PRAGMA incremental_vacuum").fetchall()
 
