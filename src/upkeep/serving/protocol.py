@@ -88,23 +88,25 @@ class Error(BaseModel):
     expected: str
 
 
-class Answer(BaseModel):
-    """An answer per machine; `errors` tells of those that have none, or why there is no answer at all."""
+class Unanswered(BaseModel):
+    """Why there is no answer."""
 
-    predictions: list[Prediction] = []
     errors: list[Error]
 
 
+class Answered(Unanswered):
+    """An answer per machine; `errors` tells of those that have none."""
+
+    predictions: list[Prediction]
+
+
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Answer, "description": description}
-    for status, description in {
-        200: "An answer per machine; `errors` tells of those that have none.",
-        400: "The body is no table.",
-        401: "The token is missing or wrong.",
-        413: "The body is too large.",
-        415: "The body is neither JSON nor CSV.",
-        422: "No machine could be answered.",
-    }.items()
+    200: {"model": Answered, "description": "An answer per machine; `errors` tells of those that have none."},
+    400: {"model": Unanswered, "description": "The body is no table."},
+    401: {"model": Unanswered, "description": "The token is missing or wrong."},
+    413: {"model": Unanswered, "description": "The body is too large."},
+    415: {"model": Unanswered, "description": "The body is neither JSON nor CSV."},
+    422: {"model": Unanswered, "description": "No machine could be answered."},
 }
 # FastAPI lists the models of bodies that it reads itself; these stand where they are used.
 DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
