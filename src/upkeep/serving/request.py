@@ -164,8 +164,9 @@ def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]
     kinds, failed = table.read("kind", "text")
     misfits: dict[int, tuple[str, str]] = {}
     for section, entries in contract.tables.items():
-        for name in [name for name in entries if name in table.columns]:
-            for row, expected in _check_column(name, entries[name], table):
+        sent = {name: entry for name, entry in entries.items() if name in table.columns}
+        for name, entry in sent.items():
+            for row, expected in _check_column(name, entry, table):
                 own = "telemetry" if kinds[row] is None and row not in failed else "events"
                 if section in (own, "machines"):
                     misfits.setdefault(row, (name, expected))
