@@ -16,7 +16,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
-from upkeep.serving.metrics import Metrics
+from upkeep.serving.counters import Metrics
 from upkeep.serving.page import page_routes
 
 TOKEN = "correct-horse"

@@ -7,7 +7,7 @@ from fleet_cases import START, dataset_params
 from upkeep.core.errors import UpkeepError
 from upkeep.features.conditions import Conditions
 from upkeep.features.definition import feature_names
-from upkeep.features.inputs import Events, Preparation, Record, Telemetry, Vocabulary
+from upkeep.features.inputs import Events, MachineRecord, Preparation, Telemetry, Vocabulary
 from upkeep.features.windows import HOUR
 from upkeep.model.calibration import Calibration
 from upkeep.model.scoring import Scorer, load_scorers
@@ -70,9 +70,9 @@ def test_the_threshold_itself_raises_the_alarm():
 
 
 def test_a_request_overrides_what_is_on_record_and_only_that():
-    known = scorer(records={"m1": Record(model="B", installed=NOW - 100 * HOUR)})
+    known = scorer(records={"m1": MachineRecord(model="B", installed=NOW - 100 * HOUR)})
     (silent,) = known.score(rows(), NO_EVENTS, {})
-    (told,) = known.score(rows(), NO_EVENTS, {"m1": Record(installed=NOW - 5 * HOUR)})
+    (told,) = known.score(rows(), NO_EVENTS, {"m1": MachineRecord(installed=NOW - 5 * HOUR)})
     assert (feature(silent, "age_hours"), feature(silent, "model_code")) == (105, 1)
     assert (feature(told, "age_hours"), feature(told, "model_code")) == (10, 1)
 

@@ -20,8 +20,8 @@ from upkeep.features.inputs import (
     UNKNOWN,
     Baseline,
     Events,
+    MachineRecord,
     Preparation,
-    Record,
     Telemetry,
     Vocabulary,
     event_kinds,
@@ -99,7 +99,7 @@ def build_features(
 
 
 def newest_features(
-    rows: Telemetry, events: Events, records: Mapping[str, Record], preparation: Preparation, params: Dataset
+    rows: Telemetry, events: Events, records: Mapping[str, MachineRecord], preparation: Preparation, params: Dataset
 ) -> Floats32:
     """Return the features of each machine's newest row, shape (n_machines, n_features): the bits of `build_features`.
 
@@ -205,7 +205,7 @@ def _event_features(
 
 
 def _machine_features(
-    machine: Ints, time: Ints, rows: Telemetry, records: Mapping[str, Record], preparation: Preparation
+    machine: Ints, time: Ints, rows: Telemetry, records: Mapping[str, MachineRecord], preparation: Preparation
 ) -> tuple[Floats32, Floats32]:
     """Return age and model; without a date of installation a machine is as old as its record."""
     models = {name: float(code) for code, name in enumerate(preparation.vocabulary.machine_models)}

@@ -40,14 +40,14 @@ class Baseline(Frozen):
     levels: list[float | None]
 
 
-class Record(Frozen):
+class MachineRecord(Frozen):
     """What is on record of a machine; `installed` is in microseconds since 1970."""
 
     model: str | None = None
     installed: int | None = None
 
 
-UNKNOWN = Record()
+UNKNOWN = MachineRecord()
 
 
 class Preparation(Frozen):
@@ -59,7 +59,7 @@ class Preparation(Frozen):
     vocabulary: Vocabulary
     conditions: Conditions
     baselines: dict[str, Baseline]
-    records: dict[str, Record]
+    records: dict[str, MachineRecord]
 
 
 class Telemetry(NamedTuple):
@@ -118,7 +118,7 @@ def classify_events(
 
 def read_tables(
     telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame, vocabulary: Vocabulary
-) -> tuple[Telemetry, Events, dict[str, Record]]:
+) -> tuple[Telemetry, Events, dict[str, MachineRecord]]:
     """Return one plant's validated tables as arrays; telemetry sorted by machine and time."""
     rows = read_telemetry(telemetry, vocabulary)
     happened = events.select("machine", pl.col("time").dt.timestamp("us"), "kind", "code").iter_rows()
@@ -137,10 +137,10 @@ def read_telemetry(ordered: pl.DataFrame, vocabulary: Vocabulary) -> Telemetry:
     )
 
 
-def read_records(machines: pl.DataFrame) -> dict[str, Record]:
+def read_records(machines: pl.DataFrame) -> dict[str, MachineRecord]:
     """Return what is on record of each machine."""
     known = machines.select("machine", "model", pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us"))
-    return {name: Record(model=model, installed=installed) for name, model, installed in known.iter_rows()}
+    return {name: MachineRecord(model=model, installed=installed) for name, model, installed in known.iter_rows()}
 
 
 def read_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:

@@ -34,7 +34,7 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
         check_sortedness=False,
     )
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
-    known = rows.join(_known_until(keys, repairs), on="machine", how="left").filter(
+    known = rows.join(_known_until(keys, repairs), on="machine", how="left", maintain_order="left").filter(
         pl.col("known_until").is_null() | (horizon_end <= pl.col("known_until"))
     )
     return _without_repairs(known, repairs).select(

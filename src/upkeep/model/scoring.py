@@ -11,7 +11,7 @@ from upkeep.contract.dictionary import Dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.types import Booleans, Floats, Floats32, Ints
 from upkeep.features.definition import feature_names, newest_features
-from upkeep.features.inputs import UNKNOWN, Events, Record, Telemetry
+from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR
 from upkeep.model.explanation import describe_feature, find_reasons
 from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, load_model, predict
@@ -76,7 +76,9 @@ class Scorer:
         sensors = [metadata.training_ranges[name] for name in self.vocabulary.sensors]
         self._trained = np.array([found.minimum is not None for found in sensors])
 
-    def score(self, rows: Telemetry, events: Events, records: Mapping[str, Record], threads: int = 1) -> list[Answer]:
+    def score(
+        self, rows: Telemetry, events: Events, records: Mapping[str, MachineRecord], threads: int = 1
+    ) -> list[Answer]:
         """Return an answer per machine, in their order; where `records` are silent, the model's own record speaks."""
         metadata = self.model.metadata
         stored = metadata.preparation.records
@@ -161,12 +163,12 @@ class Scorer:
         return {"code": "training_range_left", "message": message, "column": self._ranged[int(worst[0])]}
 
 
-def _merge(given: Record | None, stored: Record | None) -> Record:
+def _merge(given: MachineRecord | None, stored: MachineRecord | None) -> MachineRecord:
     """Return what a request says of a machine and, where it says nothing, what is on record."""
     if given is None or stored is None:
         return given or stored or UNKNOWN
     installed = stored.installed if given.installed is None else given.installed  # 0 is 1970
-    return Record(model=given.model or stored.model, installed=installed)
+    return MachineRecord(model=given.model or stored.model, installed=installed)
 
 
 def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str, Scorer]:

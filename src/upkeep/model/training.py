@@ -44,7 +44,7 @@ class Trained(NamedTuple):
     ranges: dict[str, TrainingRange]
 
 
-class Fleet(NamedTuple):
+class FleetModel(NamedTuple):
     """The fleet-wide model, and all plants' validation rows with its ``log_odds``."""
 
     trained: Trained
@@ -77,7 +77,7 @@ class Selection(NamedTuple):
     failures: int
 
 
-def train_fleet(plants: Mapping[str, Splits], params: Params) -> Fleet | None:
+def train_fleet(plants: Mapping[str, Splits], params: Params) -> FleetModel | None:
     """Train one model on all plants' rows; None if there is one plant only.
 
     An UpkeepError is raised if plants differ in their features, or no plant has a training row.
@@ -100,10 +100,10 @@ def train_fleet(plants: Mapping[str, Splits], params: Params) -> Fleet | None:
     if len(plants) == 1:
         return None
     trained = _train(params.model.kind, train, validation, params, _fleet_threads(params.parallel.jobs))
-    return Fleet(trained, _with_log_odds(validation, _scorer(trained)))
+    return FleetModel(trained, _with_log_odds(validation, _scorer(trained)))
 
 
-def train_plant(splits: Splits, fleet: Fleet | None, params: Params) -> Selection:
+def train_plant(splits: Splits, fleet: FleetModel | None, params: Params) -> Selection:
     """Train a plant's own models and baselines and choose between its own and the fleet's."""
     trained = {"plant": _train(params.model.kind, splits.train, splits.validation, params)}
     if fleet:

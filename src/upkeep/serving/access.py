@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upkeep.serving.metrics import Metrics
+from upkeep.serving.counters import Counters
 from upkeep.serving.protocol import refuse
 
 OPEN = {"/", "/ping", "/health", "/version"}
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class Access:
     """ASGI middleware around the whole application; any of the tokens opens it, and without one it is open to all."""
 
-    def __init__(self, app: ASGIApp, tokens: Sequence[bytes], metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, tokens: Sequence[bytes], metrics: Counters) -> None:
         self._app, self._tokens, self._metrics = app, tokens, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

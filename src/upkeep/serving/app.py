@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 from upkeep import __version__
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
+from upkeep.serving.counters import Counters
 from upkeep.serving.log_writer import LogWriter
-from upkeep.serving.metrics import Metrics
 from upkeep.serving.page import page_routes
 from upkeep.serving.protocol import refuse, to_json
 from upkeep.serving.routes import service_routes
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.log_url:
         log = LogWriter(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
     board = Board(settings.log_url or "")
-    metrics = Metrics(service.versions, log)
+    metrics = Counters(service.versions, log)
 
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:

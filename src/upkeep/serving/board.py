@@ -36,7 +36,7 @@ class Maintenance(NamedTuple):
     code: str | None
 
 
-class Machine(NamedTuple):
+class BoardMachine(NamedTuple):
     """One machine on the board; replaced as a whole, so that a reader never sees half of it.
 
     `newest` is the prediction of the newest telemetry, as logged, without its inputs. `history` has one point per
@@ -59,7 +59,7 @@ class Board:
     def __init__(self, log_url: str = "", *, most_machines: int = 20_000) -> None:
         self._log_url = log_url
         self._most_machines = most_machines
-        self._machines: dict[tuple[str, str], Machine] = {}
+        self._machines: dict[tuple[str, str], BoardMachine] = {}
         self._lock = threading.Lock()
         self._known_parts: set[str] = set()
         self._log_read_at: datetime | None = None
@@ -92,11 +92,11 @@ class Board:
                 self._forget()
         return machine is not known
 
-    def get(self, plant: str, machine: str) -> Machine | None:
+    def get(self, plant: str, machine: str) -> BoardMachine | None:
         """Return one machine, or None if it was never scored."""
         return self._machines.get((plant, machine))
 
-    def rank(self) -> list[Machine]:
+    def rank(self) -> list[BoardMachine]:
         """Return all machines in the order in which a planner should look: alarms first, then the highest risk."""
         return sorted(self._list_machines(), key=_urgency)
 
@@ -130,7 +130,7 @@ class Board:
         machines = self._list_machines()
         return bool(machines) and all(len(machine.history) == HISTORY_POINTS for machine in machines)
 
-    def _list_machines(self) -> list[Machine]:
+    def _list_machines(self) -> list[BoardMachine]:
         with self._lock:
             return list(self._machines.values())
 
@@ -154,17 +154,17 @@ class Board:
             self.refresh()
 
 
-def _update_machine(known: Machine | None, prediction: Prediction) -> Machine:
+def _update_machine(known: BoardMachine | None, prediction: Prediction) -> BoardMachine:
     """Return a machine with one more prediction; `known` itself if the prediction tells nothing new."""
     point = np.array([[prediction["time"] // 1000, prediction["probability"]]])
     if known is None:
-        return Machine(_keep(prediction), point, _last_maintenance(None, prediction))
+        return BoardMachine(_keep(prediction), point, _last_maintenance(None, prediction))
     is_newer = _age(prediction) > _age(known.newest)
     history = _add_point(known.history, point, replace=is_newer)
     maintenance = _last_maintenance(known.maintenance, prediction)
     if not is_newer and history is known.history and maintenance is known.maintenance:
         return known
-    return Machine(_keep(prediction) if is_newer else known.newest, history, maintenance)
+    return BoardMachine(_keep(prediction) if is_newer else known.newest, history, maintenance)
 
 
 def _keep(prediction: Prediction) -> Prediction:
@@ -176,7 +176,7 @@ def _age(prediction: Prediction) -> tuple[int, int]:
     return prediction["time"], prediction["scored_at"]
 
 
-def _urgency(machine: Machine) -> tuple[bool, float, str, str]:
+def _urgency(machine: BoardMachine) -> tuple[bool, float, str, str]:
     newest = machine.newest
     return not newest["alarm"], -newest["probability"], newest["plant"], newest["machine"]
 

@@ -12,7 +12,7 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from upkeep.core.types import Floats32
-from upkeep.serving.board import Board, Machine
+from upkeep.serving.board import Board, BoardMachine
 from upkeep.serving.service import describe, to_time
 
 STATIC = Path(__file__).parent / "static"
@@ -92,7 +92,7 @@ def _list_fleet(board: Board, explain: Explain, plant: str, search: str, limit: 
     }
 
 
-def _describe(machine: Machine) -> dict[str, Any]:
+def _describe(machine: BoardMachine) -> dict[str, Any]:
     newest, maintenance = machine.newest, machine.maintenance
     return describe(newest) | {
         "scored_at": to_time(newest["scored_at"]),
@@ -101,7 +101,7 @@ def _describe(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _reasons(machine: Machine, explain: Explain) -> list[dict[str, Any]]:
+def _reasons(machine: BoardMachine, explain: Explain) -> list[dict[str, Any]]:
     newest = machine.newest
     # Kept with the prediction they belong to, so that a newer prediction brings its own.
     if "reasons" not in newest:

@@ -17,7 +17,7 @@ Cell = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "n
 """Anything: what a machine's row may hold is for the data dictionary to say, and costs that machine only."""
 
 
-class Split(BaseModel):
+class SplitTable(BaseModel):
     """A table as names and rows."""
 
     columns: list[str] = Field(examples=[EXAMPLE_COLUMNS])
@@ -33,7 +33,7 @@ class Options(BaseModel):
 class SplitRequest(BaseModel):
     """A table as names and rows."""
 
-    dataframe_split: Split
+    dataframe_split: SplitTable
     params: Options | None = None
 
 

@@ -19,7 +19,7 @@ from upkeep.contract.dictionary import Table as TableName
 from upkeep.contract.units import convert_column, find_units
 from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.types import Booleans, Floats, Ints
-from upkeep.features.inputs import Events, Record, Telemetry, Vocabulary, classify_events, event_kinds
+from upkeep.features.inputs import Events, MachineRecord, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
 from upkeep.serving.table import Refused, Table, show
@@ -39,7 +39,7 @@ OF_MACHINES = ("model", "installed")
 """What of the table of machines a request may say."""
 
 
-class Fault(NamedTuple):
+class RefusedMachine(NamedTuple):
     """Why a machine is not answered: the row that tells it, what was found there and what was expected."""
 
     plant: str | None
@@ -57,7 +57,7 @@ class Accepted(NamedTuple):
     rows: Sequence[int]
     time: Ints
     values: Floats
-    record: Record
+    record: MachineRecord
     cautions: list[Caution]
 
 
@@ -66,7 +66,7 @@ class PlantRequest(NamedTuple):
 
     rows: Telemetry
     events: Events
-    records: dict[str, Record]
+    records: dict[str, MachineRecord]
     cautions: list[list[Caution]]
     inputs: list[str]
 
@@ -115,7 +115,9 @@ def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     )
 
 
-def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[str, PlantRequest], list[Fault]]:
+def read_request(
+    table: Table, contracts: Mapping[str, Contract]
+) -> tuple[dict[str, PlantRequest], list[RefusedMachine]]:
     """Return what is asked of each plant's model, and the machines that cannot be answered.
 
     `Refused` is raised if a key column is missing or there is no row.
@@ -131,17 +133,17 @@ def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[
         machines.setdefault(key, []).append(row)
     misfits = {plant: _find_misfits(table, contracts[plant]) for plant in contracts.keys() & set(plants)}
     accepted: dict[str, list[Accepted]] = {}
-    faults: list[Fault] = []
+    faults: list[RefusedMachine] = []
     for (plant, machine), rows in machines.items():
         if plant is None or machine is None or plant not in contracts:
-            faults.append(Fault(plant, machine, rows[0], *_explain_key(plant, rows[0], table, contracts)))
+            faults.append(RefusedMachine(plant, machine, rows[0], *_explain_key(plant, rows[0], table, contracts)))
         elif refused := [row for row in rows if row in misfits[plant]]:
             column, expected = misfits[plant][refused[0]]
             what = f"{column} is {show(table.columns[column][refused[0]])}"
-            faults.append(Fault(plant, machine, refused[0], column, what, expected))
+            faults.append(RefusedMachine(plant, machine, refused[0], column, what, expected))
         else:
             found = _read_machine(plant, machine, rows, table, contracts[plant])
-            if isinstance(found, Fault):
+            if isinstance(found, RefusedMachine):
                 faults.append(found)
             else:
                 accepted.setdefault(plant, []).append(found)
@@ -185,7 +187,9 @@ def _check_column(name: str, entry: Column, table: Table) -> list[tuple[int, str
     return misfits
 
 
-def _read_machine(plant: str, machine: str, rows: Sequence[int], table: Table, contract: Contract) -> Accepted | Fault:
+def _read_machine(
+    plant: str, machine: str, rows: Sequence[int], table: Table, contract: Contract
+) -> Accepted | RefusedMachine:
     kinds, times = table.read("kind", "text").values, table.read("time", "time").values
     telemetry = [row for row in rows if kinds[row] is None]
     values = table.numbers(tuple(contract.numbers))[telemetry]
@@ -196,10 +200,10 @@ def _read_machine(plant: str, machine: str, rows: Sequence[int], table: Table, c
     kept, left_out = _choose_rows(time, values, contract)
     if not len(kept):
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
-        return Fault(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
+        return RefusedMachine(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
     unknown = [*_warn_of_columns(table, contract), *_warn_of_codes(rows, table, contract)]
     models, installed = table.read("model", "text").values, table.read("installed", "time").values
-    record = Record(model=_last(models, rows), installed=_last(installed, rows))
+    record = MachineRecord(model=_last(models, rows), installed=_last(installed, rows))
     return Accepted(machine, rows, time[kept], values[kept], record, [*unknown, *converted, *left_out])
 
 

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from upkeep import __version__
+from upkeep.serving.counters import Counters
 from upkeep.serving.log_writer import LogWriter
-from upkeep.serving.metrics import Metrics
 from upkeep.serving.protocol import INVOCATIONS, RESPONSES, to_json
 from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings
@@ -20,7 +20,7 @@ INLINE_BYTES = 100_000
 
 
 def service_routes(
-    service: Service, settings: Settings, log: LogWriter | None, metrics: Metrics, keep: Callable[[Reply], None]
+    service: Service, settings: Settings, log: LogWriter | None, metrics: Counters, keep: Callable[[Reply], None]
 ) -> APIRouter:
     """Return the routes; `keep` takes each reply, on the event loop. A route raises `Refused` instead of a reply."""
     router = APIRouter(default_response_class=Response)

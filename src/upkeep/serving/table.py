@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from upkeep.core.types import Floats
 from upkeep.serving.columns import Read, Type, read_column
-from upkeep.serving.protocol import Options, RecordsRequest, Split, SplitRequest
+from upkeep.serving.protocol import Options, RecordsRequest, SplitRequest, SplitTable
 
 MOST_CELLS = 20_000_000
 EXPECTED = {"model_type": "an object", "dict_type": "an object", "list_type": "a list", "string_type": "text"}
@@ -106,7 +106,7 @@ def _pointer(*place: int | str) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
 
 
-def _read_split(split: Split) -> tuple[dict[str, list[Any]], Point]:
+def _read_split(split: SplitTable) -> tuple[dict[str, list[Any]], Point]:
     positions = {name: index for index, name in enumerate(split.columns)}
 
     def point(row: int, column: str | None) -> str:

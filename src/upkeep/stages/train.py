@@ -13,7 +13,7 @@ from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.judging.reports import TrainedCandidate, TrainedPlant, TrainingReport, write_report
 from upkeep.model.storage import Metadata, checksum, name_files, save_model
-from upkeep.model.training import Candidate, Fleet, Selection, Splits, train_fleet, train_plant
+from upkeep.model.training import Candidate, FleetModel, Selection, Splits, train_fleet, train_plant
 
 COLUMNS = [
     *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
@@ -44,7 +44,7 @@ def run(params: Params) -> None:
     write_report(TrainingReport(kind=params.model.kind, plants=report))
 
 
-def _train(plant: str, fleet: Fleet | None, params: Params, data_version: str) -> TrainedPlant:
+def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
     """Write one plant's predictions and model; return what the report says of it."""
     splits = _read(plant)
     selection = train_plant(splits, fleet, params)

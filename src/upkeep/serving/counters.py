@@ -13,7 +13,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 PROBABILITIES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
-class Metrics:
+class Counters:
     """One worker's counters, in a registry of their own."""
 
     def __init__(self, versions: Mapping[str, str], log: LogWriter | None) -> None:
