@@ -16,6 +16,8 @@ VERSION = SOURCES / "upkeep/__init__.py"
 """Holds the version only, which no output may depend on: a release must not train anew."""
 BY_NAME = re.compile(r"(upkeep(?:\.\w+)+):\w+")
 """How the code names a class that it imports only when asked to."""
+NAMED_IN_TEXT = {"upkeep.simulator.source"}
+"""The registry of sources names the simulator, which is built on sources: no import, and the only arrow upwards."""
 
 
 def entries(stage: str) -> list[str]:
@@ -106,3 +108,18 @@ def test_the_closure_follows_imports_inside_functions_and_classes_named_in_texts
     assert SOURCES / "upkeep/simulator/fleet.py" in files
     assert SOURCES / "upkeep/core/errors.py" in files
     assert closure("def later():\n    from upkeep.core import paths") >= {SOURCES / "upkeep/core/paths.py"}
+
+
+def test_imports_only_point_down_the_list_of_rooms_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", readme, flags=re.MULTILINE)
+    folders = {path.name for path in (SOURCES / "upkeep").iterdir() if (path / "__init__.py").is_file()}
+    assert set(rooms) == folders | {"cli"}
+    for room in rooms:
+        files = [SOURCES / "upkeep/cli.py"] if room == "cli" else (SOURCES / "upkeep" / room).rglob("*.py")
+        for file in files:
+            names = [
+                name.split(".") for name in imported(file.read_text(encoding="utf-8")) if name not in NAMED_IN_TEXT
+            ]
+            used = {parts[1] for parts in names if parts[0] == "upkeep" and parts[1] in rooms}
+            assert [other for other in used if rooms.index(other) < rooms.index(room)] == [], file
