@@ -16,7 +16,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
-from upkeep.serving.counters import Metrics
+from upkeep.serving.counters import Counters
 from upkeep.serving.page import page_routes
 
 TOKEN = "correct-horse"
@@ -92,7 +92,7 @@ def explain(*_):
 def serving(board, *, tokens=(), explain=explain):
     app = FastAPI()
     app.include_router(page_routes(board, explain, horizon_hours=48))
-    app.add_middleware(Access, tokens=tokens, metrics=Metrics({}, None))
+    app.add_middleware(Access, tokens=tokens, metrics=Counters({}, None))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
