@@ -54,11 +54,14 @@ lock: .venv ## Resolve pyproject.toml into requirements.lock and requirements-se
 clean: ## Remove the environment and all outputs that DVC can restore
 	rm -rf .venv .upkeep/bench .upkeep/score/*/ data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache
 
+# Older than the lock, so that the next call goes on instead of taking half an environment for a whole one.
+UNFINISHED := { touch --date=@0 .venv; exit 1; }
+
 # Made anew when the lock changes. The index, certificates and proxies are the machine's own.
 .venv: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
-	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv || $(UNFINISHED)
+	uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock || $(UNFINISHED)
+	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . || $(UNFINISHED)
 	touch .venv
