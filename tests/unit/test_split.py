@@ -3,10 +3,12 @@
 from datetime import timedelta
 
 import polars as pl
+import pytest
 from fleet_cases import at, split_params, telemetry
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upkeep.core.errors import UpkeepError
 from upkeep.features.split import split_by_time, split_machines, thin_negatives, time_boundaries
 
 HORIZON = timedelta(hours=4)
@@ -23,6 +25,30 @@ def test_time_is_cut_into_the_shares_asked_for():
     assert spans["train"] == (at(0), at(46))
     assert spans["validation"] == (at(51), at(66))
     assert spans["test"] == (at(71), at(100))
+
+
+def test_a_split_by_date_puts_each_day_where_the_dates_say():
+    dates = split_params(by="date", validation_from="2025-01-08", test_from="2025-01-09")
+    rows = telemetry(list(range(101))).with_columns(
+        split=split_by_time(time_boundaries(at(0), at(100), dates), HORIZON)
+    )
+    spans = rows.group_by("split").agg(first=pl.col("time").min(), last=pl.col("time").max())
+    assert {split: (first, last) for split, first, last in spans.drop_nulls().iter_rows()} == {
+        "train": (at(0), at(43)),
+        "validation": (at(48), at(67)),
+        "test": (at(72), at(100)),
+    }
+
+
+def test_a_split_by_dates_that_the_data_does_not_have_names_both():
+    with pytest.raises(UpkeepError, match="2026-01-08 and 2026-01-09, the data is from 2025-01-06 to 2025-01-10"):
+        time_boundaries(at(0), at(100), split_params(by="date", validation_from="2026-01-08", test_from="2026-01-09"))
+
+
+@pytest.mark.parametrize("dates", [{}, {"validation_from": "2025-01-09", "test_from": "2025-01-08"}])
+def test_a_split_by_date_needs_two_dates_in_order(dates):
+    with pytest.raises(ValueError, match="validation_from and test_from"):
+        split_params(by="date", **dates)
 
 
 def test_between_two_splits_lies_a_gap_of_one_horizon():

@@ -10,6 +10,8 @@ from upkeep.features.windows import HOUR, roll, roll_newest
 
 ALL = ("mean", "std", "min", "max", "slope")
 MINUTE = HOUR // 60
+HOURS = st.integers(1, 100) | st.sampled_from([0.25, 0.5, 1 / 3, 2.5])
+"""Lengths of a window, whole hours or not."""
 
 
 @st.composite
@@ -22,7 +24,7 @@ def histories(draw):
 
 
 def plain(time, values, hours, row, aggregate):
-    inside = (time > time[row] - hours * HOUR) & (time <= time[row]) & ~np.isnan(values)
+    inside = (time > time[row] - round(hours * HOUR)) & (time <= time[row]) & ~np.isnan(values)
     x, t = values[inside], time[inside] / HOUR
     if len(x) < (2 if aggregate in ("std", "slope") else 1):
         return np.nan
@@ -31,7 +33,7 @@ def plain(time, values, hours, row, aggregate):
     return {"mean": np.mean, "std": lambda x: np.std(x, ddof=1), "min": np.min, "max": np.max}[aggregate](x)
 
 
-@given(histories(), st.integers(1, 100))
+@given(histories(), HOURS)
 def test_every_aggregate_equals_its_plain_definition_on_irregular_readings(history, hours):
     time, values = history
     rolled = roll(time, values, hours, ALL)
@@ -43,11 +45,11 @@ def test_every_aggregate_equals_its_plain_definition_on_irregular_readings(histo
             np.testing.assert_allclose(rolled[aggregate][sensor, row], expected, rtol=1e-6, atol=tolerance)
 
 
-@given(histories(), st.integers(1, 100), st.data())
+@given(histories(), HOURS, st.data())
 def test_forgetting_what_lies_before_the_window_changes_no_bit(history, hours, data):
     time, values = history
     row = data.draw(st.integers(0, len(time) - 1))
-    oldest = np.searchsorted(time, time[row] - hours * HOUR, side="right")
+    oldest = np.searchsorted(time, time[row] - round(hours * HOUR), side="right")
     start = data.draw(st.integers(0, int(oldest)))
     whole = roll(time, values, hours, ALL)
     recent = roll(time[start : row + 1], values[:, start : row + 1], hours, ALL)
@@ -55,7 +57,7 @@ def test_forgetting_what_lies_before_the_window_changes_no_bit(history, hours, d
         np.testing.assert_array_equal(recent[aggregate][:, -1], whole[aggregate][:, row])
 
 
-@given(histories(), st.integers(1, 100), st.data())
+@given(histories(), HOURS, st.data())
 def test_no_row_sees_a_later_one(history, hours, data):
     time, values = history
     cut = data.draw(st.integers(1, len(time)))
@@ -83,7 +85,7 @@ def test_only_the_aggregates_asked_for_are_returned_in_their_order():
     assert list(roll(np.array([0]), np.zeros((1, 1)), 8, ["slope", "min"])) == ["slope", "min"]
 
 
-@given(st.lists(histories(), min_size=1, max_size=4), st.integers(1, 100))
+@given(st.lists(histories(), min_size=1, max_size=4), HOURS)
 def test_the_newest_windows_of_many_machines_have_the_bits_of_each_machines_last_row(fleet, hours):
     time = np.concatenate([time for time, _ in fleet])
     starts = np.cumsum([0, *(len(time) for time, _ in fleet)])
@@ -94,7 +96,7 @@ def test_the_newest_windows_of_many_machines_have_the_bits_of_each_machines_last
             np.testing.assert_array_equal(newest[aggregate][:, machine], rolled[aggregate][:, -1])
 
 
-@given(histories(), st.integers(1, 100))
+@given(histories(), HOURS)
 def test_the_newest_window_of_one_sensor_has_the_same_bits_as_among_others(history, hours):
     time, values = history
     starts = np.array([0, len(time)])

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from upkeep.core import paths
@@ -17,7 +17,8 @@ EXAMPLE = Path("examples/cmapss/params.yaml")
 """Another whole set of parameters, for what an older ``params.yaml`` lacks."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Hours = Annotated[int, Field(gt=0)]
+Hours = Annotated[int | float, Field(gt=0)]
+"""Whole or not: half an hour is 0.5. What is written as a whole number stays one."""
 Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
@@ -45,10 +46,21 @@ class Validate(Frozen):
 class Split(Frozen):
     """How rows become training, validation and test rows."""
 
-    by: Literal["time", "machine"]
+    by: Literal["time", "date", "machine"]
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     seed: int
+    # Needed by a split by date, and off in params.yaml, so they have no other place.
+    validation_from: date | None = None
+    test_from: date | None = None
+
+    @model_validator(mode="after")
+    def _check_dates(self) -> Self:
+        if self.by == "date" and not (
+            self.validation_from and self.test_from and self.validation_from < self.test_from
+        ):
+            raise ValueError("by: date needs validation_from and test_from, the later one last")
+        return self
 
 
 class Dataset(Frozen):
@@ -91,7 +103,7 @@ class Costs(Frozen):
 class Evaluate(Frozen):
     """How a model is judged."""
 
-    lead_time_hours: int = Field(ge=0)
+    lead_time_hours: Annotated[int | float, Field(ge=0)]
     recall_at_precision: Share
     bootstrap: int = Field(ge=0)
     confidence: Annotated[float, Field(gt=0, lt=1)]

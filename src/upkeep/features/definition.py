@@ -30,7 +30,7 @@ from upkeep.features.inputs import (
     read_tables,
     read_telemetry,
 )
-from upkeep.features.windows import HOUR, roll, roll_newest
+from upkeep.features.windows import HOUR, roll, roll_newest, to_microseconds
 
 KEYS = ("plant", "machine", "time")
 
@@ -154,19 +154,19 @@ def _sensor_block(
     return block
 
 
-def _baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: int) -> Floats:
+def _baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: float) -> Floats:
     """Return the healthy level of a machine known at each of its rows, shape (n_rows, n_sensors)."""
     known = preparation.baselines.get(name)
     if known is None:
         return _expanding_baseline(time, scaled, hours)
     settled = np.broadcast_to(np.array(known.levels, dtype=np.float64), scaled.shape)  # None becomes NaN
-    early = time < known.start + hours * HOUR
+    early = time < known.start + to_microseconds(hours)
     return np.where(early[:, None], _expanding_baseline(time, scaled, hours), settled) if early.any() else settled
 
 
-def _expanding_baseline(time: Ints, scaled: Floats, hours: int) -> Floats:
+def _expanding_baseline(time: Ints, scaled: Floats, hours: float) -> Floats:
     """Return the mean of the machine's first hours as far as they are known at each row: it settles, then stays."""
-    opening = scaled[time < time[0] + hours * HOUR]
+    opening = scaled[time < time[0] + to_microseconds(hours)]
     count = np.cumsum(~np.isnan(opening), axis=0)
     with np.errstate(invalid="ignore"):
         mean = np.cumsum(np.nan_to_num(opening), axis=0) / np.where(count > 0, count, np.nan)
@@ -197,7 +197,7 @@ def _event_features(
         return np.searchsorted(numbers, number(kind, machine, at), side="right", sorter=order)
 
     until = count_until(kinds, time)
-    before = [count_until(kinds[:n_errors], time - hours * HOUR) for hours in params.windows_hours]
+    before = [count_until(kinds[:n_errors], time - to_microseconds(hours)) for hours in params.windows_hours]
     counts = [(until[code] - old[code]).astype(np.float32) for code in range(n_errors) for old in before]
     last = np.append(events.time[order], 0)[until - 1]
     since = np.where(until > count_until(kinds, None), (time - last) / HOUR, np.nan)

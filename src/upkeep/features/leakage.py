@@ -17,17 +17,17 @@ Splits = dict[str, pl.DataFrame]
 
 
 def check_leakage(splits: Splits, features: list[str], horizon: timedelta, by: str, max_auc: float) -> None:
-    """Raise an UpkeepError on any leakage between one plant's splits, made `by` time or machine, or from its labels.
+    """Raise an UpkeepError on any leakage between a plant's splits, made `by` time, date or machine, or from labels.
 
     No single feature's area under the ROC curve may exceed `max_auc`.
     """
     for one, other in combinations(splits, 2):
         _check_no_row_twice(splits, one, other)
         _check_no_features_twice(splits, one, other, features)
-        if by == "time":
-            _check_gap(splits, one, other, horizon)
-        else:
+        if by == "machine":
             _check_no_machine_twice(splits, one, other)
+        else:
+            _check_gap(splits, one, other, horizon)
     _check_no_feature_separates(splits["train"], features, max_auc)
 
 

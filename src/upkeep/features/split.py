@@ -1,24 +1,40 @@
 """Splits by time or by machine, with nothing shared between them."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import numpy as np
 import polars as pl
 
+from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Split
 
 SPLITS = ("train", "validation", "test")
 
 Boundaries = tuple[datetime, datetime]
 
+INSTANT = timedelta(microseconds=1)
+"""What times are counted in."""
+
 
 def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:
     """Return where training ends and where validation ends; the same instants for all plants of a fleet.
 
-    `start` and `end` are the first and the last instant of the whole fleet's telemetry.
+    `start` and `end` are the first and the last instant of the whole fleet's telemetry. An UpkeepError is raised if a
+    split by date has its dates elsewhere.
     """
-    span = end - start
-    return end - (split.test_share + split.validation_share) * span, end - split.test_share * span
+    if split.by != "date":
+        span = end - start
+        return end - (split.test_share + split.validation_share) * span, end - split.test_share * span
+    midnights = [datetime.combine(day, time(), UTC) for day in (split.validation_from, split.test_from) if day]
+    if not start < midnights[0] < midnights[1] < end:
+        raise UpkeepError(
+            f"the split's dates are {split.validation_from} and {split.test_from}, the data is from {start:%Y-%m-%d} "
+            f"to {end:%Y-%m-%d}",
+            remedy="give dates within the data as dataset.split.validation_from and test_from in params.yaml",
+            stage="dataset",
+        )
+    # A boundary is the last instant of what lies before it.
+    return midnights[0] - INSTANT, midnights[1] - INSTANT
 
 
 def split_by_time(boundaries: Boundaries, horizon: timedelta) -> pl.Expr:
@@ -27,13 +43,13 @@ def split_by_time(boundaries: Boundaries, horizon: timedelta) -> pl.Expr:
     A row belongs to a split only if the whole of (t, t + horizon] does, so no label looks across a boundary.
     """
     train_end, validation_end = boundaries
-    time = pl.col("time")
+    at = pl.col("time")
     return (
-        pl.when(time + horizon <= train_end)
+        pl.when(at + horizon <= train_end)
         .then(pl.lit("train"))
-        .when((time > train_end) & (time + horizon <= validation_end))
+        .when((at > train_end) & (at + horizon <= validation_end))
         .then(pl.lit("validation"))
-        .when(time > validation_end)
+        .when(at > validation_end)
         .then(pl.lit("test"))
     )
 

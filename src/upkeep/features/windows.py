@@ -25,7 +25,12 @@ HOUR = 3_600_000_000
 """Microseconds in an hour."""
 
 
-def roll(time: Ints, values: Floats, window_hours: int, aggregates: Sequence[Aggregate]) -> dict[Aggregate, Floats]:
+def to_microseconds(hours: float) -> int:
+    """Return a span in whole microseconds, the unit of all times here."""
+    return round(hours * HOUR)
+
+
+def roll(time: Ints, values: Floats, window_hours: float, aggregates: Sequence[Aggregate]) -> dict[Aggregate, Floats]:
     """Return rolling statistics of one machine's readings.
 
     Parameters
@@ -46,11 +51,11 @@ def roll(time: Ints, values: Floats, window_hours: int, aggregates: Sequence[Agg
         For each aggregate an array of shape (n_sensors, n_rows), NaN where too few readings are in the window: none
         for mean, min and max, fewer than two for std and slope.
     """
-    return _aggregate(_Blocks(time, window_hours * HOUR), values, aggregates)
+    return _aggregate(_Blocks(time, to_microseconds(window_hours)), values, aggregates)
 
 
 def roll_newest(
-    time: Ints, starts: Ints, values: Floats, window_hours: int, aggregates: Sequence[Aggregate]
+    time: Ints, starts: Ints, values: Floats, window_hours: float, aggregates: Sequence[Aggregate]
 ) -> dict[Aggregate, Floats]:
     """Return the statistics of each machine's newest window only: the same bits as :func:`roll` gives its last row.
 
@@ -66,7 +71,7 @@ def roll_newest(
     dict
         For each aggregate an array of shape (n_sensors, n_machines).
     """
-    newest = _Newest(time, starts, window_hours * HOUR)
+    newest = _Newest(time, starts, to_microseconds(window_hours))
     return _aggregate(newest, values[:, newest.rows], aggregates)
 
 

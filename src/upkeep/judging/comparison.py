@@ -66,7 +66,7 @@ def compare(
     champion: Mapping[str, pl.DataFrame],
     challenger: Mapping[str, pl.DataFrame],
     how: Evaluate,
-    horizon_hours: int,
+    horizon_hours: float,
     seed: int,
 ) -> Comparison:
     """Compare the chosen models of both sides; by plant, rows of all splits and candidates, as ``train`` writes them.
@@ -99,7 +99,7 @@ def _test_rows(predictions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compare_group(
-    champion: pl.DataFrame, challenger: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int
+    champion: pl.DataFrame, challenger: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int
 ) -> Group:
     before, after = (judge(rows, how, horizon_hours, seed) for rows in (champion, challenger))
     failures = int(after.figures["failures"])
@@ -119,7 +119,7 @@ def _change(before: Judgement, after: Judgement, name: str, confidence: float) -
     return Change(was, now, *intervals)
 
 
-def _compare_alarms(champion: pl.DataFrame, challenger: pl.DataFrame, horizon_hours: int) -> pl.DataFrame:
+def _compare_alarms(champion: pl.DataFrame, challenger: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     """List the episodes of one side that no episode of the other lies within a horizon of."""
     before, after = (_episodes(rows, horizon_hours) for rows in (champion, challenger))
     sides = [
@@ -129,18 +129,20 @@ def _compare_alarms(champion: pl.DataFrame, challenger: pl.DataFrame, horizon_ho
     return pl.concat(sides).select(_NO_ALARMS.columns).sort(*ROW, "gained")
 
 
-def _episodes(rows: pl.DataFrame, horizon_hours: int) -> pl.DataFrame:
+def _episodes(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     starts, false = find_episodes(read_timeline(rows, horizon_hours), rows["alarm"].to_numpy())
     return rows.select(ROW)[starts].with_columns(false=pl.Series(false, dtype=pl.Boolean))
 
 
-def _unmatched(mine: pl.DataFrame, other: pl.DataFrame, horizon_hours: int) -> pl.DataFrame:
+def _unmatched(mine: pl.DataFrame, other: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     pairs = mine.join(other.select(*MACHINE, other="time"), on=MACHINE)
     near = pairs.filter((pl.col("time") - pl.col("other")).abs() < pl.duration(hours=horizon_hours))
     return mine.join(near, on=ROW, how="anti")
 
 
-def _compare_failures(champion: pl.DataFrame, challenger: pl.DataFrame, lead: int, horizon_hours: int) -> pl.DataFrame:
+def _compare_failures(
+    champion: pl.DataFrame, challenger: pl.DataFrame, lead: float, horizon_hours: float
+) -> pl.DataFrame:
     before, after = (judge_failures(rows, lead, horizon_hours) for rows in (champion, challenger))
     keys = [*MACHINE, "failed_at"]
     both = before.join(after.select(*keys, gained="caught"), on=keys)

@@ -89,7 +89,7 @@ def candidate_thresholds(probability: Floats) -> Floats:
 
 
 def cost_by_threshold(
-    predictions: pl.DataFrame, costs: Costs, lead_time_hours: int, horizon_hours: int
+    predictions: pl.DataFrame, costs: Costs, lead_time_hours: float, horizon_hours: float
 ) -> pl.DataFrame:
     """Follow the alarms that each candidate threshold would raise on one candidate's rows.
 
@@ -112,7 +112,7 @@ def cost_by_threshold(
     return pl.DataFrame({"threshold": thresholds, **counts, "cost": cost})
 
 
-def best_threshold(predictions: pl.DataFrame, costs: Costs, lead_time_hours: int, horizon_hours: int) -> float:
+def best_threshold(predictions: pl.DataFrame, costs: Costs, lead_time_hours: float, horizon_hours: float) -> float:
     """Return the threshold at which following the alarms on one candidate's rows costs least.
 
     Of equally cheap thresholds, the middle of the longest run of neighbours is taken, as the one that other data

@@ -35,7 +35,7 @@ class Timeline(NamedTuple):
     horizon_end: Ints
 
 
-def read_timeline(predictions: pl.DataFrame, horizon_hours: int) -> Timeline:
+def read_timeline(predictions: pl.DataFrame, horizon_hours: float) -> Timeline:
     """Return what episodes are found from; `predictions` are one candidate's, sorted by plant, machine and time."""
     columns = predictions.select(
         machine=pl.struct(MACHINE).rle_id().cast(pl.Int64),
@@ -43,7 +43,7 @@ def read_timeline(predictions: pl.DataFrame, horizon_hours: int) -> Timeline:
         failing=(pl.col("hours_to_failure") <= horizon_hours).fill_null(False),
     )
     machine, seconds = columns["machine"].to_numpy(), columns["seconds"].to_numpy()
-    horizon = horizon_hours * 3600
+    horizon = round(horizon_hours * 3600)
     # One axis for all machines, each starting more than a horizon after the last one's end: one search serves all.
     axis = machine * (seconds.max(initial=0) + horizon + 1) + seconds
     return Timeline(machine, columns["failing"].to_numpy(), np.searchsorted(axis, axis + horizon))
@@ -70,7 +70,7 @@ def opens_episode(latest: datetime | None, alarm_at: datetime, horizon: timedelt
     return latest is None or alarm_at >= latest + horizon
 
 
-def judge_failures(predictions: pl.DataFrame, lead_time_hours: int, horizon_hours: int) -> pl.DataFrame:
+def judge_failures(predictions: pl.DataFrame, lead_time_hours: float, horizon_hours: float) -> pl.DataFrame:
     """List the failures that could have been caught.
 
     Returns
@@ -92,7 +92,7 @@ def judge_failures(predictions: pl.DataFrame, lead_time_hours: int, horizon_hour
     )
 
 
-def tally_machines(predictions: pl.DataFrame, lead_time_hours: int, horizon_hours: int) -> pl.DataFrame:
+def tally_machines(predictions: pl.DataFrame, lead_time_hours: float, horizon_hours: float) -> pl.DataFrame:
     """Count each machine's events; `predictions` are one candidate's, sorted by plant, machine and time.
 
     Returns
@@ -115,7 +115,7 @@ def tally_machines(predictions: pl.DataFrame, lead_time_hours: int, horizon_hour
     return tally.with_columns(pl.col("failures", "caught", "false_alarms").fill_null(0).cast(pl.Int64))
 
 
-def pick_alarms(predictions: pl.DataFrame, horizon_hours: int, count: int) -> pl.DataFrame:
+def pick_alarms(predictions: pl.DataFrame, horizon_hours: float, count: int) -> pl.DataFrame:
     """Return the first row of the most probable alarm episodes, what a planner would have seen, `count` at most.
 
     `predictions` are one candidate's of one plant, sorted by machine and time; the most probable come first.

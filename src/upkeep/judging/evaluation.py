@@ -45,7 +45,7 @@ class Judgement(NamedTuple):
         return Metrics.model_validate(self.figures, extra="forbid")  # a figure that has no field would be lost
 
 
-def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int, seed: int) -> Evaluation:
+def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: float, seed: int) -> Evaluation:
     """Judge all candidates; alarms, whose reasons need the models, are left to add.
 
     `predictions` are, by plant, rows of all splits and candidates, as ``train`` writes them; `seed` is that of the
@@ -72,7 +72,7 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
     )
 
 
-def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int | None = None) -> Judgement:
+def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int | None = None) -> Judgement:
     """Judge one candidate on one group of rows, sorted by plant, machine and time.
 
     `seed` is that of the resamples, which are the same for as many machines; None: no resamples.
@@ -115,7 +115,7 @@ def last_row_f1(rows: pl.DataFrame) -> float:
     return row_metrics.alarm_quality(last["label"].cast(pl.Boolean).to_numpy(), last["alarm"].to_numpy())["f1"]
 
 
-def judge_group(rows: pl.DataFrame, how: Evaluate, horizon_hours: int, seed: int) -> GroupReport:
+def judge_group(rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int) -> GroupReport:
     """Judge the chosen models and every candidate on test rows of one group, such as one plant's.
 
     `rows` are those of all candidates, sorted by plant, candidate, machine and time.
@@ -166,7 +166,7 @@ def _exceed(chosen: Judgement, other: Judgement, confidence: float) -> dict[str,
     }
 
 
-def _metrics_by(column: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: int) -> dict[str, Metrics]:
+def _metrics_by(column: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> dict[str, Metrics]:
     return {name: judge(group, how, horizon_hours).metrics for name, group in _groups(column, rows)}
 
 
@@ -185,7 +185,9 @@ def _notes(plant: str, metrics: Metrics) -> list[str]:
     return [f"{plant}: one machine only, so no intervals"] if metrics.machines < 2 else []
 
 
-def draw_curves(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: int) -> dict[str, pl.DataFrame]:
+def draw_curves(
+    predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: float
+) -> dict[str, pl.DataFrame]:
     """Return the chosen models' curves on test rows, one table each with a column ``plant``.
 
     They are ``calibration`` (ten bins at most), ``precision_recall`` (200 points at most) and ``cost_by_threshold``.

@@ -12,7 +12,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.types import Booleans, Floats, Floats32, Ints
 from upkeep.features.definition import feature_names, newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
-from upkeep.features.windows import HOUR
+from upkeep.features.windows import HOUR, to_microseconds
 from upkeep.model.explanation import describe_feature, find_reasons
 from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, load_model, predict
 
@@ -134,17 +134,21 @@ class Scorer:
         if baseline is None:
             message = f"machine {name} was not in the training data: its healthy level is taken from the rows sent"
             warn("unknown_machine", "machine", message)
-        elif baseline.start < time[0] and time[-1] < baseline.start + metadata.dataset.baseline_hours * HOUR:
+        elif baseline.start < time[0] and time[-1] < baseline.start + to_microseconds(metadata.dataset.baseline_hours):
             message = f"machine {name} is new: without all its rows its healthy level is taken from those sent"
             warn("short_history", "time", message)
-        recent = time > time[-1] - wide * HOUR
+        recent = time > time[-1] - to_microseconds(wide)
         inside = time[recent]
         span = (inside[-1] - inside[0]) / HOUR
         if span < ENOUGH_HISTORY * wide:
-            warn("short_history", "time", f"the rows cover {span:.0f} h of the {wide} h that the features look back")
+            warn(
+                "short_history",
+                "time",
+                f"the rows cover {round(span, 1):g} h of the {wide} h that the features look back",
+            )
         longest = (inside[1:] - inside[:-1]).max(initial=0) / HOUR
         if longest > narrow:
-            warn("gap", "time", f"no readings for {longest:.0f} h within the last {wide} h")
+            warn("gap", "time", f"no readings for {round(longest, 1):g} h within the last {wide} h")
         silent = np.isnan(readings[recent]).all(axis=0) & self._trained
         for index in silent.nonzero()[0]:
             sensor = self.vocabulary.sensors[index]

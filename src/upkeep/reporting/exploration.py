@@ -136,7 +136,7 @@ def summarise_sensors(telemetry: pl.DataFrame, setting: str, sensors: Sequence[s
 
 
 def trace_failures(
-    telemetry: pl.DataFrame, events: pl.DataFrame, dictionary: Dictionary, tolerance: float, most: int, hours: int
+    telemetry: pl.DataFrame, events: pl.DataFrame, dictionary: Dictionary, tolerance: float, most: int, hours: float
 ) -> pl.DataFrame:
     """Average how sensors leave their usual level in the last `hours` before a failure.
 
@@ -160,13 +160,13 @@ def trace_failures(
     return pl.concat(traces)
 
 
-def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence[str], hours: int) -> pl.DataFrame:
+def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence[str], hours: float) -> pl.DataFrame:
     nearing = scaled.sort("machine", "time").join_asof(
         failures.sort("machine", "time"), on="time", by="machine", strategy="forward", check_sortedness=False
     )
     ahead = (pl.col("failed") - pl.col("time")).dt.total_seconds() / 3600
     is_far = pl.col("ahead").is_null() | (pl.col("ahead") >= hours)
-    width = max(hours // 40, 1)
+    width = hours // 40 or hours / 40
     return (
         nearing.with_columns(ahead=ahead)
         .with_columns(pl.col(sensors) - pl.col(sensors).filter(is_far).mean().over("machine"))
@@ -179,7 +179,7 @@ def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence
     )
 
 
-def rank_sensors(traces: pl.DataFrame, horizon_hours: int) -> list[str]:
+def rank_sensors(traces: pl.DataFrame, horizon_hours: float) -> list[str]:
     """Order sensors by how far they move within the horizon before a failure, in any plant, farthest first."""
     close = traces.filter(pl.col("hours_to_failure") <= horizon_hours).drop_nulls("deviation")
     moved = close.group_by("plant", "sensor").agg(pl.col("deviation").mean().abs()).group_by("sensor")

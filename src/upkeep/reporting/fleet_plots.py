@@ -148,7 +148,9 @@ def draw_sensors(levels: pl.DataFrame, setting: str, names: Mapping[str, str], u
     return explain_lines(picture)
 
 
-def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: int) -> Picture:
+def draw_traces(
+    traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: float
+) -> Picture:
     """Draw how sensors move before failures, from :func:`~upkeep.reporting.exploration.trace_failures`.
 
     `sensors` are in the order of :func:`~upkeep.reporting.exploration.rank_sensors`, `names` theirs in words; the
@@ -170,7 +172,7 @@ def draw_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str
     return explain_lines(picture)
 
 
-def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: int) -> str:
+def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: float) -> str:
     close = traces.filter(pl.col("hours_to_failure") <= horizon_hours, pl.col("sensor").is_in(sensors[:1]))
     moved = close.group_by("plant").agg(pl.col("deviation").mean()).drop_nulls()
     if moved.is_empty():

@@ -227,7 +227,7 @@ def draw_importance(importance: pl.DataFrame, words: Mapping[str, str]) -> Pictu
 
 
 def draw_alarms(
-    alarms: Sequence[Alarm], predictions: pl.DataFrame, thresholds: Mapping[str, float], horizon_hours: int
+    alarms: Sequence[Alarm], predictions: pl.DataFrame, thresholds: Mapping[str, float], horizon_hours: float
 ) -> Picture:
     """Draw the risk of some machines around their alarm.
 

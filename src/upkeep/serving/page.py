@@ -35,7 +35,7 @@ StaticFile = tuple[bytes, dict[str, str]]
 Explain = Callable[[str, str, Floats32], list[dict[str, Any]]]
 
 
-def page_routes(board: Board, explain: Explain, *, horizon_hours: int) -> APIRouter:
+def page_routes(board: Board, explain: Explain, *, horizon_hours: float) -> APIRouter:
     """Return the routes of the page.
 
     `explain` takes a plant, a model version and features of shape (n_features,) and returns the reasons, the strongest

@@ -39,7 +39,7 @@ class Service:
         return {plant: scorer.version for plant, scorer in self.scorers.items()}
 
     @property
-    def horizon_hours(self) -> int:
+    def horizon_hours(self) -> float:
         """How far ahead the models look; the farthest, should plants differ."""
         return max(scorer.model.metadata.dataset.horizon_hours for scorer in self.scorers.values())
 

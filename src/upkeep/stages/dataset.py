@@ -79,7 +79,7 @@ def _span() -> tuple[datetime, datetime]:
 
 def _split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> pl.Expr:
     """Return the expression that tells a row's split from its ``machine`` and ``time``."""
-    if params.split.by == "time":
+    if params.split.by != "machine":
         return split_by_time(boundaries, timedelta(hours=params.horizon_hours))
     pins = [pl.col(name) == "test" for name in dictionary.names("machines", "split")]
     pinned = set(tables.machines.filter(pl.any_horizontal(pl.lit(value=False), *pins))["machine"])

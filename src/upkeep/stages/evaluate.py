@@ -62,7 +62,7 @@ def _read_predictions() -> dict[str, pl.DataFrame]:
 
 
 def _explain_alarms(
-    predictions: pl.DataFrame, processed: Path, model: SavedModel, horizon_hours: int
+    predictions: pl.DataFrame, processed: Path, model: SavedModel, horizon_hours: float
 ) -> Iterator[Alarm]:
     chosen = predictions.filter("chosen", split="test").sort("machine", "time")
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
