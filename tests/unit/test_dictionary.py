@@ -56,7 +56,6 @@ def test_a_column_that_makes_no_sense_is_refused(tmp_path: Path, column: dict[st
     ("table", "missing", "message"),
     [
         ("telemetry", "time", r"the table telemetry needs time \(time\)"),
-        ("telemetry", "heat", "at least one column of role sensor"),
         ("events", "kind", r"the table events needs kind \(text\)"),
         ("machines", "machine", r"the table machines needs machine \(text\)"),
         ("machines", "installed", r"cannot be used: the table machines needs installed \(time\)"),

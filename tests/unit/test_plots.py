@@ -124,7 +124,8 @@ def test_a_fleet_without_losses_gaps_or_events_is_drawn() -> None:
     traces = pl.DataFrame(
         schema={"plant": pl.String, "sensor": pl.String, "hours_to_failure": pl.Float64, "deviation": pl.Float64}
     )
-    assert "No failure is on record" in title_of(fleet_plots.draw_traces(traces, [], {}, 48))
+    assert "No failure is on record" in title_of(fleet_plots.draw_traces(traces, ["heat"], {"heat": "heat"}, 48))
+    assert "No sensor is on record" in title_of(fleet_plots.draw_traces(traces, [], {}, 48))
 
 
 def test_the_title_of_traces_does_not_average_plants_that_move_apart() -> None:

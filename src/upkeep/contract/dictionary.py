@@ -96,8 +96,6 @@ class Dictionary(Frozen):
                     raise ValueError(f"the table {table}{where} needs {', '.join(wrong)}")
                 if reserved := [name for name in columns if name.startswith(RESERVED)]:
                     raise ValueError(f"the table {table}{where} uses reserved names: {', '.join(reserved)}")
-            if not self.names("telemetry", "sensor", plant):
-                raise ValueError(f"the table telemetry{where} needs at least one column of role sensor")
         return self
 
     def columns(self, table: str, plant: str | None = None) -> dict[str, Column]:

@@ -171,7 +171,7 @@ def find_stuck_sensors(rows: pl.DataFrame, sensors: Sequence[str], stuck_hours: 
     """
     same_machine = pl.col("machine") == pl.col("machine").shift()
     moved = rows.select(((pl.col(name) != pl.col(name).shift()) & same_machine).fill_null(False) for name in sensors)
-    moves = moved.select(pl.sum_horizontal(pl.all().cast(pl.Int32))).to_series()
+    moves = moved.select(pl.sum_horizontal(pl.lit(0, pl.Int32), pl.all().cast(pl.Int32))).to_series()
     findings: list[Finding] = []
     for name in sensors:
         others = (moves - moved[name].cast(pl.Int32)).cum_sum()

@@ -30,6 +30,7 @@ class Fetch(Frozen):
     until: date
     batch_days: int = Field(gt=0)
     reread_batches: int = Field(ge=0)
+    rows_every_hours: Hours | None = None  # for plants without telemetry only
     options: dict[str, Any]
 
 

@@ -135,7 +135,8 @@ def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset)
         known = np.ascontiguousarray(own.T)
         windows = [roll(time, known, hours, [*params.aggregates, "mean"]) for hours in params.windows_hours]
         baseline = _baseline(name, time, own, preparation, params.baseline_hours)
-        features[:, span] = np.vstack(_sensor_block(known, windows, baseline.T, params))
+        # Without sensors there is nothing to stack, but a shape there is.
+        features[:, span] = np.reshape(_sensor_block(known, windows, baseline.T, params), (len(features), len(time)))
     return features
 
 

@@ -133,12 +133,14 @@ def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, 
     Rows are in the order of machine and time. A column that never changes has 0.
     """
     names = readings.columns
+    if not names:
+        return {}
     keyed = readings.with_columns(machine=machine)
     deviations = keyed.with_columns(pl.col(names) - pl.col(names).mean().over("machine"))
     before = pl.col(names).shift(1).over("machine")
     pairs = deviations.with_columns(before.name.prefix("before "))
     found = pairs.select(pl.corr(name, f"before {name}").fill_nan(None).fill_null(0.0).alias(name) for name in names)
-    return found.select(pl.all().clip(0.0, LARGEST_SIMILARITY)).row(0, named=True) if names else {}
+    return found.select(pl.all().clip(0.0, LARGEST_SIMILARITY)).row(0, named=True)
 
 
 def compare(
@@ -200,9 +202,9 @@ class _Side(NamedTuple):
 
 def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
     typed, notes = reconcile(rows, columns)
-    drawn = np.arange(rows.height)
-    if rows.height > how.sample_rows:
-        drawn = np.sort(np.random.default_rng(how.seed).choice(rows.height, how.sample_rows, replace=False))
+    drawn = np.arange(typed.height)
+    if typed.height > how.sample_rows:
+        drawn = np.sort(np.random.default_rng(how.seed).choice(typed.height, how.sample_rows, replace=False))
     return _Side(typed, typed[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600, notes)
 
 
@@ -210,6 +212,8 @@ def _find_thresholds(
     current: _Side, reference: _Side, similarity: Mapping[str, float], window: Window
 ) -> tuple[dict[str, float], set[str], list[str]]:
     """Return the threshold of each column that can be judged, the columns that lost all values, and why."""
+    if not similarity:
+        return {}, set(), ["the data dictionary names no setting and no sensor"]
     for side, name in ((reference, "training"), (current, "newest")):
         if side.sample.is_empty():
             return {}, set(), [f"no rows in the {name} window"]

@@ -74,7 +74,7 @@ class Scorer:
         self._low = np.array([-np.inf if found.minimum is None else found.minimum for found in ranges])
         self._high = np.array([np.inf if found.maximum is None else found.maximum for found in ranges])
         sensors = [metadata.training_ranges[name] for name in self.vocabulary.sensors]
-        self._trained = np.array([found.minimum is not None for found in sensors])
+        self._trained = np.array([found.minimum is not None for found in sensors], dtype=np.bool_)
 
     def score(
         self, rows: Telemetry, events: Events, records: Mapping[str, MachineRecord], threads: int = 1
@@ -140,7 +140,7 @@ class Scorer:
         recent = time > time[-1] - to_microseconds(wide)
         inside = time[recent]
         span = (inside[-1] - inside[0]) / HOUR
-        if span < ENOUGH_HISTORY * wide:
+        if self.vocabulary.sensors and span < ENOUGH_HISTORY * wide:
             warn(
                 "short_history",
                 "time",

@@ -174,7 +174,7 @@ def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence
         .group_by(hours_to_failure=(pl.col("ahead") / width).floor() * width + width / 2)
         .agg(pl.col(sensors).mean(), failures=pl.struct("machine", "failed").n_unique())
         .unpivot(sensors, index=["hours_to_failure", "failures"], variable_name="sensor", value_name="deviation")
-        .select("sensor", "hours_to_failure", "deviation", "failures")
+        .select("sensor", "hours_to_failure", pl.col("deviation").cast(pl.Float64), "failures")
         .sort("sensor", "hours_to_failure")
     )
 

@@ -173,6 +173,8 @@ def draw_traces(
 
 
 def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: float) -> str:
+    if not sensors:
+        return "No sensor is on record, only events"
     close = traces.filter(pl.col("hours_to_failure") <= horizon_hours, pl.col("sensor").is_in(sensors[:1]))
     moved = close.group_by("plant").agg(pl.col("deviation").mean()).drop_nulls()
     if moved.is_empty():

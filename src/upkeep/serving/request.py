@@ -98,7 +98,7 @@ def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     known = frozenset(name for columns in tables.values() for name in columns)
     tables["machines"] = {name: tables["machines"][name] for name in OF_MACHINES}
     numbers = {name: column for name, column in tables["telemetry"].items() if column.type == "number"}
-    low, high = np.array([column.range or ANY for column in numbers.values()]).T
+    low, high = np.array([column.range or ANY for column in numbers.values()]).reshape(-1, 2).T
     vocabulary = metadata.preparation.vocabulary
     positions = {name: position for position, name in enumerate(numbers)}
     return Contract(

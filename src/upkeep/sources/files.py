@@ -61,7 +61,7 @@ class TableFiles(Frozen):
 class FilesOptions(Frozen):
     """``fetch.options`` of the source ``files``."""
 
-    telemetry: TableFiles
+    telemetry: TableFiles | None = None
     events: TableFiles | None = None
     machines: TableFiles | None = None
 
@@ -80,10 +80,12 @@ class Files:
     def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold; every file is read once for that."""
         by_time = partial(_batch_by_time, batch_days=self._batch_days)
-        listed = list(_list_table("telemetry", self._options.telemetry, by_time))
-        first = min((delivery.batch for delivery in listed), default=until)
+        listed: list[Delivery] = []
+        if self._options.telemetry:
+            listed += _list_table("telemetry", self._options.telemetry, by_time)
         if self._options.events:
             listed += _list_table("events", self._options.events, by_time)
+        first = min((delivery.batch for delivery in listed), default=until)
         if self._options.machines:
             listed += _list_table("machines", self._options.machines, lambda _rows: pl.lit(first))
         return [delivery for delivery in listed if delivery.batch <= until]

@@ -6,6 +6,7 @@ import re
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch
 from upkeep.sources import Delivery, Key, Source
+from upkeep.sources.schedule import schedule_rows
 from upkeep.sources.store import group_by_key, raise_without_telemetry
 
 BUILT_IN = {
@@ -39,6 +40,8 @@ def list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
     """
     offered = open_source(fetch).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]
+    if fetch.rows_every_hours:
+        deliveries += schedule_rows(deliveries, fetch)
     for delivery in deliveries:
         if not PLANT_NAME.fullmatch(delivery.plant):
             raise UpkeepError(

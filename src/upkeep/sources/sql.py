@@ -32,7 +32,7 @@ class SqlOptions(Frozen):
     url: str
     since: date
     plants: list[str] | str
-    telemetry: str
+    telemetry: str | None = None
     events: str | None = None
     machines: str | None = None
 

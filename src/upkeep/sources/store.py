@@ -231,5 +231,6 @@ def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -
     if not any(each.table == "telemetry" for each in found):
         raise UpkeepError(
             f"the source {fetch.source} has no telemetry up to the batch of {fetch.until}",
-            remedy="check fetch.until and fetch.options in params.yaml",
+            remedy="check fetch.until and fetch.options in params.yaml; if there are events only, set "
+            "fetch.rows_every_hours",
         )
