@@ -30,20 +30,21 @@ from upkeep.features.inputs import (
     read_tables,
     read_telemetry,
 )
+from upkeep.features.names import spell_code, spell_sensor
 from upkeep.features.windows import HOUR, roll, roll_newest, to_microseconds
 
 KEYS = ("plant", "machine", "time")
 
 
 def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
-    """Return the names of the features in their order."""
-    sensors, hours = vocabulary.sensors, params.windows_hours
+    """Return the names of the features in their order, each once; :mod:`upkeep.features.names` spells them."""
+    sensors, hours = list(map(spell_sensor, vocabulary.sensors)), params.windows_hours
     names = list(sensors)
     for window in hours:
         names += [f"{sensor}_{aggregate}_{window}h" for aggregate in params.aggregates for sensor in sensors]
         names += [f"{sensor}_from_baseline_{window}h" for sensor in sensors]
-    names += [f"errors_{code}_{window}h" for code in vocabulary.error_codes for window in hours]
-    names += [f"hours_since_{code}" for code in vocabulary.maintenance_codes]
+    names += [f"errors_{spell_code(code)}_{window}h" for code in vocabulary.error_codes for window in hours]
+    names += [f"hours_since_{spell_code(code)}" for code in vocabulary.maintenance_codes]
     return [*names, "hours_since_failure", "age_hours", "model_code"]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.types import Floats
+from upkeep.features.names import read_spelt
 
 MAX_REASONS = 3
 YEAR_HOURS = 365.25 * 24
@@ -23,19 +24,20 @@ def _against_own(value: float) -> str:
     return f"{abs(value):.2g} times its usual spread {'higher' if value > 0 else 'lower'}"
 
 
-# Readings are scaled by level and spread of their operating condition, which is what "normal" means here.
-WORDS: list[tuple[re.Pattern[str], str, Callable[[float], str]]] = [
-    (re.compile(r"(.+)_mean_(\d+)h"), "mean of {0} over {1} h", _against_normal),
-    (re.compile(r"(.+)_std_(\d+)h"), "spread of {0} over {1} h", "{:.2g} times normal".format),
-    (re.compile(r"(.+)_min_(\d+)h"), "lowest {0} in {1} h", _against_normal),
-    (re.compile(r"(.+)_max_(\d+)h"), "highest {0} in {1} h", _against_normal),
-    (re.compile(r"(.+)_slope_(\d+)h"), "trend of {0} over {1} h", "{:+.2g} times its usual spread an hour".format),
-    (re.compile(r"(.+)_from_baseline_(\d+)h"), "{0} over {1} h against the machine's own healthy level", _against_own),
-    (re.compile(r"errors_(.+)_(\d+)h"), "errors {0} in {1} h", "{:.4g}".format),
-    (re.compile(r"hours_since_failure"), "time since the last failure", "{:.0f} h".format),
-    (re.compile(r"hours_since_(.+)"), "time since maintenance ({0})", "{:.0f} h".format),
-    (re.compile(r"age_hours"), "age", lambda value: f"{value / YEAR_HOURS:.1f} years"),
-    (re.compile(r"model_code"), "machine model", "number {:.0f} of those in training".format),
+# Readings are scaled by level and spread of their operating condition, which is what "normal" means here. The order
+# counts: no sensor's feature begins as a counter's does, but a code may end as a statistic's name.
+WORDS: list[tuple[str, str, Callable[[float], str]]] = [
+    (r"errors_(.+)_([\d.]+)h", "errors {0} in {1} h", "{:.4g}".format),
+    (r"hours_since_failure", "time since the last failure", "{:.0f} h".format),
+    (r"hours_since_(.+)", "time since maintenance ({0})", "{:.0f} h".format),
+    (r"age_hours", "age", lambda value: f"{value / YEAR_HOURS:.1f} years"),
+    (r"model_code", "machine model", "number {:.0f} of those in training".format),
+    (r"(.+)_mean_([\d.]+)h", "mean of {0} over {1} h", _against_normal),
+    (r"(.+)_std_([\d.]+)h", "spread of {0} over {1} h", "{:.2g} times normal".format),
+    (r"(.+)_min_([\d.]+)h", "lowest {0} in {1} h", _against_normal),
+    (r"(.+)_max_([\d.]+)h", "highest {0} in {1} h", _against_normal),
+    (r"(.+)_slope_([\d.]+)h", "trend of {0} over {1} h", "{:+.2g} times its usual spread an hour".format),
+    (r"(.+)_from_baseline_([\d.]+)h", "{0} over {1} h against the machine's own healthy level", _against_own),
 ]
 
 
@@ -49,9 +51,11 @@ def describe_feature(name: str, labels: Mapping[str, str] = MappingProxyType({})
 
 def _find_words(name: str, labels: Mapping[str, str]) -> tuple[str, Callable[[float], str]]:
     for pattern, words, describe_value in WORDS:
-        if match := pattern.fullmatch(name):
-            return words.format(*(labels.get(part, part) for part in match.groups())), describe_value
-    return labels.get(name, name), _against_normal
+        if match := re.fullmatch(pattern, name, re.DOTALL):
+            parts = map(read_spelt, match.groups())
+            return words.format(*(labels.get(part, part) for part in parts)), describe_value
+    column = read_spelt(name)
+    return labels.get(column, column), _against_normal
 
 
 def find_reasons(

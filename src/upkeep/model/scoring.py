@@ -73,7 +73,7 @@ class Scorer:
         ranges = [metadata.training_ranges[name] for name in self._ranged]
         self._low = np.array([-np.inf if found.minimum is None else found.minimum for found in ranges])
         self._high = np.array([np.inf if found.maximum is None else found.maximum for found in ranges])
-        sensors = [metadata.training_ranges[name] for name in self.vocabulary.sensors]
+        sensors = [metadata.training_ranges[name] for name in taken[: len(self.vocabulary.sensors)]]
         self._trained = np.array([found.minimum is not None for found in sensors], dtype=np.bool_)
 
     def score(

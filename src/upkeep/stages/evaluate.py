@@ -17,7 +17,8 @@ from upkeep.model.storage import METADATA_FILE, SavedModel, contributions, load_
 
 ALARMS_PER_PLANT = 5
 NO_FEATURES = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64})
-ALARM_COLUMNS = ["plant", "machine", "time", "probability", "hours_to_failure"]
+KEYS = ["plant", "machine", "time"]
+ALARM_COLUMNS = [*KEYS, "probability", "hours_to_failure"]
 
 
 def run(params: Params) -> None:
@@ -66,8 +67,8 @@ def _explain_alarms(
 ) -> Iterator[Alarm]:
     chosen = predictions.filter("chosen", split="test").sort("machine", "time")
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
-    rows = pl.read_parquet(processed / "test.parquet").drop("hours_to_failure")
-    rows = alarms.join(rows, on=["plant", "machine", "time"], maintain_order="left")
+    rows = pl.read_parquet(processed / "test.parquet")
+    rows = alarms.select(KEYS).join(rows, on=KEYS, maintain_order="left")
     names = model.metadata.features
     values = rows.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
     described = alarms.with_columns(pl.col("time").dt.to_string("iso:strict")).to_dicts()
