@@ -6,9 +6,9 @@ from fleet_cases import dataset_params
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upkeep.core.spelling import OWN_COLUMNS, read_spelt, spell_code, spell_sensor
 from upkeep.features.definition import feature_names
 from upkeep.features.inputs import Vocabulary
-from upkeep.features.names import OWN_COLUMNS, read_spelt, spell_code, spell_sensor
 from upkeep.model.baselines import hours_in_service, recent_errors
 from upkeep.model.explanation import describe_feature
 

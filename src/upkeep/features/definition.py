@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.params import Aggregate, Dataset
+from upkeep.core.spelling import spell_code, spell_sensor
 from upkeep.core.types import Floats, Floats32, Ints
 from upkeep.features.conditions import fit_conditions
 from upkeep.features.inputs import (
@@ -30,14 +31,13 @@ from upkeep.features.inputs import (
     read_tables,
     read_telemetry,
 )
-from upkeep.features.names import spell_code, spell_sensor
 from upkeep.features.windows import HOUR, roll, roll_newest, to_microseconds
 
 KEYS = ("plant", "machine", "time")
 
 
 def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
-    """Return the names of the features in their order, each once; :mod:`upkeep.features.names` spells them."""
+    """Return the names of the features in their order, each once; :mod:`upkeep.core.spelling` spells them."""
     sensors, hours = list(map(spell_sensor, vocabulary.sensors)), params.windows_hours
     names = list(sensors)
     for window in hours:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from upkeep.core.spelling import read_spelt
 from upkeep.core.types import Floats
-from upkeep.features.names import read_spelt
 
 MAX_REASONS = 3
 YEAR_HOURS = 365.25 * 24
