@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from fleet_cases import events, machines, telemetry
+from fleet_cases import at, dataset_params, events, machines, telemetry
 
 from upkeep.contract.dictionary import Dictionary
 from upkeep.core import paths
@@ -64,3 +64,32 @@ def test_a_plant_that_is_gone_leaves_no_rows_behind(tmp_path, monkeypatch):
         (paths.INTERIM / name / "porto.parquet").unlink()
     dataset.run(load_params())
     assert [folder.name for folder in paths.PROCESSED.iterdir()] == ["lyon"]
+
+
+def test_attributes_of_machines_are_features_unless_the_dictionary_says_no(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = dictionary([0, 10]).model_dump(exclude_unset=True)
+    attribute = {"meaning": "fact", "role": "attribute"}
+    known["tables"]["machines"] |= {
+        "power": attribute,
+        "serial": {**attribute, "type": "text"},
+        "hall": {**attribute, "type": "text"},
+        "colour": {**attribute, "type": "text", "input": False},
+    }
+    known["tables"]["telemetry"]["speed"]["input"] = True
+    hours = list(range(300))
+    rows = pl.concat(telemetry(hours, machine, speed=hours, heat=hours) for machine in ("m1", "m2", "m3"))
+    facts = machines(*((name, "A", 0) for name in ("m1", "m2", "m3"))).with_columns(
+        power=pl.Series([1.0, 2.0, None]),
+        serial=pl.Series(["a", "b", "c"]),
+        hall=pl.Series(["east", "east", "west"]),
+        colour=pl.lit("red"),
+    )
+    for name, table in {"telemetry": rows, "events": events(), "machines": facts}.items():
+        file = paths.INTERIM / name / "p.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table.write_parquet(file)
+    vocabulary = dataset.find_vocabulary(["p"], (at(200), at(250)), Dictionary.model_validate(known), dataset_params())
+    assert vocabulary.inputs == ["speed"]
+    # What one machine alone has would let the model learn that machine by heart.
+    assert vocabulary.attributes == {"power": None, "serial": [], "hall": ["east"]}

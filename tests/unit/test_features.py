@@ -163,3 +163,22 @@ def test_without_training_rows_readings_are_taken_as_they_are():
     preparation = fit_preparation(rows.head(0), rows, KNOWN, VOCABULARY, PARAMS)
     features = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS)
     assert features["heat"].to_list() == rows["heat"].cast(pl.Float32).to_list()
+
+
+def test_a_setting_that_is_an_input_and_what_is_on_record_of_a_machine_are_features():
+    vocabulary = VOCABULARY.model_copy(
+        update={"inputs": ["speed"], "attributes": {"power": None, "hall": ["east", "west"]}}
+    )
+    rows = pl.concat([record(), record(machine="m2"), record(machine="m3")])
+    known = pl.concat([KNOWN, machines(("m3", "A", 0))]).with_columns(
+        power=pl.Series([5.5, None, 7.0]), hall=pl.Series(["west", "roof", "east"])
+    )
+    preparation = fit_preparation(rows, rows, known, vocabulary, PARAMS)
+    built = build_features(rows, HAPPENED, known, preparation, PARAMS)
+    newest = built.group_by("machine", maintain_order=True).last()
+    assert built["setting_speed"].to_list() == rows["speed"].to_list()
+    assert newest["attribute_power"].to_list() == pytest.approx([5.5, np.nan, 7.0], nan_ok=True)
+    assert newest["attribute_hall"].to_list() == pytest.approx([1.0, np.nan, 0.0], nan_ok=True)
+    scored = newest_features(*read_tables(rows, HAPPENED, known, vocabulary), preparation, PARAMS)
+    names = feature_names(vocabulary, PARAMS)
+    np.testing.assert_array_equal(scored, newest.select(names).to_numpy())

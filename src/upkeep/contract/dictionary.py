@@ -45,7 +45,8 @@ class Column(Frozen):
     """One column of a table.
 
     ``setting`` columns tell under which conditions a machine ran; ``sensor`` columns how it answered;
-    ``attribute`` columns are static facts of a machine; a ``split`` column pins machines to the test set.
+    ``attribute`` columns are static facts of a machine; a ``split`` column pins machines to the test set. `input` says
+    whether the value itself is a feature: if it is not given, attributes of machines are and settings are not.
     """
 
     meaning: str
@@ -57,6 +58,7 @@ class Column(Frozen):
     range: Annotated[list[float] | None, Field(min_length=2, max_length=2)] = None
     values: list[str] | None = None
     also: dict[str, Unit] = Field(default={})
+    input: bool | None = None
 
     @model_validator(mode="after")
     def _check_sense(self) -> Self:
@@ -66,6 +68,8 @@ class Column(Frozen):
             "a range is [lowest, highest]": self.range is not None and not self.range[0] < self.range[1],
             "a key is always required": self.role == "key" and not self.required,
             "settings and sensors are numbers": self.role in ("setting", "sensor") and self.type != "number",
+            "input is for settings and attributes": self.input is not None
+            and self.role not in ("setting", "attribute"),
             "a factor of 0 would lose the value": any(unit.factor == 0 for unit in self.also.values()),
         }
         if broken := [rule for rule, holds in faults.items() if holds]:
@@ -110,6 +114,12 @@ class Dictionary(Frozen):
     def labels(self, plant: str) -> dict[str, str]:
         """Return what planners call the columns of telemetry, where that is not the column's own name."""
         return {name: column.label for name, column in self.columns("telemetry", plant).items() if column.label}
+
+    def attributes(self, plant: str | None = None) -> dict[str, Column]:
+        """Return the columns of the machines table that are features themselves; model and age are so anyway."""
+        columns = self.columns("machines", plant)
+        own = {name: column for name, column in columns.items() if column.role == "attribute" and column.type != "time"}
+        return {name: column for name, column in own.items() if name != "model" and column.input is not False}
 
     def names(self, table: str, role: Role, plant: str | None = None) -> list[str]:
         """Return the names of one table's columns that have this role, in the dictionary's order."""

@@ -11,7 +11,7 @@ OWN_COLUMNS = ("plant", "machine", "time", "machine_model", "split", "label", "h
 """What tables hold beside features."""
 
 AMBIGUOUS = re.compile(
-    rf"{'|'.join(OWN_COLUMNS)}|age_hours|model_code|(errors|hours_since)(_.*)?"
+    rf"{'|'.join(OWN_COLUMNS)}|age_hours|model_code|(errors|hours_since|setting|attribute)(_.*)?"
     r"|.+_(mean|std|min|max|slope|from_baseline)_[\d.]+h",
     re.DOTALL,
 )

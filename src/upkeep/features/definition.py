@@ -8,7 +8,7 @@ the machine's record, only those inside its windows. What is learnt from data, o
 :class:`~upkeep.features.inputs.Preparation`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,8 @@ def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
     for window in hours:
         names += [f"{sensor}_{aggregate}_{window}h" for aggregate in params.aggregates for sensor in sensors]
         names += [f"{sensor}_from_baseline_{window}h" for sensor in sensors]
+    names += [f"setting_{name}" for name in vocabulary.inputs]
+    names += [f"attribute_{name}" for name in vocabulary.attributes]
     names += [f"errors_{spell_code(code)}_{window}h" for code in vocabulary.error_codes for window in hours]
     names += [f"hours_since_{spell_code(code)}" for code in vocabulary.maintenance_codes]
     return [*names, "hours_since_failure", "age_hours", "model_code"]
@@ -72,7 +74,7 @@ def fit_preparation(
         levels = [None if np.isnan(level) else float(level) for level in settled]
         baselines[name] = Baseline(start=int(time[0]), levels=levels)
     return Preparation(
-        vocabulary=vocabulary, conditions=conditions, baselines=baselines, records=read_records(machines)
+        vocabulary=vocabulary, conditions=conditions, baselines=baselines, records=read_records(machines, vocabulary)
     )
 
 
@@ -92,6 +94,8 @@ def build_features(
     machine = np.repeat(np.arange(len(rows.machines)), np.diff(rows.starts))
     features = [
         *_sensor_features(rows, preparation, params),
+        *_setting_features(rows.settings, preparation.vocabulary),
+        *_attribute_features(machine, rows.machines, records, preparation.vocabulary),
         *_event_features(machine, rows.time, happened, preparation.vocabulary, params),
         *_machine_features(machine, rows.time, rows, records, preparation),
     ]
@@ -120,6 +124,8 @@ def newest_features(
     ]
     features = [
         *_sensor_block(known[:, ends], windows, np.transpose(baselines), params),
+        *_setting_features(rows.settings[ends], preparation.vocabulary),
+        *_attribute_features(machine, rows.machines, records, preparation.vocabulary),
         *_event_features(machine, time, events, preparation.vocabulary, params),
         *_machine_features(machine, time, rows, records, preparation),
     ]
@@ -173,6 +179,25 @@ def _expanding_baseline(time: Ints, scaled: Floats, hours: float) -> Floats:
     with np.errstate(invalid="ignore"):
         mean = np.cumsum(np.nan_to_num(opening), axis=0) / np.where(count > 0, count, np.nan)
     return np.vstack([mean, np.tile(mean[-1], (len(time) - len(mean), 1))])
+
+
+def _setting_features(settings: Floats, vocabulary: Vocabulary) -> Floats32:
+    """Return the settings that are features themselves, in their own unit, shape (n_inputs, n_rows)."""
+    chosen = [vocabulary.settings.index(name) for name in vocabulary.inputs]
+    return settings[:, chosen].T.astype(np.float32)
+
+
+def _attribute_features(
+    machine: Ints, machines: Sequence[str], records: Mapping[str, MachineRecord], vocabulary: Vocabulary
+) -> list[Floats32]:
+    """Return each attribute of the rows' machines: a number itself, of a text its position among those known."""
+    features = []
+    for name, known in vocabulary.attributes.items():
+        codes = None if known is None else {value: float(code) for code, value in enumerate(known)}
+        values = [records.get(each, UNKNOWN).attributes.get(name, np.nan) for each in machines]
+        numbers = values if codes is None else [codes.get(str(value), np.nan) for value in values]
+        features.append(np.array(numbers, dtype=np.float32)[machine])
+    return features
 
 
 def _event_features(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from upkeep.core.types import Floats, Frozen, Ints
 from upkeep.features.conditions import Conditions
@@ -18,7 +19,9 @@ class Vocabulary(Frozen):
     """Names that every plant's features share, so that one fleet-wide model can read them all.
 
     A plant without a setting or a sensor has nulls there; `widths` are the settings' ranges. Codes and machine models
-    are those seen in training rows; the position of a machine model is its ``model_code``.
+    are those seen in training rows; the position of a machine model is its ``model_code``. `inputs` are the settings
+    that are features themselves, and `attributes` those of machines that are: None for a number, and for a text the
+    values that machines trained on share, whose position is the feature.
     """
 
     settings: list[str]
@@ -27,6 +30,8 @@ class Vocabulary(Frozen):
     error_codes: list[str]
     maintenance_codes: list[str]
     machine_models: list[str]
+    inputs: list[str] = Field(default=[])
+    attributes: dict[str, list[str] | None] = Field(default={})
 
 
 class Baseline(Frozen):
@@ -45,6 +50,7 @@ class MachineRecord(Frozen):
 
     model: str | None = None
     installed: int | None = None
+    attributes: dict[str, float | str] = Field(default={})
 
 
 UNKNOWN = MachineRecord()
@@ -122,7 +128,7 @@ def read_tables(
     """Return one plant's validated tables as arrays; telemetry sorted by machine and time."""
     rows = read_telemetry(telemetry, vocabulary)
     happened = events.select("machine", pl.col("time").dt.timestamp("us"), "kind", "code").iter_rows()
-    return rows, classify_events(happened, rows.machines, vocabulary), read_records(machines)
+    return rows, classify_events(happened, rows.machines, vocabulary), read_records(machines, vocabulary)
 
 
 def read_telemetry(ordered: pl.DataFrame, vocabulary: Vocabulary) -> Telemetry:
@@ -137,10 +143,19 @@ def read_telemetry(ordered: pl.DataFrame, vocabulary: Vocabulary) -> Telemetry:
     )
 
 
-def read_records(machines: pl.DataFrame) -> dict[str, MachineRecord]:
+def read_records(machines: pl.DataFrame, vocabulary: Vocabulary) -> dict[str, MachineRecord]:
     """Return what is on record of each machine."""
-    known = machines.select("machine", "model", pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us"))
-    return {name: MachineRecord(model=model, installed=installed) for name, model, installed in known.iter_rows()}
+    installed = pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
+    attributes = [name for name in vocabulary.attributes if name in machines.columns]
+    known = machines.select("machine", "model", installed, pl.struct(attributes) if attributes else pl.lit(None))
+    return {
+        name: MachineRecord(
+            model=model,
+            installed=installed,
+            attributes={name: value for name, value in (values or {}).items() if value is not None},
+        )
+        for name, model, installed, values in known.iter_rows()
+    }
 
 
 def read_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:

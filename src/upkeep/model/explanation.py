@@ -30,6 +30,8 @@ WORDS: list[tuple[str, str, Callable[[float], str]]] = [
     (r"errors_(.+)_([\d.]+)h", "errors {0} in {1} h", "{:.4g}".format),
     (r"hours_since_failure", "time since the last failure", "{:.0f} h".format),
     (r"hours_since_(.+)", "time since maintenance ({0})", "{:.0f} h".format),
+    (r"setting_(.+)", "{0}", "{:.4g}".format),
+    (r"attribute_(.+)", "{0}", "{:.4g}".format),
     (r"age_hours", "age", lambda value: f"{value / YEAR_HOURS:.1f} years"),
     (r"model_code", "machine model", "number {:.0f} of those in training".format),
     (r"(.+)_mean_([\d.]+)h", "mean of {0} over {1} h", _against_normal),

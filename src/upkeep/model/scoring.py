@@ -172,7 +172,8 @@ def _merge(given: MachineRecord | None, stored: MachineRecord | None) -> Machine
     if given is None or stored is None:
         return given or stored or UNKNOWN
     installed = stored.installed if given.installed is None else given.installed  # 0 is 1970
-    return MachineRecord(model=given.model or stored.model, installed=installed)
+    attributes = {**stored.attributes, **given.attributes}
+    return MachineRecord(model=given.model or stored.model, installed=installed, attributes=attributes)
 
 
 def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str, Scorer]:

@@ -96,10 +96,11 @@ def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     """Return what requests of a model's plant are held against."""
     tables = {table: dictionary.columns(table, metadata.plant) for table in dictionary.tables}
     known = frozenset(name for columns in tables.values() for name in columns)
-    tables["machines"] = {name: tables["machines"][name] for name in OF_MACHINES}
+    vocabulary = metadata.preparation.vocabulary
+    attributes = [name for name in vocabulary.attributes if name not in tables["telemetry"]]
+    tables["machines"] = {name: tables["machines"][name] for name in (*OF_MACHINES, *attributes)}
     numbers = {name: column for name, column in tables["telemetry"].items() if column.type == "number"}
     low, high = np.array([column.range or ANY for column in numbers.values()]).reshape(-1, 2).T
-    vocabulary = metadata.preparation.vocabulary
     positions = {name: position for position, name in enumerate(numbers)}
     return Contract(
         tables=tables,
@@ -203,7 +204,13 @@ def _read_machine(
         return RefusedMachine(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
     unknown = [*_warn_of_columns(table, contract), *_warn_of_codes(rows, table, contract)]
     models, installed = table.read("model", "text").values, table.read("installed", "time").values
-    record = MachineRecord(model=_last(models, rows), installed=_last(installed, rows))
+    given = {
+        name: _last(table.read(name, column.type).values, rows)
+        for name, column in contract.tables["machines"].items()
+        if name not in OF_MACHINES
+    }
+    attributes = {name: value for name, value in given.items() if value is not None}
+    record = MachineRecord(model=_last(models, rows), installed=_last(installed, rows), attributes=attributes)
     return Accepted(machine, rows, time[kept], values[kept], record, [*unknown, *converted, *left_out])
 
 

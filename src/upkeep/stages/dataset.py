@@ -33,7 +33,7 @@ def run(params: Params) -> None:
     dictionary = load_dictionary(params.validate_.dictionary)
     plants = sorted(file.stem for file in (paths.INTERIM / "telemetry").glob("*.parquet"))
     boundaries = time_boundaries(*_span(), params.dataset.split)
-    vocabulary = _vocabulary(plants, boundaries, dictionary, params.dataset)
+    vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
     sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params.dataset)
     write_json(paths.DATASET, sizes)
@@ -87,9 +87,10 @@ def _split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, param
     return pl.col("machine").replace_strict(assigned, default=None)
 
 
-def _vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> Vocabulary:
+def find_vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> Vocabulary:
     """Collect the names that training rows of any plant know."""
     errors, maintenance, models = set[str](), set[str](), set[str]()
+    machines = []
     for plant in plants:
         tables = _read(plant)
         split = _split(tables, boundaries, dictionary, params)
@@ -98,6 +99,7 @@ def _vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionar
         maintenance |= set(events.filter(kind="maintenance")["code"])
         known = tables.machines.join(tables.telemetry.filter(split == "train"), on="machine", how="semi")
         models |= set(known["model"].drop_nulls())
+        machines.append(known)
     widths = measure_settings(dictionary, plants)
     sensors = (dictionary.names("telemetry", "sensor", plant) for plant in plants)
     return Vocabulary(
@@ -107,7 +109,20 @@ def _vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionar
         error_codes=sorted(errors),
         maintenance_codes=sorted(maintenance),
         machine_models=sorted(models),
+        inputs=[name for name in widths if dictionary.all_columns("telemetry")[name].input],
+        attributes=_attributes(pl.concat(machines, how="diagonal"), plants, dictionary),
     )
+
+
+def _attributes(machines: pl.DataFrame, plants: list[str], dictionary: Dictionary) -> dict[str, list[str] | None]:
+    """Return the attributes that are features; a text that one machine alone has names the machine, not its kind."""
+    columns = {name: column for plant in plants for name, column in dictionary.attributes(plant).items()}
+    return {
+        name: None
+        if column.type == "number"
+        else machines.group_by(name).len().filter(pl.col("len") > 1)[name].drop_nulls().sort().to_list()
+        for name, column in columns.items()
+    }
 
 
 def measure_settings(dictionary: Dictionary, plants: list[str]) -> dict[str, float]:
