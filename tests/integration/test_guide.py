@@ -171,7 +171,7 @@ def test_a_tenth_of_the_dates_unreadable_stops_at_validate(monkeypatch, lines):
     ("section", "setting", "value", "message"),
     [
         ("dataset", "horizon_hour", 24, "dataset.horizon_hour: Extra inputs are not permitted (found 24)"),
-        ("dataset", "horizon_hours", "two days", "dataset.horizon_hours: Input should be a valid integer"),
+        ("dataset", "horizon_hours", "two days", "dataset.horizon_hours: Input should be a valid number"),
         ("model", "kind", "xgboost", "model.kind: Input should be 'lightgbm', "),
         ("fetch", "until", "2025-03-25", "is not the first day of a batch of 7 days"),
         ("fetch", "source", "csv", "the source 'csv' cannot be imported"),

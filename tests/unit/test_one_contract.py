@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.contract.dictionary import Column, Dictionary, load_dictionary
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import check_table
 from upkeep.core.params import Validate
@@ -23,7 +23,11 @@ from upkeep.model.storage import Metadata
 from upkeep.serving.request import read_contract, read_request
 from upkeep.serving.table import read_table
 
-DICTIONARY = load_dictionary(Path(__file__).parents[2] / "data/references/dictionary.yaml")
+SHIPPED = load_dictionary(Path(__file__).parents[2] / "data/references/dictionary.yaml")
+POWER = {"power_kw": Column(meaning="Rated power", role="attribute")}
+DICTIONARY = SHIPPED.model_copy(
+    update={"tables": {**SHIPPED.tables, "machines": {**SHIPPED.tables["machines"], **POWER}}}
+)
 PLANT, NEAR_SECONDS = "lyon", 60
 STRICTNESS = Validate(
     dictionary=Path("dictionary.yaml"),
@@ -37,10 +41,10 @@ SETTINGS, SENSORS = (
     ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a", "humidity_pct"],
 )
 NUMBERS = [*SETTINGS, *SENSORS]
-COLUMNS = ["plant", "machine", "time", "kind", "code", "model", "installed", *NUMBERS]
+COLUMNS = ["plant", "machine", "time", "kind", "code", "model", "installed", "power_kw", *NUMBERS]
 TELEMETRY = ["plant", "machine", "time", *NUMBERS]
 EVENTS = ["plant", "machine", "time", "kind", "code"]
-MACHINES = ["plant", "machine", "model", "installed"]
+MACHINES = ["plant", "machine", "model", "installed", "power_kw"]
 
 ODD_NUMBERS = [
     *(
@@ -89,6 +93,11 @@ ODD_TIMES = [
     *("2200-01-01T00:00:00Z", "2200-01-01T00:00:01Z", "-001-01-01T00:00:00Z", "1736168400", "", " ", "NaT", "now"),
 ]
 NAMES = ["M1", " M1", "M1 ", "\tM1\n", "M1\u00a0", "M1\u2003", "M1\x1f", "m1", "7", "7.0", "Säge", "", " "]
+OF_MACHINES = {
+    "installed": ODD_TIMES,
+    "model": ["A", " A ", "", "B\x1f"],
+    "power_kw": ["7.5", " 2 ", "", "1e1", "1,5", "NaN"],
+}
 KINDS = ["error", " error ", "maintenance", "failure", "Failure", "party", "error\x1f"]
 CODES = ["E1", " E1", "E1\u00a0", "", " ", "bearing", None]
 
@@ -142,12 +151,11 @@ ODD = {
 def tables(draw, *, text_only=False):
     """Rows of one plant: readings and events; in up to three columns, of one type each, cells of anything."""
     size = draw(st.integers(1, 10))
-    odd = draw(st.sets(st.sampled_from(["machine", "model", "installed", *ODD]), max_size=3))
+    odd = draw(st.sets(st.sampled_from(["machine", "model", "installed", "power_kw", *ODD]), max_size=3))
     table = {}
     for name in COLUMNS:
-        if name in ("model", "installed"):  # a request says them on each row
-            values = ODD_TIMES if name == "installed" else ["A", " A ", "", "B\x1f"]
-            cells = st.just(draw(st.sampled_from(values)) if name in odd else None)
+        if name in OF_MACHINES:  # a request says them on each row
+            cells = st.just(draw(st.sampled_from(OF_MACHINES[name])) if name in odd else None)
         elif name == "machine" and name in odd:
             cells = st.sampled_from(NAMES) if text_only else draw(names_of_one_type())
         elif name in NUMBERS and name in odd and not text_only:
@@ -170,6 +178,7 @@ def service_contract(dictionary: Dictionary = DICTIONARY, plant: str = PLANT):
         error_codes=["E1"],
         maintenance_codes=["bearing"],
         machine_models=["A"],
+        attributes={"power_kw": None},
     )
     conditions = Conditions(widths=[1.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
     preparation = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records={})
@@ -240,7 +249,9 @@ def assert_read_alike(frame, answer):
         happened = read.events.time[read.events.machine == index]
         assert sorted(happened.tolist()) == sorted(known["time"].dt.timestamp("us").to_list())
         (record,) = clean["machines"].filter(machine=machine).with_columns(pl.col("installed").to_physical()).to_dicts()
-        assert read.records[machine].model_dump() == {name: record[name] for name in ("model", "installed")}
+        power = {} if record["power_kw"] is None else {"power_kw": record["power_kw"]}
+        known_of = {"model": record["model"], "installed": record["installed"], "attributes": power}
+        assert read.records[machine].model_dump() == known_of
 
 
 @settings(max_examples=120)
@@ -273,7 +284,7 @@ def test_another_unit_is_told_from_the_values_as_validate_tells_it(temperatures)
         "plant": [PLANT] * len(temperatures),
         "machine": ["M1"] * len(temperatures),
         "time": [f"2025-01-06T{hour:02d}:00:00Z" for hour in range(len(temperatures))],
-        **dict.fromkeys(["kind", "code", "model", "installed"], [None] * len(temperatures)),
+        **dict.fromkeys(["kind", "code", *OF_MACHINES], [None] * len(temperatures)),
         **{name: [1.0] * len(temperatures) for name in NUMBERS},
         "temperature_c": temperatures,
     }

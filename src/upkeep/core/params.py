@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from upkeep.core import paths
@@ -17,8 +17,9 @@ EXAMPLE = Path("examples/cmapss/params.yaml")
 """Another whole set of parameters, for what an older ``params.yaml`` lacks."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Hours = Annotated[int | float, Field(gt=0)]
-"""Whole or not: half an hour is 0.5. What is written as a whole number stays one."""
+Whole = AfterValidator(lambda hours: int(hours) if hours.is_integer() else hours)
+"""Keeps a whole number one: 48 is no 48.0 in names of features and in reports."""
+Hours = Annotated[float, Field(gt=0), Whole]
 Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
@@ -104,7 +105,7 @@ class Costs(Frozen):
 class Evaluate(Frozen):
     """How a model is judged."""
 
-    lead_time_hours: Annotated[int | float, Field(ge=0)]
+    lead_time_hours: Annotated[float, Field(ge=0), Whole]
     recall_at_precision: Share
     bootstrap: int = Field(ge=0)
     confidence: Annotated[float, Field(gt=0, lt=1)]
