@@ -199,9 +199,13 @@ def test_until_must_be_the_first_day_of_a_batch():
     assert caught.value.expected == "2025-01-06 or 2025-01-13"
 
 
-def test_a_plant_that_cannot_name_a_folder_is_refused():
-    with pytest.raises(UpkeepError, match=r"plant '\.\./lyon'"):
-        fetch.run(params({"../lyon": {str(MONDAY): [[1.0]]}}))
+def test_plants_whose_names_look_alike_or_cannot_name_a_folder_are_stored_apart():
+    names = ["../lyon", "Lyon", "lyon", "北京", "上海"]
+    fetch.run(params({name: {str(MONDAY): [[float(load)]]} for load, name in enumerate(names)}))
+    stored = {file.plant: paths.RAW / file.file for file in read_manifest().files}
+    assert [pl.read_parquet(stored[name])["load"].item() for name in names] == [0, 1, 2, 3, 4]
+    assert len({str(file).casefold() for file in stored.values()}) == len(names)
+    assert all(file.resolve().is_relative_to(paths.RAW.resolve()) for file in stored.values())
 
 
 def test_an_error_while_reading_names_the_delivery(monkeypatch):

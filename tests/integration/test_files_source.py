@@ -171,10 +171,11 @@ def test_a_path_can_tell_plant_and_machine(tmp_path):
     }  # fmt: skip
 
 
-def test_a_plants_name_becomes_one_that_can_name_a_folder(tmp_path):
-    (tmp_path / "all.csv").write_text("plant,machine,time\nWerk 1/Süd,m1,2025-01-06\n")
+@pytest.mark.parametrize("names", [("Werk 1/Süd", "Werk 1 Süd"), ("北京", "上海"), ("Nord", "nord"), ("..", "../..")])
+def test_plants_are_called_as_delivered_however_alike_they_look(tmp_path, names):
+    (tmp_path / "all.csv").write_text("plant,machine,time\n" + "".join(f"{name},m1,2025-01-06\n" for name in names))
     found = deliveries(tmp_path)
-    assert found["telemetry", "Werk_1_S_d", "2025-01-06"]["plant"].to_list() == ["Werk_1_S_d"]
+    assert {found["telemetry", name, "2025-01-06"]["plant"].item() for name in names} == set(names)
 
 
 def test_machines_go_to_the_first_batch_and_events_to_that_of_their_time(tmp_path):

@@ -18,7 +18,8 @@ from upkeep.serving.settings import read_settings
 
 ROUTES = [
     ("post", "/invocations"),
-    *(("get", path) for path in ("/ping", "/health", "/version", "/metrics", "/fleet", "/fleet/{plant}/{machine}")),
+    *(("get", path) for path in ("/ping", "/health", "/version", "/metrics")),
+    *(("get", path) for path in ("/fleet", "/fleet/machine", "/fleet/{plant}/{machine}")),
 ]
 
 

@@ -88,6 +88,15 @@ def test_a_machine_of_any_name_is_found(name):
     assert client.get(f"/fleet/lyon/{address}").json()["machine"] == name
 
 
+@pytest.mark.parametrize(("plant", "machine"), [("Hall 1/a", "b"), ("Hall 1", "a/b"), ("..", "."), ("北京", "&=+#")])
+def test_a_plant_of_any_name_is_found_when_asked_for_as_a_parameter(plant, machine):
+    client = client_of(
+        prediction("a/b", plant="Hall 1"), prediction("b", plant="Hall 1/a"), prediction(machine, plant=plant)
+    )
+    found = client.get("/fleet/machine", params={"plant": plant, "machine": machine}).json()
+    assert (found["plant"], found["machine"]) == (plant, machine)
+
+
 def test_an_unknown_machine_is_named_in_the_answer():
     answer = client_of().get("/fleet/lyon/press")
     assert answer.status_code == 404

@@ -25,6 +25,7 @@ from upkeep.contract.reconcile import (
 )
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
+from upkeep.core.plants import table_file
 
 CLOCK_SLACK = timedelta(days=1)
 """How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
@@ -179,7 +180,7 @@ def refuse_excess(found: Sequence[Excess], quarantine: Path, params: Validate) -
     raise UpkeepError(
         f"{worst.share:.1%} of the rows are in quarantine, most of them, {worst.rows}, as '{worst.reason}'{others}",
         expected=f"at most {params.max_quarantined_share:.1%}, validate.max_quarantined_share in params.yaml",
-        remedy=f"look at {quarantine / worst.plant}.parquet; mend the source, the data dictionary or that share",
+        remedy=f"look at {table_file(quarantine, worst.plant)}; mend the source, the data dictionary or that share",
         plant=worst.plant,
         table=worst.table,
         batch=worst.batch,

@@ -23,7 +23,7 @@ from upkeep.judging.acceptance import (
     tabulate,
 )
 from upkeep.judging.reports import Headline, read_report
-from upkeep.model.storage import METADATA_FILE, load_model, predict
+from upkeep.model.storage import find_models, load_model, predict
 
 TIME = pl.Datetime("us", "UTC")
 TELEMETRY_KEYS = ["machine", "time"]
@@ -50,9 +50,10 @@ def make_checks(params: Params) -> list[Check]:
 
 
 def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
-    if not (paths.MODELS / case.plant / METADATA_FILE).exists():
+    own = find_models(paths.MODELS).get(case.plant)
+    if own is None:
         return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
-    model = load_model(paths.MODELS / case.plant)
+    model = load_model(own)
     telemetry = _read_csv(folder / case.telemetry, TELEMETRY_KEYS)
     events = _read_csv(folder / case.events, list(EVENTS)) if case.events else pl.DataFrame(schema=EVENTS)
     machines = telemetry.select(pl.col("machine").unique().sort()).with_columns(

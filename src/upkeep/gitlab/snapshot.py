@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.plants import table_file
 from upkeep.gitlab.git import git
 from upkeep.judging.reports import FILES, Evaluation, GroupReport, parse_report
 
@@ -130,7 +131,7 @@ def _read_snapshot(tree: _Tree, name: str) -> Snapshot:
     reports = {report: tree.read_report(path) for report, path in REPORTS.items()}
     evaluation = tree.read(FILES[Evaluation], _parse_evaluation, f"it is not what `evaluate` writes; {DAMAGED}")
     predictions = {
-        plant: tree.read(paths.PREDICTIONS / f"{plant}.parquet", _parse_parquet, f"it is no Parquet; {DAMAGED}")
+        plant: tree.read(table_file(paths.PREDICTIONS, plant), _parse_parquet, f"it is no Parquet; {DAMAGED}")
         for plant in (evaluation.plants if evaluation else ())
     }
     return Snapshot(

@@ -9,12 +9,13 @@ import numpy as np
 
 from upkeep.contract.dictionary import Dictionary
 from upkeep.core.errors import UpkeepError
+from upkeep.core.plants import name_file
 from upkeep.core.types import Booleans, Floats, Floats32, Ints
 from upkeep.features.definition import feature_names, newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR, to_microseconds
 from upkeep.model.explanation import describe_feature, find_reasons
-from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, load_model, predict
+from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, find_models, load_model, predict
 
 VERSION_DIGITS = 12
 ENOUGH_HISTORY = 0.9
@@ -181,17 +182,17 @@ def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str
 
     An UpkeepError is raised if there is none, or one is damaged or of another plant than its folder.
     """
-    plants = sorted(file.parent for file in folder.glob(f"*/{METADATA_FILE}"))
-    if not plants:
+    models = find_models(folder)
+    if not models:
         remedy = "run `dvc repro train`, or `dvc pull models/plants`"
         raise UpkeepError(f"{folder} holds no model", remedy=remedy, file=folder)
-    return {plant.name: load_scorer(plant, dictionary) for plant in plants}
+    return {plant: load_scorer(own, dictionary) for plant, own in models.items()}
 
 
 def load_scorer(folder: Path, dictionary: Dictionary | None = None) -> Scorer:
     """Read one plant's model, as :func:`load_scorers` does."""
     model = load_model(folder)
-    if model.metadata.plant != folder.name:
+    if name_file(model.metadata.plant) != folder.name:
         raise UpkeepError(
             f"the model is of plant {model.metadata.plant}, not {folder.name}, as its folder says",
             remedy="restore the models' folder with `dvc checkout`",

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import write_json
+from upkeep.core.files import read_json, write_json
 from upkeep.core.params import Dataset
+from upkeep.core.plants import name_file
 from upkeep.core.types import Floats, Floats32, Frozen, describe_faults
 from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
@@ -101,6 +102,23 @@ def save_model(folder: Path, metadata: Metadata, texts: Sequence[str]) -> None:
     for name, text in name_files(texts).items():
         (folder / name).write_bytes(text.encode())
     write_json(folder / METADATA_FILE, metadata.model_dump(mode="json"))
+
+
+def find_models(folder: Path) -> dict[str, Path]:
+    """Return the folders of saved models by plant, in the plants' order.
+
+    One that is damaged, or of another plant than its folder, stands under its folder's name: loading it tells why.
+    """
+    folders = sorted(file.parent for file in folder.glob(f"*/{METADATA_FILE}"))
+    return dict(sorted((_read_plant(own) or own.name, own) for own in folders))
+
+
+def _read_plant(folder: Path) -> str | None:
+    try:
+        plant = str(read_json(folder / METADATA_FILE, remedy="")["plant"])
+    except (UpkeepError, LookupError, TypeError):
+        return None
+    return plant if name_file(plant) == folder.name else None
 
 
 def load_model(folder: Path) -> SavedModel:

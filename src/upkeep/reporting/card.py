@@ -136,7 +136,8 @@ def _version_rows(models: Mapping[str, Mapping[str, Any]]) -> Iterator[list[obje
 
 
 def _name_floor(check: Check) -> str:
-    return check.name.removeprefix("plants.").replace("_", " ").replace(".", ": ")
+    place, _, figure = check.name.removeprefix("plants.").rpartition(".")
+    return f"{place}{': ' if place else ''}{figure.replace('_', ' ')}"
 
 
 def _enumerate(names: Iterator[str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from math import inf
 
+from upkeep.core.plants import name_file
 from upkeep.judging.reports import PlantDrift
 from upkeep.reporting.templates import render_html
 
@@ -26,7 +27,13 @@ def plant_page(plant: str, found: PlantDrift, detail: str) -> str:
 
 def _describe_plant(plant: str, found: PlantDrift) -> dict[str, object]:
     judged = sum(bool(column.threshold or column.drifted) for column in found.columns.values())
-    return {"name": plant, "found": found, "judged": judged, "shifts": list(_list_shifts(found))}
+    return {
+        "name": plant,
+        "page": f"{name_file(plant)}.html",
+        "found": found,
+        "judged": judged,
+        "shifts": list(_list_shifts(found)),
+    }
 
 
 def _list_shifts(found: PlantDrift) -> Iterator[tuple[str, str]]:

@@ -34,8 +34,9 @@ FAIR = 0.1
 
 def read_curves(folder: Path) -> dict[str, pl.DataFrame]:
     """Return the tables of ``reports/evaluation`` by name; in CSV, one without rows has columns of text only."""
-    curves = {file.stem: pl.read_csv(file) for file in sorted(folder.glob("*.csv"))}
-    numbers = pl.selectors.all() - pl.selectors.by_name("plant", "feature", require_all=False)
+    names = {"plant": pl.String, "feature": pl.String}  # a plant may be called 7
+    curves = {file.stem: pl.read_csv(file, schema_overrides=names) for file in sorted(folder.glob("*.csv"))}
+    numbers = pl.selectors.all() - pl.selectors.by_name(*names, require_all=False)
     return {name: table if table.height else table.cast({numbers: pl.Float64}) for name, table in curves.items()}
 
 

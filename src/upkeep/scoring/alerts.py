@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import urllib3
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
@@ -65,7 +66,7 @@ class Watch(Frozen):
 
 
 Watches = dict[str, Watch]
-"""By ``plant/machine``."""
+"""By ``plant/machine``; whatever the plant is called, its own part holds no slash."""
 
 WATCHES = TypeAdapter(Watches)
 
@@ -110,7 +111,7 @@ def follow_episodes(known: Mapping[str, Watch], scores: Iterable[Mapping[str, An
     """
     watches = dict(known)
     for score in scores:
-        name = f"{score['plant']}/{score['machine']}"
+        name = f"{quote(score['plant'], safe='')}/{score['machine']}"
         before = known.get(name)
         if before is None or score["time"] >= before.time:
             watches[name] = _follow_machine(before.episode if before else None, score)

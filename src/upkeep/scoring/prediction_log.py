@@ -4,13 +4,13 @@
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
+from upkeep.core.plants import name_file
 from upkeep.core.secrets import mask_credentials
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ what was received."""
 
 Prediction = dict[str, Any]
 """A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, features as a float32 array."""
+
+NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
+LONGEST_FOLDER = 200
 
 # The client's own waits would hold the caller for minutes when S3 is out.
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
@@ -126,9 +130,18 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
         for (day, plant), rows in parts.items():
             content = BytesIO()
             rows.drop("day").write_parquet(content, compression="zstd")
-            names.append(f"day={day}/plant={quote(str(plant), safe='')}/{part_name}.parquet")
+            names.append(f"day={day}/plant={_name_folder(str(plant))}/{part_name}.parquet")
             _put(store, f"{root}/{names[-1]}", content.getvalue())
     return names
+
+
+def _name_folder(plant: str) -> str:
+    """Return a plant as whoever reads the log by its folders decodes it; capitals too are escaped, as some disks fold.
+
+    A folder's name may be of 255 bytes, so the longest plants are cut: theirs is what the column ``plant`` says.
+    """
+    escaped = NOT_PLAIN.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), plant)
+    return escaped if len(escaped) <= LONGEST_FOLDER else name_file(plant)
 
 
 def read_parts(

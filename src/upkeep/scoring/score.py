@@ -18,8 +18,9 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
 from upkeep.core.params import Params, Score
+from upkeep.core.plants import name_file
 from upkeep.model.scoring import load_scorer
-from upkeep.model.storage import METADATA_FILE
+from upkeep.model.storage import find_models
 from upkeep.scoring.alerts import Receiver, follow_episodes, open_receiver, read_watches, send_alarms, write_watches
 from upkeep.scoring.newest import Scored, score_newest
 from upkeep.scoring.prediction_log import SCHEMA, write_part
@@ -71,8 +72,8 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     """Score plant by plant; what is wrong with one is noted, and does not cost the others."""
     params = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
     dictionary = load_dictionary(params.validate_.dictionary)
-    models = paths.MODELS.glob(f"*/{METADATA_FILE}")
-    plants: dict[str, dict[Key, list[Delivery]]] = {file.parent.name: {} for file in models}
+    models = find_models(paths.MODELS)
+    plants: dict[str, dict[Key, list[Delivery]]] = {plant: {} for plant in models}
     for key, deliveries in list_deliveries(params.fetch).items():
         plants.setdefault(key[1], {})[key] = deliveries
     newest = max(batch for listed in plants.values() for table, _, batch in listed if table == "telemetry")
@@ -80,7 +81,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     scored = {}
     for plant, listed in sorted(plants.items()):
         with _collecting(problems, plant=plant):
-            scorer = load_scorer(paths.MODELS / plant, dictionary)
+            scorer = load_scorer(models.get(plant, paths.MODELS / name_file(plant)), dictionary)
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
             scored[plant] = score_newest(tables, scorer, since=since, silence=silence, now=now)
@@ -96,7 +97,8 @@ def _read_plant(
     earlier ones, and a plant that has delivered °F ever since would else be read as one whose machines run hot. The
     quarantine is judged by the newer ones: old good ones must not hide that the newest is broken.
     """
-    raw, interim = FOLDER / plant / "raw", FOLDER / plant / "interim"
+    own = FOLDER / name_file(plant)
+    raw, interim = own / "raw", own / "interim"
     opening = sorted(batch for table, _, batch in listed if table == "telemetry")[: params.score.history_batches]
 
     def is_wanted(key: Key) -> bool:

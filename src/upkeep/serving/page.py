@@ -57,6 +57,7 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float) -> APIR
         """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
         return _to_json({"horizon_hours": horizon_hours, **_list_fleet(board, explain, plant, search, limit)})
 
+    @router.get("/fleet/machine", responses={404: {}})  # no path can hold every name: a slash, or two dots
     @router.get("/fleet/{plant}/{machine:path}", responses={404: {}})
     def show_machine(plant: str, machine: str) -> Response:
         """Return one machine with the reasons for its risk."""

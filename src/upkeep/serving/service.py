@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.types import Floats32
@@ -61,7 +62,7 @@ class Service:
             scored = scorer.score(request.rows, request.events, request.records)
             for answer, cautions, inputs in zip(scored, request.cautions, request.inputs, strict=True):
                 answer.warnings[:0] = cautions
-                name = f"{request_id}/{plant}/{answer.machine}"
+                name = f"{request_id}/{quote(plant, safe='')}/{answer.machine}"
                 prediction = as_prediction(answer, scorer, inputs, identity=name, source=source, scored_at=now)
                 predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features)} if table.reasons else {}

@@ -219,12 +219,12 @@ def _with_times_in_utc(rows: pl.DataFrame, files: TableFiles) -> pl.DataFrame:
 
 
 def _deal_rows(rows: pl.DataFrame, batch: Callable[[pl.DataFrame], pl.Expr]) -> dict[Part, pl.DataFrame]:
-    """Deal one file's rows to plants and batches; the plant's name becomes one that can name a folder."""
+    """Deal one file's rows to plants and batches."""
     if rows.is_empty():
         return {}
     if "plant" not in rows.columns:
         raise _absent("plant", rows.columns, "name it in columns, or give plant: or {plant} in the path")
-    name = cast_column("plant", rows.schema["plant"], "text").value.str.replace_all(r"[^A-Za-z0-9_-]+", "_")
+    name = cast_column("plant", rows.schema["plant"], "text").value
     plant = pl.col("plant").forward_fill().backward_fill().fill_null(UNKNOWN_PLANT)
     dealt = rows.with_columns(plant=name).with_columns(plant.alias("@plant"), batch(rows).alias("@batch"))
     parts = dealt.partition_by("@plant", "@batch", as_dict=True, include_key=False)

@@ -10,6 +10,7 @@ from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import Checked, add_missing_machines, check_table
 from upkeep.core import paths
 from upkeep.core.params import Params
+from upkeep.core.plants import table_file, write_table
 from upkeep.sources.store import ROW_GROUP_ROWS, RawFile, read_delivery
 
 
@@ -39,7 +40,5 @@ def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) ->
     clean["machines"] = add_missing_machines(clean["machines"], clean["telemetry"])
     quarantined = pl.concat([checked[table].quarantined for table in TABLES])
     for name, rows in {**clean, paths.QUARANTINE.name: quarantined}.items():
-        path = interim / name / f"{plant}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows.rechunk().write_parquet(path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        write_table(rows.rechunk(), table_file(interim / name, plant), plant, ROW_GROUP_ROWS)
     return clean

@@ -1,7 +1,6 @@
 """The sources that ``params.yaml`` can name, and what the one it names has to deliver."""
 
 import importlib
-import re
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch
@@ -15,8 +14,6 @@ BUILT_IN = {
     "sql": "upkeep.sources.sql:Sql",
     "cmapss": "upkeep.sources.cmapss:Cmapss",
 }
-
-PLANT_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def open_source(fetch: Fetch) -> Source:
@@ -34,21 +31,10 @@ def open_source(fetch: Fetch) -> Source:
 
 
 def list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
-    """List what the source has up to ``fetch.until``.
-
-    Raises UpkeepError if the source cannot be listed, has no telemetry, or names a plant as no folder can be named.
-    """
+    """List what the source has up to ``fetch.until``; raises UpkeepError if it cannot be listed or has no telemetry."""
     offered = open_source(fetch).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]
     if fetch.rows_every_hours:
         deliveries += schedule_rows(deliveries, fetch)
-    for delivery in deliveries:
-        if not PLANT_NAME.fullmatch(delivery.plant):
-            raise UpkeepError(
-                f"the source names a plant {delivery.plant!r}, which cannot name a folder",
-                expected="letters, digits, _ and - only",
-                remedy="rename the plant in the source or in its query",
-                table=delivery.table,
-            )
     raise_without_telemetry(deliveries, fetch)
     return group_by_key(deliveries)

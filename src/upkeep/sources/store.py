@@ -21,6 +21,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
 from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch
+from upkeep.core.plants import name_file
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Key
 
@@ -161,7 +162,7 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
     buffer = BytesIO()
     rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
     content = buffer.getvalue()
-    file = f"{key.table}/{key.plant}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
+    file = f"{key.table}/{name_file(key.plant)}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
     write_whole(raw / file, content)
     return RawFile(
         **key._asdict(),

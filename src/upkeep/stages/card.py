@@ -8,6 +8,7 @@ import polars as pl
 from upkeep.core import paths
 from upkeep.core.files import read_json
 from upkeep.core.params import Params
+from upkeep.core.plants import list_plants, table_file
 from upkeep.judging.acceptance import check_floors
 from upkeep.judging.reports import REMEDY, DataQuality, DriftReport, Evaluation, Headline, TrainingReport, read_report
 from upkeep.reporting.card import Reports, write_card
@@ -15,13 +16,15 @@ from upkeep.reporting.card import Reports, write_card
 
 def run(params: Params) -> None:
     """Write ``reports/model_card.md``."""
+    models = [read_json(file, remedy=REMEDY) for file in sorted(paths.MODELS.glob("*/model.json"))]
+    telemetry = paths.INTERIM / "telemetry"
     reports = Reports(
         quality=read_report(DataQuality),
         training=read_report(TrainingReport),
         evaluation=read_report(Evaluation),
         drift=read_report(DriftReport),
-        models={file.parent.name: read_json(file, remedy=REMEDY) for file in sorted(paths.MODELS.glob("*/model.json"))},
-        period={file.stem: _period(file) for file in sorted((paths.INTERIM / "telemetry").glob("*.parquet"))},
+        models={model["plant"]: model for model in models},
+        period={plant: _period(table_file(telemetry, plant)) for plant in list_plants(telemetry)},
         checks=check_floors(read_report(Headline), params.evaluate.floors),
     )
     paths.MODEL_CARD.write_text(write_card(reports, params), encoding="utf-8")

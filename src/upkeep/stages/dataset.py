@@ -13,6 +13,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
+from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.definition import KEYS, build_features, fit_preparation
 from upkeep.features.inputs import Vocabulary
 from upkeep.features.labels import label_rows
@@ -31,7 +32,7 @@ class Tables(NamedTuple):
 def run(params: Params) -> None:
     """Write each plant's ``train``, ``validation`` and ``test`` rows and what was fitted for them."""
     dictionary = load_dictionary(params.validate_.dictionary)
-    plants = sorted(file.stem for file in (paths.INTERIM / "telemetry").glob("*.parquet"))
+    plants = list_plants(paths.INTERIM / "telemetry")
     boundaries = time_boundaries(*_span(), params.dataset.split)
     vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
@@ -57,16 +58,15 @@ def _build(
     splits = {name: rows.filter(split=name).with_columns(weight=pl.lit(1.0)).select(columns) for name in SPLITS}
     check_leakage(splits, names, timedelta(hours=params.horizon_hours), params.split.by, params.max_single_feature_auc)
     splits["train"] = thin_negatives(splits["train"], params.negatives_kept, params.split.seed)
-    folder = paths.PROCESSED / plant
-    folder.mkdir(parents=True)
+    folder = paths.PROCESSED / name_file(plant)
     for name, frame in splits.items():
-        frame.write_parquet(folder / f"{name}.parquet")
+        write_table(frame, folder / f"{name}.parquet", plant)
     (folder / "preparation.json").write_text(preparation.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return {name: {"rows": frame.height, "failing": int(frame["label"].sum())} for name, frame in splits.items()}
 
 
 def _read(plant: str) -> Tables:
-    return Tables(*(pl.read_parquet(paths.INTERIM / table / f"{plant}.parquet") for table in Tables._fields))
+    return Tables(*(pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in Tables._fields))
 
 
 def _span() -> tuple[datetime, datetime]:

@@ -10,6 +10,7 @@ import polars as pl
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core import paths
 from upkeep.core.params import Params
+from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.judging.drift import Window, compare, newest_window
 from upkeep.judging.reports import DriftReport, PlantDrift, write_report
 from upkeep.reporting.drift_pages import overview_page, plant_page
@@ -29,7 +30,7 @@ def run(params: Params) -> None:
     for plant, rows in telemetry.items():
         findings[plant], detail = _compare(plant, rows, dictionary, window, params)
         page = plant_page(plant, findings[plant], detail)
-        (paths.DRIFT / f"{plant}.html").write_text(page, encoding="utf-8")
+        (paths.DRIFT / f"{name_file(plant)}.html").write_text(page, encoding="utf-8")
     (paths.DRIFT / "index.html").write_text(overview_page(findings), encoding="utf-8")
     write_report(DriftReport(findings))
 
@@ -59,11 +60,12 @@ def _look_back(plant: str, rows: pl.DataFrame, dictionary: Dictionary, newest: W
 
 
 def _read_telemetry() -> dict[str, pl.DataFrame]:
-    return {file.stem: pl.read_parquet(file) for file in sorted((paths.INTERIM / "telemetry").glob("*.parquet"))}
+    folder = paths.INTERIM / "telemetry"
+    return {plant: pl.read_parquet(table_file(folder, plant)) for plant in list_plants(folder)}
 
 
 def _training_rows(plant: str) -> Path:
-    return paths.PROCESSED / plant / "train.parquet"
+    return paths.PROCESSED / name_file(plant) / "train.parquet"
 
 
 def _newest_window(telemetry: Mapping[str, pl.DataFrame], params: Params) -> Window:

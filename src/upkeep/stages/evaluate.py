@@ -9,11 +9,12 @@ import polars as pl
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
+from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import draw_curves, evaluate
 from upkeep.judging.reports import Alarm, Reason, write_report
 from upkeep.model.explanation import find_reasons, rank_features
-from upkeep.model.storage import METADATA_FILE, SavedModel, contributions, load_model
+from upkeep.model.storage import SavedModel, contributions, find_models, load_model
 
 ALARMS_PER_PLANT = 5
 NO_FEATURES = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64})
@@ -28,15 +29,11 @@ def run(params: Params) -> None:
     report = evaluate(predictions, params.evaluate, horizon, params.model.seed)
     tables = draw_curves(predictions, params.evaluate, horizon)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
-    models = {
-        plant: load_model(paths.MODELS / plant)
-        for plant in predictions
-        if (paths.MODELS / plant / METADATA_FILE).exists()
-    }
+    models = {plant: load_model(folder) for plant, folder in find_models(paths.MODELS).items() if plant in predictions}
     alarms = [
         alarm
         for plant, model in models.items()
-        for alarm in _explain_alarms(predictions[plant], paths.PROCESSED / plant, model, horizon)
+        for alarm in _explain_alarms(predictions[plant], paths.PROCESSED / name_file(plant), model, horizon)
     ]
     notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in models]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
@@ -55,11 +52,12 @@ def run(params: Params) -> None:
 
 
 def _read_predictions() -> dict[str, pl.DataFrame]:
-    files = sorted(paths.PREDICTIONS.glob("*.parquet"))
-    if not files:
+    plants = list_plants(paths.PREDICTIONS)
+    if not plants:
         what = f"{paths.PREDICTIONS} holds no predictions"
         raise UpkeepError(what, remedy="run `upkeep train` first", stage="evaluate", file=paths.PREDICTIONS)
-    return {file.stem: pl.read_parquet(file).cast({"probability": pl.Float64}) for file in files}
+    files = {plant: table_file(paths.PREDICTIONS, plant) for plant in plants}
+    return {plant: pl.read_parquet(file).cast({"probability": pl.Float64}) for plant, file in files.items()}
 
 
 def _explain_alarms(

@@ -15,9 +15,10 @@ from upkeep.core import paths
 from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
+from upkeep.core.plants import name_file, table_file
 from upkeep.features.definition import KEYS, build_features
 from upkeep.model.scoring import Scorer, load_scorer
-from upkeep.model.storage import METADATA_FILE, predict
+from upkeep.model.storage import find_models, predict
 
 REQUESTS = 4
 """Machines per plant, spread evenly from the least to the most at risk."""
@@ -29,7 +30,7 @@ TIMES = pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
 
 def run(params: Params) -> None:
     """Write ``models/golden``, a file per plant."""
-    plants = sorted(file.parent.name for file in paths.MODELS.glob(f"*/{METADATA_FILE}"))
+    plants = list(find_models(paths.MODELS))
     if not plants:  # `train` has said why
         logger.warning("no model is saved, so there is nothing for the service to answer")
     shutil.rmtree(paths.GOLDEN, ignore_errors=True)
@@ -38,9 +39,9 @@ def run(params: Params) -> None:
 
 
 def _write(plant: str) -> None:
-    scorer = load_scorer(paths.MODELS / plant)
+    scorer = load_scorer(paths.MODELS / name_file(plant))
     telemetry, events, machines = (
-        pl.read_parquet(paths.INTERIM / table / f"{plant}.parquet") for table in ("telemetry", "events", "machines")
+        pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in ("telemetry", "events", "machines")
     )
     metadata = scorer.model.metadata
     newest = (
@@ -51,7 +52,7 @@ def _write(plant: str) -> None:
     scored = newest.select(KEYS).with_columns(probability=predict(scorer.model, newest)).sort("probability", "machine")
     chosen = sorted({round(index * (scored.height - 1) / (REQUESTS - 1)) for index in range(REQUESTS)})
     requests = [_request(scorer, row, telemetry, events) for row in scored[chosen].iter_rows(named=True)]
-    write_json(paths.GOLDEN / f"{plant}.json", requests)
+    write_json(paths.GOLDEN / f"{name_file(plant)}.json", requests)
 
 
 def _request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _describe(params: Params) -> Run:
     metrics, validation = _read(paths.METRICS), _read(paths.EVALUATION / "evaluation.json").get("validation", {})
     drift, quality = _read(paths.DRIFT / "drift.json"), _read(paths.DATA_QUALITY)
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
-    models = {file.parent.name: _read(file) for file in files if file.name == "model.json"}
+    models = {model["plant"]: model for model in (_read(file) for file in files if file.name == "model.json")}
     return Run(
         model={
             "name": params.record.experiment,

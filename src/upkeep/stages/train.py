@@ -9,6 +9,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
+from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.judging.reports import TrainedCandidate, TrainedPlant, TrainingReport, write_report
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def run(params: Params) -> None:
     """Write ``models/plants``, ``data/predictions`` and ``reports/training.json``."""
-    plants = sorted(file.parent.name for file in paths.PROCESSED.glob("*/train.parquet"))
+    plants = list_plants(paths.PROCESSED, "*/train.parquet")
     if not plants:
         what = f"{paths.PROCESSED} holds no plant"
         raise UpkeepError(what, remedy="run `upkeep dataset` first", stage="train", file=paths.PROCESSED)
@@ -52,10 +53,11 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
     chosen = pl.col("candidate") == selection.chosen
     # Probabilities are in single precision already.
     stored = predictions.with_columns(pl.col("probability").cast(pl.Float32), chosen=chosen).select(COLUMNS)
-    stored.write_parquet(paths.PREDICTIONS / f"{plant}.parquet")
+    write_table(stored, table_file(paths.PREDICTIONS, plant), plant)
     saved = params.model.kind == "lightgbm"
     if saved:
-        preparation = Preparation.model_validate_json((paths.PROCESSED / plant / "preparation.json").read_bytes())
+        fitted = paths.PROCESSED / name_file(plant) / "preparation.json"
+        preparation = Preparation.model_validate_json(fitted.read_bytes())
         _save(plant, selection, preparation, params, data_version)
     return TrainedPlant(
         chosen=selection.chosen,
@@ -69,7 +71,7 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
 
 
 def _read(plant: str) -> Splits:
-    return Splits(*(pl.read_parquet(paths.PROCESSED / plant / f"{split}.parquet") for split in SPLITS))
+    return Splits(*(pl.read_parquet(paths.PROCESSED / name_file(plant) / f"{split}.parquet") for split in SPLITS))
 
 
 def _save(plant: str, selection: Selection, preparation: Preparation, params: Params, data_version: str) -> None:
@@ -94,7 +96,7 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
         rows=winner.trained.rows,
         positives=winner.trained.positives,
     )
-    save_model(paths.MODELS / plant, metadata, texts)
+    save_model(paths.MODELS / name_file(plant), metadata, texts)
 
 
 def _describe(candidate: Candidate) -> TrainedCandidate:

@@ -45,7 +45,7 @@ function lastMaintenance(maintenance) {
 async function explain(row) {
   const { plant, machine } = row.machine;
   try {
-    const found = await ask(`fleet/${encodeURIComponent(plant)}/${encodeURIComponent(machine)}`);
+    const found = await ask(`fleet/machine?${new URLSearchParams({ plant, machine })}`);
     row.slots.details.replaceChildren(course(found), facts(found));
   } catch (error) {
     row.slots.details.replaceChildren(make("p", `${error.message}. Close and open the row to try again.`));

@@ -1,0 +1,53 @@
+"""What files and folders of a plant are called, and whose a file is: a plant's own name is kept inside it."""
+
+import hashlib
+import re
+import unicodedata
+from pathlib import Path
+
+import polars as pl
+
+PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)
+"""Names that are the same on every file system, and nobody's option."""
+
+LONGEST = 50
+"""Characters of a name that its file shows: at most 200 bytes in UTF-8, of the 255 that a file's name may have."""
+
+DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)
+"""What Windows takes for a device, whatever its ending."""
+
+OTHER_FILES = {"index", "lock"}
+"""Beside the plants' own files there are others."""
+
+KEY = "plant"
+"""Where a Parquet file's metadata keep the name that its file's name does not tell."""
+
+
+def name_file(plant: str) -> str:
+    """Return what a plant's file or folder is called, without an ending.
+
+    A short name of a-z, 0-9, _ and - is called as it is. Any other keeps its letters and digits and ends in a dot and a
+    hash of it: so no two plants share a file, even where upper and lower case or two spellings of é are the same.
+    """
+    if PLAIN.fullmatch(plant) and not DEVICES.fullmatch(plant) and plant not in OTHER_FILES:
+        return plant
+    letters = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", plant))[:LONGEST].strip("_")
+    return f"{letters or '_'}.{hashlib.sha256(plant.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def table_file(folder: Path, plant: str) -> Path:
+    """Return where in a folder of one Parquet file per plant a plant's table is."""
+    return folder / f"{name_file(plant)}.parquet"
+
+
+def write_table(rows: pl.DataFrame, file: Path, plant: str, row_group_size: int | None = None) -> None:
+    """Write a table of one plant, which :func:`list_plants` knows again even if it is empty; folders are made."""
+    metadata = None if name_file(plant) == plant else {KEY: plant}
+    rows.write_parquet(file, row_group_size=row_group_size, metadata=metadata, mkdir=True)
+
+
+def list_plants(folder: Path, files: str = "*.parquet") -> list[str]:
+    """Return the names of the plants whose tables are in a folder: those that match the pattern `files`."""
+    found = sorted(folder.glob(files))
+    called = [file.relative_to(folder).parts[0].removesuffix(".parquet") for file in found]
+    return sorted(pl.read_parquet_metadata(file).get(KEY, name) for file, name in zip(found, called, strict=True))
