@@ -164,12 +164,6 @@ def test_a_plant_without_rows_or_saved_model_is_noted():
     ]
 
 
-def test_without_predictions_the_error_says_what_to_run():
-    (paths.PREDICTIONS / "lyon.parquet").unlink()
-    with pytest.raises(UpkeepError, match="holds no predictions"):
-        evaluate.run(PARAMS)
-
-
 def test_a_good_model_passes_its_floors_and_acceptance_cases(capsys):
     evaluate.run(PARAMS)
     cases = write_cases(

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
@@ -163,9 +162,3 @@ def test_a_plant_that_is_gone_leaves_no_model_behind(params):
     Path("models/plants/gone").mkdir(parents=True)
     train.run(params)
     assert [folder.name for folder in Path("models/plants").iterdir()] == ["lyon"]
-
-
-def test_training_without_a_dataset_says_what_to_run(params):
-    with pytest.raises(UpkeepError, match="holds no plant") as error:
-        train.run(params)
-    assert "upkeep dataset" in error.value.remedy

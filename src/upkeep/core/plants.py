@@ -7,6 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
+from upkeep.core.errors import UpkeepError
+
 PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)
 """Names that are the same on every file system, and nobody's option."""
 
@@ -46,8 +48,13 @@ def write_table(rows: pl.DataFrame, file: Path, plant: str, row_group_size: int 
     rows.write_parquet(file, row_group_size=row_group_size, metadata=metadata, mkdir=True)
 
 
-def list_plants(folder: Path, files: str = "*.parquet") -> list[str]:
-    """Return the names of the plants whose tables are in a folder: those that match the pattern `files`."""
+def list_plants(folder: Path, files: str = "*.parquet", *, made_by: str | None = None) -> list[str]:
+    """Return the names of the plants whose tables are in a folder: those that match the pattern `files`.
+
+    An UpkeepError is raised if there is none, and `made_by` names the stage that should have made them.
+    """
     found = sorted(folder.glob(files))
+    if made_by and not found:
+        raise UpkeepError(f"{folder} holds no plant", remedy=f"run `upkeep {made_by}` first, or all: `dvc repro`")
     called = [file.relative_to(folder).parts[0].removesuffix(".parquet") for file in found]
     return sorted(pl.read_parquet_metadata(file).get(KEY, name) for file, name in zip(found, called, strict=True))

@@ -32,7 +32,7 @@ class Tables(NamedTuple):
 def run(params: Params) -> None:
     """Write each plant's ``train``, ``validation`` and ``test`` rows and what was fitted for them."""
     dictionary = load_dictionary(params.validate_.dictionary)
-    plants = list_plants(paths.INTERIM / "telemetry")
+    plants = list_plants(paths.INTERIM / "telemetry", made_by="validate")
     boundaries = time_boundaries(*_span(), params.dataset.split)
     vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone

@@ -22,6 +22,7 @@ def run(params: Params) -> None:
     Plants are compared one after the other: importing Evidently takes longer than comparing four of them, so a
     worker process per core would cost more than it saves.
     """
+    list_plants(paths.PROCESSED, "*/train.parquet", made_by="dataset")
     telemetry, dictionary = _read_telemetry(), load_dictionary(params.validate_.dictionary)
     window = _newest_window(telemetry, params)
     shutil.rmtree(paths.DRIFT, ignore_errors=True)  # it may hold pages of plants that are gone

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 
 from upkeep.core import paths
-from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.judging.episodes import pick_alarms
@@ -52,10 +51,7 @@ def run(params: Params) -> None:
 
 
 def _read_predictions() -> dict[str, pl.DataFrame]:
-    plants = list_plants(paths.PREDICTIONS)
-    if not plants:
-        what = f"{paths.PREDICTIONS} holds no predictions"
-        raise UpkeepError(what, remedy="run `upkeep train` first", stage="evaluate", file=paths.PREDICTIONS)
+    plants = list_plants(paths.PREDICTIONS, made_by="train")
     files = {plant: table_file(paths.PREDICTIONS, plant) for plant in plants}
     return {plant: pl.read_parquet(file).cast({"probability": pl.Float64}) for plant, file in files.items()}
 

@@ -26,10 +26,7 @@ logger = logging.getLogger(__name__)
 
 def run(params: Params) -> None:
     """Write ``models/plants``, ``data/predictions`` and ``reports/training.json``."""
-    plants = list_plants(paths.PROCESSED, "*/train.parquet")
-    if not plants:
-        what = f"{paths.PROCESSED} holds no plant"
-        raise UpkeepError(what, remedy="run `upkeep dataset` first", stage="train", file=paths.PROCESSED)
+    plants = list_plants(paths.PROCESSED, "*/train.parquet", made_by="dataset")
     for folder in (paths.MODELS, paths.PREDICTIONS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
