@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What update.sh, rollback.sh and status.sh share; deploy/ship.sh puts them in the bin/ of the server's state folder.
+# What the other scripts here share that run on the server; deploy/ship.sh puts them in the bin/ of the server's state folder.
 set -euo pipefail
 
 BIN=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -38,7 +38,10 @@ check_server() {
   [ "$(basename "$BIN")" = bin ] ||
     die "the scripts lie in $BIN" "the bin/ of a state folder" "run deploy/ship.sh, which copies them to the server"
   [ -n "$ENGINE" ] || die "neither docker nor podman was found" "one of them on PATH" "install one"
-  command -v curl >/dev/null || die "curl was not found" "curl on PATH" "install it"
+  local program
+  for program in curl flock tar; do
+    command -v "$program" >/dev/null || die "$program was not found" "$program on PATH" "install it"
+  done
   engine version >/dev/null 2>&1 ||
     die "$ENGINE does not answer" "a running engine that $(id -un) may use" "see: $ENGINE version"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ship.sh update IMAGE@sha256:DIGEST | rollback | status [IMAGE@sha256:DIGEST]
+# ship.sh update IMAGE@sha256:DIGEST | rollback | status [IMAGE@sha256:DIGEST] | check
 # Copy the scripts to the server and run one there, in one SSH session.
 #   DEPLOY_HOST         [user@]host of the server            DEPLOY_PORT    its SSH port (22)
 #   DEPLOY_KNOWN_HOSTS  file with its pinned host key        DEPLOY_FOLDER  state folder below the user's home (upkeep)
@@ -12,8 +12,8 @@ refuse() { # what, expected, remedy
 }
 
 check() {
-  case ${1:-} in update | rollback | status) ;; *)
-    refuse "the command is '${1:-}'" "update IMAGE@sha256:DIGEST, rollback or status" "see the head of $0" ;;
+  case ${1:-} in update | rollback | status | check) ;; *)
+    refuse "the command is '${1:-}'" "update IMAGE@sha256:DIGEST, rollback, status or check" "see the head of $0" ;;
   esac
   for name in DEPLOY_HOST DEPLOY_KNOWN_HOSTS DEPLOY_KEY; do
     [ -n "${!name:-}" ] ||
@@ -33,7 +33,7 @@ main() {
   # CI writes file variables readable for all and may drop the last line's end; ssh accepts neither.
   (umask 077 && { cat "$DEPLOY_KEY" && echo; } >"$private/key")
   printf -v arguments '%q ' "${@:2}"
-  tar -C "$here" -cf - lib.sh update.sh rollback.sh status.sh haproxy.cfg |
+  tar -C "$here" -cf - lib.sh update.sh rollback.sh status.sh check.sh haproxy.cfg |
     ssh -F /dev/null -p "${DEPLOY_PORT:-22}" -i "$private/key" -o IdentitiesOnly=yes -o BatchMode=yes \
       -o StrictHostKeyChecking=yes -o UserKnownHostsFile="$DEPLOY_KNOWN_HOSTS" -o GlobalKnownHostsFile=/dev/null \
       -o ConnectTimeout=20 -o ServerAliveInterval=15 -- "$DEPLOY_HOST" \

@@ -1,6 +1,5 @@
 """`upkeep note` in a small repository with real git, DVC and a remote; GitLab's API is the stand-in."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from upkeep.core.params import load_params
 from upkeep.gitlab import note
 from upkeep.gitlab.failure import keep_failure
 from upkeep.gitlab.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
-from upkeep.judging.reports import FILES, Evaluation
+from upkeep.judging.reports import DataQuality
 
 STAGE = {
     "cmd": "true",
@@ -46,10 +45,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 def write(folder: Path, side: Snapshot, seed: str) -> None:
     """Leave a side's reports as a pipeline of one stage does."""
-    reports = {file: json.dumps(getattr(side, name)) for name, file in REPORTS.items()}
-    for file, text in {**reports, FILES[Evaluation]: side.evaluation.model_dump_json()}.items():
+    for name, (file, _) in REPORTS.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text(text)
+        (folder / file).write_text(getattr(side, name).model_dump_json(by_alias=True))
     for name, rows in side.predictions.items():
         (folder / paths.PREDICTIONS).mkdir(parents=True, exist_ok=True)
         rows.write_parquet(folder / paths.PREDICTIONS / f"{name}.parquet")
@@ -109,7 +107,7 @@ def test_a_revision_is_read_from_the_cache_or_the_remote(work, where):
         shutil.rmtree(work / ".dvc/cache")
     side = read_revision("main", "main")
     assert side.missing == {}
-    assert side.metrics == json.loads(json.dumps(GOOD.metrics))
+    assert side.metrics == GOOD.metrics
     assert side.predictions["porto"].equals(GOOD.predictions["porto"])
 
 
@@ -151,7 +149,7 @@ def test_the_working_tree_goes_before_the_lock_and_the_lock_fills_its_gaps():
     paths.DATA_QUALITY.write_text('{"plants": {}}')
     shutil.rmtree(paths.PREDICTIONS)
     side = read_working_tree()
-    assert side.quality == {"plants": {}}
+    assert side.quality == DataQuality(plants={})
     assert side.predictions["porto"].equals(WORSE.predictions["porto"])
 
 

@@ -28,6 +28,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "checkout"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    (folder / "deploy").symlink_to(components.ROOT / "deploy")
     run("git", "init", "--quiet")
     run("dvc", "init", "--quiet")
     run("git", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--message", "First")

@@ -1,7 +1,6 @@
 """Both sides of a merge request in small: reports as the stages write them, with made predictions behind them."""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -11,15 +10,17 @@ from prediction_cases import COSTS, HORIZON, how, machine
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, judge
 from upkeep.gitlab.note_text import Review
-from upkeep.gitlab.snapshot import Snapshot
+from upkeep.gitlab.snapshot import Delivered, Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
 from upkeep.judging.evaluation import evaluate
+from upkeep.judging.reports import DataQuality, DriftReport
 
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
 FAILED = Check("failures_caught", "at least 0.6", "0.4", False)
 TIMES = {"train": 16.3, "evaluate": 3.0}
 
+OUT_OF_RANGE = {"out of range": 10}
 GOOD = {25: 0.9, 26: 0.8}
 BLIND: dict[int, float] = {}
 
@@ -37,14 +38,36 @@ def plant(name: str, alarms: Mapping[int, float] = GOOD, machines: int = 6) -> p
     return pl.concat(rows).with_columns(plant=pl.lit(name))
 
 
-def delivered(plants: list[str], *batches: str) -> dict[str, Any]:
+def delivered(plants: list[str], *batches: str) -> Delivered:
     """The manifest of one telemetry file per plant and batch."""
     files = [
         {"table": "telemetry", "plant": name, "batch": batch, "delivery": 1, "rows": 168, "sha256": f"{name}{batch}"}
         for name in plants
         for batch in batches
     ]
-    return {"files": files}
+    return Delivered(files=files)
+
+
+def drift(**drifted: Sequence[str]) -> DriftReport:
+    """What `drift` found of plants, each given by the columns that drifted."""
+    found = {"current_rows": 1, "reference_rows": 1, "window": {"from": "", "to": ""}, "notes": []}
+    column = {"method": "wasserstein", "score": 0.3, "threshold": 0.2, "drifted": True}
+    own = {"load_pct": column | {"drifted": False}}
+    return DriftReport.model_validate(
+        {
+            name: found | {"drifted": bool(columns), "share": 1.0, "columns": own | dict.fromkeys(columns, column)}
+            for name, columns in drifted.items()
+        }
+    )
+
+
+def quality(**quarantined: Mapping[str, int]) -> DataQuality:
+    """What `validate` set aside of plants' telemetry, by reason."""
+    counts = {"rows_in": 1000, "clean": 990, "duplicates": {}}
+    tables = {name: {"telemetry": {**counts, "quarantined": reasons}} for name, reasons in quarantined.items()}
+    return DataQuality.model_validate(
+        {"plants": {name: {"tables": table, "findings": []} for name, table in tables.items()}}
+    )
 
 
 def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object) -> Snapshot:
@@ -52,14 +75,12 @@ def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object
     predictions = {rows["plant"][0]: rows for rows in plants or (plant("lyon"), plant("porto"))}
     report = evaluate(predictions, how(), HORIZON, seed=7)
     names = sorted(predictions)
-    counts = {"telemetry": {"rows_in": 1000, "clean": 990, "duplicates": {}, "quarantined": {"out of range": 10}}}
-    column = {"method": "wasserstein", "score": 0.1, "threshold": 0.2, "drifted": False}
     given: dict[str, Any] = {
         "params": {"fetch": {"source": "files", "options": {"path": "deliveries"}}},
-        "metrics": report.headline.model_dump(),
+        "metrics": report.headline,
         "evaluation": report,
-        "drift": {name: {"drifted": False, "share": 0.0, "columns": {"load_pct": column}} for name in names},
-        "quality": {"plants": {name: {"tables": copy.deepcopy(counts), "findings": []} for name in names}},
+        "drift": drift(**dict.fromkeys(names, ())),
+        "quality": quality(**dict.fromkeys(names, OUT_OF_RANGE)),
         "manifest": delivered(names, "2025-01-06"),
         "predictions": predictions,
     }

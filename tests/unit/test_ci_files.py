@@ -17,7 +17,7 @@ PROGRAMS = (
     *("deploy/build.sh", "deploy/push.sh", "deploy/ship.sh", "ci/environment.sh"),
     *(
         f"src/upkeep/gitlab/{name}.py"
-        for name in ("api", "doctor_checks", "failure", "git", "offer", "reproduction", "retraining")
+        for name in ("api", "doctor", "failure", "git", "offer", "reproduction", "retraining")
     ),
 )
 """What jobs call, and what that reads of the variables."""

@@ -2,10 +2,25 @@
 
 import polars as pl
 import pytest
-from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, params, plant, review, snapshot
+from merge_request_cases import (
+    BLIND,
+    FAILED,
+    GOOD,
+    OUT_OF_RANGE,
+    PASSED,
+    delivered,
+    drift,
+    params,
+    plant,
+    quality,
+    review,
+    snapshot,
+)
 
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import MAX_LISTED, fit, state_verdict, write_note
+from upkeep.gitlab.snapshot import Delivered
+from upkeep.judging.reports import Headline, Metrics
 
 LYON = plant("lyon")
 
@@ -14,7 +29,7 @@ def note(*sides, links=None, images=(), **changes: object) -> str:
     return write_note(review(*sides, **changes), params().evaluate, images, links or {"drift": "drift/index.html"})
 
 
-def note_of(before: dict, after: dict, report: str) -> str:
+def note_of(before: object, after: object, report: str) -> str:
     """The note on two sides that differ in this one report."""
     return note(snapshot("main", LYON, **{report: before}), snapshot("this branch", LYON, **{report: after}))
 
@@ -109,7 +124,9 @@ def test_long_parts_are_folded_and_the_links_stand_open():
 
 
 def test_without_reports_the_note_still_says_what_is_missing():
-    lost = snapshot("this branch", predictions={}, evaluation=None, metrics={}, drift={}, quality={}, manifest={})
+    lost = snapshot(
+        "this branch", predictions={}, evaluation=None, metrics=None, drift=None, quality=None, manifest=None
+    )
     text = note(snapshot("main"), lost, checks=[], times={})
     assert "not known" in text
     assert "No stage had to run" in text
@@ -123,35 +140,34 @@ def test_a_note_that_gitlab_would_refuse_loses_its_longest_parts():
 
 def test_added_batches_are_counted_apart_from_late_deliveries():
     before, after = delivered(["lyon"], "2025-01-06"), delivered(["lyon"], "2025-01-06", "2025-01-13", "2025-01-20")
-    late = {**after["files"][0], "delivery": 2, "sha256": "other", "rows": 5}
-    anew = {**after["files"][1], "delivery": 2, "rows": 0}
-    text = note_of(before, {"files": [*after["files"], late, anew]}, "manifest")
+    late = after.files[0].model_copy(update={"delivery": 2, "sha256": "other", "rows": 5})
+    anew = after.files[1].model_copy(update={"delivery": 2, "rows": 0})
+    text = note_of(before, Delivered(files=[*after.files, late, anew]), "manifest")
     assert "2 batches were added, 2025-01-13 to 2025-01-20." in text
     assert "| lyon | 2 | 341 | 0 | 0 | 2 |" in text
-    assert "3 files of before are gone" in note_of(after, {"files": [late]}, "manifest")
+    assert "3 files of before are gone" in note_of(after, Delivered(files=[late]), "manifest")
     assert "The same batches as before" in note_of(after, after, "manifest")
 
 
 def test_quarantined_rows_are_counted_with_their_reasons():
-    before, after = snapshot().quality, snapshot().quality
-    after["plants"]["lyon"]["tables"]["telemetry"]["quarantined"] = {"out of range": 12, "null key": 30, "late": 0}
+    before = quality(lyon=OUT_OF_RANGE, porto=OUT_OF_RANGE)
+    after = quality(lyon={"out of range": 12, "null key": 30, "late": 0}, porto=OUT_OF_RANGE)
     text = note_of(before, after, "quality")
     assert "52 rows are set aside, +32." in text
     assert "| lyon | telemetry | 10 | 42 | null key: 30, out of range: 12 |" in text
     assert "20 rows are set aside, as before." in note_of(before, before, "quality")
-    assert "20 rows are set aside." in note_of({}, before, "quality")
+    assert "20 rows are set aside." in note_of(None, before, "quality")
 
 
 def test_drifted_plants_are_named_with_their_columns():
-    column = {"drifted": True}
-    after = {"lyon": {"drifted": True, "share": 1.0, "columns": {"load_pct": column, "current_a": column}}}
-    text = note_of({}, after, "drift")
+    text = note_of(None, drift(lyon=["current_a", "vibration_mm_s"]), "drift")
     assert "\n**Drift.** lyon has drifted.\n" in text
-    assert "| lyon | not known | 100% of columns, **drifted** | load_pct, current_a |" in text
+    assert "| lyon | not known | 100% of columns, **drifted** | current_a, vibration_mm_s |" in text
 
 
 def test_metrics_are_compared_as_dvc_does():
-    before, after = {"overall": {"cost": 10, "f1": 0.5, "r": None}}, {"overall": {"cost": 12, "f1": 0.5}}
+    counts = {"rows": 9, "machines": 1, "positives": 1, "failures": 1, "f1": 0.5}
+    before, after = (Headline(overall=Metrics(**counts, cost=cost), plants={}) for cost in (10, 12))
     text = note_of(before, after, "metrics")
     assert "| reports/metrics.json | overall.cost | 10 | 12 | 2 |" in text
     assert "overall.f1" not in text

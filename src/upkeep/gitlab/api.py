@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import gitlab
-from gitlab.v4.objects import Project, ProjectMergeRequestNote
+from gitlab.v4.objects import PersonalAccessToken, Project, ProjectMergeRequestNote
 
 from upkeep.core.errors import UpkeepError
 
@@ -26,16 +26,26 @@ def open_project(environment: Mapping[str, str]) -> Project:
     A private certificate authority is taken from ``CI_SERVER_TLS_CA_FILE``. As all functions here do, it raises an
     UpkeepError if a variable is missing, the server does not answer, or it refuses the token.
     """
-    url, token, project = (_variable(environment, name) for name in ("CI_SERVER_URL", TOKEN, "CI_PROJECT_ID"))
-    with _explained(f"opening project {project} on {url}"):
-        server = gitlab.Gitlab(
-            url,
-            private_token=token,
-            ssl_verify=environment.get("CI_SERVER_TLS_CA_FILE") or True,
-            timeout=TIMEOUT_SECONDS,
-        )
+    project = _variable(environment, "CI_PROJECT_ID")
+    server = _open_server(environment)
+    with _explained(f"opening project {project} on {server.url}"):
         server.auth()
         return server.projects.get(project)
+
+
+def read_token(environment: Mapping[str, str]) -> PersonalAccessToken:
+    """Return what GitLab knows of the token: `scopes`, and `expires_at`, its last day in ISO 8601 or None."""
+    with _explained(f"asking for the rights of {TOKEN}"):
+        return _open_server(environment).personal_access_tokens.get("self")
+
+
+def _open_server(environment: Mapping[str, str]) -> gitlab.Gitlab:
+    return gitlab.Gitlab(
+        _variable(environment, "CI_SERVER_URL"),
+        private_token=_variable(environment, TOKEN),
+        ssl_verify=environment.get("CI_SERVER_TLS_CA_FILE") or True,
+        timeout=TIMEOUT_SECONDS,
+    )
 
 
 def find_note(project: Project, merge_request: int) -> ProjectMergeRequestNote | None:

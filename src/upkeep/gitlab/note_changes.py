@@ -1,26 +1,23 @@
-"""What changed from one report to the next, for the note on a merge request; a missing report is an empty one."""
+"""What changed from one report to the next, for the note on a merge request; a report that is missing is None."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
 from upkeep.core import paths
+from upkeep.gitlab.snapshot import Delivered, DeliveredFile
 from upkeep.judging.acceptance import Check
+from upkeep.judging.reports import DataQuality, DriftReport, Headline, PlantDrift
 from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import UNKNOWN, Markdown
 
-Report = Mapping[str, Any]
+DELIVERED = {name: int if name in ("delivery", "rows") else str for name in DeliveredFile.model_fields}
+
 Rows = Sequence[Sequence[object]]
 
 DECIMALS = 5
 """Those that `dvc metrics diff` shows."""
-
-DELIVERED = {
-    **dict.fromkeys(("table", "plant", "batch", "sha256"), pl.String),
-    **dict.fromkeys(("delivery", "rows"), pl.Int64),
-}
-"""What is read of a manifest's files."""
 
 
 class Added(NamedTuple):
@@ -39,12 +36,14 @@ class Quarantine(NamedTuple):
     rows: Rows
 
 
-def find_added(before: Report, after: Report) -> Added | None:
-    """Compare two of ``data/raw/manifest.json``; None if it is not known what was delivered."""
-    old, new = (pl.DataFrame(manifest.get("files", []), schema=DELIVERED) for manifest in (before, after))
-    if new.is_empty():
+def find_added(before: Delivered | None, after: Delivered | None) -> Added | None:
+    """Compare what was delivered; None if it is not known."""
+    if after is None or not after.files:
         return None
-    same = [name for name in DELIVERED if name != "rows"]
+    old, new = (
+        pl.DataFrame([file.model_dump() for file in side.files] if side else [], DELIVERED) for side in (before, after)
+    )
+    same = ["table", "plant", "batch", "delivery", "sha256"]
     added = new.join(old, on=same, how="anti")
     is_new = ~pl.col("batch").is_in(old["batch"].implode())
     rows = added.group_by("plant").agg(
@@ -59,11 +58,11 @@ def find_added(before: Report, after: Report) -> Added | None:
     return Added(words, rows.sort("plant").rows(), old.join(new, on=same, how="anti").height)
 
 
-def compare_quarantine(before: Report, after: Report) -> Quarantine | None:
-    """Compare two of ``reports/data_quality.json``; None if it is not known how many rows were set aside."""
-    old, new = dict(_quarantined(before)), dict(_quarantined(after))
-    if not new:
+def compare_quarantine(before: DataQuality | None, after: DataQuality | None) -> Quarantine | None:
+    """Compare how many rows were set aside; None if it is not known."""
+    if after is None or not after.plants:
         return None
+    old, new = _quarantined(before), _quarantined(after)
     rows: Rows = [
         [*place, sum(old[place].values()) if place in old else None, sum(reasons.values()), _list_reasons(reasons)]
         for place, reasons in new.items()
@@ -74,33 +73,36 @@ def compare_quarantine(before: Report, after: Report) -> Quarantine | None:
     return Quarantine(total, change if old else "", rows)
 
 
-def _quarantined(quality: Report) -> Iterator[tuple[tuple[str, str], dict[str, int]]]:
-    for plant, found in sorted(quality.get("plants", {}).items()):
-        for table, counts in found["tables"].items():
-            yield (plant, table), {reason: rows for reason, rows in counts["quarantined"].items() if rows}
+def _quarantined(quality: DataQuality | None) -> dict[tuple[str, str], dict[str, int]]:
+    return {
+        (plant, table): {reason: rows for reason, rows in counts.quarantined.items() if rows}
+        for plant, found in sorted(quality.plants.items() if quality else ())
+        for table, counts in found.tables.items()
+    }
 
 
 def _list_reasons(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{reason}: {rows:,}" for reason, rows in sorted(reasons.items(), key=lambda item: -item[1]))
 
 
-def compare_drift(before: Report, after: Report) -> Rows:
-    """Return a row per plant from two of ``drift.json``: the share of columns before and now, and which drifted."""
+def compare_drift(before: DriftReport | None, after: DriftReport | None) -> Rows:
+    """Return a row per plant: the share of columns that drifted before and now, and which did."""
+    old, new = (report.root if report else {} for report in (before, after))
     return [
         [
             plant,
-            _drift_share(before.get(plant)),
+            _drift_share(old.get(plant)),
             _drift_share(found),
-            ", ".join(name for name, column in found["columns"].items() if column["drifted"]),
+            ", ".join(name for name, column in found.columns.items() if column.drifted),
         ]
-        for plant, found in sorted(after.items())
+        for plant, found in sorted(new.items())
     ]
 
 
-def _drift_share(found: Report | None) -> str:
-    if found is None:
+def _drift_share(found: PlantDrift | None) -> str:
+    if found is None or found.share is None:
         return UNKNOWN
-    return Markdown(f"{found['share']:.0%} of columns{', **drifted**' if found['drifted'] else ''}")
+    return Markdown(f"{found.share:.0%} of columns{', **drifted**' if found.drifted else ''}")
 
 
 def list_checks(checks: Sequence[Check]) -> Rows:
@@ -108,9 +110,9 @@ def list_checks(checks: Sequence[Check]) -> Rows:
     return [[check.name, check.expected, check.found, check.passed or Markdown("**no**")] for check in checks]
 
 
-def compare_metrics(before: Report, after: Report) -> Rows:
+def compare_metrics(before: Headline | None, after: Headline | None) -> Rows:
     """Return the rows that `dvc metrics diff --md` prints: each side on its own test rows, what is equal left out."""
-    old, new = flatten(before), flatten(after)
+    old, new = (flatten(report.model_dump()) if report else {} for report in (before, after))
     rows: list[list[object]] = []
     for name in sorted(old.keys() | new):
         earlier, now = old.get(name), new.get(name)

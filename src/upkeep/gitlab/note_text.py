@@ -69,7 +69,9 @@ def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links:
         added=find_added(before.manifest, after.manifest),
         quarantine=compare_quarantine(before.quality, after.quality),
         drift=compare_drift(before.drift, after.drift),
-        drifted=", ".join(plant for plant, found in sorted(after.drift.items()) if found["drifted"]),
+        drifted=", ".join(plant for plant, found in sorted(after.drift.root.items()) if found.drifted)
+        if after.drift
+        else "",
         checks=review.checks,
         check_rows=list_checks(review.checks),
         times=review.times,

@@ -5,7 +5,6 @@ checked out.
 """
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,43 +12,60 @@ from typing import Any, TypeVar
 
 import polars as pl
 import yaml
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.plants import table_file
 from upkeep.gitlab.git import git
-from upkeep.judging.reports import FILES, Evaluation, GroupReport, parse_report
+from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
 
-Report = Mapping[str, Any]
 Content = TypeVar("Content")
 MAPPING = TypeAdapter(dict[str, Any])
 
-DAMAGED = "run `dvc repro`, then `dvc push`"
 
-REPORTS = {
-    "metrics": paths.METRICS,
-    "drift": paths.DRIFT / "drift.json",
-    "quality": paths.DATA_QUALITY,
-    "manifest": paths.MANIFEST,
+class DeliveredFile(Report):
+    """What is compared of one stored delivery."""
+
+    table: str
+    plant: str
+    batch: str
+    delivery: int
+    rows: int
+    sha256: str
+
+
+class Delivered(Report):
+    """``data/raw/manifest.json``, as far as it is compared; another version of upkeep may have written it."""
+
+    files: tuple[DeliveredFile, ...] = ()
+
+
+REPORTS: dict[str, tuple[Path, type[BaseModel]]] = {
+    "metrics": (FILES[Headline], Headline),
+    "evaluation": (FILES[Evaluation], Evaluation),
+    "drift": (FILES[DriftReport], DriftReport),
+    "quality": (FILES[DataQuality], DataQuality),
+    "manifest": (paths.MANIFEST, Delivered),
 }
+"""By field of :class:`Snapshot`."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the gate and the note are made from; a report that is missing is empty.
+    """What the gate and the note are made from; a report that is missing is None.
 
     `name` is the revision's, as a reader knows it, `predictions` are by plant, and `missing` says by file why it could
     not be read.
     """
 
     name: str
-    params: Report = field(default_factory=dict)
-    metrics: Report = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Headline | None = None
     evaluation: Evaluation | None = None
-    drift: Report = field(default_factory=dict)
-    quality: Report = field(default_factory=dict)
-    manifest: Report = field(default_factory=dict)
+    drift: DriftReport | None = None
+    quality: DataQuality | None = None
+    manifest: Delivered | None = None
     predictions: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,7 +82,7 @@ class Snapshot:
     @property
     def raw_plants(self) -> set[str]:
         """The plants that have telemetry in ``data/raw``."""
-        return {file["plant"] for file in self.manifest.get("files", []) if file["table"] == "telemetry"}
+        return {file.plant for file in self.manifest.files if file.table == "telemetry"} if self.manifest else set()
 
 
 def read_revision(revision: str, name: str) -> Snapshot | None:
@@ -78,12 +94,12 @@ def read_revision(revision: str, name: str) -> Snapshot | None:
             f"git knows no revision {revision}",
             remedy="name another one; `git branch --all` lists the branches",
         ) from error
-    return _read_snapshot(_Tree(commit), name) if _has_history(commit) else None
+    return _read_snapshot(commit, name) if _has_history(commit) else None
 
 
 def read_working_tree() -> Snapshot:
     """Return the snapshot of the working tree; what it lacks is looked up by its hash in ``dvc.lock``."""
-    return _read_snapshot(_Tree(None), "this branch")
+    return _read_snapshot(None, "this branch")
 
 
 def _has_history(commit: str) -> bool:
@@ -97,59 +113,34 @@ def _has_history(commit: str) -> bool:
         return True
 
 
-class _Tree:
-    """Git's files and DVC's of a commit, or of the working tree; what cannot be read is noted in `missing`."""
+def _read_snapshot(commit: str | None, name: str) -> Snapshot:
+    from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
 
-    def __init__(self, commit: str | None) -> None:
-        from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
+    files = DVCFileSystem(".", rev=commit)
+    missing: dict[str, str] = {}
 
-        self._files = DVCFileSystem(".", rev=commit)
-        self.missing: dict[str, str] = {}
-
-    def read(self, path: Path, parse: Callable[[bytes], Content], damaged: str) -> Content | None:
-        """Return a file's content, or None and note why; `damaged` says so of one that cannot be parsed."""
+    def read(path: Path, parse: Callable[[bytes], Content]) -> Content | None:
         try:
-            content = self._files.read_bytes(path.as_posix())
+            content = files.read_bytes(path.as_posix())
         except FileNotFoundError:
-            reason = "neither git nor DVC's remote has it; run `dvc repro`, then `dvc push`"
+            missing[path.as_posix()] = "neither git nor DVC's remote has it; run `dvc repro`, then `dvc push`"
+            return None
         except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        else:
-            try:
-                return parse(content)
-            except (ValueError, UpkeepError, yaml.YAMLError, pl.exceptions.PolarsError):
-                reason = damaged
-        self.missing[path.as_posix()] = reason
-        return None
+            missing[path.as_posix()] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            return None
+        try:
+            return parse(content)
+        except (ValueError, yaml.YAMLError, pl.exceptions.PolarsError):
+            remedy = "mend it there first" if path == paths.PARAMS else "run `dvc repro`, then `dvc push`"
+            missing[path.as_posix()] = f"it is not what upkeep writes or reads; {remedy}"
+            return None
 
-    def read_report(self, path: Path) -> Report:
-        return self.read(path, MAPPING.validate_json, f"it is no JSON object; {DAMAGED}") or {}
-
-
-def _read_snapshot(tree: _Tree, name: str) -> Snapshot:
-    params = tree.read(paths.PARAMS, _parse_yaml, "it is not what upkeep reads; mend it there first")
-    reports = {report: tree.read_report(path) for report, path in REPORTS.items()}
-    evaluation = tree.read(FILES[Evaluation], _parse_evaluation, f"it is not what `evaluate` writes; {DAMAGED}")
-    predictions = {
-        plant: tree.read(table_file(paths.PREDICTIONS, plant), _parse_parquet, f"it is no Parquet; {DAMAGED}")
-        for plant in (evaluation.plants if evaluation else ())
-    }
-    return Snapshot(
-        name,
-        params or {},
-        **reports,
-        evaluation=evaluation,
-        predictions={plant: rows for plant, rows in predictions.items() if rows is not None},
-        missing=tree.missing,
-    )
-
-
-def _parse_evaluation(content: bytes) -> Evaluation:
-    return parse_report(Evaluation, json.loads(content))
-
-
-def _parse_yaml(content: bytes) -> dict[str, Any]:
-    return MAPPING.validate_python(yaml.safe_load(content) or {})
+    params = read(paths.PARAMS, lambda content: MAPPING.validate_python(yaml.safe_load(content) or {})) or {}
+    reports: dict[str, Any] = {side: read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()}
+    plants = reports["evaluation"].plants if reports["evaluation"] else ()
+    predictions = {plant: read(table_file(paths.PREDICTIONS, plant), _parse_parquet) for plant in plants}
+    found = {plant: rows for plant, rows in predictions.items() if rows is not None}
+    return Snapshot(name, params, **reports, predictions=found, missing=missing)
 
 
 def _parse_parquet(content: bytes) -> pl.DataFrame:
