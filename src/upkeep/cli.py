@@ -100,6 +100,14 @@ def fresh() -> None:
 
 
 @app.command()
+def ready(parts: Annotated[list[str], typer.Argument(help="storage, engine or registry.")]) -> None:
+    """Tell whether what a job needs is set up; exit 69 and name the step of docs/gitlab.md if it is not yet."""
+    from upkeep.gitlab.readiness import require
+
+    require(parts, os.environ)
+
+
+@app.command()
 def reproduce() -> None:
     """Run what a merge request made stale, share its results, renew its lock and hold it to the floors."""
     from upkeep.gitlab.reproduction import reproduce
@@ -175,6 +183,25 @@ def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = P
 
 
 @app.command()
+def release() -> None:
+    """Make the GitLab Release of this job's tag from the changelog."""
+    from upkeep.gitlab.release import release
+
+    typer.echo(f"wrote {release(os.environ)}")
+
+
+@app.command("gitlab-setup")
+def gitlab_setup(
+    file: Annotated[Path, typer.Argument(help="What to set: examples/gitlab.yaml shows how.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Change it; without this it is listed only.")] = False,
+) -> None:
+    """Set a GitLab project's variables, schedule, token and protections as a file says; list them first."""
+    from upkeep.gitlab.setup import set_up
+
+    typer.echo(set_up(file, os.environ, apply=apply))
+
+
+@app.command()
 def doctor() -> None:
     """Try each connection that the GitLab jobs need; exit 1 and say what to fix."""
     from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate
@@ -243,4 +270,5 @@ def _end(error: UpkeepError) -> NoReturn:
 
     keep_failure(error, os.environ)
     sys.stdout.flush()
-    sys.exit(f"error: {mask_credentials(str(error))}")
+    typer.echo(f"error: {mask_credentials(str(error))}", err=True)
+    sys.exit(getattr(error, "code", 1))

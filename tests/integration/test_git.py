@@ -109,6 +109,31 @@ def test_what_a_remote_says_is_shown_without_credentials(checkout, tmp_path):
     assert "hunter2" not in str(caught.value)
 
 
+def answering(checkout, tmp_path, hook: str, words: str) -> None:
+    """Give the checkout a remote whose hook says so."""
+    share = make_repository(tmp_path / "share.git")
+    (share / "hooks" / hook).write_text(words)
+    (share / "hooks" / hook).chmod(0o755)
+    as_person(checkout, "remote", "add", "origin", str(share))
+
+
+def test_push_options_that_gitlab_could_not_follow_are_an_error_though_the_branch_was_taken(checkout, tmp_path):
+    words = "Error encountered with push options 'merge_request.target=nowhere': Branch nowhere does not exist"
+    answering(
+        checkout, tmp_path, "post-receive", f'#!/bin/sh\ncat >/dev/null\necho "    WARNINGS:"\necho "    {words}"\n'
+    )
+    with pytest.raises(UpkeepError, match=r"retrain was pushed, but GitLab did not .* Branch nowhere does not exist"):
+        git.push("retrain", options=["merge_request.create", "merge_request.target=nowhere"], replacing="")
+    assert git.tip("retrain") is not None
+
+
+def test_a_protected_branch_is_told_in_gitlabs_own_words(checkout, tmp_path):
+    words = "GitLab: You are not allowed to force push code to a protected branch on this project."
+    answering(checkout, tmp_path, "pre-receive", f"#!/bin/sh\necho '{words}' >&2; exit 1\n")
+    with pytest.raises(UpkeepError, match="cannot be pushed: remote: GitLab: You are not allowed to force push"):
+        git.push("main")
+
+
 def test_a_branch_is_replaced_only_if_it_is_what_was_seen(checkout, tmp_path):
     share = make_repository(tmp_path / "share.git")
     as_person(checkout, "remote", "add", "origin", str(share))

@@ -1,9 +1,11 @@
 """A stand-in for GitLab's REST API, since GitLab itself is too large to run beside the tests.
 
-It keeps to GitLab's documented schema (docs.gitlab.com/api: projects, notes, merge requests, issues, uploads, personal
-access tokens) in what upkeep uses: fields, pages, statuses. It refuses what GitLab refuses: no token or a wrong one
-(401), a token without the scope or another author's note (403), a project or object that is not there (404), missing
-fields and too long texts (400). Unknown fields, which GitLab ignores, are refused as well, for they are our mistakes.
+It keeps to GitLab's documented schema (docs.gitlab.com/api: projects, notes, merge requests, issues, uploads, tokens,
+CI variables, schedules, protections, releases) in what upkeep uses: fields, pages, statuses. It refuses what GitLab
+refuses: no token or a wrong one (401), a token without the scope or role or another author's note (403), a project or
+object that is not there, or is private and not this token's (404), missing fields, too long texts and secrets that
+cannot be masked (400). On demand it answers as a busy one does (429), or a proxy before one that restarts (502).
+Unknown fields, which GitLab ignores, are refused as well, for they are our mistakes.
 Everything else that this project's tests meet is the real thing.
 """
 
@@ -25,6 +27,7 @@ LONGEST_TEXT = 1_000_000
 LONGEST_TITLE = 255
 LAST_DAY = "2999-12-31"
 """Of every token."""
+DEVELOPER, MAINTAINER = 30, 40
 ISSUE_FIELDS = {"title", "description", "labels", "confidential", "assignee_ids", "state_event"}
 MERGE_REQUEST_FIELDS = {"source_branch", "target_branch", "title", "description", "labels", "remove_source_branch"}
 
@@ -35,6 +38,8 @@ class Token(NamedTuple):
     id: int
     value: str
     scopes: list[str]
+    role: int = DEVELOPER
+    member: bool = True
 
     @property
     def author(self) -> dict:
@@ -62,6 +67,10 @@ class GitLab(ThreadingHTTPServer):
         Content by address.
     requests
         Method and path of each, as they came.
+    settings
+        What maintainers set, by kind: the last part of its address.
+    refusals
+        Statuses that the next requests get in place of an answer.
     """
 
     daemon_threads = True
@@ -81,6 +90,8 @@ class GitLab(ThreadingHTTPServer):
         self.issues: list[dict] = []
         self.uploads: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.settings: dict[str, list[dict]] = {kind: [] for kind in SETTINGS}
+        self.refusals: list[int] = []
         self.lock = threading.Lock()
         self.made = 0
 
@@ -97,8 +108,8 @@ class GitLab(ThreadingHTTPServer):
         }
         return variables | ({"CI_MERGE_REQUEST_IID": str(merge_request)} if merge_request else {})
 
-    def add_token(self, *scopes: str) -> str:
-        token = Token(self._number(), f"glpat-{secrets.token_hex(10)}", list(scopes))
+    def add_token(self, *scopes: str, role: int = DEVELOPER, member: bool = True) -> str:
+        token = Token(self._number(), f"glpat-{secrets.token_hex(10)}", list(scopes), role, member)
         self.tokens[token.value] = token
         return token.value
 
@@ -162,6 +173,9 @@ class Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         self.query = {name: values[-1] for name, values in parse_qs(address.query).items()}
         self.server.requests.append(f"{self.command} {address.path}")
+        if self.server.refusals:
+            self._send(self.server.refusals.pop(0), {"message": "not now"}, {"Retry-After": "0"})
+            return
         try:
             with self.server.lock:
                 self._send(*self._route(unquote(address.path.removeprefix("/api/v4/")), address.path))
@@ -173,23 +187,29 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(404, {"error": "404 Not Found"})
         self.token = self._authenticate()
         project = rf"projects/(?:{self.server.project['id']}|{re.escape(self.server.project['path_with_namespace'])})"
-        if path.startswith("projects/") and not re.match(rf"{project}(/|$)", path):
+        if path.startswith("projects/") and not (self.token.member and re.match(rf"{project}(/|$)", path)):
             raise RefusalError(404, {"message": "404 Project Not Found"})
         for method, pattern, answer in ROUTES:
             match = re.fullmatch(pattern.format(project=project), path)
             if match and method == self.command:
                 self._require_scope(pattern)
-                return answer(self, *map(int, match.groups()))
+                return answer(self, *(int(group) if group.isdigit() else group for group in match.groups()))
         raise RefusalError(404, {"error": "404 Not Found"})
 
     def _authenticate(self) -> Token:
-        given = self.headers.get("PRIVATE-TOKEN") or (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        given = (
+            self.headers.get("PRIVATE-TOKEN")
+            or self.headers.get("JOB-TOKEN")
+            or (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        )
         if given not in self.server.tokens:
             raise RefusalError(401, {"message": "401 Unauthorized"})
         return self.server.tokens[given]
 
     def _require_scope(self, pattern: str) -> None:
         enough = {"api", "read_api"} if self.command == "GET" else {"api"}
+        if pattern.endswith(SETTABLE) and self.token.role < MAINTAINER:
+            raise RefusalError(403, {"message": "403 Forbidden"})
         if pattern != OWN_TOKEN and not enough & set(self.token.scopes):
             told = "The request requires higher privileges than provided by the access token."
             raise RefusalError(
@@ -210,8 +230,8 @@ class Handler(BaseHTTPRequestHandler):
                 raise RefusalError(400, {"message": {name: [f"is too long (maximum is {longest} characters)"]}})
         return fields
 
-    def _send(self, status: int, answer: object) -> None:
-        headers = {"Content-Type": "application/json"}
+    def _send(self, status: int, answer: object, more: dict[str, str] | None = None) -> None:
+        headers = {"Content-Type": "application/json", **(more or {})}
         if isinstance(answer, list):
             answer, headers = self._page(answer, headers)
         content = json.dumps(answer).encode()
@@ -325,6 +345,57 @@ def update_issue(call: Handler, number: int) -> tuple[int, object]:
     return 200, issue
 
 
+def update_project(call: Handler) -> tuple[int, object]:
+    if call.token.role < MAINTAINER:
+        raise RefusalError(403, {"message": "403 Forbidden"})
+    for name, value in json.loads(call.body).items():
+        call.server.project[name.removesuffix("_attributes")] = value
+    return 200, call.server.project
+
+
+def list_settings(call: Handler, kind: str) -> tuple[int, object]:
+    return 200, call.server.settings[kind]
+
+
+def create_setting(call: Handler, kind: str) -> tuple[int, object]:
+    fields = _check_setting(call, kind)
+    made = {"id": call.server._number(), **fields}
+    if kind == "access_tokens":
+        made |= {"active": True, "token": call.server.add_token(*fields["scopes"], role=fields["access_level"])}
+    if kind == "releases":
+        made |= {"_links": {"self": f"{call.server.url}/plants/upkeep/-/releases/{fields['tag_name']}"}}
+    call.server.settings[kind].append({name: value for name, value in made.items() if name != "token"})
+    return 201, made
+
+
+def update_setting(call: Handler, kind: str, key: str | int) -> tuple[int, object]:
+    found = _find_setting(call, kind, key)
+    found.update(_check_setting(call, kind))
+    return 200, found
+
+
+def get_setting(call: Handler, kind: str, key: str | int) -> tuple[int, object]:
+    return 200, _find_setting(call, kind, key)
+
+
+def _find_setting(call: Handler, kind: str, key: str | int) -> dict:
+    scope = call.query.get("filter[environment_scope]")
+    for row in call.server.settings[kind]:
+        if row[SETTINGS[kind][0]] == key and scope in (None, row.get("environment_scope")):
+            return row
+    raise RefusalError(404, {"message": "404 Not found"})
+
+
+def _check_setting(call: Handler, kind: str) -> dict:
+    fields = json.loads(call.body)
+    unknown = fields.keys() - SETTINGS[kind][1]
+    if unknown:
+        raise RefusalError(400, {"error": f"{', '.join(sorted(unknown))}: no such field"})
+    if fields.get("masked") and not re.fullmatch(r"\S{8,}", fields["value"]):
+        raise RefusalError(400, {"message": {"value": ["is invalid"]}})
+    return fields
+
+
 def _chosen(call: Handler, rows: list[dict]) -> list[dict]:
     """Return the rows that the query asks for: state, labels (all of them), branches; the newest first."""
     state, labels = call.query.get("state", "all"), set(_labels(call.query.get("labels", "")))
@@ -342,11 +413,31 @@ def _labels(text: str) -> list[str]:
     return [label.strip() for label in text.split(",") if label.strip()]
 
 
+VARIABLE = {"key", "value", "variable_type", "masked", "protected", "raw", "environment_scope"}
+SETTINGS = {
+    "variables": ("key", VARIABLE),
+    "pipeline_schedules": ("id", {"description", "ref", "cron", "cron_timezone", "active"}),
+    "protected_tags": ("name", {"name", "create_access_level"}),
+    "protected_branches": ("name", {"name", "push_access_level", "merge_access_level"}),
+    "access_tokens": ("id", {"name", "scopes", "access_level", "expires_at"}),
+    "releases": ("tag_name", {"tag_name", "name", "description"}),
+}
+"""What names a setting of each kind, and its fields."""
+
+SETTABLE = "(variables|pipeline_schedules|protected_tags|protected_branches|access_tokens)"
+SETTABLE_ONE = r"(variables|pipeline_schedules|releases)/([\w.-]+)"
 OWN_TOKEN = "personal_access_tokens/self"
 ROUTES: list[tuple[str, str, Callable[..., tuple[int, object]]]] = [
     ("GET", "user", get_user),
     ("GET", OWN_TOKEN, get_own_token),
     ("GET", "{project}", get_project),
+    ("PUT", "{project}", update_project),
+    ("GET", "{project}/" + SETTABLE, list_settings),
+    ("POST", "{project}/" + SETTABLE, create_setting),
+    ("GET", "{project}/(releases)", list_settings),
+    ("POST", "{project}/(releases)", create_setting),
+    ("GET", "{project}/" + SETTABLE_ONE, get_setting),
+    ("PUT", "{project}/" + SETTABLE_ONE, update_setting),
     ("POST", "{project}/uploads", upload),
     ("GET", r"{project}/merge_requests", list_merge_requests),
     ("POST", r"{project}/merge_requests", create_merge_request),

@@ -68,7 +68,12 @@ def test_what_is_not_in_use_is_skipped_and_hurts_nobody(checkout, monkeypatch):
     monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", TOKEN)
     monkeypatch.setenv("CI_SERVER_URL", "")
     states = {found.name: found.state for found in examine() if found.name not in ("engine", "token")}
-    assert {name for name, state in states.items() if state == "ok"} == {"git remote", "push", "DVC remote"}
+    assert {name for name, state in states.items() if state == "ok"} == {
+        "variables",
+        "git remote",
+        "push",
+        "DVC remote",
+    }
     assert set(states.values()) == {"ok", "skipped"}
 
 
@@ -312,6 +317,19 @@ def test_a_token_that_ends_soon_is_told_with_its_last_day(monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("gitlab_stand_in.LAST_DAY", "2020-01-31")
         assert "ends on 2020-01-31" in finding("token").what
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SSL_CERT_FILE", "-----BEGIN CERTIFICATE-----", "no file: SSL_CERT_FILE"),
+        ("UPKEEP_TEST_IMAGE", "registry.example.com/python:$PYTHON", "UPKEEP_TEST_IMAGE is not expanded"),
+    ],
+)
+def test_a_variable_of_the_wrong_kind_is_told(monkeypatch, name, value, told):
+    assert finding("variables").state == "ok"
+    monkeypatch.setenv(name, value)
+    assert finding("variables").what == told
 
 
 def test_a_day_that_was_set_for_back_filling_and_forgotten_is_told(monkeypatch):

@@ -1,6 +1,9 @@
 """What holds for every GitLab job, read from the files themselves."""
 
+import json
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,15 +12,31 @@ import pytest
 import yaml
 from conftest import ROOT
 
-MOST_SHELL_LINES = 60
-FILES = [ROOT / ".gitlab-ci.yml", *sorted((ROOT / "ci").glob("*.yml"))]
+from upkeep.gitlab.readiness import NotReadyError
+
+MOST_SHELL_LINES = 70
+FRONT = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text(encoding="utf-8"))
+FILES = [ROOT / ".gitlab-ci.yml", *(ROOT / entry["local"] for entry in FRONT["include"])]
+OPTIONAL = {"ci/cache.yml", "ci/scan.yml", "ci/tags.yml"}
+"""Included by rules; of them a project that has set nothing gets the first."""
+
+SCANNERS = {"sast", ".secret-analyzer", "container_scanning"}
+"""Jobs of GitLab's own templates, of which only some keys are here."""
+
 KEYWORDS = {"default", "include", "stages", "variables", "workflow"}
+INPUT = re.compile(r"\"?\$\[\[ inputs\.(\w+) \]\]\"?")
+GO_DURATION = re.compile(r"([+-]?((\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h))+|0)")
+"""What time.ParseDuration of Go's standard library takes, in which the runner is written."""
+
+GITLAB_DURATION = re.compile(r"(?:(\d+) hours?)? ?(?:(\d+) minutes?)?")
+"""The part that we use of what GitLab's own parser takes."""
+
 SCRIPTS = ("before_script", "script", "after_script")
 PROGRAMS = (
     *("deploy/build.sh", "deploy/push.sh", "deploy/ship.sh", "ci/environment.sh"),
     *(
         f"src/upkeep/gitlab/{name}.py"
-        for name in ("api", "doctor", "failure", "git", "offer", "reproduction", "retraining")
+        for name in ("api", "doctor", "failure", "git", "offer", "readiness", "reproduction", "retraining")
     ),
 )
 """What jobs call, and what that reads of the variables."""
@@ -32,18 +51,38 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return {**base, **over, **both}
 
 
+def content(file: Path) -> dict[str, Any]:
+    """Return what a file holds once GitLab has filled in its inputs."""
+    *header, body = file.read_text(encoding="utf-8").split("\n---\n")
+    entry = next((entry for entry in FRONT["include"] if ROOT / entry["local"] == file), {})
+    given = entry.get("inputs", {})
+    if header:
+        assert set(yaml.safe_load(header[0])["spec"]["inputs"]) == set(given)
+    return yaml.safe_load(INPUT.sub(lambda found: json.dumps(given[found[1]]), body))
+
+
+def combined(files: list[Path]) -> dict[str, dict[str, Any]]:
+    """Merge files as `include` does: in their order, and the front page over all of them."""
+    result: dict[str, dict[str, Any]] = {}
+    for file in [*files[1:], files[0]]:
+        result = merged(result, content(file))
+    return result
+
+
 @cache
 def sections() -> dict[str, dict[str, Any]]:
-    return {name: value for file in FILES for name, value in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
+    """Return all sections of a project that has set nothing."""
+    return combined([file for file in FILES if file.name not in ("scan.yml", "tags.yml")])
 
 
-def expanded(name: str) -> dict[str, Any]:
-    """Return a job with all that it extends and the defaults in it."""
-    job = sections()[name]
+def expanded(name: str, among: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return a job with all that it extends in it."""
+    among = among or sections()
+    job = among[name]
     parents = job.get("extends", [])
     result: dict[str, Any] = {}
     for parent in [parents] if isinstance(parents, str) else parents:
-        result = merged(result, expanded(parent))
+        result = merged(result, expanded(parent, among))
     return merged(result, job)
 
 
@@ -83,26 +122,103 @@ def sources(*folders: str) -> str:
 
 
 def test_the_front_page_names_every_file_of_jobs():
-    included = {entry["local"] for entry in sections()["include"]}
-    assert included == {str(file.relative_to(ROOT)) for file in FILES[1:]}
+    assert {*FILES[1:]} == {*(ROOT / "ci").glob("*.yml")}
+    assert {entry["local"] for entry in FRONT["include"] if "rules" in entry} == OPTIONAL
 
 
-def test_no_name_is_defined_twice():
-    names = [name for file in FILES for name in yaml.safe_load(file.read_text(encoding="utf-8"))]
-    assert len(names) == len(set(names))
+def test_no_name_is_defined_twice_but_by_what_is_optional():
+    own = [name for file in FILES if f"ci/{file.name}" not in OPTIONAL for name in content(file)]
+    assert sorted(name for name in own if own.count(name) > 1) == ["variables", "variables"]
+
+
+@pytest.mark.parametrize("name", ["common.yml", "tags.yml"])
+def test_a_file_with_inputs_holds_to_gitlabs_schema_as_the_hook_sees_to_for_the_others(tmp_path, name):
+    filled = tmp_path / name
+    filled.write_text(yaml.safe_dump(content(ROOT / "ci" / name)))
+    program = Path(sys.executable).with_name("check-jsonschema")
+    done = subprocess.run([program, "--builtin-schema", "vendor.gitlab-ci", filled], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_every_job_has_rules_a_time_limit_and_says_whether_it_may_be_interrupted(name):
+def test_every_job_has_rules_a_time_limit_of_its_own_and_says_whether_it_may_be_interrupted(name):
     assert job(name)["rules"]
-    assert re.fullmatch(r"\d+ (minutes|hours?)", job(name)["timeout"])
+    assert minutes(expanded(name)["timeout"]) > 0
     assert isinstance(job(name)["interruptible"], bool)
 
 
+def test_no_limit_stands_among_the_defaults_where_gitlab_passes_over_it():
+    assert "timeout" not in sections()["default"]
+
+
+def minutes(limit: str) -> int:
+    """Return a limit of GitLab's in minutes."""
+    found = GITLAB_DURATION.fullmatch(limit)
+    assert found, limit
+    return sum(int(number or 0) * worth for number, worth in zip(found.groups(), (60, 1), strict=True))
+
+
+def test_what_the_runner_reads_as_a_duration_is_one_in_gos_grammar():
+    limits = [
+        value
+        for name in JOBS
+        for variable, value in job(name).get("variables", {}).items()
+        if re.fullmatch(r"RUNNER_\w+_TIMEOUT", variable)
+    ]
+    assert limits
+    assert [limit for limit in limits if not GO_DURATION.fullmatch(limit)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [("5h45m", True), ("1.5h", True), ("90s", True), ("5h 45m", False), ("5 hours", False), ("90", False)],
+)
+def test_gos_grammar_knows_neither_spaces_nor_words_nor_bare_numbers(text, taken):
+    assert bool(GO_DURATION.fullmatch(text)) is taken
+
+
 def test_a_retraining_that_takes_too_long_is_stopped_early_enough_to_tell():
-    job_hours = int(job("retrain")["timeout"].removesuffix(" hours"))
-    hours, minutes = re.fullmatch(r"(\d+)h (\d+)m", job("retrain")["variables"]["RUNNER_SCRIPT_TIMEOUT"]).groups()
-    assert 5 <= job_hours * 60 - int(hours) * 60 - int(minutes) <= 30
+    limit = job("retrain")["variables"]["RUNNER_SCRIPT_TIMEOUT"]
+    script = sum(int(number) * {"h": 60, "m": 1}[unit] for number, unit in re.findall(r"(\d+)(h|m)", limit))
+    assert 5 <= minutes(job("retrain")["timeout"]) - script <= 30
+
+
+NEEDS = {"storage": r"dvc pull|upkeep (reproduce|note|retrain)", "engine": r"make image", "registry": r" push "}
+DEPLOYED = "smoke staging"
+"""Comes after a deployment, so that all is there."""
+
+
+@pytest.mark.parametrize("name", [name for name in JOBS if name != DEPLOYED])
+def test_a_job_that_may_find_nothing_to_work_with_asks_first_and_only_that_answer_is_allowed(name):
+    first, *others = job(name)["script"]
+    needs = [part for part, sign in NEEDS.items() if re.search(sign, "\n".join(others))]
+    assert first == f"upkeep ready {' '.join(needs)}" or not needs
+    allowed = {"exit_codes": [NotReadyError.code]} if needs and name != "retrain" else None
+    assert job(name).get("allow_failure") == allowed
+
+
+BUILDING = ("build", "publish", "deploy staging", "smoke staging", "deploy production", "rollback production")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_without_building_no_job_is_left_that_builds_or_deploys(name):
+    conditions = [rule["if"] for rule in job(name)["rules"]]
+    assert all('$UPKEEP_BUILD != "false"' in condition for condition in conditions) is (name in BUILDING)
+
+
+def test_a_button_that_nobody_presses_leaves_no_pipeline_blocked():
+    buttons = [rule for name in JOBS for rule in job(name)["rules"] if rule.get("when") == "manual"]
+    assert len(buttons) >= 4
+    assert all(rule["allow_failure"] for rule in buttons)
+
+
+def test_a_release_is_tested_before_its_image_is_pushed_and_told_after():
+    needs = {
+        name: [each if isinstance(each, str) else each["job"] for each in job(name)["needs"]]
+        for name in ("publish", "release")
+    }
+    assert needs == {"publish": ["fresh", "test"], "release": ["test", "publish"]}
+    assert "release" in job("test")["rules"][0]["if"]
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -124,9 +240,32 @@ def test_artifacts_expire(name):
 
 
 @pytest.mark.parametrize("name", [name for name in JOBS if "cache" in job(name)])
-def test_caches_of_packages_are_keyed_on_the_lock(name):
+def test_packages_are_kept_by_lock_and_python(name):
     packages = [cache for cache in caches(name) if cache["paths"] == [".cache/uv/"]]
-    assert [cache["key"] for cache in packages] == [{"files": ["requirements.lock"]}]
+    assert [cache["key"] for cache in packages] == [{"files": ["requirements.lock"], "prefix": "packages-$PYTHON"}]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_who_fills_the_cache_of_packages_prunes_it_first(name):
+    fills = any(cache.get("policy") == "pull-push" for cache in caches(name)) if "cache" in job(name) else False
+    assert fills == (name in ("test", "fresh"))
+    assert any("uv cache prune --ci" in line for line in job(name).get("after_script", [])) == fills
+
+
+def test_where_an_environment_is_ready_only_the_tests_fetch_packages():
+    ready = combined([file for file in FILES if f"ci/{file.name}" not in OPTIONAL])
+    assert next(entry["rules"] for entry in FRONT["include"] if entry["local"] == "ci/cache.yml") == [
+        {"if": '$UPKEEP_VENV == null || $UPKEEP_VENV == ""'}
+    ]
+    fetching = {name for name in JOBS if ".cache/uv/" in str(expanded(name, ready).get("cache"))}
+    assert fetching == {"test"}
+
+
+def test_gitlabs_scanners_run_in_stages_that_are_there():
+    scanners = content(ROOT / "ci/scan.yml")
+    assert scanners.keys() >= SCANNERS
+    assert {scanners[name]["stage"] for name in SCANNERS} <= set(FRONT["stages"])
+    assert [entry for entry in scanners["include"] if set(entry) != {"template"}] == []
 
 
 @pytest.mark.parametrize("name", ["reproduce", "retrain"])
@@ -176,7 +315,7 @@ def test_all_files_together_hold_little_shell():
 
 def test_every_variable_of_the_jobs_is_set_by_gitlab_by_themselves_or_in_the_table():
     used = {name for section in sections().values() for text in texts(section) for name in VARIABLE.findall(text)}
-    own = {"PYTHON", "ENVIRONMENT", "PIPELINE", "IMAGE_DIGEST"}
+    own = {"PYTHON", "ENVIRONMENT", "PIPELINE", "IMAGE_DIGEST", "PWD", "PATH"}
     assert {name for name in used if not name.startswith("CI_")} - own <= documented()
     assert own <= used
 
@@ -189,7 +328,7 @@ def test_every_variable_of_the_programs_that_jobs_call_is_in_the_table():
 
 def test_every_variable_in_the_table_is_used():
     everything = sources("src/upkeep", "deploy", "ci") + "\n".join(file.read_text(encoding="utf-8") for file in FILES)
-    read_by_tools = {"UV_DEFAULT_INDEX"}
+    read_by_tools = {"UV_DEFAULT_INDEX", "DOCKER_AUTH_CONFIG"}
     unused = {name for name in documented() if not re.search(rf"\b{name}\b", everything)}
     assert unused == read_by_tools
 

@@ -27,7 +27,15 @@ WRITTEN_BY_RUNS = (
 )
 """What a fresh clone does not hold, or the reader makes."""
 
-EXAMPLES = ("n/a", "proxy/haproxy.cfg", "src/upkeep/sources/gateway.py", "feature/", "hotfix/", "release/")
+EXAMPLES = (
+    "gitlab.yaml",
+    "n/a",
+    "proxy/haproxy.cfg",
+    "src/upkeep/sources/gateway.py",
+    "feature/",
+    "hotfix/",
+    "release/",
+)
 BASES = (ROOT, ROOT / "src/upkeep")
 """What paths are relative to: the package's own files are named without the way to it."""
 IN_BACKTICKS = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?)`")

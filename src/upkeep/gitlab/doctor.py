@@ -5,7 +5,6 @@ may repeat a secret that a program or server has said; :func:`examine` masks it.
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import uuid
@@ -24,6 +23,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_environment
 from upkeep.gitlab import git
 from upkeep.gitlab.api import TOKEN, read_token
+from upkeep.gitlab.readiness import find_engine, find_storage_fault, image_name
 from upkeep.reporting.tracking import connect, summarize
 
 Environment = Mapping[str, str]
@@ -39,6 +39,9 @@ TOKEN_DAYS = 14
 
 SHIP = "deploy/ship.sh"
 DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
+
+FILES = ("DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS", "PIP_CONFIG_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
+"""Variables of type File."""
 
 
 class Finding(NamedTuple):
@@ -92,6 +95,16 @@ def _examine(name: str, environment: Environment) -> Finding:
     except Exception as error:  # what answers is not what should: a proxy's login page, say
         what = f"the answer makes no sense: {type(error).__name__}, {error}"
         return Finding(name, "FAIL", what, "check the address, and proxies on the way")
+
+
+def look_at_variables(environment: Environment) -> str:
+    """Find the variables that are set as another kind than what reads them needs."""
+    texts = [name for name in FILES if environment.get(name) and not Path(environment[name]).exists()]
+    if texts:
+        raise _fault(f"no file: {', '.join(texts)}", "set the variable's type to File in the CI settings")
+    if "$" in environment.get("UPKEEP_TEST_IMAGE", ""):
+        raise _fault("UPKEEP_TEST_IMAGE is not expanded", "tick *Expand variable reference* at it in the CI settings")
+    return "what must be a file is one, and what refers to a variable is expanded"
 
 
 def read_git_remote(environment: Environment) -> str:
@@ -149,19 +162,15 @@ def _doubt_folder(remote: Path, environment: Environment) -> None:
     """Raise if a remote that is a folder is not mounted, or goes with the job."""
     if not remote.parent.is_dir():
         raise _fault(f"there is no folder {remote.parent}", f"mount it, or correct the address of {remote}")
-    builds = environment.get("CI_BUILDS_DIR")
-    if builds and remote.is_relative_to(builds):
-        raise _fault(
-            f"{remote} lies among the runner's own files, and may go with the job",
-            "dvc remote add --default storage s3://BUCKET/dvc, see docs/gitlab.md, step 2",
-        )
+    if what := find_storage_fault(remote, environment):
+        raise _fault(what, "dvc remote add --default storage s3://BUCKET/dvc, see docs/gitlab.md, step 2")
 
 
 def reach_engine(environment: Environment) -> str:
     """Ask the container engine for its version, where images are built."""
     if not any(environment.get(name) for name in ("GITLAB_CI", "UPKEEP_ENGINE", "UPKEEP_IMAGE")):
         raise NotInUseError("UPKEEP_ENGINE and UPKEEP_IMAGE are not set: images are built in GitLab's jobs")
-    engine = environment.get("UPKEEP_ENGINE") or shutil.which("docker") or shutil.which("podman")
+    engine = find_engine(environment)
     if engine is None:
         raise NotInUseError("neither docker nor podman is here: images are built elsewhere")
     done = _run([engine, "version"], environment)
@@ -173,7 +182,7 @@ def reach_engine(environment: Environment) -> str:
 
 def log_in_to_registry(environment: Environment) -> str:
     """Ask the registry for the right to push."""
-    image = environment.get("UPKEEP_IMAGE") or environment.get("CI_REGISTRY_IMAGE")
+    image = image_name(environment)
     if not image:
         raise NotInUseError("UPKEEP_IMAGE and CI_REGISTRY_IMAGE are not set: images are pushed nowhere")
     host, _, path = image.partition("/")
@@ -321,6 +330,7 @@ def _run(command: list[str], environment: Environment) -> subprocess.CompletedPr
 
 
 CHECKS: dict[str, Callable[[Environment], str]] = {
+    "variables": look_at_variables,
     "git remote": read_git_remote,
     "push": push_to_git_remote,
     "DVC remote": use_dvc_remote,

@@ -1,6 +1,7 @@
 """Git's command line: what a job commits and pushes, without a token ever showing."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
@@ -12,6 +13,9 @@ TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the name of a variable, not its v
 AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
 NO_OPTIONS = "does not support push options"
 OUTDATED = ("stale info", "fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref")
+UNHEARD = re.compile(r"remote: +(Error encountered with push options.*)")
+"""GitLab takes the push all the same."""
+
 TELLING = ("fatal:", "error:", "remote: error", "remote: GitLab:", "! ")
 """How lines begin that say why git failed: the remote's own words rather than the hints around them."""
 
@@ -101,6 +105,11 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
         done = _run([*command, *where])
     if done.returncode:
         raise _refused(branch, done.stderr)
+    if unheard := UNHEARD.search(done.stderr):
+        raise UpkeepError(
+            f"{branch} was pushed, but GitLab did not do what was asked with it: {find_reason(unheard[1])}",
+            remedy="open the merge request by hand, or mend what GitLab names and delete the branch",
+        )
     return mask_values(done.stderr, os.environ.get(TOKEN)).strip()
 
 

@@ -1,0 +1,195 @@
+"""A project on GitLab set up from one file: what differs from it is listed, and changed if so wished.
+
+The file holds no secret: ``$NAME`` in a value stands for a variable of whoever runs this, and no value is ever shown.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from gitlab.base import RESTObject
+from gitlab.v4.objects import Project
+from pydantic import Field, FilePath, ValidationError
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import SECRET_NAME, expand_variables
+from upkeep.core.types import Frozen, describe_faults
+from upkeep.gitlab.api import TOKEN, explained, open_project
+
+OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
+SCHEDULE = "upkeep retrain"
+DEVELOPER = 30
+"""GitLab's number for the role."""
+
+RENEW_DAYS = 30
+"""A token that ends sooner is replaced."""
+
+
+class Variable(Frozen):
+    """A CI variable: `value`, or the content of a `file`; a secret is masked unless it says otherwise."""
+
+    value: str = ""
+    file: FilePath | None = None
+    masked: bool | None = None
+    protected: bool = False
+    expanded: bool = False
+    environment: str = "*"
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """Return what GitLab keeps of it."""
+        text = self.value if self.expanded else expand_variables(self.value)
+        secret = bool(SECRET_NAME.search(name)) and self.file is None
+        return {
+            "key": name,
+            "value": self.file.read_text(encoding="utf-8") if self.file else text,
+            "variable_type": "file" if self.file else "env_var",
+            "masked": secret if self.masked is None else self.masked,
+            "protected": self.protected,
+            "raw": not self.expanded,
+            "environment_scope": self.environment,
+        }
+
+
+class Schedule(Frozen):
+    """When `retrain` runs, and on which branch."""
+
+    cron: str
+    branch: str
+    timezone: str = "UTC"
+
+
+class JobToken(Frozen):
+    """The project access token of the jobs, which is kept in ``UPKEEP_GITLAB_TOKEN``."""
+
+    name: str = "upkeep"
+    scopes: tuple[str, ...] = ("api", "write_repository")
+    days: int = 365
+
+
+class Settings(Frozen):
+    """The file; what it does not name stays as it is. A variable has a list of forms, one for each environment."""
+
+    url: str
+    project: str
+    project_settings: dict[str, Any] = Field(default={})
+    protected_tags: tuple[str, ...] = ()
+    protected_branches: tuple[str, ...] = ()
+    variables: dict[str, list[Variable]] = Field(default={})
+    schedule: Schedule | None = None
+    token: JobToken | None = None
+
+
+Variables = Mapping[tuple[str, str], RESTObject]
+"""What GitLab has, by name and environment."""
+
+
+class Change(NamedTuple):
+    """What is not as the file says, and what makes it so."""
+
+    words: str
+    make: Callable[[], object]
+
+
+def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
+    """List what differs from the file and, with `apply`, change it; a second time there is nothing left to do."""
+    settings = read_settings(file)
+    if not environment.get(OWN_TOKEN):
+        remedy = f"export {OWN_TOKEN}=..., a token of your own (role Maintainer, scope api); it is kept nowhere"
+        raise UpkeepError(f"the variable {OWN_TOKEN} is not set", remedy=remedy)
+    access = {"CI_SERVER_URL": settings.url, "CI_PROJECT_ID": settings.project, TOKEN: environment[OWN_TOKEN]}
+    project = open_project({**environment, **access})
+    with explained(f"reading how {settings.project} is set up"):
+        changes = list(plan(project, settings))
+    for change in changes if apply else ():
+        with explained(change.words):
+            change.make()
+    if not changes:
+        return "everything is as the file says"
+    end = "done" if apply else "nothing is changed yet: --apply does it"
+    return "\n".join([*(change.words for change in changes), end])
+
+
+def read_settings(file: Path) -> Settings:
+    """Read the file; an error names what is wrong in it, without values."""
+    try:
+        return Settings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        what = describe_faults(error) if isinstance(error, ValidationError) else str(error)
+        raise UpkeepError(
+            f"the settings cannot be used: {what}", remedy="start from examples/gitlab.yaml", file=file
+        ) from error
+
+
+def plan(project: Project, settings: Settings) -> Iterator[Change]:
+    """Yield what differs, in the order in which it is to be changed."""
+    server, wanted = project.manager.gitlab, settings.project_settings
+    differing = {name: value for name, value in wanted.items() if not _holds(project.attributes, name, value)}
+    if differing:
+        yield Change(f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing))
+    tags = {tag.name: tag for tag in project.protectedtags.list(iterator=True)}
+    for name in settings.protected_tags:
+        yield from _compare(project.protectedtags, f"protection of {name}", {"name": name}, tags.get(name))
+    branches = {branch.name: branch for branch in project.protectedbranches.list(iterator=True)}
+    for name in settings.protected_branches:
+        yield from _compare(project.protectedbranches, f"protection of {name}", {"name": name}, branches.get(name))
+    known = {(each.key, each.environment_scope): each for each in project.variables.list(iterator=True)}
+    for name, forms in settings.variables.items():
+        for form in forms:
+            yield from _compare_variable(project, form.fields(name), known)
+    if settings.schedule:
+        yield from _compare_schedule(project, settings.schedule)
+    if settings.token:
+        yield from _renew_token(project, settings.token, known)
+
+
+def _holds(found: Mapping[str, Any], name: str, value: object) -> bool:
+    # What is set as container_expiration_policy_attributes is told as container_expiration_policy, with more in it.
+    there = found.get(name.removesuffix("_attributes"))
+    return value.items() <= there.items() if isinstance(value, dict) and isinstance(there, dict) else there == value
+
+
+def _compare(
+    manager: Any, what: str, fields: dict[str, Any], found: RESTObject | None, **which: object
+) -> Iterator[Change]:
+    if found is None:
+        yield Change(f"add {what}", lambda: manager.create(fields))
+        return
+    # GitLab does not tell the value of a variable that is hidden.
+    differing = [name for name, value in fields.items() if found.attributes.get(name) not in (value, None)]
+    if differing:
+        words = f"change {', '.join(differing)} of {what}"
+        yield Change(words, lambda: manager.update(found.get_id(), fields, **which))
+
+
+def _compare_variable(project: Project, fields: dict[str, Any], known: Variables) -> Iterator[Change]:
+    name, scope = fields["key"], fields["environment_scope"]
+    what = f"variable {name}{f' of {scope}' if scope != '*' else ''}{', masked' if fields['masked'] else ''}"
+    which = {"environment_scope": scope}
+    yield from _compare(project.variables, what, fields, known.get((name, scope)), filter=which)
+
+
+def _compare_schedule(project: Project, schedule: Schedule) -> Iterator[Change]:
+    fields = {"ref": schedule.branch, "cron": schedule.cron, "cron_timezone": schedule.timezone, "active": True}
+    known = project.pipelineschedules.list(iterator=True)
+    found = next((each for each in known if each.description == SCHEDULE), None)
+    if found:
+        found.ref = found.ref.removeprefix("refs/heads/")  # newer versions tell it in full
+    yield from _compare(project.pipelineschedules, "the schedule", {"description": SCHEDULE, **fields}, found)
+
+
+def _renew_token(project: Project, token: JobToken, known: Variables) -> Iterator[Change]:
+    soon, ends = (str((datetime.now(UTC) + timedelta(days=days)).date()) for days in (RENEW_DAYS, token.days))
+    fields = {"name": token.name, "scopes": list(token.scopes), "access_level": DEVELOPER, "expires_at": ends}
+
+    def make() -> None:
+        value = project.access_tokens.create(fields).token
+        for change in _compare_variable(project, Variable(value=value, masked=True).fields(TOKEN), known):
+            change.make()
+
+    if (TOKEN, "*") not in known or not any(
+        each.name == token.name and each.active and {*token.scopes} <= {*each.scopes} and each.expires_at > soon
+        for each in project.access_tokens.list(iterator=True)
+    ):
+        yield Change(f"make a token with {' and '.join(token.scopes)}, kept in {TOKEN}", make)

@@ -1,0 +1,190 @@
+"""A project set up from a file, and a tag's release, against GitLab's stand-in."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from gitlab_stand_in import MAINTAINER, GitLab, serving_gitlab
+
+from upkeep.core.errors import UpkeepError
+from upkeep.gitlab import setup
+from upkeep.gitlab.api import open_project, put_note
+from upkeep.gitlab.release import release
+
+SECRET = "correct-horse-battery"
+EXAMPLE = ROOT / "examples/gitlab.yaml"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serving_gitlab() as server:
+        monkeypatch.setenv("S3_SECRET", SECRET)
+        yield server
+
+
+def write(folder: Path, server: GitLab, **settings: object) -> Path:
+    file = folder / "gitlab.yaml"
+    file.write_text(yaml.safe_dump({"url": server.url, "project": "plants/upkeep", **settings}, sort_keys=False))
+    return file
+
+
+def set_up(file: Path, server: GitLab, role: int = MAINTAINER, apply: bool = True) -> str:
+    return setup.set_up(file, {"GITLAB_TOKEN": server.add_token("api", role=role)}, apply=apply)
+
+
+def variables(server: GitLab) -> dict[tuple[str, str], dict]:
+    return {(each["key"], each["environment_scope"]): each for each in server.settings["variables"]}
+
+
+EVERYTHING = {
+    "project_settings": {"only_allow_merge_if_pipeline_succeeds": True},
+    "protected_tags": ["v*"],
+    "protected_branches": ["main"],
+    "schedule": {"cron": "0 5 * * *", "branch": "main"},
+    "token": {},
+    "variables": {
+        "AWS_SECRET_ACCESS_KEY": [{"value": "$S3_SECRET"}],
+        "UPKEEP_TEST_IMAGE": [{"value": "python:$PYTHON", "expanded": True}],
+        "DEPLOY_HOST": [{"value": name, "environment": name, "protected": True} for name in ("staging", "production")],
+    },
+}
+
+
+def test_a_dry_run_lists_everything_shows_no_value_and_changes_nothing(server, tmp_path):
+    told = set_up(write(tmp_path, server, **EVERYTHING), server, apply=False)
+    assert told.splitlines() == [
+        "set only_allow_merge_if_pipeline_succeeds",
+        "add protection of v*",
+        "add protection of main",
+        "add variable AWS_SECRET_ACCESS_KEY, masked",
+        "add variable UPKEEP_TEST_IMAGE",
+        "add variable DEPLOY_HOST of staging",
+        "add variable DEPLOY_HOST of production",
+        "add the schedule",
+        "make a token with api and write_repository, kept in UPKEEP_GITLAB_TOKEN",
+        "nothing is changed yet: --apply does it",
+    ]
+    assert SECRET not in told
+    assert {call.split()[0] for call in server.requests} == {"GET"}
+
+
+def test_a_second_run_finds_everything_as_the_file_says(server, tmp_path):
+    file = write(tmp_path, server, **EVERYTHING)
+    told = set_up(file, server)
+    assert told.endswith("\ndone")
+    (kept,) = (each["value"] for (name, _), each in variables(server).items() if name == "UPKEEP_GITLAB_TOKEN")
+    assert server.tokens[kept].scopes == ["api", "write_repository"]
+    assert not any(secret in told for secret in (SECRET, kept))
+    assert set_up(file, server) == "everything is as the file says"
+
+
+def test_variables_are_masked_raw_expanded_protected_and_scoped_as_the_file_says(server, tmp_path):
+    set_up(write(tmp_path, server, **EVERYTHING), server)
+    found = variables(server)
+    secret, image = found["AWS_SECRET_ACCESS_KEY", "*"], found["UPKEEP_TEST_IMAGE", "*"]
+    assert (secret["value"], secret["masked"], secret["raw"]) == (SECRET, True, True)
+    assert (image["value"], image["masked"], image["raw"]) == ("python:$PYTHON", False, False)
+    assert found["DEPLOY_HOST", "staging"]["protected"]
+
+
+def test_only_what_somebody_has_changed_by_hand_is_changed_back_and_of_the_right_environment(server, tmp_path):
+    file = write(tmp_path, server, **EVERYTHING)
+    set_up(file, server)
+    variables(server)["DEPLOY_HOST", "production"] |= {"protected": False, "value": "elsewhere"}
+    server.settings["pipeline_schedules"][0] |= {"ref": "refs/heads/main", "active": False}
+    assert set_up(file, server).splitlines() == [
+        "change value, protected of variable DEPLOY_HOST of production",
+        "change active of the schedule",
+        "done",
+    ]
+    assert [variables(server)["DEPLOY_HOST", scope]["value"] for scope in ("staging", "production")] == [
+        "staging",
+        "production",
+    ]
+
+
+def test_a_file_becomes_a_variable_of_type_file(server, tmp_path):
+    (tmp_path / "key").write_text("-----BEGIN KEY-----\n")
+    set_up(write(tmp_path, server, variables={"DEPLOY_KEY": [{"file": str(tmp_path / "key")}]}), server)
+    (found,) = server.settings["variables"]
+    assert (found["variable_type"], found["value"], found["masked"]) == ("file", "-----BEGIN KEY-----\n", False)
+
+
+def test_a_hidden_value_which_nobody_is_told_counts_as_right(server, tmp_path):
+    file = write(tmp_path, server, variables={"AWS_SECRET_ACCESS_KEY": [{"value": "$S3_SECRET"}]})
+    set_up(file, server)
+    server.settings["variables"][0]["value"] = None
+    assert set_up(file, server) == "everything is as the file says"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"variables": {"A_TOKEN": [{"value": "short"}]}}, "add variable A_TOKEN, masked failed: GitLab answered 400"),
+        ({"variables": {"A": [{"value": "$NOWHERE_SET"}]}}, "the environment variable NOWHERE_SET is not set"),
+        ({"variables": {"A": [{"file": "nowhere"}]}}, "variables.A.0.file"),
+        ({"variabels": {}}, "variabels: Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_be_set_is_told(server, tmp_path, settings, told):
+    with pytest.raises(UpkeepError) as caught:
+        set_up(write(tmp_path, server, **settings), server)
+    assert told in caught.value.what
+
+
+def test_whoever_is_no_maintainer_is_told_so(server, tmp_path):
+    with pytest.raises(UpkeepError, match="answered 403"):
+        set_up(write(tmp_path, server, protected_tags=["v*"]), server, role=30)
+    with pytest.raises(UpkeepError, match="GITLAB_TOKEN is not set"):
+        setup.set_up(write(tmp_path, server), {}, apply=False)
+
+
+def test_the_example_is_one_and_names_every_variable_of_the_docs():
+    uncommented = EXAMPLE.read_text().replace("  # ", "  ")
+    named = set(yaml.safe_load(uncommented)["variables"])
+    table = (ROOT / "docs/gitlab.md").read_text()
+    assert {name for name in named if f"| `{name}` |" not in table} == set()
+    made = {"UPKEEP_GITLAB_TOKEN", "UPKEEP_TODAY"}
+    rows = {
+        line.split("`")[1] for line in table.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
+    }
+    assert rows - named == made
+    settings = setup.read_settings(EXAMPLE)
+    assert settings.protected_tags == ("v*",)
+
+
+def test_a_project_that_is_private_to_others_is_not_found(server):
+    access = {**server.environment(), "UPKEEP_GITLAB_TOKEN": server.add_token("api", member=False)}
+    with pytest.raises(UpkeepError, match="answered 404"):
+        open_project(access)
+
+
+@pytest.mark.parametrize("statuses", [[429], [502, 503]])
+def test_a_gitlab_that_is_busy_or_restarts_is_asked_again(server, statuses):
+    server.add_merge_request("feature")
+    server.refusals = statuses
+    put_note(open_project(server.environment()), 1, "text")
+    assert len(server.notes[1]) == 1
+
+
+def test_a_gitlab_that_stays_away_is_told(server, monkeypatch):
+    monkeypatch.setattr("upkeep.gitlab.api.RETRIES.backoff_factor", 0)
+    server.refusals = [502] * 20
+    with pytest.raises(UpkeepError, match="opening project 1"):
+        open_project(server.environment())
+
+
+def test_a_tag_gets_a_release_with_the_changelogs_words_and_again_only_a_new_text(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("CHANGELOG.md").write_text(
+        "# Changelog\n\n## 1.2.0 - 2025-01-01\n\n### Added\n\n- This.\n\n## 1.1.0\n\n- That.\n"
+    )
+    job = server.environment() | {"CI_JOB_TOKEN": server.add_token("api"), "CI_COMMIT_TAG": "v1.2.0"}
+    job |= {"UPKEEP_GITLAB_TOKEN": ""}
+    assert release(job).endswith("/-/releases/v1.2.0")
+    release(job | {"IMAGE_DIGEST": "registry.example.com/upkeep@sha256:1"})
+    (made,) = server.settings["releases"]
+    assert made["description"] == "### Added\n\n- This.\n\nImage: `registry.example.com/upkeep@sha256:1`\n"
+    with pytest.raises(UpkeepError, match=r"says nothing of 1\.3\.0"):
+        release(job | {"CI_COMMIT_TAG": "v1.3.0"})
