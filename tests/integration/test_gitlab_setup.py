@@ -39,9 +39,9 @@ def variables(server: GitLab) -> dict[tuple[str, str], dict]:
 
 EVERYTHING = {
     "project_settings": {"only_allow_merge_if_pipeline_succeeds": True},
-    "protected_tags": ["v*"],
-    "protected_branches": ["main"],
-    "schedule": {"cron": "0 5 * * *", "branch": "main"},
+    "protected_tags": [{"name": "v*"}],
+    "protected_branches": [{"name": "main"}],
+    "schedules": [{"description": "retrain", "cron": "0 5 * * *", "ref": "refs/heads/main", "active": True}],
     "token": {},
     "variables": {
         "AWS_SECRET_ACCESS_KEY": [{"value": "$S3_SECRET"}],
@@ -55,13 +55,13 @@ def test_a_dry_run_lists_everything_shows_no_value_and_changes_nothing(server, t
     told = set_up(write(tmp_path, server, **EVERYTHING), server, apply=False)
     assert told.splitlines() == [
         "set only_allow_merge_if_pipeline_succeeds",
-        "add protection of v*",
-        "add protection of main",
+        "add protected_tags: v*",
+        "add protected_branches: main",
+        "add schedules: retrain",
         "add variable AWS_SECRET_ACCESS_KEY, masked",
         "add variable UPKEEP_TEST_IMAGE",
         "add variable DEPLOY_HOST of staging",
         "add variable DEPLOY_HOST of production",
-        "add the schedule",
         "make a token with api and write_repository, kept in UPKEEP_GITLAB_TOKEN",
         "nothing is changed yet: --apply does it",
     ]
@@ -92,10 +92,10 @@ def test_only_what_somebody_has_changed_by_hand_is_changed_back_and_of_the_right
     file = write(tmp_path, server, **EVERYTHING)
     set_up(file, server)
     variables(server)["DEPLOY_HOST", "production"] |= {"protected": False, "value": "elsewhere"}
-    server.settings["pipeline_schedules"][0] |= {"ref": "refs/heads/main", "active": False}
+    server.settings["pipeline_schedules"][0]["active"] = False
     assert set_up(file, server).splitlines() == [
+        "change active of schedules: retrain",
         "change value, protected of variable DEPLOY_HOST of production",
-        "change active of the schedule",
         "done",
     ]
     assert [variables(server)["DEPLOY_HOST", scope]["value"] for scope in ("staging", "production")] == [
@@ -135,7 +135,7 @@ def test_what_cannot_be_set_is_told(server, tmp_path, settings, told):
 
 def test_whoever_is_no_maintainer_is_told_so(server, tmp_path):
     with pytest.raises(UpkeepError, match="answered 403"):
-        set_up(write(tmp_path, server, protected_tags=["v*"]), server, role=30)
+        set_up(write(tmp_path, server, protected_tags=[{"name": "v*"}]), server, role=30)
     with pytest.raises(UpkeepError, match="GITLAB_TOKEN is not set"):
         setup.set_up(write(tmp_path, server), {}, apply=False)
 
@@ -151,7 +151,7 @@ def test_the_example_is_one_and_names_every_variable_of_the_docs():
     }
     assert rows - named == made
     settings = setup.read_settings(EXAMPLE)
-    assert settings.protected_tags == ("v*",)
+    assert settings.protected_tags == ({"name": "v*"},)
 
 
 def test_a_project_that_is_private_to_others_is_not_found(server):

@@ -42,7 +42,7 @@ class Pipeline(NamedTuple):
 
     def state(self, job: str) -> str:
         """Return PASS, FAIL, WARN, or an empty text if the job did not run."""
-        found = re.search(rf"^ (PASS|FAIL|WARN) .*?{re.escape(job)} *$", self.text, re.MULTILINE)
+        found = re.search(rf"^ (PASS|FAIL|WARN) +{re.escape(job)}(?: .*)?$", self.text, re.MULTILINE)
         return found[1] if found else ""
 
 

@@ -39,7 +39,7 @@ def environment(tmp_path_factory) -> Path:
 def push(runner: Runner, checkout: Path, environment: Path, *jobs: str, **variables: str | None) -> Pipeline:
     """Run jobs with what GitLab sets, and an environment only so that this does not take an hour."""
     settings = {"UPKEEP_VENV": str(environment), "UV_CACHE_DIR": str(Path.home() / ".cache/uv")}
-    builds = {"CI_BUILDS_DIR": str(checkout), "CI_REGISTRY_IMAGE": None}
+    builds = {"CI_BUILDS_DIR": str(checkout), "CI_REGISTRY_IMAGE": None, "CI_DEFAULT_BRANCH": "main"}
     return runner.run(checkout, *jobs, settings=settings, **{**IN_GITLAB, **builds, **variables})
 
 
@@ -72,5 +72,5 @@ def test_the_first_merge_request_is_tested_and_the_rest_waits_for_a_remote(runne
     ],
 )
 def test_a_team_that_cannot_build_has_no_job_that_builds_or_deploys(runner, project, variables, left):
-    jobs = runner.jobs(project, UPKEEP_BUILD="false", **variables)
+    jobs = runner.jobs(project, UPKEEP_BUILD="false", CI_DEFAULT_BRANCH="main", **variables)
     assert {job for job in jobs if not job.startswith("doctor")} == left

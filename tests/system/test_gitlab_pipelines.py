@@ -20,7 +20,8 @@ GITFLOW = {"UPKEEP_BRANCHING": "gitflow"}
 SHIPPED = {"fresh", "publish", "pages", "deploy staging", "smoke staging"}
 PRODUCTION = {"deploy production", "rollback production"}
 DOCTOR = {"doctor: [staging]", "doctor: [production]"}
-TESTED = {"lint", "test: [3.11]", "test: [3.12]", "test: [3.13]", "reproduce", "report", "build"}
+TESTS = {"test: [3.11]", "test: [3.12]", "test: [3.13]"}
+TESTED = {"lint", "reproduce", "report", "build"} | TESTS
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def end_of(log: str) -> str:
         ({"CI_COMMIT_BRANCH": "develop", **GITFLOW}, SHIPPED | DOCTOR),
         ({"CI_COMMIT_BRANCH": "develop"}, set()),
         ({"CI_COMMIT_BRANCH": "feature/x", **GITFLOW}, set()),
-        ({"CI_COMMIT_BRANCH": None, "CI_COMMIT_TAG": "v0.1.0"}, {"fresh", "publish"} | DOCTOR),
+        ({"CI_COMMIT_BRANCH": None, "CI_COMMIT_TAG": "v0.1.0"}, {"fresh", "publish", "release"} | TESTS | DOCTOR),
         ({"CI_PIPELINE_SOURCE": "schedule"}, {"retrain"}),
         ({"CI_PIPELINE_SOURCE": "schedule", **GITFLOW}, {"retrain"}),
     ],

@@ -19,7 +19,13 @@ from upkeep.core.types import Frozen, describe_faults
 from upkeep.gitlab.api import TOKEN, explained, open_project
 
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
-SCHEDULE = "upkeep retrain"
+KINDS = {
+    "protected_tags": ("protectedtags", "name"),
+    "protected_branches": ("protectedbranches", "name"),
+    "schedules": ("pipelineschedules", "description"),
+}
+"""What python-gitlab calls them, and what they are told apart by."""
+
 DEVELOPER = 30
 """GitLab's number for the role."""
 
@@ -52,14 +58,6 @@ class Variable(Frozen):
         }
 
 
-class Schedule(Frozen):
-    """When `retrain` runs, and on which branch."""
-
-    cron: str
-    branch: str
-    timezone: str = "UTC"
-
-
 class JobToken(Frozen):
     """The project access token of the jobs, which is kept in ``UPKEEP_GITLAB_TOKEN``."""
 
@@ -69,15 +67,18 @@ class JobToken(Frozen):
 
 
 class Settings(Frozen):
-    """The file; what it does not name stays as it is. A variable has a list of forms, one for each environment."""
+    """The file; what it does not name stays as it is. Settings, protections and schedules are as GitLab's API has them.
+
+    A variable has a list of forms, one for each environment.
+    """
 
     url: str
     project: str
     project_settings: dict[str, Any] = Field(default={})
-    protected_tags: tuple[str, ...] = ()
-    protected_branches: tuple[str, ...] = ()
+    protected_tags: tuple[dict[str, Any], ...] = ()
+    protected_branches: tuple[dict[str, Any], ...] = ()
+    schedules: tuple[dict[str, Any], ...] = ()
     variables: dict[str, list[Variable]] = Field(default={})
-    schedule: Schedule | None = None
     token: JobToken | None = None
 
 
@@ -128,18 +129,15 @@ def plan(project: Project, settings: Settings) -> Iterator[Change]:
     differing = {name: value for name, value in wanted.items() if not _holds(project.attributes, name, value)}
     if differing:
         yield Change(f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing))
-    tags = {tag.name: tag for tag in project.protectedtags.list(iterator=True)}
-    for name in settings.protected_tags:
-        yield from _compare(project.protectedtags, f"protection of {name}", {"name": name}, tags.get(name))
-    branches = {branch.name: branch for branch in project.protectedbranches.list(iterator=True)}
-    for name in settings.protected_branches:
-        yield from _compare(project.protectedbranches, f"protection of {name}", {"name": name}, branches.get(name))
+    for kind, (attribute, key) in KINDS.items():
+        manager = getattr(project, attribute)
+        there = {getattr(each, key): each for each in manager.list(iterator=True)}
+        for fields in getattr(settings, kind):
+            yield from _compare(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
     known = {(each.key, each.environment_scope): each for each in project.variables.list(iterator=True)}
     for name, forms in settings.variables.items():
         for form in forms:
             yield from _compare_variable(project, form.fields(name), known)
-    if settings.schedule:
-        yield from _compare_schedule(project, settings.schedule)
     if settings.token:
         yield from _renew_token(project, settings.token, known)
 
@@ -168,15 +166,6 @@ def _compare_variable(project: Project, fields: dict[str, Any], known: Variables
     what = f"variable {name}{f' of {scope}' if scope != '*' else ''}{', masked' if fields['masked'] else ''}"
     which = {"environment_scope": scope}
     yield from _compare(project.variables, what, fields, known.get((name, scope)), filter=which)
-
-
-def _compare_schedule(project: Project, schedule: Schedule) -> Iterator[Change]:
-    fields = {"ref": schedule.branch, "cron": schedule.cron, "cron_timezone": schedule.timezone, "active": True}
-    known = project.pipelineschedules.list(iterator=True)
-    found = next((each for each in known if each.description == SCHEDULE), None)
-    if found:
-        found.ref = found.ref.removeprefix("refs/heads/")  # newer versions tell it in full
-    yield from _compare(project.pipelineschedules, "the schedule", {"description": SCHEDULE, **fields}, found)
 
 
 def _renew_token(project: Project, token: JobToken, known: Variables) -> Iterator[Change]:
