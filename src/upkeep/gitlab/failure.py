@@ -13,7 +13,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.types import Frozen
-from upkeep.reporting.markdown import format_code
+from upkeep.reporting.markdown import Markdown
 
 PIPELINE = Path("dvc.yaml")
 FAILURE = paths.LOCAL / "failure.json"
@@ -123,23 +123,16 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
 
 def describe_failure(failure: Failure | None, environment: Mapping[str, str]) -> Alert:
     """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
+    from upkeep.reporting.templates import (
+        render_markdown,  # the service's image, which ends by errors too, has no jinja2
+    )
+
+    where = failure.where if failure else {}
+    places = {name: where[name] for name in PLACES if name in where}
+    named = ", ".join(f"{name} {value}" for name, value in places.items())
     job, link = environment.get("CI_JOB_NAME", "a command"), environment.get("CI_JOB_URL")
-    log = f"[the job's log]({link})" if link else "the log"
-    places = {name: failure.where[name] for name in PLACES if name in failure.where} if failure else {}
-    title = f"{job} failed"
-    where = ""
-    if places:
-        title += f": {', '.join(f'{name} {value}' for name, value in places.items())}"
-        where = f" in {', '.join(f'{name} {format_code(value)}' for name, value in places.items())}"
-    paragraphs = [f"**{format_code(job)}** failed{where}; see {log}."]
-    if failure:
-        words = {"What was wrong": failure.what, "Expected": failure.expected, "What to do": failure.remedy}
-        paragraphs += [f"- {name}: {format_code(text)}" for name, text in words.items() if text]
-    else:
-        paragraphs.append(
-            f"It left no error of upkeep's own (it may have been stopped or run out of time); {log} tells more."
-        )
     commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
-    if commit:
-        paragraphs.append(f"At {commit} on {format_code(branch or 'an unnamed branch')}.")
-    return Alert(title, "\n\n".join(paragraphs) + "\n")
+    log = Markdown(f"[the job's log]({link})" if link else "the log")
+    values = {"job": job, "places": places, "failure": failure, "log": log, "commit": commit, "branch": branch}
+    body = render_markdown("failure.md", **values)
+    return Alert(f"{job} failed{named and f': {named}'}", body)
