@@ -3,6 +3,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import urllib.parse
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import polars as pl
 import pytest
 import sqlalchemy
 
+from upkeep.contract.dictionary import Column
+from upkeep.contract.reconcile import Delivered
+from upkeep.contract.validation import check_table
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import load_params
 from upkeep.sources.sql import Sql
 
+ROOT = Path(__file__).parents[2]
 MONDAY = date(2025, 1, 6)
 
 QUERIES = {
@@ -73,6 +79,29 @@ def test_text_among_numbers_reaches_validate_as_text(sqlite):
     assert "n/a" in read_all(sqlite)["telemetry", "lyon", 6]["load"].to_list()
 
 
+@pytest.mark.parametrize(
+    ("loads", "delivered"),
+    [
+        (["1", "2.5"], [1.0, 2.5]),
+        (["1", "'n/a'", "x'3132'"], ["1", "\\x3132", "n/a"]),
+        (["9007199254740993", "0.5"], ["0.5", "9007199254740993"]),
+        (["CAST(x'e9' AS TEXT)", "'a'"], ["\\xe9", "a"]),
+    ],
+)
+@pytest.mark.parametrize("rows_at_a_time", [1, 100])
+def test_values_of_several_types_in_one_column_keep_every_digit(sqlite, monkeypatch, loads, delivered, rows_at_a_time):
+    monkeypatch.setattr("upkeep.sources.sql.CHUNK_ROWS", rows_at_a_time)
+    query = " UNION ALL ".join(f"SELECT {load} AS load" for load in loads)
+    rows = read_all(sqlite, machines=f"SELECT load FROM ({query}) WHERE :plant = 'lyon'")  # noqa: S608  # the test's own
+    assert rows["machines", "lyon", 6]["load"].to_list() == delivered
+
+
+def test_a_plant_of_sqlite_may_be_a_number(sqlite):
+    run_script(sqlite, "CREATE TABLE hall (plant INT, machine TEXT); INSERT INTO hall VALUES (7, 'm1'), (7, 'm2')")
+    found = read_all(sqlite, plants="SELECT plant FROM hall", machines="SELECT * FROM hall WHERE plant = :plant")
+    assert found["machines", "7", 6].rows() == [(7, "m1"), (7, "m2")]
+
+
 def test_rows_come_in_one_order_whatever_the_database_says_and_in_chunks(sqlite, monkeypatch):
     whole = read_all(sqlite)["telemetry", "lyon", 6]
     monkeypatch.setattr("upkeep.sources.sql.CHUNK_ROWS", 1)
@@ -87,8 +116,9 @@ def test_a_query_without_its_watermark_is_refused(sqlite):
 
 
 def test_a_query_that_the_database_refuses_is_told(sqlite):
-    with pytest.raises(UpkeepError, match="no such table: machinery"):
+    with pytest.raises(UpkeepError, match="no such table: machinery") as caught:
         read_all(sqlite, machines="SELECT * FROM machinery WHERE plant = :plant")
+    assert "correct the query" in caught.value.remedy
 
 
 def test_two_columns_of_one_name_are_told(sqlite):
@@ -185,6 +215,121 @@ def test_a_uuid_is_text(postgres_url, monkeypatch):
     assert rows["machine"].to_list() == ["7d444840-9dc0-11d1-b245-5ffdce74fad2"]
 
 
+UUID = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
+CONTRACT = {
+    name: Column.model_validate({"meaning": "", "role": role, "type": kind, "required": False, **more})
+    for name, role, kind, more in [
+        ("plant", "key", "text", {"required": True}),
+        ("machine", "key", "text", {"required": True}),
+        ("time", "key", "time", {"required": True}),
+        ("load", "sensor", "number", {"range": [0, 100]}),
+        ("seen", "attribute", "time", {}),
+    ]
+}
+
+READING = """
+SELECT 'lyon' AS plant, machine, TIMESTAMPTZ '2025-01-06 00:00Z' + hour * INTERVAL '1 hour' AS time, {load} AS load,
+  {seen} AS seen, {other} AS other
+FROM (VALUES ('m1', 0, true), ('m1', 1, false)) AS row (machine, hour, odd)
+WHERE :plant = 'lyon' AND CAST(:since AS DATE) = '2025-01-06' AND :until > DATE '2025-01-01'
+"""
+
+
+def read_odd(url, kind, text, column="load"):
+    """Read two rows, one with an odd value, as a source and then as `validate` does."""
+    usual = {"load": "50.0", "seen": "NULL", "other": "NULL"}
+    query = READING.format(**{**usual, column: f"CASE WHEN odd THEN CAST('{text}' AS {kind}) END"})
+    rows = read_all(url, until=MONDAY, plants=["lyon"], telemetry=query)["telemetry", "lyon", 6]
+    strictness = load_params(ROOT / "params.yaml").validate_
+    return rows, check_table("telemetry", "lyon", [Delivered(MONDAY, 1, rows)], CONTRACT, strictness, 7)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "text", "reason", "delivered"),
+    [
+        ("load", "NUMERIC", "Infinity", "out of range", "inf"),
+        ("load", "NUMERIC", "1e45", "out of range", f"1{'0' * 45}"),
+        ("load", "NUMERIC", "1" * 50, "out of range", "1" * 50),
+        ("load", "FLOAT8", "-Infinity", "out of range", "-inf"),
+        ("load", "JSONB", '{"a": 1}', "not a number", '{"a": 1}'),
+        ("load", "JSON", '[1, "x"]', "not a number", '[1, "x"]'),
+        ("load", "FLOAT8[]", "{1,2}", "not a number", "[1.0, 2.0]"),
+        ("load", "INTERVAL", "1 month", "not a number", "1 mon"),
+        ("load", "TIME", "24:00", "not a number", "24:00:00"),
+        (
+            "load",
+            "UUID",
+            "7d444840-9dc0-11d1-b245-5ffdce74fad2",
+            "not a number",
+            "7d444840-9dc0-11d1-b245-5ffdce74fad2",
+        ),
+        ("load", "BYTEA", r"\x3132", "not a number", "3132"),
+        ("seen", "TIMESTAMPTZ", "infinity", "not a time", "infinity"),
+        ("seen", "TIMESTAMP", "-infinity", "not a time", "-infinity"),
+        ("seen", "DATE", "infinity", "not a time", "infinity"),
+        ("seen", "DATE", "0044-03-15 BC", "not a time", "0044-03-15 BC"),
+        ("seen", "TIMESTAMPTZ", "10000-01-01 00:00Z", "not a time", "10000-01-01 00:00:00+00"),
+        ("seen", "TIME", "24:00", "not a time", "24:00:00"),
+    ],
+)
+def test_one_value_that_no_type_holds_costs_one_row(postgres_url, monkeypatch, column, kind, text, reason, delivered):
+    monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
+    _, checked = read_odd(postgres_url, kind, text, column)
+    assert checked.quarantined.select("reason", "column", "value").rows() == [(reason, column, delivered)]
+    assert checked.clean["time"].to_list() == [datetime(2025, 1, 6, 1, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(("kind", "text"), [("NUMERIC", "NaN"), ("FLOAT8", "NaN"), ("NUMERIC", "42.000")])
+def test_a_number_of_a_database_is_a_gap_if_it_is_nan_and_itself_if_not(postgres_url, monkeypatch, kind, text):
+    monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
+    _, checked = read_odd(postgres_url, kind, text)
+    assert checked.clean["load"].to_list() == [None if text == "NaN" else 42.0, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("TIMESTAMPTZ[]", "{infinity}"), ("BOOL", "true"), ("INET", "10.0.0.1"), ("DATERANGE", "[2025-01-01,infinity)")],
+)
+def test_a_column_of_any_type_that_the_dictionary_does_not_know_costs_no_row(postgres_url, monkeypatch, kind, text):
+    monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
+    rows, checked = read_odd(postgres_url, kind, text, "other")
+    assert rows["other"].null_count() == 1
+    assert checked.clean.height == 2
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "type_", "value"),
+    [
+        ("int", "INT", "7"),
+        ("numeric", "NUMERIC(9, 3)", "7.000"),
+        ("uuid", "UUID", UUID),
+        ("char", "CHAR(9)", "7"),
+        ("enum", "{hall}_type", "7"),
+    ],
+)
+def test_a_plant_of_any_type_is_asked_for_by_its_own_value_and_called_by_its_text(
+    postgres_url, monkeypatch, kind, type_, value, listed
+):
+    monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
+    hall = f"{kind}_{listed}".lower()
+    script = f"""
+      CREATE TYPE {hall}_type AS ENUM ('7');
+      CREATE TABLE {hall} (plant {type_.format(hall=hall)}, machine TEXT);
+      INSERT INTO {hall} VALUES ('{value}', 'm1');
+    """  # noqa: S608  # all of it stands in this test
+    run_script(postgres_url.replace("${PLANT_PASSWORD}", urllib.parse.quote(PASSWORD, safe="")), script)
+    name = UUID if kind == "uuid" else "7"
+    found = read_all(
+        postgres_url,
+        plants=[int(name) if kind in ("int", "numeric") else name] if listed else f"TABLE {hall}",
+        telemetry=READING.format(load="1", seen="NULL", other="NULL").replace(":plant =", "CAST(:plant AS TEXT) ="),
+        machines=f"SELECT * FROM {hall} WHERE plant = :plant",  # noqa: S608  # likewise
+    )
+    assert found["machines", name, 6]["machine"].to_list() == ["m1"]
+
+
 @pytest.mark.parametrize("password", ["wrong-but-secret", PASSWORD])
 def test_a_login_that_fails_does_not_show_the_password(postgres_url, monkeypatch, password):
     monkeypatch.setenv("PLANT_PASSWORD", password)
@@ -192,4 +337,5 @@ def test_a_login_that_fails_does_not_show_the_password(postgres_url, monkeypatch
     with pytest.raises(UpkeepError, match="cannot be read") as caught:
         read_all(url)
     assert password not in str(caught.value)
+    assert "password's variable" in caught.value.remedy
     assert caught.value.__suppress_context__

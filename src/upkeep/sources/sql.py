@@ -1,7 +1,7 @@
 """Queries on any database that SQLAlchemy reaches, one plant and one batch at a time."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 from pydantic import ValidationInfo, field_validator
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy import URL, CursorResult, Engine, bindparam, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.types import NullType
 
 from upkeep.contract.dictionary import TABLES
 from upkeep.core.errors import UpkeepError
@@ -19,6 +20,7 @@ from upkeep.core.secrets import expand_all, expand_variables, hide_variables, ma
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between
+from upkeep.sources.sql_values import accept_any_value, as_frame, join_frames, simplify, write_value
 
 CHUNK_ROWS = 50_000
 """Rows held as Python objects at a time."""
@@ -31,7 +33,7 @@ class SqlOptions(Frozen):
 
     url: str
     since: date
-    plants: list[str] | str
+    plants: list[str | int | float] | str
     telemetry: str | None = None
     events: str | None = None
     machines: str | None = None
@@ -56,45 +58,52 @@ class Sql:
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every batch of every plant from ``since`` on; whether it has rows shows when it is read."""
         batches = batches_between(self._options.since, until, self._batch_days)
-        for plant, table in product(self._plants(), TABLES):
+        for (plant, value), table in product(self._plants().items(), TABLES):
             if query := getattr(self._options, table):
                 # Machines have no time: they are one delivery, in the first batch.
                 for batch in batches if table != "machines" else batches[:1]:
-                    yield Delivery(table, plant, batch, partial(self._read, query, plant, batch))
+                    yield Delivery(table, plant, batch, partial(self._read, query, value, batch))
 
-    def _plants(self) -> list[str]:
-        plants = self._options.plants
-        if isinstance(plants, list):
-            return plants
-        return sorted(str(plant) for plant in self._query(plants, {}).to_series(0).drop_nulls())
+    def _plants(self) -> dict[str, Any]:
+        """Return each plant's name and the value that ``:plant`` is bound to: as the database has it, 7 or a UUID."""
+        values = self._options.plants
+        if isinstance(values, str):
+            with self._execute(values, {}) as result:
+                values = [value for value in result.scalars() if value is not None]
+        names = {write_value(simplify(value)).strip(): value for value in values}
+        return dict(sorted(names.items()))
 
-    def _read(self, query: str, plant: str, batch: date) -> pl.DataFrame:
-        return self._query(query, {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)})
-
-    def _query(self, query: str, values: Mapping[str, str | date]) -> pl.DataFrame:
-        """Run one query; its rows are sorted, since those of a database come in no order that lasts."""
-        # A time is bound as a date: every database compares that with its times, SQLite with those it keeps as text.
-        statement = text(query).bindparams(**{name: values[name] for name in _bound(query) & set(values)})
-        with self._connect() as connection:
-            result = connection.execution_options(stream_results=True).execute(statement)
+    def _read(self, query: str, plant: Any, batch: date) -> pl.DataFrame:
+        """Return a query's rows, sorted, since those of a database come in no order that lasts."""
+        values = {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)}
+        with self._execute(query, values) as result:
             names = list(result.keys())
-            chunks = [_as_frame(rows, names) for rows in result.partitions(CHUNK_ROWS)]
-        if not chunks:
-            return pl.DataFrame(schema=names)
-        return pl.concat(chunks, how="vertical_relaxed").sort(names)
+            frames = [as_frame(rows, names) for rows in result.partitions(CHUNK_ROWS)]
+            return join_frames(frames, names).sort(names)
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def _execute(self, query: str, values: Mapping[str, Any]) -> Iterator[CursorResult[Any]]:
+        # A time is bound as a date: every database compares that with its times, SQLite with those it keeps as text.
+        # Text is bound without its type, which PostgreSQL then finds out: it may be that of a uuid or an enum.
+        bound = (
+            bindparam(name, values[name], type_=NullType() if isinstance(values[name], str) else None)
+            for name in _bound(query) & set(values)
+        )
+        remedy = "check fetch.options.url in params.yaml, and the password's variable"
         try:
             with self._engine.connect() as connection:
+                remedy = "correct the query in fetch.options; its :plant has the type that fetch.options.plants gives"
+                accept_any_value(connection)
                 if connection.dialect.name == "postgresql":
                     connection.execute(text("SET TIME ZONE 'UTC'"))  # else times without a zone are in the server's
-                yield connection
+                    connection.execute(text("SET datestyle TO 'ISO'"))
+                streamed = connection.execution_options(stream_results=True)
+                yield streamed.execute(text(query).bindparams(*bound))
         except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
             message = hide_variables(str(getattr(error, "orig", None) or error), self._options.url)
             raise UpkeepError(
                 f"the database cannot be read: {mask_values(message, self._engine.url.password).strip()}",
-                remedy="check fetch.options.url and the queries in params.yaml, and the password's variable",
+                remedy=remedy,
             ) from None
 
 
@@ -132,13 +141,3 @@ def _address(template: str, setting: str) -> URL:
 
 def _bound(query: str) -> set[str]:
     return set(BOUND.findall(query))
-
-
-def _as_frame(rows: Sequence[Sequence[Any]], names: list[str]) -> pl.DataFrame:
-    """Return rows as a frame; a column with both numbers and text, which SQLite allows, becomes text."""
-    plain = [tuple(row) for row in rows]
-    frame = pl.DataFrame(plain, schema=names, orient="row", infer_schema_length=None, strict=False)
-    objects = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
-    return frame.with_columns(
-        pl.Series(name, [None if value is None else str(value) for value in frame[name]]) for name in objects
-    )
