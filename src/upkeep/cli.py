@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 FULL = os.strerror(errno.ENOSPC)
 
 STAGES = {
-    "fetch": "Copy the source's new batches to data/raw.",
     "validate": "Hold raw batches against the data dictionary; set aside what breaks it.",
     "dataset": "Build features, labels and splits.",
     "train": "Train a model per plant and one for the fleet; keep the better one per plant.",
@@ -32,7 +31,7 @@ STAGES = {
     "drift": "Compare the newest batches with the training window.",
     "card": "Write the model card.",
 }
-"""What each stage does; `upkeep record` is the one that says something besides."""
+"""What each stage does; `upkeep fetch` and `upkeep record` do something besides."""
 
 app = typer.Typer(
     help="Continuous training for predictive maintenance. `dvc repro` runs the stages in order.",
@@ -60,6 +59,30 @@ def _add_stage(name: str, summary: str) -> None:
 
 for _name, _summary in STAGES.items():
     _add_stage(_name, _summary)
+
+
+@app.command()
+def fetch(
+    again: Annotated[
+        bool, typer.Option("--again", help="First read stored batches again, to replace those that changed.")
+    ] = False,
+    plant: Annotated[str | None, typer.Option(help="With --again: this plant's only.")] = None,
+    batch: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="With --again: those that hold this day only.")
+    ] = None,
+    drop_vanished: Annotated[
+        bool, typer.Option("--drop-vanished", help="With --again: drop those that the source no longer has.")
+    ] = False,
+) -> None:
+    """Copy the source's new batches to data/raw; with --again, those that were mended, too."""
+    from upkeep.stages.fetch import read_again
+
+    if again:
+        day = batch.date() if batch else None
+        typer.echo(read_again(load_params(), plant, day, drop_vanished=drop_vanished))
+    elif plant or batch or drop_vanished:
+        raise UpkeepError("nothing is to be read again", remedy="add --again, or leave out the other options")
+    run_stage("fetch")
 
 
 @app.command()

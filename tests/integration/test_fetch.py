@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,10 @@ class Shelf:
     def read(self, loads):
         time.sleep(self.seconds)
         return pl.DataFrame({"load": loads}, schema={"load": pl.Float64})
+
+
+class Killed(BaseException):
+    pass
 
 
 def week(number):
@@ -171,13 +176,19 @@ def test_a_damaged_file_is_named(damage):
     with pytest.raises(UpkeepError, match="a raw file") as caught:
         fetch.run(params(lyon(0)))
     assert str(caught.value.where["file"]) == str(path)
+    assert caught.value.remedy == "type `upkeep fetch --again --plant lyon --batch 2025-01-06`, then `dvc repro`"
+    read_again(params(lyon(0)), "lyon", MONDAY)
+    assert path.read_bytes() == content
 
 
 def test_a_damaged_manifest_is_named():
     fetch.run(params(lyon(0)))
     paths.MANIFEST.write_text("{")
-    with pytest.raises(UpkeepError, match="manifest of the raw data cannot be used"):
+    with pytest.raises(UpkeepError, match="manifest of the raw data cannot be used") as caught:
         fetch.run(params(lyon(0)))
+    assert caught.value.remedy == "delete the folder data/raw and run this again"
+    shutil.rmtree(paths.RAW)
+    fetch.run(params(lyon(0)))
 
 
 def test_what_the_manifest_does_not_list_is_removed_or_written_again():
@@ -191,6 +202,134 @@ def test_what_the_manifest_does_not_list_is_removed_or_written_again():
     (paths.RAW / "telemetry/lyon/2025-01-06.parquet").write_bytes(b"foreign")
     fetch.run(params(lyon(0)))
     assert raw_bytes() == before
+
+
+def mend(shelf):
+    """Three batches of two plants, of which the oldest is then mended."""
+    broken = {plant: {str(week(number)): [[float(number)]] for number in range(3)} for plant in ("lyon", "porto")}
+    shelf.update(broken)
+    fetch.run(params({}, until=week(2)))
+    shelf.update({plant: {**batches, str(week(0)): [[7.0, 8.0]]} for plant, batches in broken.items()})
+    return params({}, until=week(2))
+
+
+def read_again(settings, plant=None, batch=None, *, drop_vanished=False):
+    said = fetch.read_again(settings, plant, batch, drop_vanished=drop_vanished)
+    fetch.run(settings)
+    return said.splitlines()
+
+
+def test_a_mended_delivery_takes_the_place_of_the_broken_one_once_it_is_read_again(shelf, tmp_path, monkeypatch):
+    mended = mend(shelf)
+    fetch.run(mended)  # looks at the newest batches only
+    assert read_again(mended) == [
+        "6 batches read again, 2 changed",
+        "  telemetry of lyon: 2025-01-06",
+        "  telemetry of porto: 2025-01-06",
+        "go on with `dvc repro`",
+    ]
+    replaced = raw_bytes()
+    assert read_again(mended)[0] == "6 batches read again, 0 changed"
+    (tmp_path / "anew").mkdir()
+    monkeypatch.chdir(tmp_path / "anew")
+    fetch.run(mended)
+    assert raw_bytes() == replaced
+
+
+def test_a_row_that_is_gone_and_a_second_delivery_that_is_gone_are_changes_too(shelf):
+    shelf.update({"lyon": {str(week(0)): [[1.0, 2.0]], str(week(1)): [[3.0], [4.0]]}})
+    fetch.run(params({}, until=week(1)))
+    shelf.update({"lyon": {str(week(0)): [[1.0]], str(week(1)): [[3.0]]}})
+    assert "  telemetry of lyon: 2025-01-06, 2025-01-13" in read_again(params({}, until=week(1)))
+    assert [(file.rows, file.delivery) for file in read_manifest().files] == [(1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("plant", "batch", "changed"),
+    [("lyon", None, ["lyon"]), (None, week(0) + timedelta(days=2), ["lyon", "porto"]), ("porto", week(1), [])],
+)
+def test_only_the_plant_and_the_batch_that_are_named_are_read_again(shelf, plant, batch, changed):
+    said = read_again(mend(shelf), plant, batch)
+    assert said[1:-1] == [f"  telemetry of {name}: 2025-01-06" for name in changed]
+
+
+@pytest.mark.parametrize(("plant", "batch"), [("nantes", None), ("lyon", week(9))])
+def test_what_was_never_stored_cannot_be_read_again(shelf, plant, batch):
+    with pytest.raises(UpkeepError, match="nothing is stored") as caught:
+        read_again(mend(shelf), plant, batch)
+    assert "lyon, porto" in caught.value.expected
+
+
+@pytest.mark.parametrize("gone", [{}, {str(week(0)): [[]]}])
+def test_a_batch_that_the_source_has_no_more_is_said_and_kept_unless_it_is_to_be_dropped(shelf, gone):
+    settings = mend(shelf)
+    shelf["lyon"] = {str(week(1)): [[1.0]], str(week(2)): [[2.0]], **gone}
+    said = read_again(settings, "lyon")
+    assert said[1] == "1 are not in the source any more: kept; `--drop-vanished` drops them"
+    assert said[2] == "  telemetry of lyon: 2025-01-06"
+    assert len(read_manifest().files) == 6
+    assert read_again(settings, "lyon", drop_vanished=True)[1] == "1 are not in the source any more: dropped"
+    assert list(raw_bytes()) == ["manifest.json", *sorted(file.file for file in read_manifest().files)]
+    assert len(read_manifest().files) == 5
+
+
+def test_a_source_that_fails_half_way_through_costs_nothing(shelf, monkeypatch):
+    settings = mend(shelf)
+    before = raw_bytes()
+
+    def fail(_shelf, loads):
+        if loads == [2.0]:
+            raise UpkeepError("the line is dead", remedy="call again")
+        return pl.DataFrame({"load": loads})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shelf, "read", fail)
+        with pytest.raises(UpkeepError, match="the line is dead"):
+            fetch.read_again(settings, None, None, drop_vanished=False)
+    assert read_manifest().files == read_manifest().model_validate_json(before["manifest.json"]).files
+    assert {name: raw_bytes()[name] for name in before} == before
+
+
+def test_reading_again_that_is_stopped_before_any_write_leaves_the_old_or_the_new(shelf, tmp_path, monkeypatch):
+    write = store_module.write_whole
+
+    def stop_at(number):
+        writes = iter(range(10**6))
+
+        def write_or_die(path, content):
+            if next(writes) == number:
+                raise Killed
+            write(path, content)
+
+        monkeypatch.setattr(store_module, "write_whole", write_or_die)
+        return writes
+
+    outcomes = []
+    for number in range(100):
+        (tmp_path / str(number)).mkdir()
+        monkeypatch.chdir(tmp_path / str(number))
+        monkeypatch.setattr(store_module, "write_whole", write)
+        shelf.clear()
+        settings = mend(shelf)
+        old = raw_bytes()
+        writes = stop_at(number)
+        try:
+            fetch.read_again(settings, None, None, drop_vanished=False)
+        except Killed:
+            monkeypatch.setattr(store_module, "write_whole", write)
+            for file in read_manifest().files:
+                store_module.check_file(paths.RAW, file)
+            fetch.run(settings)
+            outcomes.append(raw_bytes())
+        else:
+            new = raw_bytes()
+            break
+    assert next(writes) > 4
+    assert {number for number, outcome in enumerate(outcomes) if outcome == old} | {
+        number for number, outcome in enumerate(outcomes) if outcome == new
+    } == set(range(len(outcomes)))
+    assert outcomes[0] == old
+    assert outcomes[-1] == new
 
 
 def test_until_must_be_the_first_day_of_a_batch():
@@ -216,10 +355,6 @@ def test_an_error_while_reading_names_the_delivery(monkeypatch):
     with pytest.raises(UpkeepError) as caught:
         fetch.run(params(lyon(0)))
     assert caught.value.where == {"table": "telemetry", "plant": "lyon", "batch": MONDAY}
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("save_seconds", [-1, 3600])

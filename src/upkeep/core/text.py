@@ -1,6 +1,12 @@
 """Text for the terminal."""
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+MEND = "mend the source"
+"""What a remedy says where a delivery is at fault, until it is known what to type after that."""
 
 
 def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -10,3 +16,30 @@ def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def command_to_read_again(plant: str | None = None, batch: object = None) -> str:
+    """Return what to type once stored batches were mended in the source: all of them, a plant's, or one batch."""
+    options = {"--plant": plant, "--batch": batch}
+    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return f"`{shlex.join(['upkeep', 'fetch', '--again', *words])}`, then `dvc repro`"
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """Return which of the names was probably meant: one with the same numbers, spelt much alike, such as 1 for M-001.
+
+    Case, zeros in front of numbers and signs make no difference.
+    """
+    alike = {_plain(other): other for other in sorted(names) if _numbers(other) == _numbers(name)}
+    if len(alike) == 1 and _numbers(name) and ("".join(_numbers(name)) in (_plain(name), *alike)):
+        return next(iter(alike.values()))
+    close = get_close_matches(_plain(name), alike, n=1, cutoff=0.75)
+    return alike[close[0]] if close else None
+
+
+def _numbers(name: str) -> list[str]:
+    return [number.lstrip("0") or "0" for number in re.findall(r"\d+", name)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", re.sub(r"[\W_]+", "", name).casefold())

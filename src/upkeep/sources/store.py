@@ -4,12 +4,12 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from io import BytesIO
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import polars as pl
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from upkeep.core.files import TEMPORARY, write_whole
 from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch
 from upkeep.core.plants import name_file
+from upkeep.core.text import command_to_read_again
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Key
 
@@ -30,6 +31,9 @@ ROW_GROUP_ROWS = 250_000
 
 SAVE_SECONDS = 1
 """How often the manifest is saved under way: a killed run fetches again what the manifest does not list yet."""
+
+AGAIN = ".again"
+"""How the name of a file ends while the one that it replaces is still listed."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
     except (OSError, ValidationError) as error:
         missing = isinstance(error, FileNotFoundError)
         what = "does not exist" if missing else f"cannot be used: {error}"
-        remedy = "run `dvc repro fetch`" if missing else f"run `dvc checkout`, or delete {path.parent} and fetch again"
+        remedy = "run `dvc repro fetch`" if missing else f"delete the folder {path.parent} and run this again"
         raise UpkeepError(f"the manifest of the raw data {what}", remedy=remedy, file=path) from error
 
 
@@ -121,7 +125,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     manifest = known.with_files(file for file in known.files if wanted(file.key))
     # The manifest goes first: a kill in between leaves files that nothing lists, which the next run removes.
     write_manifest(manifest, listing)
-    _remove_unlisted(raw, manifest.files)
+    manifest = _settle(raw, manifest)
     for file in tqdm(manifest.files, delay=QUIET_SECONDS, unit="checksum"):
         check_file(raw, file)
     return manifest
@@ -136,14 +140,85 @@ def to_fetch(
     return sorted(key for key in listed if key not in stored or key in newest)
 
 
+class Reread(NamedTuple):
+    """What reading stored batches again showed: how many were read, and which changed or are not in the source."""
+
+    read: int
+    changed: list[Key]
+    vanished: list[Key]
+
+
+def replace_batches(
+    listed: Mapping[Key, list[Delivery]],
+    fetch: Fetch,
+    raw: Path,
+    chosen: Callable[[Key], bool],
+    *,
+    drop_vanished: bool = False,
+) -> Reread:
+    """Read the chosen ones of the stored batches again; what the source has now takes the place of what it had.
+
+    All of it at once, when the last one is read: until then `raw` holds what it held. A batch that the source no
+    longer has stays, unless `drop_vanished`.
+
+    Raises UpkeepError if a delivery cannot be read.
+    """
+    manifest = read_manifest(raw / paths.MANIFEST.name)
+    if manifest.with_files(()) != empty_manifest(fetch):
+        return Reread(0, [], [])  # nothing of another origin is kept, see `_resume`
+    stored = group_by_key(manifest.files)
+    again = sorted(filter(chosen, stored))
+    changed, vanished = [], []
+    for key in tqdm(again, delay=QUIET_SECONDS, unit="batch"):
+        deliveries = [rows for rows in _read_batch(key, listed.get(key, [])) if not rows.is_empty()]
+        if not deliveries:
+            vanished.append(key)
+        elif not _holds(raw, stored[key], deliveries):
+            changed.append(key)
+            stored[key] = [store(raw, key, number, rows, AGAIN) for number, rows in enumerate(deliveries, 1)]
+    for key in vanished if drop_vanished else ():
+        del stored[key]
+    if changed or (vanished and drop_vanished):
+        _settle(raw, _save(raw, manifest, stored))
+    return Reread(len(again), changed, vanished)
+
+
+def _read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFrame]:
+    for delivery in deliveries:
+        try:
+            yield delivery.read()
+        except UpkeepError as error:
+            raise error.at(**key._asdict()) from error
+
+
+def _holds(raw: Path, files: Sequence[RawFile], deliveries: Sequence[pl.DataFrame]) -> bool:
+    """Tell whether these deliveries, no more and no fewer, are stored, and their files whole."""
+    try:
+        stored = [read_delivery(raw, file) for file in files]
+    except UpkeepError:  # a damaged file is read again to be replaced
+        return False
+    return len(stored) == len(deliveries) and all(map(same_rows, stored, deliveries))
+
+
+def _settle(raw: Path, manifest: Manifest) -> Manifest:
+    """Give the files that took the place of others the names of those, which the manifest lists no more."""
+    files = []
+    for file in manifest.files:
+        name = _name(file.key, file.delivery)
+        if file.file != name:
+            write_whole(raw / name, (raw / file.file).read_bytes())
+        files.append(file.model_copy(update={"file": name}))
+    settled = manifest.with_files(files)
+    if settled != manifest:
+        write_manifest(settled, raw / paths.MANIFEST.name)
+    _remove_unlisted(raw, settled.files)
+    return settled
+
+
 def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]) -> list[RawFile]:
     """Store what one plant delivered of one batch; of a batch read again, only what holds other rows than before."""
     files = list(stored)
-    for delivery in deliveries:
-        try:
-            rows = delivery.read()
-        except UpkeepError as error:
-            raise error.at(**key._asdict()) from error
+    for rows in _read_batch(key, deliveries):
         known = stored and any(same_rows(rows, pl.read_parquet(raw / file.file)) for file in files)
         if not known and not rows.is_empty():
             files.append(store(raw, key, len(files) + 1, rows))
@@ -157,12 +232,12 @@ def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
     return one.hash_rows().sort().equals(other.hash_rows().sort())
 
 
-def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
+def store(raw: Path, key: Key, number: int, rows: pl.DataFrame, ending: str = "") -> RawFile:
     """Write the delivery with this number (1, 2, ...) of a batch; equal rows give equal bytes."""
     buffer = BytesIO()
     rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
     content = buffer.getvalue()
-    file = f"{key.table}/{name_file(key.plant)}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
+    file = _name(key, number) + ending
     write_whole(raw / file, content)
     return RawFile(
         **key._asdict(),
@@ -172,6 +247,10 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )
+
+
+def _name(key: Key, number: int) -> str:
+    return f"{key.table}/{name_file(key.plant)}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
 
 
 def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
@@ -198,7 +277,8 @@ def check_file(raw: Path, file: RawFile) -> None:
 
 
 def _damaged(raw: Path, file: RawFile, what: str) -> UpkeepError:
-    remedy = f"run `dvc checkout` to restore it, or delete {raw} and fetch again"
+    again = command_to_read_again(file.plant, file.batch)
+    remedy = f"type {again}" if raw == paths.RAW else f"delete the folder {raw} and run this again"
     return UpkeepError(what, remedy=remedy, **file.key._asdict(), file=raw / file.file)
 
 
