@@ -144,6 +144,35 @@ def test_a_plant_with_nothing_but_broken_telemetry_fails(params: Params, entirel
         validate.run(params)
 
 
+def failure(plant: str, machine: str) -> pl.DataFrame:
+    return pl.DataFrame({"plant": plant, "machine": machine, "time": START, "kind": "failure", "code": "seal"})
+
+
+def test_failures_of_machines_that_no_telemetry_has_are_a_finding_and_an_error_if_there_are_no_others(
+    params: Params,
+) -> None:
+    lyon = ("telemetry", "lyon", 0, 1, telemetry("lyon"))
+    unknown = ("events", "lyon", 0, 1, failure("lyon", "M01"))
+    elsewhere = ("events", "porto", 0, 1, failure("porto", "M1"))
+    deliver(lyon, unknown, elsewhere)
+    with pytest.raises(UpkeepError, match=r"not one of 1 failures .* M01 \(did you mean M1\?\)") as error:
+        validate.run(params)
+    assert error.value.where == {"plant": "lyon", "table": "events"}
+    deliver(lyon, unknown, elsewhere, ("events", "lyon", 0, 2, failure("lyon", "M1")))
+    validate.run(params)
+    found = [(plant, item["kind"]) for plant, report in quality().items() for item in report["findings"]]
+    assert found.count(("lyon", "unknown_machine")) == 1
+    assert found.count(("porto", "unknown_machine")) == 1
+
+
+def test_a_plant_without_telemetry_is_no_error_if_no_other_has_nearly_its_name(params: Params) -> None:
+    deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")), ("events", "porto", 0, 1, failure("porto", "M1")))
+    validate.run(params)
+    deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")), ("events", "LYON", 0, 1, failure("LYON", "M1")))
+    with pytest.raises(UpkeepError, match=r"without telemetry \(did you mean lyon\?\)"):
+        validate.run(params)
+
+
 def test_a_raw_file_that_was_changed_is_named(params: Params) -> None:
     [file] = deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")))
     path = paths.RAW / file.file

@@ -102,7 +102,7 @@ FAULTS = {
         ("stage=fetch", "table=telemetry", f"porto/{UNTIL}.parquet", "time_format"),
     ),
     "a raw file changed by hand": Fault(
-        change_raw_file, "upkeep validate", ("stage=validate", "plant=porto", f"batch={BATCH}", "dvc checkout")
+        change_raw_file, "upkeep validate", ("stage=validate", "plant=porto", f"batch={BATCH}", "upkeep fetch --again")
     ),
     "a variable that is not set": Fault(
         lambda folder: change(folder / "params.yaml", "deliveries/telemetry", "${DELIVERIES}/telemetry"),

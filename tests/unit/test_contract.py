@@ -1,6 +1,7 @@
 import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column
+from upkeep.contract.duplicates import drop_duplicates
 from upkeep.contract.quarantine import QUARANTINE
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.validation import Checked, add_missing_machines, check_table, find_excess
+from upkeep.contract.validation import Checked, add_missing_machines, check_table, find_excess, refuse_excess
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
 
@@ -21,9 +23,11 @@ STRICTNESS = Validate(
     dictionary=Path("dictionary.yaml"),
     max_quarantined_share=0.05,
     near_duplicate_seconds=60,
+    max_near_duplicate_share=1.0,
     outage_hours=6,
     stuck_hours=24,
 )
+QUARANTINE_FOLDER = Path("quarantine")
 FAHRENHEIT = {"°F": {"factor": 5 / 9, "offset": -160 / 9}}
 
 
@@ -49,6 +53,10 @@ MACHINES = {**KEYS, "model": column("attribute", "text")}
 
 def hours(count: int, start: datetime = START) -> list[datetime]:
     return [start + timedelta(hours=hour) for hour in range(count)]
+
+
+def week_later() -> list[datetime]:
+    return hours(2, START + timedelta(days=7))
 
 
 def telemetry(**columns: object) -> pl.DataFrame:
@@ -351,12 +359,52 @@ def test_later_deliveries_never_change_how_an_earlier_one_is_read() -> None:
 
 
 def test_most_of_the_quarantine_is_blamed_when_it_holds_too_much() -> None:
-    checked = check(telemetry(heat=[999.0, 20.0]), telemetry(time=hours(2, START + timedelta(days=7))).drop("heat"))
-    assert (
-        find_excess("lyon", {"telemetry": checked}, STRICTNESS.model_copy(update={"max_quarantined_share": 0.75})) == []
-    )
-    [excess] = find_excess("lyon", {"telemetry": checked}, STRICTNESS.model_copy(update={"max_quarantined_share": 0.7}))
-    assert excess == (0.75, "lyon", "telemetry", "2025-01-13", "missing column heat", "heat", 2)
+    checked = {"telemetry": check(telemetry(heat=[999.0, 20.0]), telemetry(time=week_later()).drop("heat"))}
+    lenient, strict = (STRICTNESS.model_copy(update={"max_quarantined_share": share}) for share in (0.75, 0.7))
+    assert find_excess("lyon", checked, lenient, QUARANTINE_FOLDER) == []
+    with pytest.raises(UpkeepError, match=r"75\.0% of the rows .* most of them, 2, as 'missing column heat'") as caught:
+        refuse_excess(find_excess("lyon", checked, strict, QUARANTINE_FOLDER), strict)
+    assert caught.value.where == {"plant": "lyon", "table": "telemetry", "batch": "2025-01-13", "column": "heat"}
+    assert "`upkeep fetch --again --plant lyon`" in caught.value.remedy
+
+
+def test_distinct_readings_of_one_interval_are_counted_with_an_example() -> None:
+    checked = check(telemetry(time=[START, START + timedelta(seconds=5)], heat=[20.0, 31.0]))
+    [finding] = found(checked, "near_duplicate")
+    shown = "M1 at 2025-01-06 00:00:05: time 2025-01-06 00:00:05+00:00 beside 2025-01-06 00:00:00+00:00, heat 31.0"
+    assert finding["detail"].startswith(f"1 rows left out that are no copies, such as that of {shown} beside 20.0")
+    assert check(pl.concat([telemetry(), telemetry()]), telemetry()).findings == []
+
+
+def test_a_machines_row_that_a_newer_one_replaces_is_said_if_it_differs() -> None:
+    old, new = (pl.DataFrame({"plant": "lyon", "machine": ["M1", "M2"], "model": ["A", model]}) for model in "AB")
+    [finding] = check(old, new, table="machines", columns=MACHINES).findings
+    assert "1 rows left out that are no copies, such as that of M2: model A beside B" in finding["detail"]
+
+
+CROWDED = STRICTNESS.model_copy(update={"max_near_duplicate_share": 0.4})
+
+
+def crowding(rows: pl.DataFrame) -> str:
+    checked = check_table("telemetry", "lyon", [Delivered(MONDAY, 1, rows)], TELEMETRY, CROWDED, 7)
+    with pytest.raises(UpkeepError) as caught:
+        refuse_excess(find_excess("lyon", {"telemetry": checked}, CROWDED, QUARANTINE_FOLDER), CROWDED)
+    return str(caught.value)
+
+
+def test_above_their_share_near_duplicates_are_refused_by_what_they_look_like() -> None:
+    seconds = telemetry(time=[START, START + timedelta(seconds=20)])
+    assert "readings come every 20 s" in (text := crowding(seconds))
+    assert "set validate.near_duplicate_seconds, which is 60, to 0" in text
+    instant = pl.concat([telemetry(time=START, heat=[20.0, 50.0]), telemetry(heat=[60.0, 70.0], time=START)])
+    text = crowding(instant)
+    assert "several readings at one instant" in text
+    assert "`upkeep fetch --again --plant lyon`" in text
+    long = instant.drop("hum").unique("heat").with_columns(tag=pl.Series(["heat", "speed", "heat", "speed"]))
+    long = long.with_columns(machine=pl.Series(["M1", "M1", "M2", "M2"]), row=pl.int_range(4))
+    text = crowding(long)
+    assert "differ in tag (heat, speed): are they of several sensors, in long format?" in text
+    assert "pivot: {name: tag, value: heat}" in text
 
 
 CELLS = st.one_of(
@@ -417,8 +465,9 @@ def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(ta
 
 
 def test_rows_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose_all(_table: str, rows: pl.DataFrame, *_: object) -> tuple[pl.DataFrame, dict[str, int]]:
-        return rows.clear(), {"exact": 0}
+    def lose_all(*arguments: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+        kept, left_out = drop_duplicates(*arguments)
+        return kept.clear(), left_out
 
     monkeypatch.setattr("upkeep.contract.validation.drop_duplicates", lose_all)
     with pytest.raises(UpkeepError, match="2 rows came in, 0 clean"):

@@ -134,10 +134,12 @@ def test_a_fleet_without_settings_is_traced_all_the_same() -> None:
     assert exploration.pick_setting(make_telemetry(), [], ["vibration_mm_s"]) is None
 
 
-def test_without_failures_there_is_no_trace_but_a_ranking_of_nothing() -> None:
+def test_without_failures_there_is_no_trace_and_sensors_stay_in_the_dictionarys_order() -> None:
     traces = exploration.trace_failures(make_telemetry(), make_events(), DICTIONARY, 0.05, 12, hours=100)
     assert traces.is_empty()
-    assert exploration.rank_sensors(traces, 20) == []
+    sensors = exploration.rank_sensors(traces, 20, otherwise=["vibration_mm_s", "pressure_bar"])
+    assert sensors == ["vibration_mm_s", "pressure_bar"]
+    assert exploration.pick_setting(make_telemetry(), ["load_pct"], sensors) == "load_pct"
 
 
 def test_months_without_events_count_zero() -> None:

@@ -9,6 +9,7 @@ from upkeep.contract.findings import (
     find_missing_batches,
     find_outages,
     find_stuck_sensors,
+    find_unknown_machines,
     report,
     sort_findings,
 )
@@ -148,3 +149,15 @@ def test_a_flood_of_findings_is_counted_instead_of_listed() -> None:
     assert findings[0]["kind"] == "late_rows"
     assert findings[1]["machine"] == "M0000"
     assert (findings[-1]["kind"], findings[-1]["detail"]) == ("outage", "5 more")
+
+
+def test_machines_that_no_telemetry_has_are_one_finding_with_their_failures_and_what_was_meant() -> None:
+    events = pl.DataFrame({"machine": ["1", "001", "002", "x9"], "kind": ["failure", "failure", "error", "error"]})
+    known = pl.Series(["1", "2"])
+    [finding] = find_unknown_machines("events", events, known)
+    names = "001 (did you mean 1?), 002 (did you mean 2?), x9"
+    assert finding["detail"] == f"3 rows, 1 of them failures, of 3 machines that telemetry has not: {names}"
+    assert find_unknown_machines("events", events[:1], known) == []
+    [finding] = find_unknown_machines("machines", events.select("machine"), known.clear(), "north")
+    whose = "of a plant without telemetry (did you mean north?)"
+    assert finding["detail"] == f"4 rows of 4 machines {whose}: 001, 002, 1"

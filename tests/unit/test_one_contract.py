@@ -33,6 +33,7 @@ STRICTNESS = Validate(
     dictionary=Path("dictionary.yaml"),
     max_quarantined_share=0.05,
     near_duplicate_seconds=NEAR_SECONDS,
+    max_near_duplicate_share=1.0,
     outage_hours=6,
     stuck_hours=24,
 )

@@ -1,26 +1,39 @@
 """One row of each reading, event or machine is kept; the others are counted, each as the kind of duplicate it is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import DELIVERY, ROW
+from upkeep.contract.dictionary import DELIVERY, ROW, Column
+from upkeep.contract.findings import Finding, report
 from upkeep.contract.reconcile import per_delivery
+from upkeep.core.text import MEND, command_to_read_again
 
 KINDS = ("exact", "near", "repeated_batch")
 """A copy in every column; another reading within the same interval; a row of a batch that was delivered twice."""
 
+KIND, BATCH, KEPT = "@kind", "@batch", " of the kept"
+
+
+class Crowding(NamedTuple):
+    """Why so many readings lie so close together that one of each interval is not enough, and what to do."""
+
+    seen: str
+    remedy: str
+
 
 def drop_duplicates(
     table: str, rows: pl.DataFrame, batches: Sequence[date], columns: Iterable[str], near_seconds: int
-) -> tuple[pl.DataFrame, dict[str, int]]:
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Keep the first delivered of several readings or events, the newest of several rows of a machine.
 
     `rows` are as :func:`upkeep.contract.reconcile.reconcile` returns them, `batches` holds the batch of each delivery.
     Readings of a machine within the same interval of `near_seconds` are one; 0: those of the same instant only.
 
-    Returns the rows that are kept, and how many are not, per kind of :data:`KINDS`.
+    Returns the rows that are kept, and those that are not: with their kind, one of :data:`KINDS`, their batch, and the
+    columns of the row that is kept in their place, whose names end in :data:`KEPT`.
     """
     columns = list(columns)
     identity: list[pl.Expr] = [pl.col(name) for name in identifying(columns)]
@@ -29,16 +42,80 @@ def drop_duplicates(
     ordered = rows.sort(ROW, descending=table == "machines").with_columns(pl.struct(identity).alias("@identity"))
     is_first = pl.col("@identity").is_first_distinct()
     repeated = ordered.filter(pl.col("@identity").is_duplicated()).with_columns(
-        per_delivery(batches, pl.Date).alias("@batch"), (~pl.struct(columns).is_first_distinct()).alias("@exact")
+        per_delivery(batches, pl.Date).alias(BATCH), (~pl.struct(columns).is_first_distinct()).alias("@exact")
     )
-    first = pl.col(DELIVERY, "@batch").first().over("@identity").name.suffix(" of the first")
-    left_out = repeated.with_columns(first).filter(~is_first)
-    again = (pl.col("@batch") == pl.col("@batch of the first")) & (
-        pl.col(DELIVERY) != pl.col(f"{DELIVERY} of the first")
-    )
+    kept = pl.col(*columns, DELIVERY, BATCH).first().over("@identity").name.suffix(KEPT)
+    left_out = repeated.with_columns(kept).filter(~is_first)
+    again = (pl.col(BATCH) == pl.col(BATCH + KEPT)) & (pl.col(DELIVERY) != pl.col(DELIVERY + KEPT))
     kind = pl.when(again).then(pl.lit("repeated_batch")).when("@exact").then(pl.lit("exact")).otherwise(pl.lit("near"))
-    counts = dict(left_out.select(kind.value_counts()).unnest("literal").iter_rows())
-    return ordered.filter(is_first), {name: counts.get(name, 0) for name in KINDS}
+    return ordered.filter(is_first), left_out.with_columns(kind.alias(KIND))
+
+
+def count_kinds(left_out: pl.DataFrame) -> dict[str, int]:
+    """Count the rows that :func:`drop_duplicates` does not keep, per kind of :data:`KINDS`."""
+    counts = dict(left_out[KIND].value_counts().iter_rows())
+    return {name: counts.get(name, 0) for name in KINDS}
+
+
+def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:
+    """Report those of the rows left out that are no copies: what they said is not used.
+
+    ``near_duplicate``: another reading within the same interval, an older row of a machine. ``changed_row``: a row of a
+    batch that came again with other values.
+    """
+    has_time = "time" in columns
+    said = [name for name in columns if name not in identifying(columns)]
+    differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name + KEPT)) for name in said)
+    near = left_out.filter(pl.col(KIND) == "near" if has_time else differs)
+    findings = []
+    if near.height:
+        first = "the first of each interval counts" if has_time else "the newest row of each counts"
+        detail = f"{near.height} rows left out that are no copies, such as that of {_show(near, columns)}; {first}"
+        since, until = near["time"].sort()[[0, -1]] if has_time else (None, None)
+        findings.append(report("near_duplicate", table, detail, since=since, until=until))
+    for rows in left_out.filter(differs, pl.col(KIND) == "repeated_batch", has_time).partition_by(BATCH):
+        batch = rows[BATCH][0]
+        newest = f"to use the newest type {command_to_read_again(plant, batch)}"
+        detail = f"{rows.height} rows came again with other values, such as that of {_show(rows, columns)}; {newest}"
+        findings.append(report("changed_row", table, detail, batch=batch))
+    return findings
+
+
+def _show(rows: pl.DataFrame, columns: Iterable[str]) -> str:
+    """Show the first row beside the one that is kept in its place, by the columns in which they differ."""
+    row = rows.row(0, named=True)
+    pairs = (f"{name} {row[name]} beside {row[name + KEPT]}" for name in columns if row[name] != row[name + KEPT])
+    when = f" at {row['time']:%Y-%m-%d %H:%M:%S}" if "time" in row else ""
+    return f"{row['machine']}{when}: {', '.join(pairs)}"
+
+
+def explain_crowding(
+    rows: pl.DataFrame, groups: Sequence[pl.DataFrame], columns: Mapping[str, Column], near_seconds: int
+) -> Crowding:
+    """Say why many of these good readings are near duplicates: a faster rate, or several sensors at one instant.
+
+    `groups` hold all rows as they were delivered, see :func:`upkeep.contract.reconcile.group_by_schema`.
+    """
+    instants = rows.select("machine", "time").unique().sort("machine", "time")
+    if instants.height > rows.height / 2:
+        seconds = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds().median()).item() / 1e6
+        return Crowding(
+            f"readings come every {seconds:g} s",
+            f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to keep them all",
+        )
+    several = "a machine has several readings at one instant"
+    largest = max(groups, key=lambda group: group.height)
+    for name in (name for name in largest.columns if name not in columns and not name.startswith("@")):
+        tells_apart = largest.select("machine", "time", name).is_unique().sum() > largest.height / 2
+        if tells_apart and largest[name].n_unique() <= largest.height / 2:
+            values = [name for name, column in columns.items() if column.role == "sensor" and name in largest.columns]
+            pivot = f"pivot: {{name: {name}, value: {values[0] if len(values) == 1 else '...'}}}"
+            names = ", ".join(map(str, largest[name].unique(maintain_order=True).head(3)))
+            return Crowding(
+                f"{several}, which differ in {name} ({names}): are they of several sensors, in long format?",
+                f"set {pivot} in fetch.options.telemetry, or pivot in the source's query",
+            )
+    return Crowding(several, f"give each reading a time or a machine of its own: {MEND}")
 
 
 def identifying(columns: Iterable[str]) -> list[str]:

@@ -11,12 +11,17 @@ from itertools import groupby, pairwise
 import numpy as np
 import polars as pl
 
+from upkeep.core.text import nearest_name
+
 Finding = dict[str, str | None]
 
 HOUR = timedelta(hours=1)
 
 MAX_FINDINGS = 100
 """Of one kind in one plant's table; what is beyond is counted in one more finding."""
+
+MAX_EXAMPLES = 3
+"""Machines that a finding about many names."""
 
 SLOW = 3.0
 """A machine that usually sends a row every `n` hours is silent only after this many times `n` hours."""
@@ -107,6 +112,28 @@ def find_missing_batches(table: str, batches: Iterable[date], newest: date, batc
         for before, after in pairwise(known)
         if after - before > step
     ]
+
+
+def find_unknown_machines(
+    table: str, rows: pl.DataFrame, known: pl.Series, other_plant: str | None = None
+) -> list[Finding]:
+    """Report rows whose machine is none of the `known` ones, which are those that the plant's telemetry has.
+
+    `other_plant` is the one that is probably meant, if the plant has no telemetry at all.
+    """
+    strange = rows.filter(~pl.col("machine").is_in(known.implode()))
+    if strange.is_empty():
+        return []
+    machines = strange["machine"].unique().sort().to_list()
+    names = ", ".join(_suggest(name, nearest_name(name, known)) for name in machines[:MAX_EXAMPLES])
+    whose = f"of {_suggest('a plant without telemetry', other_plant)}" if known.is_empty() else "that telemetry has not"
+    failures = f", {n} of them failures," if "kind" in rows and (n := strange.filter(kind="failure").height) else ""
+    detail = f"{strange.height} rows{failures} of {len(machines)} machines {whose}: {names}"
+    return [report("unknown_machine", table, detail, machine=machines[0])]
+
+
+def _suggest(name: str, meant: str | None) -> str:
+    return f"{name} (did you mean {meant}?)" if meant else name
 
 
 def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:

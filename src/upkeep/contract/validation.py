@@ -1,6 +1,6 @@
 """What a delivery must hold, enforced: every row ends as clean, as a duplicate or in quarantine, with its reason."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,7 +9,14 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.contract.dictionary import COLUMN, DELIVERY, DTYPES, REASON, Column, Table
-from upkeep.contract.duplicates import drop_duplicates, identifying
+from upkeep.contract.duplicates import (
+    Crowding,
+    count_kinds,
+    drop_duplicates,
+    explain_crowding,
+    find_differing,
+    identifying,
+)
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
 from upkeep.contract.quarantine import describe_quarantined
 from upkeep.contract.reconcile import (
@@ -26,6 +33,7 @@ from upkeep.contract.reconcile import (
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
 from upkeep.core.plants import table_file
+from upkeep.core.text import MEND, command_to_read_again
 
 CLOCK_SLACK = timedelta(days=1)
 """How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
@@ -37,8 +45,8 @@ class Checked:
 
     ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code);
     ``quarantined`` those of :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery; ``duplicates`` how
-    many rows were left out, per kind of :data:`upkeep.contract.duplicates.KINDS`. The findings changed no row but for
-    ``unit_converted``.
+    many rows were left out, per kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` why too many of them are
+    near duplicates, if they are. The findings changed no row but for ``unit_converted``.
     """
 
     rows_in: int
@@ -46,18 +54,18 @@ class Checked:
     quarantined: pl.DataFrame
     duplicates: dict[str, int]
     findings: list[Finding]
+    crowding: Crowding | None = None
 
 
 class Excess(NamedTuple):
-    """A table with too large a share in quarantine, and the batch, reason and column that account for most of it."""
+    """A table of which too large a share is not used, the setting that limits it, and which batch alone is at fault."""
 
     share: float
-    plant: str
-    table: str
-    batch: str
-    reason: str
-    column: str
-    rows: int
+    what: str
+    limit: str
+    remedy: str
+    where: dict[str, str]
+    only_batch: str | None = None
 
 
 def check_table(
@@ -81,16 +89,21 @@ def check_table(
     rows, converted = restore_units(table, reconcile(groups, columns, plant), batches, columns)
     rows = _mark_faults(rows, _list_faults(columns, plant, batches, batch_days))
     good = rows.filter(pl.col(REASON).is_null())
-    kept, duplicates = drop_duplicates(table, good, batches, columns, strictness.near_duplicate_seconds)
+    kept, left_out = drop_duplicates(table, good, batches, columns, strictness.near_duplicate_seconds)
     kept = kept.sort(identifying(columns), maintain_order=True)
+    duplicates = count_kinds(left_out)
+    rows_in = sum(item.rows.height for item in deliveries)
+    is_crowded = table == "telemetry" and duplicates["near"] > strictness.max_near_duplicate_share * rows_in
     findings = [*converted, *compare_schemas(table, deliveries, columns)]
+    findings += find_differing(table, plant, left_out, columns)
     findings += _look_at_rows(table, kept, deliveries, columns, strictness)
     checked = Checked(
-        rows_in=sum(item.rows.height for item in deliveries),
+        rows_in=rows_in,
         clean=kept.select(*columns),
         quarantined=describe_quarantined(table, rows, groups, deliveries),
         duplicates=duplicates,
         findings=sort_findings(findings),
+        crowding=explain_crowding(good, groups, columns, strictness.near_duplicate_seconds) if is_crowded else None,
     )
     _check_balance(table, plant, checked)
     return checked
@@ -159,30 +172,47 @@ def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.
     return pl.concat([machines, unknown], how="diagonal").sort("machine")
 
 
-def find_excess(plant: str, checked: Mapping[Table, Checked], params: Validate) -> list[Excess]:
-    """List a plant's tables of which more than ``validate.max_quarantined_share`` is in quarantine."""
+def find_excess(plant: str, checked: Mapping[Table, Checked], params: Validate, quarantine: Path) -> list[Excess]:
+    """List a plant's tables of which more is not used than ``validate.max_..._share`` allows.
+
+    `quarantine` is the folder in which people find the rows.
+    """
     found = []
     for table, part in checked.items():
-        rows = part.quarantined.height
-        if rows > params.max_quarantined_share * part.rows_in:
-            causes = part.quarantined.group_by("batch", "reason", "column").len()
-            worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False]).row(0)
-            found.append(Excess(rows / part.rows_in, plant, table, *worst))
+        bad = part.quarantined
+        if bad.height > params.max_quarantined_share * part.rows_in:
+            causes = bad.group_by("batch", "reason", "column").len()
+            worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False])
+            batch, reason, column, rows = worst.row(0)
+            what = f"of the rows are in quarantine, most of them, {rows}, as '{reason}'"
+            where = {"plant": plant, "table": table, "batch": batch, "column": column}
+            remedy = f"look at {table_file(quarantine, plant)}; correct the data dictionary or that share, or {MEND}"
+            only_batch = batch if bad["batch"].n_unique() == 1 else None
+            found.append(Excess(bad.height / part.rows_in, what, "max_quarantined_share", remedy, where, only_batch))
+        if part.crowding:
+            share = part.duplicates["near"] / part.rows_in
+            what = f"of the rows are left out as near duplicates, although they differ: {part.crowding.seen}"
+            remedy = f"{part.crowding.remedy}; or raise that share to use the first reading of each interval"
+            found.append(Excess(share, what, "max_near_duplicate_share", remedy, {"plant": plant, "table": table}))
     return found
 
 
-def refuse_excess(found: Sequence[Excess], quarantine: Path, params: Validate) -> None:
-    """Raise an UpkeepError about the worst of the tables that :func:`find_excess` found, if any; count the others."""
+def refuse_excess(
+    found: Sequence[Excess], params: Validate, read_again: Callable[..., str] = command_to_read_again
+) -> None:
+    """Raise an UpkeepError about the worst of the tables that :func:`find_excess` found, if any; count the others.
+
+    `read_again` tells, of a plant and a batch or of all of them, what to type once the source was mended.
+    """
     if not found:
         return
     worst = max(found, key=lambda excess: excess.share)
     others = f"; {len(found) - 1} more of the plants' tables hold too much" if len(found) > 1 else ""
+    plants = {excess.where["plant"] for excess in found}
+    place = (*plants, worst.only_batch if len(found) == 1 else None) if len(plants) == 1 else ()
     raise UpkeepError(
-        f"{worst.share:.1%} of the rows are in quarantine, most of them, {worst.rows}, as '{worst.reason}'{others}",
-        expected=f"at most {params.max_quarantined_share:.1%}, validate.max_quarantined_share in params.yaml",
-        remedy=f"look at {table_file(quarantine, worst.plant)}; mend the source, the data dictionary or that share",
-        plant=worst.plant,
-        table=worst.table,
-        batch=worst.batch,
-        column=worst.column,
+        f"{worst.share:.1%} {worst.what}{others}",
+        expected=f"at most {getattr(params, worst.limit):.1%}, validate.{worst.limit} in params.yaml",
+        remedy=worst.remedy.replace(MEND, f"{MEND} and type {read_again(*place)}"),
+        **worst.where,
     )

@@ -41,6 +41,7 @@ class Validate(Frozen):
     dictionary: Path
     max_quarantined_share: Share
     near_duplicate_seconds: int = Field(ge=0)
+    max_near_duplicate_share: Share
     outage_hours: Hours
     stuck_hours: Hours
 

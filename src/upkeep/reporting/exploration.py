@@ -179,12 +179,15 @@ def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence
     )
 
 
-def rank_sensors(traces: pl.DataFrame, horizon_hours: float) -> list[str]:
-    """Order sensors by how far they move within the horizon before a failure, in any plant, farthest first."""
+def rank_sensors(traces: pl.DataFrame, horizon_hours: float, otherwise: Sequence[str] = ()) -> list[str]:
+    """Order sensors by how far they move within the horizon before a failure, in any plant, farthest first.
+
+    Without any failure they come in the order `otherwise`.
+    """
     close = traces.filter(pl.col("hours_to_failure") <= horizon_hours).drop_nulls("deviation")
     moved = close.group_by("plant", "sensor").agg(pl.col("deviation").mean().abs()).group_by("sensor")
     order = moved.agg(pl.col("deviation").max()).sort("deviation", "sensor", descending=[True, False])
-    return order["sensor"].to_list() or traces["sensor"].unique(maintain_order=True).to_list()
+    return order["sensor"].to_list() or traces["sensor"].unique(maintain_order=True).to_list() or list(otherwise)
 
 
 def count_events(events: pl.DataFrame) -> pl.DataFrame:

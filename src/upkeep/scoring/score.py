@@ -114,7 +114,8 @@ def _read_plant(
         rows_in=sum(file.rows for file in files if file.table == "telemetry" and file.batch >= since),
         quarantined=readings.quarantined.filter(pl.col("batch") >= since.isoformat()),
     )
-    refuse_excess(find_excess(plant, checked, params.validate_), interim / paths.QUARANTINE.name, params.validate_)
+    excess = find_excess(plant, checked, params.validate_, interim / paths.QUARANTINE.name)
+    refuse_excess(excess, params.validate_, lambda *_: f"`rm -r {raw}`, then `upkeep score`")
     return tables
 
 

@@ -8,22 +8,27 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
-from upkeep.contract.findings import find_missing_batches
+from upkeep.contract.findings import find_missing_batches, find_unknown_machines
 from upkeep.contract.validation import Checked, Excess, find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
+from upkeep.core.text import MEND, command_to_read_again, nearest_name
 from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.store import RawFile, read_manifest
 
 
 class PlantReport(NamedTuple):
-    """A plant's part of the report, and its tables with too much in quarantine."""
+    """A plant's part of the report, its tables of which too much is not used, and how many of its failures are."""
 
     quality: dict[str, Any]
     excess: list[Excess]
+    failures: int
+    usable_failures: int
 
 
 def run(params: Params) -> None:
@@ -44,7 +49,29 @@ def run(params: Params) -> None:
     paths.REPORTS.mkdir(exist_ok=True)
     paths.DATA_QUALITY.write_text(json.dumps({"plants": quality}, indent=1) + "\n", encoding="utf-8")
     excess = [table for report in reports.values() for table in report.excess]
-    refuse_excess(excess, paths.QUARANTINE, params.validate_)
+    refuse_excess(excess, params.validate_)
+    _refuse_strangers(reports)
+
+
+def _refuse_strangers(reports: Mapping[str, PlantReport]) -> None:
+    """Raise an UpkeepError if there are failures, but none of a machine that telemetry knows: all would be healthy."""
+    failures = sum(report.failures for report in reports.values())
+    if failures and not any(report.usable_failures for report in reports.values()):
+        strangers = (
+            (plant, finding["detail"])
+            for plant, report in reports.items()
+            for finding in report.quality["findings"]
+            if finding["kind"] == "unknown_machine" and finding["table"] == "events"
+        )
+        plant, detail = next(strangers)
+        raise UpkeepError(
+            f"not one of {failures} failures is of a machine that telemetry has, so each row would count as healthy: "
+            f"{detail}",
+            expected="plants and machines called alike in telemetry and events",
+            remedy=f"{MEND} and type {command_to_read_again()}",
+            plant=plant,
+            table="events",
+        )
 
 
 def _by_plant(files: Iterable[RawFile]) -> dict[str, list[RawFile]]:
@@ -67,8 +94,19 @@ def _validate(
     batches = [file.batch for file in files[plant] if file.table == "telemetry"]
     findings = find_missing_batches("telemetry", batches, newest, params.fetch.batch_days)
     findings += (finding for table in TABLES for finding in checked[table].findings)
-    quality = {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings}
-    return PlantReport(quality, find_excess(plant, checked, params.validate_))
+    known = checked["telemetry"].clean["machine"].unique()
+    watched = {file.plant for own in files.values() for file in own if file.table == "telemetry"}
+    other = None if plant in watched else nearest_name(plant, watched)
+    for table in ("events", "machines"):
+        findings += find_unknown_machines(table, checked[table].clean, known, other)
+    failures = checked["events"].clean.filter(kind="failure")
+    return PlantReport(
+        {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings},
+        find_excess(plant, checked, params.validate_, paths.QUARANTINE),
+        # A plant without telemetry may be meant so, unless another one's name is nearly its own.
+        failures=failures.height if plant in watched or other else 0,
+        usable_failures=failures.filter(pl.col("machine").is_in(known.implode())).height,
+    )
 
 
 def _count_rows(checked: Checked) -> dict[str, Any]:

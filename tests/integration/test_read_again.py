@@ -1,0 +1,142 @@
+"""What an error or a finding says to type once a delivery was mended is all there is to do."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc_projects import attempt, run
+from typer.testing import CliRunner
+
+from upkeep.cli import app
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+KEY = {"type": "text", "role": "key", "meaning": ""}
+TIMED = {"plant": KEY, "machine": KEY, "time": {**KEY, "type": "time"}}
+TEXT = {"type": "text", "role": "attribute", "required": False, "meaning": ""}
+DICTIONARY = {
+    "telemetry": {**TIMED, "heat": {"role": "sensor", "range": [0, 100], "meaning": ""}},
+    "events": {**TIMED, "kind": KEY, "code": TEXT},
+    "machines": {"plant": KEY, "machine": KEY, "model": TEXT, "installed": {**TEXT, "type": "time"}},
+}
+OPTIONS = {"telemetry": {"path": "telemetry.csv"}, "events": {"path": "events.csv"}}
+FIRST, SECOND = "north,m1,2025-01-06T00:00:00Z,{}", "north,m1,2025-01-13T00:00:00Z,{}"
+FAILURE = "{},{},2025-01-13T00:00:00Z,failure,seal"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of the stages `fetch` and `validate` on two CSV files."""
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    fetch = {"source": "files", "until": "2025-01-13", "batch_days": 7, "reread_batches": 1, "options": OPTIONS}
+    params |= {"fetch": fetch, "parallel": {"backend": "sequential", "jobs": 1}}
+    params["validate"]["dictionary"] = "dictionary.yaml"
+    for name, content in (("params", params), ("dictionary", {"tables": DICTIONARY})):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    deliver([FIRST.format(20), SECOND.format(20)], [FAILURE.format("north", "m1")])
+    return tmp_path
+
+
+def deliver(telemetry: list[str], events: list[str] | None = None) -> None:
+    Path("telemetry.csv").write_text("\n".join(["plant,machine,time,heat", *telemetry]), encoding="utf-8")
+    if events:
+        Path("events.csv").write_text("\n".join(["plant,machine,time,kind,code", *events]), encoding="utf-8")
+
+
+def repro() -> None:
+    for stage in ("fetch", "validate"):
+        CliRunner().invoke(app, [stage], catch_exceptions=False)
+
+
+def follow(text: str) -> None:
+    """Type what is said, word by word, but for `dvc repro`."""
+    *commands, last = re.findall(r"`([^`]+)`", text)
+    assert last == "dvc repro"
+    for command in commands:
+        assert CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False).exit_code == 0
+    repro()
+
+
+def findings(plant: str = "north") -> dict[str, str]:
+    quality = json.loads(paths.DATA_QUALITY.read_text(encoding="utf-8"))["plants"][plant]
+    return {finding["kind"]: finding["detail"] for finding in quality["findings"]}
+
+
+def test_with_real_dvc_the_pipeline_goes_on_from_the_mended_delivery(project: Path) -> None:
+    stages = {name: PIPELINE[name] for name in ("fetch", "validate")}
+    for stage in stages.values():
+        stage["deps"] = [path for path in stage["deps"] if not path.startswith("src/")]
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    run(project, "git", "init", "--quiet")
+    run(project, "dvc", "init", "--quiet")
+    deliver([FIRST.format(999), SECOND.format(20)])
+    refused = attempt(project, "dvc", "repro")
+    assert "50.0% of the rows are in quarantine" in refused.stdout
+    deliver([FIRST.format(20), SECOND.format(20)])
+    remedy = refused.stdout.partition("remedy:")[2]
+    assert "`upkeep fetch --again --plant north --batch 2025-01-06`" in remedy
+    for command in re.findall(r"`([^`]+)`", remedy):
+        run(project, "sh", "-c", command)
+    assert "up to date" in run(project, "dvc", "repro")
+    assert sorted(file.name for file in Path("data/raw/telemetry/north").iterdir()) == [
+        "2025-01-06.parquet",
+        "2025-01-13.parquet",
+    ]
+
+
+SOUTH = FIRST.format(20).replace("north", "south")
+GOOD = [FIRST.format(20), SECOND.format(20), SOUTH]
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("telemetry", "failure", "what", "place"),
+    [
+        ([FIRST.format("hot"), SECOND.format("?")], ("north", "m1"), "in quarantine", "--plant north"),
+        ([FIRST.format("hot"), SOUTH.replace(",20", ",?")], ("north", "m1"), "in quarantine", "--again"),
+        (GOOD, ("north", "M-01"), r"not one of 1 failures .*did you mean m1\?", "--again"),
+        (GOOD, ("NORTH", "m1"), r"without telemetry \(did you mean north\?\)", "--again"),
+    ],
+)
+def test_the_remedy_of_an_error_that_blames_a_delivery_helps(telemetry, failure, what, place) -> None:
+    deliver(telemetry, [FAILURE.format(*failure)])
+    with pytest.raises(UpkeepError, match=what) as caught:
+        repro()
+    deliver(GOOD, [FAILURE.format("north", "m1")])
+    assert f"{place}`" in caught.value.remedy
+    follow(caught.value.remedy)
+
+
+@pytest.mark.usefixtures("project")
+def test_a_reading_that_was_corrected_is_reported_with_what_to_type_to_use_it() -> None:
+    repro()
+    deliver([FIRST.format(20), SECOND.format(30)])
+    repro()
+    detail = findings()["changed_row"]
+    assert (
+        "1 rows came again with other values, such as that of m1 at 2025-01-13 00:00:00: heat 30.0 beside 20.0"
+        in detail
+    )
+    follow(detail)
+    assert "changed_row" not in findings()
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(("setting", "value"), [("near_duplicate_seconds", 0), ("max_near_duplicate_share", 1)])
+def test_readings_that_come_faster_than_one_in_the_interval_are_an_error_that_names_what_to_set(setting, value) -> None:
+    seconds = [FIRST.format(20 + second).replace("00:00Z", f"00:{second:02}Z") for second in range(10)]
+    deliver(seconds)
+    with pytest.raises(UpkeepError, match=r"90\.0% of the rows are left out .*: readings come every 1 s") as caught:
+        repro()
+    assert setting in f"{caught.value.remedy} {caught.value.expected}"
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["validate"][setting] = value
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    repro()
+    assert findings().get("near_duplicate", "").startswith("9 rows left out that are no copies" if value else "")
