@@ -75,11 +75,10 @@ def fetch(
     ] = False,
 ) -> None:
     """Copy the source's new batches to data/raw; with --again, those that were mended, too."""
-    from upkeep.stages.fetch import read_again
-
     if again:
-        day = batch.date() if batch else None
-        typer.echo(read_again(load_params(), plant, day, drop_vanished=drop_vanished))
+        from upkeep.stages.fetch import read_again
+
+        typer.echo(read_again(load_params(), plant, batch.date() if batch else None, drop_vanished=drop_vanished))
     elif plant or batch or drop_vanished:
         raise UpkeepError("nothing is to be read again", remedy="add --again, or leave out the other options")
     run_stage("fetch")

@@ -20,7 +20,7 @@ from upkeep.core.secrets import expand_all, expand_variables, hide_variables, ma
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between
-from upkeep.sources.sql_values import accept_any_value, as_frame, join_frames, simplify, write_value
+from upkeep.sources.sql_values import accept_any_value, as_frame, simplify, write_value
 
 CHUNK_ROWS = 50_000
 """Rows held as Python objects at a time."""
@@ -78,8 +78,7 @@ class Sql:
         values = {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)}
         with self._execute(query, values) as result:
             names = list(result.keys())
-            frames = [as_frame(rows, names) for rows in result.partitions(CHUNK_ROWS)]
-            return join_frames(frames, names).sort(names)
+            return as_frame(result.partitions(CHUNK_ROWS), names).sort(names)
 
     @contextmanager
     def _execute(self, query: str, values: Mapping[str, Any]) -> Iterator[CursorResult[Any]]:

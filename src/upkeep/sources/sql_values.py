@@ -1,27 +1,14 @@
-"""What database drivers return, as columns of the one type that holds all their values, or else as text."""
+"""What database drivers return, as columns of the one type that holds all their values, or else of text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import polars as pl
 from sqlalchemy import Connection
-
-PLAIN: dict[type, pl.DataType] = {
-    bool: pl.Boolean(),
-    int: pl.Int64(),
-    float: pl.Float64(),
-    str: pl.String(),
-    bytes: pl.Binary(),
-    date: pl.Date(),
-    datetime: pl.Datetime("us"),
-}
-"""The types that a column may have; every other value becomes one of these first."""
-
-EXACT_INTEGER = 2**53
-"""Whole numbers up to here are themselves in a column with fractions."""
 
 EXACT_DIGITS = 15
 """A decimal number with no more digits than these comes back from a float as it was."""
@@ -41,14 +28,10 @@ def _accept_any_postgresql_value(driver: Any) -> None:
     from psycopg.types.string import TextLoader
 
     class TimeOrText(psycopg.adapt.Loader):
-        def __init__(self, oid: int, context: psycopg.abc.AdaptContext | None = None) -> None:
-            super().__init__(oid, context)
-            exact = psycopg.adapters.get_loader(oid, psycopg.pq.Format.TEXT) or TextLoader
-            self._exact = exact(oid, context)
-
         def load(self, data: psycopg.abc.Buffer) -> Any:
+            exact = psycopg.adapters.get_loader(self.oid, psycopg.pq.Format.TEXT) or TextLoader
             try:
-                return self._exact.load(data)
+                return exact(self.oid, self.connection).load(data)
             except psycopg.DataError:
                 return bytes(data).decode()
 
@@ -58,78 +41,59 @@ def _accept_any_postgresql_value(driver: Any) -> None:
         driver.adapters.register_loader(name, TextLoader)
 
 
-def as_frame(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
-    """Return a query's rows, each column of one of the types of :data:`PLAIN`, or null if it holds nothing."""
-    columns = zip(names, zip(*rows, strict=True), strict=True)
-    return pl.DataFrame([_as_series(name, values) for name, values in columns])
-
-
-def join_frames(frames: Sequence[pl.DataFrame], names: Sequence[str]) -> pl.DataFrame:
-    """Join the parts of one query's answer; a column whose type differs between them is typed anew as a whole."""
+def as_frame(chunks: Iterable[Sequence[Sequence[Any]]], names: Sequence[str]) -> pl.DataFrame:
+    """Return a query's rows, which come in chunks: few of them are Python objects at a time."""
+    frames = [
+        pl.DataFrame([_as_series(name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)])
+        for rows in chunks
+    ]
     if not frames:
         return pl.DataFrame(schema=list(names))
-    columns = []
-    for name in names:
-        parts = [frame[name] for frame in frames]
-        dtypes = {part.dtype for part in parts} - {pl.Null()}
-        if len(dtypes) > 1:
-            columns.append(_as_series(name, [value for part in parts for value in part]))
-        else:
-            columns.append(pl.concat([part.cast(*dtypes) if dtypes else part for part in parts]))
-    return pl.DataFrame(columns)
+    return pl.DataFrame([_join([frame[name] for frame in frames]) for name in names])
 
 
-def _as_series(name: str, values: Sequence[Any]) -> pl.Series:
+def _join(parts: Sequence[pl.Series]) -> pl.Series:
+    is_typed_alike = len({part.dtype for part in parts}) == 1
+    return pl.concat(parts) if is_typed_alike else _as_series(parts[0].name, chain(*parts))
+
+
+def _as_series(name: str, values: Iterable[Any]) -> pl.Series:
     values = [simplify(value) for value in values]
-    present = [value for value in values if value is not None]
-    dtypes = {_type_of(value) for value in present}
-    if dtypes == {pl.Int64(), pl.Float64()} and all(isinstance(value, float) or _is_exact(value) for value in present):
-        dtypes = {pl.Float64()}
-    if len(dtypes) <= 1:
-        return pl.Series(name, values, dtype=next(iter(dtypes), pl.Null()))
-    return pl.Series(name, [None if value is None else write_value(value) for value in values], dtype=pl.String())
-
-
-def _type_of(value: Any) -> pl.DataType:
-    return pl.Datetime("us", "UTC") if isinstance(value, datetime) and value.tzinfo else PLAIN[type(value)]
-
-
-def _is_exact(number: int) -> bool:
-    return abs(number) <= EXACT_INTEGER
+    types = {type(value) for value in values if value is not None}
+    if types == {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
+        types = {float}
+    if len(types) > 1:
+        values = [None if value is None else write_value(value) for value in values]
+    return pl.Series(name, values, dtype=pl.Float64() if types == {float} else None)
 
 
 def simplify(value: Any) -> Any:
-    """Return a value as one of the types of :data:`PLAIN`, and as text if none of them holds it."""
+    """Return a value as one of the types that a column may have, and as text if none of them holds it."""
     match value:
         case Decimal():
             return _simplify_decimal(value)
-        case int() if not -(2**63) <= value < 2**63:
+        case int() if abs(value) >= 2**63:
             return str(value)
-        case datetime(tzinfo=zone) if zone:
-            try:
-                return value.astimezone(UTC)
-            except OverflowError:
-                return value.isoformat()
+        case datetime() if value.tzinfo:
+            return value.astimezone(UTC)
         case dict() | list() | tuple():
             return json.dumps(value, default=str, ensure_ascii=False)
         case bytearray() | memoryview():
             return bytes(value)
-        case None:
-            return None
-    return value if type(value) in PLAIN else str(value)
+        case None | bool() | int() | float() | str() | bytes() | date():
+            return value
+    return str(value)
 
 
 def _simplify_decimal(value: Decimal) -> int | float | str:
     """Return a whole number as such, so that machine 7.000 is machine 7, and others as floats if those are exact."""
-    if not value.is_finite():
-        return float(value) if not value.is_snan() else float("nan")
-    if value == value.to_integral_value() and abs(value) < 2**63:
+    if value.is_finite() and value == value.to_integral_value() and abs(value) < 2**63:
         return int(value)
     return float(value) if len(value.as_tuple().digits) <= EXACT_DIGITS else str(value)
 
 
 def write_value(value: Any) -> str:
-    """Return a value of one of the types of :data:`PLAIN` as text: bytes as PostgreSQL writes them, 7.0 as 7."""
+    """Return a value that :func:`simplify` returned as text: bytes as PostgreSQL writes them, 7.0 as 7."""
     match value:
         case bool():
             return str(value).lower()

@@ -9,7 +9,7 @@ from datetime import date
 from io import BytesIO
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import polars as pl
 from pydantic import ValidationError
@@ -31,6 +31,9 @@ ROW_GROUP_ROWS = 250_000
 
 SAVE_SECONDS = 1
 """How often the manifest is saved under way: a killed run fetches again what the manifest does not list yet."""
+
+Fate = Literal["same", "changed", "vanished"]
+"""Of a stored batch that was read again."""
 
 AGAIN = ".again"
 """How the name of a file ends while the one that it replaces is still listed."""
@@ -75,6 +78,8 @@ def empty_manifest(fetch: Fetch) -> Manifest:
     The options enter as a digest, before variables are filled in: no secret and no local path can land in the manifest.
     """
     origin = {"options": fetch.options, "batch_days": fetch.batch_days}
+    if fetch.rows_every_hours:
+        origin["rows_every_hours"] = fetch.rows_every_hours
     text = json.dumps(origin, sort_keys=True, default=str)
     return Manifest(source=fetch.source, options_sha256=hashlib.sha256(text.encode()).hexdigest())
 
@@ -140,47 +145,32 @@ def to_fetch(
     return sorted(key for key in listed if key not in stored or key in newest)
 
 
-class Reread(NamedTuple):
-    """What reading stored batches again showed: how many were read, and which changed or are not in the source."""
-
-    read: int
-    changed: list[Key]
-    vanished: list[Key]
-
-
 def replace_batches(
-    listed: Mapping[Key, list[Delivery]],
-    fetch: Fetch,
-    raw: Path,
-    chosen: Callable[[Key], bool],
-    *,
-    drop_vanished: bool = False,
-) -> Reread:
+    listed: Mapping[Key, list[Delivery]], raw: Path, chosen: Callable[[Key], bool], *, drop_vanished: bool
+) -> dict[Key, Fate]:
     """Read the chosen ones of the stored batches again; what the source has now takes the place of what it had.
 
     All of it at once, when the last one is read: until then `raw` holds what it held. A batch that the source no
-    longer has stays, unless `drop_vanished`.
+    longer has stays, unless `drop_vanished`. Returns what became of each chosen batch.
 
     Raises UpkeepError if a delivery cannot be read.
     """
     manifest = read_manifest(raw / paths.MANIFEST.name)
-    if manifest.with_files(()) != empty_manifest(fetch):
-        return Reread(0, [], [])  # nothing of another origin is kept, see `_resume`
     stored = group_by_key(manifest.files)
-    again = sorted(filter(chosen, stored))
-    changed, vanished = [], []
-    for key in tqdm(again, delay=QUIET_SECONDS, unit="batch"):
+    fates: dict[Key, Fate] = {}
+    for key in tqdm(sorted(filter(chosen, stored)), delay=QUIET_SECONDS, unit="batch"):
         deliveries = [rows for rows in _read_batch(key, listed.get(key, [])) if not rows.is_empty()]
         if not deliveries:
-            vanished.append(key)
-        elif not _holds(raw, stored[key], deliveries):
-            changed.append(key)
+            fates[key] = "vanished"
+        elif _holds(raw, stored[key], deliveries):
+            fates[key] = "same"
+        else:
+            fates[key] = "changed"
             stored[key] = [store(raw, key, number, rows, AGAIN) for number, rows in enumerate(deliveries, 1)]
-    for key in vanished if drop_vanished else ():
-        del stored[key]
-    if changed or (vanished and drop_vanished):
-        _settle(raw, _save(raw, manifest, stored))
-    return Reread(len(again), changed, vanished)
+    if drop_vanished:
+        stored = {key: files for key, files in stored.items() if fates.get(key) != "vanished"}
+    _settle(raw, _save(raw, manifest, stored))
+    return fates
 
 
 def _read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFrame]:

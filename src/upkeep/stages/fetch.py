@@ -1,8 +1,6 @@
 """``fetch``: bring raw batches from the source into ``data/raw``, each once, with a manifest of their checksums."""
 
-from collections.abc import Iterable
 from datetime import date, timedelta
-from itertools import groupby
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -34,38 +32,25 @@ def run(params: Params) -> None:
 def read_again(params: Params, plant: str | None, batch: date | None, *, drop_vanished: bool) -> str:
     """Put what the source has now in the place of stored batches: of all, of one plant's, or those that hold a day.
 
-    Returns which of them changed. Raises UpkeepError if nothing is stored of that plant or day, or a delivery cannot be
+    Returns what became of them. Raises UpkeepError if nothing is stored of that plant or day, or a delivery cannot be
     read; ``data/raw`` is then as it was.
     """
-    fetch = params.fetch
-    day = first_day(batch, fetch.batch_days) if batch else None
+    day = first_day(batch, params.fetch.batch_days) if batch else None
 
     def is_chosen(key: Key) -> bool:
-        return (plant is None or key.plant == plant) and (day is None or key.batch == day)
+        return plant in (None, key.plant) and day in (None, key.batch)
 
-    stored = [file.key for file in read_manifest().files]
-    if not any(map(is_chosen, stored)):
+    fates = replace_batches(list_deliveries(params.fetch), paths.RAW, is_chosen, drop_vanished=drop_vanished)
+    if not fates:
+        known = sorted({file.plant for file in read_manifest().files})
         raise UpkeepError(
             "nothing is stored that could be read again",
-            expected=f"of the plants {', '.join(sorted({key.plant for key in stored}))}, a batch up to {fetch.until}",
+            expected=f"one of the plants {', '.join(known)}, and a batch up to {params.fetch.until}",
             remedy="correct --plant or --batch; `upkeep fetch` alone reads what is not stored yet",
             plant=plant,
             batch=day,
         )
-    read = replace_batches(list_deliveries(fetch), fetch, paths.RAW, is_chosen, drop_vanished=drop_vanished)
-    fate = "dropped" if drop_vanished else "kept; `--drop-vanished` drops them"
-    return "\n".join(
-        [
-            f"{read.read} batches read again, {len(read.changed)} changed",
-            *_list_batches(read.changed),
-            *([f"{len(read.vanished)} are not in the source any more: {fate}"] if read.vanished else []),
-            *_list_batches(read.vanished),
-            "go on with `dvc repro`",
-        ]
-    )
-
-
-def _list_batches(keys: Iterable[Key]) -> list[str]:
-    """Name batches, a line for each table and plant."""
-    tables = groupby(sorted(keys), key=lambda key: (key.table, key.plant))
-    return [f"  {table} of {plant}: {', '.join(str(key.batch) for key in own)}" for (table, plant), own in tables]
+    gone = "dropped" if drop_vanished else "kept without --drop-vanished"
+    words = {"changed": "changed", "vanished": f"no longer in the source, {gone}"}
+    told = [f"  {key.table} of {key.plant}, {key.batch}: {words[fate]}" for key, fate in fates.items() if fate in words]
+    return "\n".join([f"{len(fates)} batches read again, {len(told)} changed:", *told, "go on with `dvc repro`"])
