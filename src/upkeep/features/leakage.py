@@ -71,8 +71,8 @@ def _check_no_feature_separates(train: pl.DataFrame, features: list[str], max_au
         if auc > max_auc:
             raise UpkeepError(
                 f"the feature alone separates failing from healthy rows (ROC AUC {auc:.4f})",
-                remedy="leave the column out of the data dictionary if it is known only once a machine has failed; if it "
-                "is a true warning, set dataset.max_single_feature_auc in params.yaml to 1",
+                remedy="leave the column out of the data dictionary if it is known only once a machine has failed; if "
+                "it is a true warning, set dataset.max_single_feature_auc in params.yaml to 1",
                 stage="dataset",
                 column=name,
             )
