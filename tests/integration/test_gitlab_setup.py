@@ -62,7 +62,7 @@ def test_a_dry_run_lists_everything_shows_no_value_and_changes_nothing(server, t
         "add variable UPKEEP_TEST_IMAGE",
         "add variable DEPLOY_HOST of staging",
         "add variable DEPLOY_HOST of production",
-        "make a token with api and write_repository, kept in UPKEEP_GITLAB_TOKEN",
+        "make the token with api and write_repository, kept in UPKEEP_GITLAB_TOKEN",
         "nothing is changed yet: --apply does it",
     ]
     assert SECRET not in told
@@ -104,6 +104,19 @@ def test_only_what_somebody_has_changed_by_hand_is_changed_back_and_of_the_right
     ]
 
 
+@pytest.mark.parametrize(("ends", "told"), [("2020-01-31", "rotate the token"), (None, "as the file says")])
+def test_a_token_that_ends_soon_is_rotated_so_that_its_user_stays_and_one_that_never_ends_is_left(
+    server, tmp_path, ends, told
+):
+    file = write(tmp_path, server, token={})
+    set_up(file, server)
+    (token,) = server.settings["access_tokens"]
+    token["expires_at"] = ends
+    assert told in set_up(file, server)
+    assert [each["id"] for each in server.settings["access_tokens"]] == [token["id"]]
+    assert set_up(file, server) == "everything is as the file says"
+
+
 def test_a_file_becomes_a_variable_of_type_file(server, tmp_path):
     (tmp_path / "key").write_text("-----BEGIN KEY-----\n")
     set_up(write(tmp_path, server, variables={"DEPLOY_KEY": [{"file": str(tmp_path / "key")}]}), server)
@@ -124,6 +137,7 @@ def test_a_hidden_value_which_nobody_is_told_counts_as_right(server, tmp_path):
         ({"variables": {"A_TOKEN": [{"value": "short"}]}}, "add variable A_TOKEN, masked failed: GitLab answered 400"),
         ({"variables": {"A": [{"value": "$NOWHERE_SET"}]}}, "the environment variable NOWHERE_SET is not set"),
         ({"variables": {"A": [{"file": "nowhere"}]}}, "variables.A.0.file"),
+        ({"protected_tags": [{"tag": "v*"}]}, "one of protected_tags has no name"),
         ({"variabels": {}}, "variabels: Extra inputs are not permitted"),
     ],
 )

@@ -374,6 +374,12 @@ def update_setting(call: Handler, kind: str, key: str | int) -> tuple[int, objec
     return 200, found
 
 
+def rotate_token(call: Handler, key: int) -> tuple[int, object]:
+    found = _find_setting(call, "access_tokens", key)
+    found["expires_at"] = json.loads(call.body)["expires_at"]
+    return 200, {**found, "token": call.server.add_token(*found["scopes"], role=found["access_level"])}
+
+
 def get_setting(call: Handler, kind: str, key: str | int) -> tuple[int, object]:
     return 200, _find_setting(call, kind, key)
 
@@ -434,6 +440,7 @@ ROUTES: list[tuple[str, str, Callable[..., tuple[int, object]]]] = [
     ("PUT", "{project}", update_project),
     ("GET", "{project}/" + SETTABLE, list_settings),
     ("POST", "{project}/" + SETTABLE, create_setting),
+    ("POST", r"{project}/access_tokens/(\d+)/rotate", rotate_token),
     ("GET", "{project}/(releases)", list_settings),
     ("POST", "{project}/(releases)", create_setting),
     ("GET", "{project}/" + SETTABLE_ONE, get_setting),

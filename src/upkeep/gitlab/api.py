@@ -16,7 +16,7 @@ from upkeep.core.errors import UpkeepError
 
 TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 JOB = "CI_JOB_TOKEN"
-RETRIES = Retry(total=4, connect=0, status_forcelist=(502, 503, 504), backoff_factor=0.5)
+RETRIES = Retry(total=4, connect=0, status_forcelist=(502, 503, 504), backoff_factor=0.5, retry_after_max=60)
 """Of requests that may be sent twice; python-gitlab itself waits where GitLab asks for it, with 429."""
 
 MARKER = "<!-- upkeep: the note on this merge request -->"

@@ -6,12 +6,12 @@ The file holds no secret: ``$NAME`` in a value stands for a variable of whoever 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import yaml
 from gitlab.base import RESTObject
 from gitlab.v4.objects import Project
-from pydantic import Field, FilePath, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import SECRET_NAME, expand_variables
@@ -33,11 +33,18 @@ RENEW_DAYS = 30
 """A token that ends sooner is replaced."""
 
 
+def _read_text(file: str) -> str:
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(error.strerror) from error
+
+
 class Variable(Frozen):
     """A CI variable: `value`, or the content of a `file`; a secret is masked unless it says otherwise."""
 
     value: str = ""
-    file: FilePath | None = None
+    file: Annotated[str, AfterValidator(_read_text)] | None = None
     masked: bool | None = None
     protected: bool = False
     expanded: bool = False
@@ -49,7 +56,7 @@ class Variable(Frozen):
         secret = bool(SECRET_NAME.search(name)) and self.file is None
         return {
             "key": name,
-            "value": self.file.read_text(encoding="utf-8") if self.file else text,
+            "value": self.file or text,
             "variable_type": "file" if self.file else "env_var",
             "masked": secret if self.masked is None else self.masked,
             "protected": self.protected,
@@ -133,6 +140,8 @@ def plan(project: Project, settings: Settings) -> Iterator[Change]:
         manager = getattr(project, attribute)
         there = {getattr(each, key): each for each in manager.list(iterator=True)}
         for fields in getattr(settings, kind):
+            if key not in fields:
+                raise UpkeepError(f"one of {kind} has no {key}", remedy="see examples/gitlab.yaml")
             yield from _compare(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
     known = {(each.key, each.environment_scope): each for each in project.variables.list(iterator=True)}
     for name, forms in settings.variables.items():
@@ -170,15 +179,20 @@ def _compare_variable(project: Project, fields: dict[str, Any], known: Variables
 
 def _renew_token(project: Project, token: JobToken, known: Variables) -> Iterator[Change]:
     soon, ends = (str((datetime.now(UTC) + timedelta(days=days)).date()) for days in (RENEW_DAYS, token.days))
+    fit = (
+        each
+        for each in project.access_tokens.list(iterator=True)
+        if each.name == token.name and each.active and {*token.scopes} <= {*each.scopes}
+    )
+    found = next(fit, None)
+    if found and (TOKEN, "*") in known and (found.expires_at or ends) > soon:
+        return
     fields = {"name": token.name, "scopes": list(token.scopes), "access_level": DEVELOPER, "expires_at": ends}
 
     def make() -> None:
-        value = project.access_tokens.create(fields).token
+        # A rotated one is still the user who wrote the notes that there are.
+        value = found.rotate(expires_at=ends)["token"] if found else project.access_tokens.create(fields).token
         for change in _compare_variable(project, Variable(value=value, masked=True).fields(TOKEN), known):
             change.make()
 
-    if (TOKEN, "*") not in known or not any(
-        each.name == token.name and each.active and {*token.scopes} <= {*each.scopes} and each.expires_at > soon
-        for each in project.access_tokens.list(iterator=True)
-    ):
-        yield Change(f"make a token with {' and '.join(token.scopes)}, kept in {TOKEN}", make)
+    yield Change(f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {TOKEN}", make)
