@@ -1,6 +1,7 @@
 """What holds for every GitLab job, read from the files themselves."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -188,13 +189,22 @@ DEPLOYED = "smoke staging"
 """Comes after a deployment, so that all is there."""
 
 
-@pytest.mark.parametrize("name", [name for name in JOBS if name != DEPLOYED])
+@pytest.mark.parametrize("name", [name for name in JOBS if name not in (DEPLOYED, "test")])
 def test_a_job_that_may_find_nothing_to_work_with_asks_first_and_only_that_answer_is_allowed(name):
     first, *others = job(name)["script"]
     needs = [part for part, sign in NEEDS.items() if re.search(sign, "\n".join(others))]
     assert first == f"upkeep ready {' '.join(needs)}" or not needs
     allowed = {"exit_codes": [NotReadyError.code]} if needs and name != "retrain" else None
     assert job(name).get("allow_failure") == allowed
+
+
+@pytest.mark.parametrize(("python", "code"), [("3", 0), ("9.9", NotReadyError.code)])
+def test_a_python_that_a_shell_runner_lacks_is_told_and_allowed(python, code):
+    first, *_ = job("test")["script"]
+    done = subprocess.run(["sh", "-ec", first], env={**os.environ, "PYTHON": python}, capture_output=True, check=False)
+    assert done.returncode == code
+    assert (b"there is no python9.9 here: docs/gitlab.md, step 3" in done.stdout) is bool(code)
+    assert job("test")["allow_failure"] == {"exit_codes": [NotReadyError.code]}
 
 
 BUILDING = ("build", "publish", "deploy staging", "smoke staging", "deploy production", "rollback production")
