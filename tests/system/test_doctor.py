@@ -332,6 +332,13 @@ def test_a_variable_of_the_wrong_kind_is_told(monkeypatch, name, value, told):
     assert finding("variables").what == told
 
 
+@pytest.mark.parametrize("name", ["engine", "registry"])
+def test_where_nothing_is_built_neither_engine_nor_registry_is_missed(monkeypatch, name):
+    for variable, value in {"GITLAB_CI": "true", "UPKEEP_ENGINE": "nowhere", "UPKEEP_BUILD": "false"}.items():
+        monkeypatch.setenv(variable, value)
+    assert finding(name).state == "skipped"
+
+
 def test_a_day_that_was_set_for_back_filling_and_forgotten_is_told(monkeypatch):
     monkeypatch.setenv("UPKEEP_TODAY", "2025-01-06")
     assert "2025-01-06" in finding("clock").what

@@ -166,8 +166,14 @@ def _doubt_folder(remote: Path, environment: Environment) -> None:
         raise _fault(what, "dvc remote add --default storage s3://BUCKET/dvc, see docs/gitlab.md, step 2")
 
 
+def _ask_for_building(environment: Environment) -> None:
+    if environment.get("UPKEEP_BUILD") == "false":
+        raise NotInUseError("UPKEEP_BUILD is false: no image is built or pushed")
+
+
 def reach_engine(environment: Environment) -> str:
     """Ask the container engine for its version, where images are built."""
+    _ask_for_building(environment)
     if not any(environment.get(name) for name in ("GITLAB_CI", "UPKEEP_ENGINE", "UPKEEP_IMAGE")):
         raise NotInUseError("UPKEEP_ENGINE and UPKEEP_IMAGE are not set: images are built in GitLab's jobs")
     engine = find_engine(environment)
@@ -182,6 +188,7 @@ def reach_engine(environment: Environment) -> str:
 
 def log_in_to_registry(environment: Environment) -> str:
     """Ask the registry for the right to push."""
+    _ask_for_building(environment)
     image = image_name(environment)
     if not image:
         raise NotInUseError("UPKEEP_IMAGE and CI_REGISTRY_IMAGE are not set: images are pushed nowhere")
