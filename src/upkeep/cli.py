@@ -8,17 +8,14 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Params, load_params
+from upkeep.core.params import load_params
 from upkeep.core.text import align_columns
 from upkeep.core.timing import forget_times, stage_times, timed
-
-if TYPE_CHECKING:
-    from upkeep.gitlab.gate import Verdict
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -144,12 +141,7 @@ def retrain() -> None:
     """Train again if there is a reason to, and offer the result as a merge request."""
     from upkeep.gitlab.retraining import retrain
 
-    def judge(params: Params, base: str) -> "Verdict":
-        from upkeep.gitlab.note import make_review  # slow to import, and most days there is nothing to judge
-
-        return make_review(params, base).verdict
-
-    typer.echo(retrain(os.environ, judge))
+    typer.echo(retrain(os.environ))
 
 
 @app.command()

@@ -5,7 +5,7 @@ docs/decisions/0006-retraining.md says why it decides as it does.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from upkeep.core import paths
@@ -28,11 +28,9 @@ UNTIL = re.compile(
 )
 
 Environment = Mapping[str, str]
-Judge = Callable[[Params, str], Verdict]
-"""Given the parameters and the commit to compare with, whether the models in the working tree may ship."""
 
 
-def retrain(environment: Environment, judge: Judge) -> str:
+def retrain(environment: Environment) -> str:
     """Train on the batches that have arrived, if there is a reason to, and offer the result; return what was done.
 
     ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule GitLab's default branch and the clock. What the gate refuses
@@ -45,10 +43,10 @@ def retrain(environment: Environment, judge: Judge) -> str:
     """
     today, target = read_clock(environment), _target(environment)
     with _checked_out(target, environment) as base:
-        return _retrain(today, target, base, judge, environment.get("CI_JOB_URL"))
+        return _retrain(today, target, base, environment.get("CI_JOB_URL"))
 
 
-def _retrain(today: date, target: str, base: str, judge: Judge, job: str | None) -> str:
+def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     params = load_params()
     age_days = (today - params.fetch.until).days - params.fetch.batch_days
     listed = new_batches(params.fetch, today)
@@ -66,7 +64,7 @@ def _retrain(today: date, target: str, base: str, judge: Judge, job: str | None)
         return _wait(params, len(arrived), age_days)
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
-    verdict = _judge(judge, base)
+    verdict = _judge(base)
     options = describe_offer(target, arrived[-1], reasons, verdict, job)
     why = "; ".join(reasons.values())
     git.commit(f"Retrain up to {arrived[-1]}\n\n{why}", git.changed([str(paths.PARAMS), *WRITTEN]))
@@ -213,9 +211,11 @@ def _wait(params: Params, batches: int, age_days: int) -> str:
     )
 
 
-def _judge(judge: Judge, base: str) -> Verdict:
+def _judge(base: str) -> Verdict:
+    from upkeep.gitlab.note import make_review  # slow to import, and most days there is nothing to judge
+
     try:
-        return judge(load_params(), base)
+        return make_review(load_params(), base).verdict
     except UpkeepError as error:  # a gate that cannot judge lets nothing pass
         return Verdict(False, [f"the gate could not judge: {error.what}"])
 
