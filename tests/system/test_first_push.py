@@ -4,9 +4,11 @@ from pathlib import Path
 
 import components
 import pytest
+from git_server import make_repository
 from gitlab_project import IN_GITLAB, KEPT_TESTS, of_merge_request, run
 from gitlab_runner import Pipeline, Runner, install_runner, ready_environment
 
+ADDRESS = "https://gitlab.example.com/team/upkeep.git"
 STORAGE = "there is no DVC remote yet"
 STEP = "docs/gitlab.md, step 2; this job has nothing to do until then"
 
@@ -24,10 +26,13 @@ def project(tmp_path_factory) -> Path:
     for file in sorted((checkout / "tests").rglob("test_*.py")):
         if file.name not in KEPT_TESTS:
             file.unlink()
-    run(checkout, "git", "remote", "set-url", "origin", "https://gitlab.example.com/team/upkeep.git")
+    run(checkout, "git", "remote", "set-url", "origin", ADDRESS)
     run(checkout, "git", "add", "--all")
     developer = ("-c", "user.name=Developer", "-c", "user.email=developer@example.com")
     run(checkout, "git", *developer, "commit", "--quiet", "--allow-empty", "--message", "Start")
+    pushed = make_repository(checkout.parent / "origin.git")
+    run(checkout, "git", "config", f"url.{pushed}.insteadOf", ADDRESS)
+    run(checkout, "git", "push", "--quiet", "origin", "HEAD:main")
     return checkout
 
 

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
+from upkeep.gitlab.git import fetch, git
 
 Environment = Mapping[str, str]
 
+SETTINGS = ".dvc/config"
 ENGINES = ("docker", "podman")
 
 
@@ -54,11 +56,16 @@ def _miss_storage(environment: Environment) -> str:
     from dvc.config import Config  # slow to import, and only this needs it
 
     config = Config.from_cwd()
-    remote = config["remote"].get(config["core"].get("remote"))
-    if remote is None:
-        return "there is no DVC remote yet"
-    url = str(remote["url"])
-    return "" if "://" in url else find_storage_fault(Path(url), environment)
+    url = str(config["remote"].get(config["core"].get("remote"), {}).get("url", ""))
+    what = find_storage_fault(Path(url), environment) if "://" not in url else ""
+    if not url:
+        what = "there is no DVC remote yet"
+    target = environment.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME")
+    # Else a branch that loses the remote would pass the gate unjudged.
+    if what and target and git("diff", "--name-only", fetch(target), "--", SETTINGS):
+        remedy = f"git checkout {target} -- {SETTINGS}, or name a remote that jobs can reach"
+        raise UpkeepError(f"this branch changes {SETTINGS}, and {what}", remedy=remedy, file=SETTINGS)
+    return what
 
 
 def _miss_engine(environment: Environment) -> str:
