@@ -30,6 +30,12 @@ def test_a_logged_prediction_arrives_as_it_was_made(tmp_path):
     assert read.newest["features"].dtype == np.float32
 
 
+def test_what_an_earlier_version_logged_without_readings_is_shown_all_the_same(tmp_path):
+    write_part(str(tmp_path), "a", tabulate([prediction(probability=0.7)]).drop("readings"))
+    newest = refreshed(tmp_path).get("lyon", "press").newest
+    assert (newest["probability"], newest["readings"].size) == (0.7, 0)
+
+
 def test_a_refresh_adds_what_was_logged_since_the_last_one(tmp_path):
     log(tmp_path, "a", prediction(hours_ago=1), prediction("saw"))
     board = refreshed(tmp_path)

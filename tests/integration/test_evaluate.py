@@ -12,10 +12,19 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
 from upkeep.features.definition import build_features, fit_preparation
-from upkeep.features.inputs import Vocabulary
+from upkeep.features.inputs import Quantity, Vocabulary
 from upkeep.gitlab import check
 from upkeep.model.calibration import Calibration
-from upkeep.model.storage import Metadata, booster_names, checksum, load_model, predict, save_model, to_matrix
+from upkeep.model.storage import (
+    Metadata,
+    TrainingRange,
+    booster_names,
+    checksum,
+    load_model,
+    predict,
+    save_model,
+    to_matrix,
+)
 from upkeep.stages import evaluate
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -54,7 +63,8 @@ def write_run() -> None:
     machines = pl.DataFrame({"machine": ["m0", "m1", "m2"], "model": "A", "installed": START}).cast(
         {"installed": pl.Datetime("us", "UTC")}
     )
-    preparation = fit_preparation(rows, rows, machines, VOCABULARY, PARAMS.dataset)
+    quantities = {"telemetry": {"heat": Quantity(name="bearing heat", unit="°C")}}
+    preparation = fit_preparation(rows, rows, machines, VOCABULARY, PARAMS.dataset, quantities)
     features = build_features(rows, EVENTS, machines, preparation, PARAMS.dataset)
     names = features.columns[3:]
     left = LIFE - rows["heat"]
@@ -70,7 +80,7 @@ def write_run() -> None:
         preparation=preparation,
         calibration=Calibration(method="none"),
         threshold=0.5,
-        training_ranges={},
+        training_ranges=dict.fromkeys(names, TrainingRange(minimum=0, low=0, high=1, maximum=1)),
         boosters={"model.txt": checksum(text.encode())},
         data_version="0",
         rows=rows.height,
@@ -88,6 +98,8 @@ def write_run() -> None:
         chosen=pl.lit(True),
         alarm=pl.col("probability") >= 0.5,
     )
+    (paths.INTERIM / "telemetry").mkdir(parents=True)
+    rows.write_parquet(paths.INTERIM / "telemetry" / "lyon.parquet")
     (paths.PROCESSED / "lyon").mkdir(parents=True)
     processed.write_parquet(paths.PROCESSED / "lyon" / "test.parquet")
     paths.PREDICTIONS.mkdir(parents=True)
@@ -145,6 +157,8 @@ def test_the_most_probable_alarms_come_with_their_reasons():
     alarms = json.loads((paths.EVALUATION / "evaluation.json").read_text())["alarms"]
     assert len(alarms) == evaluate.ALARMS_PER_PLANT
     assert alarms[0]["reasons"][0]["feature"].startswith("heat")
+    assert alarms[0]["reasons"][0]["words"].startswith("bearing heat ")
+    assert any(" °C " in reason["words"] for reason in alarms[0]["reasons"])
     assert alarms[0]["time"].endswith("+00:00")
 
 

@@ -71,7 +71,7 @@ def test_events_alone_give_a_model_that_warns_and_predictions(capsys):
     metrics = json.loads(Path("reports/metrics.json").read_text())
     assert metrics["overall"]["average_precision"] > 0.6  # the errors do give failures away
     score.run(load_params(), until=date(2025, 5, 26))
-    assert "errors E1" in capsys.readouterr().out
+    assert "(E1) in the last" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("events_project")

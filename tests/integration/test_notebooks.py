@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from jupyter_client.manager import AsyncKernelManager
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
@@ -109,7 +110,7 @@ def test_a_rendering_needs_no_network_and_shows_no_code(monkeypatch: pytest.Monk
     assert "<pre>ran" in page
     assert "<title>A trial</title>" in page
     assert "import sys" not in page
-    assert "<script" not in page
+    assert "<script src" not in page
     assert "http" not in page
 
 
@@ -131,6 +132,17 @@ def test_a_kernel_that_dies_is_an_error_and_not_a_traceback() -> None:
     notebook = write_notebook("", "import os\nos._exit(1)")
     with pytest.raises(UpkeepError, match="kernel died"):
         run_notebook(notebook, Path("reports/try.html"), {})
+
+
+def test_a_run_that_goes_well_interrupts_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
+    async def record(_: AsyncKernelManager, signum: int) -> None:
+        sent.append(signum)
+
+    monkeypatch.setattr(AsyncKernelManager, "_async_signal_kernel", record)
+    run_notebook(write_notebook("", "1"), Path("reports/try.html"), {})
+    assert sent == []
 
 
 @pytest.fixture

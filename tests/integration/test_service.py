@@ -101,7 +101,7 @@ def test_reasons_come_on_request_in_words(client, request_):
     (prediction,) = post(client, request_).json()["predictions"]
     assert "reasons" not in prediction
     (prediction,) = post(client, request_, reasons=True).json()["predictions"]
-    assert all("the odds of failing times" in reason["words"] for reason in prediction["reasons"])
+    assert {"feature", "value", "contribution", "odds", "words"} == prediction["reasons"][0].keys()
     text = client.post("/invocations?reasons=true", content=to_csv(request_), headers={"content-type": "text/csv"})
     assert text.json()["predictions"] == [prediction]
 

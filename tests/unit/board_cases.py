@@ -28,5 +28,6 @@ def prediction(
         "maintained_at": None,
         "maintenance_code": None,
         "features": np.array([1.5, np.nan], dtype=np.float32),
+        "readings": np.array([41.0, 29.0], dtype=np.float32),
         "inputs": "{}",
     } | others

@@ -30,6 +30,7 @@ def prediction(number: int, **changes: Any) -> dict[str, Any]:
         "maintained_at": None,
         "maintenance_code": None,
         "features": features,
+        "readings": features[:2],
         "inputs": '{"telemetry":[]}',
     }
     return columns | changes

@@ -6,11 +6,12 @@ from fleet_cases import dataset_params
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.core.spelling import OWN_COLUMNS, read_spelt, spell_code, spell_sensor
+from upkeep.core.spelling import OWN_COLUMNS
+from upkeep.features.conditions import Conditions
 from upkeep.features.definition import feature_names
-from upkeep.features.inputs import Vocabulary
+from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.baselines import hours_in_service, recent_errors
-from upkeep.model.explanation import describe_feature
+from upkeep.model.explanation import Explainer
 
 PARAMS = dataset_params(windows_hours=[8, 48])
 NASTY = [
@@ -36,6 +37,11 @@ def vocabulary(sensors=(), errors=(), maintenance=()):
     )
 
 
+def explainer_of(known):
+    conditions = Conditions(widths=[], centres=[[]], levels=[[]], spreads=[[]])
+    return Explainer(Preparation(vocabulary=known, conditions=conditions, baselines={}, records={}), PARAMS)
+
+
 @given(SENSORS, CODES, CODES)
 def test_no_two_features_share_a_name_and_none_has_a_column_of_ours(sensors, errors, maintenance):
     names = feature_names(vocabulary(sensors, errors, maintenance), PARAMS)
@@ -46,12 +52,6 @@ def test_no_two_features_share_a_name_and_none_has_a_column_of_ours(sensors, err
 def test_a_sensors_features_are_called_the_same_whatever_other_sensors_there_are(sensors, others):
     every = vocabulary(list(dict.fromkeys([*sensors, *others])))
     assert set(feature_names(vocabulary(sensors), PARAMS)) <= set(feature_names(every, PARAMS))
-
-
-@given(SENSORS, CODES)
-def test_what_is_spelt_can_be_read_back(sensors, codes):
-    assert [read_spelt(spell_sensor(name)) for name in sensors] == sensors
-    assert [read_spelt(spell_code(code)) for code in codes] == codes
 
 
 @pytest.mark.parametrize("sensor", ["vibration_mm_s", "pressure", "error", "mean_8h", "Druck (bar)", "labels"])
@@ -70,17 +70,18 @@ def test_a_name_that_nothing_can_be_taken_for_stays_as_it_is(sensor):
     ],
 )
 def test_words_tell_a_sensor_from_what_its_name_looks_like(sensor, feature):
-    reading, *others = feature_names(vocabulary([sensor]), PARAMS)
-    assert reading == feature
-    assert describe_feature(reading) == sensor
-    assert describe_feature(others[0]) == f"mean of {sensor} over 8 h"
+    explainer = explainer_of(vocabulary([sensor]))
+    reading, *others = explainer.features
+    assert reading.name == feature
+    assert explainer.name(reading) == f"newest {sensor}"
+    assert explainer.name(others[0]) == f"mean of {sensor} over 8 h"
 
 
 def test_words_tell_codes_apart():
-    names = feature_names(vocabulary([], ["E_mean"], ["failure", "x_std_8h"]), PARAMS)
-    assert [describe_feature(name) for name in names][:-2] == [
-        "errors E_mean in 8 h",
-        "errors E_mean in 48 h",
+    explainer = explainer_of(vocabulary([], ["E_mean"], ["failure", "x_std_8h"]))
+    assert [explainer.name(feature) for feature in explainer.features][:-2] == [
+        "errors (E_mean) in 8 h",
+        "errors (E_mean) in 48 h",
         "time since maintenance (failure)",
         "time since maintenance (x_std_8h)",
         "time since the last failure",

@@ -70,15 +70,16 @@ def test_an_alarm_comes_with_its_reasons_and_other_machines_give_them_when_asked
     assert client.get("/fleet/lyon/calm").json()["reasons"] == [REASON]
 
 
-def test_a_prediction_is_explained_once_from_the_features_it_was_made_of():
+def test_a_prediction_is_explained_once_from_what_it_was_made_of():
     asked = []
     client = client_of(prediction(probability=0.9), explain=lambda *arguments: asked.append(arguments) or [])
     for _ in range(2):
         client.get("/fleet")
         client.get("/fleet/lyon/press")
-    [(plant, version, features)] = asked
-    assert (plant, version) == ("lyon", "3f9ac1d2")
-    np.testing.assert_array_equal(features, np.array([1.5, np.nan], dtype=np.float32))
+    [(explained,)] = asked
+    assert (explained["plant"], explained["model_version"]) == ("lyon", "3f9ac1d2")
+    np.testing.assert_array_equal(explained["features"], np.array([1.5, np.nan], dtype=np.float32))
+    assert explained["readings"].tolist() == [41.0, 29.0]
 
 
 @pytest.mark.parametrize("name", ["Press 1/2", "50 %", "Säge", "a?b#c"])

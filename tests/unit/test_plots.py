@@ -11,6 +11,7 @@ from upkeep.reporting import fleet_plots, plots, quality_plots
 CANDIDATES = {"fleet": 0.7, "plant": 0.65, "error_count": 0.3, "class_prior": 0.05}
 PLANTS = {plant: with_candidates(GROUP, **CANDIDATES) for plant in ("lyon", "porto")}
 REPORT = evaluation(PLANTS)
+STYLES = plots.style_plants(["lyon", "porto"])
 NOT_JUDGED = evaluation({plant: with_candidates(UNKNOWN, **dict.fromkeys(CANDIDATES)) for plant in PLANTS})
 
 
@@ -20,19 +21,53 @@ def title_of(picture: plots.Picture) -> str:
     return metadata["alt"]
 
 
-def test_a_plant_keeps_its_colour_whichever_way_the_plants_are_listed() -> None:
-    assert plots.colour_plants(["porto", "lyon"]) == plots.colour_plants(["lyon", "porto", "lyon"])
-    assert plots.colour_plants(["lyon"])["lyon"] == plots.PALETTE[0]
+def test_a_plant_keeps_its_style_whichever_way_the_plants_are_ranked() -> None:
+    assert plots.style_plants(["porto", "lyon"]) == plots.style_plants(["lyon", "porto"])
+    assert plots.style_plants(["lyon"])["lyon"].color == plots.PALETTE[0]
+
+
+def test_plants_that_are_told_apart_differ_in_greyscale_too() -> None:
+    styles = plots.style_plants([f"p{number:02}" for number in range(plots.MOST_PLANTS)]).values()
+    assert len({(style.color, style.linestyle) for style in styles}) == len({style.linestyle for style in styles}) * 2
+    assert len({style.linestyle for style in [*styles][:4]}) == 4
+
+
+def test_of_a_hundred_plants_the_worst_are_shown_and_the_others_as_one() -> None:
+    ranked = [f"p{number:03}" for number in reversed(range(100))]
+    styles = plots.style_plants(ranked)
+    assert [plant for plant, style in styles.items() if style.is_shown] == sorted(ranked[:15])
+    assert [style.label for style in styles.values() if not style.label.startswith("_")][15:] == ["85 others"]
+    table = plots.shorten(pl.DataFrame({"plant": ranked, "cost": range(100)}))
+    assert table["plant"].to_list() == [*ranked[:15], "mean of 85 others"]
+    assert table["cost"][-1] == 57.0
+
+
+def test_the_plant_whose_alarms_lose_most_comes_first() -> None:
+    costs = {"run_to_failure": 200.0, "fixed_interval": 150.0, "oracle": 40.0}
+    plants = {name: {**GROUP, "costs": {**costs, "alarms": alarms}} for name, alarms in (("a", 50.0), ("b", 90.0))}
+    assert quality_plots.rank_plants(evaluation({**plants, "c": UNKNOWN})) == ["b", "a", "c"]
+
+
+def test_a_report_on_a_hundred_plants_is_drawn() -> None:
+    report = evaluation({f"p{number:03}": PLANTS["lyon"] for number in range(100)})
+    styles = plots.style_plants(quality_plots.rank_plants(report))
+    for picture in (
+        quality_plots.draw_events(report, styles),
+        quality_plots.draw_costs(report),
+        quality_plots.draw_average_precision(report, styles),
+    ):
+        title_of(picture)
+        assert picture.axes[0].get_yticklabels()[-1].get_text() == "mean of 85 others"
 
 
 def test_the_same_picture_has_the_same_bytes_and_no_date() -> None:
-    first, second = (quality_plots.draw_events(REPORT)._repr_png_()[0] for _ in range(2))
+    first, second = (quality_plots.draw_events(REPORT, STYLES)._repr_png_()[0] for _ in range(2))
     assert first == second
     assert b"tEXt" not in first
 
 
 def test_a_picture_tells_its_finding_to_those_who_cannot_see_it() -> None:
-    assert title_of(quality_plots.draw_events(REPORT)) == (
+    assert title_of(quality_plots.draw_events(REPORT, STYLES)) == (
         "80% of 10 failures were caught in time, half of them at least 31 h ahead"
     )
 
@@ -43,7 +78,7 @@ def test_a_title_says_how_much_the_alarms_save() -> None:
 
 def test_a_title_says_in_how_many_plants_the_model_beats_the_rules() -> None:
     report = evaluation({**PLANTS, "porto": with_candidates(GROUP, **{**CANDIDATES, "error_count": 0.9})})
-    assert "in 1 of 2 plants" in title_of(quality_plots.draw_average_precision(report))
+    assert "in 1 of 2 plants" in title_of(quality_plots.draw_average_precision(report, STYLES))
 
 
 @pytest.mark.parametrize(
@@ -51,24 +86,24 @@ def test_a_title_says_in_how_many_plants_the_model_beats_the_rules() -> None:
 )
 def test_a_title_says_whether_risks_are_fair(observed: float, words: str) -> None:
     bins = {"plant": "lyon", "rows": [9000, 100], "predicted": [0.01, 0.5], "observed": [0.01, observed]}
-    assert words in title_of(quality_plots.draw_calibration(pl.DataFrame(bins)))
+    assert words in title_of(quality_plots.draw_calibration(pl.DataFrame(bins), STYLES))
 
 
 @pytest.mark.parametrize("draw", ["draw_average_precision", "draw_events", "draw_costs", "draw_candidates"])
 def test_what_is_not_known_is_drawn_as_nothing(draw: str) -> None:
-    title = title_of(getattr(quality_plots, draw)(NOT_JUDGED))
+    title = title_of(getattr(quality_plots, draw)(*(NOT_JUDGED, STYLES)[: 1 if draw == "draw_costs" else 2]))
     assert "nan" not in title.lower()
 
 
 def test_curves_without_rows_are_drawn_as_nothing(tmp_path: Path) -> None:
-    header = "plant,feature,gain,threshold,precision,recall,cost,predicted,observed,rows\n"
+    header = "plant,feature,words,gain,threshold,precision,recall,cost,predicted,observed,rows\n"
     (tmp_path / "curves.csv").write_text(header)
     empty = quality_plots.read_curves(tmp_path)["curves"]
-    assert "not known" in title_of(quality_plots.draw_precision_recall(empty, NOT_JUDGED))
+    assert "not known" in title_of(quality_plots.draw_precision_recall(empty, NOT_JUDGED, STYLES))
     for picture in (
-        quality_plots.draw_calibration(empty),
-        quality_plots.draw_thresholds(empty, {"lyon": 0.5}),
-        quality_plots.draw_importance(empty, {}),
+        quality_plots.draw_calibration(empty, STYLES),
+        quality_plots.draw_thresholds(empty, {"lyon": 0.5}, STYLES),
+        quality_plots.draw_importance(empty, STYLES),
         quality_plots.draw_alarms([], empty, {"lyon": 0.5}, 48),
     ):
         title_of(picture)
@@ -76,7 +111,7 @@ def test_curves_without_rows_are_drawn_as_nothing(tmp_path: Path) -> None:
 
 def test_a_threshold_is_compared_with_the_best_in_hindsight() -> None:
     curve = pl.DataFrame({"plant": "lyon", "threshold": [0.1, 0.5, 0.9], "cost": [100.0, 80.0, 120.0]})
-    assert "50% more than the best" in title_of(quality_plots.draw_thresholds(curve, {"lyon": 0.9}))
+    assert "50% more than the best" in title_of(quality_plots.draw_thresholds(curve, {"lyon": 0.9}, STYLES))
 
 
 def test_an_alarm_counts_as_followed_only_within_the_horizon() -> None:
@@ -120,19 +155,20 @@ def test_a_fleet_without_losses_gaps_or_events_is_drawn() -> None:
     assert title_of(empty) == "No outage and no stuck sensor was found"
     assert not empty.axes[0].get_visible()
     events = pl.DataFrame(schema={"plant": pl.String, "kind": pl.String, "month": pl.Date, "events": pl.UInt32})
-    assert title_of(fleet_plots.draw_events(events)) == "No failure is on record"
+    assert title_of(fleet_plots.draw_events(events, STYLES)) == "No failure is on record"
     traces = pl.DataFrame(
         schema={"plant": pl.String, "sensor": pl.String, "hours_to_failure": pl.Float64, "deviation": pl.Float64}
     )
-    assert "No failure is on record" in title_of(fleet_plots.draw_traces(traces, ["heat"], {"heat": "heat"}, 48))
-    assert "No sensor is on record" in title_of(fleet_plots.draw_traces(traces, [], {}, 48))
+    heat = fleet_plots.draw_traces(traces, ["heat"], {"heat": "heat"}, 48, STYLES)
+    assert "No failure is on record" in title_of(heat)
+    assert "No sensor is on record" in title_of(fleet_plots.draw_traces(traces, [], {}, 48, STYLES))
 
 
 def test_the_title_of_traces_does_not_average_plants_that_move_apart() -> None:
     traces = pl.DataFrame(
         {"plant": ["lyon", "porto"], "sensor": "phi", "hours_to_failure": 5.0, "deviation": [-2.0, 1.9]}
     )
-    title = title_of(fleet_plots.draw_traces(traces, ["phi"], {"phi": "phi"}, 48))
+    title = title_of(fleet_plots.draw_traces(traces, ["phi"], {"phi": "phi"}, 48, STYLES))
     assert "up to 2.0 standard deviations below its usual level (lyon)" in title
 
 

@@ -28,6 +28,9 @@ NEEDED = {
 }
 """What every table must hold, and of which type: what tells its rows apart, and what features are made of."""
 
+LONGEST_NAME = 60
+"""Characters of a meaning that still serves as a name within a sentence."""
+
 RESERVED = "@"
 """Columns that start with this are upkeep's own, while it works."""
 ROW, DELIVERY, REASON, COLUMN = "@row", "@delivery", "@reason", "@column"
@@ -111,10 +114,6 @@ class Dictionary(Frozen):
         """Return the columns of one table in all plants, those that only some plants have included."""
         return {name: column for plant in (None, *self.plants) for name, column in self.columns(table, plant).items()}
 
-    def labels(self, plant: str) -> dict[str, str]:
-        """Return what planners call the columns of telemetry, where that is not the column's own name."""
-        return {name: column.label for name, column in self.columns("telemetry", plant).items() if column.label}
-
     def attributes(self, plant: str | None = None) -> dict[str, Column]:
         """Return the columns of the machines table that are features themselves; model and age are so anyway."""
         columns = self.columns("machines", plant)
@@ -131,6 +130,18 @@ def name_columns(columns: Mapping[str, Column]) -> dict[str, str]:
     units = {name: (column.unit or "").replace("%", "pct").replace("°", "") for name, column in columns.items()}
     endings = {name: "_" + unit.lower().replace("/", "_") for name, unit in units.items()}
     return {name: name.removesuffix(ending).replace("_", " ") for name, ending in endings.items()}
+
+
+def call_columns(columns: Mapping[str, Column]) -> dict[str, str]:
+    """Return what people call each column: its label, or its meaning if that is short, or its own name in words."""
+    names = name_columns(columns)
+    for name, column in columns.items():
+        meaning = column.meaning.strip()
+        if column.label:
+            names[name] = column.label
+        elif 0 < len(meaning) <= LONGEST_NAME:
+            names[name] = meaning if meaning[:2].isupper() else meaning[0].lower() + meaning[1:]
+    return names
 
 
 def load_dictionary(path: Path) -> Dictionary:

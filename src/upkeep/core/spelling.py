@@ -25,8 +25,3 @@ def spell_sensor(sensor: str) -> str:
 def spell_code(code: str) -> str:
     """Return an event's code as names of features spell it: maintenance called ``failure`` is not a failure."""
     return f"{MARK}{code}{MARK}" if code == "failure" or code.startswith(MARK) else code
-
-
-def read_spelt(spelt: str) -> str:
-    """Return the sensor or code that is spelt so."""
-    return spelt[1:-1] if spelt.startswith(MARK) else spelt

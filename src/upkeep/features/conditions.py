@@ -38,10 +38,15 @@ class Conditions(Frozen):
 
     def scale(self, settings: Floats, readings: Floats) -> Floats:
         """Return readings as deviations from their condition's level, in its spreads, shape (n_rows, n_sensors)."""
+        level, spread = self.usual(settings)
+        scaled: Floats = (readings - level) / spread
+        return scaled
+
+    def usual(self, settings: Floats) -> tuple[Floats, Floats]:
+        """Return level and spread of each sensor in the condition of each row, shape (n_rows, n_sensors) each."""
         widths, centres, levels, spreads = self._arrays
         condition = assign_conditions(settings, centres, widths)
-        scaled: Floats = (readings - levels[condition]) / spreads[condition]
-        return scaled
+        return levels[condition], spreads[condition]
 
     @cached_property
     def _arrays(self) -> list[Floats]:

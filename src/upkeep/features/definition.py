@@ -9,6 +9,8 @@ the machine's record, only those inside its windows. What is learnt from data, o
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,6 +25,7 @@ from upkeep.features.inputs import (
     Events,
     MachineRecord,
     Preparation,
+    Quantity,
     Telemetry,
     Vocabulary,
     event_kinds,
@@ -36,22 +39,51 @@ from upkeep.features.windows import HOUR, roll, roll_newest, to_microseconds
 KEYS = ("plant", "machine", "time")
 
 
+class Feature(NamedTuple):
+    """What a feature says: its kind, the column or code it is made `of`, if any, and its window, 0 if it has none."""
+
+    name: str
+    kind: str
+    of: str = ""
+    hours: float = 0
+
+
+def list_features(vocabulary: Vocabulary, params: Dataset) -> list[Feature]:
+    """Return the features in their order, each name once; :mod:`upkeep.core.spelling` spells them."""
+    sensors, windows = [(sensor, spell_sensor(sensor)) for sensor in vocabulary.sensors], params.windows_hours
+    features = [Feature(spelt, "newest", sensor) for sensor, spelt in sensors]
+    for hours in windows:
+        features += [
+            Feature(f"{spelt}_{kind}_{hours}h", kind, sensor, hours)
+            for kind in (*params.aggregates, "from_baseline")
+            for sensor, spelt in sensors
+        ]
+    features += [Feature(f"setting_{name}", "setting", name) for name in vocabulary.inputs]
+    features += [Feature(f"attribute_{name}", "attribute", name) for name in vocabulary.attributes]
+    features += [
+        Feature(f"errors_{spell_code(code)}_{hours}h", "errors", code, hours)
+        for code in vocabulary.error_codes
+        for hours in windows
+    ]
+    features += [
+        Feature(f"hours_since_{spell_code(code)}", "since_maintenance", code) for code in vocabulary.maintenance_codes
+    ]
+    features += [Feature("hours_since_failure", "since_failure"), Feature("age_hours", "age")]
+    return [*features, Feature("model_code", "model")]
+
+
 def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
-    """Return the names of the features in their order, each once; :mod:`upkeep.core.spelling` spells them."""
-    sensors, hours = list(map(spell_sensor, vocabulary.sensors)), params.windows_hours
-    names = list(sensors)
-    for window in hours:
-        names += [f"{sensor}_{aggregate}_{window}h" for aggregate in params.aggregates for sensor in sensors]
-        names += [f"{sensor}_from_baseline_{window}h" for sensor in sensors]
-    names += [f"setting_{name}" for name in vocabulary.inputs]
-    names += [f"attribute_{name}" for name in vocabulary.attributes]
-    names += [f"errors_{spell_code(code)}_{window}h" for code in vocabulary.error_codes for window in hours]
-    names += [f"hours_since_{spell_code(code)}" for code in vocabulary.maintenance_codes]
-    return [*names, "hours_since_failure", "age_hours", "model_code"]
+    """Return the names of the features in their order."""
+    return [feature.name for feature in list_features(vocabulary, params)]
 
 
 def fit_preparation(
-    training: pl.DataFrame, record: pl.DataFrame, machines: pl.DataFrame, vocabulary: Vocabulary, params: Dataset
+    training: pl.DataFrame,
+    record: pl.DataFrame,
+    machines: pl.DataFrame,
+    vocabulary: Vocabulary,
+    params: Dataset,
+    quantities: Mapping[str, dict[str, Quantity]] = MappingProxyType({}),
 ) -> Preparation:
     """Fit operating conditions and scales on one plant's training rows and note each machine's baseline.
 
@@ -74,7 +106,11 @@ def fit_preparation(
         levels = [None if np.isnan(level) else float(level) for level in settled]
         baselines[name] = Baseline(start=int(time[0]), levels=levels)
     return Preparation(
-        vocabulary=vocabulary, conditions=conditions, baselines=baselines, records=read_records(machines, vocabulary)
+        vocabulary=vocabulary,
+        conditions=conditions,
+        baselines=baselines,
+        records=read_records(machines, vocabulary),
+        quantities=dict(quantities),
     )
 
 
@@ -118,18 +154,25 @@ def newest_features(
         roll_newest(rows.time, rows.starts, known, hours, [*params.aggregates, "mean"])
         for hours in params.windows_hours
     ]
-    baselines = [
-        _baseline(name, rows.time[span], scaled[span], preparation, params.baseline_hours)[-1]
-        for name, span in rows.by_machine()
-    ]
+    baselines = newest_baselines(rows, scaled, preparation, params)
     features = [
-        *_sensor_block(known[:, ends], windows, np.transpose(baselines), params),
+        *_sensor_block(known[:, ends], windows, baselines.T, params),
         *_setting_features(rows.settings[ends], preparation.vocabulary),
         *_attribute_features(machine, rows.machines, records, preparation.vocabulary),
         *_event_features(machine, time, events, preparation.vocabulary, params),
         *_machine_features(machine, time, rows, records, preparation),
     ]
     return np.array(features, dtype=np.float32).T
+
+
+def newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, params: Dataset) -> Floats:
+    """Return each machine's healthy level as its newest row knows it, in spreads, shape (n_machines, n_sensors)."""
+    return np.array(
+        [
+            _baseline(name, rows.time[span], scaled[span], preparation, params.baseline_hours)[-1]
+            for name, span in rows.by_machine()
+        ]
+    )
 
 
 def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset) -> Floats32:

@@ -56,16 +56,25 @@ class MachineRecord(Frozen):
 UNKNOWN = MachineRecord()
 
 
+class Quantity(Frozen):
+    """What people call a column, and its unit."""
+
+    name: str
+    unit: str = ""
+
+
 class Preparation(Frozen):
     """All that features need besides the rows; saved with the model.
 
     A machine without a baseline gets its own from the rows at hand; records are for requests that say nothing of it.
+    Quantities are for those who read of features, by table and column.
     """
 
     vocabulary: Vocabulary
     conditions: Conditions
     baselines: dict[str, Baseline]
     records: dict[str, MachineRecord]
+    quantities: dict[str, dict[str, Quantity]] = Field(default={})
 
 
 class Telemetry(NamedTuple):

@@ -1,109 +1,238 @@
-"""Why a model says what it says: features by gain, and single alarms by LightGBM's own SHAP contributions."""
+"""Why a model says what it says: features by gain, and single alarms by LightGBM's own SHAP contributions.
+
+A reason is a sentence that the planner can check at the machine: readings in their own unit, counts, days. The odds
+stand beside it, for programs.
+"""
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from upkeep.core.spelling import read_spelt
-from upkeep.core.types import Floats
+from upkeep.core.params import Dataset
+from upkeep.core.types import Floats, Floats32
+from upkeep.features.definition import Feature, list_features, newest_baselines
+from upkeep.features.inputs import Preparation, Quantity, Telemetry
+from upkeep.features.windows import roll_newest
 
 MAX_REASONS = 3
-YEAR_HOURS = 365.25 * 24
+DAY, YEAR = 24, 365.25 * 24
+
+NAMES = {
+    "newest": "newest {of}",
+    "mean": "mean of {of} over {span}",
+    "std": "variation of {of} over {span}",
+    "min": "lowest {of} in {span}",
+    "max": "highest {of} in {span}",
+    "slope": "trend of {of} over {span}",
+    "from_baseline": "{of} over {span} against its healthy level",
+    "errors": "errors ({of}) in {span}",
+    "since_maintenance": "time since maintenance ({of})",
+    "since_failure": "time since the last failure",
+    "age": "age",
+    "model": "machine model",
+}
+"""What each kind of feature is called; one of another kind is called what it is made of, or by its own name."""
+
+UNKNOWN = {
+    "since_maintenance": "no maintenance ({of}) on record",
+    "since_failure": "no failure on record",
+    "age": "age not known",
+    "model": "unknown machine model",
+}
+"""What is said of a feature whose value is not known."""
 
 
-def _against_normal(value: float) -> str:
-    return f"{abs(value):.2g} times its usual spread {'above' if value > 0 else 'below'} normal"
+class Seen(NamedTuple):
+    """What a sensor read over some hours, in its unit, and what it reads at the settings of these hours.
 
-
-def _against_own(value: float) -> str:
-    return f"{abs(value):.2g} times its usual spread {'higher' if value > 0 else 'lower'}"
-
-
-# Readings are scaled by level and spread of their operating condition, which is what "normal" means here. The order
-# counts: no sensor's feature begins as a counter's does, but a code may end as a statistic's name.
-WORDS: list[tuple[str, str, Callable[[float], str]]] = [
-    (r"errors_(.+)_([\d.]+)h", "errors {0} in {1} h", "{:.4g}".format),
-    (r"hours_since_failure", "time since the last failure", "{:.0f} h".format),
-    (r"hours_since_(.+)", "time since maintenance ({0})", "{:.0f} h".format),
-    (r"setting_(.+)", "{0}", "{:.4g}".format),
-    (r"attribute_(.+)", "{0}", "{:.4g}".format),
-    (r"age_hours", "age", lambda value: f"{value / YEAR_HOURS:.1f} years"),
-    (r"model_code", "machine model", "number {:.0f} of those in training".format),
-    (r"(.+)_mean_([\d.]+)h", "mean of {0} over {1} h", _against_normal),
-    (r"(.+)_std_([\d.]+)h", "spread of {0} over {1} h", "{:.2g} times normal".format),
-    (r"(.+)_min_([\d.]+)h", "lowest {0} in {1} h", _against_normal),
-    (r"(.+)_max_([\d.]+)h", "highest {0} in {1} h", _against_normal),
-    (r"(.+)_slope_([\d.]+)h", "trend of {0} over {1} h", "{:+.2g} times its usual spread an hour".format),
-    (r"(.+)_from_baseline_([\d.]+)h", "{0} over {1} h against the machine's own healthy level", _against_own),
-]
-
-
-def describe_feature(name: str, labels: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return a feature's name in words; a name of no known pattern, such as a sensor's own, stays as it is.
-
-    `labels` are what planners call the sensors, where that is not the column's own name.
+    That is the plant's `level` and `spread` there, and the `healthy` level of the machine itself.
     """
-    return _find_words(name, labels)[0]
+
+    reading: float
+    level: float
+    healthy: float
+    spread: float
 
 
-def _find_words(name: str, labels: Mapping[str, str]) -> tuple[str, Callable[[float], str]]:
-    for pattern, words, describe_value in WORDS:
-        if match := re.fullmatch(pattern, name, re.DOTALL):
-            parts = map(read_spelt, match.groups())
-            return words.format(*(labels.get(part, part) for part in parts)), describe_value
-    column = read_spelt(name)
-    return labels.get(column, column), _against_normal
+def summarise_readings(rows: Telemetry, preparation: Preparation, params: Dataset) -> Floats32:
+    """Return :class:`Seen` of each machine's newest row, then of each window that ends with it, per sensor.
 
-
-def find_reasons(
-    features: Sequence[str], values: Floats, contributions: Floats, labels: Mapping[str, str] = MappingProxyType({})
-) -> list[dict[str, Any]]:
-    """Return what raises one machine's probability most, the strongest first.
-
-    Parameters
-    ----------
-    values
-        Shape (n_features,), in the order of `features`; NaN where one is not known.
-    contributions
-        SHAP values in log-odds, from :func:`upkeep.model.storage.contributions`; shape (n_features,) or, with the
-        expected value last, (n_features + 1,).
-
-    Returns
-    -------
-    list of dict
-        At most three of ``feature``, ``value`` (None if not known), ``contribution`` (above 0) and ``words``.
+    The shape is (n_machines, 1 + n_windows, 4, n_sensors); NaN where there was no reading. Scaled features cannot be
+    turned into units without it, since a window's rows may lie in several operating conditions.
     """
-    strongest = np.argsort(-contributions[: len(features)], kind="stable")[:MAX_REASONS]
-    return [
-        _describe_reason(features[index], float(values[index]), float(contributions[index]), labels)
-        for index in strongest
-        if contributions[index] > 0
-    ]
+    level, spread = preparation.conditions.usual(rows.settings)
+    baselines = newest_baselines(rows, (rows.readings - level) / spread, preparation, params)
+    own = np.repeat(np.nan_to_num(baselines), np.diff(rows.starts), axis=0)
+    values = np.stack([rows.readings, level, level + own * spread, spread])
+    values = np.where(np.isnan(rows.readings), np.nan, values).transpose(0, 2, 1).reshape(-1, len(rows.time))
+    windows = [roll_newest(rows.time, rows.starts, values, hours, ["mean"])["mean"] for hours in params.windows_hours]
+    stacked = np.stack([values[:, rows.starts[1:] - 1], *windows])
+    return (
+        np.moveaxis(stacked, 2, 0).reshape(len(rows.machines), len(stacked), len(Seen._fields), -1).astype(np.float32)
+    )
 
 
-def _describe_reason(feature: str, value: float, contribution: float, labels: Mapping[str, str]) -> dict[str, Any]:
-    words, describe_value = _find_words(feature, labels)
-    known = not math.isnan(value)
-    found = describe_value(value) if known else "not known"
-    return {
-        "feature": feature,
-        "value": value if known else None,
-        "contribution": contribution,
-        "words": f"{words} is {found}: the odds of failing times {math.exp(contribution):.2g}",
-    }
+class Explainer:
+    """One model's features in the planner's words."""
+
+    def __init__(self, preparation: Preparation, params: Dataset) -> None:
+        self.features = list_features(preparation.vocabulary, params)
+        self._vocabulary, self._quantities = preparation.vocabulary, preparation.quantities
+        self._windows = [0, *params.windows_hours]
+
+    def quantity(self, column: str, table: str = "telemetry") -> Quantity:
+        """Return what a column is called and its unit."""
+        return self._quantities.get(table, {}).get(column, Quantity(name=column))
+
+    def name(self, feature: Feature) -> str:
+        """Return what a feature is called."""
+        of = self._read_source(feature).name
+        return NAMES.get(feature.kind, "{of}").format(of=of or feature.name, span=_span(feature.hours))
+
+    def _read_source(self, feature: Feature) -> Quantity:
+        if feature.kind in ("errors", "since_maintenance"):  # a code is no column
+            return Quantity(name=feature.of)
+        return self.quantity(feature.of, "machines" if feature.kind == "attribute" else "telemetry")
+
+    def find_reasons(self, values: Floats32, contributions: Floats, readings: Floats32) -> list[dict[str, Any]]:
+        """Return what raises one machine's probability most, the strongest first.
+
+        Parameters
+        ----------
+        values
+            Shape (n_features,); NaN where one is not known.
+        contributions
+            SHAP values in log-odds, from :func:`upkeep.model.storage.contributions`; shape (n_features,) or, with the
+            expected value last, (n_features + 1,).
+        readings
+            The machine's own of :func:`summarise_readings`, in any shape. Without them, as in predictions that an
+            earlier version logged, sentences tell directions only.
+
+        Returns
+        -------
+        list of dict
+            At most three of ``feature``, ``value`` (as the model takes it; None if not known), ``contribution`` (above
+            0), ``odds`` (the factor that it multiplies the odds with) and ``words``, none of which is said twice.
+        """
+        seen = self._arrange(readings)
+        reasons: dict[str, dict[str, Any]] = {}
+        for index in np.argsort(-contributions[: len(self.features)], kind="stable").tolist():
+            contribution, value, feature = float(contributions[index]), float(values[index]), self.features[index]
+            if contribution <= 0 or len(reasons) == MAX_REASONS:
+                break
+            words = self.describe(feature, value, seen.get((feature.of, feature.hours)))
+            reason = {"feature": feature.name, "value": None if math.isnan(value) else value}
+            reason |= {"contribution": contribution, "odds": math.exp(contribution), "words": words}
+            reasons.setdefault(words, reason)
+        return list(reasons.values())
+
+    def _arrange(self, readings: Floats32) -> dict[tuple[str, float], Seen]:
+        sensors = self._vocabulary.sensors
+        shape = len(self._windows), len(Seen._fields), len(sensors)
+        if readings.size != math.prod(shape):
+            return {}
+        return {
+            (sensor, hours): Seen(*values)
+            for hours, of_window in zip(self._windows, readings.reshape(shape), strict=True)
+            for sensor, values in zip(sensors, of_window.T.tolist(), strict=True)
+        }
+
+    def describe(self, feature: Feature, value: float, seen: Seen | None = None) -> str:
+        """Return the sentence that says what a feature is; `value` is the model's, NaN if it is not known."""
+        of = self._read_source(feature)
+        if feature.kind in READINGS:
+            when = f"over the last {_span(feature.hours)}" if feature.hours else "at the newest reading"
+            known = not (math.isnan(value) or (seen and math.isnan(seen.reading)))
+            return READINGS[feature.kind](of, value, seen, when) if known else f"{of.name}: no reading {when}"
+        if math.isnan(value):
+            return UNKNOWN.get(feature.kind, "{of}: not known").format(of=of.name or feature.name)
+        match feature.kind:
+            case "errors":
+                times = {0: "no error", 1: "1 error"}.get(round(value), f"{value:.0f} errors")
+                return f"{times} ({feature.of}) in the last {_span(feature.hours)}"
+            case "since_maintenance" | "since_failure":
+                what = f"maintenance ({feature.of})" if feature.kind == "since_maintenance" else "failure"
+                return f"last {what} {_span(value)} ago"
+            case "age":
+                return f"the machine is {_span(value)} old"
+            case "model":
+                return f"machine model {self._vocabulary.machine_models[round(value)]}"
+            case "attribute" if texts := self._vocabulary.attributes.get(feature.of):
+                return f"{of.name}: {texts[round(value)]}"
+        return f"{of.name or feature.name}: {_amount(value, of.unit, abs(value) / 100)}"
 
 
-def rank_features(features: Sequence[str], gains: Sequence[Floats]) -> pl.DataFrame:
+def _describe_level(of: Quantity, value: float, seen: Seen | None, when: str) -> str:
+    if seen is None:
+        return f"{of.name} {'higher' if value > 0 else 'lower'} than its healthy level {when}"
+    reading, healthy = (_amount(level, of.unit, seen.spread) for level in (seen.reading, seen.healthy))
+    return f"{of.name} {reading} {when}, its healthy level is {healthy}"
+
+
+def _describe_variation(of: Quantity, value: float, seen: Seen | None, when: str) -> str:
+    if seen is None:
+        return f"{of.name} varied {'more' if value > 1 else 'less'} than usual {when}"
+    varied, usual = (_amount(spread, of.unit, seen.spread / 10) for spread in (value * seen.spread, seen.spread))
+    return f"{of.name} varied by {varied} {when}, usual is {usual}"
+
+
+def _describe_extreme(of: Quantity, value: float, seen: Seen | None, when: str, *, highest: bool) -> str:
+    beyond = value if seen is None else seen.level + value * seen.spread - seen.healthy
+    # The highest reading below the healthy level says that none reached it.
+    bound = "up to" if (beyond > 0) == highest else "never less than"
+    if seen is None:
+        return f"{of.name} {'far' if bound == 'up to' else 'always'} {'above' if value > 0 else 'below'} normal {when}"
+    amount = _amount(abs(beyond), of.unit, seen.spread)
+    return f"{of.name} {bound} {amount} {'above' if beyond > 0 else 'below'} its healthy level {when}"
+
+
+def _describe_trend(of: Quantity, value: float, seen: Seen | None, when: str) -> str:
+    way = "rising" if value > 0 else "falling"
+    if seen is None:
+        return f"{of.name} {way} {when}"
+    an_hour = abs(value) * seen.spread
+    return f"{of.name} {way} by {_amount(an_hour, of.unit, an_hour / 10)} an hour {when}"
+
+
+READINGS: dict[str, Callable[[Quantity, float, Seen | None, str], str]] = {
+    "newest": _describe_level,
+    "mean": _describe_level,
+    "from_baseline": _describe_level,
+    "std": _describe_variation,
+    "min": lambda *of: _describe_extreme(*of, highest=False),
+    "max": lambda *of: _describe_extreme(*of, highest=True),
+    "slope": _describe_trend,
+}
+"""How a feature that is made of one sensor's readings is told, by its kind."""
+
+
+def _amount(value: float, unit: str, precision: float) -> str:
+    """Return an amount with its unit, with as many decimals as the precision is worth."""
+    decimals = 0 if precision >= 1 or precision <= 0 else math.ceil(-math.log10(precision))
+    return f"{value + 0.0:,.{decimals}f} {unit}".rstrip()
+
+
+def _span(hours: float) -> str:
+    if hours < 1:
+        return f"{hours * 60:.3g} min"
+    if hours <= 2 * DAY:
+        return f"{hours:.3g} h"
+    return f"{hours / DAY:.0f} days" if hours < 2 * YEAR else f"{hours / YEAR:.1f} years"
+
+
+def rank_features(plant: str, names: Sequence[str], words: Sequence[str], gains: Sequence[Floats]) -> pl.DataFrame:
     """Return how much each feature lowered the loss in training, as a share of all, the highest first.
 
-    `gains` are those of the model's boosters, each of shape (n_features,); all is 0 if none ever split.
+    `gains` are those of the boosters of the plant's model, each of shape (n_features,); all is 0 if none ever split.
+    The columns: plant, feature, words, gain.
     """
-    total = np.sum(gains, axis=0) if len(gains) else np.zeros(len(features))
-    share = total / max(float(total.sum()), np.finfo(np.float64).tiny)
-    ranked = pl.DataFrame({"feature": features, "gain": share}, schema={"feature": pl.String, "gain": pl.Float64})
-    return ranked.sort("gain", "feature", descending=[True, False]).with_columns(pl.col("gain").round(6))
+    total = np.sum(gains, axis=0) if len(gains) else np.zeros(len(names))
+    share = (total / max(float(total.sum()), np.finfo(np.float64).tiny)).round(6)
+    ranked = pl.DataFrame(
+        {"plant": [plant] * len(names), "feature": names, "words": words, "gain": share},
+        schema={"plant": pl.String, "feature": pl.String, "words": pl.String, "gain": pl.Float64},
+    )
+    return ranked.sort("gain", "feature", descending=[True, False])

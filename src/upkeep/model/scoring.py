@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from upkeep.contract.dictionary import Dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.plants import name_file
 from upkeep.core.types import Booleans, Floats, Floats32, Ints
-from upkeep.features.definition import feature_names, newest_features
+from upkeep.features.definition import newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR, to_microseconds
-from upkeep.model.explanation import describe_feature, find_reasons
+from upkeep.model.explanation import READINGS, Explainer, summarise_readings
 from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, find_models, load_model, predict
 
 VERSION_DIGITS = 12
@@ -37,7 +35,8 @@ class Answer(NamedTuple):
     """What the model says of one machine at its newest row.
 
     Times are in microseconds since 1970; the last maintenance is that among the events at hand. Features are in the
-    model's order, shape (n_features,), NaN where one is unknown.
+    model's order, shape (n_features,), NaN where one is unknown; readings are those that
+    :func:`~upkeep.model.explanation.summarise_readings` returns, made flat.
     """
 
     machine: str
@@ -46,32 +45,31 @@ class Answer(NamedTuple):
     alarm: bool
     warnings: list[Caution]
     features: Floats32
+    readings: Floats32
     maintained_at: int | None
     maintenance_code: str | None
 
 
 class Scorer:
-    """One plant's saved model, ready to answer; `labels` are what planners call the sensors.
+    """One plant's saved model, ready to answer.
 
     `version` is the first digits of the checksum of the model's metadata, which holds those of its boosters.
     """
 
-    def __init__(self, model: SavedModel, version: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, model: SavedModel, version: str) -> None:
         metadata = model.metadata
-        taken, made = metadata.features, feature_names(metadata.preparation.vocabulary, metadata.dataset)
+        self.model, self.version, self.vocabulary = model, version, metadata.preparation.vocabulary
+        self.explainer = Explainer(metadata.preparation, metadata.dataset)
+        taken, made = metadata.features, [feature.name for feature in self.explainer.features]
         if made != taken:
             raise UpkeepError(
                 f"the model takes {len(taken)} features, its preparation makes {len(made)} in another order",
                 remedy="train the model again, or use the version of upkeep that wrote it",
                 plant=metadata.plant,
             )
-        self.model, self.version, self._labels = model, version, labels
-        self.vocabulary = metadata.preparation.vocabulary
-        n_counters = len(self.vocabulary.error_codes) * len(metadata.dataset.windows_hours)
-        n_counters += len(self.vocabulary.maintenance_codes) + 3  # since failure, age, machine model
-        # Counters leave their training range by the mere passing of time.
-        self._ranged = taken[:-n_counters]
-        ranges = [metadata.training_ranges[name] for name in self._ranged]
+        # What is made of readings comes first; counters leave their training range by the mere passing of time.
+        self._ranged = [feature for feature in self.explainer.features if feature.kind in READINGS]
+        ranges = [metadata.training_ranges[feature.name] for feature in self._ranged]
         self._low = np.array([-np.inf if found.minimum is None else found.minimum for found in ranges])
         self._high = np.array([np.inf if found.maximum is None else found.maximum for found in ranges])
         sensors = [metadata.training_ranges[name] for name in taken[: len(self.vocabulary.sensors)]]
@@ -86,6 +84,7 @@ class Scorer:
         known = {name: _merge(records.get(name), stored.get(name)) for name in rows.machines}
         features = newest_features(rows, events, known, metadata.preparation, metadata.dataset)
         probabilities = predict(self.model, features, threads)
+        readings = self.read(rows)
         sensors = features[:, : len(self._ranged)]
         leaves = (sensors < self._low) | (sensors > self._high)
         maintenance = self._last_maintenance(events)
@@ -104,15 +103,20 @@ class Scorer:
                     probability >= metadata.threshold,
                     warnings,
                     features[index],
+                    readings[index],
                     *maintenance.get(index, (None, None)),
                 )
             )
         return answers
 
-    def explain(self, features: Floats32) -> list[dict[str, Any]]:
-        """Return the reasons for one machine's answer, the strongest first; `features` of shape (n_features,)."""
-        shap = contributions(self.model, features[None, :])[0]
-        return find_reasons(self.model.metadata.features, features.astype(np.float64), shap, self._labels)
+    def read(self, rows: Telemetry) -> Floats32:
+        """Return what reasons say of readings in their units, an array per machine."""
+        found = summarise_readings(rows, self.model.metadata.preparation, self.model.metadata.dataset)
+        return found.reshape(len(rows.machines), -1)
+
+    def explain(self, features: Floats32, readings: Floats32) -> list[dict[str, Any]]:
+        """Return the reasons for one machine's answer, the strongest first; both are as the answer holds them."""
+        return self.explainer.find_reasons(features, contributions(self.model, features[None, :])[0], readings)
 
     def _last_maintenance(self, events: Events) -> dict[int, tuple[int, str]]:
         first = len(self.vocabulary.error_codes)
@@ -153,8 +157,8 @@ class Scorer:
         silent = np.isnan(readings[recent]).all(axis=0) & self._trained
         for index in silent.nonzero()[0]:
             sensor = self.vocabulary.sensors[index]
-            label = self._labels.get(sensor, sensor)
-            warn("missing_sensor", sensor, f"{label} has no reading in the last {wide} h, but had some in training")
+            name = self.explainer.quantity(sensor).name
+            warn("missing_sensor", sensor, f"{name} has no reading in the last {wide} h, but had some in training")
         return warnings
 
     def _judge_range(self, features: Floats32, left: Booleans) -> Caution:
@@ -162,10 +166,10 @@ class Scorer:
         excess = np.where(left, np.maximum(self._low - values, values - self._high), 0)
         beyond = excess / (self._high - self._low + 1e-9)
         worst = np.argsort(-beyond, kind="stable")[: min(RANGES_NAMED, int(left.sum()))]
-        named = ", ".join(describe_feature(self._ranged[index], self._labels) for index in worst)
+        named = ", ".join(self.explainer.name(self._ranged[index]) for index in worst)
         others = int(left.sum()) - len(worst)
         message = f"outside what training rows held: {named}{f' and {others} more' if others else ''}"
-        return {"code": "training_range_left", "message": message, "column": self._ranged[int(worst[0])]}
+        return {"code": "training_range_left", "message": message, "column": self._ranged[int(worst[0])].name}
 
 
 def _merge(given: MachineRecord | None, stored: MachineRecord | None) -> MachineRecord:
@@ -177,8 +181,8 @@ def _merge(given: MachineRecord | None, stored: MachineRecord | None) -> Machine
     return MachineRecord(model=given.model or stored.model, installed=installed, attributes=attributes)
 
 
-def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str, Scorer]:
-    """Read every plant's model; the dictionary knows what planners call the sensors.
+def load_scorers(folder: Path) -> dict[str, Scorer]:
+    """Read every plant's model.
 
     An UpkeepError is raised if there is none, or one is damaged or of another plant than its folder.
     """
@@ -186,10 +190,10 @@ def load_scorers(folder: Path, dictionary: Dictionary | None = None) -> dict[str
     if not models:
         remedy = "run `dvc repro train`, or `dvc pull models/plants`"
         raise UpkeepError(f"{folder} holds no model", remedy=remedy, file=folder)
-    return {plant: load_scorer(own, dictionary) for plant, own in models.items()}
+    return {plant: load_scorer(own) for plant, own in models.items()}
 
 
-def load_scorer(folder: Path, dictionary: Dictionary | None = None) -> Scorer:
+def load_scorer(folder: Path) -> Scorer:
     """Read one plant's model, as :func:`load_scorers` does."""
     model = load_model(folder)
     if name_file(model.metadata.plant) != folder.name:
@@ -198,5 +202,4 @@ def load_scorer(folder: Path, dictionary: Dictionary | None = None) -> Scorer:
             remedy="restore the models' folder with `dvc checkout`",
             file=folder / METADATA_FILE,
         )
-    labels = dictionary.labels(model.metadata.plant) if dictionary else {}
-    return Scorer(model, checksum((folder / METADATA_FILE).read_bytes())[:VERSION_DIGITS], labels)
+    return Scorer(model, checksum((folder / METADATA_FILE).read_bytes())[:VERSION_DIGITS])

@@ -18,7 +18,7 @@ from upkeep.judging.reports import (
     TrainedPlant,
     TrainingReport,
 )
-from upkeep.reporting.markdown import Markdown, format_code, format_interval, format_value
+from upkeep.reporting.markdown import Markdown, format_code, format_interval, format_names, format_table, format_value
 from upkeep.reporting.templates import render_markdown
 
 
@@ -44,7 +44,7 @@ def write_card(reports: Reports, params: Params) -> str:
         horizon=params.dataset.horizon_hours,
         lead_time=params.evaluate.lead_time_hours,
         verdict=describe_verdict(reports.evaluation, reports.checks, reports.drift),
-        quality=_quality_rows(reports.evaluation),
+        quality=tabulate_quality(reports.evaluation),
         data=_data_rows(reports),
         splits=splits,
         trained=trained,
@@ -68,8 +68,8 @@ def describe_verdict(evaluation: Evaluation, checks: Sequence[Check], drift: Dri
         caught=_count_caught(evaluation.overall.metrics),
         checks=checks,
         failed=[[_name_floor(check), check.found, check.expected] for check in checks if not check.passed],
-        unsure=_enumerate(plant for plant, found in evaluation.plants.items() if not _pays_reliably(found)),
-        drifted=_enumerate(plant for plant, found in drift.root.items() if found.drifted),
+        unsure=format_names([plant for plant, found in evaluation.plants.items() if not _pays_reliably(found)]),
+        drifted=format_names([plant for plant, found in drift.root.items() if found.drifted]),
     )
     return Markdown(text)
 
@@ -78,6 +78,12 @@ def _pays_reliably(found: GroupReport) -> bool:
     """Tell whether following a plant's alarms pays even at the unlucky end of the interval."""
     interval, value = found.intervals["cost_saving"], found.metrics.cost_saving
     return value is not None and value > 0 and (interval is None or interval[0] > 0)
+
+
+def tabulate_quality(evaluation: Evaluation) -> Markdown:
+    """Return a table of how good the models are, plant by plant and over all."""
+    header = ["plant", "model of", "average precision", "failures caught", "false alarms", "saved", "share of possible"]
+    return format_table(header, _quality_rows(evaluation))
 
 
 def _quality_rows(evaluation: Evaluation) -> Iterator[list[object]]:
@@ -138,8 +144,3 @@ def _version_rows(models: Mapping[str, Mapping[str, Any]]) -> Iterator[list[obje
 def _name_floor(check: Check) -> str:
     place, _, figure = check.name.removeprefix("plants.").rpartition(".")
     return f"{place}{': ' if place else ''}{figure.replace('_', ' ')}"
-
-
-def _enumerate(names: Iterator[str]) -> str:
-    *others, last = [*names] or [""]
-    return f"{', '.join(others)} and {last}" if others else last

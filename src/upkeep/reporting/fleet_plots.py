@@ -12,61 +12,74 @@ from upkeep.reporting.plots import (
     ALERT,
     GREY,
     INK,
+    MOST_PLANTS,
     PALE,
     PALETTE,
     Picture,
+    Styles,
     draw_panels,
     draw_rows,
     each_plant,
     explain_lines,
+    shorten,
     show_dates,
 )
 
 MAX_PANELS = 6
+MOST_SHADES = 6
+"""Plants whose ranges can lie on one another and still be told apart."""
 SHADES = ["#2c3e50", "#54708a", "#86a0b6", "#b4c5d3", "#5c5346", "#8b8071", "#b9b0a2", "#d9d3c8"]
 """For what is not a plant: no plant has these colours."""
 
 
 def draw_fleet(models: pl.DataFrame) -> Picture:
     """Draw the machines of each plant by model, from :func:`~upkeep.reporting.exploration.count_models`."""
-    plants, names = _unique(models, "plant"), _unique(models, "model")
     total, largest = models["machines"].sum(), models.group_by("model").agg(pl.col("machines").sum()).sort("machines")
+    table = _rank(models.pivot("model", index="plant", values="machines", sort_columns=True))
     picture, (panel,) = draw_rows(
-        f"{total:,} machines in {len(plants)} plants; {largest['model'][-1]} is the most common of {len(names)} models",
-        plants,
+        f"{total:,} machines in {models['plant'].n_unique()} plants; {largest['model'][-1]} is the most common of "
+        f"{largest.height} models",
+        table["plant"],
     )
-    counts = models.pivot("model", index="plant", values="machines", sort_columns=True).fill_null(0).sort("plant")
-    _stack_bars(panel, {name: counts[name].to_list() for name in names}, "{:.0f}")
+    _stack_bars(panel, table, "{:.3g}")
     panel.set_xlabel("machines")
     return explain_lines(picture)
 
 
 def draw_losses(losses: pl.DataFrame) -> Picture:
     """Draw which rows are not used, from :func:`~upkeep.reporting.exploration.count_losses`."""
-    plants = _unique(losses, "plant")
-    lost = losses.filter(pl.col("reason") != "clean", pl.col("rows") > 0)
-    clean = losses.filter(pl.col("reason") == "clean")["rows"].sum()
-    share = float(clean) / max(float(losses["rows"].sum()), 1.0)
-    reasons = lost.group_by("reason").agg(pl.col("rows").sum()).sort("rows", "reason", descending=[True, False])
-    most = f"; most of the rest: {reasons['reason'][0]}" if reasons.height else ""
-    picture, (panel,) = draw_rows(f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", plants)
-    shares = {
-        reason: [lost.filter(plant=plant, reason=reason)["share"].to_numpy().sum() * 100 for plant in plants]
-        for reason in reasons["reason"]
-    }
-    _stack_bars(panel, shares, "{:.2g}")
+    lost = losses.filter(pl.col("reason") != "clean")
+    share = 1 - float(lost["rows"].sum()) / max(float(losses["rows"].sum()), 1.0)
+    reasons = lost.group_by("reason").agg(pl.col("rows").sum()).filter(pl.col("rows") > 0)
+    names = reasons.sort("rows", "reason", descending=[True, False])["reason"].to_list()
+    most = f"; most of the rest: {names[0]}" if names else ""
+    wide = losses.with_columns(share=100 * pl.col("share")).pivot("reason", index="plant", values="share")
+    table = _rank(wide.select("plant", *names))
+    picture, (panel,) = draw_rows(
+        f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", table["plant"]
+    )
+    _stack_bars(panel, table, "{:.2g}")
     panel.set_xlabel("share of the plant's rows that is not used, %")
     return explain_lines(picture)
 
 
-def _stack_bars(panel: Axes, parts: Mapping[str, Sequence[float]], form: str) -> None:
-    """Draw a bar in each row, made of parts that are labelled where there is room; a part has a value per row."""
-    ends = np.cumsum(list(parts.values()), axis=0) if parts else np.zeros((0, 0))
-    longest = max(ends.max(initial=0), 1e-9)
-    for (part, values), right, colour in zip(parts.items(), ends, cycle(SHADES), strict=False):
-        bars = panel.barh(range(len(values)), values, left=right - values, color=colour, label=part, height=0.65)
-        labels = [form.format(value) if value > 0.05 * longest else "" for value in values]
+def _rank(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the plants whose numbers add up to most, and the others' mean."""
+    filled = table.fill_null(0)
+    order = filled.with_columns(sum=pl.sum_horizontal(pl.lit(0), pl.exclude("plant")))
+    return shorten(order.sort("sum", "plant", descending=[True, False]).drop("sum"))
+
+
+def _stack_bars(panel: Axes, table: pl.DataFrame, form: str) -> None:
+    """Draw a bar for each row, made of the columns after the first, which are labelled where there is room."""
+    parts = table.drop("plant")
+    longest = parts.select(pl.sum_horizontal(pl.lit(1e-9), pl.all())).to_numpy().max()
+    left = np.zeros(table.height)
+    for part, colour in zip(parts, cycle(SHADES), strict=False):
+        bars = panel.barh(range(table.height), part, left=left, color=colour, label=part.name, height=0.65)
+        labels = [form.format(value) if value > 0.05 * longest else "" for value in part]
         panel.bar_label(bars, labels, label_type="center", color="white" if SHADES.index(colour) % 4 < 2 else INK)
+        left = left + part.to_numpy()
 
 
 def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
@@ -77,7 +90,9 @@ def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
         "late rows": {"marker": "^", "color": PALETTE[1], "s": 52},
         "missing": {"marker": "X", "color": ALERT, "s": 64},
     }
-    plants = _unique(deliveries, "plant")
+    eventful = deliveries.group_by("plant").agg((pl.col("status") != "delivered").sum())
+    ranked = eventful.sort("status", "plant", descending=[True, False])["plant"].to_list()
+    plants = sorted(ranked[:MOST_PLANTS])
     counts = {status: deliveries.filter(status=status).height for status in marks}
     picture, (panel,) = draw_rows(
         f"Of {deliveries.height} deliveries, {counts['missing']} never came, {counts['late rows']} brought late rows "
@@ -85,10 +100,11 @@ def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
         plants,
     )
     for status, mark in marks.items():
-        rows = deliveries.filter(status=status)
+        rows = deliveries.filter(pl.col("plant").is_in(plants), status=status)
         heights = [plants.index(plant) for plant in rows["plant"]]
         panel.scatter(rows["batch"].to_numpy(), heights, label=f"{status} ({counts[status]})", **mark)
-    panel.set_xlabel("first day of the batch")
+    others = f" (the {len(plants)} plants of {len(ranked)} with most of them)" if len(ranked) > len(plants) else ""
+    panel.set_xlabel(f"first day of the batch{others}")
     show_dates(panel)
     return explain_lines(picture)
 
@@ -125,7 +141,9 @@ def _state_gaps(gaps: pl.DataFrame) -> str:
     )
 
 
-def draw_sensors(levels: pl.DataFrame, setting: str, names: Mapping[str, str], units: Mapping[str, str]) -> Picture:
+def draw_sensors(
+    levels: pl.DataFrame, setting: str, names: Mapping[str, str], units: Mapping[str, str], styles: Styles
+) -> Picture:
     """Draw each plant's sensors against a setting, from :func:`~upkeep.reporting.exploration.summarise_sensors`.
 
     `names` and `units` are those of settings and sensors, in words, by column.
@@ -140,16 +158,17 @@ def draw_sensors(levels: pl.DataFrame, setting: str, names: Mapping[str, str], u
         len(sensors),
     )
     for panel, sensor in zip(panels, sensors, strict=False):
-        for plant, colour, all_rows in each_plant(levels):
+        for _, style, all_rows in each_plant(levels, styles):
             rows = all_rows.filter(sensor=sensor).drop_nulls("middle")
-            panel.fill_between(rows["level"], rows["low"], rows["high"], color=colour, alpha=0.13, linewidth=0)
-            panel.plot(rows["level"], rows["middle"], color=colour, label=plant, marker="o", markersize=3)
+            if len(styles) <= MOST_SHADES:
+                panel.fill_between(rows["level"], rows["low"], rows["high"], color=style.color, alpha=0.13, linewidth=0)
+            panel.plot(rows["level"], rows["middle"], **style.line)
         panel.set(title=names[sensor], xlabel=f"{names[setting]}, {units[setting]}", ylabel=units.get(sensor, ""))
     return explain_lines(picture)
 
 
 def draw_traces(
-    traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: float
+    traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: float, styles: Styles
 ) -> Picture:
     """Draw how sensors move before failures, from :func:`~upkeep.reporting.exploration.trace_failures`.
 
@@ -160,9 +179,9 @@ def draw_traces(
     title = _state_traces(traces, shown, names, horizon_hours)
     picture, panels = draw_panels(title, len(shown), columns=3, sharey=True)
     for panel, sensor in zip(panels, shown, strict=False):
-        for plant, colour, all_rows in each_plant(traces):
+        for _, style, all_rows in each_plant(traces, styles):
             rows = all_rows.filter(sensor=sensor).drop_nulls("deviation")
-            panel.plot(rows["hours_to_failure"] / 24, rows["deviation"], color=colour, label=plant)
+            panel.plot(rows["hours_to_failure"] / 24, rows["deviation"], **style.line)
         panel.axvspan(0, horizon_hours / 24, color=ALERT, alpha=0.1, linewidth=0)
         panel.axhline(0, color=GREY, linewidth=1)
         panel.invert_xaxis()
@@ -186,7 +205,7 @@ def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[s
     )
 
 
-def draw_events(events: pl.DataFrame) -> Picture:
+def draw_events(events: pl.DataFrame, styles: Styles) -> Picture:
     """Draw failures, maintenance and errors per month, from :func:`~upkeep.reporting.exploration.count_events`."""
     words = {"failure": "failures", "maintenance": "maintenance", "error": "errors"}
     kinds = [kind for kind in words if kind in events["kind"]] or ["failure"]
@@ -197,13 +216,9 @@ def draw_events(events: pl.DataFrame) -> Picture:
         title = f"{failures['events'].sum()} failures in all; {worst['plant']} has the most, {worst['events']}"
     picture, panels = draw_panels(title, len(kinds), height=2.6)
     for panel, kind in zip(panels, kinds, strict=True):
-        for plant, colour, all_rows in each_plant(events):
+        for _, style, all_rows in each_plant(events, styles):
             rows = all_rows.filter(kind=kind)
-            panel.plot(rows["month"].to_numpy(), rows["events"], "o-", markersize=4, color=colour, label=plant)
+            panel.plot(rows["month"].to_numpy(), rows["events"], **style.line)
         panel.set(title=words[kind], ylabel="events per month", ylim=(0, None))
         show_dates(panel)
     return explain_lines(picture)
-
-
-def _unique(frame: pl.DataFrame, column: str) -> list[Any]:
-    return frame[column].unique().sort().to_list()

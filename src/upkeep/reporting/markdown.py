@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 UNKNOWN = "not known"
+MOST_NAMES = 6
 
 # An underscore within a word formats nothing, and names of columns are full of them.
 SPECIAL = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\A[#>]")
@@ -40,6 +41,12 @@ def find_title(text: str, default: str) -> str:
     """Return the first heading of the first level."""
     found = TITLE.search(text)
     return found[1] if found else default
+
+
+def format_names(names: Sequence[str]) -> str:
+    """Return names as a sentence holds them, the first few of many: ``lyon, porto and 3 more``."""
+    listed = [*names] if len(names) <= MOST_NAMES else [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    return f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else "".join(listed)
 
 
 def format_interval(value: float | None, interval: Sequence[float] | None) -> str:

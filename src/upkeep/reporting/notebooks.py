@@ -49,6 +49,14 @@ class _ThisInterpreter(AsyncKernelManager):
             language="python",
         )
 
+    async def _async_interrupt_kernel(self) -> None:
+        """Interrupt a kernel, but not before it is asked to shut down, as ``shutdown_kernel`` does.
+
+        An idle kernel would write "KeyboardInterrupt caught in kernel" at the end of a run that went well.
+        """
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
+
 
 def stage_name(notebook: Path) -> str:
     """Return a notebook's stage and the stem of its outputs: ``notebooks/01_eda.ipynb`` is ``eda``."""
@@ -219,7 +227,7 @@ def _without_paths(node: Any) -> Any:
 
 
 def _render(notebook: nbformat.NotebookNode) -> str:
-    """Return one HTML page without scripts: nbconvert's own pages fetch MathJax and require.js from the net."""
+    """Return one HTML page that loads nothing: nbconvert's own pages fetch MathJax and require.js from the net."""
     exporter = HTMLExporter(
         template_name="basic", exclude_input=True, exclude_output_prompt=True, anchor_link_text="", embed_images=True
     )

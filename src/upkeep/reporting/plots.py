@@ -1,14 +1,14 @@
-"""What all pictures share: a finding as the title, one look, and one colour for each plant wherever it appears.
+"""What all pictures share: a finding as the title, one look, and one style for each plant wherever it appears.
 
-Colour-blind readers can tell the plants' colours apart (palette: Okabe and Ito 2008, Color universal design).
+Colour-blind readers can tell the plants' colours apart (palette: Okabe and Ito 2008, Color universal design), and lines
+and marks differ in greyscale, too. Of many plants the worst are shown, and the others as one.
 """
 
 import math
 import textwrap
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
-from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.dates
@@ -18,6 +18,11 @@ from matplotlib.figure import Figure
 
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#6A3D9A"]
 INK, GREY, PALE, ALERT = "#1d2733", "#7b8794", "#d8dde3", "#b3261e"
+LINES = ["-", "--", "-.", ":"]
+MARKS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+MOST_PLANTS = 15
+"""Plants that one picture tells apart."""
+
 WIDTH_INCHES = 9.2
 # Nothing else here draws, and axes look their style up while they are drawn on.
 matplotlib.rcParams |= {
@@ -92,15 +97,65 @@ def explain_lines(picture: Picture) -> Picture:
     return picture
 
 
-def colour_plants(plants: Iterable[str]) -> dict[str, str]:
-    """Return each plant's colour, which depends on the fleet's list of plants only."""
-    return dict(zip(sorted(set(plants)), cycle(PALETTE), strict=False))
+class Style(NamedTuple):
+    """How a plant is drawn, as a line or as dots."""
+
+    color: str
+    linestyle: str
+    marker: str
+    label: str
+    is_shown: bool
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What :meth:`matplotlib.axes.Axes.plot` takes."""
+        width, order = (2.0, 3) if self.is_shown else (0.7, 1)
+        return {"color": self.color, "ls": self.linestyle, "label": self.label, "linewidth": width, "zorder": order}
+
+    @property
+    def dots(self) -> dict[str, Any]:
+        """What :meth:`matplotlib.axes.Axes.scatter` takes."""
+        return {"color": self.color, "marker": self.marker, "label": self.label, "zorder": 3 if self.is_shown else 1}
 
 
-def each_plant(table: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
-    """Yield each plant of a table, its colour and its rows."""
-    for plant, colour in colour_plants(table["plant"]).items():
-        yield plant, colour, table.filter(plant=plant)
+Styles = Mapping[str, Style]
+
+
+def style_plants(ranked: Sequence[str]) -> Styles:
+    """Return each plant's style: the first ones, in the order of their names, each its own, the others' all alike."""
+    shown, others = sorted(ranked[:MOST_PLANTS]), ranked[MOST_PLANTS:]
+    styles = {
+        plant: Style(PALETTE[at % len(PALETTE)], LINES[at % len(LINES)], MARKS[at % len(MARKS)], plant, is_shown=True)
+        for at, plant in enumerate(shown)
+    }
+    for at, plant in enumerate(others):  # one entry in the legend; a label with an underscore has none
+        styles[plant] = Style(GREY, "-", ".", "_" if at else f"{len(others)} others", is_shown=False)
+    return styles
+
+
+def colour_of(plant: str, styles: Styles) -> str:
+    """Return a plant's colour; what is no plant, such as the mean of many, is grey."""
+    return styles[plant].color if plant in styles else GREY
+
+
+def each_plant(table: pl.DataFrame, styles: Styles) -> Iterator[tuple[str, Style, pl.DataFrame]]:
+    """Yield each plant of a table, its style and its rows, in the order of the styles."""
+    rows = {str(plant): own for (plant,), own in table.group_by("plant", maintain_order=True)}
+    for plant, style in styles.items():
+        if plant in rows:
+            yield plant, style, rows[plant]
+
+
+def shorten(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the first plants of a table with a row for each, the worst first, and a last row with the others' mean.
+
+    A table of no more than `MOST_PLANTS` is returned in the order of their names.
+    """
+    if table.height <= MOST_PLANTS:
+        return table.sort("plant")
+    others = table[MOST_PLANTS:]
+    mean = others.select(pl.lit(f"mean of {others.height} others").alias("plant"), pl.exclude("plant").mean())
+    return pl.concat([table[:MOST_PLANTS], mean], how="vertical_relaxed")
 
 
 def show_dates(panel: Axes) -> None:

@@ -1,7 +1,7 @@
 """Pictures of how good the models are: the evaluation in, Matplotlib figures out."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,21 +11,31 @@ from matplotlib.dates import date2num
 
 from upkeep.core.types import Floats
 from upkeep.judging.reports import Alarm, Evaluation, GroupReport
+from upkeep.reporting.markdown import format_names
 from upkeep.reporting.plots import (
     ALERT,
     GREY,
     INK,
     PALE,
+    PALETTE,
     Picture,
-    colour_plants,
+    Styles,
+    colour_of,
     draw_panels,
     draw_rows,
     each_plant,
     explain_lines,
+    shorten,
     show_dates,
 )
 
 BASELINES = {"class_prior": "o", "fixed_interval": "s", "error_count": "^"}
+POLICIES = {
+    "run_to_failure": ("run to failure", "#54708a"),
+    "fixed_interval": ("fixed interval", "#86a0b6"),
+    "alarms": ("follow the alarms", ALERT),
+    "oracle": ("perfect foresight", "#b4c5d3"),
+}
 MAX_FEATURES = 12
 MAX_GAP_HOURS = 12
 FAIR = 0.1
@@ -34,45 +44,61 @@ FAIR = 0.1
 
 def read_curves(folder: Path) -> dict[str, pl.DataFrame]:
     """Return the tables of ``reports/evaluation`` by name; in CSV, one without rows has columns of text only."""
-    names = {"plant": pl.String, "feature": pl.String}  # a plant may be called 7
+    names = {"plant": pl.String, "feature": pl.String, "words": pl.String}  # a plant may be called 7
     curves = {file.stem: pl.read_csv(file, schema_overrides=names) for file in sorted(folder.glob("*.csv"))}
     numbers = pl.selectors.all() - pl.selectors.by_name(*names, require_all=False)
     return {name: table if table.height else table.cast({numbers: pl.Float64}) for name, table in curves.items()}
 
 
-def draw_average_precision(report: Evaluation) -> Picture:
+def rank_plants(report: Evaluation) -> list[str]:
+    """Return the plants, the one whose alarms cost most more than perfect foresight first, and those not known last."""
+    lost = {plant: (found.costs.alarms or 0) - (found.costs.oracle or 0) for plant, found in report.plants.items()}
+    return sorted(report.plants, key=lambda plant: (-lost[plant], plant))
+
+
+Figures = dict[str, float | None]
+
+
+def _tabulate(report: Evaluation, read: Callable[[GroupReport], Figures]) -> pl.DataFrame:
+    """Return figures of all plants, a column each, null where not known; ranked as `rank_plants` does."""
+    rows = [{"plant": plant, **read(report.plants[plant])} for plant in rank_plants(report)]
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.exclude("plant").cast(pl.Float64))
+
+
+def _read_precision(found: GroupReport) -> Figures:
+    low, high = found.intervals["average_precision"] or (None, None)
+    figures = {"model": found.metrics.average_precision, "low": low, "high": high}
+    return figures | {rule: _precision(found, rule) for rule in BASELINES}
+
+
+def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
     """Draw each plant's average precision with its interval beside the simple rules'."""
-    plants = {plant: found for plant, found in report.plants.items() if found.metrics.average_precision is not None}
-    rules = {rule: _to_floats(_precision(found, rule) for found in plants.values()) for rule in BASELINES}
-    models = _to_floats(found.metrics.average_precision for found in plants.values())
-    better = np.sum(models > np.nan_to_num(list(rules.values())).max(axis=0)) if plants else 0
+    known = _tabulate(report, _read_precision).drop_nulls("model")
+    better = known.filter(pl.col("model") > pl.max_horizontal(pl.col(list(BASELINES)).fill_null(0))).height
+    table = shorten(known)
     picture, (panel,) = draw_rows(
-        f"The models beat every simple rule in {better} of {len(plants)} plants"
-        if plants
+        f"The models beat every simple rule in {better} of {known.height} plants"
+        if known.height
         else "No failure lies ahead of any test row, so how well machines are ranked is not known",
-        plants,
+        table["plant"],
     )
-    colours = colour_plants(report.plants)
-    for height, (plant, found) in enumerate(plants.items()):
-        low, high = found.intervals["average_precision"] or (models[height], models[height])
-        panel.plot([low, high], [height, height], color=colours[plant], linewidth=5, alpha=0.35, solid_capstyle="round")
-        panel.plot(models[height], height, "o", color=colours[plant], markersize=11)
+    rows, colours = range(table.height), [colour_of(plant, styles) for plant in table["plant"]]
+    panel.hlines(rows, table["low"], table["high"], colors=colours, linewidth=5, alpha=0.35)
+    panel.scatter(table["model"], rows, color=colours, s=110, zorder=3)
     for rule, marker in BASELINES.items():
-        panel.plot(rules[rule], range(len(plants)), marker, color=GREY, label=rule.replace("_", " "), linestyle="")
+        panel.plot(table[rule], rows, marker, color=GREY, label=rule.replace("_", " "), linestyle="")
     panel.plot([], [], "o", color=INK, markersize=11, label="the plant's model, with interval")
     panel.set(xlim=(0, 1), xlabel="average precision on test rows (1 is perfect)")
     return explain_lines(picture)
 
 
-def draw_calibration(calibration: pl.DataFrame) -> Picture:
+def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
     """Draw what was predicted against what happened, from ``reports/evaluation/calibration.csv``."""
     picture, (panel,) = draw_panels(_state_calibration(calibration), height=4.2)
-    panel.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
-    for plant, colour, curve in each_plant(calibration):
-        panel.plot(curve["predicted"], curve["observed"], color=colour, alpha=0.8)
-        panel.scatter(
-            curve["predicted"], curve["observed"], color=colour, s=14 + 2 * np.sqrt(curve["rows"]), label=plant
-        )
+    panel.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="perfect")
+    for _, style, curve in each_plant(calibration, styles):
+        panel.plot(curve["predicted"], curve["observed"], **style.line | {"label": None}, alpha=0.8)
+        panel.scatter(curve["predicted"], curve["observed"], s=14 + 2 * np.sqrt(curve["rows"]), **style.dots)
     panel.set(
         xlim=(-0.03, 1.05), ylim=(-0.03, 1.05), xlabel="predicted risk", ylabel="share that failed within the horizon"
     )
@@ -84,13 +110,16 @@ def _state_calibration(calibration: pl.DataFrame) -> str:
     """Say where risks of 10% and more, those that planners see, are too high or too low."""
     weighted = (pl.col("predicted") - pl.col("observed")) * pl.col("rows")
     off = calibration.filter(pl.col("predicted") >= 0.1).group_by("plant").agg(weighted.sum() / pl.col("rows").sum())
-    too_high = off.filter(pl.col("predicted") > FAIR)["plant"].sort().to_list()
-    too_low = off.filter(pl.col("predicted") < -FAIR)["plant"].sort().to_list()
-    faults = [f"too {way} in {', '.join(plants)}" for way, plants in (("high", too_high), ("low", too_low)) if plants]
-    return f"Risks above 10% are {' and '.join(faults)}" if faults else "A risk can be taken at its word in every plant"
+    ranked = off.sort(pl.col("predicted").abs(), "plant", descending=[True, False])
+    ways = {"high": pl.col("predicted") > FAIR, "low": pl.col("predicted") < -FAIR}
+    found = {way: ranked.filter(is_off)["plant"].to_list() for way, is_off in ways.items()}
+    faults = [f"too {way} in {format_names(plants)}" for way, plants in found.items() if plants]
+    return (
+        f"Risks above 10% are {', and '.join(faults)}" if faults else "A risk can be taken at its word in every plant"
+    )
 
 
-def draw_precision_recall(curves: pl.DataFrame, report: Evaluation) -> Picture:
+def draw_precision_recall(curves: pl.DataFrame, report: Evaluation, styles: Styles) -> Picture:
     """Draw the choice that each threshold is, from ``reports/evaluation/precision_recall.csv``."""
     overall = report.overall.metrics
     title = "No row before a failure was judged, so precision and recall are not known"
@@ -100,28 +129,32 @@ def draw_precision_recall(curves: pl.DataFrame, report: Evaluation) -> Picture:
             f"{overall.recall:.0%} of the hours before failures raise one"
         )
     picture, (panel,) = draw_panels(title, height=4.0)
-    for plant, colour in colour_plants(report.plants).items():
-        curve, metrics = curves.filter(plant=plant), report.plants[plant].metrics
-        panel.plot(curve["recall"], curve["precision"], color=colour, label=plant)
-        panel.plot(*_to_floats([metrics.recall, metrics.precision]), "o", color=colour, markersize=10, mec="white")
+    for plant, style, curve in each_plant(curves, styles):
+        panel.plot(curve["recall"], curve["precision"], **style.line)
+        if style.is_shown:
+            metrics = report.plants[plant].metrics
+            panel.plot(*_to_floats([metrics.recall, metrics.precision]), "o", color=style.color, ms=10, mec="white")
     panel.plot([], [], "o", color=INK, markersize=10, label="threshold chosen")
     panel.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall: share of hours before failures that raise an alarm")
     panel.set_ylabel("precision: share of alarms that are right")
     return explain_lines(picture)
 
 
-def draw_events(report: Evaluation) -> Picture:
+def _read_events(found: GroupReport) -> Figures:
+    metrics = found.metrics
+    caught = round((metrics.failures_caught or 0) * metrics.failures)
+    return {"failures": metrics.failures, "caught": caught, "rate": metrics.false_alarms_per_machine_month}
+
+
+def draw_events(report: Evaluation, styles: Styles) -> Picture:
     """Draw the failures caught and the false alarms of each plant."""
-    plants = report.plants
-    picture, (left, right) = draw_rows(_state_events(report), plants, 2)
-    colours = colour_plants(plants)
-    for height, (plant, found) in enumerate(plants.items()):
-        metrics, colour = found.metrics, colours[plant]
-        failures, rate = metrics.failures, metrics.false_alarms_per_machine_month
-        caught = round((metrics.failures_caught or 0) * failures)
+    table = shorten(_tabulate(report, _read_events))
+    picture, (left, right) = draw_rows(_state_events(report), table["plant"], 2)
+    for height, (plant, failures, caught, rate) in enumerate(table.iter_rows()):
+        colour = colour_of(plant, styles)
         left.barh(height, caught, color=colour, height=0.6)
         left.barh(height, failures - caught, left=caught, color="white", edgecolor=colour, hatch="///", height=0.6)
-        left.text(failures, height, f"  {caught} of {failures}", va="center")
+        left.text(failures, height, f"  {caught:.3g} of {failures:.3g}", va="center")
         right.barh(height, rate or 0, color=colour, height=0.6)
         right.text(rate or 0, height, f"  {rate:.1f}" if rate is not None else "  not known", va="center")
     left.set(xmargin=0.18, xlabel="failures: caught in time (full) and missed (hatched)")
@@ -140,12 +173,6 @@ def _state_events(report: Evaluation) -> str:
 
 def draw_costs(report: Evaluation) -> Picture:
     """Draw what following the alarms costs beside doing nothing, fixed intervals and perfect foresight."""
-    policies = {
-        "run_to_failure": ("run to failure", "#54708a"),
-        "fixed_interval": ("fixed interval", "#86a0b6"),
-        "alarms": ("follow the alarms", ALERT),
-        "oracle": ("perfect foresight", "#b4c5d3"),
-    }
     saved, saving = report.overall.costs.saved, report.overall.metrics.cost_saving
     title = "No failure could have been caught in the test period, so no saving is known"
     if saved is not None and saving is not None:
@@ -153,43 +180,42 @@ def draw_costs(report: Evaluation) -> Picture:
             f"Following the alarms saves {saved:,.0f} against running to failure, "
             f"{saving:.0%} of what perfect foresight would"
         )
-    picture, (panel,) = draw_panels(title, height=3.6)
-    width = 0.8 / len(policies)
-    for index, (policy, (words, colour)) in enumerate(policies.items()):
-        values = _to_floats(getattr(found.costs, policy) for found in report.plants.values()) / 1000
-        places = np.arange(len(values)) + (index - 1.5) * width
-        bars = panel.bar(places, values, width * 0.92, color=colour, label=words)
-        panel.bar_label(bars, fmt="{:,.0f}", fontsize=8, color=INK)
-    panel.set_xticks(range(len(report.plants)), list(report.plants))
-    panel.grid(visible=False, axis="x")
-    panel.set_ylabel("cost in the test period, thousands")
+    table = shorten(_tabulate(report, lambda found: {policy: getattr(found.costs, policy) for policy in POLICIES}))
+    picture, (panel,) = draw_rows(title, table["plant"], height=0.62)
+    width = 0.8 / len(POLICIES)
+    for index, (policy, (words, colour)) in enumerate(POLICIES.items()):
+        places = np.arange(table.height) + (index - 1.5) * width
+        bars = panel.barh(places, table[policy] / 1000, width * 0.92, color=colour, label=words)
+        panel.bar_label(bars, fmt=" {:,.0f}", fontsize=7, color=INK)
+    panel.set(xmargin=0.08, xlabel="cost in the test period, thousands")
     return explain_lines(picture)
 
 
-def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float]) -> Picture:
+def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float], styles: Styles) -> Picture:
     """Draw how much the cost depends on the threshold, from ``reports/evaluation/cost_by_threshold.csv``.
 
     `thresholds` are those of the chosen models, by plant.
     """
     curves = curves.filter(pl.col("plant").is_in(list(thresholds))).sort("threshold")
+    plants = list(each_plant(curves, styles))
     chosen = {
-        plant: float(np.interp(thresholds[plant], curve["threshold"], curve["cost"]))
-        for plant, _, curve in each_plant(curves)
+        plant: float(np.interp(thresholds[plant], curve["threshold"], curve["cost"])) for plant, _, curve in plants
     }
     best = curves.group_by("plant", maintain_order=True).agg(pl.min("cost"))["cost"].to_numpy().sum()
     more = f"{sum(chosen.values()) / best - 1:.0%} more than the best in hindsight" if best else "nothing"
     picture, (panel,) = draw_panels(f"The thresholds chosen beforehand (dots) cost {more}", height=3.4)
-    for plant, colour, curve in each_plant(curves):
-        panel.plot(curve["threshold"], curve["cost"] / 1000, color=colour, label=plant)
-        place = min(thresholds[plant], 1.0), chosen[plant] / 1000
-        panel.plot(*place, "o", color=colour, markersize=10, mec="white")
+    for plant, style, curve in plants:
+        panel.plot(curve["threshold"], curve["cost"] / 1000, **style.line)
+        if style.is_shown:
+            place = min(thresholds[plant], 1.0), chosen[plant] / 1000
+            panel.plot(*place, "o", color=style.color, markersize=10, mec="white")
     panel.set(xlim=(0, 1.02), ylim=(0, None))
     panel.set(xlabel="threshold on the risk", ylabel="cost in the test period, thousands")
     return explain_lines(picture)
 
 
-def draw_candidates(report: Evaluation) -> Picture:
-    """Draw what every candidate would have saved in each plant; the one that was chosen is filled."""
+def draw_candidates(report: Evaluation, styles: Styles) -> Picture:
+    """Draw how well every candidate ranks in each plant; the one that was chosen is filled."""
     plants = report.plants
     names = sorted({name for found in plants.values() for name in found.candidates})
     by_fleet = sum(found.chosen == "fleet" for found in plants.values())
@@ -199,29 +225,29 @@ def draw_candidates(report: Evaluation) -> Picture:
         else "In every plant the fleet's model was chosen (filled)",
         [name.replace("_", " ") for name in names],
     )
-    for plant, colour in colour_plants(plants).items():
+    for plant, style in styles.items():
         values = _to_floats(_precision(plants[plant], name) for name in names)
-        face = [colour if name == plants[plant].chosen else "white" for name in names]
-        panel.scatter(values, range(len(names)), c=face, edgecolors=colour, s=90, linewidths=1.8)
-        panel.scatter([], [], color=colour, s=90, label=plant)
+        face = [style.color if name == plants[plant].chosen else "white" for name in names]
+        dots, size = style.dots, 90 if style.is_shown else 20
+        panel.scatter(values, range(len(names)), edgecolors=dots.pop("color"), c=face, s=size, linewidths=1.5, **dots)
     panel.set(xlim=(-0.02, 1), xlabel="average precision on test rows (1 is perfect)")
     return explain_lines(picture)
 
 
-def draw_importance(importance: pl.DataFrame, words: Mapping[str, str]) -> Picture:
-    """Draw what the models look at, from ``reports/evaluation/importance.csv``; `words` are those for each feature."""
-    mean = importance.group_by("feature").agg(pl.col("gain").mean()).sort("gain", "feature", descending=[True, False])
-    top = mean.head(MAX_FEATURES)
-    names = [words[feature] for feature in top["feature"]]
+def draw_importance(importance: pl.DataFrame, styles: Styles) -> Picture:
+    """Draw what the models look at, from ``reports/evaluation/importance.csv``."""
+    mean = importance.group_by("feature").agg(pl.first("words"), pl.mean("gain"))
+    top = mean.sort("gain", "feature", descending=[True, False]).head(MAX_FEATURES)
+    names = top["words"].to_list()
     title = "The models have no features that count"
     if names:
         first, share = names[0], top["gain"].sum()
         title = f"{first[:1].upper()}{first[1:]} counts most; these {len(names)} features carry {share:.0%} of the gain"
     picture, (panel,) = draw_rows(title, names, height=0.34)
-    nudges = np.linspace(-0.2, 0.2, importance["plant"].n_unique())
-    for (plant, colour, rows), nudge in zip(each_plant(importance), nudges, strict=True):
+    plants = list(each_plant(importance, styles))
+    for (_, style, rows), nudge in zip(plants, np.linspace(-0.2, 0.2, len(plants)), strict=True):
         gains = top.select("feature").join(rows, on="feature", how="left", maintain_order="left")["gain"].fill_null(0)
-        panel.scatter(gains * 100, np.arange(len(names)) + nudge, color=colour, s=36, label=plant)
+        panel.scatter(gains * 100, np.arange(len(names)) + nudge, s=36 if style.is_shown else 8, **style.dots)
     panel.barh(range(len(names)), top["gain"] * 100, color=PALE, height=0.6, zorder=0, label="mean")
     panel.set(xlim=(0, None), xlabel="share of the gain in training, %")
     return explain_lines(picture)
@@ -245,7 +271,6 @@ def draw_alarms(
         columns=2,
         sharey=True,
     )
-    colours = colour_plants(thresholds)
     for panel, alarm, hours in zip(panels, alarms, ahead, strict=False):
         at = datetime.fromisoformat(alarm.time)
         failed = at + timedelta(hours=hours) if hours <= horizon_hours else None
@@ -253,10 +278,12 @@ def draw_alarms(
         rows = predictions.filter(near, plant=alarm.plant, machine=alarm.machine).sort("time")
         gap = pl.col("time").diff() > pl.duration(hours=MAX_GAP_HOURS)
         risk = rows.select(pl.when(gap).then(None).otherwise("probability")).to_series()
-        panel.plot(rows["time"].to_numpy(), risk, color=colours[alarm.plant], linewidth=1.5)
+        panel.plot(rows["time"].to_numpy(), risk, color=INK, linewidth=1.5)
         panel.axhline(thresholds[alarm.plant], color=GREY, linestyle="--", linewidth=1.2, label="alarm threshold")
         first = rows.filter("alarm").head(1)
-        panel.plot(first["time"].to_numpy(), first["probability"], "v", color=INK, markersize=9, label="first alarm")
+        panel.plot(
+            first["time"].to_numpy(), first["probability"], "v", color=PALETTE[0], markersize=10, label="first alarm"
+        )
         if failed:
             panel.axvline(date2num(failed), color=ALERT, linewidth=2, label="failure")
         panel.set(title=f"{alarm.plant}, {alarm.machine}", ylim=(0, 1.08))

@@ -63,7 +63,7 @@ def score_newest(
             for answer in answers
         ]
     )
-    reasons = [[reason["words"] for reason in scorer.explain(answer.features)] for answer in answers]
+    reasons = [[reason["words"] for reason in scorer.explain(answer.features, answer.readings)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
     horizon = pl.lit(scorer.model.metadata.dataset.horizon_hours)
     predictions = _number(logged).with_columns(

@@ -44,6 +44,7 @@ SCHEMA = pl.Schema(
         "maintained_at": UTC_TIME,
         "maintenance_code": pl.String(),
         "features": pl.List(pl.Float32),
+        "readings": pl.List(pl.Float32),
         "inputs": pl.String(),
     }
 )
@@ -51,7 +52,7 @@ SCHEMA = pl.Schema(
 what was received."""
 
 Prediction = dict[str, Any]
-"""A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, features as a float32 array."""
+"""A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, lists as float32 arrays."""
 
 NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
 LONGEST_FOLDER = 200
@@ -77,7 +78,7 @@ def as_prediction(
 
 
 def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:
-    """Return predictions as rows of `SCHEMA`, in their order; a feature that is NaN becomes null.
+    """Return predictions as rows of `SCHEMA`, in their order; a number that is NaN becomes null.
 
     A column that is missing is a KeyError; a value of another type a TypeError, ValueError or PolarsError.
     """
@@ -88,7 +89,7 @@ def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:
     # Polars reads structs from JSON twenty times as fast as from dictionaries.
     warnings = pl.Series([json.dumps(each) for each in columns["warnings"]], dtype=pl.String)
     columns["warnings"] = warnings.str.json_decode(WARNINGS)
-    columns["features"] = _lists(columns["features"])
+    columns |= {name: _lists(columns[name]) for name in ("features", "readings")}
     return pl.DataFrame(columns, schema=SCHEMA)
 
 
@@ -162,8 +163,16 @@ def read_parts(
     for name in names:
         if name not in known:
             with _explained(f"{root_url.rstrip('/')}/{name}", "be read"):
-                rows = pl.read_parquet(BytesIO(store.cat_file(f"{root}/{name}")), columns=columns)
+                rows = pl.scan_parquet(BytesIO(store.cat_file(f"{root}/{name}"))).pipe(_complete, columns).collect()
             yield name, rows
+
+
+def _complete(rows: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
+    """Return these columns, or all of `SCHEMA`; an older version's files lack some, which are null."""
+    known = rows.collect_schema()
+    return rows.select(
+        pl.col(name) if name in known else pl.lit(None, SCHEMA[name]).alias(name) for name in columns or SCHEMA
+    )
 
 
 def _list_parts(store: "AbstractFileSystem", root: str, since_day: date) -> list[str]:

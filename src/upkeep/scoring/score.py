@@ -81,7 +81,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     scored = {}
     for plant, listed in sorted(plants.items()):
         with _collecting(problems, plant=plant):
-            scorer = load_scorer(models.get(plant, paths.MODELS / name_file(plant)), dictionary)
+            scorer = load_scorer(models.get(plant, paths.MODELS / name_file(plant)))
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
             scored[plant] = score_newest(tables, scorer, since=since, silence=silence, now=now)

@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 DAY_US = 1000 * DAY_MS
 KEPT = [
     *("source", "plant", "machine", "time", "scored_at", "probability", "threshold", "alarm", "model_version"),
-    *("warnings", "maintained_at", "maintenance_code", "features"),
+    *("warnings", "maintained_at", "maintenance_code", "features", "readings"),
 ]
 
 logger = logging.getLogger(__name__)
@@ -168,8 +168,10 @@ def _update_machine(known: BoardMachine | None, prediction: Prediction) -> Board
 
 
 def _keep(prediction: Prediction) -> Prediction:
-    # The features are copied, since one row of a batch would keep the whole batch in memory.
-    return {key: prediction[key] for key in KEPT} | {"features": np.array(prediction["features"], dtype=np.float32)}
+    # The arrays are copied, since one row of a batch would keep the whole batch in memory.
+    arrays = {name: prediction[name] for name in ("features", "readings")}
+    copies = {name: np.array([] if of is None else of, dtype=np.float32) for name, of in arrays.items()}
+    return {key: prediction[key] for key in KEPT} | copies
 
 
 def _age(prediction: Prediction) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from upkeep.core.types import Floats32
+from upkeep.scoring.prediction_log import Prediction
 from upkeep.serving.board import Board, BoardMachine
 from upkeep.serving.service import describe, to_time
 
@@ -32,14 +32,14 @@ SECURITY = {
 StaticFile = tuple[bytes, dict[str, str]]
 """Content and headers of a file of the page."""
 
-Explain = Callable[[str, str, Floats32], list[dict[str, Any]]]
+Explain = Callable[[Prediction], list[dict[str, Any]]]
 
 
 def page_routes(board: Board, explain: Explain, *, horizon_hours: float) -> APIRouter:
     """Return the routes of the page.
 
-    `explain` takes a plant, a model version and features of shape (n_features,) and returns the reasons, the strongest
-    first, or none if that model is no longer loaded. `horizon_hours` is how far ahead the predictions look.
+    `explain` returns the reasons for a prediction, the strongest first, or none if its model is no longer loaded.
+    `horizon_hours` is how far ahead the predictions look.
     """
     files = {path.name: _load(path) for path in STATIC.iterdir()}
     router = APIRouter()
@@ -106,7 +106,7 @@ def _reasons(machine: BoardMachine, explain: Explain) -> list[dict[str, Any]]:
     newest = machine.newest
     # Kept with the prediction they belong to, so that a newer prediction brings its own.
     if "reasons" not in newest:
-        newest["reasons"] = explain(newest["plant"], newest["model_version"], newest["features"])
+        newest["reasons"] = explain(newest)
     reasons: list[dict[str, Any]] = newest["reasons"]
     return reasons
 

@@ -59,8 +59,9 @@ class Reason(BaseModel):
 
     feature: str
     value: float | None
-    contribution: float
-    words: str
+    contribution: float = Field(description="In log-odds.")
+    odds: float = Field(description="What it multiplies the odds of a failure with.")
+    words: str = Field(description="The sentence for the planner, in the machine's own units.")
 
 
 class Prediction(BaseModel):

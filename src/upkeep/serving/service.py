@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from upkeep.contract.dictionary import load_dictionary
-from upkeep.core.types import Floats32
 from upkeep.model.scoring import Scorer, load_scorers
 from upkeep.scoring.prediction_log import Prediction, as_prediction
 from upkeep.serving.request import read_contract, read_request
@@ -31,7 +30,7 @@ class Service:
 
     def __init__(self, models: Path, dictionary: Path) -> None:
         known = load_dictionary(dictionary)
-        self.scorers: Mapping[str, Scorer] = load_scorers(models, known)
+        self.scorers: Mapping[str, Scorer] = load_scorers(models)
         self._contracts = {plant: read_contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}
 
     @property
@@ -65,15 +64,17 @@ class Service:
                 name = f"{request_id}/{quote(plant, safe='')}/{answer.machine}"
                 prediction = as_prediction(answer, scorer, inputs, identity=name, source=source, scored_at=now)
                 predictions.append(prediction)
-                reasons = {"reasons": scorer.explain(answer.features)} if table.reasons else {}
+                reasons = {"reasons": scorer.explain(answer.features, answer.readings)} if table.reasons else {}
                 answers.append(describe(prediction) | reasons)
         errors = [{**fault._asdict(), "pointer": table.point(fault.row, fault.column)} for fault in faults]
         return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
 
-    def explain(self, plant: str, model_version: str, features: Floats32) -> list[dict[str, Any]]:
-        """Return the reasons for a score of this model version, the strongest first; none if it is not loaded."""
-        scorer = self.scorers.get(plant)
-        return scorer.explain(features) if scorer and scorer.version == model_version else []
+    def explain(self, prediction: Prediction) -> list[dict[str, Any]]:
+        """Return the reasons for a prediction, the strongest first; none if its version of the model is not loaded."""
+        scorer = self.scorers.get(prediction["plant"])
+        if scorer is None or scorer.version != prediction["model_version"]:
+            return []
+        return scorer.explain(prediction["features"], prediction["readings"])
 
 
 def describe(prediction: Prediction) -> dict[str, Any]:

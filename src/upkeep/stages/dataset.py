@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.contract.dictionary import Dictionary, call_columns, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
@@ -15,7 +15,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.definition import KEYS, build_features, fit_preparation
-from upkeep.features.inputs import Vocabulary
+from upkeep.features.inputs import Quantity, Vocabulary
 from upkeep.features.labels import label_rows
 from upkeep.features.leakage import check_leakage
 from upkeep.features.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
@@ -47,7 +47,8 @@ def _build(
     tables = _read(plant)
     split = _split(tables, boundaries, dictionary, params)
     training = tables.telemetry.filter(split == "train")
-    preparation = fit_preparation(training, tables.telemetry, tables.machines, vocabulary, params)
+    quantities = _quantities(dictionary, plant)
+    preparation = fit_preparation(training, tables.telemetry, tables.machines, vocabulary, params, quantities)
     features = build_features(*tables, preparation, params)
     labels = label_rows(tables.telemetry, tables.events, params).with_columns(split=split)
     models = tables.machines.select("machine", machine_model="model")
@@ -67,6 +68,17 @@ def _build(
 
 def _read(plant: str) -> Tables:
     return Tables(*(pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in Tables._fields))
+
+
+def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quantity]]:
+    """Return what people call the columns that features are made of, by table, and their units."""
+    tables = {table: dictionary.columns(table, plant) for table in ("telemetry", "machines")}
+    return {
+        table: {
+            name: Quantity(name=called, unit=columns[name].unit or "") for name, called in call_columns(columns).items()
+        }
+        for table, columns in tables.items()
+    }
 
 
 def _span() -> tuple[datetime, datetime]:

@@ -1,22 +1,22 @@
 """Predictions and models in; metrics, the evaluation and the tables behind its plots out."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from datetime import timedelta
 
-import numpy as np
 import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
+from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import draw_curves, evaluate
 from upkeep.judging.reports import Alarm, Reason, write_report
-from upkeep.model.explanation import find_reasons, rank_features
-from upkeep.model.storage import SavedModel, contributions, find_models, load_model
+from upkeep.model.explanation import rank_features
+from upkeep.model.scoring import Scorer, load_scorer
+from upkeep.model.storage import find_models, to_matrix
 
 ALARMS_PER_PLANT = 5
-NO_FEATURES = pl.DataFrame(schema={"plant": pl.String, "feature": pl.String, "gain": pl.Float64})
 KEYS = ["plant", "machine", "time"]
 ALARM_COLUMNS = [*KEYS, "probability", "hours_to_failure"]
 
@@ -28,21 +28,16 @@ def run(params: Params) -> None:
     report = evaluate(predictions, params.evaluate, horizon, params.model.seed)
     tables = draw_curves(predictions, params.evaluate, horizon)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
-    models = {plant: load_model(folder) for plant, folder in find_models(paths.MODELS).items() if plant in predictions}
+    models = find_models(paths.MODELS)
+    scorers = {plant: load_scorer(folder) for plant, folder in models.items() if plant in predictions}
     alarms = [
         alarm
-        for plant, model in models.items()
-        for alarm in _explain_alarms(predictions[plant], paths.PROCESSED / name_file(plant), model, horizon)
+        for plant, scorer in scorers.items()
+        for alarm in _explain_alarms(predictions[plant], plant, scorer, horizon)
     ]
-    notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in models]
+    notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in scorers]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
-    ranked = [
-        rank_features(
-            model.metadata.features, [booster.feature_importance("gain") for booster in model.boosters]
-        ).select(pl.lit(plant).alias("plant"), pl.all())
-        for plant, model in models.items()
-    ]
-    tables["importance"] = pl.concat([NO_FEATURES, *ranked])
+    tables["importance"] = pl.concat([rank_features("", [], [], []), *map(_rank, scorers.values())])
     paths.EVALUATION.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.write_csv(paths.EVALUATION / f"{name}.csv")
@@ -56,15 +51,25 @@ def _read_predictions() -> dict[str, pl.DataFrame]:
     return {plant: pl.read_parquet(file).cast({"probability": pl.Float64}) for plant, file in files.items()}
 
 
-def _explain_alarms(
-    predictions: pl.DataFrame, processed: Path, model: SavedModel, horizon_hours: float
-) -> Iterator[Alarm]:
+def _rank(scorer: Scorer) -> pl.DataFrame:
+    """Return the features of a plant's model by what they count."""
+    explainer, model = scorer.explainer, scorer.model
+    words = [explainer.name(feature) for feature in explainer.features]
+    gains = [booster.feature_importance("gain") for booster in model.boosters]
+    return rank_features(model.metadata.plant, model.metadata.features, words, gains)
+
+
+def _explain_alarms(predictions: pl.DataFrame, plant: str, scorer: Scorer, horizon_hours: float) -> Iterator[Alarm]:
     chosen = predictions.filter("chosen", split="test").sort("machine", "time")
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
-    rows = pl.read_parquet(processed / "test.parquet")
+    rows = pl.read_parquet(paths.PROCESSED / name_file(plant) / "test.parquet")
     rows = alarms.select(KEYS).join(rows, on=KEYS, maintain_order="left")
-    names = model.metadata.features
-    values = rows.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
-    described = alarms.with_columns(pl.col("time").dt.to_string("iso:strict")).to_dicts()
-    for alarm, known, shap in zip(described, values, contributions(model, rows), strict=True):
-        yield Alarm(**alarm, reasons=[Reason(**reason) for reason in find_reasons(names, known, shap)])
+    features = to_matrix(rows, scorer.model.metadata.features)
+    telemetry = pl.read_parquet(table_file(paths.INTERIM / "telemetry", plant)).sort("machine", "time")
+    window = timedelta(hours=max(scorer.model.metadata.dataset.windows_hours))
+    for alarm, values in zip(alarms.iter_rows(named=True), features, strict=True):
+        time = alarm["time"]
+        seen = telemetry.filter(pl.col("time").is_between(time - window, time), machine=alarm["machine"])
+        (readings,) = scorer.read(read_telemetry(seen, scorer.vocabulary))
+        reasons = [Reason(**reason) for reason in scorer.explain(values, readings)]
+        yield Alarm(**alarm | {"time": time.isoformat()}, reasons=reasons)
