@@ -3,8 +3,12 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
+from evidently.legacy.calculations.stattests.wasserstein_distance_norm import (
+    _wasserstein_distance_norm as evidently_distance,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
@@ -17,6 +21,7 @@ from upkeep.judging.drift import (
     Window,
     compare,
     count_independent,
+    measure_distance,
     measure_similarity,
     newest_window,
     reconcile,
@@ -25,7 +30,7 @@ from upkeep.judging.drift import (
     training_rows,
     usual_distance,
 )
-from upkeep.reporting.drift_pages import overview_page, plant_page
+from upkeep.reporting.drift_pages import overview_page, plant_page, split_script
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 HOW = Drift(window_batches=1, sample_rows=500, max_drifted_share=0.5, seed=7)
@@ -179,14 +184,34 @@ def test_a_column_that_lost_all_its_values_has_drifted():
     assert found.columns["speed"].drifted
 
 
-@pytest.mark.parametrize("detail", ["", "<html><body>\n<p>Evidently</p></body></html>"])
-def test_pages_say_the_verdict_and_escape_what_they_show(detail):
+def test_the_distance_is_the_one_that_evidently_reports():
+    rng = np.random.default_rng(0)
+    values, reference = rng.normal(size=300), rng.normal(size=200) + 1
+    assert (
+        measure_distance(values, reference)
+        == evidently_distance(pd.Series(reference), pd.Series(values), "num", 0.1)[0]
+    )
+
+
+def test_pages_say_the_verdict_and_escape_what_they_show():
     rows = telemetry(**{"<b>": 1.0})[[0, -1]]
     found = compare(rows, keys(rows), ["<b>"], WINDOW, HOW)[0]
-    page = plant_page("lyon", found, detail)
+    page = plant_page("lyon", found, "<html><body>\n<p>Evidently</p></body></html>")
     assert "cannot be judged" in page
     assert "&lt;b&gt; is not judged" in page
     overview = overview_page({"<i>/?": found})
     assert "0 of 1 plants drifted" in overview
-    assert f'<a href="{name_file("<i>/?")}.html">&lt;i&gt;/?</a>' in overview
-    assert "&lt;b&gt; is not judged" in overview
+    assert "<td>&lt;i&gt;/?</td>" in overview
+
+
+def test_only_a_plant_in_which_something_drifted_is_linked_to_a_page_of_its_own():
+    values = np.random.default_rng(0).normal(size=840) + 5 * (np.arange(840) >= 28 * 24)
+    rows = telemetry(speed=pl.Series(values))
+    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    assert f'<a href="{name_file("<i>/?")}.html">&lt;i&gt;/?</a>' in overview_page({"<i>/?": found})
+
+
+def test_the_longest_script_of_a_page_is_split_off():
+    page, script = split_script("<head><script>a</script></head><script>long\nscript</script><script>b</script>")
+    assert script == "long\nscript"
+    assert page == '<head><script>a</script></head><script src="evidently.js"></script><script>b</script>'

@@ -1,10 +1,15 @@
-"""Drift: whether the newest telemetry still looks like what the models were trained on; Evidently's only caller."""
+"""Drift: whether the newest telemetry still looks like what the models were trained on; Evidently's only caller.
+
+Evidently draws the pages. It takes half a second a plant, so the distances that the verdict needs are taken beforehand,
+by the function that Evidently itself calls, and only plants in which something drifted get a page.
+"""
 
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -96,9 +101,13 @@ def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
     for start in np.arange(hours.min(), hours.max() - window_hours, window_hours / 2):
         inside = (hours >= start) & (hours < start + window_hours)
         if min(inside.sum(), (~inside).sum()) >= FEWEST_VALUES:
-            rest = values[~inside]
-            distances.append(wasserstein_distance(values[inside], rest) / max(float(rest.std()), 1e-3))
-    return float(max(distances))
+            distances.append(measure_distance(values[inside], values[~inside]))
+    return max(distances)
+
+
+def measure_distance(values: Floats, reference: Floats) -> float:
+    """Return the first Wasserstein distance in standard deviations of the reference, as Evidently defines it."""
+    return float(wasserstein_distance(reference, values) / max(float(reference.std()), 1e-3))
 
 
 def smallest_drift(current: float, reference: float) -> float:
@@ -145,17 +154,16 @@ def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, 
 
 def compare(
     telemetry: pl.DataFrame, train: pl.DataFrame, columns: Sequence[str], window: Window, how: Drift
-) -> tuple[PlantDrift, str]:
+) -> tuple[PlantDrift, Callable[[], str]]:
     """Compare settings and sensors of a plant's newest window with what its models were trained on.
 
     `telemetry` is reconciled; of the `train` rows machine and time are read.
 
     Returns
     -------
-    finding, page
+    finding, draw_page
         What ``drift.json`` says of the plant: a column that cannot be judged has no score, one that lost all its
-        values has drifted, and notes say both. Then Evidently's page of the columns that could be judged; empty if
-        none could.
+        values has drifted, and notes say both. Then what draws Evidently's page of the columns that could be judged.
     """
     trained = training_rows(telemetry, train).sort("machine", "time")
     newest = telemetry.filter(pl.col("time") >= window.start, pl.col("time") < window.end)
@@ -165,11 +173,7 @@ def compare(
     similarity = measure_similarity(trained["machine"], reference.values)
     thresholds, vanished, notes = _find_thresholds(current, reference, similarity, window)
     n_judged = len(thresholds) + len(vanished)
-
-    # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
-    limit = (how.max_drifted_share * n_judged - len(vanished)) / max(len(thresholds), 1) + 1e-4
-    sides = current.sample, reference.sample
-    scores, page = _evidently(*sides, thresholds, round(limit, 4)) if thresholds else ({}, "")
+    scores = {name: measure_distance(current.known(name), reference.known(name)) for name in thresholds}
     drifted = {name for name, score in scores.items() if score >= thresholds[name]} | vanished
     share = len(drifted) / max(n_judged, 1)
     finding = PlantDrift(
@@ -188,7 +192,9 @@ def compare(
         + [f"newest window: {note}" for note in current.notes]
         + notes,
     )
-    return finding, page
+    # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
+    limit = (how.max_drifted_share * n_judged - len(vanished)) / max(len(thresholds), 1) + 1e-4
+    return finding, partial(_draw_page, current.sample, reference.sample, thresholds, round(limit, 4))
 
 
 class _Side(NamedTuple):
@@ -198,6 +204,9 @@ class _Side(NamedTuple):
     sample: pl.DataFrame
     hours: Floats
     notes: list[str]
+
+    def known(self, name: str) -> Floats:
+        return self.sample[name].drop_nulls().to_numpy()
 
 
 def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
@@ -234,15 +243,15 @@ def _find_thresholds(
                 count_independent(reference.values[name].count(), n_reference, similarity[name]),
             )
             known = reference.sample[name].is_not_null().to_numpy()
-            usual = usual_distance(reference.sample[name].to_numpy()[known], reference.hours[known], window_hours)
+            usual = usual_distance(reference.known(name), reference.hours[known], window_hours)
             thresholds[name] = max(smallest_drift(*sizes), usual)
     return thresholds, vanished, notes
 
 
-def _evidently(
+def _draw_page(
     current: pl.DataFrame, reference: pl.DataFrame, thresholds: Mapping[str, float], drift_share: float
-) -> tuple[dict[str, float], str]:
-    """Return the distance of each column in `thresholds`, and Evidently's page about them."""
+) -> str:
+    """Return Evidently's page about the columns in `thresholds`, the same bytes on every run."""
     os.environ["DO_NOT_TRACK"] = "1"
     # Importing Evidently takes four seconds; nothing else in this module should have to wait for it.
     from evidently import DataDefinition, Dataset, Report
@@ -254,10 +263,7 @@ def _evidently(
         columns=names, num_method=METHOD, per_column_threshold=dict(thresholds), drift_share=drift_share
     )
     sides = [Dataset.from_pandas(rows.select(names).to_pandas(), definition) for rows in (current, reference)]
-    snapshot = Report([preset]).run(*sides)
-    values = [metric for metric in snapshot.dict()["metrics"] if "column" in metric["config"]]
-    scores = {metric["config"]["column"]: float(metric["value"]) for metric in values}
-    return scores, steady(snapshot.get_html_str(as_iframe=False))
+    return steady(Report([preset]).run(*sides).get_html_str(as_iframe=False))
 
 
 def steady(page: str) -> str:

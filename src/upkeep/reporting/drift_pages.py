@@ -1,35 +1,49 @@
-"""The drift report's pages: one table of all plants, and a heading on each plant's detail page."""
+"""The drift report's pages: one table of all plants, and a heading on the pages of those that drifted."""
 
+import re
 from collections.abc import Iterator, Mapping
 from math import inf
 
 from upkeep.core.plants import name_file
 from upkeep.judging.reports import PlantDrift
+from upkeep.reporting.markdown import format_names
 from upkeep.reporting.templates import render_html
+
+SCRIPT = "evidently.js"
+"""What the plants' pages share."""
+
+
+def has_page(found: PlantDrift) -> bool:
+    """Tell whether there is more to see of a plant than its line: a column drifted that can be drawn."""
+    return any(column.drifted and column.score is not None for column in found.columns.values())
 
 
 def overview_page(findings: Mapping[str, PlantDrift]) -> str:
     """Return one HTML page with a line per plant, drifted plants first."""
     drifted = [plant for plant, found in findings.items() if found.drifted]
-    headline = f"{len(drifted)} of {len(findings)} plants drifted" + (f": {', '.join(drifted)}" if drifted else "")
+    headline = f"{len(drifted)} of {len(findings)} plants drifted" + (f": {format_names(drifted)}" if drifted else "")
     order = sorted(findings, key=lambda plant: (not findings[plant].drifted, -(findings[plant].share or 0), plant))
     plants = [_describe_plant(plant, findings[plant]) for plant in order]
     return render_html("drift_overview.html", title="Drift", headline=headline, plants=plants)
 
 
 def plant_page(plant: str, found: PlantDrift, detail: str) -> str:
-    """Return Evidently's page with the verdict above it, or a page of its own if nothing could be judged."""
+    """Return Evidently's page of a plant with the verdict above it."""
     heading = render_html("drift_heading.html", plant=_describe_plant(plant, found))
-    if detail:
-        return detail.replace("<body>", f"<body>\n{heading}", 1)
-    return render_html("page.html", title="Drift", content=heading)
+    return detail.replace("<body>", f"<body>\n{heading}", 1)
+
+
+def split_script(page: str) -> tuple[str, str]:
+    """Return a page without its longest script, which it names instead, and that script."""
+    script = max(re.findall(r"<script>(.*?)</script>", page, re.DOTALL), key=len)
+    return page.replace(f"<script>{script}</script>", f'<script src="{SCRIPT}"></script>'), script
 
 
 def _describe_plant(plant: str, found: PlantDrift) -> dict[str, object]:
     judged = sum(bool(column.threshold or column.drifted) for column in found.columns.values())
     return {
         "name": plant,
-        "page": f"{name_file(plant)}.html",
+        "page": f"{name_file(plant)}.html" if has_page(found) else None,
         "found": found,
         "judged": judged,
         "shifts": list(_list_shifts(found)),

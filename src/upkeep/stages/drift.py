@@ -1,7 +1,7 @@
 """Telemetry and training rows in; per plant, what changed since training, as pages and as JSON."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.judging.drift import Window, compare, newest_window
 from upkeep.judging.reports import DriftReport, PlantDrift, write_report
-from upkeep.reporting.drift_pages import overview_page, plant_page
+from upkeep.reporting.drift_pages import SCRIPT, has_page, overview_page, plant_page, split_script
 
 
 def run(params: Params) -> None:
-    """Write ``drift.json``, an overview page and a detail page per plant.
+    """Write ``drift.json``, a page of all plants, and one of each plant in which a column drifted.
 
-    Plants are compared one after the other: importing Evidently takes longer than comparing four of them, so a
-    worker process per core would cost more than it saves.
+    Those pages share Evidently's script, which is 3 MB. Plants are compared one after the other: importing Evidently
+    takes longer than a worker process per core would save.
     """
     list_plants(paths.PROCESSED, "*/train.parquet", made_by="dataset")
     telemetry, dictionary = _read_telemetry(), load_dictionary(params.validate_.dictionary)
@@ -29,9 +29,11 @@ def run(params: Params) -> None:
     paths.DRIFT.mkdir(parents=True)
     findings: dict[str, PlantDrift] = {}
     for plant, rows in telemetry.items():
-        findings[plant], detail = _compare(plant, rows, dictionary, window, params)
-        page = plant_page(plant, findings[plant], detail)
-        (paths.DRIFT / f"{name_file(plant)}.html").write_text(page, encoding="utf-8")
+        findings[plant], draw_page = _compare(plant, rows, dictionary, window, params)
+        if has_page(findings[plant]):
+            page, script = split_script(plant_page(plant, findings[plant], draw_page()))
+            (paths.DRIFT / f"{name_file(plant)}.html").write_text(page, encoding="utf-8")
+            (paths.DRIFT / SCRIPT).write_text(script, encoding="utf-8")
     (paths.DRIFT / "index.html").write_text(overview_page(findings), encoding="utf-8")
     write_report(DriftReport(findings))
 
@@ -78,7 +80,7 @@ def _newest_window(telemetry: Mapping[str, pl.DataFrame], params: Params) -> Win
 
 def _compare(
     plant: str, rows: pl.DataFrame, dictionary: Dictionary, window: Window, params: Params
-) -> tuple[PlantDrift, str]:
+) -> tuple[PlantDrift, Callable[[], str]]:
     columns = [*dictionary.names("telemetry", "setting", plant), *dictionary.names("telemetry", "sensor", plant)]
     trained = pl.read_parquet(_training_rows(plant), columns=["machine", "time"])
     return compare(rows, trained, columns, window, params.drift)
