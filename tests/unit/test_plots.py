@@ -89,7 +89,7 @@ def test_a_title_says_whether_risks_are_fair(observed: float, words: str) -> Non
     assert words in title_of(quality_plots.draw_calibration(pl.DataFrame(bins), STYLES))
 
 
-@pytest.mark.parametrize("draw", ["draw_average_precision", "draw_events", "draw_costs", "draw_candidates"])
+@pytest.mark.parametrize("draw", ["draw_average_precision", "draw_events", "draw_costs"])
 def test_what_is_not_known_is_drawn_as_nothing(draw: str) -> None:
     title = title_of(getattr(quality_plots, draw)(*(NOT_JUDGED, STYLES)[: 1 if draw == "draw_costs" else 2]))
     assert "nan" not in title.lower()

@@ -5,7 +5,8 @@ stand beside it, for programs.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,9 @@ NAMES = {
     "model": "machine model",
 }
 """What each kind of feature is called; one of another kind is called what it is made of, or by its own name."""
+
+READINGS = ("newest", "mean", "std", "min", "max", "slope", "from_baseline")
+"""The kinds that are made of one sensor's readings."""
 
 UNKNOWN = {
     "since_maintenance": "no maintenance ({of}) on record",
@@ -108,8 +112,7 @@ class Explainer:
             SHAP values in log-odds, from :func:`upkeep.model.storage.contributions`; shape (n_features,) or, with the
             expected value last, (n_features + 1,).
         readings
-            The machine's own of :func:`summarise_readings`, in any shape. Without them, as in predictions that an
-            earlier version logged, sentences tell directions only.
+            The machine's own of :func:`summarise_readings`, in any shape; none in what an earlier version logged.
 
         Returns
         -------
@@ -145,8 +148,9 @@ class Explainer:
         of = self._read_source(feature)
         if feature.kind in READINGS:
             when = f"over the last {_span(feature.hours)}" if feature.hours else "at the newest reading"
-            known = not (math.isnan(value) or (seen and math.isnan(seen.reading)))
-            return READINGS[feature.kind](of, value, seen, when) if known else f"{of.name}: no reading {when}"
+            if math.isnan(value) or (seen and math.isnan(seen.reading)):
+                return f"{of.name}: no reading {when}"
+            return _describe_readings(feature.kind, of, value, seen, when) if seen else f"{of.name} unusual {when}"
         if math.isnan(value):
             return UNKNOWN.get(feature.kind, "{of}: not known").format(of=of.name or feature.name)
         match feature.kind:
@@ -165,48 +169,27 @@ class Explainer:
         return f"{of.name or feature.name}: {_amount(value, of.unit, abs(value) / 100)}"
 
 
-def _describe_level(of: Quantity, value: float, seen: Seen | None, when: str) -> str:
-    if seen is None:
-        return f"{of.name} {'higher' if value > 0 else 'lower'} than its healthy level {when}"
-    reading, healthy = (_amount(level, of.unit, seen.spread) for level in (seen.reading, seen.healthy))
+def _describe_readings(kind: str, of: Quantity, value: float, seen: Seen, when: str) -> str:
+    """Return the sentence on a feature that is made of one sensor's readings."""
+    amount = partial(_amount, unit=of.unit)
+    match kind:
+        case "std":
+            varied, usual = (
+                amount(spread, precision=seen.spread / 10) for spread in (value * seen.spread, seen.spread)
+            )
+            return f"{of.name} varied by {varied} {when}, usual is {usual}"
+        case "slope":
+            an_hour = abs(value) * seen.spread
+            way = "rising" if value > 0 else "falling"
+            return f"{of.name} {way} by {amount(an_hour, precision=an_hour / 10)} an hour {when}"
+        case "min" | "max":
+            beyond = seen.level + value * seen.spread - seen.healthy
+            # The highest reading below the healthy level says that none reached it.
+            bound = "up to" if (beyond > 0) == (kind == "max") else "never less than"
+            side = "above" if beyond > 0 else "below"
+            return f"{of.name} {bound} {amount(abs(beyond), precision=seen.spread)} {side} its healthy level {when}"
+    reading, healthy = (amount(level, precision=seen.spread) for level in (seen.reading, seen.healthy))
     return f"{of.name} {reading} {when}, its healthy level is {healthy}"
-
-
-def _describe_variation(of: Quantity, value: float, seen: Seen | None, when: str) -> str:
-    if seen is None:
-        return f"{of.name} varied {'more' if value > 1 else 'less'} than usual {when}"
-    varied, usual = (_amount(spread, of.unit, seen.spread / 10) for spread in (value * seen.spread, seen.spread))
-    return f"{of.name} varied by {varied} {when}, usual is {usual}"
-
-
-def _describe_extreme(of: Quantity, value: float, seen: Seen | None, when: str, *, highest: bool) -> str:
-    beyond = value if seen is None else seen.level + value * seen.spread - seen.healthy
-    # The highest reading below the healthy level says that none reached it.
-    bound = "up to" if (beyond > 0) == highest else "never less than"
-    if seen is None:
-        return f"{of.name} {'far' if bound == 'up to' else 'always'} {'above' if value > 0 else 'below'} normal {when}"
-    amount = _amount(abs(beyond), of.unit, seen.spread)
-    return f"{of.name} {bound} {amount} {'above' if beyond > 0 else 'below'} its healthy level {when}"
-
-
-def _describe_trend(of: Quantity, value: float, seen: Seen | None, when: str) -> str:
-    way = "rising" if value > 0 else "falling"
-    if seen is None:
-        return f"{of.name} {way} {when}"
-    an_hour = abs(value) * seen.spread
-    return f"{of.name} {way} by {_amount(an_hour, of.unit, an_hour / 10)} an hour {when}"
-
-
-READINGS: dict[str, Callable[[Quantity, float, Seen | None, str], str]] = {
-    "newest": _describe_level,
-    "mean": _describe_level,
-    "from_baseline": _describe_level,
-    "std": _describe_variation,
-    "min": lambda *of: _describe_extreme(*of, highest=False),
-    "max": lambda *of: _describe_extreme(*of, highest=True),
-    "slope": _describe_trend,
-}
-"""How a feature that is made of one sensor's readings is told, by its kind."""
 
 
 def _amount(value: float, unit: str, precision: float) -> str:

@@ -100,6 +100,18 @@ def _quality_rows(evaluation: Evaluation) -> Iterator[list[object]]:
         ]
 
 
+def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
+    """Return a table of the average precision of what was tried in each plant, the winner's bold, and why it won."""
+    names = sorted({name for found in evaluation.plants.values() for name in found.candidates})
+    rows: list[list[object]] = []
+    for plant, found in evaluation.plants.items():
+        figures = {name: format_value(each.metrics.average_precision) for name, each in found.candidates.items()}
+        chosen = training[plant].chosen
+        figures[chosen] = Markdown(f"**{figures[chosen]}**")
+        rows.append([plant, *(figures.get(name, "") for name in names), training[plant].why])
+    return format_table(["plant", *names, "why"], rows)
+
+
 def _count_caught(metrics: Metrics) -> str:
     if metrics.failures_caught is None:
         return "no failures"

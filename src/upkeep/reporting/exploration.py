@@ -39,12 +39,6 @@ def describe_fleet(telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.D
     )
 
 
-def count_models(machines: pl.DataFrame) -> pl.DataFrame:
-    """Count the machines of each model: plant, model, machines."""
-    model = pl.col("model").fill_null("unknown")
-    return machines.group_by("plant", model).agg(machines=pl.len()).sort("plant", "model")
-
-
 def count_losses(quality: DataQuality) -> pl.DataFrame:
     """Say which delivered telemetry rows are not used, and why, from ``reports/data_quality.json``.
 

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
 
 from upkeep.reporting.plots import (
     ALERT,
     GREY,
-    INK,
     MOST_PLANTS,
     PALE,
     PALETTE,
@@ -32,20 +30,6 @@ SHADES = ["#2c3e50", "#54708a", "#86a0b6", "#b4c5d3", "#5c5346", "#8b8071", "#b9
 """For what is not a plant: no plant has these colours."""
 
 
-def draw_fleet(models: pl.DataFrame) -> Picture:
-    """Draw the machines of each plant by model, from :func:`~upkeep.reporting.exploration.count_models`."""
-    total, largest = models["machines"].sum(), models.group_by("model").agg(pl.col("machines").sum()).sort("machines")
-    table = _rank(models.pivot("model", index="plant", values="machines", sort_columns=True))
-    picture, (panel,) = draw_rows(
-        f"{total:,} machines in {models['plant'].n_unique()} plants; {largest['model'][-1]} is the most common of "
-        f"{largest.height} models",
-        table["plant"],
-    )
-    _stack_bars(panel, table, "{:.3g}")
-    panel.set_xlabel("machines")
-    return explain_lines(picture)
-
-
 def draw_losses(losses: pl.DataFrame) -> Picture:
     """Draw which rows are not used, from :func:`~upkeep.reporting.exploration.count_losses`."""
     lost = losses.filter(pl.col("reason") != "clean")
@@ -54,32 +38,17 @@ def draw_losses(losses: pl.DataFrame) -> Picture:
     names = reasons.sort("rows", "reason", descending=[True, False])["reason"].to_list()
     most = f"; most of the rest: {names[0]}" if names else ""
     wide = losses.with_columns(share=100 * pl.col("share")).pivot("reason", index="plant", values="share")
-    table = _rank(wide.select("plant", *names))
+    ranked = wide.with_columns(sum=pl.sum_horizontal(pl.lit(0), *names)).sort("sum", "plant", descending=[True, False])
+    table = shorten(ranked.select("plant", pl.col(names).fill_null(0)))
     picture, (panel,) = draw_rows(
         f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", table["plant"]
     )
-    _stack_bars(panel, table, "{:.2g}")
+    left = np.zeros(table.height)
+    for name, colour in zip(names, cycle(SHADES), strict=False):
+        panel.barh(range(table.height), table[name], left=left, color=colour, label=name, height=0.65)
+        left = left + table[name].to_numpy()
     panel.set_xlabel("share of the plant's rows that is not used, %")
     return explain_lines(picture)
-
-
-def _rank(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the plants whose numbers add up to most, and the others' mean."""
-    filled = table.fill_null(0)
-    order = filled.with_columns(sum=pl.sum_horizontal(pl.lit(0), pl.exclude("plant")))
-    return shorten(order.sort("sum", "plant", descending=[True, False]).drop("sum"))
-
-
-def _stack_bars(panel: Axes, table: pl.DataFrame, form: str) -> None:
-    """Draw a bar for each row, made of the columns after the first, which are labelled where there is room."""
-    parts = table.drop("plant")
-    longest = parts.select(pl.sum_horizontal(pl.lit(1e-9), pl.all())).to_numpy().max()
-    left = np.zeros(table.height)
-    for part, colour in zip(parts, cycle(SHADES), strict=False):
-        bars = panel.barh(range(table.height), part, left=left, color=colour, label=part.name, height=0.65)
-        labels = [form.format(value) if value > 0.05 * longest else "" for value in part]
-        panel.bar_label(bars, labels, label_type="center", color="white" if SHADES.index(colour) % 4 < 2 else INK)
-        left = left + part.to_numpy()
 
 
 def draw_deliveries(deliveries: pl.DataFrame) -> Picture:

@@ -214,26 +214,6 @@ def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float], style
     return explain_lines(picture)
 
 
-def draw_candidates(report: Evaluation, styles: Styles) -> Picture:
-    """Draw how well every candidate ranks in each plant; the one that was chosen is filled."""
-    plants = report.plants
-    names = sorted({name for found in plants.values() for name in found.candidates})
-    by_fleet = sum(found.chosen == "fleet" for found in plants.values())
-    picture, (panel,) = draw_rows(
-        f"The fleet's model was chosen in {by_fleet} of {len(plants)} plants (filled), the plant's own in the others"
-        if by_fleet < len(plants)
-        else "In every plant the fleet's model was chosen (filled)",
-        [name.replace("_", " ") for name in names],
-    )
-    for plant, style in styles.items():
-        values = _to_floats(_precision(plants[plant], name) for name in names)
-        face = [style.color if name == plants[plant].chosen else "white" for name in names]
-        dots, size = style.dots, 90 if style.is_shown else 20
-        panel.scatter(values, range(len(names)), edgecolors=dots.pop("color"), c=face, s=size, linewidths=1.5, **dots)
-    panel.set(xlim=(-0.02, 1), xlabel="average precision on test rows (1 is perfect)")
-    return explain_lines(picture)
-
-
 def draw_importance(importance: pl.DataFrame, styles: Styles) -> Picture:
     """Draw what the models look at, from ``reports/evaluation/importance.csv``."""
     mean = importance.group_by("feature").agg(pl.first("words"), pl.mean("gain"))
