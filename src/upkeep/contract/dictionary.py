@@ -101,8 +101,11 @@ class Dictionary(Frozen):
                 wrong = [f"{name} ({kind})" for name, kind in needed.items() if found.get(name) != kind]
                 if wrong:
                     raise ValueError(f"the table {table}{where} needs {', '.join(wrong)}")
-                if reserved := [name for name in columns if name.startswith(RESERVED)]:
-                    raise ValueError(f"the table {table}{where} uses reserved names: {', '.join(reserved)}")
+                if taken := [name for name in columns if _is_taken(name, table)]:
+                    raise ValueError(
+                        f"the table {table}{where} uses reserved names: {', '.join(taken)}; give such columns others "
+                        f"here and in fetch.options.{table}.columns, as in my_name: '{taken[0]}', or in the query"
+                    )
         return self
 
     def columns(self, table: str, plant: str | None = None) -> dict[str, Column]:
@@ -123,6 +126,15 @@ class Dictionary(Frozen):
     def names(self, table: str, role: Role, plant: str | None = None) -> list[str]:
         """Return the names of one table's columns that have this role, in the dictionary's order."""
         return [name for name, column in self.columns(table, plant).items() if column.role == role]
+
+
+def _is_taken(name: str, table: str) -> bool:
+    """Tell whether a column cannot be called so: a request's rows hold columns of all tables, of which some are ours.
+
+    Polars takes the other such names for patterns.
+    """
+    ours = {own for needed in NEEDED.values() for own in needed} - set(NEEDED[table])
+    return name in ours or name == "*" or name.startswith(RESERVED) or (name.startswith("^") and name.endswith("$"))
 
 
 def name_columns(columns: Mapping[str, Column]) -> dict[str, str]:

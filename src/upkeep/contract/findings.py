@@ -176,7 +176,7 @@ def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hour
 
 def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.DataFrame:
     return (
-        _runs(rows.with_columns(others=0), pl.col(sensor).is_null())
+        _runs(rows.select("machine", "time", others=0, value=pl.col(sensor).is_null()))
         .filter("value")
         .select(
             "machine",
@@ -202,8 +202,8 @@ def find_stuck_sensors(rows: pl.DataFrame, sensors: Sequence[str], stuck_hours: 
     findings: list[Finding] = []
     for name in sensors:
         others = (moves - moved[name].cast(pl.Int32)).cum_sum()
-        present = rows.with_columns(others=others).filter(pl.col(name).is_not_null())
-        findings += _judge_runs(_runs(present, pl.col(name)), name, stuck_hours)
+        present = rows.select("machine", "time", others=others, value=name).drop_nulls("value")
+        findings += _judge_runs(_runs(present), name, stuck_hours)
     return findings
 
 
@@ -236,13 +236,12 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float) -> list[Fin
     return findings
 
 
-def _runs(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
-    """Return the stretches in which a machine repeats one value, a row each.
+def _runs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the stretches in which a machine repeats one value, a row each; `rows` hold machine, time, others, value.
 
     It has the machine, value and number of rows; first and last time, and ``others`` (how often other sensors have
     moved so far) at each; and the machine's times right before and after, null at the ends of its record.
     """
-    rows = rows.select("machine", "time", "others", value.alias("value"))
     is_start = pl.any_horizontal(pl.col("machine", "value").ne_missing(pl.col("machine", "value").shift()))
     starts = rows.select(is_start.arg_true()).to_series()
     ends = starts.shift(-1, fill_value=rows.height) - 1

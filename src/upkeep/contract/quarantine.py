@@ -38,7 +38,8 @@ def describe_quarantined(
         value = pl.coalesce(*values, pl.lit(None, pl.String)).alias("value")
         as_delivered.append(at_fault.select(ROW, value, whole.struct.json_encode().alias("row")))
     described = (
-        bad.join(pl.concat(as_delivered), on=ROW)
+        bad.select(name for name in (ROW, DELIVERY, REASON, COLUMN, "machine", "time") if name in bad.columns)
+        .join(pl.concat(as_delivered), on=ROW)
         .sort(ROW)
         .with_columns(
             table=pl.lit(table),

@@ -1,12 +1,19 @@
-"""Text for the terminal."""
+"""Text for people."""
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from difflib import get_close_matches
 
 MEND = "mend the source"
 """What a remedy says where a delivery is at fault, until it is known what to type after that."""
+
+
+def name_apart(name: str, taken: Container[str]) -> str:
+    """Return a name that is none of those taken: this one, or this one in brackets."""
+    while name in taken:
+        name = f"({name})"
+    return name
 
 
 def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -147,8 +147,8 @@ def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, 
     keyed = readings.with_columns(machine=machine)
     deviations = keyed.with_columns(pl.col(names) - pl.col(names).mean().over("machine"))
     before = pl.col(names).shift(1).over("machine")
-    pairs = deviations.with_columns(before.name.prefix("before "))
-    found = pairs.select(pl.corr(name, f"before {name}").fill_nan(None).fill_null(0.0).alias(name) for name in names)
+    pairs = deviations.with_columns(before.name.prefix("@"))
+    found = pairs.select(pl.corr(name, f"@{name}").fill_nan(None).fill_null(0.0).alias(name) for name in names)
     return found.select(pl.all().clip(0.0, LARGEST_SIMILARITY)).row(0, named=True)
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Costs, Evaluate
+from upkeep.core.text import name_apart
 from upkeep.core.types import Booleans, Floats
 from upkeep.judging import metrics as row_metrics
 from upkeep.judging.economics import cost_by_threshold, oracle_cost, run_to_failure_cost, tally_metrics
@@ -60,7 +61,8 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
     rows = pl.concat(predictions.values()).sort("plant", "candidate", "machine", "time")
     test, seen = rows.filter(split="test"), rows.filter("chosen", split="validation")
     plants = {plant: judge_group(test.filter(plant=plant), how, horizon_hours, seed) for plant in sorted(predictions)}
-    models = test.filter("chosen").with_columns(pl.col("machine_model").fill_null("unknown"))
+    unknown = name_apart("unknown", set(test["machine_model"]))
+    models = test.filter("chosen").with_columns(pl.col("machine_model").fill_null(unknown))
     return Evaluation(
         overall=judge_group(test, how, horizon_hours, seed),
         plants=plants,

@@ -34,8 +34,9 @@ def hours_in_service(rows: pl.DataFrame) -> Floats:
 
 def recent_errors(rows: pl.DataFrame) -> Floats:
     """Return the number of errors of any code in the largest window."""
-    windows = {name: int(found[1]) for name in rows.columns if (found := re.fullmatch(r"(?s)errors_.+_(\d+)h", name))}
-    largest = [_known(name) for name, hours in windows.items() if hours == max(windows.values())]
+    counts = [found for name in rows.columns if (found := re.fullmatch(r"errors_.+_([\d.]+)h", name, re.DOTALL))]
+    widest = max((float(found[1]) for found in counts), default=0.0)
+    largest = [_known(found[0]) for found in counts if float(found[1]) == widest]
     return rows.with_columns(rank=pl.sum_horizontal(*largest, pl.lit(0.0)))["rank"].to_numpy()
 
 

@@ -4,12 +4,15 @@ import csv
 import hashlib
 import io
 import json
+import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked, write_whole
+from upkeep.core.plants import name_file
 from upkeep.core.types import Frozen
 
 Row = dict[str, str]
@@ -17,6 +20,9 @@ Figures = dict[str, int | float | None]
 
 KEY = "run"
 KEY_LENGTH = 16
+TAKEN = re.compile(r"[\w.:/ -]{1,250}")
+"""What MLflow takes as a parameter's name, unless a path of that name would be shortened."""
+
 PER_PLANT = ("average_precision", "failures_caught")
 """Metrics that have a column per plant as well; the others are in MLflow's child runs, to keep the log readable."""
 
@@ -85,6 +91,11 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in nested.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+def name_param(name: str) -> str:
+    """Return a dotted name, within which a plant may be called anything, as MLflow takes it for a parameter."""
+    return name if TAKEN.fullmatch(name) and posixpath.normpath(name) == name else name_file(name)
 
 
 def append_row(file: Path, row: Row, lock: Path) -> Row:

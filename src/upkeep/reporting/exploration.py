@@ -111,7 +111,7 @@ def summarise_sensors(telemetry: pl.DataFrame, setting: str, sensors: Sequence[s
     (median) and high (90%); tenths with fewer than 1% of the plant's rows are left out.
     """
     low, high = pl.col(setting).min(), pl.col(setting).max()
-    tenth = ((pl.col(setting) - low) / ((high - low) / 10)).fill_nan(0).floor().clip(0, 9).alias("tenth")
+    tenth = ((pl.col(setting) - low) / ((high - low) / 10)).fill_nan(0).floor().clip(0, 9).alias("@tenth")
     grouped = telemetry.drop_nulls(setting).group_by("plant", tenth)
     wide = [
         grouped.agg(
@@ -149,7 +149,7 @@ def trace_failures(
         conditions = fit_conditions(given, readings, [high - low for low, high in bounds], tolerance, most)
         scaled = pl.DataFrame(conditions.scale(given, readings), schema=sensors).fill_nan(None)
         scaled = rows.select("machine", "time").hstack(scaled)
-        failures = events.filter(plant=plant, kind="failure").select("machine", "time", failed="time")
+        failures = events.filter(plant=plant, kind="failure").select("machine", "time", pl.col("time").alias("@failed"))
         traces.append(_trace_plant(scaled, failures, sensors, hours).select(pl.lit(plant).alias("plant"), pl.all()))
     return pl.concat(traces)
 
@@ -158,17 +158,17 @@ def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence
     nearing = scaled.sort("machine", "time").join_asof(
         failures.sort("machine", "time"), on="time", by="machine", strategy="forward", check_sortedness=False
     )
-    ahead = (pl.col("failed") - pl.col("time")).dt.total_seconds() / 3600
-    is_far = pl.col("ahead").is_null() | (pl.col("ahead") >= hours)
+    ahead = (pl.col("@failed") - pl.col("time")).dt.total_seconds() / 3600
+    is_far = pl.col("@ahead").is_null() | (pl.col("@ahead") >= hours)
     width = hours // 40 or hours / 40
     return (
-        nearing.with_columns(ahead=ahead)
+        nearing.with_columns(ahead.alias("@ahead"))
         .with_columns(pl.col(sensors) - pl.col(sensors).filter(is_far).mean().over("machine"))
-        .filter(pl.col("ahead") < hours)
-        .group_by(hours_to_failure=(pl.col("ahead") / width).floor() * width + width / 2)
-        .agg(pl.col(sensors).mean(), failures=pl.struct("machine", "failed").n_unique())
-        .unpivot(sensors, index=["hours_to_failure", "failures"], variable_name="sensor", value_name="deviation")
-        .select("sensor", "hours_to_failure", pl.col("deviation").cast(pl.Float64), "failures")
+        .filter(pl.col("@ahead") < hours)
+        .group_by(((pl.col("@ahead") / width).floor() * width + width / 2).alias("@hours"))
+        .agg(pl.col(sensors).mean(), pl.struct("machine", "@failed").n_unique().alias("@failures"))
+        .unpivot(sensors, index=["@hours", "@failures"], variable_name="sensor", value_name="deviation")
+        .select("sensor", pl.col("deviation").cast(pl.Float64), hours_to_failure="@hours", failures="@failures")
         .sort("sensor", "hours_to_failure")
     )
 

@@ -42,6 +42,7 @@ matplotlib.rcParams |= {
     "legend.frameon": False,
     "lines.linewidth": 2,
     "savefig.dpi": 110,
+    "text.parse_math": False,  # a name may hold any number of dollars
     "xtick.color": INK,
     "ytick.color": INK,
 }

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from upkeep.core.secrets import mask_environment, mask_values
 from upkeep.core.types import Frozen
-from upkeep.reporting.experiments import Figures, Run, flatten
+from upkeep.reporting.experiments import Figures, Run, flatten, name_param
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -171,7 +171,7 @@ def _log(client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics
     """Log parameters, and figures with their split before each name; the client sends as much at once as it may."""
     from mlflow.entities import Metric, Param
 
-    texts = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in params.items()]
+    texts = [Param(name_param(name), str(value)[:LONGEST_PARAM]) for name, value in params.items()]
     figures = [
         Metric(f"{split}_{name}", float(value), 0, 0)
         for split, own in metrics.items()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from upkeep.contract.dictionary import NEEDED
 from upkeep.core.errors import UpkeepError
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
@@ -69,7 +70,9 @@ def score_newest(
     predictions = _number(logged).with_columns(
         reasons=pl.Series(reasons, dtype=pl.List(pl.String)), horizon_hours=horizon
     )
-    silent = tables["machines"].join(recent, on="machine", how="anti").join(seen, on="machine", how="left")
+    silent = (
+        tables["machines"].select("machine").join(recent, on="machine", how="anti").join(seen, on="machine", how="left")
+    )
     return Scored(
         predictions.join(services, on="machine", how="left", maintain_order="left"),
         dict(silent.select("machine", "last").iter_rows()),
@@ -91,7 +94,7 @@ def _find_recent(seen: pl.DataFrame, earliest: datetime, silence: timedelta) -> 
 def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedelta) -> dict[str, str]:
     """Return, per machine, the rows that its newest features are made of, in the shape of a request's dataframe."""
     within = telemetry.filter(pl.col("time") > pl.col("time").max().over("machine") - window)
-    rows = pl.concat([within, events], how="diagonal")
+    rows = pl.concat([within, events.select(*NEEDED["events"])], how="diagonal")
     rows = rows.with_columns(pl.col("time").dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ"))
     return {
         str(machine): json.dumps({"columns": own.columns, "data": own.rows()}, separators=(",", ":"))

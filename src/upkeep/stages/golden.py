@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from upkeep.contract.dictionary import NEEDED
 from upkeep.core import paths
 from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
@@ -69,7 +70,7 @@ def _request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, event
         ],
         how="diagonal",
     ).sort("time", "kind", "code")
-    table = pl.concat([readings, happened], how="diagonal").with_columns(TIMES)
+    table = pl.concat([readings, happened.select(*NEEDED["events"])], how="diagonal").with_columns(TIMES)
     split = {"columns": table.columns, "data": [list(values) for values in table.iter_rows()]}
     probability = float(row["probability"])
     answer = {
