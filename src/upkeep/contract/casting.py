@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
+from upkeep.contract.dictionary import DECIMAL
+
 EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Times outside are garbage; Polars itself cannot print the worst of them."""
 
@@ -15,6 +17,17 @@ DAY, MILLISECOND = 86_400_000_000, 1000
 ISO_TIME = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(?:Z|UTC|([+-]\d{2}(?::?\d{2})?))?$"
 """Date; then, each optional: hours and minutes, seconds, offset. Without an offset a time is in UTC."""
 
+MINUS = "\N{MINUS SIGN}"
+GROUPING = "'\N{RIGHT SINGLE QUOTATION MARK} \N{NO-BREAK SPACE}\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}"
+
+
+def _local_number(sign: str, other: str) -> str:
+    """Return what a number looks like with this decimal sign: thousands grouped by one mark throughout, or not."""
+    grouped = "|".join(rf"[1-9][0-9]{{0,2}}(?:[{mark}][0-9]{{3}})+" for mark in other + GROUPING)
+    return rf"^[+-]?(?:(?:{grouped}|[0-9]+)(?:[{sign}][0-9]*)?|[{sign}][0-9]+)(?:[eE][+-]?[0-9]+)?$"
+
+
+LOCAL_NUMBERS = {",": _local_number(",", "."), ".": _local_number(".", ",")}
 
 _UTC = pl.Datetime("us", "UTC")
 
@@ -42,6 +55,23 @@ def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "numb
     return {"text": _to_text, "number": _to_number, "time": _to_time}[wanted](column, delivered)
 
 
+def cast_local(name: str, plain: Cast) -> Cast:
+    """Return `plain`, but numbers in text as they are written where the row's :data:`DECIMAL` is their decimal sign.
+
+    The other of point and comma groups thousands, as do blanks and apostrophes, where it stands in threes and the first
+    digit is not 0: with a decimal comma 1.001,5 and 1 001,5 are 1001.5, and neither 12.5 nor 0.001 is a number.
+    """
+    text = _trimmed(pl.col(name)).str.replace(MINUS, "-", literal=True)
+    value, failed = plain
+    for sign, pattern in LOCAL_NUMBERS.items():
+        bare = text.str.replace_all(f"[^0-9eE{sign}+-]", "").str.replace(sign, ".", literal=True)
+        number = pl.when(text.str.contains(pattern)).then(bare.cast(pl.Float64, strict=False))
+        here = (pl.col(DECIMAL) == sign).fill_null(False) & text.str.contains("[0-9]")
+        value = pl.when(here).then(number).otherwise(value)
+        failed = pl.when(here).then(number.is_null()).otherwise(failed)
+    return Cast(value, failed)
+
+
 def printable(name: str, delivered: pl.DataType) -> pl.Expr:
     """Return a delivered column as something that can be written as JSON whatever it holds."""
     column = pl.col(name)
@@ -51,14 +81,18 @@ def printable(name: str, delivered: pl.DataType) -> pl.Expr:
         return _to_text(column, delivered).value.fill_null(column.to_physical().cast(pl.String)).alias(name)
     if isinstance(delivered, pl.Binary):
         return column.bin.encode("hex")
+    if isinstance(delivered, pl.Duration):
+        return column.dt.to_string("iso")
     return pl.when(column.is_not_null()).then(pl.lit(f"({delivered})")).alias(name)
 
 
 def as_text(name: str, delivered: pl.DataType) -> pl.Expr:
     """Return a delivered column as text whatever it holds."""
-    if delivered.is_nested():
-        return pl.when(pl.col(name).is_not_null()).then(pl.lit(f"({delivered})"))
-    return printable(name, delivered).cast(pl.String)
+    column = printable(name, delivered)
+    if delivered.is_nested() and _is_plain(delivered):
+        text = pl.struct(v=column).struct.json_encode().str.slice(5).str.head(-1)
+        return pl.when(column.is_not_null()).then(text).alias(name)
+    return column.cast(pl.String)
 
 
 def _refused(column: pl.Expr, dtype: pl.DataType) -> Cast:
@@ -74,7 +108,7 @@ def _is_plain(delivered: pl.DataType) -> bool:
         return _is_plain(delivered.inner)  # type: ignore[arg-type]  # always an instance in a frame's schema
     if isinstance(delivered, pl.Struct):
         return all(_is_plain(field.dtype) for field in delivered.fields)  # type: ignore[arg-type]
-    return _is_text(delivered) or delivered.is_numeric() or isinstance(delivered, pl.Boolean | pl.Null)
+    return _is_text(delivered) or delivered.is_numeric() or isinstance(delivered, pl.Boolean | pl.Null | pl.Time)
 
 
 def _trimmed(column: pl.Expr) -> pl.Expr:

@@ -35,6 +35,8 @@ RESERVED = "@"
 """Columns that start with this are upkeep's own, while it works."""
 ROW, DELIVERY, REASON, COLUMN = "@row", "@delivery", "@reason", "@column"
 """A row's number among all delivered ones, its delivery's number, and why and where it is at fault."""
+BROKEN_LINE, DECIMAL = "@broken_line", "@decimal"
+"""What a source tells of a row: the line of a file that holds no row, and the decimal sign of its numbers in text."""
 
 
 class Unit(Frozen):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from upkeep.contract.casting import as_text, printable
-from upkeep.contract.dictionary import COLUMN, DELIVERY, REASON, ROW
+from upkeep.contract.dictionary import BROKEN_LINE, COLUMN, DECIMAL, DELIVERY, REASON, RESERVED, ROW
 from upkeep.contract.reconcile import Delivered, per_delivery
 
 QUARANTINE: dict[str, pl.DataType] = {
@@ -31,9 +31,11 @@ def describe_quarantined(
     bad = rows.filter(pl.col(REASON).is_not_null())
     as_delivered = [pl.DataFrame(schema={ROW: pl.Int64, "value": pl.String, "row": pl.String})]
     for group in groups:
-        known = [name for name in rows.columns if name in group.columns and not name.startswith("@")]
+        judged = [*(name for name in rows.columns if not name.startswith(RESERVED)), BROKEN_LINE]
+        known = [name for name in judged if name in group.columns]
         values = (pl.when(pl.col(COLUMN) == name).then(as_text(name, group.schema[name])) for name in known)
-        whole = pl.struct(printable(name, dtype) for name, dtype in group.schema.items() if name not in (ROW, DELIVERY))
+        delivered = {name: dtype for name, dtype in group.schema.items() if name not in (ROW, DELIVERY, DECIMAL)}
+        whole = pl.struct(printable(name, dtype) for name, dtype in delivered.items())
         at_fault = group.join(bad.select(ROW, COLUMN), on=ROW)
         value = pl.coalesce(*values, pl.lit(None, pl.String)).alias("value")
         as_delivered.append(at_fault.select(ROW, value, whole.struct.json_encode().alias("row")))

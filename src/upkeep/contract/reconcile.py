@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import COLUMN, DELIVERY, REASON, ROW, Column
+from upkeep.contract.casting import cast_column, cast_local
+from upkeep.contract.dictionary import BROKEN_LINE, COLUMN, DECIMAL, DELIVERY, REASON, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report_runs
 from upkeep.contract.units import convert_column, find_units
+
+EMPTY_LINE = "empty line"
+"""The reason of lines without any value, which many files end with."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ def _reconcile_group(group: pl.DataFrame, columns: Mapping[str, Column], plant: 
     # The delivery is filed under its plant; a column that only repeats it is not worth losing the batch for.
     group = group.with_columns(pl.lit(plant if name == "plant" else None).alias(name) for name in missing)
     casts = {name: cast_column(name, group.schema[name], column.type) for name, column in columns.items()}
-    faults = [
+    if DECIMAL in group.columns:
+        texts = [name for name in columns if columns[name].type == "number" and group.schema[name] == pl.String]
+        casts |= {name: cast_local(name, casts[name]) for name in texts}
+    faults = []
+    if BROKEN_LINE in group.columns:
+        line = pl.col(BROKEN_LINE)
+        faults.append(Fault(EMPTY_LINE, BROKEN_LINE, line.str.contains(r"^[\s,;|]*$")))
+        faults.append(Fault("broken line", BROKEN_LINE, line.is_not_null()))
+    faults += [
         Fault(f"missing column {name}", name, pl.lit(True))
         for name in missing
         if columns[name].required and name != "plant"
@@ -102,7 +113,7 @@ def compare_schemas(table: str, deliveries: Sequence[Delivered], columns: Mappin
     batches = [item.batch for item in deliveries]
     delivered = {name for item in deliveries for name in item.rows.columns}
     findings: list[Finding] = []
-    for name in sorted(delivered - set(columns)):
+    for name in sorted(name for name in delivered - set(columns) if not name.startswith(RESERVED)):
         having = [number for number, item in enumerate(deliveries) if name in item.rows.columns]
         findings += report_runs("extra_column", table, name, having, batches, "not in the dictionary, left out;")
     for name in columns:

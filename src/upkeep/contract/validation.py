@@ -20,6 +20,7 @@ from upkeep.contract.duplicates import (
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
 from upkeep.contract.quarantine import describe_quarantined
 from upkeep.contract.reconcile import (
+    EMPTY_LINE,
     Delivered,
     Fault,
     compare_schemas,
@@ -173,13 +174,13 @@ def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.
 
 
 def find_excess(plant: str, checked: Mapping[Table, Checked], params: Validate, quarantine: Path) -> list[Excess]:
-    """List a plant's tables of which more is not used than ``validate.max_..._share`` allows.
+    """List a plant's tables of which more is not used than ``validate.max_..._share`` allows, not counting empty lines.
 
     `quarantine` is the folder in which people find the rows.
     """
     found = []
     for table, part in checked.items():
-        bad = part.quarantined
+        bad = part.quarantined.filter(pl.col("reason") != EMPTY_LINE)
         if bad.height > params.max_quarantined_share * part.rows_in:
             causes = bad.group_by("batch", "reason", "column").len()
             worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False])

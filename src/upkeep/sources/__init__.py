@@ -9,6 +9,7 @@ import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from upkeep.contract.dictionary import Table
+from upkeep.contract.findings import Finding
 from upkeep.core.errors import UpkeepError
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -26,13 +27,15 @@ class Key(NamedTuple):
 class Delivery:
     """What one plant delivered of one table in one batch, named after its first day.
 
-    `read` returns the rows as delivered, broken ones included; it is called only if the batch is needed.
+    `read` returns the rows as delivered, broken ones included; it is called only if the batch is needed. `findings` are
+    about what the source could not read of the table.
     """
 
     table: Table
     plant: str
     batch: date
     read: Callable[[], pl.DataFrame]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def key(self) -> Key:

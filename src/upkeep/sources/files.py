@@ -1,76 +1,81 @@
 """Parquet and CSV files in any layout, at any address that fsspec can open."""
 
-import csv
-import difflib
+import bz2
+import gzip
+import json
+import logging
+import lzma
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache, partial
-from io import BytesIO, StringIO
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from io import BytesIO
+from typing import Any, NamedTuple
 
 import polars as pl
+import pyarrow as pa
 from fsspec.core import url_to_fs
-from pydantic import Field
 
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import Table
+from upkeep.contract.dictionary import NEEDED, Table
+from upkeep.contract.findings import Finding, report
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
-from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of
+from upkeep.sources.columns import absent, name_columns
+from upkeep.sources.delimited import read_delimited
+from upkeep.sources.file_options import PLACEHOLDERS, FilesOptions, TableFiles
+from upkeep.sources.times import bring_to_utc, unreadable_times
 
-PLACEHOLDERS = ("plant", "machine")
-"""What a path can tell in place of a column."""
+ENDING = re.compile(r"\.(?:parquet|pq|(?P<text>csv|tsv|txt)(?:\.(?P<packed>gz|bz2|xz|zst))?)$", re.IGNORECASE)
+ENDINGS = ".parquet, .pq, .csv, .tsv or .txt, the last three also with .gz, .bz2, .xz or .zst"
 
-SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz")
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.decompress,
+    "bz2": bz2.decompress,
+    "xz": lzma.decompress,
+    "zst": lambda content: bytes(pa.CompressedInputStream(pa.BufferReader(content), "zstd").read()),
+}
 
 UNKNOWN_PLANT = "unknown"
-"""Where the rows of a file go that names no plant at all."""
-
-BROKEN_LINE = "broken_line"
-"""The column that keeps a CSV line with more fields than the header: no field of it can be trusted."""
+"""Where rows go if no file of their table names a plant."""
 
 FILES_IN_MEMORY = 8
 """A file holds rows of many batches, which are asked for one by one."""
 
-OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
-DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+)\s*$"
+TIME = "@time"
+"""Each row's time in UTC, by which it is dealt to a batch."""
 
-Part = tuple[str, date]
-"""Plant and batch."""
+Part = tuple[str | None, date | None]
+"""Plant and batch; None where no row of the file tells."""
+
+logger = logging.getLogger(__name__)
 
 
-class TableFiles(Frozen):
-    """Where one table's files are and how to read them; docs/sources.md explains each option."""
+class File(NamedTuple):
+    """One file, how it is read, and what its place tells in ``{plant}`` and ``{machine}``."""
 
     path: str
-    columns: dict[str, str] = Field(default={})
-    plant: str | None = None
-    time_zone: ZoneInfo | None = None
-    time_format: str | None = None
-    separator: str = ","
-    decimal: Literal[".", ","] = "."
-    encoding: str = "utf8-lossy"
-    storage_options: dict[str, Any] = Field(default={})
+    reading: TableFiles
+    facts: Mapping[str, str]
 
 
-class FilesOptions(Frozen):
-    """``fetch.options`` of the source ``files``."""
+class Piece(NamedTuple):
+    """What one file, by its number, holds of one plant and batch."""
 
-    telemetry: TableFiles | None = None
-    events: TableFiles | None = None
-    machines: TableFiles | None = None
+    number: int
+    part: Part
+    schema: pl.Schema
 
 
 class Files:
     """Rows from files, dealt to batches by their time; the machines table goes to the first batch.
 
-    A row without a readable time or plant goes where the row before it in its file goes, so that it reaches
-    ``validate``, which tells why it cannot be used.
+    A row without a readable time or plant goes where the row before it goes, so that it reaches ``validate``, which
+    tells why it cannot be used.
     """
 
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
@@ -79,197 +84,214 @@ class Files:
 
     def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold; every file is read once for that."""
-        by_time = partial(_batch_by_time, batch_days=self._batch_days)
-        listed: list[Delivery] = []
-        if self._options.telemetry:
-            listed += _list_table("telemetry", self._options.telemetry, by_time)
-        if self._options.events:
-            listed += _list_table("events", self._options.events, by_time)
+        by_time = batch_of(pl.col(TIME), self._batch_days)
+        listed = _list_table("telemetry", self._options.telemetry, by_time)
+        listed += _list_table("events", self._options.events, by_time)
         first = min((delivery.batch for delivery in listed), default=until)
-        if self._options.machines:
-            listed += _list_table("machines", self._options.machines, lambda _rows: pl.lit(first))
+        listed += _list_table("machines", self._options.machines, pl.lit(first))
+        later = [delivery.batch for delivery in listed if delivery.batch > until]
+        if later:
+            logger.warning(f"{len(later)} batches after fetch.until, the last of {max(later)}, are left for later")
         return [delivery for delivery in listed if delivery.batch <= until]
 
 
-def _list_table(table: Table, files: TableFiles, batch: Callable[[pl.DataFrame], pl.Expr]) -> Iterator[Delivery]:
-    found = _find(files, table)
+def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) -> list[Delivery]:
+    files, findings = _find_all(table, readings)
 
     @lru_cache(maxsize=FILES_IN_MEMORY)
-    def parts(path: str) -> dict[Part, pl.DataFrame]:
-        with _errors_named(files, table, path):
-            return _deal_rows(_read_file(path, found[path], files), batch)
+    def deal(number: int) -> dict[Part, pl.DataFrame]:
+        with _errors_named(table, files[number].reading, files[number].path):
+            return _deal_rows(_read_file(table, files[number]), batch)
 
-    holders: dict[Part, list[str]] = {}
-    columns: dict[str, None] = {}
-    for path in found:
-        for part, rows in parts(path).items():
-            holders.setdefault(part, []).append(path)
-            columns.update(dict.fromkeys(rows.columns))
-    for ours, theirs in files.columns.items():
-        if ours not in columns:
-            raise _absent(theirs, columns, f"correct fetch.options.{table}.columns.{ours}", file=files.path)
+    def read(pieces: Sequence[Piece]) -> pl.DataFrame:
+        first = files[pieces[0].number]
+        with _errors_named(table, first.reading, first.path):
+            return pl.concat([deal(piece.number)[piece.part] for piece in pieces], how="diagonal_relaxed")
 
-    def read(part: Part) -> pl.DataFrame:
-        return pl.concat([parts(path)[part] for path in holders[part]], how="diagonal_relaxed")
+    pieces = [Piece(number, part, rows.schema) for number in range(len(files)) for part, rows in deal(number).items()]
+    for reading in readings:
+        _check_columns(table, reading, [piece for piece in pieces if files[piece.number].reading is reading])
+    untimed = [piece for piece in pieces if piece.part[1] is None]
+    for number, part, _ in untimed:
+        error = unreadable_times(deal(number)[part], files[number].reading).at(table=table, file=files[number].path)
+        if len(untimed) == len(pieces):
+            raise error
+        logger.warning(str(error))
+        name = files[number].path.rpartition("/")[2]
+        findings.append(report("unreadable_times", table, f"{name}: {error.what}; {error.remedy}"))
+    return [
+        Delivery(table, plant, day, partial(read, group), tuple(findings))
+        for (plant, day), placed in sorted(_place(pieces).items())
+        for group in _group_by_types(placed)
+    ]
 
-    for part in sorted(holders):
-        yield Delivery(table, *part, partial(read, part))
+
+def _find_all(table: Table, readings: Sequence[TableFiles]) -> tuple[list[File], list[Finding]]:
+    """Return all files of a table, and a finding for each that lies beside them and cannot be read."""
+    files: list[File] = []
+    findings = []
+    for reading in readings:
+        found, left = _find(table, reading)
+        files += found
+        if left:
+            logger.warning(f"{table}: {len(left)} files of {reading.path} are not read, such as {left[0]}")
+        findings += [report("unread_file", table, f"{name} is not read: it does not end in {ENDINGS}") for name in left]
+    return files, findings
 
 
-def _find(files: TableFiles, table: Table) -> dict[str, dict[str, str]]:
-    """Return the files that match ``path``, and what the place of each tells in ``{plant}`` and ``{machine}``."""
-    with _errors_named(files, table):
-        file_system, root = _open(files)
-        pattern = re.sub(r"\{\w+\}", "*", root)
-        if "*" not in pattern and file_system.isdir(pattern):
-            root = pattern = pattern.rstrip("/") + "/**"
-        paths = sorted(str(path) for path in file_system.glob(pattern) if str(path).endswith(SUFFIXES))
-    if not paths:
+def _find(table: Table, reading: TableFiles) -> tuple[list[File], list[str]]:
+    """Return the files that match ``path``, and the names of those that match and do not end in :data:`ENDING`."""
+    with _errors_named(table, reading):
+        file_system, root = _open(reading)
+        matches = file_system.glob(_as_glob(root), detail=True)
+        if matches and all(info["type"] == "directory" for info in matches.values()):
+            root += "/**"
+            matches = file_system.glob(_as_glob(root), detail=True)
+        paths = sorted(str(path) for path, info in matches.items() if info["type"] != "directory")
+    readable = [path for path in paths if ENDING.search(path)]
+    above = re.split(r"[*?{[]", root)[0].rpartition("/")[0] + "/"
+    left = [path.removeprefix(above) for path in paths if not ENDING.search(path)]
+    if not readable:
         raise UpkeepError(
-            f"no file matches {files.path}, or none that ends in {', '.join(SUFFIXES)}",
-            remedy=f"correct fetch.options.{table}.path in params.yaml",
+            f"no file matches {reading.path}, or none that can be read{f': there is {left[0]}' if left else ''}",
+            expected=f"files that end in {ENDINGS}",
+            remedy=f"correct fetch.options.{table}.path in params.yaml, or export the files as CSV",
             table=table,
         )
     place = _as_regex(root)
-    return {path: match.groupdict() if (match := place.search(path)) else {} for path in paths}
+    facts = {path: match.groupdict() if (match := place.search(path)) else {} for path in readable}
+    return [File(path, reading, facts[path]) for path in readable], left
+
+
+def _open(reading: TableFiles) -> tuple[Any, str]:
+    file_system, path = url_to_fs(expand_variables(reading.path), **expand_all(reading.storage_options))
+    return file_system, str(path).rstrip("/")
+
+
+def _as_glob(root: str) -> str:
+    """Return the pattern that fsspec understands; endings are compared without regard to case."""
+    pattern = re.sub(r"\{\w+\}", "*", root)
+    stem = re.sub(r"(\.\w+)*$", "", pattern)
+    ending = pattern.removeprefix(stem)
+    return stem + re.sub("[A-Za-z]", lambda a: f"[{a[0].lower()}{a[0].upper()}]" if "*" in stem else a[0], ending)
 
 
 def _as_regex(pattern: str) -> re.Pattern[str]:
     named = {"{" + name + "}": f"(?P<{name}>[^/]+?)" for name in PLACEHOLDERS}
-    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", **named}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\{\w+\})", pattern)
-    return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$")
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", **named}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\{\w+\})", pattern)
+    return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$", re.IGNORECASE)
 
 
-def _open(files: TableFiles) -> tuple[Any, str]:
-    file_system, path = url_to_fs(expand_variables(files.path), **expand_all(files.storage_options))
-    return file_system, str(path)
-
-
-def _read_file(path: str, facts: Mapping[str, str], files: TableFiles) -> pl.DataFrame:
-    """Read one file as delivered, with our column names, and with times in UTC if its time zone is given."""
-    file_system, _ = _open(files)
-    with file_system.open(path, "rb", compression="infer") as handle:
+def _read_file(table: Table, file: File) -> pl.DataFrame:
+    """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
+    file_system, _ = _open(file.reading)
+    with file_system.open(file.path, "rb") as handle:
         content = handle.read()
-    if path.endswith((".parquet", ".pq")):
-        rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
+    ending = ENDING.search(file.path.lower())
+    if ending and ending["text"]:
+        separator = file.reading.separator or ("\t" if ending["text"] == "tsv" else ",")
+        rows = read_delimited(_unpack(content, ending["packed"]), separator, file.reading.encoding)
     else:
-        rows = _read_csv(content, files)
-    return _with_times_in_utc(_with_our_names(rows, facts, files), files)
-
-
-def _read_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
-    """Read every value as text, so that a broken one reaches ``validate`` as it was delivered."""
-    if not content.strip():
-        return pl.DataFrame()
-    try:
-        rows = pl.read_csv(content, separator=files.separator, infer_schema=False, encoding=files.encoding)
-    except pl.exceptions.ComputeError:
-        rows = _read_ragged_csv(content, files)
-    if files.decimal == ",":
-        rows = rows.with_columns(pl.exclude(*PLACEHOLDERS, "time").str.replace(DECIMAL_COMMA, "$1.$2"))
+        rows = _read_parquet(content)
+    rows = name_columns(rows, file.facts, file.reading)
+    for name in (name for name, kind in NEEDED[table].items() if kind == "time"):
+        rows = bring_to_utc(rows, name, file.reading)
     return rows
 
 
-def _read_ragged_csv(content: bytes, files: TableFiles) -> pl.DataFrame:
-    """Read a CSV some of whose lines have more fields than its header; those lines are kept whole in one column."""
-    encoding = "utf-8" if files.encoding.startswith("utf8") else files.encoding
-    text = content.decode(encoding, errors="replace").removeprefix("\ufeff")
-    header, *lines = csv.reader(StringIO(text, newline=""), delimiter=files.separator)
-    table: list[dict[str, str | None]] = [
-        {BROKEN_LINE: files.separator.join(line)}
-        if len(line) > len(header)
-        else {name: value or None for name, value in zip(header, line, strict=False)}
-        for line in lines
-        if line
-    ]
-    return pl.DataFrame(table, schema=dict.fromkeys([*header, BROKEN_LINE], pl.String))
+def _unpack(content: bytes, packed: str | None) -> bytes:
+    try:
+        return UNPACK[packed](content) if packed else content
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise _damaged(error) from error
 
 
-def _with_our_names(rows: pl.DataFrame, facts: Mapping[str, str], files: TableFiles) -> pl.DataFrame:
-    """Rename columns to ours, and add what no column but the file's place or ``plant`` tells."""
-    renamed = {theirs: ours for ours, theirs in files.columns.items() if theirs in rows.columns}
-    in_the_way = [ours for ours in renamed.values() if ours in rows.columns and ours not in renamed]
-    rows = rows.rename({**renamed, **{name: f"{name} (delivered)" for name in in_the_way}})
-    facts = {**({"plant": files.plant} if files.plant else {}), **facts}
-    return rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
+def _read_parquet(content: bytes) -> pl.DataFrame:
+    rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
+    extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
+    return rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
 
 
-def _with_times_in_utc(rows: pl.DataFrame, files: TableFiles) -> pl.DataFrame:
-    """Bring ``time`` from the plant's own clock and format to UTC; text that does not parse stays as it is."""
-    dtype = rows.schema.get("time")
-    if dtype is None or not (files.time_zone or files.time_format):
-        return rows
-    delivered = pl.col("time")
-    is_text = dtype == pl.String
-    if is_text and files.time_format:
-        local = delivered.str.to_datetime(files.time_format, time_unit="us", strict=False)
-        has_offset = pl.lit("z" in files.time_format)
-    else:
-        local = cast_column("time", dtype, "time").value
-        has_offset = delivered.str.contains(OFFSET) if is_text else pl.lit(bool(getattr(dtype, "time_zone", None)))
-    local = local.dt.replace_time_zone(None)
-    # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
-    placed = local.dt.replace_time_zone(str(files.time_zone or "UTC"), ambiguous="earliest", non_existent="null")
-    utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
-    if not is_text:
-        return rows.with_columns(time=utc)
-    unreadable = pl.when(local.is_null()).then(delivered).otherwise(delivered + f" ({files.time_zone})")
-    return rows.with_columns(time=pl.coalesce(utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"), unreadable))
-
-
-def _deal_rows(rows: pl.DataFrame, batch: Callable[[pl.DataFrame], pl.Expr]) -> dict[Part, pl.DataFrame]:
-    """Deal one file's rows to plants and batches."""
+def _deal_rows(rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:
+    """Deal one file's rows to plants and batches, a row that does not tell to those of the row before it."""
     if rows.is_empty():
         return {}
-    if "plant" not in rows.columns:
-        raise _absent("plant", rows.columns, "name it in columns, or give plant: or {plant} in the path")
-    name = cast_column("plant", rows.schema["plant"], "text").value
-    plant = pl.col("plant").forward_fill().backward_fill().fill_null(UNKNOWN_PLANT)
-    dealt = rows.with_columns(plant=name).with_columns(plant.alias("@plant"), batch(rows).alias("@batch"))
+    needed = [name for name in ("plant", "time") if name == "plant" or TIME in batch.meta.root_names()]
+    for name in needed:
+        if name not in rows.columns:
+            raise absent(name, rows.columns, _how_to_name(name, rows.columns))
+    plant = cast_column("plant", rows.schema["plant"], "text").value
+    time = [cast_column(name, rows.schema[name], "time").value.alias(TIME) for name in needed if name == "time"]
+    dealt = rows.with_columns(plant.alias("@plant"), *time)
+    dealt = dealt.with_columns(
+        pl.col("@plant").forward_fill().backward_fill(), batch.forward_fill().backward_fill().alias("@batch")
+    ).drop(TIME, strict=False)
     parts = dealt.partition_by("@plant", "@batch", as_dict=True, include_key=False)
-    return {(str(plant), batch): part for (plant, batch), part in parts.items()}
+    return {(plant, batch): part for (plant, batch), part in parts.items()}
 
 
-def _batch_by_time(rows: pl.DataFrame, batch_days: int) -> pl.Expr:
-    if "time" not in rows.columns:
-        raise _absent("time", rows.columns, "name it in columns")
-    time = cast_column("time", rows.schema["time"], "time").value
-    if rows.select(time.is_null().all()).item():
-        raise UpkeepError(
-            f"no time in the file can be read; the first is {rows['time'][0]!r}",
-            remedy="deliver ISO 8601 or a date-time type, or set time_format, for instance '%d.%m.%Y %H:%M'",
-        )
-    return batch_of(time, batch_days).forward_fill().backward_fill()
+def _how_to_name(name: str, columns: Sequence[str]) -> str:
+    for separator in ";\t|," if len(columns) == 1 else "":
+        if separator in columns[0]:
+            return f"set separator: {json.dumps(separator)}"
+    constant = ", or give plant: or {plant} in the path" if name == "plant" else ""
+    return f"name it in columns, as {name}: THEIR_NAME{constant}"
 
 
-def _absent(name: str, columns: Iterable[str], remedy: str, **where: object) -> UpkeepError:
-    names = list(columns)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return UpkeepError(
-        f"there is no column {name!r}{f'; did you mean {close[0]!r}?' if close else ''}",
-        expected=f"one of the columns there are: {', '.join(names)}",
-        remedy=remedy,
-        column=name,
-        **where,
-    )
+def _check_columns(table: Table, reading: TableFiles, pieces: Sequence[Piece]) -> None:
+    """Raise an UpkeepError about a name in ``columns`` that no file has."""
+    delivered = {name: None for piece in pieces for name in piece.schema}
+    for ours, theirs in reading.columns.items():
+        if pieces and ours not in delivered:
+            remedy = f"correct fetch.options.{table}.columns.{ours}"
+            raise absent(theirs, delivered, remedy, table=table, file=reading.path)
+
+
+def _place(pieces: Sequence[Piece]) -> dict[tuple[str, date], list[Piece]]:
+    """Collect pieces by plant and batch; one that does not tell goes where the one before it goes."""
+    parts = pl.DataFrame([piece.part for piece in pieces], schema={"plant": pl.String, "batch": pl.Date}, orient="row")
+    filled = parts.select(pl.all().forward_fill().backward_fill()).fill_null(UNKNOWN_PLANT)
+    placed: dict[tuple[str, date], list[Piece]] = {}
+    for place, piece in zip(filled.iter_rows(), pieces, strict=True):
+        placed.setdefault(place, []).append(piece)
+    return placed
+
+
+def _group_by_types(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Split pieces into groups whose columns have the same types, each a delivery of its own."""
+    groups: list[tuple[dict[str, pl.DataType], list[Piece]]] = []
+    for piece in pieces:
+        typed = {name: dtype for name, dtype in piece.schema.items() if dtype != pl.Null}
+        for types, group in groups:
+            if all(types.get(name, dtype) == dtype for name, dtype in typed.items()):
+                types.update(typed)
+                group.append(piece)
+                break
+        else:
+            groups.append((typed, [piece]))
+    return [group for _, group in groups]
+
+
+def _damaged(error: BaseException) -> UpkeepError:
+    what = f"the file is damaged, or holds a type that cannot be read: {error}"
+    return UpkeepError(what, remedy="export it again, or move it away")
 
 
 @contextmanager
-def _errors_named(files: TableFiles, table: Table, path: str | None = None) -> Iterator[None]:
+def _errors_named(table: Table, reading: TableFiles, path: str | None = None) -> Iterator[None]:
     """Turn what Polars and the file systems behind fsspec raise into errors that name the file and no secret."""
     try:
         yield
     except UpkeepError as error:
         raise error.at(table=table, file=path) from error
-    except pl.exceptions.PolarsError as error:
-        raise UpkeepError(
-            f"the file is damaged: {error}", remedy="deliver it again, or move it away", table=table, file=path
-        ) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise _damaged(error).at(table=table, file=path) from error
     except Exception as error:  # every file system behind fsspec raises errors of its own
-        options = map(str, files.storage_options.values())
+        fault = f"{type(error).__name__}: {error}"
+        options = map(str, reading.storage_options.values())
         raise UpkeepError(
-            f"{files.path} cannot be read: {hide_variables(f'{type(error).__name__}: {error}', files.path, *options)}",
+            f"{reading.path} cannot be read: {hide_variables(fault, reading.path, *options)}",
             remedy="check the path, the network, the rights and storage_options",
             table=table,
         ) from None

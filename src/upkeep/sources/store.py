@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from upkeep.contract.dictionary import Table
+from upkeep.contract.findings import Finding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
@@ -60,11 +61,12 @@ class RawFile(Frozen):
 
 
 class Manifest(Frozen):
-    """Where the raw data is from, and its files sorted by table, plant, batch and delivery."""
+    """Where the raw data is from, its files sorted by table, plant, batch and delivery, and what was not read."""
 
     source: str
     options_sha256: str
     files: tuple[RawFile, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def with_files(self, files: Iterable[RawFile]) -> "Manifest":
         """Return a manifest of the same origin that lists these files."""
@@ -97,7 +99,7 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
 
 def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
     """Write ``data/raw/manifest.json`` in one step."""
-    write_whole(path, f"{manifest.model_dump_json(indent=1)}\n".encode())
+    write_whole(path, f"{manifest.model_dump_json(indent=1, exclude_defaults=True)}\n".encode())
 
 
 def store_batches(
@@ -107,9 +109,9 @@ def store_batches(
 
     Raises UpkeepError if a delivery cannot be read, or a file fetched earlier is no longer what the manifest says.
     """
-    manifest = _resume(fetch, raw, wanted)
-    stored = group_by_key(manifest.files)
     listed = {key: deliveries for key, deliveries in listed.items() if wanted(key)}
+    manifest = _resume(fetch, raw, wanted).model_copy(update={"findings": _collect_findings(listed)})
+    stored = group_by_key(manifest.files)
     saved = time.monotonic()
     for key in tqdm(to_fetch(listed, stored, fetch.reread_batches), delay=QUIET_SECONDS, unit="batch"):
         stored[key] = _fetch_batch(raw, key, listed[key], stored.get(key, []))
@@ -119,12 +121,18 @@ def store_batches(
     return _save(raw, manifest, stored)
 
 
+def _collect_findings(listed: Mapping[Key, list[Delivery]]) -> tuple[Finding, ...]:
+    """Return what the deliveries tell of what the source could not read, each finding once."""
+    found = (finding for deliveries in listed.values() for delivery in deliveries for finding in delivery.findings)
+    return tuple({tuple(finding.items()): finding for finding in found}.values())
+
+
 def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     """Return what is stored and still wanted, checked; everything else is removed from `raw`."""
     fresh = empty_manifest(fetch)
     listing = raw / paths.MANIFEST.name
     known = read_manifest(listing) if listing.exists() else fresh
-    if known.with_files(()) != fresh:
+    if (known.source, known.options_sha256) != (fresh.source, fresh.options_sha256):
         logger.warning(f"fetch: source, options or batch_days changed, so {raw} starts afresh")
         known = fresh
     manifest = known.with_files(file for file in known.files if wanted(file.key))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
-from upkeep.contract.findings import find_missing_batches, find_unknown_machines
+from upkeep.contract.findings import Finding, find_missing_batches, find_unknown_machines, sort_findings
 from upkeep.contract.validation import Checked, Excess, find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -38,13 +38,14 @@ def run(params: Params) -> None:
     quarantine; then all is written nevertheless, so that the quarantine can be looked at.
     """
     dictionary = load_dictionary(params.validate_.dictionary)
-    files = _by_plant(read_manifest().files)
+    manifest = read_manifest()
+    files = _by_plant(manifest.files)
     newest = max(file.batch for deliveries in files.values() for file in deliveries)
     for folder in (*TABLES, paths.QUARANTINE.name):
         # The next stage takes every file it finds; what an earlier run left of another plant must not be there.
         if (stale := paths.INTERIM / folder).exists():
             shutil.rmtree(stale)
-    reports = map_plants(_validate, files, params.parallel, files, newest, dictionary, params)
+    reports = map_plants(_validate, files, params.parallel, files, newest, manifest.findings, dictionary, params)
     quality = {plant: report.quality for plant, report in reports.items()}
     paths.REPORTS.mkdir(exist_ok=True)
     paths.DATA_QUALITY.write_text(json.dumps({"plants": quality}, indent=1) + "\n", encoding="utf-8")
@@ -87,12 +88,18 @@ def _by_plant(files: Iterable[RawFile]) -> dict[str, list[RawFile]]:
 
 
 def _validate(
-    plant: str, files: Mapping[str, Sequence[RawFile]], newest: date, dictionary: Dictionary, params: Params
+    plant: str,
+    files: Mapping[str, Sequence[RawFile]],
+    newest: date,
+    unread: Sequence[Finding],
+    dictionary: Dictionary,
+    params: Params,
 ) -> PlantReport:
     checked = check_deliveries(plant, files[plant], paths.RAW, dictionary, params)
     write_tables(plant, checked, paths.INTERIM)
     batches = [file.batch for file in files[plant] if file.table == "telemetry"]
     findings = find_missing_batches("telemetry", batches, newest, params.fetch.batch_days)
+    findings += sort_findings(unread)
     findings += (finding for table in TABLES for finding in checked[table].findings)
     known = checked["telemetry"].clean["machine"].unique()
     watched = {file.plant for own in files.values() for file in own if file.table == "telemetry"}

@@ -1,0 +1,86 @@
+"""Delivered columns under our names, with what else than a column tells."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from upkeep.contract.casting import as_text, cast_column
+from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED
+from upkeep.core.errors import UpkeepError
+from upkeep.sources.file_options import Pivot, TableFiles
+
+INSTANT = ("plant", "machine", "time")
+"""What the readings of one row have in common."""
+
+
+def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFiles) -> pl.DataFrame:
+    """Rename columns to ours, and add what no column but the file's place or a constant tells."""
+    if not rows.columns:  # a file without a header
+        return rows
+    if reading.pivot:
+        rows = _widen(rows, reading.pivot, reading.columns)
+    rows = rows.select(
+        pl.col(theirs).alias(ours) for theirs in rows.columns for ours in _rename(theirs, rows.columns, reading.columns)
+    )
+    facts = {**reading.constants, **facts}
+    rows = rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
+    if reading.kinds:
+        rows = _translate_kinds(rows, reading.kinds)
+    return rows.with_columns(pl.lit(reading.decimal).alias(DECIMAL)) if reading.decimal else rows
+
+
+def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -> list[str]:
+    """Return our names of a column; one that is in the way of ours, or looks like upkeep's own, is set aside."""
+    ours = [name for name, source in columns.items() if source == theirs]
+    in_the_way = theirs in columns and columns[theirs] in delivered
+    own = theirs.startswith(RESERVED) and theirs != BROKEN_LINE
+    return ours or [f"{theirs.lstrip(RESERVED)} (delivered)" if in_the_way or own else theirs]
+
+
+def _translate_kinds(rows: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
+    """Put our kinds of events in place of those delivered, which become the code where there is none."""
+    if "kind" not in rows.columns:
+        raise absent("kind", rows.columns, "name it in columns, or give kind: in place of kinds:")
+    delivered = cast_column("kind", rows.schema["kind"], "text").value
+    known = delivered.replace_strict(kinds, default=None, return_dtype=pl.String)
+    code = {} if "code" in rows.columns else {"code": delivered}
+    return rows.with_columns(kind=pl.coalesce(known, as_text("kind", rows.schema["kind"])), **code)
+
+
+def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str]) -> pl.DataFrame:
+    """Turn a row per sensor and instant into a row per instant.
+
+    Of a sensor with several values at one instant, each further one makes a further row. A column that is neither part
+    of the instant nor named in `columns` keeps its first value.
+    """
+    for name in (pivot.name, pivot.value):
+        if name not in rows.columns:
+            raise absent(name, rows.columns, "correct pivot in params.yaml")
+    theirs = [columns.get(name, name) for name in INSTANT] + list(columns.values())
+    instant = [name for name in rows.columns if name in theirs and name not in (pivot.name, pivot.value)]
+    others = [name for name in rows.columns if name not in (*instant, pivot.name, pivot.value)]
+    sensor = cast_column(pivot.name, rows.schema[pivot.name], "text").value.fill_null("(no name)")
+    sensor = pl.when(sensor.is_in([*instant, *others])).then(sensor + " (sensor)").otherwise(sensor)
+    rows = rows.with_columns(sensor.alias("@sensor")).with_row_index("@place")
+    broken = pl.lit(False) if BROKEN_LINE not in rows.columns else pl.col(BROKEN_LINE).is_not_null()
+    whole = rows.filter(~broken).with_columns(pl.int_range(pl.len()).over([*instant, "@sensor"]).alias("@again"))
+    row = [*instant, "@again"]
+    wide = whole.pivot(on="@sensor", index=row, values=pivot.value, aggregate_function="first", maintain_order=True)
+    first = whole.group_by(row).agg(pl.col(*others).drop_nulls().first(), pl.col("@place").first())
+    wide = wide.join(first, on=row, nulls_equal=True)
+    lines = rows.filter(broken).drop(pivot.name, pivot.value, "@sensor")
+    return pl.concat([wide, lines], how="diagonal").sort("@place").drop("@place", "@again")
+
+
+def absent(name: str, columns: Iterable[str], remedy: str, **where: object) -> UpkeepError:
+    """Return the error about a column that is not there, with the closest there is."""
+    names = list(columns)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return UpkeepError(
+        f"there is no column {name!r}{f'; did you mean {close[0]!r}?' if close else ''}",
+        expected=f"one of the columns there are: {', '.join(names)}",
+        remedy=remedy,
+        column=name,
+        **where,
+    )

@@ -1,0 +1,122 @@
+"""``fetch.options`` of the source ``files``: where each table's files are, and how they are read."""
+
+import codecs
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from pydantic import BeforeValidator, Field, model_validator
+
+from upkeep.core.types import Frozen
+
+PLACEHOLDERS = ("plant", "machine")
+"""What a path can tell in place of a column."""
+
+OF_ONE_TABLE = {"kind": "events", "code": "events", "kinds": "events", "pivot": "telemetry"}
+"""Options that only one table can have."""
+
+Epoch = Literal["s", "ms", "us", "ns"]
+Kind = Literal["error", "maintenance", "failure"]
+Name = Annotated[str | None, Field(coerce_numbers_to_str=True)]
+
+
+def _name_keys(kinds: Any) -> Any:
+    """Return kinds with the keys that YAML takes for numbers, true or false as the text that files hold."""
+    if not isinstance(kinds, Mapping):
+        return kinds
+    return {str(key).lower() if isinstance(key, bool) else str(key): kind for key, kind in kinds.items()}
+
+
+def _as_list(readings: Any) -> Any:
+    return [readings] if isinstance(readings, Mapping | TableFiles) else readings
+
+
+class Pivot(Frozen):
+    """Two columns of a long format, by the names that the files have: which sensor, and its value."""
+
+    name: str
+    value: str
+
+
+class TableFiles(Frozen):
+    """Where files of one table are and how to read them; docs/sources.md explains each option."""
+
+    path: str
+    columns: dict[str, str] = Field(default={})
+    plant: Name = None
+    machine: Name = None
+    kind: Kind | None = None
+    code: Name = None
+    kinds: Annotated[dict[str, Kind], BeforeValidator(_name_keys)] = Field(default={})
+    pivot: Pivot | None = None
+    time_zone: ZoneInfo | None = None
+    time_format: str | None = None
+    epoch: Epoch | None = None
+    separator: str | None = None
+    decimal: Literal[".", ","] | None = None
+    encoding: str = "utf-8"
+    storage_options: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="after")
+    def _check_sense(self) -> Self:
+        placeholders = re.findall(r"(?<!\$)\{(\w+)\}", self.path)
+        unknown = [name for name in placeholders if name not in PLACEHOLDERS]
+        twice = len(set(placeholders)) < len(placeholders)
+        faults = {
+            f"path knows {{plant}} and {{machine}}, not {{{'}, {'.join(unknown)}}}": bool(unknown),
+            "path has a placeholder twice": twice and not unknown,
+            "separator is one character of ASCII, such as ';', and no quote": self.separator is not None
+            and not re.fullmatch(r"[\t -~]", self.separator.replace('"', "")),
+            "encoding is one that Python knows, such as utf-8, latin-1 or cp1252": not _is_encoding(self.encoding),
+            "give time_format or epoch, not both": bool(self.time_format and self.epoch),
+        }
+        if self.time_format is not None:
+            faults |= _judge_time_format(self.time_format, self.time_zone)
+        if broken := [rule for rule, holds in faults.items() if holds]:
+            raise ValueError("; ".join(broken))
+        return self
+
+    @property
+    def constants(self) -> dict[str, str]:
+        """What is the same in every row."""
+        given = {"plant": self.plant, "machine": self.machine, "kind": self.kind, "code": self.code}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        return False
+    return True
+
+
+def _judge_time_format(time_format: str, time_zone: ZoneInfo | None) -> dict[str, bool]:
+    try:
+        pl.select(pl.lit("").str.to_datetime(time_format, strict=False))
+        fault = ""
+    except pl.exceptions.PolarsError as error:
+        fault = str(error).splitlines()[0]
+    return {
+        f"time_format cannot be used: {fault}": bool(fault),
+        "time_format: write fractions of a second as %.f, or as %3f or %6f without a point": "%f" in time_format,
+        "time_format: %Z says nothing about the offset; give time_zone": "%Z" in time_format and not time_zone,
+    }
+
+
+class FilesOptions(Frozen):
+    """``fetch.options`` of the source ``files``: of each table one reading, or several."""
+
+    telemetry: Annotated[list[TableFiles], BeforeValidator(_as_list)] = Field(default=[])
+    events: Annotated[list[TableFiles], BeforeValidator(_as_list)] = Field(default=[])
+    machines: Annotated[list[TableFiles], BeforeValidator(_as_list)] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> Self:
+        for table in ("telemetry", "events", "machines"):
+            given = {name for reading in getattr(self, table) for name in reading.model_fields_set}
+            if foreign := sorted(name for name in given if OF_ONE_TABLE.get(name, table) != table):
+                raise ValueError(f"{table} cannot have {', '.join(foreign)}")
+        return self

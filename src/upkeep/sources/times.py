@@ -1,0 +1,119 @@
+"""Delivered times, in the plant's own clock and format, brought to UTC."""
+
+from typing import Any
+
+import polars as pl
+
+from upkeep.contract.casting import EARLIEST, LATEST, as_text, cast_column
+from upkeep.contract.dictionary import BROKEN_LINE
+from upkeep.core.errors import UpkeepError
+from upkeep.sources.file_options import Epoch, TableFiles
+
+OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
+
+PER_SECOND: dict[Epoch, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+"""How many of each unit of ``epoch`` a second has."""
+
+YEAR_2000, YEAR_2100 = 946_684_800, 4_102_444_800
+SPREADSHEET_DAYS = (20_000, 80_000)
+"""1954 to 2119, in days since 1899-12-30."""
+
+COMMON_FORMATS = (
+    *("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y%m%d", "%Y%m%d%H%M"),
+    *("%Y%m%d%H%M%S", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d-%m-%Y %H:%M"),
+)
+
+
+def bring_to_utc(rows: pl.DataFrame, name: str, reading: TableFiles) -> pl.DataFrame:
+    """Bring a column of times to UTC, if the reading says how; a value that cannot be read stays as it was."""
+    dtype = rows.schema.get(name)
+    if dtype is None or not (reading.time_zone or reading.time_format or reading.epoch):
+        return rows
+    local, has_offset = _read_clock(name, dtype, reading)
+    local = local.dt.replace_time_zone(None)
+    local = pl.when(local.is_between(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None))).then(local)
+    # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
+    placed = local.dt.replace_time_zone(str(reading.time_zone or "UTC"), ambiguous="earliest", non_existent="null")
+    utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
+    delivered = as_text(name, dtype)
+    if dtype != pl.String and rows.select((utc.is_null() == pl.col(name).is_null()).all()).item():
+        return rows.with_columns(utc.alias(name))
+    unreadable = pl.when(local.is_null()).then(delivered).otherwise(delivered + f" ({reading.time_zone})")
+    return rows.with_columns(pl.coalesce(utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"), unreadable).alias(name))
+
+
+def _read_clock(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
+    """Return what the clock showed, and whether that is in UTC already."""
+    column = pl.col(name)
+    if isinstance(dtype, pl.Date | pl.Datetime):
+        return cast_column(name, dtype, "time").value, pl.lit(bool(getattr(dtype, "time_zone", None)))
+    text = cast_column(name, dtype, "text").value
+    if reading.epoch:
+        return _since_1970(column if dtype.is_numeric() else text, reading.epoch), pl.lit(True)
+    if reading.time_format:
+        parsed = text.str.to_datetime(reading.time_format, time_unit="us", strict=False)
+        return parsed, pl.lit("z" in reading.time_format or "%s" in reading.time_format)
+    return cast_column(name, dtype, "time").value, text.str.contains(OFFSET)
+
+
+def _since_1970(number: pl.Expr, unit: Epoch) -> pl.Expr:
+    """Read numbers since 1970-01-01 UTC: whole ones exactly, others to the microsecond."""
+    seconds = number.cast(pl.Float64, strict=False) / PER_SECOND[unit]
+    whole = number.cast(pl.Int64, strict=False)
+    is_whole = whole.cast(pl.Float64) == number.cast(pl.Float64, strict=False)
+    exact = whole * (10**6 // PER_SECOND[unit]) if unit != "ns" else whole // 1000
+    micros = pl.when(is_whole).then(exact).otherwise((seconds * 1e6).round().cast(pl.Int64, strict=False))
+    sane = seconds.is_between(EARLIEST.timestamp(), LATEST.timestamp())
+    return pl.when(sane).then(micros).cast(pl.Datetime("us"))
+
+
+def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
+    """Return the error about a file none of whose times can be read, with a remedy that fits its values."""
+    delivered = rows["time"].drop_nulls()
+    if BROKEN_LINE in rows.columns and not rows[BROKEN_LINE].has_nulls():
+        return UpkeepError(
+            f"every line of the file is broken; the first is {rows[BROKEN_LINE][0]!r}",
+            expected="as many fields in each line as in the header, and each quote closed on its line",
+            remedy="correct separator, or export the file again",
+        )
+    if delivered.is_empty():
+        return UpkeepError(
+            "the column time is empty in the whole file",
+            expected=f"times in one of the columns: {', '.join(rows.columns)}",
+            remedy="name the column that holds the times in columns, as time: THEIR_NAME",
+        )
+    return UpkeepError(
+        f"no time in the file can be read; the first is {delivered[0]!r}",
+        expected="ISO 8601, such as 2025-01-06T13:00:00Z, or a date-time type",
+        remedy=_remedy(delivered, reading),
+    )
+
+
+def _remedy(delivered: pl.Series, reading: TableFiles) -> str:
+    number = _as_number(delivered[0])
+    for unit, per_second in PER_SECOND.items():
+        if YEAR_2000 <= number / per_second < YEAR_2100:
+            return f"these look like {unit} since 1970: set epoch: {unit}"
+    if SPREADSHEET_DAYS[0] <= number <= SPREADSHEET_DAYS[1]:
+        return "these look like a spreadsheet's days: give the column the format yyyy-mm-dd hh:mm:ss, and export it"
+    if fitting := _fitting_format(delivered):
+        return f"set time_format: '{fitting}', if that is how they are meant"
+    given = f"correct time_format, which is '{reading.time_format}'" if reading.time_format else "set time_format"
+    return f"{given}, or deliver ISO 8601"
+
+
+def _as_number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _fitting_format(delivered: pl.Series) -> str | None:
+    frame = delivered.to_frame("time")
+    text = cast_column("time", delivered.dtype, "text").value
+    for known in COMMON_FORMATS:
+        time = text.str.to_datetime(known, time_unit="us", strict=False)
+        if frame.select(time.is_between(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)).all()).item():
+            return known
+    return None

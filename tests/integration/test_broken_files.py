@@ -1,0 +1,188 @@
+"""Files of which any line may be broken: every line but the header is a row that ends somewhere."""
+
+import bz2
+import gzip
+import json
+import lzma
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from upkeep.contract.dictionary import Column
+from upkeep.contract.reconcile import Delivered
+from upkeep.contract.validation import check_table, find_excess
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Validate
+from upkeep.sources.delimited import read_delimited
+from upkeep.sources.files import Files
+
+UNTIL = date(2025, 1, 6)
+STRICTNESS = Validate(
+    dictionary=Path("dictionary.yaml"),
+    max_quarantined_share=0.05,
+    near_duplicate_seconds=0,
+    outage_hours=6,
+    stuck_hours=24,
+)
+KEYS = {name: Column(meaning="", type="text", role="key") for name in ("plant", "machine")}
+COLUMNS = {
+    **KEYS,
+    "time": Column(meaning="", type="time", role="key"),
+    "load": Column(meaning="", role="sensor"),
+    "note": Column(meaning="", type="text", role="attribute", required=False),
+}
+HEADER = "plant,machine,time,load,note"
+
+
+def check(tmp_path, **reading):
+    """Bring the folder's files through reading and validation, as {plant: what became of its telemetry}."""
+    options = {"telemetry": {"path": str(tmp_path), **reading}}
+    plants = {}
+    for delivery in Files(options, 7).deliveries(UNTIL):
+        mine = plants.setdefault(delivery.plant, [])
+        mine.append(Delivered(delivery.batch, len(mine) + 1, delivery.read()))
+    return {plant: check_table("telemetry", plant, mine, COLUMNS, STRICTNESS, 7) for plant, mine in plants.items()}
+
+
+def line(hour, load="1.5", note="ok"):
+    return f"lyon,m1,2025-01-06T{hour:02d}:00:00Z,{load},{note}"
+
+
+def check_lines(tmp_path, *lines, end="\n"):
+    (tmp_path / "all.csv").write_bytes(end.join([HEADER, line(0), *lines, line(23), ""]).encode())
+    return check(tmp_path)["lyon"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        line(1, '"1.5'),
+        line(1, note='"ok'),
+        line(1, note='"ok" or not'),
+        line(1) + ",surplus",
+        "lyon,m1,2025-01-06T01:00:00Z,1.5",
+        HEADER,
+        "\ufeff" + HEADER,
+        "\x00" * 40,
+        "\x1a",
+        "# exported by hand",
+    ],
+)
+def test_a_broken_line_is_one_quarantined_row_and_those_after_it_are_read(tmp_path, broken):
+    checked = check_lines(tmp_path, broken, line(2))
+    assert (checked.rows_in, checked.clean.height) == (4, 3)
+    [row] = checked.quarantined.iter_rows(named=True)
+    assert (row["reason"], row["value"]) == ("broken line", broken)
+    assert json.loads(row["row"])["@broken_line"] == broken
+
+
+@pytest.mark.parametrize(
+    ("written", "note"),
+    [('"one, two"', "one, two"), ('"say ""no"""', 'say "no"'), ('a 12" pipe', 'a 12" pipe'), ('""', None)],
+)
+def test_quotes_that_close_on_their_line_are_read(tmp_path, written, note):
+    assert check_lines(tmp_path, line(1, note=written)).clean["note"].to_list() == ["ok", note, "ok"]
+
+
+def test_a_field_that_spans_lines_is_as_many_broken_lines(tmp_path):
+    checked = check_lines(tmp_path, line(1, note='"first'), 'second"', line(2))
+    assert (checked.rows_in, checked.clean.height) == (5, 3)
+    assert checked.quarantined["value"].to_list() == [line(1, note='"first'), 'second"']
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r"])
+def test_every_line_end_is_read(tmp_path, end):
+    checked = check_lines(tmp_path, line(1), "", line(2, '"'), line(3), end=end)
+    assert (checked.rows_in, checked.clean.height) == (6, 4)
+    assert checked.quarantined["reason"].to_list() == ["empty line", "broken line"]
+
+
+@pytest.mark.parametrize("empty", ["", "  ", ",,,,"])
+def test_a_line_without_any_value_counts_but_is_no_reason_to_stop(tmp_path, empty):
+    checked = check_lines(tmp_path, empty, empty, empty)
+    assert (checked.rows_in, checked.quarantined["reason"].to_list()) == (5, ["empty line"] * 3)
+    assert find_excess("lyon", {"telemetry": checked}, STRICTNESS) == []
+
+
+def test_a_last_line_without_an_end_and_a_byte_order_mark_are_read(tmp_path):
+    for name, encoding in {"a": "utf-8-sig", "b": "utf-16"}.items():
+        (tmp_path / f"{name}.csv").write_bytes(f"{HEADER}\n{line(1)}\n{line(2)}".encode(encoding))
+    checked = check(tmp_path)["lyon"]
+    assert (checked.rows_in, checked.clean.height, sum(checked.duplicates.values())) == (4, 2, 2)
+
+
+def test_bytes_that_the_encoding_does_not_have_keep_names_apart(tmp_path):
+    text = f"{HEADER}\nSüd,m1,2025-01-06,1,\nSäd,m1,2025-01-06,2,\n"
+    (tmp_path / "all.csv").write_bytes(text.encode("latin-1"))
+    assert {plant: checked.rows_in for plant, checked in check(tmp_path, encoding="latin-1").items()} != {}
+    assert len(check(tmp_path)) == 2
+
+
+def test_a_header_with_a_quote_of_its_own_or_a_name_twice_is_read_as_it_stands():
+    rows = read_delimited(b'plant,"load,note,note\nlyon,1,a,b\n', ",", "utf-8")
+    assert rows.row(0, named=True) == {"plant": "lyon", '"load': "1", "note": "a", "note (again)": "b"}
+
+
+def test_a_file_of_broken_lines_only_goes_where_the_file_before_it_goes(tmp_path):
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n{line(1)}\n")
+    (tmp_path / "b.csv").write_text(f'{HEADER}\n"\n')
+    checked = check(tmp_path)["lyon"]
+    assert (checked.rows_in, checked.clean.height, checked.quarantined.height) == (2, 1, 1)
+
+
+def test_a_table_of_broken_lines_only_is_an_error_that_shows_one(tmp_path):
+    (tmp_path / "all.csv").write_text(f"{HEADER}\nlyon;m1;2025-01-06;1;ok\n")
+    with pytest.raises(UpkeepError, match="every line of the file is broken; the first is 'lyon;m1") as caught:
+        check(tmp_path)
+    assert "separator" in caught.value.remedy
+
+
+@pytest.mark.parametrize("ending", [".csv", ".CSV", ".txt", ".csv.GZ", ".csv.bz2", ".tsv.xz", ".csv.zst"])
+def test_every_ending_that_the_docs_list_is_read(tmp_path, ending):
+    content = f"{HEADER}\n{line(1)}\n".replace(",", "\t" if "tsv" in ending else ",").encode()
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    pack["zst"] = lambda plain: pa.compress(plain, codec="zstd", asbytes=True)
+    (tmp_path / f"all{ending}").write_bytes(pack.get(ending.rpartition(".")[2].lower(), bytes)(content))
+    assert check(tmp_path)["lyon"].clean.height == 1
+
+
+MANGLED = st.one_of(
+    st.just(""),
+    st.text(alphabet='",\n\r\x00;\t\ufeff\u2028 aé1.:', max_size=12),
+    st.tuples(st.integers(0, 22), st.integers(0, 40), st.sampled_from(['"', ",", "\x00", '""', "\n", "x", "\\"])).map(
+        lambda made: line(made[0])[: made[1]] + made[2] + line(made[0])[made[1] :]
+    ),
+    st.sampled_from([HEADER, line(3, note='"a,b"'), line(4, note='"a""b"'), line(5, note='12" x'), ",,,,"]),
+)
+
+
+def count_rows(content):
+    """Count as ``wc -l`` does, a last line without an end too; the header is no row."""
+    lines = content.count(b"\n") + (not content.endswith(b"\n"))
+    return lines - 1
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.integers(0, 23).map(line), MANGLED), max_size=12), st.booleans(), st.booleans())
+def test_rows_counted_from_any_file_are_clean_duplicate_or_quarantined(tmp_path, lines, windows, ends):
+    text = "\n".join([HEADER, *lines, line(23)]) + "\n" * ends
+    content = text.replace("\n", "\r\n" if windows else "\n").encode()
+    (tmp_path / "all.csv").write_bytes(content)
+    plants = check(tmp_path).values()
+    out = [part.clean.height + sum(part.duplicates.values()) + part.quarantined.height for part in plants]
+    assert count_rows(content) == sum(part.rows_in for part in plants) == sum(out)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(alphabet='",;ab \x00', max_size=8), min_size=1, max_size=8))
+def test_a_line_is_read_alike_whatever_stands_around_it(lines):
+    together = read_delimited("\n".join(["a,b", *lines, ""]).encode(), ",", "utf-8")
+    alone = [read_delimited(f"a,b\n{one}\n".encode(), ",", "utf-8") for one in lines]
+    expected = pl.concat([together.clear(), *alone], how="diagonal")
+    blank = together.with_columns(pl.col("a", "b").replace("", None))
+    assert blank.equals(expected.select(together.columns).with_columns(pl.col("a", "b").replace("", None)))
