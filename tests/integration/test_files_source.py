@@ -3,8 +3,11 @@ from datetime import UTC, date, datetime
 
 import fsspec
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
 from upkeep.sources.files import Files
 
@@ -108,6 +111,85 @@ def test_times_that_nobody_can_read_are_shown(tmp_path):
         deliveries(tmp_path)
 
 
+WRONG_TIMES = {
+    "seconds": ([1736121600, 1736125200], {"epoch": "s"}),
+    "fractions of milliseconds": ([1736121600000.5, 1736125200000.0], {"epoch": "ms"}),
+    "nanoseconds in text": (["1736121600000000000", "1736125200000000001"], {"epoch": "ns"}),
+    "days in whole numbers": ([20250106, 20250107], {"time_format": "%Y%m%d"}),
+    "German": (["06.01.2025 00:00", "31.12.2024 23:00"], {"time_format": "%d.%m.%Y %H:%M"}),
+    "American": (["01/06/2025 00:00", "12/31/2024 23:00"], {"time_format": "%m/%d/%Y %H:%M"}),
+}
+
+
+@pytest.mark.parametrize(("times", "remedy"), WRONG_TIMES.values(), ids=WRONG_TIMES)
+def test_the_remedy_for_times_that_nobody_can_read_works(tmp_path, times, remedy):
+    pl.DataFrame({"plant": "lyon", "machine": "m1", "time": times}, strict=False).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UpkeepError, match="no time in the file can be read") as caught:
+        deliveries(tmp_path, {"path": str(tmp_path)})
+    ((option, value),) = remedy.items()
+    assert f"set {option}: {value}" in caught.value.remedy.replace("'", "")
+    found = deliveries(tmp_path, {"path": str(tmp_path), **remedy})
+    read = pl.concat(
+        rows.select(cast_column("time", rows.schema["time"], "time").value.alias("time")) for rows in found.values()
+    )
+    assert datetime(2025, 1, 6) in read["time"].dt.replace_time_zone(None).dt.truncate("1s").to_list()
+    assert not read["time"].has_nulls()
+
+
+def test_a_spreadsheets_days_are_refused_with_what_to_do_there(tmp_path):
+    (tmp_path / "all.csv").write_text("plant,machine,time\nlyon,m1,45663.5\n")
+    with pytest.raises(UpkeepError) as caught:
+        deliveries(tmp_path)
+    assert "yyyy-mm-dd hh:mm:ss" in caught.value.remedy
+    (tmp_path / "all.csv").write_text("plant,machine,time\nlyon,m1,2025-01-06 12:00:00\n")
+    assert len(deliveries(tmp_path)) == 1
+
+
+def test_an_empty_column_of_times_and_a_wrong_separator_have_remedies_that_work(tmp_path):
+    (tmp_path / "all.csv").write_text("plant;machine;time;ts\nlyon;m1;;2025-01-06\n")
+    with pytest.raises(UpkeepError) as caught:
+        deliveries(tmp_path)
+    assert caught.value.remedy == 'set separator: ";"'
+    with pytest.raises(UpkeepError, match="column time is empty") as caught:
+        deliveries(tmp_path, {"separator": ";"})
+    assert "time: THEIR_NAME" in caught.value.remedy
+    assert len(deliveries(tmp_path, {"separator": ";", "columns": {"time": "ts"}})) == 1
+
+
+def test_what_is_beyond_all_clocks_stays_as_it_was_delivered(tmp_path):
+    times = pa.array([1736121600, 2**60, None], pa.int64())
+    pq.write_table(pa.table({"plant": ["lyon"] * 3, "machine": ["m1"] * 3, "time": times}), tmp_path / "a.parquet")
+    rows = deliveries(tmp_path, {"path": str(tmp_path), "epoch": "s"})["telemetry", "lyon", "2025-01-06"]
+    assert rows["time"].to_list() == ["2025-01-06T00:00:00.000000Z", str(2**60), None]
+
+
+def test_when_machines_were_installed_is_read_as_their_times_are(tmp_path):
+    (tmp_path / "t.csv").write_text(CSV)
+    (tmp_path / "m.txt").write_text("plant,machine,model,installed\nlyon,m1,A,31.12.2020\n")
+    machines = {"path": f"{tmp_path}/m.txt", "time_format": "%d.%m.%Y"}
+    rows = deliveries(tmp_path, machines=machines)["machines", "lyon", "2025-01-06"]
+    assert rows["installed"].to_list() == ["2020-12-31T00:00:00.000000Z"]
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"path": "{site}/*.csv"}, r"path knows {plant} and {machine}, not {site}"),
+        ({"path": "{plant}/{plant}.csv"}, "placeholder twice"),
+        ({"separator": ";;"}, "one character"),
+        ({"encoding": "klingon"}, "encoding is one"),
+        ({"time_format": "%S"}, "time_format: Invalid format string"),
+        ({"time_format": "%Y-%m-%d %H:%M:%S.%f"}, "as %.f"),
+        ({"time_format": "%Y-%m-%d %Z"}, "give time_zone"),
+        ({"time_format": "%s", "epoch": "s"}, "not both"),
+        ({"kinds": {"x": "error"}}, "telemetry cannot have kinds"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused_before_anything_is_read(tmp_path, options, fault):
+    with pytest.raises(UpkeepError, match=fault):
+        deliveries(tmp_path, options)
+
+
 def test_a_time_format_is_read_and_a_time_that_breaks_it_stays(tmp_path):
     (tmp_path / "all.csv").write_text("plant,machine,time\nlyon,m1,06.01.2025 14:00\nlyon,m1,noon\n")
     rows = deliveries(tmp_path, {"time_format": "%d.%m.%Y %H:%M"})["telemetry", "lyon", "2025-01-06"]
@@ -166,6 +248,179 @@ def test_plants_are_called_as_delivered_however_alike_they_look(tmp_path, names)
     (tmp_path / "all.csv").write_text("plant,machine,time\n" + "".join(f"{name},m1,2025-01-06\n" for name in names))
     found = deliveries(tmp_path)
     assert {found["telemetry", name, "2025-01-06"]["plant"].item() for name in names} == set(names)
+
+
+def test_several_files_of_one_table_are_each_read_in_their_own_way(tmp_path):
+    (tmp_path / "t.csv").write_text(CSV)
+    (tmp_path / "failures.csv").write_text("asset;day;part\nm1;06.01.2025;spindle\n")
+    (tmp_path / "work.csv").write_text(
+        "asset,ts,what\nm1,2025-01-07,Oil\nm1,2025-01-08,Bearing swap\nm1,2025-01-09,?\n"
+    )
+    constant = {"plant": 7, "columns": {"machine": "asset", "time": "day", "code": "part"}, "kind": "failure"}
+    events = [
+        {"path": f"{tmp_path}/failures.csv", "separator": ";", "time_format": "%d.%m.%Y", **constant},
+        {
+            "path": f"{tmp_path}/work.csv",
+            "plant": 7,
+            "columns": {"machine": "asset", "time": "ts", "kind": "what"},
+            "kinds": {"Oil": "maintenance", "Bearing": "failure"},
+        },
+    ]
+    rows = deliveries(tmp_path, {"path": f"{tmp_path}/t.csv"}, events=events)["events", "7", "2025-01-06"]
+    assert rows.select("machine", "kind", "code").rows() == [
+        ("m1", "failure", "spindle"),
+        ("m1", "maintenance", "Oil"),
+        ("m1", "failure", "Bearing"),
+        ("m1", "?", "?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("delivered", "kinds"),
+    [([1, 0], {1: "failure", 0: "maintenance"}), ([True, False], {True: "failure", False: "maintenance"})],
+)
+def test_kinds_that_are_numbers_or_true_and_false_are_translated(tmp_path, delivered, kinds):
+    (tmp_path / "t.csv").write_text(CSV)
+    frame = pl.DataFrame({"plant": "lyon", "machine": "m1", "time": "2025-01-06", "broke": delivered})
+    frame.write_parquet(tmp_path / "e.parquet")
+    events = {"path": f"{tmp_path}/e.parquet", "columns": {"kind": "broke"}, "kinds": kinds}
+    rows = deliveries(tmp_path, events=events)["events", "lyon", "2025-01-06"]
+    assert rows["kind"].to_list() == ["failure", "maintenance"]
+
+
+def test_one_column_may_be_two_of_ours(tmp_path):
+    (tmp_path / "all.csv").write_text("id,time\na,2025-01-06\n")
+    assert deliveries(tmp_path, {"columns": {"plant": "id", "machine": "id"}})["telemetry", "a", "2025-01-06"].row(
+        0, named=True
+    ) == {"plant": "a", "machine": "a", "time": "2025-01-06"}
+
+
+LONG = """asset,ts,tag,val
+m1,2025-01-06T00:00:00Z,VIB,1
+m1,2025-01-06T00:00:00Z,TEMP,40
+m2,2025-01-06T00:00:00Z,VIB,5
+m1,2025-01-06T00:00:00Z,VIB,2
+m1,2025-01-06T01:00:00Z,TEMP
+m1,2025-01-06T01:00:00Z,TEMP,41
+m1,2025-01-06T01:00:00Z,,42
+"""
+PIVOT = {"name": "tag", "value": "val"}
+LONG_COLUMNS = {"machine": "asset", "time": "ts", "vibration": "VIB", "temperature": "TEMP"}
+
+
+def test_a_row_per_sensor_becomes_a_row_per_instant_and_no_value_vanishes(tmp_path):
+    (tmp_path / "all.csv").write_text(LONG)
+    found = deliveries(tmp_path, {"plant": "lyon", "columns": LONG_COLUMNS, "pivot": PIVOT})
+    rows = found["telemetry", "lyon", "2025-01-06"]
+    assert rows.select("machine", "vibration", "temperature", "(no name)", "@broken_line").rows() == [
+        ("m1", "1", "40", None, None),
+        ("m2", "5", None, None, None),
+        ("m1", "2", None, None, None),
+        (None, None, None, None, "m1,2025-01-06T01:00:00Z,TEMP"),
+        ("m1", None, "41", "42", None),
+    ]
+
+
+def test_a_wrong_name_in_pivot_and_a_sensor_that_is_not_there_are_named_with_the_closest(tmp_path):
+    (tmp_path / "all.csv").write_text(LONG)
+    for options, meant in {
+        ("tags", "VIB"): "'tags'; did you mean 'tag'",
+        ("tag", "VIBR"): "'VIBR'; did you mean 'VIB'",
+    }.items():
+        reading = {"columns": {**LONG_COLUMNS, "vibration": options[1]}, "pivot": {**PIVOT, "name": options[0]}}
+        with pytest.raises(UpkeepError, match=meant):
+            deliveries(tmp_path, {"plant": "lyon", **reading})
+
+
+def test_the_readings_of_parquet_keep_their_type_when_they_are_turned(tmp_path):
+    frame = pl.DataFrame({"machine": 1, "time": datetime(2025, 1, 6), "tag": ["a", "b"], "val": [1.5, None]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    rows = deliveries(tmp_path, {"path": str(tmp_path), "plant": "lyon", "pivot": PIVOT})
+    assert rows["telemetry", "lyon", "2025-01-06"].row(0, named=True) == {
+        "machine": 1, "time": datetime(2025, 1, 6), "a": 1.5, "b": None, "plant": "lyon"
+    }  # fmt: skip
+
+
+INSTANT = datetime(2025, 1, 6)
+ODD_TYPES = {
+    "a zone in one file": {"time": [INSTANT.replace(tzinfo=UTC)]},
+    "text": {"time": ["2025-01-06"]},
+    "dates": {"time": [INSTANT.date()]},
+    "numbers for names": {"machine": [1]},
+    "floats for names": {"machine": [1.0]},
+    "lists": {"load": [[1.0]]},
+    "bytes": {"load": [b"1"]},
+    "categories": {"load": pl.Series(["1"], dtype=pl.Categorical)},
+    "decimals": {"load": pl.Series(["1.5"]).cast(pl.Decimal(9, 2))},
+    "nothing": {"load": [None]},
+    "durations": {"load": [INSTANT - INSTANT]},
+}
+
+
+@pytest.mark.parametrize("name", ODD_TYPES)
+def test_files_of_one_batch_may_differ_in_type(tmp_path, name):
+    usual = {"plant": "lyon", "machine": ["1"], "time": [INSTANT], "load": [1.0]}
+    pl.DataFrame(usual).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({**usual, **ODD_TYPES[name]}).write_parquet(tmp_path / "b.parquet")
+    found = Files({"telemetry": {"path": str(tmp_path)}}, 7).deliveries(UNTIL)
+    assert sum(delivery.read().height for delivery in found) == 2
+    assert {(delivery.plant, str(delivery.batch)) for delivery in found} == {("lyon", "2025-01-06")}
+    assert len(found) == (1 if name == "nothing" else 2)
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us", "Mars/Base"), pa.decimal256(60, 0)])
+def test_a_type_that_nobody_reads_is_an_error_that_names_the_file(tmp_path, kind):
+    pq.write_table(pa.table({"time": pa.array([None], kind)}), tmp_path / "odd.parquet")
+    with pytest.raises(UpkeepError, match="holds a type that cannot be read") as caught:
+        deliveries(tmp_path, {"path": str(tmp_path)})
+    assert str(caught.value.where["file"]).endswith("odd.parquet")
+
+
+def test_files_that_are_not_read_are_findings_that_name_them(tmp_path):
+    (tmp_path / "north").mkdir()
+    (tmp_path / "all.csv").write_text(CSV)
+    (tmp_path / "north" / "april.xlsx").write_bytes(b"PK")
+    (tmp_path / "READ.ME").write_text("hello")
+    found = Files({"telemetry": {"path": str(tmp_path)}}, 7).deliveries(UNTIL)
+    for delivery in found:
+        assert [finding["kind"] for finding in delivery.findings] == ["unread_file"] * 2
+        assert [str(finding["detail"]).split(" is not")[0] for finding in delivery.findings] == [
+            "READ.ME",
+            "north/april.xlsx",
+        ]
+
+
+def test_a_folder_of_nothing_that_can_be_read_shows_what_there_is(tmp_path):
+    (tmp_path / "april.xlsx").write_bytes(b"PK")
+    with pytest.raises(UpkeepError, match=r"there is april\.xlsx") as caught:
+        deliveries(tmp_path, {"path": str(tmp_path)})
+    assert "export the files as CSV" in caught.value.remedy
+
+
+@pytest.mark.parametrize("path", ["{plant}", "{plant}/*.csv", "{plant}/m?.csv", "*", "{plant}/{machine}.csv"])
+def test_paths_match_endings_of_any_case_and_what_lies_below_folders(tmp_path, path):
+    (tmp_path / "lyon").mkdir()
+    (tmp_path / "lyon" / "M1.CSV").write_text("plant,machine,time\nlyon,M1,2025-01-06\n")
+    (tmp_path / "lyon" / "m2.csv").write_text("plant,machine,time\nlyon,m2,2025-01-06\n")
+    rows = deliveries(tmp_path, {"path": f"{tmp_path}/{path}"})["telemetry", "lyon", "2025-01-06"]
+    assert rows["machine"].to_list() == (["m2"] if "m?" in path else ["M1", "m2"])
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.csv.xz", "a.csv.zst"])
+def test_a_packed_file_that_is_cut_short_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(CSV.encode())[:-9] if "gz" in name else b"no such thing")
+    with pytest.raises(UpkeepError, match="damaged") as caught:
+        deliveries(tmp_path, {"path": str(tmp_path)})
+    assert str(caught.value.where["file"]).endswith(name)
+
+
+def test_a_file_without_any_readable_time_goes_where_the_one_before_it_goes_and_is_found(tmp_path):
+    (tmp_path / "a.csv").write_text("plant,machine,time\nlyon,m1,2025-01-13\n")
+    (tmp_path / "b.csv").write_text("plant,machine,time\nlyon,m2,13.01.2025 10:00\n")
+    found = Files({"telemetry": {"path": str(tmp_path)}}, 7).deliveries(UNTIL)
+    assert [delivery.read()["machine"].to_list() for delivery in found] == [["m1", "m2"]]
+    (finding,) = found[0].findings
+    assert (finding["kind"], "b.csv" in str(finding["detail"])) == ("unreadable_times", True)
 
 
 def test_machines_go_to_the_first_batch_and_events_to_that_of_their_time(tmp_path):

@@ -61,7 +61,10 @@ def read_options(model: type[Options], options: Mapping[str, Any], source: str) 
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_input=False)]
+        faults = [
+            ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, "))))
+            for fault in error.errors(include_input=False)
+        ]
         raise UpkeepError(
             f"fetch.options do not fit the source {source}: {'; '.join(faults)}",
             expected=f"the options of {source} that docs/sources.md lists",

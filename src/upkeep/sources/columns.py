@@ -67,7 +67,7 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str]) -> pl.D
     whole = rows.filter(~broken).with_columns(pl.int_range(pl.len()).over([*instant, "@sensor"]).alias("@again"))
     row = [*instant, "@again"]
     wide = whole.pivot(on="@sensor", index=row, values=pivot.value, aggregate_function="first", maintain_order=True)
-    first = whole.group_by(row).agg(pl.col(*others).drop_nulls().first(), pl.col("@place").first())
+    first = whole.group_by(row).agg(*(pl.col(name).drop_nulls().first() for name in others), pl.col("@place").first())
     wide = wide.join(first, on=row, nulls_equal=True)
     lines = rows.filter(broken).drop(pivot.name, pivot.value, "@sensor")
     return pl.concat([wide, lines], how="diagonal").sort("@place").drop("@place", "@again")

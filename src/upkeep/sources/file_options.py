@@ -94,16 +94,16 @@ def _is_encoding(name: str) -> bool:
 
 
 def _judge_time_format(time_format: str, time_zone: ZoneInfo | None) -> dict[str, bool]:
-    try:
-        pl.select(pl.lit("").str.to_datetime(time_format, strict=False))
-        fault = ""
-    except pl.exceptions.PolarsError as error:
-        fault = str(error).splitlines()[0]
-    return {
-        f"time_format cannot be used: {fault}": bool(fault),
-        "time_format: write fractions of a second as %.f, or as %3f or %6f without a point": "%f" in time_format,
+    faults = {
+        "time_format: write fractions of a second as %.f, or as %3f or %6f behind a comma": "%f" in time_format,
         "time_format: %Z says nothing about the offset; give time_zone": "%Z" in time_format and not time_zone,
     }
+    if not any(faults.values()):
+        try:
+            pl.select(pl.lit("").str.to_datetime(time_format, strict=False))
+        except pl.exceptions.PolarsError as error:
+            faults[f"time_format: {str(error).splitlines()[0]}"] = True
+    return faults
 
 
 class FilesOptions(Frozen):

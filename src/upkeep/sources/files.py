@@ -232,7 +232,7 @@ def _deal_rows(rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:
 
 
 def _how_to_name(name: str, columns: Sequence[str]) -> str:
-    for separator in ";\t|," if len(columns) == 1 else "":
+    for separator in ";\t|,":
         if separator in columns[0]:
             return f"set separator: {json.dumps(separator)}"
     constant = ", or give plant: or {plant} in the path" if name == "plant" else ""

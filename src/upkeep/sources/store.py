@@ -71,7 +71,7 @@ class Manifest(Frozen):
     def with_files(self, files: Iterable[RawFile]) -> "Manifest":
         """Return a manifest of the same origin that lists these files."""
         ordered = sorted(files, key=lambda file: (*file.key, file.delivery))
-        return self.model_copy(update={"files": tuple(ordered)})
+        return self.model_copy(update={"files": tuple(ordered), "findings": self.findings if ordered else ()})
 
 
 def empty_manifest(fetch: Fetch) -> Manifest:
@@ -132,7 +132,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     fresh = empty_manifest(fetch)
     listing = raw / paths.MANIFEST.name
     known = read_manifest(listing) if listing.exists() else fresh
-    if (known.source, known.options_sha256) != (fresh.source, fresh.options_sha256):
+    if known.with_files(()) != fresh:
         logger.warning(f"fetch: source, options or batch_days changed, so {raw} starts afresh")
         known = fresh
     manifest = known.with_files(file for file in known.files if wanted(file.key))

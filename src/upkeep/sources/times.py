@@ -1,6 +1,6 @@
 """Delivered times, in the plant's own clock and format, brought to UTC."""
 
-from typing import Any
+import math
 
 import polars as pl
 
@@ -8,6 +8,9 @@ from upkeep.contract.casting import EARLIEST, LATEST, as_text, cast_column
 from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
 from upkeep.sources.file_options import Epoch, TableFiles
+
+FIRST, LAST = EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)
+"""Of what a clock can have shown."""
 
 OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
 
@@ -31,7 +34,7 @@ def bring_to_utc(rows: pl.DataFrame, name: str, reading: TableFiles) -> pl.DataF
         return rows
     local, has_offset = _read_clock(name, dtype, reading)
     local = local.dt.replace_time_zone(None)
-    local = pl.when(local.is_between(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None))).then(local)
+    local = pl.when(local.is_between(FIRST, LAST)).then(local)
     # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
     placed = local.dt.replace_time_zone(str(reading.time_zone or "UTC"), ambiguous="earliest", non_existent="null")
     utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
@@ -69,7 +72,7 @@ def _since_1970(number: pl.Expr, unit: Epoch) -> pl.Expr:
 
 def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
     """Return the error about a file none of whose times can be read, with a remedy that fits its values."""
-    delivered = rows["time"].drop_nulls()
+    delivered = rows.select(as_text("time", rows.schema["time"])).to_series().drop_nulls()
     if BROKEN_LINE in rows.columns and not rows[BROKEN_LINE].has_nulls():
         return UpkeepError(
             f"every line of the file is broken; the first is {rows[BROKEN_LINE][0]!r}",
@@ -90,7 +93,7 @@ def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
 
 
 def _remedy(delivered: pl.Series, reading: TableFiles) -> str:
-    number = _as_number(delivered[0])
+    number = delivered[:1].cast(pl.Float64, strict=False).fill_null(math.nan)[0]
     for unit, per_second in PER_SECOND.items():
         if YEAR_2000 <= number / per_second < YEAR_2100:
             return f"these look like {unit} since 1970: set epoch: {unit}"
@@ -102,18 +105,9 @@ def _remedy(delivered: pl.Series, reading: TableFiles) -> str:
     return f"{given}, or deliver ISO 8601"
 
 
-def _as_number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
 def _fitting_format(delivered: pl.Series) -> str | None:
-    frame = delivered.to_frame("time")
-    text = cast_column("time", delivered.dtype, "text").value
     for known in COMMON_FORMATS:
-        time = text.str.to_datetime(known, time_unit="us", strict=False)
-        if frame.select(time.is_between(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)).all()).item():
+        times = delivered.str.to_datetime(known, time_unit="us", strict=False)
+        if times.is_between(FIRST, LAST).fill_null(False).all():
             return known
     return None
