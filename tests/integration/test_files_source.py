@@ -253,9 +253,7 @@ def test_plants_are_called_as_delivered_however_alike_they_look(tmp_path, names)
 def test_several_files_of_one_table_are_each_read_in_their_own_way(tmp_path):
     (tmp_path / "t.csv").write_text(CSV)
     (tmp_path / "failures.csv").write_text("asset;day;part\nm1;06.01.2025;spindle\n")
-    (tmp_path / "work.csv").write_text(
-        "asset,ts,what\nm1,2025-01-07,Oil\nm1,2025-01-08,Bearing\nm1,2025-01-09,?\n"
-    )
+    (tmp_path / "work.csv").write_text("asset,ts,what\nm1,2025-01-07,Oil\nm1,2025-01-08,Bearing\nm1,2025-01-09,?\n")
     constant = {"plant": 7, "columns": {"machine": "asset", "time": "day", "code": "part"}, "kind": "failure"}
     events = [
         {"path": f"{tmp_path}/failures.csv", "separator": ";", "time_format": "%d.%m.%Y", **constant},
