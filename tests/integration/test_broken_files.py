@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from upkeep.contract.dictionary import Column
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import check_table, find_excess
+from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Validate
+from upkeep.core.params import Validate, load_params
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.files import Files
+from upkeep.stages import fetch, validate
 
 UNTIL = date(2025, 1, 6)
 STRICTNESS = Validate(
     dictionary=Path("dictionary.yaml"),
     max_quarantined_share=0.05,
+    max_near_duplicate_share=1.0,
     near_duplicate_seconds=0,
     outage_hours=6,
     stuck_hours=24,
@@ -106,7 +109,7 @@ def test_every_line_end_is_read(tmp_path, end):
 def test_a_line_without_any_value_counts_but_is_no_reason_to_stop(tmp_path, empty):
     checked = check_lines(tmp_path, empty, empty, empty)
     assert (checked.rows_in, checked.quarantined["reason"].to_list()) == (5, ["empty line"] * 3)
-    assert find_excess("lyon", {"telemetry": checked}, STRICTNESS) == []
+    assert find_excess("lyon", {"telemetry": checked}, STRICTNESS, Path("quarantine")) == []
 
 
 def test_a_last_line_without_an_end_and_a_byte_order_mark_are_read(tmp_path):
@@ -149,6 +152,44 @@ def test_every_ending_that_the_docs_list_is_read(tmp_path, ending):
     pack["zst"] = lambda plain: pa.compress(plain, codec="zstd", asbytes=True)
     (tmp_path / f"all{ending}").write_bytes(pack.get(ending.rpartition(".")[2].lower(), bytes)(content))
     assert check(tmp_path)["lyon"].clean.height == 1
+
+
+NEEDED = {
+    "telemetry": {"plant": "text", "machine": "text", "time": "time"},
+    "events": {"plant": "text", "machine": "text", "time": "time", "kind": "text", "code": "text"},
+    "machines": {"plant": "text", "machine": "text", "model": "text", "installed": "time"},
+}
+DICTIONARY = {
+    table: {name: {"meaning": "", "type": kind, "role": "attribute"} for name, kind in columns.items()}
+    for table, columns in NEEDED.items()
+}
+DICTIONARY["telemetry"] |= {"load": {"meaning": "", "role": "sensor"}}
+
+
+def test_what_was_not_read_stands_in_the_manifest_and_the_report_and_a_second_fetch_changes_nothing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "all.csv").write_text(f"{HEADER}\n{line(1)}\n{line(2)}\n")
+    (tmp_path / "in" / "april.xlsx").write_bytes(b"PK")
+    (tmp_path / "dictionary.yaml").write_text(json.dumps({"tables": DICTIONARY}))
+    shipped = load_params(Path(__file__).parents[2] / "params.yaml")
+    source = {"source": "files", "until": UNTIL, "options": {"telemetry": {"path": str(tmp_path / "in")}}}
+    params = shipped.model_copy(
+        update={
+            "fetch": shipped.fetch.model_copy(update=source),
+            "validate_": shipped.validate_.model_copy(update={"dictionary": tmp_path / "dictionary.yaml"}),
+        }
+    )
+    fetch.run(params)
+    before = paths.MANIFEST.read_bytes()
+    fetch.run(params)
+    assert paths.MANIFEST.read_bytes() == before
+    validate.run(params)
+    findings = json.loads(paths.DATA_QUALITY.read_text())["plants"]["lyon"]["findings"]
+    assert ("unread_file", "telemetry") in {(finding["kind"], finding["table"]) for finding in findings}
+    assert any("april.xlsx" in str(finding["detail"]) for finding in findings)
 
 
 MANGLED = st.one_of(

@@ -143,6 +143,34 @@ def test_what_is_not_a_number_quarantines_its_row(delivered: object) -> None:
     assert [fault[:2] for fault in faults(checked)] == [("not a number", "heat")]
 
 
+NOT_A_NUMBER = ("not a number", "hum")
+WRITTEN_WITH = {
+    ",": {
+        "1.001": 1001, "1.001,5": 1001.5, "1 001,5": 1001.5, "1'001": 1001, "1.001.000": 1_001_000, "-1.001": -1001,
+        "1\N{NARROW NO-BREAK SPACE}001,5": 1001.5, "\N{MINUS SIGN}3,5": -3.5, "1,5e3": 1500, ",5": 0.5, " 7,0 ": 7,
+        "12.5": None, "0.001": None, "1,001.5": None, "1.00.000": None, "1.001 000": None, "1_000": None, "n/a": None,
+        "1" * 50: float("1" * 50),
+    },
+    ".": {"1,001.5": 1001.5, "1 001.5": 1001.5, "1.001": 1.001, "1,5": None, "1.001,5": None, "1e400": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sign", "text"), [(sign, text) for sign, texts in WRITTEN_WITH.items() for text in texts])
+def test_a_number_is_read_by_the_decimal_sign_that_its_row_tells(sign: str, text: str) -> None:
+    checked = check(telemetry(hum=[text, "7"]).with_columns(pl.Series("@decimal", [sign, None])))
+    number = WRITTEN_WITH[sign][text]
+    assert checked.clean["hum"].to_list() == ([7.0] if number is None else [number, 7.0])
+    assert faults(checked) == ([(*NOT_A_NUMBER, text)] if number is None else [])
+    assert checked.findings == []
+
+
+def test_gaps_stay_gaps_and_text_stays_text_whatever_the_decimal_sign() -> None:
+    rows = pl.DataFrame({"plant": "lyon", "machine": ["1,5", "1.5"], "model": ["12,5", "12.5"], "@decimal": ","})
+    assert check(rows, table="machines", columns=MACHINES).clean["model"].to_list() == ["12,5", "12.5"]
+    gaps = check(telemetry(hum=["NaN", " "]).with_columns(pl.lit(",").alias("@decimal")))
+    assert gaps.clean["hum"].to_list() == [None, None]
+
+
 def test_a_quarantined_row_is_kept_whole_as_it_was_delivered() -> None:
     checked = check(telemetry(heat=["20", "warm"], extra=[b"x", b"y"]))
     assert dict(checked.quarantined.schema) == QUARANTINE
