@@ -92,6 +92,19 @@ def test_quotes_that_close_on_their_line_are_read(tmp_path, written, note):
     assert check_lines(tmp_path, line(1, note=written)).clean["note"].to_list() == ["ok", note, "ok"]
 
 
+@pytest.mark.parametrize("header", [HEADER, HEADER + ","])
+def test_a_separator_may_end_each_line(tmp_path, header):
+    (tmp_path / "all.csv").write_text(f"{header}\n{line(1)},\n{line(2)}\n")
+    assert check(tmp_path)["lyon"].clean["note"].to_list() == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("ahead", ["2095-01-06", "9999-12-31", "2025-01-06T24:00:00Z", "infinity"])
+def test_a_clock_that_is_far_ahead_in_one_row_is_quarantined_and_takes_no_other_row_with_it(tmp_path, ahead):
+    checked = check_lines(tmp_path, f"lyon,m1,{ahead},1,", '"', line(2))
+    assert (checked.rows_in, checked.clean.height) == (5, 3)
+    assert checked.quarantined["column"].to_list() == ["time", "@broken_line"]
+
+
 def test_a_field_that_spans_lines_is_as_many_broken_lines(tmp_path):
     checked = check_lines(tmp_path, line(1, note='"first'), 'second"', line(2))
     assert (checked.rows_in, checked.clean.height) == (5, 3)

@@ -60,7 +60,7 @@ def test_a_row_without_a_time_or_plant_goes_where_the_row_before_it_goes(tmp_pat
     found = deliveries(tmp_path)
     assert found["telemetry", "lyon", "2025-01-06"]["load"].to_list() == ["0", "1", "2", "3"]
     assert found["telemetry", "lyon", "2025-01-06"]["time"].to_list()[2] == "yesterday"
-    assert found["telemetry", "lyon", "2025-01-06"]["plant"].to_list() == [None, "lyon", "lyon", None]
+    assert found["telemetry", "lyon", "2025-01-06"]["plant"].to_list() == [None, "lyon", "lyon", " "]
     assert found["telemetry", "porto", "2025-01-13"]["load"].to_list() == ["4", "5"]
 
 

@@ -10,6 +10,9 @@ from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED
 from upkeep.core.errors import UpkeepError
 from upkeep.sources.file_options import Pivot, TableFiles
 
+CONSTANTS = ("plant", "machine", "kind", "code")
+"""Options that tell what is the same in every row."""
+
 INSTANT = ("plant", "machine", "time")
 """What the readings of one row have in common."""
 
@@ -23,7 +26,7 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
     rows = rows.select(
         pl.col(theirs).alias(ours) for theirs in rows.columns for ours in _rename(theirs, rows.columns, reading.columns)
     )
-    facts = {**reading.constants, **facts}
+    facts = {**reading.model_dump(include=set(CONSTANTS), exclude_none=True), **facts}
     rows = rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
     if reading.kinds:
         rows = _translate_kinds(rows, reading.kinds)

@@ -78,12 +78,6 @@ class TableFiles(Frozen):
             raise ValueError("; ".join(broken))
         return self
 
-    @property
-    def constants(self) -> dict[str, str]:
-        """What is the same in every row."""
-        given = {"plant": self.plant, "machine": self.machine, "kind": self.kind, "code": self.code}
-        return {name: value for name, value in given.items() if value is not None}
-
 
 def _is_encoding(name: str) -> bool:
     try:

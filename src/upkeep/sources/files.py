@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -48,6 +48,8 @@ FILES_IN_MEMORY = 8
 
 TIME = "@time"
 """Each row's time in UTC, by which it is dealt to a batch."""
+
+LEAP = timedelta(days=366)
 
 Part = tuple[str | None, date | None]
 """Plant and batch; None where no row of the file tells."""
@@ -101,7 +103,7 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) ->
     @lru_cache(maxsize=FILES_IN_MEMORY)
     def deal(number: int) -> dict[Part, pl.DataFrame]:
         with _errors_named(table, files[number].reading, files[number].path):
-            return _deal_rows(_read_file(table, files[number]), batch)
+            return _deal_rows(table, _read_file(table, files[number]), batch)
 
     def read(pieces: Sequence[Piece]) -> pl.DataFrame:
         first = files[pieces[0].number]
@@ -213,22 +215,27 @@ def _read_parquet(content: bytes) -> pl.DataFrame:
     return rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
 
 
-def _deal_rows(rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:
+def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:
     """Deal one file's rows to plants and batches, a row that does not tell to those of the row before it."""
     if rows.is_empty():
         return {}
-    needed = [name for name in ("plant", "time") if name == "plant" or TIME in batch.meta.root_names()]
-    for name in needed:
+    for name in ("plant",) if table == "machines" else ("plant", "time"):
         if name not in rows.columns:
             raise absent(name, rows.columns, _how_to_name(name, rows.columns))
     plant = cast_column("plant", rows.schema["plant"], "text").value
-    time = [cast_column(name, rows.schema[name], "time").value.alias(TIME) for name in needed if name == "time"]
-    dealt = rows.with_columns(plant.alias("@plant"), *time)
-    dealt = dealt.with_columns(
-        pl.col("@plant").forward_fill().backward_fill(), batch.forward_fill().backward_fill().alias("@batch")
-    ).drop(TIME, strict=False)
-    parts = dealt.partition_by("@plant", "@batch", as_dict=True, include_key=False)
+    keys = {"@plant": plant.forward_fill().backward_fill()}
+    if table != "machines":
+        time = cast_column("time", rows.schema["time"], "time").value
+        keys[TIME] = _without_leaps(time) if table == "telemetry" else time
+    dealt = rows.with_columns(**keys).with_columns(batch.forward_fill().backward_fill().alias("@batch"))
+    parts = dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
     return {(plant, batch): part for (plant, batch), part in parts.items()}
+
+
+def _without_leaps(time: pl.Expr) -> pl.Expr:
+    """Leave out a reading's time that is ahead of those on both sides by :data:`LEAP`, as a clock's error is."""
+    before, after = time.forward_fill().shift(1), time.backward_fill().shift(-1)
+    return pl.when((time - pl.max_horizontal(before, after) <= LEAP).fill_null(True)).then(time)
 
 
 def _how_to_name(name: str, columns: Sequence[str]) -> str:
