@@ -93,12 +93,14 @@ class Files:
         listed += _list_table("machines", self._options.machines, pl.lit(first))
         later = [delivery.batch for delivery in listed if delivery.batch > until]
         if later:
-            logger.warning(f"{len(later)} batches after fetch.until, the last of {max(later)}, are left for later")
+            logger.warning(f"batches after fetch.until are left for later: {len(later)}, the last of {max(later)}")
         return [delivery for delivery in listed if delivery.batch <= until]
 
 
 def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) -> list[Delivery]:
-    files, findings = _find_all(table, readings)
+    found = [_find(table, reading) for reading in readings]
+    files = [file for its_files, _ in found for file in its_files]
+    findings = [finding for _, its_findings in found for finding in its_findings]
 
     @lru_cache(maxsize=FILES_IN_MEMORY)
     def deal(number: int) -> dict[Part, pl.DataFrame]:
@@ -128,41 +130,30 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) ->
     ]
 
 
-def _find_all(table: Table, readings: Sequence[TableFiles]) -> tuple[list[File], list[Finding]]:
-    """Return all files of a table, and a finding for each that lies beside them and cannot be read."""
-    files: list[File] = []
-    findings = []
-    for reading in readings:
-        found, left = _find(table, reading)
-        files += found
-        if left:
-            logger.warning(f"{table}: {len(left)} files of {reading.path} are not read, such as {left[0]}")
-        findings += [report("unread_file", table, f"{name} is not read: it does not end in {ENDINGS}") for name in left]
-    return files, findings
-
-
-def _find(table: Table, reading: TableFiles) -> tuple[list[File], list[str]]:
-    """Return the files that match ``path``, and the names of those that match and do not end in :data:`ENDING`."""
+def _find(table: Table, reading: TableFiles) -> tuple[list[File], list[Finding]]:
+    """Return the files that match ``path``, and a finding for each that matches and cannot be read."""
     with _errors_named(table, reading):
         file_system, root = _open(reading)
         matches = file_system.glob(_as_glob(root), detail=True)
         if matches and all(info["type"] == "directory" for info in matches.values()):
             root += "/**"
             matches = file_system.glob(_as_glob(root), detail=True)
-        paths = sorted(str(path) for path, info in matches.items() if info["type"] != "directory")
-    readable = [path for path in paths if ENDING.search(path)]
+    paths = sorted(str(path) for path, info in matches.items() if info["type"] != "directory")
     above = re.split(r"[*?{[]", root)[0].rpartition("/")[0] + "/"
     left = [path.removeprefix(above) for path in paths if not ENDING.search(path)]
-    if not readable:
+    if len(left) == len(paths):
         raise UpkeepError(
             f"no file matches {reading.path}, or none that can be read{f': there is {left[0]}' if left else ''}",
             expected=f"files that end in {ENDINGS}",
             remedy=f"correct fetch.options.{table}.path in params.yaml, or export the files as CSV",
             table=table,
         )
+    if left:
+        logger.warning(f"{table}: {len(left)} files of {reading.path} are not read, such as {left[0]}")
     place = _as_regex(root)
-    facts = {path: match.groupdict() if (match := place.search(path)) else {} for path in readable}
-    return [File(path, reading, facts[path]) for path in readable], left
+    facts = {path: match.groupdict() if (match := place.search(path)) else {} for path in paths}
+    files = [File(path, reading, facts[path]) for path in paths if ENDING.search(path)]
+    return files, [report("unread_file", table, f"{name} is not read: it does not end in {ENDINGS}") for name in left]
 
 
 def _open(reading: TableFiles) -> tuple[Any, str]:
