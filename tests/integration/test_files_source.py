@@ -374,6 +374,13 @@ def test_a_type_that_nobody_reads_is_an_error_that_names_the_file(tmp_path, kind
     assert str(caught.value.where["file"]).endswith("odd.parquet")
 
 
+def test_an_extension_of_a_type_is_read_as_what_it_holds(tmp_path):
+    table = {"plant": ["lyon"], "machine": pa.array(["m1"], pa.json_()), "time": [INSTANT]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    rows = deliveries(tmp_path, {"path": str(tmp_path)})["telemetry", "lyon", "2025-01-06"]
+    assert rows.schema["machine"] == pl.String
+
+
 def test_files_that_are_not_read_are_findings_that_name_them(tmp_path):
     (tmp_path / "north").mkdir()
     (tmp_path / "all.csv").write_text(CSV)

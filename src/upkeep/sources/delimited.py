@@ -30,18 +30,15 @@ def read_delimited(content: bytes, separator: str, encoding: str) -> pl.DataFram
     if at is None:
         return pl.DataFrame()
     header = lines.pop(at)
-    names = _name_columns(_read_fields(header.removesuffix(separator), separator) or header.split(separator))
+    names = _name_columns(_read_fields(header, separator) or header.split(separator))
     regular = _find_regular(lines, header, separator, len(names))
     rows = _parse_regular(list(compress(lines, regular)), names, separator)
     if rows.height != regular.sum():  # Polars takes some line for another number of rows, so each is read by itself
         regular, rows = regular & False, rows.clear()
     odd = _parse_one_by_one(list(compress(lines, ~regular)), header, names, separator)
-    if odd.is_empty():
-        return rows
-    places = [*regular.arg_true(), *(~regular).arg_true()]
-    return (
-        pl.concat([rows, odd], how="diagonal").with_columns(pl.Series("@place", places)).sort("@place").drop("@place")
-    )
+    place = pl.concat([regular.arg_true(), (~regular).arg_true()])
+    rows = pl.concat([rows, odd], how="diagonal")[place.arg_sort()]
+    return rows.drop("") if "" in names and rows[""].null_count() == rows.height else rows
 
 
 def _decode(content: bytes, encoding: str) -> str:
@@ -111,8 +108,10 @@ def _parse_one_by_one(lines: Sequence[str], header: str, names: Sequence[str], s
     rows: list[dict[str, str | None]] = []
     for line in lines:
         fields = _read_fields(line, separator)
-        if fields and len(fields) > len(names) and not fields[-1]:  # a separator may end a line
+        if fields and len(fields) == len(names) + 1 and not fields[-1]:  # a separator may end a line
             fields.pop()
+        elif fields and len(fields) == len(names) - 1 and not names[-1]:  # or the header
+            fields.append("")
         fits = fields and len(fields) == len(names) and line.lstrip(BOM) != header
         if fields and fits and any(field.strip() for field in fields):
             rows.append({name: field or None for name, field in zip(names, fields, strict=True)})
