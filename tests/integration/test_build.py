@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from dvc_projects import git
 
-from upkeep.reporting.provenance import hash_files
+from upkeep.reporting.experiments import hash_files
 
 FILES = ("Dockerfile", ".dockerignore", ".gitignore", "requirements-serving.lock", "deploy/build.sh", "deploy/slim.sh")
 MODELS = ("models/plants/lyon/model.json", "models/plants/lyon/model.txt", "models/golden/lyon.json")

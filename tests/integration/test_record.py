@@ -12,8 +12,7 @@ import pytest
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.reporting.experiments import append_row, read_log
-from upkeep.reporting.provenance import code_version, hash_files
+from upkeep.reporting.experiments import append_row, code_version, hash_files, read_log
 from upkeep.stages import record
 
 REPOSITORY = Path(__file__).parents[2]

@@ -99,7 +99,6 @@ def test_curves_without_rows_are_drawn_as_nothing(tmp_path: Path) -> None:
     header = "plant,feature,words,gain,threshold,precision,recall,cost,predicted,observed,rows\n"
     (tmp_path / "curves.csv").write_text(header)
     empty = quality_plots.read_curves(tmp_path)["curves"]
-    assert "not known" in title_of(quality_plots.draw_precision_recall(empty, NOT_JUDGED, STYLES))
     for picture in (
         quality_plots.draw_calibration(empty, STYLES),
         quality_plots.draw_thresholds(empty, {"lyon": 0.5}, STYLES),

@@ -1,4 +1,7 @@
-"""The experiment log: one row per run, keyed by what the run consists of, so that reproducing a run adds none."""
+"""The experiment log: one row per run, keyed by what the run consists of, so that reproducing a run adds none.
+
+Where it came from is beside it: the commit of the code, and the hashes that ``dvc.lock`` gives its files.
+"""
 
 import csv
 import hashlib
@@ -6,7 +9,8 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,11 @@ TAKEN = re.compile(r"[\w.:/ -]{1,250}")
 
 PER_PLANT = ("average_precision", "failures_caught")
 """Metrics that have a column per plant as well; the others are in MLflow's child runs, to keep the log readable."""
+
+WRITTEN_BY_RUNS = ("params.yaml", "dvc.lock", "data", "models", "reports")
+"""Parameters are recorded with each run and the rest is what runs write; whatever else has changed is code."""
+
+UNKNOWN = "unknown"
 
 
 class Groups(Frozen):
@@ -152,3 +161,38 @@ def _damaged(file: Path, found: str) -> UpkeepError:
         stage="record",
         file=file,
     )
+
+
+def hash_file(file: Path) -> str:
+    """Return a file's MD5, the hash that ``dvc.lock`` gives it."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def hash_files(files: Iterable[Path], folder: Path) -> str:
+    """Return the hash that ``dvc.lock`` would give `folder` if it held these files only.
+
+    DVC hashes the JSON list of each file's MD5 and path, sorted by path.
+    """
+    names = sorted(file.relative_to(folder).as_posix() for file in files)
+    entries = [{"md5": hash_file(folder / name), "relpath": name} for name in names]
+    text = json.dumps(entries, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def code_version(folder: Path) -> str:
+    """Return the git commit, with ``-dirty`` if code differs from it; ``unknown`` where git cannot tell."""
+    unchanged = ["--", ".", *(f":(exclude){name}" for name in WRITTEN_BY_RUNS)]
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    changes = _git(folder, "status", "--porcelain", *unchanged)
+    if commit is None or changes is None:
+        return UNKNOWN
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

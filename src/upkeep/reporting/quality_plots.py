@@ -119,27 +119,6 @@ def _state_calibration(calibration: pl.DataFrame) -> str:
     )
 
 
-def draw_precision_recall(curves: pl.DataFrame, report: Evaluation, styles: Styles) -> Picture:
-    """Draw the choice that each threshold is, from ``reports/evaluation/precision_recall.csv``."""
-    overall = report.overall.metrics
-    title = "No row before a failure was judged, so precision and recall are not known"
-    if overall.precision is not None and overall.recall is not None:
-        title = (
-            f"At the thresholds chosen, {overall.precision:.0%} of the hours with an alarm precede a failure, and "
-            f"{overall.recall:.0%} of the hours before failures raise one"
-        )
-    picture, (panel,) = draw_panels(title, height=4.0)
-    for plant, style, curve in each_plant(curves, styles):
-        panel.plot(curve["recall"], curve["precision"], **style.line)
-        if style.is_shown:
-            metrics = report.plants[plant].metrics
-            panel.plot(*_to_floats([metrics.recall, metrics.precision]), "o", color=style.color, ms=10, mec="white")
-    panel.plot([], [], "o", color=INK, markersize=10, label="threshold chosen")
-    panel.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall: share of hours before failures that raise an alarm")
-    panel.set_ylabel("precision: share of alarms that are right")
-    return explain_lines(picture)
-
-
 def _read_events(found: GroupReport) -> Figures:
     metrics = found.metrics
     caught = round((metrics.failures_caught or 0) * metrics.failures)

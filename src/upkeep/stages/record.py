@@ -12,8 +12,7 @@ from upkeep.core import paths
 from upkeep.core.files import locked, read_json, write_json
 from upkeep.core.params import Params
 from upkeep.core.secrets import mask_secrets
-from upkeep.reporting.experiments import Groups, Run, append_row, describe_row
-from upkeep.reporting.provenance import code_version, hash_files
+from upkeep.reporting.experiments import Groups, Run, append_row, code_version, describe_row, hash_files
 from upkeep.reporting.tracking import DEFAULT_URI, KeptRun, keep_run, send_pending
 
 PENDING = paths.LOCAL / "pending"
