@@ -16,7 +16,7 @@ from upkeep.core.params import Dataset
 from upkeep.core.types import Floats, Floats32
 from upkeep.features.definition import Feature, list_features, newest_baselines
 from upkeep.features.inputs import Preparation, Quantity, Telemetry
-from upkeep.features.windows import roll_newest
+from upkeep.features.windows import to_microseconds
 
 MAX_REASONS = 3
 DAY, YEAR = 24, 365.25 * 24
@@ -70,13 +70,20 @@ def summarise_readings(rows: Telemetry, preparation: Preparation, params: Datase
     level, spread = preparation.conditions.usual(rows.settings)
     baselines = newest_baselines(rows, (rows.readings - level) / spread, preparation, params)
     own = np.repeat(np.nan_to_num(baselines), np.diff(rows.starts), axis=0)
-    values = np.stack([rows.readings, level, level + own * spread, spread])
-    values = np.where(np.isnan(rows.readings), np.nan, values).transpose(0, 2, 1).reshape(-1, len(rows.time))
-    windows = [roll_newest(rows.time, rows.starts, values, hours, ["mean"])["mean"] for hours in params.windows_hours]
-    stacked = np.stack([values[:, rows.starts[1:] - 1], *windows])
-    return (
-        np.moveaxis(stacked, 2, 0).reshape(len(rows.machines), len(stacked), len(Seen._fields), -1).astype(np.float32)
-    )
+    values = np.stack([rows.readings, level, level + own * spread, spread], axis=1)
+    known = np.broadcast_to(~np.isnan(rows.readings)[:, None], values.shape)
+    ends = rows.starts[1:]
+    newest = np.where(known, values, np.nan)[ends - 1]
+    means = [newest]
+    for hours in params.windows_hours:
+        begins = [
+            span.stop - int((rows.time[span] > rows.time[span.stop - 1] - to_microseconds(hours)).sum())
+            for _, span in rows.by_machine()
+        ]
+        bounds = np.column_stack([begins, ends]).ravel()[:-1]
+        sums, counts = (np.add.reduceat(of, bounds)[::2] for of in (np.where(known, values, 0.0), known.astype(float)))
+        means.append(sums / np.where(counts > 0, counts, np.nan))
+    return np.stack(means, axis=1).astype(np.float32)
 
 
 class Explainer:
