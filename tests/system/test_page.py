@@ -12,8 +12,11 @@ import pytest
 import uvicorn
 from board_cases import prediction
 from fastapi import FastAPI
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from playwright.sync_api import expect, sync_playwright
 
+from upkeep.reporting.markdown import format_table
+from upkeep.reporting.templates import render_html
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
 from upkeep.serving.counters import Counters
@@ -380,3 +383,25 @@ def test_readings_too_old_for_any_risk_to_be_about_today_are_reported(open_page)
     board.add(prediction(hours_ago=200))
     with serving(board) as url:
         expect(open_page(url).get_by_role("status")).to_contain_text("Each risk is for the 48 h after its reading")
+
+
+def test_a_reports_table_is_sorted_by_a_click_and_filtered_by_a_word(browser):
+    cells = [
+        ("lyon", "not known"),
+        ("porto", "1,200"),
+        ("brno", "0.9 (0.1 to 2.0)"),
+        *((f"p{at}", "5") for at in range(15)),
+    ]
+    table = format_table(["plant", "cost"], cells)
+    page = browser.new_page()
+    page.set_content(render_html("page.html", title="A", content=markdown2html_mistune(table)))
+
+    def shown():
+        return page.locator("tbody tr:visible td:first-child").all_inner_texts()
+
+    page.get_by_role("button", name="cost").click()
+    assert (shown()[0], shown()[-2:]) == ("porto", ["brno", "lyon"])
+    page.get_by_role("button", name="cost").click()
+    assert (shown()[0], shown()[-2:]) == ("brno", ["porto", "lyon"])
+    page.get_by_role("searchbox").fill("PORT")
+    assert shown() == ["porto"]

@@ -169,7 +169,7 @@ def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[s
         return "No failure is on record, so nothing is known of what precedes one"
     plant, deviation = moved.sort(pl.col("deviation").abs(), "plant").row(-1)
     return (
-        f"{names[sensors[0]].capitalize()} gives failures away best: in the last {horizon_hours} h it is up to "
+        f"{names[sensors[0]].capitalize()} gives failures away best: in the last {horizon_hours:g} h it is up to "
         f"{abs(deviation):.1f} standard deviations {'above' if deviation > 0 else 'below'} its usual level ({plant})"
     )
 

@@ -18,6 +18,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator
 
@@ -195,20 +196,10 @@ def _strip(notebook: nbformat.NotebookNode, known_ids: set[str | None]) -> nbfor
         if cell.id not in known_ids:
             cell.id = f"added-{position}"
         if cell.cell_type == "code":
-            kept = [output for output in cell.outputs if output.get("name") != "stderr"]
-            cell.outputs = _without_paths(_join_streams(kept))
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, position)  # where pieces break depends on the clock
+            cell.outputs = _without_paths(cell.outputs)
     return notebook
-
-
-def _join_streams(outputs: list[Any]) -> list[Any]:
-    """Join neighbouring pieces of standard output: where they break depends on the clock."""
-    joined: list[Any] = []
-    for output in outputs:
-        if joined and output.output_type == joined[-1].output_type == "stream":
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def _without_paths(node: Any) -> Any:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#6A3D9A"]
-INK, GREY, PALE, ALERT = "#1d2733", "#7b8794", "#d8dde3", "#b3261e"
+INK, GREY, HAZE, PALE, ALERT = "#1d2733", "#7b8794", "#bfc7cf", "#d8dde3", "#b3261e"
 LINES = ["-", "--", "-.", ":"]
 MARKS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 MOST_PLANTS = 15
@@ -92,7 +92,7 @@ def explain_lines(picture: Picture) -> Picture:
         panel.set_visible(panel.has_data())
     handles, labels = first.get_legend_handles_labels()
     if handles and others:
-        picture.legend(handles, labels, loc="outside lower left", ncols=8)
+        picture.legend(handles, labels, loc="outside lower left", ncols=6)
     elif handles:
         first.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return picture
@@ -110,7 +110,7 @@ class Style(NamedTuple):
     @property
     def line(self) -> dict[str, Any]:
         """What :meth:`matplotlib.axes.Axes.plot` takes."""
-        width, order = (2.0, 3) if self.is_shown else (0.7, 1)
+        width, order = (1.8, 3) if self.is_shown else (0.6, 1)
         return {"color": self.color, "ls": self.linestyle, "label": self.label, "linewidth": width, "zorder": order}
 
     @property
@@ -130,7 +130,7 @@ def style_plants(ranked: Sequence[str]) -> Styles:
         for at, plant in enumerate(shown)
     }
     for at, plant in enumerate(others):  # one entry in the legend; a label with an underscore has none
-        styles[plant] = Style(GREY, "-", ".", "_" if at else f"{len(others)} others", is_shown=False)
+        styles[plant] = Style(HAZE, "-", ".", "_" if at else f"{len(others)} others", is_shown=False)
     return styles
 
 

@@ -135,7 +135,7 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
         left.barh(height, failures - caught, left=caught, color="white", edgecolor=colour, hatch="///", height=0.6)
         left.text(failures, height, f"  {caught:.3g} of {failures:.3g}", va="center")
         right.barh(height, rate or 0, color=colour, height=0.6)
-        right.text(rate or 0, height, f"  {rate:.1f}" if rate is not None else "  not known", va="center")
+        right.text(rate or 0, height, f"  {rate:.2g}" if rate is not None else "  not known", va="center")
     left.set(xmargin=0.18, xlabel="failures: caught in time (full) and missed (hatched)")
     right.set(xmargin=0.18, xlabel="false alarms per machine and month")
     return explain_lines(picture)

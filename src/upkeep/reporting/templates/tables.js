@@ -7,8 +7,8 @@ function read(row, column) {
   return Number.isNaN(number) ? text : number;
 }
 
-function compare(one, other) {
-  if (typeof one === typeof other) return typeof one === "number" ? other - one : one.localeCompare(other);
+function compare(one, other, way) {
+  if (typeof one === typeof other) return way * (typeof one === "number" ? other - one : one.localeCompare(other));
   return typeof one === "number" ? -1 : 1; // what is not known comes last
 }
 
@@ -24,8 +24,9 @@ for (const table of document.querySelectorAll("table")) {
     title.append(button);
     button.addEventListener("click", () => {
       const back = title.getAttribute("aria-sort") === "descending";
-      const sorted = [...rows].sort((one, other) => compare(read(one, column), read(other, column)));
-      rows[0].parentElement.append(...(back ? sorted.reverse() : sorted));
+      const way = back ? -1 : 1;
+      rows.sort((one, other) => compare(read(one, column), read(other, column), way));
+      rows[0].parentElement.append(...rows);
       titles.forEach((each) => each.removeAttribute("aria-sort"));
       title.setAttribute("aria-sort", back ? "ascending" : "descending");
     });
