@@ -120,6 +120,8 @@ class Style(NamedTuple):
 
 
 Styles = Mapping[str, Style]
+MEAN = Style(GREY, "-", "o", "mean", is_shown=True)
+"""Of what is no plant, but the mean of many."""
 
 
 def style_plants(ranked: Sequence[str]) -> Styles:
@@ -132,11 +134,6 @@ def style_plants(ranked: Sequence[str]) -> Styles:
     for at, plant in enumerate(others):  # one entry in the legend; a label with an underscore has none
         styles[plant] = Style(HAZE, "-", ".", "_" if at else f"{len(others)} others", is_shown=False)
     return styles
-
-
-def colour_of(plant: str, styles: Styles) -> str:
-    """Return a plant's colour; what is no plant, such as the mean of many, is grey."""
-    return styles[plant].color if plant in styles else GREY
 
 
 def each_plant(table: pl.DataFrame, styles: Styles) -> Iterator[tuple[str, Style, pl.DataFrame]]:

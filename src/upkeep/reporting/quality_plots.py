@@ -16,11 +16,11 @@ from upkeep.reporting.plots import (
     ALERT,
     GREY,
     INK,
+    MEAN,
     PALE,
     PALETTE,
     Picture,
     Styles,
-    colour_of,
     draw_panels,
     draw_rows,
     each_plant,
@@ -82,7 +82,7 @@ def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
         else "No failure lies ahead of any test row, so how well machines are ranked is not known",
         table["plant"],
     )
-    rows, colours = range(table.height), [colour_of(plant, styles) for plant in table["plant"]]
+    rows, colours = range(table.height), [styles.get(plant, MEAN).color for plant in table["plant"]]
     panel.hlines(rows, table["low"], table["high"], colors=colours, linewidth=5, alpha=0.35)
     panel.scatter(table["model"], rows, color=colours, s=110, zorder=3)
     for rule, marker in BASELINES.items():
@@ -130,7 +130,7 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
     table = shorten(_tabulate(report, _read_events))
     picture, (left, right) = draw_rows(_state_events(report), table["plant"], 2)
     for height, (plant, failures, caught, rate) in enumerate(table.iter_rows()):
-        colour = colour_of(plant, styles)
+        colour = styles.get(plant, MEAN).color
         left.barh(height, caught, color=colour, height=0.6)
         left.barh(height, failures - caught, left=caught, color="white", edgecolor=colour, hatch="///", height=0.6)
         left.text(failures, height, f"  {caught:.3g} of {failures:.3g}", va="center")
