@@ -1,7 +1,7 @@
 """Pictures of how good the models are: the evaluation in, Matplotlib figures out."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 from matplotlib.dates import date2num
 
-from upkeep.core.types import Floats
 from upkeep.judging.reports import Alarm, Evaluation, GroupReport
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.plots import (
@@ -255,7 +254,3 @@ def draw_alarms(
 def _precision(found: GroupReport, candidate: str) -> float | None:
     """Return the average precision of a candidate in one plant; None if it is not known."""
     return found.candidates[candidate].metrics.average_precision if candidate in found.candidates else None
-
-
-def _to_floats(values: Iterable[float | None]) -> Floats:
-    return np.array([*values], dtype=np.float64)  # None, what is not known, becomes NaN
