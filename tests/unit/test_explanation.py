@@ -61,6 +61,7 @@ def find(features, contributions, values):
         ("mean", 2.8, "motor current 41 A over the last 8 h, its healthy level is 29 A"),
         ("from_baseline", 3.05, "motor current 41 A over the last 8 h, its healthy level is 29 A"),
         ("std", 2.5, "motor current varied by 10.0 A over the last 8 h, usual is 4.0 A"),
+        ("std", 1.0, "motor current varied by 4.0 A over the last 8 h"),
         ("max", 3.0, "motor current up to 13 A above its healthy level over the last 8 h"),
         ("max", -3.0, "motor current never less than 11 A below its healthy level over the last 8 h"),
         ("min", -3.0, "motor current up to 11 A below its healthy level over the last 8 h"),

@@ -184,7 +184,7 @@ def _describe_readings(kind: str, of: Quantity, value: float, seen: Seen, when: 
             varied, usual = (
                 amount(spread, precision=seen.spread / 10) for spread in (value * seen.spread, seen.spread)
             )
-            return f"{of.name} varied by {varied} {when}, usual is {usual}"
+            return f"{of.name} varied by {varied} {when}" + (f", usual is {usual}" if usual != varied else "")
         case "slope":
             an_hour = abs(value) * seen.spread
             way = "rising" if value > 0 else "falling"
