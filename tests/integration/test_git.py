@@ -62,6 +62,14 @@ def test_the_token_pushes_though_git_rewrites_addresses_with_the_jobs_own(checko
     assert server.pushes == [{"refs": ["refs/heads/retrain"], "options": []}]
 
 
+def test_a_private_project_is_read_with_the_jobs_own_token_and_pushed_to_with_ours(checkout, tmp_path, monkeypatch):
+    with serve_git(tmp_path / "private", SECRET.__eq__, may_read={"job-token", SECRET}.__contains__) as private:
+        connect(checkout, private)
+        monkeypatch.setenv(git.TOKEN, SECRET)
+        git.push("retrain")
+        assert git.fetch("retrain") == git.tip("retrain") == as_person(checkout, "rev-parse", "HEAD")
+
+
 def test_the_token_is_in_no_file_and_on_no_command_line(checkout, server, monkeypatch):
     connect(checkout, server)
     monkeypatch.setenv(git.TOKEN, SECRET)

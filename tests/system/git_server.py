@@ -1,4 +1,4 @@
-"""A git server over HTTP as GitLab's is to its jobs: anybody reads, who has a token pushes, push options are kept."""
+"""A git server over HTTP as GitLab's is to its jobs: who has a token pushes, push options are kept."""
 
 import json
 import os
@@ -53,8 +53,10 @@ def make_repository(folder: Path) -> Path:
 
 
 @contextmanager
-def serve_git(folder: Path, may_push: Callable[[str], bool]) -> Iterator[GitServer]:
-    """Serve a new repository below `folder` through git's own http-backend."""
+def serve_git(
+    folder: Path, may_push: Callable[[str], bool], may_read: Callable[[str], bool] = lambda _: True
+) -> Iterator[GitServer]:
+    """Serve a new repository below `folder` through git's own http-backend; anybody reads it unless told otherwise."""
     repository = make_repository(folder / "team/upkeep.git")
 
     class Handler(BaseHTTPRequestHandler):
@@ -62,7 +64,7 @@ def serve_git(folder: Path, may_push: Callable[[str], bool]) -> Iterator[GitServ
 
         def do_GET(self) -> None:
             pushing = "git-receive-pack" in self.path
-            if pushing and not may_push(self._password()):
+            if not (may_push if pushing else may_read)(self._password()):
                 self._answer(HTTPStatus.UNAUTHORIZED, [("WWW-Authenticate", 'Basic realm="git"')], b"")
                 return
             address = urlsplit(self.path)
