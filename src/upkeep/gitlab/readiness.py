@@ -47,7 +47,7 @@ def image_name(environment: Environment) -> str:
 def find_storage_fault(folder: Path, environment: Environment) -> str:
     """Say why a DVC remote that is this folder keeps nothing beyond the job; empty if it does."""
     builds = environment.get("CI_BUILDS_DIR")
-    if builds and folder.is_relative_to(builds):
+    if builds and folder.resolve().is_relative_to(Path(builds).resolve()):
         return f"there is no DVC remote yet: {folder} lies among the runner's own files, and may go with the job"
     return ""
 
