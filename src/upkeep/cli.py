@@ -60,24 +60,16 @@ for _name, _summary in STAGES.items():
 
 @app.command()
 def fetch(
-    again: Annotated[
-        bool, typer.Option("--again", help="First read stored batches again, to replace those that changed.")
-    ] = False,
-    plant: Annotated[str | None, typer.Option(help="With --again: this plant's only.")] = None,
-    batch: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="With --again: those that hold this day only.")
-    ] = None,
-    drop_vanished: Annotated[
-        bool, typer.Option("--drop-vanished", help="With --again: drop those that the source no longer has.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Read stored batches again and replace what changed.")] = False,
+    plant: Annotated[str | None, typer.Option(help="Of this plant only.")] = None,
+    batch: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="That hold this day only.")] = None,
+    drop_vanished: Annotated[bool, typer.Option("--drop-vanished", help="And drop what the source lost.")] = False,
 ) -> None:
     """Copy the source's new batches to data/raw; with --again, those that were mended, too."""
-    if again:
+    if again or plant or batch or drop_vanished:
         from upkeep.stages.fetch import read_again
 
         typer.echo(read_again(load_params(), plant, batch.date() if batch else None, drop_vanished=drop_vanished))
-    elif plant or batch or drop_vanished:
-        raise UpkeepError("nothing is to be read again", remedy="add --again, or leave out the other options")
     run_stage("fetch")
 
 

@@ -100,7 +100,7 @@ GOOD = [FIRST.format(20), SECOND.format(20), SOUTH]
     [
         ([FIRST.format("hot"), SECOND.format("?")], ("north", "m1"), "in quarantine", "--plant north"),
         ([FIRST.format("hot"), SOUTH.replace(",20", ",?")], ("north", "m1"), "in quarantine", "--again"),
-        (GOOD, ("north", "M-01"), r"not one of 1 failures .*did you mean m1\?", "--again"),
+        (GOOD, ("north", "M-01"), r"no failure is of a machine .*did you mean m1\?", "--again"),
         (GOOD, ("NORTH", "m1"), r"without telemetry \(did you mean north\?\)", "--again"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import NamedTuple
 
 import polars as pl
 
@@ -15,13 +14,6 @@ KINDS = ("exact", "near", "repeated_batch")
 """A copy in every column; another reading within the same interval; a row of a batch that was delivered twice."""
 
 KIND, BATCH, KEPT = "@kind", "@batch", " of the kept"
-
-
-class Crowding(NamedTuple):
-    """Why so many readings lie so close together that one of each interval is not enough, and what to do."""
-
-    seen: str
-    remedy: str
 
 
 def drop_duplicates(
@@ -49,12 +41,6 @@ def drop_duplicates(
     again = (pl.col(BATCH) == pl.col(BATCH + KEPT)) & (pl.col(DELIVERY) != pl.col(DELIVERY + KEPT))
     kind = pl.when(again).then(pl.lit("repeated_batch")).when("@exact").then(pl.lit("exact")).otherwise(pl.lit("near"))
     return ordered.filter(is_first), left_out.with_columns(kind.alias(KIND))
-
-
-def count_kinds(left_out: pl.DataFrame) -> dict[str, int]:
-    """Count the rows that :func:`drop_duplicates` does not keep, per kind of :data:`KINDS`."""
-    counts = dict(left_out[KIND].value_counts().iter_rows())
-    return {name: counts.get(name, 0) for name in KINDS}
 
 
 def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:
@@ -91,31 +77,27 @@ def _show(rows: pl.DataFrame, columns: Iterable[str]) -> str:
 
 def explain_crowding(
     rows: pl.DataFrame, groups: Sequence[pl.DataFrame], columns: Mapping[str, Column], near_seconds: int
-) -> Crowding:
-    """Say why many of these good readings are near duplicates: a faster rate, or several sensors at one instant.
+) -> tuple[str, str]:
+    """Say why many of these good readings are near duplicates, a faster rate or several sensors, and the remedy.
 
     `groups` hold all rows as they were delivered, see :func:`upkeep.contract.reconcile.group_by_schema`.
     """
     instants = rows.select("machine", "time").unique().sort("machine", "time")
     if instants.height > rows.height / 2:
         seconds = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds().median()).item() / 1e6
-        return Crowding(
-            f"readings come every {seconds:g} s",
-            f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to keep them all",
-        )
+        all_kept = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all"
+        return f"readings come every {seconds:g} s", all_kept
     several = "a machine has several readings at one instant"
     largest = max(groups, key=lambda group: group.height)
     for name in (name for name in largest.columns if name not in columns and not name.startswith("@")):
-        tells_apart = largest.select("machine", "time", name).is_unique().sum() > largest.height / 2
-        if tells_apart and largest[name].n_unique() <= largest.height / 2:
+        is_key = largest.select("machine", "time", name).is_unique().sum() > largest.height / 2
+        if is_key and largest[name].n_unique() <= largest.height / 2:
             values = [name for name, column in columns.items() if column.role == "sensor" and name in largest.columns]
-            pivot = f"pivot: {{name: {name}, value: {values[0] if len(values) == 1 else '...'}}}"
+            pivot = f"{{name: {name}, value: {values[0] if len(values) == 1 else '...'}}}"
             names = ", ".join(map(str, largest[name].unique(maintain_order=True).head(3)))
-            return Crowding(
-                f"{several}, which differ in {name} ({names}): are they of several sensors, in long format?",
-                f"set {pivot} in fetch.options.telemetry, or pivot in the source's query",
-            )
-    return Crowding(several, f"give each reading a time or a machine of its own: {MEND}")
+            seen = f"{several}, which differ in {name} ({names}): are they of several sensors, in long format?"
+            return seen, f"set fetch.options.telemetry.pivot: {pivot}, or pivot in the source's query"
+    return several, f"give each reading a time or a machine of its own: {MEND}"
 
 
 def identifying(columns: Iterable[str]) -> list[str]:

@@ -10,8 +10,8 @@ import polars as pl
 
 from upkeep.contract.dictionary import COLUMN, DELIVERY, DTYPES, REASON, Column, Table
 from upkeep.contract.duplicates import (
-    Crowding,
-    count_kinds,
+    KIND,
+    KINDS,
     drop_duplicates,
     explain_crowding,
     find_differing,
@@ -47,7 +47,7 @@ class Checked:
     ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code);
     ``quarantined`` those of :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery; ``duplicates`` how
     many rows were left out, per kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` why too many of them are
-    near duplicates, if they are. The findings changed no row but for ``unit_converted``.
+    near duplicates, if they are, and what to do. The findings changed no row but for ``unit_converted``.
     """
 
     rows_in: int
@@ -55,7 +55,7 @@ class Checked:
     quarantined: pl.DataFrame
     duplicates: dict[str, int]
     findings: list[Finding]
-    crowding: Crowding | None = None
+    crowding: tuple[str, str] | None = None
 
 
 class Excess(NamedTuple):
@@ -92,7 +92,7 @@ def check_table(
     good = rows.filter(pl.col(REASON).is_null())
     kept, left_out = drop_duplicates(table, good, batches, columns, strictness.near_duplicate_seconds)
     kept = kept.sort(identifying(columns), maintain_order=True)
-    duplicates = count_kinds(left_out)
+    duplicates = {kind: left_out.filter(pl.col(KIND) == kind).height for kind in KINDS}
     rows_in = sum(item.rows.height for item in deliveries)
     is_crowded = table == "telemetry" and duplicates["near"] > strictness.max_near_duplicate_share * rows_in
     findings = [*converted, *compare_schemas(table, deliveries, columns)]
@@ -191,9 +191,9 @@ def find_excess(plant: str, checked: Mapping[Table, Checked], params: Validate, 
             only_batch = batch if bad["batch"].n_unique() == 1 else None
             found.append(Excess(bad.height / part.rows_in, what, "max_quarantined_share", remedy, where, only_batch))
         if part.crowding:
-            share = part.duplicates["near"] / part.rows_in
-            what = f"of the rows are left out as near duplicates, although they differ: {part.crowding.seen}"
-            remedy = f"{part.crowding.remedy}; or raise that share to use the first reading of each interval"
+            share, (seen, remedy) = part.duplicates["near"] / part.rows_in, part.crowding
+            what = f"of the rows are left out as near duplicates, although they differ: {seen}"
+            remedy += "; or raise that share to use the first reading of each interval"
             found.append(Excess(share, what, "max_near_duplicate_share", remedy, {"plant": plant, "table": table}))
     return found
 

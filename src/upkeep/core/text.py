@@ -37,16 +37,14 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
 
     Case, zeros in front of numbers and signs make no difference.
     """
-    alike = {_plain(other): other for other in sorted(names) if _numbers(other) == _numbers(name)}
-    if len(alike) == 1 and _numbers(name) and ("".join(_numbers(name)) in (_plain(name), *alike)):
+    letters, numbers = _spell(name)
+    alike = {_spell(other)[0]: other for other in sorted(names) if _spell(other)[1] == numbers}
+    if numbers and len(alike) == 1 and "" in (letters, *alike):
         return next(iter(alike.values()))
-    close = get_close_matches(_plain(name), alike, n=1, cutoff=0.75)
+    close = get_close_matches(letters, alike, n=1, cutoff=0.75)
     return alike[close[0]] if close else None
 
 
-def _numbers(name: str) -> list[str]:
-    return [number.lstrip("0") or "0" for number in re.findall(r"\d+", name)]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", re.sub(r"[\W_]+", "", name).casefold())
+def _spell(name: str) -> tuple[str, list[str]]:
+    numbers = [number.lstrip("0") for number in re.findall(r"\d+", name)]
+    return re.sub(r"[\W\d_]+", "", name).casefold(), numbers

@@ -4,11 +4,9 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
-
-import polars as pl
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
 from upkeep.contract.findings import Finding, find_missing_batches, find_unknown_machines, sort_findings
@@ -23,12 +21,15 @@ from upkeep.sources.store import RawFile, read_manifest
 
 
 class PlantReport(NamedTuple):
-    """A plant's part of the report, its tables of which too much is not used, and how many of its failures are."""
+    """A plant's part of the report, its tables of which too much is not used, and whose failures it has.
+
+    `strangers` tells of failures of machines that are spelt otherwise in telemetry, or are not in it.
+    """
 
     quality: dict[str, Any]
     excess: list[Excess]
-    failures: int
-    usable_failures: int
+    has_failures: bool
+    strangers: str | None
 
 
 def run(params: Params) -> None:
@@ -55,20 +56,12 @@ def run(params: Params) -> None:
 
 
 def _refuse_strangers(reports: Mapping[str, PlantReport]) -> None:
-    """Raise an UpkeepError if there are failures, but none of a machine that telemetry knows: all would be healthy."""
-    failures = sum(report.failures for report in reports.values())
-    if failures and not any(report.usable_failures for report in reports.values()):
-        strangers = (
-            (plant, finding["detail"])
-            for plant, report in reports.items()
-            for finding in report.quality["findings"]
-            if finding["kind"] == "unknown_machine" and finding["table"] == "events"
-        )
-        plant, detail = next(strangers)
+    """Raise an UpkeepError if there are failures, but none of a machine that telemetry has: all would be healthy."""
+    strangers = {plant: report.strangers for plant, report in reports.items() if report.strangers}
+    if strangers and not any(report.has_failures for report in reports.values()):
+        plant, detail = next(iter(strangers.items()))
         raise UpkeepError(
-            f"not one of {failures} failures is of a machine that telemetry has, so each row would count as healthy: "
-            f"{detail}",
-            expected="plants and machines called alike in telemetry and events",
+            f"no failure is of a machine that telemetry has, so each row would count as healthy: {detail}",
             remedy=f"{MEND} and type {command_to_read_again()}",
             plant=plant,
             table="events",
@@ -104,15 +97,20 @@ def _validate(
     known = checked["telemetry"].clean["machine"].unique()
     watched = {file.plant for own in files.values() for file in own if file.table == "telemetry"}
     other = None if plant in watched else nearest_name(plant, watched)
-    for table in ("events", "machines"):
-        findings += find_unknown_machines(table, checked[table].clean, known, other)
-    failures = checked["events"].clean.filter(kind="failure")
+    unknown = {
+        table: find_unknown_machines(table, checked[table].clean, known, other) for table in ("events", "machines")
+    }
+    failed = checked["events"].clean.filter(kind="failure")["machine"].is_in(known.implode())
+    # A plant without telemetry may be meant so, unless another one's name is nearly its own.
+    is_strange = not failed.all() and (plant in watched or other)
     return PlantReport(
-        {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings},
+        {
+            "tables": {table: _count_rows(checked[table]) for table in TABLES},
+            "findings": [*findings, *chain(*unknown.values())],
+        },
         find_excess(plant, checked, params.validate_, paths.QUARANTINE),
-        # A plant without telemetry may be meant so, unless another one's name is nearly its own.
-        failures=failures.height if plant in watched or other else 0,
-        usable_failures=failures.filter(pl.col("machine").is_in(known.implode())).height,
+        has_failures=failed.any(),
+        strangers=unknown["events"][0]["detail"] if is_strange else None,
     )
 
 
