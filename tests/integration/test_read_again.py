@@ -127,16 +127,34 @@ def test_a_reading_that_was_corrected_is_reported_with_what_to_type_to_use_it() 
     assert "changed_row" not in findings()
 
 
+def change(file: str, section: str, **values: object) -> None:
+    content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    content[section].update(values)
+    Path(file).write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(("setting", "value"), [("near_duplicate_seconds", 0), ("max_near_duplicate_share", 1)])
 def test_readings_that_come_faster_than_one_in_the_interval_are_an_error_that_names_what_to_set(setting, value) -> None:
-    seconds = [FIRST.format(20 + second).replace("00:00Z", f"00:{second:02}Z") for second in range(10)]
-    deliver(seconds)
+    deliver([FIRST.format(20 + second).replace("00:00Z", f"00:{second:02}Z") for second in range(10)])
     with pytest.raises(UpkeepError, match=r"90\.0% of the rows are left out .*: readings come every 1 s") as caught:
         repro()
     assert setting in f"{caught.value.remedy} {caught.value.expected}"
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params["validate"][setting] = value
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    change("params.yaml", "validate", **{setting: value})
     repro()
     assert findings().get("near_duplicate", "").startswith("9 rows left out that are no copies" if value else "")
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("wider", ["share", "dictionary"])
+def test_values_that_are_right_although_they_break_the_dictionary_need_no_mended_source(wider) -> None:
+    deliver([FIRST.format(150), SECOND.format(20)])
+    with pytest.raises(UpkeepError, match="'out of range'") as caught:
+        repro()
+    assert "correct the data dictionary or that share" in caught.value.remedy
+    if wider == "share":
+        change("params.yaml", "validate", max_quarantined_share=1)
+    else:
+        heat = {"role": "sensor", "range": [0, 200], "meaning": ""}
+        change("dictionary.yaml", "tables", telemetry={**DICTIONARY["telemetry"], "heat": heat})
+    repro()

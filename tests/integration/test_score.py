@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 from datetime import UTC, date, datetime, timedelta
 
@@ -244,6 +245,7 @@ def test_a_plant_that_cannot_be_read_is_named_and_the_others_are_scored(plants):
 
 
 def test_a_plant_whose_newest_batch_is_broken_is_named_with_batch_and_column(plants):
+    mended = plants.telemetry
     spoil(plants, pressure_bar=pl.lit(999.0))
     with pytest.raises(UpkeepError, match="of the rows are in quarantine") as caught:
         run()
@@ -253,6 +255,11 @@ def test_a_plant_whose_newest_batch_is_broken_is_named_with_batch_and_column(pla
     assert set(logged()["plant"]) == {"lyon"}
     quarantine = pl.read_parquet(score.FOLDER / "porto/interim/quarantine/porto.parquet")
     assert quarantine.height == 168
+    plants.telemetry = mended
+    assert "`rm -r .upkeep/score/porto/raw`, then `upkeep score`" in caught.value.remedy
+    shutil.rmtree(score.FOLDER / "porto/raw")
+    run()
+    assert set(logged()["plant"]) == {"lyon", "porto"}
 
 
 def test_old_good_batches_do_not_hide_that_the_newest_ones_are_broken(plants):

@@ -148,8 +148,12 @@ def failure(plant: str, machine: str) -> pl.DataFrame:
     return pl.DataFrame({"plant": plant, "machine": machine, "time": START, "kind": "failure", "code": "seal"})
 
 
+def unknown_machine() -> str:
+    return next(item["detail"] for item in quality()["lyon"]["findings"] if item["kind"] == "unknown_machine")
+
+
 def test_failures_of_machines_that_no_telemetry_has_are_a_finding_and_an_error_if_there_are_no_others(
-    params: Params,
+    params: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
     lyon = ("telemetry", "lyon", 0, 1, telemetry("lyon"))
     unknown = ("events", "lyon", 0, 1, failure("lyon", "M01"))
@@ -159,7 +163,9 @@ def test_failures_of_machines_that_no_telemetry_has_are_a_finding_and_an_error_i
         validate.run(params)
     assert error.value.where == {"plant": "lyon", "table": "events"}
     deliver(lyon, unknown, elsewhere, ("events", "lyon", 0, 2, failure("lyon", "M1")))
+    caplog.clear()
     validate.run(params)
+    assert caplog.messages == [f"plant lyon, events: {unknown_machine()}"]
     found = [(plant, item["kind"]) for plant, report in quality().items() for item in report["findings"]]
     assert found.count(("lyon", "unknown_machine")) == 1
     assert found.count(("porto", "unknown_machine")) == 1

@@ -96,7 +96,10 @@ def explain_crowding(
             pivot = f"{{name: {name}, value: {values[0] if len(values) == 1 else '...'}}}"
             names = ", ".join(map(str, largest[name].unique(maintain_order=True).head(3)))
             seen = f"{several}, which differ in {name} ({names}): are they of several sensors, in long format?"
-            return seen, f"set fetch.options.telemetry.pivot: {pivot}, or pivot in the source's query"
+            return (
+                seen,
+                f"set fetch.options.telemetry.pivot: {pivot}, named as in the file, or pivot in the query",
+            )
     return several, f"give each reading a time or a machine of its own: {MEND}"
 
 

@@ -204,6 +204,7 @@ def _settle(raw: Path, manifest: Manifest) -> Manifest:
     for file in manifest.files:
         name = _name(file.key, file.delivery)
         if file.file != name:
+            check_file(raw, file)
             write_whole(raw / name, (raw / file.file).read_bytes())
         files.append(file.model_copy(update={"file": name}))
     settled = manifest.with_files(files)

@@ -53,4 +53,5 @@ def read_again(params: Params, plant: str | None, batch: date | None, *, drop_va
     gone = "dropped" if drop_vanished else "kept without --drop-vanished"
     words = {"changed": "changed", "vanished": f"no longer in the source, {gone}"}
     told = [f"  {key.table} of {key.plant}, {key.batch}: {words[fate]}" for key, fate in fates.items() if fate in words]
-    return "\n".join([f"{len(fates)} batches read again, {len(told)} changed:", *told, "go on with `dvc repro`"])
+    changed = sum(fate == "changed" for fate in fates.values())
+    return "\n".join([f"{len(fates)} batches read again, {changed} changed", *told, "go on with `dvc repro`"])

@@ -1,6 +1,7 @@
 """Raw deliveries in; clean tables, the quarantine and a report of the data's quality out."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -18,6 +19,8 @@ from upkeep.core.params import Params
 from upkeep.core.text import MEND, command_to_read_again, nearest_name
 from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.store import RawFile, read_manifest
+
+logger = logging.getLogger(__name__)
 
 
 class PlantReport(NamedTuple):
@@ -52,12 +55,14 @@ def run(params: Params) -> None:
     paths.DATA_QUALITY.write_text(json.dumps({"plants": quality}, indent=1) + "\n", encoding="utf-8")
     excess = [table for report in reports.values() for table in report.excess]
     refuse_excess(excess, params.validate_)
-    _refuse_strangers(reports)
+    _judge_strangers(reports)
 
 
-def _refuse_strangers(reports: Mapping[str, PlantReport]) -> None:
-    """Raise an UpkeepError if there are failures, but none of a machine that telemetry has: all would be healthy."""
+def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
+    """Warn of failures of machines that telemetry has not; raise an UpkeepError if there are no others."""
     strangers = {plant: report.strangers for plant, report in reports.items() if report.strangers}
+    for plant, detail in strangers.items():
+        logger.warning(f"plant {plant}, events: {detail}")
     if strangers and not any(report.has_failures for report in reports.values()):
         plant, detail = next(iter(strangers.items()))
         raise UpkeepError(
