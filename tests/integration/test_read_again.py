@@ -158,3 +158,17 @@ def test_values_that_are_right_although_they_break_the_dictionary_need_no_mended
         heat = {"role": "sensor", "range": [0, 200], "meaning": ""}
         change("dictionary.yaml", "tables", telemetry={**DICTIONARY["telemetry"], "heat": heat})
     repro()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_long_format_is_refused_with_the_pivot_that_reads_it() -> None:
+    minutes = [f"north,m1,2025-01-06T00:0{minute}:00Z" for minute in range(9)]
+    rows = [f"{minute},{reading}" for minute in minutes for reading in ("heat,20", "speed,70")]
+    Path("telemetry.csv").write_text("\n".join(["plant,machine,time,tag,heat", *rows]), encoding="utf-8")
+    with pytest.raises(UpkeepError, match=r"which differ in tag \(heat, speed\)") as caught:
+        repro()
+    pivot = yaml.safe_load(re.findall(r"\{.*\}", caught.value.remedy)[0])
+    options = {**OPTIONS, "telemetry": {**OPTIONS["telemetry"], "pivot": pivot}}
+    change("params.yaml", "fetch", options=options)
+    repro()
+    assert "near_duplicate" not in findings()
