@@ -40,6 +40,11 @@ def follow(*scores, known=None):
     return watches["lyon/M1"].episode
 
 
+def test_machines_of_plants_with_a_slash_in_their_names_are_not_taken_for_one_another():
+    scores = [{**score(0), "plant": plant, "machine": name} for plant, name in (("a/b", "c"), ("a", "b/c"))]
+    assert len(follow_episodes({}, scores)) == 2
+
+
 def accept(watches):
     return {
         name: watch.model_copy(update={"episode": watch.episode.model_copy(update={"accepted": True})})

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,27 @@ def test_a_plant_that_breaks_a_key_is_named(tmp_path: Path) -> None:
         load(tmp_path, {"tables": tables(), "plants": {"odd": {"machines": {"machine": {**KEY, "type": "number"}}}}})
 
 
-def test_a_name_that_upkeep_works_with_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UpkeepError, match="reserved names: @row"):
-        load(tmp_path, {"tables": tables(**{"@row": SENSOR})})
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        *(("telemetry", name) for name in ("@row", "*", "^heat.*$", "kind", "code", "model", "installed")),
+        *(("events", name) for name in ("@column", "model")),
+        *(("machines", name) for name in ("time", "kind", "code")),
+    ],
+)
+def test_a_name_that_upkeep_reads_as_something_else_is_refused_with_what_to_do(
+    tmp_path: Path, table: str, name: str
+) -> None:
+    content = tables()
+    content[table] = {**content[table], name: {**SENSOR, "role": "attribute"}}
+    with pytest.raises(UpkeepError, match=re.escape(f"the table {table} uses reserved names: {name}; ")) as error:
+        load(tmp_path, {"tables": content})
+    assert f"fetch.options.{table}.columns, as in my_name: '{name}'" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["value", "row", "weight", "label", "time ", "Time", "x$", "^x", "a.*", "", "literal"])
+def test_any_other_name_is_fine(tmp_path: Path, name: str) -> None:
+    assert name in load(tmp_path, {"tables": tables(**{name: SENSOR})}).columns("telemetry")
 
 
 @pytest.mark.parametrize("content", ["tables: [", "- a list", "\ttabs"])

@@ -72,6 +72,12 @@ def test_machine_models_are_judged_apart_and_an_unknown_one_is_named_so():
     assert {model: metrics.failures for model, metrics in found.items()} == {"A": 1, "unknown": 0}
 
 
+def test_a_machine_model_called_unknown_is_not_one_that_is_not_known():
+    rows = fleet().with_columns(machine_model=pl.when(pl.col("machine") == "m1").then(pl.lit("unknown")))
+    found = report(rows).machine_models
+    assert {model: metrics.failures for model, metrics in found.items()} == {"unknown": 1, "(unknown)": 0}
+
+
 def test_validation_rows_are_judged_apart_from_test_rows():
     seen = machine("m1", fails_at=30, split="validation")
     found = report(pl.concat([fleet(), seen]))

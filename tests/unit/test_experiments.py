@@ -3,7 +3,7 @@ import json
 import pytest
 
 from upkeep.core.secrets import mask_credentials, mask_secrets
-from upkeep.reporting.experiments import Run, describe_row
+from upkeep.reporting.experiments import Run, describe_row, name_param
 
 CONTENT = {
     "model": {"name": "upkeep", "kind": "lightgbm", "plants": {}, "bytes": 3, "md5": "c.dir"},
@@ -25,6 +25,17 @@ RUN = Run.model_validate(CONTENT)
 
 def test_a_run_with_the_same_content_has_the_same_key_whatever_the_order():
     assert Run.model_validate(dict(reversed(CONTENT.items()))).key == RUN.key
+
+
+@pytest.mark.parametrize("name", ["fetch.options.plants.北京", "a.b", "evaluate.floors.plants.Hall 1/a.cost"])
+def test_a_parameters_name_that_mlflow_takes_stays(name):
+    assert name_param(name) == name
+
+
+@pytest.mark.parametrize("plant", ["Hall (1)", "a//b", "a/../b", "x" * 300, "a\nb", "#1", "100 %"])
+def test_any_other_parameters_name_becomes_one_that_mlflow_takes(plant):
+    validation = pytest.importorskip("mlflow.utils.validation")
+    validation._validate_param_name(name_param(f"evaluate.floors.{plant}"))
 
 
 def test_a_run_with_another_seed_has_another_key():

@@ -91,6 +91,16 @@ def test_a_sensor_that_repeats_a_value_while_another_moves_is_stuck() -> None:
     assert spans([finding]) == [("heat", 40, 65)]
 
 
+@pytest.mark.parametrize("name", ["others", "value", "first", "rows", "lasted", "until"])
+def test_a_sensor_may_be_called_as_the_columns_that_findings_are_made_in(name: str) -> None:
+    heat = moving(100)
+    heat[40:66] = [3.3] * 26
+    heat[80:90] = [None] * 10
+    rows = record(heat).rename({"heat": name})
+    assert spans(find_stuck_sensors(rows, [name, "sound"], 24)) == [(name, 40, 65)]
+    assert spans(find_outages(rows, {name: pl.lit(True)}, 6)) == [(name, 79, 90)]
+
+
 def test_a_sensor_stuck_through_gaps_and_to_the_end_is_stuck() -> None:
     heat = moving(100)
     heat[60:] = [None, 0.0] * 20

@@ -9,6 +9,7 @@ from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Change, Comparison, Group
 from upkeep.judging.reports import GroupReport
+from upkeep.reporting.markdown import format_value
 
 
 class Verdict(NamedTuple):
@@ -62,10 +63,10 @@ def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[str]:
     same_source = _origin(champion) == _origin(challenger)
     for plant in sorted(champion.plants - challenger.plants):
         if plant in challenger.raw_plants:
-            yield f"{plant} has raw data, but no model that was judged"
+            yield f"{format_value(plant)} has raw data, but no model that was judged"
         elif same_source:
             yield (
-                f"{plant} has vanished from `{paths.RAW}`, though `fetch.source` and `fetch.options` "
+                f"{format_value(plant)} has vanished from `{paths.RAW}`, though `fetch.source` and `fetch.options` "
                 "are the same; if that is meant, say so there"
             )
 
@@ -81,9 +82,9 @@ def _worse(
     for plant in sorted(champion.plants & challenger.plants):
         group = comparison.plants.get(plant)
         if group is not None and group.failures:
-            yield from _worse_precision(plant, group.changes["average_precision"], limits)
+            yield from _worse_precision(format_value(plant), group.changes["average_precision"], limits)
         else:
-            yield from _worse_alone(plant, champion.judged[plant], challenger.judged[plant])
+            yield from _worse_alone(format_value(plant), champion.judged[plant], challenger.judged[plant])
     if comparison.overall is not None:
         yield from _worse_cost(comparison.overall, limits, missed_failure)
 

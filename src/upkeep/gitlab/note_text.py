@@ -12,7 +12,7 @@ from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
 from upkeep.judging.reports import GroupReport
-from upkeep.reporting.markdown import UNKNOWN, Markdown, format_code, format_table
+from upkeep.reporting.markdown import UNKNOWN, Markdown, format_code, format_table, format_value
 from upkeep.reporting.templates import render_blocks
 
 MAX_CHARACTERS = 999_000
@@ -138,8 +138,8 @@ def _state_first_run(challenger: Snapshot) -> str:
 def _came_and_went(review: Review) -> Iterator[str]:
     if review.champion is not None and review.challenger.plants:
         before, after = review.champion.plants, review.challenger.plants
-        yield from (f"{plant} is new" for plant in sorted(after - before))
-        yield from (f"{plant} is gone" for plant in sorted(before - after))
+        yield from (f"{format_value(plant)} is new" for plant in sorted(after - before))
+        yield from (f"{format_value(plant)} is gone" for plant in sorted(before - after))
 
 
 def _count(number: int, thing: str) -> str:
