@@ -196,6 +196,23 @@ def test_a_quarantined_row_is_kept_whole_as_it_was_delivered() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["*", "^heat.*$", "@x", "value", "row", ""])
+def test_a_quarantined_row_holds_columns_of_any_name(name: str) -> None:
+    checked = check(telemetry(heat=["20", "hot"]).with_columns(pl.lit(7).alias(name)))
+    [row] = checked.quarantined.iter_rows(named=True)
+    assert json.loads(row["row"])[name] == 7
+    assert row["value"] == "hot"
+
+
+@pytest.mark.parametrize("name", ["value", "row", "batch", "delivery", "reason", "column", "table", "literal"])
+def test_a_sensor_may_be_called_as_a_column_of_the_quarantine(name: str) -> None:
+    columns = {**{key: TELEMETRY[key] for key in ("plant", "machine", "time")}, name: column("sensor")}
+    checked = check(telemetry(heat=[1.0, 2.0]).rename({"heat": name}), columns=columns)
+    assert checked.clean[name].to_list() == [1.0, 2.0]
+    bad = check(telemetry(heat=["20", "hot"]).rename({"heat": name}), columns=columns)
+    assert bad.quarantined.select("column", "value").rows() == [(name, "hot")]
+
+
 @pytest.mark.parametrize(
     "delivered",
     [

@@ -74,7 +74,7 @@ def cast_local(name: str, plain: Cast) -> Cast:
 
 def printable(name: str, delivered: pl.DataType) -> pl.Expr:
     """Return a delivered column as something that can be written as JSON whatever it holds."""
-    column = pl.col(name)
+    column = pl.selectors.by_name(name).as_expr()  # a column may be called *, which pl.col takes for all
     if _is_plain(delivered):
         return column
     if isinstance(delivered, pl.Date | pl.Datetime):
