@@ -72,6 +72,11 @@ def test_a_picture_tells_its_finding_to_those_who_cannot_see_it() -> None:
     )
 
 
+def test_a_name_with_dollars_is_no_formula() -> None:
+    picture, _ = plots.draw_rows("$Names^{", ["$a$b^{"])
+    assert title_of(picture) == "$Names^{"
+
+
 def test_a_title_says_how_much_the_alarms_save() -> None:
     assert "saves 120,000" in title_of(quality_plots.draw_costs(REPORT))
 

@@ -6,6 +6,7 @@ and marks differ in greyscale, too. Of many plants the worst are shown, and the 
 
 import math
 import textwrap
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ matplotlib.rcParams |= {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+# Names in scripts that this font lacks are boxes in pictures; the tables beside them say them.
+warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
 
 
 class Picture(Figure):
