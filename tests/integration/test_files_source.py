@@ -428,6 +428,14 @@ def test_a_file_without_any_readable_time_goes_where_the_one_before_it_goes_and_
     assert (finding["kind"], "b.csv" in str(finding["detail"])) == ("unreadable_times", True)
 
 
+def test_a_file_of_many_times_in_another_format_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "a.csv").write_text(CSV)
+    (tmp_path / "b.csv").write_text("plant,machine,time\n" + "lyon,m2,13.01.2025 10:00\n" * 10)
+    with pytest.raises(UpkeepError, match="no time in the file can be read") as caught:
+        deliveries(tmp_path)
+    assert str(caught.value.where["file"]).endswith("b.csv")
+
+
 def test_machines_go_to_the_first_batch_and_events_to_that_of_their_time(tmp_path):
     for name, text in {
         "telemetry": CSV,

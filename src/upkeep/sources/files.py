@@ -51,6 +51,9 @@ TIME = "@time"
 
 LEAP = timedelta(days=366)
 
+SYSTEMATIC = 10
+"""So many times in one file, of which none can be read, are not broken but written in another way."""
+
 Part = tuple[str | None, date | None]
 """Plant and batch; None where no row of the file tells."""
 
@@ -117,11 +120,12 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) ->
         _check_columns(table, reading, [piece for piece in pieces if files[piece.number].reading is reading])
     untimed = [piece for piece in pieces if piece.part[1] is None]
     for number, part, _ in untimed:
-        error = unreadable_times(deal(number)[part], files[number].reading).at(table=table, file=files[number].path)
-        if len(untimed) == len(pieces):
+        rows, file = deal(number)[part], files[number]
+        error = unreadable_times(rows, file.reading).at(table=table, file=file.path)
+        if len(untimed) == len(pieces) or rows["time"].count() >= SYSTEMATIC:
             raise error
         logger.warning(str(error))
-        name = files[number].path.rpartition("/")[2]
+        name = file.path.rpartition("/")[2]
         findings.append(report("unreadable_times", table, f"{name}: {error.what}; {error.remedy}"))
     return [
         Delivery(table, plant, day, partial(read, group), tuple(findings))
