@@ -144,6 +144,16 @@ def test_a_header_with_a_quote_of_its_own_or_a_name_twice_is_read_as_it_stands()
     assert rows.row(0, named=True) == {"plant": "lyon", '"load': "1", "note": "a", "note (again)": "b"}
 
 
+@pytest.mark.parametrize("name", ["*", "^.*$", "^load$", "@row", "@decimal", "@broken_line", "", "load", "(sensor)"])
+def test_a_column_may_be_called_anything(tmp_path, name):
+    (tmp_path / "all.csv").write_text(
+        f"plant,machine,time,load,{name}\nlyon,m1,2025-01-06,1,x\nlyon,m1,2025-01-07,q,x\n"
+    )
+    checked = check(tmp_path)["lyon"]
+    assert (checked.clean["load"].to_list(), checked.quarantined["reason"].to_list()) == ([1.0], ["not a number"])
+    assert json.loads(checked.quarantined["row"][0])["load"] == "q"
+
+
 def test_a_file_of_broken_lines_only_goes_where_the_file_before_it_goes(tmp_path):
     (tmp_path / "a.csv").write_text(f"{HEADER}\n{line(1)}\n")
     (tmp_path / "b.csv").write_text(f'{HEADER}\n"\n')

@@ -24,7 +24,7 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
     if reading.pivot:
         rows = _widen(rows, reading.pivot, reading.columns)
     rows = rows.select(
-        pl.col(theirs).alias(ours) for theirs in rows.columns for ours in _rename(theirs, rows.columns, reading.columns)
+        rows[theirs].alias(ours) for theirs in rows.columns for ours in _rename(theirs, rows.columns, reading.columns)
     )
     facts = {**reading.model_dump(include=set(CONSTANTS), exclude_none=True), **facts}
     rows = rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
@@ -34,10 +34,10 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
 
 
 def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -> list[str]:
-    """Return our names of a column; one that is in the way of ours, or looks like upkeep's own, is set aside."""
+    """Return our names of a column; one in the way of ours, or like upkeep's own or Polars' patterns, is set aside."""
     ours = [name for name, source in columns.items() if source == theirs]
     in_the_way = theirs in columns and columns[theirs] in delivered
-    own = theirs.startswith(RESERVED) and theirs != BROKEN_LINE
+    own = (theirs.startswith(RESERVED) and theirs != BROKEN_LINE) or theirs == "*" or theirs.startswith("^")
     return ours or [f"{theirs.lstrip(RESERVED)} (delivered)" if in_the_way or own else theirs]
 
 

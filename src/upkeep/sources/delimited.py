@@ -67,13 +67,13 @@ def _read_fields(line: str, separator: str) -> list[str] | None:
 
 
 def _name_columns(names: Sequence[str]) -> list[str]:
-    """Tell columns of the same name apart."""
-    unique: list[str] = []
+    """Tell columns of the same name apart, and from :data:`BROKEN_LINE`."""
+    unique = [BROKEN_LINE]
     for name in names:
         while name in unique:
             name += " (again)"
         unique.append(name)
-    return unique
+    return unique[1:]
 
 
 def _find_regular(lines: Sequence[str], header: str, separator: str, width: int) -> pl.Series:
