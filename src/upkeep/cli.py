@@ -103,6 +103,18 @@ def score(
 
 
 @app.command()
+def adopt(
+    places: Annotated[list[str], typer.Argument(help="Folders, files, globs or addresses, or a database's URL.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the dictionary and the settings there are.")] = False,
+) -> None:
+    """Look at deliveries, guess what they are, and draft the data dictionary and the parameters for them."""
+    from upkeep.adopt.adopt import adopt
+
+    for line in adopt(places, force=force):
+        typer.echo(line)
+
+
+@app.command()
 def fresh() -> None:
     """Tell whether the committed lock belongs to code, parameters and data; exit 1 and name the stale stages if not."""
     from upkeep.gitlab.reproduction import check_freshness

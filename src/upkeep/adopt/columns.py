@@ -1,0 +1,130 @@
+"""What the columns of one table are: plant, machine, time, sensor in words and its value, or something measured."""
+
+import re
+from typing import NamedTuple
+
+import polars as pl
+
+from upkeep.adopt.sniffing import Layout, read_number
+from upkeep.adopt.times import Clock, find_clock, read_clock, share_of
+from upkeep.adopt.words import has_word, names_one, words_of
+from upkeep.core.errors import UpkeepError
+
+MOSTLY = 0.9
+MOST_SENSORS = 1000
+MOST_PLANTS = 200
+TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$"
+VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
+
+
+class Roles(NamedTuple):
+    """What tells the rows of a table apart: names of columns as delivered, and why they are taken for it."""
+
+    clock: Clock | None
+    machine: str | None
+    plant: str | None
+    measured: list[str]
+    text: list[str]
+    pivot: tuple[str, str] | None
+    reasons: dict[str, str]
+
+
+def find_roles(layout: Layout) -> Roles:
+    """Return what each column of a table is, by its name and by what it holds."""
+    rows = layout.rows
+    clock = find_clock(rows)
+    _refuse_split_time(layout, clock)
+    reasons = {clock.column: clock.reason} if clock else {}
+    rest = [name for name in rows.columns if not clock or name != clock.column]
+    numbers = {name: _share_of_numbers(rows[name], layout.reading.get("decimal", ".")) for name in rest}
+    plant = next(
+        (name for name in rest if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS), None
+    )
+    if plant:
+        reasons[plant] = "by its name"
+    machine, why = _find_machine(rows, [name for name in rest if name != plant], clock)
+    if machine:
+        reasons[machine] = why
+    parts = [name for name in rest if name.startswith("{") and name != machine]
+    if plant is None and clock and (machine or "").startswith("{"):
+        timed = rows.select(*parts, clock.times.alias("@time"))
+        plant = next((name for name in parts if _run_side_by_side(timed, [name])), None)
+        reasons |= {plant: "the folder above the machines"} if plant else {}
+    rest = [name for name in rest if name not in (plant, machine, *parts)]
+    measured = [name for name in rest if numbers[name] >= MOSTLY and read_clock(rows[name]) is None]
+    text = [name for name in rest if numbers[name] < MOSTLY and read_clock(rows[name]) is None]
+    pivot = _find_pivot(rows, clock, machine, measured, text)
+    return Roles(clock, machine, plant, measured, text, pivot, reasons)
+
+
+def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
+    if clock is None or not (clock.times == clock.times.dt.truncate("1d")).all():
+        return
+    for column in layout.rows.iter_columns():
+        if column.dtype == pl.String and share_of(column.drop_nulls().str.contains(TIME_OF_DAY)) > MOSTLY:
+            raise UpkeepError(
+                f"the time of {layout.name} stands in two columns, {clock.column} and {column.name}",
+                remedy="deliver date and time of day in one column",
+            )
+
+
+def _share_of_numbers(column: pl.Series, decimal: str) -> float:
+    known = column.drop_nulls()
+    if known.dtype == pl.String:
+        known = known.filter(known.str.strip_chars() != "")
+    if known.is_empty() or not (known.dtype.is_numeric() or known.dtype in (pl.String, pl.Boolean)):
+        return 0.0
+    if known.dtype == pl.Boolean:
+        return 1.0
+    return share_of(known.to_frame().select(read_number(pl.col(known.name), decimal).is_not_null()).to_series())
+
+
+def _find_machine(rows: pl.DataFrame, names: list[str], clock: Clock | None) -> tuple[str | None, str]:
+    """Return the column that names the machine: by its name, else what tells rows of one instant apart."""
+    named = [name for name in names if names_one(name, "machine") and not _is_fraction(rows[name])]
+    if named:
+        return min(named, key=lambda name: words_of(name).isdisjoint({"id", "no", "nr"})), "by its name"
+    if clock is None:
+        return None, ""
+    timed = rows.select(*names, clock.times.alias("@time"))
+    parts = [name for name in names if name.startswith("{")]
+    if parts and _run_side_by_side(timed, parts):
+        for name in reversed(parts):
+            if _run_side_by_side(timed, [name]):
+                return name, "files whose times overlap are of different machines"
+    many = timed["@time"].n_unique() < 0.6 * rows.height
+    for name in [name for name in names if many and rows[name].dtype == pl.String and not has_word(name, "sensor")]:
+        few = name not in parts and 1 < rows[name].n_unique() <= rows.height / 3 and not _is_fraction(rows[name])
+        if few and timed.select(pl.struct(name, "@time").n_unique()).item() > 0.99 * rows.height:
+            return name, "each instant comes several times, but once for each of its values"
+    return None, ""
+
+
+def _run_side_by_side(timed: pl.DataFrame, names: list[str]) -> bool:
+    """Tell whether most groups of rows by these columns have rows in the time of the group before."""
+    spans = timed.group_by(names).agg(since=pl.col("@time").min(), until=pl.col("@time").max()).sort("since", "until")
+    return share_of((spans["since"] < spans["until"].shift()).drop_nulls()) > 0.5
+
+
+def _is_fraction(column: pl.Series) -> bool:
+    text = column.drop_nulls().cast(pl.String)
+    return bool(text.str.contains(r"^-?\d*[.,]\d*[1-9]\d*$").any())
+
+
+def _find_pivot(
+    rows: pl.DataFrame, clock: Clock | None, machine: str | None, measured: list[str], text: list[str]
+) -> tuple[str, str] | None:
+    """Return the columns with a sensor's name and its value if each row holds one sensor's value."""
+    if clock is None:
+        return None
+    keys = [clock.times.alias("@time"), *([pl.col(machine)] if machine else [])]
+    instants = rows.select(pl.struct(keys).n_unique()).item()
+    candidates = [name for name in text if 2 <= rows[name].n_unique() <= min(MOST_SENSORS, rows.height / 4)]
+    for name in sorted(candidates, key=lambda name: not names_one(name, "sensor")):
+        is_named = has_word(name, "sensor")
+        values = [column for column in measured if VALUE.search(column)] or measured
+        each = rows.select(pl.struct([*keys, pl.col(name)]).n_unique()).item()
+        one_value = len(values) == 1 and (is_named or len(measured) == 1)
+        if one_value and each > MOSTLY * rows.height and instants < 0.75 * rows.height:
+            return name, values[0]
+    return None

@@ -1,0 +1,142 @@
+"""What each measured column is for the data dictionary: sensor, setting or attribute, with unit and range."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from upkeep.adopt.tables import KEYS, Part
+from upkeep.adopt.times import share_of
+from upkeep.adopt.words import has_word, unit_of, words_of
+from upkeep.core.errors import UpkeepError
+
+COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
+"""Words of a column's name, if it has any, that numbers the rows."""
+FEW_LEVELS, STEP_ROWS = 12, 3.0
+"""A setting has at most so many levels, and keeps each for so many rows, in the median."""
+ROOM = 0.5
+"""Times the width from the 0.1 % to the 99.9 % quantile that a range leaves on either side."""
+EXTREME = 10.0
+"""Values beyond so many widths are taken for faults of the measurement and lie outside the range."""
+
+
+class Described(NamedTuple):
+    """A column's entry in the dictionary, or None if it is left out; and why."""
+
+    entry: dict[str, Any] | None
+    reason: str
+
+
+def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> dict[str, Described]:
+    """Return what each column of telemetry is but for its keys; `labels` are those that tell of failures.
+
+    Raises UpkeepError if no column holds numbers that change over time.
+    """
+    rows = pl.concat(parts, how="diagonal_relaxed").sort(KEYS)
+    machines = rows.select(pl.struct("plant", "machine").alias("machine"))
+    described = {}
+    for name in rows.drop(KEYS).columns:
+        if name in labels:
+            described[name] = Described(None, "tells whether the machine has failed")
+        elif rows.schema[name].is_numeric():
+            described[name] = describe(name, machines.with_columns(rows[name]))
+        else:
+            described[name] = _describe_text(machines.with_columns(rows[name]))
+    entries = [entry for entry, _ in described.values() if entry]
+    if not entries:
+        raise UpkeepError(
+            "no column of numbers changes over time, so there is nothing to learn from",
+            remedy="deliver the sensors' readings",
+        )
+    if not any(entry["role"] == "sensor" for entry in entries):
+        for entry in entries:
+            entry["role"] = "sensor"
+    return described
+
+
+def _describe_text(rows: pl.DataFrame) -> Described:
+    """Return why a column of text is left out; `rows` have ``machine`` and the column."""
+    known = rows.drop_nulls()
+    if known.is_empty():
+        return Described(None, "empty")
+    example = f"text, such as {known[0, 1]}"
+    is_static = known["machine"].n_unique() == known.n_unique() > 1
+    return Described(
+        None, f"{example}, one for each machine: deliver it in a table of machines" if is_static else example
+    )
+
+
+def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
+    """Return what each column of the machines table is but for its keys."""
+    described = {}
+    for part in parts:
+        for name, kind in (("model", "text"), ("installed", "time")):
+            if name in part.columns:
+                described[name] = Described({"type": kind, "role": "attribute"}, part.reasons[name])
+        for name in part.kept:
+            kind = "number" if part.rows.schema[name].is_numeric() else "text"
+            described[name] = Described({"type": kind, "role": "attribute"}, "a fact about the machine")
+    return described
+
+
+def describe(name: str, rows: pl.DataFrame) -> Described:
+    """Return what one column of numbers is; `rows` have ``machine`` and the column, in order of machine and time."""
+    words = words_of(name)
+    values = rows[name].drop_nulls()
+    if values.is_empty():
+        return Described(None, "empty")
+    if has_word(name, "ahead"):
+        return Described(None, "its name says that it knows the outcome")
+    if values.n_unique() == 1:
+        return Described(None, f"always {values[0]:g}")
+    if words <= COUNTING and values.n_unique() == rows.height:
+        return Described(None, "numbers the rows")
+    role, why = _role(name, rows)
+    unit = unit_of(name)
+    entry: dict[str, Any] = {"role": role, **({"unit": unit} if unit else {})}
+    if role == "setting":
+        entry["input"] = True  # it may be a sensor of few levels after all
+    if role == "sensor" and _grows(rows, name):
+        return Described(entry, "a counter that only grows, so no range")
+    entry["range"] = room_of(values, unit)
+    outside = int((~values.is_between(*entry["range"])).sum())
+    beyond = f"; {outside} of {values.len()} values lie outside the range" if outside else ""
+    ordered = values.sort()
+    return Described(entry, f"{why}; {ordered[0]:g} to {ordered[-1]:g} here{beyond}")
+
+
+def room_of(values: pl.Series, unit: str | None) -> list[float]:
+    """Return a range with room: quantiles, and what lies beyond them within reason, widened and rounded outwards."""
+    ordered = values.sort()
+    usual = [float(ordered[round(share * (ordered.len() - 1))]) for share in (0.001, 0.999)]
+    width = usual[1] - usual[0] or max(abs(usual[1]), 1.0)
+    near = ordered.filter(ordered.is_between(usual[0] - EXTREME * width, usual[1] + EXTREME * width))
+    if unit == "%" and near[0] >= 0 and near[-1] <= 100:
+        return [0, 100]
+    step = 10.0 ** math.floor(math.log10(width))
+    low, high = math.floor((near[0] - ROOM * width) / step), math.ceil((near[-1] + ROOM * width) / step)
+    if near[0] >= 0 and not (unit or "").startswith("°"):
+        low = max(low, 0)
+    bounds = [float(f"{bound * step:.12g}") for bound in (low, high)]
+    return [int(bound) if bound == int(bound) else bound for bound in bounds]
+
+
+def _role(name: str, rows: pl.DataFrame) -> tuple[str, str]:
+    by_machine = rows.group_by("machine").agg(pl.col(name).drop_nulls().n_unique())
+    if by_machine.height > 1 and by_machine[name].max() == 1:
+        return "attribute", "one value per machine"
+    known = rows.select("machine", name).drop_nulls()
+    runs = known.select(pl.struct("machine", name).rle()).to_series().struct.field("len")
+    levels, lasting = known[name].n_unique(), float(runs.median() or 0)  # type: ignore[arg-type]  # a number
+    if has_word(name, "setting") and levels <= rows.height / 10:
+        return "setting", "by its name"
+    if levels <= FEW_LEVELS and lasting >= STEP_ROWS and runs.len() > levels:
+        return "setting", f"{levels} levels, each kept for {lasting:g} rows in the median"
+    return "sensor", "by behaviour"
+
+
+def _grows(rows: pl.DataFrame, name: str) -> bool:
+    known = rows.select("machine", name).drop_nulls()
+    steps = known.select(pl.col(name).diff().over("machine"))[name].drop_nulls()
+    return steps.len() > 10 and share_of(steps >= 0) > 0.999 and known[name].n_unique() > FEW_LEVELS

@@ -1,0 +1,125 @@
+"""Settings of ``params.yaml`` that the data decides: until when, in which batches, how far ahead, which windows."""
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from upkeep.adopt.times import quartiles
+from upkeep.sources.batches import first_day
+
+HOUR = timedelta(hours=1)
+HORIZON_HOURS = 48.0
+"""Where the data allows it."""
+ROWS_AHEAD, ROWS_A_WINDOW = 12, 4
+"""Rows within a horizon, and within the shortest window, at least."""
+HORIZONS_OF_HISTORY = 15
+"""A horizon is that part of the history, and a third of the time between a machine's failures, at most."""
+SCHEDULED_HOURS = 12
+SMALL = 50_000
+"""Rows up to which all healthy ones are kept for training."""
+
+
+class Setting(NamedTuple):
+    """A setting's place in ``params.yaml``, its value and why."""
+
+    place: tuple[str, ...]
+    value: Any
+    reason: str
+
+
+def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True) -> list[Setting]:
+    """Return the settings for telemetry at these ``plant``, ``machine`` and ``time``, with failures at those.
+
+    Without `readings` the keys are those of events, and rows are scheduled.
+    """
+    keys = keys.drop_nulls("time")
+    start, end = _span(keys["time"])
+    step = (quartiles(keys) or (HOUR,) * 3)[1] / HOUR if readings else SCHEDULED_HOURS
+    history = (end - start) / HOUR
+    why = "telemetry has times of its own" if readings else "there are events only, so that rows are made"
+    return [
+        Setting(("fetch", "rows_every_hours"), None if readings else SCHEDULED_HOURS, why),
+        *_batches(end, history, step),
+        *_validate(step),
+        *_dataset(keys, failures, history, step),
+        Setting(("evaluate", "golden"), None, "the shipped cases are about the simulated fleet"),
+    ]
+
+
+def _span(times: pl.Series) -> tuple[datetime, datetime]:
+    """Return the first and last time, but for clocks that are far off the others."""
+    micros = times.dt.epoch("us").sort()
+    low, high = (int(micros[round(share * (micros.len() - 1))]) for share in (0.001, 0.999))
+    slack = (high - low) // 2 + 86_400_000_000
+    near = micros.filter(micros.is_between(low - slack, high + slack))
+    return datetime.fromtimestamp(near[0] / 1e6, UTC), datetime.fromtimestamp(near[-1] / 1e6, UTC)
+
+
+def _batches(end: datetime, history: float, step: float) -> Iterator[Setting]:
+    days = 1 if history < 24 * 28 else 7 if history < 24 * 365 * 6 else 28
+    until = first_day(end.date(), days)
+    yield Setting(("fetch", "until"), until.isoformat(), f"the newest row is of {end:%Y-%m-%d %H:%M} UTC")
+    span = f"{history / 24:.1f} days of history, a row every {_spell(step)} in the median"
+    yield Setting(("fetch", "batch_days"), days, span)
+    batches = max(1, math.ceil(history / 24 / days))
+    if batches < 32:
+        yield Setting(("drift", "window_batches"), max(1, batches // 4), f"a quarter of {batches} batches")
+
+
+def _validate(step: float) -> Iterator[Setting]:
+    near = min(60, int(step * 3600 // 2))
+    yield Setting(("validate", "near_duplicate_seconds"), near, f"well below the {_spell(step)} from row to row")
+    if step > 1:
+        yield Setting(("validate", "outage_hours"), math.ceil(6 * step), f"6 times the {_spell(step)} from row to row")
+        yield Setting(("validate", "stuck_hours"), math.ceil(24 * step), f"24 times the {_spell(step)} from row to row")
+
+
+def _dataset(keys: pl.DataFrame, failures: pl.DataFrame, history: float, step: float) -> Iterator[Setting]:
+    machines = keys.select("plant", "machine").n_unique()
+    between = history * machines / max(failures.height, 1)
+    most = min(history / HORIZONS_OF_HISTORY, between / 3)
+    horizon = _round(max(min(max(HORIZON_HOURS, ROWS_AHEAD * step), most), 2 * step))
+    short = _round(max(horizon / 6, ROWS_A_WINDOW * step))
+    why = f"{history / 24:.1f} days of history, {failures.height} failures of {machines} machines"
+    yield Setting(("dataset", "horizon_hours"), horizon, f"{why}, a row every {_spell(step)}")
+    yield Setting(
+        ("dataset", "windows_hours"), sorted({short, max(horizon, _round(2 * short))}), "rows enough in the shortest"
+    )
+    yield Setting(
+        ("dataset", "baseline_hours"), _round(horizon * 1.5), "longer than the horizon, short beside the history"
+    )
+    yield Setting(("dataset", "max_repair_hours"), _round(horizon * 1.5), "likewise, as long as nobody closes a repair")
+    yield Setting(("evaluate", "lead_time_hours"), _round(horizon / 6), "a sixth of the horizon")
+    if (rows := round(machines * history / step)) < SMALL:
+        yield Setting(("dataset", "negatives_kept"), 1.0, f"all of only {rows} rows or so")
+    by, reason = _split(keys, failures)
+    yield Setting(("dataset", "split", "by"), by, reason)
+
+
+def _split(keys: pl.DataFrame, failures: pl.DataFrame) -> tuple[str, str]:
+    start, end = _span(keys["time"])
+    parts = [start, start + 0.55 * (end - start), start + 0.75 * (end - start), end + timedelta(days=1)]
+    held = [failures.filter(pl.col("time").is_between(*ends, closed="left")).height for ends in pairwise(parts)]
+    failed = failures.select("plant", "machine").n_unique() if failures.height else 0
+    counts = f"{held[0]}, {held[1]} and {held[2]} failures in the times of training, validation and test"
+    if min(held) == 0 and failed >= 8:
+        return "machine", f"by time there are {counts}; {failed} machines failed"
+    return "time", counts
+
+
+def _round(hours: float) -> float:
+    """Return whole hours, or below 10 hours a number with one digit that counts."""
+    if hours >= 10:
+        return int(hours)
+    digit = 10.0 ** math.floor(math.log10(hours))
+    rounded = float(f"{math.floor(hours / digit + 0.5) * digit:.6g}")
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _spell(hours: float) -> str:
+    seconds = hours * 3600
+    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min" if seconds < 7200 else f"{hours:.3g} h"

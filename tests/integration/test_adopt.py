@@ -1,0 +1,153 @@
+"""Deliveries of many shapes, adopted without a word typed, become the same clean tables."""
+
+import sys
+from pathlib import Path
+
+import fsspec
+import polars as pl
+import pytest
+from adopted_fleet import FOLDER, SENSORS, SHAPES, Fleet, make_fleet
+from conftest import ROOT
+
+from upkeep import cli
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Fleet:
+    return make_fleet()
+
+
+@pytest.fixture(autouse=True)
+def _checkout(tmp_path, monkeypatch):
+    """A fresh checkout, with a folder for deliveries."""
+    monkeypatch.chdir(tmp_path)
+    FOLDER.mkdir()
+    Path("data/references").mkdir(parents=True)
+    for file in ("params.yaml", "data/references/dictionary.yaml"):
+        Path(file).write_text(
+            (ROOT / file).read_text(encoding="utf-8").replace("jobs: -1", "jobs: 1"), encoding="utf-8"
+        )
+
+
+@pytest.fixture
+def upkeep(monkeypatch, capsys):
+    """Run a command in this process; return what it prints, then what it says to a user who made a mistake."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["upkeep", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return capsys.readouterr().out + str(left.value.code or "")
+
+    return run
+
+
+def interim(table: str) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(file) for file in sorted(Path("data/interim", table).glob("*.parquet"))])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_deliveries_of_any_shape_become_the_fleets_clean_tables(shape, fleet, upkeep):
+    telemetry, events = fleet
+    SHAPES[shape](telemetry, events)
+    told = upkeep("adopt", "sqlite:///deliveries/plant.db" if shape == "database" else "deliveries/", "--force")
+    assert told.endswith("next: dvc repro\n")
+    assert upkeep("fetch") == ""
+    assert upkeep("validate") == ""
+    if shape == "one_machine":
+        telemetry, events = (rows.filter(machine="press-1") for rows in fleet)
+    clean = interim("telemetry").sort("machine", "time")
+    assert clean.height == telemetry.height
+    assert clean["time"].to_list() == telemetry["time"].to_list()
+    assert sorted(clean.select(pl.exclude("plant", "machine", "time")).sum().row(0)) == pytest.approx(
+        sorted(telemetry.select(SENSORS).sum().row(0))
+    )
+    happened = interim("events").sort("machine", "time")
+    assert happened["kind"].to_list() == events["kind"].to_list()
+    assert happened["time"].to_list() == events["time"].to_list()
+    if shape != "one_machine":
+        assert clean["machine"].to_list() == telemetry["machine"].to_list()
+        assert happened["machine"].to_list() == events["machine"].to_list()
+
+
+def test_nothing_is_overwritten_until_it_is_said_so(fleet, upkeep):
+    SHAPES["plain"](*fleet)
+    files = [Path("params.yaml"), Path("data/references/dictionary.yaml")]
+    before = [file.read_bytes() for file in files]
+    told = upkeep("adopt", "deliveries")
+    assert "telemetry: deliveries/telemetry.csv" in told
+    assert "nothing is written, since data/references/dictionary.yaml and params.yaml are there already" in told
+    assert "type: upkeep adopt deliveries --force" in told
+    assert [file.read_bytes() for file in files] == before
+    upkeep("adopt", "deliveries", "--force")
+    drafted = [file.read_bytes() for file in files]
+    assert drafted != before
+    upkeep("adopt", "deliveries", "--force")
+    assert [file.read_bytes() for file in files] == drafted
+
+
+def test_a_status_beside_the_readings_becomes_failures_and_a_model(fleet, upkeep):
+    telemetry, events = fleet
+    failures = events.filter(kind="failure").select("machine", "time", broken=True)
+    labelled = pl.concat([telemetry, failures.select("machine", "time")], how="diagonal").sort("machine", "time")
+    labelled = labelled.join(failures, on=["machine", "time"], how="left")
+    status = pl.when("broken").then(pl.lit("BROKEN")).otherwise(pl.lit("NORMAL"))
+    labelled.select("time", "machine", *SENSORS, machine_status=status).write_csv(FOLDER / "sensors.csv")
+    told = upkeep("adopt", "deliveries", "--force")
+    assert "failures are told by machine_status only: data/references/labelled_events.csv is made from it" in told
+    for stage in ("fetch", "validate", "dataset", "train"):
+        assert upkeep(stage) == ""
+    assert interim("events").filter(kind="failure").height == failures.height
+    assert "machine_status" not in interim("telemetry").columns
+    assert Path("models/plants").is_dir()
+
+
+def test_failures_alone_are_enough_for_a_first_model(fleet, upkeep):
+    fleet[1].write_csv(FOLDER / "events.csv")
+    upkeep("adopt", "deliveries", "--force")
+    for stage in ("fetch", "validate", "dataset"):
+        assert upkeep(stage) == ""
+    assert interim("telemetry").columns == ["plant", "machine", "time"]
+
+
+def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
+    folder = fsspec.filesystem("memory")
+    folder.pipe("/line/telemetry.csv", fleet[0].write_csv().encode())
+    upkeep("adopt", "memory://line", "--force")
+    assert "path: memory:///line/telemetry.csv" in Path("params.yaml").read_text(encoding="utf-8")
+    assert upkeep("fetch") == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "there is no CSV or Parquet file in deliveries"),
+        ({"notes.docx": "x"}, "there is no CSV or Parquet file in deliveries"),
+        (
+            {"a.csv": "machine,torque\na,1.5\nb,2.5\n"},
+            "no column of deliveries/a.csv holds a date and time: upkeep learns",
+        ),
+        (
+            {"train_FD001.txt": "1|1|0.5\n1|2|0.7\n"},
+            "deliveries/train_FD001.txt has no line of column names at its top",
+        ),
+        (
+            {"a.csv": "time,machine,note\n2025-01-06,a,x\n"},
+            "looks like telemetry or like machines' failures: upkeep learns",
+        ),
+        ({"a.parquet": "no Parquet"}, "deliveries/a.parquet cannot be read"),
+    ],
+)
+def test_what_cannot_be_adopted_is_refused_in_one_sentence(upkeep, files, told):
+    for name, content in files.items():
+        (FOLDER / name).write_text(content)
+    said = upkeep("adopt", "deliveries", "--force")
+    assert told in said
+    assert "remedy: " in said
+    assert "Traceback" not in said
+
+
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(upkeep):
+    said = upkeep("adopt", "postgresql+psycopg://upkeep:verysecret@127.0.0.1:1/plants", "--force")
+    assert "the database cannot be read" in said
+    assert "verysecret" not in said

@@ -1,0 +1,426 @@
+"""Looking at deliveries: what tiny tables are taken for, and what is drafted from them."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml.comments import CommentedMap
+
+from upkeep.adopt.columns import find_roles
+from upkeep.adopt.describing import describe, describe_telemetry, room_of
+from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params
+from upkeep.adopt.events import events_from_label, find_kinds, find_labels
+from upkeep.adopt.settings import suggest
+from upkeep.adopt.sniffing import Layout, pattern_of, sniff_text
+from upkeep.adopt.tables import sort_tables
+from upkeep.adopt.times import read_clock
+from upkeep.adopt.words import kind_of, tidy_names, unit_of
+from upkeep.core.errors import UpkeepError
+
+START = datetime(2025, 1, 6, tzinfo=UTC)
+
+
+def hours(count: int, step: float = 1.0) -> list[str]:
+    return [f"{START + timedelta(hours=step * hour):%Y-%m-%dT%H:%M:%SZ}" for hour in range(count)]
+
+
+def layout(path: str = "deliveries/telemetry.csv", **columns: list[object]) -> Layout:
+    return Layout([path], pl.DataFrame(columns), {"separator": ",", "decimal": ".", "encoding": "utf-8"})
+
+
+# How text is written
+
+
+@given(
+    separator=st.sampled_from(";\t|"),
+    decimal=st.sampled_from(".,"),
+    values=st.lists(st.floats(-1e6, 1e6).map(lambda value: f"{value:.3f}"), min_size=3, max_size=20),
+)
+def test_separator_and_decimal_sign_are_seen(separator, decimal, values):
+    lines = [separator.join(["time", "a", "b"])]
+    lines += [separator.join(["2025-01-06", value.replace(".", decimal), "7"]) for value in values]
+    seen = sniff_text("\n".join(lines).encode())
+    assert (seen["separator"], seen["decimal"], seen["names"]) == (separator, decimal, ["time", "a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("Zeit;Größe;Störung\n1;2;3\n", "utf-8"), ("Zeit;Größe;Störung der Anlage, Wärme\n1;2;3\n", "cp1252")],
+)
+def test_an_encoding_is_seen_by_its_letters(text, encoding):
+    seen = sniff_text(text.encode(encoding))
+    assert text.encode(encoding).decode(seen["encoding"]) == text
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name():
+    assert sniff_text(b"\xef\xbb\xbfTurbine;Time\nT1;2\n")["names"] == ["Turbine", "Time"]
+
+
+# Times
+
+
+@given(
+    times=st.lists(st.datetimes(datetime(1995, 1, 1), datetime(2090, 1, 1)), min_size=5, unique=True),
+    form=st.sampled_from(
+        ["%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d %H:%M:%S"]
+    ),
+)
+def test_times_in_any_format_are_read_as_they_were_written(times, form):
+    times = [time.replace(microsecond=0) for time in sorted(times)]
+    clock = read_clock(pl.Series("time", [time.strftime(form) for time in times]))
+    assert clock is not None
+    assert clock.times.dt.replace_time_zone(None).to_list() == times
+
+
+@pytest.mark.parametrize("days", [12, 300])
+@pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"])
+def test_day_and_month_are_told_apart_by_what_makes_an_even_record(form, days):
+    written = [f"{datetime(2025, 1, 1) + timedelta(days=day):{form}}" for day in range(days)]
+    clock = read_clock(pl.Series("time", written))
+    assert clock is not None
+    assert clock.options == {"time_format": form}
+
+
+def test_a_format_that_nothing_tells_from_another_is_named():
+    clock = read_clock(pl.Series("time", ["05/05/2025", "06/06/2025"]))
+    assert clock is not None
+    assert "or else as %m/%d/%Y" in clock.reason
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.String])
+def test_numbers_since_1970_are_times_of_their_unit(unit, per_second, dtype):
+    ticks = [int(START.timestamp() + 60 * minute) * per_second for minute in range(3)]
+    clock = read_clock(pl.Series("ts", ticks).cast(dtype))
+    assert clock is not None
+    assert clock.options == {"epoch": unit}
+    assert clock.times.to_list() == [START + timedelta(minutes=minute) for minute in range(3)]
+
+
+@pytest.mark.parametrize("values", [[4_000_787_030_016] * 5, [1.5, 2.5, 3.5], [1, 2, 3], ["A", "B"], [None, None]])
+def test_what_is_no_time_is_none(values):
+    assert read_clock(pl.Series("capacity", values)) is None
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_local_times_are_known_by_the_hour_that_their_clocks_skip(zone):
+    utc = pl.datetime_range(datetime(2025, 3, 1), datetime(2025, 4, 15), "1h", time_zone="UTC", eager=True)
+    clock = read_clock(utc.dt.convert_time_zone(zone).dt.strftime("%Y-%m-%d %H:%M").alias("time"))
+    assert clock is not None
+    assert clock.options == {"time_zone": zone}
+    assert clock.times.to_list() == utc.to_list()
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        *(
+            ("temp_degC", "°C"),
+            ("pressure [bar]", "bar"),
+            ("Speed (RPM)", "rpm"),
+            ("vibration_mm_s", "mm/s"),
+            ("load_pct", "%"),
+        ),
+        *(
+            ("temperature_c", "°C"),
+            ("sensor_c", None),
+            ("current_a", "A"),
+            ("phase_a", None),
+            ("bar", None),
+            ("p1", None),
+        ),
+        *(("Öltemperatur [°C]", "°C"), ("Zustand (1)", None)),
+    ],
+)
+def test_a_unit_is_read_from_a_name_only_if_it_says_one(name, unit):
+    assert unit_of(name) == unit
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        *(
+            ("bearing failure", "failure"),
+            ("Ausfall Lager", "failure"),
+            ("Wartung", "maintenance"),
+            ("Störung", "error"),
+        ),
+        *(("PdM_maint.csv", "maintenance"), ("E101", None), ("ALARM", "error"), ("machine broken", "failure")),
+    ],
+)
+def test_the_kind_of_an_event_is_read_from_its_words(text, kind):
+    assert kind_of(text) == kind
+
+
+@given(st.lists(st.text(min_size=1), unique=True))
+def test_no_two_columns_get_one_name(names):
+    assert len(set(tidy_names(names).values())) == len(names)
+
+
+def test_names_are_kept_where_a_tidy_one_would_be_another_columns():
+    assert tidy_names(["Druck [bar]", "Druck (bar)", "T1", "Öl °C", "time?"]) == {
+        "Druck [bar]": "Druck [bar]",
+        "Druck (bar)": "Druck (bar)",
+        "T1": "T1",
+        "Öl °C": "oel_deg_c",
+        "time?": "time?",
+    }
+
+
+# Columns
+
+
+def test_machine_and_plant_are_found_by_their_names_in_any_spelling():
+    roles = find_roles(layout(Werk=["a"] * 4, **{"Maschinen-Nr": ["1", "2"] * 2}, Zeit=hours(4), Druck=["1.5"] * 4))
+    assert (roles.plant, roles.machine, roles.measured) == ("Werk", "Maschinen-Nr", ["Druck"])
+    assert roles.clock is not None
+    assert roles.clock.column == "Zeit"
+
+
+def test_a_machine_without_a_telling_name_is_what_tells_rows_of_one_instant_apart():
+    times = [time for time in hours(20) for _ in range(2)]
+    roles = find_roles(layout(t=times, x=["A7", "B3"] * 20, y=[f"{row}.5" for row in range(40)]))
+    assert roles.machine == "x"
+
+
+def test_a_row_per_sensor_and_instant_is_seen():
+    times = [time for time in hours(20) for _ in range(2)]
+    found = find_roles(layout(time=times, tag=["p", "t"] * 20, value=[f"{row}.5" for row in range(40)]))
+    assert found.pivot == ("tag", "value")
+    tables = sort_tables([layout(time=times, tag=["p", "t"] * 20, value=[f"{row}.5" for row in range(40)])])
+    assert set(tables.telemetry[0].kept) == {"p", "t"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "role"),
+    [
+        ("vibration", [0.1 * (row * 7 % 23) for row in range(60)], "sensor"),
+        ("speed", [(500.0, 800.0, 500.0)[row % 30 // 10] for row in range(60)], "setting"),
+        ("size", [1.0] * 30 + [2.0] * 30, "attribute"),
+        ("broken_sensor", [5.0] * 60, None),
+        ("RUL", [float(row) for row in range(60)], None),
+        ("Unnamed: 0", [float(row) for row in range(60)], None),
+    ],
+)
+def test_a_column_is_what_it_behaves_as(name, values, role):
+    entry, reason = describe(name, pl.DataFrame({"machine": ["a"] * 30 + ["b"] * 30, name: values}))
+    assert (entry or {}).get("role") == role
+    assert reason
+
+
+def test_a_counter_gets_no_range_since_it_grows_on():
+    entry, _ = describe(
+        "hours_run", pl.DataFrame({"machine": ["a"] * 60, "hours_run": [1.5 * row for row in range(60)]})
+    )
+    assert entry == {"role": "sensor"}
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, unique=True))
+def test_a_range_leaves_room_for_all_that_is_usual(values):
+    low, high = room_of(pl.Series(values), "°C")
+    assert low < min(values) <= max(values) < high
+
+
+def test_a_range_leaves_out_what_no_sensor_measured():
+    low, high = room_of(pl.Series([20.0 + row % 10 for row in range(5000)] + [9999.0]), "°C")
+    assert high < 100
+    assert low < 20
+
+
+def test_columns_that_are_all_settings_are_taken_for_sensors():
+    rows = pl.DataFrame(
+        {"plant": ["p"] * 40, "machine": ["m"] * 40, "time": range(40), "mode": [1.0] * 20 + [2.0] * 20}
+    )
+    described = describe_telemetry([rows], [])
+    assert described["mode"].entry is not None
+    assert described["mode"].entry["role"] == "sensor"
+
+
+def test_a_table_whose_numbers_never_change_is_refused():
+    rows = pl.DataFrame({"plant": ["p"] * 4, "machine": ["m"] * 4, "time": range(4), "x": [1.0] * 4})
+    with pytest.raises(UpkeepError, match="nothing to learn from"):
+        describe_telemetry([rows], [])
+
+
+# Tables
+
+
+def test_a_time_in_two_columns_is_refused():
+    with pytest.raises(UpkeepError, match="stands in two columns, Datum and Uhrzeit"):
+        find_roles(layout(Datum=["01.02.2025"] * 3, Uhrzeit=["10:00", "10:05", "10:10"], Druck=["1", "2", "3"]))
+
+
+def test_a_table_without_times_is_refused_by_what_upkeep_is_for():
+    with pytest.raises(UpkeepError, match="holds a date and time: upkeep learns from"):
+        sort_tables([layout(machine=["a", "a"], torque=["1.5", "2.5"])])
+
+
+def test_errors_without_readings_or_failures_are_refused():
+    with pytest.raises(UpkeepError, match="looks like telemetry or like machines' failures"):
+        sort_tables([layout("errors.csv", time=hours(2), machine=["a", "b"], part=["x", "y"])])
+
+
+def test_failures_of_machines_are_enough():
+    tables = sort_tables([layout("failures.csv", time=hours(2), machine=["a", "b"], part=["x", "y"])])
+    assert tables.telemetry == []
+    assert tables.events[0].columns["code"] == "part"
+
+
+def test_a_file_of_readings_may_have_failure_in_its_name():
+    tables = sort_tables([layout("system_failure.csv", time=hours(30), value=[f"{row % 7}.5" for row in range(30)])])
+    assert [part.layout.name for part in tables.telemetry] == ["system_failure.csv"]
+
+
+def test_events_that_name_neither_plant_nor_machine_are_of_the_only_one():
+    readings = layout(time=hours(30), plant=["north"] * 30, machine=["press"] * 30, x=[f"{row}.5" for row in range(30)])
+    tables = sort_tables([readings, layout("failures.csv", time=hours(1), part=["bearing"])])
+    assert tables.events[0].options == {"plant": "north", "machine": "press", "kind": "failure"}
+
+
+def test_a_second_table_of_the_same_instants_is_left_out_and_named():
+    columns = {"time": hours(30), "machine": ["a"] * 30}
+    second = layout("second.csv", **columns, y=[f"{row}.5" for row in range(30)], z=["1.5"] * 30)
+    tables = sort_tables([second, layout(**columns, x=[f"{row}.5" for row in range(30)])])
+    assert len(tables.telemetry) == 1
+    assert "left out" in tables.notes[0]
+
+
+# Events
+
+
+def test_kinds_are_mapped_by_their_words_and_unclear_ones_are_named():
+    rows = pl.DataFrame({"Art": ["Ausfall", "Wartung", "X"], "Teil": ["Lager", "Filter", "Y"]})
+    found = find_kinds("ereignisse.csv", rows, ["Art", "Teil"])
+    assert found.columns == {"kind": "Art", "code": "Teil"}
+    assert found.options["kinds"] == {"Ausfall": "failure", "Wartung": "maintenance", "X": "error"}
+    assert "nothing tells: X" in found.reasons["kinds"]
+
+
+def test_a_file_named_after_a_kind_holds_that_kind_whatever_its_remarks_say():
+    rows = pl.DataFrame({"Remarks": ["pump replaced", "high temperature error"]})
+    assert find_kinds("failures-2016.csv", rows, ["Remarks"]).options["kind"] == "failure"
+
+
+@pytest.mark.parametrize(
+    ("values", "failed"),
+    [
+        (["0", "1", "1", "0"], [1, 3]),
+        (["NORMAL", "BROKEN", "RECOVERING", "NORMAL"], [1, 3]),
+        (["-1", "1", "-1", "-1"], [1, 2]),
+    ],
+)
+def test_a_label_beside_the_readings_becomes_a_failure_and_its_end(values, failed):
+    rows = pl.DataFrame(
+        {"plant": "p", "machine": "m", "time": [START + timedelta(hours=row) for row in range(4)], "failure": values}
+    )
+    assert find_labels(rows.select("failure")) == ["failure"]
+    events = events_from_label(rows, "failure")
+    assert events["kind"].to_list() == ["failure", "maintenance"]
+    assert events["time"].to_list() == [START + timedelta(hours=row) for row in failed]
+
+
+def test_a_setting_of_two_levels_is_no_label():
+    assert find_labels(pl.DataFrame({"valve": ["0", "1", "0"], "mode": ["auto", "manual", "auto"]})) == []
+
+
+def test_a_flag_that_is_set_most_of_the_time_is_no_label_of_failures():
+    assert find_labels(pl.DataFrame({"target": [1.0, 1.0, 0.0]})) == []
+
+
+@pytest.mark.parametrize(("name", "is_label"), [("failure", True), ("anomaly", True), ("alarm", False)])
+def test_where_failures_are_known_alarms_are_readings_and_labels_are_still_left_out(name, is_label):
+    assert find_labels(pl.DataFrame({name: [0.0, 0.0, 1.0]}), failures_known=True) == ([name] if is_label else [])
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("paths", "placeholders", "others", "pattern"),
+    [
+        (["d/a.csv"], {}, ["d/events.csv"], "d/a.csv"),
+        (["d/2023-01-01.csv", "d/2023-02-01.csv"], {}, [], "d/*.csv"),
+        (["d/log_2023.csv", "d/log_2024.csv"], {}, ["d/events.csv"], "d/log*.csv"),
+        (["d/p=n/m1.csv", "d/p=s/m2.csv"], {"{1}": "plant", "{2}": "machine"}, [], "d/p={plant}/{machine}.csv"),
+        (["d/m1.csv", "d/m2.csv"], {"{1}": "machine"}, ["d/events.csv"], None),
+        (["d/a.csv", "d/x/y/a.csv"], {}, [], "d/**/*.csv"),
+    ],
+)
+def test_a_pattern_matches_the_files_of_a_table_and_no_others(paths, placeholders, others, pattern):
+    assert pattern_of(paths, placeholders, others) == pattern
+
+
+# Settings
+
+
+def settings_for(step: timedelta, rows: int, machines: int = 4) -> dict[str, object]:
+    keys = pl.DataFrame(
+        [("p", f"m{machine}", START + row * step) for machine in range(machines) for row in range(rows)],
+        schema={"plant": pl.String, "machine": pl.String, "time": pl.Datetime("us", "UTC")},
+        orient="row",
+    )
+    return {".".join(place): value for place, value, _ in suggest(keys, keys[:: rows // 3])}
+
+
+def test_hourly_readings_of_months_keep_the_shipped_settings():
+    found = settings_for(timedelta(hours=1), 3000)
+    assert found["dataset.horizon_hours"] == 48
+    assert found["dataset.windows_hours"] == [8, 48]
+    assert found["validate.near_duplicate_seconds"] == 60
+    assert found["fetch.batch_days"] == 7
+    assert found["fetch.until"] == "2025-05-05"
+
+
+def test_readings_of_a_second_get_minutes_and_lose_none_as_near_duplicates():
+    found = settings_for(timedelta(seconds=1), 3000)
+    assert found["validate.near_duplicate_seconds"] == 0
+    assert found["fetch.batch_days"] == 1
+    assert 0 < found["dataset.horizon_hours"] < 0.2
+
+
+def test_daily_readings_get_windows_of_several_rows():
+    found = settings_for(timedelta(days=1), 700)
+    assert min(found["dataset.windows_hours"]) >= 96
+    assert found["dataset.horizon_hours"] >= 12 * 24
+    assert found["validate.outage_hours"] == 144
+
+
+def test_events_alone_get_scheduled_rows():
+    keys = pl.DataFrame({"plant": "p", "machine": "m", "time": [START, START + timedelta(days=100)]})
+    found = {".".join(place): value for place, value, _ in suggest(keys, keys, readings=False)}
+    assert found["fetch.rows_every_hours"] == 12
+    assert found["dataset.horizon_hours"] >= 24
+
+
+# Drafts
+
+
+def test_a_draft_keeps_other_sections_and_their_comments_and_is_the_same_when_drafted_again():
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    settings = suggest(
+        pl.DataFrame({"plant": ["p"], "machine": ["m"], "time": [START]}),
+        pl.DataFrame(schema={"plant": pl.String, "time": pl.Datetime("us", "UTC")}),
+    )
+    options = CommentedMap(telemetry=annotate({"path": "d/*.csv"}, {"path": "why"}))
+    drafted = draft_params(text, "files", options, settings)
+    assert draft_params(drafted, "files", options, settings) == drafted
+    assert "path: d/*.csv  # why" in drafted
+    assert "# adopt: " in drafted
+    assert drafted.split("\nmodel:")[1].split("\nevaluate:")[0] == text.split("\nmodel:")[1].split("\nevaluate:")[0]
+
+
+def test_each_column_of_a_drafted_dictionary_has_its_reason_beside_it():
+    rows = pl.DataFrame(
+        {"plant": "p", "machine": "m", "time": range(9), "temp [°C]": [float(row * 7 % 9) for row in range(9)]}
+    )
+    drafted = draft_dictionary(describe_telemetry([rows], []), {}, {"temp [°C]": "temp_deg_c"}, {"temp [°C]"})
+    assert yaml.safe_load(drafted)["tables"]["telemetry"]["temp_deg_c"]["required"] is False
+    line = next(line for line in drafted.splitlines() if "temp_deg_c" in line)
+    assert "# by behaviour; 0 to 8 here" in line
