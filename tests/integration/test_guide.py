@@ -54,7 +54,7 @@ def lines():
 
 @pytest.fixture(autouse=True)
 def _checkout(lines, tmp_path, monkeypatch):
-    """A checkout in which a newcomer has done steps 1 to 3 of the guide."""
+    """A checkout in which a newcomer has done steps 1, 3 and 4 of the guide by hand."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deliveries").mkdir()
     for table in TABLES:
@@ -84,7 +84,7 @@ def replace_in(path: str, old: str, new: str, count: int = -1) -> None:
 
 def upkeep(monkeypatch, command: str) -> str:
     """Run a command in this process; return what it says to a user who made a mistake, empty if all went well."""
-    monkeypatch.setattr(sys, "argv", ["upkeep", command])
+    monkeypatch.setattr(sys, "argv", ["upkeep", *command.split()])
     with pytest.raises(SystemExit) as left:
         cli.main()
     return str(left.value.code or "")
@@ -103,6 +103,23 @@ def test_three_csv_files_become_a_model_that_is_judged():
     assert all(split["failing"] for split in sizes.values())
     assert json.loads(Path("reports/metrics.json").read_text())["overall"]["average_precision"] > 0.5
     assert Path("models/plants/north/model.json").exists()
+
+
+def test_the_draft_is_what_the_guide_writes_by_hand(monkeypatch):
+    assert upkeep(monkeypatch, "adopt deliveries/ --force") == ""
+    by_hand = yaml.safe_load(DICTIONARY)["tables"]
+    drafted = yaml.safe_load(Path("data/references/dictionary.yaml").read_text(encoding="utf-8"))["tables"]
+    roles = [
+        {(table, name): column["role"] for table, columns in tables.items() for name, column in columns.items()}
+        for tables in (drafted, by_hand)
+    ]
+    assert roles[0] == roles[1]
+    assert {name: column.get("unit") for name, column in drafted["telemetry"].items()} == {
+        name: column.get("unit") for name, column in by_hand["telemetry"].items()
+    }
+    fetch = yaml.safe_load(FETCH)["fetch"]
+    for name in ("source", "until", "batch_days", "reread_batches"):
+        assert read_params()["fetch"][name] == fetch[name]
 
 
 def test_a_misspelt_column_is_named_with_the_nearest(monkeypatch):

@@ -24,6 +24,7 @@ WRITTEN_BY_RUNS = (
         "mlartifacts",
     ),
     *(".venv", ".upkeep", "dvc.lock", "mlflow.db", "dvc_plots", "deliveries", "bench/results.json"),
+    "data/references/labelled_events.csv",
 )
 """What a fresh clone does not hold, or the reader makes."""
 
