@@ -147,7 +147,14 @@ def test_what_cannot_be_adopted_is_refused_in_one_sentence(upkeep, files, told):
     assert "Traceback" not in said
 
 
-def test_a_database_that_cannot_be_reached_is_named_without_its_password(upkeep):
-    said = upkeep("adopt", "postgresql+psycopg://upkeep:verysecret@127.0.0.1:1/plants", "--force")
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(upkeep, monkeypatch):
+    monkeypatch.setenv("PLANT_PASSWORD", "verysecret")
+    said = upkeep("adopt", "postgresql+psycopg://upkeep:${PLANT_PASSWORD}@127.0.0.1:1/plants", "--force")
     assert "the database cannot be read" in said
+    assert "verysecret" not in said
+
+
+def test_a_password_never_comes_to_stand_in_a_draft(upkeep):
+    said = upkeep("adopt", "postgresql+psycopg://upkeep:verysecret@127.0.0.1:1/plants", "--force")
+    assert "the address holds a password" in said
     assert "verysecret" not in said

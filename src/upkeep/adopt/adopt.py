@@ -40,7 +40,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     happened = pl.concat([NO_EVENTS, *(part.rows.select(NO_EVENTS.columns) for part in tables.events)])
     known = "failure" in happened["kind"]
     labels = [name for part in tables.telemetry for name in find_labels(part.rows.drop(KEYS), failures_known=known)]
-    labelled = NO_EVENTS if known else _label_events(tables.telemetry, labels)
+    labelled = NO_EVENTS if known or url else _label_events(tables.telemetry, labels)
     happened = pl.concat([happened, labelled.select(happened.columns)])
     keys = pl.concat([part.rows.select(KEYS) for part in tables.telemetry or tables.events]).drop_nulls()
     failures = happened.filter(kind="failure")
@@ -60,7 +60,12 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         **({LABELLED: labelled.write_csv()} if labelled.height else {}),
     }
     yield from _tell(tables, happened)
-    notes += [*tables.notes, *_doubts(keys, happened, labels[0] if labelled.height else None)]
+    notes += tables.notes
+    if labels and url and not known:
+        notes.append(
+            f"failures are told by the column {labels[0]} only: make a view of when it sets in, and adopt again"
+        )
+    notes += _doubts(keys, happened, labels[0] if labelled.height else None)
     if repeated := keys.height - keys.n_unique() if tables.telemetry else 0:
         notes.append(f"{repeated:,} rows are of an instant that is there already: which column tells machines apart?")
     yield from (f"note: {note}" for note in notes)

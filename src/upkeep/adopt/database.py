@@ -6,14 +6,14 @@ from typing import Any
 import fsspec
 import polars as pl
 from ruamel.yaml.comments import CommentedMap
-from sqlalchemy import Connection, Engine, func, inspect, quoted_name, select, table, text
+from sqlalchemy import Connection, Engine, func, inspect, make_url, quoted_name, select, table, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from upkeep.adopt.drafting import annotate
 from upkeep.adopt.sniffing import Layout
 from upkeep.adopt.tables import Part, Tables
 from upkeep.core.errors import UpkeepError
-from upkeep.core.secrets import hide_variables, mask_values
+from upkeep.core.secrets import VARIABLE, hide_variables, mask_values
 from upkeep.sources.sql import open_engine
 
 MOST_ROWS = 200_000
@@ -28,9 +28,15 @@ def is_database(place: str) -> bool:
 def look_at_database(url: str) -> list[Layout]:
     """Return the tables and views of a database that hold rows.
 
-    Raises UpkeepError if it cannot be reached or holds none.
+    Raises UpkeepError if it cannot be reached, holds none, or its address tells the password.
     """
     engine = open_engine(url, "the address")
+    if (password := make_url(url).password) and not VARIABLE.fullmatch(password):
+        raise UpkeepError(
+            "the address holds a password, which would come to stand in params.yaml",
+            expected="the name of a variable in its place, such as postgresql+psycopg://user:${PASSWORD}@host/database",
+            remedy="export the password as a variable, and put the address in single quotes",
+        )
     try:
         known = inspect(engine)
         names = sorted([*known.get_table_names(), *known.get_view_names()])
