@@ -94,7 +94,10 @@ def test_a_status_beside_the_readings_becomes_failures_and_a_model(fleet, upkeep
     status = pl.when("broken").then(pl.lit("BROKEN")).otherwise(pl.lit("NORMAL"))
     labelled.select("time", "machine", *SENSORS, machine_status=status).write_csv(FOLDER / "sensors.csv")
     told = upkeep("adopt", "deliveries", "--force")
-    assert "failures are told by machine_status only: data/references/labelled_events.csv is made from it" in told
+    assert (
+        "failures are told by the column machine_status only: data/references/labelled_events.csv is made from it"
+        in told
+    )
     for stage in ("fetch", "validate", "dataset", "train"):
         assert upkeep(stage) == ""
     assert interim("events").filter(kind="failure").height == failures.height

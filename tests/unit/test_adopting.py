@@ -190,6 +190,11 @@ def test_a_machine_without_a_telling_name_is_what_tells_rows_of_one_instant_apar
     assert roles.machine == "x"
 
 
+def test_a_column_of_units_names_no_machine():
+    found = find_roles(layout(time=hours(4), unit=["bar", "°C"] * 2, value=["1.5", "20.5"] * 2))
+    assert found.machine is None
+
+
 def test_a_row_per_sensor_and_instant_is_seen():
     times = [time for time in hours(20) for _ in range(2)]
     found = find_roles(layout(time=times, tag=["p", "t"] * 20, value=[f"{row}.5" for row in range(40)]))
@@ -206,6 +211,8 @@ def test_a_row_per_sensor_and_instant_is_seen():
         ("size", [1.0] * 30 + [2.0] * 30, "attribute"),
         ("broken_sensor", [5.0] * 60, None),
         ("RUL", [float(row) for row in range(60)], None),
+        ("hours_to_failure", [float(row) for row in range(60)], None),
+        ("target_temperature", [float(row * 7 % 23) for row in range(60)], "sensor"),
         ("Unnamed: 0", [float(row) for row in range(60)], None),
     ],
 )

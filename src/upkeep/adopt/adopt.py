@@ -43,7 +43,6 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     labelled = NO_EVENTS if known or url else _label_events(tables.telemetry, labels)
     happened = pl.concat([happened, labelled.select(happened.columns)])
     keys = pl.concat([part.rows.select(KEYS) for part in tables.telemetry or tables.events]).drop_nulls()
-    failures = happened.filter(kind="failure")
     described = describe_telemetry([part.rows for part in tables.telemetry], labels) if tables.telemetry else {}
     machines = describe_machines(tables.machines)
     names = tidy_names(name for name, (entry, _) in {**described, **machines}.items() if entry)
@@ -51,24 +50,21 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         options = sql_options(url, tables, names, str(keys["time"].dt.date().min()))
     else:
         options = file_options(tables, layouts, LABELLED if labelled.height else None, names)
+    settings = suggest(keys, happened.filter(kind="failure"), readings=bool(tables.telemetry))
     text = paths.PARAMS.read_text(encoding="utf-8")
     drafts = {
         dictionary: draft_dictionary(described, machines, names, _partial(tables.telemetry)),
-        paths.PARAMS: draft_params(
-            text, "sql" if url else "files", options, suggest(keys, failures, readings=bool(tables.telemetry))
-        ),
+        paths.PARAMS: draft_params(text, "sql" if url else "files", options, settings),
         **({LABELLED: labelled.write_csv()} if labelled.height else {}),
     }
     yield from _tell(tables, happened)
-    notes += tables.notes
-    if labels and url and not known:
-        notes.append(
-            f"failures are told by the column {labels[0]} only: make a view of when it sets in, and adopt again"
+    if labels and not known and (url or labelled.height):
+        remedy = (
+            "make a view of when it sets in" if url else f"{LABELLED} is made from it, so adopt again with new data"
         )
-    notes += _doubts(keys, happened, labels[0] if labelled.height else None)
-    if repeated := keys.height - keys.n_unique() if tables.telemetry else 0:
-        notes.append(f"{repeated:,} rows are of an instant that is there already: which column tells machines apart?")
-    yield from (f"note: {note}" for note in notes)
+        notes.append(f"failures are told by the column {labels[0]} only: {remedy}")
+    repeated = keys.height - keys.n_unique() if tables.telemetry else 0
+    yield from (f"note: {note}" for note in [*notes, *tables.notes, *_doubts(keys, repeated, happened)])
     _write(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
@@ -98,10 +94,10 @@ def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
     yield f"what happened: {', '.join(f'{count} {kind}' for kind, count in counts) or 'nothing is known'}"
 
 
-def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, label: str | None) -> Iterator[str]:
+def _doubts(keys: pl.DataFrame, repeated: int, happened: pl.DataFrame) -> Iterator[str]:
     """Yield what does not fit together or does not suffice, and what to do about it."""
-    if label:
-        yield f"failures are told by {label} only: {LABELLED} is made from it, so adopt again when data has arrived"
+    if repeated:
+        yield f"{repeated:,} rows are of an instant that is there already: which column tells machines apart?"
     strange = happened.join(keys, on=["plant", "machine"], how="anti")
     if strange.height:
         names = strange["machine"].unique().sort().head(3).to_list()

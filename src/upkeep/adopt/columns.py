@@ -7,7 +7,7 @@ import polars as pl
 
 from upkeep.adopt.sniffing import Layout, read_number
 from upkeep.adopt.times import Clock, find_clock, read_clock, share_of
-from upkeep.adopt.words import has_word, names_one, words_of
+from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.core.errors import UpkeepError
 
 MOSTLY = 0.9
@@ -81,7 +81,7 @@ def _share_of_numbers(column: pl.Series, decimal: str) -> float:
 
 def _find_machine(rows: pl.DataFrame, names: list[str], clock: Clock | None) -> tuple[str | None, str]:
     """Return the column that names the machine: by its name, else what tells rows of one instant apart."""
-    named = [name for name in names if names_one(name, "machine") and not _is_fraction(rows[name])]
+    named = [name for name in names if names_one(name, "machine") and _may_name_machines(rows[name])]
     if named:
         return min(named, key=lambda name: words_of(name).isdisjoint({"id", "no", "nr"})), "by its name"
     if clock is None:
@@ -104,6 +104,12 @@ def _run_side_by_side(timed: pl.DataFrame, names: list[str]) -> bool:
     """Tell whether most groups of rows by these columns have rows in the time of the group before."""
     spans = timed.group_by(names).agg(since=pl.col("@time").min(), until=pl.col("@time").max()).sort("since", "until")
     return share_of((spans["since"] < spans["until"].shift()).drop_nulls()) > 0.5
+
+
+def _may_name_machines(column: pl.Series) -> bool:
+    """Tell whether values are neither fractions nor units, such as those of a column called unit."""
+    values = column.drop_nulls().unique().cast(pl.String).head(MOST_PLANTS)
+    return not _is_fraction(column) and not all(unit_of(f"value_{value}") for value in values)
 
 
 def _is_fraction(column: pl.Series) -> bool:

@@ -8,7 +8,7 @@ import polars as pl
 
 from upkeep.adopt.tables import KEYS, Part
 from upkeep.adopt.times import share_of
-from upkeep.adopt.words import has_word, unit_of, words_of
+from upkeep.adopt.words import has_word, knows_ahead, unit_of, words_of
 from upkeep.core.errors import UpkeepError
 
 COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
@@ -86,7 +86,7 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
     values = rows[name].drop_nulls()
     if values.is_empty():
         return Described(None, "empty")
-    if has_word(name, "ahead"):
+    if knows_ahead(name):
         return Described(None, "its name says that it knows the outcome")
     if values.n_unique() == 1:
         return Described(None, f"always {values[0]:g}")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.adopt.times import share_of
-from upkeep.adopt.words import Kind, has_word, kind_of
+from upkeep.adopt.words import Kind, has_word, kind_of, knows_ahead
 
 NO_EVENTS = pl.DataFrame(
     schema={"plant": pl.String, "machine": pl.String, "time": pl.Datetime("us", "UTC"), "kind": pl.String}
@@ -122,6 +122,6 @@ def _label_grade(name: str, column: pl.Series) -> int | None:
         return 0
     if not values <= {*SET, *CLEAR}:
         return None
-    if has_word(name, "label"):
+    if knows_ahead(name):
         return 1
     return {"failure": 0, "error": 2}.get(kind_of(name) or "")

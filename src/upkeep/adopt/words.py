@@ -38,6 +38,11 @@ def names_one(name: str, group: str) -> bool:
     return has_word(name, group) and words_of(name) <= {*WORDS[group], *WORDS["numbered"]}
 
 
+def knows_ahead(name: str) -> bool:
+    """Tell whether a column's name says that it knows the outcome: ``RUL`` or ``target``, not ``target_speed``."""
+    return has_word(name, "ahead") and words_of(name) <= {*WORDS["ahead"], *WORDS["ahead_too"]}
+
+
 def kind_of(text: str) -> Kind | None:
     """Return which kind of event a text speaks of, if it says so."""
     folded = fold(text)
