@@ -31,13 +31,14 @@ def _checkout(tmp_path, monkeypatch):
 
 @pytest.fixture
 def upkeep(monkeypatch, capsys):
-    """Run a command in this process; return what it prints, then what it says to a user who made a mistake."""
+    """Run a command in this process; return what it prints and, if it fails, what it says to the user."""
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["upkeep", *arguments])
         with pytest.raises(SystemExit) as left:
             cli.main()
-        return capsys.readouterr().out + str(left.value.code or "")
+        said = capsys.readouterr()
+        return said.out + said.err if left.value.code else said.out
 
     return run
 

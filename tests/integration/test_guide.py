@@ -1,10 +1,12 @@
 """The guide's "Put your own data in", followed to the letter with three generated CSV files."""
 
+import io
 import json
 import random
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -85,9 +87,10 @@ def replace_in(path: str, old: str, new: str, count: int = -1) -> None:
 def upkeep(monkeypatch, command: str) -> str:
     """Run a command in this process; return what it says to a user who made a mistake, empty if all went well."""
     monkeypatch.setattr(sys, "argv", ["upkeep", *command.split()])
-    with pytest.raises(SystemExit) as left:
+    said = io.StringIO()
+    with pytest.raises(SystemExit) as left, redirect_stderr(said):
         cli.main()
-    return str(left.value.code or "")
+    return said.getvalue() if left.value.code else ""
 
 
 def test_three_csv_files_become_a_model_that_is_judged():
