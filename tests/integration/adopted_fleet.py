@@ -116,6 +116,25 @@ def write_events_in_words(telemetry: pl.DataFrame, events: pl.DataFrame) -> None
     events.drop("kind").rename({"code": "remarks"}).write_csv(FOLDER / "logbook.tsv", separator="\t")
 
 
+def write_files_per_machine_and_month(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
+    """The machine is a folder with a file a month."""
+    for (machine, month), rows in telemetry.group_by("machine", pl.col("time").dt.month()):
+        folder = FOLDER / "history" / machine
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.drop("plant", "machine").write_csv(folder / f"2025-{month:02d}.csv")
+    events.drop("plant").write_csv(FOLDER / "downtime_log.csv")
+
+
+def write_plants_that_differ(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
+    """A file per plant, one of which measures noise."""
+    noisy = pl.col("machine") == "press-1"
+    telemetry.filter(~noisy).write_csv(FOLDER / "north.csv")
+    south = telemetry.filter(noisy).with_columns(plant=pl.lit("south")).rename({"vibration_mm_s": "noise_db"})
+    south.write_csv(FOLDER / "south.csv")
+    plant = pl.when(noisy).then(pl.lit("south")).otherwise("plant")
+    events.with_columns(plant=plant).write_csv(FOLDER / "events.csv")
+
+
 def write_database(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
     engine = create_engine(f"sqlite:///{FOLDER}/plant.db")
     text = pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S")

@@ -11,7 +11,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from upkeep.adopt.describing import Described
 from upkeep.adopt.settings import Setting
-from upkeep.contract.dictionary import Dictionary
+from upkeep.contract.dictionary import Column, Dictionary, name_columns
 from upkeep.core.params import Params
 
 MARK = "adopt:"
@@ -111,13 +111,14 @@ def _table(
         if entry is not None:
             ours = names.get(name, name)
             optional = {"required": False} if name in partial else {}
-            columns[ours] = on_one_line({**entry, **optional, "meaning": _meaning(name, ours)})
+            columns[ours] = on_one_line({**entry, **optional, "meaning": _meaning(name, ours, entry)})
             reasons[ours] = reason
     return annotate(columns, reasons)
 
 
-def _meaning(name: str, ours: str) -> str:
-    words = re.sub(r"\s*[\[(].*", "", name).replace("_", " ").strip() or name
+def _meaning(name: str, ours: str, entry: Mapping[str, Any]) -> str:
+    bare = re.sub(r"\s*[\[(].*", "", name) or name
+    words = name_columns({bare: Column(**entry, meaning=name)})[bare].strip()
     return f"{words[:1].upper()}{words[1:]}" + (f", delivered as {name}" if name != ours else "")
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from upkeep.adopt.words import has_word
 from upkeep.contract.casting import cast_column
-from upkeep.sources.times import OFFSET
+from upkeep.sources.times import OFFSET, PER_SECOND
 
 FORMATS = (
     *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d.%m.%y %H:%M:%S", "%d.%m.%y %H:%M", "%d.%m.%Y %H:%M:%S%.f"),
@@ -18,7 +18,6 @@ FORMATS = (
     *("%d-%b-%y %H:%M:%S", "%Y%m%d%H%M%S", "%Y%m%d %H%M%S", "%Y%m%d %H:%M:%S", "%Y%m%d", "%Y-%m-%d-%H.%M.%S"),
     *("%Y-%m-%dT%H:%M:%S%z", "%d.%m.%Y %H:%M:%S %z", "%b %d %Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y"),
 )
-EPOCHS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 YEARS = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 """Within which numbers are taken for seconds since 1970, or thousandths and so on."""
 ZONES = (
@@ -98,7 +97,7 @@ def _read_epoch(column: pl.Series) -> Clock | None:
     if not isinstance(middle, float) or not (has_word(column.name, "time") or _counts_up(sample)):
         return None
     low, high = (year.timestamp() for year in YEARS)
-    for unit, per_second in EPOCHS.items():
+    for unit, per_second in PER_SECOND.items():
         if low < middle / per_second < high:
             times = (numbers / per_second * 1e6).round().cast(pl.Int64, strict=False).cast(UTC_TIME)
             return Clock(column.name, {"epoch": unit}, times, f"numbers: {unit} since 1970 make times of our years")
