@@ -14,7 +14,7 @@ from upkeep.adopt.columns import find_roles
 from upkeep.adopt.describing import describe, describe_telemetry, room_of
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params
 from upkeep.adopt.events import events_from_label, find_kinds, find_labels
-from upkeep.adopt.settings import suggest
+from upkeep.adopt.settings import count_short_histories, suggest
 from upkeep.adopt.sniffing import Layout, pattern_of, sniff_text
 from upkeep.adopt.tables import sort_tables
 from upkeep.adopt.times import read_clock
@@ -404,6 +404,19 @@ def test_events_alone_get_scheduled_rows():
     found = {".".join(place): value for place, value, _ in suggest(keys, keys, readings=False)}
     assert found["fetch.rows_every_hours"] == 12
     assert found["dataset.horizon_hours"] >= 24
+
+
+def test_machines_with_less_history_than_a_window_and_a_horizon_are_counted():
+    keys = pl.DataFrame(
+        [
+            ("p", machine, START + timedelta(hours=hour))
+            for machine, count in (("old", 3000), ("new", 40))
+            for hour in range(count)
+        ],
+        schema=["plant", "machine", "time"],
+        orient="row",
+    )
+    assert count_short_histories(keys, suggest(keys, keys[::1000])) == (1, 96)
 
 
 # Drafts

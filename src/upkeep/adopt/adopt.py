@@ -12,7 +12,7 @@ from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import draft_dictionary, draft_params
 from upkeep.adopt.events import NO_EVENTS, events_from_label, find_labels
 from upkeep.adopt.options import file_options
-from upkeep.adopt.settings import suggest
+from upkeep.adopt.settings import Setting, count_short_histories, suggest
 from upkeep.adopt.sniffing import look_at_files
 from upkeep.adopt.tables import KEYS, Part, Tables, sort_tables
 from upkeep.adopt.words import tidy_names
@@ -63,8 +63,10 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
             "make a view of when it sets in" if url else f"{LABELLED} is made from it, so adopt again with new data"
         )
         notes.append(f"failures are told by the column {labels[0]} only: {remedy}")
-    repeated = keys.height - keys.n_unique() if tables.telemetry else 0
-    yield from (f"note: {note}" for note in [*notes, *tables.notes, *_doubts(keys, repeated, happened)])
+    notes += tables.notes
+    if tables.telemetry:
+        notes += _doubt_telemetry(keys, settings)
+    yield from (f"note: {note}" for note in [*notes, *_doubt_events(keys, happened)])
     _write(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
@@ -94,10 +96,15 @@ def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
     yield f"what happened: {', '.join(f'{count} {kind}' for kind, count in counts) or 'nothing is known'}"
 
 
-def _doubts(keys: pl.DataFrame, repeated: int, happened: pl.DataFrame) -> Iterator[str]:
-    """Yield what does not fit together or does not suffice, and what to do about it."""
-    if repeated:
+def _doubt_telemetry(keys: pl.DataFrame, settings: Sequence[Setting]) -> Iterator[str]:
+    if repeated := keys.height - keys.n_unique():
         yield f"{repeated:,} rows are of an instant that is there already: which column tells machines apart?"
+    short, hours = count_short_histories(keys, settings)
+    if short:
+        yield f"{short} machines tell little: they have less history than a horizon and the longest window, {hours:g} h"
+
+
+def _doubt_events(keys: pl.DataFrame, happened: pl.DataFrame) -> Iterator[str]:
     strange = happened.join(keys, on=["plant", "machine"], how="anti")
     if strange.height:
         names = strange["machine"].unique().sort().head(3).to_list()

@@ -1,7 +1,7 @@
 """Settings of ``params.yaml`` that the data decides: until when, in which batches, how far ahead, which windows."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -48,6 +48,14 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         *_dataset(keys, failures, history, step),
         Setting(("evaluate", "golden"), None, "the shipped cases are about the simulated fleet"),
     ]
+
+
+def count_short_histories(keys: pl.DataFrame, settings: Sequence[Setting]) -> tuple[int, float]:
+    """Return how many machines have less history than a horizon and the longest window, and how many hours that is."""
+    found = {place: value for place, value, _ in settings}
+    hours = found["dataset", "horizon_hours"] + max(found["dataset", "windows_hours"])
+    spans = keys.group_by("plant", "machine").agg(span=pl.col("time").max() - pl.col("time").min())
+    return spans.filter(pl.col("span") < timedelta(hours=hours)).height, hours
 
 
 def _span(times: pl.Series) -> tuple[datetime, datetime]:

@@ -32,6 +32,8 @@ ZONES = (
 READABLE = 0.9
 """Share of a column's values that must be times."""
 SAMPLE_ROWS = 2000
+PLAIN_NUMBER = r"^([+-]?\d{0,7}([.,]\d*)?([eE][+-]?\d+)?|nan)$"
+"""No format of times writes such: most columns are spared trying them all."""
 UTC_TIME = pl.Datetime("us", "UTC")
 
 
@@ -110,6 +112,8 @@ def _counts_up(sample: pl.Series) -> bool:
 
 def _read_text(column: pl.Series) -> Clock | None:
     sample = _spread(column).str.strip_chars()
+    if share_of(sample.str.contains(PLAIN_NUMBER)) > 1 - READABLE:
+        return None
     iso = cast_column(column.name, pl.String(), "time").value
     if share_of(sample.to_frame().select(iso).to_series().is_not_null()) >= READABLE:
         times = column.to_frame().select(iso).to_series()
