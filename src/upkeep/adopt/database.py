@@ -15,6 +15,7 @@ from upkeep.adopt.tables import Part, Tables
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import VARIABLE, hide_variables, mask_values
 from upkeep.sources.sql import open_engine
+from upkeep.sources.sql_values import accept_any_value, as_frame
 
 MOST_ROWS = 200_000
 """Read of one table: half of them its first, half its last in the order that the database gives."""
@@ -75,18 +76,14 @@ def sql_options(url: str, tables: Tables, names: Mapping[str, str], since: str) 
 
 
 def _read_table(connection: Connection, name: str) -> pl.DataFrame:
-    source = table(name)
-    count = connection.execute(select(func.count()).select_from(source)).scalar_one()
-    everything = select(text("*")).select_from(source)
-    parts = [everything.limit(MOST_ROWS)] if count <= MOST_ROWS else [
-        everything.limit(MOST_ROWS // 2), everything.limit(MOST_ROWS // 2).offset(count - MOST_ROWS // 2)
-    ]  # fmt: skip
+    accept_any_value(connection)
+    rows = select(text("*")).select_from(table(name))
+    count = connection.execute(select(func.count()).select_from(table(name))).scalar_one()
+    half = MOST_ROWS // 2
+    parts = [rows] if count <= MOST_ROWS else [rows.limit(half), rows.limit(half).offset(count - half)]
     results = [connection.execute(part) for part in parts]
     names = list(results[0].keys())
-    rows = [tuple(row) for result in results for row in result]
-    frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None, strict=False)
-    unlike = [column for column, dtype in frame.schema.items() if dtype == pl.Object or dtype.is_nested()]
-    return frame.drop(unlike)
+    return as_frame([chunk for result in results if (chunk := result.all())], names)
 
 
 def _query(engine: Engine, part: Part, names: Mapping[str, str]) -> str:
