@@ -8,8 +8,13 @@ from fastapi.testclient import TestClient
 
 from upkeep.serving.board import Board
 from upkeep.serving.page import page_routes
+from upkeep.serving.protocol import Refused
 
 REASON = {"feature": "vibration", "value": 7.5, "contribution": 1.5, "words": "vibration is 7.5"}
+
+
+async def answer(_, refused):
+    return refused.to_response()
 
 
 def client_of(*predictions, explain=lambda *_: [REASON]):
@@ -17,6 +22,7 @@ def client_of(*predictions, explain=lambda *_: [REASON]):
     for each in predictions:
         board.add(each)
     app = FastAPI()
+    app.exception_handler(Refused)(answer)
     app.include_router(page_routes(board, explain, horizon_hours=48))
     return TestClient(app)
 
@@ -30,8 +36,8 @@ def test_a_machine_is_shown_with_all_that_a_planner_needs():
     maintained = {"maintained_at": NOW - 9 * HOUR, "maintenance_code": "bearing"}
     old, new = prediction(hours_ago=1), prediction(probability=0.4, warnings=[warning], **maintained)
     [machine] = client_of(old, new).get("/fleet").json()["machines"]
-    assert machine.pop("time").endswith(":00:00Z")
-    assert machine.pop("scored_at").endswith(":00:00Z")
+    assert machine.pop("time").endswith(":00:00+00:00")
+    assert machine.pop("scored_at").endswith(":00:00+00:00")
     assert machine.pop("last_maintenance").keys() == {"time", "code"}
     assert machine == {
         "plant": "lyon",
@@ -104,21 +110,6 @@ def test_an_unknown_machine_is_named_in_the_answer():
     [error] = answer.json()["errors"]
     assert (error["plant"], error["machine"]) == ("lyon", "press")
     assert error["expected"] == "a machine that GET /fleet lists"
-
-
-def test_the_page_may_load_from_its_own_service_only():
-    policy = client_of().get("/").headers["content-security-policy"]
-    assert policy.startswith("default-src 'none';")
-    assert "unsafe" not in policy
-    assert "http" not in policy
-
-
-def test_a_browser_that_has_a_file_gets_no_bytes_of_it_again():
-    client = client_of()
-    first = client.get("/static/page.css")
-    again = client.get("/static/page.css", headers={"if-none-match": first.headers["etag"]})
-    assert first.headers["cache-control"] == "no-cache"
-    assert (again.status_code, again.content) == (304, b"")
 
 
 @pytest.mark.parametrize("name", ["missing.js", "..%2Fpage.py", "%2Fetc%2Fpasswd"])

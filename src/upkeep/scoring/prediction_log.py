@@ -12,9 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
@@ -56,6 +54,8 @@ Prediction = dict[str, Any]
 
 NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
 LONGEST_FOLDER = 200
+ROW_GROUP = 200
+"""Rows that are compressed at once: writing takes memory for all of them, several times over."""
 
 # The client's own waits would hold the caller for minutes when S3 is out.
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
@@ -89,18 +89,10 @@ def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:
     # Polars reads structs from JSON twenty times as fast as from dictionaries.
     warnings = pl.Series([json.dumps(each) for each in columns["warnings"]], dtype=pl.String)
     columns["warnings"] = warnings.str.json_decode(WARNINGS)
-    columns |= {name: _lists(columns[name]) for name in ("features", "readings")}
+    for name in ("features", "readings"):
+        lists = [pl.Series(values, nan_to_null=True) for values in columns[name]]
+        columns[name] = pl.Series(lists, dtype=SCHEMA[name])
     return pl.DataFrame(columns, schema=SCHEMA)
-
-
-def _lists(arrays: Sequence[NDArray[np.float32]]) -> pl.Series:
-    """Return arrays of any lengths as one column of lists, by way of a rectangle: one call in place of one per row."""
-    lengths = [len(array) for array in arrays]
-    rectangle = np.full((len(arrays), max([1, *lengths])), np.nan, dtype=np.float32)
-    for row, array in zip(rectangle, arrays, strict=True):
-        row[: len(array)] = array
-    padded = pl.Series("features", rectangle.ravel()).fill_nan(None).reshape(rectangle.shape).arr.to_list()
-    return padded.to_frame().select(pl.col("features").list.head(pl.lit(pl.Series(lengths)))).to_series()
 
 
 def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
@@ -130,7 +122,7 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
         store, root = _open_store(root_url)
         for (day, plant), rows in parts.items():
             content = BytesIO()
-            rows.drop("day").write_parquet(content, compression="zstd")
+            rows.drop("day").write_parquet(content, compression="zstd", row_group_size=ROW_GROUP)
             names.append(f"day={day}/plant={_name_folder(str(plant))}/{part_name}.parquet")
             _put(store, f"{root}/{names[-1]}", content.getvalue())
     return names

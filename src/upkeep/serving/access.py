@@ -7,16 +7,25 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upkeep.serving.counters import Counters
-from upkeep.serving.protocol import refuse
+from upkeep.serving.protocol import Refused
 
 OPEN = {"/", "/ping", "/health", "/version"}
 """Open without a token: whether the service is there, and the page's shell, which holds no data."""
 OPEN_FOLDER = "/static/"
 CHALLENGE = {"www-authenticate": "Bearer"}
+HEADERS = {
+    "cache-control": "no-store",  # page and service must never be of different releases
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""Of every answer."""
+
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 logger = logging.getLogger(__name__)
@@ -34,25 +43,28 @@ class Access:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
+        asked = Headers(scope=scope)
+        given = asked.get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        # Whatever answers GET answers HEAD, of which the server sends the headers only: it goes by its own scope.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        scope = {**scope, "method": method, "state": {**scope.get("state", {}), "request_id": request_id}}
         status = 500
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS | {"x-request-id": request_id})
             await send(message)
 
         try:
-            if self._admits(scope["path"], headers.get("authorization", "")):
+            if self._admits(scope["path"], asked.get("authorization", "")):
                 await self._app(scope, receive, send_with_id)
             else:
-                refusal = refuse(401, "the token is missing or wrong", "Authorization: Bearer TOKEN", CHALLENGE)
-                await refusal(scope, receive, send_with_id)
+                refused = Refused(401, "the token is missing or wrong", "Authorization: Bearer TOKEN")
+                await refused.to_response(CHALLENGE)(scope, receive, send_with_id)
         finally:
             # By route, not by path: what strangers ask for must not become a label each.
             route = getattr(scope.get("route"), "path", "other")

@@ -1,34 +1,37 @@
-"""The service put together: models, page, prediction log, counters, access; and its life as a process."""
+"""The service over HTTP: models, page, prediction log, counters and access put together; and its life as a process."""
 
 import gc
 import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from upkeep import __version__
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
+from upkeep.serving.body import ACCEPTED, read_body
 from upkeep.serving.counters import Counters
 from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.page import page_routes
-from upkeep.serving.protocol import refuse, to_json
-from upkeep.serving.routes import service_routes
+from upkeep.serving.protocol import INVOCATIONS, RESPONSES, Refused, to_json
 from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings, read_settings
-from upkeep.serving.table import Refused
+from upkeep.serving.smoke import SMOKE
 
 STOP_SECONDS = 20
 """What requests under way have left after SIGTERM."""
+
+INLINE_BYTES = 100_000
+"""Smaller requests take milliseconds and are answered at once; larger ones in a thread, lest the others wait."""
 
 RESERVED = set(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
@@ -52,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         board.close()
         if log is not None:
-            await run_in_threadpool(log.close)
+            await to_thread.run_sync(log.close)
 
     def keep(reply: Reply) -> None:
         for prediction in reply.predictions:
@@ -72,10 +75,68 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Access, tokens=settings.tokens, metrics=metrics)
     app.exception_handler(HTTPException)(_refuse_route)
-    app.exception_handler(Refused)(_refuse_body)
+    app.exception_handler(Refused)(_refuse)
     app.include_router(page_routes(board, service.explain, horizon_hours=service.horizon_hours))
-    app.include_router(service_routes(service, settings, log, metrics, keep))
+    app.include_router(_service_routes(service, settings, log, metrics, keep))
     return app
+
+
+def _service_routes(
+    service: Service, settings: Settings, log: LogWriter | None, metrics: Counters, keep: Callable[[Reply], None]
+) -> APIRouter:
+    """Return MLflow's scoring protocol and what operators ask; `keep` takes each reply, on the event loop."""
+    router = APIRouter(default_response_class=Response)
+    one_large = CapacityLimiter(1)  # two take twice the memory and, on one core, no less time
+
+    @router.post("/invocations", openapi_extra=INVOCATIONS, responses=RESPONSES)
+    async def invocations(request: Request) -> Response:
+        """Score each machine in a table of raw telemetry and events."""
+        body = await read_body(request, settings.max_request_bytes)
+        content_type = request.headers.get("content-type", "")
+        source = "smoke" if request.headers.get(SMOKE) else "api"
+        asked = body, content_type, request.query_params, request.state.request_id, source
+        if len(body) > INLINE_BYTES:
+            reply = await to_thread.run_sync(service.answer, *asked, limiter=one_large)
+        else:
+            reply = service.answer(*asked)
+        keep(reply)
+        return to_json(reply.body, reply.status)
+
+    @router.get("/ping")
+    async def ping() -> Response:
+        """Tell that the service is there, as MLflow's does."""
+        return Response("\n", media_type="application/json")
+
+    @router.get("/health")
+    async def health() -> Response:
+        """Tell that the models are loaded, and which."""
+        state = "off" if log is None else "failing" if log.status.last_error else "ok"
+        models = service.versions
+        return to_json({"status": "ok", "release": settings.release, "models": models, "prediction_log": state})
+
+    @router.get("/version")
+    async def version() -> Response:
+        """Tell the versions of code, release and models."""
+        return to_json({"upkeep": __version__, "release": settings.release, "models": service.versions})
+
+    @router.get("/metrics")
+    def read_metrics() -> Response:
+        """Return counters in Prometheus' text format."""
+        return Response(metrics.render(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+    return router
+
+
+async def _refuse_route(_: Request, error: HTTPException) -> Response:
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = headers["Allow"].replace("GET", "GET, HEAD")
+    refused = Refused(error.status_code, error.detail or "refused", "a route and method of /openapi.json")
+    return refused.to_response(headers)
+
+
+async def _refuse(_: Request, refused: Refused) -> Response:
+    return refused.to_response(ACCEPTED if refused.status == 415 else None)
 
 
 def serve() -> None:
@@ -118,11 +179,3 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
-
-
-async def _refuse_route(_: Request, error: HTTPException) -> Response:
-    return refuse(error.status_code, error.detail or "refused", "a route and method of /openapi.json")
-
-
-async def _refuse_body(_: Request, refused: Refused) -> Response:
-    return to_json({"predictions": [], "errors": [refused.fault]}, refused.status)

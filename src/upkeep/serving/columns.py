@@ -84,7 +84,8 @@ def _cast(values: Sequence[Any], wanted: Type) -> Read:
         if rows:
             column = pl.DataFrame({"value": pl.Series([values[row] for row in rows], dtype=dtype)})
             cast = cast_column("value", dtype, wanted)
-            done = column.select(cast.value.to_physical().alias("value"), failed=cast.failed)
+            failed_here = cast.failed | cast.value.is_infinite() if wanted == "number" else cast.failed
+            done = column.select(cast.value.to_physical().alias("value"), failed=failed_here)
             for row, value in zip(rows, done["value"], strict=True):
                 read[row] = value
             failed += compress(rows, done["failed"])

@@ -129,23 +129,29 @@ class LogWriter:
 
     def _flush(self, spool: Spool) -> None:
         """Write what is queued, oldest first; what the spool does not take is kept for the next time."""
+        full: Loss = "queue_full"
+        error = ""
         try:
             if time.monotonic() - self._measured >= MEASURE_SECONDS:
                 self.status.spool_bytes = spool.measure()
                 self._measured = time.monotonic()
             while self._batch is not None or self._queue:
                 self._batch = self._batch or self._next_batch()
-                self._write(self._batch, spool)
+                size = self.status.spool_bytes + len(self._batch.content)
+                if size > self._max_spool_bytes:
+                    full, error = (
+                        "spool_full",
+                        f"the spool {self._folder} has reached its {self._max_spool_bytes} bytes",
+                    )
+                    break
+                spool.append(self._batch)
+                self.status.spool_bytes = size
+                self.status.written += self._batch.predictions
                 self._batch = None
-        except _SpoolFullError as error:
-            self._full = "spool_full"
-            self._note("write_error", str(error))
-        except Exception as error:  # whatever it is, the thread must live on to try again
-            self._full = "disk_error"
-            self._note("write_error", f"the spool {self._folder} cannot be written: {error}")
-        else:
-            self._full = "queue_full"
-            self._note("write_error", "")
+        except Exception as problem:  # whatever it is, the thread must live on to try again
+            full, error = "disk_error", f"the spool {self._folder} cannot be written: {problem}"
+        self._full = full
+        self._note("write_error", error)
 
     def _next_batch(self) -> Batch:
         taken, size = [], 0
@@ -155,19 +161,10 @@ class LogWriter:
         self._bytes_out += size
         try:
             return encode(tabulate(taken))
-        except Exception as error:  # one that breaks the schema must not cost the others
-            fitting = [prediction for prediction in taken if _fits(prediction)]
-            broken = len(taken) - len(fitting)
-            logger.error("prediction log: %s predictions do not fit the schema (%s)", broken, type(error).__name__)
-            self.status.dropped["malformed"] += broken
-            return encode(tabulate(fitting))
-
-    def _write(self, batch: Batch, spool: Spool) -> None:
-        if self.status.spool_bytes + len(batch.content) > self._max_spool_bytes:
-            raise _SpoolFullError(f"the spool {self._folder} has reached its {self._max_spool_bytes} bytes")
-        spool.append(batch)
-        self.status.spool_bytes += len(batch.content)
-        self.status.written += batch.predictions
+        except Exception as error:  # one that breaks the schema must not hold up those to come
+            logger.error("prediction log: %s predictions do not fit the schema: %s", len(taken), error)
+            self.status.dropped["malformed"] += len(taken)
+            return encode(SCHEMA.to_frame())
 
     def _ship_until_closed(self) -> None:
         spool, pause = Spool(self._folder), SHIP_SECONDS
@@ -216,17 +213,5 @@ class LogWriter:
             logger.info("prediction log: works again after: %s", before)
 
 
-class _SpoolFullError(Exception):
-    pass
-
-
 def _size(prediction: Prediction) -> int:
     return PREDICTION_BYTES + len(prediction["inputs"]) + WARNING_BYTES * len(prediction["warnings"])
-
-
-def _fits(prediction: Prediction) -> bool:
-    try:
-        encode(tabulate([prediction]))
-    except Exception:  # each kind of fault has its own
-        return False
-    return True

@@ -1,36 +1,20 @@
 """The planner's page and what it asks for: the fleet ranked by risk, and one machine with its reasons."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import FileResponse
 
 from upkeep.scoring.prediction_log import Prediction
 from upkeep.serving.board import Board, BoardMachine
+from upkeep.serving.protocol import Refused, to_json
 from upkeep.serving.service import describe, to_time
 
 STATIC = Path(__file__).parent / "static"
-CONTENT_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-SECURITY = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-
-StaticFile = tuple[bytes, dict[str, str]]
-"""Content and headers of a file of the page."""
 
 Explain = Callable[[Prediction], list[dict[str, Any]]]
 
@@ -41,21 +25,22 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float) -> APIR
     `explain` returns the reasons for a prediction, the strongest first, or none if its model is no longer loaded.
     `horizon_hours` is how far ahead the predictions look.
     """
-    files = {path.name: _load(path) for path in STATIC.iterdir()}
-    router = APIRouter()
+    router, files = APIRouter(), {path.name for path in STATIC.iterdir()}
 
     @router.get("/", include_in_schema=False)
-    async def show_page(request: Request) -> Response:
-        return _serve(files["index.html"], request)
+    async def show_page() -> Response:
+        return FileResponse(STATIC / "index.html")
 
     @router.get("/static/{name}", include_in_schema=False)
-    async def show_file(name: str, request: Request) -> Response:
-        return _serve(files[name], request) if name in files else Response(status_code=404, headers=SECURITY)
+    async def show_file(name: str) -> Response:
+        if name not in files:
+            raise Refused(404, "there is no such file", "a file of the page")
+        return FileResponse(STATIC / name)
 
     @router.get("/fleet")
     def list_fleet(plant: str = "", search: str = "", limit: Annotated[int, Query(ge=1, le=20_000)] = 100) -> Response:
         """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
-        return _to_json({"horizon_hours": horizon_hours, **_list_fleet(board, explain, plant, search, limit)})
+        return to_json({"horizon_hours": horizon_hours, **_list_fleet(board, explain, plant, search, limit)})
 
     @router.get("/fleet/machine", responses={404: {}})  # no path can hold every name: a slash, or two dots
     @router.get("/fleet/{plant}/{machine:path}", responses={404: {}})
@@ -63,10 +48,9 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float) -> APIR
         """Return one machine with the reasons for its risk."""
         found = board.get(plant, machine)
         if found is None:
-            what, expected = "no prediction of this machine is known", "a machine that GET /fleet lists"
-            place = {"pointer": None, "plant": plant, "machine": machine, "column": None}
-            return _to_json({"errors": [place | {"what": what, "expected": expected}]}, status_code=404)
-        return _to_json(_describe(found) | {"reasons": _reasons(found, explain)})
+            place = {"plant": plant, "machine": machine}
+            raise Refused(404, "no prediction of this machine is known", "a machine that GET /fleet lists", **place)
+        return to_json(_describe(found) | {"reasons": _reasons(found, explain)})
 
     return router
 
@@ -97,7 +81,7 @@ def _describe(machine: BoardMachine) -> dict[str, Any]:
     newest, maintenance = machine.newest, machine.maintenance
     return describe(newest) | {
         "scored_at": to_time(newest["scored_at"]),
-        "history": np.ascontiguousarray(machine.history),
+        "history": machine.history.tolist(),
         "last_maintenance": maintenance and {"time": to_time(maintenance.time), "code": maintenance.code},
     }
 
@@ -109,24 +93,3 @@ def _reasons(machine: BoardMachine, explain: Explain) -> list[dict[str, Any]]:
         newest["reasons"] = explain(newest)
     reasons: list[dict[str, Any]] = newest["reasons"]
     return reasons
-
-
-def _to_json(content: object, status_code: int = 200) -> Response:
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
-    return Response(body, status_code, SECURITY | {"cache-control": "no-store"}, "application/json")
-
-
-def _load(path: Path) -> StaticFile:
-    content = path.read_bytes()
-    # The tag is of the content, for all files of an image are of the same time.
-    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    # Asked for again each time, so that page and service are never of different releases; unchanged costs no bytes.
-    headers = {"content-type": CONTENT_TYPES[path.suffix], "cache-control": "no-cache", "etag": etag}
-    return content, SECURITY | headers
-
-
-def _serve(file: StaticFile, request: Request) -> Response:
-    content, headers = file
-    if headers["etag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers)

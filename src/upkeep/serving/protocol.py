@@ -131,6 +131,14 @@ def to_json(content: object, status: int = 200, headers: Mapping[str, str] | Non
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
-def refuse(status: int, what: str, expected: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the response to a request that no route answers."""
-    return to_json({"errors": [{"pointer": "", "what": what, "expected": expected}]}, status, headers)
+class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
+    """A request that has no answer at all: its HTTP status, 4xx, and what is wrong, as errors tell it."""
+
+    def __init__(self, status: int, what: str, expected: str, pointer: str = "", **machine: str) -> None:
+        super().__init__(what)
+        self.status = status
+        self.fault = {"pointer": pointer, "what": what, "expected": expected, **machine}
+
+    def to_response(self, headers: Mapping[str, str] | None = None) -> Response:
+        """Return the response that says so, as `Unanswered` describes it."""
+        return to_json({"predictions": [], "errors": [self.fault]}, self.status, headers)

@@ -22,7 +22,8 @@ from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
-from upkeep.serving.table import Refused, Table, show
+from upkeep.serving.protocol import Refused
+from upkeep.serving.table import Table, show
 
 NAMES_SHOWN = 5
 CLOCK_SLACK_MICROSECONDS = CLOCK_SLACK // timedelta(microseconds=1)
@@ -153,13 +154,14 @@ def read_request(
 
 def _explain_key(plant: str | None, row: int, table: Table, contracts: Mapping[str, Contract]) -> tuple[str, str, str]:
     """Return the column, what was found and what was expected in a row of no known plant or of no machine."""
-    for name, expected in (("plant", f"one of {', '.join(contracts)}"), ("machine", "the machine's name")):
-        values, failed = table.read(name, "text")
-        if row in failed:
-            return name, f"{name} is {show(table.columns[name][row])}", EXPECTED["text"]
-        if values[row] is None:
-            return name, f"the row names no {name}", expected
-    return "plant", f"there is no model of plant {show(plant)}", f"one of {', '.join(contracts)}"
+    expected = {"plant": f"one of {', '.join(contracts)}", "machine": "the machine's name"}
+    name = "machine" if plant in contracts else "plant"
+    values, failed = table.read(name, "text")
+    if row in failed:
+        what = f"{name} is {show(table.columns[name][row])}"
+    else:
+        what = f"the row names no {name}" if values[row] is None else f"there is no model of plant {show(plant)}"
+    return name, what, expected[name]
 
 
 def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]]:
@@ -202,7 +204,7 @@ def _read_machine(
     if not len(kept):
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
         return RefusedMachine(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
-    unknown = [*_warn_of_columns(table, contract), *_warn_of_codes(rows, table, contract)]
+    unknown = _warn_of_names(rows, table, contract)
     models, installed = table.read("model", "text").values, table.read("installed", "time").values
     given = {
         name: _last(table.read(name, column.type).values, rows)
@@ -264,35 +266,33 @@ def _warn_of_values(values: Floats, outside: Booleans, contract: Contract) -> Ca
     name, entry = list(contract.numbers.items())[column]
     value = float(values[row, column])
     low, high = entry.range or ANY
-    place = f"outside {low:g} to {high:g}" if entry.range else "which is no number of"
     unit = f" {entry.unit}" if entry.unit else ""
     fits = [name for name, other in entry.also.items() if low <= value * other.factor + other.offset <= high]
     guess = f"; it would fit in {fits[0]}" if fits else ""
-    message = f"{int(outside.any(axis=1).sum())} rows left out: {name} is {value:g}, {place}{unit}{guess}"
+    message = f"{int(outside.any(axis=1).sum())} rows left out: {name} is {value:g}, "
+    message += f"outside {low:g} to {high:g}{unit}{guess}"
     return _caution("out_of_range", name, message)
 
 
-def _warn_of_columns(table: Table, contract: Contract) -> list[Caution]:
-    unknown = [name for name in table.columns if name not in contract.known]
-    cautions = [
-        _caution("unknown_column", name, f"the data dictionary has no column {show(name)}: ignored")
-        for name in unknown[:NAMES_SHOWN]
-    ]
-    if len(unknown) > NAMES_SHOWN:  # each machine's answer repeats them
-        message = f"nor has it {len(unknown) - NAMES_SHOWN} more: ignored"
-        cautions.append(_caution("unknown_column", None, message))
-    return cautions
-
-
-def _warn_of_codes(rows: Sequence[int], table: Table, contract: Contract) -> list[Caution]:
+def _warn_of_names(rows: Sequence[int], table: Table, contract: Contract) -> list[Caution]:
+    """Tell of columns that the data dictionary, and of codes that training does not know."""
+    columns = [show(name) for name in table.columns if name not in contract.known]
     kinds, codes = (table.read(name, "text").values for name in ("kind", "code"))
     sent = {(kind, codes[row]) for row in rows if (kind := kinds[row]) in ("error", "maintenance")}
     unknown = sorted(f"{kind} {show(code)}" for kind, code in sent - contract.codes)
-    if not unknown:
-        return []
-    more = f" and {len(unknown) - NAMES_SHOWN} more" if len(unknown) > NAMES_SHOWN else ""
-    message = f"training saw no {', '.join(unknown[:NAMES_SHOWN])}{more}: ignored"
-    return [_caution("unknown_code", "code", message)]
+    cautions = []
+    if columns:
+        first = next(name for name in table.columns if name not in contract.known)
+        message = f"the data dictionary has no column {_list_some(columns)}: ignored"
+        cautions.append(_caution("unknown_column", first, message))
+    if unknown:
+        cautions.append(_caution("unknown_code", "code", f"training saw no {_list_some(unknown)}: ignored"))
+    return cautions
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 def _caution(code: str, column: str | None, message: str) -> Caution:

@@ -1,12 +1,12 @@
 """Golden requests against a running service: it must answer as training did, to the last digit."""
 
-import http.client
-import json
 import os
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+import urllib3
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_json
@@ -45,21 +45,16 @@ def _read_cases(folder: Path) -> list[dict[str, Any]]:
 
 
 def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=SECONDS)
-    headers = {"Content-Type": "application/json", SMOKE: "1"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    headers = {SMOKE: "1"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    address = f"{url.rstrip('/')}/invocations"
     try:
-        connection.request("POST", f"{parts.path.rstrip('/')}/invocations", json.dumps(request), headers)
-        response = connection.getresponse()
-        content: dict[str, Any] = json.loads(response.read())
-        if response.status != http.client.OK:
+        response = urllib3.request("POST", address, json=request, headers=headers, timeout=SECONDS, retries=False)
+        content: dict[str, Any] = response.json()
+        if response.status != HTTPStatus.OK:
             raise ValueError(f"{response.status}: {content.get('errors')}")
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
         remedy = "look at the service's log, and at UPKEEP_TOKENS"
         raise UpkeepError(f"the service does not answer with scores: {error} [{url}]", remedy=remedy) from error
-    finally:
-        connection.close()
     return content
 
 

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, isnan
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,23 +14,17 @@ from pydantic import BaseModel, ValidationError
 
 from upkeep.core.types import Floats
 from upkeep.serving.columns import Read, Type, read_column
-from upkeep.serving.protocol import Options, RecordsRequest, SplitRequest, SplitTable
+from upkeep.serving.protocol import Options, RecordsRequest, Refused, SplitRequest, SplitTable
 
 MOST_CELLS = 20_000_000
 EXPECTED = {"model_type": "an object", "dict_type": "an object", "list_type": "a list", "string_type": "text"}
 """In the words of JSON, by pydantic's type of error."""
 
+TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|NaN|-?Infinity|-?\d[-+.\deE]*+', re.DOTALL)
+"""Strings and numbers, those that are none in JSON included."""
+
 SHOWN = 40
 """Characters of a value that an error repeats."""
-
-
-class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
-    """A request that cannot be answered at all, with its HTTP status, 4xx, and what is wrong, as errors tell it."""
-
-    def __init__(self, status: int, what: str, expected: str, pointer: str = "") -> None:
-        super().__init__(what)
-        self.status = status
-        self.fault = {"pointer": pointer, "what": what, "expected": expected}
 
 
 Point = Callable[[int, str | None], str]
@@ -69,10 +65,7 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Tabl
         return Table(*_read_csv(body), bool(asked))
     if kind not in ("", "application/json"):
         raise Refused(415, f"the content type is {kind!r}", "application/json or text/csv")
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is not JSON: {error}", "a JSON object") from error
+    content = _read_json(body)
     if not isinstance(content, dict):
         raise Refused(400, f"the body is {show(content)}", "a JSON object")
     if "dataframe_split" in content:
@@ -85,6 +78,27 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Tabl
         expected = "dataframe_split, dataframe_records, or text/csv"
         raise Refused(400, f"the body holds {', '.join(map(repr, content)) or 'nothing'}", expected)
     return Table(columns, point, bool(asked if params is None or params.reasons is None else params.reasons))
+
+
+def _read_json(body: bytes) -> Any:
+    """Return what a body holds, be it with the numbers that Python's json and JavaScript write beyond the standard."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        try:
+            return orjson.loads(TOKENS.sub(_as_json, body))
+        except orjson.JSONDecodeError:
+            raise Refused(400, f"the body is not JSON: {error}", "a JSON object") from error
+
+
+def _as_json(token: re.Match[bytes]) -> bytes:
+    """Return NaN as the gap that it stands for, and numbers beyond float64 as text, which is no number either."""
+    text = token[0]
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return text if isfinite(number) else b"null" if isnan(number) else b'"%b"' % text
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -1,0 +1,89 @@
+"""A request's body as its headers say: unpacked, and as UTF-8."""
+
+import codecs
+import gzip
+import re
+import zlib
+from email.message import Message
+from io import BytesIO
+
+from anyio import to_thread
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from upkeep.serving.protocol import Refused
+
+ACCEPTED = {"accept": "application/json, text/csv", "accept-encoding": "gzip, deflate"}
+"""Headers of the answer to a body of another kind."""
+
+GZIP = {"gzip", "x-gzip"}
+CHARSETS = re.compile(
+    r"ascii|utf-8(-sig)?|utf-(16|32)(-[bl]e)?|iso8859-\d+|cp\d+|koi8-[rtu]|gb\w+|big5\w*|euc_\w+|shift_jis\w*"
+)
+"""By Python's names: not those that are no character sets, or take very long over some texts, such as punycode."""
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Return a body, unpacked and in UTF-8; `Refused` is raised if it cannot be, or is larger than `most` bytes."""
+    chunks, size = [], 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most:
+                raise _too_large(most)
+            chunks.append(chunk)
+    except ClientDisconnect as error:  # nobody hears it, but it is no fault of the service either
+        raise Refused(400, "the connection ended before the body did", "the whole body") from error
+    body = b"".join(chunks)
+    coding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+    if coding not in ("", "identity"):
+        body = await to_thread.run_sync(_unpack, body, coding, most)
+    charset = _read_charset(request.headers.get("content-type", ""))
+    if charset != "utf-8":
+        body = await to_thread.run_sync(_recode, body, charset)
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
+def _unpack(body: bytes, coding: str, most: int) -> bytes:
+    if coding not in {*GZIP, "deflate"}:
+        raise Refused(415, f"the Content-Encoding is {coding!r}", "gzip, deflate or none")
+    try:
+        if coding in GZIP:
+            content = gzip.GzipFile(fileobj=BytesIO(body)).read(most + 1)
+        else:
+            is_zlib = body[:1] and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2]) % 31 == 0
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)  # some send it bare
+            content = unpacker.decompress(body, most + 1)
+            if not unpacker.eof and len(content) <= most:
+                raise EOFError("it ends early")
+    except (OSError, EOFError, zlib.error) as error:
+        raise Refused(
+            400, f"the body is not {coding}: {error}", "a body packed as its Content-Encoding says"
+        ) from error
+    if len(content) > most:
+        raise _too_large(most)
+    return content
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"the body is larger than {most} bytes", "fewer machines at a time")
+
+
+def _read_charset(content_type: str) -> str:
+    message = Message()
+    message["content-type"] = content_type
+    charset = message.get_content_charset("utf-8")
+    try:
+        name = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        name = ""
+    if not CHARSETS.fullmatch(name):
+        raise Refused(415, f"the charset of the body is {charset!r}", "utf-8, or another character set")
+    return name
+
+
+def _recode(body: bytes, charset: str) -> bytes:
+    try:
+        return body.decode(charset).encode()
+    except UnicodeError as error:
+        raise Refused(400, f"the body is not {charset}, as its Content-Type says: {error}", "that charset") from error
