@@ -12,6 +12,7 @@ help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 10
 
 repro: .venv ## Run the pipeline: data, models, reports
+	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true # an archive without .git
 	dvc repro
 
 check: .venv ## Check acceptance cases and quality floors
@@ -42,6 +43,7 @@ bench: .venv ## Measure the figures that the docs quote
 	python -m bench
 
 ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
+	@test ! -e mlflow.db || python -c 'from upkeep.reporting.tracking import follow_checkout; follow_checkout()' # if moved
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5001
 
 lock: .venv ## Resolve pyproject.toml into requirements.lock and requirements-serving.lock

@@ -1,5 +1,7 @@
 import json
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from gitlab_mlflow import TOKEN, serving_gitlab
 
 from upkeep.reporting.experiments import Run
 from upkeep.reporting.tracking import COMPLETE, KEY, KeptRun, keep_run, send_pending
@@ -140,12 +143,12 @@ def test_a_kept_run_holds_the_files_as_they_were():
 def test_a_missing_database_is_created(checkout):
     keep()
     assert send_pending(PENDING, "sqlite:///new/mlflow.db") == []
-    assert [file.name for file in (checkout / "new").iterdir()] == ["mlflow.db"]
+    assert sorted(file.name for file in (checkout / "new").iterdir()) == ["mlartifacts", "mlflow.db"]
 
 
-@pytest.mark.parametrize("step", ["search_experiments", "create_run", "log_artifacts", "set_tag"])
+@pytest.mark.parametrize("step", ["get_experiment_by_name", "create_run", "log_artifacts", "set_tag"])
 def test_a_sender_killed_at_any_step_leaves_one_whole_run_in_the_end(checkout, database, step):
-    if step != "search_experiments":
+    if step != "get_experiment_by_name":
         (checkout / "mlflow.db").write_bytes(database)
     keep()
     killed = f"""
@@ -248,3 +251,105 @@ def test_a_run_kept_while_the_server_was_down_is_sent_once_it_is_up(server, free
     (parent,) = parents(uri)
     assert parent.data.metrics["test_brier"] == 0.25
     assert [file.path for file in client(uri).list_artifacts(parent.info.run_id, "reports")] == ["reports/metrics.json"]
+
+
+def files_of(uri, name):
+    run = next(run for run in parents(uri) if run.info.run_name == name)
+    return [file.path for file in client(uri).list_artifacts(run.info.run_id, "reports")]
+
+
+@pytest.mark.parametrize("original", ["moved", "copied"])
+def test_a_database_that_moves_with_its_files_goes_on_beside_them(store, checkout, monkeypatch, original):
+    keep("k1")
+    assert send_pending(PENDING, store) == []
+    elsewhere = checkout / "else where"
+    elsewhere.mkdir()
+    put = shutil.move if original == "moved" else lambda *where: shutil.copytree(*where, dirs_exist_ok=True)
+    for name in ("mlartifacts", "reports", "models", PENDING.parent):
+        put(checkout / name, elsewhere / name)
+    shutil.move(checkout / "mlflow.db", elsewhere)
+    monkeypatch.chdir(elsewhere)
+    keep("k2")
+    uri = f"sqlite:///{elsewhere}/mlflow.db"
+    assert send_pending(PENDING, uri) == []
+    for name in ("k1", "k2"):
+        assert files_of(uri, name) == ["reports/metrics.json"]
+    assert len(list(elsewhere.glob("mlartifacts/*"))) == 2
+    assert len(list(checkout.glob("mlartifacts/*"))) == (0 if original == "moved" else 1)
+
+
+def test_a_database_of_several_checkouts_keeps_its_files_where_they_are(store, checkout, monkeypatch):
+    keep("k1")
+    assert send_pending(PENDING, store) == []
+    other = checkout / "other"
+    shutil.copytree("reports", other / "reports")
+    monkeypatch.chdir(other)
+    keep("k2")
+    assert send_pending(PENDING, store) == []
+    assert [files_of(store, name) for name in ("k1", "k2")] == [["reports/metrics.json"]] * 2
+    assert not (other / "mlartifacts").exists()
+
+
+def test_a_deleted_experiment_keeps_runs_waiting_until_it_is_brought_back_as_told(store):
+    keep("k1")
+    assert send_pending(PENDING, store) == []
+    client(store).delete_experiment(client(store).get_experiment_by_name("fleet").experiment_id)
+    keep("k2")
+    (warning,) = send_pending(PENDING, store)
+    assert "the experiment fleet was deleted there" in warning
+    assert waiting() == ["k2"]
+    setting, *command = shlex.split(warning.split("`")[1])
+    name, _, value = setting.partition("=")
+    subprocess.run(command, env={**os.environ, name: value}, check=True, capture_output=True)
+    assert send_pending(PENDING, store) == []
+    assert {run.info.run_name for run in parents(store)} == {"k1", "k2"}
+
+
+@pytest.fixture
+def gitlab(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    with serving_gitlab(page=4) as server:
+        yield server
+
+
+@pytest.mark.usefixtures("checkout")
+def test_gitlabs_own_pages_get_each_run_once_with_figures_parameters_and_files(gitlab):
+    for key in ("k1", "k2", "k1"):  # each is more than a page of runs
+        keep(key)
+        assert send_pending(PENDING, gitlab.uri) == []
+    shown = [(run["name"], run["status"]) for run in gitlab.runs.values()]
+    assert shown == [(name, "FINISHED") for key in ("k1", "k2") for name in (key, "lyon", "porto")]
+    run = next(iter(gitlab.runs.values()))
+    assert {metric["key"]: metric["value"] for metric in run["metrics"]} == {
+        "test_brier": 0.25,
+        "validation_brier": 0.3,
+    }
+    assert run["params"]["model.seed"] == "7"
+    assert run["params"]["model.long"] == "x" * 250
+    assert len(run["params"]) == 152
+    assert gitlab.files[str(run["iid"])] == {
+        "reports+metrics.json": b"first",
+        "models+plants+lyon+model.json": b"first",
+    }
+
+
+@pytest.mark.usefixtures("checkout")
+def test_what_gitlab_got_half_of_is_sent_anew(gitlab, monkeypatch):
+    from mlflow import MlflowClient
+
+    keep()
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_artifacts", lambda *_: (_ for _ in ()).throw(OSError("cut off")))
+        (warning,) = send_pending(PENDING, gitlab.uri)
+    assert "cut off" in warning
+    assert send_pending(PENDING, gitlab.uri) == []
+    assert [run["name"] for run in gitlab.runs.values()] == ["k1", "lyon", "porto"]
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_token_that_gitlab_refuses_keeps_the_run_waiting(gitlab, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "wrong")
+    keep()
+    (warning,) = send_pending(PENDING, gitlab.uri)
+    assert "401 Unauthorized" in warning
+    assert waiting() == ["k1"]

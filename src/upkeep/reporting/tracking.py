@@ -1,20 +1,24 @@
-"""Runs sent to MLflow, each once; what cannot be sent waits in a folder. MLflow is called only here.
+"""Runs sent to MLflow, or to GitLab's own pages, each once; what cannot be sent waits in a folder.
 
-Runs are made with MLflow's client, since its fluent API dates each run to the moment when it is sent.
+MLflow is called only here, by its client, since its fluent API dates each run to the moment when it is sent. GitLab
+answers that client too, but ignores filters, takes short parameters only and keeps files in no folders.
 """
 
 import json
 import logging
 import os
+import re
 import shutil
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 from upkeep.core.secrets import mask_environment, mask_values
 from upkeep.core.types import Frozen
@@ -22,21 +26,26 @@ from upkeep.reporting.experiments import Figures, Run, flatten, name_param
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
 
-DEFAULT_URI = "sqlite:///mlflow.db"
+DATABASE = Path("mlflow.db")
 LOCAL_ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
+GITLAB = re.compile(r"https?://.+/api/v4/projects/[^/]+/ml/mlflow/?")
 
 KEY, COMPLETE = "upkeep.run", "upkeep.complete"
 """Tags: which run this is, and that all of it has arrived; the second is set last."""
+
+RELOCATE_RUNS = "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)"
+RELOCATE_EXPERIMENTS = "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?"
 
 DRAFT = ".draft-"
 """What a folder's name starts with while it is being filled."""
 
 REACH_SECONDS = 4
 SEND_SECONDS = 60
-LONGEST_PARAM = 6000
-"""Characters; MLflow refuses more."""
+LONGEST_PARAM, LONGEST_GITLAB_PARAM, LONGEST_TAG = 6000, 250, 5000
+"""Characters; MLflow, and GitLab, refuse more."""
 
 
 class KeptRun(Frozen):
@@ -84,6 +93,8 @@ def send_pending(pending: Path, uri: str) -> list[str]:
     try:
         _create_database(uri, pending)
         client = connect(uri)
+        if uri.startswith(SQLITE):
+            follow_checkout(Path(uri.removeprefix(SQLITE)))
     except Exception as error:  # whatever is wrong with a tracking server, it must not cost a trained model
         found = summarize(error, uri)
         return [f"{len(waiting)} run(s) kept in {pending}, to be sent by the next `upkeep record`: {found}"]
@@ -117,7 +128,7 @@ def connect(uri: str, seconds: int = REACH_SECONDS) -> "MlflowClient":
     logging.getLogger("alembic").setLevel(logging.CRITICAL)
     with _patience(seconds, retries=0):
         client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
+        client.get_experiment_by_name("upkeep")
     return client
 
 
@@ -135,43 +146,87 @@ def _create_database(uri: str, pending: Path) -> None:
 
 def _send(client: "MlflowClient", folder: Path, uri: str) -> None:
     run = KeptRun.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
-    content = run.content
+    content, longest = run.content, LONGEST_GITLAB_PARAM if GITLAB.fullmatch(uri) else LONGEST_PARAM
     experiment = _experiment(client, content.model["name"], uri)
-    known = client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
+    known = _find_runs(client, experiment, run.key)
     if any(COMPLETE in found.data.tags for found in known):
         return
     for half_sent in known:
         client.delete_run(half_sent.info.run_id)
     start = int(datetime.fromisoformat(run.date).timestamp() * 1000)
-    tags = {KEY: run.key, "mlflow.source.git.commit": run.commit, "mlflow.note.content": content.description}
+    note = content.description[:LONGEST_TAG]
+    tags = {KEY: run.key, "mlflow.source.git.commit": run.commit, "mlflow.note.content": note}
     parent = client.create_run(experiment, start, tags, run_name=run.key).info.run_id
     overall = {split: groups.overall for split, groups in content.metrics.items()}
-    _log(client, parent, flatten(content.parameters), overall)
+    _log(client, parent, flatten(content.parameters), overall, longest)
     for plant in sorted({plant for groups in content.metrics.values() for plant in groups.plants}):
         child = client.create_run(experiment, start, {KEY: run.key, "mlflow.parentRunId": parent}, run_name=plant)
         facts = {"plant": plant, **content.model["plants"].get(plant, {})}
         own = {split: groups.plants.get(plant, {}) for split, groups in content.metrics.items()}
-        _log(client, child.info.run_id, facts, own)
+        _log(client, child.info.run_id, facts, own, longest)
         client.set_terminated(child.info.run_id, end_time=start)
     if (folder / "artifacts").is_dir():
-        client.log_artifacts(parent, str(folder / "artifacts"))
+        _log_files(client, parent, folder / "artifacts", uri)
     client.set_terminated(parent, end_time=start)
     client.set_tag(parent, COMPLETE, "true")
 
 
+def _find_runs(client: "MlflowClient", experiment: str, key: str) -> list["MlflowRun"]:
+    """Return what was sent of a run."""
+    found: list[MlflowRun] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", page_token=token)
+        found += [run for run in page if run.data.tags.get(KEY) == key]  # GitLab sends them all
+        token = page.token
+        if not token:
+            return found
+
+
+def _log_files(client: "MlflowClient", run_id: str, folder: Path, uri: str) -> None:
+    if not GITLAB.fullmatch(uri):
+        client.log_artifacts(run_id, str(folder))
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=DRAFT) as flat:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                name = quote(file.relative_to(folder).as_posix()).replace("/", "+").replace("%", "+")
+                shutil.copy(file, Path(flat) / name)
+        client.log_artifacts(run_id, flat)  # all at once: once there is a file, GitLab gives an address that only reads
+
+
 def _experiment(client: "MlflowClient", name: str, uri: str) -> str:
     known = client.get_experiment_by_name(name)
-    if known is not None:
-        return str(known.experiment_id)
-    local = None if urlsplit(uri).scheme.startswith("http") else Path(LOCAL_ARTIFACTS).resolve().as_uri()
-    return str(client.create_experiment(name, local))
+    if known is None:
+        folder = (Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path()) / LOCAL_ARTIFACTS
+        local = None if urlsplit(uri).scheme.startswith("http") else folder.resolve().as_uri()
+        return str(client.create_experiment(name, local))
+    if known.lifecycle_stage == "deleted":
+        remedy = f"MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {known.experiment_id}"
+        raise ValueError(
+            f"the experiment {name} was deleted there; type `{remedy}`, or set record.experiment to another"
+        )
+    return str(known.experiment_id)
 
 
-def _log(client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, Figures]) -> None:
+def follow_checkout(database: Path = DATABASE) -> None:
+    """Tell a database that was moved or copied with its files where they are now, for MLflow stores whole paths."""
+    here = database.resolve().parent / LOCAL_ARTIFACTS
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for (stored,) in connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall():
+            there = Path(url2pathname(urlsplit(stored).path))
+            if there.name == LOCAL_ARTIFACTS and there != here and (here.is_dir() or not there.is_dir()):
+                connection.execute(RELOCATE_RUNS, (f"{stored}/", f"{here.as_uri()}/"))
+                connection.execute(RELOCATE_EXPERIMENTS, (here.as_uri(), stored))
+
+
+def _log(
+    client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, Figures], longest: int
+) -> None:
     """Log parameters, and figures with their split before each name; the client sends as much at once as it may."""
     from mlflow.entities import Metric, Param
 
-    texts = [Param(name_param(name), str(value)[:LONGEST_PARAM]) for name, value in params.items()]
+    texts = [Param(name_param(name), str(value)[:longest]) for name, value in params.items()]
     figures = [
         Metric(f"{split}_{name}", float(value), 0, 0)
         for split, own in metrics.items()

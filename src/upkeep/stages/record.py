@@ -13,7 +13,7 @@ from upkeep.core.files import locked, read_json, write_json
 from upkeep.core.params import Params
 from upkeep.core.secrets import mask_secrets
 from upkeep.reporting.experiments import Groups, Run, append_row, code_version, describe_row, hash_files
-from upkeep.reporting.tracking import DEFAULT_URI, KeptRun, keep_run, send_pending
+from upkeep.reporting.tracking import DATABASE, SQLITE, KeptRun, keep_run, send_pending
 
 PENDING = paths.LOCAL / "pending"
 OUTPUTS = (
@@ -41,10 +41,18 @@ def run(params: Params) -> None:
     row = describe_row(content, now, code_version(Path()), [path.as_posix() for path in OUTPUTS if path.exists()])
     logged = append_row(paths.EXPERIMENTS, row, paths.LOCAL / "experiments.lock")
     kept = KeptRun(key=content.key, date=logged["date"], commit=logged["commit"], content=content)
-    with locked(paths.LOCAL / "pending.lock"):
-        keep_run(PENDING, kept, [*OUTPUTS, paths.RUN])
-        for warning in send_pending(PENDING, os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI):
+    checkout = find_checkout()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{checkout / DATABASE}"
+    with locked(checkout / paths.LOCAL / "pending.lock"):
+        keep_run(checkout / PENDING, kept, [*OUTPUTS, paths.RUN])
+        for warning in send_pending(checkout / PENDING, uri):
             logger.warning(warning)
+
+
+def find_checkout() -> Path:
+    """Return where runs are kept: `dvc exp run --temp`, and its queue, work in a copy that is deleted afterwards."""
+    root = Path(os.environ.get("DVC_ROOT", ""))
+    return root if root / ".dvc/tmp/exps" in Path.cwd().parents else Path()
 
 
 def _describe(params: Params) -> Run:
