@@ -221,7 +221,7 @@ def ask_validate(frame):
 def assert_read_alike(frame, answer):
     requests, faults = answer
     clean, unreadable = ask_validate(frame)
-    refused = {fault.machine for fault in faults}
+    refused = {fault["machine"] for fault in faults}
     read = requests.get(PLANT)
     answered = set(read.rows.machines) if read else set()
     assert answered == set(clean["telemetry"]["machine"]) - unreadable
@@ -308,7 +308,7 @@ def test_each_plants_rows_are_judged_by_its_own_dictionary():
     assert set(requests) == {"lyon", "porto"}
     assert faults == []
     _, faults = ask_service(as_json(rows_of("lyon", oil="half full")), contracts=contracts)
-    assert [(fault.column, fault.what) for fault in faults] == [("oil", "oil is 'half full'")]
+    assert [(fault["column"], fault["what"]) for fault in faults] == [("oil", "oil is 'half full'")]
 
 
 def test_a_sensor_that_the_plant_does_not_have_is_not_read():

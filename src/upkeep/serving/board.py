@@ -29,24 +29,17 @@ KEPT = [
 logger = logging.getLogger(__name__)
 
 
-class Maintenance(NamedTuple):
-    """When, in microseconds, a machine was last maintained, and how."""
-
-    time: int
-    code: str | None
-
-
 class BoardMachine(NamedTuple):
     """One machine on the board; replaced as a whole, so that a reader never sees half of it.
 
     `newest` is the prediction of the newest telemetry, as logged, without its inputs. `history` has one point per
     telemetry time, the oldest first, shape (n_points, 2): time in milliseconds and probability. `maintenance` is the
-    last one that any of the machine's predictions knew of.
+    last one that any of the machine's predictions knew of: its time in microseconds, and its code.
     """
 
     newest: Prediction
     history: Floats
-    maintenance: Maintenance | None
+    maintenance: tuple[int, str | None] | None
 
 
 class Board:
@@ -183,11 +176,9 @@ def _urgency(machine: BoardMachine) -> tuple[bool, float, str, str]:
     return not newest["alarm"], -newest["probability"], newest["plant"], newest["machine"]
 
 
-def _last_maintenance(known: Maintenance | None, prediction: Prediction) -> Maintenance | None:
+def _last_maintenance(known: tuple[int, str | None] | None, prediction: Prediction) -> tuple[int, str | None] | None:
     time = prediction["maintained_at"]
-    if time is None or (known is not None and time <= known.time):
-        return known
-    return Maintenance(time, prediction["maintenance_code"])
+    return known if time is None or (known and time <= known[0]) else (time, prediction["maintenance_code"])
 
 
 def _add_point(history: Floats, point: Floats, *, replace: bool) -> Floats:

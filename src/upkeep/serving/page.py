@@ -82,7 +82,7 @@ def _describe(machine: BoardMachine) -> dict[str, Any]:
     return describe(newest) | {
         "scored_at": to_time(newest["scored_at"]),
         "history": machine.history.tolist(),
-        "last_maintenance": maintenance and {"time": to_time(maintenance.time), "code": maintenance.code},
+        "last_maintenance": maintenance and {"time": to_time(maintenance[0]), "code": maintenance[1]},
     }
 
 

@@ -40,15 +40,8 @@ OF_MACHINES = ("model", "installed")
 """What of the table of machines a request may say."""
 
 
-class RefusedMachine(NamedTuple):
-    """Why a machine is not answered: the row that tells it, what was found there and what was expected."""
-
-    plant: str | None
-    machine: str | None
-    row: int
-    column: str | None
-    what: str
-    expected: str
+class Unusable(Exception):  # noqa: N818  # as `Refused`
+    """Why a machine is not answered: the row that tells it, its column, what was found there and what was expected."""
 
 
 class Accepted(NamedTuple):
@@ -75,10 +68,9 @@ class PlantRequest(NamedTuple):
 class Contract(NamedTuple):
     """What one plant's requests are held against.
 
-    `numbers` are telemetry's numeric columns and `low` and `high` their ranges, shape (n_numbers,); `settings` and
-    `sensors` are where among them the vocabulary's columns are, n_numbers for those that the plant does not have.
-    Rows of one machine within the same `near_duplicate_microseconds` are one reading; `codes` are the events that the
-    model tells apart.
+    `known` are all columns of the data dictionary. `numbers` are telemetry's numeric columns and `low` and `high` their
+    ranges, shape (n_numbers,). Rows of one machine within the same `near_duplicate_microseconds` are one reading;
+    `codes` are the events that the model tells apart.
     """
 
     tables: Mapping[TableName, Mapping[str, Column]]
@@ -87,8 +79,6 @@ class Contract(NamedTuple):
     numbers: Mapping[str, Column]
     low: Floats
     high: Floats
-    settings: list[int]
-    sensors: list[int]
     near_duplicate_microseconds: int
     codes: frozenset[tuple[str, str | None]]
 
@@ -102,25 +92,14 @@ def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     tables["machines"] = {name: tables["machines"][name] for name in (*OF_MACHINES, *attributes)}
     numbers = {name: column for name, column in tables["telemetry"].items() if column.type == "number"}
     low, high = np.array([column.range or ANY for column in numbers.values()]).reshape(-1, 2).T
-    positions = {name: position for position, name in enumerate(numbers)}
-    return Contract(
-        tables=tables,
-        known=known,
-        vocabulary=vocabulary,
-        numbers=numbers,
-        low=low,
-        high=high,
-        settings=[positions.get(name, len(numbers)) for name in vocabulary.settings],
-        sensors=[positions.get(name, len(numbers)) for name in vocabulary.sensors],
-        near_duplicate_microseconds=metadata.near_duplicate_seconds * 1_000_000,
-        codes=frozenset(event_kinds(vocabulary)),
-    )
+    near = metadata.near_duplicate_seconds * 1_000_000
+    return Contract(tables, known, vocabulary, numbers, low, high, near, frozenset(event_kinds(vocabulary)))
 
 
 def read_request(
     table: Table, contracts: Mapping[str, Contract]
-) -> tuple[dict[str, PlantRequest], list[RefusedMachine]]:
-    """Return what is asked of each plant's model, and the machines that cannot be answered.
+) -> tuple[dict[str, PlantRequest], list[dict[str, Any]]]:
+    """Return what is asked of each plant's model, and of each machine that cannot be answered the error that says why.
 
     `Refused` is raised if a key column is missing or there is no row.
     """
@@ -135,25 +114,22 @@ def read_request(
         machines.setdefault(key, []).append(row)
     misfits = {plant: _find_misfits(table, contracts[plant]) for plant in contracts.keys() & set(plants)}
     accepted: dict[str, list[Accepted]] = {}
-    faults: list[RefusedMachine] = []
+    errors: list[dict[str, Any]] = []
     for (plant, machine), rows in machines.items():
-        if plant is None or machine is None or plant not in contracts:
-            faults.append(RefusedMachine(plant, machine, rows[0], *_explain_key(plant, rows[0], table, contracts)))
-        elif refused := [row for row in rows if row in misfits[plant]]:
-            column, expected = misfits[plant][refused[0]]
-            what = f"{column} is {show(table.columns[column][refused[0]])}"
-            faults.append(RefusedMachine(plant, machine, refused[0], column, what, expected))
-        else:
-            found = _read_machine(plant, machine, rows, table, contracts[plant])
-            if isinstance(found, RefusedMachine):
-                faults.append(found)
-            else:
-                accepted.setdefault(plant, []).append(found)
-    return {plant: _combine(found, table, contracts[plant]) for plant, found in accepted.items()}, faults
+        try:
+            if plant is None or machine is None or plant not in contracts:
+                raise _explain_key(plant, rows[0], table, contracts)
+            found = _read_machine(machine, rows, table, contracts[plant], misfits[plant])
+            accepted.setdefault(plant, []).append(found)
+        except Unusable as reason:
+            row, column, what, expected = reason.args
+            place = {"plant": plant, "machine": machine, "row": row, "column": column}
+            errors.append({"pointer": table.point(row, column), **place, "what": what, "expected": expected})
+    return {plant: _combine(found, table, contracts[plant]) for plant, found in accepted.items()}, errors
 
 
-def _explain_key(plant: str | None, row: int, table: Table, contracts: Mapping[str, Contract]) -> tuple[str, str, str]:
-    """Return the column, what was found and what was expected in a row of no known plant or of no machine."""
+def _explain_key(plant: str | None, row: int, table: Table, contracts: Mapping[str, Contract]) -> Unusable:
+    """Return what is wrong with a row of no known plant or of no machine."""
     expected = {"plant": f"one of {', '.join(contracts)}", "machine": "the machine's name"}
     name = "machine" if plant in contracts else "plant"
     values, failed = table.read(name, "text")
@@ -161,7 +137,7 @@ def _explain_key(plant: str | None, row: int, table: Table, contracts: Mapping[s
         what = f"{name} is {show(table.columns[name][row])}"
     else:
         what = f"the row names no {name}" if values[row] is None else f"there is no model of plant {show(plant)}"
-    return name, what, expected[name]
+    return Unusable(row, name, what, expected[name])
 
 
 def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]]:
@@ -191,8 +167,12 @@ def _check_column(name: str, entry: Column, table: Table) -> list[tuple[int, str
 
 
 def _read_machine(
-    plant: str, machine: str, rows: Sequence[int], table: Table, contract: Contract
-) -> Accepted | RefusedMachine:
+    machine: str, rows: Sequence[int], table: Table, contract: Contract, misfits: Mapping[int, tuple[str, str]]
+) -> Accepted:
+    for row in rows:
+        if row in misfits:
+            column, expected = misfits[row]
+            raise Unusable(row, column, f"{column} is {show(table.columns[column][row])}", expected)
     kinds, times = table.read("kind", "text").values, table.read("time", "time").values
     telemetry = [row for row in rows if kinds[row] is None]
     values = table.numbers(tuple(contract.numbers))[telemetry]
@@ -203,7 +183,7 @@ def _read_machine(
     kept, left_out = _choose_rows(time, values, contract)
     if not len(kept):
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
-        return RefusedMachine(plant, machine, rows[0], None, what, "the machine's readings of the last hours")
+        raise Unusable(rows[0], None, what, "the machine's readings of the last hours")
     unknown = _warn_of_names(rows, table, contract)
     models, installed = table.read("model", "text").values, table.read("installed", "time").values
     given = {
@@ -303,12 +283,13 @@ def _combine(accepted: Sequence[Accepted], table: Table, contract: Contract) -> 
     """Return the machines of one plant as arrays."""
     values = np.concatenate([found.values for found in accepted])
     readable = np.column_stack([values, np.full(len(values), np.nan)])
+    places = {name: place for place, name in enumerate(contract.numbers)}
     telemetry = Telemetry(
         machines=[found.machine for found in accepted],
         starts=np.cumsum([0, *(len(found.time) for found in accepted)]),
         time=np.concatenate([found.time for found in accepted]),
-        settings=readable[:, contract.settings],
-        readings=readable[:, contract.sensors],
+        settings=readable[:, [places.get(name, -1) for name in contract.vocabulary.settings]],
+        readings=readable[:, [places.get(name, -1) for name in contract.vocabulary.sensors]],
     )
     kinds, codes = (table.read(name, "text").values for name in ("kind", "code"))
     times = table.read("time", "time").values

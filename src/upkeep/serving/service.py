@@ -52,7 +52,7 @@ class Service:
         body is no table, or has no rows or no column of machines.
         """
         table = read_table(body, content_type, query)
-        requests, faults = read_request(table, self._contracts)
+        requests, errors = read_request(table, self._contracts)
         predictions: list[Prediction] = []
         answers: list[dict[str, Any]] = []
         now = time.time_ns() // 1000
@@ -66,7 +66,6 @@ class Service:
                 predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features, answer.readings)} if table.reasons else {}
                 answers.append(describe(prediction) | reasons)
-        errors = [{**fault._asdict(), "pointer": table.point(fault.row, fault.column)} for fault in faults]
         return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
 
     def explain(self, prediction: Prediction) -> list[dict[str, Any]]:
