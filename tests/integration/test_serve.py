@@ -66,6 +66,18 @@ def address(environment):
     return f"http://127.0.0.1:{environment['UPKEEP_PORT']}"
 
 
+@pytest.mark.usefixtures("service")
+def test_mlflows_own_client_is_answered_where_a_reading_is_missing(environment, trained_fleet):
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+    from pandas import DataFrame
+
+    case = json.loads((trained_fleet / "models/golden/lyon.json").read_text())[0]
+    rows = DataFrame(**case["request"]["dataframe_split"])
+    rows.loc[len(rows) - 1, "vibration_mm_s"] = float("nan")
+    client = ScoringServerClient("127.0.0.1", int(environment["UPKEEP_PORT"]))
+    assert list(client.invoke(rows).get_predictions()["machine"]) == [case["answer"]["machine"]]
+
+
 def test_the_service_starts_without_what_only_training_needs():
     blocked = f"""
 import sys
