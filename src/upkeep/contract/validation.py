@@ -121,13 +121,13 @@ def _list_faults(columns: Mapping[str, Column], plant: str, batches: Sequence[da
     ]
     faults.append(Fault("other plant", "plant", pl.col("plant") != plant))
     for name, column in columns.items():
+        if column.type == "number":
+            faults.append(Fault("not a number", name, pl.col(name).is_infinite()))
         if column.values is not None:
             faults.append(Fault("unknown value", name, ~pl.col(name).is_in(column.values)))
         if column.range is not None:
             low, high = column.range
             faults.append(Fault("out of range", name, ~pl.col(name).is_between(low, high)))
-        if column.type == "number":
-            faults.append(Fault("not a number", name, pl.col(name).is_infinite()))
     if "time" in columns:
         # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
         latest = _begins(batches) + timedelta(days=batch_days) + CLOCK_SLACK

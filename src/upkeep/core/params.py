@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from upkeep.core import paths
@@ -17,9 +17,13 @@ EXAMPLE = Path("examples/cmapss/params.yaml")
 """Another whole set of parameters, for what an older ``params.yaml`` lacks."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Whole = AfterValidator(lambda hours: int(hours) if hours.is_integer() else hours)
-"""Keeps a whole number one: 48 is no 48.0 in names of features and in reports."""
-Hours = Annotated[float, Field(gt=0), Whole]
+Number = Annotated[
+    float,
+    AfterValidator(lambda number: int(number) if number.is_integer() else number),
+    PlainSerializer(lambda number: number),
+]
+"""A whole number stays one where it is written: 48 is no 48.0 in names of features, models and reports."""
+Hours = Annotated[Number, Field(gt=0)]
 Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
@@ -106,7 +110,7 @@ class Costs(Frozen):
 class Evaluate(Frozen):
     """How a model is judged."""
 
-    lead_time_hours: Annotated[float, Field(ge=0), Whole]
+    lead_time_hours: Annotated[Number, Field(ge=0)]
     recall_at_precision: Share
     bootstrap: int = Field(ge=0)
     confidence: Annotated[float, Field(gt=0, lt=1)]
