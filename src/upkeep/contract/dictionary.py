@@ -131,12 +131,14 @@ class Dictionary(Frozen):
 
 
 def _is_taken(name: str, table: str) -> bool:
-    """Tell whether a column cannot be called so: a request's rows hold columns of all tables, of which some are ours.
-
-    Polars takes the other such names for patterns.
-    """
+    """Tell whether a column cannot be called so: rows of requests hold columns of all tables, some of them ours."""
     ours = {own for needed in NEEDED.values() for own in needed} - set(NEEDED[table])
-    return name in ours or name == "*" or name.startswith(RESERVED) or (name.startswith("^") and name.endswith("$"))
+    return name in ours or is_reserved(name)
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether a name is upkeep's own while it works, or a pattern to Polars."""
+    return name == "*" or name.startswith(RESERVED) or (name.startswith("^") and name.endswith("$"))
 
 
 def name_columns(columns: Mapping[str, Column]) -> dict[str, str]:

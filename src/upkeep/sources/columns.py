@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 
 from upkeep.contract.casting import as_text, cast_column
-from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED
+from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED, is_reserved
 from upkeep.core.errors import UpkeepError
 from upkeep.sources.file_options import Pivot, TableFiles
 
@@ -37,7 +37,7 @@ def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -
     """Return our names of a column; one in the way of ours, or like upkeep's own or Polars' patterns, is set aside."""
     ours = [name for name, source in columns.items() if source == theirs]
     in_the_way = theirs in columns and columns[theirs] in delivered
-    own = (theirs.startswith(RESERVED) and theirs != BROKEN_LINE) or theirs == "*" or theirs.startswith("^")
+    own = is_reserved(theirs) and theirs != BROKEN_LINE
     return ours or [f"{theirs.lstrip(RESERVED)} (delivered)" if in_the_way or own else theirs]
 
 
