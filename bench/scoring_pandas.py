@@ -68,7 +68,7 @@ def build(tables: Tables, fitted: Fitted, params: Dataset, names: list[str], rol
         blocks += [windows[name].add_suffix(f"_{name}_{hours}h") for name in params.aggregates]
         blocks.append((windows["mean"] - baseline).add_suffix(f"_from_baseline_{hours}h"))
     blocks += [_count_events(tables.events, newest["time"], params)]
-    blocks += [_describe(tables.machines, scaled, newest["time"], fitted)]
+    blocks += [_describe(tables.machines, newest["time"], fitted)]
     table = pd.concat(blocks, axis=1).reindex(columns=names)
     return table.fillna({name: 0.0 for name in names if name.startswith("errors_")})
 
@@ -145,9 +145,9 @@ def _count_events(events: pd.DataFrame, newest: pd.Series, params: Dataset) -> p
     return pd.concat([*counts, others.groupby(["machine", kind])["hours"].min().unstack()], axis=1)
 
 
-def _describe(machines: pd.DataFrame, scaled: pd.DataFrame, newest: pd.Series, fitted: Fitted) -> pd.DataFrame:
-    """Return age and model; without a date of installation a machine is as old as its record."""
+def _describe(machines: pd.DataFrame, newest: pd.Series, fitted: Fitted) -> pd.DataFrame:
+    """Return age and model, NaN where one is not known."""
     known = machines.set_index("machine").reindex(newest.index)
-    first = scaled.drop_duplicates("machine").set_index("machine")["time"]
-    start = known["installed"].fillna(fitted.baselines["start"].reindex(newest.index)).fillna(first)
-    return pd.DataFrame({"age_hours": (newest - start) / HOUR, "model_code": known["model"].map(fitted.model_codes)})
+    return pd.DataFrame(
+        {"age_hours": (newest - known["installed"]) / HOUR, "model_code": known["model"].map(fitted.model_codes)}
+    )

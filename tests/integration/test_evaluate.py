@@ -10,10 +10,12 @@ import pytest
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_json
 from upkeep.core.params import Params, load_params
 from upkeep.features.definition import build_features, fit_preparation
 from upkeep.features.inputs import Quantity, Vocabulary
 from upkeep.gitlab import check
+from upkeep.judging.sanity import REFERENCES
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import (
     Metadata,
@@ -58,9 +60,10 @@ def telemetry(machine: str, hours: int = HOURS) -> pl.DataFrame:
 
 
 def write_run() -> None:
-    """Write what the stages before `evaluate` leave behind, for one plant of three machines."""
-    rows = pl.concat([telemetry(f"m{number}") for number in range(3)])
-    machines = pl.DataFrame({"machine": ["m0", "m1", "m2"], "model": "A", "installed": START}).cast(
+    """Write what the stages before `evaluate` leave behind, for one plant of six machines."""
+    names = [f"m{number}" for number in range(6)]
+    rows = pl.concat([telemetry(name) for name in names])
+    machines = pl.DataFrame({"machine": names, "model": "A", "installed": START}).cast(
         {"installed": pl.Datetime("us", "UTC")}
     )
     quantities = {"telemetry": {"heat": Quantity(name="bearing heat", unit="°C")}}
@@ -89,7 +92,7 @@ def write_run() -> None:
     save_model(paths.MODELS / "lyon", metadata, [text])
     processed = features.with_columns(hours_to_failure=left, label=label)
     probability = predict(load_model(paths.MODELS / "lyon"), features)
-    predictions = processed.select(
+    chosen = processed.select(
         "plant", "machine", "time", "label", "hours_to_failure", probability=pl.Series(probability)
     ).with_columns(
         machine_model=pl.lit("A"),
@@ -98,10 +101,15 @@ def write_run() -> None:
         chosen=pl.lit(True),
         alarm=pl.col("probability") >= 0.5,
     )
+    blind = {"chosen": pl.lit(False), "probability": pl.lit(0.1), "alarm": pl.lit(False)}
+    references = [chosen.with_columns(candidate=pl.lit(name), **blind) for name in REFERENCES]
+    predictions = pl.concat([chosen, *references])
     (paths.INTERIM / "telemetry").mkdir(parents=True)
     rows.write_parquet(paths.INTERIM / "telemetry" / "lyon.parquet")
     (paths.PROCESSED / "lyon").mkdir(parents=True)
     processed.write_parquet(paths.PROCESSED / "lyon" / "test.parquet")
+    sizes = {"rows": rows.height, "failing": int(label.sum()), "doubt": None}
+    write_json(paths.DATASET, {plant: {"test": sizes} for plant in ("lyon", "porto")})
     paths.PREDICTIONS.mkdir(parents=True)
     predictions.write_parquet(paths.PREDICTIONS / "lyon.parquet")
 
@@ -139,7 +147,7 @@ def outputs() -> dict[str, bytes]:
 def test_the_stage_writes_metrics_the_evaluation_and_the_tables_of_its_plots():
     evaluate.run(PARAMS)
     metrics = json.loads(paths.METRICS.read_text())
-    assert metrics["overall"]["failures"] == 6
+    assert metrics["overall"]["failures"] == 12
     assert metrics["overall"]["failures_caught"] == 1.0
     assert set(outputs()) == {
         "metrics.json",
@@ -173,9 +181,19 @@ def test_a_plant_without_rows_or_saved_model_is_noted():
     pl.read_parquet(paths.PREDICTIONS / "lyon.parquet").clear().write_parquet(paths.PREDICTIONS / "porto.parquet")
     evaluate.run(PARAMS)
     assert json.loads((paths.EVALUATION / "evaluation.json").read_text())["notes"] == [
-        "porto: no test rows, so nothing about this plant's model is known",
+        "porto: no test rows, so not known: "
+        "average precision, failures caught, false alarms per machine month, cost saving",
         "porto: no saved model, so no reasons for alarms",
     ]
+
+
+def test_rows_that_were_chosen_by_their_outcome_are_no_ground_for_a_verdict():
+    sizes = json.loads(paths.DATASET.read_text())
+    sizes["lyon"]["test"]["doubt"] = "test rows were kept because a failure came"
+    write_json(paths.DATASET, sizes)
+    evaluate.run(PARAMS)
+    with pytest.raises(UpkeepError, match="not known: in lyon test rows were kept because a failure came"):
+        check.run(judged_by(average_precision=0.5))
 
 
 def test_a_good_model_passes_its_floors_and_acceptance_cases(capsys):
@@ -193,6 +211,7 @@ def test_a_good_model_passes_its_floors_and_acceptance_cases(capsys):
     check.run(judged_by(cases, failures_caught=0.6))
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
         ["ok", "failures_caught"],
+        ["ok", "average_precision"],
         ["ok", "wear"],
         ["ok", "health"],
         ["ok", "outage"],
@@ -208,7 +227,7 @@ def test_what_fails_is_named_and_what_passes_is_not():
     )
     with pytest.raises(UpkeepError) as raised:
         check.run(judged_by(cases, average_precision=1.1, failures_caught=0.5))
-    assert "3 of 5 checks failed: average_precision (found" in str(raised.value)
+    assert "3 of 6 checks failed: average_precision (found" in str(raised.value)
     assert "elsewhere (found no such model)" in str(raised.value)
     assert "health" not in str(raised.value)
 

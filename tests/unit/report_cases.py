@@ -29,14 +29,16 @@ GROUP: dict[str, Any] = {
     },
     "costs": {"run_to_failure": 200000.0, "fixed_interval": 150000.0, "alarms": 80000.0, "oracle": 40000.0},
     "candidates": {},
+    "sanity": {"base_rate": 0.07, "average_precision": {"class_prior": 0.07, "shuffled_labels": 0.1}, "faults": []},
 }
 
 UNKNOWN: dict[str, Any] = {
     "chosen": "plant",
     "metrics": {"rows": 0, "machines": 0, "positives": 0, "failures": 0},
     "intervals": dict.fromkeys(GROUP["intervals"]),
-    "costs": {"run_to_failure": 0.0, "fixed_interval": None, "alarms": 0.0, "oracle": 0.0},
+    "costs": {"run_to_failure": 0.0, "fixed_interval": None, "alarms": None, "oracle": 0.0},
     "candidates": {},
+    "sanity": {"base_rate": None, "average_precision": {}, "faults": ["not known: no test rows"]},
 }
 """A plant in which nothing could be judged."""
 

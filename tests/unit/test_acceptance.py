@@ -1,12 +1,15 @@
 """What a model must hold before it may be shipped."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from report_cases import GROUP, UNKNOWN, evaluation
 
 from upkeep.core.errors import UpkeepError
 from upkeep.judging.acceptance import (
@@ -18,23 +21,24 @@ from upkeep.judging.acceptance import (
     require_passed,
     tabulate,
 )
-from upkeep.judging.reports import Headline, Metrics
+from upkeep.judging.reports import Evaluation
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 
 
-def metrics(**figures: float | None) -> Metrics:
-    return Metrics(rows=1, machines=1, positives=1, failures=1, **figures)
+def with_figures(**figures: float | int | None) -> dict[str, Any]:
+    return {**GROUP, "metrics": {**GROUP["metrics"], **figures}}
 
 
-METRICS = Headline(
-    overall=metrics(average_precision=0.7, failures_caught=None), plants={"lyon": metrics(average_precision=0.4)}
-)
+def report(overall: Mapping[str, Any], **plants: Mapping[str, Any]) -> Evaluation:
+    return evaluation({"all": overall, **plants})
 
 
-def floor(name: str, value: float) -> Check:
-    (check,) = check_floors(METRICS, {name: value})
-    return check
+REPORT = report(with_figures(average_precision=0.7, precision=None), lyon=with_figures(average_precision=0.4))
+
+
+def floor(name: str, value: float, judged: Evaluation = REPORT) -> Check:
+    return check_floors(judged, {name: value})[0]
 
 
 def judged(expect: str, probability: list[float], threshold: float = 0.5) -> Check:
@@ -54,15 +58,56 @@ def test_a_dotted_name_holds_one_plant_to_a_floor():
     )
 
 
-@pytest.mark.parametrize("name", ["failures_caught", "accuracy", "plants.porto.average_precision", "plants.lyon"])
-def test_a_metric_that_is_not_known_does_not_pass(name):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("precision", "no alarm was raised"),
+        ("accuracy", "there is no figure of this name"),
+        ("plants.porto.average_precision", "no such plant was judged"),
+        ("plants.lyon", "no such plant was judged"),
+    ],
+)
+def test_a_metric_that_is_not_known_does_not_pass_and_the_reason_is_given(name, why):
     assert not floor(name, 0.0).passed
-    assert floor(name, 0.0).found == "not known"
+    assert floor(name, 0.0).found.startswith(f"not known: {why}")
+
+
+@pytest.mark.parametrize(
+    ("figures", "name", "why"),
+    [
+        ({"rows": 0, "positives": 0}, "average_precision", "no test rows"),
+        ({"positives": 0}, "average_precision", "no failure ahead of any test row"),
+        ({"positives": 300}, "average_precision", "no healthy test row"),
+        ({"positives": 300}, "cost", "no healthy test row"),
+        ({"failures": 0}, "failures_caught", "no failure with test rows early enough to catch it"),
+        ({}, "median_lead_time_hours", "no failure was caught"),
+        ({}, "false_alarms_per_machine_month", "one row a machine spans no time"),
+    ],
+)
+def test_the_reason_is_what_the_rows_lack(figures, name, why):
+    assert floor(name, 0.0, report(with_figures(**{name: None}, **figures))).found == f"not known: {why}"
+
+
+def test_a_group_with_a_floor_must_also_be_known_to_beat_chance():
+    by_chance = {**GROUP, "sanity": {**GROUP["sanity"], "faults": ["not surely above a constant"]}}
+    checks = check_floors(report(GROUP, lyon=by_chance), {"average_precision": 0.5})
+    assert [check.passed for check in checks] == [True, True]
+    assert checks[1].found == "none is better: a constant 0.07, the luckiest model of shuffled labels 0.1"
+    checks = check_floors(report(GROUP, lyon=by_chance), {"plants.lyon.f1": 0.0, "plants.lyon.recall": 0.1})
+    assert checks[2][::2] == ("plants.lyon.average_precision beyond chance", "not surely above a constant")
+    assert not checks[2].passed
+
+
+def test_a_report_without_such_a_comparison_does_not_pass():
+    old = {name: part for name, part in GROUP.items() if name != "sanity"}
+    assert not check_floors(report(old), {"average_precision": 0.0})[1].passed
+    assert not check_floors(report(UNKNOWN), {"rows": 0.0})[1].passed
+    assert check_floors(report(old), {}) == []
 
 
 @given(st.floats(0, 1) | st.just(math.nan), st.floats(allow_nan=False, allow_infinity=False))
 def test_a_floor_passes_exactly_what_is_not_below_it(value, least):
-    (check,) = check_floors(Headline(overall=metrics(f1=value), plants={}), {"f1": least})
+    check = floor("f1", least, report(with_figures(f1=value)))
     assert check.passed == (not math.isnan(value) and round(value, 6) >= least)
 
 

@@ -122,5 +122,5 @@ def test_names_that_look_like_markup_format_nothing_in_the_card() -> None:
     odd = "a*b*<b>|c"
     card = write_card(make_reports(plant=odd), PARAMS)
     assert r"The newest data of a\*b\*\<b>\|c no longer" in card
-    assert card.count(r"a\*b\*\<b>\|c") == 9
+    assert card.count(r"a\*b\*\<b>\|c") == 10
     assert odd not in card

@@ -42,7 +42,7 @@ def test_clean_splits_pass():
 
 
 def test_a_machine_hour_in_two_splits_is_named():
-    with pytest.raises(UpkeepError, match=r"1 machine-hours are in both train and validation.*m1"):
+    with pytest.raises(UpkeepError, match=r"1 rows are in both train and validation.*m1"):
         check(validation=rows([99], seed=1))
 
 

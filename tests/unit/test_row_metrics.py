@@ -59,13 +59,14 @@ def test_certainty_that_was_wrong_costs_much_but_not_infinitely_much():
     ("label", "alarm", "expected"),
     [
         ([0, 1, 1, 1], [1, 1, 0, 0], (1 / 2, 1 / 3, 2 / 5)),
-        ([1, 1], [0, 0], (NOT_DEFINED, 0, 0)),
-        ([0, 0], [1, 0], (0, NOT_DEFINED, 0)),
+        ([0, 1], [0, 0], (NOT_DEFINED, 0, 0)),
+        ([1, 1], [1, 0], (NOT_DEFINED, NOT_DEFINED, NOT_DEFINED)),
+        ([0, 0], [1, 0], (NOT_DEFINED, NOT_DEFINED, NOT_DEFINED)),
         ([0, 0], [0, 0], (NOT_DEFINED, NOT_DEFINED, NOT_DEFINED)),
         ([], [], (NOT_DEFINED, NOT_DEFINED, NOT_DEFINED)),
     ],
 )
-def test_precision_needs_an_alarm_recall_a_failure_and_f1_either(label, alarm, expected):
+def test_alarms_are_judged_on_rows_of_both_classes_and_precision_needs_an_alarm(label, alarm, expected):
     found = row_metrics.alarm_quality(np.array(label, bool), np.array(alarm, bool))
     assert tuple(found.values()) == pytest.approx(expected, nan_ok=True)
 
@@ -79,11 +80,13 @@ def test_calibration_bins_hold_every_row_once(rows):
     assert ((curve["predicted"] >= curve["lower"] - 1e-12) & (curve["predicted"] <= curve["upper"] + 1e-12)).all()
 
 
-@pytest.mark.parametrize("label", [[], [False, False]])
-def test_what_needs_a_positive_row_is_not_a_number_without_one(label):
+@pytest.mark.parametrize("label", [[], [False, False], [True, True]])
+def test_rows_of_one_class_have_no_figure_that_tells_classes_apart(label):
     rows = np.array(label, bool), np.linspace(0, 1, len(label))
     assert math.isnan(row_metrics.average_precision(*rows))
     assert math.isnan(row_metrics.roc_auc(*rows))
+    assert math.isnan(row_metrics.brier_score(*rows))
+    assert math.isnan(row_metrics.log_loss(*rows))
     assert math.isnan(row_metrics.recall_at_precision(*rows, 0.8))
     assert math.isnan(row_metrics.alarm_quality(rows[0], rows[1] > 2)["f1"])
 

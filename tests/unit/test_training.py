@@ -133,7 +133,11 @@ def test_every_candidate_predicts_every_validation_and_test_row(params):
         update={"model": params.model.model_copy(update={"compare": ["logistic", "lightgbm"]})}
     )
     outcome = train_plant(plants["lyon"], train_fleet(plants, compared), compared)
-    assert list(outcome.candidates) == ["plant", "fleet", "logistic", "class_prior", "fixed_interval", "error_count"]
+    trained, rules = (
+        ["plant", "fleet", "logistic", "shuffled_labels"],
+        ["fixed_interval", "error_count", "best_feature"],
+    )
+    assert list(outcome.candidates) == [*trained, "class_prior", *rules]
     for name, found in outcome.candidates.items():
         assert found.predictions.height == plants["lyon"].validation.height + plants["lyon"].test.height
         assert found.predictions["candidate"].unique().to_list() == [name]

@@ -277,12 +277,9 @@ def _event_features(
 def _machine_features(
     machine: Ints, time: Ints, rows: Telemetry, records: Mapping[str, MachineRecord], preparation: Preparation
 ) -> tuple[Floats32, Floats32]:
-    """Return age and model; without a date of installation a machine is as old as its record."""
+    """Return age and model, NaN where it is not known: how long a machine is on record does not tell its age."""
     models = {name: float(code) for code, name in enumerate(preparation.vocabulary.machine_models)}
-    starts, codes = np.empty(len(rows.machines), dtype=np.int64), np.empty(len(rows.machines))
-    for index, name in enumerate(rows.machines):
-        record, baseline = records.get(name, UNKNOWN), preparation.baselines.get(name)
-        first = rows.time[rows.starts[index]] if baseline is None else baseline.start
-        starts[index] = first if record.installed is None else record.installed
-        codes[index] = models.get(record.model or "", np.nan)
-    return ((time - starts[machine]) / HOUR).astype(np.float32), codes[machine].astype(np.float32)
+    known = [records.get(name, UNKNOWN) for name in rows.machines]
+    installed = np.array([np.nan if record.installed is None else record.installed for record in known])
+    codes = np.array([models.get(record.model or "", np.nan) for record in known])
+    return ((time - installed[machine]) / HOUR).astype(np.float32), codes[machine].astype(np.float32)

@@ -18,8 +18,8 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
     Returns
     -------
     DataFrame
-        ``machine``, ``time``, ``label`` (UInt8) and ``hours_to_failure`` (Float64, null where no failure follows),
-        sorted by machine and time.
+        ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (Float64, null where no failure follows) and
+        ``repaired`` (when the last failure's repair ended, null where there was none), sorted by machine and time.
     """
     keys = telemetry.select("machine", "time").sort("machine", "time")
     repairs = _repairs(events, params)
@@ -42,6 +42,7 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
         "time",
         label=(pl.col("next_failure") <= horizon_end).fill_null(value=False).cast(pl.UInt8),
         hours_to_failure=(pl.col("next_failure") - pl.col("time")).dt.total_microseconds() / 3.6e9,
+        repaired="repaired",
     )
 
 

@@ -35,7 +35,7 @@ def _check_no_row_twice(splits: Splits, one: str, other: str) -> None:
     keys = ["machine", "time"]
     shared = splits[one].select(keys).join(splits[other].select(keys), on=keys)
     if shared.height:
-        raise _leak(f"{shared.height} machine-hours are in both {one} and {other}, first {shared.row(0)}")
+        raise _leak(f"{shared.height} rows are in both {one} and {other}, first {shared.row(0)}")
 
 
 def _check_no_features_twice(splits: Splits, one: str, other: str, features: list[str]) -> None:

@@ -22,7 +22,7 @@ from upkeep.judging.acceptance import (
     require_passed,
     tabulate,
 )
-from upkeep.judging.reports import Headline, read_report
+from upkeep.judging.reports import Evaluation, read_report
 from upkeep.model.storage import find_models, load_model, predict
 
 TIME = pl.Datetime("us", "UTC")
@@ -42,7 +42,7 @@ def run(params: Params) -> None:
 
 def make_checks(params: Params) -> list[Check]:
     """Return what holds of the floors and acceptance cases of ``params.yaml``, or raise why that is not known."""
-    checks = check_floors(read_report(Headline), params.evaluate.floors)
+    checks = check_floors(read_report(Evaluation), params.evaluate.floors)
     golden = params.evaluate.golden
     if golden is not None:
         checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]

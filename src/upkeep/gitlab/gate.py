@@ -91,7 +91,7 @@ def _worse(
 
 def _worse_precision(plant: str, change: Change, limits: Gate) -> Iterator[str]:
     if change.before is None or change.after is None:
-        yield f"{plant}: how well machines are ranked is not known, since no failure lies ahead of any common test row"
+        yield f"{plant}: how well machines are ranked is not known, since all common test rows are of one class"
         return
     fall = change.before - change.after
     rise = change.interval and [-change.interval[1], -change.interval[0]]
@@ -118,7 +118,10 @@ def _worse_alone(plant: str, before: GroupReport, after: GroupReport) -> Iterato
 
 def _worse_cost(group: Group, limits: Gate, missed_failure: float) -> Iterator[str]:
     change = group.changes["cost"]
-    before, after = change.before or 0.0, change.after or 0.0
+    before, after = change.before, change.after
+    if before is None or after is None:
+        yield "what following the alarms costs is not known, since no common test row is healthy"
+        return
     # A share of next to nothing is nothing: a champion that cost 0 could never be followed by one false alarm.
     measure = max(before, missed_failure)
     allowed, largest = limits.cost_rise * measure, limits.largest_cost_rise * measure

@@ -108,7 +108,7 @@ def _find_faults() -> list[str]:
 def _check(params: Params) -> tuple[list[Check], list[str]]:
     """Return what holds of floors and acceptance cases, or why that cannot be told."""
     try:
-        dvc.pull(*(models for models in dvc.outputs(paths.MODELS) if not models.exists()))
+        dvc.pull(*(judged for judged in dvc.outputs(paths.MODELS, paths.EVALUATION) if not judged.exists()))
         return check.make_checks(params), []
     except UpkeepError as error:
         return [], [f"the checks could not be made: {error.what}"]

@@ -108,7 +108,9 @@ def _state_money(review: Review) -> str:
     if not group.changed:
         return "no figure has changed"
     change = group.changes["cost"]
-    before, after = change.before or 0.0, change.after or 0.0
+    before, after = change.before, change.after
+    if before is None or after is None:
+        return "what it costs or saves is not known, since no common test row is healthy"
     if before == after:
         return f"it costs what `{review.champion.name}` costs, {after:,.0f} on the same test rows"
     share = f" ({abs(after - before) / before:.1%})" if before else ""

@@ -12,10 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
-from upkeep.judging.reports import Headline
+from upkeep.judging.reports import Evaluation, GroupReport, Sanity
+from upkeep.judging.sanity import REFERENCES, explain_unknown
 
 JUDGED_HOURS = 24
 """An alarm is expected within the last hours of an acceptance case."""
+
+BEYOND_CHANCE = "surely above what knows nothing, and below no simple rule"
 
 
 class Machine(Frozen):
@@ -62,21 +65,32 @@ def load_cases(path: Path) -> list[AcceptanceCase]:
         ) from error
 
 
-def check_floors(metrics: Headline, floors: Mapping[str, float]) -> list[Check]:
-    """Hold what ``evaluate`` reports to floors; a figure that is missing or not defined does not pass.
+def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Check]:
+    """Hold what ``evaluate`` reports to floors, and each group that has one to what chance and simple rules reach.
 
     `floors` gives the least value by name: ``average_precision`` is the whole fleet's,
-    ``plants.lyon.average_precision`` one plant's.
+    ``plants.lyon.average_precision`` one plant's. What is missing or not known does not pass.
     """
-    return [_check_floor(metrics, name, floor) for name, floor in sorted(floors.items())]
+    groups = {"": evaluation.overall} | {f"plants.{plant}": group for plant, group in evaluation.plants.items()}
+    checks = [_check_floor(groups, name, floor) for name, floor in sorted(floors.items())]
+    held = sorted({name.rpartition(".")[0] for name in floors} & groups.keys())
+    return checks + [_check_sanity(place, groups[place].sanity) for place in held]
 
 
-def _check_floor(metrics: Headline, name: str, floor: float) -> Check:
-    groups = {"": metrics.overall} | {f"plants.{plant}": group for plant, group in metrics.plants.items()}
+def _check_floor(groups: Mapping[str, GroupReport], name: str, floor: float) -> Check:
     place, _, figure = name.rpartition(".")
-    value = groups[place].model_dump().get(figure) if place in groups else None
-    found = "not known" if value is None else f"{value:.4g}"
+    value, found = None, "not known: no such plant was judged"
+    if place in groups:
+        value = groups[place].metrics.model_dump().get(figure)
+        found = f"not known: {explain_unknown(groups[place].metrics, figure)}" if value is None else f"{value:.4g}"
     return Check(name, f"at least {floor:g}", found, value is not None and value >= floor)
+
+
+def _check_sanity(place: str, sanity: Sanity) -> Check:
+    reached = ", ".join(f"{REFERENCES[name]} {value:.3g}" for name, value in sanity.average_precision.items() if value)
+    found = "; ".join(sanity.faults) or f"none is better: {reached}"
+    name = f"{place}.average_precision" if place else "average_precision"
+    return Check(f"{name} beyond chance", BEYOND_CHANCE, found, not sanity.faults)
 
 
 def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:

@@ -46,10 +46,11 @@ def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> di
     dict
         ``failures_caught`` (share), ``false_alarms_per_machine_month``, ``cost`` and ``cost_saving`` (share of what
         the oracle saves against run-to-failure; negative if the alarms cost more than they save). Each of shape
-        (n_resamples,), NaN where nothing divides.
+        (n_resamples,), NaN where nothing divides, or where no row is healthy and so no alarm could have been false.
     """
-    columns = tally.select("hours", "failures", "caught", "false_alarms").to_numpy().astype(np.float64)
-    hours, failures, caught, false_alarms = columns.T @ multiplicity
+    columns = tally.select("hours", "failures", "caught", "false_alarms", "healthy").to_numpy().astype(np.float64)
+    hours, failures, caught, false_alarms, healthy = columns.T @ multiplicity
+    false_alarms = np.where(healthy > 0, false_alarms, np.nan)
     cost = policy_cost(failures, caught, false_alarms, costs)
     unplanned = run_to_failure_cost(failures, costs)
     return {

@@ -98,15 +98,18 @@ def tally_machines(predictions: pl.DataFrame, lead_time_hours: float, horizon_ho
     Returns
     -------
     polars.DataFrame
-        plant, machine, hours (rows times their plant's usual spacing), failures, caught, false_alarms; in the
-        order of `predictions`.
+        plant, machine, hours (rows times their plant's usual spacing, null where no machine has two rows), healthy and
+        failing (rows), failures, caught, false_alarms; in the order of `predictions`.
     """
     spacing = pl.col("time").diff().over(MACHINE).median().over("plant").dt.total_seconds() / 3600
-    hours = predictions.with_columns(hours=spacing.fill_null(1.0)).group_by(MACHINE, maintain_order=True)
+    timeline = read_timeline(predictions, horizon_hours)
+    machines = predictions.with_columns(hours=spacing, failing=timeline.failing).group_by(MACHINE, maintain_order=True)
     failures = judge_failures(predictions, lead_time_hours, horizon_hours).group_by(MACHINE)
-    starts, false = find_episodes(read_timeline(predictions, horizon_hours), predictions["alarm"].to_numpy())
+    starts, false = find_episodes(timeline, predictions["alarm"].to_numpy())
     false_alarms = predictions.select(MACHINE)[starts[false]].group_by(MACHINE)
-    tally = hours.agg(hours=pl.col("hours").first() * pl.len())
+    tally = machines.agg(
+        hours=pl.col("hours").first() * pl.len(), healthy=(~pl.col("failing")).sum(), failing=pl.col("failing").sum()
+    )
     for counts in (
         failures.agg(failures=pl.len(), caught=pl.col("caught").sum()),
         false_alarms.agg(false_alarms=pl.len()),

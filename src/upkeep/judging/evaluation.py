@@ -1,6 +1,7 @@
 """Judging candidates on rows that none was fitted on: per plant, per machine model and overall."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,9 @@ from upkeep.judging.reports import (
     PolicyCosts,
 )
 from upkeep.judging.resampling import draw_machines, interval, resample_average_precision
+from upkeep.judging.sanity import explain_unknown, judge_sanity
 
+OF_FAILING_MACHINES = ["average_precision", "failures_caught", "cost_saving"]
 WITH_INTERVAL = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost_saving"]
 MAX_CURVE_POINTS = 200
 
@@ -46,11 +49,18 @@ class Judgement(NamedTuple):
         return Metrics.model_validate(self.figures, extra="forbid")  # a figure that has no field would be lost
 
 
-def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: float, seed: int) -> Evaluation:
+def evaluate(
+    predictions: Mapping[str, pl.DataFrame],
+    how: Evaluate,
+    horizon_hours: float,
+    seed: int,
+    doubts: Mapping[str, str] = MappingProxyType({}),
+) -> Evaluation:
     """Judge all candidates; alarms, whose reasons need the models, are left to add.
 
     `predictions` are, by plant, rows of all splits and candidates, as ``train`` writes them; `seed` is that of the
-    resamples. An UpkeepError is raised if the lead time exceeds the horizon, so that no alarm could be in time.
+    resamples, and `doubts` say of plants why their test rows may mislead. An UpkeepError is raised if the lead time
+    exceeds the horizon, so that no alarm could be in time.
     """
     if how.lead_time_hours > horizon_hours:
         raise UpkeepError(
@@ -60,17 +70,18 @@ def evaluate(predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hou
         )
     rows = pl.concat(predictions.values()).sort("plant", "candidate", "machine", "time")
     test, seen = rows.filter(split="test"), rows.filter("chosen", split="validation")
-    plants = {plant: judge_group(test.filter(plant=plant), how, horizon_hours, seed) for plant in sorted(predictions)}
+    own = {plant: [doubts[plant]] if plant in doubts else [] for plant in sorted(predictions)}
+    plants = {plant: judge_group(test.filter(plant=plant), how, horizon_hours, seed, own[plant]) for plant in own}
     unknown = name_apart("unknown", set(test["machine_model"]))
     models = test.filter("chosen").with_columns(pl.col("machine_model").fill_null(unknown))
     return Evaluation(
-        overall=judge_group(test, how, horizon_hours, seed),
+        overall=judge_group(test, how, horizon_hours, seed, [f"in {plant} {doubt}" for plant, doubt in doubts.items()]),
         plants=plants,
         machine_models=_metrics_by("machine_model", models, how, horizon_hours),
         validation=Headline(
             overall=judge(seen, how, horizon_hours).metrics, plants=_metrics_by("plant", seen, how, horizon_hours)
         ),
-        notes=[note for plant, group in plants.items() for note in _notes(plant, group.metrics)],
+        notes=[note for plant, group in plants.items() for note in _notes(plant, group)],
     )
 
 
@@ -104,6 +115,8 @@ def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int | N
     machine = read_timeline(rows, horizon_hours).machine
     precision = resample_average_precision(label, probability, machine, draws)
     resamples = {"average_precision": precision, **tally_metrics(tally, draws, how.costs)}
+    if (tally["failing"] > 0).sum() < 2:  # all resamples draw the same failures, and agree without being sure
+        resamples |= dict.fromkeys(OF_FAILING_MACHINES, np.full(draws.shape[1], np.nan))
     return Judgement(figures, resamples, tally.select(MACHINE))
 
 
@@ -117,27 +130,31 @@ def last_row_f1(rows: pl.DataFrame) -> float:
     return row_metrics.alarm_quality(last["label"].cast(pl.Boolean).to_numpy(), last["alarm"].to_numpy())["f1"]
 
 
-def judge_group(rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int) -> GroupReport:
+def judge_group(
+    rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int, doubts: Sequence[str] = ()
+) -> GroupReport:
     """Judge the chosen models and every candidate on test rows of one group, such as one plant's.
 
-    `rows` are those of all candidates, sorted by plant, candidate, machine and time.
+    `rows` are those of all candidates, sorted by plant, candidate, machine and time; `doubts` are those about them.
     """
     chosen = judge(rows.filter("chosen"), how, horizon_hours, seed)
     names = rows.filter("chosen")["candidate"].unique().to_list()
     candidates = {name: judge(own, how, horizon_hours, seed) for name, own in _groups("candidate", rows)}
+    reports = {
+        name: CandidateReport(
+            metrics=candidate.metrics,
+            intervals=_intervals(candidate, how.confidence),
+            chosen_exceeds=_exceed(chosen, candidate, how.confidence),
+        )
+        for name, candidate in candidates.items()
+    }
     return GroupReport(
         chosen=names[0] if len(names) == 1 else None,
         metrics=chosen.metrics,
         intervals=_intervals(chosen, how.confidence),
         costs=_compare_costs(chosen, candidates, how.costs),
-        candidates={
-            name: CandidateReport(
-                metrics=candidate.metrics,
-                intervals=_intervals(candidate, how.confidence),
-                chosen_exceeds=_exceed(chosen, candidate, how.confidence),
-            )
-            for name, candidate in candidates.items()
-        },
+        candidates=reports,
+        sanity=judge_sanity(chosen.metrics, reports, how.confidence, doubts),
     )
 
 
@@ -177,14 +194,19 @@ def _groups(column: str, rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     return sorted((str(name), group) for (name,), group in rows.group_by(column, maintain_order=True))
 
 
-def _notes(plant: str, metrics: Metrics) -> list[str]:
-    if not metrics.rows:
-        return [f"{plant}: no test rows, so nothing about this plant's model is known"]
-    if not metrics.positives:
-        return [f"{plant}: no failure ahead of any test row, so only its false alarms are known"]
-    if not metrics.failures:
-        return [f"{plant}: no failure with test rows early enough to catch it, so no share caught is known"]
-    return [f"{plant}: one machine only, so no intervals"] if metrics.machines < 2 else []
+def _notes(plant: str, group: GroupReport) -> Iterator[str]:
+    """Say which of a plant's figures are not known, and why; and why those that are may not be relied on."""
+    unknown: dict[str, list[str]] = {}
+    for name in WITH_INTERVAL:
+        if getattr(group.metrics, name) is None:
+            unknown.setdefault(explain_unknown(group.metrics, name), []).append(name.replace("_", " "))
+    for reason, names in unknown.items():
+        yield f"{plant}: {reason}, so not known: {', '.join(names)}"
+    if not unknown and group.metrics.machines < 2:
+        yield f"{plant}: one machine only, so no intervals"
+    # Where average precision is not known, the last fault says so once more.
+    faults = group.sanity.faults if group.metrics.average_precision is not None else group.sanity.faults[:-1]
+    yield from (f"{plant}: average precision is {fault}" for fault in faults)
 
 
 def draw_curves(

@@ -1,5 +1,8 @@
 """How well probabilities and alarms tell apart single rows: scikit-learn's figures, and NaN where one is not defined.
 
+Rows of one class only cannot be told apart: where all precede a failure, noise has an average precision of 1, and a
+constant of 1 a perfect Brier score.
+
 All take arrays of shape (n_rows,): `label` (Boolean), `probability` and `alarm` (Boolean).
 """
 
@@ -14,12 +17,17 @@ MOST_CERTAIN = 1e-15
 """A wrong answer of probability 0 or 1 would cost infinitely much; it is taken as this far from certain."""
 
 
+def has_both_classes(label: Booleans) -> bool:
+    """Return whether there are failing and healthy rows."""
+    return bool(label.any() and not label.all())
+
+
 def precision_recall(label: Booleans, probability: Floats) -> tuple[Floats, Floats, Floats]:
     """Return thresholds, precision and recall at each distinct probability of a positive row, descending.
 
     Between two of them recall cannot change and precision can only fall, so nothing worth choosing is left out.
     """
-    if not label.any():
+    if not has_both_classes(label):
         return np.empty(0), np.empty(0), np.empty(0)
     precision, recall, threshold = metrics.precision_recall_curve(label, probability)
     rising = np.flatnonzero(np.diff(recall))[::-1]
@@ -28,23 +36,23 @@ def precision_recall(label: Booleans, probability: Floats) -> tuple[Floats, Floa
 
 def average_precision(label: Booleans, probability: Floats) -> float:
     """Return the step-wise area under the precision-recall curve."""
-    return float(metrics.average_precision_score(label, probability)) if label.any() else np.nan
+    return float(metrics.average_precision_score(label, probability)) if has_both_classes(label) else np.nan
 
 
 def roc_auc(label: Booleans, probability: Floats) -> float:
     """Return the chance that a positive row is ranked above a negative one, ties counting half."""
-    return float(metrics.roc_auc_score(label, probability)) if label.any() and not label.all() else np.nan
+    return float(metrics.roc_auc_score(label, probability)) if has_both_classes(label) else np.nan
 
 
 def brier_score(label: Booleans, probability: Floats) -> float:
     """Return the mean squared distance between probability and outcome."""
-    return float(metrics.brier_score_loss(label, probability)) if label.size else np.nan
+    return float(metrics.brier_score_loss(label, probability)) if has_both_classes(label) else np.nan
 
 
 def log_loss(label: Booleans, probability: Floats) -> float:
     """Return the mean negative logarithm of the probability given to what happened."""
     given = np.clip(probability, MOST_CERTAIN, 1 - MOST_CERTAIN)
-    return float(metrics.log_loss(label, given, labels=[False, True])) if label.size else np.nan
+    return float(metrics.log_loss(label, given)) if has_both_classes(label) else np.nan
 
 
 def recall_at_precision(label: Booleans, probability: Floats, least: float) -> float:
@@ -56,7 +64,7 @@ def recall_at_precision(label: Booleans, probability: Floats, least: float) -> f
 def alarm_quality(label: Booleans, alarm: Booleans) -> dict[str, float]:
     """Return precision, recall and f1 of the rows that raise the alarm."""
     names = ["precision", "recall", "f1"]
-    if not label.size:
+    if not has_both_classes(label):
         return dict.fromkeys(names, np.nan)
     figures = metrics.precision_recall_fscore_support(label, alarm, average="binary", zero_division=np.nan)
     return {name: float(figure) for name, figure in zip(names, figures, strict=False)}

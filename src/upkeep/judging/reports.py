@@ -95,6 +95,23 @@ class PolicyCosts(Report):
         return None if self.run_to_failure is None or self.alarms is None else self.run_to_failure - self.alarms
 
 
+class Sanity(Report):
+    """What the chosen models must beat: the share of failing rows, and what candidates reach that know little or none.
+
+    `average_precision` is by candidate. `faults` say why the models are not known to beat them; none if they are.
+    """
+
+    base_rate: Figure
+    average_precision: dict[str, Figure]
+    faults: list[str]
+
+
+OLDER_THAN_SANITY = Sanity(
+    base_rate=None, average_precision={}, faults=["not known: the report is older than this check"]
+)
+"""What a report says that a version without such candidates wrote, such as a target branch's."""
+
+
 class GroupReport(Report):
     """One plant, or all of them; `chosen` is None where plants chose different candidates."""
 
@@ -103,6 +120,7 @@ class GroupReport(Report):
     intervals: dict[str, Interval]
     costs: PolicyCosts
     candidates: dict[str, CandidateReport]
+    sanity: Sanity = OLDER_THAN_SANITY
 
 
 class Reason(Report):

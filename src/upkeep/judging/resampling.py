@@ -48,7 +48,9 @@ def resample_average_precision(label: Booleans, probability: Floats, machine: In
     positives = csr_array((np.ones(label.sum()), (rank[label], machine[label])), shape=shape)
     n_blocks = -(-thresholds.size * n_resamples // MAX_CELLS)
     blocks = np.array_split(multiplicity, n_blocks, axis=1)
-    return np.concatenate([_weighted_area(rows, positives, block) for block in blocks])
+    area = np.concatenate([_weighted_area(rows, positives, block) for block in blocks])
+    healthy = np.bincount(machine[~label], minlength=len(multiplicity)) @ multiplicity
+    return np.where(healthy > 0, area, np.nan)
 
 
 def _weighted_area(rows: csr_array, positives: csr_array, multiplicity: Floats) -> Floats:

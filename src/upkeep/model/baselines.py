@@ -7,12 +7,14 @@ baseline more than the habits of most plants would.
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from upkeep.core.rounding import LOG_ODDS
 from upkeep.core.types import Floats
+from upkeep.judging.metrics import average_precision, has_both_classes
 from upkeep.model.calibration import fit_calibration, prior_log_odds
 
 
@@ -44,20 +46,49 @@ def _known(name: str) -> pl.Expr:
     return pl.col(name).cast(pl.Float64).fill_nan(None)
 
 
-RANKINGS: dict[str, Callable[[pl.DataFrame], Floats]] = {
+Ranking = Callable[[pl.DataFrame], Floats]
+
+RANKINGS: dict[str, Ranking] = {
     "class_prior": class_prior,
     "fixed_interval": hours_in_service,
     "error_count": recent_errors,
 }
 
 
-def fit_baseline(name: str, train: pl.DataFrame) -> Callable[[pl.DataFrame], Floats]:
-    """Fit the probability of one of `RANKINGS` on training rows.
+class Rule(NamedTuple):
+    """One feature against one threshold: risk rises with it, or falls; an unknown value counts as the lowest."""
+
+    feature: str
+    rises: bool
+    known: Floats
+
+    def rank(self, rows: pl.DataFrame) -> Floats:
+        """Return the share of training rows, `known` in ascending order, that each row exceeds."""
+        share = np.searchsorted(self.known, _lowest_if_unknown(rows, self.feature), side="right") / self.known.size
+        return share if self.rises else 1 - share
+
+
+def find_best_rule(train: pl.DataFrame, features: list[str]) -> Rule | None:
+    """Return the feature that alone ranks training rows best; None if they hold one class only."""
+    label = train["label"].cast(pl.Boolean).to_numpy()
+    if not features or not has_both_classes(label):
+        return None
+    known = {name: np.sort(_lowest_if_unknown(train, name)) for name in features}
+    rules = [Rule(name, rises, values) for name, values in known.items() for rises in (True, False)]
+    # Rounded, since the last digits, which a processor decides, must not choose.
+    return max(rules, key=lambda rule: round(average_precision(label, rule.rank(train)), 9))
+
+
+def _lowest_if_unknown(rows: pl.DataFrame, feature: str) -> Floats:
+    return rows[feature].cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
+
+
+def fit_baseline(rank: Ranking, train: pl.DataFrame) -> Ranking:
+    """Fit the probability of a ranking, such as one of `RANKINGS`, on training rows.
 
     What is returned maps rows to log-odds of shape (n_rows,), rising with what the baseline ranks by; where training
     rows cannot tell how risk grows, the class prior is what is left.
     """
-    rank = RANKINGS[name]
     label, weight = train["label"].to_numpy(), train["weight"].cast(pl.Float64).to_numpy()
     fitted = fit_calibration("sigmoid", np.log1p(rank(train)), label, weight)
     prior = prior_log_odds(label, weight)

@@ -133,6 +133,8 @@ class Explainer:
             contribution, value, feature = float(contributions[index]), float(values[index]), self.features[index]
             if contribution <= 0 or len(reasons) == MAX_REASONS:
                 break
+            if feature.kind == "age" and math.isnan(value):  # nothing that a planner could look into
+                continue
             words = self.describe(feature, value, seen.get((feature.of, feature.hours)))
             reason = {"feature": feature.name, "value": None if math.isnan(value) else value}
             reason |= {"contribution": contribution, "odds": math.exp(contribution), "words": words}

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Params
 from upkeep.core.types import Floats
-from upkeep.judging.economics import best_threshold, tally_metrics
+from upkeep.judging.economics import best_threshold, break_even, tally_metrics
 from upkeep.judging.episodes import judge_failures, tally_machines
 from upkeep.judging.metrics import average_precision
-from upkeep.model.baselines import RANKINGS, fit_baseline
+from upkeep.judging.sanity import BEST_FEATURE, SHUFFLED
+from upkeep.model.baselines import RANKINGS, Rule, class_prior, find_best_rule, fit_baseline
 from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration
 from upkeep.model.estimators import Fitted, Rows, fit
 from upkeep.model.storage import TrainingRange, to_matrix
@@ -25,6 +26,8 @@ FEW_FAILURES = 3
 """Validation rows with fewer failures than this cannot tell two models apart, nor place a threshold."""
 TIE = 0.005
 """Average precisions closer than this are equal; then the cheaper model wins."""
+SHUFFLES, SHUFFLED_ROWS, SHUFFLED_ROUNDS = 5, 2_500, 20
+"""What chance reaches is told by the luckiest of a few small models, in less time than by a large one."""
 
 
 class Splits(NamedTuple):
@@ -54,8 +57,9 @@ class FleetModel(NamedTuple):
 class Candidate(NamedTuple):
     """One way of raising alarms in a plant, and how it did on the plant's validation rows.
 
-    `predictions` are validation and test rows. Average precision is None where the plant's validation rows hold no
-    failure, the cost where there are none. `notes` say what was done otherwise than ``params.yaml`` asks for, and why.
+    `predictions` are validation and test rows. Average precision is None where the plant's validation rows hold one
+    class only, the cost where they hold no healthy one. `notes` say what was done otherwise than ``params.yaml`` asks
+    for, and why.
     """
 
     name: str
@@ -119,8 +123,12 @@ def train_plant(splits: Splits, fleet: FleetModel | None, params: Params) -> Sel
         settled = _settle(name, _scorer(model), splits, borrowed, method, params)
         notes = _training_notes(model) + settled.notes
         candidates[name] = settled._replace(trained=model, notes=notes)
-    for name in RANKINGS:
-        candidates[name] = _settle(name, fit_baseline(name, splits.train), splits, None, "none", params)
+    shuffled = _train_on_shuffled_labels(splits, params)
+    candidates[SHUFFLED] = _settle(SHUFFLED, _scorer(shuffled), splits, None, method, params)
+    rule = find_best_rule(splits.train, feature_names(splits.train))
+    for name, rank in {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}.items():
+        candidates[name] = _settle(name, fit_baseline(rank, splits.train), splits, None, "none", params)
+    candidates[BEST_FEATURE].notes.insert(0, _describe_rule(rule))
     chosen, why = choose(candidates["plant"], candidates.get("fleet"), failures)
     return Selection(candidates, chosen, why, failures)
 
@@ -136,8 +144,10 @@ def choose(plant: Candidate, fleet: Candidate | None, failures: int) -> tuple[st
         return "plant", "there is no other plant to learn from"
     if plant.trained is None or not plant.trained.positives:
         return "fleet", "the plant's training rows hold no failure"
-    if failures < FEW_FAILURES or plant.average_precision is None or fleet.average_precision is None:
+    if failures < FEW_FAILURES:
         return "fleet", f"{failures} failures in the plant's validation rows are too few to tell the two apart"
+    if plant.average_precision is None or fleet.average_precision is None:
+        return "fleet", "the plant's validation rows, all of one class, cannot tell the two apart"
     own, other = plant.average_precision, fleet.average_precision
     figures = f"validation average precision {own:.3f} of the plant's own model, {other:.3f} of the fleet's"
     if abs(own - other) >= TIE:
@@ -191,6 +201,49 @@ def _train(kind: Kind, train: pl.DataFrame, validation: pl.DataFrame, params: Pa
     names = feature_names(train)
     fitted = fit(kind, _to_rows(train, names), _to_rows(validation, names), names, params.model, threads)
     return Trained(fitted, train.height, int(train["label"].sum()), find_ranges(train, names))
+
+
+def _train_on_shuffled_labels(splits: Splits, params: Params) -> Trained:
+    """Train on labels that have nothing to do with their rows; of a few such models, return the luckiest.
+
+    Labels that are shuffled may still go with a sensor that tells wear: that is luck, and a model must have more.
+    """
+    small = {
+        "lightgbm": {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS},
+        "ensemble": 1,
+        "gaussian_process_rows": min(params.model.gaussian_process_rows, 200),
+    }
+    small_params = params.model_copy(update={"model": params.model.model_copy(update=small)})
+    every = -(-splits.train.height // SHUFFLED_ROWS) or 1
+    label = splits.validation["label"].cast(pl.Boolean).to_numpy()
+    tried = []
+    for seed in range(params.model.seed, params.model.seed + SHUFFLES):
+        rows = shuffle_labels(splits.train, seed).gather_every(every)
+        # Without validation rows nothing stops early: their labels, which are true, would keep what little is right.
+        trained = _train(params.model.kind, rows, rows.clear(), small_params)
+        tried.append((np.nan_to_num(average_precision(label, _scorer(trained)(splits.validation))), trained))
+    return max(tried, key=lambda trial: round(trial[0], 9))[1]
+
+
+def shuffle_labels(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Give blocks of rows, in the order of machine and time, the ``label`` and ``weight`` of other blocks.
+
+    A block is as long as the longest run of failing rows, so that labels resemble their neighbours' as before; there
+    are ten at least. What is left over at the end keeps its labels.
+    """
+    runs = rows["label"].rle().struct.unnest()
+    longest = runs.filter(value=1)["len"].max() or 1
+    size = max(1, min(int(str(longest)), rows.height // 10))
+    blocks = np.arange(rows.height // size * size).reshape(-1, size)
+    order = np.random.default_rng(seed).permutation(blocks).ravel()
+    taken = rows.select("label", "weight")[np.append(order, np.arange(order.size, rows.height))]
+    return rows.with_columns(taken)
+
+
+def _describe_rule(rule: Rule | None) -> str:
+    if rule is None:
+        return "training rows of one class tell no rule"
+    return f"the {'higher' if rule.rises else 'lower'} {rule.feature}, the higher the risk"
 
 
 def _fleet_threads(jobs: int) -> int:
@@ -256,6 +309,9 @@ def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | N
     """Return the threshold that ``model.threshold`` asks for, and a note if the rows cannot tell it."""
     judge = params.evaluate
     unknown = None if rows["label"].sum() else "no failure in validation rows"
+    if rows.height and rows["label"].sum() == rows.height:  # where alarms are never false, one at each row costs least
+        at = break_even(judge.costs) if params.model.threshold == "cost" else 0.5
+        return at, f"no healthy validation row: the alarm is raised at {at:.3g}"
     if params.model.threshold == "cost":
         at = best_threshold(rows, judge.costs, judge.lead_time_hours, params.dataset.horizon_hours)
         return at, unknown and f"{unknown}: the alarm is raised above all that was seen there"
@@ -276,7 +332,8 @@ def _cost(own: pl.DataFrame, params: Params) -> float | None:
         return None
     judge = params.evaluate
     tally = tally_machines(own.sort("plant", "machine", "time"), judge.lead_time_hours, params.dataset.horizon_hours)
-    return float(tally_metrics(tally, np.ones((tally.height, 1)), judge.costs)["cost"].item())
+    cost = float(tally_metrics(tally, np.ones((tally.height, 1)), judge.costs)["cost"].item())
+    return None if np.isnan(cost) else cost
 
 
 def _training_notes(trained: Trained) -> list[str]:

@@ -18,8 +18,11 @@ from upkeep.judging.reports import (
     TrainedPlant,
     TrainingReport,
 )
+from upkeep.judging.sanity import BEST_FEATURE, REFERENCES
 from upkeep.reporting.markdown import Markdown, format_code, format_interval, format_names, format_table, format_value
 from upkeep.reporting.templates import render_markdown
+
+ALL_PLANTS = Markdown("**all plants**")
 
 
 class Reports(NamedTuple):
@@ -45,6 +48,7 @@ def write_card(reports: Reports, params: Params) -> str:
         lead_time=params.evaluate.lead_time_hours,
         verdict=describe_verdict(reports.evaluation, reports.checks, reports.drift),
         quality=tabulate_quality(reports.evaluation),
+        sanity=tabulate_sanity(reports.evaluation, reports.training.plants),
         data=_data_rows(reports),
         splits=splits,
         trained=trained,
@@ -66,9 +70,11 @@ def describe_verdict(evaluation: Evaluation, checks: Sequence[Check], drift: Dri
         "verdict.md",
         overall=evaluation.overall,
         caught=_count_caught(evaluation.overall.metrics),
+        false_alarms=evaluation.overall.metrics.false_alarms_per_machine_month,
         checks=checks,
         failed=[[_name_floor(check), check.found, check.expected] for check in checks if not check.passed],
         unsure=format_names([plant for plant, found in evaluation.plants.items() if not _pays_reliably(found)]),
+        by_chance=format_names([plant for plant, found in evaluation.plants.items() if found.sanity.faults]),
         drifted=format_names([plant for plant, found in drift.root.items() if found.drifted]),
     )
     return Markdown(text)
@@ -87,7 +93,7 @@ def tabulate_quality(evaluation: Evaluation) -> Markdown:
 
 
 def _quality_rows(evaluation: Evaluation) -> Iterator[list[object]]:
-    for plant, found in {**evaluation.plants, Markdown("**all plants**"): evaluation.overall}.items():
+    for plant, found in {**evaluation.plants, ALL_PLANTS: evaluation.overall}.items():
         metrics, intervals = found.metrics, found.intervals
         yield [
             plant,
@@ -110,6 +116,18 @@ def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPl
         figures[chosen] = Markdown(f"**{figures[chosen]}**")
         rows.append([plant, *(figures.get(name, "") for name in names), training[plant].why])
     return format_table(["plant", *names, "why"], rows)
+
+
+def tabulate_sanity(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
+    """Return the average precision of each plant's model beside that of candidates that know little or nothing."""
+    rows: list[list[object]] = []
+    for plant, found in {**evaluation.plants, ALL_PLANTS: evaluation.overall}.items():
+        rule = training[plant].candidates.get(BEST_FEATURE) if plant in training else None
+        reached = [found.sanity.average_precision.get(name) for name in REFERENCES]
+        described = rule.notes[0] if rule else ""
+        rows.append([plant, found.sanity.base_rate, *reached, found.metrics.average_precision, described])
+    names = [words.removesuffix(" alone") for words in REFERENCES.values()]
+    return format_table(["plant", "share of failing rows", *names, "the model", "which feature"], rows)
 
 
 def _count_caught(metrics: Metrics) -> str:

@@ -37,6 +37,11 @@ def format_value(value: object) -> Markdown:
     return Markdown(SPECIAL.sub(r"\\\g<0>", str(value)))
 
 
+def format_known(form: str, value: float | None) -> str:
+    """Return a number in a form such as ``{:.0%}``; None is "not known"."""
+    return UNKNOWN if value is None else form.format(value)
+
+
 def find_title(text: str, default: str) -> str:
     """Return the first heading of the first level."""
     found = TITLE.search(text)

@@ -28,7 +28,7 @@ from upkeep.reporting.plots import (
     show_dates,
 )
 
-BASELINES = {"class_prior": "o", "fixed_interval": "s", "error_count": "^"}
+BASELINES = {"class_prior": "o", "shuffled_labels": "x", "fixed_interval": "s", "error_count": "^", "best_feature": "D"}
 POLICIES = {
     "run_to_failure": ("run to failure", "#54708a"),
     "fixed_interval": ("fixed interval", "#86a0b6"),
@@ -78,7 +78,7 @@ def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
     picture, (panel,) = draw_rows(
         f"The models beat every simple rule in {better} of {known.height} plants"
         if known.height
-        else "No failure lies ahead of any test row, so how well machines are ranked is not known",
+        else "Test rows are not both failing and healthy, so how well machines are ranked is not known",
         table["plant"],
     )
     rows, colours = range(table.height), [styles.get(plant, MEAN).color for plant in table["plant"]]
@@ -106,13 +106,20 @@ def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
 
 
 def _state_calibration(calibration: pl.DataFrame) -> str:
-    """Say where risks of 10% and more, those that planners see, are too high or too low."""
+    """Say where risks of 10% and more, those that planners see, are too high or too low; a constant tells nothing."""
+    spread = calibration.group_by("plant").agg(
+        told=(pl.len() > 1) & (pl.col("predicted") >= 0.1).any() & (pl.col("observed").max() > pl.col("observed").min())
+    )
+    untold = spread.filter(~pl.col("told"))["plant"].sort().to_list()
+    calibration = calibration.filter(~pl.col("plant").is_in(untold))
     weighted = (pl.col("predicted") - pl.col("observed")) * pl.col("rows")
     off = calibration.filter(pl.col("predicted") >= 0.1).group_by("plant").agg(weighted.sum() / pl.col("rows").sum())
     ranked = off.sort(pl.col("predicted").abs(), "plant", descending=[True, False])
     ways = {"high": pl.col("predicted") > FAIR, "low": pl.col("predicted") < -FAIR}
     found = {way: ranked.filter(is_off)["plant"].to_list() for way, is_off in ways.items()}
     faults = [f"too {way} in {format_names(plants)}" for way, plants in found.items() if plants]
+    if untold or calibration.is_empty():
+        faults.append(f"not known to mean what they say in {format_names(untold) or 'any plant'}")
     return (
         f"Risks above 10% are {', and '.join(faults)}" if faults else "A risk can be taken at its word in every plant"
     )
@@ -234,7 +241,10 @@ def draw_alarms(
         failed = at + timedelta(hours=hours) if hours <= horizon_hours else None
         near = pl.col("time").is_between(at - timedelta(days=10), (failed or at) + timedelta(days=2))
         rows = predictions.filter(near, plant=alarm.plant, machine=alarm.machine).sort("time")
-        gap = pl.col("time").diff() > pl.duration(hours=MAX_GAP_HOURS)
+        # Rows may be farther apart than the longest gap that a line of hourly ones bridges.
+        gap = pl.col("time").diff() > pl.max_horizontal(
+            pl.duration(hours=MAX_GAP_HOURS), pl.col("time").diff().median() * 2
+        )
         risk = rows.select(pl.when(gap).then(None).otherwise("probability")).to_series()
         panel.plot(rows["time"].to_numpy(), risk, color=INK, linewidth=1.5)
         panel.axhline(thresholds[alarm.plant], color=GREY, linestyle="--", linewidth=1.2, label="alarm threshold")

@@ -1,10 +1,11 @@
 """What is filled into the texts and pages of ``templates/``: whatever is no markup already is escaped."""
 
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from upkeep.reporting.markdown import format_code, format_list, format_table, format_value
+from upkeep.reporting.markdown import format_code, format_known, format_list, format_table, format_value
 
 LOADER = FileSystemLoader(Path(__file__).with_name("templates"))
 HTML = Environment(
@@ -17,7 +18,8 @@ HTML = Environment(
 )
 MARKDOWN = HTML.overlay(autoescape=False, finalize=format_value)  # what `finalize` returns is escaped for Markdown
 MARKDOWN.globals |= {"bullets": format_list, "code": format_code, "table": format_table}
-MARKDOWN.filters |= {"amount": "{:,.0f}".format, "share": "{:.0%}".format}
+FORMS = {"amount": "{:,.0f}", "share": "{:.0%}"}
+MARKDOWN.filters |= {name: partial(format_known, form) for name, form in FORMS.items()}
 
 
 def render_html(template: str, **values: object) -> str:

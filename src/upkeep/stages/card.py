@@ -10,7 +10,7 @@ from upkeep.core.files import read_json
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, table_file
 from upkeep.judging.acceptance import check_floors
-from upkeep.judging.reports import REMEDY, DataQuality, DriftReport, Evaluation, Headline, TrainingReport, read_report
+from upkeep.judging.reports import REMEDY, DataQuality, DriftReport, Evaluation, TrainingReport, read_report
 from upkeep.reporting.card import Reports, write_card
 
 
@@ -18,14 +18,15 @@ def run(params: Params) -> None:
     """Write ``reports/model_card.md``."""
     models = [read_json(file, remedy=REMEDY) for file in sorted(paths.MODELS.glob("*/model.json"))]
     telemetry = paths.INTERIM / "telemetry"
+    evaluation = read_report(Evaluation)
     reports = Reports(
         quality=read_report(DataQuality),
         training=read_report(TrainingReport),
-        evaluation=read_report(Evaluation),
+        evaluation=evaluation,
         drift=read_report(DriftReport),
         models={model["plant"]: model for model in models},
         period={plant: _period(table_file(telemetry, plant)) for plant in list_plants(telemetry)},
-        checks=check_floors(read_report(Headline), params.evaluate.floors),
+        checks=check_floors(evaluation, params.evaluate.floors),
     )
     paths.MODEL_CARD.write_text(write_card(reports, params), encoding="utf-8")
 

@@ -18,6 +18,7 @@ from upkeep.features.definition import KEYS, build_features, fit_preparation
 from upkeep.features.inputs import Quantity, Vocabulary
 from upkeep.features.labels import label_rows
 from upkeep.features.leakage import check_leakage
+from upkeep.features.sampling import find_absent_machines, find_selection
 from upkeep.features.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
 
 
@@ -42,8 +43,8 @@ def run(params: Params) -> None:
 
 def _build(
     plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Dataset
-) -> dict[str, dict[str, int]]:
-    """Write one plant's rows; return how many rows and failing rows each split holds."""
+) -> dict[str, dict[str, int | str | None]]:
+    """Write one plant's rows; return how many rows and failing rows each split holds, and why these may mislead."""
     tables = _read(plant)
     split = _split(tables, boundaries, dictionary, params)
     training = tables.telemetry.filter(split == "train")
@@ -63,7 +64,12 @@ def _build(
     for name, frame in splits.items():
         write_table(frame, folder / f"{name}.parquet", plant)
     (folder / "preparation.json").write_text(preparation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return {name: {"rows": frame.height, "failing": int(frame["label"].sum())} for name, frame in splits.items()}
+    doubts = find_selection(labels, params.horizon_hours)
+    absent = find_absent_machines(set(tables.telemetry["machine"]), tables.machines, tables.events)
+    return {
+        name: {"rows": frame.height, "failing": int(frame["label"].sum()), "doubt": doubts.get(name, absent)}
+        for name, frame in splits.items()
+    }
 
 
 def _read(plant: str) -> Tables:

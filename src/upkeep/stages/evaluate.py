@@ -6,12 +6,13 @@ from datetime import timedelta
 import polars as pl
 
 from upkeep.core import paths
+from upkeep.core.files import read_json
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import draw_curves, evaluate
-from upkeep.judging.reports import Alarm, Reason, write_report
+from upkeep.judging.reports import REMEDY, Alarm, Reason, write_report
 from upkeep.model.explanation import rank_features
 from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import find_models, to_matrix
@@ -25,7 +26,7 @@ def run(params: Params) -> None:
     """Write ``reports/metrics.json`` and ``reports/evaluation``."""
     horizon = params.dataset.horizon_hours
     predictions = _read_predictions()
-    report = evaluate(predictions, params.evaluate, horizon, params.model.seed)
+    report = evaluate(predictions, params.evaluate, horizon, params.model.seed, _read_doubts())
     tables = draw_curves(predictions, params.evaluate, horizon)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
     models = find_models(paths.MODELS)
@@ -49,6 +50,12 @@ def _read_predictions() -> dict[str, pl.DataFrame]:
     plants = list_plants(paths.PREDICTIONS, made_by="train")
     files = {plant: table_file(paths.PREDICTIONS, plant) for plant in plants}
     return {plant: pl.read_parquet(file).cast({"probability": pl.Float64}) for plant, file in files.items()}
+
+
+def _read_doubts() -> dict[str, str]:
+    """Return why plants' test rows may mislead, as the dataset stage found."""
+    sizes = read_json(paths.DATASET, remedy=REMEDY)
+    return {plant: splits["test"]["doubt"] for plant, splits in sizes.items() if splits["test"].get("doubt")}
 
 
 def _rank(scorer: Scorer) -> pl.DataFrame:
