@@ -20,12 +20,13 @@ SPEED = {"meaning": "speed", "role": "setting"}
 
 def dictionary(everywhere: list[float] | None, **plants: list[float]) -> Dictionary:
     """A dictionary of one setting, `speed`, with its range everywhere and in single plants."""
-    keys = {"plant": {**KEY, "type": "text"}, "machine": {**KEY, "type": "text"}, "time": {**KEY, "type": "time"}}
+    machine_keys = {"plant": {**KEY, "type": "text"}, "machine": {**KEY, "type": "text"}}
+    keys = {**machine_keys, "time": {**KEY, "type": "time"}}
     text = {"meaning": "text", "role": "attribute", "type": "text"}
     tables = {
         "telemetry": {**keys, "speed": {**SPEED, "range": everywhere}, "heat": {"meaning": "heat", "role": "sensor"}},
         "events": {**keys, "kind": text, "code": text},
-        "machines": {**keys, "model": text, "installed": {**text, "type": "time"}},
+        "machines": {**machine_keys, "model": text, "installed": {**text, "type": "time"}},
     }
     own = {plant: {"telemetry": {"speed": {**SPEED, "range": bounds}}} for plant, bounds in plants.items()}
     return Dictionary.model_validate({"tables": tables, "plants": own})

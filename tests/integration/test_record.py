@@ -114,7 +114,7 @@ def test_a_fresh_clone_fills_its_own_mlflow_with_the_first_date_and_commit(param
     from mlflow import MlflowClient
 
     (row,) = read_log(LOG)[1]
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
     experiment = client.get_experiment_by_name("upkeep").experiment_id
     (parent,) = client.search_runs(
         [experiment], f"tags.`upkeep.run` = '{row['run']}' and tags.`upkeep.complete` = 'true'"

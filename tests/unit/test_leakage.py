@@ -87,3 +87,10 @@ def test_the_auc_of_one_feature_equals_scikit_learns(pairs):
         return
     expected = roc_auc_score(label, values)
     assert single_feature_auc(values, label) == pytest.approx(max(expected, 1 - expected))
+
+
+def test_the_rows_of_a_machine_at_rest_are_no_copies_of_each_other():
+    idle = {
+        split: frame.with_columns(pl.lit(0.0).alias(name) for name in FEATURES) for split, frame in splits().items()
+    }
+    check_leakage(idle, FEATURES, timedelta(hours=4), "time", 1.0)

@@ -77,8 +77,8 @@ def judge_sanity(
 def _find_fault(found: float, reference: CandidateReport | None, name: str) -> str:
     """Say why the chosen models are not known to beat a candidate; nothing if they are.
 
-    One that knows nothing must be beaten by twice what the interval allows, since percentile intervals of few machines
-    are too narrow; a simple rule must not be surely better.
+    One that knows nothing must be beaten with an interval twice as wide, since percentile intervals of few machines are
+    too narrow; a simple rule must not be surely better.
     """
     words = REFERENCES[name]
     if reference is None or reference.chosen_exceeds is None:
@@ -90,4 +90,5 @@ def _find_fault(found: float, reference: CandidateReport | None, name: str) -> s
     low, high = exceeds.interval
     if name in SIMPLE_RULES:
         return f"below {beside}, by {-high:.3f} to {-low:.3f}" if high <= 0 else ""
-    return f"not surely above {beside}, by {low:.3f} to {high:.3f}" if 2 * low <= exceeds.difference else ""
+    low, high = (2 * end - exceeds.difference for end in (low, high))
+    return f"not surely above {beside}, by {low:.3f} to {high:.3f} with twice the interval" if low <= 0 else ""

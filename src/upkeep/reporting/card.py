@@ -125,9 +125,9 @@ def tabulate_sanity(evaluation: Evaluation, training: Mapping[str, TrainedPlant]
         rule = training[plant].candidates.get(BEST_FEATURE) if plant in training else None
         reached = [found.sanity.average_precision.get(name) for name in REFERENCES]
         described = rule.notes[0] if rule else ""
-        rows.append([plant, found.sanity.base_rate, *reached, found.metrics.average_precision, described])
+        rows.append([plant, found.metrics.average_precision, found.sanity.base_rate, *reached, described])
     names = [words.removesuffix(" alone") for words in REFERENCES.values()]
-    return format_table(["plant", "share of failing rows", *names, "the model", "which feature"], rows)
+    return format_table(["plant", "the model", "share of failing rows", *names, "which feature"], rows)
 
 
 def _count_caught(metrics: Metrics) -> str:

@@ -58,7 +58,8 @@ def _build(
     names = [name for name in features.columns if name not in KEYS]
     columns = [*KEYS, "machine_model", "label", "hours_to_failure", "weight", *names]
     splits = {name: rows.filter(split=name).with_columns(weight=pl.lit(1.0)).select(columns) for name in SPLITS}
-    check_leakage(splits, names, timedelta(hours=params.horizon_hours), params.split.by, params.max_single_feature_auc)
+    horizon, readings = timedelta(hours=params.horizon_hours), bool(vocabulary.sensors)
+    check_leakage(splits, names, horizon, params.split.by, params.max_single_feature_auc, readings=readings)
     splits["train"] = thin_negatives(splits["train"], params.negatives_kept, params.split.seed)
     folder = paths.PROCESSED / name_file(plant)
     for name, frame in splits.items():

@@ -42,7 +42,8 @@ def run(params: Params) -> None:
     logged = append_row(paths.EXPERIMENTS, row, paths.LOCAL / "experiments.lock")
     kept = KeptRun(key=content.key, date=logged["date"], commit=logged["commit"], content=content)
     checkout = find_checkout()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{checkout / DATABASE}"
+    # MLflow knows a database by its address for as long as the process lives, wherever that has moved.
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{(checkout / DATABASE).absolute()}"
     with locked(checkout / paths.LOCAL / "pending.lock"):
         keep_run(checkout / PENDING, kept, [*OUTPUTS, paths.RUN])
         for warning in send_pending(checkout / PENDING, uri):
