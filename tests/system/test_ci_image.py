@@ -9,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import components
 import pytest
+from pip._internal.models.index import PyPI
 
 BASE = "docker.io/library/python:3.11-bookworm"
 CLIENT = "docker.io/library/docker:29-cli"
 PROGRAMS = ("usr/local/bin/docker", "usr/local/libexec/docker/cli-plugins/docker-buildx")
 TAG = "upkeep-ci:test"
-PUBLIC = "https://pypi.org"
+PUBLIC = PyPI.url
 GUIDE = (components.ROOT / "docs/gitlab.md").read_text(encoding="utf-8")
 
 
