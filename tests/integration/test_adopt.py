@@ -97,7 +97,7 @@ def test_a_status_beside_the_readings_becomes_failures_and_a_model(fleet, upkeep
     labelled.select("time", "machine", *SENSORS, machine_status=status).write_csv(FOLDER / "sensors.csv")
     told = upkeep("adopt", "deliveries", "--force")
     assert (
-        "failures are told by the column machine_status only: data/references/labelled_events.csv is made from it"
+        "failures are told by the column machine_status only; data/references/labelled_events.csv is made from it"
         in told
     )
     for stage in ("fetch", "validate", "dataset", "train"):
@@ -140,7 +140,7 @@ def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
             {"a.csv": "time,machine,note\n2025-01-06,a,x\n"},
             "looks like telemetry or like machines' failures: upkeep learns",
         ),
-        ({"a.parquet": "no Parquet"}, "deliveries/a.parquet cannot be read"),
+        ({"a.parquet": "no Parquet"}, "[file=deliveries/a.parquet]"),
     ],
 )
 def test_what_cannot_be_adopted_is_refused_in_one_sentence(upkeep, files, told):

@@ -7,6 +7,7 @@ from typing import cast
 
 import polars as pl
 
+from upkeep.adopt.columns import KEYS, Part
 from upkeep.adopt.database import is_database, look_at_database, sql_options
 from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import draft_dictionary, draft_params
@@ -14,7 +15,7 @@ from upkeep.adopt.events import NO_EVENTS, events_from_label, find_labels
 from upkeep.adopt.options import file_options
 from upkeep.adopt.settings import Setting, count_short_histories, suggest
 from upkeep.adopt.sniffing import look_at_files
-from upkeep.adopt.tables import KEYS, Part, Tables, sort_tables
+from upkeep.adopt.tables import Tables, sort_tables
 from upkeep.adopt.words import tidy_names
 from upkeep.contract.dictionary import TABLES
 from upkeep.core import paths
@@ -40,7 +41,12 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     happened = pl.concat([NO_EVENTS, *(part.rows.select(NO_EVENTS.columns) for part in tables.events)])
     known = "failure" in happened["kind"]
     labels = [name for part in tables.telemetry for name in find_labels(part.rows.drop(KEYS), failures_known=known)]
-    labelled = NO_EVENTS if known or url else _label_events(tables.telemetry, labels)
+    labelled = NO_EVENTS
+    if labels and not known:
+        having = [part.rows for part in tables.telemetry if labels[0] in part.rows.columns]
+        labelled = labelled if url else pl.concat([events_from_label(rows, labels[0]) for rows in having])
+        remedy = "make a view of when it sets in" if url else f"{LABELLED} is made from it: adopt again with new data"
+        notes.append(f"failures are told by the column {labels[0]} only; {remedy}")
     happened = pl.concat([happened, labelled.select(happened.columns)])
     keys = pl.concat([part.rows.select(KEYS) for part in tables.telemetry or tables.events]).drop_nulls()
     described = describe_telemetry([part.rows for part in tables.telemetry], labels) if tables.telemetry else {}
@@ -58,23 +64,11 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         **({LABELLED: labelled.write_csv()} if labelled.height else {}),
     }
     yield from _tell(tables, happened)
-    if labels and not known and (url or labelled.height):
-        remedy = (
-            "make a view of when it sets in" if url else f"{LABELLED} is made from it, so adopt again with new data"
-        )
-        notes.append(f"failures are told by the column {labels[0]} only: {remedy}")
-    notes += tables.notes
-    if tables.telemetry:
-        notes += _doubt_telemetry(keys, settings)
-    yield from (f"note: {note}" for note in [*notes, *_doubt_events(keys, happened)])
+    doubts = _doubts(keys, happened, settings if tables.telemetry else [])
+    yield from (f"note: {note}" for note in [*notes, *tables.notes, *doubts])
     _write(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
-
-
-def _label_events(telemetry: Sequence[Part], labels: Sequence[str]) -> pl.DataFrame:
-    having = [part.rows for part in telemetry if labels and labels[0] in part.rows.columns]
-    return pl.concat([events_from_label(rows, labels[0]) for rows in having]) if having else NO_EVENTS
 
 
 def _partial(telemetry: Sequence[Part]) -> set[str]:
@@ -96,19 +90,13 @@ def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
     yield f"what happened: {', '.join(f'{count} {kind}' for kind, count in counts) or 'nothing is known'}"
 
 
-def _doubt_telemetry(keys: pl.DataFrame, settings: Sequence[Setting]) -> Iterator[str]:
-    if repeated := keys.height - keys.n_unique():
+def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, settings: Sequence[Setting]) -> Iterator[str]:
+    """Yield what is doubtful about telemetry, if there are `settings` for it, and about failures."""
+    if settings and (repeated := keys.height - keys.n_unique()):
         yield f"{repeated:,} rows are of an instant that is there already: which column tells machines apart?"
-    short, hours = count_short_histories(keys, settings)
+    short, hours = count_short_histories(keys, settings) if settings else (0, 0)
     if short:
         yield f"{short} machines tell little: they have less history than a horizon and the longest window, {hours:g} h"
-
-
-def _doubt_events(keys: pl.DataFrame, happened: pl.DataFrame) -> Iterator[str]:
-    strange = happened.join(keys, on=["plant", "machine"], how="anti")
-    if strange.height:
-        names = strange["machine"].unique().sort().head(3).to_list()
-        yield f"{strange.height} events are of machines without telemetry, such as {', '.join(names)}"
     failures = happened.filter(kind="failure").join(keys, on=["plant", "machine"], how="semi").height
     if not failures:
         yield "without failures there are reports on the data but no model: deliver when machines failed"

@@ -1,15 +1,19 @@
 """What the columns of one table are: plant, machine, time, sensor in words and its value, or something measured."""
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
-from upkeep.adopt.sniffing import Layout, read_number
+from upkeep.adopt.sniffing import Layout
 from upkeep.adopt.times import Clock, find_clock, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
+from upkeep.contract.casting import cast_column, cast_local
+from upkeep.contract.dictionary import DECIMAL
 from upkeep.core.errors import UpkeepError
 
+KEYS = ("plant", "machine", "time")
 MOSTLY = 0.9
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
@@ -17,9 +21,15 @@ TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$"
 VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
 
 
-class Roles(NamedTuple):
-    """What tells the rows of a table apart: names of columns as delivered, and why they are taken for it."""
+@dataclass(frozen=True)
+class Part:
+    """One layout as one of our tables: what its columns are as delivered, how to read it, and why so.
 
+    Once it is known which table it is, `columns` tell ours: theirs, `options` what else the source needs, and `rows`
+    has the rows under our names.
+    """
+
+    layout: Layout
     clock: Clock | None
     machine: str | None
     plant: str | None
@@ -27,9 +37,23 @@ class Roles(NamedTuple):
     text: list[str]
     pivot: tuple[str, str] | None
     reasons: dict[str, str]
+    columns: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    rows: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+
+    @property
+    def kept(self) -> list[str]:
+        """The delivered names of what the rows hold besides their keys."""
+        return [name for name in self.rows.columns if name not in KEYS]
+
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """Ours: theirs, of what the path tells."""
+        keys = {"plant": self.plant, "machine": self.machine}
+        return {ours: theirs for ours, theirs in keys.items() if theirs and theirs.startswith("{")}
 
 
-def find_roles(layout: Layout) -> Roles:
+def find_roles(layout: Layout) -> Part:
     """Return what each column of a table is, by its name and by what it holds."""
     rows = layout.rows
     clock = find_clock(rows)
@@ -54,7 +78,16 @@ def find_roles(layout: Layout) -> Roles:
     measured = [name for name in rest if numbers[name] >= MOSTLY and read_clock(rows[name]) is None]
     text = [name for name in rest if numbers[name] < MOSTLY and read_clock(rows[name]) is None]
     pivot = _find_pivot(rows, clock, machine, measured, text)
-    return Roles(clock, machine, plant, measured, text, pivot, reasons)
+    return Part(layout, clock, machine, plant, measured, text, pivot, reasons)
+
+
+def read_numbers(column: pl.Series, decimal: str) -> pl.Series:
+    """Return a column as numbers, those in text with this decimal sign; null where a value is none."""
+    cast = cast_column(column.name, column.dtype, "number")
+    if column.dtype == pl.String and decimal == ",":
+        cast = cast_local(column.name, cast)
+    rows = column.to_frame().with_columns(pl.lit(decimal).alias(DECIMAL))
+    return rows.select(cast.value.alias(column.name)).to_series()
 
 
 def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
@@ -69,14 +102,8 @@ def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
 
 
 def _share_of_numbers(column: pl.Series, decimal: str) -> float:
-    known = column.drop_nulls()
-    if known.dtype == pl.String:
-        known = known.filter(known.str.strip_chars() != "")
-    if known.is_empty() or not (known.dtype.is_numeric() or known.dtype in (pl.String, pl.Boolean)):
-        return 0.0
-    if known.dtype == pl.Boolean:
-        return 1.0
-    return share_of(known.to_frame().select(read_number(pl.col(known.name), decimal).is_not_null()).to_series())
+    text = column.to_frame().select(cast_column(column.name, column.dtype, "text").value).to_series()
+    return read_numbers(column, decimal).count() / max(text.count(), 1)
 
 
 def _find_machine(rows: pl.DataFrame, names: list[str], clock: Clock | None) -> tuple[str | None, str]:

@@ -6,15 +6,31 @@ from typing import Any
 import fsspec
 import polars as pl
 from ruamel.yaml.comments import CommentedMap
-from sqlalchemy import Connection, Engine, func, inspect, make_url, quoted_name, select, table, text
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    case,
+    column,
+    func,
+    inspect,
+    literal,
+    literal_column,
+    make_url,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql import ColumnElement, Select
 
+from upkeep.adopt.columns import Part
 from upkeep.adopt.drafting import annotate
 from upkeep.adopt.sniffing import Layout
-from upkeep.adopt.tables import Part, Tables
+from upkeep.adopt.tables import Tables
+from upkeep.contract.dictionary import TABLES
 from upkeep.core.errors import UpkeepError
-from upkeep.core.secrets import VARIABLE, hide_variables, mask_values
-from upkeep.sources.sql import open_engine
+from upkeep.core.secrets import VARIABLE
+from upkeep.sources.sql import open_engine, unreadable
 from upkeep.sources.sql_values import accept_any_value, as_frame
 
 MOST_ROWS = 200_000
@@ -44,11 +60,8 @@ def look_at_database(url: str) -> list[Layout]:
         with engine.connect() as connection:
             layouts = [Layout([name], _read_table(connection, name)) for name in names]
     except SQLAlchemyError as error:
-        message = mask_values(hide_variables(str(getattr(error, "orig", None) or error), url), engine.url.password)
-        raise UpkeepError(
-            f"the database cannot be read: {message.strip().splitlines()[0]}",
-            remedy="check the address, the network, the user's rights and the password's variable",
-        ) from None
+        remedy = "check the address, the network, the user's rights and the password's variable"
+        raise unreadable(error, url, engine, remedy) from None
     if not (held := [layout for layout in layouts if layout.rows.height]):
         raise UpkeepError("the database has no table with rows", remedy="check its name and the user's rights")
     return held
@@ -56,23 +69,21 @@ def look_at_database(url: str) -> list[Layout]:
 
 def sql_options(url: str, tables: Tables, names: Mapping[str, str], since: str) -> CommentedMap:
     """Return ``fetch.options`` of the source ``sql`` for the tables found."""
-    engine = open_engine(url, "the address")
+    dialect: Any = type(open_engine(url, "the address").dialect)
+    dialect = dialect(paramstyle="named")  # any other would double each %
     telemetry = tables.telemetry[0]
-    plant = telemetry.roles.plant
     values: dict[str, Any] = {"url": url, "since": since, "plants": [telemetry.options.get("plant")]}
-    if plant:
-        values["plants"] = f"SELECT DISTINCT {_quote(engine, plant)} FROM {_quote(engine, telemetry.layout.paths[0])}"  # noqa: S608  # quoted names
-    values["telemetry"] = _query(engine, telemetry, names)
-    if tables.events:
-        values["events"] = " UNION ALL ".join(_query(engine, part, {}) for part in tables.events)
-    if tables.machines:
-        values["machines"] = _query(engine, tables.machines[0], names)
-    found = {
-        name: "; ".join(_reasons(part))
-        for name in ("telemetry", "events", "machines")
-        for part in getattr(tables, name)
-    }
-    return annotate(values, found)
+    if telemetry.plant:
+        plants: Select[Any] = select(column(telemetry.plant)).distinct().select_from(table(telemetry.layout.paths[0]))
+        values["plants"] = _write(plants, dialect)
+    reasons = dict[str, str]()
+    for name in TABLES:
+        parts: list[Part] = getattr(tables, name)
+        if parts:
+            known = {} if name == "events" else names
+            values[name] = " UNION ALL ".join(_write(_query(part, known), dialect) for part in parts)
+            reasons[name] = "; ".join(f"{ours} {why}" for part in parts for ours, why in part.reasons.items())
+    return annotate(values, reasons)
 
 
 def _read_table(connection: Connection, name: str) -> pl.DataFrame:
@@ -86,38 +97,25 @@ def _read_table(connection: Connection, name: str) -> pl.DataFrame:
     return as_frame([chunk for result in results if (chunk := result.all())], names)
 
 
-def _query(engine: Engine, part: Part, names: Mapping[str, str]) -> str:
+def _query(part: Part, names: Mapping[str, str]) -> Select[Any]:
     """Return the query for one plant and batch of a table, or for one plant of a table without times."""
-    roles = part.roles
     if {"epoch", "time_format", "pivot"} & set(part.options):
         raise UpkeepError(
             f"the table {part.layout.name} has times as numbers or in a format of its own, or one row per sensor",
             remedy="make a view with a timestamp and a column per sensor, and adopt again",
         )
-    given = {ours: _quote(engine, theirs) for ours, theirs in part.columns.items()}
+    constants = {name: part.options[name] for name in ("plant", "machine", "kind", "code") if name in part.options}
+    given: dict[str, ColumnElement[Any]] = {ours: column(theirs) for ours, theirs in part.columns.items()}
     if "kinds" in part.options:
-        cases = " ".join(
-            f"WHEN {_literal(value)} THEN {_literal(kind)}" for value, kind in part.options["kinds"].items()
-        )
-        given["kind"] = f"CASE {given['kind']} {cases} ELSE {given['kind']} END"
-    given |= {
-        name: _literal(part.options[name]) for name in ("plant", "machine", "kind", "code") if name in part.options
-    }
-    given |= {names[name]: _quote(engine, name) for name in part.kept if name in names}
-    columns = ", ".join(f"{value} AS {_quote(engine, ours)}" for ours, value in given.items())
-    where = f"{_quote(engine, roles.plant)} = :plant" if roles.plant else f":plant = {given['plant']}"
+        given["kind"] = case(part.options["kinds"], value=given["kind"], else_=given["kind"])
+    given |= {name: literal(value) for name, value in constants.items()}
+    given |= {names[name]: column(name) for name in part.kept if name in names}
+    bounds = [given["plant"] == literal_column(":plant")]
     if "time" in given:
-        where += f" AND {given['time']} >= :since AND {given['time']} < :until"
-    return f"SELECT {columns} FROM {_quote(engine, part.layout.paths[0])} WHERE {where}"  # noqa: S608  # quoted too
+        bounds += [given["time"] >= literal_column(":since"), given["time"] < literal_column(":until")]
+    selected = select(*(value.label(ours) for ours, value in given.items()))
+    return selected.select_from(table(part.layout.paths[0])).where(*bounds)
 
 
-def _reasons(part: Part) -> list[str]:
-    return [f"{name} {reason}" for name, reason in part.reasons.items()]
-
-
-def _quote(engine: Engine, name: str) -> str:
-    return str(engine.dialect.identifier_preparer.quote(quoted_name(name, quote=None)))
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+def _write(query: Select[Any], dialect: Dialect) -> str:
+    return str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})).replace(" \n", " ")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.adopt.tables import KEYS, Part
+from upkeep.adopt.columns import KEYS, Part
 from upkeep.adopt.times import share_of
 from upkeep.adopt.words import has_word, knows_ahead, unit_of, words_of
 from upkeep.core.errors import UpkeepError
@@ -35,14 +35,12 @@ def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> 
     """
     rows = pl.concat(parts, how="diagonal_relaxed").sort(KEYS)
     machines = rows.select(pl.struct("plant", "machine").alias("machine"))
-    described = {}
-    for name in rows.drop(KEYS).columns:
-        if name in labels:
-            described[name] = Described(None, "tells whether the machine has failed")
-        elif rows.schema[name].is_numeric():
-            described[name] = describe(name, machines.with_columns(rows[name]))
-        else:
-            described[name] = _describe_text(machines.with_columns(rows[name]))
+    described = {
+        name: Described(None, "tells whether the machine has failed")
+        if name in labels
+        else describe(name, machines.with_columns(rows[name]))
+        for name in rows.drop(KEYS).columns
+    }
     entries = [entry for entry, _ in described.values() if entry]
     if not entries:
         raise UpkeepError(
@@ -53,18 +51,6 @@ def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> 
         for entry in entries:
             entry["role"] = "sensor"
     return described
-
-
-def _describe_text(rows: pl.DataFrame) -> Described:
-    """Return why a column of text is left out; `rows` have ``machine`` and the column."""
-    known = rows.drop_nulls()
-    if known.is_empty():
-        return Described(None, "empty")
-    example = f"text, such as {known[0, 1]}"
-    is_static = known["machine"].n_unique() == known.n_unique() > 1
-    return Described(
-        None, f"{example}, one for each machine: deliver it in a table of machines" if is_static else example
-    )
 
 
 def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
@@ -81,16 +67,17 @@ def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
 
 
 def describe(name: str, rows: pl.DataFrame) -> Described:
-    """Return what one column of numbers is; `rows` have ``machine`` and the column, in order of machine and time."""
-    words = words_of(name)
+    """Return what one column is; `rows` have ``machine`` and the column, in order of machine and time."""
     values = rows[name].drop_nulls()
     if values.is_empty():
         return Described(None, "empty")
+    if not values.dtype.is_numeric():
+        return Described(None, f"text, such as {values[0]}")
     if knows_ahead(name):
         return Described(None, "its name says that it knows the outcome")
     if values.n_unique() == 1:
         return Described(None, f"always {values[0]:g}")
-    if words <= COUNTING and values.n_unique() == rows.height:
+    if words_of(name) <= COUNTING and values.n_unique() == rows.height:
         return Described(None, "numbers the rows")
     role, why = _role(name, rows)
     unit = unit_of(name)

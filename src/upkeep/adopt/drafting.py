@@ -2,7 +2,10 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from operator import getitem
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -16,51 +19,34 @@ from upkeep.core.params import Params
 
 MARK = "adopt:"
 """Begins the comments of a draft in ``params.yaml``, so that the next draft takes their place."""
-HEAD = """\
-# The data dictionary is the contract: `upkeep validate` enforces it, docs/data_dictionary.md is made from it.
-# Drafted by `upkeep adopt`; behind each guess stands its reason. Correct what you know better, meanings first.
-"""
-PLANT = {"type": "text", "role": "key", "meaning": "Plant that the machine stands in"}
-MACHINE = {"type": "text", "role": "key", "meaning": "Machine, unique within its plant"}
-TELEMETRY: dict[str, dict[str, Any]] = {
-    "plant": PLANT,
-    "machine": MACHINE,
-    "time": {"type": "time", "role": "key", "meaning": "When it was read, UTC"},
-}
-EVENTS: dict[str, dict[str, Any]] = {
-    "plant": PLANT,
-    "machine": MACHINE,
-    "time": {"type": "time", "role": "key", "meaning": "When it happened, UTC"},
-    "kind": {"type": "text", "role": "key", "values": ["error", "maintenance", "failure"], "meaning": "What happened"},
-    "code": {"type": "text", "role": "attribute", "meaning": "Error code, kind of maintenance or failed component"},
-}
-MACHINES: dict[str, dict[str, Any]] = {
-    "plant": PLANT,
-    "machine": MACHINE,
-    "model": {"type": "text", "role": "attribute", "required": False, "meaning": "Machine model"},
-    "installed": {"type": "time", "role": "attribute", "required": False, "meaning": "When it was installed, UTC"},
-}
+TEMPLATE = Path(__file__).with_name("dictionary.yaml")
+"""The keys of each table, and what else upkeep knows of it."""
 
 
 def draft_dictionary(
     telemetry: Mapping[str, Described],
     machines: Mapping[str, Described],
     names: Mapping[str, str],
-    partial: Iterable[str],
+    partial: Collection[str],
 ) -> str:
     """Return the data dictionary for the columns delivered.
 
     `names` are its names for those that it has; those of `partial` are not in each file of telemetry.
     """
-    tables = CommentedMap(
-        telemetry=_table(TELEMETRY, telemetry, names, partial),
-        events=_table(EVENTS, {}, {}, ()),
-        machines=_table(MACHINES, machines, names, ()),
-    )
-    Dictionary.model_validate({"tables": tables})
+    head, _, keys = TEMPLATE.read_text(encoding="utf-8").partition("\ntables:")
+    draft = _yaml().load(f"tables:{keys}")
+    for table, described in (("telemetry", telemetry), ("machines", machines)):
+        columns = draft["tables"][table]
+        for name, (entry, reason) in described.items():
+            if entry is not None:
+                ours = names.get(name, name)
+                optional = {"required": False} if name in partial else {}
+                columns[ours] = on_one_line({**entry, **optional, "meaning": _meaning(name, ours, entry)})
+                columns.yaml_add_eol_comment(reason, key=ours)
+    Dictionary.model_validate(draft)
     left_out = [f"#   {name}: {reason}\n" for name, (entry, reason) in telemetry.items() if entry is None]
     note = "".join(["# Columns of telemetry that are left out:\n", *left_out]) if left_out else ""
-    return f"{HEAD}{note}\n{_dump(CommentedMap(tables=tables))}"
+    return f"{head}{note}\n{_dump(draft)}"
 
 
 def draft_params(text: str, source: str, options: CommentedMap, settings: Sequence[Setting]) -> str:
@@ -69,14 +55,13 @@ def draft_params(text: str, source: str, options: CommentedMap, settings: Sequen
     params["fetch"]["source"] = source
     params["fetch"]["options"] = options
     for place, value, reason in settings:
-        section = params
-        for key in place[:-1]:
-            section = section[key]
-        if isinstance(section.get(place[-1]), list):
-            section[place[-1]][:] = value
+        *above, name = place.split(".")
+        section = reduce(getitem, above, params)
+        if isinstance(section.get(name), list):
+            section[name][:] = value
         else:
-            section[place[-1]] = DoubleQuotedScalarString(value) if place[-1] == "until" else value
-        section.yaml_set_comment_before_after_key(place[-1], before=f"{MARK} {reason}", indent=2 * (len(place) - 1))
+            section[name] = DoubleQuotedScalarString(value) if name == "until" else value
+        section.yaml_set_comment_before_after_key(name, before=f"{MARK} {reason}", indent=2 * len(above))
     following = dict(zip(list(params), list(params)[1:], strict=False)).get("fetch")
     if following:
         params.yaml_set_comment_before_after_key(following, before="\n")
@@ -88,7 +73,7 @@ def draft_params(text: str, source: str, options: CommentedMap, settings: Sequen
 def annotate(values: Mapping[str, Any], reasons: Mapping[str, str]) -> CommentedMap:
     """Return a mapping whose entries have their reasons as comments behind them."""
     mapping = CommentedMap(values)
-    for name in values.keys() & reasons.keys():
+    for name in filter(reasons.__contains__, values):
         mapping.yaml_add_eol_comment(reasons[name], key=name)
     return mapping
 
@@ -98,22 +83,6 @@ def on_one_line(values: Mapping[str, Any]) -> CommentedMap:
     mapping = CommentedMap(values)
     mapping.fa.set_flow_style()
     return mapping
-
-
-def _table(
-    known: Mapping[str, Mapping[str, Any]],
-    described: Mapping[str, Described],
-    names: Mapping[str, str],
-    partial: Iterable[str],
-) -> CommentedMap:
-    columns, reasons = {name: on_one_line(column) for name, column in known.items()}, dict[str, str]()
-    for name, (entry, reason) in described.items():
-        if entry is not None:
-            ours = names.get(name, name)
-            optional = {"required": False} if name in partial else {}
-            columns[ours] = on_one_line({**entry, **optional, "meaning": _meaning(name, ours, entry)})
-            reasons[ours] = reason
-    return annotate(columns, reasons)
 
 
 def _meaning(name: str, ours: str, entry: Mapping[str, Any]) -> str:

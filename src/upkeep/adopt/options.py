@@ -6,12 +6,10 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
+from upkeep.adopt.columns import Part
 from upkeep.adopt.drafting import annotate, on_one_line
 from upkeep.adopt.sniffing import Layout, pattern_of
-from upkeep.adopt.tables import Part, Tables
-
-USUAL = {"separator": ",", "decimal": ".", "encoding": "utf-8"}
-"""How CSV files are read unless an option says otherwise."""
+from upkeep.adopt.tables import Tables
 
 
 def file_options(
@@ -48,11 +46,10 @@ def _readings(part: Part, known: Sequence[str], names: Mapping[str, str]) -> lis
 def _reading(part: Part, path: str, constants: dict[str, str], names: Mapping[str, str]) -> CommentedMap:
     renamed = {names[name]: name for name in part.kept if names.get(name, name) != name}
     columns = {ours: theirs for ours, theirs in {**part.columns, **renamed}.items() if ours != theirs}
-    written = {name: value for name, value in part.layout.reading.items() if USUAL[name] != value}
     values: dict[str, Any] = {"path": path}
     if columns:
         values["columns"] = annotate(columns, part.reasons)
-    for name, value in {**part.options, **constants, **written}.items():
+    for name, value in {**part.options, **constants, **part.layout.reading}.items():
         values[name] = on_one_line(value) if isinstance(value, dict) else value
     in_path = [f"{name}: {part.reasons[name]}" for name in part.placeholders]
     told = {"path": "; ".join([f"{part.layout.rows.height:,} rows looked at", *in_path])}

@@ -1,7 +1,7 @@
 """Settings of ``params.yaml`` that the data decides: until when, in which batches, how far ahead, which windows."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,9 +24,9 @@ SMALL = 50_000
 
 
 class Setting(NamedTuple):
-    """A setting's place in ``params.yaml``, its value and why."""
+    """A setting's place in ``params.yaml``, such as ``fetch.until``, its value and why."""
 
-    place: tuple[str, ...]
+    place: str
     value: Any
     reason: str
 
@@ -39,21 +39,40 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
     keys = keys.drop_nulls("time")
     start, end = _span(keys["time"])
     step = (quartiles(keys) or (HOUR,) * 3)[1] / HOUR if readings else SCHEDULED_HOURS
-    history = (end - start) / HOUR
-    why = "telemetry has times of its own" if readings else "there are events only, so that rows are made"
+    history, machines = (end - start) / HOUR, keys.select("plant", "machine").n_unique()
+    days = 1 if history < 24 * 28 else 7 if history < 24 * 365 * 6 else 28
+    batches = max(1, math.ceil(history / 24 / days))
+    most = min(history / HORIZONS_OF_HISTORY, history * machines / max(failures.height, 1) / 3)
+    horizon = _round(max(min(max(HORIZON_HOURS, ROWS_AHEAD * step), most), 2 * step))
+    short = _round(max(horizon / 6, ROWS_A_WINDOW * step))
+    every, long = f"a row every {_spell(step)}", f"{history / 24:.1f} days of history"
+    counts = f"{long}, {failures.height} failures of {machines} machines, {every}"
+    rows = round(machines * history / step)
+    scheduled = (None, "telemetry has times of its own") if readings else (SCHEDULED_HOURS, "there are events only")
+    near = min(60, int(step * 3600 // 2))
     return [
-        Setting(("fetch", "rows_every_hours"), None if readings else SCHEDULED_HOURS, why),
-        *_batches(end, history, step),
-        *_validate(step),
-        *_dataset(keys, failures, history, step),
-        Setting(("evaluate", "golden"), None, "the shipped cases are about the simulated fleet"),
+        Setting("fetch.until", first_day(end.date(), days).isoformat(), f"the newest row is of {end:%F %R} UTC"),
+        Setting("fetch.batch_days", days, f"{long}, {every} in the median"),
+        Setting("fetch.rows_every_hours", *scheduled),
+        Setting("validate.near_duplicate_seconds", near, f"well below the {_spell(step)} from row to row"),
+        *([Setting("validate.outage_hours", math.ceil(6 * step), every)] if step > 1 else []),
+        *([Setting("validate.stuck_hours", math.ceil(24 * step), every)] if step > 1 else []),
+        Setting("dataset.horizon_hours", horizon, counts),
+        Setting("dataset.windows_hours", sorted({short, max(horizon, _round(2 * short))}), "rows enough in each"),
+        Setting("dataset.baseline_hours", _round(horizon * 1.5), "longer than the horizon"),
+        Setting("dataset.max_repair_hours", _round(horizon * 1.5), "likewise, as long as nobody closes a repair"),
+        *([Setting("dataset.negatives_kept", 1.0, f"all of only {rows} rows or so")] if rows < SMALL else []),
+        Setting("dataset.split.by", *_split(keys, failures)),
+        Setting("evaluate.lead_time_hours", _round(horizon / 6), "a sixth of the horizon"),
+        Setting("evaluate.golden", None, "the shipped cases are about the simulated fleet"),
+        *([Setting("drift.window_batches", max(1, batches // 4), f"of {batches} batches")] if batches < 32 else []),
     ]
 
 
 def count_short_histories(keys: pl.DataFrame, settings: Sequence[Setting]) -> tuple[int, float]:
     """Return how many machines have less history than a horizon and the longest window, and how many hours that is."""
     found = {place: value for place, value, _ in settings}
-    hours = found["dataset", "horizon_hours"] + max(found["dataset", "windows_hours"])
+    hours = found["dataset.horizon_hours"] + max(found["dataset.windows_hours"])
     spans = keys.group_by("plant", "machine").agg(span=pl.col("time").max() - pl.col("time").min())
     return spans.filter(pl.col("span") < timedelta(hours=hours)).height, hours
 
@@ -65,47 +84,6 @@ def _span(times: pl.Series) -> tuple[datetime, datetime]:
     slack = (high - low) // 2 + 86_400_000_000
     near = micros.filter(micros.is_between(low - slack, high + slack))
     return datetime.fromtimestamp(near[0] / 1e6, UTC), datetime.fromtimestamp(near[-1] / 1e6, UTC)
-
-
-def _batches(end: datetime, history: float, step: float) -> Iterator[Setting]:
-    days = 1 if history < 24 * 28 else 7 if history < 24 * 365 * 6 else 28
-    until = first_day(end.date(), days)
-    yield Setting(("fetch", "until"), until.isoformat(), f"the newest row is of {end:%Y-%m-%d %H:%M} UTC")
-    span = f"{history / 24:.1f} days of history, a row every {_spell(step)} in the median"
-    yield Setting(("fetch", "batch_days"), days, span)
-    batches = max(1, math.ceil(history / 24 / days))
-    if batches < 32:
-        yield Setting(("drift", "window_batches"), max(1, batches // 4), f"a quarter of {batches} batches")
-
-
-def _validate(step: float) -> Iterator[Setting]:
-    near = min(60, int(step * 3600 // 2))
-    yield Setting(("validate", "near_duplicate_seconds"), near, f"well below the {_spell(step)} from row to row")
-    if step > 1:
-        yield Setting(("validate", "outage_hours"), math.ceil(6 * step), f"6 times the {_spell(step)} from row to row")
-        yield Setting(("validate", "stuck_hours"), math.ceil(24 * step), f"24 times the {_spell(step)} from row to row")
-
-
-def _dataset(keys: pl.DataFrame, failures: pl.DataFrame, history: float, step: float) -> Iterator[Setting]:
-    machines = keys.select("plant", "machine").n_unique()
-    between = history * machines / max(failures.height, 1)
-    most = min(history / HORIZONS_OF_HISTORY, between / 3)
-    horizon = _round(max(min(max(HORIZON_HOURS, ROWS_AHEAD * step), most), 2 * step))
-    short = _round(max(horizon / 6, ROWS_A_WINDOW * step))
-    why = f"{history / 24:.1f} days of history, {failures.height} failures of {machines} machines"
-    yield Setting(("dataset", "horizon_hours"), horizon, f"{why}, a row every {_spell(step)}")
-    yield Setting(
-        ("dataset", "windows_hours"), sorted({short, max(horizon, _round(2 * short))}), "rows enough in the shortest"
-    )
-    yield Setting(
-        ("dataset", "baseline_hours"), _round(horizon * 1.5), "longer than the horizon, short beside the history"
-    )
-    yield Setting(("dataset", "max_repair_hours"), _round(horizon * 1.5), "likewise, as long as nobody closes a repair")
-    yield Setting(("evaluate", "lead_time_hours"), _round(horizon / 6), "a sixth of the horizon")
-    if (rows := round(machines * history / step)) < SMALL:
-        yield Setting(("dataset", "negatives_kept"), 1.0, f"all of only {rows} rows or so")
-    by, reason = _split(keys, failures)
-    yield Setting(("dataset", "split", "by"), by, reason)
 
 
 def _split(keys: pl.DataFrame, failures: pl.DataFrame) -> tuple[str, str]:

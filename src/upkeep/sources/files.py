@@ -107,12 +107,12 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) ->
 
     @lru_cache(maxsize=FILES_IN_MEMORY)
     def deal(number: int) -> dict[Part, pl.DataFrame]:
-        with _errors_named(table, files[number].reading, files[number].path):
+        with errors_named(files[number].reading, table=table, file=files[number].path):
             return _deal_rows(table, _read_file(table, files[number]), batch)
 
     def read(pieces: Sequence[Piece]) -> pl.DataFrame:
         first = files[pieces[0].number]
-        with _errors_named(table, first.reading, first.path):
+        with errors_named(first.reading, table=table, file=first.path):
             return pl.concat([deal(piece.number)[piece.part] for piece in pieces], how="diagonal_relaxed")
 
     pieces = [Piece(number, part, rows.schema) for number in range(len(files)) for part, rows in deal(number).items()]
@@ -136,7 +136,7 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) ->
 
 def _find(table: Table, reading: TableFiles) -> tuple[list[File], list[Finding]]:
     """Return the files that match ``path``, and a finding for each that matches and cannot be read."""
-    with _errors_named(table, reading):
+    with errors_named(reading, table=table):
         file_system, root = _open(reading)
         matches = file_system.glob(_as_glob(root), detail=True)
         if matches and all(info["type"] == "directory" for info in matches.values()):
@@ -182,19 +182,24 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
 
 def _read_file(table: Table, file: File) -> pl.DataFrame:
     """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
-    file_system, _ = _open(file.reading)
-    with file_system.open(file.path, "rb") as handle:
-        content = handle.read()
-    ending = ENDING.search(file.path.lower())
-    if ending and ending["text"]:
-        separator = file.reading.separator or ("\t" if ending["text"] == "tsv" else ",")
-        rows = read_delimited(_unpack(content, ending["packed"]), separator, file.reading.encoding)
-    else:
-        rows = _read_parquet(content)
+    content, is_text = open_file(file.reading, file.path)
+    separator = file.reading.separator or ("\t" if ".tsv" in file.path.lower()[-8:] else ",")
+    rows = read_delimited(content, separator, file.reading.encoding) if is_text else read_parquet(content)
     rows = name_columns(rows, file.facts, file.reading)
     for name in (name for name, kind in NEEDED[table].items() if kind == "time"):
         rows = bring_to_utc(rows, name, file.reading)
     return rows
+
+
+def open_file(reading: TableFiles, path: str = "") -> tuple[bytes, bool]:
+    """Return what a file holds, unpacked, and whether that is text; without `path` that of the reading."""
+    file_system, root = _open(reading)
+    with file_system.open(path or root, "rb") as handle:
+        content = handle.read()
+    ending = ENDING.search((path or root).lower())
+    if not (ending and ending["text"]):
+        return content, False
+    return _unpack(content, ending["packed"]), True
 
 
 def _unpack(content: bytes, packed: str | None) -> bytes:
@@ -204,7 +209,8 @@ def _unpack(content: bytes, packed: str | None) -> bytes:
         raise _damaged(error) from error
 
 
-def _read_parquet(content: bytes) -> pl.DataFrame:
+def read_parquet(content: bytes) -> pl.DataFrame:
+    """Return the rows of a Parquet file, extension types as what they are stored as."""
     rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
     return rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
@@ -281,19 +287,19 @@ def _damaged(error: BaseException) -> UpkeepError:
 
 
 @contextmanager
-def _errors_named(table: Table, reading: TableFiles, path: str | None = None) -> Iterator[None]:
+def errors_named(reading: TableFiles, **where: Any) -> Iterator[None]:
     """Turn what Polars and the file systems behind fsspec raise into errors that name the file and no secret."""
     try:
         yield
     except UpkeepError as error:
-        raise error.at(table=table, file=path) from error
+        raise error.at(**where) from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _damaged(error).at(table=table, file=path) from error
+        raise _damaged(error).at(**where) from error
     except Exception as error:  # every file system behind fsspec raises errors of its own
         fault = f"{type(error).__name__}: {error}"
         options = map(str, reading.storage_options.values())
         raise UpkeepError(
             f"{reading.path} cannot be read: {hide_variables(fault, reading.path, *options)}",
             remedy="check the path, the network, the rights and storage_options",
-            table=table,
+            **where,
         ) from None

@@ -99,11 +99,14 @@ class Sql:
                 streamed = connection.execution_options(stream_results=True)
                 yield streamed.execute(text(query).bindparams(*bound))
         except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
-            message = hide_variables(str(getattr(error, "orig", None) or error), self._options.url)
-            raise UpkeepError(
-                f"the database cannot be read: {mask_values(message, self._engine.url.password).strip()}",
-                remedy=remedy,
-            ) from None
+            raise unreadable(error, self._options.url, self._engine, remedy) from None
+
+
+def unreadable(error: Exception, template: str, engine: Engine, remedy: str) -> UpkeepError:
+    """Return what a database's driver raised as our error, without the secrets of its address `template`."""
+    message = hide_variables(str(getattr(error, "orig", None) or error), template)
+    message = mask_values(message, engine.url.password).strip()
+    return UpkeepError(f"the database cannot be read: {message}", remedy=remedy)
 
 
 def open_engine(template: str, setting: str) -> Engine:

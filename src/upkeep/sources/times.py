@@ -24,6 +24,10 @@ SPREADSHEET_DAYS = (20_000, 80_000)
 COMMON_FORMATS = (
     *("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y%m%d", "%Y%m%d%H%M"),
     *("%Y%m%d%H%M%S", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d-%m-%Y %H:%M"),
+    *("%d.%m.%y %H:%M:%S", "%d.%m.%y %H:%M", "%d.%m.%Y %H:%M:%S%.f", "%d/%m/%Y", "%m/%d/%Y", "%m/%d/%Y %I:%M:%S %p"),
+    *("%m/%d/%Y %I:%M %p", "%m/%d/%y %H:%M", "%d/%m/%y %H:%M", "%Y/%m/%d", "%d-%m-%Y %H:%M:%S", "%d-%m-%Y"),
+    *("%d-%b-%Y %H:%M:%S", "%d-%b-%y", "%d-%b-%y %H:%M:%S", "%Y%m%d %H%M%S", "%Y%m%d %H:%M:%S", "%Y-%m-%d-%H.%M.%S"),
+    *("%Y-%m-%dT%H:%M:%S%z", "%d.%m.%Y %H:%M:%S %z", "%b %d %Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y"),
 )
 
 
@@ -32,17 +36,28 @@ def bring_to_utc(rows: pl.DataFrame, name: str, reading: TableFiles) -> pl.DataF
     dtype = rows.schema.get(name)
     if dtype is None or not (reading.time_zone or reading.time_format or reading.epoch):
         return rows
+    local, utc = _read_times(name, dtype, reading)
+    delivered = as_text(name, dtype)
+    if dtype != pl.String and rows.select((utc.is_null() == pl.col(name).is_null()).all()).item():
+        return rows.with_columns(utc.alias(name))
+    unreadable = pl.when(local.is_null()).then(delivered).otherwise(delivered + f" ({reading.time_zone})")
+    return rows.with_columns(pl.coalesce(utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"), unreadable).alias(name))
+
+
+def read_times(column: pl.Series, reading: TableFiles) -> pl.Series:
+    """Return a column's times in UTC under this reading; null where a value is no time by it."""
+    return column.to_frame().select(_read_times(column.name, column.dtype, reading)[1].alias(column.name)).to_series()
+
+
+def _read_times(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
+    """Return what the clock showed, and when that was in UTC."""
     local, has_offset = _read_clock(name, dtype, reading)
     local = local.dt.replace_time_zone(None)
     local = pl.when(local.is_between(FIRST, LAST)).then(local)
     # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
     placed = local.dt.replace_time_zone(str(reading.time_zone or "UTC"), ambiguous="earliest", non_existent="null")
     utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
-    delivered = as_text(name, dtype)
-    if dtype != pl.String and rows.select((utc.is_null() == pl.col(name).is_null()).all()).item():
-        return rows.with_columns(utc.alias(name))
-    unreadable = pl.when(local.is_null()).then(delivered).otherwise(delivered + f" ({reading.time_zone})")
-    return rows.with_columns(pl.coalesce(utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"), unreadable).alias(name))
+    return local, utc
 
 
 def _read_clock(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
@@ -70,6 +85,11 @@ def _since_1970(number: pl.Expr, unit: Epoch) -> pl.Expr:
     return pl.when(sane).then(micros).cast(pl.Datetime("us"))
 
 
+def unit_since_1970(number: float) -> Epoch | None:
+    """Return the unit in which a number since 1970 is a time of this century, if there is one."""
+    return next((unit for unit, each in PER_SECOND.items() if YEAR_2000 <= number / each < YEAR_2100), None)
+
+
 def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
     """Return the error about a file none of whose times can be read, with a remedy that fits its values."""
     delivered = rows.select(as_text("time", rows.schema["time"])).to_series().drop_nulls()
@@ -94,9 +114,8 @@ def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
 
 def _remedy(delivered: pl.Series, reading: TableFiles) -> str:
     number = delivered[:1].cast(pl.Float64, strict=False).fill_null(math.nan)[0]
-    for unit, per_second in PER_SECOND.items():
-        if YEAR_2000 <= number / per_second < YEAR_2100:
-            return f"these look like {unit} since 1970: set epoch: {unit}"
+    if unit := unit_since_1970(number):
+        return f"these look like {unit} since 1970: set epoch: {unit}"
     if SPREADSHEET_DAYS[0] <= number <= SPREADSHEET_DAYS[1]:
         return "these look like a spreadsheet's days: give the column the format yyyy-mm-dd hh:mm:ss, and export it"
     if fitting := _fitting_format(delivered):
