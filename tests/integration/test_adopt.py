@@ -140,6 +140,7 @@ def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
             {"a.csv": "time,machine,note\n2025-01-06,a,x\n"},
             "looks like telemetry or like machines' failures: upkeep learns",
         ),
+        ({"a{b}.csv": "time,machine,x\n"}, "in its name, which mean something in a path"),
         ({"a.parquet": "no Parquet"}, "[file=deliveries/a.parquet]"),
     ],
 )

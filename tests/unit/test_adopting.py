@@ -244,6 +244,7 @@ def test_columns_that_are_all_settings_are_taken_for_sensors():
     described = describe_telemetry([rows], [])
     assert described["mode"].entry is not None
     assert described["mode"].entry["role"] == "sensor"
+    assert "mode: {role: sensor" in draft_dictionary(described, {}, {}, set())
 
 
 def test_a_table_whose_numbers_never_change_is_refused():
@@ -285,6 +286,12 @@ def test_events_that_name_neither_plant_nor_machine_are_of_the_only_one():
     readings = layout(time=hours(30), plant=["north"] * 30, machine=["press"] * 30, x=[f"{row}.5" for row in range(30)])
     tables = sort_tables([readings, layout("failures.csv", time=hours(1), part=["bearing"])])
     assert tables.events[0].options == {"plant": "north", "machine": "press", "kind": "failure"}
+
+
+def test_readings_that_do_not_name_the_plant_are_of_the_only_one_that_events_name():
+    readings = layout(time=hours(30), machine=["press"] * 30, x=[f"{row}.5" for row in range(30)])
+    failures = layout("failures.csv", time=hours(1), plant=["north"], machine=["press"], part=["bearing"])
+    assert sort_tables([readings, failures]).telemetry[0].options == {"plant": "north"}
 
 
 def test_a_second_table_of_the_same_instants_is_left_out_and_named():

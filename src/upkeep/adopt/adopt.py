@@ -97,6 +97,10 @@ def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, settings: Sequence[Setti
     short, hours = count_short_histories(keys, settings) if settings else (0, 0)
     if short:
         yield f"{short} machines tell little: they have less history than a horizon and the longest window, {hours:g} h"
+    strange = happened.join(keys, on=["plant", "machine"], how="anti")
+    if strange.height:
+        names = strange["machine"].unique().sort().head(3).to_list()
+        yield f"{strange.height} events are of machines without telemetry, such as {', '.join(names)}"
     failures = happened.filter(kind="failure").join(keys, on=["plant", "machine"], how="semi").height
     if not failures:
         yield "without failures there are reports on the data but no model: deliver when machines failed"

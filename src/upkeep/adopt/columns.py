@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from upkeep.adopt.sniffing import Layout
-from upkeep.adopt.times import Clock, find_clock, read_clock, share_of
+from upkeep.adopt.times import Clock, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.contract.casting import cast_column, cast_local
 from upkeep.contract.dictionary import DECIMAL
@@ -56,11 +56,11 @@ class Part:
 def find_roles(layout: Layout) -> Part:
     """Return what each column of a table is, by its name and by what it holds."""
     rows = layout.rows
-    clock = find_clock(rows)
+    clocks = {name: clock for name in rows.columns if (clock := read_clock(rows[name])) is not None}
+    clock = min(clocks.values(), key=lambda clock: not has_word(clock.column, "time"), default=None)
     _refuse_split_time(layout, clock)
     reasons = {clock.column: clock.reason} if clock else {}
     rest = [name for name in rows.columns if not clock or name != clock.column]
-    numbers = {name: _share_of_numbers(rows[name], layout.reading.get("decimal", ".")) for name in rest}
     plant = next(
         (name for name in rest if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS), None
     )
@@ -74,9 +74,10 @@ def find_roles(layout: Layout) -> Part:
         timed = rows.select(*parts, clock.times.alias("@time"))
         plant = next((name for name in parts if _run_side_by_side(timed, [name])), None)
         reasons |= {plant: "the folder above the machines"} if plant else {}
-    rest = [name for name in rest if name not in (plant, machine, *parts)]
-    measured = [name for name in rest if numbers[name] >= MOSTLY and read_clock(rows[name]) is None]
-    text = [name for name in rest if numbers[name] < MOSTLY and read_clock(rows[name]) is None]
+    rest = [name for name in rest if name not in (plant, machine, *parts, *clocks)]
+    decimal = layout.reading.get("decimal", ".")
+    measured = [name for name in rest if _share_of_numbers(rows[name], decimal) >= MOSTLY]
+    text = [name for name in rest if name not in measured]
     pivot = _find_pivot(rows, clock, machine, measured, text)
     return Part(layout, clock, machine, plant, measured, text, pivot, reasons)
 

@@ -50,6 +50,7 @@ def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> 
     if not any(entry["role"] == "sensor" for entry in entries):
         for entry in entries:
             entry["role"] = "sensor"
+            entry.pop("input", None)
     return described
 
 

@@ -16,49 +16,39 @@ SET, CLEAR = ("1", "1.0", "true"), ("0", "0.0", "-1", "-1.0", "false")
 
 
 class Happened(NamedTuple):
-    """How rows tell kind and code: ``columns`` (ours: theirs), constants, ``kinds``, and why each."""
+    """How rows tell kind and code: ``columns`` (ours: theirs), constants, ``kinds``, why each; and each row's kind."""
 
     columns: dict[str, str]
     options: dict[str, Any]
     reasons: dict[str, str]
+    kinds: pl.Series
 
 
 def find_kinds(name: str, rows: pl.DataFrame, text: list[str]) -> Happened:
     """Return how a table of events tells what happened: by a column, by its file's `name`, or not at all."""
     constant = kind_of(name)
-    columns: dict[str, str] = {}
-    options: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    kinds = max(text, key=lambda column: _speaking(rows[column]), default=None)
-    if kinds and rows[kinds].n_unique() <= MOST_KINDS and _tells_more(kinds, rows[kinds], constant):
-        columns["kind"] = kinds
-        values = rows[kinds].drop_nulls().unique().sort().to_list()
-        options["kinds"] = {str(value): kind_of(str(value)) or "error" for value in values}
-        unclear = [str(value) for value in values if kind_of(str(value)) is None]
-        reasons["kinds"] = "by their words" + (
-            f"; taken for errors, since nothing tells: {', '.join(unclear)}" if unclear else ""
-        )
+    found = Happened({}, {}, {}, pl.repeat(constant or "error", rows.height, dtype=pl.String, eager=True))
+    column = max(text, key=lambda column: _speaking(rows[column]), default=None)
+    if column and rows[column].n_unique() <= MOST_KINDS and _tells_more(column, rows[column], constant):
+        told = {str(value): kind_of(str(value)) for value in rows[column].drop_nulls().unique().sort()}
+        found.columns["kind"] = column
+        found.options["kinds"] = {value: kind or "error" for value, kind in told.items()}
+        unclear = ", ".join(value for value, kind in told.items() if kind is None)
+        taken = f"; taken for errors, since nothing tells: {unclear}" if unclear else ""
+        found.reasons["kinds"] = f"by their words{taken}"
+        found = found._replace(kinds=rows[column].cast(pl.String).replace(found.options["kinds"]))
     else:
-        options["kind"] = constant or "error"
-        reasons["kind"] = (
-            f"by the name {name}" if constant else "taken for errors: nothing tells what kind of events these are"
-        )
-    codes = [column for column in text if column != columns.get("kind") and rows[column].n_unique() <= MOST_CODES]
-    code = min(codes, key=lambda column: not has_word(column, "code"), default=columns.get("kind"))
+        found.options["kind"] = constant or "error"
+        nothing = "taken for errors: nothing tells what kind of events these are"
+        found.reasons["kind"] = f"by the name {name}" if constant else nothing
+    codes = [other for other in text if other != found.columns.get("kind") and rows[other].n_unique() <= MOST_CODES]
+    code = min(codes, key=lambda other: not has_word(other, "code"), default=found.columns.get("kind"))
     if code:
-        columns["code"] = code
-        reasons["code"] = "the text that tells which"
+        found.columns["code"] = code
     else:
-        options["code"] = options["kind"]
-        reasons["code"] = "no column tells which"
-    return Happened(columns, options, reasons)
-
-
-def kinds_of(rows: pl.DataFrame, happened: Happened) -> pl.Series:
-    """Return each row's kind under that reading."""
-    if "kind" in happened.columns:
-        return rows[happened.columns["kind"]].cast(pl.String).replace(happened.options["kinds"])
-    return pl.Series([happened.options["kind"]] * rows.height, dtype=pl.String)
+        found.options["code"] = found.options["kind"]
+    found.reasons["code"] = "the text that tells which" if code else "no column tells which"
+    return found
 
 
 def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str]:

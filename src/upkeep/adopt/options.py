@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
@@ -10,6 +9,9 @@ from upkeep.adopt.columns import Part
 from upkeep.adopt.drafting import annotate, on_one_line
 from upkeep.adopt.sniffing import Layout, pattern_of
 from upkeep.adopt.tables import Tables
+from upkeep.contract.dictionary import TABLES
+from upkeep.sources import read_options
+from upkeep.sources.file_options import TableFiles
 
 
 def file_options(
@@ -21,7 +23,7 @@ def file_options(
     """
     known = [path for layout in layouts for path in layout.paths]
     options = CommentedMap()
-    for table in ("telemetry", "events", "machines"):
+    for table in TABLES:
         readings = [reading for part in getattr(tables, table) for reading in _readings(part, known, names)]
         if table == "events" and labelled:
             readings.append(annotate({"path": str(labelled)}, {"path": "made from the label beside the readings"}))
@@ -46,11 +48,11 @@ def _readings(part: Part, known: Sequence[str], names: Mapping[str, str]) -> lis
 def _reading(part: Part, path: str, constants: dict[str, str], names: Mapping[str, str]) -> CommentedMap:
     renamed = {names[name]: name for name in part.kept if names.get(name, name) != name}
     columns = {ours: theirs for ours, theirs in {**part.columns, **renamed}.items() if ours != theirs}
-    values: dict[str, Any] = {"path": path}
-    if columns:
-        values["columns"] = annotate(columns, part.reasons)
-    for name, value in {**part.options, **constants, **part.layout.reading}.items():
-        values[name] = on_one_line(value) if isinstance(value, dict) else value
+    found = {"path": path, "columns": columns, **part.options, **constants, **part.layout.reading}
+    values = read_options(TableFiles, found, "files").model_dump(mode="json", exclude_defaults=True)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            values[name] = annotate(value, part.reasons) if name == "columns" else on_one_line(value)
     in_path = [f"{name}: {part.reasons[name]}" for name in part.placeholders]
     told = {"path": "; ".join([f"{part.layout.rows.height:,} rows looked at", *in_path])}
     times = {name: part.reasons["time"] for name in ("time_format", "time_zone", "epoch") if "time" in part.reasons}

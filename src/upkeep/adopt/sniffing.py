@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from charset_normalizer import from_bytes
@@ -53,12 +53,6 @@ class Layout:
     def name(self) -> str:
         """What the user knows it by."""
         return self.paths[0] if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"
-
-
-class _File(NamedTuple):
-    name: str
-    rows: pl.DataFrame
-    reading: dict[str, str]
 
 
 def look_at_files(places: Sequence[str]) -> tuple[list[Layout], list[str]]:
@@ -149,26 +143,27 @@ def _list_files(place: str) -> dict[str, str]:
     return {name: path for name, path in names.items() if not Path(name).name.startswith((".", "_"))}
 
 
-def _read_file(name: str, place: str, path: str) -> _File:
+def _read_file(name: str, place: str, path: str) -> Layout:
     reading = TableFiles.model_construct(path=place)
+    if re.search(r"[{}*?[]", name):
+        raise UpkeepError(f"{name} has one of {{}}*?[ in its name, which mean something in a path", remedy="rename it")
     with errors_named(reading, file=name):
         content, is_text = open_file(reading, path)
         if not is_text:
-            return _File(name, read_parquet(content), {})
+            return Layout([name], read_parquet(content))
         written = sniff_text(content) if content.strip() else USUAL
         rows = read_delimited(content, written["separator"], written["encoding"]).drop(BROKEN_LINE, strict=False)
         if rows.width < 2 or all(NUMBER.fullmatch(column) for column in rows.columns):
             raise UpkeepError(f"{name} has no line of column names at its top", remedy="deliver it with one")
-    return _File(name, rows, {option: value for option, value in written.items() if value != USUAL[option]})
+    return Layout([name], rows, {option: value for option, value in written.items() if value != USUAL[option]})
 
 
 def _sniff_encoding(content: bytes) -> str:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        best = from_bytes(
-            content[max(0, error.start - SAMPLE_BYTES) :][: 2 * SAMPLE_BYTES], cp_isolation=ENCODINGS
-        ).best()
+        around = content[max(0, error.start - SAMPLE_BYTES) : error.start + SAMPLE_BYTES]
+        best = from_bytes(around, cp_isolation=ENCODINGS).best()
         return best.encoding if best else "cp1252"
     return "utf-8"
 
@@ -180,9 +175,9 @@ def _evenness(lines: Sequence[str], separator: str) -> float:
     return counts[0] * even if counts[0] > 1 and even > ALIKE else even - 1
 
 
-def _group(files: Iterable[_File]) -> list[list[_File]]:
+def _group(files: Iterable[Layout]) -> list[list[Layout]]:
     """Return files that hold the same table: like columns, and the same word for what happened, if any."""
-    groups: list[tuple[set[str], tuple[object, ...], list[_File]]] = []
+    groups: list[tuple[set[str], tuple[object, ...], list[Layout]]] = []
     for file in files:
         columns, written = {*file.rows.columns}, (file.reading.get("separator"), kind_of(Path(file.name).name))
         for known, how, alike in groups:
@@ -195,11 +190,11 @@ def _group(files: Iterable[_File]) -> list[list[_File]]:
     return [alike for _, _, alike in groups]
 
 
-def _join(files: Sequence[_File]) -> Layout:
+def _join(files: Sequence[Layout]) -> Layout:
     """Return files of one table as such."""
     places = [file.name.split("/") for file in files]
     even = len({len(parts) for parts in places}) == 1
-    varying = [at for at in range(len(places[0])) if len({parts[at] for parts in places}) > 1] if even else []
+    varying = [at for at, same in enumerate(zip(*places, strict=False)) if even and len(set(same)) > 1]
     cut = {at: _around([parts[at] for parts in places]) for at in varying}
     facts = [{f"{{{at}}}": _unaffixed(parts[at], *cut[at]) for at in varying} for parts in places]
     frames = [

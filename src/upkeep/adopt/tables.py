@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from upkeep.adopt.columns import KEYS, Part, find_roles, read_numbers
-from upkeep.adopt.events import find_kinds, find_labels, kinds_of
+from upkeep.adopt.events import find_kinds, find_labels
 from upkeep.adopt.sniffing import Layout
 from upkeep.adopt.times import in_zone, quartiles
 from upkeep.adopt.words import has_word, kind_of, names_one
@@ -39,30 +39,23 @@ def sort_tables(layouts: Sequence[Layout]) -> Tables:
     tables = Tables([], [], [], [])
     telemetry = [part for part, table in sorted_out if table == "telemetry"]
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
-        read = _as_table("telemetry", part, ())
+        read = _as_table("telemetry", part, looked, None)
         if any(_shares_instants(read.rows, other.rows) for other in tables.telemetry):
             name, other = part.layout.name, tables.telemetry[0].layout.name
             tables.notes.append(f"{name} is left out: rows of its times are in {other} already; join the two")
         else:
             tables.telemetry.append(read)
+    zone = tables.telemetry[0].options.get("time_zone") if tables.telemetry else None
     for part, table in sorted_out:
         if table == "events":
-            tables.events.append(_as_events(_as_table("events", _in_same_zone(part, tables), tables.telemetry)))
+            tables.events.append(_as_events(_as_table("events", part, looked, zone)))
         elif table == "machines":
-            tables.machines.append(_as_machines(_as_table("machines", part, tables.telemetry)))
+            tables.machines.append(_as_table("machines", part, looked, zone))
         elif table is None:
             tables.notes.append(f"{part.layout.name} is left out: it has neither a time per row nor a row per machine")
     if not tables.telemetry and not any(part.machine and "failure" in part.rows["kind"] for part in tables.events):
         raise _refuse(looked)
     return tables
-
-
-def _in_same_zone(part: Part, tables: Tables) -> Part:
-    """Return a table with local times read by the clock that telemetry is read by."""
-    zone = tables.telemetry[0].options.get("time_zone") if tables.telemetry else None
-    if part.clock and part.clock.is_local and zone and "time_zone" not in part.clock.options:
-        return replace(part, clock=in_zone(part.clock, zone, ", as telemetry is"))
-    return part
 
 
 def _which(part: Part, largest: int) -> Table | None:
@@ -94,15 +87,18 @@ def _is_even(part: Part) -> bool:
     return steps is not None and steps[2] <= 2 * steps[0]
 
 
-def _as_table(table: Table, part: Part, telemetry: Sequence[Part]) -> Part:
+def _as_table(table: Table, part: Part, looked: Sequence[Part], zone: str | None) -> Part:
     """Return one layout as one of our tables, its times and numbers read.
 
-    A plant or machine that it does not tell is the one that all `telemetry` is of.
+    A plant or machine that it does not tell is the only one that all `looked` at tell of; local times are of `zone`.
     """
+    if part.clock and part.clock.is_local and zone and "time_zone" not in part.clock.options:
+        part = replace(part, clock=in_zone(part.clock, zone, ", as telemetry is"))
     options, columns, reasons = dict[str, Any](), dict[str, str](), dict[str, str]()
     for ours, theirs in (("plant", part.plant), ("machine", part.machine)):
         if theirs is None:
-            known = {value for other in telemetry for value in other.rows[ours].unique()}
+            named = [other.layout.rows[told] for other in looked if (told := getattr(other, ours))]
+            known = {value for column in named for value in column.drop_nulls().cast(pl.String).str.strip_chars()}
             options[ours] = known.pop() if len(known) == 1 else f"{ours}-1"
             reasons[ours] = f"no column tells the {ours}, so all rows are of one; give it its name"
         else:
@@ -118,6 +114,10 @@ def _as_table(table: Table, part: Part, telemetry: Sequence[Part]) -> Part:
         options["pivot"] = {"name": name, "value": value}
         reasons["pivot"] = f"each row holds one value, of what {name} names"
         rows = rows.pivot(on=name, index=KEYS, values=value, aggregate_function="first")
+    model = next((name for name in part.text if names_one(name, "model")), None)
+    if model and table == "machines":
+        columns["model"], reasons["model"] = model, "by its name"
+        rows = rows.drop(model)
     return replace(part, columns=columns, options=options, reasons=reasons, rows=rows)
 
 
@@ -141,16 +141,8 @@ def _as_events(part: Part) -> Part:
         columns=part.columns | happened.columns,
         options=part.options | happened.options,
         reasons=part.reasons | happened.reasons,
-        rows=part.rows.select(*KEYS, kind=kinds_of(part.rows, happened)),
+        rows=part.rows.select(*KEYS, kind=happened.kinds),
     )
-
-
-def _as_machines(part: Part) -> Part:
-    model = next((name for name in part.text if names_one(name, "model")), None)
-    if model is None:
-        return part
-    columns, reasons = {**part.columns, "model": model}, {**part.reasons, "model": "by its name"}
-    return replace(part, columns=columns, reasons=reasons, rows=part.rows.drop(model))
 
 
 def _shares_instants(rows: pl.DataFrame, others: pl.DataFrame) -> bool:

@@ -31,12 +31,6 @@ class Clock(NamedTuple):
     is_local: bool
 
 
-def find_clock(rows: pl.DataFrame) -> Clock | None:
-    """Return the column that tells each row's time, the one with the most telling name if there are several."""
-    clocks = [clock for name in rows.columns if (clock := read_clock(rows[name])) is not None]
-    return min(clocks, key=lambda clock: not has_word(clock.column, "time"), default=None)
-
-
 def read_clock(column: pl.Series) -> Clock | None:
     """Return how a column writes times; None if it holds none."""
     if isinstance(column.dtype, pl.Date | pl.Datetime):
