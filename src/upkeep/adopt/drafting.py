@@ -40,7 +40,7 @@ def draft_dictionary(
         for name, (entry, reason) in described.items():
             if entry is not None:
                 ours = names.get(name, name)
-                optional = {"required": False} if name in partial else {}
+                optional = {"required": False} if table == "telemetry" and name in partial else {}
                 columns[ours] = on_one_line({**entry, **optional, "meaning": _meaning(name, ours, entry)})
                 columns.yaml_add_eol_comment(reason, key=ours)
     Dictionary.model_validate(draft)

@@ -29,7 +29,7 @@ def find_kinds(name: str, rows: pl.DataFrame, text: list[str]) -> Happened:
     constant = kind_of(name)
     found = Happened({}, {}, {}, pl.repeat(constant or "error", rows.height, dtype=pl.String, eager=True))
     column = max(text, key=lambda column: _speaking(rows[column]), default=None)
-    if column and rows[column].n_unique() <= MOST_KINDS and _tells_more(column, rows[column], constant):
+    if column and _tells_more(column, rows[column], constant):
         told = {str(value): kind_of(str(value)) for value in rows[column].drop_nulls().unique().sort()}
         found.columns["kind"] = column
         found.options["kinds"] = {value: kind or "error" for value, kind in told.items()}
@@ -89,18 +89,22 @@ def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
     )
 
 
+def _kinds_in(column: pl.Series) -> list[Kind | None]:
+    """Return the kind of event that each of a column's different values tells of; none for too many values."""
+    values = column.drop_nulls().unique().cast(pl.String)
+    return [kind_of(value) for value in values] if values.len() <= MOST_CODES else []
+
+
 def _speaking(column: pl.Series) -> float:
     """Return the share of a column's different values that tell a kind of event."""
-    values = column.drop_nulls().unique().cast(pl.String).to_list()
-    return sum(kind_of(value) is not None for value in values) / len(values) if 0 < len(values) <= MOST_CODES else 0.0
+    kinds = _kinds_in(column)
+    return sum(kind is not None for kind in kinds) / max(len(kinds), 1)
 
 
 def _tells_more(name: str, column: pl.Series, constant: Kind | None) -> bool:
     """Tell whether a column tells the kinds of events, and more of them than the name of their file."""
-    if _speaking(column) < 0.5:
-        return False
-    kinds = {kind_of(str(value)) for value in column.drop_nulls().unique()}
-    return constant is None or (has_word(name, "kind") and not kinds <= {constant, None})
+    more = constant is None or (has_word(name, "kind") and not {*_kinds_in(column)} <= {constant, None})
+    return more and column.n_unique() <= MOST_KINDS and _speaking(column) >= 0.5
 
 
 def _label_grade(name: str, column: pl.Series) -> int | None:

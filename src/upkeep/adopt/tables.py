@@ -66,13 +66,12 @@ def _which(part: Part, largest: int) -> Table | None:
         return "machines"
     if clock is None:
         return None
-    is_even = part.measured and _is_even(part)
-    if part.pivot or (is_even and find_labels(rows.select(part.text))):
+    if part.pivot or (part.measured and find_labels(rows.select(part.text)) and _is_even(part)):
         return "telemetry"
     told = kind_of(name) is not None or has_word(name, "log")
     small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
     speaks = len(part.measured) <= 2 and any(_speaks(rows[column]) for column in part.text)
-    if not part.measured or small or speaks or (told and not is_even):
+    if not part.measured or small or speaks or (told and not _is_even(part)):
         return "events" if part.text or part.measured else None
     return "telemetry"
 
@@ -97,8 +96,10 @@ def _as_table(table: Table, part: Part, looked: Sequence[Part], zone: str | None
     options, columns, reasons = dict[str, Any](), dict[str, str](), dict[str, str]()
     for ours, theirs in (("plant", part.plant), ("machine", part.machine)):
         if theirs is None:
-            named = [other.layout.rows[told] for other in looked if (told := getattr(other, ours))]
-            known = {value for column in named for value in column.drop_nulls().cast(pl.String).str.strip_chars()}
+            named = [
+                other.layout.rows[told].drop_nulls().unique() for other in looked if (told := getattr(other, ours))
+            ]
+            known = {value for values in named for value in values.cast(pl.String).str.strip_chars()}
             options[ours] = known.pop() if len(known) == 1 else f"{ours}-1"
             reasons[ours] = f"no column tells the {ours}, so all rows are of one; give it its name"
         else:
