@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import yaml
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml.comments import CommentedMap
 
@@ -49,7 +49,12 @@ def test_separator_and_decimal_sign_are_seen(separator, decimal, values):
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [("Zeit;Größe;Störung\n1;2;3\n", "utf-8"), ("Zeit;Größe;Störung der Anlage, Wärme\n1;2;3\n", "cp1252")],
+    [
+        ("Zeit;Übel\n1;2\n", "cp1252"),
+        ("Время;Давление;Машина\n1;2;3\n", "cp1251"),
+        ("Zeit;Größe;Störung\n1;2;3\n", "utf-8"),
+        ("Zeit;Größe;Störung der Anlage, Wärme\n1;2;3\n", "cp1252"),
+    ],
 )
 def test_an_encoding_is_seen_by_its_letters(text, encoding):
     seen = sniff_text(text.encode(encoding))
@@ -226,6 +231,8 @@ def test_a_counter_gets_no_range_since_it_grows_on():
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, unique=True))
+@example([0.0, 5e-324])
+@example([1e6 - 1e-10, 1e6])
 def test_a_range_leaves_room_for_all_that_is_usual(values):
     low, high = room_of(pl.Series(values), "°C")
     assert low < min(values) <= max(values) < high

@@ -98,7 +98,8 @@ def room_of(values: pl.Series, unit: str | None) -> list[float]:
     """Return a range with room: quantiles, and what lies beyond them within reason, widened and rounded outwards."""
     ordered = values.sort()
     usual = [float(ordered[round(share * (ordered.len() - 1))]) for share in (0.001, 0.999)]
-    width = usual[1] - usual[0] or max(abs(usual[1]), 1.0)
+    least = max(1e-9 * max(map(abs, usual)), 1e-300)  # of what numbers of this size can tell apart
+    width = max(usual[1] - usual[0], least) if usual[0] < usual[1] else max(abs(usual[1]), 1.0)
     near = ordered.filter(ordered.is_between(usual[0] - EXTREME * width, usual[1] + EXTREME * width))
     if unit == "%" and near[0] >= 0 and near[-1] <= 100:
         return [0, 100]

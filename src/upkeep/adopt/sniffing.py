@@ -25,6 +25,8 @@ SAMPLE_BYTES = 65_536
 """Of a file's beginning; they tell how its text is written."""
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "utf_16"]
 """Tried where the bytes are no UTF-8."""
+FEW_LETTERS = 8
+"""So few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest."""
 USUAL = {"separator": ",", "decimal": ".", "encoding": "utf-8"}
 """How text is written unless an option says otherwise."""
 SEPARATORS = ",;\t|"
@@ -163,7 +165,8 @@ def _sniff_encoding(content: bytes) -> str:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
         around = content[max(0, error.start - SAMPLE_BYTES) : error.start + SAMPLE_BYTES]
-        best = from_bytes(around, cp_isolation=ENCODINGS).best()
+        tells = sum(byte > 127 for byte in around) > FEW_LETTERS
+        best = from_bytes(around, cp_isolation=ENCODINGS).best() if tells else None
         return best.encoding if best else "cp1252"
     return "utf-8"
 
