@@ -15,7 +15,7 @@ BASE = "docker.io/library/python:3.11-bookworm"
 CLIENT = "docker.io/library/docker:29-cli"
 PROGRAMS = ("usr/local/bin/docker", "usr/local/libexec/docker/cli-plugins/docker-buildx")
 TAG = "upkeep-ci:test"
-PUBLIC = PyPI.url
+PUBLIC = PyPI.url.removesuffix("/")
 GUIDE = (components.ROOT / "docs/gitlab.md").read_text(encoding="utf-8")
 
 
