@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import logging
 import zlib
@@ -484,6 +485,7 @@ def test_a_packed_body_is_unpacked(client, request_, coding, pack, spelling):
         ("gzip", gzip.compress(b" " * 100_000_000), 413, "larger than 24000000 bytes"),
         ("deflate", zlib.compress(b" " * 100_000_000), 413, "larger than 24000000 bytes"),
     ],
+    ids=itertools.count(),  # what gzip packs bears the time
 )
 def test_a_packed_body_of_no_use_is_refused_by_its_name(client, coding, body, status, what):
     response = client.post("/invocations", content=body, headers={**JSON, "content-encoding": coding})
