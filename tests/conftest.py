@@ -9,7 +9,8 @@ from trained_fleet import train_small_fleet
 
 ROOT = Path(__file__).parents[1]
 
-settings.register_profile("upkeep", deadline=None)  # how long an example takes is the machine's affair
+# How long an example takes is the machine's affair. A gate judges the change: chance searches at everybody's desk.
+settings.register_profile("upkeep", deadline=None, derandomize="UPKEEP_FORBID_SKIPS" in os.environ)
 settings.load_profile("upkeep")
 
 
