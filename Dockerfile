@@ -15,14 +15,16 @@ FROM base AS packages
 # hadolint ignore=DL3008  # Debian keeps only its newest version
 RUN command -v strip >/dev/null \
  || (apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*)
-COPY requirements-serving.lock deploy/slim.sh /tmp/
+ARG LOCK=requirements-serving.lock
+COPY ${LOCK} /tmp/requirements.lock
+COPY deploy/slim.sh /tmp/
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.crt,target=/etc/ssl/certs/ca-certificates.crt \
     --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/venv \
- && python3 -m pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: --no-compile \
-      --disable-pip-version-check --root-user-action ignore -r /tmp/requirements-serving.lock \
+ && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps --only-binary :all: \
+      --no-compile --disable-pip-version-check --root-user-action ignore -r /tmp/requirements.lock \
  && /tmp/slim.sh /opt/venv \
  && PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash /opt/venv \
  && mkdir -p /packages/opt && mv /opt/venv /packages/opt/ \
@@ -47,6 +49,7 @@ WORKDIR /app
 USER 10001:10001
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app/src \
+    TYPER_USE_RICH=0 \
     UPKEEP_LOG_URL=/var/lib/upkeep/predictions \
     UPKEEP_SPOOL=/var/lib/upkeep/spool
 EXPOSE 8000

@@ -46,12 +46,16 @@ ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
 	@test ! -e mlflow.db || python -c 'from upkeep.reporting.tracking import follow_checkout; follow_checkout()' # if moved
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5001
 
-lock: .venv ## Resolve pyproject.toml into requirements.lock and requirements-serving.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --all-extras --no-header --custom-compile-command "make lock" pyproject.toml -o requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --extra serving --constraint requirements.lock --no-header --custom-compile-command "make lock" pyproject.toml \
-	  -o requirements-serving.lock
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --no-header --custom-compile-command "make lock" pyproject.toml
+# Typer needs Rich and its companions for colours only, which no container's log shows: the image goes without.
+IMAGE_COMPILE := $(COMPILE) --constraint requirements.lock --extra serving \
+  $(addprefix --no-emit-package ,rich markdown-it-py mdurl pygments)
+
+lock: .venv ## Resolve pyproject.toml into requirements.lock and the image's two
+	$(COMPILE) --all-extras -o requirements.lock
+	$(IMAGE_COMPILE) -o requirements-serving.lock
+	$(IMAGE_COMPILE) --extra s3 -o requirements-serving-s3.lock
 
 clean: ## Remove the environment and all outputs that DVC can restore
 	rm -rf .venv .upkeep/bench .upkeep/score/*/ data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache

@@ -16,7 +16,9 @@ LOCK = ROOT / "requirements-serving.lock"
 
 def install_service() -> Path:
     """Return an environment that holds what the Dockerfile installs."""
-    folder = _install("service", LOCK.read_text(), [["--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)]])
+    folder = _install(
+        "service", LOCK.read_text(), [["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(LOCK)]]
+    )
     call([str(ROOT / "deploy/slim.sh"), str(folder)], ROOT)
     return folder
 

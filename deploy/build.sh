@@ -2,6 +2,7 @@
 # build.sh TAG: build the service's image from this checkout, whose models must be there (dvc repro, or dvc pull).
 #   PIP_CONFIG_FILE  pip's configuration, if packages come from an index of your own (/etc/pip.conf if there)
 #   SSL_CERT_FILE    certificate authorities, if that index has a certificate of your own
+#   UPKEEP_EXTRAS    s3, if the prediction log goes to an address such as s3://bucket/log
 #   UPKEEP_BASE      the Python image to build on, by digest or from your own registry
 # Both files are secrets of the build: nothing of them stays in the image.
 set -euo pipefail
@@ -38,12 +39,17 @@ locked_hash() { # folder, an output of a stage
 
 # List what the image is made of and the commit does not hold; compiled modules do not get into it.
 changes() {
-  git status --porcelain --ignored --untracked-files=all -- Dockerfile .dockerignore requirements-serving.lock \
+  git status --porcelain --ignored --untracked-files=all -- Dockerfile .dockerignore "$(lock)" \
     deploy/slim.sh dvc.lock data/references/dictionary.yaml src/upkeep ':(exclude,glob)**/__pycache__/**'
   local folder
   for folder in models/plants models/golden; do
     [ "$(folder_hash "$folder")" = "$(locked_hash "$folder")" ] || echo " M $folder, which is not that of dvc.lock"
   done
+}
+
+# Which packages go into the image.
+lock() {
+  echo "requirements-serving${UPKEEP_EXTRAS:+-$UPKEEP_EXTRAS}.lock"
 }
 
 commit() {
@@ -63,6 +69,7 @@ main() {
   [ -n "$tag" ] || refuse "no tag was given" "build.sh TAG" "give one, such as registry.example.com/team/upkeep:latest"
   ls models/plants/*/model.json models/golden/*.json >/dev/null ||
     refuse "models or golden requests are missing" "a model and golden requests per plant" "dvc repro, or dvc pull"
+  [ -f "$(lock)" ] || refuse "UPKEEP_EXTRAS is '$UPKEEP_EXTRAS', but there is no $(lock)" "s3, or not set" "correct it"
   engine=${UPKEEP_ENGINE:-$(command -v docker || command -v podman)} ||
     refuse "neither docker nor podman was found" "one of them on PATH" "install one"
   if [ "${engine##*/}" = podman ]; then options+=(--format docker); fi # or HEALTHCHECK is dropped
@@ -73,7 +80,7 @@ main() {
   revision=$(commit)
   # The host's network, since the host is what can reach the package index.
   DOCKER_BUILDKIT=1 "$engine" build --network host "${options[@]}" --tag "$tag" --build-arg "COMMIT=$revision" \
-    --build-arg "DVC_LOCK=$(sha256sum <dvc.lock | head -c 64)" --build-arg "MODELS=$(model_versions)" "${@:2}" .
+    --build-arg "LOCK=$(lock)" --build-arg "DVC_LOCK=$(sha256sum <dvc.lock | head -c 64)" --build-arg "MODELS=$(model_versions)" "${@:2}" .
 }
 
 main "$@"

@@ -11,7 +11,15 @@ from dvc_projects import git
 
 from upkeep.reporting.experiments import hash_files
 
-FILES = ("Dockerfile", ".dockerignore", ".gitignore", "requirements-serving.lock", "deploy/build.sh", "deploy/slim.sh")
+FILES = (
+    "Dockerfile",
+    ".dockerignore",
+    ".gitignore",
+    "requirements-serving.lock",
+    "requirements-serving-s3.lock",
+    "deploy/build.sh",
+    "deploy/slim.sh",
+)
 MODELS = ("models/plants/lyon/model.json", "models/plants/lyon/model.txt", "models/golden/lyon.json")
 ENGINE = '#!/bin/sh\nprintf "%s\\n" "$@" >"$(dirname "$0")/arguments"\n'
 
@@ -45,12 +53,12 @@ def locked(folder: Path, name: str) -> str:
     return hash_files((file for file in (folder / name).rglob("*") if file.is_file()), folder / name)
 
 
-def build(checkout: Path) -> tuple[str, str]:
+def build(checkout: Path, **variables: str) -> tuple[str, str]:
     """Return what the image is labelled as, without the commit, and what the build says."""
     engine = checkout.parent / "engine"
     done = subprocess.run(
         [checkout / "deploy/build.sh", "upkeep:test"],
-        env={**os.environ, "UPKEEP_ENGINE": str(engine)},
+        env={**os.environ, "UPKEEP_ENGINE": str(engine), **variables},
         capture_output=True,
         text=True,
         check=True,
@@ -97,3 +105,18 @@ def test_what_is_no_checkout_is_refused(checkout):
     with pytest.raises(subprocess.CalledProcessError) as caught:
         build(checkout)
     assert "error: the commit is not known" in caught.value.stderr
+
+
+@pytest.mark.parametrize(
+    ("extras", "lock"), [("", "requirements-serving.lock"), ("s3", "requirements-serving-s3.lock")]
+)
+def test_the_packages_for_s3_go_in_where_they_are_asked_for(checkout, extras, lock):
+    (checkout / lock).write_text("changed since\n")
+    assert lock in build(checkout, UPKEEP_EXTRAS=extras)[1]
+    assert f"LOCK={lock}" in (checkout.parent / "arguments").read_text().splitlines()
+
+
+def test_packages_that_no_lock_names_are_refused(checkout):
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        build(checkout, UPKEEP_EXTRAS="gcs")
+    assert "error: UPKEEP_EXTRAS is 'gcs'" in caught.value.stderr

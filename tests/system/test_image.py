@@ -97,6 +97,14 @@ def test_the_same_files_make_the_same_layers_whoever_checked_them_out(engine, im
     assert layers(engine, "upkeep:other") == layers(engine, image)
 
 
+def test_a_log_on_s3_needs_the_image_with_its_client(engine, image, checkout):
+    build(engine, checkout, "upkeep:s3", "--build-arg", "LOCK=requirements-serving-s3.lock")
+    start = ("run", "--rm", "--env", "UPKEEP_LOG_URL=s3://bucket/log")
+    with pytest.raises(AssertionError, match=r"error: UPKEEP_LOG_URL is 's3://bucket/log': .* UPKEEP_EXTRAS=s3"):
+        engine.docker(*start, image)
+    assert engine.docker(*start, "upkeep:s3", "python", "-c", "import s3fs; print(s3fs.S3FileSystem().protocol)")
+
+
 def test_a_change_of_code_makes_one_other_layer(engine, image, checkout, tmp_path):
     changed = tmp_path / "changed"
     shutil.copytree(checkout, changed)

@@ -16,9 +16,9 @@ def read_lock(name: str) -> dict[str, tuple[str, frozenset[str]]]:
     return {match[1]: (match[2], files) for match, files in zip(found, hashes, strict=True) if match}
 
 
-@pytest.fixture(scope="module")
-def serving() -> dict[str, tuple[str, frozenset[str]]]:
-    return read_lock("requirements-serving.lock")
+@pytest.fixture(scope="module", params=["requirements-serving.lock", "requirements-serving-s3.lock"])
+def serving(request) -> dict[str, tuple[str, frozenset[str]]]:
+    return read_lock(request.param)
 
 
 def test_every_package_is_locked_to_the_files_of_the_whole_lock(serving):
@@ -32,4 +32,10 @@ def test_every_package_has_hashes(serving):
 
 def test_it_holds_the_service_and_nothing_of_the_pipeline(serving):
     assert {"fastapi", "lightgbm", "polars", "uvicorn"} <= set(serving)
-    assert not {"dvc", "evidently", "mlflow", "pandas", "pyarrow", "scikit-learn", "sqlalchemy"} & set(serving)
+    assert not {"dvc", "evidently", "mlflow", "pandas", "pyarrow", "scikit-learn", "sqlalchemy", "rich"} & set(serving)
+
+
+def test_one_of_them_holds_the_client_of_s3_and_what_that_needs():
+    plain, s3 = (set(read_lock(name)) for name in ("requirements-serving.lock", "requirements-serving-s3.lock"))
+    assert plain < s3
+    assert {"s3fs", "aiohttp", "botocore"} <= s3 - plain

@@ -5,12 +5,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 
 PREFIX = "UPKEEP_"
+
+
+def _find_client(url: str) -> str:
+    """Refuse an address whose client is not installed: waiting would not mend that."""
+    if "://" in url:
+        from fsspec import get_filesystem_class  # late, as a log in a folder starts without it
+
+        try:
+            get_filesystem_class(url.partition("://")[0])
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{error}; s3:// needs upkeep[s3], or the image built with UPKEEP_EXTRAS=s3") from error
+    return url
 
 
 def _split_tokens(text: str) -> tuple[bytes, ...]:
@@ -30,7 +51,7 @@ class Settings(BaseModel):
     golden: Path = paths.GOLDEN
     dictionary: Path = Path("data/references/dictionary.yaml")
     tokens: Annotated[tuple[bytes, ...], BeforeValidator(_split_tokens)] = ()
-    log_url: str | None = None
+    log_url: Annotated[str, AfterValidator(_find_client)] | None = None
     spool: Path = paths.LOCAL / "spool"
     spool_bytes: NonNegativeInt = 1_000_000_000
     max_request_bytes: NonNegativeInt = 24_000_000
