@@ -8,6 +8,7 @@ import pytest
 from parameters import SHIPPED, changed
 
 from upkeep.judging.evaluation import judge_group
+from upkeep.judging.sanity import SHUFFLED
 from upkeep.model.training import Splits, shuffle_labels, train_plant
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -76,6 +77,14 @@ def test_a_model_trained_on_shuffled_labels_is_refused(seed):
 
 def test_a_model_that_learnt_something_is_not():
     assert judge(fleet(0, told=True)) == []
+
+
+def test_what_chance_reaches_does_not_depend_on_the_kind_that_is_trained():
+    chance = []
+    for kind in ("lightgbm", "logistic"):
+        params = PARAMS.model_copy(update={"model": changed(PARAMS.model, kind=kind)})
+        chance.append(train_plant(fleet(0, told=True), None, params).candidates[SHUFFLED].predictions)
+    assert chance[0].equals(chance[1])
 
 
 def test_shuffled_labels_are_as_many_in_runs_as_long_and_keep_their_weights():

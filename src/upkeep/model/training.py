@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Kind, Params
+from upkeep.core.params import Kind, Model, Params
 from upkeep.core.types import Floats
 from upkeep.judging.economics import best_threshold, break_even, tally_metrics
 from upkeep.judging.episodes import judge_failures, tally_machines
@@ -103,18 +103,18 @@ def train_fleet(plants: Mapping[str, Splits], params: Params) -> FleetModel | No
         )
     if len(plants) == 1:
         return None
-    trained = _train(params.model.kind, train, validation, params, _fleet_threads(params.parallel.jobs))
+    trained = _train(params.model.kind, train, validation, params.model, _fleet_threads(params.parallel.jobs))
     return FleetModel(trained, _with_log_odds(validation, _scorer(trained)))
 
 
 def train_plant(splits: Splits, fleet: FleetModel | None, params: Params) -> Selection:
     """Train a plant's own models and baselines and choose between its own and the fleet's."""
-    trained = {"plant": _train(params.model.kind, splits.train, splits.validation, params)}
+    trained = {"plant": _train(params.model.kind, splits.train, splits.validation, params.model)}
     if fleet:
         trained["fleet"] = fleet.trained
     for kind in params.model.compare:
         if kind != params.model.kind:
-            trained[kind] = _train(kind, splits.train, splits.validation, params)
+            trained[kind] = _train(kind, splits.train, splits.validation, params.model)
     method = params.model.calibration
     failures = _count_failures(splits.validation, params)
     candidates = {}
@@ -197,30 +197,27 @@ def find_ranges(train: pl.DataFrame, names: list[str]) -> dict[str, TrainingRang
     return {name: TrainingRange(**{part: table[name][0] for part, table in tables.items()}) for name in names}
 
 
-def _train(kind: Kind, train: pl.DataFrame, validation: pl.DataFrame, params: Params, threads: int = 1) -> Trained:
+def _train(kind: Kind, train: pl.DataFrame, validation: pl.DataFrame, model: Model, threads: int = 1) -> Trained:
     names = feature_names(train)
-    fitted = fit(kind, _to_rows(train, names), _to_rows(validation, names), names, params.model, threads)
+    fitted = fit(kind, _to_rows(train, names), _to_rows(validation, names), names, model, threads)
     return Trained(fitted, train.height, int(train["label"].sum()), find_ranges(train, names))
 
 
 def _train_on_shuffled_labels(splits: Splits, params: Params) -> Trained:
     """Train on labels that have nothing to do with their rows; of a few such models, return the luckiest.
 
-    Labels that are shuffled may still go with a sensor that tells wear: that is luck, and a model must have more.
+    Labels that are shuffled may still go with a sensor that tells wear: that is luck, and a model must have more. They
+    are LightGBM's whatever ``model.kind`` is: a Gaussian process takes minutes to learn nothing.
     """
-    small = {
-        "lightgbm": {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS},
-        "ensemble": 1,
-        "gaussian_process_rows": min(params.model.gaussian_process_rows, 200),
-    }
-    small_params = params.model_copy(update={"model": params.model.model_copy(update=small)})
+    lightgbm = {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS}
+    small = params.model.model_copy(update={"lightgbm": lightgbm})
     every = -(-splits.train.height // SHUFFLED_ROWS) or 1
     label = splits.validation["label"].cast(pl.Boolean).to_numpy()
     tried = []
     for seed in range(params.model.seed, params.model.seed + SHUFFLES):
         rows = shuffle_labels(splits.train, seed).gather_every(every)
         # Without validation rows nothing stops early: their labels, which are true, would keep what little is right.
-        trained = _train(params.model.kind, rows, rows.clear(), small_params)
+        trained = _train("lightgbm", rows, rows.clear(), small)
         tried.append((np.nan_to_num(average_precision(label, _scorer(trained)(splits.validation))), trained))
     return max(tried, key=lambda trial: round(trial[0], 9))[1]
 
