@@ -349,6 +349,14 @@ def test_plants_whose_names_look_alike_or_cannot_name_a_folder_are_stored_apart(
     assert all(file.resolve().is_relative_to(paths.RAW.resolve()) for file in stored.values())
 
 
+@pytest.mark.parametrize("plant", ["x" * 100_000, "lyon\n| porto |"])
+def test_a_plant_that_is_called_what_no_name_is_is_an_error_that_shows_it_in_short(plant):
+    with pytest.raises(UpkeepError, match=r"the source names a plant (x+…|lyon.*): a name has") as caught:
+        fetch.run(params(lyon(0) | {plant: lyon(0)["lyon"]}))
+    assert len(caught.value.what.splitlines()) == 1
+    assert len(caught.value.what) < 120
+
+
 def test_an_error_while_reading_names_the_delivery(monkeypatch):
     def fail(*_):
         raise UpkeepError("the line is dead", expected="an answer", remedy="call again")

@@ -64,6 +64,13 @@ def test_a_row_without_a_time_or_plant_goes_where_the_row_before_it_goes(tmp_pat
     assert found["telemetry", "porto", "2025-01-13"]["load"].to_list() == ["4", "5"]
 
 
+@pytest.mark.parametrize("plant", ["x" * 201, "por\x1bto", " " * 300])
+def test_a_row_whose_plant_is_no_name_goes_where_the_row_before_it_goes(tmp_path, plant):
+    (tmp_path / "all.csv").write_text(f"plant,machine,time\nlyon,m1,2025-01-06\n{plant},m1,2025-01-07\n")
+    [rows] = deliveries(tmp_path).values()
+    assert rows["plant"].to_list() == ["lyon", plant]
+
+
 def test_a_file_that_names_no_plant_goes_to_the_plant_unknown(tmp_path):
     (tmp_path / "all.csv").write_text("plant,machine,time\n,m0,2025-01-06\n")
     assert list(deliveries(tmp_path)) == [("telemetry", "unknown", "2025-01-06")]

@@ -282,6 +282,58 @@ def test_a_value_that_the_dictionary_does_not_list_goes_to_quarantine() -> None:
     assert faults(check(rows, table="events", columns=EVENTS)) == [("unknown value", "kind", "party")]
 
 
+LONG, BROKEN = "x" * 201, "a\x1b[2Jb"
+EVENT = {"plant": "lyon", "machine": "M1", "time": START, "kind": "error", "code": "E1"}
+MACHINE = {"plant": "lyon", "machine": "M1", "model": "A"}
+
+
+@pytest.mark.parametrize(("name", "reason"), [(LONG, "name too long"), (BROKEN, "unprintable name")])
+@pytest.mark.parametrize(
+    ("table", "at_fault"),
+    [
+        *(("telemetry", name) for name in ("plant", "machine")),
+        *(("events", name) for name in ("plant", "machine", "kind", "code")),
+        *(("machines", name) for name in ("machine", "model")),
+    ],
+)
+def test_a_row_with_what_is_no_name_goes_to_quarantine(table: str, at_fault: str, name: str, reason: str) -> None:
+    columns = {"telemetry": TELEMETRY, "events": EVENTS, "machines": MACHINES}[table]
+    rows = {"telemetry": telemetry(), "events": pl.DataFrame([EVENT]), "machines": pl.DataFrame([MACHINE])}[table]
+    checked = check(rows.with_columns(pl.lit(name).alias(at_fault)), table=table, columns=columns)
+    assert faults(checked) == [(reason, at_fault, name)] * rows.height
+    assert checked.clean.is_empty()
+    assert checked.quarantined["machine"].str.len_chars().max() <= 200
+    assert json.loads(checked.quarantined["row"][0])[at_fault] == name
+
+
+def test_a_name_of_two_hundred_characters_is_clean_however_many_blanks_are_around_it() -> None:
+    checked = check(telemetry(machine=["x" * 200, f"{' ' * 300}y\n"]))
+    assert checked.clean["machine"].to_list() == ["x" * 200, "y"]
+
+
+def test_text_that_is_no_input_may_be_long() -> None:
+    columns = {**MACHINES, "notes": column("attribute", "text", input=False)}
+    rows = pl.DataFrame([{**MACHINE, "notes": LONG}])
+    assert check(rows, table="machines", columns=columns).clean["notes"].to_list() == [LONG]
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "sound\n| a | b |"])
+def test_a_column_whose_name_is_none_is_reported_in_short_on_one_line(name: str) -> None:
+    [finding] = found(check(telemetry().with_columns(pl.lit(1.0).alias(name))), "extra_column")
+    assert finding["column"] is not None
+    assert len(finding["column"]) <= 200
+    assert "\n" not in finding["column"]
+
+
+def test_a_finding_repeats_no_long_value() -> None:
+    columns = {**MACHINES, "notes": column("attribute", "text", input=False)}
+    rows = pl.DataFrame([{**MACHINE, "notes": text * 500} for text in ("old ", "new ")])
+    [finding] = found(check(rows, table="machines", columns=columns), "near_duplicate")
+    assert finding["detail"] is not None
+    assert "beside new new" in finding["detail"]
+    assert len(finding["detail"]) < 600
+
+
 def test_a_time_long_after_the_end_of_its_batch_goes_to_quarantine() -> None:
     times = [START + timedelta(days=7, hours=14), datetime(2099, 1, 1, tzinfo=UTC)]
     assert [fault[:2] for fault in faults(check(telemetry(time=times)))] == [("after its batch", "time")]

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,34 @@ def test_a_name_that_upkeep_reads_as_something_else_is_refused_with_what_to_do(
 @pytest.mark.parametrize("name", ["value", "row", "weight", "label", "time ", "Time", "x$", "^x", "a.*", "", "literal"])
 def test_any_other_name_is_fine(tmp_path: Path, name: str) -> None:
     assert name in load(tmp_path, {"tables": tables(**{name: SENSOR})}).columns("telemetry")
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize("odd", [LONG, "heat\nor cold"])
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("tables.telemetry.", lambda odd: {"tables": tables(**{odd: SENSOR})}),
+        ("plants.", lambda odd: {"tables": tables(), "plants": {odd: {}}}),
+        ("plants.hot.events.", lambda odd: {"tables": tables(), "plants": {"hot": {"events": {odd: ATTRIBUTE}}}}),
+        ("tables.telemetry.heat.label", lambda odd: {"tables": tables(heat={**SENSOR, "label": odd})}),
+        ("tables.telemetry.heat.also", lambda odd: {"tables": tables(heat={**SENSOR, "also": {odd: {"factor": 2}}})}),
+        (
+            "tables.events.kind.values",
+            lambda odd: {"tables": {**tables(), "events": {"kind": {**KEY, "values": [odd]}}}},
+        ),
+    ],
+)
+def test_a_name_that_is_none_is_refused_where_it_stands_and_shown_in_short(
+    tmp_path: Path, place: str, content: Callable[[str], object], odd: str
+) -> None:
+    with pytest.raises(UpkeepError, match=r"a name has (at most 200|no control) characters") as error:
+        load(tmp_path, content(odd))
+    assert place in error.value.what
+    assert len(error.value.what) < 700
+    assert "\n" not in error.value.what
 
 
 @pytest.mark.parametrize("content", ["tables: [", "- a list", "\ttabs"])

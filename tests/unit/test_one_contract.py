@@ -221,7 +221,7 @@ def ask_validate(frame):
 def assert_read_alike(frame, answer):
     requests, faults = answer
     clean, unreadable = ask_validate(frame)
-    refused = {fault["machine"] for fault in faults}
+    refused = {fault.machine for fault in faults}
     read = requests.get(PLANT)
     answered = set(read.rows.machines) if read else set()
     assert answered == set(clean["telemetry"]["machine"]) - unreadable
@@ -308,7 +308,7 @@ def test_each_plants_rows_are_judged_by_its_own_dictionary():
     assert set(requests) == {"lyon", "porto"}
     assert faults == []
     _, faults = ask_service(as_json(rows_of("lyon", oil="half full")), contracts=contracts)
-    assert [(fault["column"], fault["what"]) for fault in faults] == [("oil", "oil is 'half full'")]
+    assert [(fault.column, fault.what) for fault in faults] == [("oil", "oil is 'half full'")]
 
 
 def test_a_sensor_that_the_plant_does_not_have_is_not_read():
@@ -321,6 +321,27 @@ def test_a_sensor_that_the_plant_does_not_have_is_not_read():
     assert np.isnan(requests[PLANT].rows.readings).all()
     (cautions,) = requests[PLANT].cautions
     assert [caution["column"] for caution in cautions] == ["vibration_mm_s"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("machine", "x" * 100_000, "at most 200 characters"),
+        ("model", "x" * 201, "at most 200 characters"),
+        ("machine", "M\x1b[2J", "no control characters and no line breaks"),
+        ("power_kw", 700.0, "0 to 50 kW"),
+        ("power_kw", "700", "0 to 50 kW"),
+    ],
+)
+def test_what_would_cost_a_machine_its_rows_in_the_pipeline_costs_it_the_answer_of_the_service(column, value, expected):
+    power = Column(meaning="Rated power", role="attribute", range=[0, 50], unit="kW")
+    machines = {**SHIPPED.tables["machines"], "power_kw": power}
+    dictionary = SHIPPED.model_copy(update={"tables": {**SHIPPED.tables, "machines": machines}})
+    requests, [refused] = ask_service(
+        as_json(rows_of(PLANT) | {column: [value] * 2}), contracts={PLANT: service_contract(dictionary)}
+    )
+    assert (requests, refused.column, refused.expected) == ({}, column, expected)
+    assert max(map(len, (refused.machine, refused.what))) <= 200
 
 
 def test_readings_seconds_apart_are_one_and_the_first_counts():

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import Name, shorten
 from upkeep.core.types import Frozen
 
 Table = Literal["telemetry", "events", "machines"]
@@ -55,14 +56,14 @@ class Column(Frozen):
     """
 
     meaning: str
-    label: str | None = Field(default=None, description="what planners call it, in a word or two")
+    label: Name | None = Field(default=None, description="what planners call it, in a word or two")
     type: Literal["text", "number", "time"] = "number"
     role: Role
     required: bool = True
-    unit: str | None = None
+    unit: Name | None = None
     range: Annotated[list[float] | None, Field(min_length=2, max_length=2)] = None
-    values: list[str] | None = None
-    also: dict[str, Unit] = Field(default={})
+    values: list[Name] | None = None
+    also: dict[Name, Unit] = Field(default={})
     input: bool | None = None
 
     @model_validator(mode="after")
@@ -90,8 +91,8 @@ class Column(Frozen):
 class Dictionary(Frozen):
     """All tables, and where plants differ from them."""
 
-    tables: dict[Table, dict[str, Column]]
-    plants: dict[str, dict[Table, dict[str, Column]]] = Field(default={})
+    tables: dict[Table, dict[Name, Column]]
+    plants: dict[Name, dict[Table, dict[Name, Column]]] = Field(default={})
 
     @model_validator(mode="after")
     def _check_tables(self) -> Self:
@@ -174,7 +175,7 @@ def load_dictionary(path: Path) -> Dictionary:
 
 
 def _describe_faults(error: ValidationError) -> str:
-    faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
-    return "; ".join(
-        f"{place}: {message}" if place else message.removeprefix("Value error, ") for place, message in faults
-    )
+    faults = [
+        (".".join(map(shorten, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()
+    ]
+    return "; ".join(f"{place}: {message}" if place else message for place, message in faults)

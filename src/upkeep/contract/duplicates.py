@@ -8,6 +8,7 @@ import polars as pl
 from upkeep.contract.dictionary import DELIVERY, ROW, Column
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.reconcile import per_delivery
+from upkeep.core.names import shorten
 from upkeep.core.text import MEND, command_to_read_again
 
 KINDS = ("exact", "near", "repeated_batch")
@@ -70,7 +71,8 @@ def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapp
 def _show(rows: pl.DataFrame, columns: Iterable[str]) -> str:
     """Show the first row beside the one that is kept in its place, by the columns in which they differ."""
     row = rows.row(0, named=True)
-    pairs = (f"{name} {row[name]} beside {row[name + KEPT]}" for name in columns if row[name] != row[name + KEPT])
+    differing = [name for name in columns if row[name] != row[name + KEPT]]
+    pairs = (f"{name} {shorten(row[name])} beside {shorten(row[name + KEPT])}" for name in differing)
     when = f" at {row['time']:%Y-%m-%d %H:%M:%S}" if "time" in row else ""
     return f"{row['machine']}{when}: {', '.join(pairs)}"
 
@@ -93,9 +95,9 @@ def explain_crowding(
         is_key = largest.select("machine", "time", name).is_unique().sum() > largest.height / 2
         if is_key and largest[name].n_unique() <= largest.height / 2:
             values = [name for name, column in columns.items() if column.role == "sensor" and name in largest.columns]
-            pivot = f"{{name: {name}, value: {values[0] if len(values) == 1 else '...'}}}"
-            names = ", ".join(map(str, largest[name].unique(maintain_order=True).head(3)))
-            seen = f"{several}, which differ in {name} ({names}): are they of several sensors, in long format?"
+            pivot = f"{{name: {shorten(name)}, value: {values[0] if len(values) == 1 else '...'}}}"
+            names = ", ".join(map(shorten, largest[name].unique(maintain_order=True).head(3)))
+            seen = f"{several}, which differ in {shorten(name)} ({names}): are they of several sensors, in long format?"
             return (
                 seen,
                 f"set fetch.options.telemetry.pivot: {pivot}, named as in the file, or pivot in the query",

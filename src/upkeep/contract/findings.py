@@ -11,6 +11,7 @@ from itertools import groupby, pairwise
 import numpy as np
 import polars as pl
 
+from upkeep.core.names import shorten
 from upkeep.core.text import nearest_name
 
 Finding = dict[str, str | None]
@@ -19,6 +20,9 @@ HOUR = timedelta(hours=1)
 
 MAX_FINDINGS = 100
 """Of one kind in one plant's table; what is beyond is counted in one more finding."""
+
+LONGEST_DETAIL = 1000
+"""Characters of what a finding says: names of files and values of a row may be of any length."""
 
 MAX_EXAMPLES = 3
 """Machines that a finding about many names."""
@@ -55,7 +59,7 @@ def report(
         "batch": batch.isoformat() if batch else None,
         "from": since.isoformat() if since else None,
         "to": until.isoformat() if until else None,
-        "detail": detail,
+        "detail": shorten(detail, LONGEST_DETAIL),
     }
 
 

@@ -7,6 +7,7 @@ import polars as pl
 from upkeep.contract.casting import as_text, printable
 from upkeep.contract.dictionary import BROKEN_LINE, COLUMN, DECIMAL, DELIVERY, REASON, RESERVED, ROW
 from upkeep.contract.reconcile import Delivered, per_delivery
+from upkeep.core.names import MAX_NAME
 
 QUARANTINE: dict[str, pl.DataType] = {
     "table": pl.String(),
@@ -39,6 +40,7 @@ def describe_quarantined(
         at_fault = group.join(bad.select(ROW, COLUMN), on=ROW)
         value = pl.coalesce(*values, pl.lit(None, pl.String)).alias("value")
         as_delivered.append(at_fault.select(ROW, value, whole.struct.json_encode().alias("row")))
+    name = pl.col("machine")
     described = (
         bad.select(name for name in (ROW, DELIVERY, REASON, COLUMN, "machine", "time") if name in bad.columns)
         .join(pl.concat(as_delivered), on=ROW)
@@ -49,6 +51,7 @@ def describe_quarantined(
             delivery=per_delivery([item.delivery for item in deliveries], pl.Int64),
             reason=REASON,
             column=COLUMN,
+            machine=pl.when(name.str.len_chars() > MAX_NAME).then(name.str.head(MAX_NAME - 1) + "…").otherwise(name),
         )
     )
     # Machines have no time, so it stays null.

@@ -11,6 +11,7 @@ from upkeep.contract.casting import cast_column, cast_local
 from upkeep.contract.dictionary import BROKEN_LINE, COLUMN, DECIMAL, DELIVERY, REASON, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report_runs
 from upkeep.contract.units import convert_column, find_units
+from upkeep.core.names import shorten
 
 EMPTY_LINE = "empty line"
 """The reason of lines without any value, which many files end with."""
@@ -115,7 +116,8 @@ def compare_schemas(table: str, deliveries: Sequence[Delivered], columns: Mappin
     findings: list[Finding] = []
     for name in sorted(name for name in delivered - set(columns) if not name.startswith(RESERVED)):
         having = [number for number, item in enumerate(deliveries) if name in item.rows.columns]
-        findings += report_runs("extra_column", table, name, having, batches, "not in the dictionary, left out;")
+        detail = "not in the dictionary, left out;"
+        findings += report_runs("extra_column", table, shorten(name), having, batches, detail)
     for name in columns:
         lacking = deliveries_without(name, deliveries)
         findings += report_runs("missing_column", table, name, lacking, batches, "not delivered")

@@ -31,6 +31,7 @@ from upkeep.contract.reconcile import (
     reconcile,
     restore_units,
 )
+from upkeep.contract.rules import list_rules
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
 from upkeep.core.plants import table_file
@@ -38,6 +39,9 @@ from upkeep.core.text import MEND, command_to_read_again
 
 CLOCK_SLACK = timedelta(days=1)
 """How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
+
+FIRST = {"null key": 0, "name too long": 1, "unprintable name": 1, "other plant": 2}
+"""Which reasons a row of several faults is set aside for; of the others it is the first column's."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +120,10 @@ def _mark_faults(rows: pl.DataFrame, faults: Sequence[Fault]) -> pl.DataFrame:
 
 
 def _list_faults(columns: Mapping[str, Column], plant: str, batches: Sequence[date], batch_days: int) -> list[Fault]:
-    faults = [
-        Fault("null key", name, pl.col(name).is_null()) for name, column in columns.items() if column.role == "key"
-    ]
+    rules = [(name, rule) for name, column in columns.items() for rule in list_rules(name, column)]
+    faults = [Fault(rule.reason, name, rule.broken) for name, rule in rules]
     faults.append(Fault("other plant", "plant", pl.col("plant") != plant))
-    for name, column in columns.items():
-        if column.type == "number":
-            faults.append(Fault("not a number", name, pl.col(name).is_infinite()))
-        if column.values is not None:
-            faults.append(Fault("unknown value", name, ~pl.col(name).is_in(column.values)))
-        if column.range is not None:
-            low, high = column.range
-            faults.append(Fault("out of range", name, ~pl.col(name).is_between(low, high)))
+    faults.sort(key=lambda fault: FIRST.get(fault.reason, len(FIRST)))
     if "time" in columns:
         # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
         latest = _begins(batches) + timedelta(days=batch_days) + CLOCK_SLACK

@@ -1,5 +1,10 @@
 """The one exception that reaches a user: a sentence that names what, where, expected and remedy."""
 
+from upkeep.core.names import shorten
+
+LONGEST = 2000
+"""Characters of a part of an error: what a file or a request brought may be of any length."""
+
 
 class UpkeepError(Exception):
     """Something the user can mend: what was wrong, with the value found, and what to do about it.
@@ -16,9 +21,13 @@ class UpkeepError(Exception):
     """
 
     def __init__(self, what: str, *, remedy: str, expected: str = "", **where: object) -> None:
-        self.what, self.expected, self.remedy = what, expected, remedy
-        self.where = {key: value for key, value in where.items() if value is not None}
-        super().__init__(what)
+        self.what, self.expected, self.remedy = map(_shorten_lines, (what, expected, remedy))
+        self.where = {
+            key: shorten(value, LONGEST) if isinstance(value, str) else value
+            for key, value in where.items()
+            if value is not None
+        }
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         place = ", ".join(f"{key}={value}" for key, value in self.where.items())
@@ -36,6 +45,11 @@ class UpkeepError(Exception):
     def of_stage(self, stage: str) -> "UpkeepError":
         """Return the same error as this stage's own, whose work the code of another one found wrong."""
         return _rebuild(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
+
+
+def _shorten_lines(text: str) -> str:
+    start = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return "\n".join(shorten(line, LONGEST) for line in start.splitlines())
 
 
 def _rebuild(what: str, expected: str, remedy: str, where: dict[str, object]) -> UpkeepError:

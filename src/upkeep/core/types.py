@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from upkeep.core.names import shorten
+
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -22,6 +24,6 @@ class Frozen(BaseModel):
 def describe_faults(error: ValidationError) -> str:
     """Return where the first faults lie and what they are, without the values found, which may be secrets."""
     faults = error.errors(include_input=False)
-    named = [f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in faults[:FAULTS_NAMED]]
+    named = [f"{'.'.join(map(shorten, fault['loc'])) or 'file'}: {fault['msg']}" for fault in faults[:FAULTS_NAMED]]
     others = [f"and {len(faults) - FAULTS_NAMED} more"] if len(faults) > FAULTS_NAMED else []
     return "; ".join(named + others)

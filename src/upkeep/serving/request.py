@@ -6,6 +6,7 @@ out of its range, is left out with a word to the caller; of readings that are on
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from time import time_ns
 from typing import Any, NamedTuple
@@ -16,8 +17,10 @@ import polars as pl
 
 from upkeep.contract.dictionary import DELIVERY, Column, Dictionary
 from upkeep.contract.dictionary import Table as TableName
+from upkeep.contract.rules import EXPECTED, Rule, explain_misfits, list_rules
 from upkeep.contract.units import convert_column, find_units
 from upkeep.contract.validation import CLOCK_SLACK
+from upkeep.core.names import shorten
 from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
@@ -31,17 +34,25 @@ KEYS = ("plant", "machine", "time")
 ANY = (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max))
 """The range of a column that states none: all that is finite."""
 
-EXPECTED = {
-    "text": "text",
-    "number": "a number, or null where there is none",
-    "time": "a time such as 2025-01-06T13:00:00Z, between 1900 and 2200",
-}
 OF_MACHINES = ("model", "installed")
 """What of the table of machines a request may say."""
 
 
 class Unusable(Exception):  # noqa: N818  # as `Refused`
     """Why a machine is not answered: the row that tells it, its column, what was found there and what was expected."""
+
+
+@dataclass(frozen=True)
+class RefusedMachine:
+    """A machine that cannot be answered: which value of the request is at fault, what was found and what expected."""
+
+    pointer: str
+    plant: str | None
+    machine: str | None
+    row: int
+    column: str | None
+    what: str
+    expected: str
 
 
 class Accepted(NamedTuple):
@@ -68,13 +79,14 @@ class PlantRequest(NamedTuple):
 class Contract(NamedTuple):
     """What one plant's requests are held against.
 
-    `known` are all columns of the data dictionary. `numbers` are telemetry's numeric columns and `low` and `high` their
-    ranges, shape (n_numbers,). Rows of one machine within the same `near_duplicate_microseconds` are one reading;
-    `codes` are the events that the model tells apart.
+    `known` are all columns of the data dictionary, `rules` what costs a machine its answer. `numbers` are telemetry's
+    numeric columns and `low` and `high` their ranges, shape (n_numbers,). Rows of one machine within the same
+    `near_duplicate_microseconds` are one reading; `codes` are the events that the model tells apart.
     """
 
     tables: Mapping[TableName, Mapping[str, Column]]
     known: frozenset[str]
+    rules: Mapping[TableName, Mapping[str, Sequence[Rule]]]
     vocabulary: Vocabulary
     numbers: Mapping[str, Column]
     low: Floats
@@ -90,16 +102,21 @@ def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     vocabulary = metadata.preparation.vocabulary
     attributes = [name for name in vocabulary.attributes if name not in tables["telemetry"]]
     tables["machines"] = {name: tables["machines"][name] for name in (*OF_MACHINES, *attributes)}
+    rules = {
+        table: {name: list_rules(name, column) for name, column in columns.items()} for table, columns in tables.items()
+    }
     numbers = {name: column for name, column in tables["telemetry"].items() if column.type == "number"}
     low, high = np.array([column.range or ANY for column in numbers.values()]).reshape(-1, 2).T
     near = metadata.near_duplicate_seconds * 1_000_000
-    return Contract(tables, known, vocabulary, numbers, low, high, near, frozenset(event_kinds(vocabulary)))
+    for name in numbers:
+        rules["telemetry"][name] = []  # a reading out of its range is left out, its machine is answered
+    return Contract(tables, known, rules, vocabulary, numbers, low, high, near, frozenset(event_kinds(vocabulary)))
 
 
 def read_request(
     table: Table, contracts: Mapping[str, Contract]
-) -> tuple[dict[str, PlantRequest], list[dict[str, Any]]]:
-    """Return what is asked of each plant's model, and of each machine that cannot be answered the error that says why.
+) -> tuple[dict[str, PlantRequest], list[RefusedMachine]]:
+    """Return what is asked of each plant's model, and which machines cannot be answered.
 
     `Refused` is raised if a key column is missing or there is no row.
     """
@@ -114,7 +131,7 @@ def read_request(
         machines.setdefault(key, []).append(row)
     misfits = {plant: _find_misfits(table, contracts[plant]) for plant in contracts.keys() & set(plants)}
     accepted: dict[str, list[Accepted]] = {}
-    errors: list[dict[str, Any]] = []
+    errors: list[RefusedMachine] = []
     for (plant, machine), rows in machines.items():
         try:
             if plant is None or machine is None or plant not in contracts:
@@ -123,8 +140,10 @@ def read_request(
             accepted.setdefault(plant, []).append(found)
         except Unusable as reason:
             row, column, what, expected = reason.args
-            place = {"plant": plant, "machine": machine, "row": row, "column": column}
-            errors.append({"pointer": table.point(row, column), **place, "what": what, "expected": expected})
+            whose = {"plant": plant and shorten(plant), "machine": machine and shorten(machine)}
+            errors.append(
+                RefusedMachine(table.point(row, column), **whose, row=row, column=column, what=what, expected=expected)
+            )
     return {plant: _combine(found, table, contracts[plant]) for plant, found in accepted.items()}, errors
 
 
@@ -147,22 +166,20 @@ def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]
     for section, entries in contract.tables.items():
         sent = {name: entry for name, entry in entries.items() if name in table.columns}
         for name, entry in sent.items():
-            for row, expected in _check_column(name, entry, table):
+            for row, expected in _check_column(name, entry, contract.rules[section][name], table):
                 own = "telemetry" if kinds[row] is None and row not in failed else "events"
                 if section in (own, "machines"):
                     misfits.setdefault(row, (name, expected))
     return misfits
 
 
-def _check_column(name: str, entry: Column, table: Table) -> list[tuple[int, str]]:
-    """Return rows whose value is of another type, missing though a key or none of those that the dictionary lists."""
+def _check_column(name: str, entry: Column, rules: Sequence[Rule], table: Table) -> list[tuple[int, str]]:
+    """Return the rows whose value is of another type or breaks a rule, and what was expected there."""
     values, failed = table.read(name, entry.type)
     misfits = [(row, EXPECTED[entry.type]) for row in failed]
-    if entry.role == "key" and None in values:
-        misfits += [(row, EXPECTED[entry.type]) for row, value in enumerate(values) if value is None]
-    if entry.values is not None and not set(values) <= {None, *entry.values}:
-        expected = f"one of {', '.join(entry.values)}"
-        misfits += [(row, expected) for row, value in enumerate(values) if value not in (None, *entry.values)]
+    wrong = explain_misfits(rules, values)
+    if wrong:
+        misfits += [(row, wrong[value]) for row, value in enumerate(values) if value in wrong]
     return misfits
 
 

@@ -21,6 +21,7 @@ from fsspec.core import url_to_fs
 from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import NEEDED, Table
 from upkeep.contract.findings import Finding, report
+from upkeep.contract.rules import is_name
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
 from upkeep.sources import Delivery, read_options
@@ -79,8 +80,8 @@ class Piece(NamedTuple):
 class Files:
     """Rows from files, dealt to batches by their time; the machines table goes to the first batch.
 
-    A row without a readable time or plant goes where the row before it goes, so that it reaches ``validate``, which
-    tells why it cannot be used.
+    A row without a readable time or a plant's name goes where the row before it goes, so that it reaches ``validate``,
+    which tells why it cannot be used.
     """
 
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
@@ -224,7 +225,7 @@ def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, p
         if name not in rows.columns:
             raise absent(name, rows.columns, _how_to_name(name, rows.columns))
     plant = cast_column("plant", rows.schema["plant"], "text").value
-    keys = {"@plant": plant.forward_fill().backward_fill()}
+    keys = {"@plant": pl.when(is_name(plant)).then(plant).forward_fill().backward_fill()}
     if table != "machines":
         time = cast_column("time", rows.schema["time"], "time").value
         keys[TIME] = _without_leaps(time) if table == "telemetry" else time

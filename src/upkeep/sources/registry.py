@@ -3,6 +3,7 @@
 import importlib
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import check_name, shorten
 from upkeep.core.params import Fetch
 from upkeep.sources import Delivery, Key, Source
 from upkeep.sources.schedule import schedule_rows
@@ -14,6 +15,9 @@ BUILT_IN = {
     "sql": "upkeep.sources.sql:Sql",
     "cmapss": "upkeep.sources.cmapss:Cmapss",
 }
+
+SHOWN = 40
+"""Characters of what is no name that tell which one it is."""
 
 
 def open_source(fetch: Fetch) -> Source:
@@ -31,10 +35,25 @@ def open_source(fetch: Fetch) -> Source:
 
 
 def list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
-    """List what the source has up to ``fetch.until``; raises UpkeepError if it cannot be listed or has no telemetry."""
+    """List what the source has up to ``fetch.until``.
+
+    Raises UpkeepError if it cannot be listed, has no telemetry, or calls a plant what no name is.
+    """
     offered = open_source(fetch).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]
+    for plant in sorted({delivery.plant for delivery in deliveries}):
+        _check_plant(plant)
     if fetch.rows_every_hours:
         deliveries += schedule_rows(deliveries, fetch)
     raise_without_telemetry(deliveries, fetch)
     return group_by_key(deliveries)
+
+
+def _check_plant(plant: str) -> None:
+    try:
+        check_name(plant)
+    except ValueError as error:
+        raise UpkeepError(
+            f"the source names a plant {shorten(plant, SHOWN)}: {error}",
+            remedy="give it another name in the source, or leave it out in fetch.options",
+        ) from error
