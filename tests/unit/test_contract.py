@@ -474,6 +474,28 @@ def test_distinct_readings_of_one_interval_are_counted_with_an_example() -> None
     assert check(pl.concat([telemetry(), telemetry()]), telemetry()).findings == []
 
 
+LONG_FORMAT = pl.concat([telemetry(heat=1.0, hum=None, tag=tag) for tag in ("heat", "speed", "load")])
+
+
+def test_in_long_format_equal_values_of_several_sensors_are_no_copies() -> None:
+    checked = check(LONG_FORMAT)
+    assert checked.duplicates == {"exact": 0, "near": 4, "repeated_batch": 0}
+    [finding] = found(checked, "near_duplicate")
+    assert "M1 at 2025-01-06 00:00:00: alike but for columns that the dictionary does not have" in finding["detail"]
+
+
+@pytest.mark.parametrize("again", [LONG_FORMAT, LONG_FORMAT.drop("tag"), LONG_FORMAT.with_columns(file=pl.lit("b"))])
+def test_what_comes_again_in_a_later_batch_is_a_copy_whatever_other_columns_say(again: pl.DataFrame) -> None:
+    assert check(LONG_FORMAT, again).duplicates == {"exact": 6, "near": 4, "repeated_batch": 0}
+
+
+def test_a_row_that_one_delivery_holds_twice_in_every_column_is_a_copy() -> None:
+    checked = check(pl.concat([telemetry(sound=[1, 2]), telemetry(sound=[1, 2])]))
+    assert checked.duplicates == {"exact": 2, "near": 0, "repeated_batch": 0}
+    rows = pl.DataFrame([{**EVENT, "operator": name} for name in ("Ann", "Bob", "Bob")])
+    assert check(rows, table="events", columns=EVENTS).duplicates == {"exact": 1, "near": 1, "repeated_batch": 0}
+
+
 def test_a_machines_row_that_a_newer_one_replaces_is_said_if_it_differs() -> None:
     old, new = (pl.DataFrame({"plant": "lyon", "machine": ["M1", "M2"], "model": ["A", model]}) for model in "AB")
     [finding] = check(old, new, table="machines", columns=MACHINES).findings
@@ -498,6 +520,7 @@ def test_above_their_share_near_duplicates_are_refused_by_what_they_look_like() 
     text = crowding(instant)
     assert "several readings at one instant" in text
     assert "`upkeep fetch --again --plant lyon`" in text
+    assert "differ in tag (heat, speed, load): are they of several sensors" in crowding(LONG_FORMAT)
     long = instant.drop("hum").unique("heat").with_columns(tag=pl.Series(["heat", "speed", "heat", "speed"]))
     long = long.with_columns(machine=pl.Series(["M1", "M1", "M2", "M2"]), row=pl.int_range(4))
     text = crowding(long)

@@ -5,7 +5,8 @@ from datetime import date
 
 import polars as pl
 
-from upkeep.contract.dictionary import DELIVERY, ROW, Column
+from upkeep.contract.casting import as_text
+from upkeep.contract.dictionary import DELIVERY, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.reconcile import per_delivery
 from upkeep.core.names import shorten
@@ -14,16 +15,23 @@ from upkeep.core.text import MEND, command_to_read_again
 KINDS = ("exact", "near", "repeated_batch")
 """A copy in every column; another reading within the same interval; a row of a batch that was delivered twice."""
 
-KIND, BATCH, KEPT = "@kind", "@batch", " of the kept"
+KIND, BATCH, OTHERS, KEPT = "@kind", "@batch", "@others", " of the kept"
 
 
 def drop_duplicates(
-    table: str, rows: pl.DataFrame, batches: Sequence[date], columns: Iterable[str], near_seconds: int
+    table: str,
+    rows: pl.DataFrame,
+    groups: Sequence[pl.DataFrame],
+    batches: Sequence[date],
+    columns: Iterable[str],
+    near_seconds: int,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Keep the first delivered of several readings or events, the newest of several rows of a machine.
 
-    `rows` are as :func:`upkeep.contract.reconcile.reconcile` returns them, `batches` holds the batch of each delivery.
-    Readings of a machine within the same interval of `near_seconds` are one; 0: those of the same instant only.
+    `rows` are what :func:`upkeep.contract.reconcile.reconcile` makes of `groups`, `batches` holds the batch of each
+    delivery. Readings of a machine within the same interval of `near_seconds` are one; 0: those of the same instant
+    only. What one delivery tells apart by a column that the dictionary does not have is no copy, such as a row of
+    another sensor in long format.
 
     Returns the rows that are kept, and those that are not: with their kind, one of :data:`KINDS`, their batch, and the
     columns of the row that is kept in their place, whose names end in :data:`KEPT`.
@@ -34,14 +42,31 @@ def drop_duplicates(
         identity[1] = pl.col("time").dt.epoch("us") // (near_seconds * 1_000_000)
     ordered = rows.sort(ROW, descending=table == "machines").with_columns(pl.struct(identity).alias("@identity"))
     is_first = pl.col("@identity").is_first_distinct()
-    repeated = ordered.filter(pl.col("@identity").is_duplicated()).with_columns(
-        per_delivery(batches, pl.Date).alias(BATCH), (~pl.struct(columns).is_first_distinct()).alias("@exact")
+    repeated = ordered.filter(pl.col("@identity").is_duplicated())
+    others = _hash_others(groups if "time" in columns else [], repeated, columns)
+    repeated = repeated.join(others, on=ROW, how="left", maintain_order="left")
+    from_another = pl.col(DELIVERY) != pl.col(DELIVERY).first().over(columns)
+    repeated = repeated.with_columns(
+        per_delivery(batches, pl.Date).alias(BATCH),
+        (from_another | ~pl.struct(*columns, OTHERS).is_first_distinct()).alias("@exact"),
     )
     kept = pl.col(*columns, DELIVERY, BATCH).first().over("@identity").name.suffix(KEPT)
     left_out = repeated.with_columns(kept).filter(~is_first)
     again = (pl.col(BATCH) == pl.col(BATCH + KEPT)) & (pl.col(DELIVERY) != pl.col(DELIVERY + KEPT))
     kind = pl.when(again).then(pl.lit("repeated_batch")).when("@exact").then(pl.lit("exact")).otherwise(pl.lit("near"))
     return ordered.filter(is_first), left_out.with_columns(kind.alias(KIND))
+
+
+def _hash_others(groups: Iterable[pl.DataFrame], rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return what the rows hold in delivered columns that the dictionary does not have, as a number for each row."""
+    hashed = [pl.DataFrame(schema={ROW: pl.Int64, OTHERS: pl.UInt64})]
+    for group in groups:
+        others = [name for name in group.columns if name not in columns and not name.startswith(RESERVED)]
+        if others:
+            own = group.join(rows.select(ROW), on=ROW, how="semi")
+            values = own.select(as_text(name, group.schema[name]) for name in others)
+            hashed.append(own.select(ROW, values.hash_rows().alias(OTHERS)))
+    return pl.concat(hashed)
 
 
 def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:
@@ -71,10 +96,10 @@ def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapp
 def _show(rows: pl.DataFrame, columns: Iterable[str]) -> str:
     """Show the first row beside the one that is kept in its place, by the columns in which they differ."""
     row = rows.row(0, named=True)
-    differing = [name for name in columns if row[name] != row[name + KEPT]]
-    pairs = (f"{name} {shorten(row[name])} beside {shorten(row[name + KEPT])}" for name in differing)
+    differing = (name for name in columns if row[name] != row[name + KEPT])
+    pairs = ", ".join(f"{name} {shorten(row[name])} beside {shorten(row[name + KEPT])}" for name in differing)
     when = f" at {row['time']:%Y-%m-%d %H:%M:%S}" if "time" in row else ""
-    return f"{row['machine']}{when}: {', '.join(pairs)}"
+    return f"{row['machine']}{when}: {pairs or 'alike but for columns that the dictionary does not have'}"
 
 
 def explain_crowding(

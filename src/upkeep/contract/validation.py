@@ -94,7 +94,7 @@ def check_table(
     rows, converted = restore_units(table, reconcile(groups, columns, plant), batches, columns)
     rows = _mark_faults(rows, _list_faults(columns, plant, batches, batch_days))
     good = rows.filter(pl.col(REASON).is_null())
-    kept, left_out = drop_duplicates(table, good, batches, columns, strictness.near_duplicate_seconds)
+    kept, left_out = drop_duplicates(table, good, groups, batches, columns, strictness.near_duplicate_seconds)
     kept = kept.sort(identifying(columns), maintain_order=True)
     duplicates = {kind: left_out.filter(pl.col(KIND) == kind).height for kind in KINDS}
     rows_in = sum(item.rows.height for item in deliveries)
