@@ -1,4 +1,4 @@
-"""Text for people."""
+"""Text for people: what a name may look like in a terminal, in Markdown and in HTML, and which name was meant."""
 
 import re
 import shlex
@@ -7,6 +7,38 @@ from difflib import get_close_matches
 
 MEND = "mend the source"
 """What a remedy says where a delivery is at fault, until it is known what to type after that."""
+
+
+BACKSLASH = "\x00"
+"""Stands for one while others are added; :func:`show_text` leaves none."""
+
+UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""What steers a terminal, turns the text after it around, or is no character at all."""
+
+# An underscore within a word formats nothing, and names of columns are full of them.
+FORMATTING = re.compile(
+    r"[`*\[\]<|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w)|:(?=//)|(?<=[wW]{3})\."  # spans, HTML, cells, entities, links
+    r"|\A[#>=:/]|\A[-+](?![\d.])|@(?=\w)|#(?=\w|#*\Z)|!(?=\d)|%(?=[\w\"])|(?<![\w:]):(?=[\w+-]+:)"
+)
+"""What Markdown takes for more than a character, and GitLab for a command, a mention, a reference or an emoji."""
+
+LIST_NUMBER = re.compile(r"\A(\d{1,9})([.)])(?=\s|\Z)")
+
+
+def show_text(text: object) -> str:
+    """Return text on one line, each white space in it a blank; what nobody would see is shown as its code."""
+    return UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], " ".join(str(text).split()))
+
+
+def escape_markdown(text: object) -> str:
+    """Return text as Markdown that shows it, on one line, and does nothing else.
+
+    Names come from whoever delivers data, and reports are published: a name must not become a link, a picture, a
+    script, a heading, another cell of a table, or a mention or a command in a note on GitLab. Text that is put into
+    HTML is escaped by the templates that it is put into.
+    """
+    shown = show_text(text).replace("\\", BACKSLASH)
+    return LIST_NUMBER.sub(r"\1\\\2", FORMATTING.sub(r"\\\g<0>", shown)).replace(BACKSLASH, "&#92;")
 
 
 def name_apart(name: str, taken: Container[str]) -> str:

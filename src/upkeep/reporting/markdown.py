@@ -1,14 +1,14 @@
-"""Values, lists and tables in Markdown, as people read them: the only place that escapes."""
+"""Values, lists and tables in Markdown, as people read them; whatever is not Markdown already is escaped."""
 
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 
+from upkeep.core.text import escape_markdown, show_text
+
 UNKNOWN = "not known"
 MOST_NAMES = 6
 
-# An underscore within a word formats nothing, and names of columns are full of them.
-SPECIAL = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\A[#>]")
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 BARE_PIPE = re.compile(r"(?<!\\)\|")
 
@@ -34,7 +34,7 @@ def format_value(value: object) -> Markdown:
             return Markdown(f"{value:,}")
         case date():
             return Markdown(value.isoformat())
-    return Markdown(SPECIAL.sub(r"\\\g<0>", str(value)))
+    return Markdown(escape_markdown(value))
 
 
 def format_known(form: str, value: float | None) -> str:
@@ -63,7 +63,10 @@ def format_interval(value: float | None, interval: Sequence[float] | None) -> st
 
 def format_code(text: object) -> Markdown:
     """Return text as code on one line: whatever data says, it can neither mention people nor format itself."""
-    return Markdown(f"`{' '.join(str(text).replace('`', chr(39)).split())}`")
+    shown = show_text(text).replace("`", "'")
+    if not shown or "|" in shown:  # within backticks there is no way to write either in a cell
+        return Markdown(f"<code>{escape_markdown(shown)}</code>")
+    return Markdown(f"`{shown}`")
 
 
 def format_list(items: Iterable[object]) -> Markdown:

@@ -5,12 +5,20 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from upkeep.core.text import show_text
 from upkeep.reporting.markdown import format_code, format_known, format_list, format_table, format_value
+
+
+def show_value(value: object) -> object:
+    """Return text without what nobody would see; Jinja escapes it then, unless it is markup."""
+    return show_text(value) if type(value) is str else value
+
 
 LOADER = FileSystemLoader(Path(__file__).with_name("templates"))
 HTML = Environment(
     loader=LOADER,
     autoescape=True,
+    finalize=show_value,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
