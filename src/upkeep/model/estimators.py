@@ -72,10 +72,12 @@ def make_estimator(kind: Kind, model: Model, n_features: int) -> Pipeline:
     match kind:
         case "hist_gradient_boosting":
             # Imputed, for it cannot bin a column without values. No early stopping: the validation rows that it would
-            # draw are neighbours in time of its training rows.
-            return make_pipeline(
-                impute, HistGradientBoostingClassifier(max_leaf_nodes=15, early_stopping=False, random_state=seed)
+            # draw are neighbours in time of its training rows. Bins as LightGBM's here: each bound that it seeks among
+            # weighted rows takes it half a millisecond.
+            classifier = HistGradientBoostingClassifier(
+                max_bins=63, max_leaf_nodes=15, early_stopping=False, random_state=seed
             )
+            return make_pipeline(impute, classifier)
         case "random_forest":
             return make_pipeline(
                 impute, RandomForestClassifier(n_estimators=100, min_samples_leaf=20, n_jobs=1, random_state=seed)
