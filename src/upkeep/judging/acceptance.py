@@ -12,13 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
-from upkeep.judging.reports import Evaluation, GroupReport, Sanity
-from upkeep.judging.sanity import REFERENCES, explain_unknown
+from upkeep.judging.reports import Evaluation, GroupReport
+from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
 
 JUDGED_HOURS = 24
 """An alarm is expected within the last hours of an acceptance case."""
 
 BEYOND_CHANCE = "surely above what knows nothing, and below no simple rule"
+NOT_AT_CHANCE = "not known to rank as chance does"
 
 
 class Machine(Frozen):
@@ -69,28 +70,32 @@ def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Ch
     """Hold what ``evaluate`` reports to floors, and each group that has one to what chance and simple rules reach.
 
     `floors` gives the least value by name: ``average_precision`` is the whole fleet's,
-    ``plants.lyon.average_precision`` one plant's. What is missing or not known does not pass.
+    ``plants.lyon.average_precision`` one plant's. What is missing or not known does not pass. A floor of the fleet also
+    asks of each plant that has none of its own that its model is not known to rank as chance does.
     """
     groups = {"": evaluation.overall} | {f"plants.{plant}": group for plant, group in evaluation.plants.items()}
     checks = [_check_floor(groups, name, floor) for name, floor in sorted(floors.items())]
     held = sorted({name.rpartition(".")[0] for name in floors} & groups.keys())
-    return checks + [_check_sanity(place, groups[place].sanity) for place in held]
+    checks += [_check_sanity(place, groups[place], BEYOND_CHANCE, groups[place].sanity.faults) for place in held]
+    others = sorted(groups.keys() - held) if "" in held else []
+    return checks + [_check_sanity(place, groups[place], NOT_AT_CHANCE, find_chance(groups[place])) for place in others]
 
 
 def _check_floor(groups: Mapping[str, GroupReport], name: str, floor: float) -> Check:
     place, _, figure = name.rpartition(".")
-    value, found = None, "not known: no such plant was judged"
+    value, found = None, f"{NOT_KNOWN}: no such plant was judged"
     if place in groups:
         value = groups[place].metrics.model_dump().get(figure)
-        found = f"not known: {explain_unknown(groups[place].metrics, figure)}" if value is None else f"{value:.4g}"
+        found = f"{NOT_KNOWN}: {explain_unknown(groups[place].metrics, figure)}" if value is None else f"{value:.4g}"
     return Check(name, f"at least {floor:g}", found, value is not None and value >= floor)
 
 
-def _check_sanity(place: str, sanity: Sanity) -> Check:
-    reached = ", ".join(f"{REFERENCES[name]} {value:.3g}" for name, value in sanity.average_precision.items() if value)
-    found = "; ".join(sanity.faults) or f"none is better: {reached}"
+def _check_sanity(place: str, group: GroupReport, expected: str, against: Sequence[str]) -> Check:
+    precision = group.sanity.average_precision
+    reached = ", ".join(f"{REFERENCES[name]} {value:.3g}" for name, value in precision.items() if value)
+    found = "; ".join(group.sanity.faults) or f"none is better: {reached}"
     name = f"{place}.average_precision" if place else "average_precision"
-    return Check(f"{name} beyond chance", BEYOND_CHANCE, found, not sanity.faults)
+    return Check(f"{name} beyond chance", expected, found, not against)
 
 
 def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:

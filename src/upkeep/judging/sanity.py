@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from upkeep.judging.reports import CandidateReport, Metrics, Sanity
+from upkeep.judging.reports import CandidateReport, GroupReport, Metrics, Sanity
 
 SHUFFLED, BEST_FEATURE = "shuffled_labels", "best_feature"
 KNOWS_NOTHING = {"class_prior": "a constant", SHUFFLED: "the luckiest model of shuffled labels"}
@@ -15,6 +15,12 @@ SIMPLE_RULES = {
 }
 """Candidates that may not be surely better than a model, or it is not needed."""
 REFERENCES = KNOWS_NOTHING | SIMPLE_RULES
+
+WIDENED = 2
+"""Percentile intervals of few machines are too narrow: to be sure, they are taken twice as wide."""
+
+NOT_KNOWN = "not known"
+"""How a sentence begins that says of a figure or a comparison why there is none."""
 
 OF_BOTH_CLASSES = {
     *("average_precision", "roc_auc", "brier", "log_loss", "recall_at_precision"),
@@ -59,36 +65,55 @@ def judge_sanity(
     """Compare chosen models with candidates that know little, on the same resamples; `doubts` are about the rows."""
     needed = fewest_failures(confidence)
     if metrics.average_precision is None:
-        faults = [f"not known: {explain_unknown(metrics, 'average_precision')}"]
+        faults = [f"{NOT_KNOWN}: {explain_unknown(metrics, 'average_precision')}"]
     elif metrics.failures < needed:
-        faults = [f"not known to be above chance: failures in test rows are {metrics.failures}, {needed} are needed"]
+        faults = [f"{NOT_KNOWN} to be above chance: failures in test rows are {metrics.failures}, {needed} are needed"]
     else:
-        compared = [_find_fault(metrics.average_precision, candidates.get(name), name) for name in REFERENCES]
-        faults = [fault for fault in compared if fault]
+        faults = _compare_with_references(metrics.average_precision, candidates, WIDENED)
     return Sanity(
         base_rate=metrics.positives / metrics.rows if metrics.rows else None,
         average_precision={
             name: candidates[name].metrics.average_precision for name in REFERENCES if name in candidates
         },
-        faults=[f"not known: {doubt}" for doubt in doubts] + faults,
+        faults=[f"{NOT_KNOWN}: {doubt}" for doubt in doubts] + faults,
     )
 
 
-def _find_fault(found: float, reference: CandidateReport | None, name: str) -> str:
+def find_chance(group: GroupReport) -> list[str]:
+    """Say why a group's models rank as chance does, by the plain interval; nothing if they do not, or nobody can tell.
+
+    Few failures in a plant are seldom enough to be sure of a good model, but a bad one shows.
+    """
+    if group.metrics.average_precision is None or not any(map(_is_known, group.sanity.faults)):
+        return []
+    return list(filter(_is_known, _compare_with_references(group.metrics.average_precision, group.candidates, 1)))
+
+
+def _is_known(fault: str) -> bool:
+    return not fault.startswith(NOT_KNOWN)
+
+
+def _compare_with_references(found: float, candidates: Mapping[str, CandidateReport], widening: float) -> list[str]:
+    compared = (_find_fault(found, candidates.get(name), name, widening) for name in REFERENCES)
+    return [fault for fault in compared if fault]
+
+
+def _find_fault(found: float, reference: CandidateReport | None, name: str, widening: float) -> str:
     """Say why the chosen models are not known to beat a candidate; nothing if they are.
 
-    One that knows nothing must be beaten with an interval twice as wide, since percentile intervals of few machines are
-    too narrow; a simple rule must not be surely better.
+    One that knows nothing must be beaten with an interval so many times as wide; a simple rule must not be surely
+    better.
     """
     words = REFERENCES[name]
     if reference is None or reference.chosen_exceeds is None:
-        return f"not known to be above {words}: no such candidate was judged on all its machines"
+        return f"{NOT_KNOWN} to be above {words}: no such candidate was judged on all its machines"
     exceeds = reference.chosen_exceeds["average_precision"]
     beside = f"{words}: {found:.3f} against {reference.metrics.average_precision or 0:.3f}"
     if exceeds.interval is None or exceeds.difference is None:
-        return f"not known to be above {beside}, for there are no resamples of two failing machines"
+        return f"{NOT_KNOWN} to be above {beside}, for there are no resamples of two failing machines"
     low, high = exceeds.interval
     if name in SIMPLE_RULES:
         return f"below {beside}, by {-high:.3f} to {-low:.3f}" if high <= 0 else ""
-    low, high = (2 * end - exceeds.difference for end in (low, high))
-    return f"not surely above {beside}, by {low:.3f} to {high:.3f} with twice the interval" if low <= 0 else ""
+    low, high = (exceeds.difference + widening * (end - exceeds.difference) for end in (low, high))
+    wide = " with twice the interval" if widening == WIDENED else ""
+    return f"not surely above {beside}, by {low:.3f} to {high:.3f}{wide}" if low <= 0 else ""
