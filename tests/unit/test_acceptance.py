@@ -19,7 +19,7 @@ from upkeep.judging.acceptance import (
     check_floors,
     load_cases,
     require_passed,
-    tabulate,
+    tabulate_checks,
 )
 from upkeep.judging.reports import Evaluation
 
@@ -192,7 +192,7 @@ def test_the_error_names_each_failed_check_with_what_was_found_and_expected_and_
 
 
 def test_the_table_tells_what_passed_and_what_failed():
-    lines = tabulate([floor("average_precision", 0.5), judged("alarm", [0.2])]).splitlines()
+    lines = tabulate_checks([floor("average_precision", 0.5), judged("alarm", [0.2])]).splitlines()
     assert lines[1].split() == ["ok", "average_precision", "at", "least", "0.5", "0.7"]
     assert lines[2].startswith("FAILED  worn bearing")
 

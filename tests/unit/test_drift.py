@@ -19,12 +19,12 @@ from upkeep.core.plants import name_file
 from upkeep.judging.drift import (
     FEWEST_VALUES,
     Window,
-    compare,
+    as_numbers,
+    compare_windows,
     count_independent,
     measure_distance,
     measure_similarity,
     newest_window,
-    reconcile,
     smallest_drift,
     steady,
     training_rows,
@@ -72,7 +72,7 @@ def test_training_rows_are_those_of_trained_machines_within_the_trained_time():
 
 def test_a_missing_column_a_text_and_an_infinity_become_nulls_with_a_note():
     rows = pl.DataFrame({"a": ["1.5", "broken", None], "b": [1.0, float("inf"), float("nan")]})
-    typed, notes = reconcile(rows, ["a", "b", "c"])
+    typed, notes = as_numbers(rows, ["a", "b", "c"])
     assert typed.to_dict(as_series=False) == {"a": [1.5, None, None], "b": [1.0, None, None], "c": [None, None, None]}
     assert notes == [
         "c is missing",
@@ -157,20 +157,20 @@ def test_random_ids_are_numbered_and_links_between_them_hold():
 
 def test_a_plant_without_newest_rows_is_not_judged():
     rows = telemetry(speed=1.0).filter(pl.col("time") < WINDOW[0])
-    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
     assert not found.drifted
     assert found.notes == ["no rows in the newest window"]
 
 
 def test_rows_that_were_trained_on_are_not_newest_rows():
     rows = telemetry(speed=1.0)
-    found = compare(rows, rows.select("machine", "time"), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, rows.select("machine", "time"), ["speed"], WINDOW, HOW)[0]
     assert (found.current_rows, found.reference_rows) == (0, rows.height)
 
 
 def test_three_rows_are_too_few_to_judge():
     rows = telemetry(speed=1.0)[[0, 1, -1]]
-    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
     assert found.columns["speed"].score is None
     assert found.notes == [f"speed is not judged: 1 newest and 2 training values, {FEWEST_VALUES} needed"]
 
@@ -179,7 +179,7 @@ def test_a_column_that_lost_all_its_values_has_drifted():
     rows = telemetry(speed=pl.Series(np.arange(840.0))).with_columns(
         pl.when(pl.col("time") < WINDOW[0]).then("speed").alias("speed")
     )
-    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
     assert found.drifted
     assert found.columns["speed"].drifted
 
@@ -195,7 +195,7 @@ def test_the_distance_is_the_one_that_evidently_reports():
 
 def test_pages_say_the_verdict_and_escape_what_they_show():
     rows = telemetry(**{"<b>": 1.0})[[0, -1]]
-    found = compare(rows, keys(rows), ["<b>"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["<b>"], WINDOW, HOW)[0]
     page = plant_page("lyon", found, "<html><body>\n<p>Evidently</p></body></html>")
     assert "cannot be judged" in page
     assert "&lt;b&gt; is not judged" in page
@@ -207,7 +207,7 @@ def test_pages_say_the_verdict_and_escape_what_they_show():
 def test_only_a_plant_in_which_something_drifted_is_linked_to_a_page_of_its_own():
     values = np.random.default_rng(0).normal(size=840) + 5 * (np.arange(840) >= 28 * 24)
     rows = telemetry(speed=pl.Series(values))
-    found = compare(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
     assert f'<a href="{name_file("<i>/?")}.html">&lt;i&gt;/?</a>' in overview_page({"<i>/?": found})
 
 

@@ -61,7 +61,7 @@ def cast_local(name: str, plain: Cast) -> Cast:
     The other of point and comma groups thousands, as do blanks and apostrophes, where it stands in threes and the first
     digit is not 0: with a decimal comma 1.001,5 and 1 001,5 are 1001.5, and neither 12.5 nor 0.001 is a number.
     """
-    text = _trimmed(pl.col(name)).str.replace(MINUS, "-", literal=True)
+    text = _trim_text(pl.col(name)).str.replace(MINUS, "-", literal=True)
     value, failed = plain
     for sign, pattern in LOCAL_NUMBERS.items():
         bare = text.str.replace_all(f"[^0-9eE{sign}+-]", "").str.replace(sign, ".", literal=True)
@@ -95,7 +95,7 @@ def as_text(name: str, delivered: pl.DataType) -> pl.Expr:
     return column.cast(pl.String)
 
 
-def _refused(column: pl.Expr, dtype: pl.DataType) -> Cast:
+def _refuse_type(column: pl.Expr, dtype: pl.DataType) -> Cast:
     return Cast(pl.lit(None, dtype), column.is_not_null())
 
 
@@ -111,14 +111,14 @@ def _is_plain(delivered: pl.DataType) -> bool:
     return _is_text(delivered) or delivered.is_numeric() or isinstance(delivered, pl.Boolean | pl.Null | pl.Time)
 
 
-def _trimmed(column: pl.Expr) -> pl.Expr:
+def _trim_text(column: pl.Expr) -> pl.Expr:
     text = column.cast(pl.String).str.strip_chars()
     return pl.when(text != "").then(text)
 
 
 def _to_text(column: pl.Expr, delivered: pl.DataType) -> Cast:
     if _is_text(delivered):
-        return Cast(_trimmed(column))
+        return Cast(_trim_text(column))
     if delivered.is_float():
         whole = column.cast(pl.Int64, strict=False)
         return Cast(
@@ -129,27 +129,27 @@ def _to_text(column: pl.Expr, delivered: pl.DataType) -> Cast:
     if isinstance(delivered, pl.Date | pl.Datetime):
         time, failed = _to_time(column, delivered)
         return Cast(time.dt.to_string("iso:strict"), failed)
-    return _refused(column, pl.String())
+    return _refuse_type(column, pl.String())
 
 
 def _to_number(column: pl.Expr, delivered: pl.DataType) -> Cast:
     if _is_text(delivered):
-        text = _trimmed(column)
+        text = _trim_text(column)
         number = text.cast(pl.Float64, strict=False)
         return Cast(number.fill_nan(None), text.is_not_null() & number.is_null())
     if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
         return Cast(column.cast(pl.Float64).fill_nan(None))
-    return _refused(column, pl.Float64())
+    return _refuse_type(column, pl.Float64())
 
 
 def _to_time(column: pl.Expr, delivered: pl.DataType) -> Cast:
     if _is_text(delivered):
-        text = _trimmed(column)
+        text = _trim_text(column)
         time = _parse_time(text).to_physical()
         time = pl.when(time.is_between(_micros(EARLIEST), _micros(LATEST))).then(time)
         return Cast(time.cast(_UTC), text.is_not_null() & time.is_null())
     if not isinstance(delivered, pl.Date | pl.Datetime):
-        return _refused(column, _UTC)
+        return _refuse_type(column, _UTC)
     ticks = column.to_physical().cast(pl.Int64)
     if isinstance(delivered, pl.Datetime) and delivered.time_unit == "ns":
         ticks = ticks // 1000

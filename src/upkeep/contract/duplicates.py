@@ -82,18 +82,22 @@ def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapp
     findings = []
     if near.height:
         first = "the first of each interval counts" if has_time else "the newest row of each counts"
-        detail = f"{near.height} rows left out that are no copies, such as that of {_show(near, columns)}; {first}"
+        detail = (
+            f"{near.height} rows left out that are no copies, such as that of {_show_first(near, columns)}; {first}"
+        )
         since, until = near["time"].sort()[[0, -1]] if has_time else (None, None)
         findings.append(report("near_duplicate", table, detail, since=since, until=until))
     for rows in left_out.filter(differs, pl.col(KIND) == "repeated_batch", has_time).partition_by(BATCH):
         batch = rows[BATCH][0]
         newest = f"to use the newest type {command_to_read_again(plant, batch)}"
-        detail = f"{rows.height} rows came again with other values, such as that of {_show(rows, columns)}; {newest}"
+        detail = (
+            f"{rows.height} rows came again with other values, such as that of {_show_first(rows, columns)}; {newest}"
+        )
         findings.append(report("changed_row", table, detail, batch=batch))
     return findings
 
 
-def _show(rows: pl.DataFrame, columns: Iterable[str]) -> str:
+def _show_first(rows: pl.DataFrame, columns: Iterable[str]) -> str:
     """Show the first row beside the one that is kept in its place, by the columns in which they differ."""
     row = rows.row(0, named=True)
     differing = (name for name in columns if row[name] != row[name + KEPT])

@@ -129,14 +129,18 @@ def find_unknown_machines(
     if strange.is_empty():
         return []
     machines = strange["machine"].unique().sort().to_list()
-    names = ", ".join(_suggest(name, nearest_name(name, known)) for name in machines[:MAX_EXAMPLES])
-    whose = f"of {_suggest('a plant without telemetry', other_plant)}" if known.is_empty() else "that telemetry has not"
+    names = ", ".join(_add_suggestion(name, nearest_name(name, known)) for name in machines[:MAX_EXAMPLES])
+    whose = (
+        f"of {_add_suggestion('a plant without telemetry', other_plant)}"
+        if known.is_empty()
+        else "that telemetry has not"
+    )
     failures = f", {n} of them failures," if "kind" in rows and (n := strange.filter(kind="failure").height) else ""
     detail = f"{strange.height} rows{failures} of {len(machines)} machines {whose}: {names}"
     return [report("unknown_machine", table, detail, machine=machines[0])]
 
 
-def _suggest(name: str, meant: str | None) -> str:
+def _add_suggestion(name: str, meant: str | None) -> str:
     return f"{name} (did you mean {meant}?)" if meant else name
 
 
@@ -180,7 +184,7 @@ def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hour
 
 def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.DataFrame:
     return (
-        _runs(rows.select("machine", "time", others=0, value=pl.col(sensor).is_null()))
+        _find_runs(rows.select("machine", "time", others=0, value=pl.col(sensor).is_null()))
         .filter("value")
         .select(
             "machine",
@@ -207,7 +211,7 @@ def find_stuck_sensors(rows: pl.DataFrame, sensors: Sequence[str], stuck_hours: 
     for name in sensors:
         others = (moves - moved[name].cast(pl.Int32)).cum_sum()
         present = rows.select("machine", "time", others=others, value=name).drop_nulls("value")
-        findings += _judge_runs(_runs(present), name, stuck_hours)
+        findings += _judge_runs(_find_runs(present), name, stuck_hours)
     return findings
 
 
@@ -240,7 +244,7 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float) -> list[Fin
     return findings
 
 
-def _runs(rows: pl.DataFrame) -> pl.DataFrame:
+def _find_runs(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the stretches in which a machine repeats one value, a row each; `rows` hold machine, time, others, value.
 
     It has the machine, value and number of rows; first and last time, and ``others`` (how often other sensors have

@@ -18,7 +18,7 @@ EXPECTED = {
 """What a value of each type looks like, for people."""
 
 
-class Rule(NamedTuple):
+class ValueRule(NamedTuple):
     """Why a row is set aside, what was expected, and which values break it: as an expression, and of one that is known.
 
     `breaks` is None where only a missing value breaks the rule.
@@ -35,32 +35,32 @@ def is_name(value: pl.Expr) -> pl.Expr:
     return (value.str.len_chars() <= MAX_NAME) & ~value.str.contains(UNPRINTABLE)
 
 
-def list_rules(name: str, column: Column) -> list[Rule]:
+def list_rules(name: str, column: Column) -> list[ValueRule]:
     """Return the rules that the values of one column must hold."""
     value = pl.col(name)
     rules = []
     if column.role == "key":
-        rules.append(Rule("null key", EXPECTED[column.type], value.is_null(), None))
+        rules.append(ValueRule("null key", EXPECTED[column.type], value.is_null(), None))
     if column.type == "text" and column.input is not False:
         longest, unprintable = f"at most {MAX_NAME} characters", re.compile(UNPRINTABLE).search
         too_long = value.str.len_chars() > MAX_NAME
-        rules.append(Rule("name too long", longest, too_long, lambda name: len(name) > MAX_NAME))
+        rules.append(ValueRule("name too long", longest, too_long, lambda name: len(name) > MAX_NAME))
         is_odd = value.str.contains(UNPRINTABLE)
-        rules.append(Rule("unprintable name", "no control characters and no line breaks", is_odd, unprintable))
+        rules.append(ValueRule("unprintable name", "no control characters and no line breaks", is_odd, unprintable))
     if column.type == "number":
-        rules.append(Rule("not a number", EXPECTED["number"], value.is_infinite(), isinf))
+        rules.append(ValueRule("not a number", EXPECTED["number"], value.is_infinite(), isinf))
     if (known := column.values) is not None:
         listed = f"one of {', '.join(known)}"
-        rules.append(Rule("unknown value", listed, ~value.is_in(known), lambda value: value not in known))
+        rules.append(ValueRule("unknown value", listed, ~value.is_in(known), lambda value: value not in known))
     if column.range is not None:
         low, high = column.range
         span = f"{low:g} to {high:g}{f' {column.unit}' if column.unit else ''}"
         outside = ~value.is_between(low, high)
-        rules.append(Rule("out of range", span, outside, lambda value: not low <= value <= high))
+        rules.append(ValueRule("out of range", span, outside, lambda value: not low <= value <= high))
     return rules
 
 
-def explain_misfits(rules: Sequence[Rule], values: Iterable[Any]) -> dict[Any, str]:
+def explain_misfits(rules: Sequence[ValueRule], values: Iterable[Any]) -> dict[Any, str]:
     """Return those of the distinct values that break a rule, each with what was expected in its place."""
     misfits = {}
     for value in set(values):

@@ -27,12 +27,12 @@ def find_units(rows: pl.DataFrame, batches: Sequence[date], column: str, entry: 
     """
     found: dict[int, str] = {}
     history: list[tuple[date, Floats]] = []
-    for number, quantiles, in_range in _describe(rows, column, entry):
+    for number, quantiles, in_range in _summarise_deliveries(rows, column, entry):
         earlier = [past for batch, past in history if batch < batches[number]]
         unit = _choose_unit(quantiles, in_range, earlier, entry.also)
         if unit is not None:
             found[number] = unit
-        history.append((batches[number], _convert(quantiles, entry.also[unit] if unit else OWN)))
+        history.append((batches[number], _convert_quantiles(quantiles, entry.also[unit] if unit else OWN)))
     return found
 
 
@@ -45,7 +45,9 @@ def convert_column(column: str, units: Mapping[int, str], entry: Column) -> pl.E
     return pl.when(number.is_in(list(units))).then(converted).otherwise(value).alias(column)
 
 
-def _describe(rows: pl.DataFrame, column: str, entry: Column) -> Iterator[tuple[int, Floats, dict[str | None, float]]]:
+def _summarise_deliveries(
+    rows: pl.DataFrame, column: str, entry: Column
+) -> Iterator[tuple[int, Floats, dict[str | None, float]]]:
     """Yield each delivery's number, its values' :data:`QUANTILES`, and the share that the range allows in each unit."""
     value = pl.col(column)
     low, high = entry.range or (-np.inf, np.inf)
@@ -64,7 +66,7 @@ def _describe(rows: pl.DataFrame, column: str, entry: Column) -> Iterator[tuple[
         yield number, np.array(quantiles), dict(zip((None, *entry.also), in_range, strict=True))
 
 
-def _convert(quantiles: Floats, unit: Unit) -> Floats:
+def _convert_quantiles(quantiles: Floats, unit: Unit) -> Floats:
     converted: Floats = np.sort(quantiles * unit.factor + unit.offset)  # a negative factor turns the order round
     return converted
 
@@ -77,9 +79,9 @@ def _choose_unit(
         # similar delivery counts, not the mean: a plant that has been seen idle and running may be either again.
         past = np.array(earlier)
         spread = float(np.median(past[:, 3] - past[:, 1])) / NORMAL_IQR
-        distance = {unit: _distance(_convert(quantiles, also[unit]), past) for unit in also}
+        distance = {unit: _nearest_distance(_convert_quantiles(quantiles, also[unit]), past) for unit in also}
         nearest = min(distance, key=lambda unit: distance[unit])
-        own = _distance(quantiles, past)
+        own = _nearest_distance(quantiles, past)
         if own > FAR * spread and own > CLOSER * distance[nearest] and in_range[nearest] > 0.5:
             return nearest
     if in_range[None] >= 0.5:
@@ -88,5 +90,5 @@ def _choose_unit(
     return likely if in_range[likely] > 0.5 else None
 
 
-def _distance(quantiles: Floats, past: Floats) -> float:
+def _nearest_distance(quantiles: Floats, past: Floats) -> float:
     return float(np.abs(past - quantiles).mean(axis=1).min())

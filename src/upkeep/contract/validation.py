@@ -126,12 +126,12 @@ def _list_faults(columns: Mapping[str, Column], plant: str, batches: Sequence[da
     faults.sort(key=lambda fault: FIRST.get(fault.reason, len(FIRST)))
     if "time" in columns:
         # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
-        latest = _begins(batches) + timedelta(days=batch_days) + CLOCK_SLACK
+        latest = _start_of_batch(batches) + timedelta(days=batch_days) + CLOCK_SLACK
         faults.append(Fault("after its batch", "time", pl.col("time") > latest))
     return faults
 
 
-def _begins(batches: Sequence[date]) -> pl.Expr:
+def _start_of_batch(batches: Sequence[date]) -> pl.Expr:
     """Return the first instant of each row's batch."""
     return per_delivery(batches, pl.Date).cast(DTYPES["time"])
 
@@ -141,7 +141,9 @@ def _look_at_rows(
 ) -> list[Finding]:
     findings: list[Finding] = []
     if "time" in columns:
-        findings += find_late_rows(table, rows.with_columns(begins=_begins([item.batch for item in deliveries])))
+        findings += find_late_rows(
+            table, rows.with_columns(begins=_start_of_batch([item.batch for item in deliveries]))
+        )
     if table == "telemetry":
         sensors = [name for name, column in columns.items() if column.role == "sensor"]
         delivered = {name: ~pl.col(DELIVERY).is_in(deliveries_without(name, deliveries)) for name in sensors}

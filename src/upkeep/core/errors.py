@@ -36,15 +36,15 @@ class UpkeepError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes send exceptions back by pickling; the default would lose the keywords.
-        return _rebuild, (self.what, self.expected, self.remedy, self.where)
+        return _rebuild_error, (self.what, self.expected, self.remedy, self.where)
 
     def at(self, **where: object) -> "UpkeepError":
         """Return the same error with more of the place filled in; what is known already wins."""
-        return _rebuild(self.what, self.expected, self.remedy, {**where, **self.where})
+        return _rebuild_error(self.what, self.expected, self.remedy, {**where, **self.where})
 
     def of_stage(self, stage: str) -> "UpkeepError":
         """Return the same error as this stage's own, whose work the code of another one found wrong."""
-        return _rebuild(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
+        return _rebuild_error(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
 
 
 def _shorten_lines(text: str) -> str:
@@ -52,5 +52,5 @@ def _shorten_lines(text: str) -> str:
     return "\n".join(shorten(line, LONGEST) for line in start.splitlines())
 
 
-def _rebuild(what: str, expected: str, remedy: str, where: dict[str, object]) -> UpkeepError:
+def _rebuild_error(what: str, expected: str, remedy: str, where: dict[str, object]) -> UpkeepError:
     return UpkeepError(what, expected=expected, remedy=remedy, **where)

@@ -23,13 +23,13 @@ def map_plants(
     An UpkeepError names the plant that failed first, or says that the backend cannot be used.
     """
     names = list(plants)
-    _check(how.backend)
+    _require_backend(how.backend)
     with parallel_config(backend=how.backend, n_jobs=how.jobs):
-        results = Parallel(return_as="generator")(delayed(_named)(function, name, arguments) for name in names)
+        results = Parallel(return_as="generator")(delayed(_call_for_plant)(function, name, arguments) for name in names)
         return dict(zip(names, tqdm(results, total=len(names), delay=QUIET_SECONDS, unit="plant"), strict=True))
 
 
-def _check(backend: str) -> None:
+def _require_backend(backend: str) -> None:
     try:
         with parallel_config(backend=backend):
             pass
@@ -41,7 +41,7 @@ def _check(backend: str) -> None:
         ) from error
 
 
-def _named(function: Callable[..., Result], plant: str, arguments: tuple[object, ...]) -> Result:
+def _call_for_plant(function: Callable[..., Result], plant: str, arguments: tuple[object, ...]) -> Result:
     try:
         return function(plant, *arguments)
     except UpkeepError as error:

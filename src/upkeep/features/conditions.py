@@ -82,7 +82,7 @@ def fit_conditions(
     centres = significant(_find_centres(known / width, tolerance, most) * width, MEASURED)
     counts = np.bincount(assign_conditions(known, centres, width), minlength=len(centres))
     centres = centres[np.argsort(-counts, kind="stable")]
-    levels, spreads = _levels(assign_conditions(settings, centres, width), len(centres), readings)
+    levels, spreads = _fit_levels(assign_conditions(settings, centres, width), len(centres), readings)
     return Conditions(widths=list(widths), centres=centres.tolist(), levels=levels.tolist(), spreads=spreads.tolist())
 
 
@@ -99,18 +99,18 @@ def _find_centres(points: Floats, tolerance: float, most: int) -> Floats:
     for k in range(1, most + 1):
         if k > 1:
             attempts = [kmeans2(sample, k, minit="++", rng=rng, missing="warn")[0] for _ in range(ATTEMPTS)]
-            centres = np.asarray(min(attempts, key=lambda found: _error(sample, found)), dtype=np.float64)
-        if _error(sample, centres) <= tolerance:
+            centres = np.asarray(min(attempts, key=lambda found: _distance_to_nearest(sample, found)), dtype=np.float64)
+        if _distance_to_nearest(sample, centres) <= tolerance:
             break
     return centres
 
 
-def _error(points: Floats, centres: Floats) -> float:
+def _distance_to_nearest(points: Floats, centres: Floats) -> float:
     squares = np.min([((points - centre) ** 2).sum(axis=1) for centre in centres], axis=0)
     return float(np.sqrt(squares.mean()))
 
 
-def _levels(condition: NDArray[np.intp], n_conditions: int, readings: Floats) -> tuple[Floats, Floats]:
+def _fit_levels(condition: NDArray[np.intp], n_conditions: int, readings: Floats) -> tuple[Floats, Floats]:
     """Return mean and deviation of each sensor per condition; where a condition has too few, the plant's own."""
     overall = _mean_and_deviation(readings)
     per_condition = [_mean_and_deviation(readings[condition == index], overall) for index in range(n_conditions)]

@@ -169,7 +169,7 @@ def newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, 
     """Return each machine's healthy level as its newest row knows it, in spreads, shape (n_machines, n_sensors)."""
     return np.array(
         [
-            _baseline(name, rows.time[span], scaled[span], preparation, params.baseline_hours)[-1]
+            _find_baseline(name, rows.time[span], scaled[span], preparation, params.baseline_hours)[-1]
             for name, span in rows.by_machine()
         ]
     )
@@ -184,7 +184,7 @@ def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset)
         time, own = rows.time[span], scaled[span]
         known = np.ascontiguousarray(own.T)
         windows = [roll(time, known, hours, [*params.aggregates, "mean"]) for hours in params.windows_hours]
-        baseline = _baseline(name, time, own, preparation, params.baseline_hours)
+        baseline = _find_baseline(name, time, own, preparation, params.baseline_hours)
         # Without sensors there is nothing to stack, but a shape there is.
         features[:, span] = np.reshape(_sensor_block(known, windows, baseline.T, params), (len(features), len(time)))
     return features
@@ -205,7 +205,7 @@ def _sensor_block(
     return block
 
 
-def _baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: float) -> Floats:
+def _find_baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: float) -> Floats:
     """Return the healthy level of a machine known at each of its rows, shape (n_rows, n_sensors)."""
     known = preparation.baselines.get(name)
     if known is None:

@@ -22,7 +22,7 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
         ``repaired`` (when the last failure's repair ended, null where there was none), sorted by machine and time.
     """
     keys = telemetry.select("machine", "time").sort("machine", "time")
-    repairs = _repairs(events, params)
+    repairs = _find_repairs(events, params)
     next_failure = repairs.select("machine", next_failure="failure")
     rows = keys.join_asof(
         next_failure,
@@ -34,7 +34,7 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
         check_sortedness=False,
     )
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
-    known = rows.join(_known_until(keys, repairs), on="machine", how="left", maintain_order="left").filter(
+    known = rows.join(_find_known_end(keys, repairs), on="machine", how="left", maintain_order="left").filter(
         pl.col("known_until").is_null() | (horizon_end <= pl.col("known_until"))
     )
     return _without_repairs(known, repairs).select(
@@ -46,7 +46,7 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
     )
 
 
-def _repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
+def _find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     """Return when each failure was repaired: at the first maintenance after it, or after the longest repair allowed."""
     failures = events.filter(kind="failure").select("machine", failure="time").sort("machine", "failure")
     maintenance = events.filter(kind="maintenance").select("machine", repaired="time").sort("machine", "repaired")
@@ -62,7 +62,7 @@ def _repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
 
 
-def _known_until(keys: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
+def _find_known_end(keys: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
     """Return until when each machine's outcomes are known; null where its readings end before a repair does."""
     last_row = keys.group_by("machine").agg(last_row=pl.col("time").max())
     last_repair = repairs.group_by("machine").agg(last_repair=pl.col("repaired").max())

@@ -20,7 +20,7 @@ from upkeep.judging.acceptance import (
     check_floors,
     load_cases,
     require_passed,
-    tabulate,
+    tabulate_checks,
 )
 from upkeep.judging.reports import Evaluation, read_report
 from upkeep.model.storage import find_models, load_model, predict
@@ -36,7 +36,7 @@ def run(params: Params) -> None:
         checks = make_checks(params)
     except UpkeepError as error:
         raise error.at(stage="check") from error
-    print(tabulate(checks))  # noqa: T201  # the table is what this command is for
+    print(tabulate_checks(checks))  # noqa: T201  # the table is what this command is for
     require_passed(checks)
 
 

@@ -118,7 +118,7 @@ _EXPECTED = {
 }
 
 
-def tabulate(checks: Sequence[Check]) -> str:
+def tabulate_checks(checks: Sequence[Check]) -> str:
     """Return checks as a table for the terminal."""
     rows = [("ok" if check.passed else "FAILED", check.name, check.expected, check.found) for check in checks]
     return align_columns(("", "check", "expected", "found"), rows)

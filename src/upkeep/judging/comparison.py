@@ -108,11 +108,11 @@ def _compare_group(
         machines=after.machines.height,
         failures=failures,
         unplanned_cost=run_to_failure_cost(failures, how.costs),
-        changes={name: _change(before, after, name, how.confidence) for name in JUDGED},
+        changes={name: _compare_figure(before, after, name, how.confidence) for name in JUDGED},
     )
 
 
-def _change(before: Judgement, after: Judgement, name: str, confidence: float) -> Change:
+def _compare_figure(before: Judgement, after: Judgement, name: str, confidence: float) -> Change:
     was, now = (None if np.isnan(side.figures[name]) else side.figures[name] for side in (before, after))
     resamples = before.resamples[name], after.resamples[name]
     intervals = [interval(values, confidence) for values in (*resamples, resamples[1] - resamples[0])]
@@ -121,20 +121,20 @@ def _change(before: Judgement, after: Judgement, name: str, confidence: float) -
 
 def _compare_alarms(champion: pl.DataFrame, challenger: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     """List the episodes of one side that no episode of the other lies within a horizon of."""
-    before, after = (_episodes(rows, horizon_hours) for rows in (champion, challenger))
+    before, after = (_list_episodes(rows, horizon_hours) for rows in (champion, challenger))
     sides = [
-        _unmatched(mine, other, horizon_hours).with_columns(gained=pl.lit(gained))
+        _without_match(mine, other, horizon_hours).with_columns(gained=pl.lit(gained))
         for mine, other, gained in ((after, before, True), (before, after, False))
     ]
     return pl.concat(sides).select(_NO_ALARMS.columns).sort(*ROW, "gained")
 
 
-def _episodes(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
+def _list_episodes(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     starts, false = find_episodes(read_timeline(rows, horizon_hours), rows["alarm"].to_numpy())
     return rows.select(ROW)[starts].with_columns(false=pl.Series(false, dtype=pl.Boolean))
 
 
-def _unmatched(mine: pl.DataFrame, other: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
+def _without_match(mine: pl.DataFrame, other: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     pairs = mine.join(other.select(*MACHINE, other="time"), on=MACHINE)
     near = pairs.filter((pl.col("time") - pl.col("other")).abs() < pl.duration(hours=horizon_hours))
     return mine.join(near, on=ROW, how="anti")

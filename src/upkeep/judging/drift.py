@@ -7,9 +7,11 @@ by the function that Evidently itself calls, and only plants in which something 
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -62,40 +64,25 @@ def training_rows(telemetry: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def reconcile(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+def as_numbers(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
     """Return exactly `columns` as numbers, null where there is none, with a note on whatever did not fit.
 
     Evidently skips a column that one side lacks without a word, and stops at a text where a number was.
     """
     notes = [f"{name} is missing" for name in columns if name not in rows.columns]
     given = rows.with_columns(pl.lit(None).alias(name) for name in columns if name not in rows.columns)
-    typed = given.select(_finite(name) for name in columns)
+    numbers = given.select(pl.col(name).cast(pl.Float64, strict=False) for name in columns)
+    typed = numbers.select(pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in columns)
     lost = {name: typed[name].null_count() - given[name].null_count() for name in columns}
     return typed, notes + [f"{name} holds {n} values that are not finite numbers" for name, n in lost.items() if n]
-
-
-def _finite(name: str) -> pl.Expr:
-    number = pl.col(name).cast(pl.Float64, strict=False)
-    return pl.when(number.is_finite()).then(number).alias(name)
 
 
 def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
     """Return how far a window of this length got from the rest of the training data at most.
 
     Seasons, product mixes and wear move a sensor within the training window as well. What the training data has
-    seen happen is no drift.
-
-    Parameters
-    ----------
-    values, hours
-        One column of the training window and its times, shape (n,), no gaps.
-    window_hours
-        Length of the windows, which overlap by half.
-
-    Returns
-    -------
-    float
-        Largest first Wasserstein distance, in standard deviations of the rest; 0 if no window leaves enough rest.
+    seen happen is no drift. `values` and `hours` are one column and its times, shape (n,), without gaps; windows
+    overlap by half. The distance is that of :func:`measure_distance`; 0 if no window leaves enough rest.
     """
     distances = [0.0]
     for start in np.arange(hours.min(), hours.max() - window_hours, window_hours / 2):
@@ -142,58 +129,53 @@ def measure_similarity(machine: pl.Series, readings: pl.DataFrame) -> dict[str, 
     Rows are in the order of machine and time. A column that never changes has 0.
     """
     names = readings.columns
-    if not names:
-        return {}
     keyed = readings.with_columns(machine=machine)
     deviations = keyed.with_columns(pl.col(names) - pl.col(names).mean().over("machine"))
-    before = pl.col(names).shift(1).over("machine")
-    pairs = deviations.with_columns(before.name.prefix("@"))
+    pairs = deviations.with_columns(pl.col(names).shift(1).over("machine").name.prefix("@"))
     found = pairs.select(pl.corr(name, f"@{name}").fill_nan(None).fill_null(0.0).alias(name) for name in names)
     return found.select(pl.all().clip(0.0, LARGEST_SIMILARITY)).row(0, named=True)
 
 
-def compare(
+def compare_windows(
     telemetry: pl.DataFrame, train: pl.DataFrame, columns: Sequence[str], window: Window, how: Drift
 ) -> tuple[PlantDrift, Callable[[], str]]:
     """Compare settings and sensors of a plant's newest window with what its models were trained on.
 
-    `telemetry` is reconciled; of the `train` rows machine and time are read.
-
-    Returns
-    -------
-    finding, draw_page
-        What ``drift.json`` says of the plant: a column that cannot be judged has no score, one that lost all its
-        values has drifted, and notes say both. Then what draws Evidently's page of the columns that could be judged.
+    `telemetry` is reconciled; of the `train` rows machine and time are read. Returns what ``drift.json`` says of the
+    plant: a column that cannot be judged has no score, one that lost all its values has drifted, and notes say both.
+    Then what draws Evidently's page of the columns that could be judged.
     """
     trained = training_rows(telemetry, train).sort("machine", "time")
     newest = telemetry.filter(pl.col("time") >= window.start, pl.col("time") < window.end)
     newest = newest.join(trained, on=["machine", "time"], how="anti")
     reference, current = (_read_side(rows, columns, how) for rows in (trained, newest))
-    # The newest window may be too short to tell how much its rows resemble each other.
-    similarity = measure_similarity(trained["machine"], reference.values)
-    thresholds, vanished, notes = _find_thresholds(current, reference, similarity, window)
-    n_judged = len(thresholds) + len(vanished)
-    scores = {name: measure_distance(current.known(name), reference.known(name)) for name in thresholds}
-    drifted = {name for name, score in scores.items() if score >= thresholds[name]} | vanished
-    share = len(drifted) / max(n_judged, 1)
+    found = dict.fromkeys(columns, _report_column(drifted=False))
+    notes = [f"training window: {note}" for note in reference.notes]
+    notes += [f"newest window: {note}" for note in current.notes]
+    if not columns:
+        notes.append("the data dictionary names no setting and no sensor")
+    elif trained.is_empty() or newest.is_empty():
+        notes.append(f"no rows in the {'training' if trained.is_empty() else 'newest'} window")
+    else:
+        # The newest window may be too short to tell how much its rows resemble each other.
+        for name, similarity in measure_similarity(trained["machine"], reference.values).items():
+            found[name], note = _judge_column(name, current, reference, similarity, window)
+            notes += [note] if note else []
+    thresholds = {name: column.threshold for name, column in found.items() if column.threshold is not None}
+    n_vanished = sum(column.drifted and column.score is None for column in found.values())
+    n_judged = len(thresholds) + n_vanished
+    share = sum(column.drifted for column in found.values()) / max(n_judged, 1)
     finding = PlantDrift(
         drifted=share > how.max_drifted_share,
         share=share,
-        columns={
-            name: ColumnDrift(
-                method=METHOD, score=scores.get(name), threshold=thresholds.get(name), drifted=name in drifted
-            )
-            for name in columns
-        },
+        columns=found,
         current_rows=newest.height,
         reference_rows=trained.height,
         window=WindowReport(start=window.start.isoformat(), end=window.end.isoformat()),
-        notes=[f"training window: {note}" for note in reference.notes]
-        + [f"newest window: {note}" for note in current.notes]
-        + notes,
+        notes=notes,
     )
     # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
-    limit = (how.max_drifted_share * n_judged - len(vanished)) / max(len(thresholds), 1) + 1e-4
+    limit = (how.max_drifted_share * n_judged - n_vanished) / max(len(thresholds), 1) + 1e-4
     return finding, partial(_draw_page, current.sample, reference.sample, thresholds, round(limit, 4))
 
 
@@ -205,47 +187,37 @@ class _Side(NamedTuple):
     hours: Floats
     notes: list[str]
 
-    def known(self, name: str) -> Floats:
-        return self.sample[name].drop_nulls().to_numpy()
-
 
 def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
-    typed, notes = reconcile(rows, columns)
+    typed, notes = as_numbers(rows, columns)
     drawn = np.arange(typed.height)
     if typed.height > how.sample_rows:
         drawn = np.sort(np.random.default_rng(how.seed).choice(typed.height, how.sample_rows, replace=False))
     return _Side(typed, typed[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600, notes)
 
 
-def _find_thresholds(
-    current: _Side, reference: _Side, similarity: Mapping[str, float], window: Window
-) -> tuple[dict[str, float], set[str], list[str]]:
-    """Return the threshold of each column that can be judged, the columns that lost all values, and why."""
-    if not similarity:
-        return {}, set(), ["the data dictionary names no setting and no sensor"]
-    for side, name in ((reference, "training"), (current, "newest")):
-        if side.sample.is_empty():
-            return {}, set(), [f"no rows in the {name} window"]
-    thresholds: dict[str, float] = {}
-    vanished: set[str] = set()
-    notes, window_hours = [], (window.end - window.start) / timedelta(hours=1)
-    for name in similarity:
-        n_current, n_reference = current.sample[name].count(), reference.sample[name].count()
-        if n_current == 0 and n_reference >= FEWEST_VALUES:
-            vanished.add(name)
-            notes.append(f"{name} had values in the training window and has none in the newest")
-        elif min(n_current, n_reference) < FEWEST_VALUES:
-            found = f"{n_current} newest and {n_reference} training values"
-            notes.append(f"{name} is not judged: {found}, {FEWEST_VALUES} needed")
-        else:
-            sizes = (
-                count_independent(current.values[name].count(), n_current, similarity[name]),
-                count_independent(reference.values[name].count(), n_reference, similarity[name]),
-            )
-            known = reference.sample[name].is_not_null().to_numpy()
-            usual = usual_distance(reference.known(name), reference.hours[known], window_hours)
-            thresholds[name] = max(smallest_drift(*sizes), usual)
-    return thresholds, vanished, notes
+def _judge_column(
+    name: str, current: _Side, reference: _Side, similarity: float, window: Window
+) -> tuple[ColumnDrift, str | None]:
+    """Return what was found of a column, and why it could not be judged, or has no values, if so."""
+    newest, usual = (side.sample[name].drop_nulls().to_numpy() for side in (current, reference))
+    if newest.size == 0 and usual.size >= FEWEST_VALUES:
+        return _report_column(drifted=True), f"{name} had values in the training window and has none in the newest"
+    if min(newest.size, usual.size) < FEWEST_VALUES:
+        sizes = f"{newest.size} newest and {usual.size} training values"
+        return _report_column(drifted=False), f"{name} is not judged: {sizes}, {FEWEST_VALUES} needed"
+    smallest = smallest_drift(
+        count_independent(current.values[name].count(), newest.size, similarity),
+        count_independent(reference.values[name].count(), usual.size, similarity),
+    )
+    hours = reference.hours[reference.sample[name].is_not_null().to_numpy()]
+    threshold = max(smallest, usual_distance(usual, hours, (window.end - window.start) / timedelta(hours=1)))
+    score = measure_distance(newest, usual)
+    return _report_column(score, threshold, drifted=score >= threshold), None
+
+
+def _report_column(score: float | None = None, threshold: float | None = None, *, drifted: bool) -> ColumnDrift:
+    return ColumnDrift(method=METHOD, score=score, threshold=threshold, drifted=drifted)
 
 
 def _draw_page(
@@ -269,9 +241,5 @@ def _draw_page(
 def steady(page: str) -> str:
     """Return Evidently's page with its random ids numbered in order of appearance, the same on every run."""
     start = page.index("var metric_")
-    numbers: dict[str, str] = {}
-
-    def number(match: re.Match[str]) -> str:
-        return numbers.setdefault(match[0], f"{len(numbers):0{len(match[0])}d}"[: len(match[0])])
-
-    return page[:start] + RANDOM_ID.sub(number, page[start:])
+    numbers: dict[str, int] = defaultdict(count().__next__)
+    return page[:start] + RANDOM_ID.sub(lambda found: f"{numbers[found[0]]:0{len(found[0])}d}", page[start:])

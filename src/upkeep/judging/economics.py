@@ -54,14 +54,14 @@ def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> di
     cost = policy_cost(failures, caught, false_alarms, costs)
     unplanned = run_to_failure_cost(failures, costs)
     return {
-        "failures_caught": _ratio(caught, failures),
-        "false_alarms_per_machine_month": _ratio(false_alarms * HOURS_PER_MONTH, hours),
+        "failures_caught": _divide_defined(caught, failures),
+        "false_alarms_per_machine_month": _divide_defined(false_alarms * HOURS_PER_MONTH, hours),
         "cost": cost,
-        "cost_saving": _ratio(unplanned - cost, unplanned - oracle_cost(failures, costs)),
+        "cost_saving": _divide_defined(unplanned - cost, unplanned - oracle_cost(failures, costs)),
     }
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def _divide_defined(part: Floats, whole: Floats) -> Floats:
     return part / np.where(whole == 0, np.nan, whole)
 
 

@@ -81,7 +81,7 @@ def evaluate(
         validation=Headline(
             overall=judge(seen, how, horizon_hours).metrics, plants=_metrics_by("plant", seen, how, horizon_hours)
         ),
-        notes=[note for plant, group in plants.items() for note in _notes(plant, group)],
+        notes=[note for plant, group in plants.items() for note in _explain_gaps(plant, group)],
     )
 
 
@@ -139,26 +139,26 @@ def judge_group(
     """
     chosen = judge(rows.filter("chosen"), how, horizon_hours, seed)
     names = rows.filter("chosen")["candidate"].unique().to_list()
-    candidates = {name: judge(own, how, horizon_hours, seed) for name, own in _groups("candidate", rows)}
+    candidates = {name: judge(own, how, horizon_hours, seed) for name, own in _split_by("candidate", rows)}
     reports = {
         name: CandidateReport(
             metrics=candidate.metrics,
-            intervals=_intervals(candidate, how.confidence),
-            chosen_exceeds=_exceed(chosen, candidate, how.confidence),
+            intervals=_find_intervals(candidate, how.confidence),
+            chosen_exceeds=_measure_lead(chosen, candidate, how.confidence),
         )
         for name, candidate in candidates.items()
     }
     return GroupReport(
         chosen=names[0] if len(names) == 1 else None,
         metrics=chosen.metrics,
-        intervals=_intervals(chosen, how.confidence),
+        intervals=_find_intervals(chosen, how.confidence),
         costs=_compare_costs(chosen, candidates, how.costs),
         candidates=reports,
         sanity=judge_sanity(chosen.metrics, reports, how.confidence, doubts),
     )
 
 
-def _intervals(judgement: Judgement, confidence: float) -> dict[str, Interval]:
+def _find_intervals(judgement: Judgement, confidence: float) -> dict[str, Interval]:
     return {name: interval(judgement.resamples[name], confidence) for name in WITH_INTERVAL}
 
 
@@ -173,7 +173,7 @@ def _compare_costs(chosen: Judgement, candidates: Mapping[str, Judgement], costs
     )
 
 
-def _exceed(chosen: Judgement, other: Judgement, confidence: float) -> dict[str, Difference] | None:
+def _measure_lead(chosen: Judgement, other: Judgement, confidence: float) -> dict[str, Difference] | None:
     if not chosen.machines.equals(other.machines):
         return None
     return {
@@ -186,15 +186,15 @@ def _exceed(chosen: Judgement, other: Judgement, confidence: float) -> dict[str,
 
 
 def _metrics_by(column: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> dict[str, Metrics]:
-    return {name: judge(group, how, horizon_hours).metrics for name, group in _groups(column, rows)}
+    return {name: judge(group, how, horizon_hours).metrics for name, group in _split_by(column, rows)}
 
 
-def _groups(column: str, rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+def _split_by(column: str, rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     """Return the rows of each value of a column of text, in the order of the values."""
     return sorted((str(name), group) for (name,), group in rows.group_by(column, maintain_order=True))
 
 
-def _notes(plant: str, group: GroupReport) -> Iterator[str]:
+def _explain_gaps(plant: str, group: GroupReport) -> Iterator[str]:
     """Say which of a plant's figures are not known, and why; and why those that are may not be relied on."""
     unknown: dict[str, list[str]] = {}
     for name in WITH_INTERVAL:

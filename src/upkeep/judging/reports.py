@@ -17,16 +17,16 @@ from upkeep.core.types import Frozen, describe_faults
 DECIMALS = 6
 
 
-def _round(value: object) -> object:
+def _round_figure(value: object) -> object:
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, DECIMALS)
     return value
 
 
-Figure = Annotated[float | None, BeforeValidator(_round)]
+Figure = Annotated[float | None, BeforeValidator(_round_figure)]
 """A number with six decimals; None where it is not defined."""
 
-Interval = list[Annotated[float, BeforeValidator(_round)]] | None
+Interval = list[Annotated[float, BeforeValidator(_round_figure)]] | None
 """Lower and upper end; None where it cannot be told."""
 
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from upkeep.contract.dictionary import DELIVERY, Column, Dictionary
 from upkeep.contract.dictionary import Table as TableName
-from upkeep.contract.rules import EXPECTED, Rule, explain_misfits, list_rules
+from upkeep.contract.rules import EXPECTED, ValueRule, explain_misfits, list_rules
 from upkeep.contract.units import convert_column, find_units
 from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.names import shorten
@@ -86,7 +86,7 @@ class Contract(NamedTuple):
 
     tables: Mapping[TableName, Mapping[str, Column]]
     known: frozenset[str]
-    rules: Mapping[TableName, Mapping[str, Sequence[Rule]]]
+    rules: Mapping[TableName, Mapping[str, Sequence[ValueRule]]]
     vocabulary: Vocabulary
     numbers: Mapping[str, Column]
     low: Floats
@@ -173,7 +173,7 @@ def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]
     return misfits
 
 
-def _check_column(name: str, entry: Column, rules: Sequence[Rule], table: Table) -> list[tuple[int, str]]:
+def _check_column(name: str, entry: Column, rules: Sequence[ValueRule], table: Table) -> list[tuple[int, str]]:
     """Return the rows whose value is of another type or breaks a rule, and what was expected there."""
     values, failed = table.read(name, entry.type)
     misfits = [(row, EXPECTED[entry.type]) for row in failed]

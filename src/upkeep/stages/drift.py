@@ -11,7 +11,7 @@ from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core import paths
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
-from upkeep.judging.drift import Window, compare, newest_window
+from upkeep.judging.drift import Window, compare_windows, newest_window
 from upkeep.judging.reports import DriftReport, PlantDrift, write_report
 from upkeep.reporting.drift_pages import SCRIPT, has_page, overview_page, plant_page, split_script
 
@@ -83,4 +83,4 @@ def _compare(
 ) -> tuple[PlantDrift, Callable[[], str]]:
     columns = [*dictionary.names("telemetry", "setting", plant), *dictionary.names("telemetry", "sensor", plant)]
     trained = pl.read_parquet(_training_rows(plant), columns=["machine", "time"])
-    return compare(rows, trained, columns, window, params.drift)
+    return compare_windows(rows, trained, columns, window, params.drift)
