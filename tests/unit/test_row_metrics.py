@@ -1,7 +1,6 @@
 """Row metrics: what they were before scikit-learn computed them, and not a number where they are not defined."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -24,19 +23,25 @@ PROBABILITY = np.array([0.1, 0.9, 0.4, 0.4, 0.7, 0.0, 0.8, 0.2])
 NOT_DEFINED = math.nan
 
 
-@pytest.mark.parametrize(
-    ("metric", "expected"),
-    [
-        (row_metrics.average_precision, 0.733333333333),
-        (row_metrics.roc_auc, 0.71875),
-        (row_metrics.brier_score, 0.23875),
-        (row_metrics.log_loss, 0.651673519470),
-        (partial(row_metrics.recall_at_precision, least=0.6), 1.0),
-        (partial(row_metrics.recall_at_precision, least=0.7), 0.25),
-    ],
-)
-def test_figures_that_reports_have_always_stated_stay_what_they_are(metric, expected):
-    assert metric(LABEL, PROBABILITY) == pytest.approx(expected, abs=1e-9)
+def figures(label, probability, least_precision=0.6):
+    return row_metrics.judge_rows(label, probability, probability >= 0.5, least_precision)
+
+
+def test_figures_that_reports_have_always_stated_stay_what_they_are():
+    assert figures(LABEL, PROBABILITY) == pytest.approx(
+        {
+            "average_precision": 0.733333333333,
+            "roc_auc": 0.71875,
+            "brier": 0.23875,
+            "log_loss": 0.651673519470,
+            "recall_at_precision": 1.0,
+            "precision": 2 / 3,
+            "recall": 1 / 2,
+            "f1": 4 / 7,
+        },
+        abs=1e-9,
+    )
+    assert figures(LABEL, PROBABILITY, 0.7)["recall_at_precision"] == 0.25
 
 
 @given(both_classes)
@@ -52,7 +57,7 @@ def test_a_curve_has_a_point_for_each_probability_at_which_recall_rises(rows):
 
 
 def test_certainty_that_was_wrong_costs_much_but_not_infinitely_much():
-    assert row_metrics.log_loss(np.array([False, True]), np.array([1.0, 0.0])) == pytest.approx(34.539, abs=1e-3)
+    assert figures(np.array([False, True]), np.array([1.0, 0.0]))["log_loss"] == pytest.approx(34.539, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +88,8 @@ def test_calibration_bins_hold_every_row_once(rows):
 @pytest.mark.parametrize("label", [[], [False, False], [True, True]])
 def test_rows_of_one_class_have_no_figure_that_tells_classes_apart(label):
     rows = np.array(label, bool), np.linspace(0, 1, len(label))
-    assert math.isnan(row_metrics.average_precision(*rows))
-    assert math.isnan(row_metrics.roc_auc(*rows))
-    assert math.isnan(row_metrics.brier_score(*rows))
-    assert math.isnan(row_metrics.log_loss(*rows))
-    assert math.isnan(row_metrics.recall_at_precision(*rows, 0.8))
-    assert math.isnan(row_metrics.alarm_quality(rows[0], rows[1] > 2)["f1"])
+    assert list(figures(*rows)) == list(figures(LABEL, PROBABILITY))
+    assert all(map(math.isnan, [*figures(*rows).values(), row_metrics.average_precision(*rows)]))
 
 
 @given(both_classes, st.integers(0, 10))

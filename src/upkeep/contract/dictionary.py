@@ -9,8 +9,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import Name, shorten
-from upkeep.core.types import Frozen
+from upkeep.core.names import Name
+from upkeep.core.types import Frozen, describe_faults
 
 Table = Literal["telemetry", "events", "machines"]
 TABLES: tuple[Table, ...] = get_args(Table)
@@ -166,16 +166,9 @@ def load_dictionary(path: Path) -> Dictionary:
     try:
         return Dictionary.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = _describe_faults(error) if isinstance(error, ValidationError) else str(error)
+        problem = describe_faults(error) if isinstance(error, ValidationError) else str(error)
         raise UpkeepError(
             f"the data dictionary cannot be used: {problem}",
             remedy="correct the file as docs/guide.md describes it, or validate.dictionary in params.yaml",
             file=path,
         ) from error
-
-
-def _describe_faults(error: ValidationError) -> str:
-    faults = [
-        (".".join(map(shorten, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()
-    ]
-    return "; ".join(f"{place}: {message}" if place else message for place, message in faults)

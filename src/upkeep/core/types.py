@@ -24,6 +24,8 @@ class Frozen(BaseModel):
 def describe_faults(error: ValidationError) -> str:
     """Return where the first faults lie and what they are, without the values found, which may be secrets."""
     faults = error.errors(include_input=False)
-    named = [f"{'.'.join(map(shorten, fault['loc'])) or 'file'}: {fault['msg']}" for fault in faults[:FAULTS_NAMED]]
+    places = [".".join(map(shorten, fault["loc"])) for fault in faults[:FAULTS_NAMED]]
+    messages = [fault["msg"].removeprefix("Value error, ") for fault in faults]
+    named = [f"{place}: {message}" if place else message for place, message in zip(places, messages, strict=False)]
     others = [f"and {len(faults) - FAULTS_NAMED} more"] if len(faults) > FAULTS_NAMED else []
     return "; ".join(named + others)

@@ -21,14 +21,9 @@ ATTEMPTS = 5
 class Conditions(Frozen):
     """Operating conditions of one plant and each sensor's level in them.
 
-    Attributes
-    ----------
-    widths
-        Of each setting's range, in its own unit; distances between settings are shares of it.
-    centres
-        Settings of each condition, shape (n_conditions, n_settings), the most frequent condition first.
-    levels, spreads
-        Mean and standard deviation of each sensor in each condition, shape (n_conditions, n_sensors).
+    `widths` are those of the settings' ranges, in their own units; distances between settings are shares of them.
+    `centres` are the settings of each condition, shape (n_conditions, n_settings), the most frequent condition first;
+    `levels` and `spreads` mean and standard deviation of each sensor in each, shape (n_conditions, n_sensors).
     """
 
     widths: list[float]
@@ -69,14 +64,8 @@ def fit_conditions(
     """Find the operating conditions in training rows and each sensor's level and spread in them.
 
     The number of conditions is the smallest, up to `most`, at which rows lie within `tolerance` of their condition's
-    centre (root mean square, as a share of the settings' ranges).
-
-    Parameters
-    ----------
-    settings, readings
-        Training rows, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where a value is missing.
-    widths
-        Of each setting's range, shape (n_settings,).
+    centre (root mean square, as a share of the settings' ranges, `widths`). `settings` and `readings` are training
+    rows, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where a value is missing.
     """
     known, width = settings[~np.isnan(settings).any(axis=1)], np.asarray(widths)
     centres = significant(_find_centres(known / width, tolerance, most) * width, MEASURED)

@@ -119,21 +119,16 @@ def build_features(
 ) -> pl.DataFrame:
     """Return one row of features per row of a plant's telemetry, which holds no machine twice at one instant.
 
-    Returns
-    -------
-    DataFrame
-        ``plant``, ``machine``, ``time``, then the features as Float32, NaN where one cannot be known; sorted by machine
-        and time. Sensor features are in spreads of their operating condition, slopes in spreads an hour, ages in hours.
+    Columns are ``plant``, ``machine``, ``time``, then the features as Float32, NaN where one cannot be known; rows are
+    sorted by machine and time. Sensor features are in spreads of their operating condition, slopes in spreads an hour,
+    ages in hours.
     """
     ordered = telemetry.sort("machine", "time")
     rows, happened, records = read_tables(ordered, events, machines, preparation.vocabulary)
     machine = np.repeat(np.arange(len(rows.machines)), np.diff(rows.starts))
     features = [
         *_sensor_features(rows, preparation, params),
-        *_setting_features(rows.settings, preparation.vocabulary),
-        *_attribute_features(machine, rows.machines, records, preparation.vocabulary),
-        *_event_features(machine, rows.time, happened, preparation.vocabulary, params),
-        *_machine_features(machine, rows.time, rows, records, preparation),
+        *_other_features(machine, slice(None), rows, happened, records, preparation.vocabulary, params),
     ]
     names = feature_names(preparation.vocabulary, params)
     return pl.concat([ordered.select(KEYS), pl.DataFrame(dict(zip(names, features, strict=True)))], how="horizontal")
@@ -148,7 +143,6 @@ def newest_features(
     """
     scaled = preparation.conditions.scale(rows.settings, rows.readings)
     ends = rows.starts[1:] - 1
-    machine, time = np.arange(len(ends)), rows.time[ends]
     known = np.ascontiguousarray(scaled.T)
     windows = [
         roll_newest(rows.time, rows.starts, known, hours, [*params.aggregates, "mean"])
@@ -157,10 +151,7 @@ def newest_features(
     baselines = newest_baselines(rows, scaled, preparation, params)
     features = [
         *_sensor_block(known[:, ends], windows, baselines.T, params),
-        *_setting_features(rows.settings[ends], preparation.vocabulary),
-        *_attribute_features(machine, rows.machines, records, preparation.vocabulary),
-        *_event_features(machine, time, events, preparation.vocabulary, params),
-        *_machine_features(machine, time, rows, records, preparation),
+        *_other_features(np.arange(len(ends)), ends, rows, events, records, preparation.vocabulary, params),
     ]
     return np.array(features, dtype=np.float32).T
 
@@ -224,20 +215,33 @@ def _expanding_baseline(time: Ints, scaled: Floats, hours: float) -> Floats:
     return np.vstack([mean, np.tile(mean[-1], (len(time) - len(mean), 1))])
 
 
-def _setting_features(settings: Floats, vocabulary: Vocabulary) -> Floats32:
-    """Return the settings that are features themselves, in their own unit, shape (n_inputs, n_rows)."""
-    chosen = [vocabulary.settings.index(name) for name in vocabulary.inputs]
-    return settings[:, chosen].T.astype(np.float32)
-
-
-def _attribute_features(
-    machine: Ints, machines: Sequence[str], records: Mapping[str, MachineRecord], vocabulary: Vocabulary
+def _other_features(
+    machine: Ints,
+    chosen: Ints | slice,
+    rows: Telemetry,
+    events: Events,
+    records: Mapping[str, MachineRecord],
+    vocabulary: Vocabulary,
+    params: Dataset,
 ) -> list[Floats32]:
+    """Return what is not made of sensors at the chosen rows, which are those of the machines at these positions."""
+    time = rows.time[chosen]
+    known = [records.get(name, UNKNOWN) for name in rows.machines]
+    inputs = [vocabulary.settings.index(name) for name in vocabulary.inputs]
+    return [
+        *rows.settings[chosen][:, inputs].T.astype(np.float32),
+        *_attribute_features(machine, known, vocabulary),
+        *_event_features(machine, time, events, vocabulary, params),
+        *_machine_features(machine, time, known, vocabulary),
+    ]
+
+
+def _attribute_features(machine: Ints, records: Sequence[MachineRecord], vocabulary: Vocabulary) -> list[Floats32]:
     """Return each attribute of the rows' machines: a number itself, of a text its position among those known."""
     features = []
     for name, known in vocabulary.attributes.items():
         codes = None if known is None else {value: float(code) for code, value in enumerate(known)}
-        values = [records.get(each, UNKNOWN).attributes.get(name, np.nan) for each in machines]
+        values = [record.attributes.get(name, np.nan) for record in records]
         numbers = values if codes is None else [codes.get(str(value), np.nan) for value in values]
         features.append(np.array(numbers, dtype=np.float32)[machine])
     return features
@@ -275,11 +279,10 @@ def _event_features(
 
 
 def _machine_features(
-    machine: Ints, time: Ints, rows: Telemetry, records: Mapping[str, MachineRecord], preparation: Preparation
+    machine: Ints, time: Ints, records: Sequence[MachineRecord], vocabulary: Vocabulary
 ) -> tuple[Floats32, Floats32]:
     """Return age and model, NaN where it is not known: how long a machine is on record does not tell its age."""
-    models = {name: float(code) for code, name in enumerate(preparation.vocabulary.machine_models)}
-    known = [records.get(name, UNKNOWN) for name in rows.machines]
-    installed = np.array([np.nan if record.installed is None else record.installed for record in known])
-    codes = np.array([models.get(record.model or "", np.nan) for record in known])
+    models = {name: float(code) for code, name in enumerate(vocabulary.machine_models)}
+    installed = np.array([np.nan if record.installed is None else record.installed for record in records])
+    codes = np.array([models.get(record.model or "", np.nan) for record in records])
     return ((time - installed[machine]) / HOUR).astype(np.float32), codes[machine].astype(np.float32)

@@ -15,11 +15,8 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
     repaired, such as an engine run to its end, has no unknown future. Other events tell nothing of the time up to
     them, and may even lie ahead: times of up to a day after the delivery are accepted.
 
-    Returns
-    -------
-    DataFrame
-        ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (Float64, null where no failure follows) and
-        ``repaired`` (when the last failure's repair ended, null where there was none), sorted by machine and time.
+    Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (null where no failure follows) and
+    ``repaired`` (when the last failure's repair ended, null where there was none), sorted by machine and time.
     """
     keys = telemetry.select("machine", "time").sort("machine", "time")
     repairs = _find_repairs(events, params)

@@ -12,18 +12,10 @@ RARE = 0.01
 
 
 def find_selection(labelled: pl.DataFrame, horizon_hours: float) -> dict[str, str]:
-    """Say of each split of one plant in which the time before failures has far more rows than other time.
+    """Say by split, in a sentence, where the time before one plant's failures has far more rows than other time.
 
-    Parameters
-    ----------
-    labelled
-        ``machine``, ``time``, ``label``, ``hours_to_failure``, ``repaired`` and ``split``: all rows that
-        :func:`upkeep.features.labels.label_rows` gives.
-
-    Returns
-    -------
-    dict
-        A sentence by split; a split without such a difference, or with fewer than three failures, is not in it.
+    A split with fewer than three failures is left out. `labelled` are all rows that
+    :func:`upkeep.features.labels.label_rows` gives, and their ``split``.
     """
     before = pl.col("time").shift().over("machine")
     rows = labelled.sort("machine", "time").with_columns(

@@ -31,25 +31,12 @@ def to_microseconds(hours: float) -> int:
 
 
 def roll(time: Ints, values: Floats, window_hours: float, aggregates: Sequence[Aggregate]) -> dict[Aggregate, Floats]:
-    """Return rolling statistics of one machine's readings.
+    """Return rolling statistics of one machine's readings in the window (t - w, t], each of shape (n_sensors, n_rows).
 
-    Parameters
-    ----------
-    time
-        Instants in microseconds, shape (n_rows,), strictly increasing.
-    values
-        Readings, shape (n_sensors, n_rows), NaN where one is missing. Memory grows with the number of sensors times
-        blocks times the rows of the fullest block.
-    window_hours
-        Length w of the window (t - w, t].
-    aggregates
-        ``std`` has n - 1 in the denominator, ``slope`` is that of least squares, per hour.
-
-    Returns
-    -------
-    dict
-        For each aggregate an array of shape (n_sensors, n_rows), NaN where too few readings are in the window: none
-        for mean, min and max, fewer than two for std and slope.
+    `time` is in microseconds, shape (n_rows,), strictly increasing; `values` are of shape (n_sensors, n_rows), NaN
+    where one is missing. ``std`` has n - 1 in the denominator, ``slope`` is that of least squares, per hour. NaN tells
+    of too few readings in the window: none for mean, min and max, fewer than two for std and slope. Memory grows with
+    the number of sensors times blocks times the rows of the fullest block.
     """
     return _aggregate(_Blocks(time, to_microseconds(window_hours)), values, aggregates)
 
@@ -59,17 +46,9 @@ def roll_newest(
 ) -> dict[Aggregate, Floats]:
     """Return the statistics of each machine's newest window only: the same bits as :func:`roll` gives its last row.
 
-    Parameters
-    ----------
-    time, values
-        As in :func:`roll`, one machine's rows after the other's, shapes (n_rows,) and (n_sensors, n_rows).
-    starts
-        First row of each machine, then the number of rows, shape (n_machines + 1,); no machine is without rows.
-
-    Returns
-    -------
-    dict
-        For each aggregate an array of shape (n_sensors, n_machines).
+    `time` and `values` are as in :func:`roll`, one machine's rows after the other's; `starts` are the first row of each
+    machine, none of which is without rows, then the number of rows, shape (n_machines + 1,). Each statistic is of shape
+    (n_sensors, n_machines).
     """
     newest = _Newest(time, starts, to_microseconds(window_hours))
     return _aggregate(newest, values[:, newest.rows], aggregates)

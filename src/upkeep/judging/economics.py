@@ -36,17 +36,13 @@ def oracle_cost(failures: Amount, costs: Costs) -> Amount:
 
 
 def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> dict[str, Floats]:
-    """Return what planners ask of a policy, once per resample of machines.
+    """Return what planners ask of a policy, once per resample of machines, each of shape (n_resamples,).
 
-    `tally` is from :func:`upkeep.judging.episodes.tally_machines`, `multiplicity` how often each resample counts each
-    machine, shape (n_machines, n_resamples).
-
-    Returns
-    -------
-    dict
-        ``failures_caught`` (share), ``false_alarms_per_machine_month``, ``cost`` and ``cost_saving`` (share of what
-        the oracle saves against run-to-failure; negative if the alarms cost more than they save). Each of shape
-        (n_resamples,), NaN where nothing divides, or where no row is healthy and so no alarm could have been false.
+    ``failures_caught`` (share), ``false_alarms_per_machine_month``, ``cost`` and ``cost_saving`` (share of what the
+    oracle saves against run-to-failure; negative if the alarms cost more than they save) are NaN where nothing divides,
+    or where no row is healthy and so no alarm could have been false. `tally` is from
+    :func:`upkeep.judging.episodes.tally_machines`, `multiplicity` how often each resample counts each machine, shape
+    (n_machines, n_resamples).
     """
     columns = tally.select("hours", "failures", "caught", "false_alarms", "healthy").to_numpy().astype(np.float64)
     hours, failures, caught, false_alarms, healthy = columns.T @ multiplicity
@@ -92,12 +88,9 @@ def candidate_thresholds(probability: Floats) -> Floats:
 def cost_by_threshold(
     predictions: pl.DataFrame, costs: Costs, lead_time_hours: float, horizon_hours: float
 ) -> pl.DataFrame:
-    """Follow the alarms that each candidate threshold would raise on one candidate's rows.
+    """Follow the alarms that each threshold would raise on one candidate's rows.
 
-    Returns
-    -------
-    polars.DataFrame
-        threshold (ascending), failures, caught, false_alarms, cost.
+    Columns are threshold (ascending), failures, caught, false_alarms and cost.
     """
     rows = predictions.sort("plant", "machine", "time").with_columns(alarm=pl.lit(False))
     timeline, probability = read_timeline(rows, horizon_hours), rows["probability"].to_numpy()

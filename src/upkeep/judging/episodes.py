@@ -73,11 +73,8 @@ def opens_episode(latest: datetime | None, alarm_at: datetime, horizon: timedelt
 def judge_failures(predictions: pl.DataFrame, lead_time_hours: float, horizon_hours: float) -> pl.DataFrame:
     """List the failures that could have been caught.
 
-    Returns
-    -------
-    polars.DataFrame
-        plant, machine, failed_at, caught, warning_hours (null if not caught), and ``peak``, the highest probability
-        while a warning was still in time: the failure is caught at any threshold up to it.
+    Columns are plant, machine, failed_at, caught, warning_hours (null if not caught), and ``peak``, the highest
+    probability while a warning was still in time: the failure is caught at any threshold up to it.
     """
     since_row = pl.duration(microseconds=(pl.col("hours_to_failure") * 3.6e9).round().cast(pl.Int64))
     return (
@@ -95,11 +92,8 @@ def judge_failures(predictions: pl.DataFrame, lead_time_hours: float, horizon_ho
 def tally_machines(predictions: pl.DataFrame, lead_time_hours: float, horizon_hours: float) -> pl.DataFrame:
     """Count each machine's events; `predictions` are one candidate's, sorted by plant, machine and time.
 
-    Returns
-    -------
-    polars.DataFrame
-        plant, machine, hours (rows times their plant's usual spacing, null where no machine has two rows), healthy and
-        failing (rows), failures, caught, false_alarms; in the order of `predictions`.
+    Columns are plant, machine, hours (rows times their plant's usual spacing, null where no machine has two rows),
+    healthy and failing (rows), failures, caught and false_alarms; in the order of `predictions`.
     """
     spacing = pl.col("time").diff().over(MACHINE).median().over("plant").dt.total_seconds() / 3600
     timeline = read_timeline(predictions, horizon_hours)

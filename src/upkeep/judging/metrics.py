@@ -12,6 +12,8 @@ from sklearn import metrics
 
 from upkeep.core.types import Booleans, Floats
 
+OF_ALARMS = ("precision", "recall", "f1")
+ROW_FIGURES = ("average_precision", "roc_auc", "brier", "log_loss", "recall_at_precision", *OF_ALARMS)
 CALIBRATION_BINS = 10
 MOST_CERTAIN = 1e-15
 """A wrong answer of probability 0 or 1 would cost infinitely much; it is taken as this far from certain."""
@@ -39,44 +41,38 @@ def average_precision(label: Booleans, probability: Floats) -> float:
     return float(metrics.average_precision_score(label, probability)) if has_both_classes(label) else np.nan
 
 
-def roc_auc(label: Booleans, probability: Floats) -> float:
-    """Return the chance that a positive row is ranked above a negative one, ties counting half."""
-    return float(metrics.roc_auc_score(label, probability)) if has_both_classes(label) else np.nan
+def judge_rows(label: Booleans, probability: Floats, alarm: Booleans, least_precision: float) -> dict[str, float]:
+    """Return all of :data:`ROW_FIGURES`.
 
-
-def brier_score(label: Booleans, probability: Floats) -> float:
-    """Return the mean squared distance between probability and outcome."""
-    return float(metrics.brier_score_loss(label, probability)) if has_both_classes(label) else np.nan
-
-
-def log_loss(label: Booleans, probability: Floats) -> float:
-    """Return the mean negative logarithm of the probability given to what happened."""
-    given = np.clip(probability, MOST_CERTAIN, 1 - MOST_CERTAIN)
-    return float(metrics.log_loss(label, given)) if has_both_classes(label) else np.nan
-
-
-def recall_at_precision(label: Booleans, probability: Floats, least: float) -> float:
-    """Return the highest recall that comes with a precision of at least `least`; 0 if none does."""
+    ``recall_at_precision`` is the highest recall that comes with a precision of at least `least_precision`, 0 if none
+    does.
+    """
+    if not has_both_classes(label):
+        return dict.fromkeys(ROW_FIGURES, np.nan)
     _, precision, recall = precision_recall(label, probability)
-    return float(recall[precision >= least].max(initial=0.0)) if recall.size else np.nan
+    return {
+        "average_precision": average_precision(label, probability),
+        "roc_auc": float(metrics.roc_auc_score(label, probability)),
+        "brier": float(metrics.brier_score_loss(label, probability)),
+        "log_loss": float(metrics.log_loss(label, np.clip(probability, MOST_CERTAIN, 1 - MOST_CERTAIN))),
+        "recall_at_precision": float(recall[precision >= least_precision].max(initial=0.0)),
+        **alarm_quality(label, alarm),
+    }
 
 
 def alarm_quality(label: Booleans, alarm: Booleans) -> dict[str, float]:
     """Return precision, recall and f1 of the rows that raise the alarm."""
-    names = ["precision", "recall", "f1"]
-    if not has_both_classes(label):
-        return dict.fromkeys(names, np.nan)
-    figures = metrics.precision_recall_fscore_support(label, alarm, average="binary", zero_division=np.nan)
-    return {name: float(figure) for name, figure in zip(names, figures, strict=False)}
+    figures = [np.nan] * len(OF_ALARMS)
+    if has_both_classes(label):
+        figures = metrics.precision_recall_fscore_support(label, alarm, average="binary", zero_division=np.nan)
+    return {name: float(figure) for name, figure in zip(OF_ALARMS, figures, strict=False)}
 
 
 def calibration_curve(label: Booleans, probability: Floats) -> pl.DataFrame:
     """Compare what was predicted with what happened, in ten bins of equal width; scikit-learn's does not count rows.
 
-    Returns
-    -------
-    polars.DataFrame
-        lower, upper, rows, predicted (mean probability), observed (share of positive rows); empty bins left out.
+    Each has lower, upper, rows, predicted (mean probability) and observed (share of positive rows); empty ones are left
+    out.
     """
     position = np.minimum((probability * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     counts, predicted, observed = (

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from upkeep.judging.metrics import ROW_FIGURES
 from upkeep.judging.reports import CandidateReport, GroupReport, Metrics, Sanity
 
 SHUFFLED, BEST_FEATURE = "shuffled_labels", "best_feature"
@@ -22,10 +23,7 @@ WIDENED = 2
 NOT_KNOWN = "not known"
 """How a sentence begins that says of a figure or a comparison why there is none."""
 
-OF_BOTH_CLASSES = {
-    *("average_precision", "roc_auc", "brier", "log_loss", "recall_at_precision"),
-    *("precision", "recall", "f1", "last_row_f1"),
-}
+OF_BOTH_CLASSES = {*ROW_FIGURES, "last_row_f1"}
 OF_HEALTHY_ROWS = {"false_alarms_per_machine_month", "cost", "cost_saving"}
 OF_FAILURES = {"failures_caught", "cost_saving", "median_lead_time_hours"}
 
