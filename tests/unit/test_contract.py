@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parameters import SHIPPED, changed
 from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column
@@ -15,18 +16,10 @@ from upkeep.contract.quarantine import QUARANTINE
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import Checked, add_missing_machines, check_table, find_excess, refuse_excess
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Validate
 
 MONDAY = date(2025, 1, 6)
 START = datetime(2025, 1, 6, tzinfo=UTC)
-STRICTNESS = Validate(
-    dictionary=Path("dictionary.yaml"),
-    max_quarantined_share=0.05,
-    near_duplicate_seconds=60,
-    max_near_duplicate_share=1.0,
-    outage_hours=6,
-    stuck_hours=24,
-)
+STRICTNESS = changed(SHIPPED.validate_, max_near_duplicate_share=1.0)
 QUARANTINE_FOLDER = Path("quarantine")
 FAHRENHEIT = {"°F": {"factor": 5 / 9, "offset": -160 / 9}}
 

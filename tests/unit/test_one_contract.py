@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parameters import SHIPPED as SHIPPED_PARAMS
+from parameters import changed
 
 from upkeep.contract.dictionary import Column, Dictionary, load_dictionary
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import check_table
 from upkeep.core.names import shorten
-from upkeep.core.params import Validate
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.storage import Metadata
@@ -29,14 +30,7 @@ DICTIONARY = SHIPPED.model_copy(
     update={"tables": {**SHIPPED.tables, "machines": {**SHIPPED.tables["machines"], **POWER}}}
 )
 PLANT, NEAR_SECONDS = "lyon", 60
-STRICTNESS = Validate(
-    dictionary=Path("dictionary.yaml"),
-    max_quarantined_share=0.05,
-    near_duplicate_seconds=NEAR_SECONDS,
-    max_near_duplicate_share=1.0,
-    outage_hours=6,
-    stuck_hours=24,
-)
+STRICTNESS = changed(SHIPPED_PARAMS.validate_, max_near_duplicate_share=1.0)
 SETTINGS, SENSORS = (
     ["speed_rpm", "load_pct"],
     ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a", "humidity_pct"],
