@@ -203,6 +203,7 @@ def test_what_was_not_read_stands_in_the_manifest_and_the_report_and_a_second_fe
         update={
             "fetch": shipped.fetch.model_copy(update=source),
             "validate_": shipped.validate_.model_copy(update={"dictionary": tmp_path / "dictionary.yaml"}),
+            "parallel": shipped.parallel.model_copy(update={"backend": "sequential"}),  # workers keep their old folder
         }
     )
     fetch.run(params)
