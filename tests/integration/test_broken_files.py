@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parameters import LIMITS, opened
 
 from upkeep.contract.dictionary import Column
 from upkeep.contract.reconcile import Delivered
@@ -20,7 +21,6 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate, load_params
 from upkeep.sources.delimited import read_delimited
-from upkeep.sources.files import Files
 from upkeep.stages import fetch, validate
 
 UNTIL = date(2025, 1, 6)
@@ -46,7 +46,7 @@ def check(tmp_path, **reading):
     """Bring the folder's files through reading and validation, as {plant: what became of its telemetry}."""
     options = {"telemetry": {"path": str(tmp_path), **reading}}
     plants = {}
-    for delivery in Files(options, 7).deliveries(UNTIL):
+    for delivery in opened("files", options).deliveries(UNTIL):
         mine = plants.setdefault(delivery.plant, [])
         mine.append(Delivered(delivery.batch, len(mine) + 1, delivery.read()))
     return {plant: check_table("telemetry", plant, mine, COLUMNS, STRICTNESS, 7) for plant, mine in plants.items()}
@@ -140,7 +140,7 @@ def test_bytes_that_the_encoding_does_not_have_keep_names_apart(tmp_path):
 
 
 def test_a_header_with_a_quote_of_its_own_or_a_name_twice_is_read_as_it_stands():
-    rows = read_delimited(b'plant,"load,note,note\nlyon,1,a,b\n', ",", "utf-8")
+    rows = read_delimited(b'plant,"load,note,note\nlyon,1,a,b\n', ",", "utf-8", LIMITS)
     assert rows.row(0, named=True) == {"plant": "lyon", '"load': "1", "note": "a", "note (again)": "b"}
 
 
@@ -246,8 +246,8 @@ def test_rows_counted_from_any_file_are_clean_duplicate_or_quarantined(tmp_path,
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(alphabet='",;ab \x00', max_size=8), min_size=1, max_size=8))
 def test_a_line_is_read_alike_whatever_stands_around_it(lines):
-    together = read_delimited("\n".join(["a,b", *lines, ""]).encode(), ",", "utf-8")
-    alone = [read_delimited(f"a,b\n{one}\n".encode(), ",", "utf-8") for one in lines]
+    together = read_delimited("\n".join(["a,b", *lines, ""]).encode(), ",", "utf-8", LIMITS)
+    alone = [read_delimited(f"a,b\n{one}\n".encode(), ",", "utf-8", LIMITS) for one in lines]
     expected = pl.concat([together.clear(), *alone], how="diagonal")
     blank = together.with_columns(pl.col("a", "b").replace("", None))
     assert blank.equals(expected.select(together.columns).with_columns(pl.col("a", "b").replace("", None)))

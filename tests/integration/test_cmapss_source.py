@@ -4,12 +4,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from parameters import LIMITS, opened
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.features.labels import label_rows
-from upkeep.sources.cmapss import SENSORS, SETTINGS, Cmapss, read_subset
+from upkeep.sources.cmapss import SENSORS, SETTINGS, read_subset
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples/cmapss"
@@ -36,7 +37,7 @@ def labels(tables, machine):
 
 
 def test_a_cycle_is_an_hour_and_a_training_engine_fails_after_its_last(folder):
-    tables = read_subset(folder, "FD001")
+    tables = read_subset(folder, "FD001", LIMITS)
     one = tables["telemetry"].filter(machine="train-001")
     assert one["time"][0] == datetime(2000, 1, 3, 1, tzinfo=UTC)
     assert one["time"][-1] == datetime(2000, 1, 4, 16, tzinfo=UTC)
@@ -48,7 +49,7 @@ def test_a_cycle_is_an_hour_and_a_training_engine_fails_after_its_last(folder):
 
 
 def test_exactly_the_rows_with_at_most_30_cycles_left_are_positive(folder):
-    tables = read_subset(folder, "FD001")
+    tables = read_subset(folder, "FD001", LIMITS)
     train, test = labels(tables, "train-001"), labels(tables, "test-002")
     assert {cycle for cycle, label in train.items() if label} == set(range(10, 41))
     assert set(train) == set(range(1, 41))
@@ -57,7 +58,7 @@ def test_exactly_the_rows_with_at_most_30_cycles_left_are_positive(folder):
 
 
 def test_official_test_engines_are_pinned_to_the_test_set(folder):
-    machines = read_subset(folder, "FD001")["machines"]
+    machines = read_subset(folder, "FD001", LIMITS)["machines"]
     assert dict(machines.select("machine", "split").iter_rows()) == {
         "train-001": None, "train-002": None, "test-001": "test", "test-002": "test"
     }  # fmt: skip
@@ -65,19 +66,19 @@ def test_official_test_engines_are_pinned_to_the_test_set(folder):
 
 def test_batches_hold_the_hours_of_their_week(folder, monkeypatch):
     monkeypatch.setenv("ENGINES", str(folder))
-    found = list(Cmapss({"folder": "$ENGINES"}, 7).deliveries(ALL))
+    found = list(opened("cmapss", {"folder": "$ENGINES"}).deliveries(ALL))
     telemetry = {str(each.batch): each.read().height for each in found if each.table == "telemetry"}
     assert telemetry == {"2000-01-03": 40 + 167 + 5 + 35, "2000-01-10": 33}
     assert {str(each.batch) for each in found if each.table == "machines"} == {"2000-01-03"}
 
 
 def test_subsets_that_are_not_there_are_no_plants(folder):
-    assert {each.plant for each in Cmapss({"folder": str(folder)}, 7).deliveries(ALL)} == {"fd001"}
+    assert {each.plant for each in opened("cmapss", {"folder": str(folder)}).deliveries(ALL)} == {"fd001"}
 
 
 def test_a_training_file_alone_is_enough(folder):
     (folder / "test_FD001.txt.gz").unlink()
-    assert set(read_subset(folder, "FD001")["machines"]["machine"]) == {"train-001", "train-002"}
+    assert set(read_subset(folder, "FD001", LIMITS)["machines"]["machine"]) == {"train-001", "train-002"}
 
 
 @pytest.mark.parametrize(
@@ -96,17 +97,17 @@ def test_a_damaged_file_is_named(folder, name, text, fault):
     else:
         (folder / name).write_text(text)
     with pytest.raises(UpkeepError, match=f"(?s){fault}"):
-        read_subset(folder, "FD001")
+        read_subset(folder, "FD001", LIMITS)
 
 
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(UpkeepError, match="no C-MAPSS file"):
-        list(Cmapss({"folder": str(tmp_path)}, 7).deliveries(ALL))
+        list(opened("cmapss", {"folder": str(tmp_path)}).deliveries(ALL))
 
 
 def test_the_examples_dictionary_describes_every_column(folder):
     dictionary = load_dictionary(EXAMPLE / "dictionary.yaml")
-    for table, rows in read_subset(folder, "FD001").items():
+    for table, rows in read_subset(folder, "FD001", LIMITS).items():
         assert list(dictionary.columns(table)) == rows.columns
 
 
@@ -124,7 +125,7 @@ def test_nasas_files_hold_the_published_numbers_of_engines_and_rows_within_the_d
     columns = load_dictionary(EXAMPLE / "dictionary.yaml").columns("telemetry")
     ranges = {name: column.range for name, column in columns.items() if column.range}
     for subset, expected in published.items():
-        tables = read_subset(cmapss, subset)
+        tables = read_subset(cmapss, subset, LIMITS)
         kinds = [tables["telemetry"].filter(pl.col("machine").str.starts_with(kind)) for kind in ("train", "test")]
         assert tuple(size for rows in kinds for size in (rows["machine"].n_unique(), rows.height)) == expected
         inside = tables["telemetry"].select(pl.col(name).is_between(*limits).all() for name, limits in ranges.items())

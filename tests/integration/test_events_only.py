@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import yaml
 from conftest import ROOT
-from parameters import SHIPPED, changed
+from parameters import LIMITS, SHIPPED, changed
 
 from upkeep.cli import run_stage
 from upkeep.core.errors import UpkeepError
@@ -80,7 +80,7 @@ def test_without_telemetry_and_without_a_schedule_the_error_names_the_setting():
     params["fetch"]["rows_every_hours"] = None
     Path("params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(UpkeepError) as raised:
-        list_deliveries(load_params().fetch)
+        list_deliveries(load_params().fetch, LIMITS)
     assert "fetch.rows_every_hours" in raised.value.remedy
 
 

@@ -6,10 +6,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from parameters import opened
 
 from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
-from upkeep.sources.files import Files
 
 UNTIL = date(2025, 1, 13)
 
@@ -24,7 +24,10 @@ lyon,m1,2025-01-20T00:00:00Z,4.0
 def deliveries(tmp_path, telemetry=None, until=UNTIL, **tables):
     """Read all that the source offers, as {(table, plant, batch): rows}."""
     options = {"telemetry": {"path": f"{tmp_path}/*.csv", **(telemetry or {})}, **tables}
-    return {(found.table, found.plant, str(found.batch)): found.read() for found in Files(options, 7).deliveries(until)}
+    return {
+        (found.table, found.plant, str(found.batch)): found.read()
+        for found in opened("files", options).deliveries(until)
+    }
 
 
 def test_rows_of_one_file_go_to_their_plant_and_batch_up_to_until(tmp_path):
@@ -367,7 +370,7 @@ def test_files_of_one_batch_may_differ_in_type(tmp_path, name):
     usual = {"plant": "lyon", "machine": ["1"], "time": [INSTANT], "load": [1.0]}
     pl.DataFrame(usual).write_parquet(tmp_path / "a.parquet")
     pl.DataFrame({**usual, **ODD_TYPES[name]}).write_parquet(tmp_path / "b.parquet")
-    found = Files({"telemetry": {"path": str(tmp_path)}}, 7).deliveries(UNTIL)
+    found = opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL)
     assert sum(delivery.read().height for delivery in found) == 2
     assert {(delivery.plant, str(delivery.batch)) for delivery in found} == {("lyon", "2025-01-06")}
     assert len(found) == (1 if name == "nothing" else 2)
@@ -393,7 +396,7 @@ def test_files_that_are_not_read_are_findings_that_name_them(tmp_path):
     (tmp_path / "all.csv").write_text(CSV)
     (tmp_path / "north" / "april.xlsx").write_bytes(b"PK")
     (tmp_path / "READ.ME").write_text("hello")
-    found = Files({"telemetry": {"path": str(tmp_path)}}, 7).deliveries(UNTIL)
+    found = opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL)
     for delivery in found:
         assert [finding["kind"] for finding in delivery.findings] == ["unread_file"] * 2
         assert [str(finding["detail"]).split(" is not")[0] for finding in delivery.findings] == [
@@ -429,7 +432,7 @@ def test_a_packed_file_that_is_cut_short_is_named(tmp_path, name):
 def test_a_file_without_any_readable_time_goes_where_the_one_before_it_goes_and_is_found(tmp_path):
     (tmp_path / "a.csv").write_text("plant,machine,time\nlyon,m1,2025-01-13\n")
     (tmp_path / "b.csv").write_text("plant,machine,time\nlyon,m2,13.01.2025 10:00\n")
-    found = Files({"telemetry": {"path": str(tmp_path)}}, 7).deliveries(UNTIL)
+    found = opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL)
     assert [delivery.read()["machine"].to_list() for delivery in found] == [["m1", "m2"]]
     (finding,) = found[0].findings
     assert (finding["kind"], "b.csv" in str(finding["detail"])) == ("unreadable_times", True)

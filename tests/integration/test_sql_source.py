@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 import sqlalchemy
+from parameters import opened
 
 from upkeep.contract.dictionary import Column
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import check_table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.sources.sql import Sql
 
 ROOT = Path(__file__).parents[2]
 MONDAY = date(2025, 1, 6)
@@ -39,7 +39,7 @@ INSERT INTO telemetry VALUES
 
 
 def read_all(url, until=date(2025, 1, 13), **changes):
-    source = Sql({"url": url, **QUERIES, **changes}, 7)
+    source = opened("sql", {"url": url, **QUERIES, **changes})
     frames = {(found.table, found.plant, found.batch.day): found.read() for found in source.deliveries(until)}
     return {place: rows for place, rows in frames.items() if not rows.is_empty()}
 
@@ -128,9 +128,9 @@ def test_two_columns_of_one_name_are_told(sqlite):
 
 def test_a_url_that_is_none_and_a_driver_that_is_missing_are_told():
     with pytest.raises(UpkeepError, match="not a database URL"):
-        Sql({"url": "plant.db://", **QUERIES}, 7)
+        opened("sql", {"url": "plant.db://", **QUERIES})
     with pytest.raises(UpkeepError, match="no driver for oracle"):
-        Sql({"url": "oracle://h/db", **QUERIES}, 7)
+        opened("sql", {"url": "oracle://h/db", **QUERIES})
 
 
 def test_the_whole_url_may_come_from_a_variable(sqlite, monkeypatch):
@@ -141,7 +141,7 @@ def test_the_whole_url_may_come_from_a_variable(sqlite, monkeypatch):
 def test_an_unset_password_is_named(monkeypatch):
     monkeypatch.delenv("PLANT_PASSWORD", raising=False)
     with pytest.raises(UpkeepError, match="PLANT_PASSWORD is not set"):
-        Sql({"url": "postgresql+psycopg://u:${PLANT_PASSWORD}@127.0.0.1/db", **QUERIES}, 7)
+        opened("sql", {"url": "postgresql+psycopg://u:${PLANT_PASSWORD}@127.0.0.1/db", **QUERIES})
 
 
 def _postgres_program(name):

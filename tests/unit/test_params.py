@@ -1,13 +1,21 @@
 """What params.yaml must hold, and what a user reads who has something else in it."""
 
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import EXAMPLE, Params, load_params
+from upkeep.core.yaml import parse_yaml
 
 GIVEN = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
@@ -51,7 +59,75 @@ def test_a_misspelt_setting_is_shown_but_never_what_lies_beside_a_missing_one(tm
     assert "secret" not in str(error)
 
 
-def test_a_file_that_is_missing_or_no_mapping_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UpkeepError, match="does not exist"):
+UNUSABLE = {
+    "missing": (str, "No such file"),
+    "a folder": (lambda file: file.mkdir(), "it is a folder, not a file"),
+    "a pipe": (os.mkfifo, "it is a pipe"),
+    "endless": (lambda file: file.symlink_to("/dev/zero"), "it is a pipe, a socket or a device"),
+    "in Latin-1": (lambda file: file.write_bytes(b"a: b\nc: S\xfcd\n"), "not UTF-8: line 2 holds the byte 0xfc"),
+    "empty": (lambda file: file.write_text(""), "holds nothing"),
+    "a list": (lambda file: file.write_text("- fetch\n"), "holds no settings by name"),
+    "no YAML": (lambda file: file.write_text("a: [\n"), "it is not valid YAML"),
+    "nested": (lambda file: file.write_text("[" * 100_000), "it is nested too deeply"),
+    "no date": (lambda file: file.write_text("until: 2025-13-45\n"), "a value in it cannot be read: month must be"),
+    "too large": (lambda file: file.write_text("#" * 1_000_001), "it is larger than 1,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize(("make", "what"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_file_that_holds_no_parameters_is_named_with_the_reason(
+    tmp_path: Path, make: Callable[[Path], object], what: str
+) -> None:
+    make(tmp_path / "params.yaml")
+    with pytest.raises(UpkeepError, match=what) as caught:
         load_params(tmp_path / "params.yaml")
-    assert "Input should be a valid dictionary" in fault(tmp_path, ["fetch"]).what
+    assert caught.value.where["file"] == tmp_path / "params.yaml"
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UpkeepError, match="cannot be used: Permission denied"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_error_shows_little_of_a_long_value_and_nothing_of_a_section(tmp_path: Path) -> None:
+    error = fault(tmp_path, {**GIVEN, "limits": {**GIVEN["limits"], "columns": "x" * 10_000}, "parallel": ["secret"]})
+    assert len(error.what) < 500
+    assert "secret" not in error.what
+
+
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefgh")
+)
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n" for before, name in pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize(
+    "text", [ALIASES, MERGED, "a: &a [*a]", "a: &a {b: *a}", f"a: &a {'x' * 999_000}\nb: [*a, *a]"]
+)
+def test_aliases_that_stand_for_too_much_are_refused(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match="with its aliases filled in"):
+        parse_yaml(text)
+
+
+def test_aliases_that_save_some_lines_are_filled_in() -> None:
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a]") == {
+        "a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}] * 2
+    }  # fmt: skip
+
+
+@given(st.text(alphabet="a0:-[]{}&*!<>|?%@#'\",.\n\t \x00é" + "tag:yaml.org,2002:timestamp", max_size=30))
+@example("!!timestamp x")
+@example("!!bool x")
+@example("!!int ''")
+@example("!!python/object/apply:os.system [id]")
+@example("a: " + "9" * 5000)
+def test_any_text_is_yaml_or_one_kind_of_error(text: str) -> None:
+    with contextlib.suppress(yaml.YAMLError):
+        parse_yaml(text)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from parameters import LIMITS
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Params, Retrain
@@ -100,11 +101,11 @@ def fetch(*batches):
     [(MONDAY, []), (MONDAY + timedelta(days=6), []), (MONDAY + timedelta(days=7), ONE), (date(2027, 1, 1), THREE)],
 )
 def test_a_batch_is_new_once_its_last_day_is_over(today, complete):
-    assert new_batches(fetch(MONDAY - timedelta(weeks=1), *THREE), today) == complete
+    assert new_batches(fetch(MONDAY - timedelta(weeks=1), *THREE), LIMITS, today) == complete
 
 
 def test_a_source_is_not_even_listed_before_a_batch_can_be_complete():
-    assert new_batches(fetch().model_copy(update={"source": "nowhere:Nothing"}), MONDAY) == []
+    assert new_batches(fetch().model_copy(update={"source": "nowhere:Nothing"}), LIMITS, MONDAY) == []
 
 
 def test_until_moves_on_and_no_other_byte_changes():

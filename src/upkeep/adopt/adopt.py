@@ -34,9 +34,10 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
 
     Raises UpkeepError if nothing there can be used or, unless `force` is set, files would be overwritten.
     """
-    dictionary = load_params().validate_.dictionary
+    params = load_params()
+    dictionary = params.validate_.dictionary
     url = places[0] if is_database(places[0]) else None
-    layouts, notes = (look_at_database(url), []) if url else look_at_files(places)
+    layouts, notes = (look_at_database(url), []) if url else look_at_files(places, params.limits)
     tables = sort_tables(layouts)
     happened = pl.concat([NO_EVENTS, *(part.rows.select(NO_EVENTS.columns) for part in tables.events)])
     known = "failure" in happened["kind"]

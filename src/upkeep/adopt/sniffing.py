@@ -11,11 +11,12 @@ from typing import Any
 
 import polars as pl
 from charset_normalizer import from_bytes
-from fsspec.core import url_to_fs
 
 from upkeep.adopt.words import kind_of
 from upkeep.contract.dictionary import BROKEN_LINE
+from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
 from upkeep.core.secrets import expand_variables
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import TableFiles
@@ -57,7 +58,7 @@ class Layout:
         return self.paths[0] if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"
 
 
-def look_at_files(places: Sequence[str]) -> tuple[list[Layout], list[str]]:
+def look_at_files(places: Sequence[str], limits: Limits) -> tuple[list[Layout], list[str]]:
     """Return the tables that files hold, and what to say about those that hold none.
 
     Raises UpkeepError if there is no such place, or no file that can be read.
@@ -75,7 +76,7 @@ def look_at_files(places: Sequence[str]) -> tuple[list[Layout], list[str]]:
     files = []
     for name in filter(ENDING.search, sorted(listed)):
         try:
-            files.append(_read_file(name, *listed[name]))
+            files.append(_read_file(name, *listed[name], limits))
         except UpkeepError as error:
             if len(listed) == 1:
                 raise
@@ -134,7 +135,7 @@ def _common(texts: Sequence[str]) -> str:
 def _list_files(place: str) -> dict[str, str]:
     """Return the files of a place by the address to write down: relative if they lie below this folder."""
     with errors_named(TableFiles.model_construct(path=place)):
-        file_system, root = url_to_fs(expand_variables(place))
+        file_system, root = open_address(expand_variables(place))
         if file_system.isdir(root):
             found = file_system.find(root)
         else:
@@ -145,16 +146,17 @@ def _list_files(place: str) -> dict[str, str]:
     return {name: path for name, path in names.items() if not Path(name).name.startswith((".", "_"))}
 
 
-def _read_file(name: str, place: str, path: str) -> Layout:
+def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
     reading = TableFiles.model_construct(path=place)
     if re.search(r"[{}*?[]", name):
         raise UpkeepError(f"{name} has one of {{}}*?[ in its name, which mean something in a path", remedy="rename it")
     with errors_named(reading, file=name):
-        content, is_text = open_file(reading, path)
+        content, is_text = open_file(reading, path, limits)
         if not is_text:
-            return Layout([name], read_parquet(content))
+            return Layout([name], read_parquet(content, limits).drop(BROKEN_LINE, strict=False))
         written = sniff_text(content) if content.strip() else USUAL
-        rows = read_delimited(content, written["separator"], written["encoding"]).drop(BROKEN_LINE, strict=False)
+        rows = read_delimited(content, written["separator"], written["encoding"], limits)
+        rows = rows.drop(BROKEN_LINE, strict=False)
         if rows.width < 2 or all(NUMBER.fullmatch(column) for column in rows.columns):
             raise UpkeepError(f"{name} has no line of column names at its top", remedy="deliver it with one")
     return Layout([name], rows, {option: value for option, value in written.items() if value != USUAL[option]})

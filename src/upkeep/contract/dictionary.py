@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 import polars as pl
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import Name
 from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.yaml import read_yaml
 
 Table = Literal["telemetry", "events", "machines"]
 TABLES: tuple[Table, ...] = get_args(Table)
@@ -163,12 +163,9 @@ def call_columns(columns: Mapping[str, Column]) -> dict[str, str]:
 
 def load_dictionary(path: Path) -> Dictionary:
     """Read and check a data dictionary; raises UpkeepError if the file is missing or holds no valid one."""
+    remedy = "correct the file as docs/guide.md describes it, or validate.dictionary in params.yaml"
     try:
-        return Dictionary.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = describe_faults(error) if isinstance(error, ValidationError) else str(error)
-        raise UpkeepError(
-            f"the data dictionary cannot be used: {problem}",
-            remedy="correct the file as docs/guide.md describes it, or validate.dictionary in params.yaml",
-            file=path,
-        ) from error
+        return Dictionary.model_validate(read_yaml(path, what="the data dictionary", remedy=remedy))
+    except ValidationError as error:
+        what = f"the data dictionary cannot be used: {describe_faults(error)}"
+        raise UpkeepError(what, remedy=remedy, file=path) from error

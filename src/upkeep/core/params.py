@@ -5,16 +5,18 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.types import Frozen
+from upkeep.core.yaml import read_yaml
 
 EXAMPLE = Path("examples/cmapss/params.yaml")
 """Another whole set of parameters, for what an older ``params.yaml`` lacks."""
+LONGEST_SHOWN = 100
+"""Characters of a wrong value that an error shows."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[
@@ -26,6 +28,14 @@ Number = Annotated[
 Hours = Annotated[Number, Field(gt=0)]
 Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
+
+
+class Limits(Frozen):
+    """How large what is delivered may be, so that no file takes all memory."""
+
+    table_mb: int = Field(gt=0)
+    columns: int = Field(gt=0)
+    value_kb: int = Field(gt=0)
 
 
 class Fetch(Frozen):
@@ -188,6 +198,7 @@ class Params(Frozen):
     """The whole of ``params.yaml``."""
 
     fetch: Fetch
+    limits: Limits
     validate_: Validate = Field(alias="validate")
     dataset: Dataset
     model: Model
@@ -201,21 +212,13 @@ class Params(Frozen):
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:
-    """Read and check ``params.yaml``.
-
-    Raises
-    ------
-    UpkeepError
-        If the file is missing, is not YAML, or a setting is unknown, missing or out of range.
-    """
+    """Read ``params.yaml``; raises UpkeepError if it cannot be read, or a setting is unknown, missing or wrong."""
+    content = read_yaml(path, what=str(path), remedy="correct the file, or run this from the repository's root")
+    if not isinstance(content, dict):
+        what = f"{path} holds {'nothing' if content is None else 'no settings by name'}"
+        raise UpkeepError(what, remedy=f"restore it from git, or copy {EXAMPLE}", file=path)
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UpkeepError(f"{path} does not exist", remedy="run this from the repository's root", file=path) from error
-    except yaml.YAMLError as error:
-        raise UpkeepError(
-            f"{path} is not valid YAML: {error}", remedy="mend the line that is named", file=path
-        ) from error
+        return Params.model_validate(content)
     except ValidationError as error:
         raise _wrong_settings(path, error.errors()) from error
 
@@ -233,5 +236,8 @@ def _wrong_settings(path: Path, faults: Sequence[ErrorDetails]) -> UpkeepError:
 
 
 def _found(fault: ErrorDetails) -> str:
-    # What pydantic shows of a missing setting is the whole section, which may hold a secret.
-    return "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
+    # Of a missing setting pydantic shows the whole section, and a section may hold a secret.
+    if fault["type"] == "missing" or isinstance(fault["input"], dict | list):
+        return ""
+    shown = repr(fault["input"])
+    return f" (found {shown if len(shown) <= LONGEST_SHOWN else f'{shown[:LONGEST_SHOWN]}…'})"

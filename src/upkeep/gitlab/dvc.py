@@ -13,6 +13,7 @@ import yaml
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_credentials
+from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
 
 LOCK = Path("dvc.lock")
@@ -140,7 +141,7 @@ def _read(file: Path) -> dict[str, Any]:
     """Return what one of DVC's own files holds; nothing if it is not there. An error if it is no mapping in YAML."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
     try:
-        content, line = yaml.safe_load(text), 1
+        content, line = parse_yaml(text), 1
     except yaml.MarkedYAMLError as error:
         content, line = None, error.problem_mark.line + 1 if error.problem_mark else 1
     if isinstance(content, dict):

@@ -7,6 +7,7 @@ import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import git
 from upkeep.gitlab.gate import Verdict
 
@@ -39,7 +40,7 @@ def find_offer(base: str) -> tuple[str | None, date | None]:
     if not git.contains(commit, base):
         return commit, None
     try:
-        offered = yaml.safe_load(git.git("show", f"{commit}:{paths.PARAMS}"))
+        offered = parse_yaml(git.git("show", f"{commit}:{paths.PARAMS}"))
         return commit, date.fromisoformat(str(offered["fetch"]["until"]))
     except (yaml.YAMLError, LookupError, TypeError, ValueError):  # no offer that anybody could take: made anew
         return commit, None

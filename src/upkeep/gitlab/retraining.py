@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Fetch, Params, Retrain, load_params
+from upkeep.core.params import Fetch, Limits, Params, Retrain, load_params
 from upkeep.gitlab import dvc, git
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, state_gate
@@ -49,7 +49,7 @@ def retrain(environment: Environment) -> str:
 def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     params = load_params()
     age_days = (today - params.fetch.until).days - params.fetch.batch_days
-    listed = new_batches(params.fetch, today)
+    listed = new_batches(params.fetch, params.limits, today)
     if not listed:
         return _wait(params, 0, age_days)
     standing, offered = find_offer(base)
@@ -85,12 +85,12 @@ def read_clock(environment: Environment) -> date:
     raise UpkeepError(f"UPKEEP_TODAY is {text!r}", remedy="set it to a date such as 2025-12-29, or unset it")
 
 
-def new_batches(fetch: Fetch, today: date) -> list[date]:
+def new_batches(fetch: Fetch, limits: Limits, today: date) -> list[date]:
     """List the batches of telemetry after ``fetch.until`` that are complete today; the source is listed, not read."""
     newest = first_day(today, fetch.batch_days) - timedelta(days=fetch.batch_days)
     if newest <= fetch.until:
         return []
-    deliveries = open_source(fetch).deliveries(newest)
+    deliveries = open_source(fetch, limits).deliveries(newest)
     batches = {delivery.batch for delivery in deliveries if delivery.table == "telemetry"}
     return sorted(batch for batch in batches if fetch.until < batch <= newest)
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import yaml
 from gitlab.base import RESTObject
 from gitlab.v4.objects import Project
 from pydantic import AfterValidator, Field, ValidationError
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import SECRET_NAME, expand_variables
 from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.yaml import read_yaml
 from upkeep.gitlab.api import TOKEN, explained, open_project
 
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
@@ -121,13 +121,11 @@ def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
 
 def read_settings(file: Path) -> Settings:
     """Read the file; an error names what is wrong in it, without values."""
+    what, remedy = "the settings", "start from examples/gitlab.yaml"
     try:
-        return Settings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        what = describe_faults(error) if isinstance(error, ValidationError) else str(error)
-        raise UpkeepError(
-            f"the settings cannot be used: {what}", remedy="start from examples/gitlab.yaml", file=file
-        ) from error
+        return Settings.model_validate(read_yaml(file, what=what, remedy=remedy))
+    except ValidationError as error:
+        raise UpkeepError(f"{what} cannot be used: {describe_faults(error)}", remedy=remedy, file=file) from error
 
 
 def plan(project: Project, settings: Settings) -> Iterator[Change]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.plants import table_file
+from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.git import git
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
 
@@ -106,7 +107,7 @@ def _has_history(commit: str) -> bool:
     if not git("ls-tree", "--name-only", commit, "dvc.lock"):
         return False
     try:
-        lock = yaml.safe_load(git("show", f"{commit}:./dvc.lock"))
+        lock = parse_yaml(git("show", f"{commit}:./dvc.lock"))
         stages = lock.get("stages", {}).values()
         return any(out["path"] == paths.METRICS.as_posix() for stage in stages for out in stage.get("outs", []))
     except (yaml.YAMLError, AttributeError, LookupError, TypeError):  # a lock that cannot be read is no first run
@@ -135,7 +136,7 @@ def _read_snapshot(commit: str | None, name: str) -> Snapshot:
             missing[path.as_posix()] = f"it is not what upkeep writes or reads; {remedy}"
             return None
 
-    params = read(paths.PARAMS, lambda content: MAPPING.validate_python(yaml.safe_load(content) or {})) or {}
+    params = read(paths.PARAMS, lambda content: MAPPING.validate_python(parse_yaml(content) or {})) or {}
     reports: dict[str, Any] = {side: read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()}
     plants = reports["evaluation"].plants if reports["evaluation"] else ()
     predictions = {plant: read(table_file(paths.PREDICTIONS, plant), _parse_parquet) for plant in plants}

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
+from upkeep.core.yaml import read_yaml
 from upkeep.judging.reports import Evaluation, GroupReport
 from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
 
@@ -55,13 +55,14 @@ class Check(NamedTuple):
 
 def load_cases(path: Path) -> list[AcceptanceCase]:
     """Read the list of acceptance cases; raise an UpkeepError if the file is missing or a case is not as described."""
+    what, remedy = "the acceptance cases", "correct the file, or evaluate.golden in params.yaml"
     try:
-        return TypeAdapter(list[AcceptanceCase]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        return TypeAdapter(list[AcceptanceCase]).validate_python(read_yaml(path, what=what, remedy=remedy))
+    except ValidationError as error:
         raise UpkeepError(
-            f"the acceptance cases cannot be used: {error}",
+            f"{what} cannot be used: {error}",
             expected="a YAML list of name, plant, expect, telemetry, and optionally events and machines",
-            remedy="correct the file, or evaluate.golden in params.yaml",
+            remedy=remedy,
             file=path,
         ) from error
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.yaml import read_yaml
 from upkeep.reporting.notebooks import read_settings, rendering_of, stage_name, unknown_name
 
 FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}
@@ -45,7 +45,10 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
 
 def _stages() -> Mapping[str, Any]:
     pipeline = Path("dvc.yaml")
-    return (yaml.safe_load(pipeline.read_text(encoding="utf-8")) or {}).get("stages", {}) if pipeline.exists() else {}
+    if not pipeline.exists():
+        return {}
+    content: dict[str, Any] = read_yaml(pipeline, what="the pipeline", remedy="correct the file") or {}
+    return content.get("stages") or {}
 
 
 def _create(notebook: Path, folder: Path | None) -> None:

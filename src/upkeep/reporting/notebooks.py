@@ -25,6 +25,7 @@ from papermill.translators import PythonTranslator
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
+from upkeep.core.yaml import parse_yaml
 from upkeep.reporting.markdown import find_title
 from upkeep.reporting.templates import render_html
 
@@ -103,7 +104,10 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
         name, equals, text = assignment.partition("=")
         if not equals or name not in settings:
             raise unknown_name(f"{assignment!r} does not set a parameter of the notebook", name, settings, notebook)
-        values[name] = yaml.safe_load(text)
+        try:
+            values[name] = parse_yaml(text)
+        except yaml.YAMLError as error:
+            raise UpkeepError(f"the value of {name} is not YAML: {error}", remedy="put it in quotes") from error
     return values
 
 

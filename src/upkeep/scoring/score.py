@@ -74,7 +74,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     dictionary = load_dictionary(params.validate_.dictionary)
     models = find_models(paths.MODELS)
     plants: dict[str, dict[Key, list[Delivery]]] = {plant: {} for plant in models}
-    for key, deliveries in list_deliveries(params.fetch).items():
+    for key, deliveries in list_deliveries(params.fetch, params.limits).items():
         plants.setdefault(key[1], {})[key] = deliveries
     newest = max(batch for listed in plants.values() for table, _, batch in listed if table == "telemetry")
     since = newest - timedelta(days=params.score.history_batches * params.fetch.batch_days)

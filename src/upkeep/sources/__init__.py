@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -44,7 +45,9 @@ class Delivery:
 
 
 class Source(Protocol):
-    """A place that batches come from."""
+    """A place that batches come from; `limits`, those of ``params.yaml``, are set before it is asked."""
+
+    limits: Limits
 
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         """Take ``fetch.options`` and ``fetch.batch_days`` from ``params.yaml``."""

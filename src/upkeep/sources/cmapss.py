@@ -9,10 +9,13 @@ import polars as pl
 
 from upkeep.contract.dictionary import Table
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
 from upkeep.core.secrets import expand_variables
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of, first_day
+from upkeep.sources.file_options import TableFiles
+from upkeep.sources.files import open_file
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
@@ -45,6 +48,8 @@ class CmapssOptions(Frozen):
 class Cmapss:
     """The text files as NASA publishes them, plain or gzipped, as many subsets as the folder holds."""
 
+    limits: Limits
+
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         self._template = read_options(CmapssOptions, options, "cmapss").folder
         self._batch_days = batch_days
@@ -60,7 +65,7 @@ class Cmapss:
                 remedy="correct fetch.options.folder in params.yaml, or set the variable in it",
             )
         for subset in subsets:
-            for table, rows in read_subset(folder, subset).items():
+            for table, rows in read_subset(folder, subset, self.limits).items():
                 yield from self._list_table(table, subset.lower(), rows, until)
 
     def _list_table(self, table: Table, plant: str, rows: pl.DataFrame, until: date) -> Iterator[Delivery]:
@@ -72,7 +77,7 @@ class Cmapss:
                 yield Delivery(table, plant, day, part.clone)
 
 
-def read_subset(folder: Path, subset: str) -> dict[Table, pl.DataFrame]:
+def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.DataFrame]:
     """Read one subset, such as ``FD001``, as the three tables.
 
     ``telemetry`` is that of training and official test engines; ``events`` the end of each engine, which for a test
@@ -80,9 +85,9 @@ def read_subset(folder: Path, subset: str) -> dict[Table, pl.DataFrame]:
 
     Raises UpkeepError if a file is missing or does not hold what NASA's does.
     """
-    train = _read_engines(folder, subset, "train")
-    test = _read_engines(folder, subset, "test") if _find(folder, f"test_{subset}") else train.clear()
-    left = _read_remaining_life(folder, subset, test) if not test.is_empty() else {}
+    train = _read_engines(folder, subset, "train", limits)
+    test = _read_engines(folder, subset, "test", limits) if _find(folder, f"test_{subset}") else train.clear()
+    left = _read_remaining_life(folder, subset, test, limits) if not test.is_empty() else {}
     rows = pl.concat([train, test])
     ends = rows.group_by("machine", "split").agg(pl.col("time").max()).sort("machine")
     life = pl.col("machine").replace_strict(left, default=0, return_dtype=pl.Int64)
@@ -95,8 +100,8 @@ def read_subset(folder: Path, subset: str) -> dict[Table, pl.DataFrame]:
     }
 
 
-def _read_engines(folder: Path, subset: str, split: str) -> pl.DataFrame:
-    rows = _read_numbers(folder, f"{split}_{subset}", len(COLUMNS))
+def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.DataFrame:
+    rows = _read_numbers(folder, f"{split}_{subset}", len(COLUMNS), limits)
     rows = rows.rename(dict(zip(rows.columns, COLUMNS, strict=True)))
     return rows.with_columns(
         machine=f"{split}-" + pl.col("unit").cast(pl.Int64).cast(pl.String).str.zfill(3),
@@ -105,22 +110,23 @@ def _read_engines(folder: Path, subset: str, split: str) -> pl.DataFrame:
     ).drop("unit", "cycle")
 
 
-def _read_remaining_life(folder: Path, subset: str, test: pl.DataFrame) -> dict[str, int]:
+def _read_remaining_life(folder: Path, subset: str, test: pl.DataFrame, limits: Limits) -> dict[str, int]:
     """Return the cycles left after each test engine's last row; the file lists them in the order of the engines."""
-    hours = _read_numbers(folder, f"RUL_{subset}", 1).to_series().cast(pl.Int64).to_list()
+    hours = _read_numbers(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64).to_list()
     engines = test["machine"].unique().sort().to_list()
     if len(hours) != len(engines):
         raise _damaged(folder / f"RUL_{subset}.txt", f"{len(hours)} lines for {len(engines)} test engines")
     return dict(zip(engines, hours, strict=True))
 
 
-def _read_numbers(folder: Path, name: str, width: int) -> pl.DataFrame:
+def _read_numbers(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
     """Read one file of numbers that single spaces separate; spaces at a line's end make empty columns, left out."""
     path = _find(folder, name)
     if path is None:
         raise _damaged(folder / f"{name}.txt", "the file is missing")
+    content, _ = open_file(TableFiles(path=str(path), separator=" "), str(path), limits)
     try:
-        text = pl.read_csv(path, separator=" ", has_header=False, infer_schema=False)
+        text = pl.read_csv(content, separator=" ", has_header=False, infer_schema=False)
         numbers = text[:, :width].cast(pl.Float64)
     except pl.exceptions.PolarsError as error:
         raise _damaged(path, str(error)) from error

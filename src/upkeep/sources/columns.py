@@ -8,6 +8,8 @@ import polars as pl
 from upkeep.contract.casting import as_text, cast_column
 from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED, is_reserved
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
+from upkeep.sources.bounds import VALUE_BYTES, check_columns, check_size
 from upkeep.sources.file_options import Pivot, TableFiles
 
 CONSTANTS = ("plant", "machine", "kind", "code")
@@ -17,12 +19,12 @@ INSTANT = ("plant", "machine", "time")
 """What the readings of one row have in common."""
 
 
-def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFiles) -> pl.DataFrame:
+def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFiles, limits: Limits) -> pl.DataFrame:
     """Rename columns to ours, and add what no column but the file's place or a constant tells."""
     if not rows.columns:  # a file without a header
         return rows
     if reading.pivot:
-        rows = _widen(rows, reading.pivot, reading.columns)
+        rows = _widen(rows, reading.pivot, reading.columns, limits)
     rows = rows.select(
         rows[theirs].alias(ours) for theirs in rows.columns for ours in _rename(theirs, rows.columns, reading.columns)
     )
@@ -34,11 +36,19 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
 
 
 def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -> list[str]:
-    """Return our names of a column; one in the way of ours, or like upkeep's own or Polars' patterns, is set aside."""
+    """Return our names of a column; one in the way of ours is set aside."""
     ours = [name for name, source in columns.items() if source == theirs]
     in_the_way = theirs in columns and columns[theirs] in delivered
-    own = is_reserved(theirs) and theirs != BROKEN_LINE
-    return ours or [f"{theirs.lstrip(RESERVED)} (delivered)" if in_the_way or own else theirs]
+    return ours or [_set_aside(theirs) if in_the_way else spare_reserved(theirs)]
+
+
+def spare_reserved(name: str) -> str:
+    """Return what a delivered column is called: one like upkeep's own, or a pattern to Polars, is set aside."""
+    return _set_aside(name) if is_reserved(name) and name != BROKEN_LINE else name
+
+
+def _set_aside(name: str) -> str:
+    return f"{name.lstrip(RESERVED)} (delivered)"
 
 
 def _translate_kinds(rows: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
@@ -51,7 +61,7 @@ def _translate_kinds(rows: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFra
     return rows.with_columns(kind=pl.coalesce(known, as_text("kind", rows.schema["kind"])), **code)
 
 
-def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str]) -> pl.DataFrame:
+def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits: Limits) -> pl.DataFrame:
     """Turn a row per sensor and instant into a row per instant.
 
     Of a sensor with several values at one instant, each further one makes a further row. A column that is neither part
@@ -69,6 +79,9 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str]) -> pl.D
     broken = pl.lit(False) if BROKEN_LINE not in rows.columns else pl.col(BROKEN_LINE).is_not_null()
     whole = rows.filter(~broken).with_columns(pl.int_range(pl.len()).over([*instant, "@sensor"]).alias("@again"))
     row = [*instant, "@again"]
+    sensors = whole["@sensor"].n_unique()
+    check_columns(sensors, limits)
+    check_size(VALUE_BYTES * sensors * whole.select(row).n_unique(), limits)
     wide = whole.pivot(on="@sensor", index=row, values=pivot.value, aggregate_function="first", maintain_order=True)
     first = whole.group_by(row).agg(*(pl.col(name).drop_nulls().first() for name in others), pl.col("@place").first())
     wide = wide.join(first, on=row, nulls_equal=True)

@@ -5,39 +5,53 @@ Lines are counted before anything is parsed, so that no quote can swallow the li
 
 import codecs
 import csv
-from collections.abc import Sequence
-from itertools import compress
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
 from upkeep.contract.dictionary import BROKEN_LINE
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
+from upkeep.sources.bounds import VALUE_BYTES, check_columns, check_size
 
 QUOTE = '"'
 QUOTED = r'"[^"]*"'
 BLANKS = " \t\r"
+LINES_AT_ONCE = 10_000
+"""That are held as Python objects."""
+SHOWN = 100
+"""Characters of a line that is too long to be kept."""
 BOM = "\ufeff"
 """The byte order mark; files that are joined into one bring it and their headers along."""
 
 
-def read_delimited(content: bytes, separator: str, encoding: str) -> pl.DataFrame:
+def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits) -> pl.DataFrame:
     """Read every value as text, so that a broken one reaches ``validate`` as it was delivered.
 
     A line that is no row of its own is kept whole in the column :data:`BROKEN_LINE`: one with more or fewer fields than
-    the header, with a quote that is not closed on it, without any value, or that repeats the header.
+    the header, with a quote that is not closed on it, without any value, or that repeats the header. Of one that is
+    longer than `limits` allow its beginning and its length are kept.
+
+    Raises UpkeepError if there are more columns than `limits` allow.
     """
     lines = _split_lines(_decode(content, encoding))
     at = next((number for number, line in enumerate(lines) if line.strip(BLANKS)), None)
     if at is None:
         return pl.DataFrame()
-    header = lines.pop(at)
-    names = _name_columns(_read_fields(header, separator) or header.split(separator))
-    regular = _find_regular(lines, header, separator, len(names))
-    rows = _parse_regular(list(compress(lines, regular)), names, separator)
+    header, lines = lines[at], pl.concat([lines[:at], lines[at + 1 :]])
+    names = _name_columns(header, separator, limits)
+    check_size(VALUE_BYTES * len(lines) * len(names), limits)
+    longest = 1000 * limits.value_kb
+    regular = _find_regular(lines, header, separator, len(names)) & (lines.str.len_bytes() <= longest)
+    rows = _parse_regular(lines.filter(regular), names, separator)
     if rows.height != regular.sum():  # Polars takes some line for another number of rows, so each is read by itself
         regular, rows = regular & False, rows.clear()
-    odd = _parse_one_by_one(list(compress(lines, ~regular)), header, names, separator)
-    place = pl.concat([regular.arg_true(), (~regular).arg_true()])
-    rows = pl.concat([rows, odd], how="diagonal")[place.arg_sort()]
+    if not regular.all():
+        parts = lines.to_frame().filter(~regular).iter_slices(LINES_AT_ONCE)
+        parsed = [_parse_one_by_one(part["line"], header, names, separator, longest) for part in parts]
+        odd = pl.concat(parsed, how="diagonal")
+        place = pl.concat([regular.arg_true(), (~regular).arg_true()])
+        rows = pl.concat([rows, odd], how="diagonal")[place.arg_sort()]
     return rows.drop("") if "" in names and rows[""].null_count() == rows.height else rows
 
 
@@ -48,14 +62,11 @@ def _decode(content: bytes, encoding: str) -> str:
     return content.decode(encoding, errors="backslashreplace").removeprefix(BOM)
 
 
-def _split_lines(text: str) -> list[str]:
+def _split_lines(text: str) -> pl.Series:
     r"""Return the lines; they end in ``\n``, in any ``\r`` before it, or in ``\r`` where a file has no ``\n``."""
     if "\r" in text:
         text = text.replace("\r\r\n", "\n").replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return lines
+    return pl.read_lines(text.encode(), name="line").to_series()
 
 
 def _read_fields(line: str, separator: str) -> list[str] | None:
@@ -66,21 +77,29 @@ def _read_fields(line: str, separator: str) -> list[str] | None:
         return None
 
 
-def _name_columns(names: Sequence[str]) -> list[str]:
-    """Tell columns of the same name apart, and from :data:`BROKEN_LINE`."""
-    unique = [BROKEN_LINE]
+def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
+    """Return the header's names, told apart from each other and from :data:`BROKEN_LINE`."""
+    if len(header) > 1000 * limits.value_kb:
+        what = f"the header has {len(header):,} characters, more than limits.value_kb in params.yaml allows"
+        raise UpkeepError(what, remedy="export the file again, with a line of column names at its top")
+    names = _read_fields(header, separator) or header.split(separator)
+    check_columns(len(names), limits)
+    unique = dict.fromkeys([BROKEN_LINE])
+    again: dict[str, str] = {}
     for name in names:
-        while name in unique:
-            name += " (again)"
-        unique.append(name)
-    return unique[1:]
+        called = again.get(name, name)
+        while called in unique:
+            called += " (again)"
+        unique[called] = None
+        again[name] = called
+    return list(unique)[1:]
 
 
-def _find_regular(lines: Sequence[str], header: str, separator: str, width: int) -> pl.Series:
+def _find_regular(lines: pl.Series, header: str, separator: str, width: int) -> pl.Series:
     """Tell which lines hold `width` fields beyond doubt; the others are looked at one by one."""
     line = pl.col("line")
     quoted = line.str.contains(QUOTE, literal=True)
-    frame = pl.DataFrame({"line": lines}, schema={"line": pl.String})
+    frame = lines.to_frame()
     if frame.select(quoted.any()).item():
         # A quoted stretch counts as one mark, which is regular only between separators; "" in it makes two marks.
         other = rf"[^{QUOTE}\x{ord(separator):02x}]"
@@ -96,17 +115,22 @@ def _find_regular(lines: Sequence[str], header: str, separator: str, width: int)
     ).to_series()
 
 
-def _parse_regular(lines: Sequence[str], names: Sequence[str], separator: str) -> pl.DataFrame:
+def _parse_regular(lines: pl.Series, names: Sequence[str], separator: str) -> pl.DataFrame:
     schema = dict.fromkeys(names, pl.String())
-    if not lines:
+    if lines.is_empty():
         return pl.DataFrame(schema=schema)
-    content = "\n".join(lines).encode()
+    content = lines.str.join("\n").item().encode()
     return pl.read_csv(content, separator=separator, has_header=False, schema=schema, glob=False)
 
 
-def _parse_one_by_one(lines: Sequence[str], header: str, names: Sequence[str], separator: str) -> pl.DataFrame:
+def _parse_one_by_one(
+    lines: Iterable[str], header: str, names: Sequence[str], separator: str, longest: int
+) -> pl.DataFrame:
     rows: list[dict[str, str | None]] = []
     for line in lines:
+        if len(line) > longest:
+            rows.append({BROKEN_LINE: f"{line[:SHOWN]}… ({len(line):,} characters)"})
+            continue
         fields = _read_fields(line, separator)
         if fields and len(fields) == len(names) + 1 and not fields[-1]:  # a separator may end a line
             fields.pop()

@@ -12,20 +12,30 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import lru_cache, partial
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
-from fsspec.core import url_to_fs
 
 from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import NEEDED, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import is_name
+from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of
+from upkeep.sources.bounds import (
+    VALUE_BYTES,
+    bound_values,
+    check_columns,
+    check_footer,
+    check_size,
+    check_text,
+    read_chunks,
+)
 from upkeep.sources.columns import absent, name_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import PLACEHOLDERS, FilesOptions, TableFiles
@@ -34,11 +44,12 @@ from upkeep.sources.times import bring_to_utc, unreadable_times
 ENDING = re.compile(r"\.(?:parquet|pq|(?P<text>csv|tsv|txt)(?:\.(?P<packed>gz|bz2|xz|zst))?)$", re.IGNORECASE)
 ENDINGS = ".parquet, .pq, .csv, .tsv or .txt, the last three also with .gz, .bz2, .xz or .zst"
 
-UNPACK: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.decompress,
-    "bz2": bz2.decompress,
-    "xz": lzma.decompress,
-    "zst": lambda content: bytes(pa.CompressedInputStream(pa.BufferReader(content), "zstd").read()),
+UNPACK: dict[str | None, Callable[[IO[bytes]], Any]] = {
+    "gz": gzip.open,
+    "bz2": bz2.open,
+    "xz": lzma.open,
+    "zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
+    None: lambda plain: plain,
 }
 
 UNKNOWN_PLANT = "unknown"
@@ -84,6 +95,8 @@ class Files:
     which tells why it cannot be used.
     """
 
+    limits: Limits
+
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         self._options = read_options(FilesOptions, options, "files")
         self._batch_days = batch_days
@@ -91,17 +104,17 @@ class Files:
     def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold; every file is read once for that."""
         by_time = batch_of(pl.col(TIME), self._batch_days)
-        listed = _list_table("telemetry", self._options.telemetry, by_time)
-        listed += _list_table("events", self._options.events, by_time)
+        listed = _list_table("telemetry", self._options.telemetry, by_time, self.limits)
+        listed += _list_table("events", self._options.events, by_time, self.limits)
         first = min((delivery.batch for delivery in listed), default=until)
-        listed += _list_table("machines", self._options.machines, pl.lit(first))
+        listed += _list_table("machines", self._options.machines, pl.lit(first), self.limits)
         later = [delivery.batch for delivery in listed if delivery.batch > until]
         if later:
             logger.warning(f"batches after fetch.until are left for later: {len(later)}, the last of {max(later)}")
         return [delivery for delivery in listed if delivery.batch <= until]
 
 
-def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) -> list[Delivery]:
+def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr, limits: Limits) -> list[Delivery]:
     found = [_find(table, reading) for reading in readings]
     files = [file for its_files, _ in found for file in its_files]
     findings = [finding for _, its_findings in found for finding in its_findings]
@@ -109,12 +122,16 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr) ->
     @lru_cache(maxsize=FILES_IN_MEMORY)
     def deal(number: int) -> dict[Part, pl.DataFrame]:
         with errors_named(files[number].reading, table=table, file=files[number].path):
-            return _deal_rows(table, _read_file(table, files[number]), batch)
+            return _deal_rows(table, _read_file(table, files[number], limits), batch)
 
     def read(pieces: Sequence[Piece]) -> pl.DataFrame:
         first = files[pieces[0].number]
         with errors_named(first.reading, table=table, file=first.path):
-            return pl.concat([deal(piece.number)[piece.part] for piece in pieces], how="diagonal_relaxed")
+            parts = [deal(piece.number)[piece.part] for piece in pieces]
+            columns = {name for part in parts for name in part.columns}
+            check_columns(len(columns), limits)
+            check_size(VALUE_BYTES * len(columns) * sum(part.height for part in parts), limits)
+            return pl.concat(parts, how="diagonal_relaxed")
 
     pieces = [Piece(number, part, rows.schema) for number in range(len(files)) for part, rows in deal(number).items()]
     for reading in readings:
@@ -162,8 +179,7 @@ def _find(table: Table, reading: TableFiles) -> tuple[list[File], list[Finding]]
 
 
 def _open(reading: TableFiles) -> tuple[Any, str]:
-    file_system, path = url_to_fs(expand_variables(reading.path), **expand_all(reading.storage_options))
-    return file_system, str(path).rstrip("/")
+    return open_address(expand_variables(reading.path), **expand_all(reading.storage_options))
 
 
 def _as_glob(root: str) -> str:
@@ -181,40 +197,60 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$", re.IGNORECASE)
 
 
-def _read_file(table: Table, file: File) -> pl.DataFrame:
+def _read_file(table: Table, file: File, limits: Limits) -> pl.DataFrame:
     """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
-    content, is_text = open_file(file.reading, file.path)
-    separator = file.reading.separator or ("\t" if ".tsv" in file.path.lower()[-8:] else ",")
-    rows = read_delimited(content, separator, file.reading.encoding) if is_text else read_parquet(content)
-    rows = name_columns(rows, file.facts, file.reading)
+    content, is_text = open_file(file.reading, file.path, limits)
+    if is_text:
+        separator = file.reading.separator or ("\t" if ".tsv" in file.path.lower()[-8:] else ",")
+        rows = read_delimited(content, separator, file.reading.encoding, limits)
+    else:
+        rows = read_parquet(content, limits)
+    rows = name_columns(rows, file.facts, file.reading, limits)
     for name in (name for name, kind in NEEDED[table].items() if kind == "time"):
         rows = bring_to_utc(rows, name, file.reading)
     return rows
 
 
-def open_file(reading: TableFiles, path: str = "") -> tuple[bytes, bool]:
-    """Return what a file holds, unpacked, and whether that is text; without `path` that of the reading."""
-    file_system, root = _open(reading)
-    with file_system.open(path or root, "rb") as handle:
-        content = handle.read()
-    ending = ENDING.search((path or root).lower())
+def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
+    """Return what a file holds, unpacked, and whether that is text.
+
+    Raises UpkeepError if it is no regular file, damaged, or its table larger than `limits` allow.
+    """
+    file_system, _ = _open(reading)
+    found = file_system.info(path)
+    if found["type"] != "file":  # a pipe or a device may never end
+        raise UpkeepError(
+            "the path leads to no file, but to a pipe, a socket, a device or nothing",
+            remedy="move it away, or put the file in its place",
+        )
+    check_size(found["size"] or 0, limits)
+    with file_system.open(path, "rb") as stream:
+        content = b"".join(read_chunks(stream, limits))
+    ending = ENDING.search(path.lower())
     if not (ending and ending["text"]):
         return content, False
-    return _unpack(content, ending["packed"]), True
-
-
-def _unpack(content: bytes, packed: str | None) -> bytes:
     try:
-        return UNPACK[packed](content) if packed else content
+        with UNPACK[ending["packed"]](BytesIO(content)) as stream:
+            check_text(stream, reading.separator or ",", limits)
+        with UNPACK[ending["packed"]](BytesIO(content)) as stream:
+            return stream.read(), True
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _damaged(error) from error
 
 
-def read_parquet(content: bytes) -> pl.DataFrame:
-    """Return the rows of a Parquet file, extension types as what they are stored as."""
+def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
+    """Return the rows of a Parquet file, extension types as what they are stored as.
+
+    Raises UpkeepError if they are more than `limits` allow.
+    """
+    try:
+        check_footer(content, limits)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(error) from error
     rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
-    return rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
+    rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
+    return bound_values(rows, limits)
 
 
 def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:

@@ -4,7 +4,7 @@ import importlib
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import check_name, shorten
-from upkeep.core.params import Fetch
+from upkeep.core.params import Fetch, Limits
 from upkeep.sources import Delivery, Key, Source
 from upkeep.sources.schedule import schedule_rows
 from upkeep.sources.store import group_by_key, raise_without_telemetry
@@ -20,7 +20,7 @@ SHOWN = 40
 """Characters of what is no name that tell which one it is."""
 
 
-def open_source(fetch: Fetch) -> Source:
+def open_source(fetch: Fetch, limits: Limits) -> Source:
     """Return the source that ``fetch.source`` names: a built-in one, or ``module:Class`` of the user's own."""
     module, _, name = BUILT_IN.get(fetch.source, fetch.source).partition(":")
     try:
@@ -31,15 +31,17 @@ def open_source(fetch: Fetch) -> Source:
             expected=f"one of {', '.join(BUILT_IN)}, or 'module:Class' that can be imported",
             remedy="correct fetch.source in params.yaml",
         ) from error
-    return source(fetch.options, fetch.batch_days)
+    opened = source(fetch.options, fetch.batch_days)
+    opened.limits = limits
+    return opened
 
 
-def list_deliveries(fetch: Fetch) -> dict[Key, list[Delivery]]:
+def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
     """List what the source has up to ``fetch.until``.
 
     Raises UpkeepError if it cannot be listed, has no telemetry, or calls a plant what no name is.
     """
-    offered = open_source(fetch).deliveries(fetch.until)
+    offered = open_source(fetch, limits).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]
     for plant in sorted({delivery.plant for delivery in deliveries}):
         _check_plant(plant)

@@ -1,7 +1,8 @@
 """Queries on any database that SQLAlchemy reaches, one plant and one batch at a time."""
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
@@ -14,18 +15,29 @@ from sqlalchemy import URL, CursorResult, Engine, bindparam, create_engine, make
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import NullType
 
-from upkeep.contract.dictionary import TABLES
+from upkeep.contract.dictionary import TABLES, Table
+from upkeep.contract.findings import Finding, report
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables, mask_values
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between
+from upkeep.sources.bounds import CHUNK_BYTES, VALUE_BYTES, bound_values, check_columns, check_size
+from upkeep.sources.columns import spare_reserved
 from upkeep.sources.sql_values import accept_any_value, as_frame, simplify, write_value
 
 CHUNK_ROWS = 50_000
 """Rows held as Python objects at a time."""
 
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
+WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+)\s*(?:>=\s*:since|<\s*:until)\b""")
+"""How a query's watermark is usually written, and which column it is about."""
+
+UNTIMED_COUNTED = 1000
+"""Rows without a time, of which any is one too many."""
+
+logger = logging.getLogger(__name__)
 
 
 class SqlOptions(Frozen):
@@ -50,6 +62,8 @@ class SqlOptions(Frozen):
 class Sql:
     """Rows of three queries; ``:since`` and ``:until`` bound a batch, ``since <= time < until`` in UTC."""
 
+    limits: Limits
+
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         self._options = read_options(SqlOptions, options, "sql")
         self._batch_days = batch_days
@@ -60,9 +74,10 @@ class Sql:
         batches = batches_between(self._options.since, until, self._batch_days)
         for (plant, value), table in product(self._plants().items(), TABLES):
             if query := getattr(self._options, table):
+                findings = self._find_untimed(table, plant, value, query) if table != "machines" else ()
                 # Machines have no time: they are one delivery, in the first batch.
                 for batch in batches if table != "machines" else batches[:1]:
-                    yield Delivery(table, plant, batch, partial(self._read, query, value, batch))
+                    yield Delivery(table, plant, batch, partial(self._read, query, value, batch), findings)
 
     def _plants(self) -> dict[str, Any]:
         """Return each plant's name and the value that ``:plant`` is bound to: as the database has it, 7 or a UUID."""
@@ -73,12 +88,27 @@ class Sql:
         names = {write_value(simplify(value)).strip(): value for value in values}
         return dict(sorted(names.items()))
 
+    def _find_untimed(self, table: Table, plant: str, value: Any, query: str) -> tuple[Finding, ...]:
+        """Return a finding about rows whose time is null, as they are within the bounds of no batch."""
+        untimed = WITHIN_BATCH.sub(r"\1 IS NULL", query)
+        if _bound(untimed) & {"since", "until"}:
+            known = "write its bounds as `time >= :since AND time < :until` to have them counted"
+            logger.warning(f"{table} of {plant}: rows whose time is null are in no batch of this query; {known}")
+            return ()
+        with self._execute(untimed, {"plant": value}) as result:
+            count = len(result.fetchmany(UNTIMED_COUNTED))
+        more = " or more" if count == UNTIMED_COUNTED else ""
+        what = f"{plant}: {count}{more} rows have no time, so they are in no batch; give them one in the database"
+        return (report("untimed_rows", table, what),) if count else ()
+
     def _read(self, query: str, plant: Any, batch: date) -> pl.DataFrame:
         """Return a query's rows, sorted, since those of a database come in no order that lasts."""
         values = {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)}
         with self._execute(query, values) as result:
-            names = list(result.keys())
-            return as_frame(result.partitions(CHUNK_ROWS), names).sort(names)
+            names = [spare_reserved(name) for name in result.keys()]  # noqa: SIM118  # no dict
+            check_columns(len(names), self.limits)
+            rows = as_frame(fetch_chunks(result, self.limits), names).sort(names)
+            return bound_values(rows, self.limits)
 
     @contextmanager
     def _execute(self, query: str, values: Mapping[str, Any]) -> Iterator[CursorResult[Any]]:
@@ -96,10 +126,29 @@ class Sql:
                 if connection.dialect.name == "postgresql":
                     connection.execute(text("SET TIME ZONE 'UTC'"))  # else times without a zone are in the server's
                     connection.execute(text("SET datestyle TO 'ISO'"))
-                streamed = connection.execution_options(stream_results=True)
+                # How many rows are fetched at once depends on their size, so the driver must not buffer more.
+                streamed = connection.execution_options(stream_results=True, max_row_buffer=1)
                 yield streamed.execute(text(query).bindparams(*bound))
         except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
             raise unreadable(error, self._options.url, self._engine, remedy) from None
+
+
+def fetch_chunks(result: CursorResult[Any], limits: Limits) -> Iterator[list[Sequence[Any]]]:
+    """Yield a query's rows; raises UpkeepError once they are too many or too large."""
+    held: list[Sequence[Any]] = []
+    size, asked = 0, 1
+    while rows := result.fetchmany(asked):
+        texts = (len(value) for row in rows for value in row if isinstance(value, str | bytes))
+        taken = VALUE_BYTES * len(rows) * len(rows[0]) + sum(texts)
+        size += taken
+        check_size(size, limits)
+        held += rows
+        if len(held) >= CHUNK_ROWS:
+            yield held
+            held = []
+        asked = max(1, min(CHUNK_ROWS, 10 * asked, CHUNK_BYTES * asked // max(taken, 1)))
+    if held:
+        yield held
 
 
 def unreadable(error: Exception, template: str, engine: Engine, remedy: str) -> UpkeepError:

@@ -19,12 +19,12 @@ from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import TEMPORARY, write_whole
+from upkeep.core.files import TEMPORARY, read_regular, write_whole
 from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch
 from upkeep.core.plants import name_file
 from upkeep.core.text import command_to_read_again
-from upkeep.core.types import Frozen
+from upkeep.core.types import Frozen, describe_faults
 from upkeep.sources import Delivery, Key
 
 ROW_GROUP_ROWS = 250_000
@@ -89,10 +89,11 @@ def empty_manifest(fetch: Fetch) -> Manifest:
 def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
     """Read ``data/raw/manifest.json``; raises UpkeepError if it is missing or damaged."""
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_regular(path))
     except (OSError, ValidationError) as error:
         missing = isinstance(error, FileNotFoundError)
-        what = "does not exist" if missing else f"cannot be used: {error}"
+        fault = describe_faults(error) if isinstance(error, ValidationError) else error.strerror
+        what = "does not exist" if missing else f"cannot be used: {fault}"
         remedy = "run `dvc repro fetch`" if missing else f"delete the folder {path.parent} and run this again"
         raise UpkeepError(f"the manifest of the raw data {what}", remedy=remedy, file=path) from error
 
@@ -205,7 +206,7 @@ def _settle(raw: Path, manifest: Manifest) -> Manifest:
         name = _name(file.key, file.delivery)
         if file.file != name:
             check_file(raw, file)
-            write_whole(raw / name, (raw / file.file).read_bytes())
+            write_whole(_locate(raw, name), (raw / file.file).read_bytes())
         files.append(file.model_copy(update={"file": name}))
     settled = manifest.with_files(files)
     if settled != manifest:
@@ -218,7 +219,7 @@ def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[R
     """Store what one plant delivered of one batch; of a batch read again, only what holds other rows than before."""
     files = list(stored)
     for rows in _read_batch(key, deliveries):
-        known = stored and any(same_rows(rows, pl.read_parquet(raw / file.file)) for file in files)
+        known = stored and any(same_rows(rows, pl.read_parquet(_locate(raw, file.file))) for file in files)
         if not known and not rows.is_empty():
             files.append(store(raw, key, len(files) + 1, rows))
     return files
@@ -237,7 +238,7 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame, ending: str = ""
     rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
     content = buffer.getvalue()
     file = _name(key, number) + ending
-    write_whole(raw / file, content)
+    write_whole(_locate(raw, file), content)
     return RawFile(
         **key._asdict(),
         delivery=number,
@@ -263,7 +264,7 @@ def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
 
 def check_file(raw: Path, file: RawFile) -> None:
     """Compare a stored file with the manifest; raises UpkeepError if it is missing, cut short or changed."""
-    path = raw / file.file
+    path = _locate(raw, file.file)
     if not path.is_file():
         raise _damaged(raw, file, "a raw file is missing")
     if (found := path.stat().st_size) != file.bytes:
@@ -273,6 +274,20 @@ def check_file(raw: Path, file: RawFile) -> None:
     if checksum != file.sha256:
         changed = f"its SHA-256 is {checksum}, {file.sha256} by the manifest"
         raise _damaged(raw, file, f"a raw file was changed after it was fetched: {changed}")
+
+
+def _locate(raw: Path, file: str) -> Path:
+    """Return where a file of `raw` is; raises UpkeepError if its name or a link leads to a folder outside."""
+    path = raw / file
+    folder = path.parent.resolve()
+    if not folder.is_relative_to(raw.resolve()):
+        raise UpkeepError(
+            f"{path} is not in {raw}: it leads to {folder}",
+            expected=f"files, or links to files, in folders of {raw}; the folder itself may be a link",
+            remedy=f"look at that link or manifest, remove it, and type {command_to_read_again()}",
+            file=path,
+        )
+    return path
 
 
 def _damaged(raw: Path, file: RawFile, what: str) -> UpkeepError:
@@ -286,7 +301,7 @@ def _remove_unlisted(raw: Path, files: Iterable[RawFile]) -> None:
     listed = {raw / file.file for file in files}
     for path in [*raw.glob("*/*/*"), *raw.glob(f"*{TEMPORARY}")]:
         if path.is_file() and path not in listed:
-            path.unlink()
+            _locate(raw, str(path.relative_to(raw))).unlink()
 
 
 def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]]) -> Manifest:

@@ -25,7 +25,8 @@ def run(params: Params) -> None:
             expected=f"{start} or {start + timedelta(days=fetch.batch_days)}",
             remedy="correct fetch.until in params.yaml",
         )
-    manifest = store_batches(list_deliveries(fetch), fetch, paths.RAW, lambda key: key.batch <= fetch.until)
+    listed = list_deliveries(fetch, params.limits)
+    manifest = store_batches(listed, fetch, paths.RAW, lambda key: key.batch <= fetch.until)
     raise_without_telemetry(manifest.files, fetch)
 
 
@@ -40,7 +41,8 @@ def read_again(params: Params, plant: str | None, batch: date | None, *, drop_va
     def is_chosen(key: Key) -> bool:
         return plant in (None, key.plant) and day in (None, key.batch)
 
-    fates = replace_batches(list_deliveries(params.fetch), paths.RAW, is_chosen, drop_vanished=drop_vanished)
+    listed = list_deliveries(params.fetch, params.limits)
+    fates = replace_batches(listed, paths.RAW, is_chosen, drop_vanished=drop_vanished)
     if not fates:
         known = sorted({file.plant for file in read_manifest().files})
         raise UpkeepError(

@@ -1,0 +1,24 @@
+"""Addresses of files, wherever they are: what a kind of address needs besides fsspec is imported when it is used."""
+
+from typing import TYPE_CHECKING, Any
+
+from upkeep.core.errors import UpkeepError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""The extra of pyproject.toml that brings what an address's scheme needs."""
+
+
+def open_address(url: str, **options: Any) -> "tuple[AbstractFileSystem, str]":
+    """Return the file system of an address, and the path in it; raises UpkeepError if its package is not installed."""
+    from fsspec.core import url_to_fs
+
+    try:
+        file_system, path = url_to_fs(url, **options)
+    except ImportError as error:
+        scheme = url.partition("://")[0].rpartition("::")[2]
+        remedy = f"pip install 'upkeep[{EXTRAS[scheme]}]'" if scheme in EXTRAS else "install it in upkeep's environment"
+        raise UpkeepError(f"{scheme}:// needs a package that is not installed: {error}", remedy=remedy) from error
+    return file_system, str(path).rstrip("/")

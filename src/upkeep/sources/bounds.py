@@ -1,0 +1,93 @@
+"""How large a delivered table may be, found out before it is read: a megabyte of file can stand for gigabytes."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Protocol
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from upkeep.contract.dictionary import BROKEN_LINE
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
+
+VALUE_BYTES = 16
+"""What Polars takes for a text besides its letters, and at most for a number."""
+CHUNK_BYTES = 16_000_000
+"""Read at a time."""
+SEPARATORS = ",;\t|"
+"""Of CSV files; which one is meant may not be known yet."""
+
+
+class Stream(Protocol):
+    """What bytes are read from, such as an open file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many bytes, and none at the end."""
+
+
+def check_size(size: int, limits: Limits) -> None:
+    """Raise an UpkeepError if a table takes more bytes of memory than it may."""
+    if size > limits.table_mb * 10**6:
+        raise UpkeepError(
+            f"the table takes more memory than the {limits.table_mb:,} MB of limits.table_mb in params.yaml",
+            remedy="deliver it in parts, by time; or raise the limit, if it is meant to be so large",
+        )
+
+
+def check_columns(count: int, limits: Limits) -> None:
+    """Raise an UpkeepError if a table has more columns than it may."""
+    if count > limits.columns:
+        raise UpkeepError(
+            f"the table has {count:,} columns, more than the {limits.columns:,} of limits.columns in params.yaml",
+            remedy="check its header and separator; or raise the limit, if there are so many sensors",
+        )
+
+
+def read_chunks(stream: Stream, limits: Limits) -> Iterator[bytes]:
+    """Yield what a stream holds, which may never end; raises UpkeepError once it is too much."""
+    size = 0
+    while chunk := stream.read(CHUNK_BYTES):
+        size += len(chunk)
+        check_size(size, limits)
+        yield chunk
+
+
+def check_text(stream: Stream, separator: str, limits: Limits) -> None:
+    """Raise an UpkeepError if the table of a text file, which is read to its end and not kept, is too large."""
+    marks = [mark.encode() for mark in {*SEPARATORS, separator}]
+    size = 0
+    for chunk in read_chunks(stream, limits):
+        values = max(map(chunk.count, marks)) + max(chunk.count(b"\n"), chunk.count(b"\r"))
+        size += len(chunk) + VALUE_BYTES * values
+        check_size(size, limits)
+
+
+def check_footer(content: bytes, limits: Limits) -> None:
+    """Raise an UpkeepError if the table of a Parquet file is too large by what its footer says."""
+    footer = pq.read_metadata(BytesIO(content))
+    check_columns(footer.num_columns, limits)
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    values = sum(group.column(number).num_values for group in groups for number in range(footer.num_columns))
+    unpacked = sum(group.total_byte_size for group in groups)
+    check_size(unpacked + VALUE_BYTES * max(values, footer.num_rows * footer.num_columns), limits)
+
+
+def bound_values(rows: pl.DataFrame, limits: Limits) -> pl.DataFrame:
+    """Return rows whose values are none too long: a row with one that is becomes a broken line, which says so.
+
+    Raises UpkeepError if all texts together are too large, as those of Parquet may be, which has each of them once.
+    """
+    longest = 1000 * limits.value_kb
+    total, told = VALUE_BYTES * rows.height * rows.width, []
+    for column in rows.iter_columns():
+        if column.dtype not in (pl.String, pl.Binary):
+            continue
+        size = column.bin.size() if column.dtype == pl.Binary else column.str.len_bytes()
+        total += int(size.sum())
+        is_long = (size > longest).fill_null(False)
+        if is_long.any():
+            rows = rows.with_columns(pl.select(pl.when(~is_long).then(column)).to_series().alias(column.name))
+            told.append(pl.when(is_long).then(pl.lit(f"{column.name}: a value of more than {longest:,} bytes")))
+    check_size(total, limits)
+    return rows.with_columns(pl.coalesce(told).alias(BROKEN_LINE)) if told else rows
