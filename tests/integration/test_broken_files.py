@@ -40,6 +40,12 @@ COLUMNS = {
     "note": Column(meaning="", type="text", role="attribute", required=False),
 }
 HEADER = "plant,machine,time,load,note"
+PACK = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda plain: pa.compress(plain, codec="zstd", asbytes=True),
+}
 
 
 def check(tmp_path, **reading):
@@ -171,9 +177,7 @@ def test_a_table_of_broken_lines_only_is_an_error_that_shows_one(tmp_path):
 @pytest.mark.parametrize("ending", [".csv", ".CSV", ".txt", ".csv.GZ", ".csv.bz2", ".tsv.xz", ".csv.zst"])
 def test_every_ending_that_the_docs_list_is_read(tmp_path, ending):
     content = f"{HEADER}\n{line(1)}\n".replace(",", "\t" if "tsv" in ending else ",").encode()
-    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
-    pack["zst"] = lambda plain: pa.compress(plain, codec="zstd", asbytes=True)
-    (tmp_path / f"all{ending}").write_bytes(pack.get(ending.rpartition(".")[2].lower(), bytes)(content))
+    (tmp_path / f"all{ending}").write_bytes(PACK.get(ending.rpartition(".")[2].lower(), bytes)(content))
     assert check(tmp_path)["lyon"].clean.height == 1
 
 

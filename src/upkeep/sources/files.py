@@ -220,7 +220,7 @@ def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bo
     found = file_system.info(path)
     if found["type"] != "file":  # a pipe or a device may never end
         raise UpkeepError(
-            "the path leads to no file, but to a pipe, a socket, a device or nothing",
+            "the path leads to no file, but to a pipe, a socket or a device",
             remedy="move it away, or put the file in its place",
         )
     check_size(found["size"] or 0, limits)
