@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "scoring",
     "serving",
     "soak",
+    "extremes",
     "lines",
 )
 RESULTS = ROOT / "bench/results.json"

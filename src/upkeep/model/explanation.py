@@ -7,10 +7,11 @@ stand beside it, for programs.
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from typing_extensions import TypedDict  # pydantic, which describes these to the service's clients, asks for it
 
 from upkeep.core.params import Dataset
 from upkeep.core.types import Floats, Floats32
@@ -47,6 +48,19 @@ UNKNOWN = {
     "model": "unknown machine model",
 }
 """What is said of a feature whose value is not known."""
+
+
+class Reason(TypedDict):
+    """What a feature adds to the score: in log-odds, as the factor of the odds of a failure, in the planner's words.
+
+    `value` is as the model takes it; None if it is not known.
+    """
+
+    feature: str
+    value: float | None
+    contribution: float
+    odds: float
+    words: str
 
 
 class Seen(NamedTuple):
@@ -108,8 +122,8 @@ class Explainer:
             return Quantity(name=feature.of)
         return self.quantity(feature.of, "machines" if feature.kind == "attribute" else "telemetry")
 
-    def find_reasons(self, values: Floats32, contributions: Floats, readings: Floats32) -> list[dict[str, Any]]:
-        """Return what raises one machine's probability most, the strongest first.
+    def find_reasons(self, values: Floats32, contributions: Floats, readings: Floats32) -> list[Reason]:
+        """Return what raises one machine's probability most, the strongest first: at most three, none said twice.
 
         Parameters
         ----------
@@ -120,15 +134,9 @@ class Explainer:
             expected value last, (n_features + 1,).
         readings
             The machine's own of :func:`summarise_readings`, in any shape; none in what an earlier version logged.
-
-        Returns
-        -------
-        list of dict
-            At most three of ``feature``, ``value`` (as the model takes it; None if not known), ``contribution`` (above
-            0), ``odds`` (the factor that it multiplies the odds with) and ``words``, none of which is said twice.
         """
         seen = self._arrange(readings)
-        reasons: dict[str, dict[str, Any]] = {}
+        reasons: dict[str, Reason] = {}
         for index in np.argsort(-contributions[: len(self.features)], kind="stable").tolist():
             contribution, value, feature = float(contributions[index]), float(values[index]), self.features[index]
             if contribution <= 0 or len(reasons) == MAX_REASONS:
@@ -136,8 +144,13 @@ class Explainer:
             if feature.kind == "age" and math.isnan(value):  # nothing that a planner could look into
                 continue
             words = self.describe(feature, value, seen.get((feature.of, feature.hours)))
-            reason = {"feature": feature.name, "value": None if math.isnan(value) else value}
-            reason |= {"contribution": contribution, "odds": math.exp(contribution), "words": words}
+            reason: Reason = {
+                "feature": feature.name,
+                "value": None if math.isnan(value) else value,
+                "contribution": contribution,
+                "odds": math.exp(contribution),
+                "words": words,
+            }
             reasons.setdefault(words, reason)
         return list(reasons.values())
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic, which describes these to the service's clients, asks for it
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.plants import name_file
@@ -12,7 +13,7 @@ from upkeep.core.types import Booleans, Floats, Floats32, Ints
 from upkeep.features.definition import newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR, to_microseconds
-from upkeep.model.explanation import READINGS, Explainer, summarise_readings
+from upkeep.model.explanation import READINGS, Explainer, Reason, summarise_readings
 from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, find_models, load_model, predict
 
 VERSION_DIGITS = 12
@@ -114,7 +115,7 @@ class Scorer:
         found = summarise_readings(rows, self.model.metadata.preparation, self.model.metadata.dataset)
         return found.reshape(len(rows.machines), -1)
 
-    def explain(self, features: Floats32, readings: Floats32) -> list[dict[str, Any]]:
+    def explain(self, features: Floats32, readings: Floats32) -> list[Reason]:
         """Return the reasons for one machine's answer, the strongest first; both are as the answer holds them."""
         return self.explainer.find_reasons(features, contributions(self.model, features[None, :])[0], readings)
 

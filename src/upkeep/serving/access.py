@@ -1,17 +1,20 @@
 """Access to the service: who may ask what, and under which id each request is logged and counted."""
 
 import hmac
+import ipaddress
 import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upkeep.serving.counters import Counters
-from upkeep.serving.protocol import Refused
+from upkeep.serving.protocol import Refused, show
 
 OPEN = {"/", "/ping", "/health", "/version"}
 """Open without a token: whether the service is there, and the page's shell, which holds no data."""
@@ -19,6 +22,7 @@ OPEN_FOLDER = "/static/"
 CHALLENGE = {"www-authenticate": "Bearer"}
 HEADERS = {
     "cache-control": "no-store",  # page and service must never be of different releases
+    "cross-origin-resource-policy": "same-origin",
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
@@ -32,10 +36,15 @@ logger = logging.getLogger(__name__)
 
 
 class Access:
-    """ASGI middleware around the whole application; any of the tokens opens it, and without one it is open to all."""
+    """ASGI middleware around the whole application; any of the tokens opens it, and without one it is open to all.
 
-    def __init__(self, app: ASGIApp, tokens: Sequence[bytes], metrics: Counters) -> None:
-        self._app, self._tokens, self._metrics = app, tokens, metrics
+    A browser that anybody's page runs in is among them, so where there is no token such a page's requests are refused:
+    those that come from another origin, and those to a name that is neither of this network nor one of `hosts`, since
+    its owner can point it here.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: Sequence[bytes], metrics: Counters, hosts: Collection[str] = ()) -> None:
+        self._app, self._tokens, self._metrics, self._hosts = app, tokens, metrics, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -60,11 +69,12 @@ class Access:
             await send(message)
 
         try:
-            if self._admits(scope["path"], asked.get("authorization", "")):
+            refused = self._check_token(scope["path"], asked) if self._tokens else self._check_origin(method, asked)
+            if refused is None:
                 await self._app(scope, receive, send_with_id)
             else:
-                refused = Refused(401, "the token is missing or wrong", "Authorization: Bearer TOKEN")
-                await refused.to_response(CHALLENGE)(scope, receive, send_with_id)
+                headers = CHALLENGE if refused.status == 401 else None
+                await refused.to_response(headers)(scope, receive, send_with_id)
         finally:
             # By route, not by path: what strangers ask for must not become a label each.
             route = getattr(scope.get("route"), "path", "other")
@@ -81,10 +91,43 @@ class Access:
                 },
             )
 
-    def _admits(self, path: str, authorization: str) -> bool:
-        if not self._tokens or path in OPEN or path.startswith(OPEN_FOLDER):
-            return True
-        scheme, _, token = authorization.partition(" ")
+    def _check_token(self, path: str, asked: Headers) -> Refused | None:
+        if path in OPEN or path.startswith(OPEN_FOLDER):
+            return None
+        scheme, _, token = asked.get("authorization", "").partition(" ")
         # All are compared, in constant time each: how long it takes tells nothing about them.
         matches = [hmac.compare_digest(token.strip().encode("latin-1"), known) for known in self._tokens]
-        return scheme.lower() == "bearer" and any(matches)
+        if scheme.lower() == "bearer" and any(matches):
+            return None
+        return Refused(401, "the token is missing or wrong", "Authorization: Bearer TOKEN")
+
+    def _check_origin(self, method: str, asked: Headers) -> Refused | None:
+        hosts, origin = asked.getlist("host"), asked.get("origin")
+        if not all(_is_local(host) or _name(host) in self._hosts for host in hosts):
+            known = "an address, a name without dots, one of UPKEEP_ALLOWED_HOSTS, or a token: UPKEEP_TOKENS"
+            return Refused(403, f"the service is asked as {show(', '.join(hosts))}", known)
+        if method != "GET" and origin is not None and [_split(origin).netloc] != hosts:
+            return Refused(403, f"a page of {show(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
+        return None
+
+
+@lru_cache(maxsize=64)
+def _is_local(host: str) -> bool:
+    """Tell whether a Host header is an address, or a name that only the own network or machine resolves."""
+    name = _name(host)
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.endswith(".localhost") or not set(name) & set(".:")
+    return True
+
+
+def _name(host: str) -> str:
+    return _split(f"//{host}").hostname or ""
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # brackets that hold no address
+        return urlsplit("//.")

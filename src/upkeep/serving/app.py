@@ -1,11 +1,12 @@
 """The service over HTTP: models, page, prediction log, counters and access put together; and its life as a process."""
 
+import asyncio
 import gc
 import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,37 +19,47 @@ from starlette.exceptions import HTTPException
 from upkeep import __version__
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
-from upkeep.serving.body import ACCEPTED, read_body
+from upkeep.serving.body import ACCEPTED, Intake
+from upkeep.serving.connection import Connection
 from upkeep.serving.counters import Counters
 from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.page import page_routes
 from upkeep.serving.protocol import INVOCATIONS, RESPONSES, Refused, to_json
 from upkeep.serving.service import Reply, Service
-from upkeep.serving.settings import Settings, read_settings
+from upkeep.serving.settings import Settings, find_unknown, read_settings
 from upkeep.serving.smoke import SMOKE
 
 STOP_SECONDS = 20
 """What requests under way have left after SIGTERM."""
 
-INLINE_BYTES = 100_000
+INLINE_BYTES, INLINE_ROWS = 100_000, 100
 """Smaller requests take milliseconds and are answered at once; larger ones in a thread, lest the others wait."""
 
+KEPT_AT_ONCE = 50
+"""Predictions, between which other requests have their turn."""
+
+MOST_THREADS = 4
+"""That work for the page: with more, Python would get round to other requests too seldom."""
+
 RESERVED = set(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
+
+Keep = Callable[[Reply], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; an UpkeepError is raised if a model or the dictionary is missing or damaged."""
-    service = Service(settings.models, settings.dictionary)
+    service = Service(settings.models, settings.dictionary, settings.limits)
     log = None
     if settings.log_url:
         log = LogWriter(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
-    board = Board(settings.log_url or "")
+    board = Board(settings.log_url or "", most_machines=settings.max_board_machines)
     metrics = Counters(service.versions, log)
 
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = MOST_THREADS
         if log is not None:
             log.start()
         board.start()
@@ -57,11 +68,13 @@ def create_app(settings: Settings) -> FastAPI:
         if log is not None:
             await to_thread.run_sync(log.close)
 
-    def keep(reply: Reply) -> None:
-        for prediction in reply.predictions:
+    async def keep(reply: Reply) -> None:
+        for number, prediction in enumerate(reply.predictions, 1):
             board.add(prediction)
             if log is not None:
                 log.append(prediction)
+            if number % KEPT_AT_ONCE == 0:
+                await asyncio.sleep(0)
         metrics.count_predictions(reply.predictions, len(reply.body["errors"]))
 
     app = FastAPI(
@@ -73,34 +86,46 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the address to go to would be whatever host the request names
     )
-    app.add_middleware(Access, tokens=settings.tokens, metrics=metrics)
+    app.add_middleware(Access, tokens=settings.tokens, metrics=metrics, hosts=settings.allowed_hosts)
     app.exception_handler(HTTPException)(_refuse_route)
     app.exception_handler(Refused)(_refuse)
-    app.include_router(page_routes(board, service.explain, horizon_hours=service.horizon_hours))
+    is_open = not settings.tokens
+    app.include_router(page_routes(board, service.explain, horizon_hours=service.horizon_hours, is_open=is_open))
     app.include_router(_service_routes(service, settings, log, metrics, keep))
     return app
 
 
 def _service_routes(
-    service: Service, settings: Settings, log: LogWriter | None, metrics: Counters, keep: Callable[[Reply], None]
+    service: Service,
+    settings: Settings,
+    log: LogWriter | None,
+    metrics: Counters,
+    keep: Keep,
 ) -> APIRouter:
     """Return MLflow's scoring protocol and what operators ask; `keep` takes each reply, on the event loop."""
     router = APIRouter(default_response_class=Response)
-    one_large = CapacityLimiter(1)  # two take twice the memory and, on one core, no less time
+    intake = Intake(settings.max_request_bytes)
+    # Two take twice the memory and, on one core, no less time; one of few bytes need not wait for those of many.
+    one_large, one_small = CapacityLimiter(1), CapacityLimiter(1)
+
+    def answer(*asked: Any) -> tuple[Reply, Response]:
+        reply = service.answer(*asked)
+        return reply, to_json(reply.body, reply.status)
 
     @router.post("/invocations", openapi_extra=INVOCATIONS, responses=RESPONSES)
     async def invocations(request: Request) -> Response:
         """Score each machine in a table of raw telemetry and events."""
-        body = await read_body(request, settings.max_request_bytes)
-        content_type = request.headers.get("content-type", "")
-        source = "smoke" if request.headers.get(SMOKE) else "api"
-        asked = body, content_type, request.query_params, request.state.request_id, source
-        if len(body) > INLINE_BYTES:
-            reply = await to_thread.run_sync(service.answer, *asked, limiter=one_large)
-        else:
-            reply = service.answer(*asked)
-        keep(reply)
-        return to_json(reply.body, reply.status)
+        async with intake.read(request) as body:
+            content_type = request.headers.get("content-type", "")
+            source = "smoke" if request.headers.get(SMOKE) else "api"
+            asked = body, content_type, request.query_params, request.state.request_id, source
+            if len(body) <= INLINE_BYTES and sum(map(body.count, (b"[", b"{", b"\n", b"\r"))) <= INLINE_ROWS:
+                reply, response = answer(*asked)
+            else:
+                lane = one_large if len(body) > INLINE_BYTES else one_small
+                reply, response = await to_thread.run_sync(answer, *asked, limiter=lane)
+            await keep(reply)
+            return response
 
     @router.get("/ping")
     async def ping() -> Response:
@@ -136,7 +161,7 @@ async def _refuse_route(_: Request, error: HTTPException) -> Response:
 
 
 async def _refuse(_: Request, refused: Refused) -> Response:
-    return refused.to_response(ACCEPTED if refused.status == 415 else None)
+    return refused.to_response({415: ACCEPTED, 429: {"retry-after": "1"}}.get(refused.status))
 
 
 def serve() -> None:
@@ -149,15 +174,22 @@ def serve() -> None:
     settings = read_settings()
     app = create_app(settings)
     gc.freeze()  # modules and models stay for good: no collection need look at them again
+    gc.set_threshold(20_000, 20, 20)  # what a large request holds would be looked through again and again
     gc.enable()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)  # uvicorn's logs too
     logger.info("start", extra={"release": settings.release, "port": settings.port})
+    if not settings.tokens:
+        logger.warning("the service is open: UPKEEP_TOKENS is not set, so whoever reaches it sees and adds predictions")
+    if unknown := find_unknown():
+        logger.warning("these variables are no settings of the service", extra={"variables": unknown})
     uvicorn.run(
         app,
         host=settings.host,
         port=settings.port,
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -19,6 +19,13 @@ HISTORY_DAYS = 30
 LATE_DAYS = 1
 REFRESH_SECONDS = 60.0
 
+MOST_BYTES = 200_000_000
+MACHINE_BYTES = 3_000
+"""What a machine takes beside its arrays and texts."""
+
+MOST_TEXT = 10_000
+"""Characters of names and warnings; what is logged with more was not written by this version."""
+
 DAY_MS = 86_400_000
 DAY_US = 1000 * DAY_MS
 KEPT = [
@@ -45,13 +52,13 @@ class BoardMachine(NamedTuple):
 class Board:
     """The fleet as the page shows it; fed and read from several threads.
 
-    What other processes predicted is read from the prediction log, if there is one. Above `most_machines`, those not
-    scored for longest are forgotten.
+    What other processes predicted is read from the prediction log, if there is one. Above `most_machines`, or more than
+    `most_bytes` of them, those not scored for longest are forgotten.
     """
 
-    def __init__(self, log_url: str = "", *, most_machines: int = 20_000) -> None:
+    def __init__(self, log_url: str = "", *, most_machines: int = 20_000, most_bytes: int = MOST_BYTES) -> None:
         self._log_url = log_url
-        self._most_machines = most_machines
+        self._most_machines, self._most_bytes, self._bytes = most_machines, most_bytes, 0
         self._machines: dict[tuple[str, str], BoardMachine] = {}
         self._lock = threading.Lock()
         self._known_parts: set[str] = set()
@@ -74,14 +81,16 @@ class Board:
 
     def add(self, prediction: Prediction) -> bool:
         """Put a prediction on the board and return whether it changed anything; an older one never hides a newer."""
-        if prediction["source"] == "smoke":  # golden requests are of the past, and of nobody's concern
+        # Golden requests are of the past, and of nobody's concern.
+        if prediction["source"] == "smoke" or _count_text(prediction) > MOST_TEXT:
             return False
         key = prediction["plant"], prediction["machine"]
         with self._lock:
             known = self._machines.get(key)
             self._machines[key] = machine = _update_machine(known, prediction)
+            self._bytes += _measure(machine) - (_measure(known) if known else 0)
             # Forgetting sorts the fleet, so it waits until there is something worth sorting for.
-            if len(self._machines) > 1.1 * self._most_machines:
+            if len(self._machines) > 1.1 * self._most_machines or self._bytes > 1.1 * self._most_bytes:
                 self._forget()
         return machine is not known
 
@@ -138,8 +147,13 @@ class Board:
     def _forget(self) -> None:
         oldest = datetime.now(UTC).timestamp() * 1e6 - HISTORY_DAYS * DAY_US
         latest = sorted(self._machines.items(), key=lambda item: item[1].newest["scored_at"], reverse=True)
-        kept = latest[: self._most_machines]
-        self._machines = {key: machine for key, machine in kept if machine.newest["scored_at"] >= oldest}
+        self._machines, self._bytes = {}, 0
+        for key, machine in latest[: self._most_machines]:
+            self._bytes += _measure(machine)
+            if machine.newest["scored_at"] < oldest or self._bytes > self._most_bytes:
+                self._bytes -= _measure(machine)
+                break
+            self._machines[key] = machine
 
     def _keep_fresh(self) -> None:
         self.refresh()
@@ -165,6 +179,17 @@ def _keep(prediction: Prediction) -> Prediction:
     arrays = {name: prediction[name] for name in ("features", "readings")}
     copies = {name: np.array([] if of is None else of, dtype=np.float32) for name, of in arrays.items()}
     return {key: prediction[key] for key in KEPT} | copies
+
+
+def _count_text(prediction: Prediction) -> int:
+    texts = [prediction["plant"], prediction["machine"], prediction["model_version"], prediction["maintenance_code"]]
+    warned = [text for warning in prediction["warnings"] for text in warning.values()]
+    return sum(len(text) for text in (*texts, *warned) if text)
+
+
+def _measure(machine: BoardMachine) -> int:
+    arrays = machine.history, machine.newest["features"], machine.newest["readings"]
+    return MACHINE_BYTES + 4 * _count_text(machine.newest) + sum(array.nbytes for array in arrays)
 
 
 def _age(prediction: Prediction) -> tuple[int, int]:

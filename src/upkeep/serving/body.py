@@ -1,9 +1,12 @@
 """A request's body as its headers say: unpacked, and as UTF-8."""
 
+import asyncio
 import codecs
 import gzip
 import re
 import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from email.message import Message
 from io import BytesIO
 
@@ -11,10 +14,17 @@ from anyio import to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from upkeep.serving.protocol import Refused
+from upkeep.serving.protocol import Refused, show
 
 ACCEPTED = {"accept": "application/json, text/csv", "accept-encoding": "gzip, deflate"}
 """Headers of the answer to a body of another kind."""
+
+BODY_SECONDS = 60.0
+LARGEST_HELD = 4
+"""Of the largest bodies that are allowed, so many may be in memory at once."""
+
+RECODED_BYTES = 1_000_000
+"""At once: Python does nothing else meanwhile."""
 
 GZIP = {"gzip", "x-gzip"}
 CHARSETS = re.compile(
@@ -23,30 +33,60 @@ CHARSETS = re.compile(
 """By Python's names: not those that are no character sets, or take very long over some texts, such as punycode."""
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """Return a body, unpacked and in UTF-8; `Refused` is raised if it cannot be, or is larger than `most` bytes."""
+class Intake:
+    """Reads bodies of up to `most` bytes, and of all those that are not answered yet only a few times as many."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """Give a body, unpacked and in UTF-8, until the request is answered; `Refused` is raised if it cannot be."""
+        sizes: list[int] = []
+
+        def take(size: int) -> None:
+            sizes.append(size)
+            self._held += size
+            if self._held > LARGEST_HELD * self._most:
+                raise Refused(429, "too many large requests are under way", "the same again, a little later")
+
+        try:
+            body = await _receive(request, self._most, take)
+            coding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+            if coding not in ("", "identity"):
+                body = await to_thread.run_sync(_unpack, body, coding, self._most)
+                take(len(body))
+            charset = _read_charset(request.headers.get("content-type", ""))
+            if charset != "utf-8":
+                body = await to_thread.run_sync(_recode, body, charset)
+            yield body.removeprefix(codecs.BOM_UTF8)
+        finally:
+            self._held -= sum(sizes)
+
+
+async def _receive(request: Request, most: int, take: Callable[[int], None]) -> bytes:
     chunks, size = [], 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > most:
-                raise _too_large(most)
-            chunks.append(chunk)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > most:
+            raise _too_large(most)
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise _too_large(most)
+                take(len(chunk))
+                chunks.append(chunk)
     except ClientDisconnect as error:  # nobody hears it, but it is no fault of the service either
         raise Refused(400, "the connection ended before the body did", "the whole body") from error
-    body = b"".join(chunks)
-    coding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
-    if coding not in ("", "identity"):
-        body = await to_thread.run_sync(_unpack, body, coding, most)
-    charset = _read_charset(request.headers.get("content-type", ""))
-    if charset != "utf-8":
-        body = await to_thread.run_sync(_recode, body, charset)
-    return body.removeprefix(codecs.BOM_UTF8)
+    except TimeoutError as error:
+        raise Refused(408, "the body did not come in time", f"all of it in {BODY_SECONDS:g} s") from error
+    return b"".join(chunks)
 
 
 def _unpack(body: bytes, coding: str, most: int) -> bytes:
     if coding not in {*GZIP, "deflate"}:
-        raise Refused(415, f"the Content-Encoding is {coding!r}", "gzip, deflate or none")
+        raise Refused(415, f"the Content-Encoding is {show(coding)}", "gzip, deflate or none")
     try:
         if coding in GZIP:
             content = gzip.GzipFile(fileobj=BytesIO(body)).read(most + 1)
@@ -78,12 +118,13 @@ def _read_charset(content_type: str) -> str:
     except (LookupError, ValueError):
         name = ""
     if not CHARSETS.fullmatch(name):
-        raise Refused(415, f"the charset of the body is {charset!r}", "utf-8, or another character set")
+        raise Refused(415, f"the charset of the body is {show(charset)}", "utf-8, or another character set")
     return name
 
 
 def _recode(body: bytes, charset: str) -> bytes:
+    parts = (body[start : start + RECODED_BYTES] for start in range(0, len(body), RECODED_BYTES))
     try:
-        return body.decode(charset).encode()
+        return b"".join(text.encode() for text in codecs.iterdecode(parts, charset))
     except UnicodeError as error:
         raise Refused(400, f"the body is not {charset}, as its Content-Type says: {error}", "that charset") from error

@@ -61,7 +61,7 @@ def _read_texts(values: Sequence[Any]) -> Read:
 def _read_times(values: Sequence[Any]) -> Read:
     texts = [value for value in values if value is not None]
     try:
-        if not all(map(PLAIN_TIME.fullmatch, texts)):
+        if not all(PLAIN_TIME.fullmatch(text) for text in texts):
             return _cast(values, "time")
         instants = np.array([text[:-1] for text in texts], dtype="datetime64[us]").astype(np.int64).tolist()
     except (TypeError, ValueError):  # not text; no such day or hour

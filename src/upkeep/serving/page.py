@@ -9,21 +9,25 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 
+from upkeep.model.explanation import Reason
 from upkeep.scoring.prediction_log import Prediction
 from upkeep.serving.board import Board, BoardMachine
 from upkeep.serving.protocol import Refused, to_json
 from upkeep.serving.service import describe, to_time
 
 STATIC = Path(__file__).parent / "static"
+MOST_SHOWN = 1_000
+"""Machines in one answer, which the page asks for each minute."""
 
-Explain = Callable[[Prediction], list[dict[str, Any]]]
+Explain = Callable[[Prediction], list[Reason]]
+Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
 
 
-def page_routes(board: Board, explain: Explain, *, horizon_hours: float) -> APIRouter:
+def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open: bool = False) -> APIRouter:
     """Return the routes of the page.
 
     `explain` returns the reasons for a prediction, the strongest first, or none if its model is no longer loaded.
-    `horizon_hours` is how far ahead the predictions look.
+    `horizon_hours` is how far ahead the predictions look, `is_open` whether no token is asked for.
     """
     router, files = APIRouter(), {path.name for path in STATIC.iterdir()}
 
@@ -38,9 +42,12 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float) -> APIR
         return FileResponse(STATIC / name)
 
     @router.get("/fleet")
-    def list_fleet(plant: str = "", search: str = "", limit: Annotated[int, Query(ge=1, le=20_000)] = 100) -> Response:
+    def list_fleet(
+        plant: str = "", search: str = "", limit: Annotated[int, Query(ge=1, le=MOST_SHOWN)] = 100
+    ) -> Response:
         """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
-        return to_json({"horizon_hours": horizon_hours, **_list_fleet(board, explain, plant, search, limit)})
+        service = {"horizon_hours": horizon_hours, "open": is_open}
+        return to_json(service | _list_fleet(board, explain, plant, search, limit))
 
     @router.get("/fleet/machine", responses={404: {}})  # no path can hold every name: a slash, or two dots
     @router.get("/fleet/{plant}/{machine:path}", responses={404: {}})
@@ -86,10 +93,10 @@ def _describe(machine: BoardMachine) -> dict[str, Any]:
     }
 
 
-def _reasons(machine: BoardMachine, explain: Explain) -> list[dict[str, Any]]:
+def _reasons(machine: BoardMachine, explain: Explain) -> list[Reason]:
     newest = machine.newest
     # Kept with the prediction they belong to, so that a newer prediction brings its own.
     if "reasons" not in newest:
         newest["reasons"] = explain(newest)
-    reasons: list[dict[str, Any]] = newest["reasons"]
+    reasons: list[Reason] = newest["reasons"]
     return reasons

@@ -4,24 +4,37 @@ They check requests and describe both to programs in ``/openapi.json``.
 """
 
 from collections.abc import Mapping
+from reprlib import Repr
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Response
-from pydantic import AwareDatetime, BaseModel, FailFast, Field, TypeAdapter, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, WithJsonSchema
+
+from upkeep.model.explanation import Reason
+from upkeep.model.scoring import Caution
 
 EXAMPLE_COLUMNS = ["plant", "machine", "time", "speed_rpm", "load_pct", "vibration_mm_s", "temperature_c"]
 EXAMPLE_ROW = ["lyon", "M001", "2025-12-28T23:00:00Z", 2410, 60.2, 2.1, 45.0]
 
-Cell = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+CELL = {"type": ["string", "number", "boolean", "null"]}
 """Anything: what a machine's row may hold is for the data dictionary to say, and costs that machine only."""
+
+SHOWN = 40
+"""Characters of a value that an error repeats."""
+
+
+BRIEF = Repr()  # which takes no time for what is not shown
+BRIEF.maxlevel = 5
+BRIEF.maxlist = BRIEF.maxdict = SHOWN
+BRIEF.maxstring = BRIEF.maxlong = BRIEF.maxother = 2 * SHOWN
 
 
 class SplitTable(BaseModel):
     """A table as names and rows."""
 
     columns: list[str] = Field(examples=[EXAMPLE_COLUMNS])
-    data: Annotated[list[list[Cell]], FailFast()] = Field(examples=[[EXAMPLE_ROW]])
+    data: list[Annotated[Any, WithJsonSchema({"type": "array", "items": CELL})]] = Field(examples=[[EXAMPLE_ROW]])
 
 
 class Options(BaseModel):
@@ -40,28 +53,10 @@ class SplitRequest(BaseModel):
 class RecordsRequest(BaseModel):
     """A table as a list of objects."""
 
-    dataframe_records: Annotated[list[dict[str, Cell]], FailFast()] = Field(
+    dataframe_records: list[Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties": CELL})]] = Field(
         examples=[[dict(zip(EXAMPLE_COLUMNS, EXAMPLE_ROW, strict=True))]]
     )
     params: Options | None = None
-
-
-class Caution(BaseModel):
-    """A reason to trust an answer less."""
-
-    code: str
-    message: str
-    column: str | None
-
-
-class Reason(BaseModel):
-    """What a feature adds to the score."""
-
-    feature: str
-    value: float | None
-    contribution: float = Field(description="In log-odds.")
-    odds: float = Field(description="What it multiplies the odds of a failure with.")
-    words: str = Field(description="The sentence for the planner, in the machine's own units.")
 
 
 class Prediction(BaseModel):
@@ -105,9 +100,12 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Answered, "description": "An answer per machine; `errors` tells of those that have none."},
     400: {"model": Unanswered, "description": "The body is no table."},
     401: {"model": Unanswered, "description": "The token is missing or wrong."},
-    413: {"model": Unanswered, "description": "The body is too large."},
+    403: {"model": Unanswered, "description": "The service is open, and a page or name of another host asks it."},
+    408: {"model": Unanswered, "description": "The body took too long to come."},
+    413: {"model": Unanswered, "description": "The body is too large, holds too much or takes too long to answer."},
     415: {"model": Unanswered, "description": "The body is neither JSON nor CSV."},
-    422: {"model": Unanswered, "description": "No machine could be answered."},
+    422: {"model": Unanswered, "description": "No machine could be answered, or a column's name is too long."},
+    429: {"model": Unanswered, "description": "Too many large requests are under way."},
 }
 # FastAPI lists the models of bodies that it reads itself; these stand where they are used.
 DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
@@ -129,6 +127,12 @@ INVOCATIONS: dict[str, Any] = {
 def to_json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return content as a response."""
     return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+def show(value: Any) -> str:
+    """Return a value from a request as an error may repeat it."""
+    text = BRIEF.repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program

@@ -25,8 +25,8 @@ from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
-from upkeep.serving.protocol import Refused
-from upkeep.serving.table import Table, show
+from upkeep.serving.protocol import Refused, show
+from upkeep.serving.table import Table
 
 NAMES_SHOWN = 5
 CLOCK_SLACK_MICROSECONDS = CLOCK_SLACK // timedelta(microseconds=1)
@@ -64,6 +64,13 @@ class Accepted(NamedTuple):
     values: Floats
     record: MachineRecord
     cautions: list[Caution]
+
+
+class Judged(NamedTuple):
+    """By row, the first column for which `validate` would refuse it and what was expected; and of unknown columns."""
+
+    misfits: Mapping[int, tuple[str, str]]
+    unknown: Sequence[Caution]
 
 
 class PlantRequest(NamedTuple):
@@ -129,14 +136,18 @@ def read_request(
     machines: dict[tuple[str | None, str | None], list[int]] = {}
     for row, key in enumerate(zip(plants, names, strict=True)):
         machines.setdefault(key, []).append(row)
-    misfits = {plant: _find_misfits(table, contracts[plant]) for plant in contracts.keys() & set(plants)}
+        if len(machines) > table.limits.machines:
+            what = f"there are more than {table.limits.machines} machines (UPKEEP_MAX_MACHINES)"
+            raise Refused(413, what, "fewer machines at a time", table.point(row, "machine"))
+    judged = {plant: _judge_table(table, contracts[plant]) for plant in contracts.keys() & set(plants)}
     accepted: dict[str, list[Accepted]] = {}
     errors: list[RefusedMachine] = []
     for (plant, machine), rows in machines.items():
+        table.check_time()
         try:
             if plant is None or machine is None or plant not in contracts:
                 raise _explain_key(plant, rows[0], table, contracts)
-            found = _read_machine(machine, rows, table, contracts[plant], misfits[plant])
+            found = _read_machine(machine, rows, table, contracts[plant], judged[plant])
             accepted.setdefault(plant, []).append(found)
         except Unusable as reason:
             row, column, what, expected = reason.args
@@ -159,8 +170,9 @@ def _explain_key(plant: str | None, row: int, table: Table, contracts: Mapping[s
     return Unusable(row, name, what, expected[name])
 
 
-def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]]:
-    """Return, by row, the first column for which `validate` would refuse the row, and what was expected there."""
+def _judge_table(table: Table, contract: Contract) -> Judged:
+    """Return what is said of a request's columns and rows, before they are taken machine by machine."""
+    table.check_time()
     kinds, failed = table.read("kind", "text")
     misfits: dict[int, tuple[str, str]] = {}
     for section, entries in contract.tables.items():
@@ -170,7 +182,12 @@ def _find_misfits(table: Table, contract: Contract) -> dict[int, tuple[str, str]
                 own = "telemetry" if kinds[row] is None and row not in failed else "events"
                 if section in (own, "machines"):
                     misfits.setdefault(row, (name, expected))
-    return misfits
+    unknown = [name for name in table.columns if name not in contract.known]
+    cautions = []
+    if unknown:
+        message = f"the data dictionary has no column {_list_some(list(map(show, unknown)))}: ignored"
+        cautions.append(_caution("unknown_column", unknown[0], message))
+    return Judged(misfits, cautions)
 
 
 def _check_column(name: str, entry: Column, rules: Sequence[ValueRule], table: Table) -> list[tuple[int, str]]:
@@ -183,12 +200,10 @@ def _check_column(name: str, entry: Column, rules: Sequence[ValueRule], table: T
     return misfits
 
 
-def _read_machine(
-    machine: str, rows: Sequence[int], table: Table, contract: Contract, misfits: Mapping[int, tuple[str, str]]
-) -> Accepted:
+def _read_machine(machine: str, rows: Sequence[int], table: Table, contract: Contract, judged: Judged) -> Accepted:
     for row in rows:
-        if row in misfits:
-            column, expected = misfits[row]
+        if row in judged.misfits:
+            column, expected = judged.misfits[row]
             raise Unusable(row, column, f"{column} is {show(table.columns[column][row])}", expected)
     kinds, times = table.read("kind", "text").values, table.read("time", "time").values
     telemetry = [row for row in rows if kinds[row] is None]
@@ -201,7 +216,7 @@ def _read_machine(
     if not len(kept):
         what = "; ".join(caution["message"] for caution in left_out) or "there is no row of telemetry"
         raise Unusable(rows[0], None, what, "the machine's readings of the last hours")
-    unknown = _warn_of_names(rows, table, contract)
+    unknown = [*judged.unknown, *_warn_of_codes(rows, table, contract)]
     models, installed = table.read("model", "text").values, table.read("installed", "time").values
     given = {
         name: _last(table.read(name, column.type).values, rows)
@@ -271,20 +286,12 @@ def _warn_of_values(values: Floats, outside: Booleans, contract: Contract) -> Ca
     return _caution("out_of_range", name, message)
 
 
-def _warn_of_names(rows: Sequence[int], table: Table, contract: Contract) -> list[Caution]:
-    """Tell of columns that the data dictionary, and of codes that training does not know."""
-    columns = [show(name) for name in table.columns if name not in contract.known]
+def _warn_of_codes(rows: Sequence[int], table: Table, contract: Contract) -> list[Caution]:
+    """Tell of codes that training does not know."""
     kinds, codes = (table.read(name, "text").values for name in ("kind", "code"))
     sent = {(kind, codes[row]) for row in rows if (kind := kinds[row]) in ("error", "maintenance")}
     unknown = sorted(f"{kind} {show(code)}" for kind, code in sent - contract.codes)
-    cautions = []
-    if columns:
-        first = next(name for name in table.columns if name not in contract.known)
-        message = f"the data dictionary has no column {_list_some(columns)}: ignored"
-        cautions.append(_caution("unknown_column", first, message))
-    if unknown:
-        cautions.append(_caution("unknown_code", "code", f"training saw no {_list_some(unknown)}: ignored"))
-    return cautions
+    return [_caution("unknown_code", "code", f"training saw no {_list_some(unknown)}: ignored")] if unknown else []
 
 
 def _list_some(names: Sequence[str]) -> str:
@@ -322,14 +329,15 @@ def _combine(accepted: Sequence[Accepted], table: Table, contract: Contract) -> 
         events=classify_events(dict.fromkeys(happened), telemetry.machines, contract.vocabulary),
         records={found.machine: found.record for found in accepted},
         cautions=[found.cautions for found in accepted],
-        inputs=[_write_inputs(table, found.rows) for found in accepted],
+        inputs=[_write_inputs(table, found.rows, contract) for found in accepted],
     )
 
 
-def _write_inputs(table: Table, rows: Sequence[int]) -> str:
-    delivered = list(table.columns.values())
-    data = [[values[row] for values in delivered] for row in rows]
-    content = {"columns": list(table.columns), "data": data}
+def _write_inputs(table: Table, rows: Sequence[int], contract: Contract) -> str:
+    """Return a machine's rows as JSON, without the columns that nobody knows, which could be many times as large."""
+    delivered = {name: values for name, values in table.columns.items() if name in contract.known}
+    data = [[values[row] for values in delivered.values()] for row in rows]
+    content = {"columns": list(delivered), "data": data}
     try:
         return orjson.dumps(content).decode()
     except orjson.JSONEncodeError:  # it reads values nested deeper than it writes

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from upkeep.contract.dictionary import load_dictionary
+from upkeep.model.explanation import Reason
 from upkeep.model.scoring import Scorer, load_scorers
 from upkeep.scoring.prediction_log import Prediction, as_prediction
 from upkeep.serving.request import read_contract, read_request
-from upkeep.serving.table import read_table
+from upkeep.serving.table import LIMITS, Limits, read_table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
@@ -28,8 +29,8 @@ class Reply(NamedTuple):
 class Service:
     """Every plant's model and the data dictionary; an UpkeepError is raised if one is missing or damaged."""
 
-    def __init__(self, models: Path, dictionary: Path) -> None:
-        known = load_dictionary(dictionary)
+    def __init__(self, models: Path, dictionary: Path, limits: Limits = LIMITS) -> None:
+        self._limits, known = limits, load_dictionary(dictionary)
         self.scorers: Mapping[str, Scorer] = load_scorers(models)
         self._contracts = {plant: read_contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}
 
@@ -49,9 +50,9 @@ class Service:
         """Answer one request: each machine that can be answered, and why the others cannot.
 
         `request_id` and `source` are what the log says of where the predictions come from. `Refused` is raised if the
-        body is no table, or has no rows or no column of machines.
+        body is no table, has no rows or no column of machines, or is beyond a limit.
         """
-        table = read_table(body, content_type, query)
+        table = read_table(body, content_type, query, self._limits)
         requests, errors = read_request(table, self._contracts)
         predictions: list[Prediction] = []
         answers: list[dict[str, Any]] = []
@@ -60,6 +61,7 @@ class Service:
             scorer = self.scorers[plant]
             scored = scorer.score(request.rows, request.events, request.records)
             for answer, cautions, inputs in zip(scored, request.cautions, request.inputs, strict=True):
+                table.check_time()
                 answer.warnings[:0] = cautions
                 name = f"{request_id}/{quote(plant, safe='')}/{answer.machine}"
                 prediction = as_prediction(answer, scorer, inputs, identity=name, source=source, scored_at=now)
@@ -68,7 +70,7 @@ class Service:
                 answers.append(describe(prediction) | reasons)
         return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
 
-    def explain(self, prediction: Prediction) -> list[dict[str, Any]]:
+    def explain(self, prediction: Prediction) -> list[Reason]:
         """Return the reasons for a prediction, the strongest first; none if its version of the model is not loaded."""
         scorer = self.scorers.get(prediction["plant"])
         if scorer is None or scorer.version != prediction["model_version"]:

@@ -1,7 +1,9 @@
 """The service's settings, from UPKEEP_... variables; docs/service.md lists them."""
 
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +14,23 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     ValidationError,
     model_validator,
 )
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import mask_credentials
+from upkeep.serving.table import LIMITS, Limits
 
 PREFIX = "UPKEEP_"
+ALIKE = 0.9
+"""Of 1: a variable whose name is this much like a setting's was meant to be it."""
+
+COMMENT = re.compile(r"(?:^|\s)#.*", re.MULTILINE)
+TOKEN = re.compile(r"[!-~]+")
 
 
 def _find_client(url: str) -> str:
@@ -35,9 +46,18 @@ def _find_client(url: str) -> str:
 
 
 def _split_tokens(text: str) -> tuple[bytes, ...]:
-    if not text.isascii():
-        raise ValueError("a token holds a letter that no HTTP header can carry")
-    return tuple(token.encode() for token in text.replace(",", " ").split())
+    tokens = [token.strip() for token in re.split(r"[,\n]", COMMENT.sub("", text))]
+    found = [token for token in tokens if token]
+    if not found:
+        # It would open the service to all, which nobody who set it wants.
+        raise ValueError("it is set, but holds no token; unset it to let everybody in")
+    if not all(map(TOKEN.fullmatch, found)):
+        raise ValueError("a token holds a blank or a letter that no HTTP header can carry: one a line, # for comments")
+    return tuple(token.encode() for token in found)
+
+
+def _split_hosts(text: str) -> tuple[str, ...]:
+    return tuple(text.lower().replace(",", " ").split())
 
 
 class Settings(BaseModel):
@@ -51,37 +71,63 @@ class Settings(BaseModel):
     golden: Path = paths.GOLDEN
     dictionary: Path = Path("data/references/dictionary.yaml")
     tokens: Annotated[tuple[bytes, ...], BeforeValidator(_split_tokens)] = ()
+    tokens_file: Path | None = None
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)] = ()
     log_url: Annotated[str, AfterValidator(_find_client)] | None = None
     spool: Path = paths.LOCAL / "spool"
     spool_bytes: NonNegativeInt = 1_000_000_000
     max_request_bytes: NonNegativeInt = 24_000_000
+    max_rows: PositiveInt = LIMITS.rows
+    max_machines: PositiveInt = LIMITS.machines
+    max_seconds: PositiveFloat = LIMITS.seconds
+    max_board_machines: PositiveInt = 20_000
     release: str = "unreleased"
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may hold and take."""
+        return Limits(self.max_rows, self.max_machines, self.max_seconds)
 
     @model_validator(mode="before")
     @classmethod
     def _read_tokens_file(cls, values: dict[str, Any]) -> dict[str, Any]:
         file = values.get("tokens_file")
-        if not file:
+        if file is None:
             return values
         try:
             text = Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f"the file of tokens cannot be read: {error}") from error
-        if not _split_tokens(text):
-            # An empty file would open the service to all, which nobody who named one wants.
+        if not COMMENT.sub("", text).replace(",", "").strip():
             raise ValueError(f"the file of tokens holds none: {file}")
         return {**values, "tokens": text}
 
 
+VARIABLES = {PREFIX + field.upper(): field for field in Settings.model_fields}
+
+
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; a variable that is empty is as good as none, and one of no use is an UpkeepError."""
-    given = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
+    """Read the settings; one that is of no use, or a variable that is nearly one of them, is an UpkeepError.
+
+    A variable that is empty is as good as none, but for tokens: without one the service is open.
+    """
+    for name in environment:
+        if name not in VARIABLES and (meant := get_close_matches(name.upper(), VARIABLES, 1, ALIKE)):
+            what = f"there is no variable {name}; {meant[0]} is one"
+            raise UpkeepError(what, remedy=f"rename it to {meant[0]}, or unset it")
+    given = {name: value for name, value in environment.items() if name in VARIABLES and (value or "TOKENS" in name)}
     try:
-        return Settings.model_validate({name.removeprefix(PREFIX).lower(): value for name, value in given.items()})
+        return Settings.model_validate({VARIABLES[name]: value for name, value in given.items()})
     except ValidationError as error:
         fault = error.errors()[0]
         name = PREFIX + str(fault["loc"][0]).upper() if fault["loc"] else f"{PREFIX}TOKENS_FILE"
+        name = f"{PREFIX}TOKENS_FILE" if name == f"{PREFIX}TOKENS" and f"{PREFIX}TOKENS_FILE" in given else name
         reason = fault["msg"].removeprefix("Value error, ")
         # Tokens are secrets: what is wrong with them is told without them.
-        what = f"{name}: {reason}" if name.startswith(f"{PREFIX}TOKENS") else f"{name} is {given[name]!r}: {reason}"
+        what = f"{name}: {reason}" if "TOKENS" in name else f"{name} is {mask_credentials(given[name])!r}: {reason}"
         raise UpkeepError(what, remedy=f"correct or unset {name}") from error
+
+
+def find_unknown(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the UPKEEP_... variables that are none of the service's settings."""
+    return sorted(name for name in environment if name.upper().startswith(PREFIX) and name not in VARIABLES)

@@ -8,6 +8,7 @@ import { count, HOUR_MS, inDigits, inUtc } from "./words.js";
 const REFRESH_MS = 60_000;
 const STALE_LOG_MS = 3 * REFRESH_MS;
 const ROWS = 50;
+const MOST_ROWS = 1000;
 
 const byId = (id) => document.getElementById(id);
 const [plant, search, more, tokenForm] = ["plant", "search", "more", "token-form"].map(byId);
@@ -49,7 +50,7 @@ function drawFleet(fleet) {
   setText(byId("rule"), rule(fleet));
   drawPlants(fleet.plants);
   drawRows(fleet);
-  more.hidden = fleet.total <= fleet.machines.length;
+  more.hidden = fleet.total <= fleet.machines.length || shown >= MOST_ROWS;
   setText(more, `Show ${Math.min(ROWS, fleet.total - fleet.machines.length)} more of ${inDigits(fleet.total)}`);
   showNotices(notices(fleet));
   kept?.();
@@ -119,8 +120,9 @@ function anchor() {
   };
 }
 
-function notices({ as_of, machines, horizon_hours, generated_at }) {
+function notices({ as_of, machines, horizon_hours, generated_at, open }) {
   const found = [];
+  if (open) found.push("This service is open: it asks for no token, so whoever reaches it sees and adds predictions.");
   if (!as_of) found.push("Some machines may be missing: the prediction log has not been read yet.");
   else if (new Date(generated_at) - new Date(as_of) > STALE_LOG_MS)
     found.push(`Some machines may be out of date: the prediction log was last read at ${inUtc(as_of)}.`);

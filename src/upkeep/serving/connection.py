@@ -1,0 +1,158 @@
+"""What a connection may cost before any token is asked for: bytes, number and time of headers, and waiting itself.
+
+uvicorn bounds none of them with httptools, which is several times as fast as h11.
+"""
+
+from asyncio import TimerHandle, Transport
+from typing import ClassVar
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from upkeep.serving.protocol import Refused
+
+MOST_HEADER_BYTES = 32_768
+MOST_HEADERS = 100
+"""Of a request, its trailers included."""
+
+HEADER_SECONDS = 10.0
+"""From the connection, or the last answer, to the end of a request's headers."""
+
+SEND_SECONDS = 60.0
+"""How long a client may take nothing of its answer."""
+
+MOST_WAITING = 500
+"""Connections that have not sent their headers yet; for another one, the oldest is closed."""
+
+MOST_CONNECTIONS = 900
+"""A process may have 1024 files open, by the usual limit."""
+
+MOST_PIPELINED = 16
+"""Requests that came before the answers to those before them."""
+
+MOST_DISCARDED = 32_000_000
+"""Bytes that are still received after a refusal, since many a client hears nothing before it has sent all."""
+
+CHECK_SECONDS = 2.0
+
+
+class Connection(HttpToolsProtocol):
+    """One connection, as uvicorn serves it, within limits."""
+
+    _waiting: ClassVar[dict["Connection", None]] = {}
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin to wait for headers."""
+        super().connection_made(transport)
+        self._header_bytes = self._headers_seen = self._unparsed = self._discarded = 0
+        self._in_headers = self._advanced = False
+        self._refusal: Refused | None = None
+        self._unsent_since: float | None = None
+        self._await_headers()
+        self._check = self._schedule_check()
+        if len(self._waiting) > MOST_WAITING or len(self.connections) > MOST_CONNECTIONS:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._check.cancel()
+        self._waiting.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, unless it is more than headers may be, or the rest of what was refused."""
+        if self._refusal is not None:
+            self._discarded += len(data)
+            if self._discarded > MOST_DISCARDED:
+                self.transport.abort()
+            return
+        self._advanced = False
+        super().data_received(data)
+        # Half a header, or of what may stand between chunks, brings no event that could be counted.
+        self._unparsed = 0 if self._advanced else self._unparsed + len(data)
+        if self._unparsed > MOST_HEADER_BYTES and self._refusal is None:
+            self._refuse_headers()
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Count anew."""
+        super().on_message_begin()
+        self._in_headers = self._advanced = True
+        self._header_bytes = self._headers_seen = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header, or a trailer."""
+        super().on_header(name, value)
+        self._headers_seen += 1
+        self._header_bytes += len(name) + len(value)
+        if self._headers_seen > MOST_HEADERS or self._header_bytes > MOST_HEADER_BYTES:
+            raise self._refuse_headers()  # the parser stops, and uvicorn takes it for a request that is no HTTP
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless too many wait before it."""
+        self._in_headers, self._advanced = False, True
+        self._waiting.pop(self, None)
+        if self._header_bytes + len(self.url) > MOST_HEADER_BYTES:
+            raise self._refuse_headers()
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._refusal = Refused(429, "too many requests wait for their answers", f"at most {MOST_PIPELINED}")
+            raise self._refusal
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._advanced = True
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._await_headers()
+
+    def pause_writing(self) -> None:
+        """Note since when the client takes nothing."""
+        super().pause_writing()
+        self._unsent_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Note that it takes more."""
+        super().resume_writing()
+        self._unsent_since = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that is no HTTP, or is beyond a limit, and hear no other."""
+        if self._refusal is None:
+            super().send_400_response(msg)
+        elif not self.transport.is_closing():
+            response = self._refusal.to_response({"connection": "close"})
+            head = [b"%b: %b\r\n" % header for header in response.raw_headers]
+            self.transport.write(b"".join([STATUS_LINE[response.status_code], *head, b"\r\n", bytes(response.body)]))
+            self._await_headers()  # which will not come: the connection ends when their time is over
+            self.transport.write_eof()
+
+    def _refuse_headers(self) -> Refused:
+        limits = f"at most {MOST_HEADERS} headers of together {MOST_HEADER_BYTES} bytes"
+        self._refusal = Refused(431, "the headers are too many or too large", limits)
+        return self._refusal
+
+    def _await_headers(self) -> None:
+        self._waiting_since = self.loop.time()
+        self._waiting[self] = None
+
+    def _schedule_check(self) -> TimerHandle:
+        return self.loop.call_later(CHECK_SECONDS, self._check_times)
+
+    def _check_times(self) -> None:
+        self._check = self._schedule_check()
+        now = self.loop.time()
+        is_late = self in self._waiting and now - self._waiting_since > HEADER_SECONDS
+        is_stuck = self._unsent_since is not None and now - self._unsent_since > SEND_SECONDS
+        if is_stuck or (is_late and self.transport.is_closing()):
+            self.transport.abort()
+        elif is_late:
+            if self._in_headers and self._refusal is None:
+                self._refusal = Refused(408, "the headers did not come in time", f"all of them in {HEADER_SECONDS:g} s")
+                self.send_400_response("")
+            self.transport.close()
