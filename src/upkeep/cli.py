@@ -14,7 +14,7 @@ import typer
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.core.text import align_columns
+from upkeep.core.text import align_columns, show_lines
 from upkeep.core.timing import forget_times, stage_times, timed
 
 FULL = os.strerror(errno.ENOSPC)
@@ -288,5 +288,5 @@ def _end(error: UpkeepError) -> NoReturn:
 
     keep_failure(error, os.environ)
     sys.stdout.flush()
-    typer.echo(f"error: {mask_credentials(str(error))}", err=True)
+    typer.echo(f"error: {show_lines(mask_credentials(str(error)))}", err=True)
     sys.exit(getattr(error, "code", 1))

@@ -17,8 +17,9 @@ from merge_request_cases import (
     snapshot,
 )
 
+from upkeep.gitlab.markdown import MOST_LISTED
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
-from upkeep.gitlab.note_text import MAX_LISTED, fit, state_verdict, write_note
+from upkeep.gitlab.note_text import state_verdict, write_note
 from upkeep.gitlab.snapshot import Delivered
 from upkeep.judging.reports import Headline, Metrics
 
@@ -109,9 +110,9 @@ def test_alarms_and_failures_are_counted_and_listed_by_machine():
 
 
 def test_of_many_alarms_only_the_first_are_listed():
-    many = plant("lyon", BLIND, machines=2 * MAX_LISTED + 20)
-    text = note(snapshot("main", many), snapshot("this branch", plant("lyon", GOOD, machines=2 * MAX_LISTED + 20)))
-    assert text.count("| gained | yes |") == MAX_LISTED
+    many = plant("lyon", BLIND, machines=2 * MOST_LISTED + 20)
+    text = note(snapshot("main", many), snapshot("this branch", plant("lyon", GOOD, machines=2 * MOST_LISTED + 20)))
+    assert text.count("| gained | yes |") == MOST_LISTED
     assert "… and 10 more." in text
 
 
@@ -130,12 +131,6 @@ def test_without_reports_the_note_still_says_what_is_missing():
     text = note(snapshot("main"), lost, checks=[], times={})
     assert "not known" in text
     assert "No stage had to run" in text
-
-
-def test_a_note_that_gitlab_would_refuse_loses_its_longest_parts():
-    parts = ["verdict", "short", "long" * 100]
-    assert fit(parts, 300).startswith("verdict\nshort\n*A part that is too long")
-    assert fit(parts, 1000) == "\n".join(parts)
 
 
 def test_added_batches_are_counted_apart_from_late_deliveries():

@@ -155,4 +155,4 @@ def test_a_model_that_may_not_ship_is_a_draft_that_says_why():
     found = options({"age": "old"}, Verdict(False, ["lyon is worse", "one\ntwo"]), job=None)
     assert "merge_request.title=Draft: Retrain up to 2025-12-29" in found
     description = next(option for option in found if "description" in option)
-    assert description.endswith("so this is a draft.\\n\\n- lyon is worse\\n- one\\ntwo")
+    assert description.endswith("so this is a draft.\\n\\n- lyon is worse\\n- one two")

@@ -30,6 +30,11 @@ def show_text(text: object) -> str:
     return UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], " ".join(str(text).split()))
 
 
+def show_lines(text: object) -> str:
+    """Return text for a job's log or a terminal, line by line, which it cannot steer: its blanks stay."""
+    return "\n".join(UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], line) for line in str(text).splitlines())
+
+
 def escape_markdown(text: object) -> str:
     """Return text as Markdown that shows it, on one line, and does nothing else.
 

@@ -1,10 +1,19 @@
-"""GitLab's API: a note on a merge request, uploads, an issue; python-gitlab's only caller."""
+"""GitLab's API: a note on a merge request, uploads, an issue; python-gitlab's only caller.
+
+What answers is bounded: in time, in size, in the rows of a list; and it is GitLab's own server or nobody, for a
+redirect to another host would take the token along.
+"""
 
 import hashlib
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import gitlab
 import requests
@@ -13,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.text import show_text
 
 TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 JOB = "CI_JOB_TOKEN"
@@ -22,7 +32,18 @@ RETRIES = Retry(total=4, connect=0, status_forcelist=(502, 503, 504), backoff_fa
 MARKER = "<!-- upkeep: the note on this merge request -->"
 """Invisible first line by which the note finds itself again."""
 
-TIMEOUT_SECONDS = 30
+SECONDS, ALL_SECONDS = 30, 300
+"""To wait for a server that says nothing, and for all that one step asks of it."""
+
+MOST_BYTES = 20_000_000
+"""Of one answer."""
+
+MOST_ROWS = 2_000
+"""Of a list, such as the notes on a merge request."""
+
+MOST_SAID = 300
+"""Characters of what it says in an error."""
+
 MAX_TITLE = 255
 """Characters; GitLab refuses an issue with a longer title."""
 
@@ -49,17 +70,34 @@ def read_token(environment: Mapping[str, str]) -> PersonalAccessToken:
         return _open_server(environment).personal_access_tokens.get("self")
 
 
+class _Adapter(HTTPAdapter):
+    """Reads no more of an answer than it may hold."""
+
+    def send(self, request: requests.PreparedRequest, *options: Any, **named: Any) -> requests.Response:
+        response = super().send(request, *options, **named)
+        content = b""
+        for chunk in response.iter_content(MOST_BYTES // 20):
+            content += chunk
+            if len(content) > MOST_BYTES:
+                raise requests.ConnectionError(f"its answer is larger than {MOST_BYTES:,} bytes")
+        response._content = content  # what requests itself would keep of it
+        return response
+
+
 def _open_server(environment: Mapping[str, str], *, as_job: bool = False) -> gitlab.Gitlab:
+    url = _variable(environment, "CI_SERVER_URL")
     session = requests.Session()
-    for scheme in ("http://", "https://"):  # a server that restarts, or a proxy before it
-        session.mount(scheme, HTTPAdapter(max_retries=RETRIES))
+    session.adapters.clear()  # only the server itself can be asked: a redirect to another one would get the token
+    session.mount(f"{urlsplit(url).scheme}://{urlsplit(url).netloc}/", _Adapter(max_retries=RETRIES))
     return gitlab.Gitlab(
-        _variable(environment, "CI_SERVER_URL"),
+        url,
         private_token=None if as_job else _variable(environment, TOKEN),
         job_token=_variable(environment, JOB) if as_job else None,
         ssl_verify=environment.get("CI_SERVER_TLS_CA_FILE") or True,
-        timeout=TIMEOUT_SECONDS,
+        timeout=SECONDS,
         session=session,
+        per_page=100,
+        keep_base_url=True,  # what it takes for its own address, in links to further pages, may be another one
     )
 
 
@@ -71,7 +109,7 @@ def find_note(project: Project, merge_request: int) -> ProjectMergeRequestNote |
     with explained(f"reading the notes of merge request !{merge_request}"):
         notes = project.mergerequests.get(merge_request, lazy=True).notes.list(iterator=True)
         user = project.manager.gitlab.user
-        own = (note for note in notes if user and note.author["id"] == user.id)
+        own = (note for note in islice(notes, MOST_ROWS) if user and note.author["id"] == user.id)
         return next((note for note in own if note.body.startswith(MARKER)), None)
 
 
@@ -102,7 +140,7 @@ def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) ->
     title = title[:MAX_TITLE]
     with explained(f"writing the issue '{title}'"):
         issues = project.issues.list(state="opened", labels=list(labels), iterator=True)
-        issue = next((issue for issue in issues if issue.title == title), None)
+        issue = next((issue for issue in islice(issues, MOST_ROWS) if issue.title == title), None)
         if issue is None:
             issue = project.issues.create({"title": title, "description": body, "labels": ",".join(labels)})
         else:
@@ -114,7 +152,7 @@ def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) ->
 def put_release(project: Project, tag: str, text: str) -> str:
     """Make the release of a tag, or give the one that is there this text; return its address."""
     with explained(f"writing the release of {tag}"):
-        if any(release.tag_name == tag for release in project.releases.list(iterator=True)):
+        if any(release.tag_name == tag for release in islice(project.releases.list(iterator=True), MOST_ROWS)):
             project.releases.update(tag, {"description": text})
         else:
             project.releases.create({"tag_name": tag, "name": tag, "description": text})
@@ -134,21 +172,48 @@ def _variable(environment: Mapping[str, str], name: str) -> str:
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turn GitLab's refusals into what the user can mend; the token is in none of them."""
+    """Turn GitLab's refusals, silence and nonsense into what the user can mend; the token is in none of it."""
+    try:
+        with _deadline(doing):
+            yield
+    except gitlab.GitlabError as error:
+        raise UpkeepError(
+            f"{doing} failed: GitLab answered {error.response_code}, {show_text(error.error_message)[:MOST_SAID]}",
+            remedy=_REMEDIES.get(
+                error.response_code or 0, "read what it answered; its administrator finds more in its log"
+            ),
+        ) from error
+    except OSError as error:  # what requests raises if there is no answer, or it comes from elsewhere
+        raise UpkeepError(
+            f"{doing} failed: {type(error).__name__}, {show_text(error)[:MOST_SAID]}",
+            remedy="check CI_SERVER_URL, whose host no redirect may leave, and the network; a private authority's "
+            "certificate goes to the file CI_SERVER_TLS_CA_FILE",
+        ) from error
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise UpkeepError(
+            f"{doing} failed: the answer is not what GitLab's API says ({type(error).__name__})",
+            remedy="check that CI_SERVER_URL is GitLab's, 17.0 or newer, and what proxies make of its answers",
+        ) from error
+
+
+@contextmanager
+def _deadline(doing: str) -> Iterator[None]:
+    """End what takes too long, wherever it waits: for a name, a byte, or the end that a busy server names."""
+
+    def stop(*_: object) -> None:
+        remedy = "run the job again; if it happens again, ask GitLab's administrator what it is busy with"
+        raise UpkeepError(f"{doing} took longer than {ALL_SECONDS} s", remedy=remedy)
+
+    if threading.current_thread() is not threading.main_thread():  # only that one gets signals
+        yield
+        return
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, ALL_SECONDS)
     try:
         yield
-    except gitlab.GitlabError as error:
-        remedy = "read what it answered; its administrator finds more in its log"
-        raise UpkeepError(
-            f"{doing} failed: GitLab answered {error.response_code}, {error.error_message}",
-            remedy=_REMEDIES.get(error.response_code or 0, remedy),
-        ) from error
-    except OSError as error:  # what requests raises if there is no answer
-        raise UpkeepError(
-            f"{doing} failed: {type(error).__name__}, {error}",
-            remedy="check CI_SERVER_URL and the network; a private authority's certificate goes to the file "
-            "CI_SERVER_TLS_CA_FILE",
-        ) from error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 _REMEDIES = {

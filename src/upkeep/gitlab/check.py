@@ -13,6 +13,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.features.definition import build_features
+from upkeep.gitlab.snapshot import require_own
 from upkeep.judging.acceptance import (
     AcceptanceCase,
     Check,
@@ -45,6 +46,7 @@ def make_checks(params: Params) -> list[Check]:
     checks = check_floors(read_report(Evaluation), params.evaluate.floors)
     golden = params.evaluate.golden
     if golden is not None:
+        require_own(golden)
         checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]
     return checks
 
@@ -68,6 +70,7 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    require_own(path)
     try:
         table = pl.read_csv(path, schema_overrides=dict.fromkeys(columns, pl.String), infer_schema_length=None)
         table = table.select(*columns, pl.exclude(columns)).with_columns(

@@ -13,6 +13,7 @@ import yaml
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_credentials
+from upkeep.core.text import show_lines
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
 
@@ -106,7 +107,7 @@ def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]
         for line in process.stdout or ():
             lines.append(line)
             if echo:
-                sys.stdout.write(line)
+                print(show_lines(line))  # noqa: T201  # what the job's log is read for
                 sys.stdout.flush()
     return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines))
 

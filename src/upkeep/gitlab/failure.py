@@ -1,6 +1,7 @@
 """What ended a command: kept for the jobs that come after, and sent to whoever has to mend it."""
 
 import contextlib
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,10 @@ from pydantic import ValidationError
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_whole
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.types import Frozen
+from upkeep.gitlab.markdown import WORD_JOINER, code, inert
 from upkeep.reporting.markdown import Markdown
 
 PIPELINE = Path("dvc.yaml")
@@ -21,6 +24,9 @@ WEBHOOK = "UPKEEP_ALERT_WEBHOOK"
 LABELS = ["upkeep", "failure"]
 PLACES = ("stage", "plant", "batch", "column", "table", "file")
 TIMEOUT_SECONDS = 10
+MOST_BYTES = 1_000_000
+"""Of what is kept of a failure; a branch may bring the file along."""
+
 NO_FAILURE = ("success", "canceled")
 
 
@@ -56,15 +62,15 @@ def keep_failure(error: UpkeepError, environment: Mapping[str, str]) -> None:
         where={name: mask_credentials(str(value)) for name, value in error.where.items()},
         job=environment.get("CI_JOB_ID"),
     )
-    with contextlib.suppress(OSError):  # a full disk is told by the error itself, not by a second one
-        paths.LOCAL.mkdir(exist_ok=True)
-        FAILURE.write_text(failure.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    with contextlib.suppress(OSError, ValueError):  # a full disk is told by the error itself, not by a second one
+        write_whole(FAILURE, f"{failure.model_dump_json(indent=1)}\n".encode())
 
 
 def read_failure() -> Failure | None:
     """Return what was kept last; None if nothing was, or it cannot be read."""
     with contextlib.suppress(OSError, ValidationError):
-        return Failure.model_validate_json(FAILURE.read_bytes())
+        if FAILURE.is_file() and FAILURE.stat().st_size <= MOST_BYTES:
+            return Failure.model_validate_json(FAILURE.read_bytes())
     return None
 
 
@@ -106,7 +112,8 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
     trusted = ssl.create_default_context()
     if environment.get("CI_SERVER_TLS_CA_FILE"):
         trusted.load_verify_locations(environment["CI_SERVER_TLS_CA_FILE"])
-    message = {"text": f"**{alert.title}**\n\n{alert.body}"}
+    # Slack and Rocket.Chat mention people from within code, too.
+    message = {"text": re.sub("[<@]", rf"\g<0>{WORD_JOINER}", f"**{alert.title}**\n\n{alert.body}")}
     try:
         with urllib3.PoolManager(ssl_context=trusted, timeout=TIMEOUT_SECONDS) as pool:
             status = pool.request("POST", environment[WEBHOOK], json=message, redirect=False).status
@@ -124,8 +131,8 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
 def describe_failure(failure: Failure | None, environment: Mapping[str, str]) -> Alert:
     """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
     from upkeep.reporting.templates import (
-        render_markdown,  # the service's image, which ends by errors too, has no jinja2
-    )
+        render_markdown,
+    )  # the service's image, which ends by errors too, has no jinja2
 
     where = failure.where if failure else {}
     places = {name: where[name] for name in PLACES if name in where}
@@ -134,5 +141,4 @@ def describe_failure(failure: Failure | None, environment: Mapping[str, str]) ->
     commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
     log = Markdown(f"[the job's log]({link})" if link else "the log")
     values = {"job": job, "places": places, "failure": failure, "log": log, "commit": commit, "branch": branch}
-    body = render_markdown("failure.md", **values)
-    return Alert(f"{job} failed{named and f': {named}'}", body)
+    return Alert(inert(f"{job} failed{named and f': {named}'}"), render_markdown("failure.md", code=code, **values))

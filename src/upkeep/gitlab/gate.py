@@ -5,15 +5,16 @@ from typing import NamedTuple
 
 from upkeep.core import paths
 from upkeep.core.params import Gate
+from upkeep.gitlab.markdown import code, sentence
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Change, Comparison, Group
 from upkeep.judging.reports import GroupReport
-from upkeep.reporting.markdown import format_value
+from upkeep.reporting.markdown import Markdown
 
 
 class Verdict(NamedTuple):
-    """Whether the challenger may ship, and the reasons if it may not."""
+    """Whether the challenger may ship, and the reasons if it may not, which are shown in GitLab's Markdown."""
 
     ships: bool
     reasons: list[str]
@@ -41,33 +42,35 @@ def judge(
     """
     sides = {"this branch": challenger} | ({"the target branch": champion} if champion else {})
     missing = [
-        f"{side}'s `{file}` is missing: {why}"
+        sentence("{}'s {} is missing: {}", side, code(file), why)
         for side, snapshot in sides.items()
         for file, why in snapshot.missing.items()
     ]
     failed = [
-        f"the check `{check.name}` does not hold: found {check.found}, expected {check.expected}"
+        sentence("the check {} does not hold: found {}, expected {}", code(check.name), check.found, check.expected)
         for check in checks
         if not check.passed
     ]
     reasons = [*faults, *missing, *failed]
     if not checks and not faults:
-        reasons.append("nothing was checked: set `evaluate.floors` or `evaluate.golden` in params.yaml")
+        reasons.append(Markdown("nothing was checked: set `evaluate.floors` or `evaluate.golden` in params.yaml"))
     if champion is not None and not missing:
         reasons += [*_vanished(champion, challenger), *_worse(champion, challenger, comparison, limits, missed_failure)]
     return Verdict(not reasons, reasons)
 
 
-def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[str]:
+def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[Markdown]:
     """Name the plants that were lost: a plant goes when its data goes, and that with a change of `fetch`."""
     same_source = _origin(champion) == _origin(challenger)
     for plant in sorted(champion.plants - challenger.plants):
         if plant in challenger.raw_plants:
-            yield f"{format_value(plant)} has raw data, but no model that was judged"
+            yield sentence("{} has raw data, but no model that was judged", plant)
         elif same_source:
-            yield (
-                f"{format_value(plant)} has vanished from `{paths.RAW}`, though `fetch.source` and `fetch.options` "
-                "are the same; if that is meant, say so there"
+            yield sentence(
+                "{} has vanished from {}, though `fetch.source` and `fetch.options` are the same; if that is meant, "
+                "say so there",
+                plant,
+                code(paths.RAW),
             )
 
 
@@ -78,31 +81,32 @@ def _origin(snapshot: Snapshot) -> tuple[object, object]:
 
 def _worse(
     champion: Snapshot, challenger: Snapshot, comparison: Comparison, limits: Gate, missed_failure: float
-) -> Iterator[str]:
+) -> Iterator[Markdown]:
     for plant in sorted(champion.plants & challenger.plants):
         group = comparison.plants.get(plant)
         if group is not None and group.failures:
-            yield from _worse_precision(format_value(plant), group.changes["average_precision"], limits)
+            yield from _worse_precision(plant, group.changes["average_precision"], limits)
         else:
-            yield from _worse_alone(format_value(plant), champion.judged[plant], challenger.judged[plant])
+            yield from _worse_alone(plant, champion.judged[plant], challenger.judged[plant])
     if comparison.overall is not None:
         yield from _worse_cost(comparison.overall, limits, missed_failure)
 
 
-def _worse_precision(plant: str, change: Change, limits: Gate) -> Iterator[str]:
+def _worse_precision(plant: str, change: Change, limits: Gate) -> Iterator[Markdown]:
     if change.before is None or change.after is None:
-        yield f"{plant}: how well machines are ranked is not known, since all common test rows are of one class"
+        yield sentence(
+            "{}: how well machines are ranked is not known, since all common test rows are of one class", plant
+        )
         return
     fall = change.before - change.after
     rise = change.interval and [-change.interval[1], -change.interval[0]]
     if too_much(fall, rise, limits.precision_fall, limits.largest_precision_fall):
-        yield (
-            f"{plant}: average precision falls from {change.before:.2f} to {change.after:.2f}"
-            f"{_explain(rise, fall > limits.largest_precision_fall)}"
-        )
+        words = f"falls from {change.before:.2f} to {change.after:.2f}"
+        beyond = _explain(rise, fall > limits.largest_precision_fall)
+        yield sentence("{}: average precision {}{}", plant, words, beyond)
 
 
-def _worse_alone(plant: str, before: GroupReport, after: GroupReport) -> Iterator[str]:
+def _worse_alone(plant: str, before: GroupReport, after: GroupReport) -> Iterator[Markdown]:
     """Without a failure in common rows each side stands by itself: below the champion's interval is worse."""
     for name in ("average_precision", "cost_saving"):
         value, expected = getattr(after.metrics, name), getattr(before.metrics, name)
@@ -110,26 +114,26 @@ def _worse_alone(plant: str, before: GroupReport, after: GroupReport) -> Iterato
         lowest = interval[0] if interval else expected
         if expected is not None and (value is None or not value >= lowest):  # a NaN is not good enough either
             found = "not known" if value is None else f"{value:.2f}"
-            yield (
-                f"{plant}: no failure lies in test rows of both sides, and {name.replace('_', ' ')} is {found} where "
-                f"the target branch has at least {lowest:.2f} on its own"
+            yield sentence(
+                "{}: no failure lies in test rows of both sides, and {} is {} where the target branch has at least {} "
+                "on its own",
+                *(plant, name.replace("_", " "), found, f"{lowest:.2f}"),
             )
 
 
-def _worse_cost(group: Group, limits: Gate, missed_failure: float) -> Iterator[str]:
+def _worse_cost(group: Group, limits: Gate, missed_failure: float) -> Iterator[Markdown]:
     change = group.changes["cost"]
     before, after = change.before, change.after
     if before is None or after is None:
-        yield "what following the alarms costs is not known, since no common test row is healthy"
+        yield Markdown("what following the alarms costs is not known, since no common test row is healthy")
         return
     # A share of next to nothing is nothing: a champion that cost 0 could never be followed by one false alarm.
     measure = max(before, missed_failure)
     allowed, largest = limits.cost_rise * measure, limits.largest_cost_rise * measure
     if too_much(after - before, change.interval, allowed, largest):
-        yield (
-            f"following the alarms costs {after:,.0f} instead of {before:,.0f} on the common test rows"
-            f"{_explain(change.interval, after - before > largest)}"
-        )
+        beyond = _explain(change.interval, after - before > largest)
+        amounts = f"{after:,.0f} instead of {before:,.0f}"
+        yield sentence("following the alarms costs {} on the common test rows{}", amounts, beyond)
 
 
 def too_much(loss: float, interval: Sequence[float] | None, allowed: float, largest: float) -> bool:
@@ -141,7 +145,7 @@ def too_much(loss: float, interval: Sequence[float] | None, allowed: float, larg
     return not loss <= largest or (not loss <= allowed and (interval is None or interval[0] > 0))
 
 
-def _explain(interval: Sequence[float] | None, beyond: bool) -> str:
+def _explain(interval: Sequence[float] | None, beyond: bool) -> Markdown:
     if beyond:
-        return ", which is more than `gate` in params.yaml lets pass, chance or not"
-    return ", more than chance explains" if interval else ", and with so few machines chance cannot be told"
+        return Markdown(", which is more than `gate` in params.yaml lets pass, chance or not")
+    return Markdown(", more than chance explains" if interval else ", and with so few machines chance cannot be told")

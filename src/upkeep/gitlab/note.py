@@ -5,19 +5,24 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import polars as pl
+
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_whole
 from upkeep.core.params import Params
+from upkeep.core.text import show_lines
 from upkeep.core.timing import stage_times
 from upkeep.gitlab import check, dvc, git
 from upkeep.gitlab.api import TOKEN, find_note, open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import judge
+from upkeep.gitlab.markdown import bullets, name_first, sentence, show
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import Review, state_verdict, write_note
-from upkeep.gitlab.snapshot import read_revision, read_working_tree
+from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
 from upkeep.judging.acceptance import Check
-from upkeep.judging.comparison import compare
+from upkeep.judging.comparison import Comparison, compare
 
 STAGE = "note"
 NOTE = paths.REPORTS / "merge_request.md"
@@ -45,16 +50,16 @@ def run(params: Params, target: str | None = None) -> None:
     review = make_review(params, target)
     pictures = _draw(review)
     images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures]
-    NOTE.write_text(write_note(review, params.evaluate, images, _link(".")), encoding="utf-8")
+    write_whole(NOTE, write_note(review, params.evaluate, images, _link(".")).encode())
     reasons = review.verdict.reasons
-    listed = "".join(f"- {reason}\n" for reason in reasons)
-    print(f"{state_verdict(review)}\n{listed}{NOTE} says more")  # noqa: T201  # what the job's log is read for
+    said = f"{state_verdict(review)}\n{bullets(reasons)}{NOTE} says more"
+    print(show_lines(said))  # noqa: T201  # what the job's log is read for
     if os.environ.get(TOKEN) and os.environ.get(MERGE_REQUEST):
         _post(review, params, pictures)
     if not review.verdict.ships:
         others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
         raise UpkeepError(
-            f"this may not ship: {reasons[0]}{others}",
+            f"this may not ship: {show(reasons[0])}{others}",
             expected="a model that is no worse than the target branch's, as `gate` in params.yaml defines it",
             remedy=f"see {NOTE}; a limit that is wrong is changed in a commit that says so",
             stage=STAGE,
@@ -64,11 +69,9 @@ def run(params: Params, target: str | None = None) -> None:
 def make_review(params: Params, target: str | None) -> Review:
     """Read both sides, compare them and let the gate judge."""
     champion, challenger = read_revision(*find_target(target, os.environ)), read_working_tree()
-    old = champion.predictions if champion else {}
-    horizon, seed = params.dataset.horizon_hours, params.model.seed
-    comparison = compare(old, challenger.predictions, params.evaluate, horizon, seed)
+    comparison, incomparable = _compare(champion, challenger, params)
     checks, unchecked = _check(params)
-    faults = [*_find_faults(), *unchecked]
+    faults = [*_find_faults(), *incomparable, *unchecked]
     missed_failure = params.evaluate.costs.failure
     verdict = judge(champion, challenger, comparison, checks, params.gate, missed_failure, faults)
     return Review(champion, challenger, comparison, verdict, checks, stage_times())
@@ -89,20 +92,31 @@ def find_target(target: str | None, environment: Mapping[str, str]) -> tuple[str
     return git.fetch(branch), branch
 
 
+def _compare(champion: Snapshot | None, challenger: Snapshot, params: Params) -> tuple[Comparison, list[str]]:
+    """Compare predictions, or say why they cannot be: they come from a branch, and may be anything."""
+    how = (params.evaluate, params.dataset.horizon_hours, params.model.seed)
+    try:
+        return compare(champion.predictions if champion else {}, challenger.predictions, *how), []
+    except (ArithmeticError, LookupError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        words = "the predictions of both sides cannot be compared: {}; run `dvc repro`, then `dvc push`"
+        return compare({}, {}, *how), [sentence(words, error)]
+
+
 def _find_faults() -> list[str]:
     """Say why this branch's reports are not those of its code, parameters and data, if so."""
     try:
         stale = dvc.stale()
     except UpkeepError as error:
-        return [f"whether the reports are up to date is not known: {error.what}"]
+        return [sentence("whether the reports are up to date is not known: {}", error.what)]
     if not stale:
         return []
     failure = read_failure()
     if failure is None or failure.where.get("stage") == STAGE:
-        missing = ", ".join(stale)
-        return [f"the reports are not up to date, for {missing} did not run: `dvc repro`, and commit `dvc.lock`"]
+        words = "the reports are not up to date, for {} did not run: `dvc repro`, and commit `dvc.lock`"
+        return [sentence(words, name_first(stale))]
     place = ", ".join(f"{name} {value}" for name, value in failure.where.items())
-    return [f"the pipeline stopped{f' ({place})' if place else ''}: {failure.what}. What to do: {failure.remedy}"]
+    where = sentence(" ({})", place) if place else ""
+    return [sentence("the pipeline stopped{}: {}. What to do: {}", where, failure.what, failure.remedy)]
 
 
 def _check(params: Params) -> tuple[list[Check], list[str]]:
@@ -111,11 +125,13 @@ def _check(params: Params) -> tuple[list[Check], list[str]]:
         dvc.pull(*(judged for judged in dvc.outputs(paths.MODELS, paths.EVALUATION) if not judged.exists()))
         return check.make_checks(params), []
     except UpkeepError as error:
-        return [], [f"the checks could not be made: {error.what}"]
+        return [], [sentence("the checks could not be made: {}", error.what)]
 
 
 def _draw(review: Review) -> list[tuple[Path, str]]:
     """Draw what changed; nothing if there is nothing to compare. Returns files and titles."""
+    if PICTURES.is_symlink():  # a branch may hold one, and nothing is to be written elsewhere
+        PICTURES.unlink()
     shutil.rmtree(PICTURES, ignore_errors=True)  # those of an earlier comparison
     group = review.comparison.overall
     if group is None or not group.changed:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.core import paths
+from upkeep.gitlab.markdown import name_first
 from upkeep.gitlab.snapshot import Delivered, DeliveredFile
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import DataQuality, DriftReport, Headline, PlantDrift
@@ -70,7 +71,7 @@ def compare_quarantine(before: DataQuality | None, after: DataQuality | None) ->
     ]
     total, earlier = (sum(sum(reasons.values()) for reasons in side.values()) for side in (new, old))
     change = f", {total - earlier:+,}" if total != earlier else ", as before"
-    return Quarantine(total, change if old else "", rows)
+    return Quarantine(total, Markdown(change if old else ""), rows)
 
 
 def _quarantined(quality: DataQuality | None) -> dict[tuple[str, str], dict[str, int]]:
@@ -93,10 +94,16 @@ def compare_drift(before: DriftReport | None, after: DriftReport | None) -> Rows
             plant,
             _drift_share(old.get(plant)),
             _drift_share(found),
-            ", ".join(name for name, column in found.columns.items() if column.drifted),
+            name_first(name for name, column in found.columns.items() if column.drifted),
         ]
         for plant, found in sorted(new.items())
     ]
+
+
+def name_drifted(report: DriftReport | None) -> Markdown:
+    """Say which plants have drifted."""
+    drifted = [plant for plant, found in sorted(report.root.items() if report else ()) if found.drifted]
+    return Markdown(f"{name_first(drifted) or 'No plant'} {'have' if len(drifted) > 1 else 'has'} drifted")
 
 
 def _drift_share(found: PlantDrift | None) -> str:
@@ -112,7 +119,9 @@ def list_checks(checks: Sequence[Check]) -> Rows:
 
 def compare_metrics(before: Headline | None, after: Headline | None) -> Rows:
     """Return the rows that `dvc metrics diff --md` prints: each side on its own test rows, what is equal left out."""
-    old, new = (flatten(report.model_dump()) if report else {} for report in (before, after))
+    if before is None or after is None:
+        return []
+    old, new = (flatten(report.model_dump()) for report in (before, after))
     rows: list[list[object]] = []
     for name in sorted(old.keys() | new):
         earlier, now = old.get(name), new.get(name)
@@ -123,4 +132,4 @@ def compare_metrics(before: Headline | None, after: Headline | None) -> Rows:
 
 
 def _short(value: float | None) -> str:
-    return "-" if value is None else f"{round(value, DECIMALS):.15g}"
+    return Markdown("-") if value is None else f"{round(value, DECIMALS):.15g}"

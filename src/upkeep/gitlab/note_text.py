@@ -7,20 +7,23 @@ import polars as pl
 
 from upkeep.core.params import Evaluate
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.note_changes import compare_drift, compare_metrics, compare_quarantine, find_added, list_checks
+from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
+from upkeep.gitlab.note_changes import (
+    compare_drift,
+    compare_metrics,
+    compare_quarantine,
+    find_added,
+    list_checks,
+    name_drifted,
+)
 from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
 from upkeep.judging.reports import GroupReport
-from upkeep.reporting.markdown import UNKNOWN, Markdown, format_code, format_table, format_value
-from upkeep.reporting.templates import render_blocks
+from upkeep.reporting.markdown import UNKNOWN, Markdown
+from upkeep.reporting.templates import MARKDOWN
 
-MAX_CHARACTERS = 999_000
-"""GitLab refuses a note of more than a million; the rest is for what it is found by."""
-
-MAX_LISTED = 50
-"""Alarms listed one by one; a planner reads no more."""
-
+NOTE = MARKDOWN.overlay(finalize=show).get_template("note.md")
 FORMS = {"average_precision": "{:.2f}", "failures_caught": "{:.0%}", "cost": "{:,.0f}"}
 MINUTE = "%Y-%m-%d %H:%M"
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -47,13 +50,18 @@ class Review(NamedTuple):
 
 
 def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links: Mapping[str, str]) -> str:
-    """Return the note, with pictures as Markdown, and addresses of the HTML reports by name."""
+    """Return the note, with pictures as Markdown, and addresses of the HTML reports by name.
+
+    However much is compared, it has less than half of the million characters that GitLab takes.
+    """
     before, after = review.before, review.challenger
     alarms, failures = review.comparison.alarms, review.comparison.failures
-    parts = render_blocks(
-        "note.md",
-        verdict=Markdown(state_verdict(review)),
-        reasons=map(Markdown, review.verdict.reasons),
+    return NOTE.render(
+        table=tabulate,
+        code=code,
+        count=_count,
+        verdict=state_verdict(review),
+        reasons=bullets(review.verdict.reasons),
         target=before.name,
         common=review.comparison.overall,
         evaluate=evaluate,
@@ -62,39 +70,25 @@ def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links:
         alarms=_list_alarms(alarms),
         failures=_list_failures(failures),
         caught=failures["gained"].sum(),
-        count=_count,
         gained=_count_alarms(alarms.filter("gained")),
         lost=_count_alarms(alarms.filter(~pl.col("gained"))),
-        first_rows=_format_first,
         added=find_added(before.manifest, after.manifest),
         quarantine=compare_quarantine(before.quality, after.quality),
         drift=compare_drift(before.drift, after.drift),
-        drifted=", ".join(plant for plant, found in sorted(after.drift.root.items()) if found.drifted)
-        if after.drift
-        else "",
+        drifted=name_drifted(after.drift),
         checks=review.checks,
         check_rows=list_checks(review.checks),
         times=review.times,
         metrics=compare_metrics(before.metrics, after.metrics),
         links={name: Markdown(address) for name, address in links.items()},
     )
-    return fit([part for part in parts if part], MAX_CHARACTERS)
 
 
-def fit(parts: Sequence[str], most: int) -> str:
-    """Join the parts of a note; the longest but the first go until at most `most` characters are left."""
-    kept = list(parts)
-    while len(note := "\n".join(kept)) > most:
-        longest = max(range(1, len(kept)), key=lambda position: len(kept[position]))
-        kept[longest] = "*A part that is too long for a note is left out; see the reports.*\n"
-    return note
-
-
-def state_verdict(review: Review) -> str:
+def state_verdict(review: Review) -> Markdown:
     """Say in one sentence whether this may ship, and what it costs or saves."""
     ships, reasons = review.verdict
     sign = "✅ May ship:" if ships else f"⛔ May not ship ({_count(len(reasons), 'reason')} below);"
-    return f"{sign} {'; '.join([_state_money(review), *_state_failures(review), *_came_and_went(review)])}"
+    return Markdown(f"{sign} {'; '.join([_state_money(review), *_state_failures(review), *_came_and_went(review)])}")
 
 
 def _state_money(review: Review) -> str:
@@ -112,7 +106,7 @@ def _state_money(review: Review) -> str:
     if before is None or after is None:
         return "what it costs or saves is not known, since no common test row is healthy"
     if before == after:
-        return f"it costs what `{review.champion.name}` costs, {after:,.0f} on the same test rows"
+        return sentence("it costs what {} costs, {} on the same test rows", code(review.champion.name), f"{after:,.0f}")
     share = f" ({abs(after - before) / before:.1%})" if before else ""
     verb, more = ("saves", "") if after < before else ("costs", " more")
     words = f"it {verb} {abs(after - before):,.0f}{share}{more} on the same test rows"
@@ -140,8 +134,9 @@ def _state_first_run(challenger: Snapshot) -> str:
 def _came_and_went(review: Review) -> Iterator[str]:
     if review.champion is not None and review.challenger.plants:
         before, after = review.champion.plants, review.challenger.plants
-        yield from (f"{format_value(plant)} is new" for plant in sorted(after - before))
-        yield from (f"{format_value(plant)} is gone" for plant in sorted(before - after))
+        for plants, went in ((after - before, "new"), (before - after, "gone")):
+            if plants:
+                yield f"{name_first(sorted(plants))} {'is' if len(plants) == 1 else 'are'} {went}"
 
 
 def _count(number: int, thing: str) -> str:
@@ -155,7 +150,7 @@ def _is_sure(change: Change) -> bool:
 def _list_plants(review: Review) -> list[list[str]]:
     rows = [[plant, *_plant_row(plant, review)] for plant in sorted(review.challenger.plants | review.before.plants)]
     if rows and review.comparison.overall is not None:
-        rows.append([Markdown("**all in both**"), *_common_row(review.comparison.overall)])
+        rows.insert(0, [Markdown("**all in both**"), *_common_row(review.comparison.overall)])
     return rows
 
 
@@ -218,7 +213,7 @@ def _count_alarms(alarms: pl.DataFrame) -> str:
 
 def _list_failures(failures: pl.DataFrame) -> list[list[str]]:
     return [
-        [plant, format_code(machine), f"{failed_at:{MINUTE}}", "caught in time" if gained else "no longer caught"]
+        [plant, code(machine), f"{failed_at:{MINUTE}}", "caught in time" if gained else "no longer caught"]
         for plant, machine, failed_at, gained in failures.rows()
     ]
 
@@ -226,14 +221,6 @@ def _list_failures(failures: pl.DataFrame) -> list[list[str]]:
 def _list_alarms(alarms: pl.DataFrame) -> list[list[object]]:
     """Return a row per alarm; first those before a failure, which are few."""
     return [
-        [plant, format_code(machine), f"{time:{MINUTE}}", "gained" if gained else "lost", not false]
+        [plant, code(machine), f"{time:{MINUTE}}", "gained" if gained else "lost", not false]
         for plant, machine, time, gained, false in alarms.sort("false", maintain_order=True).rows()
     ]
-
-
-def _format_first(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Markdown:
-    """Return a table of as many rows as a planner reads, and how many more there are."""
-    if not rows:
-        return Markdown()
-    rest = f"\n… and {len(rows) - MAX_LISTED:,} more.\n" if len(rows) > MAX_LISTED else ""
-    return Markdown(format_table(header, rows[:MAX_LISTED]) + rest)

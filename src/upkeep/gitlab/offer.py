@@ -1,6 +1,6 @@
 """The merge request that offers a retraining: what it says, and whether one stands already."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 
 import yaml
@@ -10,6 +10,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import git
 from upkeep.gitlab.gate import Verdict
+from upkeep.gitlab.markdown import bullets, show
 
 BRANCH = "retrain"
 """The one branch that retrainings are offered on, so that there are never two merge requests."""
@@ -17,8 +18,8 @@ BRANCH = "retrain"
 LABELS = ("new data", "drift", "age")
 """One for each reason to train again."""
 
-MOST_BYTES = 20_000
-"""Of the gate's reasons in a description."""
+MOST_REASONS = 10
+"""Of the gate's in a description, which git takes with the title and all as one line of at most 64 kB."""
 
 
 def find_offer(base: str) -> tuple[str | None, date | None]:
@@ -54,12 +55,13 @@ def describe_offer(
     A push option cannot hold a line break: GitLab makes one of ``\n`` in a description.
     """
     paragraphs = [
-        f"**Why:** {'; '.join(reasons.values())}.",
+        f"**Why:** {'; '.join(map(show, reasons.values()))}.",
         f"**The gate:** {state_gate(verdict)}",
-        _list_reasons(verdict.reasons),
+        bullets(verdict.reasons, MOST_REASONS, ", see the note on this merge request").rstrip(),
         f"Made by [this job]({job})." if job else "",
     ]
-    description = "\n\n".join(filter(None, paragraphs)).replace("\n", "\\n")
+    # A backslash of somebody else's could be followed by an n.
+    description = "\n\n".join(filter(None, paragraphs)).replace("\\", "/").replace("\n", "\\n")
     return [
         "merge_request.create",
         f"merge_request.target={target}",
@@ -73,11 +75,3 @@ def describe_offer(
 def state_gate(verdict: Verdict) -> str:
     """Say whether the gate lets a retraining pass."""
     return "it may ship." if verdict.ships else "it may not ship, so this is a draft."
-
-
-def _list_reasons(reasons: Sequence[str]) -> str:
-    """Return as many reasons as fit; git takes no line above 64 kB."""
-    text = "\n".join(f"- {reason}" for reason in reasons)
-    if len(text.encode()) <= MOST_BYTES:
-        return text
-    return text.encode()[:MOST_BYTES].decode(errors="ignore") + "\n- ..., see the note on this merge request"

@@ -13,6 +13,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Limits, Params, Retrain, load_params
 from upkeep.gitlab import dvc, git
 from upkeep.gitlab.gate import Verdict
+from upkeep.gitlab.markdown import inert
 from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, state_gate
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.sources.batches import first_day
@@ -67,7 +68,7 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     verdict = _judge(base)
     options = describe_offer(target, arrived[-1], reasons, verdict, job)
     why = "; ".join(reasons.values())
-    git.commit(f"Retrain up to {arrived[-1]}\n\n{why}", git.changed([str(paths.PARAMS), *WRITTEN]))
+    git.commit(f"Retrain up to {arrived[-1]}\n\n{inert(why)}", git.changed([str(paths.PARAMS), *WRITTEN]))
     answer = git.push(BRANCH, options=options, replacing=standing or "")
     gate = [f"The gate: {state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
     return "\n".join([f"offered to {target} on the branch {BRANCH}: {why}", *gate, answer]).rstrip()

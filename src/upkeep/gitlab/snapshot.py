@@ -1,18 +1,20 @@
 """One side of a merge request: the reports and predictions of a git revision, or of the working tree.
 
 What DVC tracks is read by its hash in that revision's ``dvc.lock``, from the cache or from the remote; nothing is
-checked out.
+checked out. A branch may hold anything, so files are bounded, and none of them may lead elsewhere.
 """
 
 import io
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -20,9 +22,33 @@ from upkeep.core.plants import table_file
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.git import git
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
+from upkeep.reporting.markdown import Markdown
 
 Content = TypeVar("Content")
+MADE_ANEW = "run `dvc repro`, then `dvc push`"
 MAPPING = TypeAdapter(dict[str, Any])
+Count = Annotated[int, Field(ge=0, lt=10**15)]
+
+MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000
+"""Of a report, and of a plant's predictions, which are a thousandth of that as a rule."""
+
+MOST_CELLS = 500_000_000
+"""Of predictions: a file of a few bytes may unpack to any number."""
+
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
+"""How paths in DVC's cache end, to which outputs may be links."""
+
+FORMER_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""Plants whose file was called as they are by upkeep 0.1, capitals or not."""
+
+PREDICTED = {
+    **dict.fromkeys(("plant", "machine", "split"), pl.String()),
+    "time": pl.Datetime("us", "UTC"),
+    **dict.fromkeys(("chosen", "alarm"), pl.Boolean()),
+    "label": pl.UInt8(),
+    **dict.fromkeys(("hours_to_failure", "probability"), pl.Float64()),
+}
+"""What is compared of predictions."""
 
 
 class DeliveredFile(Report):
@@ -31,8 +57,8 @@ class DeliveredFile(Report):
     table: str
     plant: str
     batch: str
-    delivery: int
-    rows: int
+    delivery: Count
+    rows: Count
     sha256: str
 
 
@@ -110,7 +136,13 @@ def _has_history(commit: str) -> bool:
         lock = parse_yaml(git("show", f"{commit}:./dvc.lock"))
         stages = lock.get("stages", {}).values()
         return any(out["path"] == paths.METRICS.as_posix() for stage in stages for out in stage.get("outs", []))
-    except (yaml.YAMLError, AttributeError, LookupError, TypeError):  # a lock that cannot be read is no first run
+    except (
+        yaml.YAMLError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ):  # a lock that cannot be read is no first run
         return True
 
 
@@ -121,28 +153,69 @@ def _read_snapshot(commit: str | None, name: str) -> Snapshot:
     missing: dict[str, str] = {}
 
     def read(path: Path, parse: Callable[[bytes], Content]) -> Content | None:
+        most = MOST_BYTES if path.suffix != ".parquet" else MOST_TABLE_BYTES
         try:
-            content = files.read_bytes(path.as_posix())
+            if commit is None:
+                require_own(path, most)
+            with files.open(path.as_posix()) as stream:
+                content = stream.read(most + 1)
+            if len(content) > most:
+                raise _refuse(path, f"it is larger than {most:,} bytes")
         except FileNotFoundError:
-            missing[path.as_posix()] = "neither git nor DVC's remote has it; run `dvc repro`, then `dvc push`"
+            missing[path.as_posix()] = Markdown(f"neither git nor DVC's remote has it; {MADE_ANEW}")
+            return None
+        except UpkeepError as error:
+            missing[path.as_posix()] = error.what
             return None
         except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
-            missing[path.as_posix()] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            missing[path.as_posix()] = f"{type(error).__name__}: {error}"
             return None
         try:
             return parse(content)
-        except (ValueError, yaml.YAMLError, pl.exceptions.PolarsError):
-            remedy = "mend it there first" if path == paths.PARAMS else "run `dvc repro`, then `dvc push`"
-            missing[path.as_posix()] = f"it is not what upkeep writes or reads; {remedy}"
+        except (ValueError, yaml.YAMLError, RecursionError, pl.exceptions.PolarsError):
+            remedy = "mend it there first" if path == paths.PARAMS else MADE_ANEW
+            missing[path.as_posix()] = Markdown(f"it is not what upkeep writes or reads; {remedy}")
             return None
 
     params = read(paths.PARAMS, lambda content: MAPPING.validate_python(parse_yaml(content) or {})) or {}
     reports: dict[str, Any] = {side: read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()}
     plants = reports["evaluation"].plants if reports["evaluation"] else ()
-    predictions = {plant: read(table_file(paths.PREDICTIONS, plant), _parse_parquet) for plant in plants}
+    predictions = {plant: read(_find_predictions(files, plant), parse_predictions) for plant in plants}
     found = {plant: rows for plant, rows in predictions.items() if rows is not None}
     return Snapshot(name, params, **reports, predictions=found, missing=missing)
 
 
-def _parse_parquet(content: bytes) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(content)).cast({"probability": pl.Float64})
+def require_own(file: Path, most_bytes: int = MOST_BYTES) -> None:
+    """Raise an UpkeepError if a branch's file is a link out of the repository, no file at all, or too large to read."""
+    root, found = Path.cwd().resolve(), Path(os.path.realpath(file))
+    if not found.exists():
+        return
+    inside = found.is_relative_to(root) and ".git" not in found.relative_to(root).parts
+    if not (inside or CACHED.search(found.as_posix())):
+        raise _refuse(file, "it leads out of the repository")
+    if not found.is_file():
+        raise _refuse(file, "it is not a regular file")
+    if found.stat().st_size > most_bytes:
+        raise _refuse(file, f"it is larger than {most_bytes:,} bytes")
+
+
+def _refuse(file: Path, why: str) -> UpkeepError:
+    return UpkeepError(f"{file} is not read: {why}", remedy="replace it by the file that upkeep writes", file=file)
+
+
+def _find_predictions(files: Any, plant: str) -> Path:
+    file, former = table_file(paths.PREDICTIONS, plant), paths.PREDICTIONS / f"{plant}.parquet"
+    is_former = FORMER_NAME.fullmatch(plant) and not files.exists(file.as_posix()) and files.exists(former.as_posix())
+    return former if is_former else file
+
+
+def parse_predictions(content: bytes) -> pl.DataFrame:
+    """Return a plant's predictions; raises ValueError or PolarsError if they are not what is compared."""
+    rows = pl.scan_parquet(io.BytesIO(content))
+    if rows.select(pl.len()).collect().item() * len(rows.collect_schema()) > MOST_CELLS:
+        raise ValueError("too many rows")
+    table = rows.with_columns(pl.col(name).cast(kind) for name, kind in PREDICTED.items()).collect()
+    known = table.select(*PREDICTED).drop("hours_to_failure")
+    if sum(known.null_count().row(0)) or not table["probability"].is_between(0, 1).all():
+        raise ValueError("a value is missing, or no probability")
+    return table

@@ -1,0 +1,79 @@
+"""Text in GitLab's Markdown: whatever data, files and people say formats nothing, mentions nobody, commands nothing.
+
+GitLab finds more in a text than Markdown does: ``@all``, ``#1`` or ``~label`` anywhere, ``/merge`` on a line of its
+own, bare addresses, HTML. In code it finds nothing, so what is not plain words is shown as code.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+from upkeep.core.text import show_text
+from upkeep.reporting.markdown import Markdown, format_table, format_value
+
+MOST_CHARACTERS = 200
+"""Of one name or message; the rest is cut off."""
+
+MOST_LISTED = 50
+"""Rows or reasons listed one by one; nobody reads more."""
+
+MOST_NAMED = 6
+"""Names within a sentence."""
+
+# Signs are plain only where they can mean nothing: `_` within a word, `:` and `%` at its end or within a time.
+PLAIN = re.compile(
+    r"(?!.*www\.|\d+[.)](\s|\Z))[+-]?[^\W_]"
+    r"([^\W_]|(?<=[^\W_])_+(?=[^\W_])|[ ,.;()'\"/=+-]|[:%](?![^\s,.;)])|(?<=\d):(?=\d))*",
+    re.IGNORECASE,
+)
+ACTIVE = re.compile(r"[^\w\s,.;()'\"/=+-](?=\S)")
+WORD_JOINER = "\N{WORD JOINER}"
+
+
+def show(value: object) -> Markdown:
+    """Return a value as it is if it is Markdown or plain words, a number or date as readers expect it, else as code."""
+    if value is None or isinstance(value, Markdown | int | float | date):
+        return format_value(value)
+    text = _shorten(value)
+    return Markdown(text) if not text or PLAIN.fullmatch(text) else code(text)
+
+
+def code(value: object) -> Markdown:
+    """Return text as code on one line, which ends neither early nor with a table's cell."""
+    text = re.sub(r"\\+(?=\|)", "", _shorten(value)).replace("`", "'")
+    return Markdown(f"`{text or ' '}`")
+
+
+def sentence(words: str, *values: object) -> Markdown:
+    """Return words of our own with values in place of ``{}``, each as :func:`show` has it."""
+    return Markdown(words.format(*map(show, values)))
+
+
+def inert(value: object) -> str:
+    """Return text for a title or a commit's message, which know no code: signs are cut off from what follows them."""
+    return ACTIVE.sub(rf"\g<0>{WORD_JOINER}", _shorten(value))
+
+
+def name_first(names: Iterable[str]) -> Markdown:
+    """Return the first names as a sentence holds them, and how many more there are."""
+    shown = [*map(show, names)]
+    rest = f" and {len(shown) - MOST_NAMED:,} more" if len(shown) > MOST_NAMED else ""
+    return Markdown(", ".join(shown[:MOST_NAMED]) + rest)
+
+
+def bullets(items: Sequence[object], most: int = MOST_LISTED, where: str = "") -> Markdown:
+    """Return a list of the first items, and how many more there are `where`."""
+    rest = [Markdown(f"… and {len(items) - most:,} more{where}")] if len(items) > most else []
+    return Markdown("".join(f"- {show(item)}\n" for item in [*items[:most], *rest]))
+
+
+def tabulate(header: Iterable[object], rows: Iterable[Sequence[object]]) -> Markdown:
+    """Return a table of the first rows, and how many more there are."""
+    listed = [[show(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    rest = f"\n… and {len(listed) - MOST_LISTED:,} more.\n" if len(listed) > MOST_LISTED else ""
+    return Markdown(format_table([*map(show, header)], listed[:MOST_LISTED]) + rest)
+
+
+def _shorten(value: object) -> str:
+    text = show_text(str(value)[: 2 * MOST_CHARACTERS])
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
