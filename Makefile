@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= upkeep:latest
+# Recipes take both from their environment, so that neither make nor a shell runs what a name may hold.
+override PYTHON := $(value PYTHON)
+override IMAGE := $(value IMAGE)
+export PYTHON IMAGE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # compiled modules make each stage start in a third of the time
 
@@ -31,13 +35,13 @@ lint: .venv ## Run every hook of .pre-commit-config.yaml over all files
 	pre-commit run --all-files
 
 image: ## Build the service's image from code and models here; IMAGE= names it
-	deploy/build.sh $(IMAGE)
+	deploy/build.sh "$$IMAGE"
 
 push: ## Push the image; image.env gets its digest
-	deploy/push.sh $(IMAGE)
+	deploy/push.sh "$$IMAGE"
 
 sbom: .venv ## List the image's parts in sbom.json (CycloneDX)
-	syft --quiet $(IMAGE) --output cyclonedx-json=sbom.json
+	syft --quiet --output cyclonedx-json=sbom.json -- "$$IMAGE"
 
 bench: .venv ## Measure the figures that the docs quote
 	python -m bench
@@ -65,8 +69,8 @@ UNFINISHED := { touch --date=@0 .venv; exit 1; }
 
 # Made anew when the lock changes. The index, certificates and proxies are the machine's own.
 .venv: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	"$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
+	test -x $(BIN)/python || "$$PYTHON" -m venv .venv
 	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv || $(UNFINISHED)
 	uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock || $(UNFINISHED)
 	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . || $(UNFINISHED)

@@ -66,7 +66,8 @@ commit() {
 
 main() {
   local tag=${1:-} engine pip=${PIP_CONFIG_FILE:-/etc/pip.conf} options=()
-  [ -n "$tag" ] || refuse "no tag was given" "build.sh TAG" "give one, such as registry.example.com/team/upkeep:latest"
+  [[ $tag =~ ^[A-Za-z0-9][A-Za-z0-9._:/-]*$ ]] ||
+    refuse "the tag is '$tag'" "letters, digits and . _ - : /" "give one, such as registry.example.com/team/upkeep:latest"
   ls models/plants/*/model.json models/golden/*.json >/dev/null ||
     refuse "models or golden requests are missing" "a model and golden requests per plant" "dvc repro, or dvc pull"
   [ -f "$(lock)" ] || refuse "UPKEEP_EXTRAS is '$UPKEEP_EXTRAS', but there is no $(lock)" "s3, or not set" "correct it"

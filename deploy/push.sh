@@ -26,7 +26,7 @@ log_in() { # registry
 
 main() {
   tag=${1:-}
-  [[ $tag == */*:* ]] || refuse "the tag is '$tag'" "REGISTRY/PATH:TAG" "make push IMAGE=REGISTRY/PATH:TAG; in CI, set UPKEEP_IMAGE to REGISTRY/PATH"
+  [[ $tag =~ ^[A-Za-z0-9][A-Za-z0-9._:/-]*/[a-z0-9._/-]+:[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] || refuse "the tag is '$tag'" "REGISTRY/PATH:TAG" "make push IMAGE=REGISTRY/PATH:TAG; in CI, set UPKEEP_IMAGE to REGISTRY/PATH"
   engine=${UPKEEP_ENGINE:-$(command -v docker || command -v podman)} ||
     refuse "neither docker nor podman was found" "one of them on PATH" "install one"
   log_in "${tag%%/*}"

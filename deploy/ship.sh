@@ -19,6 +19,9 @@ check() {
     [ -n "${!name:-}" ] ||
       refuse "$name is not set" "the variables at the head of $0" "set it in the CI settings or the shell"
   done
+  # The folder's last part names containers; no part may be .. or look like an option.
+  [[ ${DEPLOY_FOLDER:-upkeep} =~ ^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$ ]] ||
+    refuse "DEPLOY_FOLDER is '$DEPLOY_FOLDER'" "a folder below the user's home, of letters, digits and . _ - /" "correct it"
   for name in DEPLOY_KNOWN_HOSTS DEPLOY_KEY; do
     [ -f "${!name}" ] || refuse "$name is no file" "a variable of type file" "set its type to file in the CI settings"
   done
@@ -32,10 +35,11 @@ main() {
   trap 'rm -rf "$private"' EXIT
   # CI writes file variables readable for all and may drop the last line's end; ssh accepts neither.
   (umask 077 && { cat "$DEPLOY_KEY" && echo; } >"$private/key")
+  cp "$DEPLOY_KNOWN_HOSTS" "$private/known_hosts" # ssh would part a path at its spaces
   printf -v arguments '%q ' "${@:2}"
   tar -C "$here" -cf - lib.sh update.sh rollback.sh status.sh check.sh haproxy.cfg |
     ssh -F /dev/null -p "${DEPLOY_PORT:-22}" -i "$private/key" -o IdentitiesOnly=yes -o BatchMode=yes \
-      -o StrictHostKeyChecking=yes -o UserKnownHostsFile="$DEPLOY_KNOWN_HOSTS" -o GlobalKnownHostsFile=/dev/null \
+      -o StrictHostKeyChecking=yes -o UserKnownHostsFile="$private/known_hosts" -o GlobalKnownHostsFile=/dev/null \
       -o ConnectTimeout=20 -o ServerAliveInterval=15 -- "$DEPLOY_HOST" \
       "mkdir -p ~/$folder/bin && tar -C ~/$folder/bin -xf - && exec ~/$folder/bin/$1.sh $arguments"
 }

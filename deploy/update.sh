@@ -24,7 +24,7 @@ clean_up() {
 
 main() {
   image=${1:-}
-  [[ $image =~ ^[^@[:space:]]+@sha256:[0-9a-f]{64}$ ]] || die "the image is '$image'" \
+  [[ $image =~ ^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$ ]] || die "the image is '$image'" \
     "IMAGE@sha256:DIGEST, so that what runs is what was tested" "pass the digest that the push reported"
   check_server
   take_lock "update to $image"

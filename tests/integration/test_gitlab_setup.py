@@ -1,5 +1,6 @@
 """A project set up from a file, and a tag's release, against GitLab's stand-in."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,13 @@ EVERYTHING = {
     "protected_tags": [{"name": "v*"}],
     "protected_branches": [{"name": "main"}],
     "schedules": [{"description": "retrain", "cron": "0 5 * * *", "ref": "refs/heads/main", "active": True}],
+    "runners": [{"description": "guarded", "tag_list": ["guarded"], "access_level": "ref_protected"}],
     "token": {},
+    "note_token": {},
     "variables": {
         "AWS_SECRET_ACCESS_KEY": [{"value": "$S3_SECRET"}],
         "UPKEEP_TEST_IMAGE": [{"value": "python:$PYTHON", "expanded": True}],
-        "DEPLOY_HOST": [{"value": name, "environment": name, "protected": True} for name in ("staging", "production")],
+        "DEPLOY_HOST": [{"value": name, "environment": name} for name in ("staging", "production")],
     },
 }
 
@@ -58,11 +61,13 @@ def test_a_dry_run_lists_everything_shows_no_value_and_changes_nothing(server, t
         "add protected_tags: v*",
         "add protected_branches: main",
         "add schedules: retrain",
+        "add runners: guarded",
         "add variable AWS_SECRET_ACCESS_KEY, masked",
         "add variable UPKEEP_TEST_IMAGE",
         "add variable DEPLOY_HOST of staging",
         "add variable DEPLOY_HOST of production",
         "make the token with api and write_repository, kept in UPKEEP_GITLAB_TOKEN",
+        "make the token with api, kept in UPKEEP_NOTE_TOKEN",
         "nothing is changed yet: --apply does it",
     ]
     assert SECRET not in told
@@ -73,9 +78,58 @@ def test_a_second_run_finds_everything_as_the_file_says(server, tmp_path):
     file = write(tmp_path, server, **EVERYTHING)
     told = set_up(file, server)
     assert told.endswith("\ndone")
-    (kept,) = (each["value"] for (name, _), each in variables(server).items() if name == "UPKEEP_GITLAB_TOKEN")
-    assert server.tokens[kept].scopes == ["api", "write_repository"]
-    assert not any(secret in told for secret in (SECRET, kept))
+    assert re.search(rf"gitlab-runner register --url {server.url} --token glrt-\w+$", told, re.MULTILINE)
+    kept = [variables(server)[name, "*"] for name in ("UPKEEP_GITLAB_TOKEN", "UPKEEP_NOTE_TOKEN")]
+    assert [(each["protected"], each["masked"]) for each in kept] == [(True, True), (False, True)]
+    tokens = [server.tokens[each["value"]] for each in kept]
+    assert [(token.scopes, token.role) for token in tokens] == [(["api", "write_repository"], 30), (["api"], 20)]
+    assert not any(secret in told for secret in (SECRET, *(each["value"] for each in kept)))
+    assert set_up(file, server) == "everything is as the file says"
+
+
+def test_a_token_that_merge_requests_could_read_is_renewed_and_a_runner_gets_its_protection_back(server, tmp_path):
+    file = write(tmp_path, server, **EVERYTHING)
+    set_up(file, server)
+    variables(server)["UPKEEP_GITLAB_TOKEN", "*"]["protected"] = False
+    server.settings["runners"][0]["access_level"] = "not_protected"
+    assert set_up(file, server).splitlines() == [
+        "change access_level of runners: guarded",
+        "rotate the token with api and write_repository, kept in UPKEEP_GITLAB_TOKEN",
+        "done",
+    ]
+    assert set_up(file, server) == "everything is as the file says"
+
+
+@pytest.mark.parametrize(
+    ("form", "protected"), [({}, True), ({"environment": "merge-requests"}, False), ({"protected": False}, False)]
+)
+def test_what_merge_requests_must_not_see_is_protected_unless_it_is_theirs_or_the_file_says_otherwise(
+    server, tmp_path, form, protected
+):
+    names = ("AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_TOKEN")
+    values = {name: [{"value": "AKIAUPKEEPTEAM1", **form}] for name in names}
+    set_up(write(tmp_path, server, variables=values), server)
+    assert {each["protected"] for each in server.settings["variables"]} == {protected}
+
+
+@pytest.mark.parametrize("name", ["DEPLOY_KEY", "UPKEEP_GITLAB_TOKEN", "UPKEEP_REGISTRY_PASSWORD"])
+def test_what_no_merge_request_has_a_use_for_is_protected_in_their_environment_too(name):
+    form = setup.Variable(value="long-enough", environment="merge-requests")
+    assert form.fields(name)["protected"]
+
+
+def test_the_second_remote_is_set_up_as_the_first_one_is(server, tmp_path, monkeypatch):
+    config = tmp_path / ".dvc/config"
+    config.parent.mkdir()
+    first = "['remote \"s3\"']\n    url = s3://plants/dvc\n    endpointurl = https://s3\n    verify = true\n"
+    config.write_text(f"[core]\n    remote = s3\n{first}")
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, server, merge_requests_remote="s3://proposed/dvc")
+    assert set_up(file, server).startswith("add the DVC remote merge_requests to .dvc/config")
+    written = config.read_text()
+    assert first.replace("    ", "") in written.replace("    ", "")
+    theirs = written.partition("merge_requests")[2]
+    assert all(line in theirs for line in ("url = s3://proposed/dvc", "endpointurl = https://s3", "verify = true"))
     assert set_up(file, server) == "everything is as the file says"
 
 
@@ -159,7 +213,7 @@ def test_the_example_is_one_and_names_every_variable_of_the_docs():
     named = set(yaml.safe_load(uncommented)["variables"])
     table = (ROOT / "docs/gitlab.md").read_text()
     assert {name for name in named if f"| `{name}` |" not in table} == set()
-    made = {"UPKEEP_GITLAB_TOKEN", "UPKEEP_TODAY"}
+    made = {"UPKEEP_GITLAB_TOKEN", "UPKEEP_NOTE_TOKEN", "UPKEEP_TODAY"}
     rows = {
         line.split("`")[1] for line in table.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
     }

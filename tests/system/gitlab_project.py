@@ -24,14 +24,17 @@ from git_server import GitServer
 from gitlab_runner import Pipeline, Runner
 from gitlab_stand_in import GitLab
 
+from upkeep.gitlab.zones import PROTECTED, SHARED
+
 PLANTS = ("hamburg", "porto")
 MACHINES = 6
 UNTIL = date(2025, 10, 27)
 """The batch that the project's first models know; with the next one, porto begins to run otherwise."""
 WEEK = timedelta(days=7)
 LAST = UNTIL + 6 * WEEK
-BUCKET = "plants"
-IN_GITLAB = {"GITLAB_CI": "true", "CI": "true"}
+BUCKET, PROPOSED = "plants", "proposed"
+"""Of protected pipelines, and of merge requests."""
+IN_GITLAB = {"GITLAB_CI": "true", "CI": "true", "CI_COMMIT_REF_PROTECTED": "true"}
 TREES = 8
 """LightGBM's, so few that a merge request can improve the model as well as worsen it."""
 KEPT_TESTS = ("test_ci_files.py", "test_gate.py")
@@ -88,9 +91,10 @@ class Project:
         self.run("git", "commit", "--quiet", "--allow-empty", "--message", message)
         self.run("git", "-c", "credential.helper=", "push", "--quiet", self.address, "HEAD")
 
-    def pull(self, branch: str) -> None:
-        """Get what a job has committed to the branch that is checked out."""
-        self.run("git", "pull", "--quiet", "--ff-only", "origin", branch)
+    def take_over(self, message: str = "Reproduce") -> None:
+        """Commit what the job `reproduce` has made of the branch that is checked out, and push it."""
+        self.run("git", "apply", ".gitlab-ci-local/artifacts/reproduce/.upkeep/reproduced.patch")
+        self.push(message)
 
     @property
     def address(self) -> str:
@@ -113,10 +117,11 @@ class Project:
                 rows.write_parquet(target)
 
     def pipeline(self, *jobs: str, manual: tuple[str, ...] = (), **variables: str | None) -> Pipeline:
+        hidden = PROTECTED - SHARED if "CI_MERGE_REQUEST_IID" in variables else ()  # as GitLab does with protected ones
         return self.runner.run(
             self.checkout,
             *jobs,
-            settings=self.settings,
+            settings={name: value for name, value in self.settings.items() if name not in hidden},
             manual=manual,
             **{**IN_GITLAB, **variables},
         )
@@ -140,6 +145,7 @@ def of_merge_request(branch: str, number: int) -> dict[str, str | None]:
     return {
         "CI_PIPELINE_SOURCE": "merge_request_event",
         "CI_COMMIT_BRANCH": None,
+        "CI_COMMIT_REF_PROTECTED": "false",
         "CI_MERGE_REQUEST_IID": str(number),
         "CI_MERGE_REQUEST_EVENT_TYPE": "detached",
         "CI_MERGE_REQUEST_PROJECT_ID": "1",
@@ -218,8 +224,11 @@ def _point_at_storage(project: Project) -> None:
     settings = re.sub(r"^  options:.*?\n\n", f"{_indented(block)}\n", settings, count=1, flags=re.MULTILINE | re.DOTALL)
     (project.checkout / "params.yaml").write_text(settings, encoding="utf-8")
     project.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/dvc")
-    project.run("dvc", "remote", "modify", "storage", "endpointurl", project.storage.url)
-    project.run("dvc", "remote", "modify", "storage", "verify", "true")
+    project.run("dvc", "remote", "add", "merge_requests", f"s3://{PROPOSED}/dvc")
+    project.files.mkdir(PROPOSED)
+    for remote in ("storage", "merge_requests"):
+        project.run("dvc", "remote", "modify", remote, "endpointurl", project.storage.url)
+        project.run("dvc", "remote", "modify", remote, "verify", "true")
 
 
 def _indented(block: str) -> str:

@@ -17,7 +17,7 @@ import yaml
 PACKAGES = ("node@22.23.3", "gitlab-ci-local@4.75.1")
 PREDEFINED = (
     *("CI_PIPELINE_SOURCE", "CI_COMMIT_BRANCH", "CI_COMMIT_TAG", "CI_DEFAULT_BRANCH", "CI_SERVER_URL", "CI_PROJECT_ID"),
-    "CI_BUILDS_DIR",
+    *("CI_BUILDS_DIR", "CI_COMMIT_REF_PROTECTED"),
     *("CI_MERGE_REQUEST_IID", "CI_JOB_URL", "GITLAB_CI", "CI"),
 )
 """Variables of GitLab's that the tests set in its place; the runner would warn of each."""

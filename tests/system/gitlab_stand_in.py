@@ -1,10 +1,11 @@
 """A stand-in for GitLab's REST API, since GitLab itself is too large to run beside the tests.
 
 It keeps to GitLab's documented schema (docs.gitlab.com/api: projects, notes, merge requests, issues, uploads, tokens,
-CI variables, schedules, protections, releases) in what upkeep uses: fields, pages, statuses. It refuses what GitLab
-refuses: no token or a wrong one (401), a token without the scope or role or another author's note (403), a project or
-object that is not there, or is private and not this token's (404), missing fields, too long texts and secrets that
-cannot be masked (400). On demand it answers as a busy one does (429), or a proxy before one that restarts (502).
+CI variables, schedules, protections, runners, releases) in what upkeep uses: fields, pages, statuses. It refuses what
+GitLab refuses: no token or a wrong one (401), a token without the scope or role or another author's note (403), a
+project or object that is not there, or is private and not this token's (404), missing fields, too long texts and
+secrets that cannot be masked (400). On demand it answers as a busy one does (429), or a proxy before one that restarts
+(502).
 Unknown fields, which GitLab ignores, are refused as well, for they are our mistakes.
 Everything else that this project's tests meet is the real thing.
 """
@@ -27,7 +28,7 @@ LONGEST_TEXT = 1_000_000
 LONGEST_TITLE = 255
 LAST_DAY = "2999-12-31"
 """Of every token."""
-DEVELOPER, MAINTAINER = 30, 40
+REPORTER, DEVELOPER, MAINTAINER = 20, 30, 40
 ISSUE_FIELDS = {"title", "description", "labels", "confidential", "assignee_ids", "state_event"}
 MERGE_REQUEST_FIELDS = {"source_branch", "target_branch", "title", "description", "labels", "remove_source_branch"}
 
@@ -380,6 +381,24 @@ def rotate_token(call: Handler, key: int) -> tuple[int, object]:
     return 200, {**found, "token": call.server.add_token(*found["scopes"], role=found["access_level"])}
 
 
+def list_runners(call: Handler) -> tuple[int, object]:
+    """Tell of each runner only what GitLab's list does."""
+    return 200, [{name: row[name] for name in ("id", "description")} for row in call.server.settings["runners"]]
+
+
+def create_runner(call: Handler) -> tuple[int, object]:
+    status, made = create_setting(call, "runners")
+    return status, {"id": made["id"], "token": f"glrt-{secrets.token_hex(10)}"}
+
+
+def get_runner(call: Handler, key: int) -> tuple[int, object]:
+    return 200, _find_setting(call, "runners", key)
+
+
+def update_runner(call: Handler, key: int) -> tuple[int, object]:
+    return update_setting(call, "runners", key)
+
+
 def get_setting(call: Handler, kind: str, key: str | int) -> tuple[int, object]:
     return 200, _find_setting(call, kind, key)
 
@@ -427,6 +446,7 @@ SETTINGS = {
     "protected_branches": ("name", {"name", "push_access_level", "merge_access_level"}),
     "access_tokens": ("id", {"name", "scopes", "access_level", "expires_at"}),
     "releases": ("tag_name", {"tag_name", "name", "description"}),
+    "runners": ("id", {"runner_type", "project_id", "description", "tag_list", "access_level", "run_untagged"}),
 }
 """What names a setting of each kind, and its fields."""
 
@@ -445,6 +465,10 @@ ROUTES: list[tuple[str, str, Callable[..., tuple[int, object]]]] = [
     ("POST", "{project}/(releases)", create_setting),
     ("GET", "{project}/" + SETTABLE_ONE, get_setting),
     ("PUT", "{project}/" + SETTABLE_ONE, update_setting),
+    ("GET", "{project}/runners", list_runners),
+    ("POST", "user/runners", create_runner),
+    ("GET", r"runners/(\d+)", get_runner),
+    ("PUT", r"runners/(\d+)", update_runner),
     ("POST", "{project}/uploads", upload),
     ("GET", r"{project}/merge_requests", list_merge_requests),
     ("POST", r"{project}/merge_requests", create_merge_request),

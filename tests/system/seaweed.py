@@ -15,6 +15,8 @@ import s3fs
 
 BIN = Path(sys.executable).parent
 KEY, SECRET = "upkeep", "correct-horse-battery"
+THEIR_KEY, THEIR_SECRET = "merge-requests", "staple-horse-battery"
+"""They read the bucket `plants`, and write to `proposed` only."""
 SERVER = "server -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3 -s3.config=s3.json -s3.port.iceberg=0 -s3.port.lance=0"
 SIZES = "-master.telemetry=false -master.volumeSizeLimitMB=64 -volume.max=20"
 
@@ -34,7 +36,10 @@ class Server:
         self.url = f"http://127.0.0.1:{self.ports['s3']}"
         rights = ["Admin", "Read", "Write", "List", "Tagging"]
         identity = {"name": "admin", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": rights}
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        theirs = ["Read:plants", "List:plants", *(f"{right}:proposed" for right in rights[1:])]
+        credentials = [{"accessKey": THEIR_KEY, "secretKey": THEIR_SECRET}]
+        other = {"name": "merge-requests", "credentials": credentials, "actions": theirs}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity, other]}))
 
     def start(self) -> None:
         ports = [f"-{name}.port={port}" for name, port in self.ports.items()]

@@ -118,10 +118,73 @@ def test_a_wrong_s3_secret_is_told_without_the_secret(storage, monkeypatch):
     assert "wrong-horse-battery" not in tabulate([found])
 
 
-def add_remote(storage: seaweed.Server) -> None:
-    run("dvc", "remote", "add", "--default", "s3", "s3://plants/doctor")
-    run("dvc", "remote", "modify", "s3", "endpointurl", storage.url)
-    run("dvc", "remote", "modify", "s3", "verify", "true")
+def add_remote(storage: seaweed.Server, name: str = "s3", url: str = "s3://plants/doctor") -> None:
+    run("dvc", "remote", "add", *["--default"] * (name == "s3"), name, url)
+    run("dvc", "remote", "modify", name, "endpointurl", storage.url)
+    run("dvc", "remote", "modify", name, "verify", "true")
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "state"), [(seaweed.THEIR_KEY, seaweed.THEIR_SECRET, "ok"), (seaweed.KEY, seaweed.SECRET, "FAIL")]
+)
+def test_a_merge_request_may_write_to_its_own_remote_and_not_to_the_one_that_protected_pipelines_believe(
+    storage, monkeypatch, key, secret, state
+):
+    add_remote(storage)
+    if not storage.files().exists("proposed"):
+        storage.files().mkdir("proposed")
+    add_remote(storage, "merge_requests", "s3://proposed/dvc")
+    variables = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, **MERGE_REQUEST}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = finding("DVC remote")
+    assert found.state == state, found.what
+    assert state == "ok" or "can write to the remote that protected pipelines believe" in found.what
+
+
+MERGE_REQUEST = {"CI": "true", "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME": "idea"}
+"""What a merge request's job is known by."""
+
+
+@pytest.mark.parametrize("name", ["UPKEEP_GITLAB_TOKEN", "DEPLOY_KEY", "UPKEEP_REGISTRY_PASSWORD"])
+def test_a_secret_that_a_merge_request_sees_is_named(monkeypatch, name):
+    for variable, value in MERGE_REQUEST.items():
+        monkeypatch.setenv(variable, value)
+    assert finding("zones").state == "ok"
+    monkeypatch.setenv(name, "a-secret")
+    found = finding("zones")
+    assert (found.state, found.what) == ("FAIL", f"every merge request's job can read {name}")
+
+
+def test_what_one_remote_and_one_runner_cost_is_told(checkout, monkeypatch):
+    run("dvc", "remote", "add", "--default", "folder", str(checkout.parent / "storage"))
+    assert "a merge request can plant raw data" in finding("zones").what
+    run("dvc", "remote", "add", "merge_requests", str(checkout.parent / "storage"))
+    assert "a merge request can plant raw data" in finding("zones").what
+    run("dvc", "remote", "modify", "merge_requests", "url", str(checkout.parent / "proposed"))
+    assert finding("zones").state == "ok"
+    monkeypatch.setenv("GITLAB_CI", "true")
+    assert "one runner for all" in finding("zones").what
+
+
+@pytest.mark.parametrize(
+    ("image", "state"),
+    [
+        ("registry.example.com/team/upkeep/ci:latest", "FAIL"),
+        ("registry.example.com/team/upkeep:ci", "FAIL"),
+        (f"registry.example.com/team/upkeep/ci@sha256:{'0' * 64}", "skipped"),
+        ("registry.example.com/team/upkeep-ci:latest", "skipped"),
+    ],
+)
+def test_an_image_that_merge_requests_can_overwrite_is_to_be_named_by_digest(monkeypatch, image, state):
+    monkeypatch.setenv("CI_REGISTRY_IMAGE", "registry.example.com/team/upkeep")
+    monkeypatch.setenv("UPKEEP_CI_IMAGE", image)
+    assert finding("zones").state == state
+
+
+def test_a_branch_that_is_not_protected_is_told(monkeypatch):
+    monkeypatch.setenv("CI_COMMIT_REF_PROTECTED", "false")
+    assert "sees no protected variable" in finding("zones").what
 
 
 def test_a_repository_without_a_dvc_remote_is_told():
@@ -300,6 +363,14 @@ def test_a_token_without_the_scope_api_is_told_with_what_it_has(monkeypatch, sco
         found = finding("token")
     assert found.state == "FAIL"
     assert scopes[0] in found.what
+
+
+@pytest.mark.parametrize(("scopes", "state"), [(("api",), "ok"), (("api", "write_repository"), "FAIL")])
+def test_the_token_for_notes_may_do_nothing_else(monkeypatch, scopes, state):
+    with serving_gitlab() as gitlab:
+        monkeypatch.setenv("CI_SERVER_URL", gitlab.url)
+        monkeypatch.setenv("UPKEEP_NOTE_TOKEN", gitlab.add_token(*scopes))
+        assert finding("token").state == state
 
 
 def test_a_token_that_gitlab_does_not_know_is_told_without_the_token(monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from upkeep.gitlab import zones
 from upkeep.gitlab.readiness import NotReadyError
 
 MOST_SHELL_LINES = 70
@@ -37,7 +38,18 @@ PROGRAMS = (
     *("deploy/build.sh", "deploy/push.sh", "deploy/ship.sh", "ci/environment.sh"),
     *(
         f"src/upkeep/gitlab/{name}.py"
-        for name in ("api", "doctor", "failure", "git", "offer", "readiness", "reproduction", "retraining")
+        for name in (
+            "api",
+            "doctor",
+            "failure",
+            "git",
+            "offer",
+            "probes",
+            "readiness",
+            "reproduction",
+            "retraining",
+            "zones",
+        )
     ),
 )
 """What jobs call, and what that reads of the variables."""
@@ -60,6 +72,12 @@ def content(file: Path) -> dict[str, Any]:
     if header:
         assert set(yaml.safe_load(header[0])["spec"]["inputs"]) == set(given)
     return yaml.safe_load(INPUT.sub(lambda found: json.dumps(given[found[1]]), body))
+
+
+def pipelines() -> list[dict[str, Any]]:
+    """Return what the front page says of each kind of pipeline: its condition and its variables over the defaults."""
+    rules = FRONT["workflow"]["rules"]
+    return [{"if": rule["if"], **FRONT["variables"], **rule["variables"]} for rule in rules]
 
 
 def combined(files: list[Path]) -> dict[str, dict[str, Any]]:
@@ -124,6 +142,7 @@ def sources(*folders: str) -> str:
 
 def test_the_front_page_names_every_file_of_jobs():
     assert {*FILES[1:]} == {*(ROOT / "ci").glob("*.yml")}
+    assert [file.name for file in FILES if FILES.count(file) > 1] == ["tags.yml", "tags.yml"]
     assert {entry["local"] for entry in FRONT["include"] if "rules" in entry} == OPTIONAL
 
 
@@ -184,7 +203,11 @@ def test_a_retraining_that_takes_too_long_is_stopped_early_enough_to_tell():
     assert 5 <= minutes(job("retrain")["timeout"]) - script <= 30
 
 
-NEEDS = {"storage": r"dvc pull|upkeep (reproduce|note|retrain)", "engine": r"make image", "registry": r" push "}
+NEEDS = {
+    "storage": r"dvc pull|upkeep (reproduce|note|retrain|pages)|make image",
+    "engine": r"make image",
+    "registry": r" push ",
+}
 DEPLOYED = "smoke staging"
 """Comes after a deployment, so that all is there."""
 
@@ -227,7 +250,7 @@ def test_a_release_is_tested_before_its_image_is_pushed_and_told_after():
         name: [each if isinstance(each, str) else each["job"] for each in job(name)["needs"]]
         for name in ("publish", "release")
     }
-    assert needs == {"publish": ["fresh", "test"], "release": ["test", "publish"]}
+    assert needs == {"publish": ["reproduce", "test"], "release": ["test", "publish"]}
     assert "release" in job("test")["rules"][0]["if"]
 
 
@@ -252,7 +275,9 @@ def test_artifacts_expire(name):
 @pytest.mark.parametrize("name", [name for name in JOBS if "cache" in job(name)])
 def test_packages_are_kept_by_lock_and_python(name):
     packages = [cache for cache in caches(name) if cache["paths"] == [".cache/uv/"]]
-    assert [cache["key"] for cache in packages] == [{"files": ["requirements.lock"], "prefix": "packages-$PYTHON"}]
+    assert [cache["key"] for cache in packages] == [
+        {"files": ["requirements.lock"], "prefix": "packages-$ZONE-$PYTHON"}
+    ]
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -280,10 +305,109 @@ def test_gitlabs_scanners_run_in_stages_that_are_there():
     assert [entry for entry in scanners["include"] if set(entry) != {"template"}] == []
 
 
+MERGE_REQUEST = re.compile(r"\bmerge-request\b")
+OF_MERGE_REQUESTS = [name for name in JOBS if any(MERGE_REQUEST.search(rule["if"]) for rule in job(name)["rules"])]
+
+
+def test_only_merge_requests_are_not_in_the_protected_zone():
+    assert {each["if"]: each["ZONE"] for each in pipelines() if each["ZONE"] != "protected"} == {
+        '$CI_PIPELINE_SOURCE == "merge_request_event"': "merge-requests"
+    }
+    assert zones.ENVIRONMENT == "merge-requests"
+
+
+def test_no_cache_is_shared_by_the_zones():
+    keys = [str(cache["key"]) for name in JOBS if "cache" in job(name) for cache in caches(name)]
+    assert keys
+    assert [key for key in keys if "$ZONE" not in key] == []
+
+
+def test_a_protected_pipeline_begins_in_an_empty_folder_with_no_state_of_the_machines():
+    for each in pipelines():
+        if each["ZONE"] == "protected":
+            assert (each["GIT_STRATEGY"], each["GIT_CLEAN_FLAGS"]) == ("clone", "-ffdx")
+        assert each["DVC_SITE_CACHE_DIR"].startswith("$CI_PROJECT_DIR/")
+
+
+def test_what_a_protected_job_cleans_away_is_all_that_is_not_in_git(tmp_path):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text("/.cache/\n/.venv/\n/.upkeep/\n/.dvc/\n")
+    for file in (".cache/uv/planted", ".venv/bin/python", ".upkeep/pending/run/planted", ".dvc/cache/runs/planted"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    flags = next(each["GIT_CLEAN_FLAGS"] for each in pipelines() if each["PIPELINE"] == "delivery")
+    subprocess.run(["git", "-C", tmp_path, "clean", "--quiet", *flags.split()], check=True)
+    assert [file.name for file in tmp_path.iterdir()] == [".git"]
+
+
+def test_each_job_that_needs_a_protected_variable_runs_in_protected_pipelines_only_or_asks_for_its_zones_own():
+    scripts = {"upkeep retrain", "ship.sh", "make image push", "upkeep release"}
+    for name in JOBS:
+        if any(script in "\n".join(job(name)["script"]) for script in scripts):
+            assert name not in OF_MERGE_REQUESTS, name
+    moving = [name for name in OF_MERGE_REQUESTS if "upkeep ready storage" in "\n".join(job(name)["script"])]
+    assert set(moving) == {"reproduce", "report", "build"}
+    assert {job(name)["environment"]["name"] for name in moving} == {"$ZONE"}
+
+
+def test_a_job_of_merge_requests_is_in_no_environment_that_holds_protected_variables():
+    environments = {name: job(name)["environment"]["name"] for name in OF_MERGE_REQUESTS if "environment" in job(name)}
+    assert {job(name).get("variables", {}).get("ENVIRONMENT", "$ZONE") for name in environments} == {"$ZONE"}
+    assert set(environments.values()) == {"$ZONE", "$ENVIRONMENT"}
+
+
+def test_the_variables_to_protect_are_those_that_the_docs_and_the_example_protect():
+    rows = [line for line in (ROOT / "docs/gitlab.md").read_text("utf-8").splitlines() if line.startswith("| `")]
+    cells = [row.split(" | ") for row in rows if row.split("`")[1].isupper()]
+    marked = {row[0].strip("|` ") for row in cells if len(row) == 5 and re.match(r"P\b", row[3])}
+    assert marked == zones.PROTECTED
+    uncommented = (ROOT / "examples/gitlab.yaml").read_text("utf-8").replace("  # ", "  ")
+    forms = yaml.safe_load(uncommented)["variables"]
+    for name in zones.PROTECTED & forms.keys():
+        open_to_all = [form for form in forms[name] if form.get("environment") == zones.ENVIRONMENT]
+        assert not open_to_all or name in zones.SHARED, name
+        assert not any(form.get("protected") is False for form in forms[name])
+
+
+def test_what_is_built_and_shown_comes_from_this_pipelines_own_reproduction_and_no_remote():
+    for name in ("build", "publish", "pages"):
+        assert "dvc" not in "\n".join(job(name)["script"])
+        needs = [each if isinstance(each, str) else each["job"] for each in job(name)["needs"]]
+        assert "reproduce" in needs
+    assert {"models/", "reports/"} <= {*job("reproduce")["artifacts"]["paths"]}
+
+
+@pytest.mark.parametrize("tag", ["v1;id", "v1$(id)", "v1`id`", "v1 2", "v1&id", "v1/2", "release"])
+def test_a_tag_that_is_no_versions_name_has_no_pipeline(tag):
+    (condition,) = (each["if"] for each in pipelines() if each["PIPELINE"] == "release")
+    pattern = re.search(r"=~ /(.*)/$", condition)[1]
+    assert not re.search(pattern, tag)
+    assert re.search(pattern, "v1.2.0-rc.1")
+
+
+def test_the_jobs_of_each_zone_go_to_runners_of_its_own():
+    entries = [entry for entry in FRONT["include"] if entry["local"] == "ci/tags.yml"]
+    theirs, protected = ([rule["if"] for rule in entry["rules"]] for entry in entries)
+    assert [entry["inputs"]["runner_tags"] for entry in entries] == [
+        ["$UPKEEP_RUNNER_TAG"],
+        ["$UPKEEP_PROTECTED_RUNNER_TAG"],
+    ]
+    assert protected == ['$UPKEEP_PROTECTED_RUNNER_TAG && $CI_PIPELINE_SOURCE != "merge_request_event"']
+    assert all("$UPKEEP_PROTECTED_RUNNER_TAG ==" in rule or "merge_request_event" in rule for rule in theirs)
+
+
+def test_no_script_holds_what_a_committer_may_word():
+    worded = re.compile(r"\$\{?CI_(COMMIT_(TITLE|MESSAGE|DESCRIPTION|AUTHOR|BRANCH|REF_NAME|TAG)|MERGE_REQUEST_\w+)")
+    lines = [line for name in [*JOBS, *HIDDEN] for part in SCRIPTS for line in texts(sections()[name].get(part, []))]
+    assert [line for line in lines if worded.search(line)] == []
+    bare = re.compile(r'(?<!["\w])\$(?!PWD|PATH)\{?[A-Z_]+')
+    assert [line for line in lines if bare.search(line)] == []
+
+
 @pytest.mark.parametrize("name", ["reproduce", "retrain"])
 def test_runs_that_wait_for_mlflow_go_on_to_the_next_job_whatever_becomes_of_this_one(name):
     (waiting,) = [cache for cache in caches(name) if cache["paths"] == [".upkeep/pending/"]]
-    assert waiting == {"key": "pending", "paths": [".upkeep/pending/"], "when": "always"}
+    assert waiting == {"key": "pending-$ZONE", "paths": [".upkeep/pending/"], "when": "always"}
     assert ".upkeep/pending/" in job(name)["artifacts"]["paths"]
     assert job(name)["artifacts"]["when"] == "always"
 
@@ -314,9 +438,9 @@ def test_staging_is_judged_only_while_it_runs_what_this_pipeline_deployed():
 
 
 def test_no_environment_outlives_its_job():
-    flags = sections()["variables"]["GIT_CLEAN_FLAGS"]
-    assert flags.startswith("-ffdx")
-    assert ".venv" not in flags
+    for flags in (each["GIT_CLEAN_FLAGS"] for each in pipelines()):
+        assert flags.startswith("-ffdx")
+        assert ".venv" not in flags
 
 
 def test_all_files_together_hold_little_shell():
@@ -327,7 +451,7 @@ def test_all_files_together_hold_little_shell():
 
 def test_every_variable_of_the_jobs_is_set_by_gitlab_by_themselves_or_in_the_table():
     used = {name for section in sections().values() for text in texts(section) for name in VARIABLE.findall(text)}
-    own = {"PYTHON", "ENVIRONMENT", "PIPELINE", "IMAGE_DIGEST", "PWD", "PATH"}
+    own = {"PYTHON", "ENVIRONMENT", "PIPELINE", "ZONE", "IMAGE_DIGEST", "PWD", "PATH"}
     assert {name for name in used if not name.startswith("CI_")} - own <= documented()
     assert own <= used
 

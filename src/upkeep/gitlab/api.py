@@ -25,6 +25,9 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import show_text
 
 TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
+NOTE_TOKEN = "UPKEEP_NOTE_TOKEN"  # noqa: S105  # as above
+"""Of jobs of merge requests, where anybody with a branch can read it: it writes notes, and pushes nothing."""
+
 JOB = "CI_JOB_TOKEN"
 RETRIES = Retry(total=4, connect=0, status_forcelist=(502, 503, 504), backoff_factor=0.5, retry_after_max=60)
 """Of requests that may be sent twice; python-gitlab itself waits where GitLab asks for it, with 429."""
@@ -48,26 +51,26 @@ MAX_TITLE = 255
 """Characters; GitLab refuses an issue with a longer title."""
 
 
-def open_project(environment: Mapping[str, str], *, as_job: bool = False) -> Project:
+def open_project(environment: Mapping[str, str], *, token: str = TOKEN) -> Project:
     """Return the project that ``CI_PROJECT_ID`` names, on the server that ``CI_SERVER_URL`` names.
 
-    `as_job` takes the job's own token, which may do little. A private certificate authority is taken from
-    ``CI_SERVER_TLS_CA_FILE``. As all functions here do, it raises an UpkeepError if a variable is missing, the server
-    does not answer, or it refuses the token.
+    `token` is the variable of the token to use; :data:`JOB` is the job's own, which may do little. A private
+    certificate authority is taken from ``CI_SERVER_TLS_CA_FILE``. As all functions here do, it raises an UpkeepError if
+    a variable is missing, the server does not answer, or it refuses the token.
     """
     project = _variable(environment, "CI_PROJECT_ID")
-    server = _open_server(environment, as_job=as_job)
+    server = _open_server(environment, token)
     with explained(f"opening project {project} on {server.url}"):
-        if as_job:
+        if token == JOB:
             return server.projects.get(project, lazy=True)
         server.auth()
         return server.projects.get(project)
 
 
-def read_token(environment: Mapping[str, str]) -> PersonalAccessToken:
-    """Return what GitLab knows of the token: `scopes`, and `expires_at`, its last day in ISO 8601 or None."""
-    with explained(f"asking for the rights of {TOKEN}"):
-        return _open_server(environment).personal_access_tokens.get("self")
+def read_token(environment: Mapping[str, str], token: str) -> PersonalAccessToken:
+    """Return what GitLab knows of a token: `scopes`, and `expires_at`, its last day in ISO 8601 or None."""
+    with explained(f"asking for the rights of {token}"):
+        return _open_server(environment, token).personal_access_tokens.get("self")
 
 
 class _Adapter(HTTPAdapter):
@@ -84,15 +87,15 @@ class _Adapter(HTTPAdapter):
         return response
 
 
-def _open_server(environment: Mapping[str, str], *, as_job: bool = False) -> gitlab.Gitlab:
+def _open_server(environment: Mapping[str, str], token: str) -> gitlab.Gitlab:
     url = _variable(environment, "CI_SERVER_URL")
     session = requests.Session()
     session.adapters.clear()  # only the server itself can be asked: a redirect to another one would get the token
     session.mount(f"{urlsplit(url).scheme}://{urlsplit(url).netloc}/", _Adapter(max_retries=RETRIES))
     return gitlab.Gitlab(
         url,
-        private_token=None if as_job else _variable(environment, TOKEN),
-        job_token=_variable(environment, JOB) if as_job else None,
+        private_token=None if token == JOB else _variable(environment, token),
+        job_token=_variable(environment, JOB) if token == JOB else None,
         ssl_verify=environment.get("CI_SERVER_TLS_CA_FILE") or True,
         timeout=SECONDS,
         session=session,
@@ -218,8 +221,8 @@ def _deadline(doing: str) -> Iterator[None]:
 
 _REMEDIES = {
     400: "check that this GitLab is 17.0 or newer; what is masked must be 8 characters or more on one line",
-    401: "make a new project access token with the scope `api` (Settings > Access tokens) and store it as a masked "
-    f"variable {TOKEN}; an old one may have expired",
-    403: f"make a project access token with the scope `api` and at least the role Developer, and store it in {TOKEN}",
-    404: f"check that the token in {TOKEN} belongs to this very project, and that the merge request is there",
+    401: "make a new project access token with the scope `api` (Settings > Access tokens) and store it in the variable "
+    "of the old one, which may have expired",
+    403: "make a project access token with the scope `api` and the role that docs/gitlab.md, step 4, names",
+    404: "check that the token belongs to this very project, and that the merge request is there",
 }

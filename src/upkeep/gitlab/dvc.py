@@ -1,10 +1,12 @@
 """DVC's command line: stages run and data moved. A stage that fails is told in its own words, last of all."""
 
 import logging
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import show_lines
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
+from upkeep.gitlab.zones import REMOTE, is_protected
 
 LOCK = Path("dvc.lock")
 RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
@@ -45,7 +48,7 @@ def repro(*stages: str, allow_missing: bool = True) -> list[str]:
     """Run what is stale, of all stages or of these and what they need, with inputs from the remote and earlier results.
 
     Returns the stages that ran. `allow_missing` leaves data where it is if nothing needs it; what the remote has lost
-    is made again.
+    is made again. A protected pipeline takes earlier results only from a remote that no merge request writes to.
 
     Raises
     ------
@@ -53,7 +56,9 @@ def repro(*stages: str, allow_missing: bool = True) -> list[str]:
         That of the stage which failed.
     """
     FAILURE.unlink(missing_ok=True)
-    done = _dvc("repro", "--pull", *["--allow-missing"] * allow_missing, *stages)
+    _fetch_proposed()
+    anew = is_protected(os.environ) and not remotes_apart()
+    done = _dvc("repro", "--pull", *["--allow-missing"] * allow_missing, *["--no-run-cache"] * anew, *stages)
     if done.returncode and allow_missing and MISSING in done.stdout:
         logger.warning("the remote lacks some of the data: making it again")
         return repro(*stages, allow_missing=False)
@@ -72,6 +77,7 @@ def pull(*targets: Path) -> bool:
     """
     if not targets:
         return True
+    _fetch_proposed(*targets)
     done = _dvc("pull", *map(str, targets))
     if done.returncode and MISSING not in done.stdout:
         raise _explain("pull", done.stdout)
@@ -79,10 +85,40 @@ def pull(*targets: Path) -> bool:
 
 
 def push() -> None:
-    """Send what the cache holds of ``dvc.lock`` to the remote, with the record of which run made it."""
-    done = _dvc("push", "--run-cache")
+    """Send what the cache holds of ``dvc.lock`` to this zone's remote.
+
+    Only a protected pipeline adds the record of which run made it, which others take for results of their own code.
+    """
+    protected = is_protected(os.environ)
+    where = [] if protected or not remotes_apart() else ["--remote", REMOTE]
+    done = _dvc("push", *where, *["--run-cache"] * protected)
     if done.returncode:
         raise _explain("push", done.stdout)
+
+
+def default_remote() -> dict[str, Any]:
+    """Return the settings of DVC's default remote, its `url` among them; nothing if there is none."""
+    config = _config()
+    return dict(config["remote"].get(config["core"].get("remote"), {}))
+
+
+def remotes_apart() -> bool:
+    """Tell whether merge requests have a remote of their own beside the default one."""
+    own = _config()["remote"].get(REMOTE, {}).get("url", "").rstrip("/")
+    return bool(own) and own != default_remote().get("url", "").rstrip("/")
+
+
+def add_remote(url: str) -> None:
+    """Give merge requests a remote of their own, set up as the default one is."""
+    from dvc.config import Config
+
+    with Config.from_cwd().edit("repo") as config:
+        config["remote"][REMOTE] = {**config["remote"].get(config["core"].get("remote"), {}), "url": url}
+
+
+def readable_remotes() -> list[str | None]:
+    """Return the names of the remotes that this zone reads, the first one first; None is the default one."""
+    return [None] if is_protected(os.environ) or not remotes_apart() else [None, REMOTE]
 
 
 def restore() -> None:
@@ -92,8 +128,25 @@ def restore() -> None:
 
 def outputs(*folders: Path) -> list[Path]:
     """List the outputs under these folders that ``dvc.lock`` knows."""
-    known = [Path(out["path"]) for stage in _read(LOCK).get("stages", {}).values() for out in stage.get("outs", [])]
+    known = [Path(out["path"]) for stage in read(LOCK).get("stages", {}).values() for out in stage.get("outs", [])]
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
+
+
+def _config() -> Mapping[str, Any]:
+    """Return DVC's settings; none where they cannot be read, which DVC's own command is about to tell."""
+    from dvc.config import Config  # slow to import
+    from dvc.exceptions import DvcException
+
+    try:
+        return dict(Config.from_cwd())
+    except DvcException:
+        return {"core": {}, "remote": {}}
+
+
+def _fetch_proposed(*targets: Path) -> None:
+    """Have in the cache what the merge requests' own remote holds of these; what it lacks, the default one may have."""
+    if REMOTE in readable_remotes():
+        _dvc("fetch", "--remote", REMOTE, *map(str, targets), echo=False)
 
 
 def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]:
@@ -116,7 +169,7 @@ def _explain(command: str, text: str) -> UpkeepError:
     """Return the failed stage's own error, of which DVC knows only that its command failed, or DVC's."""
     try:  # DVC names neither file nor line
         for file in (LOCK, PIPELINE):
-            _read(file)
+            read(file)
     except UpkeepError as error:
         return error
     if UNQUOTED in text:
@@ -138,7 +191,7 @@ def _explain(command: str, text: str) -> UpkeepError:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
     """Return what one of DVC's own files holds; nothing if it is not there. An error if it is no mapping in YAML."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
     try:

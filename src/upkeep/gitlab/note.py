@@ -14,7 +14,7 @@ from upkeep.core.params import Params
 from upkeep.core.text import show_lines
 from upkeep.core.timing import stage_times
 from upkeep.gitlab import check, dvc, git
-from upkeep.gitlab.api import TOKEN, find_note, open_project, put_note, upload
+from upkeep.gitlab.api import NOTE_TOKEN, TOKEN, find_note, open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import judge
 from upkeep.gitlab.markdown import bullets, name_first, sentence, show
@@ -54,8 +54,9 @@ def run(params: Params, target: str | None = None) -> None:
     reasons = review.verdict.reasons
     said = f"{state_verdict(review)}\n{bullets(reasons)}{NOTE} says more"
     print(show_lines(said))  # noqa: T201  # what the job's log is read for
-    if os.environ.get(TOKEN) and os.environ.get(MERGE_REQUEST):
-        _post(review, params, pictures)
+    token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
+    if token and os.environ.get(MERGE_REQUEST):
+        _post(review, params, pictures, token)
     if not review.verdict.ships:
         others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
         raise UpkeepError(
@@ -146,9 +147,9 @@ def _draw(review: Review) -> list[tuple[Path, str]]:
     return drawn
 
 
-def _post(review: Review, params: Params, pictures: Sequence[tuple[Path, str]]) -> None:
+def _post(review: Review, params: Params, pictures: Sequence[tuple[Path, str]], token: str) -> None:
     """Write the note with uploaded pictures, and links to the pages that this job keeps as artifacts."""
-    project, number = open_project(os.environ), int(os.environ[MERGE_REQUEST])
+    project, number = open_project(os.environ, token=token), int(os.environ[MERGE_REQUEST])
     earlier = find_note(project, number)
     known = earlier.body if earlier else ""
     images = [f"![{title}]({upload(project, file, known)})" for file, title in pictures]

@@ -3,12 +3,14 @@
 Only what nobody has set up counts as not there yet. What is set up and does not work is for the job itself to tell.
 """
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
+from upkeep.gitlab import dvc
 from upkeep.gitlab.git import fetch, git
 
 Environment = Mapping[str, str]
@@ -53,17 +55,14 @@ def find_storage_fault(folder: Path, environment: Environment) -> str:
 
 
 def _miss_storage(environment: Environment) -> str:
-    from dvc.config import Config  # slow to import, and only this needs it
-
-    config = Config.from_cwd()
-    url = str(config["remote"].get(config["core"].get("remote"), {}).get("url", ""))
+    url = str(dvc.default_remote().get("url", ""))
     what = find_storage_fault(Path(url), environment) if "://" not in url else ""
     if not url:
         what = "there is no DVC remote yet"
     target = environment.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME")
     # Else a branch that loses the remote would pass the gate unjudged.
     if what and target and git("diff", "--name-only", fetch(target), "--", SETTINGS):
-        remedy = f"git checkout {target} -- {SETTINGS}, or name a remote that jobs can reach"
+        remedy = f"git checkout {shlex.quote(target)} -- {SETTINGS}, or name a remote that jobs can reach"
         raise UpkeepError(f"this branch changes {SETTINGS}, and {what}", remedy=remedy, file=SETTINGS)
     return what
 

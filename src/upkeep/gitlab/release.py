@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab.api import open_project, put_release
+from upkeep.gitlab.api import JOB, open_project, put_release
 
 CHANGELOG = Path("CHANGELOG.md")
 SECTION = re.compile(r"^## (\S+).*\n(?s:(.*?))(?=^## |\Z)", re.MULTILINE)
@@ -15,7 +15,7 @@ def release(environment: Mapping[str, str]) -> str:
     """Make the release of the job's tag, or bring its text up to date, with the job's own token; return its address."""
     tag = environment.get("CI_COMMIT_TAG", "")
     text = describe_release(tag, CHANGELOG.read_text(encoding="utf-8"), environment.get("IMAGE_DIGEST"))
-    return put_release(open_project(environment, as_job=True), tag, text)
+    return put_release(open_project(environment, token=JOB), tag, text)
 
 
 def describe_release(tag: str, changelog: str, digest: str | None) -> str:

@@ -1,15 +1,29 @@
 """What a branch's commits must hold: the lock, figures and log that its code, parameters and data give."""
 
+import contextlib
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Fetch, load_params
 from upkeep.gitlab import dvc, git
+from upkeep.gitlab.zones import is_protected
+from upkeep.sources.store import empty_manifest, read_manifest
 
 WRITTEN = ("dvc.lock", "data", "models", "reports")
 """Where a run changes files that git tracks."""
+
+PATCH = paths.LOCAL / "reproduced.patch"
+"""What a job would have committed that may not push."""
+
+EARLIER = 10
+"""How many locks before the newest one are searched for raw data."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +43,17 @@ def check_freshness() -> str:
 def reproduce(environment: Mapping[str, str]) -> str:
     """Run what is stale, share its results, and see that the branch has the lock of it; return what was done.
 
-    In a merge request, and with a token, a stale lock is replaced by a commit on its branch.
+    In a merge request, and with a token, a stale lock is replaced by a commit on its branch. A protected pipeline makes
+    everything itself instead, and compares.
 
     Raises
     ------
     UpkeepError
-        That of the stage which failed, or that the lock is stale and must be replaced by hand.
+        That of the stage which failed, or that the lock is stale and must be replaced by hand, or is not what a
+        protected pipeline makes.
     """
+    if is_protected(environment):
+        return prove()
     ran = bring_up_to_date()
     files = git.changed(WRITTEN)
     if ran or files:
@@ -44,12 +62,75 @@ def reproduce(environment: Mapping[str, str]) -> str:
         return f"dvc.lock is as committed; stages that ran: {', '.join(ran) or 'none'}"
     branch = environment.get("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME")
     if branch is None or not _may_push(environment):
+        git.git("add", "--intent-to-add", "--", *files)
+        PATCH.parent.mkdir(exist_ok=True)
+        PATCH.write_text(f"{git.git('diff', '--binary', 'HEAD', '--', *files)}\n", encoding="utf-8")
         raise _stale(files, ran)
     if git.only_ours("-1", "HEAD"):
         raise _unsteady(files, ran)
     git.commit(f"Reproduce\n\nStages that ran: {', '.join(ran) or 'none'}.", files)
     git.push(branch)
     return f"dvc.lock was stale; {', '.join(files)} went to {branch}, whose new pipeline is the one that counts"
+
+
+def prove() -> str:
+    """Make everything from raw data, and see that it is what is committed; what is deployed may come from here only.
+
+    A lock, and what it names on a remote, is whatever the author of a merge request has put there. Believed are raw
+    data, if it is where no merge request writes, and results that protected pipelines have recorded there.
+    """
+    committed = dvc.LOCK.read_bytes()
+    claimed = dvc.read(dvc.LOCK).get("stages", {})
+    _take_raw_data(claimed)
+    ran = dvc.repro()
+    made = dvc.read(dvc.LOCK).get("stages", {})
+    if made == claimed:
+        dvc.LOCK.write_bytes(committed)  # the order of its stages depends on their history
+    files = git.changed(WRITTEN)
+    if files:
+        differing = [name for name, stage in made.items() if stage != claimed.get(name)]
+        raise UpkeepError(
+            f"{', '.join(files)}: what is committed is not what this pipeline makes of the raw data"
+            f"{' from ' if differing else ''}{', '.join(differing)}",
+            expected="the same bytes from the same code, parameters and data, whoever makes them",
+            remedy="run `dvc repro` on a branch and merge what differs; if nothing does there, ask who made the commit",
+            stage=differing[0] if differing else None,
+        )
+    dvc.push()
+    return f"what is committed is what this pipeline makes of the raw data; stages that ran: {', '.join(ran) or 'none'}"
+
+
+def _take_raw_data(claimed: Mapping[str, Any]) -> None:
+    """Have raw data in place, and in ``dvc.lock`` nothing else; what is missing is for ``fetch`` to read.
+
+    If no protected pipeline has the commit's raw data yet, that of an earlier commit is added to, as its author did.
+    """
+    for stages in (each for each in (claimed, *_earlier_locks()) if "fetch" in each):
+        dvc.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": {"fetch": stages["fetch"]}}), encoding="utf-8")
+        if dvc.pull(paths.RAW):
+            if stages is not claimed or not _holds_all(load_params().fetch):
+                dvc.LOCK.unlink()
+            return
+        shutil.rmtree(paths.RAW, ignore_errors=True)  # half of it may have come
+    logger.warning("the remote has no raw data: fetching all batches from the source")
+    dvc.LOCK.unlink(missing_ok=True)
+
+
+def _earlier_locks() -> Iterator[Mapping[str, Any]]:
+    """Yield the stages of earlier locks, the newest first."""
+    for commit in git.git("log", f"--max-count={EARLIER}", "--skip=1", "--format=%H", "--", str(dvc.LOCK)).split():
+        with contextlib.suppress(UpkeepError, yaml.YAMLError, AttributeError):  # no lock there, or no readable one
+            yield yaml.safe_load(git.git("show", f"{commit}:./{dvc.LOCK}")).get("stages", {})
+
+
+def _holds_all(fetch: Fetch) -> bool:
+    """Tell whether the raw data is that of these parameters, and not an earlier state that was sound, too."""
+    try:
+        manifest = read_manifest()
+    except UpkeepError:
+        return False
+    batches = {file.batch for file in manifest.files if file.table == "telemetry"}
+    return manifest.with_files(()) == empty_manifest(fetch) and max(batches, default=None) == fetch.until
 
 
 def bring_up_to_date() -> list[str]:
@@ -76,7 +157,7 @@ def _may_push(environment: Mapping[str, str]) -> bool:
 def _stale(files: Sequence[str], ran: Sequence[str]) -> UpkeepError:
     return UpkeepError(
         f"the commit is stale in {', '.join(files)}; stages that ran: {', '.join(ran) or 'none'}",
-        remedy="run these two and push; the results are on the remote, so it is quick:\n"
+        remedy=f"`git apply` the file {PATCH} of this job's artifacts, or run the first of these two; then push:\n"
         "    dvc repro --pull\n"
         f"    git add {shlex.join(files)} && git commit --message Reproduce",
         stage=ran[0] if ran else None,

@@ -16,18 +16,20 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import SECRET_NAME, expand_variables
 from upkeep.core.types import Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
-from upkeep.gitlab.api import TOKEN, explained, open_project
+from upkeep.gitlab import dvc, zones
+from upkeep.gitlab.api import NOTE_TOKEN, TOKEN, explained, open_project
 
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 KINDS = {
     "protected_tags": ("protectedtags", "name"),
     "protected_branches": ("protectedbranches", "name"),
     "schedules": ("pipelineschedules", "description"),
+    "runners": ("runners", "description"),
 }
 """What python-gitlab calls them, and what they are told apart by."""
 
-DEVELOPER = 30
-"""GitLab's number for the role."""
+REPORTER, DEVELOPER = 20, 30
+"""GitLab's numbers for the roles."""
 
 RENEW_DAYS = 30
 """A token that ends sooner is replaced."""
@@ -41,12 +43,12 @@ def _read_text(file: str) -> str:
 
 
 class Variable(Frozen):
-    """A CI variable: `value`, or the content of a `file`; a secret is masked unless it says otherwise."""
+    """A CI variable: `value`, or a `file`'s content; its name decides on masking and protection if it does not."""
 
     value: str = ""
     file: Annotated[str, AfterValidator(_read_text)] | None = None
     masked: bool | None = None
-    protected: bool = False
+    protected: bool | None = None
     expanded: bool = False
     environment: str = "*"
 
@@ -54,23 +56,34 @@ class Variable(Frozen):
         """Return what GitLab keeps of it."""
         text = self.value if self.expanded else expand_variables(self.value)
         secret = bool(SECRET_NAME.search(name)) and self.file is None
+        theirs = self.environment == zones.ENVIRONMENT and name in zones.SHARED
+        guarded = name in zones.PROTECTED and not theirs
         return {
             "key": name,
             "value": self.file or text,
             "variable_type": "file" if self.file else "env_var",
             "masked": secret if self.masked is None else self.masked,
-            "protected": self.protected,
+            "protected": guarded if self.protected is None else self.protected,
             "raw": not self.expanded,
             "environment_scope": self.environment,
         }
 
 
-class JobToken(Frozen):
-    """The project access token of the jobs, which is kept in ``UPKEEP_GITLAB_TOKEN``."""
+class ProjectToken(Frozen):
+    """A project access token, kept in a CI variable."""
 
     name: str = "upkeep"
     scopes: tuple[str, ...] = ("api", "write_repository")
+    role: int = DEVELOPER
     days: int = 365
+
+
+class NoteToken(ProjectToken):
+    """That of merge requests, whose jobs can all read it; GitLab knows no smaller one that writes notes."""
+
+    name: str = "upkeep notes"
+    scopes: tuple[str, ...] = ("api",)
+    role: int = REPORTER
 
 
 class Settings(Frozen):
@@ -85,8 +98,11 @@ class Settings(Frozen):
     protected_tags: tuple[dict[str, Any], ...] = ()
     protected_branches: tuple[dict[str, Any], ...] = ()
     schedules: tuple[dict[str, Any], ...] = ()
+    runners: tuple[dict[str, Any], ...] = ()
     variables: dict[str, list[Variable]] = Field(default={})
-    token: JobToken | None = None
+    token: ProjectToken | None = None
+    note_token: NoteToken | None = None
+    merge_requests_remote: str | None = None
 
 
 Variables = Mapping[tuple[str, str], RESTObject]
@@ -100,6 +116,24 @@ class Change(NamedTuple):
     make: Callable[[], object]
 
 
+class _Runners(NamedTuple):
+    """The project's runners, as python-gitlab has other things: its own list tells neither tags nor protection."""
+
+    project: Project
+
+    def list(self, **how: Any) -> Iterator[RESTObject]:
+        server = self.project.manager.gitlab
+        return (server.runners.get(each.id) for each in self.project.runners.list(type="project_type", **how))
+
+    def create(self, fields: Mapping[str, Any]) -> str:
+        server, kind = self.project.manager.gitlab, {"runner_type": "project_type", "project_id": self.project.id}
+        made: Any = server.http_post("/user/runners", post_data={**kind, **fields})
+        return f"  on its machine: gitlab-runner register --url {server.url} --token {made['token']}"
+
+    def update(self, number: int, fields: dict[str, Any]) -> None:
+        self.project.manager.gitlab.runners.update(number, fields)
+
+
 def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
     """List what differs from the file and, with `apply`, change it; a second time there is nothing left to do."""
     settings = read_settings(file)
@@ -110,13 +144,14 @@ def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
     project = open_project({**environment, **access})
     with explained(f"reading how {settings.project} is set up"):
         changes = list(plan(project, settings))
+    told = [change.words for change in changes]
     for change in changes if apply else ():
         with explained(change.words):
-            change.make()
+            made = change.make()
+        told += [made] if isinstance(made, str) else []
     if not changes:
         return "everything is as the file says"
-    end = "done" if apply else "nothing is changed yet: --apply does it"
-    return "\n".join([*(change.words for change in changes), end])
+    return "\n".join([*told, "done" if apply else "nothing is changed yet: --apply does it"])
 
 
 def read_settings(file: Path) -> Settings:
@@ -135,7 +170,7 @@ def plan(project: Project, settings: Settings) -> Iterator[Change]:
     if differing:
         yield Change(f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing))
     for kind, (attribute, key) in KINDS.items():
-        manager = getattr(project, attribute)
+        manager = _Runners(project) if kind == "runners" else getattr(project, attribute)
         there = {getattr(each, key): each for each in manager.list(iterator=True)}
         for fields in getattr(settings, kind):
             if key not in fields:
@@ -145,8 +180,15 @@ def plan(project: Project, settings: Settings) -> Iterator[Change]:
     for name, forms in settings.variables.items():
         for form in forms:
             yield from _compare_variable(project, form.fields(name), known)
-    if settings.token:
-        yield from _renew_token(project, settings.token, known)
+    for name, token in ((TOKEN, settings.token), (NOTE_TOKEN, settings.note_token)):
+        if token:
+            yield from _renew_token(project, name, token, known)
+    if settings.merge_requests_remote and not dvc.remotes_apart():
+        url = settings.merge_requests_remote
+        yield Change(
+            f"add the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed",
+            lambda: dvc.add_remote(url),
+        )
 
 
 def _holds(found: Mapping[str, Any], name: str, value: object) -> bool:
@@ -175,22 +217,23 @@ def _compare_variable(project: Project, fields: dict[str, Any], known: Variables
     yield from _compare(project.variables, what, fields, known.get((name, scope)), filter=which)
 
 
-def _renew_token(project: Project, token: JobToken, known: Variables) -> Iterator[Change]:
+def _renew_token(project: Project, name: str, token: ProjectToken, known: Variables) -> Iterator[Change]:
     soon, ends = (str((datetime.now(UTC) + timedelta(days=days)).date()) for days in (RENEW_DAYS, token.days))
     fit = (
         each
         for each in project.access_tokens.list(iterator=True)
         if each.name == token.name and each.active and {*token.scopes} <= {*each.scopes}
     )
-    found = next(fit, None)
-    if found and (TOKEN, "*") in known and (found.expires_at or ends) > soon:
+    found, kept = next(fit, None), known.get((name, "*"))
+    hidden = kept is not None and kept.protected == (name in zones.PROTECTED)  # else others may know it
+    if found and hidden and (found.expires_at or ends) > soon:
         return
-    fields = {"name": token.name, "scopes": list(token.scopes), "access_level": DEVELOPER, "expires_at": ends}
+    fields = {"name": token.name, "scopes": list(token.scopes), "access_level": token.role, "expires_at": ends}
 
     def make() -> None:
         # A rotated one is still the user who wrote the notes that there are.
         value = found.rotate(expires_at=ends)["token"] if found else project.access_tokens.create(fields).token
-        for change in _compare_variable(project, Variable(value=value, masked=True).fields(TOKEN), known):
+        for change in _compare_variable(project, Variable(value=value, masked=True).fields(name), known):
             change.make()
 
-    yield Change(f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {TOKEN}", make)
+    yield Change(f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {name}", make)

@@ -4,10 +4,11 @@ What DVC tracks is read by its hash in that revision's ``dvc.lock``, from the ca
 checked out. A branch may hold anything, so files are bounded, and none of them may lead elsewhere.
 """
 
+import contextlib
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,6 +21,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.plants import table_file
 from upkeep.core.yaml import parse_yaml
+from upkeep.gitlab.dvc import readable_remotes
 from upkeep.gitlab.git import git
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
 from upkeep.reporting.markdown import Markdown
@@ -149,7 +151,7 @@ def _has_history(commit: str) -> bool:
 def _read_snapshot(commit: str | None, name: str) -> Snapshot:
     from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
 
-    files = DVCFileSystem(".", rev=commit)
+    sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in readable_remotes()]
     missing: dict[str, str] = {}
 
     def read(path: Path, parse: Callable[[bytes], Content]) -> Content | None:
@@ -157,10 +159,7 @@ def _read_snapshot(commit: str | None, name: str) -> Snapshot:
         try:
             if commit is None:
                 require_own(path, most)
-            with files.open(path.as_posix()) as stream:
-                content = stream.read(most + 1)
-            if len(content) > most:
-                raise _refuse(path, f"it is larger than {most:,} bytes")
+            content = _read_first(sources, path, most)
         except FileNotFoundError:
             missing[path.as_posix()] = Markdown(f"neither git nor DVC's remote has it; {MADE_ANEW}")
             return None
@@ -180,7 +179,7 @@ def _read_snapshot(commit: str | None, name: str) -> Snapshot:
     params = read(paths.PARAMS, lambda content: MAPPING.validate_python(parse_yaml(content) or {})) or {}
     reports: dict[str, Any] = {side: read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()}
     plants = reports["evaluation"].plants if reports["evaluation"] else ()
-    predictions = {plant: read(_find_predictions(files, plant), parse_predictions) for plant in plants}
+    predictions = {plant: read(_find_predictions(sources[-1], plant), parse_predictions) for plant in plants}
     found = {plant: rows for plant, rows in predictions.items() if rows is not None}
     return Snapshot(name, params, **reports, predictions=found, missing=missing)
 
@@ -219,3 +218,14 @@ def parse_predictions(content: bytes) -> pl.DataFrame:
     if sum(known.null_count().row(0)) or not table["probability"].is_between(0, 1).all():
         raise ValueError("a value is missing, or no probability")
     return table
+
+
+def _read_first(sources: Sequence[Any], path: Path, most_bytes: int) -> bytes:
+    """Return a file from the first of DVC's remotes that has it."""
+    for source in sources:
+        with contextlib.suppress(FileNotFoundError), source.open(path.as_posix()) as stream:
+            content = bytes(stream.read(most_bytes + 1))
+            if len(content) > most_bytes:
+                raise _refuse(path, f"it is larger than {most_bytes:,} bytes")
+            return content
+    raise FileNotFoundError(path)
