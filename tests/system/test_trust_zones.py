@@ -30,6 +30,7 @@ stages:
     metrics: [{reports/metrics.json: {cache: false}}]
 """
 LEARN = "#!/bin/sh\nfind $1 -type f | sort | xargs sha256sum\n"
+READ_REPORT = "from upkeep.gitlab.snapshot import read_working_tree as r; print(r().evaluation is not None)"
 MERGE_REQUEST = {**JOB, "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME": "idea"}
 FIRST, SECOND = "2025-01-06", "2025-01-13"
 
@@ -158,7 +159,10 @@ def test_a_merge_request_goes_on_with_what_its_last_job_has_sent_and_records_no_
     desk = place.folder / "desk"
     git(desk, "apply", str(job / ".upkeep/reproduced.patch"))
     place.commit(desk, "idea")
-    again = place.reproduce(place.clone("idea"), **MERGE_REQUEST)
+    job = place.clone("idea")
+    for zone, reports in ((MERGE_REQUEST, True), (JOB, False)):
+        assert ("True" in place.job(job, sys.executable, "-c", READ_REPORT, **zone).stdout) is reports
+    again = place.reproduce(job, **MERGE_REQUEST)
     assert again.returncode == 0, again.stdout
     assert "stages that ran: none" in again.stdout
     assert (job / "models/model").exists()

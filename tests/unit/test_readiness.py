@@ -44,6 +44,17 @@ def test_a_bucket_is_a_remote_whether_or_not_it_answers(folder):
     require(["storage"], {"CI_BUILDS_DIR": str(folder.parent)})
 
 
+def test_one_remote_for_all_is_enough_and_what_it_costs_is_told(folder, caplog):
+    remote(folder, "s3://nowhere/dvc")
+    require(["storage"], {})
+    assert "a merge request can plant raw data" in caplog.text
+    caplog.clear()
+    with (folder / ".dvc/config").open("a") as config:
+        config.write("['remote \"merge_requests\"']\n    url = s3://elsewhere/dvc\n")
+    require(["storage"], {})
+    assert not caplog.text
+
+
 def program(folder, code):
     (folder / "docker").write_text(f"#!/bin/sh\nexit {code}\n")
     (folder / "docker").chmod(0o755)

@@ -3,6 +3,7 @@
 Only what nobody has set up counts as not there yet. What is set up and does not work is for the job itself to tell.
 """
 
+import logging
 import shlex
 import shutil
 import subprocess
@@ -12,8 +13,11 @@ from pathlib import Path
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import dvc
 from upkeep.gitlab.git import fetch, git
+from upkeep.gitlab.zones import ONE_REMOTE
 
 Environment = Mapping[str, str]
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = ".dvc/config"
 ENGINES = ("docker", "podman")
@@ -64,6 +68,8 @@ def _miss_storage(environment: Environment) -> str:
     if what and target and git("diff", "--name-only", fetch(target), "--", SETTINGS):
         remedy = f"git checkout {shlex.quote(target)} -- {SETTINGS}, or name a remote that jobs can reach"
         raise UpkeepError(f"this branch changes {SETTINGS}, and {what}", remedy=remedy, file=SETTINGS)
+    if not what and not dvc.remotes_apart():
+        logger.warning(ONE_REMOTE)
     return what
 
 

@@ -13,7 +13,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, load_params
 from upkeep.gitlab import dvc, git
-from upkeep.gitlab.zones import is_protected
+from upkeep.gitlab.zones import REMOTE, is_protected
 from upkeep.sources.store import empty_manifest, read_manifest
 
 WRITTEN = ("dvc.lock", "data", "models", "reports")
@@ -32,9 +32,10 @@ def check_freshness() -> str:
     """Say that no stage would run, or raise an error that names those that would."""
     stages = dvc.stale()
     if stages:
+        where = f" --remote {REMOTE}" if dvc.remotes_apart() else ""
         raise UpkeepError(
             f"dvc.lock is stale: {', '.join(stages)}, and what depends on it, would run again",
-            remedy='dvc repro && dvc push && git commit --all --message "Reproduce" && git push',
+            remedy=f'dvc repro && dvc push{where} && git commit --all --message "Reproduce" && git push',
             stage=stages[0],
         )
     return "nothing to do: dvc.lock belongs to this code, these parameters and the data it lists"

@@ -35,16 +35,12 @@ def retrain(environment: Environment) -> str:
     """Train on the batches that have arrived, if there is a reason to, and offer the result; return what was done.
 
     ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule GitLab's default branch and the clock. What the gate refuses
-    is offered as a draft: planners should see it, and nobody can merge it by mistake.
-
-    Raises
-    ------
-    UpkeepError
-        That of the stage which failed; or that no data has arrived for too long, or that git refuses.
+    is offered as a draft: planners should see it, and nobody can merge it by mistake. Raises the UpkeepError of the
+    stage which failed, or that no data has arrived for too long, or that git refuses.
     """
-    today, target = read_clock(environment), _target(environment)
+    target = _target(environment)
     with _checked_out(target, environment) as base:
-        return _retrain(today, target, base, environment.get("CI_JOB_URL"))
+        return _retrain(read_clock(environment), target, base, environment.get("CI_JOB_URL"))
 
 
 def _retrain(today: date, target: str, base: str, job: str | None) -> str:
@@ -101,15 +97,9 @@ def decide(
 ) -> dict[str, str]:
     """Return why to train again, by label and in words; nothing if there is no reason.
 
-    Parameters
-    ----------
-    batches
-        First days of those that have arrived and were not trained on, in order. Without one there is never a reason:
-        the same data gives the same models.
-    drifted
-        By plant, whether it drifted in each of the last windows, the newest first.
-    age_days
-        Days since the last batch trained on.
+    `batches` are the first days of those that were not trained on, in order; without one there is never a reason, as
+    the same data gives the same models. `drifted` says by plant whether it drifted in each of the last windows, the
+    newest first, and `age_days` how many days ago the last batch trained on ended.
     """
     reasons: dict[str, str] = {}
     if not batches:
