@@ -1,10 +1,12 @@
 """Real components that several test modules share; each is started once, by the first test that needs it."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import components
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,16 @@ def image(engine, checkout) -> str:
     """The service's image, built from `checkout`."""
     components.build(engine, checkout, "upkeep:test")
     return "upkeep:test"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium, Debian's package chromium")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield browser
+        browser.close()

@@ -1,7 +1,6 @@
 """The planner's page in a real browser, Debian's Chromium, served by a real server from a board of made predictions."""
 
 import re
-import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import uvicorn
 from board_cases import prediction
 from fastapi import FastAPI
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from upkeep.reporting.markdown import format_table
 from upkeep.reporting.templates import render_html
@@ -50,18 +49,6 @@ LOWEST_CONTRAST = """() => {
   const shown = [...document.body.querySelectorAll("*")].filter((each) => hasText(each) && each.checkVisibility());
   return Math.min(...shown.map(ratio));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Chromium, Debian's package chromium")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

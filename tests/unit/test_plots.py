@@ -1,11 +1,10 @@
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
 from report_cases import GROUP, UNKNOWN, evaluation, with_candidates
 
-from upkeep.judging.reports import Alarm
+from upkeep.judging.reports import Alarm, read_curves, write_curves
 from upkeep.reporting import fleet_plots, plots, quality_plots
 
 CANDIDATES = {"fleet": 0.7, "plant": 0.65, "error_count": 0.3, "class_prior": 0.05}
@@ -100,17 +99,32 @@ def test_what_is_not_known_is_drawn_as_nothing(draw: str) -> None:
     assert "nan" not in title.lower()
 
 
-def test_curves_without_rows_are_drawn_as_nothing(tmp_path: Path) -> None:
-    header = "plant,feature,words,gain,threshold,precision,recall,cost,predicted,observed,rows\n"
-    (tmp_path / "curves.csv").write_text(header)
-    empty = quality_plots.read_curves(tmp_path)["curves"]
-    for picture in (
-        quality_plots.draw_calibration(empty, STYLES),
-        quality_plots.draw_thresholds(empty, {"lyon": 0.5}, STYLES),
-        quality_plots.draw_importance(empty, STYLES),
-        quality_plots.draw_alarms([], empty, {"lyon": 0.5}, 48),
-    ):
-        title_of(picture)
+NO_ROWS = dict.fromkeys(["plant", "feature", "words"], pl.String) | dict.fromkeys(
+    ["gain", "threshold", "precision", "recall", "cost", "predicted", "observed", "rows"], pl.Float64
+)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda empty: quality_plots.draw_calibration(empty, STYLES), "not known to mean what they say in any plant"),
+        (lambda empty: quality_plots.draw_thresholds(empty, {"lyon": 0.5}, STYLES), "cost nothing"),
+        (lambda empty: quality_plots.draw_importance(empty, STYLES), "no features that count"),
+        (lambda empty: quality_plots.draw_alarms([], empty, {"lyon": 0.5}, 48), "No alarm was raised"),
+    ],
+)
+def test_curves_without_rows_are_drawn_as_nothing(draw, words, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_curves({"curves": pl.DataFrame(schema=NO_ROWS)})
+    assert words in title_of(draw(read_curves()["curves"]))
+
+
+def test_no_name_in_a_curve_can_end_a_script(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    curve = pl.DataFrame({"plant": ["</script><b>", "a\\u003cb", "7", 'a,"b"'], "cost": [1.0, 2.0, 3.0, 4.0]})
+    write_curves({"cost_by_threshold": curve})
+    assert "<" not in (tmp_path / "reports/evaluation/cost_by_threshold.csv").read_text()
+    assert read_curves()["cost_by_threshold"].equals(curve)
 
 
 def test_a_threshold_is_compared_with_the_best_in_hindsight() -> None:

@@ -4,6 +4,7 @@ Evidently draws the pages. It takes half a second a plant, so the distances that
 by the function that Evidently itself calls, and only plants in which something drifted get a page.
 """
 
+import json
 import math
 import os
 import re
@@ -36,6 +37,9 @@ LARGEST_SIMILARITY = 0.99
 
 RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=metric_)[0-9a-f]{32}\b")
 """What Evidently draws anew for each page: an id per widget and one for the page."""
+
+STAND_IN = re.compile(r"\\ue000(\d+)\\ue001")
+"""A column's number between two characters that no font has, as JSON spells them."""
 
 
 class Window(NamedTuple):
@@ -229,13 +233,19 @@ def _draw_page(
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    names = list(thresholds)
-    definition = DataDefinition(numerical_columns=names)
-    preset = DataDriftPreset(
-        columns=names, num_method=METHOD, per_column_threshold=dict(thresholds), drift_share=drift_share
-    )
-    sides = [Dataset.from_pandas(rows.select(names).to_pandas(), definition) for rows in (current, reference)]
-    return steady(Report([preset]).run(*sides).get_html_str(as_iframe=False))
+    # Evidently puts names into a script as they are, where `</script>` would end it; a name may look like an id, too.
+    stand_ins = {name: f"\ue000{number}\ue001" for number, name in enumerate(thresholds)}
+    columns = list(stand_ins.values())
+    limits = dict(zip(columns, thresholds.values(), strict=True))
+    preset = DataDriftPreset(columns=columns, num_method=METHOD, per_column_threshold=limits, drift_share=drift_share)
+    definition = DataDefinition(numerical_columns=columns)
+    sides = [
+        Dataset.from_pandas(rows.select(list(stand_ins)).rename(stand_ins).to_pandas(), definition)
+        for rows in (current, reference)
+    ]
+    page = steady(Report([preset]).run(*sides).get_html_str(as_iframe=False))
+    names = [json.dumps(name)[1:-1].replace("<", r"\u003c") for name in thresholds]
+    return STAND_IN.sub(lambda found: names[int(found[1])], page)
 
 
 def steady(page: str) -> str:

@@ -1,12 +1,14 @@
-"""The JSON reports of the stages as typed objects, for whoever reads them: card, notebooks, gate, note and record.
+"""The reports of the stages as typed objects and tables, for all who read them: card, notebooks, gate, note, record.
 
 A field that another version of upkeep wrote is passed over; one that a reader needs and that is missing is an error.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import polars as pl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, ValidationError
 
 from upkeep.core import paths
@@ -278,3 +280,29 @@ def parse_report(kind: type[AnyReport], content: object) -> AnyReport:
     except ValidationError as error:
         what = f"the report cannot be used: {describe_faults(error)}"
         raise UpkeepError(what, remedy=REMEDY, file=FILES[kind]) from error
+
+
+# `dvc plots show` puts a table's texts into a script as they are, where `</script>` in a plant's name would end it.
+SPELT = {"\\": r"\u005c", "<": r"\u003c"}
+
+
+def write_curves(tables: Mapping[str, pl.DataFrame]) -> None:
+    """Write the tables behind plots to ``reports/evaluation``, one CSV file each."""
+    texts = pl.col(pl.String)
+    for character, code in SPELT.items():
+        texts = texts.str.replace_all(character, code, literal=True)
+    paths.EVALUATION.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.with_columns(texts).write_csv(paths.EVALUATION / f"{name}.csv")
+
+
+def read_curves() -> dict[str, pl.DataFrame]:
+    """Return the tables of ``reports/evaluation`` by name; in CSV, one without rows has columns of text only."""
+    names = {"plant": pl.String, "feature": pl.String, "words": pl.String}  # a plant may be called 7
+    texts = pl.col(pl.String)
+    for character, code in reversed(SPELT.items()):
+        texts = texts.str.replace_all(code, character, literal=True)
+    numbers = pl.selectors.all() - pl.selectors.by_name(*names, require_all=False)
+    files = sorted(paths.EVALUATION.glob("*.csv"))
+    curves = {file.stem: pl.read_csv(file, schema_overrides=names).with_columns(texts) for file in files}
+    return {name: table if table.height else table.cast({numbers: pl.Float64}) for name, table in curves.items()}

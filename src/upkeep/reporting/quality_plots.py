@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -39,14 +38,6 @@ MAX_FEATURES = 12
 MAX_GAP_HOURS = 12
 FAIR = 0.1
 """A plant's risks are fair if they are off by no more than this on average."""
-
-
-def read_curves(folder: Path) -> dict[str, pl.DataFrame]:
-    """Return the tables of ``reports/evaluation`` by name; in CSV, one without rows has columns of text only."""
-    names = {"plant": pl.String, "feature": pl.String, "words": pl.String}  # a plant may be called 7
-    curves = {file.stem: pl.read_csv(file, schema_overrides=names) for file in sorted(folder.glob("*.csv"))}
-    numbers = pl.selectors.all() - pl.selectors.by_name(*names, require_all=False)
-    return {name: table if table.height else table.cast({numbers: pl.Float64}) for name, table in curves.items()}
 
 
 def rank_plants(report: Evaluation) -> list[str]:

@@ -12,7 +12,7 @@ from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import draw_curves, evaluate
-from upkeep.judging.reports import REMEDY, Alarm, Reason, write_report
+from upkeep.judging.reports import REMEDY, Alarm, Reason, write_curves, write_report
 from upkeep.model.explanation import rank_features
 from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import find_models, to_matrix
@@ -39,9 +39,7 @@ def run(params: Params) -> None:
     notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in scorers]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
     tables["importance"] = pl.concat([rank_features("", [], [], []), *map(_rank, scorers.values())])
-    paths.EVALUATION.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.write_csv(paths.EVALUATION / f"{name}.csv")
+    write_curves(tables)
     write_report(report)
     write_report(report.headline)
 
