@@ -263,7 +263,7 @@ def notebook_add(
     deps: Annotated[list[Path] | None, typer.Option("-d", "--dep", help="What it reads; may be repeated.")] = None,
 ) -> None:
     """Make a notebook a stage of dvc.yaml."""
-    from upkeep.reporting.notebook_stages import add_notebook
+    from upkeep.reporting.notebooks import add_notebook
 
     typer.echo(f"added stage {add_notebook(path, into, deps or [])}; `dvc repro` runs it")
 

@@ -11,8 +11,14 @@ from jupyter_client.manager import AsyncKernelManager
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
-from upkeep.reporting.notebook_stages import TEMPLATE, add_notebook
-from upkeep.reporting.notebooks import read_settings, rendering_of, resolve_parameters, run_notebook
+from upkeep.reporting.notebooks import (
+    TEMPLATE,
+    add_notebook,
+    read_settings,
+    rendering_of,
+    resolve_parameters,
+    run_notebook,
+)
 
 ROOT = Path(__file__).parents[2]
 OWN = [*(ROOT / "notebooks").glob("*.ipynb"), TEMPLATE]

@@ -49,7 +49,7 @@ COUNTS = {"rows_in": 12345, "clean": 12000, "duplicates": {"exact": 300}, "quara
 
 def make_reports(group: dict[str, Any] = GROUP, plant: str = "lyon") -> Reports:
     return Reports(
-        quality=parse_report(DataQuality, {"plants": {plant: {"tables": {"telemetry": COUNTS}, "findings": []}}}),
+        delivered=parse_report(DataQuality, {"plants": {plant: {"tables": {"telemetry": COUNTS}, "findings": []}}}),
         training=parse_report(TrainingReport, {"kind": "lightgbm", "plants": {plant: TRAINED}}),
         evaluation=evaluation({plant: group}, notes=["lyon: one machine only, so no intervals"]),
         drift=parse_report(DriftReport, {plant: DRIFTED}),

@@ -5,7 +5,7 @@ import pytest
 from report_cases import GROUP, UNKNOWN, evaluation, with_candidates
 
 from upkeep.judging.reports import Alarm, read_curves, write_curves
-from upkeep.reporting import fleet_plots, plots, quality_plots
+from upkeep.reporting import exploration, plots, quality_plots
 
 CANDIDATES = {"fleet": 0.7, "plant": 0.65, "error_count": 0.3, "class_prior": 0.05}
 PLANTS = {plant: with_candidates(GROUP, **CANDIDATES) for plant in ("lyon", "porto")}
@@ -157,36 +157,36 @@ def test_losses_name_the_commonest_reason() -> None:
             "share": [0.9, 0.02, 0.08],
         }
     )
-    assert title_of(fleet_plots.draw_losses(losses)) == (
+    assert title_of(exploration.draw_losses(losses)) == (
         "90.0% of 100 telemetry rows are usable; most of the rest: out of range"
     )
 
 
 def test_a_fleet_without_losses_gaps_or_events_is_drawn() -> None:
     spotless = pl.DataFrame({"plant": ["lyon"], "reason": ["clean"], "rows": [100], "share": [1.0]})
-    assert "100.0% of 100" in title_of(fleet_plots.draw_losses(spotless))
+    assert "100.0% of 100" in title_of(exploration.draw_losses(spotless))
     gaps = pl.DataFrame(
         schema=dict.fromkeys(("plant", "kind", "machine"), pl.String)
         | dict.fromkeys(("from", "to"), pl.Datetime("us", "UTC"))
     )
-    empty = fleet_plots.draw_gaps(gaps)
+    empty = exploration.draw_gaps(gaps)
     assert title_of(empty) == "No outage and no stuck sensor was found"
     assert not empty.axes[0].get_visible()
     events = pl.DataFrame(schema={"plant": pl.String, "kind": pl.String, "month": pl.Date, "events": pl.UInt32})
-    assert title_of(fleet_plots.draw_events(events, STYLES)) == "No failure is on record"
+    assert title_of(exploration.draw_events(events, STYLES)) == "No failure is on record"
     traces = pl.DataFrame(
         schema={"plant": pl.String, "sensor": pl.String, "hours_to_failure": pl.Float64, "deviation": pl.Float64}
     )
-    heat = fleet_plots.draw_traces(traces, ["heat"], {"heat": "heat"}, 48, STYLES)
+    heat = exploration.draw_traces(traces, ["heat"], {"heat": "heat"}, 48, STYLES)
     assert "No failure is on record" in title_of(heat)
-    assert "No sensor is on record" in title_of(fleet_plots.draw_traces(traces, [], {}, 48, STYLES))
+    assert "No sensor is on record" in title_of(exploration.draw_traces(traces, [], {}, 48, STYLES))
 
 
 def test_the_title_of_traces_does_not_average_plants_that_move_apart() -> None:
     traces = pl.DataFrame(
         {"plant": ["lyon", "porto"], "sensor": "phi", "hours_to_failure": 5.0, "deviation": [-2.0, 1.9]}
     )
-    title = title_of(fleet_plots.draw_traces(traces, ["phi"], {"phi": "phi"}, 48, STYLES))
+    title = title_of(exploration.draw_traces(traces, ["phi"], {"phi": "phi"}, 48, STYLES))
     assert "up to 2.0 standard deviations below its usual level (lyon)" in title
 
 
@@ -198,6 +198,6 @@ def test_deliveries_are_counted_by_how_they_came() -> None:
             "status": ["delivered", "missing", "late rows"],
         }
     )
-    assert title_of(fleet_plots.draw_deliveries(deliveries)) == (
+    assert title_of(exploration.draw_deliveries(deliveries)) == (
         "Of 3 deliveries, 1 never came, 1 brought late rows and 0 came twice"
     )

@@ -19,7 +19,7 @@ from upkeep.judging.reports import (
     TrainingReport,
 )
 from upkeep.judging.sanity import BEST_FEATURE, REFERENCES
-from upkeep.reporting.markdown import Markdown, format_code, format_interval, format_names, format_table, format_value
+from upkeep.reporting.markdown import Markdown, format_interval, format_names, format_table, format_value
 from upkeep.reporting.templates import render_markdown
 
 ALL_PLANTS = Markdown("**all plants**")
@@ -28,7 +28,7 @@ ALL_PLANTS = Markdown("**all plants**")
 class Reports(NamedTuple):
     """What the card is written from."""
 
-    quality: DataQuality
+    delivered: DataQuality
     training: TrainingReport
     evaluation: Evaluation
     drift: DriftReport
@@ -48,19 +48,19 @@ def write_card(reports: Reports, params: Params) -> str:
         lead_time=params.evaluate.lead_time_hours,
         verdict=describe_verdict(reports.evaluation, reports.checks, reports.drift),
         quality=tabulate_quality(reports.evaluation),
-        sanity=tabulate_sanity(reports.evaluation, reports.training.plants),
-        data=_data_rows(reports),
+        sanity=tabulate_sanity(reports.evaluation, trained),
         splits=splits,
+        rows_of_splits=[
+            [plant, *(f"{found.rows[split]:,} / {found.positives[split]:,}" for split in splits)]
+            for plant, found in trained.items()
+        ],
         trained=trained,
-        training=[[plant, *_split_cells(found, splits)] for plant, found in trained.items()],
-        thresholds=_threshold_rows(reports),
         notes=[
             *reports.evaluation.notes,
             *(f"{plant}: {note}" for plant, found in trained.items() for note in found.candidates[found.chosen].notes),
         ],
-        drift=_drift_rows(reports.drift),
-        checks=_check_rows(reports.checks),
-        versions=_version_rows(reports.models),
+        name_floor=_name_floor,
+        **reports._asdict(),
     )
 
 
@@ -134,41 +134,6 @@ def _count_caught(metrics: Metrics) -> str:
     if metrics.failures_caught is None:
         return "no failures"
     return f"{round(metrics.failures_caught * metrics.failures)} of {metrics.failures}"
-
-
-def _data_rows(reports: Reports) -> Iterator[list[object]]:
-    for plant, found in sorted(reports.quality.plants.items()):
-        counts = found.tables["telemetry"]
-        duplicates, quarantined = sum(counts.duplicates.values()), sum(counts.quarantined.values())
-        first, last = reports.period.get(plant, (None, None))
-        yield [plant, first, last, counts.rows_in, counts.clean, duplicates, quarantined]
-
-
-def _split_cells(found: TrainedPlant, splits: Sequence[str]) -> list[str]:
-    return [f"{format_value(found.rows[split])} / {format_value(found.positives[split])}" for split in splits]
-
-
-def _threshold_rows(reports: Reports) -> Iterator[list[object]]:
-    for plant, found in reports.training.plants.items():
-        winner, metrics = found.candidates[found.chosen], reports.evaluation.plants[plant].metrics
-        yield [plant, winner.threshold, winner.calibration, metrics.brier, metrics.log_loss]
-
-
-def _drift_rows(drift: DriftReport) -> Iterator[list[object]]:
-    for plant, found in drift.root.items():
-        columns = [name for name, column in found.columns.items() if column.drifted]
-        yield [plant, found.drifted, f"{found.share:.0%}", ", ".join(columns) or "none"]
-
-
-def _check_rows(checks: Sequence[Check]) -> Iterator[list[object]]:
-    for check in checks:
-        yield [_name_floor(check), check.expected, check.found, "yes" if check.passed else Markdown("**no**")]
-
-
-def _version_rows(models: Mapping[str, Mapping[str, Any]]) -> Iterator[list[object]]:
-    for plant, model in models.items():
-        boosters = ", ".join(format_code(checksum[:12]) for checksum in model["boosters"].values())
-        yield [plant, format_code(model["data_version"][:12]), Markdown(boosters)]
 
 
 def _name_floor(check: Check) -> str:

@@ -10,7 +10,7 @@ import json
 import posixpath
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +79,12 @@ def describe_row(run: Run, date: str, commit: str, outputs: Sequence[str]) -> Ro
     }
     for part, facts in {**run.data, "model": run.model}.items():
         cells |= {f"{part}_{name}": facts[name] for name in ("rows", "bytes", "md5") if name in facts}
-    cells |= {name: value for name, value in _figures(run) if name not in cells}
-    return {name: "" if value is None else str(value) for name, value in cells.items()}
-
-
-def _figures(run: Run) -> Iterator[tuple[str, float | None]]:
-    """Yield one figure per metric and split, such as ``test_average_precision``, then some per plant."""
-    for split, groups in run.metrics.items():
-        for name, value in groups.overall.items():
-            yield f"{split}_{name}", value
-    for split, groups in run.metrics.items():
+    splits = run.metrics.items()
+    figures = {f"{split}_{name}": value for split, groups in splits for name, value in groups.overall.items()}
+    for split, groups in splits:
         for plant, own in groups.plants.items():
-            for name in PER_PLANT:
-                yield f"{split}_{name}_{plant}", own.get(name)
+            figures |= {f"{split}_{name}_{plant}": own.get(name) for name in PER_PLANT}
+    return {name: "" if value is None else str(value) for name, value in (cells | figures | cells).items()}
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -110,12 +103,8 @@ def name_param(name: str) -> str:
 def append_row(file: Path, row: Row, lock: Path) -> Row:
     """Add a run to the log unless it is there, and return its row as logged: the first date and commit are kept.
 
-    A new column is added at the end; older rows leave it empty. The file is replaced as a whole, under a lock.
-
-    Raises
-    ------
-    UpkeepError
-        If the log is not a table that this function has written.
+    A new column is added at the end; older rows leave it empty. The file is replaced as a whole, under a lock. Raises
+    UpkeepError if the log is not a table that this function has written.
     """
     with locked(lock):
         header, rows = read_log(file)
@@ -133,10 +122,7 @@ def append_row(file: Path, row: Row, lock: Path) -> Row:
 def read_log(file: Path) -> tuple[list[str], list[Row]]:
     """Return the log's columns and rows; none if there is no log yet.
 
-    Raises
-    ------
-    UpkeepError
-        If it is not a table with a cell per column in each row.
+    Raises UpkeepError if it is not a table with a cell per column in each row.
     """
     if not file.exists() or not file.stat().st_size:
         return [], []

@@ -5,8 +5,9 @@ takes its value from ``a.b`` in ``params.yaml``; one without keeps its default u
 """
 
 import re
+import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ from papermill.translators import PythonTranslator
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
-from upkeep.core.yaml import parse_yaml
+from upkeep.core.yaml import parse_yaml, read_yaml
 from upkeep.reporting.markdown import find_title
 from upkeep.reporting.templates import render_html
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SETTING = re.compile(r"params:\s*(\S+)")
+TEMPLATE = Path(__file__).with_name("notebook_template.ipynb")
+FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}
+"""What a notebook can be added into, and the folder of data that its results then go to."""
+
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -39,15 +44,14 @@ class _ThisInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
+        # A font cache that is built anew in each run costs seconds and prints a warning.
+        folders = {"IPYTHONDIR": paths.LOCAL / "ipython", "MPLCONFIGDIR": paths.LOCAL / "matplotlib"}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
         return KernelSpec(
             # At its default level a kernel warns that its sockets, which are local, are not encrypted.
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
-            env={
-                "IPYTHONDIR": _local_folder("ipython"),
-                # A font cache that is built anew in each run costs seconds and prints a warning.
-                "MPLCONFIGDIR": _local_folder("matplotlib"),
-                "PYTHONHASHSEED": "0",
-            },
+            env={name: str(folder.resolve()) for name, folder in folders.items()} | {"PYTHONHASHSEED": "0"},
             language="python",
         )
 
@@ -96,14 +100,16 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
     """
     settings = read_settings(notebook)
     known = dict(_flatten(params.model_dump(mode="json", by_alias=True)))
-    for setting in filter(None, settings.values()):
-        if setting not in known:
-            raise unknown_name(f"params.yaml has no {setting!r}", setting, known, notebook)
-    values = {name: known[setting] for name, setting in settings.items() if setting}
+    values = {}
+    for name, setting in settings.items():
+        if setting and setting not in known:
+            raise _unknown_name(f"params.yaml has no {setting!r}", setting, known, notebook)
+        if setting:
+            values[name] = known[setting]
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or name not in settings:
-            raise unknown_name(f"{assignment!r} does not set a parameter of the notebook", name, settings, notebook)
+            raise _unknown_name(f"{assignment!r} does not set a parameter of the notebook", name, settings, notebook)
         try:
             values[name] = parse_yaml(text)
         except yaml.YAMLError as error:
@@ -111,16 +117,40 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
     return values
 
 
-def unknown_name(what: str, name: str, known: Iterable[str], notebook: Path) -> UpkeepError:
-    """Return the error for a name that is not known, with the nearest ones that are."""
-    names = sorted(known)
-    nearest = get_close_matches(name, names) or names[:10]
-    return UpkeepError(
-        what,
-        expected=f"a known name, such as {', '.join(nearest)}" if nearest else "no parameters: the notebook has none",
-        remedy="correct the name, or the notebook's parameters cell",
-        file=notebook,
+def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
+    """Make a notebook a stage of ``dvc.yaml``, from a template if there is none; return the stage's name.
+
+    The stage runs ``upkeep notebook run``. Its outputs are the rendering and the executed notebook in ``reports/`` and,
+    if `into` is a folder of data, ``data/<into>/<stage>/``, which the notebook gets as parameter ``output_folder``;
+    `deps` are what it reads. Raises UpkeepError if the stage exists, the notebook cannot be used, or DVC refuses.
+    """
+    name, rendering = stage_name(notebook), rendering_of(notebook)
+    if into not in FOLDERS:
+        raise UpkeepError(f"a notebook cannot go into {into!r}", remedy=f"set --into to one of {', '.join(FOLDERS)}")
+    pipeline = Path("dvc.yaml")
+    if pipeline.exists() and name in (read_yaml(pipeline, what="the pipeline", remedy="correct the file") or {}).get(
+        "stages", ()
+    ):
+        raise UpkeepError(
+            f"dvc.yaml has a stage {name!r} already",
+            remedy=f"rename the notebook, or run: dvc stage remove {name}",
+            file=notebook,
+        )
+    data = FOLDERS[into]
+    folder = data / name if data else None
+    if not notebook.exists():
+        _create(notebook, folder or paths.REPORTS)
+    settings = read_settings(notebook)
+    if folder and "output_folder" not in settings:
+        raise _unknown_name("the notebook has no parameter 'output_folder'", "output_folder", settings, notebook)
+    _add_stage(
+        name,
+        *(f"--deps={path}" for path in [notebook, *deps]),
+        *(f"--params={setting}" for setting in settings.values() if setting),
+        *(f"--outs={path}" for path in (rendering, rendering.with_suffix(".ipynb"), folder) if path),
+        f"upkeep notebook run {notebook}" + (f" -p output_folder={folder}" if folder else ""),
     )
+    return name
 
 
 def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any]) -> None:
@@ -157,12 +187,6 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
             rendering.write_text(_render(result), encoding="utf-8")
 
 
-def _local_folder(name: str) -> str:
-    folder = (paths.LOCAL / name).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
-
-
 def _read(notebook: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(notebook, as_version=4)
@@ -174,6 +198,17 @@ def _read(notebook: Path) -> nbformat.NotebookNode:
         ) from error
 
 
+def _unknown_name(what: str, name: str, known: Iterable[str], notebook: Path) -> UpkeepError:
+    names = sorted(known)
+    nearest = get_close_matches(name, names) or names[:10]
+    return UpkeepError(
+        what,
+        expected=f"a known name, such as {', '.join(nearest)}" if nearest else "no parameters: the notebook has none",
+        remedy="correct the name, or the notebook's parameters cell",
+        file=notebook,
+    )
+
+
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in tree.items():
         yield f"{prefix}{key}", value
@@ -182,10 +217,9 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
 
 
 def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError) -> UpkeepError:
-    first_line = next(iter(error.source.strip().splitlines()), "")
-    reason = (str(error.evalue).strip().splitlines() or [""])[-1]
+    at, reason = (str(text).strip().splitlines() or [""] for text in (error.source, error.evalue))
     return UpkeepError(
-        f"cell {error.exec_count} failed at `{first_line}`: {error.ename}: {reason}",
+        f"cell {error.exec_count} failed at `{at[0]}`: {error.ename}: {reason[-1]}",
         remedy=f"see {rendering} for what ran up to there, and mend the cell",
         file=notebook,
         cell=error.exec_count,
@@ -216,16 +250,33 @@ def _without_paths(node: Any) -> Any:
     if isinstance(node, list):
         return [_without_paths(item) for item in node]
     if isinstance(node, dict):
-        for key, value in node.items():
-            node[key] = value if key.startswith("image/") else _without_paths(value)
+        node |= {key: _without_paths(value) for key, value in node.items() if not key.startswith("image/")}
     return node
 
 
 def _render(notebook: nbformat.NotebookNode) -> str:
     """Return one HTML page that loads nothing: nbconvert's own pages fetch MathJax and require.js from the net."""
-    exporter = HTMLExporter(
-        template_name="basic", exclude_input=True, exclude_output_prompt=True, anchor_link_text="", embed_images=True
-    )
-    body, _ = exporter.from_notebook_node(notebook)
+    look = {"template_name": "basic", "anchor_link_text": "", "embed_images": True}
+    body, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True, **look).from_notebook_node(notebook)
     title = find_title("\n".join(cell.source for cell in notebook.cells), "Notebook")
     return render_html("page.html", title=title, content=body)
+
+
+def _create(notebook: Path, folder: Path) -> None:
+    template = _read(TEMPLATE)
+    for cell in template.cells:
+        cell.source = cell.source.replace("TITLE", stage_name(notebook).replace("_", " ").capitalize())
+        cell.source = cell.source.replace("OUTPUT_FOLDER", str(folder))
+    notebook.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(template, notebook)
+
+
+def _add_stage(name: str, *options: str) -> None:
+    command = [sys.executable, "-m", "dvc", "stage", "add", "--quiet", f"--name={name}", *options]
+    added = subprocess.run(command, capture_output=True, text=True, check=False)
+    if added.returncode:
+        raise UpkeepError(
+            f"DVC did not add the stage {name!r}: {added.stderr.strip().removeprefix('ERROR: ')}",
+            remedy="correct what DVC names",
+            file="dvc.yaml",
+        )

@@ -6,9 +6,9 @@ and marks differ in greyscale, too. Of many plants the worst are shown, and the 
 
 import math
 import textwrap
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -16,6 +16,9 @@ import matplotlib.dates
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+from upkeep.core.text import show_text
 
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#6A3D9A"]
 INK, GREY, HAZE, PALE, ALERT = "#1d2733", "#7b8794", "#bfc7cf", "#d8dde3", "#b3261e"
@@ -26,29 +29,23 @@ MOST_PLANTS = 15
 
 WIDTH_INCHES = 9.2
 # Nothing else here draws, and axes look their style up while they are drawn on.
-matplotlib.rcParams |= {
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "figure.constrained_layout.use": True,
-    "font.family": "DejaVu Sans",  # Matplotlib's own: a picture must not depend on the machine's fonts
-    "font.size": 10,
-    "grid.color": PALE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-    "savefig.dpi": 110,
-    "text.parse_math": False,  # a name may hold any number of dollars
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-# Names in scripts that this font lacks are boxes in pictures; the tables beside them say them.
-warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+matplotlib.rc_file(Path(__file__).with_name("upkeep.mplstyle"), use_default_template=False)
+FONT = get_font(findfont(matplotlib.rcParams["font.family"][0]))
+ROOM, ROOM_OF_PANELS = 60, 30
+"""Characters of a name that a row, or the title of a panel beside others, has room for; tables have all of them."""
+
+
+def abridge(name: str, room: int = ROOM) -> str:
+    """Return a name as a picture has room for it, which is not hidden from a legend by an underscore at its start."""
+    shown = _spell(name)
+    if len(shown) > room:
+        shown = f"{shown[: room // 2]}…{shown[1 - room // 2 :]}"
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def _spell(text: str) -> str:
+    """Return text on one line, with the code of each character that the font lacks, where a box would be drawn."""
+    return "".join(each if FONT.get_char_index(ord(each)) else f"(U+{ord(each):04X})" for each in show_text(text))
 
 
 class Picture(Figure):
@@ -69,7 +66,7 @@ def draw_panels(
     """
     columns = min(max(count, 1), columns)
     rows = math.ceil(max(count, 1) / columns)
-    lines = textwrap.wrap(title, 84)
+    lines = textwrap.wrap(_spell(title), 84)
     picture = Picture(figsize=(WIDTH_INCHES, height * rows + 0.25 * len(lines) + 0.15))
     picture.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
     picture.subplots(rows, columns, **options)
@@ -82,7 +79,7 @@ def draw_rows(
     """Return a picture of panels side by side that have a row of `height` inches for each name, the first on top."""
     picture, panels = draw_panels(title, count, height=1.0 + height * max(len(names), 2))
     for panel in panels:
-        panel.set_yticks(range(len(names)), list(names))
+        panel.set_yticks(range(len(names)), list(map(abridge, names)))
         panel.set_ylim(len(names) - 0.4, -0.6)
         panel.grid(visible=False, axis="y")
     return picture, panels
@@ -131,7 +128,9 @@ def style_plants(ranked: Sequence[str]) -> Styles:
     """Return each plant's style: the first ones, in the order of their names, each its own, the others' all alike."""
     shown, others = sorted(ranked[:MOST_PLANTS]), ranked[MOST_PLANTS:]
     styles = {
-        plant: Style(PALETTE[at % len(PALETTE)], LINES[at % len(LINES)], MARKS[at % len(MARKS)], plant, is_shown=True)
+        plant: Style(
+            PALETTE[at % len(PALETTE)], LINES[at % len(LINES)], MARKS[at % len(MARKS)], abridge(plant), is_shown=True
+        )
         for at, plant in enumerate(shown)
     }
     for at, plant in enumerate(others):  # one entry in the legend; a label with an underscore has none

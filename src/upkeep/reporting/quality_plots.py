@@ -9,29 +9,15 @@ import polars as pl
 from matplotlib.dates import date2num
 
 from upkeep.judging.reports import Alarm, Evaluation, GroupReport
+from upkeep.reporting import plots
 from upkeep.reporting.markdown import format_names
-from upkeep.reporting.plots import (
-    ALERT,
-    GREY,
-    INK,
-    MEAN,
-    PALE,
-    PALETTE,
-    Picture,
-    Styles,
-    draw_panels,
-    draw_rows,
-    each_plant,
-    explain_lines,
-    shorten,
-    show_dates,
-)
+from upkeep.reporting.plots import Picture, Styles
 
 BASELINES = {"class_prior": "o", "shuffled_labels": "x", "fixed_interval": "s", "error_count": "^", "best_feature": "D"}
 POLICIES = {
     "run_to_failure": ("run to failure", "#54708a"),
     "fixed_interval": ("fixed interval", "#86a0b6"),
-    "alarms": ("follow the alarms", ALERT),
+    "alarms": ("follow the alarms", plots.ALERT),
     "oracle": ("perfect foresight", "#b4c5d3"),
 }
 MAX_FEATURES = 12
@@ -65,35 +51,35 @@ def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
     """Draw each plant's average precision with its interval beside the simple rules'."""
     known = _tabulate(report, _read_precision).drop_nulls("model")
     better = known.filter(pl.col("model") > pl.max_horizontal(pl.col(list(BASELINES)).fill_null(0))).height
-    table = shorten(known)
-    picture, (panel,) = draw_rows(
+    table = plots.shorten(known)
+    picture, (panel,) = plots.draw_rows(
         f"The models beat every simple rule in {better} of {known.height} plants"
         if known.height
         else "Test rows are not both failing and healthy, so how well machines are ranked is not known",
         table["plant"],
     )
-    rows, colours = range(table.height), [styles.get(plant, MEAN).color for plant in table["plant"]]
+    rows, colours = range(table.height), [styles.get(plant, plots.MEAN).color for plant in table["plant"]]
     panel.hlines(rows, table["low"], table["high"], colors=colours, linewidth=5, alpha=0.35)
     panel.scatter(table["model"], rows, color=colours, s=110, zorder=3)
     for rule, marker in BASELINES.items():
-        panel.plot(table[rule], rows, marker, color=GREY, label=rule.replace("_", " "), linestyle="")
-    panel.plot([], [], "o", color=INK, markersize=11, label="the plant's model, with interval")
+        panel.plot(table[rule], rows, marker, color=plots.GREY, label=rule.replace("_", " "), linestyle="")
+    panel.plot([], [], "o", color=plots.INK, markersize=11, label="the plant's model, with interval")
     panel.set(xlim=(0, 1), xlabel="average precision on test rows (1 is perfect)")
-    return explain_lines(picture)
+    return plots.explain_lines(picture)
 
 
 def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
     """Draw what was predicted against what happened, from ``reports/evaluation/calibration.csv``."""
-    picture, (panel,) = draw_panels(_state_calibration(calibration), height=4.2)
-    panel.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="perfect")
-    for _, style, curve in each_plant(calibration, styles):
+    picture, (panel,) = plots.draw_panels(_state_calibration(calibration), height=4.2)
+    panel.plot([0, 1], [0, 1], color=plots.INK, linestyle="--", linewidth=1.2, label="perfect")
+    for _, style, curve in plots.each_plant(calibration, styles):
         panel.plot(curve["predicted"], curve["observed"], **style.line | {"label": None}, alpha=0.8)
         panel.scatter(curve["predicted"], curve["observed"], s=14 + 2 * np.sqrt(curve["rows"]), **style.dots)
     panel.set(
         xlim=(-0.03, 1.05), ylim=(-0.03, 1.05), xlabel="predicted risk", ylabel="share that failed within the horizon"
     )
     panel.set_aspect("equal")
-    return explain_lines(picture)
+    return plots.explain_lines(picture)
 
 
 def _state_calibration(calibration: pl.DataFrame) -> str:
@@ -124,10 +110,10 @@ def _read_events(found: GroupReport) -> Figures:
 
 def draw_events(report: Evaluation, styles: Styles) -> Picture:
     """Draw the failures caught and the false alarms of each plant."""
-    table = shorten(_tabulate(report, _read_events))
-    picture, (left, right) = draw_rows(_state_events(report), table["plant"], 2)
+    table = plots.shorten(_tabulate(report, _read_events))
+    picture, (left, right) = plots.draw_rows(_state_events(report), table["plant"], 2)
     for height, (plant, failures, caught, rate) in enumerate(table.iter_rows()):
-        colour = styles.get(plant, MEAN).color
+        colour = styles.get(plant, plots.MEAN).color
         left.barh(height, caught, color=colour, height=0.6)
         left.barh(height, failures - caught, left=caught, color="white", edgecolor=colour, hatch="///", height=0.6)
         left.text(failures, height, f"  {caught:.3g} of {failures:.3g}", va="center")
@@ -135,7 +121,7 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
         right.text(rate or 0, height, f"  {rate:.2g}" if rate is not None else "  not known", va="center")
     left.set(xmargin=0.18, xlabel="failures: caught in time (full) and missed (hatched)")
     right.set(xmargin=0.18, xlabel="false alarms per machine and month")
-    return explain_lines(picture)
+    return plots.explain_lines(picture)
 
 
 def _state_events(report: Evaluation) -> str:
@@ -156,15 +142,17 @@ def draw_costs(report: Evaluation) -> Picture:
             f"Following the alarms saves {saved:,.0f} against running to failure, "
             f"{saving:.0%} of what perfect foresight would"
         )
-    table = shorten(_tabulate(report, lambda found: {policy: getattr(found.costs, policy) for policy in POLICIES}))
-    picture, (panel,) = draw_rows(title, table["plant"], height=0.62)
+    table = plots.shorten(
+        _tabulate(report, lambda found: {policy: getattr(found.costs, policy) for policy in POLICIES})
+    )
+    picture, (panel,) = plots.draw_rows(title, table["plant"], height=0.62)
     width = 0.8 / len(POLICIES)
     for index, (policy, (words, colour)) in enumerate(POLICIES.items()):
         places = np.arange(table.height) + (index - 1.5) * width
         bars = panel.barh(places, table[policy] / 1000, width * 0.92, color=colour, label=words)
-        panel.bar_label(bars, fmt=" {:,.0f}", fontsize=7, color=INK)
+        panel.bar_label(bars, fmt=" {:,.0f}", fontsize=7, color=plots.INK)
     panel.set(xmargin=0.08, xlabel="cost in the test period, thousands")
-    return explain_lines(picture)
+    return plots.explain_lines(picture)
 
 
 def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float], styles: Styles) -> Picture:
@@ -173,13 +161,13 @@ def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float], style
     `thresholds` are those of the chosen models, by plant.
     """
     curves = curves.filter(pl.col("plant").is_in(list(thresholds))).sort("threshold")
-    plants = list(each_plant(curves, styles))
+    plants = list(plots.each_plant(curves, styles))
     chosen = {
         plant: float(np.interp(thresholds[plant], curve["threshold"], curve["cost"])) for plant, _, curve in plants
     }
     best = curves.group_by("plant", maintain_order=True).agg(pl.min("cost"))["cost"].to_numpy().sum()
     more = f"{sum(chosen.values()) / best - 1:.0%} more than the best in hindsight" if best else "nothing"
-    picture, (panel,) = draw_panels(f"The thresholds chosen beforehand (dots) cost {more}", height=3.4)
+    picture, (panel,) = plots.draw_panels(f"The thresholds chosen beforehand (dots) cost {more}", height=3.4)
     for plant, style, curve in plants:
         panel.plot(curve["threshold"], curve["cost"] / 1000, **style.line)
         if style.is_shown:
@@ -187,7 +175,7 @@ def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float], style
             panel.plot(*place, "o", color=style.color, markersize=10, mec="white")
     panel.set(xlim=(0, 1.02), ylim=(0, None))
     panel.set(xlabel="threshold on the risk", ylabel="cost in the test period, thousands")
-    return explain_lines(picture)
+    return plots.explain_lines(picture)
 
 
 def draw_importance(importance: pl.DataFrame, styles: Styles) -> Picture:
@@ -199,14 +187,14 @@ def draw_importance(importance: pl.DataFrame, styles: Styles) -> Picture:
     if names:
         first, share = names[0], top["gain"].sum()
         title = f"{first[:1].upper()}{first[1:]} counts most; these {len(names)} features carry {share:.0%} of the gain"
-    picture, (panel,) = draw_rows(title, names, height=0.34)
-    plants = list(each_plant(importance, styles))
+    picture, (panel,) = plots.draw_rows(title, names, height=0.34)
+    plants = list(plots.each_plant(importance, styles))
     for (_, style, rows), nudge in zip(plants, np.linspace(-0.2, 0.2, len(plants)), strict=True):
         gains = top.select("feature").join(rows, on="feature", how="left", maintain_order="left")["gain"].fill_null(0)
         panel.scatter(gains * 100, np.arange(len(names)) + nudge, s=36 if style.is_shown else 8, **style.dots)
-    panel.barh(range(len(names)), top["gain"] * 100, color=PALE, height=0.6, zorder=0, label="mean")
+    panel.barh(range(len(names)), top["gain"] * 100, color=plots.PALE, height=0.6, zorder=0, label="mean")
     panel.set(xlim=(0, None), xlabel="share of the gain in training, %")
-    return explain_lines(picture)
+    return plots.explain_lines(picture)
 
 
 def draw_alarms(
@@ -219,7 +207,7 @@ def draw_alarms(
     """
     ahead = [math.inf if alarm.hours_to_failure is None else alarm.hours_to_failure for alarm in alarms]
     followed = sum(hours <= horizon_hours for hours in ahead)
-    picture, panels = draw_panels(
+    picture, panels = plots.draw_panels(
         f"The surest alarm of each plant: {followed} of these {len(alarms)} were followed by a failure"
         if alarms
         else "No alarm was raised",
@@ -237,19 +225,24 @@ def draw_alarms(
             pl.duration(hours=MAX_GAP_HOURS), pl.col("time").diff().median() * 2
         )
         risk = rows.select(pl.when(gap).then(None).otherwise("probability")).to_series()
-        panel.plot(rows["time"].to_numpy(), risk, color=INK, linewidth=1.5)
-        panel.axhline(thresholds[alarm.plant], color=GREY, linestyle="--", linewidth=1.2, label="alarm threshold")
+        panel.plot(rows["time"].to_numpy(), risk, color=plots.INK, linewidth=1.5)
+        panel.axhline(thresholds[alarm.plant], color=plots.GREY, linestyle="--", linewidth=1.2, label="alarm threshold")
         first = rows.filter("alarm").head(1)
         panel.plot(
-            first["time"].to_numpy(), first["probability"], "v", color=PALETTE[0], markersize=10, label="first alarm"
+            first["time"].to_numpy(),
+            first["probability"],
+            "v",
+            color=plots.PALETTE[0],
+            markersize=10,
+            label="first alarm",
         )
         if failed:
-            panel.axvline(date2num(failed), color=ALERT, linewidth=2, label="failure")
-        panel.set(title=f"{alarm.plant}, {alarm.machine}", ylim=(0, 1.08))
-        show_dates(panel)
+            panel.axvline(date2num(failed), color=plots.ALERT, linewidth=2, label="failure")
+        panel.set(title=plots.abridge(f"{alarm.plant}, {alarm.machine}"), ylim=(0, 1.08))
+        plots.show_dates(panel)
     for panel in panels[::2]:  # the first of each row
         panel.set_ylabel("risk")
-    return explain_lines(picture)
+    return plots.explain_lines(picture)
 
 
 def _precision(found: GroupReport, candidate: str) -> float | None:

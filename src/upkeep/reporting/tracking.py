@@ -174,13 +174,12 @@ def _send(client: "MlflowClient", folder: Path, uri: str) -> None:
 def _find_runs(client: "MlflowClient", experiment: str, key: str) -> list["MlflowRun"]:
     """Return what was sent of a run."""
     found: list[MlflowRun] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", page_token=token)
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", page_token=token or None)
         found += [run for run in page if run.data.tags.get(KEY) == key]  # GitLab sends them all
-        token = page.token
-        if not token:
-            return found
+        token = page.token or None
+    return found
 
 
 def _log_files(client: "MlflowClient", run_id: str, folder: Path, uri: str) -> None:

@@ -20,7 +20,7 @@ def run(params: Params) -> None:
     telemetry = paths.INTERIM / "telemetry"
     evaluation = read_report(Evaluation)
     reports = Reports(
-        quality=read_report(DataQuality),
+        delivered=read_report(DataQuality),
         training=read_report(TrainingReport),
         evaluation=evaluation,
         drift=read_report(DriftReport),
