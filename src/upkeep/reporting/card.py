@@ -3,7 +3,7 @@
 The words are in ``templates/model_card.md`` and ``templates/verdict.md``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -89,21 +89,15 @@ def _pays_reliably(found: GroupReport) -> bool:
 def tabulate_quality(evaluation: Evaluation) -> Markdown:
     """Return a table of how good the models are, plant by plant and over all."""
     header = ["plant", "model of", "average precision", "failures caught", "false alarms", "saved", "share of possible"]
-    return format_table(header, _quality_rows(evaluation))
-
-
-def _quality_rows(evaluation: Evaluation) -> Iterator[list[object]]:
-    for plant, found in {**evaluation.plants, ALL_PLANTS: evaluation.overall}.items():
-        metrics, intervals = found.metrics, found.intervals
-        yield [
-            plant,
-            found.chosen or "",
-            format_interval(metrics.average_precision, intervals["average_precision"]),
-            _count_caught(metrics),
-            format_interval(metrics.false_alarms_per_machine_month, intervals["false_alarms_per_machine_month"]),
-            found.costs.saved,
-            format_interval(metrics.cost_saving, intervals["cost_saving"]),
-        ]
+    rows: list[list[object]] = []
+    for plant, found in (*evaluation.plants.items(), (ALL_PLANTS, evaluation.overall)):
+        precision, false_alarms, saving = (
+            format_interval(getattr(found.metrics, name), found.intervals[name])
+            for name in ("average_precision", "false_alarms_per_machine_month", "cost_saving")
+        )
+        caught = _count_caught(found.metrics)
+        rows.append([plant, found.chosen or "", precision, caught, false_alarms, found.costs.saved, saving])
+    return format_table(header, rows)
 
 
 def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
@@ -121,7 +115,7 @@ def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPl
 def tabulate_sanity(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
     """Return the average precision of each plant's model beside that of candidates that know little or nothing."""
     rows: list[list[object]] = []
-    for plant, found in {**evaluation.plants, ALL_PLANTS: evaluation.overall}.items():
+    for plant, found in (*evaluation.plants.items(), (ALL_PLANTS, evaluation.overall)):
         rule = training[plant].candidates.get(BEST_FEATURE) if plant in training else None
         reached = [found.sanity.average_precision.get(name) for name in REFERENCES]
         described = rule.notes[0] if rule else ""

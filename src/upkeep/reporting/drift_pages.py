@@ -1,16 +1,19 @@
 """The drift report's pages: one table of all plants, and a heading on the pages of those that drifted."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import inf
 
 from upkeep.core.plants import name_file
-from upkeep.judging.reports import PlantDrift
+from upkeep.judging.reports import ColumnDrift, PlantDrift
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.templates import render_html
 
 SCRIPT = "evidently.js"
 """What the plants' pages share."""
+
+MOST_COLUMNS = 15
+"""Of a plant, named on the page of all plants."""
 
 
 def has_page(found: PlantDrift) -> bool:
@@ -40,21 +43,19 @@ def split_script(page: str) -> tuple[str, str]:
 
 
 def _describe_plant(plant: str, found: PlantDrift) -> dict[str, object]:
-    judged = sum(bool(column.threshold or column.drifted) for column in found.columns.values())
+    drifted = {name: column for name, column in found.columns.items() if column.drifted}
+    farthest = sorted(drifted, key=lambda name: (-(drifted[name].score or inf), name))[:MOST_COLUMNS]
     return {
         "name": plant,
         "page": f"{name_file(plant)}.html" if has_page(found) else None,
         "found": found,
-        "judged": judged,
-        "shifts": list(_list_shifts(found)),
+        "judged": sum(bool(column.threshold or column.drifted) for column in found.columns.values()),
+        "drifted": len(drifted),
+        "shifts": {name: _describe_shift(drifted[name]) for name in farthest},
     }
 
 
-def _list_shifts(found: PlantDrift) -> Iterator[tuple[str, str]]:
-    """Yield each drifted column and how far it moved, the farthest first."""
-    drifted = [(name, column) for name, column in found.columns.items() if column.drifted]
-    for name, column in sorted(drifted, key=lambda item: (-(item[1].score or inf), item[0])):
-        if column.score is None:
-            yield name, "no values any more"
-        else:
-            yield name, f"shifted by {column.score:.2f}, usual up to {column.threshold:.2f}"
+def _describe_shift(column: ColumnDrift) -> str:
+    if column.score is None:
+        return "no values any more"
+    return f"shifted by {column.score:.2f}, usual up to {column.threshold:.2f}"

@@ -36,6 +36,9 @@ TEMPLATE = Path(__file__).with_name("notebook_template.ipynb")
 FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}
 """What a notebook can be added into, and the folder of data that its results then go to."""
 
+REMEDY = "\n  remedy:   "
+"""What an UpkeepError that ends a cell says before its remedy."""
+
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -188,6 +191,13 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
 
 
 def _read(notebook: Path) -> nbformat.NotebookNode:
+    if not notebook.is_file():
+        raise UpkeepError(
+            "there is no such notebook",
+            remedy=f"correct the path, take it back by `git checkout HEAD -- {notebook}`, "
+            f"or make one by `upkeep notebook add {notebook}`",
+            file=notebook,
+        )
     try:
         return nbformat.read(notebook, as_version=4)
     except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
@@ -217,6 +227,9 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
 
 
 def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError) -> UpkeepError:
+    if error.ename == UpkeepError.__name__:
+        what, _, remedy = str(error.evalue).rpartition(REMEDY)
+        return UpkeepError(what, remedy=remedy, file=notebook, cell=error.exec_count)
     at, reason = (str(text).strip().splitlines() or [""] for text in (error.source, error.evalue))
     return UpkeepError(
         f"cell {error.exec_count} failed at `{at[0]}`: {error.ename}: {reason[-1]}",

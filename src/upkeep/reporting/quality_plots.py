@@ -44,7 +44,8 @@ def _tabulate(report: Evaluation, read: Callable[[GroupReport], Figures]) -> pl.
 def _read_precision(found: GroupReport) -> Figures:
     low, high = found.intervals["average_precision"] or (None, None)
     figures = {"model": found.metrics.average_precision, "low": low, "high": high}
-    return figures | {rule: _precision(found, rule) for rule in BASELINES}
+    judged = {rule: found.candidates[rule].metrics for rule in BASELINES if rule in found.candidates}
+    return figures | {rule: judged[rule].average_precision if rule in judged else None for rule in BASELINES}
 
 
 def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
@@ -111,7 +112,12 @@ def _read_events(found: GroupReport) -> Figures:
 def draw_events(report: Evaluation, styles: Styles) -> Picture:
     """Draw the failures caught and the false alarms of each plant."""
     table = plots.shorten(_tabulate(report, _read_events))
-    picture, (left, right) = plots.draw_rows(_state_events(report), table["plant"], 2)
+    overall = report.overall.metrics
+    title, lead = "No failure could have been caught in the test period", overall.median_lead_time_hours
+    if overall.failures_caught is not None:
+        ahead = f", half of them at least {lead:.0f} h ahead" if lead is not None else ""
+        title = f"{overall.failures_caught:.0%} of {overall.failures} failures were caught in time{ahead}"
+    picture, (left, right) = plots.draw_rows(title, table["plant"], 2)
     for height, (plant, failures, caught, rate) in enumerate(table.iter_rows()):
         colour = styles.get(plant, plots.MEAN).color
         left.barh(height, caught, color=colour, height=0.6)
@@ -124,27 +130,14 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
     return plots.explain_lines(picture)
 
 
-def _state_events(report: Evaluation) -> str:
-    overall = report.overall.metrics
-    caught, lead = overall.failures_caught, overall.median_lead_time_hours
-    if caught is None:
-        return "No failure could have been caught in the test period"
-    ahead = f", half of them at least {lead:.0f} h ahead" if lead is not None else ""
-    return f"{caught:.0%} of {overall.failures} failures were caught in time{ahead}"
-
-
 def draw_costs(report: Evaluation) -> Picture:
     """Draw what following the alarms costs beside doing nothing, fixed intervals and perfect foresight."""
     saved, saving = report.overall.costs.saved, report.overall.metrics.cost_saving
     title = "No failure could have been caught in the test period, so no saving is known"
     if saved is not None and saving is not None:
-        title = (
-            f"Following the alarms saves {saved:,.0f} against running to failure, "
-            f"{saving:.0%} of what perfect foresight would"
-        )
-    table = plots.shorten(
-        _tabulate(report, lambda found: {policy: getattr(found.costs, policy) for policy in POLICIES})
-    )
+        against = f"{saved:,.0f} against running to failure, {saving:.0%} of what perfect foresight would"
+        title = f"Following the alarms saves {against}"
+    table = plots.shorten(_tabulate(report, lambda found: found.costs.model_dump()))
     picture, (panel,) = plots.draw_rows(title, table["plant"], height=0.62)
     width = 0.8 / len(POLICIES)
     for index, (policy, (words, colour)) in enumerate(POLICIES.items()):
@@ -173,8 +166,8 @@ def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float], style
         if style.is_shown:
             place = min(thresholds[plant], 1.0), chosen[plant] / 1000
             panel.plot(*place, "o", color=style.color, markersize=10, mec="white")
-    panel.set(xlim=(0, 1.02), ylim=(0, None))
-    panel.set(xlabel="threshold on the risk", ylabel="cost in the test period, thousands")
+    panel.set(xlim=(0, 1.02), xlabel="threshold on the risk")
+    panel.set(ylim=(0, None), ylabel="cost in the test period, thousands")
     return plots.explain_lines(picture)
 
 
@@ -221,21 +214,14 @@ def draw_alarms(
         near = pl.col("time").is_between(at - timedelta(days=10), (failed or at) + timedelta(days=2))
         rows = predictions.filter(near, plant=alarm.plant, machine=alarm.machine).sort("time")
         # Rows may be farther apart than the longest gap that a line of hourly ones bridges.
-        gap = pl.col("time").diff() > pl.max_horizontal(
-            pl.duration(hours=MAX_GAP_HOURS), pl.col("time").diff().median() * 2
-        )
-        risk = rows.select(pl.when(gap).then(None).otherwise("probability")).to_series()
+        step = pl.col("time").diff()
+        is_gap = step > pl.max_horizontal(pl.duration(hours=MAX_GAP_HOURS), step.median() * 2)
+        risk = rows.select(pl.when(is_gap).then(None).otherwise("probability")).to_series()
         panel.plot(rows["time"].to_numpy(), risk, color=plots.INK, linewidth=1.5)
         panel.axhline(thresholds[alarm.plant], color=plots.GREY, linestyle="--", linewidth=1.2, label="alarm threshold")
         first = rows.filter("alarm").head(1)
-        panel.plot(
-            first["time"].to_numpy(),
-            first["probability"],
-            "v",
-            color=plots.PALETTE[0],
-            markersize=10,
-            label="first alarm",
-        )
+        place = first["time"].to_numpy(), first["probability"]
+        panel.plot(*place, "v", color=plots.PALETTE[0], markersize=10, label="first alarm")
         if failed:
             panel.axvline(date2num(failed), color=plots.ALERT, linewidth=2, label="failure")
         panel.set(title=plots.abridge(f"{alarm.plant}, {alarm.machine}"), ylim=(0, 1.08))
@@ -243,8 +229,3 @@ def draw_alarms(
     for panel in panels[::2]:  # the first of each row
         panel.set_ylabel("risk")
     return plots.explain_lines(picture)
-
-
-def _precision(found: GroupReport, candidate: str) -> float | None:
-    """Return the average precision of a candidate in one plant; None if it is not known."""
-    return found.candidates[candidate].metrics.average_precision if candidate in found.candidates else None

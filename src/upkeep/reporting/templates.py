@@ -6,7 +6,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from upkeep.core.text import show_text
-from upkeep.reporting.markdown import format_code, format_known, format_list, format_table, format_value
+from upkeep.reporting.markdown import format_code, format_known, format_list, format_names, format_table, format_value
 
 
 def show_value(value: object) -> object:
@@ -27,7 +27,7 @@ HTML = Environment(
 MARKDOWN = HTML.overlay(autoescape=False, finalize=format_value)  # what `finalize` returns is escaped for Markdown
 MARKDOWN.globals |= {"bullets": format_list, "code": format_code, "table": format_table}
 FORMS = {"amount": "{:,.0f}", "share": "{:.0%}"}
-MARKDOWN.filters |= {name: partial(format_known, form) for name, form in FORMS.items()}
+MARKDOWN.filters |= {"names": format_names} | {name: partial(format_known, form) for name, form in FORMS.items()}
 
 
 def render_html(template: str, **values: object) -> str:
