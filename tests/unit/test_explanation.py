@@ -138,7 +138,7 @@ def test_a_sensor_is_called_by_its_label_or_its_meaning_or_its_name_in_words():
     columns = {
         "current_a": Column(role="sensor", unit="A", label="motor current", meaning="Current of phase 1"),
         "t30": Column(role="sensor", unit="°R", meaning="Total temperature at the outlet"),
-        "NOx": Column(role="sensor", meaning="NOx in the exhaust"),
+        "NOx": Column(role="sensor", meaning="NOx\n in the exhaust\n"),
         "wear_index": Column(role="sensor", meaning="As the vendor's software works it out" + " and so on" * 9),
     }
     assert call_columns(columns) == {

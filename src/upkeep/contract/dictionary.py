@@ -153,7 +153,7 @@ def call_columns(columns: Mapping[str, Column]) -> dict[str, str]:
     """Return what people call each column: its label, or its meaning if that is short, or its own name in words."""
     names = name_columns(columns)
     for name, column in columns.items():
-        meaning = column.meaning.strip()
+        meaning = " ".join(column.meaning.split())
         if column.label:
             names[name] = column.label
         elif 0 < len(meaning) <= LONGEST_NAME:

@@ -51,16 +51,9 @@ def report(
     until: date | datetime | None = None,
 ) -> Finding:
     """Return one finding as it stands in ``reports/data_quality.json``."""
-    return {
-        "kind": kind,
-        "table": table,
-        "machine": machine,
-        "column": column,
-        "batch": batch.isoformat() if batch else None,
-        "from": since.isoformat() if since else None,
-        "to": until.isoformat() if until else None,
-        "detail": shorten(detail, LONGEST_DETAIL),
-    }
+    place = {"machine": machine, "column": column, "batch": batch, "from": since, "to": until}
+    shown = {name: value.isoformat() if isinstance(value, date) else value for name, value in place.items()}
+    return {"kind": kind, "table": table, **shown, "detail": shorten(detail, LONGEST_DETAIL)}
 
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:

@@ -112,14 +112,14 @@ def restore_units(
 def compare_schemas(table: str, deliveries: Sequence[Delivered], columns: Mapping[str, Column]) -> list[Finding]:
     """Report columns that the dictionary does not know, and columns of the dictionary that were not delivered."""
     batches = [item.batch for item in deliveries]
-    delivered = {name for item in deliveries for name in item.rows.columns}
+    delivered = [set(item.rows.columns) for item in deliveries]
     findings: list[Finding] = []
-    for name in sorted(name for name in delivered - set(columns) if not name.startswith(RESERVED)):
-        having = [number for number, item in enumerate(deliveries) if name in item.rows.columns]
+    for name in sorted(name for name in set().union(*delivered) - set(columns) if not name.startswith(RESERVED)):
+        having = [number for number, names in enumerate(delivered) if name in names]
         detail = "not in the dictionary, left out;"
         findings += report_runs("extra_column", table, shorten(name), having, batches, detail)
     for name in columns:
-        lacking = deliveries_without(name, deliveries)
+        lacking = [number for number, names in enumerate(delivered) if name not in names]
         findings += report_runs("missing_column", table, name, lacking, batches, "not delivered")
     return findings
 
@@ -127,8 +127,3 @@ def compare_schemas(table: str, deliveries: Sequence[Delivered], columns: Mappin
 def per_delivery(values: Sequence[object], dtype: type[pl.DataType] | pl.DataType) -> pl.Expr:
     """Return what is known per delivery, for each row."""
     return pl.lit(pl.Series(values, dtype=dtype)).gather(pl.col(DELIVERY))
-
-
-def deliveries_without(column: str, deliveries: Sequence[Delivered]) -> list[int]:
-    """Return the numbers of the deliveries that lack a column."""
-    return [number for number, item in enumerate(deliveries) if column not in item.rows.columns]

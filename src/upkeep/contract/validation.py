@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import COLUMN, DELIVERY, DTYPES, REASON, Column, Table
+from upkeep.contract.dictionary import COLUMN, DTYPES, REASON, Column, Table
 from upkeep.contract.duplicates import (
     KIND,
     KINDS,
@@ -24,7 +24,6 @@ from upkeep.contract.reconcile import (
     Delivered,
     Fault,
     compare_schemas,
-    deliveries_without,
     first_fault,
     group_by_schema,
     per_delivery,
@@ -146,7 +145,9 @@ def _look_at_rows(
         )
     if table == "telemetry":
         sensors = [name for name, column in columns.items() if column.role == "sensor"]
-        delivered = {name: ~pl.col(DELIVERY).is_in(deliveries_without(name, deliveries)) for name in sensors}
+        delivered = {
+            name: per_delivery([name in item.rows.columns for item in deliveries], pl.Boolean) for name in sensors
+        }
         findings += find_outages(rows, delivered, strictness.outage_hours)
         findings += find_stuck_sensors(rows, sensors, strictness.stuck_hours)
     return findings
