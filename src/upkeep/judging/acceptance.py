@@ -12,14 +12,13 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
 from upkeep.core.yaml import read_yaml
-from upkeep.judging.reports import Evaluation, GroupReport
+from upkeep.judging.reports import Evaluation, GroupReport, Sanity
 from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
 
 JUDGED_HOURS = 24
 """An alarm is expected within the last hours of an acceptance case."""
 
 BEYOND_CHANCE = "surely above what knows nothing, and below no simple rule"
-NOT_AT_CHANCE = "not known to rank as chance does"
 
 
 class Machine(Frozen):
@@ -77,9 +76,9 @@ def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Ch
     groups = {"": evaluation.overall} | {f"plants.{plant}": group for plant, group in evaluation.plants.items()}
     checks = [_check_floor(groups, name, floor) for name, floor in sorted(floors.items())]
     held = sorted({name.rpartition(".")[0] for name in floors} & groups.keys())
-    checks += [_check_sanity(place, groups[place], BEYOND_CHANCE, groups[place].sanity.faults) for place in held]
-    others = sorted(groups.keys() - held) if "" in held else []
-    return checks + [_check_sanity(place, groups[place], NOT_AT_CHANCE, find_chance(groups[place])) for place in others]
+    checks += [_check_sanity(place, groups[place].sanity) for place in held]
+    others = {plant: group for plant, group in evaluation.plants.items() if f"plants.{plant}" not in held}
+    return [*checks, _check_plants(others)] if "" in held and others else checks
 
 
 def _check_floor(groups: Mapping[str, GroupReport], name: str, floor: float) -> Check:
@@ -91,12 +90,17 @@ def _check_floor(groups: Mapping[str, GroupReport], name: str, floor: float) -> 
     return Check(name, f"at least {floor:g}", found, value is not None and value >= floor)
 
 
-def _check_sanity(place: str, group: GroupReport, expected: str, against: Sequence[str]) -> Check:
-    precision = group.sanity.average_precision
-    reached = ", ".join(f"{REFERENCES[name]} {value:.3g}" for name, value in precision.items() if value)
-    found = "; ".join(group.sanity.faults) or f"none is better: {reached}"
+def _check_sanity(place: str, sanity: Sanity) -> Check:
+    reached = ", ".join(f"{REFERENCES[name]} {value:.3g}" for name, value in sanity.average_precision.items() if value)
+    found = "; ".join(sanity.faults) or f"none is better: {reached}"
     name = f"{place}.average_precision" if place else "average_precision"
-    return Check(f"{name} beyond chance", expected, found, not against)
+    return Check(f"{name} beyond chance", BEYOND_CHANCE, found, not sanity.faults)
+
+
+def _check_plants(plants: Mapping[str, GroupReport]) -> Check:
+    at_chance = [f"{plant}: {fault}" for plant, group in sorted(plants.items()) for fault in find_chance(group)]
+    found = "; ".join(at_chance) or f"none of {len(plants)}"
+    return Check("plants beyond chance", "none that is known to rank as chance does", found, not at_chance)
 
 
 def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:
