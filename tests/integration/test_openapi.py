@@ -1,16 +1,13 @@
 """Whatever is sent, the service answers as its OpenAPI document says, and never with a 5xx."""
 
-import time
-from threading import Thread
-
 import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from served import serving
 from trained_fleet import service_environment
 
 from upkeep.serving.app import create_app
@@ -31,14 +28,8 @@ def app(trained_fleet, tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(app):
     """Where the application answers; on a server of its own, for it starts once only."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
-    running = Thread(target=server.run)
-    running.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    running.join()
+    with serving(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

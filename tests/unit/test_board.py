@@ -92,6 +92,29 @@ def test_above_the_limit_those_scored_longest_ago_are_forgotten():
     assert sorted(each.newest["machine"] for each in board.rank()) == [f"{number:02d}" for number in range(2, 12)]
 
 
+def test_above_a_number_of_bytes_those_scored_longest_ago_are_forgotten():
+    board = Board(most_bytes=500_000)
+    for number in range(200):
+        board.add(prediction(f"{number:03d}", hours_ago=200 - number, features=np.zeros(1000, dtype=np.float32)))
+    names = sorted(each.newest["machine"] for each in board.rank())
+    assert 50 < len(names) < 100
+    assert names[-1] == "199"
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"machine": "m" * 20_000},
+        {"plant": "p" * 20_000},
+        {"maintenance_code": "c" * 20_000},
+        {"warnings": [{"code": "unknown_column", "message": "m" * 600_000, "column": None}]},
+    ],
+)
+def test_what_is_longer_than_this_version_writes_stays_off_the_board(long):
+    board = board_of(prediction(), prediction(**{"machine": "saw", **long}))
+    assert [each.newest["machine"] for each in board.rank()] == ["press"]
+
+
 def test_the_features_of_one_machine_do_not_keep_those_of_a_whole_batch_in_memory():
     batch = np.zeros((1000, 2), dtype=np.float32)
     board = board_of(prediction(features=batch[0]))

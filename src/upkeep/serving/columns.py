@@ -6,7 +6,7 @@ made of is read here: numbers of JSON, digits of CSV, names without blanks aroun
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import compress
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +32,7 @@ class Read(NamedTuple):
     """
 
     values: Sequence[Any]
-    failed: Sequence[int]
+    failed: Set[int] = frozenset()
 
 
 def read_column(values: Sequence[Any], wanted: Type) -> Read:
@@ -43,9 +43,9 @@ def read_column(values: Sequence[Any], wanted: Type) -> Read:
 def _read_numbers(values: Sequence[Any]) -> Read:
     types = set(map(type, values))
     if types <= PLAIN_NUMBERS:
-        return Read(values, [])
+        return Read(values)
     if types <= {str, type(None)} and all(value is None or PLAIN_DIGITS.fullmatch(value) for value in values):
-        return Read([None if value is None else float(value) for value in values], [])
+        return Read([None if value is None else float(value) for value in values])
     return _cast(values, "number")
 
 
@@ -55,7 +55,7 @@ def _read_texts(values: Sequence[Any]) -> Read:
     except TypeError:  # a list or an object
         return _cast(values, "text")
     plain = all(value is None or (type(value) is str and PLAIN_TEXT.fullmatch(value)) for value in distinct)
-    return Read(values, []) if plain else _cast(values, "text")
+    return Read(values) if plain else _cast(values, "text")
 
 
 def _read_times(values: Sequence[Any]) -> Read:
@@ -69,7 +69,7 @@ def _read_times(values: Sequence[Any]) -> Read:
     if len(texts) < len(values):
         following = iter(instants)
         instants = [None if value is None else next(following) for value in values]
-    return Read(instants, [])
+    return Read(instants)
 
 
 _READERS = {"text": _read_texts, "number": _read_numbers, "time": _read_times}
@@ -78,7 +78,7 @@ _READERS = {"text": _read_texts, "number": _read_numbers, "time": _read_times}
 def _cast(values: Sequence[Any], wanted: Type) -> Read:
     """Read values of each JSON type as `validate` reads a column of that type."""
     read: list[Any] = [None] * len(values)
-    failed = [row for row, value in enumerate(values) if value is not None and type(value) not in DELIVERED]
+    failed = {row for row, value in enumerate(values) if value is not None and type(value) not in DELIVERED}
     for kind, dtype in DELIVERED.items():
         rows = [row for row, value in enumerate(values) if type(value) is kind]
         if rows:
@@ -88,5 +88,5 @@ def _cast(values: Sequence[Any], wanted: Type) -> Read:
             done = column.select(cast.value.to_physical().alias("value"), failed=failed_here)
             for row, value in zip(rows, done["value"], strict=True):
                 read[row] = value
-            failed += compress(rows, done["failed"])
-    return Read(read, sorted(failed))
+            failed.update(compress(rows, done["failed"]))
+    return Read(read, failed)

@@ -70,7 +70,7 @@ class Table:
         """Return a column in a type of the dictionary; one that was not sent is full of gaps."""
         if (name, wanted) not in self._read:
             values = self.columns.get(name)
-            self._read[name, wanted] = Read([None] * self.n_rows, []) if values is None else read_column(values, wanted)
+            self._read[name, wanted] = Read([None] * self.n_rows) if values is None else read_column(values, wanted)
         return self._read[name, wanted]
 
     def numbers(self, names: tuple[str, ...]) -> Floats:
