@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -460,3 +461,92 @@ def test_the_manifest_holds_neither_options_nor_times():
     assert set(manifest) == {"source", "options_sha256", "files"}
     assert "tiger" not in paths.MANIFEST.read_text()
     assert set(manifest["files"][0]) == {"table", "plant", "batch", "delivery", "file", "rows", "bytes", "sha256"}
+
+
+def folder_elsewhere(tmp_path, names=("2025-01-06.parquet", "precious.parquet")):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in names:
+        (elsewhere / name).write_bytes(b"not ours")
+    return elsewhere
+
+
+@pytest.mark.parametrize("link", ["telemetry", "telemetry/lyon", "telemetry/gone"])
+@pytest.mark.parametrize("again", [False, True])
+def test_nothing_is_written_or_deleted_through_a_link_to_a_folder_elsewhere(tmp_path, link, again):
+    fetch.run(params(lyon(0)))
+    path = paths.RAW / link
+    if path.exists():
+        shutil.rmtree(path)
+    if link == "telemetry":
+        (folder_elsewhere(tmp_path) / "lyon").mkdir()
+        (tmp_path / "elsewhere/lyon/precious.parquet").write_bytes(b"not ours")
+    else:
+        folder_elsewhere(tmp_path)
+    path.symlink_to(tmp_path / "elsewhere")
+    before = raw_bytes(tmp_path / "elsewhere")
+    run = partial(fetch.read_again, plant=None, batch=None, drop_vanished=True) if again else fetch.run
+    with pytest.raises(UpkeepError, match=r"is not in data/raw: it leads to .*elsewhere") as caught:
+        run(params(lyon(0)))
+    assert raw_bytes(tmp_path / "elsewhere") == before
+    assert "upkeep fetch --again" in caught.value.remedy
+
+
+@pytest.mark.parametrize("file", ["../elsewhere/2025-01-06.parquet", "{}/elsewhere/2025-01-06.parquet", "a/../../../x"])
+def test_a_manifest_that_lists_a_file_outside_is_refused(tmp_path, file):
+    folder_elsewhere(tmp_path)
+    fetch.run(params(lyon(0)))
+    manifest = read_manifest()
+    (listed,) = manifest.files
+    store_module.write_manifest(manifest.with_files([listed.model_copy(update={"file": file.format(tmp_path)})]))
+    with pytest.raises(UpkeepError, match="is not in data/raw"):
+        fetch.run(params(lyon(0)))
+    with pytest.raises(UpkeepError, match="is not in data/raw"):
+        store_module.read_delivery(paths.RAW, *read_manifest().files)
+    assert (tmp_path / "elsewhere/2025-01-06.parquet").read_bytes() == b"not ours"
+
+
+def test_raw_data_on_another_disk_and_files_that_are_links_into_a_cache_are_used(tmp_path):
+    (tmp_path / "disk").mkdir()
+    paths.RAW.parent.mkdir()
+    paths.RAW.symlink_to(tmp_path / "disk")
+    fetch.run(params(lyon(0)))
+    file = paths.RAW / "telemetry/lyon/2025-01-06.parquet"
+    cached = file.rename(tmp_path / "cached").absolute()
+    cached.chmod(0o444)
+    file.symlink_to(cached)
+    before = cached.read_bytes()
+    fetch.run(params({"lyon": {str(MONDAY): [[5.0]], **lyon(1)["lyon"]}}, until=week(1)))
+    assert [each.batch for each in read_manifest().files] == [MONDAY, week(1)]
+    assert cached.read_bytes() == before
+
+
+@pytest.mark.parametrize("plant", ["x" * 10_000, "../" * 50, "/etc", "a\nb", "\x00", "ü" * 3000])
+def test_a_plant_may_be_called_anything(plant):
+    fetch.run(params({plant: {str(MONDAY): [[1.0]]}}))
+    (file,) = read_manifest().files
+    assert file.plant == plant
+    assert (paths.RAW / file.file).resolve().is_relative_to(paths.RAW.resolve())
+    assert "1 batches read again" in fetch.read_again(
+        params({plant: {str(MONDAY): [[1.0]]}}), plant, None, drop_vanished=True
+    )
+
+
+UNUSABLE = {
+    "a folder": lambda file: file.mkdir(),
+    "a pipe": os.mkfifo,
+    "an endless device": lambda file: file.symlink_to("/dev/zero"),
+    "Latin-1": lambda file: file.write_bytes(b'{"source": "S\xfcd"}'),
+    "a list": lambda file: file.write_text("[]"),
+    "nested": lambda file: file.write_text("[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_manifest_that_cannot_be_used_is_named(kind):
+    paths.RAW.mkdir(parents=True)
+    UNUSABLE[kind](paths.MANIFEST)
+    for run in (read_manifest, lambda: fetch.run(params(lyon(0)))):
+        with pytest.raises(UpkeepError, match="the manifest of the raw data cannot be used") as caught:
+            run()
+        assert len(str(caught.value)) < 1000

@@ -110,6 +110,44 @@ def test_rows_come_in_one_order_whatever_the_database_says_and_in_chunks(sqlite,
     assert chunked.equals(whole)
 
 
+@pytest.mark.parametrize("name", ["^.*$", "^load$", "*", "@row", "@broken_line"])
+def test_a_column_of_a_database_may_be_called_anything(sqlite, name):
+    query = QUERIES["telemetry"].replace("*", f'*, load AS "{name}"')
+    rows = read_all(sqlite, telemetry=query)["telemetry", "lyon", 6]
+    assert rows.width == read_all(sqlite)["telemetry", "lyon", 6].width + 1
+    assert rows.columns[-1] == ("@broken_line" if name == "@broken_line" else f"{name.lstrip('@')} (delivered)")
+
+
+UNTIMED = "INSERT INTO telemetry (plant, machine, load) VALUES ('lyon', 'm1', 1), ('lyon', 'm1', 2), ('porto', 'm2', 3)"
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        "time >= :since AND time < :until",
+        'telemetry."time">=:since AND telemetry.time   <\n :until',
+        "time >= :since AND time < :until UNION ALL SELECT * FROM telemetry WHERE plant = :plant AND 1 = 0"
+        " AND time >= :since AND time < :until",
+    ],
+)
+def test_rows_without_a_time_are_in_no_batch_and_told_by_plant(sqlite, bounds):
+    run_script(sqlite, UNTIMED)
+    query = f"SELECT * FROM telemetry WHERE plant = :plant AND {bounds}"  # noqa: S608  # the test's own
+    offered = list(opened("sql", {"url": sqlite, **QUERIES, "telemetry": query}).deliveries(MONDAY))
+    details = {delivery.plant: delivery.findings for delivery in offered if delivery.table == "telemetry"}
+    assert [finding["detail"].split(";")[0] for finding in details["lyon"]] == [
+        "lyon: 2 rows have no time, so they are in no batch"
+    ]
+    assert {finding["kind"] for finding in details["porto"]} == {"untimed_rows"}
+    assert not [delivery for delivery in offered if delivery.table != "telemetry" and delivery.findings]
+
+
+def test_bounds_that_cannot_be_turned_round_are_a_warning(sqlite, caplog):
+    query = "SELECT * FROM telemetry WHERE plant = :plant AND date(time) >= :since AND date(time) < :until"
+    assert read_all(sqlite, telemetry=query)
+    assert "rows whose time is null are in no batch of this query" in caplog.text
+
+
 def test_a_query_without_its_watermark_is_refused(sqlite):
     with pytest.raises(UpkeepError, match=r"telemetry: .*the query must use :until"):
         read_all(sqlite, telemetry="SELECT * FROM telemetry WHERE plant = :plant AND time >= :since")
