@@ -275,10 +275,13 @@ def main() -> None:
     except UpkeepError as error:
         _end(error)
     except Exception as error:
-        if FULL not in str(error):  # libraries wrap the system's error in their own kinds
+        if FULL in str(error):  # libraries wrap the system's error in their own kinds
+            remedy = "free some space (`dvc gc --workspace` drops outputs of old runs), then run `dvc repro` again"
+        elif isinstance(error, OSError):
+            remedy = "see whether a file or a folder is there as it should be, and who may read and write it"
+        else:
             raise
-        remedy = "free some space (`dvc gc --workspace` drops outputs of old runs), then run `dvc repro` again"
-        _end(UpkeepError(str(error).splitlines()[0], remedy=remedy))
+        _end(UpkeepError((str(error) or repr(error)).splitlines()[0], remedy=remedy))
 
 
 def _end(error: UpkeepError) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -29,3 +30,16 @@ def test_the_command_line_starts_without_importing_stages_or_slow_libraries() ->
     loaded = set(done.stdout.split())
     assert not [name for name in loaded if name.startswith(("upkeep.stages.", "upkeep.gitlab.", "upkeep.serving."))]
     assert not loaded & {"polars", "lightgbm", "matplotlib", "jinja2", "mlflow"}
+
+
+def test_a_file_that_stands_in_the_way_of_a_folder_ends_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "app", lambda: Path("data/raw").mkdir())
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: [Errno 20] Not a directory: 'data/raw'\n  remedy:")
+    assert "Traceback" not in said

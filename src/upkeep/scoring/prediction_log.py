@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
 from upkeep.core.plants import name_file
@@ -179,12 +180,8 @@ def _list_parts(store: "AbstractFileSystem", root: str, since_day: date) -> list
 
 
 def _open_store(root_url: str) -> "tuple[AbstractFileSystem, str]":
-    # Imported late: a service without a log needs neither fsspec nor the time and memory that S3's client takes.
-    from fsspec.core import url_to_fs
-
     options = {"config_kwargs": S3_WAITS} if root_url.startswith("s3://") else {}
-    store, root = url_to_fs(root_url, **options)
-    return store, str(root).rstrip("/")
+    return open_address(root_url, **options)
 
 
 def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
@@ -208,6 +205,8 @@ def _explained(url: str, what: str) -> Iterator[None]:
     """Turn whatever a store raises, and each raises its own, into an error without the address's credentials."""
     try:
         yield
+    except UpkeepError:
+        raise
     except Exception as error:
         reason = mask_credentials(str(error)).partition("\n")[0]
         raise UpkeepError(
