@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.simulator.plant import LARGE, LONGEST_DELAY, REGIME_DRIFT, Plant, SimulatorOptions
+from upkeep.simulator.source import LARGE, LONGEST_DELAY, REGIME_DRIFT, Plant, SimulatorOptions
 from upkeep.sources.batches import batches_between, first_day
 
 DEFECTS = {

@@ -11,8 +11,7 @@ from planted_defects import planted_defects
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.simulator.fleet import draw_regime
-from upkeep.simulator.plant import LARGE, NEW_COLUMN, REGIME_DRIFT, SMALL, VANISHED_COLUMN
-from upkeep.simulator.source import Simulator
+from upkeep.simulator.source import LARGE, NEW_COLUMN, REGIME_DRIFT, SMALL, VANISHED_COLUMN, Simulator
 
 START = date(2025, 1, 6)
 WEEK = timedelta(days=7)
@@ -104,7 +103,7 @@ def test_asking_for_more_history_later_changes_nothing_that_was_asked_for_before
 
 
 def test_nothing_is_simulated_until_a_batch_is_read(monkeypatch):
-    monkeypatch.setattr("upkeep.simulator.plant.simulate_fleet", lambda *_, **__: pytest.fail("simulated"))
+    monkeypatch.setattr("upkeep.simulator.source.simulate_fleet", lambda *_, **__: pytest.fail("simulated"))
     assert len(list(simulator().deliveries(START + WEEK))) == 5
 
 

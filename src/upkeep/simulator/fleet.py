@@ -219,27 +219,6 @@ def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
     return warmer.astype(np.float32)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A machine's components: life, wear left of it, how long before its end and how strongly it shows; each (4,)."""
-
-    life: Floats
-    left: Floats
-    lead: Floats
-    strength: Floats
-
-    def renew(self, component: int, rng: np.random.Generator) -> None:
-        self.life[component] = 200 + LIFE_HOURS[component] * rng.weibull(LIFE_SHAPE)
-        self.left[component] = self.life[component]
-        self.lead[component] = rng.uniform(100, 180)
-        self.strength[component] = rng.uniform(0.8, 1.3) if rng.random() > SILENT_SHARE else 0.1
-
-    def signs(self, worn: Floats) -> Floats:
-        """Return how strongly wear shows as `worn` adds up from now on, shape (4, hours)."""
-        near = 1 - (self.left[:, None] - worn) / self.lead[:, None]
-        return self.strength[:, None] * np.square(np.maximum(near, 0))
-
-
 def _live(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
     """Yield hour, kind and code of a machine's failures, repairs and scheduled maintenance, one after the other.
 
@@ -247,19 +226,26 @@ def _live(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) ->
     each hour, had the machine never stopped.
     """
     end = len(worn)
-    parts = _Parts(*np.empty((4, len(COMPONENTS))))
+    life, left, lead, strength = np.empty((4, len(COMPONENTS)))  # lead: how long before its end wear shows
+
+    def renew(component: int) -> None:
+        left[component] = life[component] = 200 + LIFE_HOURS[component] * rng.weibull(LIFE_SHAPE)
+        lead[component] = rng.uniform(100, 180)
+        strength[component] = rng.uniform(0.8, 1.3) if rng.random() > SILENT_SHARE else 0.1
+
     for component in range(len(COMPONENTS)):
-        parts.renew(component, rng)
-    parts.left[:] *= rng.uniform(0.2, 1.0, len(COMPONENTS))
+        renew(component)
+    left *= rng.uniform(0.2, 1.0, len(COMPONENTS))
     interval = int(rng.integers(60, 91)) * 24
     now, service = 0, int(rng.integers(7 * 24, interval))
     while now < end:
         used = worn[now - 1] if now else 0.0
-        ends = np.searchsorted(worn, used + parts.left)
+        ends = np.searchsorted(worn, used + left)
         failing = int(np.argmin(ends))
         stop = int(min(ends[failing], service, end - 1))
-        fleet.signs[:, machine, now : stop + 1] = parts.signs(worn[now : stop + 1] - used)
-        parts.left[:] -= worn[stop] - used
+        near = 1 - (left[:, None] - (worn[now : stop + 1] - used)) / lead[:, None]
+        fleet.signs[:, machine, now : stop + 1] = strength[:, None] * np.square(np.maximum(near, 0))
+        left -= worn[stop] - used
         if stop == ends[failing]:
             yield stop, "failure", COMPONENTS[failing]
             now = stop + 1 + int(rng.integers(12, 49))
@@ -268,11 +254,11 @@ def _live(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) ->
             fleet.absent[machine, stop + 1 : now] = rng.random() < 0.5
             if now <= end:
                 yield now - 1, "maintenance", "repair"
-            parts.renew(failing, rng)
+            renew(failing)
             service = service if service >= now else now + interval
         elif stop == service:
             yield stop, "maintenance", "scheduled"
-            parts.left[:] += MAINTENANCE_RESTORES * (parts.life - parts.left)
+            left += MAINTENANCE_RESTORES * (life - left)
             now, service = stop + 1, stop + interval
         else:
             return

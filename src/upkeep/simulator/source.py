@@ -1,16 +1,158 @@
-"""The default source: a seeded fleet with the defects of real deliveries."""
+"""The default source: plants whose deliveries, made up from a seed, are spoilt as real ones are."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import polars as pl
+from pydantic import Field
 
 from upkeep.contract.dictionary import Table
-from upkeep.simulator.plant import Plant, SimulatorOptions
+from upkeep.core.types import Frozen
+from upkeep.simulator.defects import AT_THE_SENSOR, IN_THE_FILE, Defect, choose_stretch, double_rows
+from upkeep.simulator.fleet import MODELS, Fleet, draw, simulate_fleet
+from upkeep.simulator.readings import read_events, read_telemetry
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between, first_day
+
+SMALL = (*AT_THE_SENSOR, *IN_THE_FILE, "late_rows")
+"""Every batch but the first has one of these, each plant another one."""
+
+CYCLE = 17
+LARGE = {"repeated_batch": 5, "late_batch": 9, "missing_batch": 13}
+"""Batch of each cycle in which one plant sends a batch again with the next, only with the next, or never; the plants
+take turns. They are more than :data:`LONGEST_DELAY` batches apart, so that late rows find a batch to arrive in."""
+UNIT_CHANGE = (10, 11, 12)
+"""Batches of each cycle in which the second plant's temperatures are in °F."""
+LONGEST_DELAY = 3
+
+NEW_COLUMN, VANISHED_COLUMN, REGIME_DRIFT = 20, 24, 43
+"""First batch in which the first plant also counts oil particles, the third lacks humidity, the last runs otherwise."""
+
+
+class SimulatorOptions(Frozen):
+    """``fetch.options`` of the source ``simulator``, explained in ``params.yaml``."""
+
+    seed: int = Field(default=7, ge=0)
+    start: date
+    plants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    defects: bool = True
+
+
+@dataclass
+class Plant:
+    """A plant, its machines and what they deliver in batches that are numbered from 0, which begins on `start`.
+
+    Its place among the plants of the options decides on its defects. When rows are needed, at least `batches` are
+    simulated at once.
+    """
+
+    name: str
+    options: SimulatorOptions
+    start: date
+    batch_days: int
+    batches: int = 1
+    _simulated: Fleet | None = field(default=None, init=False)
+
+    def arrives(self, number: int) -> bool:
+        """Tell whether a file of telemetry comes with the batch of this number."""
+        return not (self._happens("late_batch", number) or self._happens("missing_batch", number))
+
+    def list_machines(self) -> pl.DataFrame:
+        """Return the machines table."""
+        fleet = self._fleet(0)
+        rows = pl.DataFrame({"machine": fleet.names, "model": [MODELS[model].name for model in fleet.models]})
+        installed = pl.Series(fleet.installed, dtype=pl.Datetime("us", "UTC"))
+        return rows.select(pl.lit(self.name).alias("plant"), pl.all(), installed=installed)
+
+    def read(self, table: Table, number: int) -> pl.DataFrame:
+        """Return the events or the telemetry that come with a batch."""
+        if table == "telemetry":
+            return self._spoil(IN_THE_FILE, number, self._collect(number))
+        events = read_events(self._fleet(number), number)
+        is_doubled = self._small(number) == "exact_duplicate" and not events.is_empty()
+        return double_rows(events, self._draw(number, "events")) if is_doubled else events
+
+    def _collect(self, number: int) -> pl.DataFrame:
+        """Return the telemetry that the gateway has to send with a batch, before it writes the file."""
+        parts = [self._send(number), *self._arrive_late(number)]
+        if self._happens("repeated_batch", number - 1) or self._happens("late_batch", number - 1):
+            parts.append(self._send(number - 1))
+        rows = pl.concat(parts, how="diagonal")
+        if number >= VANISHED_COLUMN and self._is_at(2):
+            rows = rows.drop("humidity_pct")
+        if number % CYCLE in UNIT_CHANGE and self._is_at(1):
+            rows = rows.with_columns((pl.col("temperature_c") * 1.8 + 32).round(2))
+        return rows
+
+    def _send(self, number: int) -> pl.DataFrame:
+        """Return the rows of a batch that its machines sent in time, as their sensors gave them."""
+        rows, _, _ = self._hold_back(number)
+        if number >= NEW_COLUMN and self._is_at(0):
+            rows = rows.with_columns(oil_particles_ppm=self._draw(number, "oil").integers(50, 900, rows.height) / 10)
+        return self._spoil(AT_THE_SENSOR, number, rows)
+
+    def _spoil(self, defects: Mapping[str, Defect], number: int, rows: pl.DataFrame) -> pl.DataFrame:
+        kind = self._small(number)
+        return defects[kind](rows, self._draw(number, kind)) if kind in defects and rows.height else rows
+
+    def _hold_back(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+        """Split what a batch's machines measured into rows in time and late rows, and tell when the latter arrive."""
+        rows = read_telemetry(self._fleet(number), number)
+        if self._small(number) != "late_rows" or not self.arrives(number) or rows.is_empty():
+            return rows, rows.clear(), number
+        rng = self._draw(number, "late_rows")
+        delays = [delay for delay in range(1, LONGEST_DELAY + 1) if self.arrives(number + delay)]
+        due = number + int(rng.choice(delays))
+        late = choose_stretch(rows, rng, 12, 48)
+        return rows.filter(~late), rows.filter(late), due
+
+    def _arrive_late(self, number: int) -> Iterator[pl.DataFrame]:
+        """Yield the rows of earlier batches that arrive in this one."""
+        for earlier in range(max(0, number - LONGEST_DELAY), number):
+            if self._small(earlier) == "late_rows":
+                _, late, due = self._hold_back(earlier)
+                if due == number:
+                    yield late
+
+    def _happens(self, large: str, number: int) -> bool:
+        turn, batch = divmod(number, CYCLE)
+        return batch == LARGE[large] and self._is_at(turn + list(LARGE).index(large))
+
+    def _small(self, number: int) -> str:
+        """Return which of the small defects a batch has; the first one, in which baselines begin, has none."""
+        if not self.options.defects or number == 0:
+            return ""
+        return SMALL[(number - 1 + list(self.options.plants).index(self.name)) % len(SMALL)]
+
+    def _is_at(self, place: int) -> bool:
+        """Tell whether this is the plant at that place, counted round, and defects are wanted."""
+        plants = list(self.options.plants)
+        return self.options.defects and plants[place % len(plants)] == self.name
+
+    def day(self, number: int) -> date:
+        """Return the first day of a batch."""
+        return self.start + timedelta(days=number * self.batch_days)
+
+    def _draw(self, number: int, what: str) -> np.random.Generator:
+        return draw(self.options.seed, self.name, what, number)
+
+    def _fleet(self, number: int) -> Fleet:
+        """Return the plant's fleet, simulated at least as far as this batch."""
+        if self._simulated is None or self._simulated.batches <= number:
+            self._simulated = simulate_fleet(
+                self.name,
+                self.options.plants[self.name],
+                seed=self.options.seed,
+                start=self.start,
+                batches=max(self.batches, number + 1),
+                batch_days=self.batch_days,
+                drift=REGIME_DRIFT if self._is_at(-1) else None,
+            )
+        return self._simulated
 
 
 class Simulator:
