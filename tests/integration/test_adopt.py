@@ -96,10 +96,7 @@ def test_a_status_beside_the_readings_becomes_failures_and_a_model(fleet, upkeep
     status = pl.when("broken").then(pl.lit("BROKEN")).otherwise(pl.lit("NORMAL"))
     labelled.select("time", "machine", *SENSORS, machine_status=status).write_csv(FOLDER / "sensors.csv")
     told = upkeep("adopt", "deliveries", "--force")
-    assert (
-        "failures are told by the column machine_status only; data/references/labelled_events.csv is made from it"
-        in told
-    )
+    assert "only the column machine_status tells: data/references/labelled_events.csv is made from it" in told
     for stage in ("fetch", "validate", "dataset", "train"):
         assert upkeep(stage) == ""
     assert interim("events").filter(kind="failure").height == failures.height
@@ -127,20 +124,24 @@ def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
     ("files", "told"),
     [
         ({}, "there is no CSV or Parquet file in deliveries"),
-        ({"notes.docx": "x"}, "there is no CSV or Parquet file in deliveries"),
+        ({"notes.docx": "x"}, "it is neither CSV nor Parquet [file=deliveries/notes.docx]"),
+        (
+            {"notes.docx": "x", "b.xlsx": "y"},
+            "file in deliveries that can be read: deliveries/b.xlsx",
+        ),
         (
             {"a.csv": "machine,torque\na,1.5\nb,2.5\n"},
             "no column of deliveries/a.csv holds a date and time: upkeep learns",
         ),
         (
             {"train_FD001.txt": "1|1|0.5\n1|2|0.7\n"},
-            "deliveries/train_FD001.txt has no line of column names at its top",
+            "it has no line of column names at its top [file=deliveries/train_FD001.txt]",
         ),
         (
             {"a.csv": "time,machine,note\n2025-01-06,a,x\n"},
             "looks like telemetry or like machines' failures: upkeep learns",
         ),
-        ({"a{b}.csv": "time,machine,x\n"}, "in its name, which mean something in a path"),
+        ({"a{b}.csv": "time,machine,x\n"}, "its name holds one of {}*?[]$, :: or a sign that cannot be printed"),
         ({"a.parquet": "no Parquet"}, "[file=deliveries/a.parquet]"),
     ],
 )

@@ -10,18 +10,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml.comments import CommentedMap
 
-from upkeep.adopt.columns import find_roles
+from upkeep.adopt.columns import Part, find_roles
+from upkeep.adopt.deliveries import Layout, pattern_of, sniff_text
 from upkeep.adopt.describing import describe, describe_telemetry, room_of
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params
-from upkeep.adopt.events import events_from_label, find_kinds, find_labels
 from upkeep.adopt.settings import count_short_histories, suggest
-from upkeep.adopt.sniffing import Layout, pattern_of, sniff_text
-from upkeep.adopt.tables import sort_tables
+from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
 from upkeep.adopt.words import kind_of, tidy_names, unit_of
+from upkeep.contract.dictionary import NEEDED, Dictionary
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import MAX_NAME
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
+READINGS = [f"{row % 7}.5" for row in range(30)]
 
 
 def hours(count: int, step: float = 1.0) -> list[str]:
@@ -44,7 +46,7 @@ def test_separator_and_decimal_sign_are_seen(separator, decimal, values):
     lines = [separator.join(["time", "a", "b"])]
     lines += [separator.join(["2025-01-06", value.replace(".", decimal), "7"]) for value in values]
     seen = sniff_text("\n".join(lines).encode())
-    assert (seen["separator"], seen["decimal"]) == (separator, decimal)
+    assert (seen["separator"], seen.get("decimal", ".")) == (separator, decimal)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_separator_and_decimal_sign_are_seen(separator, decimal, values):
 )
 def test_an_encoding_is_seen_by_its_letters(text, encoding):
     seen = sniff_text(text.encode(encoding))
-    assert text.encode(encoding).decode(seen["encoding"]) == text
+    assert text.encode(encoding).decode(seen.get("encoding", "utf-8")) == text
 
 
 # Times
@@ -161,17 +163,28 @@ def test_the_kind_of_an_event_is_read_from_its_words(text, kind):
 
 
 @given(st.lists(st.text(min_size=1), unique=True))
-def test_no_two_columns_get_one_name(names):
-    assert len(set(tidy_names(names).values())) == len(names)
+@example(["*", "^a$", "@x", "@y", "x y", "x-y", "plant", "model", "kind", "installed", "温\n度", "%" * 200])
+def test_each_column_gets_a_name_of_its_own_that_a_dictionary_may_have(names):
+    tidied = tidy_names(names)
+    columns = {
+        table: {name: {"type": kind, "role": "attribute", "meaning": name} for name, kind in needed.items()}
+        for table, needed in NEEDED.items()
+    }
+    columns["telemetry"] |= {
+        ours: {"role": "sensor", "meaning": "x"} for ours in tidied.values() if len(ours) <= MAX_NAME
+    }
+    assert len(set(tidied.values())) == len(names)
+    Dictionary.model_validate({"tables": columns})
 
 
 def test_names_are_kept_where_a_tidy_one_would_be_another_columns():
-    assert tidy_names(["Druck [bar]", "Druck (bar)", "T1", "Öl °C", "time?"]) == {
+    assert tidy_names(["Druck [bar]", "Druck (bar)", "T1", "Öl °C", "time?", "code"]) == {
         "Druck [bar]": "Druck [bar]",
         "Druck (bar)": "Druck (bar)",
         "T1": "T1",
         "Öl °C": "oel_deg_c",
         "time?": "time?",
+        "code": "(code)",
     }
 
 
@@ -180,7 +193,7 @@ def test_names_are_kept_where_a_tidy_one_would_be_another_columns():
 
 def test_machine_and_plant_are_found_by_their_names_in_any_spelling():
     roles = find_roles(layout(Werk=["a"] * 4, **{"Maschinen-Nr": ["1", "2"] * 2}, Zeit=hours(4), Druck=["1.5"] * 4))
-    assert (roles.plant, roles.machine, roles.measured) == ("Werk", "Maschinen-Nr", ["Druck"])
+    assert (roles.columns, roles.measured) == ({"plant": "Werk", "machine": "Maschinen-Nr"}, ["Druck"])
     assert roles.clock is not None
     assert roles.clock.column == "Zeit"
 
@@ -188,20 +201,20 @@ def test_machine_and_plant_are_found_by_their_names_in_any_spelling():
 def test_a_machine_without_a_telling_name_is_what_tells_rows_of_one_instant_apart():
     times = [time for time in hours(20) for _ in range(2)]
     roles = find_roles(layout(t=times, x=["A7", "B3"] * 20, y=[f"{row}.5" for row in range(40)]))
-    assert roles.machine == "x"
+    assert roles.columns == {"machine": "x"}
 
 
 def test_a_column_of_units_names_no_machine():
     found = find_roles(layout(time=hours(4), unit=["bar", "°C"] * 2, value=["1.5", "20.5"] * 2))
-    assert found.machine is None
+    assert found.columns == {}
 
 
 def test_a_row_per_sensor_and_instant_is_seen():
     times = [time for time in hours(20) for _ in range(2)]
     found = find_roles(layout(time=times, tag=["p", "t"] * 20, value=[f"{row}.5" for row in range(40)]))
     assert found.pivot == ("tag", "value")
-    tables = sort_tables([layout(time=times, tag=["p", "t"] * 20, value=[f"{row}.5" for row in range(40)])])
-    assert set(tables.telemetry[0].kept) == {"p", "t"}
+    tables, _ = sort_tables([found.layout])
+    assert set(tables["telemetry"][0].kept) == {"p", "t"}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +264,7 @@ def test_columns_that_are_all_settings_are_taken_for_sensors():
     described = describe_telemetry([rows], [])
     assert described["mode"].entry is not None
     assert described["mode"].entry["role"] == "sensor"
-    assert "mode: {role: sensor" in draft_dictionary(described, {}, {}, set())
+    assert "mode: {role: sensor" in draft_dictionary({"telemetry": described}, {"telemetry": {"mode": "mode"}}, set())
 
 
 def test_a_table_whose_numbers_never_change_is_refused():
@@ -278,51 +291,63 @@ def test_errors_without_readings_or_failures_are_refused():
         sort_tables([layout("errors.csv", time=hours(2), machine=["a", "b"], part=["x", "y"])])
 
 
-def test_failures_of_machines_are_enough():
-    tables = sort_tables([layout("failures.csv", time=hours(2), machine=["a", "b"], part=["x", "y"])])
-    assert tables.telemetry == []
-    assert tables.events[0].columns["code"] == "part"
+@pytest.mark.parametrize(
+    ("file", "columns", "table"),
+    [
+        ("failures.csv", {"time": hours(2), "machine": ["a", "b"], "part": ["x", "y"]}, "events"),
+        ("system_failure.csv", {"time": hours(30), "value": READINGS}, "telemetry"),
+    ],
+)
+def test_failures_of_machines_are_enough_and_readings_may_have_failure_in_their_files_name(file, columns, table):
+    tables, _ = sort_tables([layout(file, **columns)])
+    assert {name: [part.layout.name for part in parts] for name, parts in tables.items() if parts} == {table: [file]}
 
 
-def test_a_file_of_readings_may_have_failure_in_its_name():
-    tables = sort_tables([layout("system_failure.csv", time=hours(30), value=[f"{row % 7}.5" for row in range(30)])])
-    assert [part.layout.name for part in tables.telemetry] == ["system_failure.csv"]
-
-
-def test_events_that_name_neither_plant_nor_machine_are_of_the_only_one():
-    readings = layout(time=hours(30), plant=["north"] * 30, machine=["press"] * 30, x=[f"{row}.5" for row in range(30)])
-    tables = sort_tables([readings, layout("failures.csv", time=hours(1), part=["bearing"])])
-    assert tables.events[0].options == {"plant": "north", "machine": "press", "kind": "failure"}
-
-
-def test_readings_that_do_not_name_the_plant_are_of_the_only_one_that_events_name():
-    readings = layout(time=hours(30), machine=["press"] * 30, x=[f"{row}.5" for row in range(30)])
-    failures = layout("failures.csv", time=hours(1), plant=["north"], machine=["press"], part=["bearing"])
-    assert sort_tables([readings, failures]).telemetry[0].options == {"plant": "north"}
+@pytest.mark.parametrize(
+    ("readings", "failures", "told"),
+    [
+        ({"plant": "north", "machine": "press"}, {}, {"events": {"plant": "north", "machine": "press"}}),
+        ({"machine": "press"}, {"plant": "north", "machine": "press"}, {"telemetry": {"plant": "north"}}),
+    ],
+)
+def test_rows_that_name_no_plant_or_machine_are_of_the_only_one_that_others_name(readings, failures, told):
+    telemetry = layout(time=hours(30), x=READINGS, **{name: [value] * 30 for name, value in readings.items()})
+    events = layout(
+        "failures.csv", time=hours(1), part=["bearing"], **{name: [value] for name, value in failures.items()}
+    )
+    tables, _ = sort_tables([telemetry, events])
+    for table, constants in told.items():
+        assert tables[table][0].options.items() >= constants.items()
 
 
 def test_a_second_table_of_the_same_instants_is_left_out_and_named():
     columns = {"time": hours(30), "machine": ["a"] * 30}
-    second = layout("second.csv", **columns, y=[f"{row}.5" for row in range(30)], z=["1.5"] * 30)
-    tables = sort_tables([second, layout(**columns, x=[f"{row}.5" for row in range(30)])])
-    assert len(tables.telemetry) == 1
-    assert "left out" in tables.notes[0]
+    second = layout("second.csv", **columns, y=READINGS, z=["1.5"] * 30)
+    tables, notes = sort_tables([second, layout(**columns, x=READINGS)])
+    assert len(tables["telemetry"]) == 1
+    assert "left out" in notes[0]
 
 
 # Events
 
 
+def events(file: str, **columns: list[object]) -> Part:
+    rows = pl.DataFrame(columns)
+    happened = Layout([file], rows.with_columns(time=pl.Series(hours(rows.height))))
+    tables, _ = sort_tables([layout(time=hours(30), x=READINGS), happened])
+    return tables["events"][0]
+
+
 def test_kinds_are_mapped_by_their_words_and_unclear_ones_are_named():
-    rows = pl.DataFrame({"Art": ["Ausfall", "Wartung", "X"], "Teil": ["Lager", "Filter", "Y"]})
-    found = find_kinds("ereignisse.csv", rows, ["Art", "Teil"])
-    assert found.columns == {"kind": "Art", "code": "Teil"}
+    found = events("ereignisse.csv", Art=["Ausfall", "Wartung", "X"], Teil=["Lager", "Filter", "Y"])
+    assert (found.columns["kind"], found.columns["code"]) == ("Art", "Teil")
     assert found.options["kinds"] == {"Ausfall": "failure", "Wartung": "maintenance", "X": "error"}
     assert "nothing tells: X" in found.reasons["kinds"]
 
 
 def test_a_file_named_after_a_kind_holds_that_kind_whatever_its_remarks_say():
-    rows = pl.DataFrame({"Remarks": ["pump replaced", "high temperature error"]})
-    assert find_kinds("failures-2016.csv", rows, ["Remarks"]).options["kind"] == "failure"
+    found = events("failures-2016.csv", Remarks=["pump replaced", "high temperature error"])
+    assert found.options["kind"] == "failure"
 
 
 @pytest.mark.parametrize(
@@ -450,7 +475,8 @@ def test_each_column_of_a_drafted_dictionary_has_its_reason_beside_it():
     rows = pl.DataFrame(
         {"plant": "p", "machine": "m", "time": range(9), "temp [°C]": [float(row * 7 % 9) for row in range(9)]}
     )
-    drafted = draft_dictionary(describe_telemetry([rows], []), {}, {"temp [°C]": "temp_deg_c"}, {"temp [°C]"})
+    described, names = {"telemetry": describe_telemetry([rows], [])}, {"telemetry": {"temp [°C]": "temp_deg_c"}}
+    drafted = draft_dictionary(described, names, {"temp [°C]"})
     assert yaml.safe_load(drafted)["tables"]["telemetry"]["temp_deg_c"]["required"] is False
     line = next(line for line in drafted.splitlines() if "temp_deg_c" in line)
     assert "# by behaviour; 0 to 8 here" in line

@@ -1,12 +1,13 @@
 """What the columns of one table are: plant, machine, time, sensor in words and its value, or something measured."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from upkeep.adopt.sniffing import Layout
+from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.times import Clock, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.contract.casting import cast_column, cast_local
@@ -25,19 +26,17 @@ VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
 class Part:
     """One layout as one of our tables: what its columns are as delivered, how to read it, and why so.
 
-    Once it is known which table it is, `columns` tell ours: theirs, `options` what else the source needs, and `rows`
-    has the rows under our names.
+    `columns` tell ours: theirs, at first of plant and machine only. Once it is known which table it is, `options` tell
+    what else the source needs, and `rows` has the rows under our names.
     """
 
     layout: Layout
     clock: Clock | None
-    machine: str | None
-    plant: str | None
+    columns: dict[str, str]
     measured: list[str]
     text: list[str]
     pivot: tuple[str, str] | None
     reasons: dict[str, str]
-    columns: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     rows: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
@@ -48,9 +47,8 @@ class Part:
 
     @property
     def placeholders(self) -> dict[str, str]:
-        """Ours: theirs, of what the path tells."""
-        keys = {"plant": self.plant, "machine": self.machine}
-        return {ours: theirs for ours, theirs in keys.items() if theirs and theirs.startswith("{")}
+        """Theirs: ours, of what the path tells."""
+        return {theirs: ours for ours, theirs in self.columns.items() if theirs.startswith("{")}
 
 
 def find_roles(layout: Layout) -> Part:
@@ -59,27 +57,15 @@ def find_roles(layout: Layout) -> Part:
     clocks = {name: clock for name in rows.columns if (clock := read_clock(rows[name])) is not None}
     clock = min(clocks.values(), key=lambda clock: not has_word(clock.column, "time"), default=None)
     _refuse_split_time(layout, clock)
-    reasons = {clock.column: clock.reason} if clock else {}
-    rest = [name for name in rows.columns if not clock or name != clock.column]
-    plant = next(
-        (name for name in rest if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS), None
-    )
-    if plant:
-        reasons[plant] = "by its name"
-    machine, why = _find_machine(rows, [name for name in rest if name != plant], clock)
-    if machine:
-        reasons[machine] = why
-    parts = [name for name in rest if name.startswith("{") and name != machine]
-    if plant is None and clock and (machine or "").startswith("{"):
-        timed = rows.select(*parts, clock.times.alias("@time"))
-        plant = next((name for name in parts if _run_side_by_side(timed, [name])), None)
-        reasons |= {plant: "the folder above the machines"} if plant else {}
-    rest = [name for name in rest if name not in (plant, machine, *parts, *clocks)]
+    names = [name for name in rows.columns if not clock or name != clock.column]
+    keys = _find_keys(rows, names, clock)
+    columns = {ours: theirs for ours, (theirs, _) in keys.items()}
+    rest = [name for name in names if name not in (*columns.values(), *clocks) and not name.startswith("{")]
     decimal = layout.reading.get("decimal", ".")
-    measured = [name for name in rest if _share_of_numbers(rows[name], decimal) >= MOSTLY]
+    measured = [name for name in rest if _holds_numbers(rows[name], decimal)]
     text = [name for name in rest if name not in measured]
-    pivot = _find_pivot(rows, clock, machine, measured, text)
-    return Part(layout, clock, machine, plant, measured, text, pivot, reasons)
+    pivot = _find_pivot(rows, clock, columns.get("machine"), measured, text)
+    return Part(layout, clock, columns, measured, text, pivot, {ours: reason for ours, (_, reason) in keys.items()})
 
 
 def read_numbers(column: pl.Series, decimal: str) -> pl.Series:
@@ -102,33 +88,50 @@ def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
             )
 
 
-def _share_of_numbers(column: pl.Series, decimal: str) -> float:
+def _holds_numbers(column: pl.Series, decimal: str) -> bool:
     text = column.to_frame().select(cast_column(column.name, column.dtype, "text").value).to_series()
-    return read_numbers(column, decimal).count() / max(text.count(), 1)
+    return read_numbers(column, decimal).count() >= MOSTLY * max(text.count(), 1)
 
 
-def _find_machine(rows: pl.DataFrame, names: list[str], clock: Clock | None) -> tuple[str | None, str]:
-    """Return the column that names the machine: by its name, else what tells rows of one instant apart."""
+def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> dict[str, tuple[str, str]]:
+    """Return by our names the columns of plant and machine, as far as there are such, and why they are."""
+    named = [name for name in names if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS]
+    plant = named[0] if named else None
+    machine = _find_machine(rows, [name for name in names if name != plant], clock)
+    if plant is None and machine and clock and machine[0].startswith("{"):
+        parts = [name for name in names if name.startswith("{") and name != machine[0]]
+        timed = rows.select(*parts, clock.times.alias("@time"))
+        plant = next((name for name in parts if _run_side_by_side(timed, [name])), None)
+    found = {
+        "plant": plant and (plant, "by its name" if named else "the folder above the machines"),
+        "machine": machine,
+    }
+    return {ours: told for ours, told in found.items() if told}
+
+
+def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> tuple[str, str] | None:
+    """Return the column that names the machine, by its name or by what tells rows of one instant apart, and why."""
     named = [name for name in names if names_one(name, "machine") and _may_name_machines(rows[name])]
     if named:
         return min(named, key=lambda name: words_of(name).isdisjoint({"id", "no", "nr"})), "by its name"
     if clock is None:
-        return None, ""
+        return None
     timed = rows.select(*names, clock.times.alias("@time"))
-    parts = [name for name in names if name.startswith("{")]
+    parts = [name for name in reversed(names) if name.startswith("{")]
     if parts and _run_side_by_side(timed, parts):
-        for name in reversed(parts):
-            if _run_side_by_side(timed, [name]):
-                return name, "files whose times overlap are of different machines"
-    many = timed["@time"].n_unique() < 0.6 * rows.height
-    for name in [name for name in names if many and rows[name].dtype == pl.String and not has_word(name, "sensor")]:
+        beside = next((name for name in parts if _run_side_by_side(timed, [name])), None)
+        if beside:
+            return beside, "files whose times overlap are of different machines"
+    if timed["@time"].n_unique() >= 0.6 * rows.height:
+        return None
+    for name in [name for name in names if rows[name].dtype == pl.String and not has_word(name, "sensor")]:
         few = name not in parts and 1 < rows[name].n_unique() <= rows.height / 3 and not _is_fraction(rows[name])
         if few and timed.select(pl.struct(name, "@time").n_unique()).item() > 0.99 * rows.height:
             return name, "each instant comes several times, but once for each of its values"
-    return None, ""
+    return None
 
 
-def _run_side_by_side(timed: pl.DataFrame, names: list[str]) -> bool:
+def _run_side_by_side(timed: pl.DataFrame, names: Sequence[str]) -> bool:
     """Tell whether most groups of rows by these columns have rows in the time of the group before."""
     spans = timed.group_by(names).agg(since=pl.col("@time").min(), until=pl.col("@time").max()).sort("since", "until")
     return share_of((spans["since"] < spans["until"].shift()).drop_nulls()) > 0.5
@@ -141,24 +144,22 @@ def _may_name_machines(column: pl.Series) -> bool:
 
 
 def _is_fraction(column: pl.Series) -> bool:
-    text = column.drop_nulls().cast(pl.String)
-    return bool(text.str.contains(r"^-?\d*[.,]\d*[1-9]\d*$").any())
+    return bool(column.cast(pl.String).str.contains(r"^-?\d*[.,]\d*[1-9]\d*$").any())
 
 
 def _find_pivot(
-    rows: pl.DataFrame, clock: Clock | None, machine: str | None, measured: list[str], text: list[str]
+    rows: pl.DataFrame, clock: Clock | None, machine: str | None, measured: Sequence[str], text: Sequence[str]
 ) -> tuple[str, str] | None:
     """Return the columns with a sensor's name and its value if each row holds one sensor's value."""
-    if clock is None:
+    values = [column for column in measured if VALUE.search(column)] or measured
+    if clock is None or len(values) != 1:
         return None
     keys = [clock.times.alias("@time"), *([pl.col(machine)] if machine else [])]
     instants = rows.select(pl.struct(keys).n_unique()).item()
     candidates = [name for name in text if 2 <= rows[name].n_unique() <= min(MOST_SENSORS, rows.height / 4)]
     for name in sorted(candidates, key=lambda name: not names_one(name, "sensor")):
-        is_named = has_word(name, "sensor")
-        values = [column for column in measured if VALUE.search(column)] or measured
         each = rows.select(pl.struct([*keys, pl.col(name)]).n_unique()).item()
-        one_value = len(values) == 1 and (is_named or len(measured) == 1)
-        if one_value and each > MOSTLY * rows.height and instants < 0.75 * rows.height:
+        is_told = has_word(name, "sensor") or len(measured) == 1
+        if is_told and each > MOSTLY * rows.height and instants < 0.75 * rows.height:
             return name, values[0]
     return None

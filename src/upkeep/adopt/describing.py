@@ -8,8 +8,9 @@ import polars as pl
 
 from upkeep.adopt.columns import KEYS, Part
 from upkeep.adopt.times import share_of
-from upkeep.adopt.words import has_word, knows_ahead, unit_of, words_of
+from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import MAX_NAME, shorten
 
 COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
 """Words of a column's name, if it has any, that numbers the rows."""
@@ -31,16 +32,14 @@ class Described(NamedTuple):
 def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> dict[str, Described]:
     """Return what each column of telemetry is but for its keys; `labels` are those that tell of failures.
 
-    Raises UpkeepError if no column holds numbers that change over time.
+    Raises UpkeepError if there is telemetry and no column of it holds numbers that change over time.
     """
+    if not parts:
+        return {}
     rows = pl.concat(parts, how="diagonal_relaxed").sort(KEYS)
     machines = rows.select(pl.struct("plant", "machine").alias("machine"))
-    described = {
-        name: Described(None, "tells whether the machine has failed")
-        if name in labels
-        else describe(name, machines.with_columns(rows[name]))
-        for name in rows.drop(KEYS).columns
-    }
+    described = {name: describe(name, machines.with_columns(rows[name])) for name in rows.drop(KEYS).columns}
+    described |= dict.fromkeys(labels, Described(None, "tells whether the machine has failed"))
     entries = [entry for entry, _ in described.values() if entry]
     if not entries:
         raise UpkeepError(
@@ -55,31 +54,23 @@ def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> 
 
 
 def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
-    """Return what each column of the machines table is but for its keys."""
-    described = {}
-    for part in parts:
-        for name, kind in (("model", "text"), ("installed", "time")):
-            if name in part.columns:
-                described[name] = Described({"type": kind, "role": "attribute"}, part.reasons[name])
-        for name in part.kept:
-            kind = "number" if part.rows.schema[name].is_numeric() else "text"
-            described[name] = Described({"type": kind, "role": "attribute"}, "a fact about the machine")
-    return described
+    """Return what each column of the machines table is but for its keys, its model and when it was installed."""
+    kinds = {
+        name: "number" if part.rows.schema[name].is_numeric() else "text"
+        for part in parts
+        for name in part.kept
+        if len(name) <= MAX_NAME
+    }
+    return {
+        name: Described({"type": kind, "role": "attribute"}, "a fact about the machine") for name, kind in kinds.items()
+    }
 
 
 def describe(name: str, rows: pl.DataFrame) -> Described:
     """Return what one column is; `rows` have ``machine`` and the column, in order of machine and time."""
     values = rows[name].drop_nulls()
-    if values.is_empty():
-        return Described(None, "empty")
-    if not values.dtype.is_numeric():
-        return Described(None, f"text, such as {values[0]}")
-    if knows_ahead(name):
-        return Described(None, "its name says that it knows the outcome")
-    if values.n_unique() == 1:
-        return Described(None, f"always {values[0]:g}")
-    if words_of(name) <= COUNTING and values.n_unique() == rows.height:
-        return Described(None, "numbers the rows")
+    if reason := _why_left_out(name, values, rows.height):
+        return Described(None, reason)
     role, why = _role(name, rows)
     unit = unit_of(name)
     entry: dict[str, Any] = {"role": role, **({"unit": unit} if unit else {})}
@@ -87,11 +78,24 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
         entry["input"] = True  # it may be a sensor of few levels after all
     if role == "sensor" and _grows(rows, name):
         return Described(entry, "a counter that only grows, so no range")
-    entry["range"] = room_of(values, unit)
+    entry["range"], ordered = room_of(values, unit), values.sort()
     outside = int((~values.is_between(*entry["range"])).sum())
     beyond = f"; {outside} of {values.len()} values lie outside the range" if outside else ""
-    ordered = values.sort()
     return Described(entry, f"{why}; {ordered[0]:g} to {ordered[-1]:g} here{beyond}")
+
+
+def _why_left_out(name: str, values: pl.Series, rows: int) -> str | None:
+    if len(name) > MAX_NAME:
+        return f"its name is longer than {MAX_NAME} characters"
+    if values.is_empty():
+        return "empty"
+    if not values.dtype.is_numeric():
+        return f"text, such as {shorten(values[0], 40)}"
+    if names_one(name, "ahead", "ahead_too"):
+        return "its name says that it knows the outcome"
+    if values.n_unique() == 1:
+        return f"always {values[0]:g}"
+    return "numbers the rows" if words_of(name) <= COUNTING and values.n_unique() == rows else None
 
 
 def room_of(values: pl.Series, unit: str | None) -> list[float]:

@@ -2,50 +2,60 @@
 
 import io
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+from sqlalchemy.sql import ColumnElement, Select
 
+from upkeep.adopt.columns import Part
+from upkeep.adopt.deliveries import Layout, pattern_of
 from upkeep.adopt.describing import Described
 from upkeep.adopt.settings import Setting
-from upkeep.contract.dictionary import Column, Dictionary, name_columns
+from upkeep.adopt.tables import Tables
+from upkeep.contract.dictionary import TABLES, Column, Dictionary, name_columns
+from upkeep.core.errors import UpkeepError
+from upkeep.core.names import shorten
 from upkeep.core.params import Params
+from upkeep.sources import read_options
+from upkeep.sources.columns import CONSTANTS
+from upkeep.sources.file_options import TableFiles
+from upkeep.sources.sql import BOUND, open_engine
 
 MARK = "adopt:"
 """Begins the comments of a draft in ``params.yaml``, so that the next draft takes their place."""
 TEMPLATE = Path(__file__).with_name("dictionary.yaml")
 """The keys of each table, and what else upkeep knows of it."""
 
+COLON = "\0"
+"""Stands for the colon of a query's parameter until those within names are told apart from it."""
 
-def draft_dictionary(
-    telemetry: Mapping[str, Described],
-    machines: Mapping[str, Described],
-    names: Mapping[str, str],
-    partial: Collection[str],
-) -> str:
-    """Return the data dictionary for the columns delivered.
+Names = Mapping[str, Mapping[str, str]]
+"""Of each table, the dictionary's names of the delivered columns that it has."""
 
-    `names` are its names for those that it has; those of `partial` are not in each file of telemetry.
-    """
+
+def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Names, partial: Collection[str]) -> str:
+    """Return the data dictionary for the columns of each table; those of `partial` not all files of telemetry have."""
     head, _, keys = TEMPLATE.read_text(encoding="utf-8").partition("\ntables:")
     draft = _yaml().load(f"tables:{keys}")
-    for table, described in (("telemetry", telemetry), ("machines", machines)):
-        columns = draft["tables"][table]
-        for name, (entry, reason) in described.items():
+    for table, columns in described.items():
+        for name, (entry, reason) in columns.items():
             if entry is not None:
-                ours = names.get(name, name)
-                optional = {"required": False} if table == "telemetry" and name in partial else {}
-                columns[ours] = on_one_line({**entry, **optional, "meaning": _meaning(name, ours, entry)})
-                columns.yaml_add_eol_comment(reason, key=ours)
+                ours = names[table][name]
+                optional = {"required": False} if name in partial else {}
+                entry = {**entry, **optional, "meaning": _meaning(name, ours, entry)}
+                draft["tables"][table][ours] = on_one_line(entry)
+                draft["tables"][table].yaml_add_eol_comment(reason, key=ours)
     Dictionary.model_validate(draft)
-    left_out = [f"#   {name}: {reason}\n" for name, (entry, reason) in telemetry.items() if entry is None]
-    note = "".join(["# Columns of telemetry that are left out:\n", *left_out]) if left_out else ""
+    left_out = {shorten(name): why for name, (entry, why) in described["telemetry"].items() if entry is None}
+    note = "# Columns of telemetry that are left out:\n" if left_out else ""
+    note += "".join(f"#   {name}: {why}\n" for name, why in left_out.items())
     return f"{head}{note}\n{_dump(draft)}"
 
 
@@ -70,6 +80,99 @@ def draft_params(text: str, source: str, options: CommentedMap, settings: Sequen
     return drafted
 
 
+def file_options(tables: Tables, layouts: Iterable[Layout], labelled: Path | None, names: Names) -> CommentedMap:
+    """Return ``fetch.options`` of the source ``files`` for the tables found among `layouts`.
+
+    `labelled` is the file of failures that a label told of.
+    """
+    known = {path for layout in layouts for path in layout.paths}
+    options = CommentedMap()
+    for table in TABLES:
+        readings = [reading for part in tables[table] for reading in _readings(part, known, names.get(table, {}))]
+        if table == "events" and labelled:
+            readings.append(annotate({"path": str(labelled)}, {"path": "made from the label beside the readings"}))
+        if readings:
+            options[table] = readings[0] if len(readings) == 1 else readings
+    return options
+
+
+def _readings(part: Part, known: Collection[str], names: Mapping[str, str]) -> list[CommentedMap]:
+    """Return one mapping if a pattern matches the part's files and no others, else one for each file."""
+    paths = part.layout.paths
+    if pattern := pattern_of(paths, part.placeholders, sorted({*known} - {*paths})):
+        return [_reading(part, pattern, {}, names)]
+    told = [{ours: facts[theirs] for theirs, ours in part.placeholders.items()} for facts in part.layout.facts]
+    return [_reading(part, path, constants, names) for path, constants in zip(paths, told, strict=True)]
+
+
+def _reading(part: Part, path: str, constants: Mapping[str, str], names: Mapping[str, str]) -> CommentedMap:
+    columns = {**part.columns, **{names[name]: name for name in part.kept if name in names}}
+    given = {ours: theirs for ours, theirs in columns.items() if ours != theirs and theirs not in part.placeholders}
+    found = {"path": path, "columns": given, **part.options, **constants, **part.layout.reading}
+    values = read_options(TableFiles, found, "files").model_dump(mode="json", exclude_defaults=True)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            values[name] = annotate(value, part.reasons) if name == "columns" else on_one_line(value)
+    in_path = [f"{name}: {part.reasons[name]}" for name in part.placeholders.values()]
+    told = {"path": "; ".join([f"{part.layout.rows.height:,} rows looked at", *in_path])}
+    times = {name: part.reasons["time"] for name in ("time_format", "time_zone", "epoch") if "time" in part.reasons}
+    return annotate(values, {**part.reasons, **times, **told})
+
+
+def sql_options(url: str, tables: Tables, names: Names, since: str) -> CommentedMap:
+    """Return ``fetch.options`` of the source ``sql`` for the tables found."""
+    dialect: Any = type(open_engine(url, "the address").dialect)
+    dialect = dialect(paramstyle="named")  # any other would double each %
+
+    def write(queries: Iterable[Select[Any]], joined: str) -> str:
+        options = {"dialect": dialect, "compile_kwargs": {"literal_binds": True}}
+        written = joined.join(str(query.compile(**options)) for query in queries).replace(" \n", " ")
+        return BOUND.sub(r"\\:\1", written).replace(COLON, ":")  # a colon within a name marks no parameter
+
+    timed = tables["telemetry"] or tables["events"]
+    named: list[Select[Any]] = [
+        sa.select(sa.column(part.columns["plant"])).distinct().select_from(sa.table(part.layout.paths[0]))
+        for part in timed
+        if "plant" in part.columns
+    ]
+    plants = write(named, " UNION ") if named else [timed[0].options["plant"]]
+    values, reasons = {"url": url, "since": since, "plants": plants}, dict[str, str]()
+    for name in TABLES:
+        if parts := tables[name]:
+            values[name] = write(_query(parts, names.get(name, {})), " UNION ALL ")
+            reasons[name] = "; ".join(f"{ours} {why}" for part in parts for ours, why in part.reasons.items())
+    return annotate(values, reasons)
+
+
+def _query(parts: Sequence[Part], names: Mapping[str, str]) -> Iterator[Select[Any]]:
+    """Yield the query of each part, for one plant and batch, or for one plant of a table without times."""
+    selected = [_select(part, names) for part in parts]
+    every = dict.fromkeys(name for given in selected for name in given)
+    for part, given in zip(parts, selected, strict=True):
+        bounds = [given["plant"] == sa.literal_column(f"{COLON}plant")]
+        if "time" in given:
+            bounds += [
+                given["time"] >= sa.literal_column(f"{COLON}since"),
+                given["time"] < sa.literal_column(f"{COLON}until"),
+            ]
+        query = sa.select(*(given.get(name, sa.null()).label(name) for name in every))
+        yield query.select_from(sa.table(part.layout.paths[0])).where(*bounds)
+
+
+def _select(part: Part, names: Mapping[str, str]) -> dict[str, ColumnElement[Any]]:
+    if {"epoch", "time_format", "time_zone", "pivot"} & {*part.options}:
+        raise UpkeepError(
+            f"the table {part.layout.name} has times as numbers, in local time or in a format of its own, "
+            "or one row per sensor",
+            remedy="make a view with a timestamp in UTC and a column per sensor, and adopt again",
+        )
+    given: dict[str, ColumnElement[Any]] = {ours: sa.column(theirs) for ours, theirs in part.columns.items()}
+    if "kinds" in part.options:
+        given["kind"] = sa.case(part.options["kinds"], value=given["kind"], else_=given["kind"])
+    given |= {name: sa.literal(part.options[name]) for name in CONSTANTS if name in part.options}
+    return given | {names[name]: sa.column(name) for name in part.kept if name in names}
+
+
 def annotate(values: Mapping[str, Any], reasons: Mapping[str, str]) -> CommentedMap:
     """Return a mapping whose entries have their reasons as comments behind them."""
     mapping = CommentedMap(values)
@@ -88,7 +191,7 @@ def on_one_line(values: Mapping[str, Any]) -> CommentedMap:
 def _meaning(name: str, ours: str, entry: Mapping[str, Any]) -> str:
     bare = re.sub(r"\s*[\[(].*", "", name) or name
     words = name_columns({bare: Column(**entry, meaning=name)})[bare].strip()
-    return f"{words[:1].upper()}{words[1:]}" + (f", delivered as {name}" if name != ours else "")
+    return shorten(f"{words[:1].upper()}{words[1:]}") + (f", delivered as {shorten(name)}" if name != ours else "")
 
 
 def _yaml() -> YAML:

@@ -1,119 +1,142 @@
-"""Which layout is which of our three tables, and how it is read as one."""
+"""Which layout is which of our three tables, how it is read as one, and what happened by it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import PurePath
-from typing import Any
+from dataclasses import replace
 
 import polars as pl
 
 from upkeep.adopt.columns import KEYS, Part, find_roles, read_numbers
-from upkeep.adopt.events import find_kinds, find_labels
-from upkeep.adopt.sniffing import Layout
-from upkeep.adopt.times import in_zone, quartiles
-from upkeep.adopt.words import has_word, kind_of, names_one
-from upkeep.contract.dictionary import DTYPES, Table
+from upkeep.adopt.deliveries import Layout
+from upkeep.adopt.times import in_zone, quartiles, share_of
+from upkeep.adopt.words import Kind, has_word, kind_of, names_one
+from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import shorten
 
 PURPOSE = "upkeep learns from machines' readings over time which of them will fail soon"
+NO_EVENTS = pl.DataFrame(schema={name: DTYPES[kind] for name, kind in NEEDED["events"].items()}).drop("code")
+MOST_KINDS = 30
+MOST_CODES = 500
+SET, CLEAR = ("1", "1.0", "true"), ("0", "0.0", "-1", "-1.0", "false")
+
+Tables = dict[Table, list[Part]]
+Constants = Mapping[str, tuple[str, str]]
+"""Of ``plant`` and ``machine``, what they are in rows that do not tell, and why."""
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The parts of each table, and what could not be told or used."""
-
-    telemetry: list[Part]
-    events: list[Part]
-    machines: list[Part]
-    notes: list[str]
-
-
-def sort_tables(layouts: Sequence[Layout]) -> Tables:
-    """Tell which layout is which table.
+def sort_tables(layouts: Sequence[Layout]) -> tuple[Tables, list[str]]:
+    """Return what is which table, and what to say about layouts that are left out.
 
     Raises UpkeepError if there are neither readings with times nor failures of machines.
     """
     looked = [find_roles(layout) for layout in layouts]
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
-    sorted_out = [(part, _which(part, largest)) for part in looked]
-    tables = Tables([], [], [], [])
-    telemetry = [part for part, table in sorted_out if table == "telemetry"]
+    which = [(part, _which(part, largest)) for part in looked]
+    constants = _find_constants(looked)
+    tables: Tables = {table: [] for table in TABLES}
+    unlike = [part.layout.name for part, table in which if table is None]
+    notes = [f"{name} is left out: it has neither a time per row nor a row per machine" for name in unlike]
+    telemetry = [part for part, table in which if table == "telemetry"]
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
-        read = _as_table("telemetry", part, looked, None)
-        if any(_shares_instants(read.rows, other.rows) for other in tables.telemetry):
-            name, other = part.layout.name, tables.telemetry[0].layout.name
-            tables.notes.append(f"{name} is left out: rows of its times are in {other} already; join the two")
+        read, others = _as_table("telemetry", part, constants, None), tables["telemetry"]
+        if any(read.rows.join(other.rows, on=KEYS, how="semi").height > 0.05 * read.rows.height for other in others):
+            other = others[0].layout.name
+            notes.append(f"{part.layout.name} is left out: rows of its times are in {other} already; join the two")
         else:
-            tables.telemetry.append(read)
-    zone = tables.telemetry[0].options.get("time_zone") if tables.telemetry else None
-    for part, table in sorted_out:
-        if table == "events":
-            tables.events.append(_as_events(_as_table("events", part, looked, zone)))
-        elif table == "machines":
-            tables.machines.append(_as_table("machines", part, looked, zone))
-        elif table is None:
-            tables.notes.append(f"{part.layout.name} is left out: it has neither a time per row nor a row per machine")
-    if not tables.telemetry and not any(part.machine and "failure" in part.rows["kind"] for part in tables.events):
-        raise _refuse(looked)
-    return tables
+            others.append(read)
+    zone = tables["telemetry"][0].options.get("time_zone") if tables["telemetry"] else None
+    for part, table in which:
+        if table == "machines":
+            tables[table].append(_as_table(table, part, constants, zone))
+        elif table == "events":
+            tables[table].append(_as_events(_as_table(table, part, constants, zone)))
+    told = any("machine" in part.columns and "failure" in part.rows["kind"] for part in tables["events"])
+    if not tables["telemetry"] and not told:
+        raise _refuse([part.layout for part in looked if part.clock], layouts)
+    return tables, notes
+
+
+def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str]:
+    """Return the columns of telemetry that say whether a machine has failed, the plainest one first.
+
+    With `failures_known` from elsewhere, a column that speaks of alarms or faults is a reading like others.
+    """
+    grades = {name: _label_grade(name, rows[name]) for name in rows.columns}
+    found = {name: grade for name, grade in grades.items() if grade is not None and not (failures_known and grade > 1)}
+    return sorted(found, key=lambda name: found[name])
+
+
+def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
+    """Return a failure where a label sets in, and maintenance where the machine is healthy again.
+
+    `rows` have ``plant``, ``machine``, ``time`` and the label; the events have ``kind`` and ``code`` besides.
+    """
+    rows = rows.sort(KEYS)
+    text = rows[label].cast(pl.String)
+    healthy = text == text.drop_nulls().mode().sort()[0]
+    down = pl.when(_is_failed(text)).then(statement=True).when(healthy).then(statement=False)
+    states = rows.select(*KEYS, down=down).with_columns(pl.col("down").forward_fill().over("plant", "machine"))
+    states = states.with_columns(pl.col("down").fill_null(value=False))
+    turns = states.filter(pl.col("down") != pl.col("down").shift(fill_value=False).over("plant", "machine"))
+    words = pl.DataFrame(
+        {"down": [True, False], "kind": ["failure", "maintenance"], "code": [shorten(label), "healthy again"]}
+    )
+    return turns.join(words, on="down", maintain_order="left").drop("down")
 
 
 def _which(part: Part, largest: int) -> Table | None:
     """Return which table a layout is, `largest` being the rows of the largest that has times and numbers."""
-    rows, clock, name = part.layout.rows, part.clock, PurePath(part.layout.paths[0]).name
+    rows, clock, name, machine = part.layout.rows, part.clock, part.layout.file_name, part.columns.get("machine")
     static = clock is None or has_word(clock.column, "installed")
-    if part.machine and static and rows[part.machine].n_unique() >= 0.95 * rows.height:
+    if machine and static and rows[machine].n_unique() >= 0.95 * rows.height:
         return "machines"
     if clock is None:
         return None
-    if part.pivot or (part.measured and find_labels(rows.select(part.text)) and _is_even(part)):
+    steps = quartiles(_read_keys(part, {}))
+    is_even = steps is not None and steps[2] <= 2 * steps[0]  # the times of readings are, those of events are not
+    if part.pivot or (part.measured and is_even and find_labels(rows.select(part.text))):
         return "telemetry"
     told = kind_of(name) is not None or has_word(name, "log")
     small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
-    speaks = len(part.measured) <= 2 and any(_speaks(rows[column]) for column in part.text)
-    if not part.measured or small or speaks or (told and not _is_even(part)):
+    speaks = len(part.measured) <= 2 and any(_speaking(rows[column]) for column in part.text)
+    if not part.measured or small or speaks or (told and not is_even):
         return "events" if part.text or part.measured else None
     return "telemetry"
 
 
-def _speaks(column: pl.Series) -> bool:
-    return any(kind_of(str(value)) for value in column.drop_nulls().unique().sort().head(50))
-
-
-def _is_even(part: Part) -> bool:
-    """Tell whether the time from row to row is much the same, as that of readings is and that of events is not."""
-    steps = quartiles(_read_rows(part, {}).select(KEYS))
-    return steps is not None and steps[2] <= 2 * steps[0]
-
-
-def _as_table(table: Table, part: Part, looked: Sequence[Part], zone: str | None) -> Part:
-    """Return one layout as one of our tables, its times and numbers read.
-
-    A plant or machine that it does not tell is the only one that all `looked` at tell of; local times are of `zone`.
-    """
-    if part.clock and part.clock.is_local and zone and "time_zone" not in part.clock.options:
-        part = replace(part, clock=in_zone(part.clock, zone, ", as telemetry is"))
-    options, columns, reasons = dict[str, Any](), dict[str, str](), dict[str, str]()
-    for ours, theirs in (("plant", part.plant), ("machine", part.machine)):
-        if theirs is None:
-            named = [
-                other.layout.rows[told].drop_nulls().unique() for other in looked if (told := getattr(other, ours))
-            ]
-            known = {value for values in named for value in values.cast(pl.String).str.strip_chars()}
-            options[ours] = known.pop() if len(known) == 1 else f"{ours}-1"
-            reasons[ours] = f"no column tells the {ours}, so all rows are of one; give it its name"
+def _find_constants(looked: Sequence[Part]) -> Constants:
+    """Return plant and machine of rows that do not tell: the only one that any table tells of, or a name for one."""
+    constants = {}
+    for ours in ("plant", "machine"):
+        told = [part.layout.rows[part.columns[ours]] for part in looked if ours in part.columns]
+        known = {value for column in told for value in column.drop_nulls().cast(pl.String).str.strip_chars().unique()}
+        if len(known) == 1:
+            constants[ours] = known.pop(), "the only one that other tables name"
         else:
-            columns |= {} if theirs.startswith("{") else {ours: theirs}
-            reasons[ours] = part.reasons[theirs]
-    rows = _read_rows(part, options)
-    if part.clock:
+            constants[ours] = f"{ours}-1", "no column tells, so all rows are of one; give it its name"
+    return constants
+
+
+def _as_table(table: Table, part: Part, constants: Constants, zone: str | None) -> Part:
+    """Return one layout as one of our tables, its times and numbers read; local times are of `zone`."""
+    clock = part.clock
+    if clock and clock.is_local and zone:
+        part = replace(part, clock=(clock := in_zone(clock, zone, ", as telemetry is")))
+    options: dict[str, object] = {ours: name for ours, (name, _) in constants.items() if ours not in part.columns}
+    columns, reasons = {**part.columns}, {ours: part.reasons.get(ours, why) for ours, (_, why) in constants.items()}
+    if clock:
         time = "installed" if table == "machines" else "time"
-        columns[time], reasons[time] = part.clock.column, part.clock.reason
-        options |= part.clock.options
+        columns[time], reasons[time] = clock.column, clock.reason
+        options |= clock.options
+    delivered, decimal = part.layout.rows, part.layout.reading.get("decimal", ".")
+    numbers = [read_numbers(delivered[name], decimal) for name in part.measured if name not in KEYS]
+    rows = _read_keys(part, constants).with_columns(
+        *numbers, *(delivered[name] for name in part.text if name not in KEYS)
+    )
     if part.pivot and table == "telemetry":
         name, value = part.pivot
         options["pivot"] = {"name": name, "value": value}
-        reasons["pivot"] = f"each row holds one value, of what {name} names"
+        reasons["pivot"] = f"each row holds one value, of what {shorten(name)} names"
         rows = rows.pivot(on=name, index=KEYS, values=value, aggregate_function="first")
     model = next((name for name in part.text if names_one(name, "model")), None)
     if model and table == "machines":
@@ -122,45 +145,90 @@ def _as_table(table: Table, part: Part, looked: Sequence[Part], zone: str | None
     return replace(part, columns=columns, options=options, reasons=reasons, rows=rows)
 
 
-def _read_rows(part: Part, constants: Mapping[str, str]) -> pl.DataFrame:
-    """Return ``plant``, ``machine`` and ``time`` under our names, and all else under its own, numbers as numbers."""
-    rows, decimal = part.layout.rows, part.layout.reading.get("decimal", ".")
-    numbers = [read_numbers(rows[name], decimal) for name in part.measured]
+def _read_keys(part: Part, constants: Constants) -> pl.DataFrame:
+    """Return ``plant``, ``machine`` and ``time`` of each row."""
     found = {
-        ours: pl.col(theirs).cast(pl.String).str.strip_chars() if theirs else pl.lit(constants.get(ours, ours))
-        for ours, theirs in (("plant", part.plant), ("machine", part.machine))
+        ours: pl.col(theirs).cast(pl.String).str.strip_chars() if theirs else pl.lit(constants.get(ours, (ours, ""))[0])
+        for ours, theirs in (("plant", part.columns.get("plant")), ("machine", part.columns.get("machine")))
     }
-    times = part.clock.times if part.clock else pl.lit(None, DTYPES["time"])
-    others = [name for name in (*part.measured, *part.text) if name not in KEYS]
-    return rows.with_columns(numbers).select(*others, **found, time=times)
+    return part.layout.rows.select(**found, time=part.clock.times if part.clock else pl.lit(None, DTYPES["time"]))
 
 
 def _as_events(part: Part) -> Part:
-    happened = find_kinds(PurePath(part.layout.paths[0]).name, part.rows, part.kept)
-    return replace(
-        part,
-        columns=part.columns | happened.columns,
-        options=part.options | happened.options,
-        reasons=part.reasons | happened.reasons,
-        rows=part.rows.select(*KEYS, kind=happened.kinds),
-    )
+    """Return a table of events with each row's kind: told by a column, by its file's name, or not at all."""
+    name, rows, constant = part.layout.file_name, part.rows, kind_of(part.layout.file_name)
+    kinds = pl.repeat(constant or "error", rows.height, dtype=pl.String, eager=True)
+    columns, options, reasons = {**part.columns}, {**part.options}, {**part.reasons}
+    few = [column for column in part.kept if rows[column].n_unique() <= MOST_KINDS]
+    column = max(few, key=lambda column: _speaking(rows[column]), default=None)
+    if column and _tells_more(column, rows[column], constant):
+        told = {str(value): kind_of(str(value)) for value in rows[column].drop_nulls().unique().sort()}
+        unclear = ", ".join(shorten(value, 40) for value, kind in told.items() if kind is None)
+        columns["kind"], options["kinds"] = column, {value: kind or "error" for value, kind in told.items()}
+        reasons["kind"] = reasons["kinds"] = (
+            f"by its words{unclear and f'; taken for errors, since nothing tells: {unclear}'}"
+        )
+        kinds = rows[column].cast(pl.String).replace(options["kinds"])
+    else:
+        options["kind"] = constant or "error"
+        nothing = "taken for errors: nothing tells what kind of event these are"
+        reasons["kind"] = f"by the name {shorten(name)}" if constant else nothing
+    codes = [other for other in part.kept if other != columns.get("kind") and rows[other].n_unique() <= MOST_CODES]
+    code = min(codes, key=lambda other: not has_word(other, "code"), default=columns.get("kind"))
+    if code:
+        columns["code"], reasons["code"] = code, "the text that tells which"
+    else:
+        options["code"], reasons["code"] = options["kind"], "no column tells which"
+    return replace(part, columns=columns, options=options, reasons=reasons, rows=rows.select(*KEYS, kind=kinds))
 
 
-def _shares_instants(rows: pl.DataFrame, others: pl.DataFrame) -> bool:
-    return rows.join(others, on=KEYS, how="semi").height > 0.05 * rows.height
+def _kinds_in(column: pl.Series) -> list[Kind | None]:
+    """Return the kind of event that each of a column's different values tells of, of many values the first ones."""
+    return [kind_of(str(value)) for value in column.drop_nulls().unique().sort().head(MOST_CODES)]
 
 
-def _refuse(looked: Sequence[Part]) -> UpkeepError:
-    timed = [part.layout.name for part in looked if part.clock]
+def _speaking(column: pl.Series) -> float:
+    """Return the share of a column's different values that tell a kind of event."""
+    kinds = _kinds_in(column)
+    return sum(kind is not None for kind in kinds) / max(len(kinds), 1)
+
+
+def _tells_more(name: str, column: pl.Series, constant: Kind | None) -> bool:
+    """Tell whether a column tells the kinds of events, and more of them than the name of their file."""
+    more = constant is None or (has_word(name, "kind") and not {*_kinds_in(column)} <= {constant, None})
+    return more and _speaking(column) >= 0.5
+
+
+def _is_failed(text: pl.Series) -> pl.Series:
+    """Return where a label says that the machine has failed: 1 or true, or a word for it."""
+    text = text.str.strip_chars().str.to_lowercase()
+    words = [value for value in text.drop_nulls().unique().to_list() if kind_of(value) == "failure"]
+    return text.is_in(words or SET).fill_null(value=False)
+
+
+def _label_grade(name: str, column: pl.Series) -> int | None:
+    """Return how plainly a column tells of failures, 0 being the plainest; None if it does not, or of most rows."""
+    if not 2 <= column.drop_nulls().n_unique() <= MOST_KINDS or share_of(_is_failed(column.cast(pl.String))) > 0.5:
+        return None
+    values = {str(value).strip().lower() for value in column.drop_nulls().unique()}
+    if any(kind_of(value) == "failure" for value in values):
+        return 0
+    if not values <= {*SET, *CLEAR}:
+        return None
+    return 1 if names_one(name, "ahead", "ahead_too") else {"failure": 0, "error": 2}.get(kind_of(name) or "")
+
+
+def _refuse(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
     if not timed:
-        layout = max((part.layout for part in looked), key=lambda layout: layout.rows.height)
+        largest = max(layouts, key=lambda layout: layout.rows.height)
         return UpkeepError(
-            f"no column of {layout.name} holds a date and time: {PURPOSE}, so it needs times",
+            f"no column of {largest.name} holds a date and time: {PURPOSE}, so it needs times",
             expected="a time in each row, and sensors' values at that time",
             remedy="deliver the readings with their times; rows that are single cases are for a plain classifier",
         )
+    names = ", ".join(layout.name for layout in timed)
     return UpkeepError(
-        f"nothing in {', '.join(timed)} looks like telemetry or like machines' failures: {PURPOSE}",
+        f"nothing in {names} looks like telemetry or like machines' failures: {PURPOSE}",
         expected="a table with a machine, a time and sensors' values; or at least one of failures, by machine and time",
-        remedy="add the readings to the folder",
+        remedy="add the readings; or call a file of failures failures.csv, and name machines in a column",
     )

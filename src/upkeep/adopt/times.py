@@ -52,10 +52,9 @@ def read_clock(column: pl.Series) -> Clock | None:
 
 def in_zone(clock: Clock, zone: str, why: str) -> Clock:
     """Return the same clock read as local time of a zone."""
-    times = read_times(clock.times.dt.replace_time_zone(None), _reading({"time_zone": zone}))
-    return clock._replace(
-        options={**clock.options, "time_zone": zone}, times=times, reason=f"{clock.reason}; local{why}"
-    )
+    times = _read_as(clock.times.dt.replace_time_zone(None), {"time_zone": zone})
+    options = {**clock.options, "time_zone": zone}
+    return Clock(clock.column, options, times, f"{clock.reason}; local{why}", is_local=False)
 
 
 def share_of(flags: pl.Series) -> float:
@@ -73,12 +72,12 @@ def quartiles(keys: pl.DataFrame) -> tuple[timedelta, timedelta, timedelta] | No
     return low, middle, high
 
 
-def _reading(options: dict[str, Any]) -> TableFiles:
-    return TableFiles(path="", **options)
+def _read_as(column: pl.Series, options: dict[str, Any]) -> pl.Series:
+    return read_times(column, TableFiles(path="", **options))
 
 
 def _is_read(sample: pl.Series, options: dict[str, str]) -> bool:
-    return share_of(read_times(sample, _reading(options)).is_not_null()) >= READABLE
+    return share_of(_read_as(sample, options).is_not_null()) >= READABLE
 
 
 def _find_epoch(sample: pl.Series) -> str | None:
@@ -94,7 +93,7 @@ def _find_epoch(sample: pl.Series) -> str | None:
 
 def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:
     """Return the format by which the fewest rows go back in time and, of several such, all lie closest together."""
-    read = {form: read_times(column, _reading({"time_format": form})) for form in forms}
+    read = {form: _read_as(column, {"time_format": form}) for form in forms}
     if not read:
         return None
     backwards = {form: int((times.diff() < timedelta()).sum()) for form, times in read.items()}
@@ -107,7 +106,7 @@ def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:
 
 def _read(column: pl.Series, options: dict[str, str], reason: str, *, is_local: bool) -> Clock:
     """Return times; those without offset by the clock of which they skip the hours that it skips, if there is one."""
-    clock = Clock(column.name, options, read_times(column, _reading(options)), reason, is_local)
+    clock = Clock(column.name, options, _read_as(column, options), reason, is_local)
     if not is_local:
         return clock
     zone = next((zone for zone in ZONES if _skips_hours_of(zone, clock.times.dt.replace_time_zone(None))), None)

@@ -1,0 +1,283 @@
+"""Look at files, or a database's tables: what holds the same table, how it is written, and its rows as delivered."""
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import polars as pl
+import sqlalchemy as sa
+from charset_normalizer import from_bytes
+from sqlalchemy.exc import SQLAlchemyError
+
+from upkeep.adopt.words import kind_of
+from upkeep.contract.casting import as_text
+from upkeep.contract.dictionary import BROKEN_LINE
+from upkeep.core.addresses import open_address
+from upkeep.core.errors import UpkeepError
+from upkeep.core.names import shorten
+from upkeep.core.params import Limits
+from upkeep.core.secrets import VARIABLE, expand_variables
+from upkeep.sources.delimited import read_delimited
+from upkeep.sources.file_options import TableFiles
+from upkeep.sources.files import ENDING, errors_named, open_file, read_parquet
+from upkeep.sources.sql import open_engine, unreadable
+from upkeep.sources.sql_values import accept_any_value, as_frame
+
+SAMPLE_BYTES = 65_536
+"""Of a file's beginning; they tell how its text is written."""
+ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "utf_16"]
+"""Tried where the bytes are no UTF-8."""
+FEW_LETTERS = 8
+"""So few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest."""
+USUAL = {"encoding": "utf-8", "separator": ",", "decimal": "."}
+"""How text is written unless an option says otherwise."""
+SEPARATORS = ",;\t|"
+DECIMAL_COMMA, DECIMAL_POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
+NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
+SPECIAL = re.compile(r"[{}*?[\]$]|::")
+"""In a path of ``params.yaml`` these mean something."""
+PATTERN = re.compile(r"\*|\^.*\$")
+"""A column of such a name is a pattern of names to Polars."""
+MOST_ROWS = 200_000
+"""Read of a database's table: half of them its first, half its last in the order that the database gives."""
+MOST_NOTES = 10
+ALIKE = 0.8
+"""Share of common columns from which two files hold the same table."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files that hold one table, or a database's table.
+
+    `rows` are as delivered, of CSV files as text. For several files, columns such as ``{0}`` hold the parts of their
+    addresses that differ, which `facts` has for each of `paths`. `reading` has the options of the source ``files`` that
+    tell how their text is written; `partial` the columns that only some of the files have.
+    """
+
+    paths: list[str]
+    rows: pl.DataFrame
+    reading: dict[str, Any] = field(default_factory=dict)
+    partial: frozenset[str] = frozenset()
+    facts: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by."""
+        first = shorten(self.paths[0])
+        return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
+
+    @property
+    def file_name(self) -> str:
+        """What the first file is called in its folder, or what the database's table is."""
+        return self.paths[0].rpartition("/")[2]
+
+
+def look_at_files(places: Sequence[str], limits: Limits) -> tuple[list[Layout], list[str]]:
+    """Return the tables that files hold, and what to say about those that hold none.
+
+    Raises UpkeepError if there is no such place, or no file that can be read.
+    """
+    listed = {name: (place, path) for place in places for name, path in _list_files(place).items()}
+    files, notes = list[Layout](), list[str]()
+    for name, (place, path) in sorted(listed.items()):
+        try:
+            files.append(_read_file(name, place, path, limits))
+        except UpkeepError as error:
+            if len(listed) == 1:
+                raise
+            notes.append(f"{shorten(name)} is left out: {error.what}")
+    if not files:
+        why = f": {notes[0]}" if notes else ""
+        raise UpkeepError(
+            f"there is no CSV or Parquet file in {', '.join(places)} that can be read{why}",
+            expected="a file, a folder, a glob or an address such as s3://bucket/folder with tables as CSV or Parquet",
+            remedy="correct the path, or export the tables as CSV",
+        )
+    more = [f"{len(notes) - MOST_NOTES} more files are left out"] if len(notes) > MOST_NOTES else []
+    return [_join(group) for group in _group(files)], [*notes[:MOST_NOTES], *more]
+
+
+def is_database(place: str) -> bool:
+    """Tell whether an address is SQLAlchemy's rather than fsspec's."""
+    return "://" in place and place.split("://")[0].split("+")[0] not in {*fsspec.available_protocols()}
+
+
+def look_at_database(url: str) -> list[Layout]:
+    """Return the tables and views of a database that hold rows.
+
+    Raises UpkeepError if it cannot be reached, holds none, or its address tells the password.
+    """
+    engine = open_engine(url, "the address")
+    if (password := sa.make_url(url).password) and not VARIABLE.fullmatch(password):
+        raise UpkeepError(
+            "the address holds a password, which would come to stand in params.yaml",
+            expected="the name of a variable in its place, such as postgresql+psycopg://user:${PASSWORD}@host/database",
+            remedy="export the password as a variable, and put the address in single quotes",
+        )
+    try:
+        known = sa.inspect(engine)
+        names = sorted([*known.get_table_names(), *known.get_view_names()])
+        with engine.connect() as connection:
+            layouts = [Layout([name], _read_table(connection, name)) for name in names]
+    except SQLAlchemyError as error:
+        remedy = "check the address, the network, the user's rights and the password's variable"
+        raise unreadable(error, url, engine, remedy) from None
+    if not (held := [layout for layout in layouts if layout.rows.height]):
+        raise UpkeepError("the database has no table with rows", remedy="check its name and the user's rights")
+    return held
+
+
+def sniff_text(content: bytes) -> dict[str, str]:
+    """Return how a CSV file is written, where that is not as usual: ``encoding``, ``separator``, ``decimal``."""
+    encoding = _sniff_encoding(content)
+    lines = content[:SAMPLE_BYTES].decode(encoding, errors="replace").removeprefix("\ufeff").splitlines()[:200]
+    separator = max(SEPARATORS, key=lambda candidate: _evenness(lines, candidate))
+    fields = [value for row in csv.reader(lines[1:], delimiter=separator) for value in row if separator != ","]
+    commas, points = (sum(map(bool, map(kind.fullmatch, fields))) for kind in (DECIMAL_COMMA, DECIMAL_POINT))
+    found = {"encoding": encoding, "separator": separator, "decimal": "," if commas > points else "."}
+    return {option: value for option, value in found.items() if value != USUAL[option]}
+
+
+def pattern_of(paths: Sequence[str], placeholders: Mapping[str, str], others: Iterable[str]) -> str | None:
+    """Return an address with ``*``, ``{plant}`` and ``{machine}`` that matches these paths; None if it matches others.
+
+    `placeholders` tells which of the columns ``{0}``, ``{1}`` of :class:`Layout` is what.
+    """
+    parts = [path.split("/") for path in paths]
+    if len({len(part) for part in parts}) == 1:
+        columns = list(zip(*parts, strict=True))
+        pattern = "/".join(_segment(values, placeholders.get(f"{{{at}}}")) for at, values in enumerate(columns))
+    else:
+        top = [same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False))]
+        pattern = "/".join([*top, "**", f"*{_around([part[-1] for part in parts])[1]}"])
+    glob = re.sub(r"\{\w+\}", "*", pattern)
+    return None if any(fnmatchcase(other, glob) for other in others) else pattern
+
+
+def _segment(segments: Sequence[str], placeholder: str | None) -> str:
+    first = segments[0]
+    if len(set(segments)) == 1:
+        return first
+    if placeholder:
+        ending = ENDING.search(first)
+        return f"{''.join(first.rpartition('=')[:2])}{{{placeholder}}}{ending[0] if ending else ''}"
+    before, after = _around(segments)
+    return f"{re.sub(r'[^a-zA-Z]+$', '', before)}*{after}"  # a year or a number may grow
+
+
+def _around(segments: Sequence[str]) -> tuple[str, str]:
+    """Return what names have in common before and after what differs, a common ending at least."""
+    before, after = (
+        "".join(signs[0] for signs in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
+        for texts in (segments, [segment[::-1] for segment in segments])
+    )
+    return before, after[::-1][max(after[::-1].find("."), 0) :]
+
+
+def _list_files(place: str) -> dict[str, str]:
+    """Return the files of a place by the address to write down: relative if they lie below this folder."""
+    with errors_named(TableFiles.model_construct(path=place)):
+        file_system, root = open_address(expand_variables(place))
+        if file_system.isdir(root):
+            found = file_system.find(root)
+        else:
+            found = file_system.glob(root) if "*" in root else [root] if file_system.exists(root) else []
+    here = f"{Path.cwd().as_posix()}/"
+    local = "file" in file_system.protocol
+    names = {str(path).removeprefix(here) if local else file_system.unstrip_protocol(path): path for path in found}
+    return {name: path for name, path in names.items() if not Path(name).name.startswith((".", "_"))}
+
+
+def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
+    reading = TableFiles.model_construct(path=place)
+    if not ENDING.search(name):
+        raise UpkeepError("it is neither CSV nor Parquet", remedy="export its table as CSV", file=name)
+    if SPECIAL.search(name) or not name.isprintable():
+        what = "its name holds one of {}*?[]$, :: or a sign that cannot be printed, which mean something in a path"
+        raise UpkeepError(what, remedy="rename it", file=name)
+    with errors_named(reading, file=name):
+        content, is_text = open_file(reading, path, limits)
+        if not is_text:
+            return Layout([name], _hold_rows(name, read_parquet(content, limits)))
+        written = sniff_text(content) if content.strip() else {}
+        how = USUAL | written
+        rows = read_delimited(content, how["separator"], how["encoding"], limits).drop(BROKEN_LINE, strict=False)
+        if rows.width < 2 or all(NUMBER.fullmatch(column) for column in rows.columns):
+            raise UpkeepError("it has no line of column names at its top", remedy="deliver it with one")
+    return Layout([name], _hold_rows(name, rows), written)
+
+
+def _read_table(connection: sa.Connection, name: str) -> pl.DataFrame:
+    accept_any_value(connection)
+    rows = sa.select(sa.text("*")).select_from(sa.table(name))
+    count = connection.execute(sa.select(sa.func.count()).select_from(sa.table(name))).scalar_one()
+    half = MOST_ROWS // 2
+    parts = [rows] if count <= MOST_ROWS else [rows.limit(half), rows.limit(half).offset(count - half)]
+    results = [connection.execute(part) for part in parts]
+    names = list(results[0].keys())
+    return _hold_rows(name, as_frame([chunk for result in results if (chunk := result.all())], names))
+
+
+def _hold_rows(name: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows as delivered, lists and bytes in them as text.
+
+    Raises UpkeepError if a column's name would be taken for a pattern.
+    """
+    if special := [column for column in rows.columns if PATTERN.fullmatch(column)]:
+        raise UpkeepError(f"a column of {name} is called {special[0]}", remedy="rename the column")
+    odd = [name for name, dtype in rows.schema.items() if dtype.is_nested() or dtype in (pl.Binary, pl.Duration)]
+    return rows.with_columns(as_text(name, rows.schema[name]) for name in odd)
+
+
+def _sniff_encoding(content: bytes) -> str:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        around = content[max(0, error.start - SAMPLE_BYTES) : error.start + SAMPLE_BYTES]
+        tells = sum(byte > 127 for byte in around) > FEW_LETTERS
+        best = from_bytes(around, cp_isolation=ENCODINGS).best() if tells else None
+        return best.encoding if best else "cp1252"
+    return "utf-8"
+
+
+def _evenness(lines: Sequence[str], separator: str) -> float:
+    """Return a score for a separator: columns, if nearly all lines have as many as the first one."""
+    counts = [len(row) for row in csv.reader(lines, delimiter=separator)] or [0]
+    even = sum(count == counts[0] for count in counts) / len(counts)
+    return counts[0] * even if counts[0] > 1 and even > ALIKE else even - 1
+
+
+def _group(files: Iterable[Layout]) -> list[list[Layout]]:
+    """Return files that hold the same table: like columns, and the same word for what happened, if any."""
+    groups: list[tuple[set[str], tuple[object, ...], list[Layout]]] = []
+    for file in files:
+        columns, written = {*file.rows.columns}, (file.reading.get("separator"), kind_of(file.file_name))
+        for known, how, alike in groups:
+            if how == written and len(columns & known) >= ALIKE * len(columns | known):
+                alike.append(file)
+                known |= columns
+                break
+        else:
+            groups.append((columns, written, [file]))
+    return [alike for _, _, alike in groups]
+
+
+def _join(files: Sequence[Layout]) -> Layout:
+    """Return files of one table as such."""
+    paths = [path for file in files for path in file.paths]
+    places = [path.split("/") for path in paths]
+    even = len({len(parts) for parts in places}) == 1
+    varying = [at for at, same in enumerate(zip(*places, strict=False)) if even and len(set(same)) > 1]
+    facts = [{f"{{{at}}}": ENDING.sub("", parts[at]).rpartition("=")[2] for at in varying} for parts in places]
+    told = zip(files, facts, strict=True)
+    frames = [file.rows.with_columns(pl.lit(fact).alias(part) for part, fact in own.items()) for file, own in told]
+    rows = pl.concat(frames, how="diagonal_relaxed")
+    reading = {option: value for file in files for option, value in file.reading.items()}
+    partial = {name for frame in frames for name in {*rows.columns} - {*frame.columns}}
+    return Layout(paths, rows, reading, frozenset(partial), facts)
