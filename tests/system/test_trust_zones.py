@@ -209,7 +209,7 @@ def test_what_a_merge_request_leaves_in_the_cache_of_packages_is_in_no_protected
 
     def play(recipe: str, **variables: str | None) -> str:
         (checkout / "Makefile").write_text(f"test:\n\t{recipe}\n")
-        git(checkout, "commit", "--quiet", "--all", "--message", "Play")
+        git(checkout, "commit", "--quiet", "--all", "--allow-empty", "--message", "Play")
         done = runner.run(checkout, "test: [3.11]", settings={}, CI_DEFAULT_BRANCH="main", **{**IN_GITLAB, **variables})
         return done.logs["test: [3.11]"]
 

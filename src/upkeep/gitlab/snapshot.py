@@ -222,10 +222,15 @@ def parse_predictions(content: bytes) -> pl.DataFrame:
 
 def _read_first(sources: Sequence[Any], path: Path, most_bytes: int) -> bytes:
     """Return a file from the first of DVC's remotes that has it."""
-    for source in sources:
-        with contextlib.suppress(FileNotFoundError), source.open(path.as_posix()) as stream:
-            content = bytes(stream.read(most_bytes + 1))
-            if len(content) > most_bytes:
-                raise _refuse(path, f"it is larger than {most_bytes:,} bytes")
-            return content
-    raise FileNotFoundError(path)
+    for source in sources[:-1]:
+        with contextlib.suppress(Exception):  # a folder that a remote lacks is no file that is not found
+            return _read_bounded(source, path, most_bytes)
+    return _read_bounded(sources[-1], path, most_bytes)
+
+
+def _read_bounded(source: Any, path: Path, most_bytes: int) -> bytes:
+    with source.open(path.as_posix()) as stream:
+        content = bytes(stream.read(most_bytes + 1))
+    if len(content) > most_bytes:
+        raise _refuse(path, f"it is larger than {most_bytes:,} bytes")
+    return content
