@@ -154,14 +154,16 @@ def test_a_branch_is_replaced_only_if_it_is_what_was_seen(checkout, tmp_path):
     assert git.tip("retrain") == as_person(checkout, "rev-parse", "HEAD")
 
 
-def test_what_a_runner_clears_a_job_of_spares_packages_and_runs_that_wait_for_mlflow(checkout):
+def test_what_a_runner_clears_a_merge_request_of_spares_packages_and_runs_that_wait_for_mlflow(checkout):
     kept = [".cache/uv/wheel", ".upkeep/pending/k1/run.json"]
     gone = [".upkeep/failure.json", ".upkeep/stage_times.json", ".venv/bin/python", "data/raw/x.parquet", "new.txt"]
     shutil.copy(ROOT / ".gitignore", checkout)
     for name in [*kept, *gone]:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
-    flags = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())["variables"]["GIT_CLEAN_FLAGS"]
+    flags = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())["workflow"]["rules"][0]["variables"][
+        "GIT_CLEAN_FLAGS"
+    ]
     as_person(checkout, "clean", *flags.split())
     assert [name for name in [*kept, *gone] if (checkout / name).exists()] == kept
 
