@@ -6,7 +6,7 @@ from fleet_cases import dataset_params
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upkeep.core.spelling import OWN_COLUMNS
+from upkeep.core.names import OWN_COLUMNS
 from upkeep.features.conditions import Conditions
 from upkeep.features.definition import feature_names
 from upkeep.features.inputs import Preparation, Vocabulary

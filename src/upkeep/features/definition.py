@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from upkeep.core.names import spell_code, spell_sensor
 from upkeep.core.params import Aggregate, Dataset
-from upkeep.core.spelling import spell_code, spell_sensor
 from upkeep.core.types import Floats, Floats32, Ints
 from upkeep.features.conditions import fit_conditions
 from upkeep.features.inputs import (
@@ -49,7 +49,7 @@ class Feature(NamedTuple):
 
 
 def list_features(vocabulary: Vocabulary, params: Dataset) -> list[Feature]:
-    """Return the features in their order, each name once; :mod:`upkeep.core.spelling` spells them."""
+    """Return the features in their order, each name once; :mod:`upkeep.core.names` spells them."""
     sensors, windows = [(sensor, spell_sensor(sensor)) for sensor in vocabulary.sensors], params.windows_hours
     features = [Feature(spelt, "newest", sensor) for sensor, spelt in sensors]
     for hours in windows:

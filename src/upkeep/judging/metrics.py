@@ -11,9 +11,8 @@ import polars as pl
 from sklearn import metrics
 
 from upkeep.core.types import Booleans, Floats
+from upkeep.judging.reports import OF_ALARMS, ROW_FIGURES
 
-OF_ALARMS = ("precision", "recall", "f1")
-ROW_FIGURES = ("average_precision", "roc_auc", "brier", "log_loss", "recall_at_precision", *OF_ALARMS)
 CALIBRATION_BINS = 10
 MOST_CERTAIN = 1e-15
 """A wrong answer of probability 0 or 1 would cost infinitely much; it is taken as this far from certain."""
@@ -42,7 +41,7 @@ def average_precision(label: Booleans, probability: Floats) -> float:
 
 
 def judge_rows(label: Booleans, probability: Floats, alarm: Booleans, least_precision: float) -> dict[str, float]:
-    """Return all of :data:`ROW_FIGURES`.
+    """Return all of :data:`upkeep.judging.reports.ROW_FIGURES`.
 
     ``recall_at_precision`` is the highest recall that comes with a precision of at least `least_precision`, 0 if none
     does.

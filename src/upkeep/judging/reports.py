@@ -18,6 +18,10 @@ from upkeep.core.types import Frozen, describe_faults
 
 DECIMALS = 6
 
+OF_ALARMS = ("precision", "recall", "f1")
+ROW_FIGURES = ("average_precision", "roc_auc", "brier", "log_loss", "recall_at_precision", *OF_ALARMS)
+"""Figures of single rows, which tell of nothing where all are of one class."""
+
 
 def _round_figure(value: object) -> object:
     if isinstance(value, float):

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from upkeep.judging.metrics import ROW_FIGURES
-from upkeep.judging.reports import CandidateReport, GroupReport, Metrics, Sanity
+from upkeep.judging.reports import ROW_FIGURES, CandidateReport, GroupReport, Metrics, Sanity
 
 SHUFFLED, BEST_FEATURE = "shuffled_labels", "best_feature"
 KNOWS_NOTHING = {"class_prior": "a constant", SHUFFLED: "the luckiest model of shuffled labels"}
