@@ -27,11 +27,11 @@ EXPECTED = {"model_type": "an object", "dict_type": "an object", "list_type": "a
 """In the words of JSON, by pydantic's type of error."""
 
 TOKENS = re.compile(
-    rb'(?:[^"\dNI-]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?\d{1,17}(?:\.\d{1,17})?(?![-+.\deE]))++'
+    rb'(?:[^"\dNI-]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?\d{1,17}(?:\.\d{1,17})?(?![-+.\deE])){1,1000}+'
     rb"|NaN|-?Infinity|-?\d[-+.\deE]*+",
     re.DOTALL,
 )
-"""What JSON certainly has, as far as it reaches; and numbers, those that are none in JSON included."""
+"""What JSON certainly has, some of it at once; and numbers, those that are none in JSON included."""
 
 Point = Callable[[int, str | None], str]
 
@@ -202,7 +202,8 @@ def _read_csv(body: bytes, limits: Limits) -> tuple[dict[str, list[Any]], Point]
     except UnicodeDecodeError as error:
         raise Refused(400, f"the CSV text is not UTF-8: {error.reason}", "UTF-8") from error
     except csv.Error as error:
-        raise Refused(400, f"the body is not CSV: {error}", "comma-separated values with a header") from error
+        status = 413 if "field limit" in str(error) else 400
+        raise Refused(status, f"the body is not CSV: {error}", "comma-separated values with a header") from error
 
 
 def _check_line(line: str) -> str:
