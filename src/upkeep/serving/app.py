@@ -110,12 +110,9 @@ def _service_routes(
     one_large, one_small = CapacityLimiter(1), CapacityLimiter(1)
 
     def answer(*asked: Any) -> tuple[Reply, Response]:
-        reply = service.answer(*asked)
-        return reply, to_json(reply.body, reply.status)
-
-    def answer_large(*asked: Any) -> tuple[Reply, Response]:
         try:
-            return answer(*asked)
+            reply = service.answer(*asked)
+            return reply, to_json(reply.body, reply.status)
         finally:
             _release_memory()
 
@@ -127,10 +124,11 @@ def _service_routes(
             source = "smoke" if request.headers.get(SMOKE) else "api"
             asked = body, content_type, request.query_params, request.state.request_id, source
             if len(body) <= INLINE_BYTES and sum(map(body.count, (b"[", b"{", b"\n", b"\r"))) <= INLINE_ROWS:
-                reply, response = answer(*asked)
+                reply = service.answer(*asked)
+                response = to_json(reply.body, reply.status)
             else:
                 lane = one_large if len(body) > INLINE_BYTES else one_small
-                reply, response = await to_thread.run_sync(answer_large, *asked, limiter=lane)
+                reply, response = await to_thread.run_sync(answer, *asked, limiter=lane)
             await keep(reply)
             return response
 

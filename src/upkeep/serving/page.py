@@ -55,8 +55,8 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open
         """Return one machine with the reasons for its risk."""
         found = board.get(plant, machine)
         if found is None:
-            place = {"plant": plant, "machine": machine}
-            raise Refused(404, "no prediction of this machine is known", "a machine that GET /fleet lists", **place)
+            what = "no prediction of this machine is known"
+            raise Refused(404, what, "a machine that GET /fleet lists", plant=plant, machine=machine)
         return to_json(_describe(found) | {"reasons": _reasons(found, explain)})
 
     return router

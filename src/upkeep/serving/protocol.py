@@ -4,6 +4,7 @@ They check requests and describe both to programs in ``/openapi.json``.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from reprlib import Repr
 from typing import Annotated, Any
 
@@ -59,7 +60,7 @@ class RecordsRequest(BaseModel):
     params: Options | None = None
 
 
-class Prediction(BaseModel):
+class MachineRisk(BaseModel):
     """A machine's risk."""
 
     plant: str
@@ -73,15 +74,17 @@ class Prediction(BaseModel):
     reasons: list[Reason] = []
 
 
-class Error(BaseModel):
-    """Why a machine, or a whole request, is not answered."""
+@dataclass(frozen=True)
+class Error:
+    """Why a machine, or a whole request, is not answered: a JSON pointer into the body, or its line of CSV, and why."""
 
-    pointer: str = Field(description="JSON pointer into the body, or the line of CSV text.")
-    plant: str | None = None
-    machine: str | None = None
-    column: str | None = None
+    pointer: str
     what: str
     expected: str
+    plant: str | None = None
+    machine: str | None = None
+    row: int | None = None
+    column: str | None = None
 
 
 class Unanswered(BaseModel):
@@ -93,19 +96,22 @@ class Unanswered(BaseModel):
 class Answered(Unanswered):
     """An answer per machine; `errors` tells of those that have none."""
 
-    predictions: list[Prediction]
+    predictions: list[MachineRisk]
 
 
+REFUSALS = {
+    400: "The body is no table.",
+    401: "The token is missing or wrong.",
+    403: "The service is open, and a page or name of another host asks it.",
+    408: "The body took too long to come.",
+    413: "The body is too large, holds too much or takes too long to answer.",
+    415: "The body is neither JSON nor CSV.",
+    422: "No machine could be answered, or a column's name is too long.",
+    429: "Too many large requests are under way.",
+}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Answered, "description": "An answer per machine; `errors` tells of those that have none."},
-    400: {"model": Unanswered, "description": "The body is no table."},
-    401: {"model": Unanswered, "description": "The token is missing or wrong."},
-    403: {"model": Unanswered, "description": "The service is open, and a page or name of another host asks it."},
-    408: {"model": Unanswered, "description": "The body took too long to come."},
-    413: {"model": Unanswered, "description": "The body is too large, holds too much or takes too long to answer."},
-    415: {"model": Unanswered, "description": "The body is neither JSON nor CSV."},
-    422: {"model": Unanswered, "description": "No machine could be answered, or a column's name is too long."},
-    429: {"model": Unanswered, "description": "Too many large requests are under way."},
+    **{status: {"model": Unanswered, "description": reason} for status, reason in REFUSALS.items()},
 }
 # FastAPI lists the models of bodies that it reads itself; these stand where they are used.
 DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
@@ -138,11 +144,19 @@ def show(value: Any) -> str:
 class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
     """A request that has no answer at all: its HTTP status, 4xx, and what is wrong, as errors tell it."""
 
-    def __init__(self, status: int, what: str, expected: str, pointer: str = "", **machine: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        what: str,
+        expected: str,
+        pointer: str = "",
+        *,
+        plant: str | None = None,
+        machine: str | None = None,
+    ) -> None:
         super().__init__(what)
-        self.status = status
-        self.fault = {"pointer": pointer, "what": what, "expected": expected, **machine}
+        self.status, self.error = status, Error(pointer, what, expected, plant, machine)
 
     def to_response(self, headers: Mapping[str, str] | None = None) -> Response:
         """Return the response that says so, as `Unanswered` describes it."""
-        return to_json({"predictions": [], "errors": [self.fault]}, self.status, headers)
+        return to_json({"predictions": [], "errors": [self.error]}, self.status, headers)

@@ -6,7 +6,6 @@ out of its range, is left out with a word to the caller; of readings that are on
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from time import time_ns
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, Vocabulary, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
-from upkeep.serving.protocol import Refused, show
+from upkeep.serving.protocol import Error, Refused, show
 from upkeep.serving.table import Table
 
 NAMES_SHOWN = 5
@@ -40,19 +39,6 @@ OF_MACHINES = ("model", "installed")
 
 class Unusable(Exception):  # noqa: N818  # as `Refused`
     """Why a machine is not answered: the row that tells it, its column, what was found there and what was expected."""
-
-
-@dataclass(frozen=True)
-class RefusedMachine:
-    """A machine that cannot be answered: which value of the request is at fault, what was found and what expected."""
-
-    pointer: str
-    plant: str | None
-    machine: str | None
-    row: int
-    column: str | None
-    what: str
-    expected: str
 
 
 class Accepted(NamedTuple):
@@ -120,9 +106,7 @@ def read_contract(metadata: Metadata, dictionary: Dictionary) -> Contract:
     return Contract(tables, known, rules, vocabulary, numbers, low, high, near, frozenset(event_kinds(vocabulary)))
 
 
-def read_request(
-    table: Table, contracts: Mapping[str, Contract]
-) -> tuple[dict[str, PlantRequest], list[RefusedMachine]]:
+def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[str, PlantRequest], list[Error]]:
     """Return what is asked of each plant's model, and which machines cannot be answered.
 
     `Refused` is raised if a key column is missing or there is no row.
@@ -141,7 +125,7 @@ def read_request(
             raise Refused(413, what, "fewer machines at a time", table.point(row, "machine"))
     judged = {plant: _judge_table(table, contracts[plant]) for plant in contracts.keys() & set(plants)}
     accepted: dict[str, list[Accepted]] = {}
-    errors: list[RefusedMachine] = []
+    errors: list[Error] = []
     for (plant, machine), rows in machines.items():
         table.check_time()
         try:
@@ -151,10 +135,8 @@ def read_request(
             accepted.setdefault(plant, []).append(found)
         except Unusable as reason:
             row, column, what, expected = reason.args
-            whose = {"plant": plant and shorten(plant), "machine": machine and shorten(machine)}
-            errors.append(
-                RefusedMachine(table.point(row, column), **whose, row=row, column=column, what=what, expected=expected)
-            )
+            whose = (plant and shorten(plant), machine and shorten(machine))
+            errors.append(Error(table.point(row, column), what, expected, *whose, row, column))
     return {plant: _combine(found, table, contracts[plant]) for plant, found in accepted.items()}, errors
 
 
