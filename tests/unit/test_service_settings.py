@@ -56,7 +56,8 @@ def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(name, meant)
 
 
 def test_variables_of_other_commands_are_no_mistakes():
-    others = {name for page in DOCS.glob("*.md") for name in re.findall(r"UPKEEP_[A-Z_]*[A-Z]", page.read_text())}
+    pages = [page for page in DOCS.glob("*.md") if page.name != "service.md"]
+    others = {name for page in pages for name in re.findall(r"UPKEEP_[A-Z_]*[A-Z]", page.read_text())}
     unknown = find_unknown(dict.fromkeys(others, "1"))
     read_settings(dict.fromkeys(unknown, "1"))
     assert "UPKEEP_GITLAB_TOKEN" in unknown

@@ -80,16 +80,8 @@ class Access:
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
             self._metrics.count_request(route, status, seconds)
-            logger.info(
-                "request",
-                extra={
-                    "request_id": request_id,
-                    "method": scope["method"],
-                    "route": route,
-                    "status": status,
-                    "ms": round(seconds * 1000, 2),
-                },
-            )
+            told = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
+            logger.info("request", extra=told | {"ms": round(seconds * 1000, 2)})
 
     def _check_token(self, path: str, asked: Headers) -> Refused | None:
         if path in OPEN or path.startswith(OPEN_FOLDER):

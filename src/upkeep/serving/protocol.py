@@ -144,18 +144,10 @@ def show(value: Any) -> str:
 class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
     """A request that has no answer at all: its HTTP status, 4xx, and what is wrong, as errors tell it."""
 
-    def __init__(
-        self,
-        status: int,
-        what: str,
-        expected: str,
-        pointer: str = "",
-        *,
-        plant: str | None = None,
-        machine: str | None = None,
-    ) -> None:
+    def __init__(self, status: int, what: str, expected: str, pointer: str = "", **whose: str) -> None:
         super().__init__(what)
-        self.status, self.error = status, Error(pointer, what, expected, plant, machine)
+        self.status = status
+        self.error = Error(pointer, what, expected, whose.get("plant"), whose.get("machine"))
 
     def to_response(self, headers: Mapping[str, str] | None = None) -> Response:
         """Return the response that says so, as `Unanswered` describes it."""
