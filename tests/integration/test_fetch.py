@@ -521,8 +521,8 @@ def test_raw_data_on_another_disk_and_files_that_are_links_into_a_cache_are_used
     assert cached.read_bytes() == before
 
 
-@pytest.mark.parametrize("plant", ["x" * 10_000, "../" * 50, "/etc", "a\nb", "\x00", "ü" * 3000])
-def test_a_plant_may_be_called_anything(plant):
+@pytest.mark.parametrize("plant", ["x" * 200, "../" * 50, "/etc", "..", "ü" * 200])
+def test_files_of_a_plant_are_in_raw_data_whatever_it_is_called(plant):
     fetch.run(params({plant: {str(MONDAY): [[1.0]]}}))
     (file,) = read_manifest().files
     assert file.plant == plant

@@ -10,14 +10,12 @@ from pydantic_core import ErrorDetails
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import shorten
 from upkeep.core.types import Frozen
 from upkeep.core.yaml import read_yaml
 
 EXAMPLE = Path("examples/cmapss/params.yaml")
 """Another whole set of parameters, for what an older ``params.yaml`` lacks."""
-LONGEST_SHOWN = 100
-"""Characters of a wrong value that an error shows."""
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[
     float,
@@ -239,5 +237,4 @@ def _found(fault: ErrorDetails) -> str:
     # Of a missing setting pydantic shows the whole section, and a section may hold a secret.
     if fault["type"] == "missing" or isinstance(fault["input"], dict | list):
         return ""
-    shown = repr(fault["input"])
-    return f" (found {shown if len(shown) <= LONGEST_SHOWN else f'{shown[:LONGEST_SHOWN]}…'})"
+    return f" (found {shorten(repr(fault['input']))})"

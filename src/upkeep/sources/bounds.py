@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Protocol
+from typing import IO
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -17,13 +17,6 @@ CHUNK_BYTES = 16_000_000
 """Read at a time."""
 SEPARATORS = ",;\t|"
 """Of CSV files; which one is meant may not be known yet."""
-
-
-class Stream(Protocol):
-    """What bytes are read from, such as an open file."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most so many bytes, and none at the end."""
 
 
 def check_size(size: int, limits: Limits) -> None:
@@ -44,7 +37,7 @@ def check_columns(count: int, limits: Limits) -> None:
         )
 
 
-def read_chunks(stream: Stream, limits: Limits) -> Iterator[bytes]:
+def read_chunks(stream: IO[bytes], limits: Limits) -> Iterator[bytes]:
     """Yield what a stream holds, which may never end; raises UpkeepError once it is too much."""
     size = 0
     while chunk := stream.read(CHUNK_BYTES):
@@ -53,7 +46,7 @@ def read_chunks(stream: Stream, limits: Limits) -> Iterator[bytes]:
         yield chunk
 
 
-def check_text(stream: Stream, separator: str, limits: Limits) -> None:
+def check_text(stream: IO[bytes], separator: str, limits: Limits) -> None:
     """Raise an UpkeepError if the table of a text file, which is read to its end and not kept, is too large."""
     marks = [mark.encode() for mark in {*SEPARATORS, separator}]
     size = 0

@@ -9,7 +9,7 @@ from upkeep.contract.casting import as_text, cast_column
 from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED, is_reserved
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
-from upkeep.sources.bounds import VALUE_BYTES, check_columns, check_size
+from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
 CONSTANTS = ("plant", "machine", "kind", "code")
@@ -80,8 +80,8 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits:
     whole = rows.filter(~broken).with_columns(pl.int_range(pl.len()).over([*instant, "@sensor"]).alias("@again"))
     row = [*instant, "@again"]
     sensors = whole["@sensor"].n_unique()
-    check_columns(sensors, limits)
-    check_size(VALUE_BYTES * sensors * whole.select(row).n_unique(), limits)
+    bounds.check_columns(sensors, limits)
+    bounds.check_size(bounds.VALUE_BYTES * sensors * whole.select(row).n_unique(), limits)
     wide = whole.pivot(on="@sensor", index=row, values=pivot.value, aggregate_function="first", maintain_order=True)
     first = whole.group_by(row).agg(*(pl.col(name).drop_nulls().first() for name in others), pl.col("@place").first())
     wide = wide.join(first, on=row, nulls_equal=True)

@@ -12,7 +12,7 @@ import polars as pl
 from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
-from upkeep.sources.bounds import VALUE_BYTES, check_columns, check_size
+from upkeep.sources import bounds
 
 QUOTE = '"'
 QUOTED = r'"[^"]*"'
@@ -40,7 +40,7 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
         return pl.DataFrame()
     header, lines = lines[at], pl.concat([lines[:at], lines[at + 1 :]])
     names = _name_columns(header, separator, limits)
-    check_size(VALUE_BYTES * len(lines) * len(names), limits)
+    bounds.check_size(bounds.VALUE_BYTES * len(lines) * len(names), limits)
     longest = 1000 * limits.value_kb
     regular = _find_regular(lines, header, separator, len(names)) & (lines.str.len_bytes() <= longest)
     rows = _parse_regular(lines.filter(regular), names, separator)
@@ -83,7 +83,7 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
         what = f"the header has {len(header):,} characters, more than limits.value_kb in params.yaml allows"
         raise UpkeepError(what, remedy="export the file again, with a line of column names at its top")
     names = _read_fields(header, separator) or header.split(separator)
-    check_columns(len(names), limits)
+    bounds.check_columns(len(names), limits)
     unique = dict.fromkeys([BROKEN_LINE])
     again: dict[str, str] = {}
     for name in names:

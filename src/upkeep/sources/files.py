@@ -25,17 +25,8 @@ from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables
-from upkeep.sources import Delivery, read_options
+from upkeep.sources import Delivery, bounds, read_options
 from upkeep.sources.batches import batch_of
-from upkeep.sources.bounds import (
-    VALUE_BYTES,
-    bound_values,
-    check_columns,
-    check_footer,
-    check_size,
-    check_text,
-    read_chunks,
-)
 from upkeep.sources.columns import absent, name_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import PLACEHOLDERS, FilesOptions, TableFiles
@@ -129,8 +120,8 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr, li
         with errors_named(first.reading, table=table, file=first.path):
             parts = [deal(piece.number)[piece.part] for piece in pieces]
             columns = {name for part in parts for name in part.columns}
-            check_columns(len(columns), limits)
-            check_size(VALUE_BYTES * len(columns) * sum(part.height for part in parts), limits)
+            bounds.check_columns(len(columns), limits)
+            bounds.check_size(bounds.VALUE_BYTES * len(columns) * sum(part.height for part in parts), limits)
             return pl.concat(parts, how="diagonal_relaxed")
 
     pieces = [Piece(number, part, rows.schema) for number in range(len(files)) for part, rows in deal(number).items()]
@@ -223,15 +214,15 @@ def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bo
             "the path leads to no file, but to a pipe, a socket or a device",
             remedy="move it away, or put the file in its place",
         )
-    check_size(found["size"] or 0, limits)
+    bounds.check_size(found["size"] or 0, limits)
     with file_system.open(path, "rb") as stream:
-        content = b"".join(read_chunks(stream, limits))
+        content = b"".join(bounds.read_chunks(stream, limits))
     ending = ENDING.search(path.lower())
     if not (ending and ending["text"]):
         return content, False
     try:
         with UNPACK[ending["packed"]](BytesIO(content)) as stream:
-            check_text(stream, reading.separator or ",", limits)
+            bounds.check_text(stream, reading.separator or ",", limits)
         with UNPACK[ending["packed"]](BytesIO(content)) as stream:
             return stream.read(), True
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -244,13 +235,13 @@ def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
     Raises UpkeepError if they are more than `limits` allow.
     """
     try:
-        check_footer(content, limits)
+        bounds.check_footer(content, limits)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(error) from error
     rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
     rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
-    return bound_values(rows, limits)
+    return bounds.bound_values(rows, limits)
 
 
 def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:

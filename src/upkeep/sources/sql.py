@@ -21,9 +21,8 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
 from upkeep.core.secrets import expand_all, expand_variables, hide_variables, mask_values
 from upkeep.core.types import Frozen
-from upkeep.sources import Delivery, read_options
+from upkeep.sources import Delivery, bounds, read_options
 from upkeep.sources.batches import batches_between
-from upkeep.sources.bounds import CHUNK_BYTES, VALUE_BYTES, bound_values, check_columns, check_size
 from upkeep.sources.columns import spare_reserved
 from upkeep.sources.sql_values import accept_any_value, as_frame, simplify, write_value
 
@@ -106,9 +105,9 @@ class Sql:
         values = {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)}
         with self._execute(query, values) as result:
             names = [spare_reserved(name) for name in result.keys()]  # noqa: SIM118  # no dict
-            check_columns(len(names), self.limits)
+            bounds.check_columns(len(names), self.limits)
             rows = as_frame(fetch_chunks(result, self.limits), names).sort(names)
-            return bound_values(rows, self.limits)
+            return bounds.bound_values(rows, self.limits)
 
     @contextmanager
     def _execute(self, query: str, values: Mapping[str, Any]) -> Iterator[CursorResult[Any]]:
@@ -139,14 +138,14 @@ def fetch_chunks(result: CursorResult[Any], limits: Limits) -> Iterator[list[Seq
     size, asked = 0, 1
     while rows := result.fetchmany(asked):
         texts = (len(value) for row in rows for value in row if isinstance(value, str | bytes))
-        taken = VALUE_BYTES * len(rows) * len(rows[0]) + sum(texts)
+        taken = bounds.VALUE_BYTES * len(rows) * len(rows[0]) + sum(texts)
         size += taken
-        check_size(size, limits)
+        bounds.check_size(size, limits)
         held += rows
         if len(held) >= CHUNK_ROWS:
             yield held
             held = []
-        asked = max(1, min(CHUNK_ROWS, 10 * asked, CHUNK_BYTES * asked // max(taken, 1)))
+        asked = max(1, min(CHUNK_ROWS, 10 * asked, bounds.CHUNK_BYTES * asked // max(taken, 1)))
     if held:
         yield held
 
