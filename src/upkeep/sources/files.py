@@ -214,7 +214,7 @@ def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bo
             "the path leads to no file, but to a pipe, a socket or a device",
             remedy="move it away, or put the file in its place",
         )
-    bounds.check_size(found["size"] or 0, limits)
+    bounds.check_size(found.get("size") or 0, limits)
     with file_system.open(path, "rb") as stream:
         content = b"".join(bounds.read_chunks(stream, limits))
     ending = ENDING.search(path.lower())

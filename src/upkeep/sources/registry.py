@@ -1,6 +1,7 @@
 """The sources that ``params.yaml`` can name, and what the one it names has to deliver."""
 
 import importlib
+from contextlib import suppress
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import check_name, shorten
@@ -32,7 +33,8 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
             remedy="correct fetch.source in params.yaml",
         ) from error
     opened = source(fetch.options, fetch.batch_days)
-    opened.limits = limits
+    with suppress(AttributeError):  # one of the user's own may be frozen, and so has limits of its own
+        opened.limits = limits
     return opened
 
 

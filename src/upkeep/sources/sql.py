@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
-from itertools import product
 from typing import Any
 
 import polars as pl
@@ -71,9 +70,12 @@ class Sql:
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every batch of every plant from ``since`` on; whether it has rows shows when it is read."""
         batches = batches_between(self._options.since, until, self._batch_days)
-        for (plant, value), table in product(self._plants().items(), TABLES):
-            if query := getattr(self._options, table):
-                findings = self._find_untimed(table, plant, value, query) if table != "machines" else ()
+        plants = self._plants()
+        for table in TABLES:
+            query = getattr(self._options, table)
+            untimed = _ask_for_untimed(table, query) if query and table != "machines" else None
+            for plant, value in plants.items() if query else ():
+                findings = self._find_untimed(table, plant, value, untimed) if untimed else ()
                 # Machines have no time: they are one delivery, in the first batch.
                 for batch in batches if table != "machines" else batches[:1]:
                     yield Delivery(table, plant, batch, partial(self._read, query, value, batch), findings)
@@ -88,13 +90,8 @@ class Sql:
         return dict(sorted(names.items()))
 
     def _find_untimed(self, table: Table, plant: str, value: Any, query: str) -> tuple[Finding, ...]:
-        """Return a finding about rows whose time is null, as they are within the bounds of no batch."""
-        untimed = WITHIN_BATCH.sub(r"\1 IS NULL", query)
-        if _bound(untimed) & {"since", "until"}:
-            known = "write its bounds as `time >= :since AND time < :until` to have them counted"
-            logger.warning(f"{table} of {plant}: rows whose time is null are in no batch of this query; {known}")
-            return ()
-        with self._execute(untimed, {"plant": value}) as result:
+        """Return a finding about the rows that the query finds: their time is null, so they are in no batch."""
+        with self._execute(query, {"plant": value}) as result:
             count = len(result.fetchmany(UNTIMED_COUNTED))
         more = " or more" if count == UNTIMED_COUNTED else ""
         what = f"{plant}: {count}{more} rows have no time, so they are in no batch; give them one in the database"
@@ -130,6 +127,16 @@ class Sql:
                 yield streamed.execute(text(query).bindparams(*bound))
         except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
             raise unreadable(error, self._options.url, self._engine, remedy) from None
+
+
+def _ask_for_untimed(table: Table, query: str) -> str | None:
+    """Return the query for rows whose time is null, which no batch has, or None if its bounds are written otherwise."""
+    untimed = WITHIN_BATCH.sub(r"\1 IS NULL", query)
+    if not _bound(untimed) & {"since", "until"}:
+        return untimed
+    known = "write its bounds as `time >= :since AND time < :until` to have them counted"
+    logger.warning(f"{table}: rows whose time is null are in no batch of this query; {known}")
+    return None
 
 
 def fetch_chunks(result: CursorResult[Any], limits: Limits) -> Iterator[list[Sequence[Any]]]:
