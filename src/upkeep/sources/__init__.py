@@ -12,6 +12,7 @@ from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
+from upkeep.core.types import describe_faults
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -64,12 +65,8 @@ def read_options(model: type[Options], options: Mapping[str, Any], source: str) 
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        faults = [
-            ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, "))))
-            for fault in error.errors(include_input=False)
-        ]
         raise UpkeepError(
-            f"fetch.options do not fit the source {source}: {'; '.join(faults)}",
+            f"fetch.options do not fit the source {source}: {describe_faults(error)}",
             expected=f"the options of {source} that docs/sources.md lists",
             remedy="correct fetch.options in params.yaml",
         ) from None
