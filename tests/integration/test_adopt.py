@@ -1,15 +1,19 @@
 """Deliveries of many shapes, adopted without a word typed, become the same clean tables."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import fsspec
 import polars as pl
 import pytest
-from adopted_fleet import FOLDER, SENSORS, SHAPES, Fleet, make_fleet
+from adopted_fleet import FOLDER, SENSORS, SHAPES, START, Fleet, make_fleet
 from conftest import ROOT
+from sqlalchemy import create_engine
 
 from upkeep import cli
+
+DATABASE = "sqlite:///deliveries/plant.db"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def interim(table: str) -> pl.DataFrame:
 def test_deliveries_of_any_shape_become_the_fleets_clean_tables(shape, fleet, upkeep):
     telemetry, events = fleet
     SHAPES[shape](telemetry, events)
-    told = upkeep("adopt", "sqlite:///deliveries/plant.db" if shape == "database" else "deliveries/", "--force")
+    told = upkeep("adopt", DATABASE if shape == "database" else "deliveries/", "--force")
     assert told.endswith("next: dvc repro\n")
     assert upkeep("fetch") == ""
     assert upkeep("validate") == ""
@@ -143,6 +147,10 @@ def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
         ),
         ({"a{b}.csv": "time,machine,x\n"}, "its name holds one of {}*?[]$, :: or a sign that cannot be printed"),
         ({"a.parquet": "no Parquet"}, "[file=deliveries/a.parquet]"),
+        ({"a.csv": "time,machine,x\n"}, "it holds no rows [file=deliveries/a.csv]"),
+        ({"a.csv": "time,machine,*\n2025-01-06,a,1.5\n"}, "a column of deliveries/a.csv is called *"),
+        ({"a\n.csv": "time,machine,x\n"}, "[file=deliveries/a\\n.csv]"),
+        ({"$HOME.csv": "time,machine,x\n"}, "which mean something in a path"),
     ],
 )
 def test_what_cannot_be_adopted_is_refused_in_one_sentence(upkeep, files, told):
@@ -152,6 +160,69 @@ def test_what_cannot_be_adopted_is_refused_in_one_sentence(upkeep, files, told):
     assert told in said
     assert "remedy: " in said
     assert "Traceback" not in said
+
+
+ODD_NAMES = [
+    *("a: b", "- x", "{x}", "&a", "!!python/object:x", "null", "1.5", "# c", "'", '"x', "%YAML", "| x"),
+    *("100 %", "@all", "kind", "code", "model", "installed", "@sensor", "a :plant", "x::int", "temp\n[°C]"),
+    *("a\nfetch: {source: evil}", "<img onerror=x>", "\x1b[31mred", "\u202eabc", "a\x85b", "x" * 10_000),
+]
+UNSEEN = ODD_NAMES[-4:]
+"""Names that no draft can hold: such columns are left out."""
+
+
+def adopt_printably(upkeep, place: str) -> str:
+    """Adopt; return what is printed, which holds, as the drafts do, nothing that nobody sees."""
+    told = upkeep("adopt", place, "--force")
+    assert told.endswith("next: dvc repro\n")
+    assert all(line.isprintable() and len(line) < 1000 for line in told.splitlines())
+    for draft in ("params.yaml", "data/references/dictionary.yaml"):
+        assert Path(draft).read_text(encoding="utf-8").replace("\n", "").isprintable()
+    return told
+
+
+def odd_rows(names: list[str]) -> pl.DataFrame:
+    """Return thirty hours of one machine, with a sensor and a remark of each name."""
+    hours = [START + timedelta(hours=hour) for hour in range(30)]
+    odd = {name: [float((hour + place) * 7 % 23) for hour in range(30)] for place, name in enumerate(names)}
+    return pl.DataFrame({"time": hours, "machine": ["m"] * 30, "note": ([*names, "x"] * 30)[:30], **odd})
+
+
+def test_odd_names_and_values_stay_names_in_what_is_printed_and_drafted(upkeep):
+    rows = odd_rows(ODD_NAMES)
+    rows.write_parquet(FOLDER / "readings.parquet")
+    happened = [*(f"{kind} {number}" for kind in ("failure", "service") for number in range(5)), *ODD_NAMES[-8:]]
+    events = rows[: len(happened)].select("time", "machine", kind=pl.Series(happened), code=pl.Series(happened))
+    events.write_parquet(FOLDER / "events.parquet")
+    told = adopt_printably(upkeep, "deliveries")
+    assert "events by kind: error 8, failure 5, maintenance 5" in told
+    assert upkeep("fetch") == ""
+    upkeep("validate")
+    assert interim("telemetry").shape == (30, 3 + len(ODD_NAMES) - len(UNSEEN))
+    dictionary = Path("data/references/dictionary.yaml").read_text(encoding="utf-8")
+    assert dictionary.count("its name has more than 200 characters, or some that nobody sees") == len(UNSEEN)
+
+
+@pytest.mark.parametrize(
+    ("tables", "height"),
+    [
+        ({'the "odd" :until': odd_rows(ODD_NAMES[:-4])}, 30),
+        ({"failures": odd_rows([])[:3]}, 0),
+        (
+            {plant: odd_rows([f"x of {plant}", "y"]).with_columns(plant=pl.lit(plant)) for plant in ("north", "south")},
+            60,
+        ),
+    ],
+    ids=["odd names", "failures only", "tables that differ"],
+)
+def test_a_databases_tables_are_adopted_whatever_they_are_called_and_hold(tables, height, upkeep):
+    engine = create_engine(DATABASE)
+    for name, rows in tables.items():
+        rows.with_columns(pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S")).write_database(name, engine)
+    adopt_printably(upkeep, DATABASE)
+    assert upkeep("fetch") == ""
+    upkeep("validate")
+    assert interim("telemetry").drop_nulls("machine").filter(pl.col("plant").is_not_null()).height >= height
 
 
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(upkeep, monkeypatch):

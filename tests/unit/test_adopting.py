@@ -63,6 +63,12 @@ def test_an_encoding_is_seen_by_its_letters(text, encoding):
     assert text.encode(encoding).decode(seen.get("encoding", "utf-8")) == text
 
 
+def test_a_table_so_wide_that_few_lines_are_looked_at_is_read_as_others_are():
+    header = ";".join(f"column_{place}" for place in range(3000))
+    seen = sniff_text("\n".join([header, *[";".join(["1,5"] * 3000)] * 5]).encode())
+    assert seen == {"separator": ";", "decimal": ","}
+
+
 # Times
 
 

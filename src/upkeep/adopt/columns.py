@@ -19,6 +19,8 @@ MOSTLY = 0.9
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
 TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$"
+PATH_PART = re.compile(r"\{\d+\}")
+"""Columns that hold what differs between the addresses of files."""
 VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
 
 
@@ -48,7 +50,7 @@ class Part:
     @property
     def placeholders(self) -> dict[str, str]:
         """Theirs: ours, of what the path tells."""
-        return {theirs: ours for ours, theirs in self.columns.items() if theirs.startswith("{")}
+        return {theirs: ours for ours, theirs in self.columns.items() if PATH_PART.fullmatch(theirs)}
 
 
 def find_roles(layout: Layout) -> Part:
@@ -60,7 +62,7 @@ def find_roles(layout: Layout) -> Part:
     names = [name for name in rows.columns if not clock or name != clock.column]
     keys = _find_keys(rows, names, clock)
     columns = {ours: theirs for ours, (theirs, _) in keys.items()}
-    rest = [name for name in names if name not in (*columns.values(), *clocks) and not name.startswith("{")]
+    rest = [name for name in names if name not in (*columns.values(), *clocks) and not PATH_PART.fullmatch(name)]
     decimal = layout.reading.get("decimal", ".")
     measured = [name for name in rest if _holds_numbers(rows[name], decimal)]
     text = [name for name in rest if name not in measured]
@@ -98,8 +100,8 @@ def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) ->
     named = [name for name in names if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS]
     plant = named[0] if named else None
     machine = _find_machine(rows, [name for name in names if name != plant], clock)
-    if plant is None and machine and clock and machine[0].startswith("{"):
-        parts = [name for name in names if name.startswith("{") and name != machine[0]]
+    if plant is None and machine and clock and PATH_PART.fullmatch(machine[0]):
+        parts = [name for name in names if PATH_PART.fullmatch(name) and name != machine[0]]
         timed = rows.select(*parts, clock.times.alias("@time"))
         plant = next((name for name in parts if _run_side_by_side(timed, [name])), None)
     found = {
@@ -117,7 +119,7 @@ def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None)
     if clock is None:
         return None
     timed = rows.select(*names, clock.times.alias("@time"))
-    parts = [name for name in reversed(names) if name.startswith("{")]
+    parts = [name for name in reversed(names) if PATH_PART.fullmatch(name)]
     if parts and _run_side_by_side(timed, parts):
         beside = next((name for name in parts if _run_side_by_side(timed, [name])), None)
         if beside:

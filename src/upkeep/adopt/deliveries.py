@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from charset_normalizer import from_bytes
 from sqlalchemy.exc import SQLAlchemyError
 
-from upkeep.adopt.words import kind_of
+from upkeep.adopt.words import is_kept, kind_of
 from upkeep.contract.casting import as_text
 from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.addresses import open_address
@@ -122,7 +122,7 @@ def look_at_database(url: str) -> list[Layout]:
         )
     try:
         known = sa.inspect(engine)
-        names = sorted([*known.get_table_names(), *known.get_view_names()])
+        names = sorted(filter(is_kept, [*known.get_table_names(), *known.get_view_names()]))
         with engine.connect() as connection:
             layouts = [Layout([name], _read_table(connection, name)) for name in names]
     except SQLAlchemyError as error:
@@ -136,7 +136,8 @@ def look_at_database(url: str) -> list[Layout]:
 def sniff_text(content: bytes) -> dict[str, str]:
     """Return how a CSV file is written, where that is not as usual: ``encoding``, ``separator``, ``decimal``."""
     encoding = _sniff_encoding(content)
-    lines = content[:SAMPLE_BYTES].decode(encoding, errors="replace").removeprefix("\ufeff").splitlines()[:200]
+    lines = content[:SAMPLE_BYTES].decode(encoding, errors="replace").removeprefix("\ufeff").splitlines()
+    lines = (lines if len(content) <= SAMPLE_BYTES else lines[:-1] or lines)[:200]  # the last one may be cut off
     separator = max(SEPARATORS, key=lambda candidate: _evenness(lines, candidate))
     fields = [value for row in csv.reader(lines[1:], delimiter=separator) for value in row if separator != ","]
     commas, points = (sum(map(bool, map(kind.fullmatch, fields))) for kind in (DECIMAL_COMMA, DECIMAL_POINT))
@@ -208,6 +209,8 @@ def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
         written = sniff_text(content) if content.strip() else {}
         how = USUAL | written
         rows = read_delimited(content, how["separator"], how["encoding"], limits).drop(BROKEN_LINE, strict=False)
+        if rows.is_empty():
+            raise UpkeepError("it holds no rows", remedy="deliver it with rows below a line of column names")
         if rows.width < 2 or all(NUMBER.fullmatch(column) for column in rows.columns):
             raise UpkeepError("it has no line of column names at its top", remedy="deliver it with one")
     return Layout([name], _hold_rows(name, rows), written)

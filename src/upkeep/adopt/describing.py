@@ -8,7 +8,7 @@ import polars as pl
 
 from upkeep.adopt.columns import KEYS, Part
 from upkeep.adopt.times import share_of
-from upkeep.adopt.words import has_word, names_one, unit_of, words_of
+from upkeep.adopt.words import has_word, is_kept, names_one, unit_of, words_of
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import MAX_NAME, shorten
 
@@ -58,8 +58,7 @@ def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
     kinds = {
         name: "number" if part.rows.schema[name].is_numeric() else "text"
         for part in parts
-        for name in part.kept
-        if len(name) <= MAX_NAME
+        for name in filter(is_kept, part.kept)
     }
     return {
         name: Described({"type": kind, "role": "attribute"}, "a fact about the machine") for name, kind in kinds.items()
@@ -85,8 +84,8 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
 
 
 def _why_left_out(name: str, values: pl.Series, rows: int) -> str | None:
-    if len(name) > MAX_NAME:
-        return f"its name is longer than {MAX_NAME} characters"
+    if not is_kept(name):
+        return f"its name has more than {MAX_NAME} characters, or some that nobody sees"
     if values.is_empty():
         return "empty"
     if not values.dtype.is_numeric():

@@ -8,7 +8,7 @@ import polars as pl
 from upkeep.adopt.columns import KEYS, Part, find_roles, read_numbers
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.times import in_zone, quartiles, share_of
-from upkeep.adopt.words import Kind, has_word, kind_of, names_one
+from upkeep.adopt.words import Kind, has_word, is_kept, kind_of, names_one
 from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
@@ -162,13 +162,14 @@ def _as_events(part: Part) -> Part:
     few = [column for column in part.kept if rows[column].n_unique() <= MOST_KINDS]
     column = max(few, key=lambda column: _speaking(rows[column]), default=None)
     if column and _tells_more(column, rows[column], constant):
-        told = {str(value): kind_of(str(value)) for value in rows[column].drop_nulls().unique().sort()}
+        values = map(str, rows[column].drop_nulls().unique().sort())
+        told = {value: kind_of(value) for value in filter(is_kept, values)}
         unclear = ", ".join(shorten(value, 40) for value, kind in told.items() if kind is None)
         columns["kind"], options["kinds"] = column, {value: kind or "error" for value, kind in told.items()}
         reasons["kind"] = reasons["kinds"] = (
             f"by its words{unclear and f'; taken for errors, since nothing tells: {unclear}'}"
         )
-        kinds = rows[column].cast(pl.String).replace(options["kinds"])
+        kinds = rows[column].cast(pl.String).replace_strict(options["kinds"], default="error")
     else:
         options["kind"] = constant or "error"
         nothing = "taken for errors: nothing tells what kind of event these are"

@@ -23,6 +23,11 @@ MOST_LETTERS = 1000
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
+def is_kept(name: str) -> bool:
+    """Tell whether a name may stand in a draft: YAML keeps line breaks in it, but not all that nobody sees."""
+    return len(name) <= MAX_NAME and not re.search(UNPRINTABLE, name.replace("\n", " "))
+
+
 def fold(text: str) -> str:
     """Return text in small letters without accents: ``Störung`` is ``stoerung``."""
     text = text.lower().translate(GERMAN)
