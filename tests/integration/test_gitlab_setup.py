@@ -171,6 +171,15 @@ def test_a_token_that_ends_soon_is_rotated_so_that_its_user_stays_and_one_that_n
     assert set_up(file, server) == "everything is as the file says"
 
 
+@pytest.mark.parametrize(("field", "value"), [("scopes", ["api", "write_repository"]), ("access_level", MAINTAINER)])
+def test_a_token_that_may_do_more_than_write_notes_is_replaced(server, tmp_path, field, value):
+    file = write(tmp_path, server, note_token={})
+    set_up(file, server)
+    server.settings["access_tokens"][0][field] = value
+    assert set_up(file, server).startswith("make the token with api, kept in UPKEEP_NOTE_TOKEN")
+    assert set_up(file, server) == "everything is as the file says"
+
+
 def test_a_file_becomes_a_variable_of_type_file(server, tmp_path):
     (tmp_path / "key").write_text("-----BEGIN KEY-----\n")
     set_up(write(tmp_path, server, variables={"DEPLOY_KEY": [{"file": str(tmp_path / "key")}]}), server)

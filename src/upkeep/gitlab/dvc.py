@@ -48,12 +48,8 @@ def repro(*stages: str, allow_missing: bool = True) -> list[str]:
     """Run what is stale, of all stages or of these and what they need, with inputs from the remote and earlier results.
 
     Returns the stages that ran. `allow_missing` leaves data where it is if nothing needs it; what the remote has lost
-    is made again. A protected pipeline takes earlier results only from a remote that no merge request writes to.
-
-    Raises
-    ------
-    UpkeepError
-        That of the stage which failed.
+    is made again. A protected pipeline takes earlier results only from a remote that no merge request writes to. Raises
+    the UpkeepError of the stage which failed.
     """
     FAILURE.unlink(missing_ok=True)
     _fetch_proposed()
@@ -68,13 +64,7 @@ def repro(*stages: str, allow_missing: bool = True) -> list[str]:
 
 
 def pull(*targets: Path) -> bool:
-    """Bring outputs from the remote to the working tree; False if it does not have all of them.
-
-    Raises
-    ------
-    UpkeepError
-        If the remote cannot be read at all.
-    """
+    """Bring outputs from the remote to the working tree; False if it lacks some, an UpkeepError if it is unreadable."""
     if not targets:
         return True
     _fetch_proposed(*targets)

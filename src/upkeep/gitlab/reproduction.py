@@ -45,13 +45,8 @@ def reproduce(environment: Mapping[str, str]) -> str:
     """Run what is stale, share its results, and see that the branch has the lock of it; return what was done.
 
     In a merge request, and with a token, a stale lock is replaced by a commit on its branch. A protected pipeline makes
-    everything itself instead, and compares.
-
-    Raises
-    ------
-    UpkeepError
-        That of the stage which failed, or that the lock is stale and must be replaced by hand, or is not what a
-        protected pipeline makes.
+    everything itself instead, and compares. Raises the UpkeepError of the stage which failed, or that the lock is stale
+    and must be replaced by hand, or is not what a protected pipeline makes.
     """
     if is_protected(environment):
         return prove()

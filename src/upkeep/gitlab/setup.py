@@ -81,7 +81,7 @@ class ProjectToken(Frozen):
 class NoteToken(ProjectToken):
     """That of merge requests, whose jobs can all read it; GitLab knows no smaller one that writes notes."""
 
-    name: str = "upkeep notes"
+    name: str = "upkeep-notes"
     scopes: tuple[str, ...] = ("api",)
     role: int = REPORTER
 
@@ -171,8 +171,9 @@ def plan(project: Project, settings: Settings) -> Iterator[Change]:
         yield Change(f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing))
     for kind, (attribute, key) in KINDS.items():
         manager = _Runners(project) if kind == "runners" else getattr(project, attribute)
-        there = {getattr(each, key): each for each in manager.list(iterator=True)}
-        for fields in getattr(settings, kind):
+        expected = getattr(settings, kind)
+        there = {getattr(each, key): each for each in (manager.list(iterator=True) if expected else ())}
+        for fields in expected:
             if key not in fields:
                 raise UpkeepError(f"one of {kind} has no {key}", remedy="see examples/gitlab.yaml")
             yield from _compare(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
@@ -222,7 +223,8 @@ def _renew_token(project: Project, name: str, token: ProjectToken, known: Variab
     fit = (
         each
         for each in project.access_tokens.list(iterator=True)
-        if each.name == token.name and each.active and {*token.scopes} <= {*each.scopes}
+        if each.active and (each.name, each.access_level) == (token.name, token.role)
+        if {*token.scopes} == {*each.scopes}  # one that may do more is no token for notes
     )
     found, kept = next(fit, None), known.get((name, "*"))
     hidden = kept is not None and kept.protected == (name in zones.PROTECTED)  # else others may know it
