@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,26 @@ def test_a_failing_cell_is_named_and_leaves_what_ran_before_it() -> None:
         assert "so far" in text
         assert "ValueError" in text
     assert "never" not in outputs_of(Path("reports/try.ipynb"))
+
+
+def test_a_cell_that_ends_in_an_error_of_upkeep_tells_its_remedy() -> None:
+    cell = "from upkeep.core.files import read_json\nfrom pathlib import Path\nread_json(Path('x'), remedy='type it')"
+    with pytest.raises(UpkeepError, match=r"the file cannot be read: No such file.*file=x") as caught:
+        run_notebook(write_notebook("", cell), Path("reports/try.html"), {})
+    assert caught.value.remedy == "type it"
+
+
+@pytest.mark.parametrize("name", ["01_eda", "02_model_quality"])
+def test_a_report_without_its_data_or_its_notebook_says_what_to_type(name: str, params: Params) -> None:
+    shutil.copytree(ROOT / "notebooks", "notebooks")
+    notebook = Path(f"notebooks/{name}.ipynb")
+    with pytest.raises(UpkeepError) as caught:
+        run_notebook(notebook, rendering_of(notebook), resolve_parameters(notebook, params))
+    assert "dvc repro" in caught.value.remedy
+    notebook.unlink()
+    with pytest.raises(UpkeepError, match="no such notebook") as caught:
+        resolve_parameters(notebook, params)
+    assert f"git checkout HEAD -- {notebook}" in caught.value.remedy
 
 
 def test_a_kernel_that_dies_is_an_error_and_not_a_traceback() -> None:

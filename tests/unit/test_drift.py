@@ -30,6 +30,7 @@ from upkeep.judging.drift import (
     training_rows,
     usual_distance,
 )
+from upkeep.judging.reports import PlantDrift
 from upkeep.reporting.drift_pages import overview_page, plant_page, split_script
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -209,6 +210,32 @@ def test_only_a_plant_in_which_something_drifted_is_linked_to_a_page_of_its_own(
     rows = telemetry(speed=pl.Series(values))
     found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
     assert f'<a href="{name_file("<i>/?")}.html">&lt;i&gt;/?</a>' in overview_page({"<i>/?": found})
+
+
+def test_of_a_thousand_columns_the_farthest_are_listed():
+    column = {"method": "wasserstein", "threshold": 0.1, "drifted": True}
+    many = {f"s{number:04}": {**column, "score": 1.0 + number} for number in range(1000)}
+    window = {"from": "2025-12-01", "to": "2025-12-29"}
+    found = PlantDrift.model_validate(
+        {"drifted": True, "share": 1.0, "columns": many, "current_rows": 1, "reference_rows": 1, "window": window}
+        | {"notes": [f"{name} is odd" for name in many]}
+    )
+    page = overview_page({"lyon": found})
+    assert "(1000 of 1000 columns)" in page
+    assert "s0999" in page
+    assert "and 985 more" in page
+    assert page.count("s0") < 40
+
+
+def test_no_name_of_a_column_ends_the_script_that_holds_it():
+    values = pl.Series(np.random.default_rng(0).normal(size=840) + 5 * (np.arange(840) >= 28 * 24))
+    names = ["</script><script>harm()</script>", "01234567-89ab-cdef-0123-456789abcdef"]
+    rows = telemetry(**dict.fromkeys(names, values))
+    _, draw_page = compare(rows, keys(rows), names, WINDOW, HOW)
+    page = draw_page()
+    assert "harm()" in page
+    assert "<script>harm()" not in page
+    assert names[1] in page
 
 
 def test_the_longest_script_of_a_page_is_split_off():

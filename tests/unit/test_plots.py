@@ -76,6 +76,22 @@ def test_a_name_with_dollars_is_no_formula() -> None:
     assert title_of(picture) == "$Names^{"
 
 
+def test_a_name_that_is_long_or_has_no_glyphs_is_told_apart_in_a_picture_and_in_its_legend() -> None:
+    names = ["Halle 1", "北京", "_x", "a\nb", f"{'a' * 100}1{'b' * 99}"]
+    assert [plots.abridge(name) for name in names] == [
+        *("Halle 1", "(U+5317)(U+4EAC)", " _x", "a b"),
+        f"{'a' * 15}…{'b' * 14}",
+    ]
+    styles = plots.style_plants(names)
+    picture, panels = plots.draw_rows("北京", names, 2)
+    for style in styles.values():
+        panels[0].plot([0, 1], **style.line)
+    plots.explain_lines(picture)
+    assert title_of(picture) == "(U+5317)(U+4EAC)"
+    assert len(picture.legends[0].get_texts()) == len(names)
+    assert min(panel.get_position().width for panel in panels) > 0.15
+
+
 def test_a_title_says_how_much_the_alarms_save() -> None:
     assert "saves 120,000" in title_of(quality_plots.draw_costs(REPORT))
 

@@ -240,7 +240,7 @@ def draw_sensors(
                 panel.fill_between(rows["level"], rows["low"], rows["high"], color=style.color, alpha=0.13, linewidth=0)
             panel.plot(rows["level"], rows["middle"], **style.line)
         panel.set(
-            title=plots.abridge(names[sensor], plots.ROOM_OF_PANELS),
+            title=plots.abridge(names[sensor]),
             xlabel=f"{names[setting]}, {units[setting]}",
             ylabel=units.get(sensor, ""),
         )
@@ -319,7 +319,7 @@ def draw_traces(
         panel.axvspan(0, horizon_hours / 24, color=plots.ALERT, alpha=0.1, linewidth=0)
         panel.axhline(0, color=plots.GREY, linewidth=1)
         panel.invert_xaxis()
-        panel.set(title=plots.abridge(names[sensor], plots.ROOM_OF_PANELS), xlabel="days to the failure")
+        panel.set(title=plots.abridge(names[sensor]), xlabel="days to the failure")
     for panel in panels[::3]:  # the first of each row
         panel.set_ylabel("deviation, std")
     return plots.explain_lines(picture)

@@ -31,8 +31,8 @@ WIDTH_INCHES = 9.2
 # Nothing else here draws, and axes look their style up while they are drawn on.
 matplotlib.rc_file(Path(__file__).with_name("upkeep.mplstyle"), use_default_template=False)
 FONT = get_font(findfont(matplotlib.rcParams["font.family"][0]))
-ROOM, ROOM_OF_PANELS = 60, 30
-"""Characters of a name that a row, or the title of a panel beside others, has room for; tables have all of them."""
+ROOM, LONG_ROOM = 30, 56
+"""Characters of a name that a legend or a panel's title, and a row of a single panel, have room for."""
 
 
 def abridge(name: str, room: int = ROOM) -> str:
@@ -66,7 +66,7 @@ def draw_panels(
     """
     columns = min(max(count, 1), columns)
     rows = math.ceil(max(count, 1) / columns)
-    lines = textwrap.wrap(_spell(title), 84)
+    lines = textwrap.wrap(_spell(title), 84, max_lines=4, placeholder="…")
     picture = Picture(figsize=(WIDTH_INCHES, height * rows + 0.25 * len(lines) + 0.15))
     picture.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
     picture.subplots(rows, columns, **options)
@@ -79,7 +79,7 @@ def draw_rows(
     """Return a picture of panels side by side that have a row of `height` inches for each name, the first on top."""
     picture, panels = draw_panels(title, count, height=1.0 + height * max(len(names), 2))
     for panel in panels:
-        panel.set_yticks(range(len(names)), list(map(abridge, names)))
+        panel.set_yticks(range(len(names)), [abridge(name, LONG_ROOM // count) for name in names])
         panel.set_ylim(len(names) - 0.4, -0.6)
         panel.grid(visible=False, axis="y")
     return picture, panels
