@@ -31,7 +31,7 @@ from upkeep.judging.drift import (
     usual_distance,
 )
 from upkeep.judging.reports import PlantDrift
-from upkeep.reporting.drift_pages import overview_page, plant_page, split_script
+from upkeep.reporting.drift_pages import list_pages, overview_page, plant_page, split_script
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 HOW = Drift(window_batches=1, sample_rows=500, max_drifted_share=0.5, seed=7)
@@ -225,6 +225,7 @@ def test_of_a_thousand_columns_the_farthest_are_listed():
     assert "s0999" in page
     assert "and 985 more" in page
     assert page.count("s0") < 40
+    assert len(list_pages(dict.fromkeys(map(str, range(1000)), found))) == 50
 
 
 def test_no_name_of_a_column_ends_the_script_that_holds_it():

@@ -35,6 +35,9 @@ FEWEST_VALUES = 30
 LARGEST_SIMILARITY = 0.99
 """Neighbours more alike than this are taken as this alike, or a column that hardly moves could never drift."""
 
+MOST_DRAWN = 30
+"""Columns on a plant's page, those farthest from their threshold; each takes 90 kB."""
+
 RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=metric_)[0-9a-f]{32}\b")
 """What Evidently draws anew for each page: an id per widget and one for the page."""
 
@@ -180,7 +183,11 @@ def compare_windows(
     )
     # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
     limit = (how.max_drifted_share * n_judged - n_vanished) / max(len(thresholds), 1) + 1e-4
-    return finding, partial(_draw_page, current.sample, reference.sample, thresholds, round(limit, 4))
+    farthest = sorted(thresholds, key=lambda name: -(found[name].score or 0.0) / thresholds[name])[:MOST_DRAWN]
+    if len(farthest) < len(thresholds):  # of some columns the share is not that of all
+        limit = 1e-4 if finding.drifted else 1.0
+    drawn = {name: threshold for name, threshold in thresholds.items() if name in farthest}
+    return finding, partial(_draw_page, current.sample, reference.sample, drawn, round(limit, 4))
 
 
 class _Side(NamedTuple):

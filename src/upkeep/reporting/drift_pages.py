@@ -1,7 +1,7 @@
 """The drift report's pages: one table of all plants, and a heading on the pages of those that drifted."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import inf
 
 from upkeep.core.plants import name_file
@@ -12,22 +12,27 @@ from upkeep.reporting.templates import render_html
 SCRIPT = "evidently.js"
 """What the plants' pages share."""
 
-MOST_COLUMNS = 15
-"""Of a plant, named on the page of all plants."""
+MOST_COLUMNS, MOST_PAGES = 15, 50
+"""Columns of a plant that are named on the page of all plants, and plants that have a page of their own."""
 
 
-def has_page(found: PlantDrift) -> bool:
-    """Tell whether there is more to see of a plant than its line: a column drifted that can be drawn."""
-    return any(column.drifted and column.score is not None for column in found.columns.values())
+def list_pages(findings: Mapping[str, PlantDrift]) -> list[str]:
+    """Return the first plants of which there is more to see than a line: a column drifted that can be drawn."""
+    return [
+        plant
+        for plant, found in findings.items()
+        if any(column.drifted and column.score is not None for column in found.columns.values())
+    ][:MOST_PAGES]
 
 
 def overview_page(findings: Mapping[str, PlantDrift]) -> str:
     """Return one HTML page with a line per plant, drifted plants first."""
+    pages = list_pages(findings)
     drifted = [plant for plant, found in findings.items() if found.drifted]
     headline = f"{len(drifted)} of {len(findings)} plants drifted" + (f": {format_names(drifted)}" if drifted else "")
     order = sorted(findings, key=lambda plant: (not findings[plant].drifted, -(findings[plant].share or 0), plant))
-    plants = [_describe_plant(plant, findings[plant]) for plant in order]
-    return render_html("drift_overview.html", title="Drift", headline=headline, plants=plants)
+    plants = [_describe_plant(plant, findings[plant], pages) for plant in order]
+    return render_html("drift_overview.html", title="Drift", headline=headline, plants=plants, most_pages=MOST_PAGES)
 
 
 def plant_page(plant: str, found: PlantDrift, detail: str) -> str:
@@ -42,12 +47,12 @@ def split_script(page: str) -> tuple[str, str]:
     return page.replace(f"<script>{script}</script>", f'<script src="{SCRIPT}"></script>'), script
 
 
-def _describe_plant(plant: str, found: PlantDrift) -> dict[str, object]:
+def _describe_plant(plant: str, found: PlantDrift, pages: Collection[str] = ()) -> dict[str, object]:
     drifted = {name: column for name, column in found.columns.items() if column.drifted}
     farthest = sorted(drifted, key=lambda name: (-(drifted[name].score or inf), name))[:MOST_COLUMNS]
     return {
         "name": plant,
-        "page": f"{name_file(plant)}.html" if has_page(found) else None,
+        "page": f"{name_file(plant)}.html" if plant in pages else None,
         "found": found,
         "judged": sum(bool(column.threshold or column.drifted) for column in found.columns.values()),
         "drifted": len(drifted),

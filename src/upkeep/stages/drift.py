@@ -13,7 +13,7 @@ from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.judging.drift import Window, compare_windows, newest_window
 from upkeep.judging.reports import DriftReport, PlantDrift, write_report
-from upkeep.reporting.drift_pages import SCRIPT, has_page, overview_page, plant_page, split_script
+from upkeep.reporting.drift_pages import SCRIPT, list_pages, overview_page, plant_page, split_script
 
 
 def run(params: Params) -> None:
@@ -30,7 +30,7 @@ def run(params: Params) -> None:
     findings: dict[str, PlantDrift] = {}
     for plant, rows in telemetry.items():
         findings[plant], draw_page = _compare(plant, rows, dictionary, window, params)
-        if has_page(findings[plant]):
+        if plant in list_pages(findings):
             page, script = split_script(plant_page(plant, findings[plant], draw_page()))
             (paths.DRIFT / f"{name_file(plant)}.html").write_text(page, encoding="utf-8")
             (paths.DRIFT / SCRIPT).write_text(script, encoding="utf-8")
