@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from conftest import ROOT
@@ -16,7 +17,9 @@ from prediction_cases import HORIZON, how
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.gitlab import note
+from upkeep.core.plants import table_file
+from upkeep.gitlab import dvc, note
+from upkeep.gitlab import snapshot as snapshots
 from upkeep.gitlab.failure import keep_failure
 from upkeep.gitlab.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
 from upkeep.judging.reports import DataQuality
@@ -186,6 +189,111 @@ def test_a_pipeline_that_stopped_is_told_with_its_place(work):
         "the pipeline stopped (stage all, plant lyon): 12% out of range. What to do: mend it"
         in note_of_a_blocked_branch()
     )
+
+
+def replace_by_link(target):
+    def act(file: Path) -> None:
+        file.unlink()
+        file.symlink_to(target)
+
+    return act
+
+
+def replace_by_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def grow(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.truncate(10**12)
+
+
+def hold(content: str):
+    return lambda file: (file.unlink(), file.write_text(content))
+
+
+OTHER = "it is not what upkeep writes or reads; run `dvc repro`, then `dvc push`"
+HOSTILE = {
+    "a link to a file elsewhere": (replace_by_link("/etc/passwd"), "it leads out of the repository"),
+    "a link to git's own files": (replace_by_link("../../.git/config"), "it leads out of the repository"),
+    "a link to what never ends": (replace_by_link("/dev/zero"), "it leads out of the repository"),
+    "a pipe": (replace_by_pipe, "it is not a regular file"),
+    "a file larger than memory": (grow, "it is larger than 50,000,000 bytes"),
+    "deep nesting": (hold("[" * 10**6), OTHER),
+    "nulls": (hold('{"overall": null, "plants": null}'), OTHER),
+    "a list": (hold("[]"), OTHER),
+    "a secret": (hold("password=hunter2"), OTHER),
+    "endless digits": (hold('{"plants": {}, "overall": ' + "9" * 10**5 + "}"), OTHER),
+}
+
+
+@pytest.mark.parametrize(("act", "told"), HOSTILE.values(), ids=HOSTILE)
+def test_a_report_that_no_stage_has_written_is_missing_and_none_of_it_is_told(act, told):
+    file, _ = REPORTS["evaluation"]
+    act(file)
+    why = read_working_tree().missing[file.as_posix()]
+    assert why.endswith(told)
+    assert "hunter2" not in why
+
+
+def test_a_report_that_leads_elsewhere_blocks_and_the_note_tells_nothing_of_it():
+    replace_by_link("/etc/passwd")(REPORTS["metrics"][0])
+    text = note_of_a_blocked_branch()
+    assert "this branch's `reports/metrics.json` is missing: reports/metrics.json is not read: it leads out" in text
+    assert "root:" not in text
+
+
+PREDICTIONS = {
+    "a column is missing": lambda rows: rows.drop("alarm"),
+    "a column is of another type": lambda rows: rows.with_columns(time=pl.lit("yesterday")),
+    "a probability is none": lambda rows: rows.with_columns(probability=float("nan")),
+    "a probability is large": lambda rows: rows.with_columns(probability=1e308),
+    "a value is missing": lambda rows: rows.with_columns(machine=pl.lit(None, pl.String)),
+}
+
+
+@pytest.mark.parametrize("change", PREDICTIONS.values(), ids=PREDICTIONS)
+def test_predictions_that_no_stage_has_written_are_missing(change):
+    change(WORSE.predictions["porto"]).write_parquet(paths.PREDICTIONS / "porto.parquet")
+    assert read_working_tree().missing == {"data/predictions/porto.parquet": OTHER}
+
+
+def test_predictions_that_cannot_be_compared_block():
+    broken = snapshot("this branch", plant("lyon"), predictions={"lyon": plant("lyon").drop("split")})
+    comparison, faults = note._compare(GOOD, broken, load_params())
+    assert comparison.overall is None
+    assert faults[0].startswith("the predictions of both sides cannot be compared: ")
+
+
+def test_predictions_of_more_rows_than_memory_holds_are_not_unpacked(monkeypatch):
+    monkeypatch.setattr(snapshots, "MOST_CELLS", 1000)
+    with pytest.raises(ValueError, match="too many rows"):
+        snapshots.parse_predictions((paths.PREDICTIONS / "porto.parquet").read_bytes())
+
+
+@pytest.mark.parametrize("content", ["stages: [1]", "[" * 10**4, "stages: {a: 1}", "stages: {a: {outs: [1]}}"])
+def test_a_lock_of_another_shape_is_a_sentence(work, content):
+    (work / "dvc.lock").write_text(content)
+    with pytest.raises(UpkeepError, match=r"dvc\.lock"):
+        dvc.outputs(paths.MODELS)
+    assert list(read_working_tree().missing) == ["dvc.lock"]
+
+
+def test_the_note_is_not_written_through_a_link(work):
+    (work / "outside").write_text("mine")
+    note.NOTE.symlink_to(work / "outside")
+    note.PICTURES.symlink_to(work)
+    note_of_a_blocked_branch()
+    assert (work / "outside").read_text() == "mine"
+    assert not (work / "cost.png").exists()
+
+
+def test_predictions_whose_files_a_former_version_called_otherwise_are_found(work):
+    old = plant("Nord")
+    write(work, snapshot("main", old), "Nord")
+    assert table_file(paths.PREDICTIONS, "Nord") != paths.PREDICTIONS / "Nord.parquet"
+    assert read_revision("HEAD", "main").predictions["Nord"].equals(old)
 
 
 def test_without_a_target_the_error_says_how_to_name_one():

@@ -232,7 +232,7 @@ def test_no_name_of_a_column_ends_the_script_that_holds_it():
     values = pl.Series(np.random.default_rng(0).normal(size=840) + 5 * (np.arange(840) >= 28 * 24))
     names = ["</script><script>harm()</script>", "01234567-89ab-cdef-0123-456789abcdef"]
     rows = telemetry(**dict.fromkeys(names, values))
-    _, draw_page = compare(rows, keys(rows), names, WINDOW, HOW)
+    _, draw_page = compare_windows(rows, keys(rows), names, WINDOW, HOW)
     page = draw_page()
     assert "harm()" in page
     assert "<script>harm()" not in page

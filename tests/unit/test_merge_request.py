@@ -21,7 +21,9 @@ from upkeep.gitlab.markdown import MOST_LISTED
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import state_verdict, write_note
 from upkeep.gitlab.snapshot import Delivered
+from upkeep.judging.comparison import JUDGED, Change
 from upkeep.judging.reports import Headline, Metrics
+from upkeep.reporting.plots import MOST_PLANTS
 
 LYON = plant("lyon")
 
@@ -177,6 +179,17 @@ def test_pictures_say_what_they_show_and_come_out_the_same(draw):
         "Machines before a failure are ranked better in 0 of 2 plants, worse in 1",
     )
     assert picture._repr_png_() == again._repr_png_()
+
+
+@pytest.mark.parametrize("draw", [draw_cost, draw_precision])
+def test_of_hundreds_of_plants_a_picture_shows_those_that_changed_most(draw):
+    comparison = review(snapshot("main", LYON), snapshot("this branch", plant("lyon", BLIND))).comparison
+    same = comparison.plants["lyon"]._replace(changes={name: Change(1.0, 1.0) for name in JUDGED})
+    many = {f"p{number:03}": same for number in range(300)} | comparison.plants
+    (panel,) = draw(comparison._replace(plants=many), "main").axes
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert len(names) == MOST_PLANTS
+    assert "lyon" in names
 
 
 def test_a_plant_without_failures_has_no_point_in_the_picture():

@@ -118,7 +118,11 @@ def restore() -> None:
 
 def outputs(*folders: Path) -> list[Path]:
     """List the outputs under these folders that ``dvc.lock`` knows."""
-    known = [Path(out["path"]) for stage in read(LOCK).get("stages", {}).values() for out in stage.get("outs", [])]
+    try:
+        known = [Path(out["path"]) for stage in read(LOCK).get("stages", {}).values() for out in stage.get("outs", [])]
+    except (AttributeError, LookupError, TypeError) as error:
+        remedy = f"git checkout origin/main -- {LOCK} && dvc repro, and commit what it writes"
+        raise UpkeepError(f"{LOCK} does not list outputs as DVC does", remedy=remedy, file=LOCK) from error
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
 
 
@@ -188,6 +192,8 @@ def read(file: Path) -> dict[str, Any]:
         content, line = parse_yaml(text), 1
     except yaml.MarkedYAMLError as error:
         content, line = None, error.problem_mark.line + 1 if error.problem_mark else 1
+    except RecursionError:
+        content, line = None, 1
     if isinstance(content, dict):
         return content
     raise UpkeepError(

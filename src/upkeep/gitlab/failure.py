@@ -116,7 +116,10 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
     message = {"text": re.sub("[<@]", rf"\g<0>{WORD_JOINER}", f"**{alert.title}**\n\n{alert.body}")}
     try:
         with urllib3.PoolManager(ssl_context=trusted, timeout=TIMEOUT_SECONDS) as pool:
-            status = pool.request("POST", environment[WEBHOOK], json=message, redirect=False).status
+            # What it says is not read: it may never end.
+            status = pool.request(
+                "POST", environment[WEBHOOK], json=message, redirect=False, preload_content=False
+            ).status
         found = f"it answered {status}"
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         status, found = 0, type(error).__name__

@@ -1,9 +1,11 @@
 """Pictures for the merge request's note: the target branch beside this one, plant by plant."""
 
+from collections.abc import Mapping
+
 from matplotlib.axes import Axes
 
 from upkeep.judging.comparison import Change, Comparison
-from upkeep.reporting.plots import GREY, INK, PALE, Picture, draw_rows, explain_lines
+from upkeep.reporting.plots import GREY, INK, MOST_PLANTS, PALE, Picture, draw_rows, explain_lines
 
 SIDES = {-0.14: GREY, 0.14: INK}
 """Where in its plant's row each side is drawn, and its colour: the target branch above this one."""
@@ -12,16 +14,24 @@ SIDES = {-0.14: GREY, 0.14: INK}
 def draw_precision(comparison: Comparison, target: str) -> Picture:
     """Draw each plant's average precision on both sides, with intervals."""
     changes = {plant: group.changes["average_precision"] for plant, group in comparison.plants.items()}
+    shown = _pick(changes)
     better = sum((change.after or 0) > (change.before or 0) for change in changes.values())
     worse = sum((change.after or 0) < (change.before or 0) for change in changes.values())
     title = f"Machines before a failure are ranked better in {better} of {len(changes)} plants, worse in {worse}"
-    picture, (panel,) = draw_rows(title, changes, height=0.55)
-    for height, change in enumerate(changes.values()):
+    picture, (panel,) = draw_rows(title, shown, height=0.55)
+    for height, change in enumerate(shown.values()):
         _draw_sides(panel, height, change)
     for colour, label in zip(SIDES.values(), (target, "this branch"), strict=True):
         panel.plot([], [], "o", color=colour, markersize=9, label=label)
     panel.set(xlim=(0, 1), xlabel="average precision on common test rows (1 is perfect), with interval")
     return explain_lines(picture)
+
+
+def _pick(changes: Mapping[str, Change]) -> dict[str, Change]:
+    """Return the changes of as many plants as a picture holds: the largest, in the order in which they were."""
+    size = {plant: abs((change.after or 0) - (change.before or 0)) for plant, change in changes.items()}
+    largest = sorted(size, key=lambda plant: -size[plant])[:MOST_PLANTS]
+    return {plant: change for plant, change in changes.items() if plant in largest}
 
 
 def _draw_sides(panel: Axes, height: int, change: Change) -> None:
@@ -36,14 +46,15 @@ def _draw_sides(panel: Axes, height: int, change: Change) -> None:
 
 def draw_cost(comparison: Comparison, target: str) -> Picture:
     """Draw what each plant's alarms cost on both sides, beside running to failure."""
-    groups = comparison.plants
-    saved = sum((group.changes["cost"].before or 0) - (group.changes["cost"].after or 0) for group in groups.values())
+    costs = {plant: group.changes["cost"] for plant, group in comparison.plants.items()}
+    saved = sum((cost.before or 0) - (cost.after or 0) for cost in costs.values())
+    shown = _pick(costs)
     words = "the same money" if not saved else f"{abs(saved):,.0f} {'less' if saved > 0 else 'more'}"
-    picture, (panel,) = draw_rows(f"Following this branch's alarms costs {words}", groups, height=0.55)
-    rows = range(len(groups))
-    panel.barh(rows, [group.unplanned_cost for group in groups.values()], 0.8, color=PALE, label="running to failure")
+    picture, (panel,) = draw_rows(f"Following this branch's alarms costs {words}", shown, height=0.55)
+    rows, unplanned = range(len(shown)), [comparison.plants[plant].unplanned_cost for plant in shown]
+    panel.barh(rows, unplanned, 0.8, color=PALE, label="running to failure")
     for (shift, colour), label, side in zip(SIDES.items(), (target, "this branch"), ("before", "after"), strict=True):
-        values = [getattr(group.changes["cost"], side) for group in groups.values()]
+        values = [getattr(cost, side) for cost in shown.values()]
         panel.barh([row + shift for row in rows], values, 0.26, color=colour, label=label)
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.set_xlabel("cost on common test rows, in the currency of evaluate.costs")

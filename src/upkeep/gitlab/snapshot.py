@@ -21,7 +21,8 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.plants import table_file
 from upkeep.core.yaml import parse_yaml
-from upkeep.gitlab.dvc import readable_remotes
+from upkeep.gitlab import dvc
+from upkeep.gitlab.failure import PIPELINE
 from upkeep.gitlab.git import git
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
 from upkeep.reporting.markdown import Markdown
@@ -151,7 +152,13 @@ def _has_history(commit: str) -> bool:
 def _read_snapshot(commit: str | None, name: str) -> Snapshot:
     from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
 
-    sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in readable_remotes()]
+    try:
+        if commit is None:  # DVC's own parser is killed by what is nested deeply
+            dvc.read(PIPELINE)
+            dvc.outputs()
+    except UpkeepError as error:
+        return Snapshot(name, missing={dvc.LOCK.as_posix(): error.what})
+    sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in dvc.readable_remotes()]
     missing: dict[str, str] = {}
 
     def read(path: Path, parse: Callable[[bytes], Content]) -> Content | None:

@@ -38,9 +38,3 @@ def render_html(template: str, **values: object) -> str:
 def render_markdown(template: str, **values: object) -> str:
     """Return a text of ``templates/`` with these values, written by :func:`~upkeep.reporting.markdown.format_value`."""
     return MARKDOWN.get_template(template).render(values)
-
-
-def render_blocks(template: str, **values: object) -> list[str]:
-    """Return the blocks of such a text, in their order, each by itself."""
-    text = MARKDOWN.get_template(template)
-    return ["".join(block(text.new_context(values))) for block in text.blocks.values()]
