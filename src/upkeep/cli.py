@@ -286,10 +286,9 @@ def main() -> None:
 
 def _end(error: UpkeepError) -> NoReturn:
     """Keep an error for the commands that come after, and end with it as the last words of the log."""
-    from upkeep.core.secrets import mask_credentials
     from upkeep.gitlab.failure import keep_failure
 
     keep_failure(error, os.environ)
     sys.stdout.flush()
-    typer.echo(f"error: {show_lines(mask_credentials(str(error)))}", err=True)
+    typer.echo(f"error: {show_lines(error)}", err=True)
     sys.exit(getattr(error, "code", 1))

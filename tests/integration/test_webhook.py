@@ -2,8 +2,12 @@
 
 import re
 import socket
+import socketserver
 import ssl
 import subprocess
+import threading
+from base64 import b64encode
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +15,7 @@ from conftest import ROOT
 from receiver import listening
 
 from upkeep.core.params import Webhook
+from upkeep.scoring import alerts
 from upkeep.scoring.alerts import SECRET, Episode, Watch, open_receiver, send_alarms
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
@@ -84,8 +89,21 @@ def test_a_receiver_that_is_busy_is_asked_again_with_the_same_key(planner, statu
 
 def test_a_receiver_says_how_long_to_wait_within_reason(planner, waits):
     planner.answers = [(429, {"Retry-After": "7"}), (503, {"Retry-After": "86400"})]
+    _, faults = send(planner, watching("M1"))
+    assert (max(waits), faults) == (7, ["HTTP status 503"])
+
+
+@pytest.mark.parametrize("asked", ["soon", "9" * 5000, "-5", "Mon, 99 Xyz 99999 99:99:99 GMT"])
+def test_a_receiver_that_asks_for_no_time_is_asked_again_all_the_same(planner, asked):
+    planner.answers = [(503, {"Retry-After": asked})]
     send(planner, watching("M1"))
-    assert waits == [7, 60]
+    assert len(planner.calls) in (1, 2)
+
+
+def test_a_busy_receiver_keeps_all_alarms_waiting_at_once_not_one_after_the_other(planner, waits):
+    planner.answers = [(503, {"Retry-After": "50"})] * 3
+    watches, faults = send(planner, watching("M1", "M2", "M3"))
+    assert (set(accepted(watches).values()), faults, sum(waits)) == ({True}, [], 50)
 
 
 def test_an_alarm_is_given_up_after_six_attempts_and_sent_again_in_the_next_run(planner):
@@ -130,7 +148,92 @@ def test_a_receiver_that_is_down_is_tried_for_one_alarm_only_and_no_secret_is_to
     assert len(faults) == 2
     assert "refused" in faults[0]
     assert "s3cret" not in " ".join(faults)
-    assert len(waits) == 4  # the first of five repetitions follows at once
+    assert len(waits) == 6
+
+
+def answer_forever(*chunks):
+    """Return what writes the last of these chunks again and again, as slowly as a drip if it is short."""
+
+    def answer(connection, is_over):
+        for chunk in chunks[:-1]:
+            connection.sendall(chunk)
+        while not is_over.wait(0.01 if len(chunks[-1]) == 1 else 0):
+            connection.sendall(chunks[-1])
+
+    return answer
+
+
+@contextmanager
+def receiving_by(answer):
+    """A receiver that answers every connection by a function of its own, until the end of the test."""
+    is_over = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(65536)
+            with suppress(OSError):
+                answer(self.request, is_over)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/hook/path-s3cret"
+        is_over.set()
+        server.shutdown()
+
+
+ENDLESS = {
+    "silence": lambda _, is_over: is_over.wait(),
+    "a byte now and then": answer_forever(b"HTTP/1.1 200 OK\r\nX-Padding: ", b"x"),
+    "headers": answer_forever(b"HTTP/1.1 200 OK\r\n", b"X-Padding: x\r\n" * 5),
+    "promises": answer_forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "nonsense": answer_forever(b"s3cret" * 10_000),
+}
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("answer", ENDLESS)
+def test_an_answer_that_never_ends_is_none(answer, monkeypatch):
+    monkeypatch.setenv(SECRET, KEY)
+    monkeypatch.setattr(alerts, "EXCHANGE_SECONDS", 0.1)
+    with receiving_by(ENDLESS[answer]) as url:
+        watches, faults = send_alarms(open_receiver(Webhook(url=url)), watching("M1", "M2"), seconds=0.3)
+    assert accepted(watches) == {"lyon/M1": False, "lyon/M2": False}
+    assert all(fault.startswith("no answer: ") and len(fault) < 250 for fault in faults)
+    assert "path-s3cret" not in "".join(faults)
+
+
+@pytest.mark.parametrize("head", [b"", b"Content-Encoding: gzip\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.usefixtures("waits")
+def test_the_body_of_an_answer_is_never_read(status, head, monkeypatch):
+    monkeypatch.setenv(SECRET, KEY)
+    answer = answer_forever(b"HTTP/1.1 %d Fine\r\n%s\r\n" % (status, head), b"x")
+    with receiving_by(answer) as url:
+        watches, faults = send_alarms(open_receiver(Webhook(url=url)), watching("M1"))
+    assert accepted(watches) == {"lyon/M1": status == 200}
+    assert faults == ["HTTP status 503"] * (status == 503)
+
+
+@pytest.mark.usefixtures("waits")
+def test_what_there_was_no_time_for_is_sent_by_the_next_run(planner):
+    planner.answers = [(503, {"Retry-After": "2"})]
+    receiver = open_receiver(Webhook(url=planner.url))
+    watches, faults = send_alarms(receiver, watching("M1", "M2"), seconds=1)
+    assert (accepted(watches), faults) == ({"lyon/M1": False, "lyon/M2": True}, ["HTTP status 503"])
+    watches, faults = send_alarms(receiver, watches, seconds=0)
+    assert faults == ["no time was left of the 0 s for all alarms"]
+    watches, faults = send_alarms(receiver, watches)
+    assert (accepted(watches), faults) == ({"lyon/M1": True, "lyon/M2": True}, [])
+    assert (len(planner.accepted), planner.repeated) == (2, 0)
+
+
+@pytest.mark.parametrize("password", ["p/w", "p@ss", "a:b", "50%", "50%41", "?#x", "zwölf"])
+def test_a_password_may_hold_any_character(password, planner, monkeypatch):
+    monkeypatch.setenv("PLANNER_PASSWORD", password)
+    send(planner, watching("M1"), planner.url.replace("//", "//upkeep:${PLANNER_PASSWORD}@"))
+    headers, _ = planner.calls[0]
+    assert headers["Authorization"] == f"Basic {b64encode(f'upkeep:{password}'.encode()).decode()}"
 
 
 def test_a_receiver_checks_the_signature_as_the_docs_show(planner):

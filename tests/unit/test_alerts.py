@@ -162,12 +162,16 @@ def test_the_signature_is_the_hmac_of_time_and_body():
 
 @pytest.mark.parametrize(
     "url",
-    ["http://planner.example/hook", "ftp://planner.example/hook", "planner.example/hook", "https://", "http://[::1/x"],
+    [
+        *("http://planner.example/hook", "ftp://planner.example/hook", "planner.example/hook", "https://"),
+        *("http://[::1/x", "https://upkeep:1/s3cret@planner.example/hook"),
+    ],
 )
 def test_an_address_that_is_not_https_is_refused(url, monkeypatch):
     monkeypatch.setenv(SECRET, "s3cret")
-    with pytest.raises(UpkeepError, match=r"score\.webhook\.url"):
+    with pytest.raises(UpkeepError, match=r"score\.webhook\.url") as caught:
         open_receiver(Webhook(url=url))
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "localhost:9", "[::1]:9"])
@@ -194,4 +198,4 @@ def test_credentials_may_come_from_variables_and_leave_the_url(monkeypatch):
     monkeypatch.setenv("PLANNER", "upkeep:pass")
     receiver = open_receiver(Webhook(url="https://${PLANNER}@planner.example:8443/hook"))
     assert receiver.url == "https://planner.example:8443/hook"
-    assert receiver.headers == {"authorization": "Basic dXBrZWVwOnBhc3M="}
+    assert receiver.headers == {"Authorization": "Basic dXBrZWVwOnBhc3M="}

@@ -1,6 +1,7 @@
 """The one exception that reaches a user: a sentence that names what, where, expected and remedy."""
 
 from upkeep.core.names import shorten
+from upkeep.core.secrets import mask_credentials
 
 LONGEST = 2000
 """Characters of a part of an error: what a file or a request brought may be of any length."""
@@ -10,7 +11,8 @@ class UpkeepError(Exception):
     """Something the user can mend: what was wrong, with the value found, and what to do about it.
 
     `expected` says what should have been there where `what` does not say it already; `where` is the place: any of
-    ``stage``, ``plant``, ``batch``, ``table``, ``column``, ``file``, ``cell``.
+    ``stage``, ``plant``, ``batch``, ``table``, ``column``, ``file``, ``cell``. The credentials of addresses are masked
+    in all of them.
 
     Examples
     --------
@@ -21,9 +23,9 @@ class UpkeepError(Exception):
     """
 
     def __init__(self, what: str, *, remedy: str, expected: str = "", **where: object) -> None:
-        self.what, self.expected, self.remedy = map(_shorten_lines, (what, expected, remedy))
+        self.what, self.expected, self.remedy = map(_clean, (what, expected, remedy))
         self.where = {
-            key: shorten(value, LONGEST) if isinstance(value, str) else value
+            key: shorten(_clean(value), LONGEST) if isinstance(value, str) else value
             for key, value in where.items()
             if value is not None
         }
@@ -47,8 +49,10 @@ class UpkeepError(Exception):
         return _rebuild_error(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
 
 
-def _shorten_lines(text: str) -> str:
-    start = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+def _clean(text: str) -> str:
+    # Credentials are found by what stands behind them, so they go before anything is cut off.
+    masked = mask_credentials(text[: 4 * LONGEST])
+    start = masked if len(masked) <= LONGEST else f"{masked[: LONGEST - 1]}…"
     return "\n".join(shorten(line, LONGEST) for line in start.splitlines())
 
 

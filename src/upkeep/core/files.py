@@ -3,20 +3,31 @@
 import errno
 import fcntl
 import json
+import logging
 import os
 import stat
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from upkeep.core.errors import UpkeepError
 
 TEMPORARY = ".tmp"
 """How the names of half-written files end; what a killed process leaves of them may be deleted."""
+
 MOST_BYTES = 100_000_000
 """Of a text file that upkeep reads whole, such as a manifest of a hundred thousand batches."""
+
+LOOK_SECONDS = 0.1
+"""How often a lock that is held is tried again."""
+
+LONGEST_HOLDER = 200
+
+logger = logging.getLogger(__name__)
 
 
 def read_regular(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
@@ -77,19 +88,53 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked(lock: Path, *, wait: bool = True) -> Iterator[bool]:
+def locked(lock: Path, *, seconds: float = 300.0) -> Iterator[bool]:
     """Hold a lock that other processes of this machine respect; it is let go even if this process is killed.
 
     Yields
     ------
     bool
-        False if `wait` is False and somebody else holds it.
+        False if `seconds` is 0 and somebody else holds it.
+
+    Raises
+    ------
+    UpkeepError
+        If somebody else holds it for longer than `seconds`; it says who.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
+    with lock.open("a+", encoding="utf-8", errors="replace") as stream:
+        if not (is_mine := _take(stream, seconds)) and seconds:
+            raise UpkeepError(
+                f"{_read_holder(stream)} has held the lock for more than {seconds:g} s",
+                remedy="wait until that process ends, or end it if it hangs; then do this again",
+                file=lock,
+            )
+        if is_mine:
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} (`{Path(sys.argv[0]).name} {' '.join(sys.argv[1:2])}`)")
+            stream.flush()
+        yield is_mine
+
+
+def _take(stream: IO[str], seconds: float) -> bool:
+    """Take the lock of an open file, if need be once others let it go; False if they do not in time."""
+    until = time.monotonic() + seconds
+    is_told = False
+    while True:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            if time.monotonic() >= until:
+                return False
+            if not is_told:
+                logger.warning("waiting for %s, which holds %s", _read_holder(stream), stream.name)
+                is_told = True
+            time.sleep(LOOK_SECONDS)
         else:
-            yield True
+            return True
+
+
+def _read_holder(stream: IO[str]) -> str:
+    stream.seek(0)
+    found = stream.read(LONGEST_HOLDER)
+    return found if found.isprintable() and found else "another process"

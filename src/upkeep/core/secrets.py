@@ -5,28 +5,29 @@ This is the only place that does either.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from upkeep.core.errors import UpkeepError
+from urllib.parse import unquote
 
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 USER_INFO = re.compile(r"(?<=//)\S+@")
-QUERY = re.compile(r"(?P<address>//[^\s?]*\?)\S+")
+QUERY = re.compile(r"(?P<before>//[^\s?]*\?|\?(?=[\w.%-]+=))\S+")
 SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|^key$", re.IGNORECASE)
 SHORTEST_SECRET = 4
 """A shorter value of a variable is not looked for in texts, where it would be found by chance."""
 
 
-def expand_variables(text: str) -> str:
-    """Fill in ``$NAME`` and ``${NAME}`` from the environment; raise an UpkeepError if a variable is not set."""
+def expand_variables(text: str, write: Callable[[str], str] = str) -> str:
+    """Fill in ``$NAME`` and ``${NAME}`` from the environment, as `write` writes it; an UpkeepError if it is not set."""
+    from upkeep.core.errors import UpkeepError  # which masks what it says, and so needs this module first
+
     for name in _variables(text):
         if name not in os.environ:
             raise UpkeepError(
                 f"the environment variable {name} is not set",
                 remedy=f"export {name}=..., or set it as a CI variable; params.yaml mentions it",
             )
-    return VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], text)
+    return VARIABLE.sub(lambda match: write(os.environ[match[1] or match[2]]), text)
 
 
 def expand_all(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,9 +38,20 @@ def expand_all(options: Mapping[str, Any]) -> dict[str, Any]:
 def hide_variables(message: str, *templates: str) -> str:
     """Put the names of the variables that `templates` mention back in place of their values, which may be secrets."""
     for name in {name for template in templates for name in _variables(template)}:
-        if value := os.environ.get(name):
-            message = message.replace(value, f"${{{name}}}")
-    return message
+        message = _replace(message, os.environ.get(name), f"${{{name}}}")
+    return mask_credentials(message)
+
+
+def _replace(text: str, secret: str | None, shown: str) -> str:
+    """Replace a secret however its characters are written: as they are, or some of them as %XX, as addresses do."""
+    for spelling in {secret, unquote(secret)} if secret else ():
+        text = re.sub("".join(map(_spell, spelling)), lambda _: shown, text)
+    return text
+
+
+def _spell(character: str) -> str:
+    plus = r"|\+" if character == " " else ""
+    return f"(?:{re.escape(character)}|(?i:{''.join(f'%{byte:02X}' for byte in character.encode())}){plus})"
 
 
 def _variables(text: str) -> list[str]:
@@ -54,13 +66,13 @@ def _expand_value(value: Any) -> Any:
 
 def mask_credentials(text: str) -> str:
     """Return the text with the user, password and query of each address in it masked."""
-    return QUERY.sub(r"\g<address>***", USER_INFO.sub("***@", text))
+    return QUERY.sub(r"\g<before>***", USER_INFO.sub("***@", text))
 
 
 def mask_values(text: str, *secrets: str | None) -> str:
     """Return the text with these values, and the credentials of each address in it, masked."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
+    for secret in secrets:
+        text = _replace(text, secret, "***")
     return mask_credentials(text)
 
 

@@ -154,7 +154,7 @@ def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]
         for line in process.stdout or ():
             lines.append(line)
             if echo:
-                print(show_lines(line))  # noqa: T201  # what the job's log is read for
+                print(show_lines(mask_credentials(line)))  # noqa: T201  # what the job's log is read for
                 sys.stdout.flush()
     return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines))
 
@@ -177,7 +177,7 @@ def _explain(command: str, text: str) -> UpkeepError:
     errors = [line.removeprefix("ERROR: ") for line in text.splitlines() if line.startswith("ERROR: ")]
     found = errors[-1] if errors else (text.strip().splitlines() or ["it said nothing"])[-1]
     return UpkeepError(
-        f"`dvc {command}` failed: {mask_credentials(found)}",
+        f"`dvc {command}` failed: {found}",
         remedy=f"read what `{stage[1]}` says above; `dvc repro {stage[1]}` runs it on your machine"
         if stage
         else "run `upkeep doctor`",

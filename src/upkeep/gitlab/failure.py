@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
-from upkeep.core.secrets import mask_credentials
 from upkeep.core.types import Frozen
 from upkeep.gitlab.markdown import WORD_JOINER, code, inert
 from upkeep.reporting.markdown import Markdown
@@ -56,10 +55,10 @@ def keep_failure(error: UpkeepError, environment: Mapping[str, str]) -> None:
     if not PIPELINE.exists():
         return
     failure = Failure(
-        what=mask_credentials(error.what),
-        expected=mask_credentials(error.expected),
-        remedy=mask_credentials(error.remedy),
-        where={name: mask_credentials(str(value)) for name, value in error.where.items()},
+        what=error.what,
+        expected=error.expected,
+        remedy=error.remedy,
+        where={name: str(value) for name, value in error.where.items()},
         job=environment.get("CI_JOB_ID"),
     )
     with contextlib.suppress(OSError, ValueError):  # a full disk is told by the error itself, not by a second one

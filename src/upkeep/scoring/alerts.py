@@ -9,35 +9,40 @@ import hmac
 import ipaddress
 import json
 import os
+import re
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import urllib3
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import write_whole
+from upkeep.core.files import read_regular, write_whole
 from upkeep.core.params import Webhook
-from upkeep.core.secrets import expand_variables
-from upkeep.core.types import Frozen
+from upkeep.core.secrets import expand_variables, mask_credentials
+from upkeep.core.types import Frozen, describe_faults
 from upkeep.judging.episodes import opens_episode
 
 SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its value
 
-TIMEOUT = urllib3.Timeout(connect=5, read=10)
-RETRIES = urllib3.Retry(
-    total=5,
-    redirect=False,  # a redirected POST may arrive as a GET, or elsewhere
-    status_forcelist=[429, *range(500, 600)],
-    allowed_methods=["POST"],  # Idempotency-Key lets the receiver see that it has had an alarm already
-    backoff_factor=0.5,
-    retry_after_max=60,
-    raise_on_status=False,
-)
+EXCHANGE_SECONDS = 10.0
+"""From looking up the host to the status of its answer, whose body is not read; who is slower has not answered."""
+
+RUN_SECONDS = 120.0
+"""For all alarms of a run together; the next run sends the others."""
+
+PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each time that alarms are sent, if the receiver does not ask for more."""
+
+LONGEST_FAULT = 200
 
 
 class Receiver(NamedTuple):
@@ -47,6 +52,14 @@ class Receiver(NamedTuple):
     headers: dict[str, str]
     secret: str
     address: str
+
+
+class Outcome(NamedTuple):
+    """What came of sending an alarm: why it was not accepted, whether to send it again, and after how many seconds."""
+
+    fault: str = ""
+    again: bool = False
+    pause: float = 0.0
 
 
 class Episode(Frozen):
@@ -79,22 +92,35 @@ def open_receiver(webhook: Webhook) -> Receiver:
             f"the environment variable {SECRET} is not set",
             remedy=f"export {SECRET}=..., the secret that signs alarms, which the receiver knows too",
         )
-    try:
-        url = urllib3.util.parse_url(expand_variables(webhook.url))
-    except urllib3.exceptions.LocationParseError:
-        url = urllib3.util.Url()
+    url = _read_url(webhook.url)
     if url.scheme not in ("http", "https") or not url.host:
         raise UpkeepError(
-            "score.webhook.url is not a web address", remedy="set it in params.yaml to one, such as https://host/path"
+            "score.webhook.url is not a web address",
+            remedy="set it in params.yaml to one, such as https://host/path; a / or @ in a password is %2F or %40",
         )
     if url.scheme == "http" and not (webhook.allow_http or _is_loopback(url.host)):
         raise UpkeepError(
             f"score.webhook.url would send alarms to {url.host} unencrypted",
             remedy="use https, or set allow_http: true beside the URL in params.yaml if that network is trusted",
         )
-    headers = urllib3.make_headers(basic_auth=url.auth) if url.auth else {}
+    login = b64encode(unquote(url.auth or "").encode()).decode()
+    headers = {"Authorization": f"Basic {login}"} if url.auth else {}
     port = f":{url.port}" if url.port else ""
     return Receiver(url._replace(auth=None).url, headers, secret, f"{url.scheme}://{url.host}{port}")
+
+
+def _read_url(template: str) -> urllib3.util.Url:
+    """Return the parts of a web address, none of them if it is not one; a user or password may hold any character."""
+    scheme, _, rest = (template if "://" in template else expand_variables(template)).partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, host = authority.rpartition("@")
+    filled = f"{expand_variables(user, partial(quote, safe=''))}{at}{expand_variables(host + rest[len(authority) :])}"
+    # Else a password with a slash would end the host's name, which is looked up and shown.
+    is_clear = bool(at) or ":" not in authority or "@" not in rest
+    try:
+        return urllib3.util.parse_url(f"{scheme}://{filled}" if is_clear else "")
+    except urllib3.exceptions.LocationParseError:
+        return urllib3.util.Url()
 
 
 def _is_loopback(host: str) -> bool:
@@ -151,35 +177,54 @@ def _iso(time: datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
 
 
-def send_alarms(receiver: Receiver, watches: Mapping[str, Watch]) -> tuple[Watches, list[str]]:
+def send_alarms(
+    receiver: Receiver, watches: Mapping[str, Watch], *, seconds: float = RUN_SECONDS
+) -> tuple[Watches, list[str]]:
     """Send each alarm that is raised and not accepted yet; one that is refused leaves the others their turn.
 
-    Returns the watches with what is accepted now, and why each of the other alarms was not.
+    Returns the watches with what is accepted now, and why each of the other alarms was not. What a busy receiver did
+    not take is sent again, up to five times, as long as there is time left of these seconds.
     """
-    sent = dict(watches)
-    faults = []
+    until = time.monotonic() + seconds
     waiting = {
         name: watch.episode
         for name, watch in watches.items()
         if watch.raised and watch.episode and not watch.episode.accepted
     }
-    with urllib3.PoolManager(retries=RETRIES, timeout=TIMEOUT) as pool:
-        for position, (name, episode) in enumerate(waiting.items()):
-            try:
-                status = _post(pool, receiver, episode)
-            except urllib3.exceptions.HTTPError as error:
-                # Not the error itself, which names the whole URL. The other alarms would only wait as long each.
-                faults += [f"no answer: {getattr(error, 'reason', type(error).__name__)}"] * (len(waiting) - position)
+    outcomes = dict.fromkeys(waiting, Outcome(f"no time was left of the {seconds:g} s for all alarms", again=True))
+    with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=EXCHANGE_SECONDS)) as pool:
+        for least in PAUSES:
+            turn = {name: episode for name, episode in waiting.items() if outcomes[name].again}
+            pause = max([least, *(outcomes[name].pause for name in turn)])
+            if not turn or time.monotonic() + pause >= until:
                 break
-            if 200 <= status < 300:
-                accepted = episode.model_copy(update={"accepted": True})
-                sent[name] = watches[name].model_copy(update={"episode": accepted})
-            else:
-                faults.append(f"HTTP status {status}")
-    return sent, faults
+            time.sleep(pause)
+            outcomes |= _send_once(pool, receiver, turn, until)
+    accepted = {
+        name: watches[name].model_copy(update={"episode": episode.model_copy(update={"accepted": True})})
+        for name, episode in waiting.items()
+        if not outcomes[name].fault
+    }
+    return {**watches, **accepted}, [outcome.fault for outcome in outcomes.values() if outcome.fault]
 
 
-def _post(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode) -> int:
+def _send_once(
+    pool: urllib3.PoolManager, receiver: Receiver, episodes: Mapping[str, Episode], until: float
+) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    for name, episode in episodes.items():
+        left = min(EXCHANGE_SECONDS, until - time.monotonic())
+        if left <= 0:
+            break
+        try:
+            outcomes[name] = _within(left, partial(_post, pool, receiver, episode))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # The other alarms would only wait as long each.
+            return {**dict.fromkeys(episodes, Outcome(f"no answer: {_describe_fault(error, left)}", True)), **outcomes}
+    return outcomes
+
+
+def _post(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode) -> Outcome:
     alarm = episode.alarm
     body = json.dumps(alarm, ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = str(int(time.time()))
@@ -191,7 +236,37 @@ def _post(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode) -> in
         "X-Upkeep-Timestamp": timestamp,
         "X-Upkeep-Signature": sign(receiver.secret, timestamp, body),
     }
-    return pool.request("POST", receiver.url, body=body, headers=headers).status
+    answer = pool.request("POST", receiver.url, body=body, headers=headers, preload_content=False)
+    answer.close()  # the status says all; a body may be endless
+    if 200 <= answer.status < 300:
+        return Outcome()
+    try:
+        pause = float(min(urllib3.Retry().get_retry_after(answer) or 0, RUN_SECONDS))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        pause = 0.0
+    return Outcome(f"HTTP status {answer.status}", answer.status == 429 or answer.status >= 500, pause)
+
+
+def _within(seconds: float, work: Callable[[], Outcome]) -> Outcome:
+    """Return what is done in time, else raise a TimeoutError and let it be.
+
+    A socket's own limit begins anew with each byte, and there is none for looking up a host.
+    """
+    result: Future[Outcome] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()  # what hangs must not keep the process from ending
+    return result.result(seconds)
+
+
+def _describe_fault(error: Exception, seconds: float) -> str:
+    words = str(error) or f"none within {seconds:.3g} s"
+    return mask_credentials(" ".join(words.split()))[:LONGEST_FAULT]
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
@@ -203,12 +278,13 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 def read_watches(file: Path) -> Watches:
     """Read what the last run remembered; nothing if there was none, an error if the file is damaged."""
     try:
-        return WATCHES.validate_json(file.read_bytes())
+        return WATCHES.validate_json(read_regular(file))
     except FileNotFoundError:
         return {}
-    except ValidationError as error:
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
         raise UpkeepError(
-            f"what is remembered of alarms cannot be read: {error.errors()[0]['msg']}",
+            f"what is remembered of alarms cannot be read: {reason}",
             remedy="delete the file; alarms that go on are then sent once more",
             file=file,
         ) from error

@@ -177,7 +177,7 @@ class LogWriter:
     def _ship_all(self, spool: Spool, age_seconds: float) -> None:
         try:
             # One process of those that share the spool ships for all; the one that ends waits for its turn.
-            with locked(self._folder / "shipping.lock", wait=self._closing.is_set()) as is_mine:
+            with locked(self._folder / "shipping.lock", seconds=10.0 * self._closing.is_set()) as is_mine:
                 while is_mine and (batches := spool.read_oldest(PART_BYTES, age_seconds)):
                     self._ship(batches, spool)
         except UpkeepError as error:  # the store's

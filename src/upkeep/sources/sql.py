@@ -184,6 +184,8 @@ def _address(template: str, setting: str) -> URL:
     """Return the database's URL; variables are filled in part by part, so that a password may hold any character."""
     try:
         url = make_url(template if "://" in template else expand_variables(template))
+        if "@" in (url.host or ""):  # the end of a password, which the driver's errors would show
+            raise ValueError(url.host)
         if "://" not in template:
             return url
         parts = {name: getattr(url, name) for name in ("username", "password", "host", "database", "query")}
@@ -192,7 +194,7 @@ def _address(template: str, setting: str) -> URL:
         raise UpkeepError(
             f"{setting} is not a database URL",
             expected="dialect+driver://user:${PASSWORD_VARIABLE}@host:port/database",
-            remedy=f"correct {setting} in params.yaml",
+            remedy=f"correct {setting} in params.yaml; an @ in a password is %40",
         ) from None
 
 

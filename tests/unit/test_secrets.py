@@ -1,0 +1,57 @@
+"""What is shown, logged or sent holds no secret, however addresses write it."""
+
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.secrets import hide_variables, mask_credentials, mask_environment, mask_values
+
+PASSWORD = "pa/ss@wo:rd%41 x"  # invented
+WRITTEN = [PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), quote_plus(PASSWORD), quote(PASSWORD, safe="").lower()]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_password_is_masked_however_it_is_written(written, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", PASSWORD)
+    text = f"login of {written} refused"
+    assert mask_values(text, PASSWORD) == "login of *** refused"
+    assert mask_environment(text, {"DB_PASSWORD": PASSWORD}) == "login of *** refused"
+    assert hide_variables(text, "sql://scott:${DB_PASSWORD}@h") == "login of ${DB_PASSWORD} refused"
+
+
+def test_a_password_that_is_set_as_an_address_writes_it_is_masked_as_it_is_too():
+    assert mask_values("user p/w and p%2Fw", "p%2Fw") == "user *** and ***"
+
+
+@given(st.text(st.characters(categories=("L", "N", "P", "S")), min_size=4), st.sampled_from([str, quote, quote_plus]))
+def test_no_password_is_left_in_a_text(password, write):
+    assert mask_values(f"<{write(password)}>", password) in ("<***>", "***")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("https://me:pa/ss@host/a", "https://***@host/a"),
+        ("https://me:p@ss:w%2Frd@host/a", "https://***@host/a"),
+        ("https://me:pa?ss@host/a", "https://***@host/a"),
+        (
+            "Max retries exceeded with url: /hook?token=s3cret (refused)",
+            "Max retries exceeded with url: /hook?*** (refused)",
+        ),
+        ("/container/log?sv=1&sig=s3cret", "/container/log?***"),
+        ("abfs://box@host/log?sig=s3cret", "abfs://***@host/log?***"),
+        ("what is x=1? y=2", "what is x=1? y=2"),
+    ],
+)
+def test_addresses_lose_user_password_and_query_whatever_they_hold(text, masked):
+    assert mask_credentials(text) == masked
+
+
+def test_an_error_shows_no_credentials_in_any_part():
+    address = "https://me:s3cret/x@host/a?token=s3cret"
+    error = UpkeepError(address, expected=address, remedy=address, file=address).at(table=address)
+    assert "s3cret" not in f"{error} {error.what} {error.expected} {error.remedy} {error.where}"
+    assert "host" in error.what
