@@ -1,8 +1,11 @@
 """The page's board fed from the prediction log: other workers, batches, and what was before a restart."""
 
-from datetime import UTC, datetime, timedelta
+import os
+import shutil
 
 import numpy as np
+import polars as pl
+import pytest
 from board_cases import HOUR, NOW, prediction
 
 from upkeep.scoring.prediction_log import tabulate, write_part
@@ -86,16 +89,95 @@ def test_a_log_that_does_not_exist_yet_is_an_empty_one(tmp_path):
 
 
 def test_a_log_that_cannot_be_read_leaves_the_board_as_it_was_and_says_since_when(tmp_path, caplog):
-    log(tmp_path, "a", prediction())
-    board = refreshed(tmp_path)
+    log(tmp_path / "log", "a", prediction())
+    board = refreshed(tmp_path / "log")
     before = board.as_of
-    folder = tmp_path / f"day={datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
-    folder.mkdir()
-    (folder / "damaged.parquet").write_bytes(b"no parquet")
+    shutil.rmtree(tmp_path / "log")
+    (tmp_path / "log").symlink_to("log")
     board.refresh()
     assert board.as_of == before
     assert len(board.rank()) == 1
-    assert "damaged.parquet" in caplog.text
+    assert "the page cannot show what other processes predicted" in caplog.text
+
+
+GOOD = tabulate([prediction("saw")])
+TIME = pl.Datetime("us", "UTC")
+FAR = pl.lit(2**62).cast(TIME)
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        pytest.param(GOOD.with_columns(time=pl.lit(None, TIME)), "1 row(s)", id="null time"),
+        pytest.param(GOOD.with_columns(scored_at=FAR), "1 row(s)", id="a time that no calendar has"),
+        pytest.param(GOOD.with_columns(maintained_at=FAR), "1 row(s)", id="maintained when no calendar has it"),
+        pytest.param(GOOD.with_columns(probability=pl.lit(float("nan"))), "1 row(s)", id="NaN"),
+        pytest.param(GOOD.with_columns(machine=pl.lit("x" * 201)), "1 row(s)", id="a name too long"),
+        pytest.param(GOOD.with_columns(warnings=pl.lit(None)), "1 row(s)", id="null warnings"),
+        pytest.param(GOOD.select("plant", "machine"), "1 row(s)", id="columns missing"),
+        pytest.param(pl.DataFrame({"x": [1]}), "1 row(s)", id="other columns"),
+        pytest.param(GOOD.with_columns(probability=pl.lit("high")), "is damaged", id="text for a number"),
+        pytest.param(GOOD.with_columns(features=pl.lit("high")), "is damaged", id="text for a list"),
+        pytest.param(GOOD.with_columns(warnings=pl.lit(3)), "is damaged", id="a number for a struct"),
+    ],
+)
+def test_rows_that_are_no_predictions_are_told_and_the_others_shown(tmp_path, caplog, frame, told):
+    log(tmp_path, "a", prediction())
+    (good,) = tmp_path.glob("*/*/a.parquet")
+    frame.write_parquet(good.with_name("b.parquet"))
+    board = refreshed(tmp_path)
+    assert [each.newest["machine"] for each in board.rank()] == ["press"]
+    assert board.as_of is not None
+    assert told in caplog.text
+    assert "b.parquet" in caplog.text
+
+
+def test_a_row_that_is_no_prediction_costs_no_other_row_of_its_file(tmp_path, caplog):
+    rows = tabulate([prediction(), prediction("saw")])
+    broken = rows.with_columns(time=pl.when(machine="saw").then("time"))
+    write_part(str(tmp_path), "a", broken)
+    assert [each.newest["machine"] for each in refreshed(tmp_path).rank()] == ["saw"]
+    assert "1 row(s)" in caplog.text
+
+
+PLACED = {
+    "four bytes": lambda file: file.write_bytes(b"PAR1"),
+    "nothing": lambda file: file.touch(),
+    "a folder": lambda file: file.mkdir(),
+    "a pipe": os.mkfifo,
+    "a device": lambda file: file.symlink_to("/dev/zero"),
+    "a link to nothing": lambda file: file.symlink_to("nowhere"),
+    "a link to itself": lambda file: file.symlink_to(file.name),
+}
+
+
+@pytest.mark.parametrize("placed", PLACED)
+def test_whatever_lies_in_its_folder_the_page_shows_what_the_log_holds_and_tells_the_rest_once(
+    tmp_path, caplog, placed
+):
+    log(tmp_path, "a", prediction())
+    (good,) = tmp_path.glob("*/*/a.parquet")
+    PLACED[placed](good.with_name("0.parquet"))
+    PLACED[placed](tmp_path / "day=2999-01-01")
+    board = refreshed(tmp_path)
+    board.refresh()
+    assert [each.newest["machine"] for each in board.rank()] == ["press"]
+    assert board.as_of is not None
+    assert caplog.text.count("0.parquet") >= (placed != "a folder")
+    assert len(caplog.messages) == len(set(caplog.messages))
+
+
+def test_a_file_that_could_not_be_read_is_read_as_soon_as_it_can_be(tmp_path):
+    log(tmp_path, "a", prediction())
+    (good,) = tmp_path.glob("*/*/a.parquet")
+    hidden = good.rename(tmp_path / "hidden")
+    good.symlink_to("nowhere")
+    board = refreshed(tmp_path)
+    assert board.rank() == []
+    good.unlink()
+    hidden.rename(good)
+    board.refresh()
+    assert len(board.rank()) == 1
 
 
 def test_the_board_refreshes_by_itself_once_started(tmp_path):

@@ -4,19 +4,23 @@
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from upkeep.contract.rules import is_name
 from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import TEMPORARY, write_whole
+from upkeep.core.files import MOST_BYTES, TEMPORARY, write_whole
+from upkeep.core.names import shorten
 from upkeep.core.plants import name_file
 from upkeep.core.secrets import mask_credentials
 
@@ -57,6 +61,20 @@ NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
 LONGEST_FOLDER = 200
 ROW_GROUP = 200
 """Rows that are compressed at once: writing takes memory for all of them, several times over."""
+
+MOST_ROWS = 1_000_000
+"""Of one file; the service writes a few thousand to each, a batch one for each machine."""
+
+IS_PREDICTION = {
+    **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version", "warnings")},
+    **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
+    **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("time", "scored_at")},
+    "maintained_at": pl.col("maintained_at").is_null() | pl.col("maintained_at").dt.year().is_between(1900, 2200),
+    "probability": pl.col("probability").is_between(0, 1),
+}
+"""What holds of each row that upkeep writes; who shares the folder may write others."""
+
+logger = logging.getLogger(__name__)
 
 # The client's own waits would hold the caller for minutes when S3 is out.
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
@@ -143,28 +161,50 @@ def read_parts(
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the log's files of this day and later with their rows, sorted by day, plant and name.
 
-    Files are named relative to `root_url`, as `write_part` names them; those in `known` are not read again.
+    Files are named relative to `root_url`, as `write_part` names them; those in `known` are not read again. Whatever
+    one of them holds, the others are read: a warning names a file that is damaged, which has no rows then, or of which
+    some are no predictions, and one that the store does not give, which is not yielded and may be asked for again.
 
     Raises
     ------
     UpkeepError
-        If the log or a file in it cannot be read; one that does not exist yet has no files.
+        If the log cannot be listed; one that does not exist yet has no files.
     """
     with _explained(root_url, "be read"):
         store, root = _open_store(root_url)
         names = _list_parts(store, root, since_day)
     for name in names:
-        if name not in known:
-            with _explained(f"{root_url.rstrip('/')}/{name}", "be read"):
-                rows = pl.scan_parquet(BytesIO(store.cat_file(f"{root}/{name}"))).pipe(_complete, columns).collect()
-            yield name, rows
+        if name in known:
+            continue
+        file = mask_credentials(f"{root_url.rstrip('/')}/{name}")
+        try:
+            content = _read_part(store, f"{root}/{name}")
+        except Exception as error:  # each store raises its own
+            _warn_once(f"prediction log: {file} cannot be read: {mask_credentials(str(error))}")
+            continue
+        try:
+            rows = pl.scan_parquet(BytesIO(content)).head(MOST_ROWS).pipe(_complete, columns).collect()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            _warn_once(f"prediction log: {file} is damaged: {shorten(error)}")
+            yield name, SCHEMA.to_frame().select(columns or list(SCHEMA))
+            continue
+        good = rows.filter(*(IS_PREDICTION[column] for column in rows.columns if column in IS_PREDICTION))
+        if good.height < rows.height:
+            _warn_once(f"prediction log: {rows.height - good.height} row(s) of {file} are no predictions")
+        yield name, good
+
+
+@lru_cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _complete(rows: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
     """Return these columns, or all of `SCHEMA`; an older version's files lack some, which are null."""
     known = rows.collect_schema()
     return rows.select(
-        pl.col(name) if name in known else pl.lit(None, SCHEMA[name]).alias(name) for name in columns or SCHEMA
+        pl.col(name).cast(SCHEMA[name]) if name in known else pl.lit(None, SCHEMA[name]).alias(name)
+        for name in columns or SCHEMA
     )
 
 
@@ -177,6 +217,16 @@ def _list_parts(store: "AbstractFileSystem", root: str, since_day: date) -> list
     days = [folder for folder in folders if folder.startswith("day=") and folder >= f"day={since_day}"]
     files = [str(file) for day in days for file in store.find(f"{root}/{day}")]
     return sorted(file.removeprefix(f"{root}/") for file in files if file.endswith(".parquet"))
+
+
+def _read_part(store: "AbstractFileSystem", path: str) -> bytes:
+    found = store.info(path)
+    if found["type"] != "file":
+        raise OSError("it is not a regular file")
+    if (found["size"] or 0) > MOST_BYTES:
+        raise OSError(f"it has {found['size']:,} bytes, at most {MOST_BYTES:,} are read")
+    content: bytes = store.cat_file(path)
+    return content
 
 
 def _open_store(root_url: str) -> "tuple[AbstractFileSystem, str]":
@@ -202,16 +252,16 @@ def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
 
 @contextmanager
 def _explained(url: str, what: str) -> Iterator[None]:
-    """Turn whatever a store raises, and each raises its own, into an error without the address's credentials."""
+    """Turn whatever a store raises, and each raises its own, into our error."""
     try:
         yield
     except UpkeepError:
         raise
     except Exception as error:
-        reason = mask_credentials(str(error)).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         raise UpkeepError(
             f"predictions cannot {what}: {type(error).__name__}: {reason}",
             expected="a prediction log in a folder, or at an address that fsspec opens, such as s3://bucket/log",
             remedy="check the address, the network, the rights and, for S3, AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
-            file=mask_credentials(url),
+            file=url,
         ) from error
