@@ -271,6 +271,17 @@ def test_old_good_batches_do_not_hide_that_the_newest_ones_are_broken(plants):
         score.run(params().model_copy(update={"validate_": rules}), NEWEST)
 
 
+def test_a_model_that_gives_no_answer_costs_its_own_plant_only():
+    file = paths.MODELS / "porto/model.json"
+    metadata = json.loads(file.read_text())
+    metadata["preparation"]["conditions"]["levels"] = [[0.0]]
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(UpkeepError, match="the model gives no answer") as caught:
+        run()
+    assert caught.value.where["plant"] == "porto"
+    assert set(logged()["plant"]) == {"lyon"}
+
+
 def test_several_problems_are_each_told_and_summed_up(plants, caplog):
     plants.unreadable.add("porto")
     (paths.MODELS / "lyon/model.txt").unlink()

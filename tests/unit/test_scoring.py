@@ -10,8 +10,9 @@ from upkeep.features.definition import feature_names
 from upkeep.features.inputs import Events, MachineRecord, Preparation, Telemetry, Vocabulary
 from upkeep.features.windows import HOUR
 from upkeep.model.calibration import Calibration
-from upkeep.model.scoring import Scorer, load_scorers
+from upkeep.model.scoring import Scorer
 from upkeep.model.storage import Metadata, SavedModel, TrainingRange
+from upkeep.model.trial import load_scorers
 
 NOW = int(START.timestamp()) * 1_000_000
 PARAMS = dataset_params()

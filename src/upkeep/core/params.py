@@ -23,7 +23,7 @@ Number = Annotated[
     PlainSerializer(lambda number: number),
 ]
 """A whole number stays one where it is written: 48 is no 48.0 in names of features, models and reports."""
-Hours = Annotated[Number, Field(gt=0)]
+Hours = Annotated[Number, Field(gt=0, le=1e6)]
 Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
 

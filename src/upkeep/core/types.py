@@ -1,8 +1,10 @@
 """Types that every room shares: arrays by what they hold, and the base of all objects that are read from files."""
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from upkeep.core.names import shorten
 
@@ -10,6 +12,12 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
+
+Single = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]
+"""A number that single precision can hold, as features do: what is computed of a few of them stays finite."""
+
+Instant = Annotated[int, Field(ge=-(2**53), le=2**53)]
+"""Microseconds since 1970, within three centuries of it."""
 
 FAULTS_NAMED = 3
 """Where much is wrong, as in a file of another version, the first faults tell enough."""

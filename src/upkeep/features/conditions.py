@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from upkeep.core.rounding import MEASURED, significant
-from upkeep.core.types import Floats, Frozen
+from upkeep.core.types import Floats, Frozen, Single
 
 FIT_ROWS = 5_000
 """Conditions are found on a sample of this many rows; more do not move the centres."""
@@ -26,10 +28,10 @@ class Conditions(Frozen):
     `levels` and `spreads` mean and standard deviation of each sensor in each, shape (n_conditions, n_sensors).
     """
 
-    widths: list[float]
-    centres: list[list[float]]
-    levels: list[list[float]]
-    spreads: list[list[float]]
+    widths: list[Single]
+    centres: list[list[Single]]
+    levels: list[list[Single]]
+    spreads: list[list[Annotated[Single, Field(gt=0)]]]
 
     def scale(self, settings: Floats, readings: Floats) -> Floats:
         """Return readings as deviations from their condition's level, in its spreads, shape (n_rows, n_sensors)."""

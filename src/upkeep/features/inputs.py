@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from upkeep.core.types import Floats, Frozen, Ints
+from upkeep.core.types import Floats, Frozen, Instant, Ints, Single
 from upkeep.features.conditions import Conditions
 
 FAILURE = ("failure", None)
@@ -25,7 +25,7 @@ class Vocabulary(Frozen):
     """
 
     settings: list[str]
-    widths: list[float]
+    widths: list[Single]
     sensors: list[str]
     error_codes: list[str]
     maintenance_codes: list[str]
@@ -41,16 +41,16 @@ class Baseline(Frozen):
     sensor, None where there was none.
     """
 
-    start: int
-    levels: list[float | None]
+    start: Instant
+    levels: list[Single | None]
 
 
 class MachineRecord(Frozen):
     """What is on record of a machine; `installed` is in microseconds since 1970."""
 
     model: str | None = None
-    installed: int | None = None
-    attributes: dict[str, float | str] = Field(default={})
+    installed: Instant | None = None
+    attributes: dict[str, Single | str] = Field(default={})
 
 
 UNKNOWN = MachineRecord()

@@ -1,13 +1,13 @@
 """From a model's log-odds to a probability that means what it says."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from upkeep.core.rounding import FITTED, LOG_ODDS, significant, single_precision
-from upkeep.core.types import Floats, Frozen
+from upkeep.core.types import Floats, Frozen, Single
 
 Method = Literal["sigmoid", "isotonic", "none"]
 
@@ -23,21 +23,17 @@ class Calibration(Frozen):
     """
 
     method: Method
-    slope: float = 1.0
-    intercept: float = 0.0
-    knots: list[float] = Field(default=[])
-    levels: list[float] = Field(default=[])
+    slope: Annotated[Single, Field(gt=0)] = 1.0
+    intercept: Single = 0.0
+    knots: list[Single] = Field(default=[])
+    levels: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[])
 
     @model_validator(mode="after")
     def _is_monotone(self) -> "Calibration":
-        if self.slope <= 0:
-            raise ValueError(f"slope {self.slope} is not positive")
         if len(self.knots) != len(self.levels) or (self.method == "isotonic") != bool(self.knots):
             raise ValueError("isotonic needs as many levels as knots, other methods none")
         if np.any(np.diff(self.knots) <= 0) or np.any(np.diff(self.levels) < 0):
             raise ValueError("knots and levels must ascend")
-        if self.levels and not 0 <= self.levels[0] <= self.levels[-1] <= 1:
-            raise ValueError("levels must be probabilities")
         return self
 
 

@@ -22,6 +22,7 @@ from upkeep.core.rounding import FITTED, LOG_ODDS, MEASURED, significant
 from upkeep.core.types import Floats, Floats32
 from upkeep.model.calibration import logit, prior_log_odds
 from upkeep.model.storage import booster_names, mean_log_odds, to_text
+from upkeep.model.trees import check_trees
 
 CHUNK_ROWS = 4_096
 """Rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows."""
@@ -97,6 +98,11 @@ def _fit_boosters(train: Rows, validation: Rows, names: Sequence[str], model: Mo
         booster = _grow(train, validation, names, model, {"seed": seed, "num_threads": threads})
         rounds.append(booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration())
         texts.append(to_text(booster, rounds[-1]))
+        try:
+            check_trees(texts[-1], booster_names(names))
+        except ValueError as error:
+            what = f"LightGBM grew a booster that cannot be saved: {error}"
+            raise UpkeepError(what, remedy="correct model.lightgbm in params.yaml: no linear_tree") from error
     # Scored from the text, as the saved model will be; text also travels to other processes, boosters do not.
     return Fitted(partial(_score_boosters, tuple(texts)), tuple(texts), tuple(rounds))
 

@@ -14,7 +14,7 @@ from upkeep.features.definition import newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR, to_microseconds
 from upkeep.model.explanation import READINGS, Explainer, Reason, summarise_readings
-from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, find_models, load_model, predict
+from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, load_model, predict
 
 VERSION_DIGITS = 12
 ENOUGH_HISTORY = 0.9
@@ -182,20 +182,8 @@ def _merge(given: MachineRecord | None, stored: MachineRecord | None) -> Machine
     return MachineRecord(model=given.model or stored.model, installed=installed, attributes=attributes)
 
 
-def load_scorers(folder: Path) -> dict[str, Scorer]:
-    """Read every plant's model.
-
-    An UpkeepError is raised if there is none, or one is damaged or of another plant than its folder.
-    """
-    models = find_models(folder)
-    if not models:
-        remedy = "run `dvc repro train`, or `dvc pull models/plants`"
-        raise UpkeepError(f"{folder} holds no model", remedy=remedy, file=folder)
-    return {plant: load_scorer(own) for plant, own in models.items()}
-
-
 def load_scorer(folder: Path) -> Scorer:
-    """Read one plant's model, as :func:`load_scorers` does."""
+    """Read one plant's model; an UpkeepError is raised if it is damaged or of another plant than its folder."""
     model = load_model(folder)
     if name_file(model.metadata.plant) != folder.name:
         raise UpkeepError(

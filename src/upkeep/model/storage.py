@@ -14,15 +14,16 @@ import lightgbm as lgb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_json, write_json
+from upkeep.core.files import read_bytes, read_json, write_json
 from upkeep.core.params import Dataset
 from upkeep.core.plants import name_file
-from upkeep.core.types import Floats, Floats32, Frozen, describe_faults
+from upkeep.core.types import Floats, Floats32, Frozen, Single, describe_faults
 from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
+from upkeep.model.trees import check_trees
 
 METADATA_FILE = "model.json"
 # A stranger's metadata must not name a file outside its folder.
@@ -33,10 +34,10 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class TrainingRange(Frozen):
     """What training rows held of one feature; None if they held nothing."""
 
-    minimum: float | None
-    low: float | None = Field(description="1% quantile")
-    high: float | None = Field(description="99% quantile")
-    maximum: float | None
+    minimum: Single | None
+    low: Single | None = Field(description="1% quantile")
+    high: Single | None = Field(description="99% quantile")
+    maximum: Single | None
 
 
 class Metadata(Frozen):
@@ -54,16 +55,22 @@ class Metadata(Frozen):
     scope: Literal["plant", "fleet"]
     kind: Literal["lightgbm"] = "lightgbm"
     features: list[str] = Field(min_length=1)
-    near_duplicate_seconds: int = Field(ge=0)
+    near_duplicate_seconds: int = Field(ge=0, le=10**9)
     dataset: Dataset
     preparation: Preparation
     calibration: Calibration
-    threshold: float
+    threshold: float = Field(ge=0, lt=1.001)  # just above 1 if no alarm is to be raised at all
     training_ranges: dict[str, TrainingRange]
     boosters: dict[FileName, Sha256] = Field(min_length=1)
     data_version: str
-    rows: int
-    positives: int
+    rows: int = Field(ge=0)
+    positives: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _knows_each_range(self) -> "Metadata":
+        if self.training_ranges.keys() != set(self.features):
+            raise ValueError("training_ranges are of other features")
+        return self
 
 
 class SavedModel(NamedTuple):
@@ -186,9 +193,11 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
 
 def _read_metadata(file: Path) -> Metadata:
     try:
-        return Metadata.model_validate_json(file.read_bytes())
+        return Metadata.model_validate_json(read_bytes(file))
     except FileNotFoundError as error:
         raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file) from error
+    except OSError as error:
+        raise _damaged(f"the model's metadata cannot be read: {error.strerror}", file) from error
     except ValidationError as error:
         raise UpkeepError(
             f"the model's metadata cannot be used: {describe_faults(error)}",
@@ -199,20 +208,17 @@ def _read_metadata(file: Path) -> Metadata:
 
 def _read_booster(file: Path, sha256: str, metadata: Metadata) -> lgb.Booster:
     try:
-        content = file.read_bytes()
+        content = read_bytes(file)
     except OSError as error:
         raise _damaged(f"the booster cannot be read: {error.strerror}", file) from error
     if checksum(content) != sha256:
         raise _damaged(f"the booster's SHA-256 is {checksum(content)}, not {sha256}", file)
     try:
-        booster = lgb.Booster(model_str=content.decode())
-    except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
-        raise _damaged(f"LightGBM cannot read the booster: {error}", file) from error
-    names, expected = booster.feature_name(), booster_names(metadata.features)
-    if names != expected:
-        other = next((name for name in names if name not in expected), "the same in another order")
-        raise _damaged(f"the booster takes other features than the metadata says, such as {other}", file)
-    return booster
+        text = content.decode()
+        check_trees(text, booster_names(metadata.features))
+        return lgb.Booster(model_str=text)
+    except (lgb.basic.LightGBMError, ValueError) as error:
+        raise _damaged(f"the booster cannot be used: {error}", file) from error
 
 
 def _damaged(what: str, file: Path) -> UpkeepError:

@@ -21,6 +21,7 @@ from upkeep.core.params import Params, Score
 from upkeep.core.plants import name_file
 from upkeep.model.scoring import load_scorer
 from upkeep.model.storage import find_models
+from upkeep.model.trial import find_faults
 from upkeep.scoring.alerts import Receiver, follow_episodes, open_receiver, read_watches, send_alarms, write_watches
 from upkeep.scoring.newest import Scored, score_newest
 from upkeep.scoring.prediction_log import SCHEMA, write_part
@@ -73,6 +74,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     params = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
     dictionary = load_dictionary(params.validate_.dictionary)
     models = find_models(paths.MODELS)
+    faults = find_faults(models.values())
     plants: dict[str, dict[Key, list[Delivery]]] = {plant: {} for plant in models}
     for key, deliveries in list_deliveries(params.fetch, params.limits).items():
         plants.setdefault(key[1], {})[key] = deliveries
@@ -81,7 +83,10 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     scored = {}
     for plant, listed in sorted(plants.items()):
         with _collecting(problems, plant=plant):
-            scorer = load_scorer(models.get(plant, paths.MODELS / name_file(plant)))
+            model = models.get(plant, paths.MODELS / name_file(plant))
+            if model in faults:
+                raise faults[model]
+            scorer = load_scorer(model)
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
             scored[plant] = score_newest(tables, scorer, since=since, silence=silence, now=now)

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.model.explanation import Reason
-from upkeep.model.scoring import Scorer, load_scorers
+from upkeep.model.scoring import Scorer
+from upkeep.model.trial import load_scorers
 from upkeep.scoring.prediction_log import Prediction, as_prediction
 from upkeep.serving.request import read_contract, read_request
 from upkeep.serving.table import LIMITS, Limits, read_table

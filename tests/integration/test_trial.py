@@ -1,0 +1,48 @@
+"""Models are asked for an answer in a process of their own before a service or a run relies on them."""
+
+import json
+import shutil
+
+import pytest
+
+from upkeep.core.errors import UpkeepError
+from upkeep.model import trial
+from upkeep.model.trial import find_faults, load_scorers
+
+
+@pytest.fixture
+def models(trained_fleet, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "_answered", set())
+    return shutil.copytree(trained_fleet / "models/plants", tmp_path / "plants")
+
+
+def narrow(folder):
+    """Take the levels of all sensors but two out of a model: numbers in range that do not fit together."""
+    metadata = json.loads((folder / "model.json").read_text())
+    conditions = metadata["preparation"]["conditions"]
+    conditions["levels"] = [levels[:2] for levels in conditions["levels"]]
+    (folder / "model.json").write_text(json.dumps(metadata))
+
+
+def test_a_model_that_cannot_answer_is_named_and_the_others_are_not(models):
+    narrow(models / "lyon")
+    faults = find_faults([models / "lyon", models / "porto"])
+    assert list(faults) == [models / "lyon"]
+    assert "the model gives no answer: the process ended with 1: ValueError" in str(faults[models / "lyon"])
+    with pytest.raises(UpkeepError, match=r"lyon/model\.json"):
+        load_scorers(models)
+
+
+def test_a_model_that_takes_for_ever_is_named(models, monkeypatch):
+    monkeypatch.setattr(trial, "START_SECONDS", 0.05)
+    monkeypatch.setattr(trial, "MODEL_SECONDS", 0)
+    faults = find_faults([models / "lyon"])
+    assert "none within 0.05 s" in str(faults[models / "lyon"])
+
+
+def test_what_is_damaged_is_told_by_whoever_loads_it_and_what_has_answered_is_not_asked_again(models, monkeypatch):
+    (models / "porto/model.txt").unlink()
+    assert find_faults([models / "lyon", models / "porto"]) == {}
+    monkeypatch.setattr(trial, "_ask", None)
+    with pytest.raises(UpkeepError, match="the booster cannot be read"):
+        load_scorers(models)
