@@ -91,15 +91,8 @@ def write_whole(file: Path, content: bytes) -> None:
 def locked(lock: Path, *, seconds: float = 300.0) -> Iterator[bool]:
     """Hold a lock that other processes of this machine respect; it is let go even if this process is killed.
 
-    Yields
-    ------
-    bool
-        False if `seconds` is 0 and somebody else holds it.
-
-    Raises
-    ------
-    UpkeepError
-        If somebody else holds it for longer than `seconds`; it says who.
+    Yields False if somebody else holds it and `seconds` is 0, and raises an UpkeepError that says who if they hold it
+    for longer than that.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8", errors="replace") as stream:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_bytes, read_json, write_json
+from upkeep.core.files import read_json, read_regular, write_json
 from upkeep.core.params import Dataset
 from upkeep.core.plants import name_file
 from upkeep.core.types import Floats, Floats32, Frozen, Single, describe_faults
@@ -193,7 +193,7 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
 
 def _read_metadata(file: Path) -> Metadata:
     try:
-        return Metadata.model_validate_json(read_bytes(file))
+        return Metadata.model_validate_json(read_regular(file))
     except FileNotFoundError as error:
         raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file) from error
     except OSError as error:
@@ -208,7 +208,7 @@ def _read_metadata(file: Path) -> Metadata:
 
 def _read_booster(file: Path, sha256: str, metadata: Metadata) -> lgb.Booster:
     try:
-        content = read_bytes(file)
+        content = read_regular(file)
     except OSError as error:
         raise _damaged(f"the booster cannot be read: {error.strerror}", file) from error
     if checksum(content) != sha256:

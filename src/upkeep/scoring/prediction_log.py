@@ -115,24 +115,12 @@ def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:
 
 
 def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
-    """Write predictions to the log, each day and plant to a file of its own; return the files, relative to `root_url`.
+    """Write predictions, rows of `SCHEMA`, to the log, each day and plant to a file of its own; return the files.
 
-    No reader sees a half-written file. Writing a part of the same name again replaces it, so what may or may not have
-    been written before a crash can be written once more.
-
-    Parameters
-    ----------
-    root_url
-        A folder, or an address such as ``s3://bucket/log``; S3's keys come from the environment.
-    part_name
-        Without ``.parquet``, unique for these predictions.
-    frame
-        Rows of `SCHEMA`.
-
-    Raises
-    ------
-    UpkeepError
-        If one of them cannot be written; those before it are there.
+    They are named relative to `root_url`, a folder or an address such as ``s3://bucket/log``, and end with `part_name`,
+    which is unique for these predictions. No reader sees a half-written file, and writing a part of the same name again
+    replaces it, so what may or may not have been written before a crash can be written once more. An UpkeepError is
+    raised if one of them cannot be written; those before it are there.
     """
     days = frame.with_columns(day=pl.col("scored_at").dt.date())
     parts = days.partition_by("day", "plant", as_dict=True, include_key=True, maintain_order=True)
@@ -174,24 +162,32 @@ def read_parts(
         store, root = _open_store(root_url)
         names = _list_parts(store, root, since_day)
     for name in names:
-        if name in known:
-            continue
-        file = mask_credentials(f"{root_url.rstrip('/')}/{name}")
-        try:
-            content = _read_part(store, f"{root}/{name}")
-        except Exception as error:  # each store raises its own
-            _warn_once(f"prediction log: {file} cannot be read: {mask_credentials(str(error))}")
-            continue
-        try:
-            rows = pl.scan_parquet(BytesIO(content)).head(MOST_ROWS).pipe(_complete, columns).collect()
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            _warn_once(f"prediction log: {file} is damaged: {shorten(error)}")
-            yield name, SCHEMA.to_frame().select(columns or list(SCHEMA))
-            continue
-        good = rows.filter(*(IS_PREDICTION[column] for column in rows.columns if column in IS_PREDICTION))
-        if good.height < rows.height:
-            _warn_once(f"prediction log: {rows.height - good.height} row(s) of {file} are no predictions")
-        yield name, good
+        if name not in known and (rows := _read_part(store, root, name, columns or list(SCHEMA))) is not None:
+            yield name, rows
+
+
+def _read_part(store: "AbstractFileSystem", root: str, name: str, columns: list[str]) -> pl.DataFrame | None:
+    """Return the predictions that a file holds, none if it is damaged; None if the store does not give the file."""
+    file = mask_credentials(f"{root}/{name}")
+    try:
+        found = store.info(f"{root}/{name}")
+        if found["type"] != "file":
+            raise OSError("it is not a regular file")
+        if (found["size"] or 0) > MOST_BYTES:
+            raise OSError(f"it has {found['size']:,} bytes, at most {MOST_BYTES:,} are read")
+        content = store.cat_file(f"{root}/{name}")
+    except Exception as error:  # each store raises its own
+        _warn_once(f"prediction log: {file} cannot be read: {mask_credentials(str(error))}")
+        return None
+    try:
+        rows = pl.scan_parquet(BytesIO(content)).head(MOST_ROWS).pipe(_complete, columns).collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        _warn_once(f"prediction log: {file} is damaged: {shorten(error)}")
+        return SCHEMA.to_frame().select(columns)
+    good = rows.filter(*(IS_PREDICTION[column] for column in rows.columns if column in IS_PREDICTION))
+    if good.height < rows.height:
+        _warn_once(f"prediction log: {rows.height - good.height} row(s) of {file} are no predictions")
+    return good
 
 
 @lru_cache
@@ -199,12 +195,11 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def _complete(rows: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
-    """Return these columns, or all of `SCHEMA`; an older version's files lack some, which are null."""
+def _complete(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
+    """Return these columns as `SCHEMA` has them; an older version's files lack some, which are null."""
     known = rows.collect_schema()
     return rows.select(
-        pl.col(name).cast(SCHEMA[name]) if name in known else pl.lit(None, SCHEMA[name]).alias(name)
-        for name in columns or SCHEMA
+        pl.col(name).cast(SCHEMA[name]) if name in known else pl.lit(None, SCHEMA[name]).alias(name) for name in columns
     )
 
 
@@ -217,16 +212,6 @@ def _list_parts(store: "AbstractFileSystem", root: str, since_day: date) -> list
     days = [folder for folder in folders if folder.startswith("day=") and folder >= f"day={since_day}"]
     files = [str(file) for day in days for file in store.find(f"{root}/{day}")]
     return sorted(file.removeprefix(f"{root}/") for file in files if file.endswith(".parquet"))
-
-
-def _read_part(store: "AbstractFileSystem", path: str) -> bytes:
-    found = store.info(path)
-    if found["type"] != "file":
-        raise OSError("it is not a regular file")
-    if (found["size"] or 0) > MOST_BYTES:
-        raise OSError(f"it has {found['size']:,} bytes, at most {MOST_BYTES:,} are read")
-    content: bytes = store.cat_file(path)
-    return content
 
 
 def _open_store(root_url: str) -> "tuple[AbstractFileSystem, str]":

@@ -7,9 +7,8 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from upkeep.core.errors import UpkeepError
 from upkeep.core.params import PredictionTable
-from upkeep.core.secrets import hide_variables, mask_values
+from upkeep.sources.sql import unreadable
 
 KEYS = ("plant", "machine", "time")
 CHUNK_ROWS = 1000
@@ -40,11 +39,11 @@ def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions:
                 connection.execute(same, [{f"same_{name}": row[name] for name in KEYS} for row in chunk])
                 connection.execute(sa.insert(table), chunk)
     except SQLAlchemyError as error:
-        raise UpkeepError(
-            f"predictions cannot be written to the table {settings.name}: {_reason(error, engine, settings.url)}",
-            expected="a server that answers, and a user who may create that table, write to it and delete from it",
-            remedy="check score.table in params.yaml and the password's variable, then run `upkeep score` again",
-        ) from None
+        remedy = (
+            "check score.table in params.yaml, the password's variable and that the user may make and change tables"
+        )
+        what = f"predictions cannot be written to the table {settings.name}"
+        raise unreadable(error, settings.url, engine, remedy, what) from None
 
 
 def _table(full_name: str) -> sa.Table:
@@ -74,8 +73,3 @@ def _as_row(prediction: Mapping[str, Any], table: sa.Table) -> dict[str, Any]:
         "reasons": "; ".join(prediction["reasons"]),
         "warnings": "; ".join(warning["message"] for warning in prediction["warnings"]),
     }
-
-
-def _reason(error: SQLAlchemyError, engine: sa.Engine, template: str) -> str:
-    message = str(getattr(error, "orig", None) or error)
-    return hide_variables(mask_values(message, engine.url.password), template).strip()

@@ -157,11 +157,13 @@ def fetch_chunks(result: CursorResult[Any], limits: Limits) -> Iterator[list[Seq
         yield held
 
 
-def unreadable(error: Exception, template: str, engine: Engine, remedy: str) -> UpkeepError:
+def unreadable(
+    error: Exception, template: str, engine: Engine, remedy: str, what: str = "the database cannot be read"
+) -> UpkeepError:
     """Return what a database's driver raised as our error, without the secrets of its address `template`."""
     message = hide_variables(str(getattr(error, "orig", None) or error), template)
     message = mask_values(message, engine.url.password).strip()
-    return UpkeepError(f"the database cannot be read: {message}", remedy=remedy)
+    return UpkeepError(f"{what}: {message}", remedy=remedy)
 
 
 def open_engine(template: str, setting: str) -> Engine:
