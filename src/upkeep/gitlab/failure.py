@@ -4,6 +4,7 @@ import contextlib
 import re
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import urllib3
 from pydantic import ValidationError
 
 from upkeep.core import paths
+from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
 from upkeep.core.types import Frozen
@@ -116,11 +118,10 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
     try:
         with urllib3.PoolManager(ssl_context=trusted, timeout=TIMEOUT_SECONDS) as pool:
             # What it says is not read: it may never end.
-            status = pool.request(
-                "POST", environment[WEBHOOK], json=message, redirect=False, preload_content=False
-            ).status
+            send = partial(pool.request, "POST", environment[WEBHOOK], json=message, redirect=False)
+            status = call_within(TIMEOUT_SECONDS, partial(send, preload_content=False)).status
         found = f"it answered {status}"
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         status, found = 0, type(error).__name__
     if not 200 <= status < 300:
         raise UpkeepError(

@@ -10,11 +10,9 @@ import ipaddress
 import json
 import os
 import re
-import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,8 +22,10 @@ from urllib.parse import quote, unquote
 import urllib3
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
+from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_regular, write_whole
+from upkeep.core.names import shorten
 from upkeep.core.params import Webhook
 from upkeep.core.secrets import expand_variables, mask_credentials
 from upkeep.core.types import Frozen, describe_faults
@@ -41,8 +41,6 @@ RUN_SECONDS = 120.0
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each time that alarms are sent, if the receiver does not ask for more."""
-
-LONGEST_FAULT = 200
 
 
 class Receiver(NamedTuple):
@@ -217,10 +215,11 @@ def _send_once(
         if left <= 0:
             break
         try:
-            outcomes[name] = _within(left, partial(_post, pool, receiver, episode))
+            outcomes[name] = call_within(left, partial(_post, pool, receiver, episode))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # The other alarms would only wait as long each.
-            return {**dict.fromkeys(episodes, Outcome(f"no answer: {_describe_fault(error, left)}", True)), **outcomes}
+            fault = f"no answer: {shorten(mask_credentials(str(error)))}"
+            return {**dict.fromkeys(episodes, Outcome(fault, again=True)), **outcomes}
     return outcomes
 
 
@@ -245,28 +244,6 @@ def _post(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode) -> Ou
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         pause = 0.0
     return Outcome(f"HTTP status {answer.status}", answer.status == 429 or answer.status >= 500, pause)
-
-
-def _within(seconds: float, work: Callable[[], Outcome]) -> Outcome:
-    """Return what is done in time, else raise a TimeoutError and let it be.
-
-    A socket's own limit begins anew with each byte, and there is none for looking up a host.
-    """
-    result: Future[Outcome] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()  # what hangs must not keep the process from ending
-    return result.result(seconds)
-
-
-def _describe_fault(error: Exception, seconds: float) -> str:
-    words = str(error) or f"none within {seconds:.3g} s"
-    return mask_credentials(" ".join(words.split()))[:LONGEST_FAULT]
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
