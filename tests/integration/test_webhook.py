@@ -228,6 +228,21 @@ def test_what_there_was_no_time_for_is_sent_by_the_next_run(planner):
     assert (len(planner.accepted), planner.repeated) == (2, 0)
 
 
+def test_an_alarm_at_which_the_receiver_hangs_keeps_no_other_from_being_sent(planner, monkeypatch):
+    monkeypatch.setattr(alerts, "EXCHANGE_SECONDS", 0.2)
+    judge, is_over = planner.judge, threading.Event()
+
+    def hang_at_the_first(headers, body):
+        if b'"M1"' in body:
+            is_over.wait()
+        return judge(headers, body)
+
+    planner.judge = hang_at_the_first
+    watches, faults = send(planner, watching("M1", "M2"))
+    is_over.set()
+    assert (accepted(watches), len(faults)) == ({"lyon/M1": False, "lyon/M2": True}, 1)
+
+
 @pytest.mark.parametrize("password", ["p/w", "p@ss", "a:b", "50%", "50%41", "?#x", "zwölf"])
 def test_a_password_may_hold_any_character(password, planner, monkeypatch):
     monkeypatch.setenv("PLANNER_PASSWORD", password)

@@ -192,12 +192,13 @@ def send_alarms(
     outcomes = dict.fromkeys(waiting, Outcome(f"no time was left of the {seconds:g} s for all alarms", again=True))
     with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=EXCHANGE_SECONDS)) as pool:
         for least in PAUSES:
-            turn = {name: episode for name, episode in waiting.items() if outcomes[name].again}
+            turn = {name: waiting[name] for name, outcome in outcomes.items() if outcome.again}
             pause = max([least, *(outcomes[name].pause for name in turn)])
             if not turn or time.monotonic() + pause >= until:
                 break
             time.sleep(pause)
-            outcomes |= _send_once(pool, receiver, turn, until)
+            found = _send_once(pool, receiver, turn, until)
+            outcomes = {name: outcome for name, outcome in outcomes.items() if name not in found} | found
     accepted = {
         name: watches[name].model_copy(update={"episode": episode.model_copy(update={"accepted": True})})
         for name, episode in waiting.items()
@@ -209,6 +210,7 @@ def send_alarms(
 def _send_once(
     pool: urllib3.PoolManager, receiver: Receiver, episodes: Mapping[str, Episode], until: float
 ) -> dict[str, Outcome]:
+    """Send each alarm once; after one without an answer the others wait for the next time, when it comes last."""
     outcomes: dict[str, Outcome] = {}
     for name, episode in episodes.items():
         left = min(EXCHANGE_SECONDS, until - time.monotonic())
@@ -217,9 +219,9 @@ def _send_once(
         try:
             outcomes[name] = call_within(left, partial(_post, pool, receiver, episode))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            # The other alarms would only wait as long each.
-            fault = f"no answer: {shorten(mask_credentials(str(error)))}"
-            return {**dict.fromkeys(episodes, Outcome(fault, again=True)), **outcomes}
+            silence = Outcome(f"no answer: {shorten(mask_credentials(str(error)))}", again=True)
+            others = [other for other in episodes if other not in outcomes and other != name]
+            return {**outcomes, **dict.fromkeys(others, silence), name: silence}
     return outcomes
 
 
