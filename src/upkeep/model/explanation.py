@@ -125,15 +125,10 @@ class Explainer:
     def find_reasons(self, values: Floats32, contributions: Floats, readings: Floats32) -> list[Reason]:
         """Return what raises one machine's probability most, the strongest first: at most three, none said twice.
 
-        Parameters
-        ----------
-        values
-            Shape (n_features,); NaN where one is not known.
-        contributions
-            SHAP values in log-odds, from :func:`upkeep.model.storage.contributions`; shape (n_features,) or, with the
-            expected value last, (n_features + 1,).
-        readings
-            The machine's own of :func:`summarise_readings`, in any shape; none in what an earlier version logged.
+        `values` have shape (n_features,), NaN where one is not known, and `contributions`, SHAP values in log-odds from
+        :func:`upkeep.model.storage.contributions`, that or, with the expected value last, (n_features + 1,);
+        `readings` are the machine's own of :func:`summarise_readings`, in any shape, none in what an earlier version
+        logged.
         """
         seen = self._arrange(readings)
         reasons: dict[str, Reason] = {}

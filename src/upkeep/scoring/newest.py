@@ -39,14 +39,8 @@ def score_newest(
 ) -> Scored:
     """Score the machines of one plant, from its validated tables, at their newest rows; an error if none can be.
 
-    Parameters
-    ----------
-    since
-        From this day on, telemetry is complete.
-    silence
-        A machine whose last row is older than the plant's newest by more than this is silent.
-    now
-        UTC.
+    Telemetry is complete from the day `since` on; a machine whose last row is older than the plant's newest by more
+    than `silence` is silent; `now` is in UTC.
     """
     window = timedelta(hours=max(scorer.model.metadata.dataset.windows_hours))
     begin = datetime.combine(since, time(), UTC)

@@ -151,12 +151,8 @@ def read_parts(
 
     Files are named relative to `root_url`, as `write_part` names them; those in `known` are not read again. Whatever
     one of them holds, the others are read: a warning names a file that is damaged, which has no rows then, or of which
-    some are no predictions, and one that the store does not give, which is not yielded and may be asked for again.
-
-    Raises
-    ------
-    UpkeepError
-        If the log cannot be listed; one that does not exist yet has no files.
+    some are no predictions, and one that the store does not give, which is not yielded and may be asked for again. An
+    UpkeepError is raised if the log cannot be listed; one that does not exist yet has no files.
     """
     with _explained(root_url, "be read"):
         store, root = _open_store(root_url)

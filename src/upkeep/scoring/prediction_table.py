@@ -21,12 +21,8 @@ NAME_LENGTH = 255
 def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
     """Write predictions, each in place of what the table held of its machine and time; all of them or none.
 
-    They have the columns of a logged prediction, and ``reasons`` in words.
-
-    Raises
-    ------
-    UpkeepError
-        If the database cannot be reached or refuses them. Credentials are not shown.
+    They have the columns of a logged prediction, and ``reasons`` in words. An UpkeepError without credentials is raised
+    if the database cannot be reached or refuses them.
     """
     table = _table(settings.name)
     rows = [_as_row(prediction, table) for prediction in predictions.iter_rows(named=True)]

@@ -43,10 +43,8 @@ logger = logging.getLogger(__name__)
 def run(params: Params, until: date | None = None) -> None:
     """Score each machine's newest row, up to the batch that holds `until`, by default today, and deliver the result.
 
-    Raises
-    ------
-    UpkeepError
-        If the source cannot be listed. If a plant cannot be scored or a receiver not be reached, once all others are.
+    An UpkeepError is raised at once if the source cannot be listed, and once all others are done if a plant cannot be
+    scored or a receiver not be reached.
     """
     try:
         _raise_summary(_score(params, until))
