@@ -40,6 +40,11 @@ notebook = typer.Typer(help="Notebooks as stages.", no_args_is_help=True)
 app.add_typer(notebook, name="notebook")
 
 
+def _tell(found: object) -> None:
+    """Print what a command found, which may repeat names of data and words of servers."""
+    typer.echo(show_lines(found))
+
+
 def run_stage(name: str) -> None:
     """Run the stage of this name with ``params.yaml``, and note how long it took; errors name the stage."""
     logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
@@ -69,7 +74,7 @@ def fetch(
     if again or plant or batch or drop_vanished:
         from upkeep.stages.fetch import read_again
 
-        typer.echo(read_again(load_params(), plant, batch.date() if batch else None, drop_vanished=drop_vanished))
+        _tell(read_again(load_params(), plant, batch.date() if batch else None, drop_vanished=drop_vanished))
     run_stage("fetch")
 
 
@@ -79,7 +84,7 @@ def record() -> None:
     run_stage("record")
     times = stage_times()
     rows = [(name, f"{seconds:>7.1f}") for name, seconds in {**times, "all": sum(times.values())}.items()]
-    typer.echo(align_columns(("stage", "seconds"), rows))
+    _tell(align_columns(("stage", "seconds"), rows))
 
 
 @app.command()
@@ -111,7 +116,7 @@ def adopt(
     from upkeep.adopt.adopt import adopt
 
     for line in adopt(places, force=force):
-        typer.echo(line)
+        _tell(line)
 
 
 @app.command()
@@ -119,7 +124,7 @@ def fresh() -> None:
     """Tell whether the committed lock belongs to code, parameters and data; exit 1 and name the stale stages if not."""
     from upkeep.gitlab.reproduction import check_freshness
 
-    typer.echo(check_freshness())
+    _tell(check_freshness())
 
 
 @app.command()
@@ -136,7 +141,7 @@ def reproduce() -> None:
     from upkeep.gitlab.reproduction import reproduce
 
     forget_times()
-    typer.echo(reproduce(os.environ))
+    _tell(reproduce(os.environ))
     check()
 
 
@@ -145,7 +150,7 @@ def retrain() -> None:
     """Train again if there is a reason to, and offer the result as a merge request."""
     from upkeep.gitlab.retraining import retrain
 
-    typer.echo(retrain(os.environ))
+    _tell(retrain(os.environ))
 
 
 @app.command()
@@ -167,7 +172,7 @@ def notify_failure() -> None:
     from upkeep.gitlab.failure import notify_failure
 
     try:
-        typer.echo(notify_failure(os.environ))
+        _tell(notify_failure(os.environ))
     except UpkeepError as error:  # not kept, lest it take the place of what is to be told
         sys.exit(f"error: {error}")
 
@@ -189,7 +194,7 @@ def smoke(
     """Send a running service the golden requests; exit 1 if an answer differs from training's."""
     from upkeep.serving.smoke import smoke
 
-    typer.echo(smoke(url))
+    _tell(smoke(url))
 
 
 @app.command()
@@ -197,7 +202,7 @@ def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = P
     """Write reports and docs as a web site."""
     from upkeep.reporting.pages import build_pages
 
-    typer.echo(build_pages(output))
+    _tell(build_pages(output))
 
 
 @app.command()
@@ -205,7 +210,7 @@ def release() -> None:
     """Make the GitLab Release of this job's tag from the changelog."""
     from upkeep.gitlab.release import release
 
-    typer.echo(f"wrote {release(os.environ)}")
+    _tell(f"wrote {release(os.environ)}")
 
 
 @app.command("gitlab-setup")
@@ -216,7 +221,7 @@ def gitlab_setup(
     """Set a GitLab project's variables, schedule, token and protections as a file says; list them first."""
     from upkeep.gitlab.setup import set_up
 
-    typer.echo(set_up(file, os.environ, apply=apply))
+    _tell(set_up(file, os.environ, apply=apply))
 
 
 @app.command()
@@ -225,7 +230,7 @@ def doctor() -> None:
     from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate
 
     findings = examine()
-    typer.echo(tabulate(findings))
+    _tell(tabulate(findings))
     raise_if_failed(findings)
 
 
@@ -265,7 +270,7 @@ def notebook_add(
     """Make a notebook a stage of dvc.yaml."""
     from upkeep.reporting.notebooks import add_notebook
 
-    typer.echo(f"added stage {add_notebook(path, into, deps or [])}; `dvc repro` runs it")
+    _tell(f"added stage {add_notebook(path, into, deps or [])}; `dvc repro` runs it")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 from upkeep import cli
+from upkeep.core.errors import UpkeepError
 
 FILES = sorted(file.stem for file in (ROOT / "src/upkeep/stages").glob("[!_]*.py"))
 
@@ -22,6 +23,21 @@ def test_the_command_of_each_file_in_stages_runs_that_stage(stage: str, monkeypa
     assert ran == [stage]
     times = "stage  seconds\nfetch      1.5\ntrain     20.0\nall       21.5\n"
     assert done.output == (times if stage == "record" else "")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [(["fetch", "--agian"], "--again"), (["fetc"], "fetch")])
+def test_a_misspelt_option_or_command_is_told_which_one_was_meant(typed: list[str], meant: str) -> None:
+    done = CliRunner().invoke(cli.app, typed)
+    assert done.exit_code == 2
+    assert meant in done.output
+
+
+def test_a_notebook_that_is_not_there_is_told_how_to_make_it(tmp_path: Path) -> None:
+    from upkeep.reporting.notebooks import read_settings
+
+    with pytest.raises(UpkeepError, match="there is no such notebook") as caught:
+        read_settings(tmp_path / "03_x.ipynb")
+    assert "upkeep notebook add" in caught.value.remedy
 
 
 def test_the_command_line_starts_without_importing_stages_or_slow_libraries() -> None:

@@ -12,6 +12,7 @@ from upkeep.contract.casting import cast_column
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
+from upkeep.core.text import show_lines
 from upkeep.features.definition import build_features
 from upkeep.gitlab.snapshot import require_own
 from upkeep.judging.acceptance import (
@@ -37,7 +38,7 @@ def run(params: Params) -> None:
         checks = make_checks(params)
     except UpkeepError as error:
         raise error.at(stage="check") from error
-    print(tabulate_checks(checks))  # noqa: T201  # the table is what this command is for
+    print(show_lines(tabulate_checks(checks)))  # noqa: T201  # the table is what this command is for
     require_passed(checks)
 
 

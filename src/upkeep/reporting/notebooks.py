@@ -195,7 +195,7 @@ def _read(notebook: Path) -> nbformat.NotebookNode:
         raise UpkeepError(
             "there is no such notebook",
             remedy=f"correct the path, take it back by `git checkout HEAD -- {notebook}`, "
-            f"or make one by `upkeep notebook add {notebook}`",
+            f"or make one by `upkeep notebook add {notebook} --into reports`",
             file=notebook,
         )
     try:
