@@ -52,9 +52,10 @@ ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --no-header --custom-compile-command "make lock" pyproject.toml
-# Typer needs Rich and its companions for colours only, which no container's log shows: the image goes without.
+# Typer needs Rich and its companions for colours only, which no container's log shows, and Uvicorn h11 where it has no
+# httptools: the image goes without.
 IMAGE_COMPILE := $(COMPILE) --constraint requirements.lock --extra serving \
-  $(addprefix --no-emit-package ,rich markdown-it-py mdurl pygments)
+  $(addprefix --no-emit-package ,rich markdown-it-py mdurl pygments h11)
 
 lock: .venv ## Resolve pyproject.toml into requirements.lock and the image's two
 	$(COMPILE) --all-extras -o requirements.lock

@@ -33,7 +33,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     params = load_params()
     dictionary = params.validate_.dictionary
     url = places[0] if is_database(places[0]) else None
-    layouts, notes = (look_at_database(url), []) if url else look_at_files(places, params.limits)
+    layouts, notes = (look_at_database(url, params.limits), []) if url else look_at_files(places, params.limits)
     tables, unused = sort_tables(layouts)
     telemetry = [part.rows for part in tables["telemetry"]]
     happened = pl.concat([NO_EVENTS, *(part.rows for part in tables["events"])])

@@ -23,10 +23,11 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.params import Limits
 from upkeep.core.secrets import VARIABLE, expand_variables
+from upkeep.sources.bounds import bound_values
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.files import ENDING, errors_named, open_file, read_parquet
-from upkeep.sources.sql import open_engine, unreadable
+from upkeep.sources.sql import fetch_chunks, open_engine, unreadable
 from upkeep.sources.sql_values import accept_any_value, as_frame
 
 SAMPLE_BYTES = 65_536
@@ -108,7 +109,7 @@ def is_database(place: str) -> bool:
     return "://" in place and place.split("://")[0].split("+")[0] not in {*fsspec.available_protocols()}
 
 
-def look_at_database(url: str) -> list[Layout]:
+def look_at_database(url: str, limits: Limits) -> list[Layout]:
     """Return the tables and views of a database that hold rows.
 
     Raises UpkeepError if it cannot be reached, holds none, or its address tells the password.
@@ -124,7 +125,7 @@ def look_at_database(url: str) -> list[Layout]:
         known = sa.inspect(engine)
         names = sorted(filter(is_kept, [*known.get_table_names(), *known.get_view_names()]))
         with engine.connect() as connection:
-            layouts = [Layout([name], _read_table(connection, name)) for name in names]
+            layouts = [Layout([name], _read_table(connection, name, limits)) for name in names]
     except SQLAlchemyError as error:
         remedy = "check the address, the network, the user's rights and the password's variable"
         raise unreadable(error, url, engine, remedy) from None
@@ -216,15 +217,16 @@ def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
     return Layout([name], _hold_rows(name, rows), written)
 
 
-def _read_table(connection: sa.Connection, name: str) -> pl.DataFrame:
+def _read_table(connection: sa.Connection, name: str, limits: Limits) -> pl.DataFrame:
     accept_any_value(connection)
-    rows = sa.select(sa.text("*")).select_from(sa.table(name))
+    query = sa.select(sa.text("*")).select_from(sa.table(name))
     count = connection.execute(sa.select(sa.func.count()).select_from(sa.table(name))).scalar_one()
     half = MOST_ROWS // 2
-    parts = [rows] if count <= MOST_ROWS else [rows.limit(half), rows.limit(half).offset(count - half)]
+    parts = [query] if count <= MOST_ROWS else [query.limit(half), query.limit(half).offset(count - half)]
     results = [connection.execute(part) for part in parts]
     names = list(results[0].keys())
-    return _hold_rows(name, as_frame([chunk for result in results if (chunk := result.all())], names))
+    rows = as_frame((chunk for result in results for chunk in fetch_chunks(result, limits)), names)
+    return _hold_rows(name, bound_values(rows, limits).drop(BROKEN_LINE, strict=False))
 
 
 def _hold_rows(name: str, rows: pl.DataFrame) -> pl.DataFrame:
