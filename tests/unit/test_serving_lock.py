@@ -32,7 +32,9 @@ def test_every_package_has_hashes(serving):
 
 def test_it_holds_the_service_and_nothing_of_the_pipeline(serving):
     assert {"fastapi", "lightgbm", "polars", "uvicorn"} <= set(serving)
-    assert not {"dvc", "evidently", "mlflow", "pandas", "pyarrow", "scikit-learn", "sqlalchemy", "rich", "h11"} & set(serving)
+    assert not {"dvc", "evidently", "mlflow", "pandas", "pyarrow", "scikit-learn", "sqlalchemy", "rich", "h11"} & set(
+        serving
+    )
 
 
 def test_one_of_them_holds_the_client_of_s3_and_what_that_needs():
