@@ -1,5 +1,8 @@
 """Deliveries of many shapes, adopted without a word typed, become the same clean tables."""
 
+import gzip
+import os
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -223,6 +226,42 @@ def test_a_databases_tables_are_adopted_whatever_they_are_called_and_hold(tables
     assert upkeep("fetch") == ""
     upkeep("validate")
     assert interim("telemetry").drop_nulls("machine").filter(pl.col("plant").is_not_null()).height >= height
+
+
+def hold_to(**limits: int) -> None:
+    """Lower what deliveries may take, in params.yaml."""
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    for limit, value in limits.items():
+        text = re.sub(rf"(?m)^  {limit}: \d+", f"  {limit}: {value}", text)
+    Path("params.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (os.mkfifo, "the path leads to no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "the path leads to no file"),
+        (lambda path: path.symlink_to("nowhere.csv"), "is left out: "),
+        (lambda path: path.write_bytes(b"time,machine,x\n" + b"1" * 2_000_000), "more memory than the 1 MB"),
+        (lambda path: path.with_suffix(".csv.gz").write_bytes(gzip.compress(b"1,2\n" * 1_000_000)), "than the 1 MB"),
+        (lambda path: pl.select(x=pl.repeat(1, 10**6)).write_parquet(path.with_suffix(".parquet")), "than the 1 MB"),
+        (lambda path: path.write_text(f"{'a,' * 3000}b\n{'1,' * 3000}1\n"), "3,001 columns, more than the 100"),
+    ],
+    ids=["pipe", "device", "dangling link", "large", "packed", "parquet", "columns"],
+)
+def test_what_never_ends_or_is_too_large_is_left_out_and_the_rest_adopted(make, told, upkeep):
+    hold_to(table_mb=1, columns=100)
+    odd_rows([]).with_columns(x=pl.int_range(30) % 7).write_csv(FOLDER / "readings.csv")
+    make(FOLDER / "odd.csv")
+    said = adopt_printably(upkeep, "deliveries")
+    assert told in said
+    assert "telemetry: deliveries/readings.csv, 30 rows" in said
+
+
+def test_a_databases_table_that_is_too_large_is_refused_by_what_may_be_held(upkeep):
+    hold_to(table_mb=1, columns=100)
+    odd_rows([]).with_columns(note=pl.lit("x" * 100_000)).write_database("readings", create_engine(DATABASE))
+    assert "more memory than the 1 MB of limits.table_mb" in upkeep("adopt", DATABASE, "--force")
 
 
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(upkeep, monkeypatch):

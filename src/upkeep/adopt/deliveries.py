@@ -23,7 +23,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.params import Limits
 from upkeep.core.secrets import VARIABLE, expand_variables
-from upkeep.sources.bounds import bound_values
+from upkeep.sources.bounds import bound_values, check_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.files import ENDING, errors_named, open_file, read_parquet
@@ -207,9 +207,9 @@ def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
         content, is_text = open_file(reading, path, limits)
         if not is_text:
             return Layout([name], _hold_rows(name, read_parquet(content, limits)))
-        written = sniff_text(content) if content.strip() else {}
+        written = sniff_text(content)
         how = USUAL | written
-        rows = read_delimited(content, how["separator"], how["encoding"], limits).drop(BROKEN_LINE, strict=False)
+        rows = read_delimited(content, how["separator"], how["encoding"], limits)
         if rows.is_empty():
             raise UpkeepError("it holds no rows", remedy="deliver it with rows below a line of column names")
         if rows.width < 2 or all(NUMBER.fullmatch(column) for column in rows.columns):
@@ -219,23 +219,25 @@ def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
 
 def _read_table(connection: sa.Connection, name: str, limits: Limits) -> pl.DataFrame:
     accept_any_value(connection)
-    query = sa.select(sa.text("*")).select_from(sa.table(name))
+    rows = sa.select(sa.text("*")).select_from(sa.table(name))
     count = connection.execute(sa.select(sa.func.count()).select_from(sa.table(name))).scalar_one()
     half = MOST_ROWS // 2
-    parts = [query] if count <= MOST_ROWS else [query.limit(half), query.limit(half).offset(count - half)]
+    parts = [rows] if count <= MOST_ROWS else [rows.limit(half), rows.limit(half).offset(count - half)]
     results = [connection.execute(part) for part in parts]
     names = list(results[0].keys())
-    rows = as_frame((chunk for result in results for chunk in fetch_chunks(result, limits)), names)
-    return _hold_rows(name, bound_values(rows, limits).drop(BROKEN_LINE, strict=False))
+    check_columns(len(names), limits)
+    chunks = (chunk for result in results for chunk in fetch_chunks(result, limits))
+    return _hold_rows(name, bound_values(as_frame(chunks, names), limits))
 
 
 def _hold_rows(name: str, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows as delivered, lists and bytes in them as text.
+    """Return rows as delivered but for broken lines, lists and bytes in them as text.
 
     Raises UpkeepError if a column's name would be taken for a pattern.
     """
     if special := [column for column in rows.columns if PATTERN.fullmatch(column)]:
         raise UpkeepError(f"a column of {name} is called {special[0]}", remedy="rename the column")
+    rows = rows.drop(BROKEN_LINE, strict=False)
     odd = [name for name, dtype in rows.schema.items() if dtype.is_nested() or dtype in (pl.Binary, pl.Duration)]
     return rows.with_columns(as_text(name, rows.schema[name]) for name in odd)
 
