@@ -390,13 +390,13 @@ def test_numbers_that_features_could_not_be_made_with_are_refused(folder, path, 
 def test_what_is_no_regular_file_is_refused(folder, name, place):
     (folder / name).unlink()
     place(folder / name)
-    with pytest.raises(UpkeepError, match="cannot be read: it is not a regular file"):
+    with pytest.raises(UpkeepError, match=r"cannot be read: it is a .*, not a file"):
         load_model(folder)
 
 
 def test_a_file_beyond_all_measure_is_refused_unread(folder):
     os.truncate(folder / "model_0.txt", 10**12)
-    with pytest.raises(UpkeepError, match="it has 1,000,000,000,000 bytes, at most"):
+    with pytest.raises(UpkeepError, match="it is larger than 100,000,000 bytes"):
         load_model(folder)
 
 

@@ -36,11 +36,10 @@ def read_regular(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
         raise OSError(errno.EINVAL, f"it is {kind}, not a file")
-    with file.open("rb") as stream:
-        content = stream.read(most_bytes + 1)
-    if len(content) > most_bytes:
+    if status.st_size > most_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes")
-    return content
+    with file.open("rb") as stream:
+        return stream.read(most_bytes)
 
 
 def read_text(file: Path, most_bytes: int = MOST_BYTES) -> str:
