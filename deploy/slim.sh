@@ -8,7 +8,7 @@ find . -type d -name tests -prune -exec rm -r {} +
 # Not all libraries: those that auditwheel has rewritten cannot be loaded afterwards.
 strip --strip-unneeded _polars_runtime*/*.so uvloop/*.so
 find scipy -mindepth 1 -maxdepth 1 -type d ! -name _lib ! -name sparse -exec rm -r {} +
-rm -r scipy.libs scipy/sparse/linalg scipy/sparse/csgraph
+rm -rf scipy.libs scipy/sparse/linalg scipy/sparse/csgraph
 if [ -d botocore ]; then
   find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts ! -name 'sso*' ! -name signin -exec rm -r {} +
 fi

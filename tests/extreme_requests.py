@@ -60,11 +60,10 @@ def extremes(largest: int) -> st.SearchStrategy[Extreme]:
 
 
 def write_request(extreme: Extreme, largest: int) -> tuple[dict[str, str], bytes]:
-    """Return headers and body; rows, machines and columns are as many as fit into `largest` bytes."""
-    columns = [*COLUMNS, *(f"{number}{'c' * extreme.column_length}" for number in range(extreme.unknown_columns))]
-    while len(columns) > len(COLUMNS) and sum(map(len, columns)) > largest:
-        del columns[-max(1, (len(columns) - len(COLUMNS)) // 2) :]
-    unknown = ["1"] * (len(columns) - len(COLUMNS))
+    """Return headers and body; rows, machines, columns and headers are as many as fit into `largest` bytes."""
+    n_unknown = min(extreme.unknown_columns, largest // (extreme.column_length + 1))
+    columns = [*COLUMNS, *(f"{number}{'c' * extreme.column_length}" for number in range(n_unknown))]
+    unknown = ["1"] * n_unknown
 
     def write_row(machine: int, *, is_event: bool) -> list[str]:
         name = json.dumps(f"{machine}{'m' * extreme.machine_length}")
@@ -78,14 +77,13 @@ def write_request(extreme: Extreme, largest: int) -> tuple[dict[str, str], bytes
     table = [write_row(row % extreme.machines, is_event=row == 0) for row in range(rows)]
     body = _spell(extreme, columns, table)
     known = extreme.charset if extreme.charset != "klingon" else "utf-8"
+    n_headers = min(extreme.headers, largest // (extreme.header_length + 1))
     kind = "text/csv" if extreme.spelling == "csv" else "application/json"
     headers = {
         "content-type": f"{kind}; charset={extreme.charset}",
         "content-encoding": extreme.packing,
-        **{f"x-{number}": "h" * extreme.header_length for number in range(extreme.headers)},
+        **{f"x-{number}": "h" * extreme.header_length for number in range(n_headers)},
     }
-    while len(headers) > 2 and len(headers) * extreme.header_length > largest:
-        del headers[next(reversed(headers))]
     return headers, PACKERS[extreme.packing](body.encode(known, "replace"))
 
 
