@@ -70,7 +70,7 @@ def _rows(process: Running) -> list[Row]:
     sampler.join()
     counts = {status: statuses.count(status) for status in sorted(set(statuses))}
     note = f"{len(statuses)} shapes of up to {LARGEST / 1e6:.0f} MB; by status: {counts}; 0 is a connection closed"
-    p50, p99 = np.percentile(pings, [50, 99]) * 1000
+    p50, p99 = (float(value) * 1000 for value in np.percentile(pings, [50, 99]))
     failed = sum(status >= http.client.INTERNAL_SERVER_ERROR for status in statuses)
     grown = f"idle {idle:.0f} MB, {memory[-1]:.0f} MB in the end"
     times = f"{len(pings)} pings, one each {PING_SECONDS * 1000:.0f} ms; p50 {p50:.1f} ms, longest {max(pings):.2f} s"
