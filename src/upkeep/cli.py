@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.core.text import align_columns, show_lines
@@ -181,6 +182,10 @@ def notify_failure() -> None:
 def serve() -> None:
     """Answer requests over HTTP until SIGTERM; settings come from UPKEEP_... variables (docs/service.md)."""
     gc.disable()  # hardly anything that starting makes is garbage; `serve` turns it on again
+
+    from upkeep.model.trial import begin
+
+    begin(Path(os.environ.get("UPKEEP_MODELS") or paths.MODELS))  # while the rest is imported
 
     from upkeep.serving.app import serve
 

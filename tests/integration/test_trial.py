@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -46,3 +47,18 @@ def test_what_is_damaged_is_told_by_whoever_loads_it_and_what_has_answered_is_no
     monkeypatch.setattr(trial, "_ask", None)
     with pytest.raises(UpkeepError, match="the booster cannot be read"):
         load_scorers(models)
+
+
+def test_models_that_were_asked_early_are_waited_for_and_not_asked_again(models, monkeypatch):
+    trial.begin(models)
+    monkeypatch.setattr(trial, "_start", None)
+    assert list(load_scorers(models)) == ["lyon", "porto"]
+
+
+def test_a_process_that_nobody_waits_for_ends_by_itself(models, monkeypatch):
+    monkeypatch.setattr(trial, "START_SECONDS", -1)
+    monkeypatch.setattr(trial, "MODEL_SECONDS", 0.5)
+    monkeypatch.setattr(trial, "CODE", trial.CODE + "; import time; time.sleep(60)")
+    trial.begin(models)
+    (process,) = trial._begun.values()
+    assert process.wait(timeout=30) == -signal.SIGALRM

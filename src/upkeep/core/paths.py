@@ -11,6 +11,9 @@ QUARANTINE = INTERIM / "quarantine"
 PROCESSED = Path("data/processed/plants")
 PREDICTIONS = Path("data/predictions")
 MODELS = Path("models/plants")
+MODEL_METADATA = "model.json"
+"""What describes a model in its folder."""
+
 GOLDEN = Path("models/golden")
 
 REPORTS = Path("reports")

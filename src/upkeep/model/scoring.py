@@ -8,13 +8,14 @@ import numpy as np
 from typing_extensions import TypedDict  # pydantic, which describes these to the service's clients, asks for it
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.paths import MODEL_METADATA
 from upkeep.core.plants import name_file
 from upkeep.core.types import Booleans, Floats, Floats32, Ints
 from upkeep.features.definition import newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR, to_microseconds
 from upkeep.model.explanation import READINGS, Explainer, Reason, summarise_readings
-from upkeep.model.storage import METADATA_FILE, SavedModel, checksum, contributions, load_model, predict
+from upkeep.model.storage import SavedModel, checksum, contributions, load_model, predict
 
 VERSION_DIGITS = 12
 ENOUGH_HISTORY = 0.9
@@ -189,6 +190,6 @@ def load_scorer(folder: Path) -> Scorer:
         raise UpkeepError(
             f"the model is of plant {model.metadata.plant}, not {folder.name}, as its folder says",
             remedy="restore the models' folder with `dvc checkout`",
-            file=folder / METADATA_FILE,
+            file=folder / MODEL_METADATA,
         )
-    return Scorer(model, checksum((folder / METADATA_FILE).read_bytes())[:VERSION_DIGITS])
+    return Scorer(model, checksum((folder / MODEL_METADATA).read_bytes())[:VERSION_DIGITS])

@@ -19,13 +19,13 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_json, read_regular, write_json
 from upkeep.core.params import Dataset
+from upkeep.core.paths import MODEL_METADATA
 from upkeep.core.plants import name_file
 from upkeep.core.types import Floats, Floats32, Frozen, Single, describe_faults
 from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
 from upkeep.model.trees import check_trees
 
-METADATA_FILE = "model.json"
 # A stranger's metadata must not name a file outside its folder.
 FileName = Annotated[str, StringConstraints(pattern=r"^model(_\d+)?\.txt$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -108,7 +108,7 @@ def save_model(folder: Path, metadata: Metadata, texts: Sequence[str]) -> None:
         stale.unlink()
     for name, text in name_files(texts).items():
         (folder / name).write_bytes(text.encode())
-    write_json(folder / METADATA_FILE, metadata.model_dump(mode="json"))
+    write_json(folder / MODEL_METADATA, metadata.model_dump(mode="json"))
 
 
 def find_models(folder: Path) -> dict[str, Path]:
@@ -116,13 +116,13 @@ def find_models(folder: Path) -> dict[str, Path]:
 
     One that is damaged, or of another plant than its folder, stands under its folder's name: loading it tells why.
     """
-    folders = sorted(file.parent for file in folder.glob(f"*/{METADATA_FILE}"))
+    folders = sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}"))
     return dict(sorted((_read_plant(own) or own.name, own) for own in folders))
 
 
 def _read_plant(folder: Path) -> str | None:
     try:
-        plant = str(read_json(folder / METADATA_FILE, remedy="")["plant"])
+        plant = str(read_json(folder / MODEL_METADATA, remedy="")["plant"])
     except (UpkeepError, LookupError, TypeError):
         return None
     return plant if name_file(plant) == folder.name else None
@@ -134,7 +134,7 @@ def load_model(folder: Path) -> SavedModel:
     An UpkeepError is raised if a file is missing, was changed, has another format, or the boosters take other features
     than the metadata says.
     """
-    metadata = _read_metadata(folder / METADATA_FILE)
+    metadata = _read_metadata(folder / MODEL_METADATA)
     boosters = tuple(_read_booster(folder / name, sha256, metadata) for name, sha256 in metadata.boosters.items())
     return SavedModel(metadata, boosters)
 

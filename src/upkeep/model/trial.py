@@ -1,16 +1,21 @@
-"""Models asked for one answer in a process of their own first: one that hangs or crashes takes nobody with it."""
+"""Models asked for one answer in a process of their own first: one that hangs or crashes takes nobody with it.
 
+What this module needs for the answers itself is imported late, so that a service begins to ask before it imports it.
+"""
+
+import hashlib
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from upkeep.core.errors import UpkeepError
-from upkeep.features.inputs import Telemetry, classify_events
-from upkeep.model.scoring import Scorer, load_scorer
-from upkeep.model.storage import METADATA_FILE, checksum, find_models
+from upkeep.core.paths import MODEL_METADATA
+
+if TYPE_CHECKING:
+    from upkeep.model.scoring import Scorer
 
 START_SECONDS, MODEL_SECONDS = 60, 1.0
 """How long the process may take to begin, and beside that for each model, which takes a few hundredths of that."""
@@ -18,7 +23,7 @@ START_SECONDS, MODEL_SECONDS = 60, 1.0
 # LightGBM would import these, and take three times as long, where they are installed.
 CODE = (
     "import sys; sys.modules.update(dict.fromkeys(('dask', 'matplotlib', 'pandas', 'pyarrow', 'sklearn')));"
-    "from upkeep.model.trial import answer; answer(sys.argv[1:])"
+    "from upkeep.model.trial import answer; answer(int(sys.argv[1]), sys.argv[2:])"
 )
 
 WELL, DAMAGED = "it answers", "it is damaged"
@@ -26,18 +31,30 @@ WELL, DAMAGED = "it answers", "it is damaged"
 _answered: set[str] = set()
 """Checksums of the models that have answered before; those of the metadata hold those of the boosters."""
 
+_begun: dict[tuple[Path, ...], subprocess.Popen[str]] = {}
 
-def load_scorers(folder: Path) -> dict[str, Scorer]:
+
+def begin(folder: Path) -> None:
+    """Begin to ask every plant's model for an answer, which :func:`load_scorers` will wait for."""
+    folders = sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}"))
+    if folders:
+        _begun[tuple(folders)] = _start(folders)
+
+
+def load_scorers(folder: Path) -> "dict[str, Scorer]":
     """Read every plant's model, once each has answered.
 
     An UpkeepError is raised if there is none, or one is damaged, does not answer or is of another plant than its
     folder.
     """
+    from upkeep.model.scoring import load_scorer
+    from upkeep.model.storage import find_models
+
     models = find_models(folder)
     if not models:
         remedy = "run `dvc repro train`, or `dvc pull models/plants`"
         raise UpkeepError(f"{folder} holds no model", remedy=remedy, file=folder)
-    for fault in find_faults(models.values()).values():
+    for fault in find_faults(sorted(models.values())).values():
         raise fault
     return {plant: load_scorer(own) for plant, own in models.items()}
 
@@ -53,7 +70,7 @@ def find_faults(folders: Iterable[Path]) -> dict[Path, UpkeepError]:
             faults[waiting[tried]] = UpkeepError(
                 f"the model gives no answer: {fault}",
                 remedy="train it again, or restore its folder with `dvc checkout`",
-                file=waiting[tried] / METADATA_FILE,
+                file=waiting[tried] / MODEL_METADATA,
             )
         _answered.update(versions[folder] for folder in waiting[:tried])
         waiting = waiting[tried + 1 :]
@@ -62,30 +79,46 @@ def find_faults(folders: Iterable[Path]) -> dict[Path, UpkeepError]:
 
 def _read_version(folder: Path) -> str:
     try:
-        return checksum((folder / METADATA_FILE).read_bytes())
+        return hashlib.sha256((folder / MODEL_METADATA).read_bytes()).hexdigest()
     except OSError:
         return ""
 
 
 def _ask(folders: Sequence[Path]) -> tuple[int, str]:
     """Return how many models answered, one after the other, and why the next one did not."""
-    command = [sys.executable, "-P", "-c", CODE, *map(str, folders)]
-    seconds = START_SECONDS + MODEL_SECONDS * len(folders)
+    process = _begun.pop(tuple(folders), None) or _start(folders)
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, text=True, check=False)
-    except subprocess.TimeoutExpired as late:
-        return _count_answers((late.stdout or b"").decode()), f"none within {seconds:g} s"
-    words = done.stderr.strip().splitlines()
-    fault = f"the process ended with {done.returncode}: {words[-1] if words else 'it said nothing'}"
-    return _count_answers(done.stdout), fault if done.returncode else ""
+        printed, said = process.communicate(timeout=_limit(folders))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return _count_answers(process.communicate()[0]), f"none within {_limit(folders):g} s"
+    words = said.strip().splitlines()
+    fault = f"the process ended with {process.returncode}: {words[-1] if words else 'it said nothing'}"
+    return _count_answers(printed), fault if process.returncode else ""
+
+
+def _start(folders: Sequence[Path]) -> subprocess.Popen[str]:
+    ends = str(int(_limit(folders)) + 1)  # by itself, should nobody wait for it any more
+    command = [sys.executable, "-P", "-c", CODE, ends, *map(str, folders)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _limit(folders: Sequence[Path]) -> float:
+    return START_SECONDS + MODEL_SECONDS * len(folders)
 
 
 def _count_answers(printed: str) -> int:
     return sum(line in (WELL, DAMAGED) for line in printed.splitlines())  # LightGBM prints warnings between
 
 
-def answer(folders: Iterable[str]) -> None:
-    """Score one machine by each model, and say so; what is wrong with a file is told by whoever reads it next."""
+def answer(seconds: int, folders: Iterable[str]) -> None:
+    """Score one machine by each model, and say so; what is wrong with a file is told by whoever reads it next.
+
+    The process ends after so many `seconds`.
+    """
+    from upkeep.model.scoring import load_scorer
+
+    signal.alarm(seconds)
     for folder in folders:
         try:
             scorer = load_scorer(Path(folder))
@@ -96,7 +129,11 @@ def answer(folders: Iterable[str]) -> None:
         print(WELL, flush=True)  # noqa: T201
 
 
-def _score_nothing(scorer: Scorer) -> None:
+def _score_nothing(scorer: "Scorer") -> None:
+    import numpy as np
+
+    from upkeep.features.inputs import Telemetry, classify_events
+
     sensors, settings = len(scorer.vocabulary.sensors), len(scorer.vocabulary.settings)
     rows = Telemetry(["any"], np.array([0, 1]), np.array([0]), np.zeros((1, settings)), np.zeros((1, sensors)))
     (found,) = scorer.score(rows, classify_events([], rows.machines, scorer.vocabulary), {})
