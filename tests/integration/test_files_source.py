@@ -206,6 +206,20 @@ def test_a_time_format_is_read_and_a_time_that_breaks_it_stays(tmp_path):
     assert rows["time"].to_list() == ["2025-01-06T14:00:00.000000Z", "noon"]
 
 
+@pytest.mark.parametrize(
+    ("time", "remedy"),
+    [
+        ("last week", "set time_format, or deliver ISO 8601"),
+        ("06.01.2025 14:00:00 +0100", "set time_format: '%d.%m.%Y %H:%M:%S %z'"),
+    ],
+)
+def test_times_that_nobody_can_read_are_told_with_what_to_set(tmp_path, time, remedy):
+    (tmp_path / "all.csv").write_text(f"plant,machine,time\nlyon,m1,{time}\nlyon,m2,{time}\n")
+    with pytest.raises(UpkeepError) as caught:
+        deliveries(tmp_path, {})
+    assert remedy in caught.value.remedy
+
+
 def test_the_plants_own_clock_is_brought_to_utc_and_decides_the_batch(tmp_path):
     (tmp_path / "all.csv").write_text(
         "plant,machine,time\nlyon,m1,2025-01-13 00:30\nlyon,m1,2025-01-13T00:30:00Z\nlyon,m1,2025-01-13T00:30+02:00\n"

@@ -126,7 +126,7 @@ def _remedy(delivered: pl.Series, reading: TableFiles) -> str:
 
 def _fitting_format(delivered: pl.Series) -> str | None:
     for known in COMMON_FORMATS:
-        times = delivered.str.to_datetime(known, time_unit="us", strict=False)
+        times = delivered.str.to_datetime(known, time_unit="us", strict=False).dt.replace_time_zone(None)
         if times.is_between(FIRST, LAST).fill_null(False).all():
             return known
     return None
