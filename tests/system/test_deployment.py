@@ -267,6 +267,7 @@ def test_a_proxy_and_a_release_that_died_are_started_by_the_next_command(install
 
 
 def test_with_a_certificate_the_proxy_speaks_tls(installation, releases, tmp_path):
+    (installation.state / "upkeep.env").write_text("UPKEEP_ALLOWED_HOSTS=upkeep.example.com\n")
     installation.ship("update", releases[0])
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=upkeep.example.com"]
     subprocess.run(
