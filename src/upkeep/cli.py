@@ -232,10 +232,10 @@ def gitlab_setup(
 @app.command()
 def doctor() -> None:
     """Try each connection that the GitLab jobs need; exit 1 and say what to fix."""
-    from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate
+    from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate_findings
 
     findings = examine()
-    _tell(tabulate(findings))
+    _tell(tabulate_findings(findings))
     raise_if_failed(findings)
 
 

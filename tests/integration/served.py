@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 
 import uvicorn
@@ -44,21 +44,18 @@ def talk(port: int, *sent: bytes) -> bytes:
 def talk_slowly(port: int, sent: Iterable[bytes]) -> bytes:
     """As `talk`, with parts that are made while it sends."""
     with connect(port) as peer:
-        try:
+        with suppress(ConnectionError):  # it has closed already, and its answer waits
             for part in sent:
                 peer.sendall(part)
-        except ConnectionError:  # it has closed already, and its answer waits
-            pass
         return read_all(peer)
 
 
 def read_all(peer: socket.socket) -> bytes:
+    """Return what comes until the connection ends, in whichever way."""
     received = b""
-    try:
+    with suppress(ConnectionError):
         while part := peer.recv(65_536):
             received += part
-    except ConnectionError:
-        pass
     return received
 
 

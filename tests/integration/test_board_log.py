@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 from board_cases import HOUR, NOW, prediction
 
-from upkeep.scoring.prediction_log import tabulate, write_part
+from upkeep.scoring.prediction_log import as_log_rows, write_part
 from upkeep.serving.board import Board
 
 
 def log(folder, part, *predictions):
-    write_part(str(folder), part, tabulate(predictions))
+    write_part(str(folder), part, as_log_rows(predictions))
 
 
 def refreshed(folder):
@@ -34,7 +34,7 @@ def test_a_logged_prediction_arrives_as_it_was_made(tmp_path):
 
 
 def test_what_an_earlier_version_logged_without_readings_is_shown_all_the_same(tmp_path):
-    write_part(str(tmp_path), "a", tabulate([prediction(probability=0.7)]).drop("readings"))
+    write_part(str(tmp_path), "a", as_log_rows([prediction(probability=0.7)]).drop("readings"))
     newest = refreshed(tmp_path).get("lyon", "press").newest
     assert (newest["probability"], newest["readings"].size) == (0.7, 0)
 
@@ -100,7 +100,7 @@ def test_a_log_that_cannot_be_read_leaves_the_board_as_it_was_and_says_since_whe
     assert "the page cannot show what other processes predicted" in caplog.text
 
 
-GOOD = tabulate([prediction("saw")])
+GOOD = as_log_rows([prediction("saw")])
 TIME = pl.Datetime("us", "UTC")
 FAR = pl.lit(2**62).cast(TIME)
 
@@ -133,7 +133,7 @@ def test_rows_that_are_no_predictions_are_told_and_the_others_shown(tmp_path, ca
 
 
 def test_a_row_that_is_no_prediction_costs_no_other_row_of_its_file(tmp_path, caplog):
-    rows = tabulate([prediction(), prediction("saw")])
+    rows = as_log_rows([prediction(), prediction("saw")])
     broken = rows.with_columns(time=pl.when(machine="saw").then("time"))
     write_part(str(tmp_path), "a", broken)
     assert [each.newest["machine"] for each in refreshed(tmp_path).rank()] == ["saw"]

@@ -261,7 +261,7 @@ def test_predictions_that_no_stage_has_written_are_missing(change):
 
 def test_predictions_that_cannot_be_compared_block():
     broken = snapshot("this branch", plant("lyon"), predictions={"lyon": plant("lyon").drop("split")})
-    comparison, faults = note._compare(GOOD, broken, load_params())
+    comparison, faults = note._compare_sides(GOOD, broken, load_params())
     assert comparison.overall is None
     assert faults[0].startswith("the predictions of both sides cannot be compared: ")
 

@@ -15,10 +15,10 @@ from upkeep.core.params import Params, load_params
 from upkeep.reporting.notebooks import (
     TEMPLATE,
     add_notebook,
-    read_settings,
     rendering_of,
     resolve_parameters,
     run_notebook,
+    settings_of,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def test_a_parameter_that_the_notebook_lacks_is_refused(params: Params, assignme
 def test_a_file_that_cannot_be_run_is_refused_with_its_name(content: str) -> None:
     Path("broken.ipynb").write_text(content)
     with pytest.raises(UpkeepError) as caught:
-        read_settings(Path("broken.ipynb"))
+        settings_of(Path("broken.ipynb"))
     assert caught.value.where["file"] == Path("broken.ipynb")
 
 
@@ -221,5 +221,5 @@ def test_notebooks_in_git_are_clean_and_thin_and_configured_by_params_yaml(noteb
     content = nbformat.read(notebook, as_version=4)
     assert all(not cell.outputs and cell.execution_count is None for cell in content.cells if cell.cell_type == "code")
     assert set(content.metadata) <= {"kernelspec", "language_info"}
-    assert read_settings(notebook).keys() - resolve_parameters(notebook, params).keys() <= {"output_folder"}
+    assert settings_of(notebook).keys() - resolve_parameters(notebook, params).keys() <= {"output_folder"}
     assert sum(cell.source.count("\n") + 1 for cell in content.cells if cell.cell_type == "code") < 150

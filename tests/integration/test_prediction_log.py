@@ -18,7 +18,7 @@ import pytest
 from log_cases import DAY, logged_numbers, prediction, read_log
 
 from upkeep.core.files import locked
-from upkeep.scoring.prediction_log import read_parts, tabulate, write_part
+from upkeep.scoring.prediction_log import as_log_rows, read_parts, write_part
 from upkeep.serving import log_writer
 from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.spool import FILE, Spool
@@ -131,7 +131,7 @@ def test_what_is_appended_is_in_the_log_bit_for_bit(new_log, url, spool):
     for each in sent:
         log.append(each)
     log.close()
-    assert read_log(url).sort("plant").equals(tabulate(sent))
+    assert read_log(url).sort("plant").equals(as_log_rows(sent))
     assert spooled_bytes(spool) == 0
     assert (log.status.appended, log.status.written, log.status.shipped) == (2, 2, 2)
     assert not log.status.last_error
@@ -139,7 +139,7 @@ def test_what_is_appended_is_in_the_log_bit_for_bit(new_log, url, spool):
 
 @pytest.mark.parametrize("plant", ["Nord", "北京", "a/b", "..", "x" * 199, "é" * 99])
 def test_plants_have_folders_of_their_own_that_tell_their_names_also_where_case_does_not_count(url, plant):
-    sent = tabulate([prediction(1, plant=plant), prediction(2, plant=plant.lower() + "-")])
+    sent = as_log_rows([prediction(1, plant=plant), prediction(2, plant=plant.lower() + "-")])
     folders = [name.split("/")[1].removeprefix("plant=") for name in write_part(url, "part", sent)]
     assert folders[0].casefold() != folders[1].casefold()
     assert unquote(folders[0]) == plant or len(quote(plant)) > 200

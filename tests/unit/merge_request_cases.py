@@ -10,7 +10,7 @@ from prediction_cases import COSTS, HORIZON, how, machine
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, judge
 from upkeep.gitlab.note_text import Review
-from upkeep.gitlab.snapshot import Delivered, Snapshot
+from upkeep.gitlab.snapshot import RawData, Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
 from upkeep.judging.evaluation import evaluate
@@ -38,14 +38,14 @@ def plant(name: str, alarms: Mapping[int, float] = GOOD, machines: int = 6) -> p
     return pl.concat(rows).with_columns(plant=pl.lit(name))
 
 
-def delivered(plants: list[str], *batches: str) -> Delivered:
+def delivered(plants: list[str], *batches: str) -> RawData:
     """The manifest of one telemetry file per plant and batch."""
     files = [
         {"table": "telemetry", "plant": name, "batch": batch, "delivery": 1, "rows": 168, "sha256": f"{name}{batch}"}
         for name in plants
         for batch in batches
     ]
-    return Delivered(files=files)
+    return RawData(files=files)
 
 
 def drift(**drifted: Sequence[str]) -> DriftReport:

@@ -33,10 +33,10 @@ def test_a_misspelt_option_or_command_is_told_which_one_was_meant(typed: list[st
 
 
 def test_a_notebook_that_is_not_there_is_told_how_to_make_it(tmp_path: Path) -> None:
-    from upkeep.reporting.notebooks import read_settings
+    from upkeep.reporting.notebooks import settings_of
 
     with pytest.raises(UpkeepError, match="there is no such notebook") as caught:
-        read_settings(tmp_path / "03_x.ipynb")
+        settings_of(tmp_path / "03_x.ipynb")
     assert "upkeep notebook add" in caught.value.remedy
 
 

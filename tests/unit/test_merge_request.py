@@ -20,7 +20,7 @@ from merge_request_cases import (
 from upkeep.gitlab.markdown import MOST_LISTED
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import state_verdict, write_note
-from upkeep.gitlab.snapshot import Delivered
+from upkeep.gitlab.snapshot import RawData
 from upkeep.judging.comparison import JUDGED, Change
 from upkeep.judging.reports import Headline, Metrics
 from upkeep.reporting.plots import MOST_PLANTS
@@ -139,10 +139,10 @@ def test_added_batches_are_counted_apart_from_late_deliveries():
     before, after = delivered(["lyon"], "2025-01-06"), delivered(["lyon"], "2025-01-06", "2025-01-13", "2025-01-20")
     late = after.files[0].model_copy(update={"delivery": 2, "sha256": "other", "rows": 5})
     anew = after.files[1].model_copy(update={"delivery": 2, "rows": 0})
-    text = note_of(before, Delivered(files=[*after.files, late, anew]), "manifest")
+    text = note_of(before, RawData(files=[*after.files, late, anew]), "manifest")
     assert "2 batches were added, 2025-01-13 to 2025-01-20." in text
     assert "| lyon | 2 | 341 | 0 | 0 | 2 |" in text
-    assert "3 files of before are gone" in note_of(after, Delivered(files=[late]), "manifest")
+    assert "3 files of before are gone" in note_of(after, RawData(files=[late]), "manifest")
     assert "The same batches as before" in note_of(after, after, "manifest")
 
 

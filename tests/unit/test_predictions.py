@@ -9,7 +9,7 @@ import pytest
 from log_cases import DAY, NOON, prediction, read_log
 
 from upkeep.core.errors import UpkeepError
-from upkeep.scoring.prediction_log import SCHEMA, read_parts, tabulate, write_part
+from upkeep.scoring.prediction_log import SCHEMA, as_log_rows, read_parts, write_part
 
 DAY_US = 86_400_000_000
 
@@ -22,7 +22,7 @@ def root():
 
 def test_a_prediction_becomes_a_row_of_the_schema():
     warning = {"code": "gap", "message": "3 h without data", "column": None}
-    rows = tabulate([prediction(1, warnings=[warning], maintained_at=NOON, maintenance_code="repair")])
+    rows = as_log_rows([prediction(1, warnings=[warning], maintained_at=NOON, maintenance_code="repair")])
     assert rows.schema == SCHEMA
     row = rows.row(0, named=True)
     assert row["scored_at"] == datetime(2025, 3, 31, 12, tzinfo=UTC) + timedelta(microseconds=1)
@@ -32,12 +32,12 @@ def test_a_prediction_becomes_a_row_of_the_schema():
 
 
 def test_no_predictions_become_no_rows():
-    assert tabulate([]).schema == SCHEMA
+    assert as_log_rows([]).schema == SCHEMA
 
 
 def test_features_keep_every_bit_and_the_unknown_ones_become_null():
     odd = np.array([0.1, -0.0, 1e-45, 3.4028235e38, np.inf, np.nan, 16777217], dtype=np.float32)
-    stored = tabulate([prediction(1, features=odd)])["features"][0]
+    stored = as_log_rows([prediction(1, features=odd)])["features"][0]
     assert stored.dtype == pl.Float32
     assert stored.is_null().to_list() == np.isnan(odd).tolist()
     assert stored.drop_nulls().to_numpy().tobytes() == odd[~np.isnan(odd)].tobytes()
@@ -45,18 +45,18 @@ def test_features_keep_every_bit_and_the_unknown_ones_become_null():
 
 def test_plants_may_have_different_numbers_of_features():
     lengths = [3, 0, 5]
-    rows = tabulate([prediction(n, features=np.ones(n, dtype=np.float32)) for n in lengths])
+    rows = as_log_rows([prediction(n, features=np.ones(n, dtype=np.float32)) for n in lengths])
     assert rows["features"].to_list() == [[1.0] * n for n in lengths]
 
 
 @pytest.mark.parametrize("broken", [{"probability": "high"}, {"warnings": "gap"}, {"machine": "\ud800"}])
 def test_what_does_not_fit_the_schema_is_refused(broken):
     with pytest.raises((TypeError, ValueError, pl.exceptions.PolarsError)):
-        tabulate([prediction(1, **broken)])
+        as_log_rows([prediction(1, **broken)])
 
 
 def test_a_part_is_split_by_day_and_plant(root):
-    rows = tabulate([prediction(1), prediction(2, plant="porto"), prediction(3, scored_at=NOON + DAY_US)])
+    rows = as_log_rows([prediction(1), prediction(2, plant="porto"), prediction(3, scored_at=NOON + DAY_US)])
     assert write_part(root, "p1", rows) == [
         "day=2025-03-31/plant=lyon/p1.parquet",
         "day=2025-03-31/plant=porto/p1.parquet",
@@ -66,13 +66,13 @@ def test_a_part_is_split_by_day_and_plant(root):
 
 
 def test_a_part_of_the_same_name_replaces_the_one_before(root):
-    write_part(root, "p1", tabulate([prediction(1), prediction(2)]))
-    write_part(root, "p1", tabulate([prediction(1), prediction(3)]))
+    write_part(root, "p1", as_log_rows([prediction(1), prediction(2)]))
+    write_part(root, "p1", as_log_rows([prediction(1), prediction(3)]))
     assert read_log(root)["id"].to_list() == ["request-1/0", "request-3/0"]
 
 
 def test_reading_starts_at_a_day_and_leaves_out_what_is_known(root):
-    days = [tabulate([prediction(day, scored_at=NOON + day * DAY_US)]) for day in range(3)]
+    days = [as_log_rows([prediction(day, scored_at=NOON + day * DAY_US)]) for day in range(3)]
     known = [name for rows in days for name in write_part(root, "p1", rows)]
     found = dict(read_parts(root, DAY + timedelta(days=1), {known[2]}))
     assert list(found) == ["day=2025-04-01/plant=lyon/p1.parquet"]
@@ -80,7 +80,7 @@ def test_reading_starts_at_a_day_and_leaves_out_what_is_known(root):
 
 
 def test_only_the_wanted_columns_are_read(root):
-    write_part(root, "p1", tabulate([prediction(1)]))
+    write_part(root, "p1", as_log_rows([prediction(1)]))
     [(_, rows)] = read_parts(root, DAY, set(), columns=["machine", "probability"])
     assert rows.columns == ["machine", "probability"]
 
@@ -90,13 +90,13 @@ def test_a_log_that_nobody_has_written_to_is_empty(root):
 
 
 def test_a_plants_name_cannot_lead_out_of_the_log(root):
-    [name] = write_part(root, "p1", tabulate([prediction(1, plant="../../etc")]))
+    [name] = write_part(root, "p1", as_log_rows([prediction(1, plant="../../etc")]))
     assert name == "day=2025-03-31/plant=..%2F..%2Fetc/p1.parquet"
 
 
 def test_an_error_names_the_address_without_its_password():
     with pytest.raises(UpkeepError) as refused:
-        write_part("nosuch://planner:s3cret@store.example.com/log", "p1", tabulate([prediction(1)]))
+        write_part("nosuch://planner:s3cret@store.example.com/log", "p1", as_log_rows([prediction(1)]))
     assert "predictions cannot be written: ValueError: Protocol not known: nosuch" in str(refused.value)
     assert "file=nosuch://***@store.example.com/log" in str(refused.value)
     assert "s3cret" not in str(refused.value)

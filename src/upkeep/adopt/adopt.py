@@ -18,6 +18,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
 from upkeep.core.names import shorten
 from upkeep.core.params import load_params
+from upkeep.core.text import count_things
 
 LABELLED = Path("data/references/labelled_events.csv")
 """Where failures are written that only a label beside the readings tells of."""
@@ -84,8 +85,8 @@ def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
         for part in parts:
             times = part.rows["time"].drop_nulls().sort().dt.strftime("%Y-%m-%d %H:%M")
             span = f", {times[0]} to {times[-1]} UTC" if times.len() else ""
-            machines = _count(part.rows.select("plant", "machine").n_unique(), "machine")
-            yield f"{table}: {part.layout.name}, {_count(part.rows.height, 'row')} of {machines}{span}"
+            machines = count_things(part.rows.select("plant", "machine").n_unique(), "machine")
+            yield f"{table}: {part.layout.name}, {count_things(part.rows.height, 'row')} of {machines}{span}"
             told = {ours: str(value) for ours, value in part.options.items()}
             told |= {ours: f"column {theirs}" for ours, theirs in part.columns.items()}
             told |= dict.fromkeys(part.placeholders.values(), "told by the path")
@@ -100,25 +101,22 @@ def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, settings: Sequence[Setti
     """Yield what is doubtful about telemetry, if there are `settings` for it, and about failures."""
     if settings and (repeated := keys.height - keys.n_unique()):
         yield (
-            f"{_count(repeated, 'row')} with machine and time of another: validate judges which to keep; "
+            f"{count_things(repeated, 'row')} with machine and time of another: validate judges which to keep; "
             "if they are of several machines, name the column that tells these apart in fetch.options"
         )
     short, hours = count_short_histories(keys, settings) if settings else (0, 0)
     if short:
-        yield f"{_count(short, 'machine')} with less history than horizon and longest window: {hours:g} h"
+        yield f"{count_things(short, 'machine')} with less history than horizon and longest window: {hours:g} h"
     strange = happened.join(keys, on=["plant", "machine"], how="anti")
     if strange.height:
         names = ", ".join(map(shorten, strange["machine"].unique().sort().head(3)))
-        yield f"{_count(strange.height, 'event')} of machines without telemetry, such as {names}: these teach nothing"
+        events = count_things(strange.height, "event")
+        yield f"{events} of machines without telemetry, such as {names}: these teach nothing"
     failures = happened.filter(kind="failure").join(keys, on=["plant", "machine"], how="semi").height
     if not failures:
         yield "without failures there are reports on the data but no model: deliver when machines failed"
     elif failures < FEW_FAILURES:
-        yield f"{_count(failures, 'failure')} to learn from and to judge by: few; a dozen is a start"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+        yield f"{count_things(failures, 'failure')} to learn from and to judge by: few; a dozen is a start"
 
 
 def _write(drafts: Mapping[Path, str], places: Sequence[str], *, force: bool) -> None:

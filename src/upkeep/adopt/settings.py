@@ -37,7 +37,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
     Without `readings` the keys are those of events, and rows are scheduled.
     """
     keys = keys.drop_nulls("time")
-    start, end = _span(keys["time"])
+    start, end = _find_span(keys["time"])
     step = (quartiles(keys) or (HOUR,) * 3)[1] / HOUR if readings else SCHEDULED_HOURS
     history, machines = (end - start) / HOUR, keys.select("plant", "machine").n_unique()
     days = 1 if history < 24 * 28 else 7 if history < 24 * 365 * 6 else 28
@@ -45,7 +45,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
     most = min(history / HORIZONS_OF_HISTORY, history * machines / max(failures.height, 1) / 3)
     horizon = _round(max(min(max(HORIZON_HOURS, ROWS_AHEAD * step), most), 2 * step))
     short = _round(max(horizon / 6, ROWS_A_WINDOW * step))
-    every, long = f"a row every {_spell(step)}", f"{history / 24:.1f} days of history"
+    every, long = f"a row every {_spell_step(step)}", f"{history / 24:.1f} days of history"
     counts = f"{long}, {failures.height} failures of {machines} machines, {every}"
     rows = round(machines * history / step)
     scheduled = (None, "telemetry has times of its own") if readings else (SCHEDULED_HOURS, "there are events only")
@@ -54,7 +54,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         Setting("fetch.until", first_day(end.date(), days).isoformat(), f"the newest row is of {end:%F %R} UTC"),
         Setting("fetch.batch_days", days, f"{long}, {every} in the median"),
         Setting("fetch.rows_every_hours", *scheduled),
-        Setting("validate.near_duplicate_seconds", near, f"well below the {_spell(step)} from row to row"),
+        Setting("validate.near_duplicate_seconds", near, f"well below the {_spell_step(step)} from row to row"),
         *([Setting("validate.outage_hours", math.ceil(6 * step), every)] if step > 1 else []),
         *([Setting("validate.stuck_hours", math.ceil(24 * step), every)] if step > 1 else []),
         Setting("dataset.horizon_hours", horizon, counts),
@@ -62,7 +62,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         Setting("dataset.baseline_hours", _round(horizon * 1.5), "longer than the horizon"),
         Setting("dataset.max_repair_hours", _round(horizon * 1.5), "likewise, as long as nobody closes a repair"),
         *([Setting("dataset.negatives_kept", 1.0, f"all of only {rows} rows or so")] if rows < SMALL else []),
-        Setting("dataset.split.by", *_split(keys, failures)),
+        Setting("dataset.split.by", *_suggest_split(keys, failures)),
         Setting("evaluate.lead_time_hours", _round(horizon / 6), "a sixth of the horizon"),
         Setting("evaluate.golden", None, "the shipped cases are about the simulated fleet"),
         *([Setting("drift.window_batches", max(1, batches // 4), f"of {batches} batches")] if batches < 32 else []),
@@ -77,7 +77,7 @@ def count_short_histories(keys: pl.DataFrame, settings: Sequence[Setting]) -> tu
     return spans.filter(pl.col("span") < timedelta(hours=hours)).height, hours
 
 
-def _span(times: pl.Series) -> tuple[datetime, datetime]:
+def _find_span(times: pl.Series) -> tuple[datetime, datetime]:
     """Return the first and last time, but for clocks that are far off the others."""
     micros = times.dt.epoch("us").sort()
     low, high = (int(micros[round(share * (micros.len() - 1))]) for share in (0.001, 0.999))
@@ -86,8 +86,8 @@ def _span(times: pl.Series) -> tuple[datetime, datetime]:
     return datetime.fromtimestamp(near[0] / 1e6, UTC), datetime.fromtimestamp(near[-1] / 1e6, UTC)
 
 
-def _split(keys: pl.DataFrame, failures: pl.DataFrame) -> tuple[str, str]:
-    start, end = _span(keys["time"])
+def _suggest_split(keys: pl.DataFrame, failures: pl.DataFrame) -> tuple[str, str]:
+    start, end = _find_span(keys["time"])
     parts = [start, start + 0.55 * (end - start), start + 0.75 * (end - start), end + timedelta(days=1)]
     held = [failures.filter(pl.col("time").is_between(*ends, closed="left")).height for ends in pairwise(parts)]
     failed = failures.select("plant", "machine").n_unique() if failures.height else 0
@@ -106,6 +106,6 @@ def _round(hours: float) -> float:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def _spell(hours: float) -> str:
+def _spell_step(hours: float) -> str:
     seconds = hours * 3600
     return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min" if seconds < 7200 else f"{hours:.3g} h"

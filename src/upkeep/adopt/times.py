@@ -35,18 +35,18 @@ def read_clock(column: pl.Series) -> Clock | None:
     """Return how a column writes times; None if it holds none."""
     if isinstance(column.dtype, pl.Date | pl.Datetime):
         has_zone = bool(getattr(column.dtype, "time_zone", None))
-        return _read(column, {}, "a time with its zone" if has_zone else "a date-time type", is_local=not has_zone)
+        return _read_by(column, {}, "a time with its zone" if has_zone else "a date-time type", is_local=not has_zone)
     if not (column.dtype.is_numeric() or column.dtype == pl.String):
         return None
     known = column.drop_nulls()
     sample = known.gather_every(max(1, known.len() // SAMPLE_ROWS))
     if unit := _find_epoch(sample):
-        return _read(column, {"epoch": unit}, f"numbers: {unit} since 1970 make times of our years", is_local=False)
+        return _read_by(column, {"epoch": unit}, f"numbers: {unit} since 1970 make times of our years", is_local=False)
     if column.dtype != pl.String or share_of(sample.str.strip_chars().str.contains(PLAIN_NUMBER)) > 1 - READABLE:
         return None
     if _is_read(sample, {}):
         has_offset = share_of(sample.str.contains(OFFSET)) >= READABLE
-        return _read(column, {}, f"ISO 8601{' with its offset' if has_offset else ''}", is_local=not has_offset)
+        return _read_by(column, {}, f"ISO 8601{' with its offset' if has_offset else ''}", is_local=not has_offset)
     return _fit_format(column, [form for form in COMMON_FORMATS if _is_read(sample, {"time_format": form})])
 
 
@@ -101,10 +101,10 @@ def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:
     best = min(forms, key=lambda form: (backwards[form], spans[form][-1] - spans[form][0]))
     as_good = [form for form in forms if form != best and backwards[form] == backwards[best]]
     reason = f"written as {best}" + (f", or else as {as_good[0]}, over a longer time" if as_good else "")
-    return _read(column, {"time_format": best}, reason, is_local="%z" not in best)
+    return _read_by(column, {"time_format": best}, reason, is_local="%z" not in best)
 
 
-def _read(column: pl.Series, options: dict[str, str], reason: str, *, is_local: bool) -> Clock:
+def _read_by(column: pl.Series, options: dict[str, str], reason: str, *, is_local: bool) -> Clock:
     """Return times; those without offset by the clock of which they skip the hours that it skips, if there is one."""
     clock = Clock(column.name, options, _read_as(column, options), reason, is_local)
     if not is_local:

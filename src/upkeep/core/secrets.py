@@ -45,11 +45,11 @@ def hide_variables(message: str, *templates: str) -> str:
 def _replace(text: str, secret: str | None, shown: str) -> str:
     """Replace a secret however its characters are written: as they are, or some of them as %XX, as addresses do."""
     for spelling in {secret, unquote(secret)} if secret else ():
-        text = re.sub("".join(map(_spell, spelling)), lambda _: shown, text)
+        text = re.sub("".join(map(_match_escaped, spelling)), lambda _: shown, text)
     return text
 
 
-def _spell(character: str) -> str:
+def _match_escaped(character: str) -> str:
     plus = r"|\+" if character == " " else ""
     return f"(?:{re.escape(character)}|(?i:{''.join(f'%{byte:02X}' for byte in character.encode())}){plus})"
 

@@ -46,6 +46,12 @@ def escape_markdown(text: object) -> str:
     return LIST_NUMBER.sub(r"\1\\\2", FORMATTING.sub(r"\\\g<0>", shown)).replace(BACKSLASH, "&#92;")
 
 
+def count_things(number: int, thing: str) -> str:
+    """Return a number and the noun that it counts, in the plural where it takes one."""
+    plural = "" if number == 1 else "es" if thing.endswith("ch") else "s"
+    return f"{number:,} {thing}{plural}"
+
+
 def name_apart(name: str, taken: Container[str]) -> str:
     """Return a name that is none of those taken: this one, or this one in brackets."""
     while name in taken:
@@ -74,14 +80,14 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
 
     Case, zeros in front of numbers and signs make no difference.
     """
-    letters, numbers = _spell(name)
-    alike = {_spell(other)[0]: other for other in sorted(names) if _spell(other)[1] == numbers}
+    letters, numbers = _part_digits(name)
+    alike = {_part_digits(other)[0]: other for other in sorted(names) if _part_digits(other)[1] == numbers}
     if numbers and len(alike) == 1 and "" in (letters, *alike):
         return next(iter(alike.values()))
     close = get_close_matches(letters, alike, n=1, cutoff=0.75)
     return alike[close[0]] if close else None
 
 
-def _spell(name: str) -> tuple[str, list[str]]:
+def _part_digits(name: str) -> tuple[str, list[str]]:
     numbers = [number.lstrip("0") for number in re.findall(r"\d+", name)]
     return re.sub(r"[\W\d_]+", "", name).casefold(), numbers

@@ -64,7 +64,7 @@ def examine(environment: Environment = os.environ) -> list[Finding]:
     ]
 
 
-def tabulate(findings: Iterable[Finding]) -> str:
+def tabulate_findings(findings: Iterable[Finding]) -> str:
     """Return a line per finding, and below a failed one what to do."""
     lines = []
     for finding in findings:

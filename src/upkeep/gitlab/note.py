@@ -70,7 +70,7 @@ def run(params: Params, target: str | None = None) -> None:
 def make_review(params: Params, target: str | None) -> Review:
     """Read both sides, compare them and let the gate judge."""
     champion, challenger = read_revision(*find_target(target, os.environ)), read_working_tree()
-    comparison, incomparable = _compare(champion, challenger, params)
+    comparison, incomparable = _compare_sides(champion, challenger, params)
     checks, unchecked = _check(params)
     faults = [*_find_faults(), *incomparable, *unchecked]
     missed_failure = params.evaluate.costs.failure
@@ -93,7 +93,7 @@ def find_target(target: str | None, environment: Mapping[str, str]) -> tuple[str
     return git.fetch(branch), branch
 
 
-def _compare(champion: Snapshot | None, challenger: Snapshot, params: Params) -> tuple[Comparison, list[str]]:
+def _compare_sides(champion: Snapshot | None, challenger: Snapshot, params: Params) -> tuple[Comparison, list[str]]:
     """Compare predictions, or say why they cannot be: they come from a branch, and may be anything."""
     how = (params.evaluate, params.dataset.horizon_hours, params.model.seed)
     try:

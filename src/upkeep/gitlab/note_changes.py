@@ -7,7 +7,7 @@ import polars as pl
 
 from upkeep.core import paths
 from upkeep.gitlab.markdown import name_first
-from upkeep.gitlab.snapshot import Delivered, DeliveredFile
+from upkeep.gitlab.snapshot import DeliveredFile, RawData
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import DataQuality, DriftReport, Headline, PlantDrift
 from upkeep.reporting.experiments import flatten
@@ -37,7 +37,7 @@ class Quarantine(NamedTuple):
     rows: Rows
 
 
-def find_added(before: Delivered | None, after: Delivered | None) -> Added | None:
+def find_added(before: RawData | None, after: RawData | None) -> Added | None:
     """Compare what was delivered; None if it is not known."""
     if after is None or not after.files:
         return None

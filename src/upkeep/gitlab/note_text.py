@@ -6,6 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.core.params import Evaluate
+from upkeep.core.text import count_things
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
 from upkeep.gitlab.note_changes import (
@@ -59,7 +60,7 @@ def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links:
     return NOTE.render(
         table=tabulate,
         code=code,
-        count=_count,
+        count=count_things,
         verdict=state_verdict(review),
         reasons=bullets(review.verdict.reasons),
         target=before.name,
@@ -87,7 +88,7 @@ def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links:
 def state_verdict(review: Review) -> Markdown:
     """Say in one sentence whether this may ship, and what it costs or saves."""
     ships, reasons = review.verdict
-    sign = "✅ May ship:" if ships else f"⛔ May not ship ({_count(len(reasons), 'reason')} below);"
+    sign = "✅ May ship:" if ships else f"⛔ May not ship ({count_things(len(reasons), 'reason')} below);"
     return Markdown(f"{sign} {'; '.join([_state_money(review), *_state_failures(review), *_came_and_went(review)])}")
 
 
@@ -120,7 +121,7 @@ def _state_failures(review: Review) -> Iterator[str]:
         return
     before, after = (round(share * group.failures) for share in (caught.before, caught.after))
     if before != after:
-        yield f"it catches {after} of {_count(group.failures, 'failure')} in time, in place of {before}"
+        yield f"it catches {after} of {count_things(group.failures, 'failure')} in time, in place of {before}"
 
 
 def _state_first_run(challenger: Snapshot) -> str:
@@ -137,10 +138,6 @@ def _came_and_went(review: Review) -> Iterator[str]:
         for plants, went in ((after - before, "new"), (before - after, "gone")):
             if plants:
                 yield f"{name_first(sorted(plants))} {'is' if len(plants) == 1 else 'are'} {went}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _is_sure(change: Change) -> bool:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Limits, Params, Retrain, load_params
+from upkeep.core.text import count_things
 from upkeep.gitlab import dvc, git
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.markdown import inert
@@ -105,7 +106,7 @@ def decide(
     if not batches:
         return reasons
     if len(batches) >= how.new_batches:
-        reasons["new data"] = f"{_count(len(batches))} up to that of {batches[-1]}"
+        reasons["new data"] = f"{count_things(len(batches), 'new batch')} up to that of {batches[-1]}"
     lasting = [
         f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"
         for plant, windows in drifted.items()
@@ -190,7 +191,8 @@ def _set_until(params: Params, until: date) -> None:
 def _wait(params: Params, batches: int, age_days: int) -> str:
     until, how = params.fetch.until, params.retrain
     if batches:
-        return f"too early: {_count(batches)} after that of {until}, {how.new_batches} needed, and no drift that lasts"
+        new = count_things(batches, "new batch")
+        return f"too early: {new} after that of {until}, {how.new_batches} needed, and no drift that lasts"
     if age_days <= how.max_age_days:
         return f"nothing new: {params.fetch.source} has no complete batch after that of {until}"
     raise UpkeepError(
@@ -213,7 +215,3 @@ def _judge(base: str) -> Verdict:
 
 def _nothing_to_add(until: date) -> str:
     return f"nothing to add: the retraining up to the batch of {until} stands on the branch {BRANCH}"
-
-
-def _count(batches: int) -> str:
-    return f"{batches} new batch{'' if batches == 1 else 'es'}"

@@ -86,7 +86,7 @@ class NoteToken(ProjectToken):
     role: int = REPORTER
 
 
-class Settings(Frozen):
+class ProjectSettings(Frozen):
     """The file; what it does not name stays as it is. Settings, protections and schedules are as GitLab's API has them.
 
     A variable has a list of forms, one for each environment.
@@ -109,7 +109,7 @@ Variables = Mapping[tuple[str, str], RESTObject]
 """What GitLab has, by name and environment."""
 
 
-class Change(NamedTuple):
+class Step(NamedTuple):
     """What is not as the file says, and what makes it so."""
 
     words: str
@@ -136,7 +136,7 @@ class _Runners(NamedTuple):
 
 def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
     """List what differs from the file and, with `apply`, change it; a second time there is nothing left to do."""
-    settings = read_settings(file)
+    settings = read_setup(file)
     if not environment.get(OWN_TOKEN):
         remedy = f"export {OWN_TOKEN}=..., a token of your own (role Maintainer, scope api); it is kept nowhere"
         raise UpkeepError(f"the variable {OWN_TOKEN} is not set", remedy=remedy)
@@ -154,21 +154,21 @@ def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
     return "\n".join([*told, "done" if apply else "nothing is changed yet: --apply does it"])
 
 
-def read_settings(file: Path) -> Settings:
+def read_setup(file: Path) -> ProjectSettings:
     """Read the file; an error names what is wrong in it, without values."""
     what, remedy = "the settings", "start from examples/gitlab.yaml"
     try:
-        return Settings.model_validate(read_yaml(file, what=what, remedy=remedy))
+        return ProjectSettings.model_validate(read_yaml(file, what=what, remedy=remedy))
     except ValidationError as error:
         raise UpkeepError(f"{what} cannot be used: {describe_faults(error)}", remedy=remedy, file=file) from error
 
 
-def plan(project: Project, settings: Settings) -> Iterator[Change]:
+def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
     """Yield what differs, in the order in which it is to be changed."""
     server, wanted = project.manager.gitlab, settings.project_settings
     differing = {name: value for name, value in wanted.items() if not _holds(project.attributes, name, value)}
     if differing:
-        yield Change(f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing))
+        yield Step(f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing))
     for kind, (attribute, key) in KINDS.items():
         manager = _Runners(project) if kind == "runners" else getattr(project, attribute)
         expected = getattr(settings, kind)
@@ -176,7 +176,7 @@ def plan(project: Project, settings: Settings) -> Iterator[Change]:
         for fields in expected:
             if key not in fields:
                 raise UpkeepError(f"one of {kind} has no {key}", remedy="see examples/gitlab.yaml")
-            yield from _compare(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
+            yield from _plan_fields(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
     known = {(each.key, each.environment_scope): each for each in project.variables.list(iterator=True)}
     for name, forms in settings.variables.items():
         for form in forms:
@@ -186,7 +186,7 @@ def plan(project: Project, settings: Settings) -> Iterator[Change]:
             yield from _renew_token(project, name, token, known)
     if settings.merge_requests_remote and not dvc.remotes_apart():
         url = settings.merge_requests_remote
-        yield Change(
+        yield Step(
             f"add the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed",
             lambda: dvc.add_remote(url),
         )
@@ -198,27 +198,27 @@ def _holds(found: Mapping[str, Any], name: str, value: object) -> bool:
     return value.items() <= there.items() if isinstance(value, dict) and isinstance(there, dict) else there == value
 
 
-def _compare(
+def _plan_fields(
     manager: Any, what: str, fields: dict[str, Any], found: RESTObject | None, **which: object
-) -> Iterator[Change]:
+) -> Iterator[Step]:
     if found is None:
-        yield Change(f"add {what}", lambda: manager.create(fields))
+        yield Step(f"add {what}", lambda: manager.create(fields))
         return
     # GitLab does not tell the value of a variable that is hidden.
     differing = [name for name, value in fields.items() if found.attributes.get(name) not in (value, None)]
     if differing:
         words = f"change {', '.join(differing)} of {what}"
-        yield Change(words, lambda: manager.update(found.get_id(), fields, **which))
+        yield Step(words, lambda: manager.update(found.get_id(), fields, **which))
 
 
-def _compare_variable(project: Project, fields: dict[str, Any], known: Variables) -> Iterator[Change]:
+def _compare_variable(project: Project, fields: dict[str, Any], known: Variables) -> Iterator[Step]:
     name, scope = fields["key"], fields["environment_scope"]
     what = f"variable {name}{f' of {scope}' if scope != '*' else ''}{', masked' if fields['masked'] else ''}"
     which = {"environment_scope": scope}
-    yield from _compare(project.variables, what, fields, known.get((name, scope)), filter=which)
+    yield from _plan_fields(project.variables, what, fields, known.get((name, scope)), filter=which)
 
 
-def _renew_token(project: Project, name: str, token: ProjectToken, known: Variables) -> Iterator[Change]:
+def _renew_token(project: Project, name: str, token: ProjectToken, known: Variables) -> Iterator[Step]:
     soon, ends = (str((datetime.now(UTC) + timedelta(days=days)).date()) for days in (RENEW_DAYS, token.days))
     fit = (
         each
@@ -238,4 +238,4 @@ def _renew_token(project: Project, name: str, token: ProjectToken, known: Variab
         for change in _compare_variable(project, Variable(value=value, masked=True).fields(name), known):
             change.make()
 
-    yield Change(f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {name}", make)
+    yield Step(f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {name}", make)

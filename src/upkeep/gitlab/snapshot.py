@@ -65,7 +65,7 @@ class DeliveredFile(Report):
     sha256: str
 
 
-class Delivered(Report):
+class RawData(Report):
     """``data/raw/manifest.json``, as far as it is compared; another version of upkeep may have written it."""
 
     files: tuple[DeliveredFile, ...] = ()
@@ -76,7 +76,7 @@ REPORTS: dict[str, tuple[Path, type[BaseModel]]] = {
     "evaluation": (FILES[Evaluation], Evaluation),
     "drift": (FILES[DriftReport], DriftReport),
     "quality": (FILES[DataQuality], DataQuality),
-    "manifest": (paths.MANIFEST, Delivered),
+    "manifest": (paths.MANIFEST, RawData),
 }
 """By field of :class:`Snapshot`."""
 
@@ -95,7 +95,7 @@ class Snapshot:
     evaluation: Evaluation | None = None
     drift: DriftReport | None = None
     quality: DataQuality | None = None
-    manifest: Delivered | None = None
+    manifest: RawData | None = None
     predictions: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 

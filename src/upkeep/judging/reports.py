@@ -129,7 +129,7 @@ class GroupReport(Report):
     sanity: Sanity = OLDER_THAN_SANITY
 
 
-class Reason(Report):
+class AlarmReason(Report):
     """Why a score is high; `contribution` is in log-odds."""
 
     feature: str
@@ -146,7 +146,7 @@ class Alarm(Report):
     time: str
     probability: Figure
     hours_to_failure: Figure
-    reasons: list[Reason]
+    reasons: list[AlarmReason]
 
 
 class Evaluation(Report):

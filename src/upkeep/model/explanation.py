@@ -115,7 +115,7 @@ class Explainer:
     def name(self, feature: Feature) -> str:
         """Return what a feature is called."""
         of = self._read_source(feature).name
-        return NAMES.get(feature.kind, "{of}").format(of=of or feature.name, span=_span(feature.hours))
+        return NAMES.get(feature.kind, "{of}").format(of=of or feature.name, span=_spell_hours(feature.hours))
 
     def _read_source(self, feature: Feature) -> Quantity:
         if feature.kind in ("errors", "since_maintenance"):  # a code is no column
@@ -164,7 +164,7 @@ class Explainer:
         """Return the sentence that says what a feature is; `value` is the model's, NaN if it is not known."""
         of = self._read_source(feature)
         if feature.kind in READINGS:
-            when = f"over the last {_span(feature.hours)}" if feature.hours else "at the newest reading"
+            when = f"over the last {_spell_hours(feature.hours)}" if feature.hours else "at the newest reading"
             if math.isnan(value) or (seen and math.isnan(seen.reading)):
                 return f"{of.name}: no reading {when}"
             return _describe_readings(feature.kind, of, value, seen, when) if seen else f"{of.name} unusual {when}"
@@ -173,12 +173,12 @@ class Explainer:
         match feature.kind:
             case "errors":
                 times = {0: "no error", 1: "1 error"}.get(round(value), f"{value:.0f} errors")
-                return f"{times} ({feature.of}) in the last {_span(feature.hours)}"
+                return f"{times} ({feature.of}) in the last {_spell_hours(feature.hours)}"
             case "since_maintenance" | "since_failure":
                 what = f"maintenance ({feature.of})" if feature.kind == "since_maintenance" else "failure"
-                return f"last {what} {_span(value)} ago"
+                return f"last {what} {_spell_hours(value)} ago"
             case "age":
-                return f"the machine is {_span(value)} old"
+                return f"the machine is {_spell_hours(value)} old"
             case "model":
                 return f"machine model {self._vocabulary.machine_models[round(value)]}"
             case "attribute" if texts := self._vocabulary.attributes.get(feature.of):
@@ -215,7 +215,7 @@ def _amount(value: float, unit: str, precision: float) -> str:
     return f"{value + 0.0:,.{decimals}f} {unit}".rstrip()
 
 
-def _span(hours: float) -> str:
+def _spell_hours(hours: float) -> str:
     if hours < 1:
         return f"{hours * 60:.3g} min"
     if hours <= 2 * DAY:

@@ -197,7 +197,7 @@ def _read_metadata(file: Path) -> Metadata:
     except FileNotFoundError as error:
         raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file) from error
     except OSError as error:
-        raise _damaged(f"the model's metadata cannot be read: {error.strerror}", file) from error
+        raise _damaged_model(f"the model's metadata cannot be read: {error.strerror}", file) from error
     except ValidationError as error:
         raise UpkeepError(
             f"the model's metadata cannot be used: {describe_faults(error)}",
@@ -210,16 +210,16 @@ def _read_booster(file: Path, sha256: str, metadata: Metadata) -> lgb.Booster:
     try:
         content = read_regular(file)
     except OSError as error:
-        raise _damaged(f"the booster cannot be read: {error.strerror}", file) from error
+        raise _damaged_model(f"the booster cannot be read: {error.strerror}", file) from error
     if checksum(content) != sha256:
-        raise _damaged(f"the booster's SHA-256 is {checksum(content)}, not {sha256}", file)
+        raise _damaged_model(f"the booster's SHA-256 is {checksum(content)}, not {sha256}", file)
     try:
         text = content.decode()
         check_trees(text, booster_names(metadata.features))
         return lgb.Booster(model_str=text)
     except (lgb.basic.LightGBMError, ValueError) as error:
-        raise _damaged(f"the booster cannot be used: {error}", file) from error
+        raise _damaged_model(f"the booster cannot be used: {error}", file) from error
 
 
-def _damaged(what: str, file: Path) -> UpkeepError:
+def _damaged_model(what: str, file: Path) -> UpkeepError:
     return UpkeepError(what, remedy="restore the model's folder, or train again", file=file)

@@ -63,7 +63,7 @@ def check_trees(text: str, features: Sequence[str]) -> None:
     """
     trees = _split_text(text, features)
     leaves = np.array([int(tree["leaves"]) for tree in trees])
-    numbers = {name: _read_numbers(trees, name, leaves) for name in FIELDS}
+    numbers = {name: _read_field(trees, name, leaves) for name in FIELDS}
     _check_links(leaves, numbers)
     feature, kind, threshold = (numbers[name] for name in ("split_feature", "decision_type", "threshold"))
     _require((feature >= 0) & (feature < len(features)), "a split by no feature")
@@ -92,7 +92,7 @@ def _split_text(text: str, features: Sequence[str]) -> list[re.Match[str]]:
     return trees
 
 
-def _read_numbers(trees: Sequence[re.Match[str]], name: str, leaves: Ints) -> NDArray[Any]:
+def _read_field(trees: Sequence[re.Match[str]], name: str, leaves: Ints) -> NDArray[Any]:
     """Return one field of all trees, one after the other; of leaves or splits, as many as each tree has."""
     expected = leaves if name in OF_LEAVES else leaves - 1
     if name == "leaf_weight":

@@ -129,17 +129,17 @@ def read_log(file: Path) -> tuple[list[str], list[Row]]:
     try:
         lines = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise _damaged(file, str(error)) from error
+        raise _broken_log(file, str(error)) from error
     header = lines[0]
     if KEY not in header or len(set(header)) != len(header):
-        raise _damaged(file, f"its first line is {','.join(header)[:80]!r}")
+        raise _broken_log(file, f"its first line is {','.join(header)[:80]!r}")
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
-            raise _damaged(file, f"record {number} starts with {','.join(line)[:40]!r} and has {len(line)} cells")
+            raise _broken_log(file, f"record {number} starts with {','.join(line)[:40]!r} and has {len(line)} cells")
     return header, [dict(zip(header, line, strict=True)) for line in lines[1:]]
 
 
-def _damaged(file: Path, found: str) -> UpkeepError:
+def _broken_log(file: Path, found: str) -> UpkeepError:
     return UpkeepError(
         f"the experiment log is damaged: {found}",
         expected="a CSV table with one header line, one cell per column and no merge conflict markers",

@@ -77,12 +77,14 @@ def rendering_of(notebook: Path) -> Path:
     return paths.REPORTS / f"{stage_name(notebook)}.html"
 
 
-def read_settings(notebook: Path) -> dict[str, str | None]:
+def settings_of(notebook: Path) -> dict[str, str | None]:
     """Return the names in a notebook's ``parameters`` cell and the setting of ``params.yaml`` behind each, if any.
 
     Raises UpkeepError if the file is not a notebook or has no such cell.
     """
-    cell = next((cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", [])), None)
+    cell = next(
+        (cell for cell in _read_notebook(notebook).cells if "parameters" in cell.metadata.get("tags", [])), None
+    )
     if cell is None:
         raise UpkeepError(
             "the notebook has no cell tagged 'parameters'",
@@ -101,7 +103,7 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
     Assignments are ``name=value`` each, as on the command line; the value is YAML and wins over ``params.yaml``. Raises
     UpkeepError if the notebook cannot be used, or a name is unknown to it or to ``params.yaml``.
     """
-    settings = read_settings(notebook)
+    settings = settings_of(notebook)
     known = dict(_flatten(params.model_dump(mode="json", by_alias=True)))
     values = {}
     for name, setting in settings.items():
@@ -143,7 +145,7 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
     folder = data / name if data else None
     if not notebook.exists():
         _create(notebook, folder or paths.REPORTS)
-    settings = read_settings(notebook)
+    settings = settings_of(notebook)
     if folder and "output_folder" not in settings:
         raise _unknown_name("the notebook has no parameter 'output_folder'", "output_folder", settings, notebook)
     _add_stage(
@@ -185,12 +187,14 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
         ) from error
     finally:
         if executed.exists():
-            result = _strip(nbformat.read(executed, as_version=4), {cell.get("id") for cell in _read(notebook).cells})
+            result = _strip(
+                nbformat.read(executed, as_version=4), {cell.get("id") for cell in _read_notebook(notebook).cells}
+            )
             nbformat.write(result, executed)
             rendering.write_text(_render(result), encoding="utf-8")
 
 
-def _read(notebook: Path) -> nbformat.NotebookNode:
+def _read_notebook(notebook: Path) -> nbformat.NotebookNode:
     if not notebook.is_file():
         raise UpkeepError(
             "there is no such notebook",
@@ -276,7 +280,7 @@ def _render(notebook: nbformat.NotebookNode) -> str:
 
 
 def _create(notebook: Path, folder: Path) -> None:
-    template = _read(TEMPLATE)
+    template = _read_notebook(TEMPLATE)
     for cell in template.cells:
         cell.source = cell.source.replace("TITLE", stage_name(notebook).replace("_", " ").capitalize())
         cell.source = cell.source.replace("OUTPUT_FOLDER", str(folder))

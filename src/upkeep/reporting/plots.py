@@ -37,13 +37,13 @@ ROOM, LONG_ROOM = 30, 56
 
 def abridge(name: str, room: int = ROOM) -> str:
     """Return a name as a picture has room for it, which is not hidden from a legend by an underscore at its start."""
-    shown = _spell(name)
+    shown = _spell_undrawable(name)
     if len(shown) > room:
         shown = f"{shown[: room // 2]}…{shown[1 - room // 2 :]}"
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def _spell(text: str) -> str:
+def _spell_undrawable(text: str) -> str:
     """Return text on one line, with the code of each character that the font lacks, where a box would be drawn."""
     return "".join(each if FONT.get_char_index(ord(each)) else f"(U+{ord(each):04X})" for each in show_text(text))
 
@@ -66,7 +66,7 @@ def draw_panels(
     """
     columns = min(max(count, 1), columns)
     rows = math.ceil(max(count, 1) / columns)
-    lines = textwrap.wrap(_spell(title), 84, max_lines=4, placeholder="…")
+    lines = textwrap.wrap(_spell_undrawable(title), 84, max_lines=4, placeholder="…")
     picture = Picture(figsize=(WIDTH_INCHES, height * rows + 0.25 * len(lines) + 0.15))
     picture.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
     picture.subplots(rows, columns, **options)

@@ -149,13 +149,13 @@ def _follow_machine(episode: Episode | None, score: Mapping[str, Any]) -> Watch:
     # A row before the service says nothing of the machine after it.
     raised = score["alarm"] and not (serviced_at and serviced_at > time)
     if raised and (episode is None or opens_episode(episode.start, time, horizon)):
-        episode = Episode(start=time, alarm=_describe(score, time), accepted=False)
+        episode = Episode(start=time, alarm=_describe_alarm(score, time), accepted=False)
     elif raised and episode:
-        episode = episode.model_copy(update={"alarm": _describe(score, episode.start)})
+        episode = episode.model_copy(update={"alarm": _describe_alarm(score, episode.start)})
     return Watch(time=time, raised=raised, episode=episode)
 
 
-def _describe(score: Mapping[str, Any], start: datetime) -> dict[str, Any]:
+def _describe_alarm(score: Mapping[str, Any], start: datetime) -> dict[str, Any]:
     maintained_at = score["maintained_at"]
     return {
         "plant": score["plant"],

@@ -12,7 +12,7 @@ from upkeep.contract.dictionary import NEEDED
 from upkeep.core.errors import UpkeepError
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import as_prediction, tabulate
+from upkeep.scoring.prediction_log import as_log_rows, as_prediction
 
 KEY_LENGTH = 16
 
@@ -52,7 +52,7 @@ def score_newest(
     answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
     inputs = _write_inputs(telemetry, events, window)
     scored_at = int(now.timestamp() * 1_000_000)
-    logged = tabulate(
+    logged = as_log_rows(
         [
             as_prediction(answer, scorer, inputs[answer.machine], identity=None, source="batch", scored_at=scored_at)
             for answer in answers

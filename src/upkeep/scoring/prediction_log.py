@@ -96,7 +96,7 @@ def as_prediction(
     }
 
 
-def tabulate(predictions: Sequence[Prediction]) -> pl.DataFrame:
+def as_log_rows(predictions: Sequence[Prediction]) -> pl.DataFrame:
     """Return predictions as rows of `SCHEMA`, in their order; a number that is NaN becomes null.
 
     A column that is missing is a KeyError; a value of another type a TypeError, ValueError or PolarsError.

@@ -16,7 +16,7 @@ MINUTE = "%Y-%m-%d %H:%M"
 
 def describe_scores(scored: Mapping[str, Scored]) -> str:
     """Return the plants, the most urgent machines and the silent ones as tables."""
-    plants = [(name, *_count(plant)) for name, plant in scored.items()]
+    plants = [(name, *_count_machines(plant)) for name, plant in scored.items()]
     tables = [
         align_columns(("plant", "data until", "scored", "alarms", "silent", "warnings"), plants),
         align_columns(("most urgent", "data until", "probability", "", "because"), _rank(scored)),
@@ -32,7 +32,7 @@ def describe_scores(scored: Mapping[str, Scored]) -> str:
     return "\n\n".join(tables)
 
 
-def _count(plant: Scored) -> tuple[str, ...]:
+def _count_machines(plant: Scored) -> tuple[str, ...]:
     rows = plant.predictions
     counts = (rows.height, rows["alarm"].sum(), len(plant.silent), rows["warnings"].list.len().sum())
     return str(rows["time"].dt.strftime(MINUTE).max()), *map(str, counts)

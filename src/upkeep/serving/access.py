@@ -98,7 +98,7 @@ class Access:
         if not all(_is_local(host) or _name(host) in self._hosts for host in hosts):
             known = "an address, a name without dots, one of UPKEEP_ALLOWED_HOSTS, or a token: UPKEEP_TOKENS"
             return Refused(403, f"the service is asked as {show(', '.join(hosts))}", known)
-        if method != "GET" and origin is not None and [_split(origin).netloc] != hosts:
+        if method != "GET" and origin is not None and [_split_address(origin).netloc] != hosts:
             return Refused(403, f"a page of {show(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
         return None
 
@@ -115,10 +115,10 @@ def _is_local(host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    return _split(f"//{host}").hostname or ""
+    return _split_address(f"//{host}").hostname or ""
 
 
-def _split(address: str) -> SplitResult:
+def _split_address(address: str) -> SplitResult:
     try:
         return urlsplit(address)
     except ValueError:  # brackets that hold no address

@@ -92,20 +92,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.exception_handler(Refused)(_refuse)
     is_open = not settings.tokens
     app.include_router(page_routes(board, service.explain, horizon_hours=service.horizon_hours, is_open=is_open))
-    app.include_router(_service_routes(service, settings, log, metrics, keep))
+    app.include_router(_scoring_route(service, settings.max_request_bytes, keep))
+    app.include_router(_status_routes(service, settings.release, log, metrics))
     return app
 
 
-def _service_routes(
-    service: Service,
-    settings: Settings,
-    log: LogWriter | None,
-    metrics: Counters,
-    keep: Keep,
-) -> APIRouter:
-    """Return MLflow's scoring protocol and what operators ask; `keep` takes each reply, on the event loop."""
+def _scoring_route(service: Service, max_request_bytes: int, keep: Keep) -> APIRouter:
+    """Return MLflow's scoring protocol; `keep` takes each reply, on the event loop."""
     router = APIRouter(default_response_class=Response)
-    intake = Intake(settings.max_request_bytes)
+    intake = Intake(max_request_bytes)
     # Two take twice the memory and, on one core, no less time; one of few bytes need not wait for those of many.
     one_large, one_small = CapacityLimiter(1), CapacityLimiter(1)
 
@@ -132,6 +127,13 @@ def _service_routes(
             await keep(reply)
             return response
 
+    return router
+
+
+def _status_routes(service: Service, release: str, log: LogWriter | None, metrics: Counters) -> APIRouter:
+    """Return what operators, and MLflow's clients, ask of the service itself."""
+    router = APIRouter(default_response_class=Response)
+
     @router.get("/ping")
     async def ping() -> Response:
         """Tell that the service is there, as MLflow's does."""
@@ -142,12 +144,12 @@ def _service_routes(
         """Tell that the models are loaded, and which."""
         state = "off" if log is None else "failing" if log.status.last_error else "ok"
         models = service.versions
-        return to_json({"status": "ok", "release": settings.release, "models": models, "prediction_log": state})
+        return to_json({"status": "ok", "release": release, "models": models, "prediction_log": state})
 
     @router.get("/version")
     async def version() -> Response:
         """Tell the versions of code, release and models."""
-        return to_json({"upkeep": __version__, "release": settings.release, "models": service.versions})
+        return to_json({"upkeep": __version__, "release": release, "models": service.versions})
 
     @router.get("/metrics")
     def read_metrics() -> Response:

@@ -88,7 +88,7 @@ class Board:
         with self._lock:
             known = self._machines.get(key)
             self._machines[key] = machine = _update_machine(known, prediction)
-            self._bytes += _measure(machine) - (_measure(known) if known else 0)
+            self._bytes += _count_bytes(machine) - (_count_bytes(known) if known else 0)
             # Forgetting sorts the fleet, so it waits until there is something worth sorting for.
             if len(self._machines) > 1.1 * self._most_machines or self._bytes > 1.1 * self._most_bytes:
                 self._forget()
@@ -149,9 +149,9 @@ class Board:
         latest = sorted(self._machines.items(), key=lambda item: item[1].newest["scored_at"], reverse=True)
         self._machines, self._bytes = {}, 0
         for key, machine in latest[: self._most_machines]:
-            self._bytes += _measure(machine)
+            self._bytes += _count_bytes(machine)
             if machine.newest["scored_at"] < oldest or self._bytes > self._most_bytes:
-                self._bytes -= _measure(machine)
+                self._bytes -= _count_bytes(machine)
                 break
             self._machines[key] = machine
 
@@ -187,7 +187,7 @@ def _count_text(prediction: Prediction) -> int:
     return sum(len(text) for text in (*texts, *warned) if text)
 
 
-def _measure(machine: BoardMachine) -> int:
+def _count_bytes(machine: BoardMachine) -> int:
     arrays = machine.history, machine.newest["features"], machine.newest["readings"]
     return MACHINE_BYTES + 4 * _count_text(machine.newest) + sum(array.nbytes for array in arrays)
 

@@ -18,7 +18,7 @@ import polars as pl
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
-from upkeep.scoring.prediction_log import SCHEMA, Prediction, tabulate, write_part
+from upkeep.scoring.prediction_log import SCHEMA, Prediction, as_log_rows, write_part
 from upkeep.serving.spool import Batch, Spool, decode, encode
 
 QUEUE_BYTES = 100_000_000
@@ -160,7 +160,7 @@ class LogWriter:
             size += _size(taken[-1])
         self._bytes_out += size
         try:
-            return encode(tabulate(taken))
+            return encode(as_log_rows(taken))
         except Exception as error:  # one that breaks the schema must not hold up those to come
             logger.error("prediction log: %s predictions do not fit the schema: %s", len(taken), error)
             self.status.dropped["malformed"] += len(taken)

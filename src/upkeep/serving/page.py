@@ -57,7 +57,7 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open
         if found is None:
             what = "no prediction of this machine is known"
             raise Refused(404, what, "a machine that GET /fleet lists", plant=plant, machine=machine)
-        return to_json(_describe(found) | {"reasons": _reasons(found, explain)})
+        return to_json(_describe_machine(found) | {"reasons": _reasons(found, explain)})
 
     return router
 
@@ -78,13 +78,13 @@ def _list_fleet(board: Board, explain: Explain, plant: str, search: str, limit: 
         "total": len(found),
         # Only an alarm is explained here: it is what the planner acts on, and each explanation takes milliseconds.
         "machines": [
-            _describe(machine) | ({"reasons": _reasons(machine, explain)} if machine.newest["alarm"] else {})
+            _describe_machine(machine) | ({"reasons": _reasons(machine, explain)} if machine.newest["alarm"] else {})
             for machine in found[:limit]
         ],
     }
 
 
-def _describe(machine: BoardMachine) -> dict[str, Any]:
+def _describe_machine(machine: BoardMachine) -> dict[str, Any]:
     newest, maintenance = machine.newest, machine.maintenance
     return describe(newest) | {
         "scored_at": to_time(newest["scored_at"]),

@@ -13,7 +13,7 @@ from upkeep.model.scoring import Scorer
 from upkeep.model.trial import load_scorers
 from upkeep.scoring.prediction_log import Prediction, as_prediction
 from upkeep.serving.request import read_contract, read_request
-from upkeep.serving.table import LIMITS, Limits, read_table
+from upkeep.serving.table import LIMITS, RequestLimits, read_table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
@@ -30,7 +30,7 @@ class Reply(NamedTuple):
 class Service:
     """Every plant's model and the data dictionary; an UpkeepError is raised if one is missing or damaged."""
 
-    def __init__(self, models: Path, dictionary: Path, limits: Limits = LIMITS) -> None:
+    def __init__(self, models: Path, dictionary: Path, limits: RequestLimits = LIMITS) -> None:
         self._limits, known = limits, load_dictionary(dictionary)
         self.scorers: Mapping[str, Scorer] = load_scorers(models)
         self._contracts = {plant: read_contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}

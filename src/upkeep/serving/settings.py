@@ -23,7 +23,7 @@ from pydantic import (
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_credentials
-from upkeep.serving.table import LIMITS, Limits
+from upkeep.serving.table import LIMITS, RequestLimits
 
 PREFIX = "UPKEEP_"
 ALIKE = 0.9
@@ -84,9 +84,9 @@ class Settings(BaseModel):
     release: str = "unreleased"
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> RequestLimits:
         """What one request may hold and take."""
-        return Limits(self.max_rows, self.max_machines, self.max_seconds)
+        return RequestLimits(self.max_rows, self.max_machines, self.max_seconds)
 
     @model_validator(mode="before")
     @classmethod

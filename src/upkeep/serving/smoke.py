@@ -25,7 +25,9 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
     settings = read_settings(environment)
     cases = _read_cases(settings.golden)
     token = settings.tokens[0].decode() if settings.tokens else ""
-    differences = [difference for case in cases for difference in _compare(case, _ask(url, case["request"], token))]
+    differences = [
+        difference for case in cases for difference in _list_differences(case, _ask(url, case["request"], token))
+    ]
     if differences:
         raise UpkeepError(
             f"{len(differences)} values of {len(cases)} golden answers differ: {'; '.join(differences[:5])}",
@@ -58,7 +60,7 @@ def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
     return content
 
 
-def _compare(case: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
+def _list_differences(case: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
     stored = case["answer"]
     found = content["predictions"][0] if content.get("predictions") else {}
     return [

@@ -36,7 +36,7 @@ TOKENS = re.compile(
 Point = Callable[[int, str | None], str]
 
 
-class Limits(NamedTuple):
+class RequestLimits(NamedTuple):
     """What one request may hold, and take in seconds of processor time."""
 
     rows: int = 200_000
@@ -44,7 +44,7 @@ class Limits(NamedTuple):
     seconds: float = 10.0
 
 
-LIMITS = Limits()
+LIMITS = RequestLimits()
 
 
 class Table:
@@ -53,7 +53,7 @@ class Table:
     `point` gives the JSON pointer (RFC 6901) of a row and, if named, its column; of CSV, the line.
     """
 
-    def __init__(self, columns: dict[str, list[Any]], point: Point, reasons: bool, limits: Limits) -> None:
+    def __init__(self, columns: dict[str, list[Any]], point: Point, reasons: bool, limits: RequestLimits) -> None:
         self.columns, self.point, self.reasons, self.limits = columns, point, reasons, limits
         self.n_rows = len(next(iter(columns.values()), []))
         self._read: dict[tuple[str, Type], Read] = {}
@@ -83,7 +83,7 @@ class Table:
         return self._matrices[names]
 
 
-def read_table(body: bytes, content_type: str, query: Mapping[str, str], limits: Limits = LIMITS) -> Table:
+def read_table(body: bytes, content_type: str, query: Mapping[str, str], limits: RequestLimits = LIMITS) -> Table:
     """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
     kind = content_type.partition(";")[0].strip().lower()
     asked = _check(Options, {"reasons": query.get("reasons") or None}).reasons
@@ -106,7 +106,7 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str], limits:
     return Table(columns, point, bool(asked if params is None or params.reasons is None else params.reasons), limits)
 
 
-def _read_json(body: bytes, limits: Limits) -> Any:
+def _read_json(body: bytes, limits: RequestLimits) -> Any:
     """Return what a body holds, be it with the numbers that Python's json and JavaScript write beyond the standard."""
     # Before they are read: a list without anything in it takes thirty times its two bytes. A text may hold some too.
     lists, values = body.count(b"[") + body.count(b"{"), body.count(b",")
@@ -154,7 +154,7 @@ def _pointer(*place: int | str) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
 
 
-def _read_split(split: SplitTable, limits: Limits) -> tuple[dict[str, list[Any]], Point]:
+def _read_split(split: SplitTable, limits: RequestLimits) -> tuple[dict[str, list[Any]], Point]:
     positions = {name: index for index, name in enumerate(split.columns)}
 
     def point(row: int, column: str | None) -> str:
@@ -164,7 +164,7 @@ def _read_split(split: SplitTable, limits: Limits) -> tuple[dict[str, list[Any]]
     return _by_column(split.columns, split.data, point, header, limits), point
 
 
-def _read_records(rows: Sequence[Any], limits: Limits) -> tuple[dict[str, list[Any]], Point]:
+def _read_records(rows: Sequence[Any], limits: RequestLimits) -> tuple[dict[str, list[Any]], Point]:
     def point(row: int, column: str | None) -> str:
         return _pointer("dataframe_records", row, *([] if column is None else [column]))
 
@@ -179,7 +179,7 @@ def _read_records(rows: Sequence[Any], limits: Limits) -> tuple[dict[str, list[A
     return {name: [row.get(name) for row in rows] for name in names}, point
 
 
-def _read_csv(body: bytes, limits: Limits) -> tuple[dict[str, list[Any]], Point]:
+def _read_csv(body: bytes, limits: RequestLimits) -> tuple[dict[str, list[Any]], Point]:
     numbers: list[int] = []
 
     def point(row: int, column: str | None) -> str:
@@ -213,7 +213,7 @@ def _check_line(line: str) -> str:
 
 
 def _by_column(
-    names: Sequence[str], rows: Iterable[Any], point: Point, header: str, limits: Limits
+    names: Sequence[str], rows: Iterable[Any], point: Point, header: str, limits: RequestLimits
 ) -> dict[str, list[Any]]:
     """Return rows as columns; `header` is where the names stand."""
     _check_size(0, names, limits, header)
@@ -241,7 +241,7 @@ def _check_names(names: Sequence[str], header: str) -> None:
         raise Refused(422, what, f"at most {MAX_NAME}", header)
 
 
-def _check_size(n_rows: int, names: Collection[str], limits: Limits, place: str) -> None:
+def _check_size(n_rows: int, names: Collection[str], limits: RequestLimits, place: str) -> None:
     if len(names) > MOST_COLUMNS:
         raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", place)
     if n_rows > limits.rows or n_rows * len(names) > MOST_VALUES:

@@ -28,13 +28,13 @@ def read_telemetry(fleet: Fleet, batch: int) -> pl.DataFrame:
             "plant": pl.repeat(fleet.plant, machines * hours, dtype=pl.String, eager=True),
             "machine": fleet.names.gather(np.repeat(np.arange(machines), hours)),
             "time": pl.Series(np.tile(times, machines)).dt.replace_time_zone("UTC"),
-            **{name: values.ravel() for name, values in _measure(fleet, batch).items()},
+            **{name: values.ravel() for name, values in _measure_sensors(fleet, batch).items()},
         }
     )
     return frame if present.all() else frame.filter(present)
 
 
-def _measure(fleet: Fleet, batch: int) -> dict[str, Floats]:
+def _measure_sensors(fleet: Fleet, batch: int) -> dict[str, Floats]:
     """Return each column's values, of shape (machines, hours), rounded as the instruments round."""
     hours, regime = fleet.hours(batch), fleet.regime(batch)
     machines, days = len(fleet.names), fleet.hours_per_batch // 24

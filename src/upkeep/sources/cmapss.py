@@ -101,7 +101,7 @@ def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.Dat
 
 
 def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.DataFrame:
-    rows = _read_numbers(folder, f"{split}_{subset}", len(COLUMNS), limits)
+    rows = _read_file(folder, f"{split}_{subset}", len(COLUMNS), limits)
     rows = rows.rename(dict(zip(rows.columns, COLUMNS, strict=True)))
     return rows.with_columns(
         machine=f"{split}-" + pl.col("unit").cast(pl.Int64).cast(pl.String).str.zfill(3),
@@ -112,26 +112,26 @@ def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.D
 
 def _read_remaining_life(folder: Path, subset: str, test: pl.DataFrame, limits: Limits) -> dict[str, int]:
     """Return the cycles left after each test engine's last row; the file lists them in the order of the engines."""
-    hours = _read_numbers(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64).to_list()
+    hours = _read_file(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64).to_list()
     engines = test["machine"].unique().sort().to_list()
     if len(hours) != len(engines):
-        raise _damaged(folder / f"RUL_{subset}.txt", f"{len(hours)} lines for {len(engines)} test engines")
+        raise _broken_subset(folder / f"RUL_{subset}.txt", f"{len(hours)} lines for {len(engines)} test engines")
     return dict(zip(engines, hours, strict=True))
 
 
-def _read_numbers(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
+def _read_file(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
     """Read one file of numbers that single spaces separate; spaces at a line's end make empty columns, left out."""
     path = _find(folder, name)
     if path is None:
-        raise _damaged(folder / f"{name}.txt", "the file is missing")
+        raise _broken_subset(folder / f"{name}.txt", "the file is missing")
     content, _ = open_file(TableFiles(path=str(path), separator=" "), str(path), limits)
     try:
         text = pl.read_csv(content, separator=" ", has_header=False, infer_schema=False)
         numbers = text[:, :width].cast(pl.Float64)
     except pl.exceptions.PolarsError as error:
-        raise _damaged(path, str(error)) from error
+        raise _broken_subset(path, str(error)) from error
     if numbers.width < width or sum(numbers.null_count().row(0)):
-        raise _damaged(path, f"a line has fewer than {width} numbers")
+        raise _broken_subset(path, f"a line has fewer than {width} numbers")
     return numbers
 
 
@@ -139,7 +139,7 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for suffix in (".txt", ".txt.gz") if (path := folder / f"{name}{suffix}").is_file()), None)
 
 
-def _damaged(path: Path, fault: str) -> UpkeepError:
+def _broken_subset(path: Path, fault: str) -> UpkeepError:
     return UpkeepError(
         f"the C-MAPSS file {path.name} cannot be used: {fault}",
         remedy="unpack NASA's archive again into fetch.options.folder",

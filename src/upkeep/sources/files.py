@@ -226,7 +226,7 @@ def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bo
         with UNPACK[ending["packed"]](BytesIO(content)) as stream:
             return stream.read(), True
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise _damaged(error) from error
+        raise _unreadable_file(error) from error
 
 
 def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
@@ -237,7 +237,7 @@ def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
     try:
         bounds.check_footer(content, limits)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(error) from error
+        raise _unreadable_file(error) from error
     rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
     rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
@@ -309,7 +309,7 @@ def _group_by_types(pieces: Sequence[Piece]) -> list[list[Piece]]:
     return [group for _, group in groups]
 
 
-def _damaged(error: BaseException) -> UpkeepError:
+def _unreadable_file(error: BaseException) -> UpkeepError:
     what = f"the file is damaged, or holds a type that cannot be read: {error}"
     return UpkeepError(what, remedy="export it again, or move it away")
 
@@ -322,7 +322,7 @@ def errors_named(reading: TableFiles, **where: Any) -> Iterator[None]:
     except UpkeepError as error:
         raise error.at(**where) from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _damaged(error).at(**where) from error
+        raise _unreadable_file(error).at(**where) from error
     except Exception as error:  # every file system behind fsspec raises errors of its own
         fault = f"{type(error).__name__}: {error}"
         options = map(str, reading.storage_options.values())

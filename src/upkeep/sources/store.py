@@ -259,21 +259,21 @@ def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
     try:
         return pl.read_parquet(raw / file.file)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(raw, file, f"a raw file cannot be read: {error}") from error
+        raise _damaged_raw_file(raw, file, f"a raw file cannot be read: {error}") from error
 
 
 def check_file(raw: Path, file: RawFile) -> None:
     """Compare a stored file with the manifest; raises UpkeepError if it is missing, cut short or changed."""
     path = _locate(raw, file.file)
     if not path.is_file():
-        raise _damaged(raw, file, "a raw file is missing")
+        raise _damaged_raw_file(raw, file, "a raw file is missing")
     if (found := path.stat().st_size) != file.bytes:
-        raise _damaged(raw, file, f"a raw file has {found} bytes, {file.bytes} by the manifest")
+        raise _damaged_raw_file(raw, file, f"a raw file has {found} bytes, {file.bytes} by the manifest")
     with path.open("rb") as handle:
         checksum = hashlib.file_digest(handle, "sha256").hexdigest()
     if checksum != file.sha256:
         changed = f"its SHA-256 is {checksum}, {file.sha256} by the manifest"
-        raise _damaged(raw, file, f"a raw file was changed after it was fetched: {changed}")
+        raise _damaged_raw_file(raw, file, f"a raw file was changed after it was fetched: {changed}")
 
 
 def _locate(raw: Path, file: str) -> Path:
@@ -290,7 +290,7 @@ def _locate(raw: Path, file: str) -> Path:
     return path
 
 
-def _damaged(raw: Path, file: RawFile, what: str) -> UpkeepError:
+def _damaged_raw_file(raw: Path, file: RawFile, what: str) -> UpkeepError:
     again = command_to_read_again(file.plant, file.batch)
     remedy = f"type {again}" if raw == paths.RAW else f"delete the folder {raw} and run this again"
     return UpkeepError(what, remedy=remedy, **file.key._asdict(), file=raw / file.file)

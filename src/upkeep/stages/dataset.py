@@ -34,7 +34,7 @@ def run(params: Params) -> None:
     """Write each plant's ``train``, ``validation`` and ``test`` rows and what was fitted for them."""
     dictionary = load_dictionary(params.validate_.dictionary)
     plants = list_plants(paths.INTERIM / "telemetry", made_by="validate")
-    boundaries = time_boundaries(*_span(), params.dataset.split)
+    boundaries = time_boundaries(*_read_span(), params.dataset.split)
     vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
     sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params.dataset)
@@ -45,8 +45,8 @@ def _build(
     plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Dataset
 ) -> dict[str, dict[str, int | str | None]]:
     """Write one plant's rows; return how many rows and failing rows each split holds, and why these may mislead."""
-    tables = _read(plant)
-    split = _split(tables, boundaries, dictionary, params)
+    tables = _read_tables(plant)
+    split = _assign_split(tables, boundaries, dictionary, params)
     training = tables.telemetry.filter(split == "train")
     quantities = _quantities(dictionary, plant)
     preparation = fit_preparation(training, tables.telemetry, tables.machines, vocabulary, params, quantities)
@@ -73,7 +73,7 @@ def _build(
     }
 
 
-def _read(plant: str) -> Tables:
+def _read_tables(plant: str) -> Tables:
     return Tables(*(pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in Tables._fields))
 
 
@@ -88,7 +88,7 @@ def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quant
     }
 
 
-def _span() -> tuple[datetime, datetime]:
+def _read_span() -> tuple[datetime, datetime]:
     """Return the first and the last instant of the whole fleet's telemetry."""
     time = pl.col("time")
     telemetry = pl.scan_parquet(paths.INTERIM / "telemetry" / "*.parquet")
@@ -96,7 +96,7 @@ def _span() -> tuple[datetime, datetime]:
     return start, end
 
 
-def _split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> pl.Expr:
+def _assign_split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> pl.Expr:
     """Return the expression that tells a row's split from its ``machine`` and ``time``."""
     if params.split.by != "machine":
         return split_by_time(boundaries, timedelta(hours=params.horizon_hours))
@@ -111,8 +111,8 @@ def find_vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dicti
     errors, maintenance, models = set[str](), set[str](), set[str]()
     machines = []
     for plant in plants:
-        tables = _read(plant)
-        split = _split(tables, boundaries, dictionary, params)
+        tables = _read_tables(plant)
+        split = _assign_split(tables, boundaries, dictionary, params)
         events = tables.events.filter(split == "train").drop_nulls("code")
         errors |= set(events.filter(kind="error")["code"])
         maintenance |= set(events.filter(kind="maintenance")["code"])

@@ -29,7 +29,7 @@ def run(params: Params) -> None:
     paths.DRIFT.mkdir(parents=True)
     findings: dict[str, PlantDrift] = {}
     for plant, rows in telemetry.items():
-        findings[plant], draw_page = _compare(plant, rows, dictionary, window, params)
+        findings[plant], draw_page = _compare_plant(plant, rows, dictionary, window, params)
         if plant in list_pages(findings):
             page, script = split_script(plant_page(plant, findings[plant], draw_page()))
             (paths.DRIFT / f"{name_file(plant)}.html").write_text(page, encoding="utf-8")
@@ -57,7 +57,7 @@ def _look_back(plant: str, rows: pl.DataFrame, dictionary: Dictionary, newest: W
     while len(found) < params.retrain.drift_windows and all(found[:1]):
         earlier = timedelta(days=len(found) * params.fetch.batch_days)
         window = Window(newest.start - earlier, newest.end - earlier)
-        finding, _ = _compare(plant, rows, dictionary, window, params)
+        finding, _ = _compare_plant(plant, rows, dictionary, window, params)
         found.append(finding.drifted)
     return found
 
@@ -78,7 +78,7 @@ def _newest_window(telemetry: Mapping[str, pl.DataFrame], params: Params) -> Win
     return newest_window(newest, params.fetch.until, params.fetch.batch_days, params.drift.window_batches)
 
 
-def _compare(
+def _compare_plant(
     plant: str, rows: pl.DataFrame, dictionary: Dictionary, window: Window, params: Params
 ) -> tuple[PlantDrift, Callable[[], str]]:
     columns = [*dictionary.names("telemetry", "setting", plant), *dictionary.names("telemetry", "sensor", plant)]

@@ -12,7 +12,7 @@ from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import draw_curves, evaluate
-from upkeep.judging.reports import REMEDY, Alarm, Reason, write_curves, write_report
+from upkeep.judging.reports import REMEDY, Alarm, AlarmReason, write_curves, write_report
 from upkeep.model.explanation import rank_features
 from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import find_models, to_matrix
@@ -76,5 +76,5 @@ def _explain_alarms(predictions: pl.DataFrame, plant: str, scorer: Scorer, horiz
         time = alarm["time"]
         seen = telemetry.filter(pl.col("time").is_between(time - window, time), machine=alarm["machine"])
         (readings,) = scorer.read(read_telemetry(seen, scorer.vocabulary))
-        reasons = [Reason(**reason) for reason in scorer.explain(values, readings)]
+        reasons = [AlarmReason(**reason) for reason in scorer.explain(values, readings)]
         yield Alarm(**alarm | {"time": time.isoformat()}, reasons=reasons)

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 def run(params: Params) -> None:
     """Write ``reports/run.json``, add a row to ``reports/experiments.csv`` and send what waits to MLflow."""
-    content = _describe(params)
+    content = _describe_run(params)
     write_json(paths.RUN, {"run": content.key, **content.model_dump()})
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = describe_row(content, now, code_version(Path()), [path.as_posix() for path in OUTPUTS if path.exists()])
@@ -56,11 +56,14 @@ def find_checkout() -> Path:
     return root if root / ".dvc/tmp/exps" in Path.cwd().parents else Path()
 
 
-def _describe(params: Params) -> Run:
-    metrics, validation = _read(paths.METRICS), _read(paths.EVALUATION / "evaluation.json").get("validation", {})
-    drift, quality = _read(paths.DRIFT / "drift.json"), _read(paths.DATA_QUALITY)
+def _describe_run(params: Params) -> Run:
+    metrics, validation = (
+        _read_object(paths.METRICS),
+        _read_object(paths.EVALUATION / "evaluation.json").get("validation", {}),
+    )
+    drift, quality = _read_object(paths.DRIFT / "drift.json"), _read_object(paths.DATA_QUALITY)
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
-    models = {model["plant"]: model for model in (_read(file) for file in files if file.name == "model.json")}
+    models = {model["plant"]: model for model in (_read_object(file) for file in files if file.name == "model.json")}
     return Run(
         model={
             "name": params.record.experiment,
@@ -71,7 +74,7 @@ def _describe(params: Params) -> Run:
         },
         description=params.record.description,
         parameters=mask_secrets(params.model_dump(mode="json", by_alias=True, exclude=OF_NO_STAGE)),
-        data={split: _measure(split) for split in ("train", "validation", "test")},
+        data={split: _measure_split(split) for split in ("train", "validation", "test")},
         metrics={
             split: Groups(overall=found.get("overall", {}), plants=found.get("plants", {}))
             for split, found in (("test", metrics), ("validation", validation))
@@ -81,7 +84,7 @@ def _describe(params: Params) -> Run:
     )
 
 
-def _measure(split: str) -> dict[str, Any]:
+def _measure_split(split: str) -> dict[str, Any]:
     """Return the size and the hash of one split over all plants."""
     files = sorted(paths.PROCESSED.glob(f"*/{split}.parquet"))
     return {
@@ -91,6 +94,6 @@ def _measure(split: str) -> dict[str, Any]:
     }
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_object(file: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(file, remedy="run the stages before this one: dvc repro")
     return content

@@ -30,7 +30,7 @@ def run(params: Params) -> None:
     for folder in (paths.MODELS, paths.PREDICTIONS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    fleet = train_fleet({plant: _read(plant) for plant in plants}, params)
+    fleet = train_fleet({plant: _read_splits(plant) for plant in plants}, params)
     data_version = checksum(paths.MANIFEST.read_bytes())
     if params.model.kind != "lightgbm":
         logger.warning(
@@ -44,7 +44,7 @@ def run(params: Params) -> None:
 
 def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
     """Write one plant's predictions and model; return what the report says of it."""
-    splits = _read(plant)
+    splits = _read_splits(plant)
     selection = train_plant(splits, fleet, params)
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     chosen = pl.col("candidate") == selection.chosen
@@ -63,11 +63,11 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
         rows={name: frame.height for name, frame in splits._asdict().items()},
         positives={name: int(frame["label"].sum()) for name, frame in splits._asdict().items()},
         validation_failures=selection.failures,
-        candidates={name: _describe(candidate) for name, candidate in selection.candidates.items()},
+        candidates={name: _describe_candidate(candidate) for name, candidate in selection.candidates.items()},
     )
 
 
-def _read(plant: str) -> Splits:
+def _read_splits(plant: str) -> Splits:
     return Splits(*(pl.read_parquet(paths.PROCESSED / name_file(plant) / f"{split}.parquet") for split in SPLITS))
 
 
@@ -96,7 +96,7 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
     save_model(paths.MODELS / name_file(plant), metadata, texts)
 
 
-def _describe(candidate: Candidate) -> TrainedCandidate:
+def _describe_candidate(candidate: Candidate) -> TrainedCandidate:
     trained = candidate.trained
     return TrainedCandidate(
         average_precision=candidate.average_precision,
