@@ -227,7 +227,7 @@ def test_the_example_is_one_and_names_every_variable_of_the_docs():
         line.split("`")[1] for line in table.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
     }
     assert rows - named == made
-    settings = setup.read_settings(EXAMPLE)
+    settings = setup.read_setup(EXAMPLE)
     assert settings.protected_tags == ({"name": "v*"},)
 
 
