@@ -63,7 +63,7 @@ lock: .venv ## Resolve pyproject.toml into requirements.lock and the image's two
 	$(IMAGE_COMPILE) --extra s3 -o requirements-serving-s3.lock
 
 clean: ## Remove the environment and all outputs that DVC can restore
-	rm -rf .venv .upkeep/bench .upkeep/score/*/ data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .upkeep/bench .upkeep/pieces .upkeep/score/*/ data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache
 
 # Older than the lock, so that the next call goes on instead of taking half an environment for a whole one.
 UNFINISHED := { touch --date=@0 .venv; exit 1; }

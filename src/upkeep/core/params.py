@@ -192,6 +192,13 @@ class Parallel(Frozen):
     jobs: int
 
 
+class Pieces(Frozen):
+    """Where results are kept for the next run, and how much of them; belongs to no stage."""
+
+    folder: Path | None
+    max_gb: float = Field(ge=0)
+
+
 class Params(Frozen):
     """The whole of ``params.yaml``."""
 
@@ -207,6 +214,7 @@ class Params(Frozen):
     retrain: Retrain
     gate: Gate
     parallel: Parallel
+    pieces: Pieces
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

@@ -1,0 +1,113 @@
+"""Results kept for the next run, each under a name made of all that it came from: deleting them costs time only.
+
+A piece is a few tables in one file. It is part of no output and never leaves this machine: whoever may write to the
+folder decides what the stages read, so pieces made in one trust zone must not reach another.
+"""
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+from pydantic_core import to_json
+
+from upkeep.core.files import write_whole
+from upkeep.core.params import Pieces
+
+PACKAGE = Path(__file__).parents[1]
+LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")
+"""Those whose versions may change the bytes of a result."""
+
+ENDING = ".piece"
+"""Of the files' names: nothing else in the folder is ever deleted."""
+
+logger = logging.getLogger(__name__)
+
+Frames = dict[str, pl.DataFrame]
+
+
+def name_piece(code: Sequence[str], *made_from: object) -> str:
+    """Return the name of what this code makes of these tables, bytes and settings.
+
+    `code` are the files and folders of the package that take part, as the stage's dependencies in ``dvc.yaml`` list
+    them. All else that the result depends on must be in `made_from`, in an order that the caller keeps.
+    """
+    digest = hashlib.sha256(_hash_code(PACKAGE, tuple(code)))
+    for part in made_from:
+        digest.update(hashlib.sha256(_spell(part)).digest())
+    return digest.hexdigest()
+
+
+def recall(name: str, how: Pieces, make: Callable[[], Frames]) -> Frames:
+    """Return the tables kept under a name; where there are none, or damaged ones, make and keep them."""
+    if how.folder is None:
+        return make()
+    file = how.folder / f"{name}{ENDING}"
+    try:
+        checksum, content = (kept := file.read_bytes())[:32], kept[32:]
+        if hashlib.sha256(content).digest() == checksum:
+            os.utime(file)  # what is used stays longest
+            return _unpack(content)
+        logger.warning("%s is damaged, and is made again", file)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        logger.warning("%s cannot be read, and is made again: %s", file, error.strerror)
+    made = make()
+    content = _pack(made)
+    try:
+        write_whole(file, hashlib.sha256(content).digest() + content)
+    except OSError as error:  # the run does not need it
+        logger.warning("%s cannot be kept: %s", file, error.strerror)
+    return made
+
+
+def drop_oldest(how: Pieces) -> None:
+    """Delete the pieces that were not used for longest, until the others fit into ``pieces.max_gb``."""
+    if how.folder is None:
+        return
+    with suppress(FileNotFoundError):  # another run, or somebody, deletes pieces as well
+        found = [(file.stat(), file) for file in how.folder.glob(f"*{ENDING}*")]
+        excess = sum(status.st_size for status, _ in found) - how.max_gb * 1e9
+        for status, file in sorted(found, key=lambda piece: piece[0].st_mtime_ns):
+            if excess <= 0:
+                break
+            file.unlink()
+            excess -= status.st_size
+
+
+@cache
+def _hash_code(package: Path, code: tuple[str, ...]) -> bytes:
+    digest = hashlib.sha256(to_json({library: version(library) for library in LIBRARIES}))
+    for path in map(package.joinpath, code):
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(to_json(str(file.relative_to(package))) + hashlib.sha256(file.read_bytes()).digest())
+    return digest.digest()
+
+
+def _spell(part: object) -> bytes:
+    if not isinstance(part, pl.DataFrame):
+        return part if isinstance(part, bytes) else to_json(part)
+    # Texts one after the other: in views they would tell of rows that the table once had.
+    part.rechunk().write_ipc(buffer := BytesIO(), compat_level=pl.CompatLevel.oldest())
+    return buffer.getvalue()
+
+
+def _pack(frames: Frames) -> bytes:
+    with zipfile.ZipFile(packed := BytesIO(), "w") as archive:
+        for name, frame in frames.items():
+            frame.write_parquet(content := BytesIO(), compression="lz4")
+            archive.writestr(zipfile.ZipInfo(name), content.getvalue())
+    return packed.getvalue()
+
+
+def _unpack(content: bytes) -> Frames:
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        return {name: pl.read_parquet(archive.read(name)) for name in archive.namelist()}

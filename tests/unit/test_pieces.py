@@ -1,0 +1,164 @@
+"""Results kept for the next run: found again by what they were made from, and never worth more than making them."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from upkeep.core import pieces
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Pieces
+from upkeep.core.pieces import Frames, drop_oldest, name_piece, recall
+
+MADE = {"rows": pl.DataFrame({"machine": ["m1", None], "heat": [0.1, float("nan")]}), "none": pl.DataFrame()}
+
+
+def keep(folder: Path | None, gigabytes: float = 1) -> Pieces:
+    return Pieces(folder=folder, max_gb=gigabytes)
+
+
+def unwanted() -> Frames:
+    raise AssertionError("made again")
+
+
+def same(found: Frames) -> None:
+    assert list(found) == list(MADE)
+    for name, frame in found.items():
+        assert_frame_equal(frame, MADE[name], check_exact=True)
+
+
+def test_what_was_made_once_is_not_made_again(tmp_path):
+    same(recall("a", keep(tmp_path / "new"), lambda: MADE))
+    same(recall("a", keep(tmp_path / "new"), unwanted))
+    with pytest.raises(AssertionError, match="made again"):
+        recall("b", keep(tmp_path / "new"), unwanted)
+
+
+def test_without_a_folder_all_is_made_and_nothing_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    same(recall("a", keep(None), lambda: MADE))
+    drop_oldest(keep(None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:40])
+
+
+def swap_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def turn_into_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [cut, swap_a_bit, empty, turn_into_a_folder])
+def test_a_damaged_piece_is_made_again_with_a_word(tmp_path, caplog, damage: Callable[[Path], None]):
+    recall("a", keep(tmp_path), lambda: MADE)
+    damage(tmp_path / "a.piece")
+    same(recall("a", keep(tmp_path), lambda: MADE))
+    assert "made again" in caplog.messages[0]
+    if damage is not turn_into_a_folder:
+        caplog.clear()
+        same(recall("a", keep(tmp_path), unwanted))
+        assert caplog.messages == []
+
+
+def test_a_piece_that_cannot_be_kept_costs_no_run(tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    same(recall("a", keep(tmp_path / "file"), lambda: MADE))
+    assert caplog.record_tuples[-1][1] == logging.WARNING
+    assert "cannot be kept" in caplog.messages[-1]
+
+
+def test_what_fails_is_not_kept(tmp_path):
+    def fail() -> Frames:
+        raise UpkeepError("a leak", remedy="mend it")
+
+    for _ in range(2):
+        with pytest.raises(UpkeepError, match="a leak"):
+            recall("a", keep(tmp_path), fail)
+
+
+ROWS = pl.DataFrame({"machine": ["a machine with a long name", "m2"], "heat": [1.0, None]})
+
+
+def test_a_name_tells_what_a_piece_was_made_from():
+    name = name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 48]}, b"x")
+    assert name == name_piece(["core"], ROWS.clone(), keep(Path("x")), {"hours": [8, 48]}, b"x")
+    others = [
+        name_piece(["core/pieces.py"], ROWS, keep(Path("x")), {"hours": [8, 48]}, b"x"),
+        name_piece(["core"], ROWS.reverse(), keep(Path("x")), {"hours": [8, 48]}, b"x"),
+        name_piece(["core"], ROWS.rename({"heat": "cold"}), keep(Path("x")), {"hours": [8, 48]}, b"x"),
+        name_piece(["core"], ROWS.cast({"heat": pl.Float32}), keep(Path("x")), {"hours": [8, 48]}, b"x"),
+        name_piece(["core"], ROWS, keep(Path("y")), {"hours": [8, 48]}, b"x"),
+        name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 49]}, b"x"),
+        name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 48]}, b"y"),
+        name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 48]}),
+    ]
+    assert len({name, *others}) == len(others) + 1
+
+
+def test_parts_do_not_run_into_one_another():
+    assert name_piece([], b"ab", b"c") != name_piece([], b"a", b"bc")
+
+
+def test_what_has_no_content_of_its_own_names_nothing():
+    with pytest.raises(ValueError, match="serialize"):
+        name_piece([], object())
+
+
+def test_rows_cut_out_of_a_longer_table_have_the_name_of_their_own():
+    longer = pl.concat([pl.DataFrame({"machine": ["another machine with a long name"], "heat": [9.0]}), ROWS])
+    whole = name_piece([], pl.DataFrame(ROWS.to_dict(as_series=False)))
+    for rows in (longer.tail(2), longer.filter(pl.col("machine") != longer["machine"][0]), longer[1:]):
+        assert name_piece([], rows) == whole
+
+
+def test_changed_code_or_another_release_of_a_library_makes_other_names(tmp_path, monkeypatch):
+    package = tmp_path / "upkeep"
+    shutil.copytree(pieces.PACKAGE / "core", package / "core")
+    monkeypatch.setattr(pieces, "PACKAGE", package)
+    names = [name_piece(["core"])]
+    for change in (
+        lambda: (package / "core/paths.py").write_text("changed"),
+        lambda: (package / "core/new.py").write_text(""),
+        lambda: (package / "core/new.py").rename(package / "core/newer.py"),
+        lambda: monkeypatch.setattr(pieces, "version", str.upper),
+    ):
+        change()
+        pieces._hash_code.cache_clear()
+        names.append(name_piece(["core"]))
+    monkeypatch.undo()
+    pieces._hash_code.cache_clear()
+    assert len(set(names)) == len(names)
+
+
+def test_those_not_used_for_longest_go_first_and_nothing_else_in_the_folder(tmp_path):
+    (tmp_path / "mine.txt").write_text("x" * 1000)
+    half = tmp_path / ".half.piece.x1.tmp"
+    half.write_text("x" * 1000)
+    os.utime(half, (0, 0))
+    for age, name in enumerate(("used", "old", "new")):
+        recall(name, keep(tmp_path), lambda: MADE)
+        os.utime(tmp_path / f"{name}.piece", (100 + age, 100 + age))
+    recall("used", keep(tmp_path), unwanted)
+    size = (tmp_path / "new.piece").stat().st_size
+    drop_oldest(keep(tmp_path, 2 * size / 1e9))
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.txt", "used.piece", "new.piece"}
+    drop_oldest(keep(tmp_path, 0))
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.txt"}
+    drop_oldest(keep(tmp_path / "none", 0))
