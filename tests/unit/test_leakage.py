@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from upkeep.core.errors import UpkeepError
-from upkeep.features.leakage import MIN_POSITIVES, check_leakage, single_feature_auc
+from upkeep.features.leakage import (
+    MIN_POSITIVES,
+    check_leakage,
+    check_no_feature_separates,
+    fingerprint,
+    single_feature_auc,
+)
 
 FEATURES = ["a", "b"]
 
@@ -34,7 +40,9 @@ def splits(**changes):
 def find_leak(by="time", max_auc=0.999, **changes):
     """Return what is said of the splits, none if nothing leaks."""
     try:
-        check_leakage(splits(**changes), FEATURES, timedelta(hours=4), by, max_auc)
+        given = splits(**changes)
+        check_leakage({name: fingerprint(own, FEATURES) for name, own in given.items()}, timedelta(hours=4), by)
+        check_no_feature_separates(given["train"], FEATURES, max_auc)
     except UpkeepError as error:
         return str(error)
     return "none"

@@ -58,19 +58,31 @@ class Validate(Frozen):
     stuck_hours: Hours
 
 
+class Window(Frozen):
+    """How long the newest rows validate and test, and by how many weeks at a time both move on."""
+
+    validation_weeks: int = Field(gt=0)
+    test_weeks: int = Field(gt=0)
+    every_weeks: int = Field(gt=0)
+
+
 class Split(Frozen):
     """How rows become training, validation and test rows."""
 
-    by: Literal["time", "date", "machine"]
+    by: Literal["time", "date", "window", "machine"]
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     seed: int
-    # Needed by a split by date, and off in params.yaml, so they have no other place.
+    # Needed by a split by date or by window, and off in params.yaml, so they have no other place.
     validation_from: date | None = None
     test_from: date | None = None
+    # Not written where it is off: descriptions of models stay as they are.
+    window: Window | None = Field(default=None, exclude_if=lambda window: window is None)
 
     @model_validator(mode="after")
     def _check_dates(self) -> Self:
+        if self.by == "window" and not self.window:
+            raise ValueError("by: window needs window: {validation_weeks, test_weeks, every_weeks}")
         if self.by == "date" and not (
             self.validation_from and self.test_from and self.validation_from < self.test_from
         ):

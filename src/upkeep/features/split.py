@@ -1,12 +1,12 @@
 """Splits by time or by machine, with nothing shared between them."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 import polars as pl
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Split
+from upkeep.core.params import Split, Window
 
 SPLITS = ("train", "validation", "test")
 
@@ -15,26 +15,41 @@ Boundaries = tuple[datetime, datetime]
 INSTANT = timedelta(microseconds=1)
 """What times are counted in."""
 
+MONDAY = date(1970, 1, 5)
+"""Weeks are counted from here, so that windows stay where they are when older data arrives."""
+
 
 def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:
     """Return where training ends and where validation ends; the same instants for all plants of a fleet.
 
-    `start` and `end` are the first and the last instant of the whole fleet's telemetry. An UpkeepError is raised if a
-    split by date has its dates elsewhere.
+    `start` and `end` are the first and the last instant of the whole fleet's telemetry. An UpkeepError is raised if
+    dates or windows lie elsewhere.
     """
-    if split.by != "date":
+    if split.by == "window" and split.window:
+        days = _recent_windows(end, split.window)
+        remedy = "fetch more history, or lower validation_weeks and test_weeks of dataset.split.window in params.yaml"
+    elif split.validation_from and split.test_from and split.by == "date":
+        days = [split.validation_from, split.test_from]
+        remedy = "give dates within the data as dataset.split.validation_from and test_from in params.yaml"
+    else:
         span = end - start
         return end - (split.test_share + split.validation_share) * span, end - split.test_share * span
-    midnights = [datetime.combine(day, time(), UTC) for day in (split.validation_from, split.test_from) if day]
+    midnights = [datetime.combine(day, time(), UTC) for day in days]
     if not start < midnights[0] < midnights[1] < end:
         raise UpkeepError(
-            f"the split's dates are {split.validation_from} and {split.test_from}, the data is from {start:%Y-%m-%d} "
-            f"to {end:%Y-%m-%d}",
-            remedy="give dates within the data as dataset.split.validation_from and test_from in params.yaml",
+            f"the split's dates are {days[0]} and {days[1]}, the data is from {start:%Y-%m-%d} to {end:%Y-%m-%d}",
+            remedy=remedy,
             stage="dataset",
         )
     # A boundary is the last instant of what lies before it.
     return midnights[0] - INSTANT, midnights[1] - INSTANT
+
+
+def _recent_windows(end: datetime, window: Window) -> list[date]:
+    """Return the Mondays from which rows validate and test; the newest row's week is the last one."""
+    weeks = (end.date() - MONDAY).days // 7 + 1 - window.test_weeks
+    test_from = MONDAY + timedelta(weeks=weeks // window.every_weeks * window.every_weeks)
+    return [test_from - timedelta(weeks=window.validation_weeks), test_from]
 
 
 def split_by_time(boundaries: Boundaries, horizon: timedelta) -> pl.Expr:

@@ -13,13 +13,18 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
+from upkeep.core.pieces import Frames, drop_oldest, name_piece, recall
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.definition import KEYS, build_features, fit_preparation
-from upkeep.features.inputs import Quantity, Vocabulary
+from upkeep.features.inputs import Preparation, Quantity, Vocabulary
 from upkeep.features.labels import label_rows
-from upkeep.features.leakage import check_leakage
+from upkeep.features.leakage import check_leakage, check_no_feature_separates, fingerprint
 from upkeep.features.sampling import find_absent_machines, find_selection
 from upkeep.features.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
+
+CODE = ("contract", "core", "features", "stages/dataset.py")
+COLUMNS = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure", "weight"]
+"""What stands before the features."""
 
 
 class Tables(NamedTuple):
@@ -37,40 +42,97 @@ def run(params: Params) -> None:
     boundaries = time_boundaries(*_read_span(), params.dataset.split)
     vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
-    sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params.dataset)
+    sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params)
     write_json(paths.DATASET, sizes)
+    drop_oldest(params.pieces)
 
 
 def _build(
-    plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Dataset
+    plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Params
 ) -> dict[str, dict[str, int | str | None]]:
     """Write one plant's rows; return how many rows and failing rows each split holds, and why these may mislead."""
-    tables = _read_tables(plant)
-    split = _assign_split(tables, boundaries, dictionary, params)
-    training = tables.telemetry.filter(split == "train")
+    tables, how = _read_tables(plant), params.dataset
+    split = _assign_split(tables, boundaries, dictionary, how)
     quantities = _quantities(dictionary, plant)
-    preparation = fit_preparation(training, tables.telemetry, tables.machines, vocabulary, params, quantities)
-    features = build_features(*tables, preparation, params)
-    labels = label_rows(tables.telemetry, tables.events, params).with_columns(split=split)
+    preparation = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, quantities, params)
+    labels = label_rows(tables.telemetry, tables.events, how).with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
-    rows = labels.join(models, on="machine", how="left", maintain_order="left")
-    rows = rows.join(features, on=["machine", "time"], maintain_order="left")
-    names = [name for name in features.columns if name not in KEYS]
-    columns = [*KEYS, "machine_model", "label", "hours_to_failure", "weight", *names]
-    splits = {name: rows.filter(split=name).with_columns(weight=pl.lit(1.0)).select(columns) for name in SPLITS}
-    horizon, readings = timedelta(hours=params.horizon_hours), bool(vocabulary.sensors)
-    check_leakage(splits, names, horizon, params.split.by, params.max_single_feature_auc, readings=readings)
-    splits["train"] = thin_negatives(splits["train"], params.negatives_kept, params.split.seed)
     folder = paths.PROCESSED / name_file(plant)
-    for name, frame in splits.items():
-        write_table(frame, folder / f"{name}.parquet", plant)
+    splits, fingerprints = {}, {}
+    for name in SPLITS:
+        labelled = labels.filter(split=name)
+        kept = thin_negatives(labelled, how.negatives_kept, how.split.seed) if name == "train" else labelled
+        found = _recall_features(name, labelled, kept, tables, preparation, params)
+        rows = kept.join(models, on="machine", how="left", maintain_order="left")
+        rows = rows.with_columns(plant=pl.lit(plant)).select(COLUMNS).hstack(found["features"])
+        write_table(rows, folder / f"{name}.parquet", plant)
+        splits[name], fingerprints[name] = rows, found["fingerprints"]
+    horizon, readings = timedelta(hours=how.horizon_hours), bool(vocabulary.sensors)
+    check_leakage(fingerprints, horizon, how.split.by, readings=readings)
     (folder / "preparation.json").write_text(preparation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    doubts = find_selection(labels, params.horizon_hours)
+    doubts = find_selection(labels, how.horizon_hours)
     absent = find_absent_machines(set(tables.telemetry["machine"]), tables.machines, tables.events)
     return {
-        name: {"rows": frame.height, "failing": int(frame["label"].sum()), "doubt": doubts.get(name, absent)}
-        for name, frame in splits.items()
+        name: {"rows": rows.height, "failing": int(rows["label"].sum()), "doubt": doubts.get(name, absent)}
+        for name, rows in splits.items()
     }
+
+
+def _recall_preparation(
+    training: pl.DataFrame,
+    tables: Tables,
+    vocabulary: Vocabulary,
+    quantities: dict[str, dict[str, Quantity]],
+    params: Params,
+) -> Preparation:
+    """Return what training rows and each machine's first hours on record tell."""
+    opening = pl.col("time").min().over("machine") + timedelta(hours=params.dataset.baseline_hours)
+    record = tables.telemetry.filter(pl.col("time") < opening)
+
+    def make() -> Frames:
+        fitted = fit_preparation(training, record, tables.machines, vocabulary, params.dataset, quantities)
+        return {"fitted": pl.DataFrame({"json": [fitted.model_dump_json()]})}
+
+    name = name_piece(CODE, training, record, tables.machines, vocabulary, quantities, params.dataset)
+    return Preparation.model_validate_json(recall(name, params.pieces, make)["fitted"].item())
+
+
+def _recall_features(
+    split: str, labelled: pl.DataFrame, kept: pl.DataFrame, tables: Tables, preparation: Preparation, params: Params
+) -> Frames:
+    """Return the ``features`` of a split's kept rows, in their order, and the ``fingerprints`` of all labelled.
+
+    They are made of nothing but what those rows can know, so that later batches leave a finished split as it is.
+    """
+    known = _find_known(labelled, tables, params.dataset)
+    machines = set(known.telemetry["machine"])
+    baselines = {name: level for name, level in preparation.baselines.items() if name in machines}
+    usual = preparation.model_copy(update={"baselines": baselines, "records": {}, "quantities": {}})
+    outcomes = [rows.select("machine", "time", "label") for rows in (labelled, kept)]
+
+    def make() -> Frames:
+        features = build_features(*known, usual, params.dataset)
+        names = [name for name in features.columns if name not in KEYS]
+        rows, chosen = (own.join(features, on=["machine", "time"], maintain_order="left") for own in outcomes)
+        if split == "train":
+            check_no_feature_separates(rows, names, params.dataset.max_single_feature_auc)
+        return {"features": chosen.select(names), "fingerprints": fingerprint(rows, names)}
+
+    return recall(name_piece(CODE, split, *known, *outcomes, usual, params.dataset), params.pieces, make)
+
+
+def _find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
+    """Return what these rows' features are made of: telemetry of the widest window before them, and earlier events."""
+    if labelled.is_empty():
+        return Tables(*(table.clear() for table in tables))
+    first, last = labelled.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
+    back = timedelta(hours=max(*params.windows_hours, params.baseline_hours))
+    own = pl.col("machine").is_in(labelled["machine"].unique().implode())
+    return Tables(
+        tables.telemetry.filter(own, pl.col("time").is_between(first - back, last)),
+        tables.events.filter(own, pl.col("time") <= last),
+        tables.machines.filter(own),
+    )
 
 
 def _read_tables(plant: str) -> Tables:
