@@ -22,6 +22,10 @@ def keep(folder: Path | None, gigabytes: float = 1) -> Pieces:
     return Pieces(folder=folder, max_gb=gigabytes)
 
 
+def file_of(folder: Path, part: str) -> Path:
+    return folder / f"{name_piece([], [part])}.piece"
+
+
 def unwanted() -> Frames:
     raise AssertionError("made again")
 
@@ -33,15 +37,15 @@ def same(found: Frames) -> None:
 
 
 def test_what_was_made_once_is_not_made_again(tmp_path):
-    same(recall("a", keep(tmp_path / "new"), lambda: MADE))
-    same(recall("a", keep(tmp_path / "new"), unwanted))
+    same(recall(keep(tmp_path / "new"), [], ["a"], lambda: MADE))
+    same(recall(keep(tmp_path / "new"), [], ["a"], unwanted))
     with pytest.raises(AssertionError, match="made again"):
-        recall("b", keep(tmp_path / "new"), unwanted)
+        recall(keep(tmp_path / "new"), [], ["b"], unwanted)
 
 
 def test_without_a_folder_all_is_made_and_nothing_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    same(recall("a", keep(None), lambda: MADE))
+    same(recall(keep(None), [], ["a"], lambda: MADE))
     drop_oldest(keep(None))
     assert list(tmp_path.iterdir()) == []
 
@@ -67,19 +71,19 @@ def turn_into_a_folder(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, swap_a_bit, empty, turn_into_a_folder])
 def test_a_damaged_piece_is_made_again_with_a_word(tmp_path, caplog, damage: Callable[[Path], None]):
-    recall("a", keep(tmp_path), lambda: MADE)
-    damage(tmp_path / "a.piece")
-    same(recall("a", keep(tmp_path), lambda: MADE))
+    recall(keep(tmp_path), [], ["a"], lambda: MADE)
+    damage(file_of(tmp_path, "a"))
+    same(recall(keep(tmp_path), [], ["a"], lambda: MADE))
     assert "made again" in caplog.messages[0]
     if damage is not turn_into_a_folder:
         caplog.clear()
-        same(recall("a", keep(tmp_path), unwanted))
+        same(recall(keep(tmp_path), [], ["a"], unwanted))
         assert caplog.messages == []
 
 
 def test_a_piece_that_cannot_be_kept_costs_no_run(tmp_path, caplog):
     (tmp_path / "file").write_text("no folder")
-    same(recall("a", keep(tmp_path / "file"), lambda: MADE))
+    same(recall(keep(tmp_path / "file"), [], ["a"], lambda: MADE))
     assert caplog.record_tuples[-1][1] == logging.WARNING
     assert "cannot be kept" in caplog.messages[-1]
 
@@ -90,49 +94,49 @@ def test_what_fails_is_not_kept(tmp_path):
 
     for _ in range(2):
         with pytest.raises(UpkeepError, match="a leak"):
-            recall("a", keep(tmp_path), fail)
+            recall(keep(tmp_path), [], ["a"], fail)
 
 
 ROWS = pl.DataFrame({"machine": ["a machine with a long name", "m2"], "heat": [1.0, None]})
 
 
 def test_a_name_tells_what_a_piece_was_made_from():
-    name = name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 48]}, b"x")
-    assert name == name_piece(["core"], ROWS.clone(), keep(Path("x")), {"hours": [8, 48]}, b"x")
+    name = name_piece(["core"], [ROWS, keep(Path("x")), {"hours": [8, 48]}, b"x"])
+    assert name == name_piece(["core"], [ROWS.clone(), keep(Path("x")), {"hours": [8, 48]}, b"x"])
     others = [
-        name_piece(["core/pieces.py"], ROWS, keep(Path("x")), {"hours": [8, 48]}, b"x"),
-        name_piece(["core"], ROWS.reverse(), keep(Path("x")), {"hours": [8, 48]}, b"x"),
-        name_piece(["core"], ROWS.rename({"heat": "cold"}), keep(Path("x")), {"hours": [8, 48]}, b"x"),
-        name_piece(["core"], ROWS.cast({"heat": pl.Float32}), keep(Path("x")), {"hours": [8, 48]}, b"x"),
-        name_piece(["core"], ROWS, keep(Path("y")), {"hours": [8, 48]}, b"x"),
-        name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 49]}, b"x"),
-        name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 48]}, b"y"),
-        name_piece(["core"], ROWS, keep(Path("x")), {"hours": [8, 48]}),
+        name_piece(["core/pieces.py"], [ROWS, keep(Path("x")), {"hours": [8, 48]}, b"x"]),
+        name_piece(["core"], [ROWS.reverse(), keep(Path("x")), {"hours": [8, 48]}, b"x"]),
+        name_piece(["core"], [ROWS.rename({"heat": "cold"}), keep(Path("x")), {"hours": [8, 48]}, b"x"]),
+        name_piece(["core"], [ROWS.cast({"heat": pl.Float32}), keep(Path("x")), {"hours": [8, 48]}, b"x"]),
+        name_piece(["core"], [ROWS, keep(Path("y")), {"hours": [8, 48]}, b"x"]),
+        name_piece(["core"], [ROWS, keep(Path("x")), {"hours": [8, 49]}, b"x"]),
+        name_piece(["core"], [ROWS, keep(Path("x")), {"hours": [8, 48]}, b"y"]),
+        name_piece(["core"], [ROWS, keep(Path("x")), {"hours": [8, 48]}]),
     ]
     assert len({name, *others}) == len(others) + 1
 
 
 def test_parts_do_not_run_into_one_another():
-    assert name_piece([], b"ab", b"c") != name_piece([], b"a", b"bc")
+    assert name_piece([], [b"ab", b"c"]) != name_piece([], [b"a", b"bc"])
 
 
 def test_what_has_no_content_of_its_own_names_nothing():
     with pytest.raises(ValueError, match="serialize"):
-        name_piece([], object())
+        name_piece([], [object()])
 
 
 def test_rows_cut_out_of_a_longer_table_have_the_name_of_their_own():
     longer = pl.concat([pl.DataFrame({"machine": ["another machine with a long name"], "heat": [9.0]}), ROWS])
-    whole = name_piece([], pl.DataFrame(ROWS.to_dict(as_series=False)))
+    whole = name_piece([], [pl.DataFrame(ROWS.to_dict(as_series=False))])
     for rows in (longer.tail(2), longer.filter(pl.col("machine") != longer["machine"][0]), longer[1:]):
-        assert name_piece([], rows) == whole
+        assert name_piece([], [rows]) == whole
 
 
 def test_changed_code_or_another_release_of_a_library_makes_other_names(tmp_path, monkeypatch):
     package = tmp_path / "upkeep"
     shutil.copytree(pieces.PACKAGE / "core", package / "core")
     monkeypatch.setattr(pieces, "PACKAGE", package)
-    names = [name_piece(["core"])]
+    names = [name_piece(["core"], [])]
     for change in (
         lambda: (package / "core/paths.py").write_text("changed"),
         lambda: (package / "core/new.py").write_text(""),
@@ -141,7 +145,7 @@ def test_changed_code_or_another_release_of_a_library_makes_other_names(tmp_path
     ):
         change()
         pieces._hash_code.cache_clear()
-        names.append(name_piece(["core"]))
+        names.append(name_piece(["core"], []))
     monkeypatch.undo()
     pieces._hash_code.cache_clear()
     assert len(set(names)) == len(names)
@@ -153,12 +157,12 @@ def test_those_not_used_for_longest_go_first_and_nothing_else_in_the_folder(tmp_
     half.write_text("x" * 1000)
     os.utime(half, (0, 0))
     for age, name in enumerate(("used", "old", "new")):
-        recall(name, keep(tmp_path), lambda: MADE)
-        os.utime(tmp_path / f"{name}.piece", (100 + age, 100 + age))
-    recall("used", keep(tmp_path), unwanted)
-    size = (tmp_path / "new.piece").stat().st_size
+        recall(keep(tmp_path), [], [name], lambda: MADE)
+        os.utime(file_of(tmp_path, name), (100 + age, 100 + age))
+    recall(keep(tmp_path), [], ["used"], unwanted)
+    size = file_of(tmp_path, "new").stat().st_size
     drop_oldest(keep(tmp_path, 2 * size / 1e9))
-    assert {file.name for file in tmp_path.iterdir()} == {"mine.txt", "used.piece", "new.piece"}
+    assert set(tmp_path.iterdir()) == {tmp_path / "mine.txt", file_of(tmp_path, "used"), file_of(tmp_path, "new")}
     drop_oldest(keep(tmp_path, 0))
-    assert {file.name for file in tmp_path.iterdir()} == {"mine.txt"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine.txt"]
     drop_oldest(keep(tmp_path / "none", 0))

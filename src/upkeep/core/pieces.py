@@ -33,23 +33,15 @@ logger = logging.getLogger(__name__)
 Frames = dict[str, pl.DataFrame]
 
 
-def name_piece(code: Sequence[str], *made_from: object) -> str:
-    """Return the name of what this code makes of these tables, bytes and settings.
+def recall(how: Pieces, code: Sequence[str], made_from: Sequence[object], make: Callable[[], Frames]) -> Frames:
+    """Return the tables that this code made of these inputs before; where they are not kept, or damaged, make them.
 
     `code` are the files and folders of the package that take part, as the stage's dependencies in ``dvc.yaml`` list
-    them. All else that the result depends on must be in `made_from`, in an order that the caller keeps.
+    them. All else that the tables depend on must be in `made_from`: tables, bytes and settings, always in one order.
     """
-    digest = hashlib.sha256(_hash_code(PACKAGE, tuple(code)))
-    for part in made_from:
-        digest.update(hashlib.sha256(_spell(part)).digest())
-    return digest.hexdigest()
-
-
-def recall(name: str, how: Pieces, make: Callable[[], Frames]) -> Frames:
-    """Return the tables kept under a name; where there are none, or damaged ones, make and keep them."""
     if how.folder is None:
         return make()
-    file = how.folder / f"{name}{ENDING}"
+    file = how.folder / f"{name_piece(code, made_from)}{ENDING}"
     try:
         checksum, content = (kept := file.read_bytes())[:32], kept[32:]
         if hashlib.sha256(content).digest() == checksum:
@@ -67,6 +59,14 @@ def recall(name: str, how: Pieces, make: Callable[[], Frames]) -> Frames:
     except OSError as error:  # the run does not need it
         logger.warning("%s cannot be kept: %s", file, error.strerror)
     return made
+
+
+def name_piece(code: Sequence[str], made_from: Sequence[object]) -> str:
+    """Return the name of what this code makes of these tables, bytes and settings."""
+    digest = hashlib.sha256(_hash_code(PACKAGE, tuple(code)))
+    for part in made_from:
+        digest.update(hashlib.sha256(_spell(part)).digest())
+    return digest.hexdigest()
 
 
 def drop_oldest(how: Pieces) -> None:

@@ -13,7 +13,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
-from upkeep.core.pieces import Frames, drop_oldest, name_piece, recall
+from upkeep.core.pieces import Frames, drop_oldest, recall
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.definition import KEYS, build_features, fit_preparation
 from upkeep.features.inputs import Preparation, Quantity, Vocabulary
@@ -57,18 +57,19 @@ def _build(
     preparation = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, quantities, params)
     labels = label_rows(tables.telemetry, tables.events, how).with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
-    folder = paths.PROCESSED / name_file(plant)
     splits, fingerprints = {}, {}
     for name in SPLITS:
         labelled = labels.filter(split=name)
         kept = thin_negatives(labelled, how.negatives_kept, how.split.seed) if name == "train" else labelled
         found = _recall_features(name, labelled, kept, tables, preparation, params)
         rows = kept.join(models, on="machine", how="left", maintain_order="left")
-        rows = rows.with_columns(plant=pl.lit(plant)).select(COLUMNS).hstack(found["features"])
-        write_table(rows, folder / f"{name}.parquet", plant)
-        splits[name], fingerprints[name] = rows, found["fingerprints"]
+        splits[name] = rows.with_columns(plant=pl.lit(plant)).select(COLUMNS).hstack(found["features"])
+        fingerprints[name] = found["fingerprints"]
     horizon, readings = timedelta(hours=how.horizon_hours), bool(vocabulary.sensors)
     check_leakage(fingerprints, horizon, how.split.by, readings=readings)
+    folder = paths.PROCESSED / name_file(plant)
+    for name, rows in splits.items():
+        write_table(rows, folder / f"{name}.parquet", plant)
     (folder / "preparation.json").write_text(preparation.model_dump_json(indent=1) + "\n", encoding="utf-8")
     doubts = find_selection(labels, how.horizon_hours)
     absent = find_absent_machines(set(tables.telemetry["machine"]), tables.machines, tables.events)
@@ -93,8 +94,8 @@ def _recall_preparation(
         fitted = fit_preparation(training, record, tables.machines, vocabulary, params.dataset, quantities)
         return {"fitted": pl.DataFrame({"json": [fitted.model_dump_json()]})}
 
-    name = name_piece(CODE, training, record, tables.machines, vocabulary, quantities, params.dataset)
-    return Preparation.model_validate_json(recall(name, params.pieces, make)["fitted"].item())
+    made_from = [training, record, tables.machines, vocabulary, quantities, params.dataset]
+    return Preparation.model_validate_json(recall(params.pieces, CODE, made_from, make)["fitted"].item())
 
 
 def _recall_features(
@@ -118,7 +119,7 @@ def _recall_features(
             check_no_feature_separates(rows, names, params.dataset.max_single_feature_auc)
         return {"features": chosen.select(names), "fingerprints": fingerprint(rows, names)}
 
-    return recall(name_piece(CODE, split, *known, *outcomes, usual, params.dataset), params.pieces, make)
+    return recall(params.pieces, CODE, [split, *known, *outcomes, usual, params.dataset], make)
 
 
 def _find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
