@@ -51,6 +51,49 @@ def test_a_split_by_date_needs_two_dates_in_order(dates):
         split_params(by="date", **dates)
 
 
+WINDOW = {"validation_weeks": 2, "test_weeks": 1, "every_weeks": 2}
+
+
+def windows(weeks, **changes):
+    """The hours at which training and validation end, of a record of so many weeks from Monday 2025-01-06."""
+    split = split_params(by="window", window=WINDOW | changes)
+    ends = time_boundaries(at(0), at(weeks * 168 - 1), split)
+    return [(end - at(0)) / timedelta(hours=1) for end in ends]
+
+
+def test_windows_hold_the_newest_weeks_and_move_on_in_steps():
+    moved = [windows(weeks) for weeks in range(5, 10)]
+    assert all(validation - train == pytest.approx(2 * 168) for train, validation in moved)
+    tested = [weeks - validation / 168 for weeks, (_, validation) in zip(range(5, 10), moved, strict=True)]
+    assert tested == pytest.approx([1, 2, 1, 2, 1])
+    assert windows(9, every_weeks=1)[1] == pytest.approx(8 * 168)
+
+
+def test_windows_begin_on_mondays_and_do_not_depend_on_where_the_record_begins():
+    split = split_params(by="window", window=WINDOW)
+    ends = time_boundaries(at(0), at(1500), split)
+    assert ends == time_boundaries(at(-999), at(1500), split)
+    assert [((end + timedelta(microseconds=1)).weekday(), end.hour) for end in ends] == [(0, 23)] * 2
+
+
+def test_a_record_shorter_than_the_windows_says_what_to_lower():
+    with pytest.raises(UpkeepError, match="the data is from 2025-01-06 to 2025-01-26") as raised:
+        windows(3)
+    assert "validation_weeks" in raised.value.remedy
+
+
+def test_a_split_by_window_needs_all_three_lengths():
+    with pytest.raises(ValueError, match="by: window needs window"):
+        split_params(by="window")
+    with pytest.raises(ValueError, match="every_weeks"):
+        split_params(by="window", window={"validation_weeks": 2, "test_weeks": 1})
+
+
+def test_windows_that_are_off_leave_no_mark_in_descriptions_of_models():
+    assert "window" not in split_params().model_dump(mode="json")
+    assert split_params(by="window", window=WINDOW).model_dump(mode="json")["window"] == WINDOW
+
+
 def test_between_two_splits_lies_a_gap_of_one_horizon():
     rows = by_time()
     first = rows.filter(split="validation")["time"].min()

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,13 @@ def test_a_stage_depends_on_few_folders_of_code_and_on_no_needless_one(stage: st
     code = [path for path in dependencies(stage) if path.is_relative_to(SOURCES)]
     assert 3 <= len(code) <= 5
     assert [path for path in code if not any(file.is_relative_to(path) for file in files)] == []
+
+
+@pytest.mark.parametrize("stage", ["dataset"])
+def test_pieces_are_named_by_all_code_that_their_stage_depends_on(stage: str) -> None:
+    package = SOURCES / "upkeep"
+    code = {path for path in dependencies(stage) if path.is_relative_to(SOURCES)}
+    assert {package / part for part in import_module(f"upkeep.stages.{stage}").CODE} == code
 
 
 def test_a_face_that_is_no_dependency_holds_a_docstring_only() -> None:

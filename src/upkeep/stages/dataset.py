@@ -105,7 +105,7 @@ def _recall_features(
 
     They are made of nothing but what those rows can know, so that later batches leave a finished split as it is.
     """
-    known = _find_known(labelled, tables, params.dataset)
+    known = find_known(labelled, tables, params.dataset)
     machines = set(known.telemetry["machine"])
     baselines = {name: level for name, level in preparation.baselines.items() if name in machines}
     usual = preparation.model_copy(update={"baselines": baselines, "records": {}, "quantities": {}})
@@ -122,7 +122,7 @@ def _recall_features(
     return recall(params.pieces, CODE, [split, *known, *outcomes, usual, params.dataset], make)
 
 
-def _find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
+def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
     """Return what these rows' features are made of: telemetry of the widest window before them, and earlier events."""
     if labelled.is_empty():
         return Tables(*(table.clear() for table in tables))
