@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -320,6 +320,18 @@ def test_no_cache_is_shared_by_the_zones():
     keys = [str(cache["key"]) for name in JOBS if "cache" in job(name) for cache in caches(name)]
     assert keys
     assert [key for key in keys if "$ZONE" not in key] == []
+
+
+def test_no_job_hands_on_the_pieces_that_it_kept():
+    folder = PurePath(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["pieces"]["folder"])
+    handed = {path for name in JOBS for path in job(name).get("artifacts", {}).get("paths", [])}
+    handed |= {path for name in JOBS if "cache" in job(name) for cache in caches(name) for path in cache["paths"]}
+    assert ".upkeep/pending/" in handed
+    assert [
+        path for path in handed if any(part.match(path) for part in (folder / "x.piece", *folder.parents, folder))
+    ] == []
+    kept = {flag for each in pipelines() for flag in each["GIT_CLEAN_FLAGS"].split()}
+    assert str(folder) not in " ".join(kept)
 
 
 def test_a_protected_pipeline_begins_in_an_empty_folder_with_no_state_of_the_machines():
