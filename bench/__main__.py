@@ -15,6 +15,7 @@ MEASUREMENTS = (
     "chance",
     "cmapss",
     "pipeline",
+    "pieces",
     "fresh",
     "kernels",
     "merge_request",
