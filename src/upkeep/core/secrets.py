@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import unquote
 
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-USER_INFO = re.compile(r"(?<=//)\S+@")
-QUERY = re.compile(r"(?P<before>//[^\s?]*\?|\?(?=[\w.%-]+=))\S+")
+# Each takes all of a word, whether or not there is a secret in it, so that no character is looked at again.
+USER_INFO = re.compile(r"//(?P<user>\S+@)?(?P<rest>\S*)")
+QUERY = re.compile(r"(?P<before>//[^\s?]*\??|\?(?=[\w.%-]+=))(?P<query>\S*)")
 SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|^key$", re.IGNORECASE)
 SHORTEST_SECRET = 4
 """A shorter value of a variable is not looked for in texts, where it would be found by chance."""
@@ -66,7 +67,8 @@ def _expand_value(value: Any) -> Any:
 
 def mask_credentials(text: str) -> str:
     """Return the text with the user, password and query of each address in it masked."""
-    return QUERY.sub(r"\g<before>***", USER_INFO.sub("***@", text))
+    shown = USER_INFO.sub(lambda found: f"//{'***@' if found['user'] else ''}{found['rest']}", text)
+    return QUERY.sub(lambda found: f"{found['before']}{'***' if found['query'] else ''}", shown)
 
 
 def mask_values(text: str, *secrets: str | None) -> str:
