@@ -12,8 +12,7 @@ from upkeep.model.trial import find_faults, load_scorers
 
 
 @pytest.fixture
-def models(trained_fleet, tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "_answered", set())
+def models(trained_fleet, tmp_path):
     return shutil.copytree(trained_fleet / "models/plants", tmp_path / "plants")
 
 
@@ -41,12 +40,31 @@ def test_a_model_that_takes_for_ever_is_named(models, monkeypatch):
     assert "none within 0.05 s" in str(faults[models / "lyon"])
 
 
-def test_what_is_damaged_is_told_by_whoever_loads_it_and_what_has_answered_is_not_asked_again(models, monkeypatch):
+@pytest.mark.parametrize(
+    ("ending", "unanswered"),
+    [("os._exit(3)", []), ("os._exit(0)", []), ("print('it answers', flush=True); os._exit(3)", ["porto"])],
+)
+def test_only_a_model_that_gave_no_answer_is_blamed_for_how_the_process_ends(models, monkeypatch, ending, unanswered):
+    asked = "answer(int(sys.argv[1]), sys.argv[2:])"
+    code = ending if unanswered else f"{asked}; {ending}"
+    monkeypatch.setattr(trial, "CODE", trial.CODE.replace(asked, f"import os; {code}"))
+    assert list(find_faults([models / "lyon", models / "porto"])) == [models / name for name in unanswered]
+
+
+def test_a_process_that_ends_well_before_all_have_answered_leaves_nobody_out(models, monkeypatch):
+    monkeypatch.setattr(trial, "CODE", "pass")
+    assert list(find_faults([models / "lyon", models / "porto"])) == [models / "lyon", models / "porto"]
+
+
+def test_what_is_damaged_is_told_by_whoever_loads_it_and_asked_again_once_it_is_mended(models, monkeypatch):
+    booster = (models / "porto/model.txt").read_bytes()
     (models / "porto/model.txt").unlink()
     assert find_faults([models / "lyon", models / "porto"]) == {}
-    monkeypatch.setattr(trial, "_ask", None)
     with pytest.raises(UpkeepError, match="the booster cannot be read"):
         load_scorers(models)
+    (models / "porto/model.txt").write_bytes(booster)
+    monkeypatch.setattr(trial, "CODE", "pass")
+    assert list(find_faults([models / "porto"])) == [models / "porto"]
 
 
 def test_models_that_were_asked_early_are_waited_for_and_not_asked_again(models, monkeypatch):

@@ -3,7 +3,6 @@
 What this module needs for the answers itself is imported late, so that a service begins to ask before it imports it.
 """
 
-import hashlib
 import signal
 import subprocess
 import sys
@@ -27,9 +26,6 @@ CODE = (
 )
 
 WELL, DAMAGED = "it answers", "it is damaged"
-
-_answered: set[str] = set()
-"""Checksums of the models that have answered before; those of the metadata hold those of the boosters."""
 
 _begun: dict[tuple[Path, ...], subprocess.Popen[str]] = {}
 
@@ -61,31 +57,21 @@ def load_scorers(folder: Path) -> "dict[str, Scorer]":
 
 def find_faults(folders: Iterable[Path]) -> dict[Path, UpkeepError]:
     """Ask the models in these folders for one answer each, and return why some gave none."""
-    versions = {folder: _read_version(folder) for folder in folders}
-    waiting = [folder for folder, version in versions.items() if version not in _answered]
-    faults = {}
+    waiting, faults = list(folders), {}
     while waiting:
-        tried, fault = _ask(waiting)
-        if fault:
+        tried, reason = _ask(waiting)
+        if tried < len(waiting):
             faults[waiting[tried]] = UpkeepError(
-                f"the model gives no answer: {fault}",
+                f"the model gives no answer: {reason}",
                 remedy="train it again, or restore its folder with `dvc checkout`",
                 file=waiting[tried] / MODEL_METADATA,
             )
-        _answered.update(versions[folder] for folder in waiting[:tried])
         waiting = waiting[tried + 1 :]
     return faults
 
 
-def _read_version(folder: Path) -> str:
-    try:
-        return hashlib.sha256((folder / MODEL_METADATA).read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
 def _ask(folders: Sequence[Path]) -> tuple[int, str]:
-    """Return how many models answered, one after the other, and why the next one did not."""
+    """Return how many models answered, one after the other, and why the next one did not, if there is one."""
     process = _begun.pop(tuple(folders), None) or _start(folders)
     try:
         printed, said = process.communicate(timeout=_limit(folders))
@@ -93,14 +79,14 @@ def _ask(folders: Sequence[Path]) -> tuple[int, str]:
         process.kill()
         return _count_answers(process.communicate()[0]), f"none within {_limit(folders):g} s"
     words = said.strip().splitlines()
-    fault = f"the process ended with {process.returncode}: {words[-1] if words else 'it said nothing'}"
-    return _count_answers(printed), fault if process.returncode else ""
+    reason = f"the process ended with {process.returncode}: {words[-1] if words else 'it said nothing'}"
+    return _count_answers(printed), reason
 
 
 def _start(folders: Sequence[Path]) -> subprocess.Popen[str]:
     ends = str(int(_limit(folders)) + 1)  # by itself, should nobody wait for it any more
     command = [sys.executable, "-P", "-c", CODE, ends, *map(str, folders)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
 
 
 def _limit(folders: Sequence[Path]) -> float:
@@ -108,7 +94,7 @@ def _limit(folders: Sequence[Path]) -> float:
 
 
 def _count_answers(printed: str) -> int:
-    return sum(line in (WELL, DAMAGED) for line in printed.splitlines())  # LightGBM prints warnings between
+    return sum(line in (WELL, DAMAGED) for line in printed.split("\n"))  # LightGBM prints warnings between
 
 
 def answer(seconds: int, folders: Iterable[str]) -> None:
