@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.secrets import hide_variables, mask_credentials, mask_environment, mask_values
+from upkeep.core.secrets import hide_variables, mask_credentials, mask_environment, mask_secrets, mask_values
 
 PASSWORD = "pa/ss@wo:rd%41 x"  # invented
 WRITTEN = [PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), quote_plus(PASSWORD), quote(PASSWORD, safe="").lower()]
@@ -49,6 +49,19 @@ def test_no_password_is_left_in_a_text(password, write):
 )
 def test_addresses_lose_user_password_and_query_whatever_they_hold(text, masked):
     assert mask_credentials(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        *((name, True) for name in ("DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_KEY", "account_key", "key")),
+        *((name, True) for name in ("AZURE_STORAGE_CONNECTION_STRING", "accountKey", "private_key", "sas", "URL_SAS")),
+        *((name, False) for name in ("AWS_ACCESS_KEY_ID", "KEYBOARD", "keys", "VISAS", "ACCOUNT_NAME")),
+    ],
+)
+def test_a_name_says_whether_its_value_is_secret(name, is_secret):
+    assert mask_environment("it is s3cret", {name: "s3cret"}) == ("it is ***" if is_secret else "it is s3cret")
+    assert mask_secrets({"options": [{name: "s3cret"}]}) == {"options": [{name: "***" if is_secret else "s3cret"}]}
 
 
 @pytest.mark.parametrize("part", ["/", "//a", "//a?", "?a", "//a@?b= "])

@@ -13,7 +13,10 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 # Each takes all of a word, whether or not there is a secret in it, so that no character is looked at again.
 USER_INFO = re.compile(r"//(?P<user>\S+@)?(?P<rest>\S*)")
 QUERY = re.compile(r"(?P<before>//[^\s?]*\??|\?(?=[\w.%-]+=))(?P<query>\S*)")
-SECRET_NAME = re.compile(r"pass|secret|token|credential|api_?key|^key$", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"pass|secret|token|credential|connection_?string|(api|access|account|private|storage)_?key(?!_?id)|^key$|(^|_)sas$",
+    re.IGNORECASE,
+)
 SHORTEST_SECRET = 4
 """A shorter value of a variable is not looked for in texts, where it would be found by chance."""
 
