@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
-from upkeep.core.types import Floats, Frozen
+from upkeep.core.types import Floats, Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
 from upkeep.judging.reports import Evaluation, GroupReport, Sanity
 from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
@@ -59,7 +59,7 @@ def load_cases(path: Path) -> list[AcceptanceCase]:
         return TypeAdapter(list[AcceptanceCase]).validate_python(read_yaml(path, what=what, remedy=remedy))
     except ValidationError as error:
         raise UpkeepError(
-            f"{what} cannot be used: {error}",
+            f"{what} cannot be used: {describe_faults(error)}",
             expected="a YAML list of name, plant, expect, telemetry, and optionally events and machines",
             remedy=remedy,
             file=path,

@@ -1,6 +1,5 @@
 """Raw deliveries in; clean tables, the quarantine and a report of the data's quality out."""
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from upkeep.contract.findings import Finding, find_missing_batches, find_unknown
 from upkeep.contract.validation import Checked, Excess, find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.text import MEND, command_to_read_again, nearest_name
@@ -51,8 +51,7 @@ def run(params: Params) -> None:
             shutil.rmtree(stale)
     reports = map_plants(_validate, files, params.parallel, files, newest, manifest.findings, dictionary, params)
     quality = {plant: report.quality for plant, report in reports.items()}
-    paths.REPORTS.mkdir(exist_ok=True)
-    paths.DATA_QUALITY.write_text(json.dumps({"plants": quality}, indent=1) + "\n", encoding="utf-8")
+    write_json(paths.DATA_QUALITY, {"plants": quality})
     excess = [table for report in reports.values() for table in report.excess]
     refuse_excess(excess, params.validate_)
     _judge_strangers(reports)
