@@ -14,7 +14,7 @@ from upkeep.core import paths
 from upkeep.core.params import Params, load_params
 from upkeep.features.split import SPLITS
 from upkeep.judging.acceptance import Check, check_floors
-from upkeep.judging.evaluation import evaluate
+from upkeep.judging.evaluation import evaluate, judge_plant
 from upkeep.model.training import Splits, feature_names, shuffle_labels, train_fleet, train_plant
 
 SEEDS = 20
@@ -50,12 +50,13 @@ def measure() -> list[Row]:
 
 def _judge(fleet: Fleet, params: Params) -> list[Check]:
     of_all = train_fleet(fleet, params)
-    predictions = {}
+    plants = {}
     for plant, splits in fleet.items():
         selection = train_plant(splits, of_all, params)
         rows = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
-        predictions[plant] = rows.with_columns(chosen=pl.col("candidate") == selection.chosen)
-    report = evaluate(predictions, params.evaluate, params.dataset.horizon_hours, params.model.seed)
+        rows = rows.with_columns(chosen=pl.col("candidate") == selection.chosen)
+        plants[plant] = judge_plant(rows, params.evaluate, params.dataset.horizon_hours, params.model.seed)
+    report = evaluate(plants, params.evaluate, params.model.seed)
     return check_floors(report, params.evaluate.floors)
 
 

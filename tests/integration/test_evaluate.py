@@ -34,7 +34,8 @@ HOURS, LIFE = 200, 100
 VOCABULARY = Vocabulary(
     settings=[], widths=[], sensors=["heat"], error_codes=[], maintenance_codes=[], machine_models=["A"]
 )
-PARAMS = load_params(Path(__file__).parents[2] / paths.PARAMS)
+SHIPPED = load_params(Path(__file__).parents[2] / paths.PARAMS)
+PARAMS = SHIPPED.model_copy(update={"parallel": SHIPPED.parallel.model_copy(update={"backend": "sequential"})})
 EVENTS = pl.DataFrame(
     schema={
         "plant": pl.String,
@@ -175,6 +176,12 @@ def test_running_the_stage_again_writes_the_same_bytes():
     first = outputs()
     evaluate.run(PARAMS)
     assert outputs() == first
+
+
+def test_a_lead_time_beyond_the_horizon_is_refused():
+    late = PARAMS.evaluate.model_copy(update={"lead_time_hours": PARAMS.dataset.horizon_hours + 1})
+    with pytest.raises(UpkeepError, match="lead_time_hours is 49"):
+        evaluate.run(PARAMS.model_copy(update={"evaluate": late}))
 
 
 def test_a_plant_without_rows_or_saved_model_is_noted():

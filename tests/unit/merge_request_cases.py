@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 from parameters import SHIPPED, changed
-from prediction_cases import COSTS, HORIZON, how, machine
+from prediction_cases import COSTS, HORIZON, evaluate_rows, how, machine
 
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, judge
@@ -13,7 +13,6 @@ from upkeep.gitlab.note_text import Review
 from upkeep.gitlab.snapshot import RawData, Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
-from upkeep.judging.evaluation import evaluate
 from upkeep.judging.reports import DataQuality, DriftReport, Evaluation, Sanity
 
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
@@ -80,7 +79,7 @@ def beyond_chance(report: Evaluation) -> Evaluation:
 def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object) -> Snapshot:
     """One side; a plant is its predictions."""
     predictions = {rows["plant"][0]: rows for rows in plants or (plant("lyon"), plant("porto"))}
-    report = beyond_chance(evaluate(predictions, how(), HORIZON, seed=7))
+    report = beyond_chance(evaluate_rows(predictions, how()))
     names = sorted(predictions)
     given: dict[str, Any] = {
         "params": {"fetch": {"source": "files", "options": {"path": "deliveries"}}},

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import polars as pl
 from hypothesis import strategies as st
 
 from upkeep.core.params import Costs, Evaluate
+from upkeep.judging.evaluation import evaluate, judge_plant
+from upkeep.judging.reports import Evaluation
 
 HORIZON, LEAD = 10, 2
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -60,6 +63,14 @@ def machine(
         },
     )
     return rows.with_columns(**{name: pl.lit(value) for name, value in columns.items()})
+
+
+def evaluate_rows(
+    predictions: Mapping[str, pl.DataFrame], judged: Evaluate, doubts: Mapping[str, str] = MappingProxyType({})
+) -> Evaluation:
+    """Judge each plant's predictions, and all together."""
+    plants = {name: judge_plant(rows, judged, HORIZON, 7, doubts.get(name)) for name, rows in predictions.items()}
+    return evaluate(plants, judged, 7, doubts)
 
 
 @st.composite

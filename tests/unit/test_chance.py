@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from parameters import SHIPPED, changed
 
-from upkeep.judging.evaluation import judge_group
+from upkeep.judging.evaluation import judge_plant
 from upkeep.judging.sanity import SHUFFLED
 from upkeep.model.training import Splits, shuffle_labels, train_plant
 
@@ -60,8 +60,7 @@ def judge(splits: Splits) -> list[str]:
     selection = train_plant(splits, None, PARAMS)
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     predictions = predictions.with_columns(chosen=pl.col("candidate") == selection.chosen)
-    rows = predictions.filter(split="test").sort("plant", "candidate", "machine", "time")
-    return judge_group(rows, PARAMS.evaluate, HORIZON, seed=PARAMS.model.seed).sanity.faults
+    return judge_plant(predictions, PARAMS.evaluate, HORIZON, PARAMS.model.seed).report.sanity.faults
 
 
 @pytest.mark.parametrize("seed", range(20))

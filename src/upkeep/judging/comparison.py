@@ -13,7 +13,7 @@ import polars as pl
 from upkeep.core.params import Evaluate
 from upkeep.judging.economics import run_to_failure_cost
 from upkeep.judging.episodes import MACHINE, find_episodes, judge_failures, read_timeline
-from upkeep.judging.evaluation import Judgement, judge
+from upkeep.judging.evaluation import Judgement, judge, read_outcomes
 from upkeep.judging.reports import Interval
 from upkeep.judging.resampling import interval
 
@@ -101,7 +101,7 @@ def _test_rows(predictions: pl.DataFrame) -> pl.DataFrame:
 def _compare_group(
     champion: pl.DataFrame, challenger: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int
 ) -> Group:
-    before, after = (judge(rows, how, horizon_hours, seed) for rows in (champion, challenger))
+    before, after = (judge(read_outcomes(rows, how, horizon_hours), how, seed) for rows in (champion, challenger))
     failures = int(after.figures["failures"])
     return Group(
         rows=champion.height,

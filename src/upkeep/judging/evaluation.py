@@ -7,13 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Costs, Evaluate
 from upkeep.core.text import name_apart
-from upkeep.core.types import Booleans, Floats
+from upkeep.core.types import Booleans, Floats, Floats32, Ints
 from upkeep.judging import metrics as row_metrics
 from upkeep.judging.economics import cost_by_threshold, oracle_cost, run_to_failure_cost, tally_metrics
-from upkeep.judging.episodes import MACHINE, judge_failures, read_timeline, tally_machines
+from upkeep.judging.episodes import MACHINE, judge_failures, tally_machines
 from upkeep.judging.reports import (
     DECIMALS,
     CandidateReport,
@@ -33,6 +32,42 @@ WITH_INTERVAL = ["average_precision", "failures_caught", "false_alarms_per_machi
 MAX_CURVE_POINTS = 200
 
 
+class Outcomes(NamedTuple):
+    """What one candidate's rows hold for judging, six bytes a row: a fleet's are its plants' one after the other.
+
+    `label`, `probability` (in single precision, as it is stored) and `alarm` have shape (n_rows,), in the order of
+    machine and time; `tally` is :func:`upkeep.judging.episodes.tally_machines`'s, and `warning_hours` are those of the
+    failures caught.
+    """
+
+    label: Booleans
+    probability: Floats32
+    alarm: Booleans
+    tally: pl.DataFrame
+    warning_hours: Floats
+
+
+class PlantOutcomes(NamedTuple):
+    """One plant's rows: those for testing by candidate and, of the `chosen` one, by machine model; None: not known.
+
+    `own` and `validation` are the chosen one's outcomes on test and on validation rows; without test rows, nothing is
+    chosen.
+    """
+
+    chosen: str | None
+    own: Outcomes
+    candidates: dict[str, Outcomes]
+    machine_models: dict[str | None, Outcomes]
+    validation: Outcomes
+
+
+class JudgedPlant(NamedTuple):
+    """What the fleet's report takes of a plant: its outcomes, and the report on them."""
+
+    outcomes: PlantOutcomes
+    report: GroupReport
+
+
 class Judgement(NamedTuple):
     """One candidate's figures on one group of rows, of the `machines` named; NaN where one is not defined.
 
@@ -49,65 +84,107 @@ class Judgement(NamedTuple):
         return Metrics.model_validate(self.figures, extra="forbid")  # a figure that has no field would be lost
 
 
-def evaluate(
-    predictions: Mapping[str, pl.DataFrame],
-    how: Evaluate,
-    horizon_hours: float,
-    seed: int,
-    doubts: Mapping[str, str] = MappingProxyType({}),
-) -> Evaluation:
-    """Judge all candidates; alarms, whose reasons need the models, are left to add.
+def judge_plant(
+    predictions: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int, doubt: str | None = None
+) -> JudgedPlant:
+    """Judge one plant's predictions: rows of all splits and candidates, as ``train`` writes them.
 
-    `predictions` are, by plant, rows of all splits and candidates, as ``train`` writes them; `seed` is that of the
-    resamples, and `doubts` say of plants why their test rows may mislead. An UpkeepError is raised if the lead time
-    exceeds the horizon, so that no alarm could be in time.
+    `seed` is that of the resamples, and `doubt` says why the test rows may mislead.
     """
-    if how.lead_time_hours > horizon_hours:
-        raise UpkeepError(
-            f"evaluate.lead_time_hours is {how.lead_time_hours}, more than dataset.horizon_hours, {horizon_hours}",
-            remedy="correct either in params.yaml",
-            stage="evaluate",
-        )
-    rows = pl.concat(predictions.values()).sort("plant", "candidate", "machine", "time")
-    test, seen = rows.filter(split="test"), rows.filter("chosen", split="validation")
-    own = {plant: [doubts[plant]] if plant in doubts else [] for plant in sorted(predictions)}
-    plants = {plant: judge_group(test.filter(plant=plant), how, horizon_hours, seed, own[plant]) for plant in own}
-    unknown = name_apart("unknown", set(test["machine_model"]))
-    models = test.filter("chosen").with_columns(pl.col("machine_model").fill_null(unknown))
-    return Evaluation(
-        overall=judge_group(test, how, horizon_hours, seed, [f"in {plant} {doubt}" for plant, doubt in doubts.items()]),
-        plants=plants,
-        machine_models=_metrics_by("machine_model", models, how, horizon_hours),
-        validation=Headline(
-            overall=judge(seen, how, horizon_hours).metrics, plants=_metrics_by("plant", seen, how, horizon_hours)
-        ),
-        notes=[note for plant, group in plants.items() for note in _explain_gaps(plant, group)],
+
+    def read(rows: pl.DataFrame) -> Outcomes:
+        return read_outcomes(rows.sort("machine", "time"), how, horizon_hours)
+
+    test = predictions.filter(split="test")
+    own = test.filter("chosen")
+    candidates = {str(name): read(rows) for (name,), rows in test.group_by("candidate")}
+    chosen = str(own["candidate"][0]) if own.height else None
+    outcomes = PlantOutcomes(
+        chosen=chosen,
+        own=read(own) if chosen is None else candidates[chosen],
+        candidates=candidates,
+        machine_models={model: read(rows) for (model,), rows in own.group_by("machine_model")},
+        validation=read(predictions.filter("chosen", split="validation")),
+    )
+    return JudgedPlant(outcomes, judge_group([outcomes], how, seed, [doubt] if doubt else []))
+
+
+def read_outcomes(rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> Outcomes:
+    """Return what is judged of one candidate's rows, sorted by plant, machine and time."""
+    warnings = judge_failures(rows, how.lead_time_hours, horizon_hours)["warning_hours"]
+    return Outcomes(
+        label=rows["label"].cast(pl.Boolean).to_numpy(),
+        probability=rows["probability"].cast(pl.Float32).to_numpy(),
+        alarm=rows["alarm"].to_numpy(),
+        tally=tally_machines(rows, how.lead_time_hours, horizon_hours),
+        warning_hours=warnings.drop_nulls().to_numpy(),
     )
 
 
-def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int | None = None) -> Judgement:
-    """Judge one candidate on one group of rows, sorted by plant, machine and time.
+def pool(parts: Sequence[Outcomes]) -> Outcomes:
+    """Return the outcomes of several plants, or of parts of one, as of one fleet."""
+    return Outcomes(
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.probability for part in parts]),
+        np.concatenate([part.alarm for part in parts]),
+        pl.concat([part.tally for part in parts]),
+        np.concatenate([part.warning_hours for part in parts]),
+    )
+
+
+def evaluate(
+    plants: Mapping[str, JudgedPlant], how: Evaluate, seed: int, doubts: Mapping[str, str] = MappingProxyType({})
+) -> Evaluation:
+    """Report on all plants together; alarms, whose reasons need the models, are left to add.
+
+    `seed` is that of the resamples, and `doubts` say of plants why their test rows may mislead.
+    """
+    seen = {name: plant.outcomes.validation for name, plant in plants.items()}
+    outcomes = [plant.outcomes for plant in plants.values()]
+    return Evaluation(
+        overall=judge_group(outcomes, how, seed, [f"in {name} {doubt}" for name, doubt in doubts.items()]),
+        plants={name: plant.report for name, plant in plants.items()},
+        machine_models=_judge_machine_models(outcomes, how),
+        validation=Headline(
+            overall=judge(pool(list(seen.values())), how).metrics,
+            plants={name: judge(own, how).metrics for name, own in seen.items() if own.label.size},
+        ),
+        notes=[note for name, plant in plants.items() for note in _explain_gaps(name, plant.report)],
+    )
+
+
+def _judge_machine_models(plants: Sequence[PlantOutcomes], how: Evaluate) -> dict[str, Metrics]:
+    parts: dict[str | None, list[Outcomes]] = {}
+    for plant in plants:
+        for model, outcomes in plant.machine_models.items():
+            parts.setdefault(model, []).append(outcomes)
+    unknown = name_apart("unknown", {model for model in parts if model is not None})
+    names = {unknown if model is None else model: model for model in parts}
+    return {name: judge(pool(parts[names[name]]), how).metrics for name in sorted(names)}
+
+
+def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgement:
+    """Judge one candidate on one group of rows.
 
     `seed` is that of the resamples, which are the same for as many machines; None: no resamples.
     """
-    label, probability = _read_outcome(rows)
-    failures = judge_failures(rows, how.lead_time_hours, horizon_hours)
-    tally = tally_machines(rows, how.lead_time_hours, horizon_hours)
+    label, _, alarm, tally, warning_hours = outcomes
+    probability = outcomes.probability.astype(np.float64)
     once = tally_metrics(tally, np.ones((tally.height, 1)), how.costs)
     figures = {
-        "rows": rows.height,
+        "rows": label.size,
         "machines": tally.height,
         "positives": int(label.sum()),
-        **row_metrics.judge_rows(label, probability, rows["alarm"].to_numpy(), how.recall_at_precision),
-        "last_row_f1": last_row_f1(rows),
-        "failures": failures.height,
+        **row_metrics.judge_rows(label, probability, alarm, how.recall_at_precision),
+        "last_row_f1": last_row_f1(outcomes),
+        "failures": int(tally["failures"].sum()),
         **{name: float(values[0]) for name, values in once.items()},
-        "median_lead_time_hours": failures.select(pl.col("warning_hours").median().fill_null(np.nan)).item(),
+        "median_lead_time_hours": float(np.median(warning_hours)) if warning_hours.size else np.nan,
     }
     if seed is None:
         return Judgement(figures, {}, tally.select(MACHINE))
     draws = draw_machines(tally.height, how.bootstrap, seed)
-    machine = read_timeline(rows, horizon_hours).machine
+    machine = np.repeat(np.arange(tally.height), _count_rows(tally))
     precision = resample_average_precision(label, probability, machine, draws)
     resamples = {"average_precision": precision, **tally_metrics(tally, draws, how.costs)}
     if (tally["failing"] > 0).sum() < 2:  # all resamples draw the same failures, and agree without being sure
@@ -115,26 +192,25 @@ def judge(rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int | N
     return Judgement(figures, resamples, tally.select(MACHINE))
 
 
-def _read_outcome(rows: pl.DataFrame) -> tuple[Booleans, Floats]:
-    return rows["label"].cast(pl.Boolean).to_numpy(), rows["probability"].cast(pl.Float64).to_numpy()
-
-
-def last_row_f1(rows: pl.DataFrame) -> float:
+def last_row_f1(outcomes: Outcomes) -> float:
     """Return the f1 of each machine's last row, the figure that the literature gives for C-MAPSS."""
-    last = rows.group_by(MACHINE, maintain_order=True).agg(pl.col("label", "alarm").last())
-    return row_metrics.alarm_quality(last["label"].cast(pl.Boolean).to_numpy(), last["alarm"].to_numpy())["f1"]
+    last = np.cumsum(_count_rows(outcomes.tally)) - 1
+    return row_metrics.alarm_quality(outcomes.label[last], outcomes.alarm[last])["f1"]
 
 
-def judge_group(
-    rows: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int, doubts: Sequence[str] = ()
-) -> GroupReport:
-    """Judge the chosen models and every candidate on test rows of one group, such as one plant's.
+def _count_rows(tally: pl.DataFrame) -> Ints:
+    return (tally["healthy"] + tally["failing"]).cast(pl.Int64).to_numpy()
 
-    `rows` are those of all candidates, sorted by plant, candidate, machine and time; `doubts` are those about them.
-    """
-    chosen = judge(rows.filter("chosen"), how, horizon_hours, seed)
-    names = rows.filter("chosen")["candidate"].unique().to_list()
-    candidates = {name: judge(own, how, horizon_hours, seed) for name, own in _split_by("candidate", rows)}
+
+def judge_group(plants: Sequence[PlantOutcomes], how: Evaluate, seed: int, doubts: Sequence[str] = ()) -> GroupReport:
+    """Judge the chosen models and every candidate on the test rows of plants; `doubts` are about these rows."""
+    candidates: dict[str, Judgement] = {}
+    for name in sorted({name for plant in plants for name in plant.candidates}):
+        parts = [plant.candidates[name] for plant in plants if name in plant.candidates]
+        candidates[name] = judge(pool(parts), how, seed)
+    names = {plant.chosen for plant in plants if plant.chosen}
+    same = names.pop() if len(names) == 1 else None
+    chosen = candidates[same] if same else judge(pool([plant.own for plant in plants]), how, seed)
     reports = {
         name: CandidateReport(
             metrics=candidate.metrics,
@@ -144,7 +220,7 @@ def judge_group(
         for name, candidate in candidates.items()
     }
     return GroupReport(
-        chosen=names[0] if len(names) == 1 else None,
+        chosen=same,
         metrics=chosen.metrics,
         intervals=_find_intervals(chosen, how.confidence),
         costs=_compare_costs(chosen, candidates, how.costs),
@@ -180,15 +256,6 @@ def _measure_lead(chosen: Judgement, other: Judgement, confidence: float) -> dic
     }
 
 
-def _metrics_by(column: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> dict[str, Metrics]:
-    return {name: judge(group, how, horizon_hours).metrics for name, group in _split_by(column, rows)}
-
-
-def _split_by(column: str, rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    """Return the rows of each value of a column of text, in the order of the values."""
-    return sorted((str(name), group) for (name,), group in rows.group_by(column, maintain_order=True))
-
-
 def _explain_gaps(plant: str, group: GroupReport) -> Iterator[str]:
     """Say which of a plant's figures are not known, and why; and why those that are may not be relied on."""
     unknown: dict[str, list[str]] = {}
@@ -204,25 +271,21 @@ def _explain_gaps(plant: str, group: GroupReport) -> Iterator[str]:
     yield from (f"{plant}: average precision is {fault}" for fault in faults)
 
 
-def draw_curves(
-    predictions: Mapping[str, pl.DataFrame], how: Evaluate, horizon_hours: float
-) -> dict[str, pl.DataFrame]:
-    """Return the chosen models' curves on test rows, one table each with a column ``plant``.
+def draw_curves(plant: str, rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> dict[str, pl.DataFrame]:
+    """Return the curves of the chosen model on one plant's test rows, each a table with a column ``plant``.
 
     They are ``calibration`` (ten bins at most), ``precision_recall`` (200 points at most) and ``cost_by_threshold``.
     """
-    curves: dict[str, list[pl.DataFrame]] = {"calibration": [], "precision_recall": [], "cost_by_threshold": []}
-    for plant, rows in sorted(predictions.items()):
-        group = rows.filter("chosen", split="test")
-        label, probability = _read_outcome(group)
-        tables = (
-            row_metrics.calibration_curve(label, probability),
-            _thin_curve(*row_metrics.precision_recall(label, probability)),
-            cost_by_threshold(group, how.costs, how.lead_time_hours, horizon_hours),
-        )
-        for name, table in zip(curves, tables, strict=True):
-            curves[name].append(table.select(pl.lit(plant).alias("plant"), pl.all()))
-    return {name: pl.concat(tables).with_columns(pl.col(pl.Float64).round(DECIMALS)) for name, tables in curves.items()}
+    label, probability = rows["label"].cast(pl.Boolean).to_numpy(), rows["probability"].to_numpy()
+    curves = {
+        "calibration": row_metrics.calibration_curve(label, probability),
+        "precision_recall": _thin_curve(*row_metrics.precision_recall(label, probability)),
+        "cost_by_threshold": cost_by_threshold(rows, how.costs, how.lead_time_hours, horizon_hours),
+    }
+    return {
+        name: curve.select(pl.lit(plant).alias("plant"), pl.all()).with_columns(pl.col(pl.Float64).round(DECIMALS))
+        for name, curve in curves.items()
+    }
 
 
 def _thin_curve(threshold: Floats, precision: Floats, recall: Floats) -> pl.DataFrame:

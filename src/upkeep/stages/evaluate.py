@@ -1,53 +1,77 @@
 """Predictions and models in; metrics, the evaluation and the tables behind its plots out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from typing import NamedTuple
 
 import polars as pl
 
 from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_json
+from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
-from upkeep.judging.evaluation import draw_curves, evaluate
+from upkeep.judging.evaluation import JudgedPlant, draw_curves, evaluate, judge_plant
 from upkeep.judging.reports import REMEDY, Alarm, AlarmReason, write_curves, write_report
 from upkeep.model.explanation import rank_features
 from upkeep.model.scoring import Scorer, load_scorer
-from upkeep.model.storage import find_models, to_matrix
+from upkeep.model.storage import to_matrix
 
 ALARMS_PER_PLANT = 5
 KEYS = ["plant", "machine", "time"]
 ALARM_COLUMNS = [*KEYS, "probability", "hours_to_failure"]
 
 
+class Judged(NamedTuple):
+    """What a plant adds to the reports; `importance` is None where no model is saved."""
+
+    plant: JudgedPlant
+    curves: dict[str, pl.DataFrame]
+    alarms: list[Alarm]
+    importance: pl.DataFrame | None
+
+
 def run(params: Params) -> None:
-    """Write ``reports/metrics.json`` and ``reports/evaluation``."""
-    horizon = params.dataset.horizon_hours
-    predictions = _read_predictions()
-    report = evaluate(predictions, params.evaluate, horizon, params.model.seed, _read_doubts())
-    tables = draw_curves(predictions, params.evaluate, horizon)
-    # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
-    models = find_models(paths.MODELS)
-    scorers = {plant: load_scorer(folder) for plant, folder in models.items() if plant in predictions}
-    alarms = [
-        alarm
-        for plant, scorer in scorers.items()
-        for alarm in _explain_alarms(predictions[plant], plant, scorer, horizon)
-    ]
-    notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in predictions if plant not in scorers]
+    """Write ``reports/metrics.json`` and ``reports/evaluation``.
+
+    An UpkeepError is raised if the lead time exceeds the horizon, so that no alarm could be in time.
+    """
+    lead, horizon = params.evaluate.lead_time_hours, params.dataset.horizon_hours
+    if lead > horizon:
+        raise UpkeepError(
+            f"evaluate.lead_time_hours is {lead}, more than dataset.horizon_hours, {horizon}",
+            remedy="correct either in params.yaml",
+        )
+    plants = list_plants(paths.PREDICTIONS, made_by="train")
+    doubts = _read_doubts()
+    judged = map_plants(_judge, plants, params.parallel, params, doubts)
+    report = evaluate({name: own.plant for name, own in judged.items()}, params.evaluate, params.model.seed, doubts)
+    alarms = [alarm for own in judged.values() for alarm in own.alarms]
+    unsaved = [plant for plant, own in judged.items() if own.importance is None]
+    notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in unsaved]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
-    tables["importance"] = pl.concat([rank_features("", [], [], []), *map(_rank, scorers.values())])
-    write_curves(tables)
+    curves = {name: pl.concat(own.curves[name] for own in judged.values()) for name in judged[plants[0]].curves}
+    ranked = [own.importance for own in judged.values() if own.importance is not None]
+    write_curves(curves | {"importance": pl.concat([rank_features("", [], [], []), *ranked])})
     write_report(report)
     write_report(report.headline)
 
 
-def _read_predictions() -> dict[str, pl.DataFrame]:
-    plants = list_plants(paths.PREDICTIONS, made_by="train")
-    files = {plant: table_file(paths.PREDICTIONS, plant) for plant in plants}
-    return {plant: pl.read_parquet(file).cast({"probability": pl.Float64}) for plant, file in files.items()}
+def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
+    horizon = params.dataset.horizon_hours
+    predictions = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
+    judged = judge_plant(predictions, params.evaluate, horizon, params.model.seed, doubts.get(plant))
+    chosen = predictions.filter("chosen", split="test").sort("machine", "time").cast({"probability": pl.Float64})
+    curves = draw_curves(plant, chosen, params.evaluate, horizon)
+    folder = paths.MODELS / name_file(plant)
+    # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
+    if not (folder / paths.MODEL_METADATA).exists():
+        return Judged(judged, curves, [], None)
+    scorer = load_scorer(folder)
+    return Judged(judged, curves, list(_explain_alarms(chosen, plant, scorer, horizon)), _rank(scorer))
 
 
 def _read_doubts() -> dict[str, str]:
@@ -64,8 +88,7 @@ def _rank(scorer: Scorer) -> pl.DataFrame:
     return rank_features(model.metadata.plant, model.metadata.features, words, gains)
 
 
-def _explain_alarms(predictions: pl.DataFrame, plant: str, scorer: Scorer, horizon_hours: float) -> Iterator[Alarm]:
-    chosen = predictions.filter("chosen", split="test").sort("machine", "time")
+def _explain_alarms(chosen: pl.DataFrame, plant: str, scorer: Scorer, horizon_hours: float) -> Iterator[Alarm]:
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
     rows = pl.read_parquet(paths.PROCESSED / name_file(plant) / "test.parquet")
     rows = alarms.select(KEYS).join(rows, on=KEYS, maintain_order="left")
