@@ -32,7 +32,7 @@ def test_a_machine_never_maintained_is_in_service_since_it_was_installed():
 
 def test_a_machine_installed_after_its_first_reading_leaves_the_baseline_a_number():
     train = training(400, age_hours=np.linspace(-500, 500, 400))
-    assert np.isfinite(fit_baseline(RANKINGS["fixed_interval"], train)(train)).all()
+    assert np.isfinite(fit_baseline(RANKINGS["fixed_interval"], [train])(train)).all()
 
 
 def test_recent_errors_are_those_of_all_codes_in_the_largest_window():
@@ -43,7 +43,7 @@ def test_recent_errors_are_those_of_all_codes_in_the_largest_window():
 @pytest.mark.parametrize("name", RANKINGS)
 def test_a_plant_without_events_gets_the_class_prior(name):
     train = training(400)
-    assert logistic(fit_baseline(RANKINGS[name], train)(train.head(3))) == pytest.approx([prior_share(train)] * 3)
+    assert logistic(fit_baseline(RANKINGS[name], [train])(train.head(3))) == pytest.approx([prior_share(train)] * 3)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_plant_without_events_gets_the_class_prior(name):
 )
 def test_risk_rises_with_what_the_baseline_ranks_by(name, column):
     train = training(400, **{column: np.concatenate([np.linspace(0, 8, 200), np.linspace(2, 10, 200)])})
-    log_odds = fit_baseline(RANKINGS[name], train)(train.sort(column))
+    log_odds = fit_baseline(RANKINGS[name], [train])(train.sort(column))
     assert np.all(np.diff(log_odds) >= 0)
     assert logistic(log_odds[[0, -1]]) == pytest.approx([0, 1], abs=0.3)
     assert logistic(log_odds).mean() == pytest.approx(0.5, abs=0.01)
@@ -66,7 +66,7 @@ def test_the_prior_counts_weights_and_is_never_zero():
 @pytest.mark.parametrize("name", RANKINGS)
 def test_no_rows_at_all_are_scored_without_a_crash(name):
     empty = training(400, age_hours=1.0).clear()
-    assert fit_baseline(RANKINGS[name], empty)(empty).shape == (0,)
+    assert fit_baseline(RANKINGS[name], [empty])(empty).shape == (0,)
 
 
 @pytest.mark.parametrize(("sign", "rises"), [(1, True), (-1, False)])
@@ -74,21 +74,21 @@ def test_the_best_rule_is_the_feature_that_alone_ranks_best_upwards_or_downwards
     noise = np.random.default_rng(1).normal(size=400)
     wear = sign * (np.repeat([0.0, 1.0], 200) + 0.3 * noise)
     train = training(400, noise=noise, wear=wear, silent=[None] * 400)
-    rule = find_best_rule(train, ["noise", "wear", "silent"])
+    rule = find_best_rule(train.get_column, ["noise", "wear", "silent"])
     assert (rule.feature, rule.rises) == ("wear", rises)
-    log_odds = fit_baseline(rule.rank, train)(train)
+    log_odds = fit_baseline(rule.rank, [train])(train)
     assert log_odds[200:].mean() > log_odds[:200].mean()
 
 
 def test_a_value_that_the_best_rule_does_not_know_counts_as_the_lowest():
     train = training(400, wear=np.linspace(0, 1, 400))
-    rule = find_best_rule(train, ["wear"])
+    rule = find_best_rule(train.get_column, ["wear"])
     rows = pl.DataFrame({"wear": [None, NAN, -9.0, 0.5, 9.0]}, strict=False)
     assert rule.rank(rows).tolist() == [0.0, 0.0, 0.0, 0.5, 1.0]
 
 
 def test_rows_of_one_class_tell_no_rule():
     train = training(400, wear=np.linspace(0, 1, 400))
-    assert find_best_rule(train.filter(label=1), ["wear"]) is None
-    assert find_best_rule(train.clear(), ["wear"]) is None
-    assert find_best_rule(train, []) is None
+    assert find_best_rule(train.filter(label=1).get_column, ["wear"]) is None
+    assert find_best_rule(train.clear().get_column, ["wear"]) is None
+    assert find_best_rule(train.get_column, []) is None

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.model.estimators import Fitted
+from upkeep.model.tables import Table
 from upkeep.model.training import (
     Candidate,
     Splits,
     Trained,
     best_f1_threshold,
     choose,
-    feature_names,
     find_ranges,
     train_fleet,
     train_plant,
@@ -115,7 +115,7 @@ def test_no_threshold_beats_the_f1_threshold_by_more_than_a_hundredth(drawn):
 
 
 def test_features_are_the_columns_after_the_weight():
-    assert feature_names(rows()) == ["vibration", "hours_since_failure", "humidity"]
+    assert Table(rows()).features == ["vibration", "hours_since_failure", "humidity"]
 
 
 def test_ranges_leave_unknown_values_out():

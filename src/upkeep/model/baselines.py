@@ -6,7 +6,7 @@ baseline more than the habits of most plants would.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -64,33 +64,46 @@ class Rule(NamedTuple):
 
     def rank(self, rows: pl.DataFrame) -> Floats:
         """Return the share of training rows, `known` in ascending order, that each row exceeds."""
-        share = np.searchsorted(self.known, _lowest_if_unknown(rows, self.feature), side="right") / self.known.size
+        return self.rank_values(_lowest_if_unknown(rows[self.feature]))
+
+    def rank_values(self, values: Floats) -> Floats:
+        """Return the same of the feature's values."""
+        share = np.searchsorted(self.known, values, side="right") / self.known.size
         return share if self.rises else 1 - share
 
 
-def find_best_rule(train: pl.DataFrame, features: list[str]) -> Rule | None:
-    """Return the feature that alone ranks training rows best; None if they hold one class only."""
-    label = train["label"].cast(pl.Boolean).to_numpy()
+def find_best_rule(read: Callable[[str], pl.Series], features: list[str]) -> Rule | None:
+    """Return the feature that alone ranks training rows best; None if they hold one class only.
+
+    `read` returns a column of them, such as ``label``.
+    """
+    label = read("label").cast(pl.Boolean).to_numpy()
     if not features or not has_both_classes(label):
         return None
-    known = {name: np.sort(_lowest_if_unknown(train, name)) for name in features}
-    rules = [Rule(name, rises, values) for name, values in known.items() for rises in (True, False)]
-    # Rounded, since the last digits, which a processor decides, must not choose.
-    return max(rules, key=lambda rule: round(average_precision(label, rule.rank(train)), 9))
+    best, highest = None, -1.0
+    for feature in features:
+        values = _lowest_if_unknown(read(feature))
+        known = np.sort(values)
+        for rule in (Rule(feature, rises=True, known=known), Rule(feature, rises=False, known=known)):
+            # Rounded, since the last digits, which a processor decides, must not choose.
+            area = round(average_precision(label, rule.rank_values(values)), 9)
+            best, highest = (rule, area) if area > highest else (best, highest)
+    return best
 
 
-def _lowest_if_unknown(rows: pl.DataFrame, feature: str) -> Floats:
-    return rows[feature].cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
+def _lowest_if_unknown(values: pl.Series) -> Floats:
+    return values.cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
 
 
-def fit_baseline(rank: Ranking, train: pl.DataFrame) -> Ranking:
-    """Fit the probability of a ranking, such as one of `RANKINGS`, on training rows.
+def fit_baseline(rank: Ranking, train: Iterable[pl.DataFrame]) -> Ranking:
+    """Fit the probability of a ranking, such as one of `RANKINGS`, on training rows, given piece by piece.
 
     What is returned maps rows to log-odds of shape (n_rows,), rising with what the baseline ranks by; where training
     rows cannot tell how risk grows, the class prior is what is left.
     """
-    label, weight = train["label"].to_numpy(), train["weight"].cast(pl.Float64).to_numpy()
-    fitted = fit_calibration("sigmoid", np.log1p(rank(train)), label, weight)
+    ranked = pl.concat(rows.select("label", "weight", rank=pl.Series(rank(rows))) for rows in train)
+    label, weight = ranked["label"].to_numpy(), ranked["weight"].cast(pl.Float64).to_numpy()
+    fitted = fit_calibration("sigmoid", np.log1p(ranked["rank"].to_numpy()), label, weight)
     prior = prior_log_odds(label, weight)
 
     def score(rows: pl.DataFrame) -> Floats:

@@ -24,16 +24,29 @@ from upkeep.model.calibration import logit, prior_log_odds
 from upkeep.model.storage import booster_names, mean_log_odds, to_text
 from upkeep.model.trees import check_trees
 
+PIPELINE_ROWS = 200_000
+"""Rows that kinds other than LightGBM are fitted on at most: they hold several copies in double precision."""
 CHUNK_ROWS = 4_096
 """Rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows."""
 
 
 class Rows(NamedTuple):
-    """Labelled rows: features of shape (n_rows, n_features), NaN where unknown; label and weight of shape (n_rows,)."""
+    """Labelled rows: features of shape (n_rows, n_features), NaN where unknown; label and weight of shape (n_rows,).
 
-    features: Floats32
+    Features that are not held as one array are read by LightGBM piece by piece.
+    """
+
+    features: Floats32 | list[lgb.Sequence]
     label: NDArray[np.integer[Any]]
     weight: Floats
+
+    def as_array(self, most: int) -> tuple[Floats32, NDArray[np.integer[Any]], Floats]:
+        """Return features, label and weight of these rows; of more than `most`, of some that lie evenly among them."""
+        every = -(-len(self.label) // most) or 1
+        pieces = self.features if isinstance(self.features, list) else [self.features]
+        starts = np.cumsum([0, *map(len, pieces)])
+        parts = [piece[:][-start % every :: every] for piece, start in zip(pieces, starts, strict=False)]
+        return np.concatenate(parts), self.label[::every], self.weight[::every]
 
     @property
     def has_both_classes(self) -> bool:
@@ -56,7 +69,8 @@ def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: 
     """Fit one kind of model; where training rows hold one class only, the result is a constant.
 
     LightGBM stops early on validation rows, and its result does not depend on `threads`; the other kinds take one
-    thread, since theirs would. An UpkeepError is raised if LightGBM refuses its parameters.
+    thread, since theirs would, and `PIPELINE_ROWS` rows at most. An UpkeepError is raised if LightGBM refuses its
+    parameters.
     """
     if kind == "lightgbm" and len(train.label):
         return _fit_boosters(train, validation, names, model, threads)
@@ -121,7 +135,8 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
         data = lgb.Dataset(train.features, train.label, weight=train.weight, feature_name=columns, params=settings)
         if not (model.early_stopping_rounds and validation.has_both_classes):  # else there is nothing to stop by
             return lgb.train(settings, data, rounds)
-        judged = lgb.Dataset(validation.features, validation.label, weight=validation.weight, reference=data)
+        judged = lgb.Dataset(validation.features, validation.label, data, params=settings).construct()
+        judged.set_field("weight", validation.weight)  # LightGBM leaves out weights that are all 1, and counts 0 then
         stop = lgb.early_stopping(model.early_stopping_rounds, verbose=False)
         return lgb.train(settings, data, rounds, valid_sets=[judged], callbacks=[stop])
     except lgb.basic.LightGBMError as error:
@@ -130,8 +145,9 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
 
 
 def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:
-    estimator = make_estimator(kind, model, train.features.shape[1])
-    _fit_steps(estimator, train.features, train.label, train.weight)
+    features, label, weight = train.as_array(PIPELINE_ROWS)
+    estimator = make_estimator(kind, model, features.shape[1])
+    _fit_steps(estimator, features, label, weight)
     return Fitted(lambda features: _score_pipeline(estimator, features).round(LOG_ODDS))
 
 
@@ -141,18 +157,19 @@ def _fit_gaussian_process(train: Rows, model: Model) -> Fitted:
     King and Zeng 2001, Logistic regression in rare events data, section 4.1. Rows are drawn by weight, since a Gaussian
     process takes none.
     """
+    features, label, weight = train.as_array(PIPELINE_ROWS)
     rng = np.random.default_rng(model.seed)
-    drawn = np.concatenate([_draw(rng, train, label, model.gaussian_process_rows // 2) for label in (0, 1)])
-    estimator = make_estimator("gaussian_process", model, train.features.shape[1])
-    _fit_steps(estimator, train.features[drawn], train.label[drawn])
-    shares = np.average(train.label, weights=train.weight), np.mean(train.label[drawn])
+    of_either = (np.flatnonzero(label == value) for value in (0, 1))
+    drawn = np.concatenate([_draw(rng, rows, weight, model.gaussian_process_rows // 2) for rows in of_either])
+    estimator = make_estimator("gaussian_process", model, features.shape[1])
+    _fit_steps(estimator, features[drawn], label[drawn])
+    shares = np.average(label, weights=weight), np.mean(label[drawn])
     shift = logit(np.array(shares[0])) - logit(np.array(shares[1]))
     return Fitted(lambda features: (_score_pipeline(estimator, features) + shift).round(LOG_ODDS))
 
 
-def _draw(rng: np.random.Generator, train: Rows, label: int, most: int) -> NDArray[np.intp]:
-    rows = np.flatnonzero(train.label == label)
-    share = train.weight[rows] / train.weight[rows].sum()
+def _draw(rng: np.random.Generator, rows: NDArray[np.intp], weight: Floats, most: int) -> NDArray[np.intp]:
+    share = weight[rows] / weight[rows].sum()
     return np.sort(rng.choice(rows, size=max(1, min(most, rows.size)), replace=False, p=share))
 
 

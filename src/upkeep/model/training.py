@@ -1,7 +1,8 @@
 """Candidates for each plant, judged on its validation rows: its own model, the fleet's, other kinds and baselines."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +16,16 @@ from upkeep.judging.economics import best_threshold, break_even, tally_metrics
 from upkeep.judging.episodes import judge_failures, tally_machines
 from upkeep.judging.metrics import average_precision
 from upkeep.judging.sanity import BEST_FEATURE, SHUFFLED
-from upkeep.model.baselines import RANKINGS, Rule, class_prior, find_best_rule, fit_baseline
+from upkeep.model.baselines import RANKINGS, Ranking, Rule, class_prior, find_best_rule, fit_baseline
 from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration
 from upkeep.model.estimators import Fitted, Rows, fit
 from upkeep.model.storage import TrainingRange, to_matrix
+from upkeep.model.tables import Table, join_features
 
 OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]
-"""What predictions keep of a row; the features are the columns after its ``weight``."""
+"""What predictions keep of a row."""
+COLUMNS_AT_ONCE = 8
+"""Features whose ranges are sought at a time: of a whole fleet's rows, which fit into memory together as bins only."""
 FEW_FAILURES = 3
 """Validation rows with fewer failures than this cannot tell two models apart, nor place a threshold."""
 TIE = 0.005
@@ -31,15 +35,15 @@ SHUFFLES, SHUFFLED_ROWS, SHUFFLED_ROUNDS = 5, 2_500, 20
 
 
 class Splits(NamedTuple):
-    """One plant's rows as the dataset stage writes them."""
+    """One plant's rows as the dataset stage writes them: in memory, or as scans of files."""
 
-    train: pl.DataFrame
-    validation: pl.DataFrame
-    test: pl.DataFrame
+    train: pl.DataFrame | pl.LazyFrame
+    validation: pl.DataFrame | pl.LazyFrame
+    test: pl.DataFrame | pl.LazyFrame
 
 
 class Trained(NamedTuple):
-    """A model and what it was trained on."""
+    """A model and what it was trained on; `ranges` are by feature, none of a kind that is not saved."""
 
     fitted: Fitted
     rows: int
@@ -47,11 +51,19 @@ class Trained(NamedTuple):
     ranges: dict[str, TrainingRange]
 
 
+class Alarm(NamedTuple):
+    """From log-odds to an alarm: at `threshold` of the calibrated probability and above; `notes` as a candidate's."""
+
+    calibration: Calibration
+    threshold: float
+    notes: list[str]
+
+
 class FleetModel(NamedTuple):
-    """The fleet-wide model, and all plants' validation rows with its ``log_odds``."""
+    """The fleet-wide model, and its alarm by all validation rows if a plant has too few of its own."""
 
     trained: Trained
-    validation: pl.DataFrame
+    alarm: Alarm | None
 
 
 class Candidate(NamedTuple):
@@ -86,49 +98,60 @@ def train_fleet(plants: Mapping[str, Splits], params: Params) -> FleetModel | No
 
     An UpkeepError is raised if plants differ in their features, or no plant has a training row.
     """
-    names = [feature_names(splits.train) for splits in plants.values()]
-    for plant, own in zip(plants, names, strict=True):
-        if own != names[0]:
+    train = [Table(splits.train) for splits in plants.values()]
+    for plant, table in zip(plants, train, strict=True):
+        if table.features != train[0].features:
             raise UpkeepError(
-                f"the plant has {len(own)} features that are not those of {next(iter(plants))} in their order",
+                f"the plant has {len(table.features)} features, not those of {next(iter(plants))} in their order",
                 remedy="run `upkeep dataset` again, for all plants",
                 plant=plant,
             )
-    train = pl.concat([splits.train for splits in plants.values()])
-    validation = pl.concat([splits.validation for splits in plants.values()])
-    if train.is_empty():
+    if not any(table.height for table in train):
         raise UpkeepError(
             "no plant has a training row, labelled and before the validation period",
             remedy="fetch more history, or lower dataset.split.validation_share and test_share",
         )
     if len(plants) == 1:
         return None
+    validation = [Table(splits.validation) for splits in plants.values()]
     trained = _train(params.model.kind, train, validation, params.model, _fleet_threads(params.parallel.jobs))
-    return FleetModel(trained, _with_log_odds(validation, _scorer(trained)))
+    outcomes = [table.read(*OUTCOME) for table in validation]
+    if all(_count_failures(rows, params) >= FEW_FAILURES for rows in outcomes):
+        return FleetModel(trained, None)
+    log_odds = np.concatenate([_score(table, {"fleet": trained.fitted})["fleet"] for table in validation])
+    return FleetModel(trained, _set_alarm(pl.concat(outcomes), log_odds, params.model.calibration, params))
 
 
 def train_plant(splits: Splits, fleet: FleetModel | None, params: Params) -> Selection:
     """Train a plant's own models and baselines and choose between its own and the fleet's."""
-    trained = {"plant": _train(params.model.kind, splits.train, splits.validation, params.model)}
+    train, validation, test = (Table(rows) for rows in splits)
+    trained = {"plant": _train(params.model.kind, [train], [validation], params.model)}
     if fleet:
         trained["fleet"] = fleet.trained
     for kind in params.model.compare:
         if kind != params.model.kind:
-            trained[kind] = _train(kind, splits.train, splits.validation, params.model)
-    method = params.model.calibration
-    failures = _count_failures(splits.validation, params)
+            trained[kind] = _train(kind, [train], [validation], params.model)
+    models = {name: model.fitted for name, model in trained.items()}
+    models[SHUFFLED] = _train_on_shuffled_labels(train, validation, params)
+    rule = find_best_rule(lambda name: train.read(name)[name], train.features)
+    ranks = {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}
+    rules = {name: fit_baseline(rank, train.pieces()) for name, rank in ranks.items()}
+    outcomes = {"validation": validation.read(*OUTCOME), "test": test.read(*OUTCOME)}
+    scores = {"validation": _score(validation, models, rules), "test": _score(test, models, rules)}
+    failures = _count_failures(outcomes["validation"], params)
     candidates = {}
-    for name, model in trained.items():
-        borrowed = fleet.validation if fleet and name == "fleet" and failures < FEW_FAILURES else None
-        settled = _settle(name, _scorer(model), splits, borrowed, method, params)
-        notes = _training_notes(model) + settled.notes
-        candidates[name] = settled._replace(trained=model, notes=notes)
-    shuffled = _train_on_shuffled_labels(splits, params)
-    candidates[SHUFFLED] = _settle(SHUFFLED, _scorer(shuffled), splits, None, method, params)
-    rule = find_best_rule(splits.train, feature_names(splits.train))
-    for name, rank in {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}.items():
-        candidates[name] = _settle(name, fit_baseline(rank, splits.train), splits, None, "none", params)
-    candidates[BEST_FEATURE].notes.insert(0, _describe_rule(rule))
+    for name in scores["validation"]:
+        method = params.model.calibration if name in models else "none"
+        alarm = fleet.alarm if fleet and name == "fleet" and failures < FEW_FAILURES else None
+        notes = ["calibration and threshold are from all plants' validation rows"] if alarm else []
+        alarm = alarm or _set_alarm(outcomes["validation"], scores["validation"][name], method, params)
+        if name in trained:
+            notes = _training_notes(trained[name]) + notes
+        elif name == BEST_FEATURE:
+            notes = [_describe_rule(rule)]
+        log_odds = {split: found[name] for split, found in scores.items()}
+        found = _judge_candidate(name, outcomes, log_odds, alarm._replace(notes=notes + alarm.notes), params)
+        candidates[name] = found._replace(trained=trained.get(name))
     chosen, why = choose(candidates["plant"], candidates.get("fleet"), failures)
     return Selection(candidates, chosen, why, failures)
 
@@ -180,11 +203,6 @@ def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weig
     return float((highest + lowest) / 2)
 
 
-def feature_names(rows: pl.DataFrame) -> list[str]:
-    """Return the names of the feature columns: all after ``weight``."""
-    return rows.columns[rows.columns.index("weight") + 1 :]
-
-
 def find_ranges(train: pl.DataFrame, names: list[str]) -> dict[str, TrainingRange]:
     """Return the range of each feature in training rows, unknown values left out."""
     columns = train.select(pl.col(names).cast(pl.Float64).fill_nan(None))
@@ -197,13 +215,22 @@ def find_ranges(train: pl.DataFrame, names: list[str]) -> dict[str, TrainingRang
     return {name: TrainingRange(**{part: table[name][0] for part, table in tables.items()}) for name in names}
 
 
-def _train(kind: Kind, train: pl.DataFrame, validation: pl.DataFrame, model: Model, threads: int = 1) -> Trained:
-    names = feature_names(train)
-    fitted = fit(kind, _to_rows(train, names), _to_rows(validation, names), names, model, threads)
-    return Trained(fitted, train.height, int(train["label"].sum()), find_ranges(train, names))
+def _train(kind: Kind, train: Sequence[Table], validation: Sequence[Table], model: Model, threads: int = 1) -> Trained:
+    names, rows = train[0].features, _join_rows(train)
+    fitted = fit(kind, rows, _join_rows(validation), names, model, threads)
+    ranges: dict[str, TrainingRange] = {}
+    for some in (names[start : start + COLUMNS_AT_ONCE] for start in range(0, len(names), COLUMNS_AT_ONCE)):
+        if fitted.boosters:
+            ranges |= find_ranges(pl.concat(table.read(*some) for table in train), some)
+    return Trained(fitted, len(rows.label), int(rows.label.sum()), ranges)
 
 
-def _train_on_shuffled_labels(splits: Splits, params: Params) -> Trained:
+def _join_rows(tables: Sequence[Table]) -> Rows:
+    outcome = pl.concat(table.read("label", "weight") for table in tables)
+    return Rows(join_features(tables), outcome["label"].to_numpy(), outcome["weight"].cast(pl.Float64).to_numpy())
+
+
+def _train_on_shuffled_labels(train: Table, validation: Table, params: Params) -> Fitted:
     """Train on labels that have nothing to do with their rows; of a few such models, return the luckiest.
 
     Labels that are shuffled may still go with a sensor that tells wear: that is luck, and a model must have more. They
@@ -211,15 +238,18 @@ def _train_on_shuffled_labels(splits: Splits, params: Params) -> Trained:
     """
     lightgbm = {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS}
     small = params.model.model_copy(update={"lightgbm": lightgbm})
-    every = -(-splits.train.height // SHUFFLED_ROWS) or 1
-    label = splits.validation["label"].cast(pl.Boolean).to_numpy()
-    tried = []
+    every = -(-train.height // SHUFFLED_ROWS) or 1
+    outcome, features = train.read("label", "weight"), to_matrix(train.thin(every), train.features)
+    # Without validation rows nothing stops early: their labels, which are true, would keep what little is right.
+    nothing = Rows(features[:0], np.empty(0, np.int64), np.empty(0))
+    models = {}
     for seed in range(params.model.seed, params.model.seed + SHUFFLES):
-        rows = shuffle_labels(splits.train, seed).gather_every(every)
-        # Without validation rows nothing stops early: their labels, which are true, would keep what little is right.
-        trained = _train("lightgbm", rows, rows.clear(), small)
-        tried.append((np.nan_to_num(average_precision(label, _scorer(trained)(splits.validation))), trained))
-    return max(tried, key=lambda trial: round(trial[0], 9))[1]
+        shuffled = shuffle_labels(outcome, seed).gather_every(every)
+        rows = Rows(features, shuffled["label"].to_numpy(), shuffled["weight"].cast(pl.Float64).to_numpy())
+        models[f"seed {seed}"] = fit("lightgbm", rows, nothing, train.features, small, threads=1)
+    label = validation.read("label")["label"].cast(pl.Boolean).to_numpy()
+    scores = _score(validation, models)
+    return models[max(models, key=lambda name: round(np.nan_to_num(average_precision(label, scores[name])), 9))]
 
 
 def shuffle_labels(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -248,58 +278,44 @@ def _fleet_threads(jobs: int) -> int:
     return max(1, (jobs if jobs > 0 else os.cpu_count() or 1) // 2)
 
 
-def _to_rows(frame: pl.DataFrame, names: list[str]) -> Rows:
-    weight = frame["weight"].cast(pl.Float64).to_numpy()
-    return Rows(to_matrix(frame, names), frame["label"].to_numpy(), weight)
+def _score(
+    table: Table, models: Mapping[str, Fitted], rules: Mapping[str, Ranking] = MappingProxyType({})
+) -> dict[str, Floats]:
+    """Return the log-odds of all rows by each model and rule; features are read and laid out once for all of them."""
+    parts: dict[str, list[Floats]] = {name: [] for name in (*models, *rules)}
+    for rows in table.pieces():
+        matrix = to_matrix(rows, table.features)
+        for name, model in models.items():
+            parts[name].append(model.score(matrix))
+        for name, rule in rules.items():
+            parts[name].append(rule(rows))
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def _scorer(trained: Trained) -> Callable[[pl.DataFrame], Floats]:
-    return lambda rows: trained.fitted.score(to_matrix(rows, list(trained.ranges)))
+def _set_alarm(rows: pl.DataFrame, log_odds: Floats, method: Method, params: Params) -> Alarm:
+    """Calibrate and place the threshold by labelled rows that no model was fitted on."""
+    calibration, doubt = fit_calibration(method, log_odds, rows["label"].to_numpy())
+    threshold, worry = _place_threshold(_with_probability(rows, log_odds, calibration), params)
+    return Alarm(calibration, threshold, [note for note in (doubt, worry) if note])
 
 
-def _with_log_odds(rows: pl.DataFrame, score: Callable[[pl.DataFrame], Floats]) -> pl.DataFrame:
-    return rows.select(OUTCOME).with_columns(log_odds=pl.Series(score(rows), dtype=pl.Float64))
-
-
-def _settle(
-    name: str,
-    score: Callable[[pl.DataFrame], Floats],
-    splits: Splits,
-    borrowed: pl.DataFrame | None,
-    method: Method,
-    params: Params,
+def _judge_candidate(
+    name: str, outcomes: Mapping[str, pl.DataFrame], log_odds: Mapping[str, Floats], alarm: Alarm, params: Params
 ) -> Candidate:
-    """Turn scores into probabilities and alarms, calibrated and with a threshold from validation rows.
-
-    Where the plant's own are too few, these are `borrowed` rows with ``log_odds``.
-    """
-    scored = {"validation": _with_log_odds(splits.validation, score), "test": _with_log_odds(splits.test, score)}
-    rows = scored["validation"] if borrowed is None else borrowed
-    calibration, doubt = fit_calibration(method, rows["log_odds"].to_numpy(), rows["label"].to_numpy())
-    threshold, worry = _place_threshold(_with_probability(rows, calibration), params)
-    notes = ["calibration and threshold are from all plants' validation rows"] if borrowed is not None else []
     predictions = pl.concat(
-        [
-            _with_probability(scored[split], calibration).with_columns(split=pl.lit(split), candidate=pl.lit(name))
-            for split in scored
-        ]
-    ).with_columns(alarm=pl.col("probability") >= threshold)
+        _with_probability(rows, log_odds[split], alarm.calibration).with_columns(
+            split=pl.lit(split), candidate=pl.lit(name)
+        )
+        for split, rows in outcomes.items()
+    ).with_columns(alarm=pl.col("probability") >= alarm.threshold)
     own = predictions.filter(split="validation")
     area = average_precision(own["label"].cast(pl.Boolean).to_numpy(), own["probability"].to_numpy())
-    return Candidate(
-        name,
-        calibration,
-        threshold,
-        predictions,
-        None if np.isnan(area) else area,
-        _cost(own, params),
-        notes + [note for note in (doubt, worry) if note],
-    )
+    known = None if np.isnan(area) else area
+    return Candidate(name, alarm.calibration, alarm.threshold, predictions, known, _cost(own, params), alarm.notes)
 
 
-def _with_probability(rows: pl.DataFrame, calibration: Calibration) -> pl.DataFrame:
-    probability = apply_calibration(calibration, rows["log_odds"].to_numpy())
-    return rows.with_columns(probability=pl.Series(probability, dtype=pl.Float64)).drop("log_odds")
+def _with_probability(rows: pl.DataFrame, log_odds: Floats, calibration: Calibration) -> pl.DataFrame:
+    return rows.with_columns(probability=pl.Series(apply_calibration(calibration, log_odds), dtype=pl.Float64))
 
 
 def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | None]:
@@ -319,8 +335,8 @@ def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | N
     return best_f1_threshold(rows["label"].to_numpy(), rows["probability"].to_numpy(), weight), None
 
 
-def _count_failures(validation: pl.DataFrame, params: Params) -> int:
-    rows = validation.select(OUTCOME).with_columns(alarm=pl.lit(False), probability=pl.lit(0.0))
+def _count_failures(rows: pl.DataFrame, params: Params) -> int:
+    rows = rows.with_columns(alarm=pl.lit(False), probability=pl.lit(0.0))
     return judge_failures(rows, params.evaluate.lead_time_hours, params.dataset.horizon_hours).height
 
 

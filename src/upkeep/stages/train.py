@@ -30,7 +30,7 @@ def run(params: Params) -> None:
     for folder in (paths.MODELS, paths.PREDICTIONS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    fleet = train_fleet({plant: _read_splits(plant) for plant in plants}, params)
+    fleet = train_fleet({plant: _scan_splits(plant) for plant in plants}, params)
     data_version = checksum(paths.MANIFEST.read_bytes())
     if params.model.kind != "lightgbm":
         logger.warning(
@@ -44,7 +44,7 @@ def run(params: Params) -> None:
 
 def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
     """Write one plant's predictions and model; return what the report says of it."""
-    splits = _read_splits(plant)
+    splits = Splits(*(rows.lazy().collect() for rows in _scan_splits(plant)))
     selection = train_plant(splits, fleet, params)
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     chosen = pl.col("candidate") == selection.chosen
@@ -56,19 +56,21 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
         fitted = paths.PROCESSED / name_file(plant) / "preparation.json"
         preparation = Preparation.model_validate_json(fitted.read_bytes())
         _save(plant, selection, preparation, params, data_version)
+    count = (pl.len(), pl.col("label").sum())
+    sizes = {name: rows.lazy().select(count).collect().row(0) for name, rows in splits._asdict().items()}
     return TrainedPlant(
         chosen=selection.chosen,
         why=selection.why,
         saved=saved,
-        rows={name: frame.height for name, frame in splits._asdict().items()},
-        positives={name: int(frame["label"].sum()) for name, frame in splits._asdict().items()},
+        rows={name: rows for name, (rows, _) in sizes.items()},
+        positives={name: positives for name, (_, positives) in sizes.items()},
         validation_failures=selection.failures,
         candidates={name: _describe_candidate(candidate) for name, candidate in selection.candidates.items()},
     )
 
 
-def _read_splits(plant: str) -> Splits:
-    return Splits(*(pl.read_parquet(paths.PROCESSED / name_file(plant) / f"{split}.parquet") for split in SPLITS))
+def _scan_splits(plant: str) -> Splits:
+    return Splits(*(pl.scan_parquet(paths.PROCESSED / name_file(plant) / f"{split}.parquet") for split in SPLITS))
 
 
 def _save(plant: str, selection: Selection, preparation: Preparation, params: Params, data_version: str) -> None:

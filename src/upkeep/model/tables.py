@@ -1,0 +1,78 @@
+"""Labelled rows as training reads them: columns of all, features of a piece at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from upkeep.core.types import Floats32
+from upkeep.model.storage import to_matrix
+
+PIECE_ROWS = 65_536
+
+
+class Table:
+    """One plant's rows of one split, as the dataset stage writes them: a frame, or the scan of a file.
+
+    `features` are the columns after ``weight``.
+    """
+
+    def __init__(self, rows: pl.DataFrame | pl.LazyFrame) -> None:
+        self._rows = rows.lazy()
+        columns = self._rows.collect_schema().names()
+        self.features = columns[columns.index("weight") + 1 :]
+        self.height = int(self._rows.select(pl.len()).collect().item())
+
+    @property
+    def starts(self) -> range:
+        """The first row of each piece; there is one at least."""
+        return range(0, max(self.height, 1), PIECE_ROWS)
+
+    def read(self, *columns: str) -> pl.DataFrame:
+        """Return some columns of all rows."""
+        return self._rows.select(columns).collect()
+
+    def read_piece(self, start: int) -> pl.DataFrame:
+        """Return all columns of the piece that starts with this row."""
+        return self._rows.slice(start, PIECE_ROWS).collect()
+
+    def pieces(self) -> Iterator[pl.DataFrame]:
+        """Read one piece after the other."""
+        return map(self.read_piece, self.starts)
+
+    def thin(self, every: int) -> pl.DataFrame:
+        """Return all columns of every so-manieth row."""
+        return pl.concat(self.read_piece(start)[-start % every :: every] for start in self.starts)
+
+
+class Piece(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
+    """Features that LightGBM reads when it bins them, so that it holds a byte a value and never all at once."""
+
+    batch_size = PIECE_ROWS
+
+    def __init__(self, read: Callable[[], Floats32], rows: int) -> None:
+        self._read, self._rows = read, rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, index: int | slice | list[int]) -> NDArray[Any]:
+        rows = self._read()[index]
+        return rows.astype(np.float64) if rows.ndim == 1 else rows  # LightGBM samples in double precision
+
+
+def join_features(tables: Sequence[Table]) -> Floats32 | list[lgb.Sequence]:
+    """Return the features of all tables: an array if they are one piece, else what LightGBM reads piece by piece."""
+    read = lru_cache(maxsize=1)(_read_matrix)  # LightGBM samples one row after the other
+    pieces = [(table, start) for table in tables for start in table.starts]
+    if len(pieces) == 1:
+        return read(*pieces[0])
+    return [Piece(partial(read, table, start), min(table.height - start, PIECE_ROWS)) for table, start in pieces]
+
+
+def _read_matrix(table: Table, start: int) -> Floats32:
+    return to_matrix(table.read_piece(start), table.features)
