@@ -10,6 +10,7 @@ import pytest
 from upkeep.core.params import load_params
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
+from upkeep.model import tables
 from upkeep.model.storage import load_model, predict
 from upkeep.stages import train
 
@@ -125,6 +126,26 @@ def test_training_again_in_parallel_writes_the_same_bytes(params):
     train.run(params.model_copy(update={"parallel": params.parallel.model_copy(update={"jobs": 2})}))
     assert outputs() == first
     assert len(first) == 7
+
+
+def test_plants_that_are_read_in_pieces_get_the_same_models(params, monkeypatch):
+    write_plant("lyon")
+    write_plant("porto", failures=0)
+    train.run(params)
+    first = outputs()
+    monkeypatch.setattr(tables, "PIECE_ROWS", 400)
+    monkeypatch.setattr(train, "_open_splits", lambda plant, _: train._scan_splits(plant))
+    train.run(params)
+    assert outputs() == first
+
+
+@pytest.mark.parametrize(("memory", "in_pieces"), [(None, False), (1, True), (100, False)])
+@pytest.mark.usefixtures("params")
+def test_a_plant_larger_than_the_bound_is_not_held_in_memory(memory, in_pieces):
+    write_plant("lyon")
+    rows = pl.concat([pl.read_parquet("data/processed/plants/lyon/train.parquet")] * 100)
+    rows.write_parquet("data/processed/plants/lyon/train.parquet")
+    assert isinstance(train._open_splits("lyon", memory).train, pl.LazyFrame) == in_pieces
 
 
 def test_the_report_says_what_was_chosen_and_why(params):

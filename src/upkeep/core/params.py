@@ -202,6 +202,7 @@ class Parallel(Frozen):
 
     backend: str
     jobs: int
+    memory: Annotated[int, Field(gt=0)] | None = None
 
 
 class Pieces(Frozen):

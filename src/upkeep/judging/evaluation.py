@@ -30,6 +30,8 @@ from upkeep.judging.sanity import explain_unknown, judge_sanity
 OF_FAILING_MACHINES = ["average_precision", "failures_caught", "cost_saving"]
 WITH_INTERVAL = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost_saving"]
 MAX_CURVE_POINTS = 200
+JUDGED = [*MACHINE, "time", "label", "hours_to_failure", "probability", "alarm"]
+"""What is judged of predictions."""
 
 
 class Outcomes(NamedTuple):
@@ -85,26 +87,34 @@ class Judgement(NamedTuple):
 
 
 def judge_plant(
-    predictions: pl.DataFrame, how: Evaluate, horizon_hours: float, seed: int, doubt: str | None = None
+    predictions: pl.DataFrame | pl.LazyFrame,
+    how: Evaluate,
+    horizon_hours: float,
+    seed: int,
+    doubt: str | None = None,
 ) -> JudgedPlant:
     """Judge one plant's predictions: rows of all splits and candidates, as ``train`` writes them.
 
-    `seed` is that of the resamples, and `doubt` says why the test rows may mislead.
+    Of a file's scan the rows of one candidate are in memory at a time. `seed` is that of the resamples, and `doubt`
+    says why the test rows may mislead.
     """
+    rows, test = predictions.lazy(), pl.col("split") == "test"
 
-    def read(rows: pl.DataFrame) -> Outcomes:
-        return read_outcomes(rows.sort("machine", "time"), how, horizon_hours)
+    def read(*which: pl.Expr) -> Outcomes:
+        own = rows.filter(*which).select(JUDGED).sort("machine", "time").collect()
+        return read_outcomes(own, how, horizon_hours)
 
-    test = predictions.filter(split="test")
-    own = test.filter("chosen")
-    candidates = {str(name): read(rows) for (name,), rows in test.group_by("candidate")}
-    chosen = str(own["candidate"][0]) if own.height else None
+    found = rows.filter(test).select("candidate", "chosen", "machine_model").unique().collect()
+    chosen, models = found.filter("chosen")["candidate"], found.filter("chosen")["machine_model"]
+    candidates = {name: read(test, pl.col("candidate") == name) for name in found["candidate"].unique()}
     outcomes = PlantOutcomes(
-        chosen=chosen,
-        own=read(own) if chosen is None else candidates[chosen],
+        chosen=chosen[0] if chosen.len() else None,
+        own=candidates[chosen[0]] if chosen.len() else read(test, pl.col("chosen")),
         candidates=candidates,
-        machine_models={model: read(rows) for (model,), rows in own.group_by("machine_model")},
-        validation=read(predictions.filter("chosen", split="validation")),
+        machine_models={
+            model: read(test, pl.col("chosen"), pl.col("machine_model").eq_missing(model)) for model in models
+        },
+        validation=read(pl.col("chosen"), pl.col("split") == "validation"),
     )
     return JudgedPlant(outcomes, judge_group([outcomes], how, seed, [doubt] if doubt else []))
 

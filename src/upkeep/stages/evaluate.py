@@ -62,9 +62,10 @@ def run(params: Params) -> None:
 
 def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
     horizon = params.dataset.horizon_hours
-    predictions = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
+    predictions = pl.scan_parquet(table_file(paths.PREDICTIONS, plant))
     judged = judge_plant(predictions, params.evaluate, horizon, params.model.seed, doubts.get(plant))
-    chosen = predictions.filter("chosen", split="test").sort("machine", "time").cast({"probability": pl.Float64})
+    chosen = predictions.filter("chosen", split="test").cast({"probability": pl.Float64}).collect()
+    chosen = chosen.sort("machine", "time")
     curves = draw_curves(plant, chosen, params.evaluate, horizon)
     folder = paths.MODELS / name_file(plant)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.

@@ -3,6 +3,7 @@
 import logging
 import shutil
 
+import numpy as np
 import polars as pl
 
 from upkeep.core import paths
@@ -14,6 +15,7 @@ from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.judging.reports import TrainedCandidate, TrainedPlant, TrainingReport, write_report
 from upkeep.model.storage import Metadata, checksum, name_files, save_model
+from upkeep.model.tables import Table
 from upkeep.model.training import Candidate, FleetModel, Selection, Splits, train_fleet, train_plant
 
 COLUMNS = [
@@ -44,7 +46,7 @@ def run(params: Params) -> None:
 
 def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
     """Write one plant's predictions and model; return what the report says of it."""
-    splits = Splits(*(rows.lazy().collect() for rows in _scan_splits(plant)))
+    splits = _open_splits(plant, params.parallel.memory)
     selection = train_plant(splits, fleet, params)
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     chosen = pl.col("candidate") == selection.chosen
@@ -71,6 +73,14 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
 
 def _scan_splits(plant: str) -> Splits:
     return Splits(*(pl.scan_parquet(paths.PROCESSED / name_file(plant) / f"{split}.parquet") for split in SPLITS))
+
+
+def _open_splits(plant: str, megabytes: int | None) -> Splits:
+    """Return a plant's rows, in memory if they take no more than so much of it: they are read many times."""
+    splits = _scan_splits(plant)
+    tables = [Table(rows) for rows in splits]
+    size = sum(table.height * len(table.features) for table in tables) * np.dtype(np.float32).itemsize
+    return splits if megabytes and size > megabytes * 1e6 else Splits(*(rows.lazy().collect() for rows in splits))
 
 
 def _save(plant: str, selection: Selection, preparation: Preparation, params: Params, data_version: str) -> None:
