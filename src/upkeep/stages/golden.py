@@ -45,10 +45,9 @@ def _write(plant: str) -> None:
         pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in ("telemetry", "events", "machines")
     )
     metadata = scorer.model.metadata
-    newest = (
-        build_features(telemetry, events, machines, metadata.preparation, metadata.dataset)
-        .group_by("machine", maintain_order=True)
-        .last()
+    newest = pl.concat(
+        build_features(rows, events.filter(machine=name), machines, metadata.preparation, metadata.dataset).tail(1)
+        for (name,), rows in telemetry.group_by("machine")
     )
     scored = newest.select(KEYS).with_columns(probability=predict(scorer.model, newest)).sort("probability", "machine")
     chosen = sorted({round(index * (scored.height - 1) / (REQUESTS - 1)) for index in range(REQUESTS)})
