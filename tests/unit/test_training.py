@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.model.estimators import Fitted
+from upkeep.judging.reports import TrainedCandidate
 from upkeep.model.tables import Table
 from upkeep.model.training import (
-    Candidate,
     Splits,
-    Trained,
     best_f1_threshold,
     choose,
     find_ranges,
@@ -65,7 +63,8 @@ def plant(name="lyon", train=5, validation=5, test=2):
 
 
 def candidate(area, cost=0.0, positives=10):
-    return Candidate("", None, 0.5, pl.DataFrame(), area, cost, [], Trained(Fitted(np.sum), 100, positives, {}))
+    known = {"threshold": 0.5, "calibration": "none", "rounds": [], "trained_rows": 100, "notes": []}
+    return TrainedCandidate(average_precision=area, cost=cost, trained_positives=positives, **known)
 
 
 @pytest.mark.parametrize(
@@ -142,15 +141,15 @@ def test_every_candidate_predicts_every_validation_and_test_row(params):
         assert found.predictions.height == plants["lyon"].validation.height + plants["lyon"].test.height
         assert found.predictions["candidate"].unique().to_list() == [name]
         assert found.predictions["probability"].is_between(0, 1).all()
-        assert (found.predictions["alarm"] == (found.predictions["probability"] >= found.threshold)).all()
+        assert (found.predictions["alarm"] == (found.predictions["probability"] >= found.report.threshold)).all()
 
 
 def test_a_good_model_beats_the_baselines(params):
     candidates = train_plant(plant(), None, params).candidates
-    assert candidates["plant"].average_precision > 0.8
-    assert candidates["plant"].average_precision > candidates["fixed_interval"].average_precision
-    assert candidates["fixed_interval"].average_precision > candidates["class_prior"].average_precision
-    assert candidates["plant"].cost < candidates["class_prior"].cost
+    assert candidates["plant"].report.average_precision > 0.8
+    assert candidates["plant"].report.average_precision > candidates["fixed_interval"].report.average_precision
+    assert candidates["fixed_interval"].report.average_precision > candidates["class_prior"].report.average_precision
+    assert candidates["plant"].report.cost < candidates["class_prior"].report.cost
 
 
 def test_a_plant_without_failures_ships_the_fleet_model_with_the_fleets_threshold(params):
@@ -159,10 +158,10 @@ def test_a_plant_without_failures_ships_the_fleet_model_with_the_fleets_threshol
     new, lyon = (train_plant(splits, fleet, params) for splits in plants.values())
     assert new.chosen == "fleet"
     assert "no failure" in new.why
-    assert "all plants' validation rows" in new.candidates["fleet"].notes[0]
+    assert "all plants' validation rows" in new.candidates["fleet"].report.notes[0]
     assert new.candidates["fleet"].calibration.method == "sigmoid"
-    assert new.candidates["fleet"].threshold < lyon.candidates["plant"].predictions["probability"].max()
-    assert "the model is a constant" in new.candidates["plant"].notes[0]
+    assert new.candidates["fleet"].report.threshold < lyon.candidates["plant"].predictions["probability"].max()
+    assert "the model is a constant" in new.candidates["plant"].report.notes[0]
 
 
 @pytest.mark.parametrize("threshold", ["cost", "f1"])
@@ -174,8 +173,8 @@ def test_a_lone_plant_without_failures_in_a_split_still_gets_a_model_and_a_note(
     how = params.model_copy(update={"model": params.model.model_copy(update={"kind": kind, "threshold": threshold})})
     outcome = train_plant(plant("lyon", train, validation), None, how)
     assert outcome.chosen == "plant"
-    assert outcome.candidates["plant"].notes
-    assert np.isfinite(outcome.candidates["plant"].threshold)
+    assert outcome.candidates["plant"].report.notes
+    assert np.isfinite(outcome.candidates["plant"].report.threshold)
 
 
 @pytest.mark.parametrize("empty", ["validation", "test"])
@@ -191,7 +190,7 @@ def test_a_plant_without_training_rows_ships_the_fleet_model(params):
     splits = plant()._replace(train=rows().clear())
     outcome = train_plant(splits, train_fleet({"lyon": splits, "porto": plant("porto")}, params), params)
     assert outcome.chosen == "fleet"
-    assert "of 0 training rows" in outcome.candidates["plant"].notes[0]
+    assert "of 0 training rows" in outcome.candidates["plant"].report.notes[0]
 
 
 def test_one_plant_is_no_fleet(params):

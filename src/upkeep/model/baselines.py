@@ -64,35 +64,33 @@ class Rule(NamedTuple):
 
     def rank(self, rows: pl.DataFrame) -> Floats:
         """Return the share of training rows, `known` in ascending order, that each row exceeds."""
-        return self.rank_values(_lowest_if_unknown(rows[self.feature]))
-
-    def rank_values(self, values: Floats) -> Floats:
-        """Return the same of the feature's values."""
-        share = np.searchsorted(self.known, values, side="right") / self.known.size
+        share = np.searchsorted(self.known, _lowest_if_unknown(rows, self.feature), side="right") / self.known.size
         return share if self.rises else 1 - share
 
 
-def find_best_rule(read: Callable[[str], pl.Series], features: list[str]) -> Rule | None:
+def find_best_rule(read: Callable[[str], pl.DataFrame], features: list[str]) -> Rule | None:
     """Return the feature that alone ranks training rows best; None if they hold one class only.
 
-    `read` returns a column of them, such as ``label``.
+    `read` returns a column of them, such as ``label``, so that not all are in memory at a time.
     """
-    label = read("label").cast(pl.Boolean).to_numpy()
+    label = read("label")["label"].cast(pl.Boolean).to_numpy()
     if not features or not has_both_classes(label):
         return None
     best, highest = None, -1.0
-    for feature in features:
-        values = _lowest_if_unknown(read(feature))
-        known = np.sort(values)
-        for rule in (Rule(feature, rises=True, known=known), Rule(feature, rises=False, known=known)):
+    for name in features:
+        rows = read(name)
+        rising = Rule(name, rises=True, known=np.sort(_lowest_if_unknown(rows, name)))
+        share = rising.rank(rows)
+        for rule, rank in ((rising, share), (rising._replace(rises=False), 1 - share)):
             # Rounded, since the last digits, which a processor decides, must not choose.
-            area = round(average_precision(label, rule.rank_values(values)), 9)
-            best, highest = (rule, area) if area > highest else (best, highest)
+            area = round(average_precision(label, rank), 9)
+            if area > highest:
+                best, highest = rule, area
     return best
 
 
-def _lowest_if_unknown(values: pl.Series) -> Floats:
-    return values.cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
+def _lowest_if_unknown(rows: pl.DataFrame, feature: str) -> Floats:
+    return rows[feature].cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
 
 
 def fit_baseline(rank: Ranking, train: Iterable[pl.DataFrame]) -> Ranking:

@@ -44,10 +44,6 @@ class Table:
         """Read one piece after the other."""
         return map(self.read_piece, self.starts)
 
-    def thin(self, every: int) -> pl.DataFrame:
-        """Return all columns of every so-manieth row."""
-        return pl.concat(self.read_piece(start)[-start % every :: every] for start in self.starts)
-
 
 class Piece(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
     """Features that LightGBM reads when it bins them, so that it holds a byte a value and never all at once."""

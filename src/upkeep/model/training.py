@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Model, Params
@@ -15,6 +16,7 @@ from upkeep.core.types import Floats
 from upkeep.judging.economics import best_threshold, break_even, tally_metrics
 from upkeep.judging.episodes import judge_failures, tally_machines
 from upkeep.judging.metrics import average_precision
+from upkeep.judging.reports import TrainedCandidate
 from upkeep.judging.sanity import BEST_FEATURE, SHUFFLED
 from upkeep.model.baselines import RANKINGS, Ranking, Rule, class_prior, find_best_rule, fit_baseline
 from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration
@@ -67,20 +69,15 @@ class FleetModel(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One way of raising alarms in a plant, and how it did on the plant's validation rows.
+    """One way of raising alarms in a plant: its `predictions` of validation and test rows, and how it did on the first.
 
-    `predictions` are validation and test rows. Average precision is None where the plant's validation rows hold one
-    class only, the cost where they hold no healthy one. `notes` say what was done otherwise than ``params.yaml`` asks
-    for, and why.
+    Average precision is None where the plant's validation rows hold one class only, the cost where they hold no healthy
+    one. Notes say what was done otherwise than ``params.yaml`` asks for, and why.
     """
 
-    name: str
+    report: TrainedCandidate
     calibration: Calibration
-    threshold: float
     predictions: pl.DataFrame
-    average_precision: float | None
-    cost: float | None
-    notes: list[str]
     trained: Trained | None = None
 
 
@@ -133,7 +130,7 @@ def train_plant(splits: Splits, fleet: FleetModel | None, params: Params) -> Sel
             trained[kind] = _train(kind, [train], [validation], params.model)
     models = {name: model.fitted for name, model in trained.items()}
     models[SHUFFLED] = _train_on_shuffled_labels(train, validation, params)
-    rule = find_best_rule(lambda name: train.read(name)[name], train.features)
+    rule = find_best_rule(train.read, train.features)
     ranks = {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}
     rules = {name: fit_baseline(rank, train.pieces()) for name, rank in ranks.items()}
     outcomes = {"validation": validation.read(*OUTCOME), "test": test.read(*OUTCOME)}
@@ -149,23 +146,23 @@ def train_plant(splits: Splits, fleet: FleetModel | None, params: Params) -> Sel
             notes = _training_notes(trained[name]) + notes
         elif name == BEST_FEATURE:
             notes = [_describe_rule(rule)]
-        log_odds = {split: found[name] for split, found in scores.items()}
-        found = _judge_candidate(name, outcomes, log_odds, alarm._replace(notes=notes + alarm.notes), params)
-        candidates[name] = found._replace(trained=trained.get(name))
-    chosen, why = choose(candidates["plant"], candidates.get("fleet"), failures)
+        alarm = alarm._replace(notes=notes + alarm.notes)
+        predictions = _predict(name, outcomes, {split: found[name] for split, found in scores.items()}, alarm)
+        candidates[name] = _judge_candidate(predictions, alarm, trained.get(name), params)
+    chosen, why = choose(candidates["plant"].report, candidates["fleet"].report if fleet else None, failures)
     return Selection(candidates, chosen, why, failures)
 
 
-def choose(plant: Candidate, fleet: Candidate | None, failures: int) -> tuple[str, str]:
+def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: int) -> tuple[str, str]:
     """Return which of the two ships, and why in a sentence.
 
     The higher average precision on the plant's validation rows wins; of equal ones the cheaper; of equally cheap ones
     the fleet's, which has seen more failures. Where there are fewer than three failures to judge by, or none to learn
     from, it is the fleet's too. `failures` are those in the plant's validation rows.
     """
-    if fleet is None or fleet.trained is None:
+    if fleet is None:
         return "plant", "there is no other plant to learn from"
-    if plant.trained is None or not plant.trained.positives:
+    if not plant.trained_positives:
         return "fleet", "the plant's training rows hold no failure"
     if failures < FEW_FAILURES:
         return "fleet", f"{failures} failures in the plant's validation rows are too few to tell the two apart"
@@ -188,18 +185,13 @@ def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weig
     Nearly as good is within 1% of the highest F1: the optimum is flat, and its exact place is chance. Arrays have shape
     (n_rows,) and at least one label 1.
     """
-    order = np.argsort(-probability, kind="stable")
-    descending = probability[order]
-    found = np.cumsum((weight * label)[order])
-    f1 = 2 * found / (np.cumsum(weight[order]) + found[-1])
-    last = np.flatnonzero(np.append(np.diff(descending) < 0, True))  # rows of equal probability alarm together
-    f1, at = f1[last], descending[last]
-    good = f1 >= 0.99 * f1.max()
-    best = int(f1.argmax())
-    worse_above, worse_below = np.flatnonzero(~good[:best]), np.flatnonzero(~good[best:])
-    highest = at[worse_above[-1] + 1 if worse_above.size else 0]
+    precision, recall, at = precision_recall_curve(label, probability, sample_weight=weight)
+    f1 = (2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny))[:-1]
+    worse, best = np.flatnonzero(f1 < 0.99 * f1.max()), int(f1.argmax())
+    above, below = worse[worse > best], worse[worse < best]
+    highest = at[above[0] - 1 if above.size else -1]
     # A threshold may lie anywhere down to the next lower probability without another row raising the alarm.
-    lowest = at[best + worse_below[0]] if worse_below.size else at[-1]
+    lowest = at[below[-1] if below.size else 0]
     return float((highest + lowest) / 2)
 
 
@@ -239,7 +231,7 @@ def _train_on_shuffled_labels(train: Table, validation: Table, params: Params) -
     lightgbm = {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS}
     small = params.model.model_copy(update={"lightgbm": lightgbm})
     every = -(-train.height // SHUFFLED_ROWS) or 1
-    outcome, features = train.read("label", "weight"), to_matrix(train.thin(every), train.features)
+    outcome, (features, _, _) = train.read("label", "weight"), _join_rows([train]).as_array(SHUFFLED_ROWS)
     # Without validation rows nothing stops early: their labels, which are true, would keep what little is right.
     nothing = Rows(features[:0], np.empty(0, np.int64), np.empty(0))
     models = {}
@@ -299,19 +291,30 @@ def _set_alarm(rows: pl.DataFrame, log_odds: Floats, method: Method, params: Par
     return Alarm(calibration, threshold, [note for note in (doubt, worry) if note])
 
 
-def _judge_candidate(
-    name: str, outcomes: Mapping[str, pl.DataFrame], log_odds: Mapping[str, Floats], alarm: Alarm, params: Params
-) -> Candidate:
-    predictions = pl.concat(
-        _with_probability(rows, log_odds[split], alarm.calibration).with_columns(
-            split=pl.lit(split), candidate=pl.lit(name)
-        )
+def _predict(
+    name: str, outcomes: Mapping[str, pl.DataFrame], log_odds: Mapping[str, Floats], alarm: Alarm
+) -> pl.DataFrame:
+    splits = [
+        _with_probability(rows, log_odds[split], alarm.calibration).with_columns(split=pl.lit(split))
         for split, rows in outcomes.items()
-    ).with_columns(alarm=pl.col("probability") >= alarm.threshold)
+    ]
+    return pl.concat(splits).with_columns(candidate=pl.lit(name), alarm=pl.col("probability") >= alarm.threshold)
+
+
+def _judge_candidate(predictions: pl.DataFrame, alarm: Alarm, trained: Trained | None, params: Params) -> Candidate:
     own = predictions.filter(split="validation")
     area = average_precision(own["label"].cast(pl.Boolean).to_numpy(), own["probability"].to_numpy())
-    known = None if np.isnan(area) else area
-    return Candidate(name, alarm.calibration, alarm.threshold, predictions, known, _cost(own, params), alarm.notes)
+    report = TrainedCandidate(
+        average_precision=None if np.isnan(area) else area,
+        cost=_cost(own, params),
+        threshold=alarm.threshold,
+        calibration=alarm.calibration.method,
+        rounds=list(trained.fitted.rounds) if trained else [],
+        trained_rows=trained.rows if trained else None,
+        trained_positives=trained.positives if trained else None,
+        notes=alarm.notes,
+    )
+    return Candidate(report, alarm.calibration, predictions, trained)
 
 
 def _with_probability(rows: pl.DataFrame, log_odds: Floats, calibration: Calibration) -> pl.DataFrame:

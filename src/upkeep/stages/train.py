@@ -13,10 +13,10 @@ from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
-from upkeep.judging.reports import TrainedCandidate, TrainedPlant, TrainingReport, write_report
+from upkeep.judging.reports import TrainedPlant, TrainingReport, write_report
 from upkeep.model.storage import Metadata, checksum, name_files, save_model
 from upkeep.model.tables import Table
-from upkeep.model.training import Candidate, FleetModel, Selection, Splits, train_fleet, train_plant
+from upkeep.model.training import FleetModel, Selection, Splits, train_fleet, train_plant
 
 COLUMNS = [
     *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
@@ -67,7 +67,7 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
         rows={name: rows for name, (rows, _) in sizes.items()},
         positives={name: positives for name, (_, positives) in sizes.items()},
         validation_failures=selection.failures,
-        candidates={name: _describe_candidate(candidate) for name, candidate in selection.candidates.items()},
+        candidates={name: candidate.report for name, candidate in selection.candidates.items()},
     )
 
 
@@ -98,7 +98,7 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
         dataset=params.dataset,
         preparation=preparation,
         calibration=winner.calibration,
-        threshold=winner.threshold,
+        threshold=winner.report.threshold,
         training_ranges=winner.trained.ranges,
         boosters={name: checksum(text.encode()) for name, text in name_files(texts).items()},
         data_version=data_version,
@@ -106,17 +106,3 @@ def _save(plant: str, selection: Selection, preparation: Preparation, params: Pa
         positives=winner.trained.positives,
     )
     save_model(paths.MODELS / name_file(plant), metadata, texts)
-
-
-def _describe_candidate(candidate: Candidate) -> TrainedCandidate:
-    trained = candidate.trained
-    return TrainedCandidate(
-        average_precision=candidate.average_precision,
-        cost=candidate.cost,
-        threshold=candidate.threshold,
-        calibration=candidate.calibration.method,
-        rounds=list(trained.fitted.rounds) if trained else [],
-        trained_rows=trained.rows if trained else None,
-        trained_positives=trained.positives if trained else None,
-        notes=candidate.notes,
-    )
