@@ -44,6 +44,11 @@ PARQUET = {
     "many rows": lambda path: write_parquet(path, load=[1.0] * 100_000),
     "long lists": lambda path: write_parquet(path, load=[[1] * 100_000]),
     "one long text many times": lambda path: write_parquet(path, **dict.fromkeys(KEYS, [f"{'x' * 900}"] * 2000)),
+    "one long text in many lists": lambda path: write_parquet(path, load=[["x" * 900]] * 2000),
+    "one long text in many structs": lambda path: write_parquet(path, load=[{"deep": ["x" * 900]}] * 2000),
+    "one long category many times": lambda path: write_parquet(
+        path, load=pa.array(["x" * 900] * 2000).dictionary_encode()
+    ),
     "many columns": lambda path: write_parquet(path, **{f"s{number}": [1] for number in range(51)}),
 }
 
@@ -103,6 +108,14 @@ def test_files_of_one_batch_are_bounded_together(tmp_path):
     assert "the table has 93 columns" in refusal(tmp_path).what
 
 
+def test_texts_of_files_of_one_batch_are_bounded_together(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.csv").write_bytes(CSV.rstrip() + (b"7" * 900 + b"\nlyon,m1,2025-01-06,") * 500)
+    assert "limits.table_mb" in refusal(tmp_path).what
+    (tmp_path / "2.csv").unlink()
+    assert read(tmp_path).height == 1002
+
+
 def test_a_long_format_with_a_sensor_per_row_is_refused(tmp_path):
     rows = "".join(f"m1,2025-01-06T{n // 60:02d}:{n % 60:02d}Z,tag{n},1\n" for n in range(60))
     (tmp_path / "t.csv").write_text(f"machine,time,tag,val\n{rows}")
@@ -124,6 +137,16 @@ def test_a_value_of_parquet_that_is_too_long_costs_its_row_only(tmp_path, long):
     rows = read(tmp_path)
     assert rows["note"].to_list() == [None, long[:10], None]
     assert rows["@broken_line"].to_list() == ["note: a value of more than 1,000 bytes", None, None]
+
+
+def test_a_category_that_is_too_long_costs_its_rows_only(tmp_path):
+    notes = pl.Series(["x" * 1100, "short"], dtype=pl.Categorical)
+    pl.DataFrame({"note": notes}).with_columns(pl.lit(value).alias(name) for name, value in KEYS.items()).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    rows = read(tmp_path)
+    assert rows["note"].to_list() == [None, "short"]
+    assert rows["@broken_line"].to_list() == ["note: a value of more than 1,000 bytes", None]
 
 
 def database(tmp_path, load):

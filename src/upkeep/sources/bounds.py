@@ -46,14 +46,16 @@ def read_chunks(stream: IO[bytes], limits: Limits) -> Iterator[bytes]:
         yield chunk
 
 
-def check_text(stream: IO[bytes], separator: str, limits: Limits) -> None:
-    """Raise an UpkeepError if the table of a text file, which is read to its end and not kept, is too large."""
+def read_text(stream: IO[bytes], separator: str, limits: Limits) -> bytes:
+    """Return what the stream of a text file holds; raises UpkeepError as soon as its table is too large."""
     marks = [mark.encode() for mark in {*SEPARATORS, separator}]
-    size = 0
+    size, chunks = 0, list[bytes]()
     for chunk in read_chunks(stream, limits):
         values = max(map(chunk.count, marks)) + max(chunk.count(b"\n"), chunk.count(b"\r"))
         size += len(chunk) + VALUE_BYTES * values
         check_size(size, limits)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def check_footer(content: bytes, limits: Limits) -> None:
@@ -66,21 +68,45 @@ def check_footer(content: bytes, limits: Limits) -> None:
     check_size(unpacked + VALUE_BYTES * max(values, footer.num_rows * footer.num_columns), limits)
 
 
+def measure(rows: pl.DataFrame) -> int:
+    """Return how many bytes of memory rows take once each has texts of its own, which Parquet may hold once for all."""
+    texts = (_measure_texts(leaf) for column in rows.iter_columns() for leaf in _list_leaves(column))
+    return VALUE_BYTES * rows.height * rows.width + sum(int(sizes.sum()) for sizes in texts)
+
+
 def bound_values(rows: pl.DataFrame, limits: Limits) -> pl.DataFrame:
     """Return rows whose values are none too long: a row with one that is becomes a broken line, which says so.
 
-    Raises UpkeepError if all texts together are too large, as those of Parquet may be, which has each of them once.
+    Raises UpkeepError if all of them together are too large.
     """
-    longest = 1000 * limits.value_kb
-    total, told = VALUE_BYTES * rows.height * rows.width, []
+    check_size(measure(rows), limits)
+    longest, told = 1000 * limits.value_kb, []
     for column in rows.iter_columns():
-        if column.dtype not in (pl.String, pl.Binary):
-            continue
-        size = column.bin.size() if column.dtype == pl.Binary else column.str.len_bytes()
-        total += int(size.sum())
-        is_long = (size > longest).fill_null(False)
+        is_long = (_measure_texts(column) > longest).fill_null(False)
         if is_long.any():
             rows = rows.with_columns(pl.select(pl.when(~is_long).then(column)).to_series().alias(column.name))
             told.append(pl.when(is_long).then(pl.lit(f"{column.name}: a value of more than {longest:,} bytes")))
-    check_size(total, limits)
     return rows.with_columns(pl.coalesce(told).alias(BROKEN_LINE)) if told else rows
+
+
+def _measure_texts(column: pl.Series) -> pl.Series:
+    """Return the bytes of each text of a column; none if it holds no texts."""
+    match column.dtype:
+        case pl.String():
+            return column.str.len_bytes()
+        case pl.Binary():
+            return column.bin.size()
+        case pl.Categorical() | pl.Enum():
+            return column.cat.len_bytes()
+    return pl.Series(dtype=pl.UInt32)
+
+
+def _list_leaves(column: pl.Series) -> Iterator[pl.Series]:
+    """Yield the columns of plain values that lists and structs consist of."""
+    if isinstance(column.dtype, pl.Struct):
+        for field in column.struct.unnest().iter_columns():
+            yield from _list_leaves(field)
+    elif isinstance(column.dtype, pl.List | pl.Array):
+        yield from _list_leaves(column.explode())
+    else:
+        yield column

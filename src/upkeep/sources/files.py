@@ -118,7 +118,11 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr, li
     def read(pieces: Sequence[Piece]) -> pl.DataFrame:
         first = files[pieces[0].number]
         with errors_named(first.reading, table=table, file=first.path):
-            parts = [deal(piece.number)[piece.part] for piece in pieces]
+            parts, size = list[pl.DataFrame](), 0
+            for piece in pieces:
+                parts.append(deal(piece.number)[piece.part])
+                size += bounds.measure(parts[-1])
+                bounds.check_size(size, limits)
             columns = {name for part in parts for name in part.columns}
             bounds.check_columns(len(columns), limits)
             bounds.check_size(bounds.VALUE_BYTES * len(columns) * sum(part.height for part in parts), limits)
@@ -222,9 +226,7 @@ def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bo
         return content, False
     try:
         with UNPACK[ending["packed"]](BytesIO(content)) as stream:
-            bounds.check_text(stream, reading.separator or ",", limits)
-        with UNPACK[ending["packed"]](BytesIO(content)) as stream:
-            return stream.read(), True
+            return bounds.read_text(stream, reading.separator or ",", limits), True
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _unreadable_file(error) from error
 
