@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from datetime import date, datetime
+from itertools import chain, islice
 from pathlib import Path
 
 import fsspec
@@ -18,6 +19,8 @@ from parameters import opened
 from test_broken_files import PACK
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
+from upkeep.sources.sql import fetch_chunks
 
 UNTIL = date(2025, 1, 6)
 CSV = b"plant,machine,time,load\nlyon,m1,2025-01-06,1\n"
@@ -169,6 +172,32 @@ def test_a_query_is_stopped_once_its_answer_is_too_large(tmp_path, load):
     (delivery,) = opened("sql", database(tmp_path, load), **FEW).deliveries(UNTIL)
     with pytest.raises(UpkeepError, match=r"limits\.table_mb"):
         delivery.read()
+
+
+class Answer:
+    """A query's rows, and how many of them were fetched."""
+
+    def __init__(self, rows):
+        self.rows, self.fetched = iter(rows), 0
+
+    def fetchmany(self, asked):
+        rows = list(islice(self.rows, asked))
+        self.fetched += len(rows)
+        return rows
+
+
+LARGE_LATE = {
+    "texts": chain([(1,)] * 20_000, [("x" * 10_000,)] * 50_000),
+    "arrays": chain([(1,)] * 20_000, [(["x" * 10_000],)] * 50_000),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE_LATE)
+def test_few_rows_of_a_query_that_grow_large_are_fetched_before_it_is_stopped(kind):
+    answer = Answer(LARGE_LATE[kind])
+    with pytest.raises(UpkeepError, match=r"limits\.table_mb"):
+        list(fetch_chunks(answer, Limits(**FEW)))
+    assert 20_000 < answer.fetched <= 21_111
 
 
 def bind(path):

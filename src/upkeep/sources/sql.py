@@ -28,6 +28,9 @@ from upkeep.sources.sql_values import accept_any_value, as_frame, simplify, writ
 CHUNK_ROWS = 50_000
 """Rows held as Python objects at a time."""
 
+FETCHED_ROWS = 1000
+"""At most asked for at once: however small those before were, each of them may be large."""
+
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
 WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+)\s*(?:>=\s*:since|<\s*:until)\b""")
 """How a query's watermark is usually written, and which column it is about."""
@@ -140,10 +143,10 @@ def _ask_for_untimed(table: Table, query: str) -> str | None:
 
 
 def fetch_chunks(result: CursorResult[Any], limits: Limits) -> Iterator[list[Sequence[Any]]]:
-    """Yield a query's rows; raises UpkeepError once they are too many or too large."""
+    """Yield a query's rows, their values simplified; raises UpkeepError once they are too many or too large."""
     held: list[Sequence[Any]] = []
     size, asked = 0, 1
-    while rows := result.fetchmany(asked):
+    while rows := [[simplify(value) for value in row] for row in result.fetchmany(asked)]:
         texts = (len(value) for row in rows for value in row if isinstance(value, str | bytes))
         taken = bounds.VALUE_BYTES * len(rows) * len(rows[0]) + sum(texts)
         size += taken
@@ -152,7 +155,7 @@ def fetch_chunks(result: CursorResult[Any], limits: Limits) -> Iterator[list[Seq
         if len(held) >= CHUNK_ROWS:
             yield held
             held = []
-        asked = max(1, min(CHUNK_ROWS, 10 * asked, bounds.CHUNK_BYTES * asked // max(taken, 1)))
+        asked = max(1, min(FETCHED_ROWS, 10 * asked, bounds.CHUNK_BYTES * asked // max(taken, 1)))
     if held:
         yield held
 

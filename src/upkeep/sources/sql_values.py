@@ -42,7 +42,7 @@ def _accept_any_postgresql_value(driver: Any) -> None:
 
 
 def as_frame(chunks: Iterable[Sequence[Sequence[Any]]], names: Sequence[str]) -> pl.DataFrame:
-    """Return a query's rows, which come in chunks: few of them are Python objects at a time."""
+    """Return a query's rows, simplified, which come in chunks: few of them are Python objects at a time."""
     frames = [
         pl.DataFrame([_as_series(name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)])
         for rows in chunks
@@ -58,7 +58,7 @@ def _join(parts: Sequence[pl.Series]) -> pl.Series:
 
 
 def _as_series(name: str, values: Iterable[Any]) -> pl.Series:
-    values = [simplify(value) for value in values]
+    values = list(values)
     types = {type(value) for value in values if value is not None}
     if types == {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
         types = {float}
