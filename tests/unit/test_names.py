@@ -1,6 +1,7 @@
 """Names of any length and of any characters: what is no name is set aside, and repeated in short."""
 
 import copy
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -45,6 +46,11 @@ def test_what_is_left_out_and_what_cannot_be_printed_is_seen() -> None:
     assert shorten("a" * 201) == "a" * 199 + "…"
     assert shorten("a\nb\x1b") == r"a\nb\x1b"
     assert shorten(1.5) == "1.5"
+
+
+def test_a_place_of_whatever_type_steers_no_terminal() -> None:
+    error = UpkeepError("gone", remedy="look", file=Path("a\x1b[2J\nb"))
+    assert str(error).splitlines()[0] == r"gone [file=a\x1b[2J\nb]"
 
 
 def test_an_error_repeats_nothing_at_any_length_and_keeps_its_lines() -> None:

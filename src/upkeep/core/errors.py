@@ -32,7 +32,7 @@ class UpkeepError(Exception):
         super().__init__(self.what)
 
     def __str__(self) -> str:
-        place = ", ".join(f"{key}={value}" for key, value in self.where.items())
+        place = ", ".join(f"{key}={shorten(value, LONGEST)}" for key, value in self.where.items())
         expected = f"\n  expected: {self.expected}" if self.expected else ""
         return f"{self.what}{f' [{place}]' if place else ''}{expected}\n  remedy:   {self.remedy}"
 

@@ -15,12 +15,18 @@ MAX_NAME = 200
 UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 """Control characters, line breaks, and what turns the direction of text; for Python's expressions and Polars' alike."""
 
+UNSEEN = rf"{UNPRINTABLE}|[\ud800-\udfff\ufffe\uffff]"
+"""What is no character at all besides: files' names may hold lone surrogates, which no stream takes."""
+
+
+def spell_out(unseen: re.Match[str]) -> str:
+    """Return the code of what nobody would see, as people write it."""
+    return ascii(unseen[0])[1:-1]
+
 
 def shorten(text: object, longest: int = MAX_NAME) -> str:
     """Return what comes from outside as a message repeats it: on one line, and with … in place of what is too long."""
-    start = str(text)[: longest + 1]
-    # Names of files may hold lone surrogates, which no stream takes.
-    line = re.sub(rf"{UNPRINTABLE}|[\ud800-\udfff]", lambda found: found[0].encode("unicode_escape").decode(), start)
+    line = re.sub(UNSEEN, spell_out, str(text)[: longest + 1])
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 

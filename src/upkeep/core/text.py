@@ -5,15 +5,16 @@ import shlex
 from collections.abc import Container, Iterable, Sequence
 from difflib import get_close_matches
 
+from upkeep.core.names import UNSEEN, spell_out
+
 MEND = "mend the source"
 """What a remedy says where a delivery is at fault, until it is known what to type after that."""
-
 
 BACKSLASH = "\x00"
 """Stands for one while others are added; :func:`show_text` leaves none."""
 
-UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-"""What steers a terminal, turns the text after it around, or is no character at all."""
+STEERING = re.compile(rf"(?!\s)(?:{UNSEEN})")
+"""What steers a terminal, turns the text after it around, or is no character at all; white space is none of it."""
 
 # An underscore within a word formats nothing, and names of columns are full of them.
 FORMATTING = re.compile(
@@ -27,12 +28,12 @@ LIST_NUMBER = re.compile(r"\A(\d{1,9})([.)])(?=\s|\Z)")
 
 def show_text(text: object) -> str:
     """Return text on one line, each white space in it a blank; what nobody would see is shown as its code."""
-    return UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], " ".join(str(text).split()))
+    return STEERING.sub(spell_out, " ".join(str(text).split()))
 
 
 def show_lines(text: object) -> str:
     """Return text for a job's log or a terminal, line by line, which it cannot steer: its blanks stay."""
-    return "\n".join(UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], line) for line in str(text).splitlines())
+    return "\n".join(STEERING.sub(spell_out, line) for line in str(text).splitlines())
 
 
 def escape_markdown(text: object) -> str:

@@ -37,6 +37,12 @@ def check_columns(count: int, limits: Limits) -> None:
         )
 
 
+def check_shape(rows: int, columns: int, limits: Limits) -> None:
+    """Raise an UpkeepError if a table of this shape has more columns, or takes more memory, than it may."""
+    check_columns(columns, limits)
+    check_size(VALUE_BYTES * rows * columns, limits)
+
+
 def read_chunks(stream: IO[bytes], limits: Limits) -> Iterator[bytes]:
     """Yield what a stream holds, which may never end; raises UpkeepError once it is too much."""
     size = 0

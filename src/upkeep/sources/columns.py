@@ -79,9 +79,7 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits:
     broken = pl.lit(False) if BROKEN_LINE not in rows.columns else pl.col(BROKEN_LINE).is_not_null()
     whole = rows.filter(~broken).with_columns(pl.int_range(pl.len()).over([*instant, "@sensor"]).alias("@again"))
     row = [*instant, "@again"]
-    sensors = whole["@sensor"].n_unique()
-    bounds.check_columns(sensors, limits)
-    bounds.check_size(bounds.VALUE_BYTES * sensors * whole.select(row).n_unique(), limits)
+    bounds.check_shape(whole.select(row).n_unique(), whole["@sensor"].n_unique(), limits)
     wide = whole.pivot(on="@sensor", index=row, values=pivot.value, aggregate_function="first", maintain_order=True)
     first = whole.group_by(row).agg(*(pl.col(name).drop_nulls().first() for name in others), pl.col("@place").first())
     wide = wide.join(first, on=row, nulls_equal=True)

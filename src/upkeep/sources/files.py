@@ -124,8 +124,7 @@ def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr, li
                 size += bounds.measure(parts[-1])
                 bounds.check_size(size, limits)
             columns = {name for part in parts for name in part.columns}
-            bounds.check_columns(len(columns), limits)
-            bounds.check_size(bounds.VALUE_BYTES * len(columns) * sum(part.height for part in parts), limits)
+            bounds.check_shape(sum(part.height for part in parts), len(columns), limits)
             return pl.concat(parts, how="diagonal_relaxed")
 
     pieces = [Piece(number, part, rows.schema) for number in range(len(files)) for part, rows in deal(number).items()]
