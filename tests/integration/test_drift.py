@@ -97,12 +97,14 @@ from pathlib import Path
 from upkeep.core.params import load_params
 from upkeep.stages import drift
 params = load_params(Path({params!r}))
-drift.run(params.model_copy(update={{"drift": params.drift.model_copy(update={{"window_batches": 2}})}}))
+changes = {{"drift": {{"window_batches": 2}}, "parallel": {{"backend": {backend!r}}}}}
+drift.run(params.model_copy(update={{name: getattr(params, name).model_copy(update=change)
+                                    for name, change in changes.items()}}))
 """
 
 
-def run(fleet, hash_seed):
-    script = RUN.format(params=str(REPOSITORY / "params.yaml"))
+def run(fleet, hash_seed, backend="sequential"):
+    script = RUN.format(params=str(REPOSITORY / "params.yaml"), backend=backend)
     subprocess.run([sys.executable, "-c", script], cwd=fleet, env={"PYTHONHASHSEED": hash_seed}, check=True)
     return {file.name: file.read_bytes() for file in sorted((fleet / "reports/drift").iterdir())}
 
@@ -117,8 +119,8 @@ def findings(reports):
     return json.loads(reports["drift.json"])
 
 
-def test_running_again_gives_the_same_bytes(fleet, reports):
-    assert run(fleet, "2") == reports
+def test_running_again_by_several_workers_gives_the_same_bytes(fleet, reports):
+    assert run(fleet, "2", "loky") == reports
 
 
 def test_a_shifted_plant_has_drifted_and_a_steady_one_has_not(findings):

@@ -3,12 +3,10 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
-from evidently.legacy.calculations.stattests.wasserstein_distance_norm import (
-    _wasserstein_distance_norm as evidently_distance,
-)
+from evidently import DataDefinition, Dataset, Report
+from evidently.presets import DataDriftPreset
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
@@ -18,11 +16,11 @@ from upkeep.core.params import Drift
 from upkeep.core.plants import name_file
 from upkeep.judging.drift import (
     FEWEST_VALUES,
+    METHOD,
     Window,
     as_numbers,
     compare_windows,
     count_independent,
-    measure_distance,
     measure_similarity,
     newest_window,
     smallest_drift,
@@ -185,13 +183,32 @@ def test_a_column_that_lost_all_its_values_has_drifted():
     assert found.columns["speed"].drifted
 
 
-def test_the_distance_is_the_one_that_evidently_reports():
-    rng = np.random.default_rng(0)
-    values, reference = rng.normal(size=300), rng.normal(size=200) + 1
-    assert (
-        measure_distance(values, reference)
-        == evidently_distance(pd.Series(reference), pd.Series(values), "num", 0.1)[0]
+def test_scores_are_to_six_digits_those_that_evidently_reports_of_the_same_rows():
+    rng, late = np.random.default_rng(0), np.arange(840) >= 28 * 24
+    columns = {
+        "steady": rng.normal(size=840),
+        "shifted": rng.normal(size=840) + late,
+        "skewed": rng.exponential(size=840) ** 3,
+        "wider": rng.normal(size=840) * (1 + late),
+        "categories": rng.choice([1.0, 2.0, 5.0], size=840),
+        "another category": rng.choice([1.0, 2.0], size=840) + 3 * late,
+        "constant": np.full(840, 5.0),
+        "with gaps": np.where(rng.random(840) < 0.3, np.nan, rng.normal(size=840)),
+    }
+    rows = telemetry(**columns)
+    all_rows = HOW.model_copy(update={"sample_rows": rows.height})
+    found, _ = compare_windows(rows, keys(rows), list(columns), WINDOW, all_rows)
+    as_evidently = DataDefinition(numerical_columns=list(columns))
+    sides = [rows.filter(late).select(list(columns)), rows.filter(~late).select(list(columns))]
+    report = Report([DataDriftPreset(num_method=METHOD)]).run(
+        *(Dataset.from_pandas(side.to_pandas(), as_evidently) for side in sides)
     )
+    reported = {
+        metric["config"]["column"]: round(metric["value"], 6)
+        for metric in report.dict()["metrics"]
+        if "column" in metric["config"]
+    }
+    assert {name: column.score for name, column in found.columns.items()} == reported
 
 
 def test_pages_say_the_verdict_and_escape_what_they_show():
