@@ -20,7 +20,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
 from upkeep.sources import Delivery
 from upkeep.sources import store as store_module
-from upkeep.sources.store import read_manifest
+from upkeep.sources.manifest import read_manifest
 from upkeep.stages import fetch
 
 REPOSITORY = Path(__file__).parents[2]

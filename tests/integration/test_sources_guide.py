@@ -10,8 +10,8 @@ import yaml
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.sources.files import FilesOptions, TableFiles
+from upkeep.sources.manifest import read_manifest
 from upkeep.sources.sql import SqlOptions
-from upkeep.sources.store import read_manifest
 from upkeep.stages import fetch
 
 REPOSITORY = Path(__file__).parents[2]

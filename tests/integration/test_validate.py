@@ -14,7 +14,8 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
 from upkeep.reporting.dictionary_page import dictionary_page
 from upkeep.sources import Key
-from upkeep.sources.store import Manifest, RawFile, store, write_manifest
+from upkeep.sources.manifest import Manifest, RawFile, write_manifest
+from upkeep.sources.store import store
 from upkeep.stages import validate
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from upkeep.core.params import Fetch
 from upkeep.sources import Key
-from upkeep.sources.store import RawFile, empty_manifest, same_rows, to_fetch
+from upkeep.sources.manifest import RawFile, empty_manifest
+from upkeep.sources.store import same_rows, to_fetch
 
 MONDAY = date(2025, 1, 6)
 

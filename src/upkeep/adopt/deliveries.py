@@ -26,7 +26,7 @@ from upkeep.core.secrets import VARIABLE, expand_variables
 from upkeep.sources.bounds import bound_values, check_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import TableFiles
-from upkeep.sources.files import ENDING, errors_named, open_file, read_parquet
+from upkeep.sources.opening import ENDING, errors_named, open_file, read_parquet
 from upkeep.sources.sql import fetch_chunks, open_engine, unreadable
 from upkeep.sources.sql_values import accept_any_value, as_frame
 

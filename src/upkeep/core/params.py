@@ -40,11 +40,24 @@ class Fetch(Frozen):
     """Where raw batches come from and up to which one."""
 
     source: str
+    mode: Literal["copy", "reference"] = "copy"
+    since: date | None = None
     until: date
     batch_days: int = Field(gt=0)
     reread_batches: int = Field(ge=0)
     rows_every_hours: Hours | None = None  # for plants without telemetry only
     options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Self:
+        if self.mode == "reference" and self.rows_every_hours:
+            raise ValueError("mode: reference cannot go with rows_every_hours, whose rows are in no file")
+        return self
+
+    def covers(self, key: tuple[str, str, date]) -> bool:
+        """Tell whether a batch, given by table, plant and first day, is used; machines have no time, so theirs are."""
+        table, _, batch = key
+        return batch <= self.until and (table == "machines" or self.since is None or batch >= self.since)
 
 
 class Validate(Frozen):

@@ -69,10 +69,11 @@ def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def command_to_read_again(plant: str | None = None, batch: object = None) -> str:
+def command_to_read_again(plant: str | None = None, batch: object = None, *, drop_vanished: bool = False) -> str:
     """Return what to type once stored batches were mended in the source: all of them, a plant's, or one batch."""
     options = {"--plant": plant, "--batch": batch}
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    words += ["--drop-vanished"] * drop_vanished
     return f"`{shlex.join(['upkeep', 'fetch', '--again', *words])}`, then `dvc repro`"
 
 

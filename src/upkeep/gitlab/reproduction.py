@@ -14,7 +14,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, load_params
 from upkeep.gitlab import dvc, git
 from upkeep.gitlab.zones import REMOTE, is_protected
-from upkeep.sources.store import empty_manifest, read_manifest
+from upkeep.sources.manifest import empty_manifest, read_manifest
 
 WRITTEN = ("dvc.lock", "data", "models", "reports")
 """Where a run changes files that git tracks."""

@@ -18,8 +18,8 @@ from upkeep.gitlab.markdown import inert
 from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, state_gate
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.sources.batches import first_day
+from upkeep.sources.manifest import read_manifest
 from upkeep.sources.registry import open_source
-from upkeep.sources.store import read_manifest
 from upkeep.stages.drift import recent_drift
 
 YEARS = range(2000, 2200)

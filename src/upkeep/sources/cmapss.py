@@ -15,7 +15,7 @@ from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of, first_day
 from upkeep.sources.file_options import TableFiles
-from upkeep.sources.files import open_file
+from upkeep.sources.opening import open_file
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 

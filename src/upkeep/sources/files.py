@@ -1,47 +1,30 @@
 """Parquet and CSV files in any layout, at any address that fsspec can open."""
 
-import bz2
-import gzip
+import hashlib
 import json
 import logging
-import lzma
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache, partial
-from io import BytesIO
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
-import pyarrow as pa
 
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import NEEDED, Table
+from upkeep.contract.dictionary import NEEDED, TABLES, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import is_name
-from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
-from upkeep.core.secrets import expand_all, expand_variables, hide_variables
-from upkeep.sources import Delivery, bounds, read_options
+from upkeep.sources import Delivery, Key, Reference, bounds, read_options
 from upkeep.sources.batches import batch_of
 from upkeep.sources.columns import absent, name_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import PLACEHOLDERS, FilesOptions, TableFiles
+from upkeep.sources.opening import ENDING, ENDINGS, errors_named, find_place, read_content, read_parquet, unpack
+from upkeep.sources.references import not_as_pinned
 from upkeep.sources.times import bring_to_utc, unreadable_times
-
-ENDING = re.compile(r"\.(?:parquet|pq|(?P<text>csv|tsv|txt)(?:\.(?P<packed>gz|bz2|xz|zst))?)$", re.IGNORECASE)
-ENDINGS = ".parquet, .pq, .csv, .tsv or .txt, the last three also with .gz, .bz2, .xz or .zst"
-
-UNPACK: dict[str | None, Callable[[IO[bytes]], Any]] = {
-    "gz": gzip.open,
-    "bz2": bz2.open,
-    "xz": lzma.open,
-    "zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
-    None: lambda plain: plain,
-}
 
 UNKNOWN_PLANT = "unknown"
 """Where rows go if no file of their table names a plant."""
@@ -64,19 +47,31 @@ logger = logging.getLogger(__name__)
 
 
 class File(NamedTuple):
-    """One file, how it is read, and what its place tells in ``{plant}`` and ``{machine}``."""
+    """One file, and which of its table's readings, counted from 0, it is read by."""
 
     path: str
-    reading: TableFiles
-    facts: Mapping[str, str]
+    reading: int
+
+
+class Dealt(NamedTuple):
+    """What one file holds of each plant and batch, and what it is known again by."""
+
+    parts: dict[Part, pl.DataFrame]
+    size: int
+    sha256: str
 
 
 class Piece(NamedTuple):
-    """What one file, by its number, holds of one plant and batch."""
+    """What one file holds of one plant and batch; `reference` finds it again."""
 
-    number: int
-    part: Part
+    file: File
+    reference: Reference
     schema: pl.Schema
+
+    @property
+    def part(self) -> Part:
+        """Plant and batch, as far as the file tells them."""
+        return self.reference.plant, self.reference.batch
 
 
 class Files:
@@ -91,72 +86,147 @@ class Files:
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         self._options = read_options(FilesOptions, options, "files")
         self._batch_days = batch_days
+        self._open = lru_cache(maxsize=len(TABLES))(self._open_table)
 
     def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold; every file is read once for that."""
-        by_time = batch_of(pl.col(TIME), self._batch_days)
-        listed = _list_table("telemetry", self._options.telemetry, by_time, self.limits)
-        listed += _list_table("events", self._options.events, by_time, self.limits)
+        listed = [*self._open("telemetry").list_deliveries(), *self._open("events").list_deliveries()]
         first = min((delivery.batch for delivery in listed), default=until)
-        listed += _list_table("machines", self._options.machines, pl.lit(first), self.limits)
+        listed += self._open("machines", first).list_deliveries()
         later = [delivery.batch for delivery in listed if delivery.batch > until]
         if later:
             logger.warning(f"batches after fetch.until are left for later: {len(later)}, the last of {max(later)}")
         return [delivery for delivery in listed if delivery.batch <= until]
 
+    def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
+        """Return a delivery's rows from the files that it was pinned to; raises UpkeepError if one is not as it was."""
+        table = self._open(key.table, key.batch) if key.table == "machines" else self._open(key.table)
+        return table.read_pinned(key, references)
 
-def _list_table(table: Table, readings: Sequence[TableFiles], batch: pl.Expr, limits: Limits) -> list[Delivery]:
-    found = [_find(table, reading) for reading in readings]
-    files = [file for its_files, _ in found for file in its_files]
-    findings = [finding for _, its_findings in found for finding in its_findings]
-
-    @lru_cache(maxsize=FILES_IN_MEMORY)
-    def deal(number: int) -> dict[Part, pl.DataFrame]:
-        with errors_named(files[number].reading, table=table, file=files[number].path):
-            return _deal_rows(table, _read_file(table, files[number], limits), batch)
-
-    def read(pieces: Sequence[Piece]) -> pl.DataFrame:
-        first = files[pieces[0].number]
-        with errors_named(first.reading, table=table, file=first.path):
-            parts, size = list[pl.DataFrame](), 0
-            for piece in pieces:
-                parts.append(deal(piece.number)[piece.part])
-                size += bounds.measure(parts[-1])
-                bounds.check_size(size, limits)
-            columns = {name for part in parts for name in part.columns}
-            bounds.check_shape(sum(part.height for part in parts), len(columns), limits)
-            return pl.concat(parts, how="diagonal_relaxed")
-
-    pieces = [Piece(number, part, rows.schema) for number in range(len(files)) for part, rows in deal(number).items()]
-    for reading in readings:
-        _check_columns(table, reading, [piece for piece in pieces if files[piece.number].reading is reading])
-    untimed = [piece for piece in pieces if piece.part[1] is None]
-    for number, part, _ in untimed:
-        rows, file = deal(number)[part], files[number]
-        error = unreadable_times(rows, file.reading).at(table=table, file=file.path)
-        if len(untimed) == len(pieces) or rows["time"].count() >= SYSTEMATIC:
-            raise error
-        logger.warning(str(error))
-        name = file.path.rpartition("/")[2]
-        findings.append(report("unreadable_times", table, f"{name}: {error.what}; {error.remedy}"))
-    return [
-        Delivery(table, plant, day, partial(read, group), tuple(findings))
-        for (plant, day), placed in sorted(_place(pieces).items())
-        for group in _group_by_types(placed)
-    ]
+    def _open_table(self, table: Table, batch: date | None = None) -> "_TableFiles":
+        """Return a table whose rows belong to the batch of their time, or all to one."""
+        batch_expr = batch_of(pl.col(TIME), self._batch_days) if batch is None else pl.lit(batch)
+        return _TableFiles(table, getattr(self._options, table), batch_expr, self.limits)
 
 
-def _find(table: Table, reading: TableFiles) -> tuple[list[File], list[Finding]]:
+class _TableFiles:
+    """The files of one table; those read last stay in memory."""
+
+    def __init__(self, table: Table, readings: Sequence[TableFiles], batch: pl.Expr, limits: Limits) -> None:
+        self._table, self._readings, self._batch, self._limits = table, readings, batch, limits
+        self._deal = lru_cache(maxsize=FILES_IN_MEMORY)(self._deal_file)
+
+    def list_deliveries(self) -> list[Delivery]:
+        found = [_find(self._table, number, reading) for number, reading in enumerate(self._readings)]
+        findings = [finding for _, its_findings in found for finding in its_findings]
+        pieces = [piece for files, _ in found for file in files for piece in self._list_pieces(file)]
+        for number, reading in enumerate(self._readings):
+            _check_columns(self._table, reading, [piece for piece in pieces if piece.file.reading == number])
+        findings += self._find_untimed(pieces)
+        return [
+            Delivery(
+                self._table,
+                plant,
+                day,
+                partial(self._read, group),
+                tuple(findings),
+                tuple(piece.reference for piece in group),
+            )
+            for (plant, day), placed in sorted(_place(pieces).items())
+            for group in _group_by_types(placed)
+        ]
+
+    def _list_pieces(self, file: File) -> list[Piece]:
+        reading = self._readings[file.reading]
+        with errors_named(reading, table=self._table, file=file.path):
+            parts, size, sha256 = self._deal(file)
+            address = file.path.removeprefix(_folder(find_place(reading)[1]))
+        return [
+            Piece(
+                file,
+                Reference(address=address, reading=file.reading, plant=plant, batch=batch, bytes=size, sha256=sha256),
+                rows.schema,
+            )
+            for (plant, batch), rows in parts.items()
+        ]
+
+    def _find_untimed(self, pieces: Sequence[Piece]) -> list[Finding]:
+        """Return findings of files without a readable time; raises UpkeepError if that is how times are written."""
+        findings = []
+        untimed = [piece for piece in pieces if piece.part[1] is None]
+        for piece in untimed:
+            reading = self._readings[piece.file.reading]
+            with errors_named(reading, table=self._table, file=piece.file.path):
+                rows = self._deal(piece.file).parts[piece.part]
+            error = unreadable_times(rows, reading).at(table=self._table, file=piece.file.path)
+            if len(untimed) == len(pieces) or rows["time"].count() >= SYSTEMATIC:
+                raise error
+            logger.warning(str(error))
+            name = piece.file.path.rpartition("/")[2]
+            findings.append(report("unreadable_times", self._table, f"{name}: {error.what}; {error.remedy}"))
+        return findings
+
+    def _read(self, pieces: Sequence[Piece]) -> pl.DataFrame:
+        first = pieces[0].file
+        with errors_named(self._readings[first.reading], table=self._table, file=first.path):
+            return self._join(self._deal(piece.file).parts[piece.part] for piece in pieces)
+
+    def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
+        with errors_named(self._readings[references[0].reading], **key._asdict()):
+            return self._join(self._take_pinned(key, reference) for reference in references)
+
+    def _take_pinned(self, key: Key, reference: Reference) -> pl.DataFrame:
+        reading = self._readings[reference.reading]
+        path = _folder(find_place(reading)[1]) + reference.address
+        if ".." in reference.address.split("/"):
+            raise not_as_pinned([(key, reference)], "lies outside the folder that fetch.options names")
+        with errors_named(reading, file=path):
+            try:
+                dealt = self._deal(File(path, reference.reading))
+            except FileNotFoundError:
+                raise not_as_pinned([(key, reference)], "is gone") from None
+        if (dealt.size, dealt.sha256) != (reference.bytes, reference.sha256):
+            raise not_as_pinned([(key, reference)], "was changed")
+        return dealt.parts[reference.plant, reference.batch]
+
+    def _join(self, parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+        """Return one table of several, none of which may grow too large together."""
+        joined, size = list[pl.DataFrame](), 0
+        for part in parts:
+            joined.append(part)
+            size += bounds.measure(part)
+            bounds.check_size(size, self._limits)
+        columns = {name for part in joined for name in part.columns}
+        bounds.check_shape(sum(part.height for part in joined), len(columns), self._limits)
+        return pl.concat(joined, how="diagonal_relaxed")
+
+    def _deal_file(self, file: File) -> Dealt:
+        """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
+        reading = self._readings[file.reading]
+        packed = read_content(reading, file.path, self._limits)
+        content, is_text = unpack(packed, reading, file.path, self._limits)
+        if is_text:
+            separator = reading.separator or ("\t" if ".tsv" in file.path.lower()[-8:] else ",")
+            rows = read_delimited(content, separator, reading.encoding, self._limits)
+        else:
+            rows = read_parquet(content, self._limits)
+        rows = name_columns(rows, _find_facts(reading, file.path), reading, self._limits)
+        for name in (name for name, kind in NEEDED[self._table].items() if kind == "time"):
+            rows = bring_to_utc(rows, name, reading)
+        dealt = _deal_rows(self._table, rows, self._batch)
+        return Dealt(dealt, len(packed), hashlib.sha256(packed).hexdigest())
+
+
+def _find(table: Table, number: int, reading: TableFiles) -> tuple[list[File], list[Finding]]:
     """Return the files that match ``path``, and a finding for each that matches and cannot be read."""
     with errors_named(reading, table=table):
-        file_system, root = _open(reading)
+        file_system, root = find_place(reading)
         matches = file_system.glob(_as_glob(root), detail=True)
         if matches and all(info["type"] == "directory" for info in matches.values()):
             root += "/**"
             matches = file_system.glob(_as_glob(root), detail=True)
     paths = sorted(str(path) for path, info in matches.items() if info["type"] != "directory")
-    above = re.split(r"[*?{[]", root)[0].rpartition("/")[0] + "/"
-    left = [path.removeprefix(above) for path in paths if not ENDING.search(path)]
+    left = [path.removeprefix(_folder(root)) for path in paths if not ENDING.search(path)]
     if len(left) == len(paths):
         raise UpkeepError(
             f"no file matches {reading.path}, or none that can be read{f': there is {left[0]}' if left else ''}",
@@ -166,14 +236,21 @@ def _find(table: Table, reading: TableFiles) -> tuple[list[File], list[Finding]]
         )
     if left:
         logger.warning(f"{table}: {len(left)} files of {reading.path} are not read, such as {left[0]}")
-    place = _as_regex(root)
-    facts = {path: match.groupdict() if (match := place.search(path)) else {} for path in paths}
-    files = [File(path, reading, facts[path]) for path in paths if ENDING.search(path)]
+    files = [File(path, number) for path in paths if ENDING.search(path)]
     return files, [report("unread_file", table, f"{name} is not read: it does not end in {ENDINGS}") for name in left]
 
 
-def _open(reading: TableFiles) -> tuple[Any, str]:
-    return open_address(expand_variables(reading.path), **expand_all(reading.storage_options))
+def _folder(root: str) -> str:
+    """Return the folder, with a slash at its end, below which all files lie that a pattern may match."""
+    literal = re.split(r"[*?{[]", root)[0]
+    return literal[: literal.rfind("/") + 1]
+
+
+def _find_facts(reading: TableFiles, path: str) -> Mapping[str, str]:
+    """Return what a file's place tells in ``{plant}`` and ``{machine}``; its pattern may be that of a folder."""
+    _, root = find_place(reading)
+    places = (_as_regex(pattern).search(path) for pattern in (root, f"{root}/**"))
+    return next((place.groupdict() for place in places if place), {})
 
 
 def _as_glob(root: str) -> str:
@@ -189,60 +266,6 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", **named}
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\{\w+\})", pattern)
     return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$", re.IGNORECASE)
-
-
-def _read_file(table: Table, file: File, limits: Limits) -> pl.DataFrame:
-    """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
-    content, is_text = open_file(file.reading, file.path, limits)
-    if is_text:
-        separator = file.reading.separator or ("\t" if ".tsv" in file.path.lower()[-8:] else ",")
-        rows = read_delimited(content, separator, file.reading.encoding, limits)
-    else:
-        rows = read_parquet(content, limits)
-    rows = name_columns(rows, file.facts, file.reading, limits)
-    for name in (name for name, kind in NEEDED[table].items() if kind == "time"):
-        rows = bring_to_utc(rows, name, file.reading)
-    return rows
-
-
-def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
-    """Return what a file holds, unpacked, and whether that is text.
-
-    Raises UpkeepError if it is no regular file, damaged, or its table larger than `limits` allow.
-    """
-    file_system, _ = _open(reading)
-    found = file_system.info(path)
-    if found["type"] != "file":  # a pipe or a device may never end
-        raise UpkeepError(
-            "the path leads to no file, but to a pipe, a socket or a device",
-            remedy="move it away, or put the file in its place",
-        )
-    bounds.check_size(found.get("size") or 0, limits)
-    with file_system.open(path, "rb") as stream:
-        content = b"".join(bounds.read_chunks(stream, limits))
-    ending = ENDING.search(path.lower())
-    if not (ending and ending["text"]):
-        return content, False
-    try:
-        with UNPACK[ending["packed"]](BytesIO(content)) as stream:
-            return bounds.read_text(stream, reading.separator or ",", limits), True
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise _unreadable_file(error) from error
-
-
-def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
-    """Return the rows of a Parquet file, extension types as what they are stored as.
-
-    Raises UpkeepError if they are more than `limits` allow.
-    """
-    try:
-        bounds.check_footer(content, limits)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable_file(error) from error
-    rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
-    extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
-    rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
-    return bounds.bound_values(rows, limits)
 
 
 def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:
@@ -308,27 +331,3 @@ def _group_by_types(pieces: Sequence[Piece]) -> list[list[Piece]]:
         else:
             groups.append((typed, [piece]))
     return [group for _, group in groups]
-
-
-def _unreadable_file(error: BaseException) -> UpkeepError:
-    what = f"the file is damaged, or holds a type that cannot be read: {error}"
-    return UpkeepError(what, remedy="export it again, or move it away")
-
-
-@contextmanager
-def errors_named(reading: TableFiles, **where: Any) -> Iterator[None]:
-    """Turn what Polars and the file systems behind fsspec raise into errors that name the file and no secret."""
-    try:
-        yield
-    except UpkeepError as error:
-        raise error.at(**where) from error
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _unreadable_file(error).at(**where) from error
-    except Exception as error:  # every file system behind fsspec raises errors of its own
-        fault = f"{type(error).__name__}: {error}"
-        options = map(str, reading.storage_options.values())
-        raise UpkeepError(
-            f"{reading.path} cannot be read: {hide_variables(fault, reading.path, *options)}",
-            remedy="check the path, the network, the rights and storage_options",
-            **where,
-        ) from None

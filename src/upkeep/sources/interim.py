@@ -11,21 +11,23 @@ from upkeep.contract.validation import Checked, add_missing_machines, check_tabl
 from upkeep.core import paths
 from upkeep.core.params import Params
 from upkeep.core.plants import table_file, write_table
-from upkeep.sources.store import ROW_GROUP_ROWS, RawFile, read_delivery
+from upkeep.sources.manifest import ROW_GROUP_ROWS, RawFile
+from upkeep.sources.registry import open_reader
 
 
 def check_deliveries(
     plant: str, files: Sequence[RawFile], raw: Path, dictionary: Dictionary, params: Params
 ) -> dict[Table, Checked]:
-    """Hold a plant's raw files, which are in the folder `raw`, against the data dictionary, table by table.
+    """Hold a plant's deliveries, listed by the folder `raw`, against the data dictionary, table by table.
 
-    Raises UpkeepError if a file is damaged.
+    Raises UpkeepError if a file is damaged, or not what it was when it was fetched.
     """
+    read = open_reader(raw, params.fetch, params.limits)
     return {
         table: check_table(
             table,
             plant,
-            (Delivered(file.batch, file.delivery, read_delivery(raw, file)) for file in files if file.table == table),
+            (Delivered(file.batch, file.delivery, read(file)) for file in files if file.table == table),
             dictionary.columns(table, plant),
             params.validate_,
             params.fetch.batch_days,

@@ -1,14 +1,21 @@
 """The sources that ``params.yaml`` can name, and what the one it names has to deliver."""
 
 import importlib
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import polars as pl
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import check_name, shorten
 from upkeep.core.params import Fetch, Limits
-from upkeep.sources import Delivery, Key, Source
+from upkeep.sources import Delivery, FileSource, Key, Source
+from upkeep.sources.manifest import RawFile, group_by_key, raise_without_telemetry
+from upkeep.sources.references import read_pinned, read_pins
 from upkeep.sources.schedule import schedule_rows
-from upkeep.sources.store import group_by_key, raise_without_telemetry
+from upkeep.sources.store import read_delivery
 
 BUILT_IN = {
     "simulator": "upkeep.simulator.source:Simulator",
@@ -35,16 +42,29 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
     opened = source(fetch.options, fetch.batch_days)
     with suppress(AttributeError):  # one of the user's own may be frozen, and so has limits of its own
         opened.limits = limits
+    if fetch.mode == "reference" and not isinstance(opened, FileSource):
+        raise UpkeepError(
+            f"the source {fetch.source} has no files that could be read where they are",
+            remedy="set fetch.mode: copy in params.yaml, or let fetch.source be files",
+        )
     return opened
 
 
+def open_reader(raw: Path, fetch: Fetch, limits: Limits) -> Callable[[RawFile], pl.DataFrame]:
+    """Return what reads the deliveries of the folder `raw`, or of the files that they are pinned to there."""
+    source = open_source(fetch, limits) if fetch.mode == "reference" else None
+    return (
+        partial(read_pinned, read_pins(raw), source) if isinstance(source, FileSource) else partial(read_delivery, raw)
+    )
+
+
 def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
-    """List what the source has up to ``fetch.until``.
+    """List what the source has from ``fetch.since`` to ``fetch.until``.
 
     Raises UpkeepError if it cannot be listed, has no telemetry, or calls a plant what no name is.
     """
     offered = open_source(fetch, limits).deliveries(fetch.until)
-    deliveries = [delivery for delivery in offered if delivery.batch <= fetch.until]
+    deliveries = [delivery for delivery in offered if fetch.covers(delivery.key)]
     for plant in sorted({delivery.plant for delivery in deliveries}):
         _check_plant(plant)
     if fetch.rows_every_hours:

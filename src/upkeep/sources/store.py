@@ -1,34 +1,35 @@
 """``data/raw``: each delivery stored once, beside a manifest of where it is from and of every file's checksum."""
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date
-from io import BytesIO
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import polars as pl
-from pydantic import ValidationError
 from tqdm import tqdm
 
-from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import TEMPORARY, read_regular, write_whole
+from upkeep.core.files import TEMPORARY, write_whole
 from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch
-from upkeep.core.plants import name_file
 from upkeep.core.text import command_to_read_again
-from upkeep.core.types import Frozen, describe_faults
 from upkeep.sources import Delivery, Key
-
-ROW_GROUP_ROWS = 250_000
-"""Stated, because Polars' own choice may depend on the number of threads, and so would the bytes."""
+from upkeep.sources.manifest import (
+    Manifest,
+    RawFile,
+    empty_manifest,
+    group_by_key,
+    name_delivery,
+    pack_delivery,
+    read_manifest,
+    write_manifest,
+)
+from upkeep.sources.references import FILE, hold_same, pin, pin_batches, read_pins, write_pins
 
 SAVE_SECONDS = 1
 """How often the manifest is saved under way: a killed run fetches again what the manifest does not list yet."""
@@ -42,79 +43,24 @@ AGAIN = ".again"
 logger = logging.getLogger(__name__)
 
 
-class RawFile(Frozen):
-    """One stored delivery; `file` is relative to ``data/raw``."""
-
-    table: Table
-    plant: str
-    batch: date
-    delivery: int
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
-
-    @property
-    def key(self) -> Key:
-        """Table, plant and batch."""
-        return Key(self.table, self.plant, self.batch)
-
-
-class Manifest(Frozen):
-    """Where the raw data is from, its files sorted by table, plant, batch and delivery, and what was not read."""
-
-    source: str
-    options_sha256: str
-    files: tuple[RawFile, ...] = ()
-    findings: tuple[Finding, ...] = ()
-
-    def with_files(self, files: Iterable[RawFile]) -> "Manifest":
-        """Return a manifest of the same origin that lists these files."""
-        ordered = sorted(files, key=lambda file: (*file.key, file.delivery))
-        return self.model_copy(update={"files": tuple(ordered), "findings": self.findings if ordered else ()})
-
-
-def empty_manifest(fetch: Fetch) -> Manifest:
-    """Return the manifest of a source of which nothing is fetched yet.
-
-    The options enter as a digest, before variables are filled in: no secret and no local path can land in the manifest.
-    """
-    origin = {"options": fetch.options, "batch_days": fetch.batch_days}
-    if fetch.rows_every_hours:
-        origin["rows_every_hours"] = fetch.rows_every_hours
-    text = json.dumps(origin, sort_keys=True, default=str)
-    return Manifest(source=fetch.source, options_sha256=hashlib.sha256(text.encode()).hexdigest())
-
-
-def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
-    """Read ``data/raw/manifest.json``; raises UpkeepError if it is missing or damaged."""
-    try:
-        return Manifest.model_validate_json(read_regular(path))
-    except (OSError, ValidationError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        fault = describe_faults(error) if isinstance(error, ValidationError) else error.strerror
-        what = "does not exist" if missing else f"cannot be used: {fault}"
-        remedy = "run `dvc repro fetch`" if missing else f"delete the folder {path.parent} and run this again"
-        raise UpkeepError(f"the manifest of the raw data {what}", remedy=remedy, file=path) from error
-
-
-def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
-    """Write ``data/raw/manifest.json`` in one step."""
-    write_whole(path, f"{manifest.model_dump_json(indent=1, exclude_defaults=True)}\n".encode())
-
-
 def store_batches(
     listed: Mapping[Key, list[Delivery]], fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]
 ) -> Manifest:
     """Make the folder `raw` hold the wanted batches, each fetched once but for the newest, and no others.
 
-    Raises UpkeepError if a delivery cannot be read, or a file fetched earlier is no longer what the manifest says.
+    With ``fetch.mode: reference`` it holds their manifest only. Raises UpkeepError if a delivery cannot be read, or a
+    file fetched earlier is no longer what the manifest says.
     """
     listed = {key: deliveries for key, deliveries in listed.items() if wanted(key)}
     manifest = _resume(fetch, raw, wanted).model_copy(update={"findings": _collect_findings(listed)})
     stored = group_by_key(manifest.files)
-    saved = time.monotonic()
-    for key in tqdm(to_fetch(listed, stored, fetch.reread_batches), delay=QUIET_SECONDS, unit="batch"):
+    chosen, saved = to_fetch(listed, stored, fetch.reread_batches), time.monotonic()
+    if fetch.mode == "reference":
+        stored, pins = pin_batches(listed, stored, read_pins(raw), chosen)
+        manifest = _save(raw, manifest, stored)
+        write_pins(raw, pins, manifest)
+        return manifest
+    for key in tqdm(chosen, delay=QUIET_SECONDS, unit="batch"):
         stored[key] = _fetch_batch(raw, key, listed[key], stored.get(key, []))
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(raw, manifest, stored)
@@ -136,9 +82,15 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     if known.with_files(()) != fresh:
         logger.warning(f"fetch: source, options or batch_days changed, so {raw} starts afresh")
         known = fresh
-    manifest = known.with_files(file for file in known.files if wanted(file.key))
+    pins = read_pins(raw)
+    held = [file for file in known.files if (file.file in pins) == (fetch.mode == "reference")]
+    manifest = known.with_files(file for file in held if wanted(file.key))
     # The manifest goes first: a kill in between leaves files that nothing lists, which the next run removes.
     write_manifest(manifest, listing)
+    if fetch.mode == "reference":
+        _remove_unlisted(raw, ())
+        return manifest
+    (raw / FILE).unlink(missing_ok=True)
     manifest = _settle(raw, manifest)
     for file in tqdm(manifest.files, delay=QUIET_SECONDS, unit="checksum"):
         check_file(raw, file)
@@ -165,9 +117,15 @@ def replace_batches(
     Raises UpkeepError if a delivery cannot be read.
     """
     manifest = read_manifest(raw / paths.MANIFEST.name)
-    stored = group_by_key(manifest.files)
+    stored, pins = group_by_key(manifest.files), read_pins(raw)
     fates: dict[Key, Fate] = {}
     for key in tqdm(sorted(filter(chosen, stored)), delay=QUIET_SECONDS, unit="batch"):
+        if pins:
+            found = pin(key, listed.get(key, []))
+            fates[key] = "vanished" if not found else "same" if hold_same(list(found), stored[key]) else "changed"
+            stored[key] = list(found) or stored[key]
+            pins |= {file.file: references for file, references in found.items()}
+            continue
         deliveries = [rows for rows in _read_batch(key, listed.get(key, [])) if not rows.is_empty()]
         if not deliveries:
             fates[key] = "vanished"
@@ -178,7 +136,11 @@ def replace_batches(
             stored[key] = [store(raw, key, number, rows, AGAIN) for number, rows in enumerate(deliveries, 1)]
     if drop_vanished:
         stored = {key: files for key, files in stored.items() if fates.get(key) != "vanished"}
-    _settle(raw, _save(raw, manifest, stored))
+    manifest = _save(raw, manifest, stored)
+    if pins:
+        write_pins(raw, pins, manifest)
+    else:
+        _settle(raw, manifest)
     return fates
 
 
@@ -203,7 +165,7 @@ def _settle(raw: Path, manifest: Manifest) -> Manifest:
     """Give the files that took the place of others the names of those, which the manifest lists no more."""
     files = []
     for file in manifest.files:
-        name = _name(file.key, file.delivery)
+        name = name_delivery(file.key, file.delivery)
         if file.file != name:
             check_file(raw, file)
             write_whole(_locate(raw, name), (raw / file.file).read_bytes())
@@ -233,24 +195,10 @@ def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
 
 
 def store(raw: Path, key: Key, number: int, rows: pl.DataFrame, ending: str = "") -> RawFile:
-    """Write the delivery with this number (1, 2, ...) of a batch; equal rows give equal bytes."""
-    buffer = BytesIO()
-    rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-    content = buffer.getvalue()
-    file = _name(key, number) + ending
-    write_whole(_locate(raw, file), content)
-    return RawFile(
-        **key._asdict(),
-        delivery=number,
-        file=file,
-        rows=rows.height,
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
-
-
-def _name(key: Key, number: int) -> str:
-    return f"{key.table}/{name_file(key.plant)}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
+    """Write the delivery with this number (1, 2, ...) of a batch."""
+    listed, content = pack_delivery(key, number, rows, ending)
+    write_whole(_locate(raw, listed.file), content)
+    return listed
 
 
 def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
@@ -308,24 +256,3 @@ def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]]) ->
     manifest = manifest.with_files(file for files in stored.values() for file in files)
     write_manifest(manifest, raw / paths.MANIFEST.name)
     return manifest
-
-
-Item = TypeVar("Item", Delivery, RawFile)
-
-
-def group_by_key(items: Iterable[Item]) -> dict[Key, list[Item]]:
-    """Collect deliveries or files by table, plant and batch, in the order they come."""
-    groups: dict[Key, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.key, []).append(item)
-    return groups
-
-
-def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -> None:
-    """Raise an error if there is nothing of the table that all else is about."""
-    if not any(each.table == "telemetry" for each in found):
-        raise UpkeepError(
-            f"the source {fetch.source} has no telemetry up to the batch of {fetch.until}",
-            remedy="check fetch.until and fetch.options in params.yaml; if there are events only, set "
-            "fetch.rows_every_hours",
-        )

@@ -7,12 +7,13 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.sources import Key
 from upkeep.sources.batches import first_day
+from upkeep.sources.manifest import raise_without_telemetry, read_manifest
 from upkeep.sources.registry import list_deliveries
-from upkeep.sources.store import raise_without_telemetry, read_manifest, replace_batches, store_batches
+from upkeep.sources.store import replace_batches, store_batches
 
 
 def run(params: Params) -> None:
-    """Make ``data/raw`` hold every batch up to ``fetch.until``.
+    """Make ``data/raw`` hold every batch from ``fetch.since`` to ``fetch.until``, or pin it where it is.
 
     Raises UpkeepError if ``fetch.until`` is not the first day of a batch, the source cannot be read or has no
     telemetry, or a file fetched earlier is no longer what the manifest says.
@@ -26,7 +27,7 @@ def run(params: Params) -> None:
             remedy="correct fetch.until in params.yaml",
         )
     listed = list_deliveries(fetch, params.limits)
-    manifest = store_batches(listed, fetch, paths.RAW, lambda key: key.batch <= fetch.until)
+    manifest = store_batches(listed, fetch, paths.RAW, fetch.covers)
     raise_without_telemetry(manifest.files, fetch)
 
 

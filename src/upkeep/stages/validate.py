@@ -18,7 +18,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.text import MEND, command_to_read_again, nearest_name
 from upkeep.sources.interim import check_deliveries, write_tables
-from upkeep.sources.store import RawFile, read_manifest
+from upkeep.sources.manifest import RawFile, read_manifest
 
 logger = logging.getLogger(__name__)
 

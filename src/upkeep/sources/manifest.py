@@ -1,0 +1,131 @@
+"""``data/raw/manifest.json``: where the raw data is from, and each delivery's size and checksum."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import date
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+from pydantic import ValidationError
+
+from upkeep.contract.dictionary import Table
+from upkeep.contract.findings import Finding
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_regular, write_whole
+from upkeep.core.params import Fetch
+from upkeep.core.plants import name_file
+from upkeep.core.types import Frozen, describe_faults
+from upkeep.sources import Delivery, Key
+
+ROW_GROUP_ROWS = 250_000
+"""Stated, because Polars' own choice may depend on the number of threads, and so would the bytes."""
+
+
+class RawFile(Frozen):
+    """One delivery and its rows as Parquet, which are in `file`, relative to ``data/raw``, if they are copied."""
+
+    table: Table
+    plant: str
+    batch: date
+    delivery: int
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+    @property
+    def key(self) -> Key:
+        """Table, plant and batch."""
+        return Key(self.table, self.plant, self.batch)
+
+
+class Manifest(Frozen):
+    """Where the raw data is from, its files sorted by table, plant, batch and delivery, and what was not read."""
+
+    source: str
+    options_sha256: str
+    files: tuple[RawFile, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    def with_files(self, files: Iterable[RawFile]) -> "Manifest":
+        """Return a manifest of the same origin that lists these files."""
+        ordered = sorted(files, key=lambda file: (*file.key, file.delivery))
+        return self.model_copy(update={"files": tuple(ordered), "findings": self.findings if ordered else ()})
+
+
+def empty_manifest(fetch: Fetch) -> Manifest:
+    """Return the manifest of a source of which nothing is fetched yet.
+
+    The options enter as a digest, before variables are filled in: no secret and no local path can land in the manifest.
+    """
+    origin = {"options": fetch.options, "batch_days": fetch.batch_days}
+    if fetch.rows_every_hours:
+        origin["rows_every_hours"] = fetch.rows_every_hours
+    text = json.dumps(origin, sort_keys=True, default=str)
+    return Manifest(source=fetch.source, options_sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
+    """Read ``data/raw/manifest.json``; raises UpkeepError if it is missing or damaged."""
+    try:
+        return Manifest.model_validate_json(read_regular(path))
+    except (OSError, ValidationError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        fault = describe_faults(error) if isinstance(error, ValidationError) else error.strerror
+        what = "does not exist" if missing else f"cannot be used: {fault}"
+        remedy = "run `dvc repro fetch`" if missing else f"delete the folder {path.parent} and run this again"
+        raise UpkeepError(f"the manifest of the raw data {what}", remedy=remedy, file=path) from error
+
+
+def pack_delivery(key: Key, number: int, rows: pl.DataFrame, ending: str = "") -> tuple[RawFile, bytes]:
+    """Return the delivery with this number (1, 2, ...) of a batch as the manifest lists it, and as Parquet.
+
+    Equal rows give equal bytes. The file's name ends with `ending`.
+    """
+    buffer = BytesIO()
+    rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    content = buffer.getvalue()
+    listed = RawFile(
+        **key._asdict(),
+        delivery=number,
+        file=name_delivery(key, number) + ending,
+        rows=rows.height,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    return listed, content
+
+
+def name_delivery(key: Key, number: int) -> str:
+    """Return the name of the file that holds the delivery with this number of a batch."""
+    return f"{key.table}/{name_file(key.plant)}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
+
+
+def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
+    """Write ``data/raw/manifest.json`` in one step."""
+    write_whole(path, f"{manifest.model_dump_json(indent=1, exclude_defaults=True)}\n".encode())
+
+
+Item = TypeVar("Item", Delivery, RawFile)
+
+
+def group_by_key(items: Iterable[Item]) -> dict[Key, list[Item]]:
+    """Collect deliveries or files by table, plant and batch, in the order they come."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.key, []).append(item)
+    return groups
+
+
+def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -> None:
+    """Raise an error if there is nothing of the table that all else is about."""
+    if not any(each.table == "telemetry" for each in found):
+        raise UpkeepError(
+            f"the source {fetch.source} has no telemetry up to the batch of {fetch.until}",
+            remedy="check fetch.until and fetch.options in params.yaml; if there are events only, set "
+            "fetch.rows_every_hours",
+        )

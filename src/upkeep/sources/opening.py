@@ -1,0 +1,110 @@
+"""Files at any address that fsspec can open: found, bounded, unpacked, and named in what goes wrong with them."""
+
+import bz2
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import IO, Any
+
+import polars as pl
+import pyarrow as pa
+
+from upkeep.core.addresses import open_address
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Limits
+from upkeep.core.secrets import expand_all, expand_variables, hide_variables
+from upkeep.sources import bounds
+from upkeep.sources.file_options import TableFiles
+
+ENDING = re.compile(r"\.(?:parquet|pq|(?P<text>csv|tsv|txt)(?:\.(?P<packed>gz|bz2|xz|zst))?)$", re.IGNORECASE)
+ENDINGS = ".parquet, .pq, .csv, .tsv or .txt, the last three also with .gz, .bz2, .xz or .zst"
+
+UNPACK: dict[str | None, Callable[[IO[bytes]], Any]] = {
+    "gz": gzip.open,
+    "bz2": bz2.open,
+    "xz": lzma.open,
+    "zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
+    None: lambda plain: plain,
+}
+
+
+def find_place(reading: TableFiles) -> tuple[Any, str]:
+    """Return the file system that ``path`` leads to, and the path in it."""
+    return open_address(expand_variables(reading.path), **expand_all(reading.storage_options))
+
+
+def read_content(reading: TableFiles, path: str, limits: Limits) -> bytes:
+    """Return what a file holds; raises UpkeepError if it is no regular file or larger than `limits` allow."""
+    file_system, _ = find_place(reading)
+    found = file_system.info(path)
+    if found["type"] != "file":  # a pipe or a device may never end
+        raise UpkeepError(
+            "the path leads to no file, but to a pipe, a socket or a device",
+            remedy="move it away, or put the file in its place",
+        )
+    bounds.check_size(found.get("size") or 0, limits)
+    with file_system.open(path, "rb") as stream:
+        return b"".join(bounds.read_chunks(stream, limits))
+
+
+def unpack(content: bytes, reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
+    """Return what a file of this content holds once it is unpacked, and whether that is text, by the file's ending.
+
+    Raises UpkeepError if it is damaged, or its table larger than `limits` allow.
+    """
+    ending = ENDING.search(path.lower())
+    if not (ending and ending["text"]):
+        return content, False
+    try:
+        with UNPACK[ending["packed"]](BytesIO(content)) as stream:
+            return bounds.read_text(stream, reading.separator or ",", limits), True
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise _unreadable_file(error) from error
+
+
+def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
+    """Return what a file holds, unpacked, and whether that is text; raises what the two steps of it raise."""
+    return unpack(read_content(reading, path, limits), reading, path, limits)
+
+
+def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
+    """Return the rows of a Parquet file, extension types as what they are stored as.
+
+    Raises UpkeepError if they are more than `limits` allow.
+    """
+    try:
+        bounds.check_footer(content, limits)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable_file(error) from error
+    rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
+    extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
+    rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
+    return bounds.bound_values(rows, limits)
+
+
+def _unreadable_file(error: BaseException) -> UpkeepError:
+    what = f"the file is damaged, or holds a type that cannot be read: {error}"
+    return UpkeepError(what, remedy="export it again, or move it away")
+
+
+@contextmanager
+def errors_named(reading: TableFiles, **where: Any) -> Iterator[None]:
+    """Turn what Polars and the file systems behind fsspec raise into errors that name the file and no secret."""
+    try:
+        yield
+    except UpkeepError as error:
+        raise error.at(**where) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise _unreadable_file(error).at(**where) from error
+    except Exception as error:  # every file system behind fsspec raises errors of its own
+        fault = f"{type(error).__name__}: {error}"
+        options = map(str, reading.storage_options.values())
+        raise UpkeepError(
+            f"{reading.path} cannot be read: {hide_variables(fault, reading.path, *options)}",
+            remedy="check the path, the network, the rights and storage_options",
+            **where,
+        ) from None

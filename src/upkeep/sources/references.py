@@ -1,0 +1,111 @@
+"""``fetch.mode: reference``: deliveries stay in the source's files, to which they are pinned beside the manifest."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+from pydantic import TypeAdapter, ValidationError
+from tqdm import tqdm
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_regular, write_whole
+from upkeep.core.parallel import QUIET_SECONDS
+from upkeep.core.text import command_to_read_again, count_things
+from upkeep.core.types import describe_faults
+from upkeep.sources import Delivery, FileSource, Key, Reference
+from upkeep.sources.manifest import Manifest, RawFile, pack_delivery
+
+FILE = "references.json"
+
+Pins = dict[str, tuple[Reference, ...]]
+"""Where each delivery is, by the name of the file that would hold it as a copy."""
+
+PINS = TypeAdapter(Pins)
+
+
+def read_pins(raw: Path) -> Pins:
+    """Return what the deliveries of a folder are pinned to: nothing if they are copies."""
+    try:
+        return PINS.validate_json(read_regular(raw / FILE))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError) as error:
+        fault = describe_faults(error) if isinstance(error, ValidationError) else error.strerror
+        remedy = f"delete the folder {raw} and run this again"
+        raise UpkeepError(f"the pinned addresses cannot be used: {fault}", remedy=remedy, file=raw / FILE) from error
+
+
+def write_pins(raw: Path, pins: Pins, manifest: Manifest) -> None:
+    """Write what the deliveries of the manifest are pinned to.
+
+    The manifest is written before: a kill in between leaves pins that fit no file of today, so that it is read again.
+    """
+    kept = {file.file: pins[file.file] for file in manifest.files}
+    write_whole(raw / FILE, PINS.dump_json(kept, indent=1, exclude_defaults=True) + b"\n")
+
+
+def pin_batches(
+    listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], pins: Pins, chosen: Collection[Key]
+) -> tuple[dict[Key, list[RawFile]], Pins]:
+    """Pin the chosen batches anew, and those of which a file is another one that holds the same rows of them.
+
+    So a file may grow by rows of other batches. Raises UpkeepError if rows that were pinned before have changed, or
+    their file is gone.
+    """
+    stored, pins, lost = dict(stored), dict(pins), list[tuple[Key, Reference]]()
+    for key in tqdm(sorted({*stored, *chosen}), delay=QUIET_SECONDS, unit="batch"):
+        held, offered = stored.get(key, []), listed.get(key, [])
+        known = [pins[file.file] for file in held]
+        there = [delivery.references for delivery in offered]
+        missing = [reference for reference in chain(*known) if reference not in set(chain(*there))]
+        if missing or (key in chosen and known != there):
+            found = pin(key, offered)
+            if missing and key not in chosen and not hold_same(list(found), held):
+                lost.append((key, missing[0]))
+            stored[key] = list(found)
+            pins |= {file.file: references for file, references in found.items()}
+    if lost:
+        places = {reference.address for delivery in listed.get(lost[0][0], []) for reference in delivery.references}
+        raise not_as_pinned(lost, "was changed" if lost[0][1].address in places else "is gone")
+    return stored, pins
+
+
+def read_pinned(pins: Pins, source: FileSource, file: RawFile) -> pl.DataFrame:
+    """Return a delivery's rows from where it is; raises UpkeepError if that is not as it was, or not known."""
+    if file.file not in pins:
+        raise UpkeepError("a delivery is not pinned", remedy="run `dvc repro fetch`", **file.key._asdict())
+    return source.read_pinned(file.key, pins[file.file])
+
+
+def pin(key: Key, deliveries: Sequence[Delivery]) -> dict[RawFile, tuple[Reference, ...]]:
+    """Read a batch and return what it holds and where; raises UpkeepError if it cannot be read."""
+    try:
+        return {
+            pack_delivery(key, number, delivery.read())[0]: delivery.references
+            for number, delivery in enumerate(deliveries, 1)
+        }
+    except UpkeepError as error:
+        raise error.at(**key._asdict()) from error
+
+
+def hold_same(one: Sequence[RawFile], other: Sequence[RawFile]) -> bool:
+    """Tell whether two lists of deliveries hold the same rows in the same order."""
+    return [file.sha256 for file in one] == [file.sha256 for file in other]
+
+
+def not_as_pinned(lost: Sequence[tuple[Key, Reference]], what: str) -> UpkeepError:
+    """Return the error about batches whose files are not what they were when they were fetched."""
+    (key, reference), *others = lost
+    plants = {other.plant for other, _ in lost}
+    command = command_to_read_again(
+        key.plant if len(plants) == 1 else None, None if others else key.batch, drop_vanished=what == "is gone"
+    )
+    more = f", and so are files of {count_things(len(others), 'other batch')}" if others else ""
+    return UpkeepError(
+        f"{reference.address} {what} after it was fetched{more}",
+        expected=f"{reference.bytes:,} bytes with the SHA-256 {reference.sha256}",
+        remedy=f"put it back as it was; or, to go on with what is there now, type {command}",
+        **key._asdict(),
+        file=reference.address,
+    )
