@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -118,6 +118,17 @@ def adopt(
 
     for line in adopt(places, force=force):
         _tell(line)
+
+
+@app.command()
+def prune(
+    days: Annotated[int | None, typer.Option(min=0, help="Pieces not used, and predictions made, so long ago.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this it is listed only.")] = False,
+) -> None:
+    """Remove what only takes room: raw data before fetch.since, old pieces and predictions, unneeded cache."""
+    from upkeep.gitlab.prune import prune
+
+    _tell(prune(load_params(), datetime.now(UTC).date(), days, remove=yes))
 
 
 @app.command()

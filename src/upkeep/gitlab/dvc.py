@@ -26,6 +26,10 @@ FAILED = re.compile(r"failed to reproduce '([^']+)'")
 MISSING = "https://error.dvc.org/missing-files"
 """How DVC ends its message when neither the cache nor the remote has what ``dvc.lock`` lists."""
 
+CACHE = Path(".dvc/cache")
+REMOVING = "Removing "
+"""How DVC begins a line about a file of the cache that nothing needs."""
+
 UNQUOTED = "Unsupported value of type 'date'"
 CONFLICT = "<<<<<<< "
 
@@ -114,6 +118,34 @@ def readable_remotes() -> list[str | None]:
 def restore() -> None:
     """Put the outputs that ``dvc.lock`` lists into the working tree, as far as the cache has them."""
     _dvc("checkout", "--quiet", echo=False)
+
+
+def list_garbage() -> list[Path]:
+    """List what of the cache neither ``dvc.lock`` here nor a local branch or tag lists.
+
+    Raises UpkeepError if the cache may be that of other checkouts, too, or the lock lists nothing.
+    """
+    shared = _config().get("cache", {}).get("dir")
+    if shared or CACHE.is_symlink():
+        raise UpkeepError(
+            f"DVC's cache is not this checkout's own: {shared or CACHE.resolve()}",
+            remedy="type `dvc gc --workspace --projects` with the folders of all checkouts that use it",
+        )
+    if not read(LOCK).get("stages"):
+        raise UpkeepError(f"{LOCK} lists no output, so nothing in the cache would be needed", remedy="run `dvc repro`")
+    return [Path(line.removeprefix(REMOVING)) for line in _gc("--dry").splitlines() if line.startswith(REMOVING)]
+
+
+def collect_garbage() -> None:
+    """Remove what :func:`list_garbage` lists."""
+    _gc("--force")
+
+
+def _gc(option: str) -> str:
+    done = _dvc("gc", "--workspace", "--all-branches", "--all-tags", option, echo=False)
+    if done.returncode:
+        raise _explain("gc", done.stdout)
+    return done.stdout
 
 
 def outputs(*folders: Path) -> list[Path]:

@@ -156,7 +156,7 @@ def read_parts(
     """
     with _explained(root_url, "be read"):
         store, root = _open_store(root_url)
-        names = _list_parts(store, root, since_day)
+        names = _list_parts(store, root, since_day, date.max)
     for name in names:
         if name not in known and (rows := _read_part(store, root, name, columns or list(SCHEMA))) is not None:
             yield name, rows
@@ -199,13 +199,36 @@ def _complete(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     )
 
 
-def _list_parts(store: "AbstractFileSystem", root: str, since_day: date) -> list[str]:
+def list_before(root_url: str, day: date) -> dict[str, int]:
+    """Return the log's files of earlier days and their sizes; what lies behind a link is none of them."""
+    with _explained(root_url, "be read"):
+        store, root = _open_store(root_url)
+        return {
+            name: store.size(f"{root}/{name}")
+            for name in _list_parts(store, root, date.min, day)
+            if "file" not in store.protocol or Path(root, name).resolve() == Path(root).resolve() / name
+        }
+
+
+def remove_parts(root_url: str, names: Sequence[str]) -> None:
+    """Remove files of the log, named as :func:`list_before` does, and folders that are empty then."""
+    with _explained(root_url, "be removed"):
+        store, root = _open_store(root_url)
+        store.rm([f"{root}/{name}" for name in names])
+        if "file" in store.protocol:
+            folders = {folder for name in names for folder in Path(root, name).parents[:2]}
+            for folder in sorted(folders, reverse=True):
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+def _list_parts(store: "AbstractFileSystem", root: str, since_day: date, end: date) -> list[str]:
     store.invalidate_cache()
     try:
         folders = [str(folder).rstrip("/").rpartition("/")[2] for folder in store.ls(root, detail=False)]
     except FileNotFoundError:
         return []
-    days = [folder for folder in folders if folder.startswith("day=") and folder >= f"day={since_day}"]
+    days = [folder for folder in folders if f"day={since_day}" <= folder < f"day={end}"]
     files = [str(file) for day in days for file in store.find(f"{root}/{day}")]
     return sorted(file.removeprefix(f"{root}/") for file in files if file.endswith(".parquet"))
 

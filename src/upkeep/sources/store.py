@@ -252,6 +252,13 @@ def _remove_unlisted(raw: Path, files: Iterable[RawFile]) -> None:
             _locate(raw, str(path.relative_to(raw))).unlink()
 
 
+def drop_batches(raw: Path, wanted: Callable[[Key], bool]) -> None:
+    """Drop the stored batches that are not wanted."""
+    manifest = read_manifest(raw / paths.MANIFEST.name)
+    kept = _save(raw, manifest, {key: files for key, files in group_by_key(manifest.files).items() if wanted(key)})
+    _remove_unlisted(raw, kept.files)
+
+
 def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]]) -> Manifest:
     manifest = manifest.with_files(file for files in stored.values() for file in files)
     write_manifest(manifest, raw / paths.MANIFEST.name)
