@@ -10,10 +10,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # compiled modules make each stage start in a third of the time
 
 .DEFAULT_GOAL := help
-.PHONY: help repro check serve test system lint image push sbom bench ui lock clean
+.PHONY: help repro check serve test system lint image push sbom bench bench-large ui lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
 
 repro: .venv ## Run the pipeline: data, models, reports
 	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true # an archive without .git
@@ -45,6 +45,9 @@ sbom: .venv ## List the image's parts in sbom.json (CycloneDX)
 
 bench: .venv ## Measure the figures that the docs quote
 	python -m bench
+
+bench-large: .venv ## Measure fleets of hundreds of plants: hours, and 100 GB of disk
+	python -m bench --large
 
 ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
 	@test ! -e mlflow.db || python -c 'from upkeep.reporting.tracking import follow_checkout; follow_checkout()' # if moved

@@ -1,4 +1,4 @@
-"""Run all measurements or the named ones, print them and write them to ``bench/results.json``."""
+"""Run all measurements, the named ones or with ``--large`` the large ones, and write them to ``bench/results.json``."""
 
 import importlib
 import json
@@ -25,21 +25,25 @@ MEASUREMENTS = (
     "extremes",
     "lines",
 )
+LARGE = ("scale",)
+"""Those that take hours and tens of gigabytes of disk; they run only if they are asked for."""
+
 RESULTS = ROOT / "bench/results.json"
 
 
 def main(names: list[str]) -> None:
     """Measure; what is not measured this time stays in the file as it was."""
-    unknown = sorted(set(names) - set(MEASUREMENTS))
-    if unknown:
-        sys.exit(f"error: no measurement {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    known_names = (*MEASUREMENTS, *LARGE)
+    chosen = LARGE if names == ["--large"] else names or MEASUREMENTS
+    if unknown := sorted(set(chosen) - set(known_names)):
+        sys.exit(f"error: no measurement {', '.join(unknown)}; there are {', '.join(known_names)}")
     found: list[dict[str, Any]] = []
-    for name in tqdm(names or MEASUREMENTS, unit="measurement"):
+    for name in tqdm(chosen, unit="measurement"):
         rows = importlib.import_module(f"bench.{name}").measure()
         found += [{"measurement": name, **row.as_record()} for row in rows]
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    kept = [row for row in known if names and row["measurement"] not in names]
-    ordered = sorted([*kept, *found], key=lambda row: MEASUREMENTS.index(row["measurement"]))
+    kept = [row for row in known if row["measurement"] not in chosen and row["measurement"] in known_names]
+    ordered = sorted([*kept, *found], key=lambda row: known_names.index(row["measurement"]))
     RESULTS.write_text(json.dumps(ordered, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(format_table(found))
 

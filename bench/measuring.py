@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,25 +75,38 @@ def median_by_key(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
-def run_module(module: str, *arguments: str, folder: Path = ROOT, **variables: str) -> dict[str, float]:
-    """Run a module of the bench in a process of its own.
+class Ran(NamedTuple):
+    """What a command printed, how long it took, and the most memory it took.
 
-    Returns
-    -------
-    dict
-        The JSON object that it prints, and ``megabytes``: the peak, sampled, of the resident memory of the process and
-        all its descendants. Pages that they share count once for each.
+    `megabytes` is the peak, sampled, of the resident memory of the process and all its descendants. Pages that they
+    share count once for each.
     """
-    command = [sys.executable, "-m", module, *arguments]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, sum(_resident_bytes(pid) for pid in _tree(process.pid)))
-        time.sleep(SAMPLING_SECONDS)
-    output = process.stdout.read() if process.stdout else ""
+
+    output: str
+    seconds: float
+    megabytes: float
+
+
+def run_command(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Ran:
+    """Run a command, whose errors are shown, and watch its memory."""
+    started, peak = time.perf_counter(), 0
+    with tempfile.TemporaryFile("w+") as output:  # a pipe that nobody reads meanwhile would fill
+        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=output, text=True)
+        while process.poll() is None:
+            peak = max(peak, sum(_resident_bytes(pid) for pid in _tree(process.pid)))
+            time.sleep(SAMPLING_SECONDS)
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        text = output.read()
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, output)
-    return {**json.loads(output), "megabytes": peak / 1e6}
+        raise subprocess.CalledProcessError(process.returncode, command, text)
+    return Ran(text, seconds, peak / 1e6)
+
+
+def run_module(module: str, *arguments: str, folder: Path = ROOT, **variables: str) -> dict[str, float]:
+    """Return the JSON object that a module of the bench prints in a process of its own, and ``megabytes``."""
+    ran = run_command([sys.executable, "-m", module, *arguments], folder, {**os.environ, **variables})
+    return {**json.loads(ran.output), "megabytes": ran.megabytes}
 
 
 def _tree(pid: int) -> Iterator[int]:
