@@ -1,5 +1,6 @@
 """``fetch.mode: reference``: raw data stays where it is, and all that is made of it is as with copies."""
 
+import gzip
 import json
 import shutil
 from datetime import date
@@ -131,7 +132,8 @@ def test_a_file_that_was_changed_is_named_with_what_to_type():
     assert "t_lyon_2025-01-06.csv.gz was changed" in read.what
     assert (read.where["plant"], read.where["batch"]) == ("lyon", WEEKS[0])
     fetched = refusal(lambda: fetch.run(load_params()))
-    assert fetched.what == read.what
+    assert "t_lyon_2025-01-06.csv.gz was changed or is gone" in fetched.what
+    assert fetched.where == {**read.where, "file": fetched.where["file"]}
     assert "`upkeep fetch --again --plant lyon --batch 2025-01-06`" in fetched.remedy
     again = CliRunner().invoke(app, ["fetch", "--again", "--plant", "lyon", "--batch", "2025-01-06"])
     assert "1 changed" in again.output
@@ -147,7 +149,8 @@ def test_a_file_that_is_gone_is_named_and_may_be_dropped():
     Path("in/t_porto_2025-01-06.csv.gz").unlink()
     for work in (validate.run, fetch.run):
         error = refusal(lambda work=work: work(load_params()))
-        assert "t_porto_2025-01-06.csv.gz is gone" in error.what
+        assert "is gone" in error.what
+        assert "t_porto_2025-01-06.csv.gz" in error.what
         assert "--plant porto --batch 2025-01-06 --drop-vanished`" in error.remedy
     words = ["fetch", "--again", "--plant", "porto", "--batch", "2025-01-06", "--drop-vanished"]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
@@ -170,6 +173,31 @@ def test_a_file_may_grow_by_rows_of_later_batches():
     run()
     events = pl.read_parquet(paths.INTERIM / "events/lyon.parquet")
     assert events.height == 2
+
+
+@pytest.mark.parametrize("name", ["t_lyon_renamed.csv.gz", "t_lyon_2025-01-06.csv.gz"])
+def test_a_file_that_is_renamed_or_packed_anew_is_pinned_anew_by_the_next_fetch(name):
+    before = run()
+    with fsspec.open("in/t_lyon_2025-01-06.csv.gz", "rt", compression="gzip") as stream:
+        text = stream.read()
+    Path("in/t_lyon_2025-01-06.csv.gz").unlink()
+    with gzip.open(Path("in", name), "wt", compresslevel=1) as stream:
+        stream.write(text)
+    refusal(lambda: validate.run(load_params()))
+    assert run() == before
+
+
+@pytest.mark.parametrize(
+    ("pins", "what"),
+    [("{", "the pinned addresses cannot be used"), ("{}", "is not pinned"), (None, "is not pinned")],
+)
+def test_pins_that_are_damaged_or_lost_are_told(pins, what):
+    before = run()
+    (paths.RAW / FILE).unlink() if pins is None else (paths.RAW / FILE).write_text(pins)
+    error = refusal(lambda: validate.run(load_params()))
+    assert what in error.what
+    shutil.rmtree(paths.RAW) if pins == "{" else None
+    assert run() == before
 
 
 def test_late_rows_of_the_newest_batches_are_pinned_anew():

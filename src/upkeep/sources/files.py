@@ -184,7 +184,7 @@ class _TableFiles:
             try:
                 dealt = self._deal(File(path, reference.reading))
             except FileNotFoundError:
-                raise not_as_pinned([(key, reference)], "is gone") from None
+                raise not_as_pinned([(key, reference)], "is gone", vanished=True) from None
         if (dealt.size, dealt.sha256) != (reference.bytes, reference.sha256):
             raise not_as_pinned([(key, reference)], "was changed")
         return dealt.parts[reference.plant, reference.batch]

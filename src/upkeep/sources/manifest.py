@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_regular, write_whole
 from upkeep.core.params import Fetch
 from upkeep.core.plants import name_file
+from upkeep.core.text import command_to_read_again
 from upkeep.core.types import Frozen, describe_faults
 from upkeep.sources import Delivery, Key
 
@@ -79,6 +80,22 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
         what = "does not exist" if missing else f"cannot be used: {fault}"
         remedy = "run `dvc repro fetch`" if missing else f"delete the folder {path.parent} and run this again"
         raise UpkeepError(f"the manifest of the raw data {what}", remedy=remedy, file=path) from error
+
+
+def read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFrame]:
+    """Read a batch, delivery by delivery; an UpkeepError names it."""
+    for delivery in deliveries:
+        try:
+            yield delivery.read()
+        except UpkeepError as error:
+            raise error.at(**key._asdict()) from error
+
+
+def how_to_read_again(raw: Path, plant: str | None, batch: date | None, *, drop_vanished: bool = False) -> str:
+    """Return what to do about batches of a folder that are no longer what its manifest says."""
+    if raw != paths.RAW:  # that of `upkeep score`
+        return f"delete the folder {raw} and run this again"
+    return f"type {command_to_read_again(plant, batch, drop_vanished=drop_vanished)}"
 
 
 def pack_delivery(key: Key, number: int, rows: pl.DataFrame, ending: str = "") -> tuple[RawFile, bytes]:

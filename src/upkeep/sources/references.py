@@ -8,13 +8,14 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
+from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_regular, write_whole
 from upkeep.core.parallel import QUIET_SECONDS
-from upkeep.core.text import command_to_read_again, count_things
+from upkeep.core.text import count_things
 from upkeep.core.types import describe_faults
 from upkeep.sources import Delivery, FileSource, Key, Reference
-from upkeep.sources.manifest import Manifest, RawFile, pack_delivery
+from upkeep.sources.manifest import Manifest, RawFile, how_to_read_again, pack_delivery, read_batch
 
 FILE = "references.json"
 
@@ -46,19 +47,20 @@ def write_pins(raw: Path, pins: Pins, manifest: Manifest) -> None:
 
 
 def pin_batches(
-    listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], pins: Pins, chosen: Collection[Key]
+    raw: Path, listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], chosen: Collection[Key]
 ) -> tuple[dict[Key, list[RawFile]], Pins]:
     """Pin the chosen batches anew, and those of which a file is another one that holds the same rows of them.
 
     So a file may grow by rows of other batches. Raises UpkeepError if rows that were pinned before have changed, or
     their file is gone.
     """
-    stored, pins, lost = dict(stored), dict(pins), list[tuple[Key, Reference]]()
+    stored, pins, lost = dict(stored), read_pins(raw), list[tuple[Key, Reference]]()
     for key in tqdm(sorted({*stored, *chosen}), delay=QUIET_SECONDS, unit="batch"):
         held, offered = stored.get(key, []), listed.get(key, [])
         known = [pins[file.file] for file in held]
         there = [delivery.references for delivery in offered]
-        missing = [reference for reference in chain(*known) if reference not in set(chain(*there))]
+        found_again = set(chain(*there))
+        missing = [reference for reference in chain(*known) if reference not in found_again]
         if missing or (key in chosen and known != there):
             found = pin(key, offered)
             if missing and key not in chosen and not hold_same(list(found), held):
@@ -66,8 +68,7 @@ def pin_batches(
             stored[key] = list(found)
             pins |= {file.file: references for file, references in found.items()}
     if lost:
-        places = {reference.address for delivery in listed.get(lost[0][0], []) for reference in delivery.references}
-        raise not_as_pinned(lost, "was changed" if lost[0][1].address in places else "is gone")
+        raise not_as_pinned(lost, "was changed or is gone", raw, vanished=any(key not in listed for key, _ in lost))
     return stored, pins
 
 
@@ -80,13 +81,8 @@ def read_pinned(pins: Pins, source: FileSource, file: RawFile) -> pl.DataFrame:
 
 def pin(key: Key, deliveries: Sequence[Delivery]) -> dict[RawFile, tuple[Reference, ...]]:
     """Read a batch and return what it holds and where; raises UpkeepError if it cannot be read."""
-    try:
-        return {
-            pack_delivery(key, number, delivery.read())[0]: delivery.references
-            for number, delivery in enumerate(deliveries, 1)
-        }
-    except UpkeepError as error:
-        raise error.at(**key._asdict()) from error
+    read = enumerate(zip(read_batch(key, deliveries), deliveries, strict=True), 1)
+    return {pack_delivery(key, number, rows)[0]: delivery.references for number, (rows, delivery) in read}
 
 
 def hold_same(one: Sequence[RawFile], other: Sequence[RawFile]) -> bool:
@@ -94,18 +90,19 @@ def hold_same(one: Sequence[RawFile], other: Sequence[RawFile]) -> bool:
     return [file.sha256 for file in one] == [file.sha256 for file in other]
 
 
-def not_as_pinned(lost: Sequence[tuple[Key, Reference]], what: str) -> UpkeepError:
+def not_as_pinned(
+    lost: Sequence[tuple[Key, Reference]], what: str, raw: Path = paths.RAW, *, vanished: bool = False
+) -> UpkeepError:
     """Return the error about batches whose files are not what they were when they were fetched."""
     (key, reference), *others = lost
     plants = {other.plant for other, _ in lost}
-    command = command_to_read_again(
-        key.plant if len(plants) == 1 else None, None if others else key.batch, drop_vanished=what == "is gone"
-    )
+    plant, batch = key.plant if len(plants) == 1 else None, None if others else key.batch
+    again = how_to_read_again(raw, plant, batch, drop_vanished=vanished)
     more = f", and so are files of {count_things(len(others), 'other batch')}" if others else ""
     return UpkeepError(
         f"{reference.address} {what} after it was fetched{more}",
         expected=f"{reference.bytes:,} bytes with the SHA-256 {reference.sha256}",
-        remedy=f"put it back as it was; or, to go on with what is there now, type {command}",
+        remedy=f"put it back as it was; or, to go on with what is there now, {again}",
         **key._asdict(),
         file=reference.address,
     )

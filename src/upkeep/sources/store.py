@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal
@@ -24,8 +24,10 @@ from upkeep.sources.manifest import (
     RawFile,
     empty_manifest,
     group_by_key,
+    how_to_read_again,
     name_delivery,
     pack_delivery,
+    read_batch,
     read_manifest,
     write_manifest,
 )
@@ -56,7 +58,7 @@ def store_batches(
     stored = group_by_key(manifest.files)
     chosen, saved = to_fetch(listed, stored, fetch.reread_batches), time.monotonic()
     if fetch.mode == "reference":
-        stored, pins = pin_batches(listed, stored, read_pins(raw), chosen)
+        stored, pins = pin_batches(raw, listed, stored, chosen)
         manifest = _save(raw, manifest, stored)
         write_pins(raw, pins, manifest)
         return manifest
@@ -76,14 +78,13 @@ def _collect_findings(listed: Mapping[Key, list[Delivery]]) -> tuple[Finding, ..
 
 def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     """Return what is stored and still wanted, checked; everything else is removed from `raw`."""
-    fresh = empty_manifest(fetch)
+    fresh, pins = empty_manifest(fetch), read_pins(raw)
     listing = raw / paths.MANIFEST.name
     known = read_manifest(listing) if listing.exists() else fresh
-    if known.with_files(()) != fresh:
-        logger.warning(f"fetch: source, options or batch_days changed, so {raw} starts afresh")
-        known = fresh
-    pins = read_pins(raw)
     held = [file for file in known.files if (file.file in pins) == (fetch.mode == "reference")]
+    if known.with_files(()) != fresh or (known.files and not held):
+        logger.warning(f"fetch: source, mode, options or batch_days changed, so {raw} starts afresh")
+        known, held = fresh, []
     manifest = known.with_files(file for file in held if wanted(file.key))
     # The manifest goes first: a kill in between leaves files that nothing lists, which the next run removes.
     write_manifest(manifest, listing)
@@ -126,7 +127,7 @@ def replace_batches(
             stored[key] = list(found) or stored[key]
             pins |= {file.file: references for file, references in found.items()}
             continue
-        deliveries = [rows for rows in _read_batch(key, listed.get(key, [])) if not rows.is_empty()]
+        deliveries = [rows for rows in read_batch(key, listed.get(key, [])) if not rows.is_empty()]
         if not deliveries:
             fates[key] = "vanished"
         elif _holds(raw, stored[key], deliveries):
@@ -142,14 +143,6 @@ def replace_batches(
     else:
         _settle(raw, manifest)
     return fates
-
-
-def _read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFrame]:
-    for delivery in deliveries:
-        try:
-            yield delivery.read()
-        except UpkeepError as error:
-            raise error.at(**key._asdict()) from error
 
 
 def _holds(raw: Path, files: Sequence[RawFile], deliveries: Sequence[pl.DataFrame]) -> bool:
@@ -180,7 +173,7 @@ def _settle(raw: Path, manifest: Manifest) -> Manifest:
 def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]) -> list[RawFile]:
     """Store what one plant delivered of one batch; of a batch read again, only what holds other rows than before."""
     files = list(stored)
-    for rows in _read_batch(key, deliveries):
+    for rows in read_batch(key, deliveries):
         known = stored and any(same_rows(rows, pl.read_parquet(_locate(raw, file.file))) for file in files)
         if not known and not rows.is_empty():
             files.append(store(raw, key, len(files) + 1, rows))
@@ -239,8 +232,7 @@ def _locate(raw: Path, file: str) -> Path:
 
 
 def _damaged_raw_file(raw: Path, file: RawFile, what: str) -> UpkeepError:
-    again = command_to_read_again(file.plant, file.batch)
-    remedy = f"type {again}" if raw == paths.RAW else f"delete the folder {raw} and run this again"
+    remedy = how_to_read_again(raw, file.plant, file.batch)
     return UpkeepError(what, remedy=remedy, **file.key._asdict(), file=raw / file.file)
 
 
