@@ -272,11 +272,16 @@ def test_predictions_of_more_rows_than_memory_holds_are_not_unpacked(monkeypatch
         snapshots.parse_predictions((paths.PREDICTIONS / "porto.parquet").read_bytes())
 
 
-@pytest.mark.parametrize("content", ["stages: [1]", "[" * 1000, "stages: {a: 1}", "stages: {a: {outs: [1]}}"])
-def test_a_lock_of_another_shape_is_a_sentence(work, content):
+@pytest.mark.parametrize(
+    "content",
+    ["stages: [1]", "[" * 1000, "stages: {a: 1}", "stages: {a: {outs: [1]}}", "stages:", "stages: {a: {outs: }}", "\1"],
+)
+def test_a_lock_of_another_shape_is_a_sentence_here_and_in_a_commit(work, content):
     (work / "dvc.lock").write_text(content)
-    with pytest.raises(UpkeepError, match=r"dvc\.lock"):
-        dvc.outputs(paths.MODELS)
+    git(work, "commit", "--quiet", "--all", "--message", "another shape")
+    for commit in ("", "HEAD"):
+        with pytest.raises(UpkeepError, match=r"dvc\.lock"):
+            dvc.read_stages(commit)
     assert list(read_working_tree().missing) == ["dvc.lock"]
 
 

@@ -172,6 +172,7 @@ def test_what_one_remote_and_one_runner_cost_is_told(checkout, monkeypatch):
     [
         ("registry.example.com/team/upkeep/ci:latest", "FAIL"),
         ("registry.example.com/team/upkeep:ci", "FAIL"),
+        ("registry.example.com/team/upkeep", "FAIL"),
         (f"registry.example.com/team/upkeep/ci@sha256:{'0' * 64}", "skipped"),
         ("registry.example.com/team/upkeep-ci:latest", "skipped"),
     ],

@@ -115,7 +115,7 @@ def look_at_zones(environment: Environment) -> str:
         return "this merge request's job sees no variable that is to be protected"
     registry = environment.get("CI_REGISTRY_IMAGE") or "none"
     images = {name: environment.get(name, "") for name in IMAGES}
-    weak = [name for name, image in images.items() if re.match(rf"{re.escape(registry)}[/:](?!.*@sha256:)", image)]
+    weak = [name for name, image in images.items() if re.match(rf"{re.escape(registry)}([/:](?!.*@sha256:)|\Z)", image)]
     if weak:
         remedy = "name it by digest, IMAGE@sha256:..., or keep it in another project's registry"
         raise fault(f"jobs of merge requests can push to where {', '.join(weak)} is", remedy)

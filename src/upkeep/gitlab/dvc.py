@@ -18,6 +18,7 @@ from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import show_lines
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
+from upkeep.gitlab.git import git
 from upkeep.gitlab.zones import REMOTE, is_protected
 
 LOCK = Path("dvc.lock")
@@ -32,6 +33,7 @@ REMOVING = "Removing "
 
 UNQUOTED = "Unsupported value of type 'date'"
 CONFLICT = "<<<<<<< "
+RENEW_LOCK = f"git checkout origin/main -- {LOCK} && dvc repro, and commit what it writes"
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +133,7 @@ def list_garbage() -> list[Path]:
             f"DVC's cache is not this checkout's own: {shared or CACHE.resolve()}",
             remedy="type `dvc gc --workspace --projects` with the folders of all checkouts that use it",
         )
-    if not read(LOCK).get("stages"):
+    if not read_stages():
         raise UpkeepError(f"{LOCK} lists no output, so nothing in the cache would be needed", remedy="run `dvc repro`")
     return [Path(line.removeprefix(REMOVING)) for line in _gc("--dry").splitlines() if line.startswith(REMOVING)]
 
@@ -148,14 +150,22 @@ def _gc(option: str) -> str:
     return done.stdout
 
 
-def outputs(*folders: Path) -> list[Path]:
-    """List the outputs under these folders that ``dvc.lock`` knows."""
-    try:
-        known = [Path(out["path"]) for stage in read(LOCK).get("stages", {}).values() for out in stage.get("outs", [])]
-    except (AttributeError, LookupError, TypeError) as error:
-        remedy = f"git checkout origin/main -- {LOCK} && dvc repro, and commit what it writes"
-        raise UpkeepError(f"{LOCK} does not list outputs as DVC does", remedy=remedy, file=LOCK) from error
+def outputs(*folders: Path, commit: str = "") -> list[Path]:
+    """List the outputs under these folders that ``dvc.lock`` knows, here or in a commit."""
+    known = [Path(out["path"]) for stage in read_stages(commit).values() for out in stage.get("outs", [])]
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
+
+
+def read_stages(commit: str = "") -> dict[str, dict[str, Any]]:
+    """Return by name what ``dvc.lock`` says of each stage, here or in a commit; an error if it is not DVC's."""
+    stages: dict[str, dict[str, Any]] = read(LOCK, git("show", f"{commit}:./{LOCK}") if commit else None).get(
+        "stages", {}
+    )
+    try:
+        [Path(out["path"]) for stage in dict.values(stages) for out in dict.get(stage, "outs", [])]
+    except (LookupError, TypeError) as error:
+        raise UpkeepError(f"{LOCK} does not list outputs as DVC does", remedy=RENEW_LOCK, file=LOCK) from error
+    return stages
 
 
 def _config() -> Mapping[str, Any]:
@@ -217,21 +227,22 @@ def _explain(command: str, text: str) -> UpkeepError:
     )
 
 
-def read(file: Path) -> dict[str, Any]:
-    """Return what one of DVC's own files holds; nothing if it is not there. An error if it is no mapping in YAML."""
-    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
+def read(file: Path, text: str | None = None) -> dict[str, Any]:
+    """Return what one of DVC's own files holds, or this `text` of it; an error if it is no mapping in YAML.
+
+    A file that is not there holds nothing.
+    """
+    if text is None:
+        text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
     try:
         content, line = parse_yaml(text), 1
-    except yaml.MarkedYAMLError as error:
-        content, line = None, error.problem_mark.line + 1 if error.problem_mark else 1
-    except RecursionError:
-        content, line = None, 1
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # a character that no YAML holds has none
+        content, line = None, mark.line + 1 if mark else 1
     if isinstance(content, dict):
         return content
     raise UpkeepError(
         f"{file} holds a merge conflict" if CONFLICT in text else f"{file} cannot be read, from line {line} on",
-        remedy=f"git checkout origin/main -- {file} && dvc repro, and commit what it writes"
-        if file == LOCK
-        else f"correct it, or `git checkout HEAD -- {file}`",
+        remedy=RENEW_LOCK if file == LOCK else f"correct it, or `git checkout HEAD -- {file}`",
         file=file,
     )

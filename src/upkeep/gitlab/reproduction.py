@@ -76,10 +76,10 @@ def prove() -> str:
     data, if it is where no merge request writes, and results that protected pipelines have recorded there.
     """
     committed = dvc.LOCK.read_bytes()
-    claimed = dvc.read(dvc.LOCK).get("stages", {})
+    claimed = dvc.read_stages()
     _take_raw_data(claimed)
     ran = dvc.repro()
-    made = dvc.read(dvc.LOCK).get("stages", {})
+    made = dvc.read_stages()
     if made == claimed:
         dvc.LOCK.write_bytes(committed)  # the order of its stages depends on their history
     files = git.changed(WRITTEN)
@@ -115,8 +115,8 @@ def _take_raw_data(claimed: Mapping[str, Any]) -> None:
 def _earlier_locks() -> Iterator[Mapping[str, Any]]:
     """Yield the stages of earlier locks, the newest first."""
     for commit in git.git("log", f"--max-count={EARLIER}", "--skip=1", "--format=%H", "--", str(dvc.LOCK)).split():
-        with contextlib.suppress(UpkeepError, yaml.YAMLError, AttributeError):  # no lock there, or no readable one
-            yield yaml.safe_load(git.git("show", f"{commit}:./{dvc.LOCK}")).get("stages", {})
+        with contextlib.suppress(UpkeepError):  # no lock there, or no readable one
+            yield dvc.read_stages(commit)
 
 
 def _holds_all(fetch: Fetch) -> bool:

@@ -38,7 +38,7 @@ MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000
 MOST_CELLS = 500_000_000
 """Of predictions: a file of a few bytes may unpack to any number."""
 
-CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")
 """How paths in DVC's cache end, to which outputs may be links."""
 
 FORMER_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -136,16 +136,8 @@ def _has_history(commit: str) -> bool:
     if not git("ls-tree", "--name-only", commit, "dvc.lock"):
         return False
     try:
-        lock = parse_yaml(git("show", f"{commit}:./dvc.lock"))
-        stages = lock.get("stages", {}).values()
-        return any(out["path"] == paths.METRICS.as_posix() for stage in stages for out in stage.get("outs", []))
-    except (
-        yaml.YAMLError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ):  # a lock that cannot be read is no first run
+        return paths.METRICS in dvc.outputs(paths.REPORTS, commit=commit)
+    except UpkeepError:  # a lock that cannot be read is no first run
         return True
 
 
