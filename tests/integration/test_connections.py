@@ -1,5 +1,6 @@
 """What a connection may cost before any token is asked for, and how requests are told apart on it."""
 
+import asyncio
 import time
 from contextlib import ExitStack
 
@@ -15,14 +16,19 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
+LARGE = 20_000_000
+
+
 async def echo_length(scope, receive, send):
-    """Answer with the number of bytes that the body has."""
+    """Answer with the number of bytes that the body has; or with many, or later, if the path says so."""
+    if scope["path"] == "/later":
+        await asyncio.sleep(0.2)
     size, more = 0, True
     while more:
         message = await receive()
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
-    await PlainTextResponse(str(size))(scope, receive, send)
+    await PlainTextResponse("a" * LARGE if scope["path"] == "/large" else str(size))(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +114,43 @@ def test_of_too_many_connections_that_wait_the_oldest_is_closed(port, monkeypatc
 
 def test_requests_sent_before_their_answers_are_answered_in_order_up_to_a_number(port):
     assert statuses(talk(port, PING * 10 + LAST)) == [200] * 11
-    assert 429 in statuses(talk(port, PING * 5000))
+    assert statuses(talk(port, PING * 5000)) == [200] * 17 + [429]
+
+
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (POST + b"X: " + b"a" * 100_000, 431),
+        (CHUNKED + b"0\r\nX: " + b"a" * 100_000, 431),
+        (b"no HTTP\r\n\r\n", 400),
+        (CHUNKED + b"no size\r\n", 400),
+    ],
+    ids=["headers", "trailers", "no HTTP", "body"],
+)
+def test_a_refusal_comes_after_the_answers_to_the_requests_before_it_and_breaks_none(port, refused, status, caplog):
+    later = PING.replace(b"/ping", b"/later")
+    assert statuses(talk(port, later * 2 + refused + PING)) == [200, 200, status]
+    assert statuses(talk(port, refused + PING)) == [status]
+    assert "Exception" not in caplog.text
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("headers", [b"", b"Connection: close\r\n"])
+def test_a_client_that_takes_long_over_an_answer_gets_all_of_it(port, headers):
+    with connect(port) as peer:
+        peer.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n" + headers + b"\r\n")
+        time.sleep(0.5)
+        assert len(read_all(peer)) > LARGE
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("headers", [b"", b"Connection: close\r\n"])
+def test_a_client_that_does_not_take_its_answer_is_left(port, headers, monkeypatch):
+    monkeypatch.setattr(connection, "SEND_SECONDS", 0.3)
+    with connect(port) as peer:
+        peer.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n" + headers + b"\r\n")
+        time.sleep(0.8)
+        assert len(read_all(peer)) < LARGE
 
 
 @pytest.mark.parametrize(

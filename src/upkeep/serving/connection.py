@@ -18,7 +18,7 @@ HEADER_SECONDS = 10.0
 """From the connection, or the last answer, to the end of a request's headers."""
 
 SEND_SECONDS = 60.0
-"""How long a client may take nothing of its answer."""
+"""From an answer to when the client has taken it whole."""
 
 MOST_WAITING = 500
 """Connections that have not sent their headers yet; for another one, the oldest is closed."""
@@ -46,7 +46,7 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = self._headers_seen = self._unparsed = self._discarded = 0
         self._in_headers = self._advanced = False
         self._refusal: Refused | None = None
-        self._unsent_since: float | None = None
+        self._taken_at = self.loop.time()
         self._await_headers()
         self._check = self._schedule_check()
         if len(self._waiting) > MOST_WAITING or len(self.connections) > MOST_CONNECTIONS:
@@ -106,31 +106,38 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Begin to wait for the next request, or refuse it."""
+        self._taken_at = self.loop.time()
+        is_last = not self.pipeline
         super().on_response_complete()
-        if self.cycle.response_complete:
+        if is_last:
             self._await_headers()
+            if self._refusal is not None:
+                self._send_refusal(self._refusal)
 
-    def pause_writing(self) -> None:
-        """Note since when the client takes nothing."""
-        super().pause_writing()
-        self._unsent_since = self.loop.time()
-
-    def resume_writing(self) -> None:
-        """Note that it takes more."""
-        super().resume_writing()
-        self._unsent_since = None
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse a request that is no HTTP, or is beyond a limit, and hear no other."""
+    def send_400_response(self, _: str) -> None:
+        """Refuse a request that is no HTTP, or is beyond a limit, once those before it are answered; hear no other."""
         if self._refusal is None:
-            super().send_400_response(msg)
-        elif not self.transport.is_closing():
-            response = self._refusal.to_response({"connection": "close"})
-            head = [b"%b: %b\r\n" % header for header in response.raw_headers]
-            self.transport.write(b"".join([STATUS_LINE[response.status_code], *head, b"\r\n", bytes(response.body)]))
-            self._await_headers()  # which will not come: the connection ends when their time is over
-            self.transport.write_eof()
+            self._refusal = Refused(400, "this is no HTTP request", "HTTP/1.1")
+        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
+            # It is the body of this one that is wrong: it has no other answer.
+            self.cycle.disconnected = self.cycle.response_complete = True
+            self.cycle.message_event.set()
+            if self.pipeline:
+                self.pipeline.popleft()
+                return
+        if self.cycle is None or self.cycle.response_complete:
+            self._send_refusal(self._refusal)
+
+    def _send_refusal(self, refusal: Refused) -> None:
+        if self.transport.is_closing():
+            return
+        response = refusal.to_response({"connection": "close"})
+        head = [b"%b: %b\r\n" % header for header in response.raw_headers]
+        self.transport.write(b"".join([STATUS_LINE[response.status_code], *head, b"\r\n", bytes(response.body)]))
+        self._await_headers()  # which will not come: the connection ends when their time is over
+        self.flow.resume_reading()
+        self.transport.write_eof()
 
     def _refuse_headers(self) -> Refused:
         limits = f"at most {MOST_HEADERS} headers of together {MOST_HEADER_BYTES} bytes"
@@ -147,12 +154,13 @@ class Connection(HttpToolsProtocol):
     def _check_times(self) -> None:
         self._check = self._schedule_check()
         now = self.loop.time()
-        is_late = self in self._waiting and now - self._waiting_since > HEADER_SECONDS
-        is_stuck = self._unsent_since is not None and now - self._unsent_since > SEND_SECONDS
-        if is_stuck or (is_late and self.transport.is_closing()):
+        is_taken = not self.transport.get_write_buffer_size()
+        if is_taken:
+            self._taken_at = now
+        if now - self._taken_at > SEND_SECONDS:
             self.transport.abort()
-        elif is_late:
+        elif is_taken and self in self._waiting and now - self._waiting_since > HEADER_SECONDS:
             if self._in_headers and self._refusal is None:
                 self._refusal = Refused(408, "the headers did not come in time", f"all of them in {HEADER_SECONDS:g} s")
-                self.send_400_response("")
+                self._send_refusal(self._refusal)
             self.transport.close()
