@@ -14,7 +14,7 @@ from upkeep.core import paths
 from upkeep.core.params import Params, load_params
 from upkeep.features.split import SPLITS
 from upkeep.judging.acceptance import Check, check_floors
-from upkeep.judging.evaluation import evaluate, judge_plant
+from upkeep.judging.evaluation import evaluate, judge_group, read_plant
 from upkeep.model.tables import Table
 from upkeep.model.training import Splits, shuffle_labels, train_fleet, train_plant
 
@@ -56,8 +56,9 @@ def _judge(fleet: Fleet, params: Params) -> list[Check]:
         selection = train_plant(splits, of_all, params)
         rows = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
         rows = rows.with_columns(chosen=pl.col("candidate") == selection.chosen)
-        plants[plant] = judge_plant(rows, params.evaluate, params.dataset.horizon_hours, params.model.seed)
-    report = evaluate(plants, params.evaluate, params.model.seed)
+        plants[plant] = read_plant(rows, params.evaluate, params.dataset.horizon_hours)
+    reports = {plant: judge_group([own], params.evaluate, params.model.seed) for plant, own in plants.items()}
+    report = evaluate(plants, reports, params.evaluate, params.model.seed)
     return check_floors(report, params.evaluate.floors)
 
 

@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import strategies as st
 
 from upkeep.core.params import Costs, Evaluate
-from upkeep.judging.evaluation import evaluate, judge_plant
+from upkeep.judging.evaluation import evaluate, judge_group, read_plant
 from upkeep.judging.reports import Evaluation
 
 HORIZON, LEAD = 10, 2
@@ -69,8 +69,10 @@ def evaluate_rows(
     predictions: Mapping[str, pl.DataFrame], judged: Evaluate, doubts: Mapping[str, str] = MappingProxyType({})
 ) -> Evaluation:
     """Judge each plant's predictions, and all together."""
-    plants = {name: judge_plant(rows, judged, HORIZON, 7, doubts.get(name)) for name, rows in predictions.items()}
-    return evaluate(plants, judged, 7, doubts)
+    plants = {name: read_plant(rows, judged, HORIZON) for name, rows in predictions.items()}
+    own = {name: [doubts[name]] if name in doubts else [] for name in plants}
+    reports = {name: judge_group([plant], judged, 7, own[name]) for name, plant in plants.items()}
+    return evaluate(plants, reports, judged, 7, doubts)
 
 
 @st.composite

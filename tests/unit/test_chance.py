@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from parameters import SHIPPED, changed
 
-from upkeep.judging.evaluation import judge_plant
+from upkeep.judging.evaluation import judge_group, read_plant
 from upkeep.judging.sanity import SHUFFLED
 from upkeep.model.training import Splits, shuffle_labels, train_plant
 
@@ -60,7 +60,8 @@ def judge(splits: Splits) -> list[str]:
     selection = train_plant(splits, None, PARAMS)
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     predictions = predictions.with_columns(chosen=pl.col("candidate") == selection.chosen)
-    return judge_plant(predictions, PARAMS.evaluate, HORIZON, PARAMS.model.seed).report.sanity.faults
+    plant = read_plant(predictions, PARAMS.evaluate, HORIZON)
+    return judge_group([plant], PARAMS.evaluate, PARAMS.model.seed).sanity.faults
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -63,13 +63,6 @@ class PlantOutcomes(NamedTuple):
     validation: Outcomes
 
 
-class JudgedPlant(NamedTuple):
-    """What the fleet's report takes of a plant: its outcomes, and the report on them."""
-
-    outcomes: PlantOutcomes
-    report: GroupReport
-
-
 class Judgement(NamedTuple):
     """One candidate's figures on one group of rows, of the `machines` named; NaN where one is not defined.
 
@@ -86,17 +79,10 @@ class Judgement(NamedTuple):
         return Metrics.model_validate(self.figures, extra="forbid")  # a figure that has no field would be lost
 
 
-def judge_plant(
-    predictions: pl.DataFrame | pl.LazyFrame,
-    how: Evaluate,
-    horizon_hours: float,
-    seed: int,
-    doubt: str | None = None,
-) -> JudgedPlant:
-    """Judge one plant's predictions: rows of all splits and candidates, as ``train`` writes them.
+def read_plant(predictions: pl.DataFrame | pl.LazyFrame, how: Evaluate, horizon_hours: float) -> PlantOutcomes:
+    """Return what is judged of one plant: rows of all splits and candidates, as ``train`` writes them.
 
-    Of a file's scan the rows of one candidate are in memory at a time. `seed` is that of the resamples, and `doubt`
-    says why the test rows may mislead.
+    Of a file's scan the rows of one candidate are in memory at a time.
     """
     rows, test = predictions.lazy(), pl.col("split") == "test"
 
@@ -107,7 +93,7 @@ def judge_plant(
     found = rows.filter(test).select("candidate", "chosen", "machine_model").unique().collect()
     chosen, models = found.filter("chosen")["candidate"], found.filter("chosen")["machine_model"]
     candidates = {name: read(test, pl.col("candidate") == name) for name in found["candidate"].unique()}
-    outcomes = PlantOutcomes(
+    return PlantOutcomes(
         chosen=chosen[0] if chosen.len() else None,
         own=candidates[chosen[0]] if chosen.len() else read(test, pl.col("chosen")),
         candidates=candidates,
@@ -116,7 +102,6 @@ def judge_plant(
         },
         validation=read(pl.col("chosen"), pl.col("split") == "validation"),
     )
-    return JudgedPlant(outcomes, judge_group([outcomes], how, seed, [doubt] if doubt else []))
 
 
 def read_outcomes(rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> Outcomes:
@@ -143,23 +128,28 @@ def pool(parts: Sequence[Outcomes]) -> Outcomes:
 
 
 def evaluate(
-    plants: Mapping[str, JudgedPlant], how: Evaluate, seed: int, doubts: Mapping[str, str] = MappingProxyType({})
+    plants: Mapping[str, PlantOutcomes],
+    reports: Mapping[str, GroupReport],
+    how: Evaluate,
+    seed: int,
+    doubts: Mapping[str, str] = MappingProxyType({}),
 ) -> Evaluation:
     """Report on all plants together; alarms, whose reasons need the models, are left to add.
 
-    `seed` is that of the resamples, and `doubts` say of plants why their test rows may mislead.
+    `reports` are the plants' own, by :func:`judge_group`; `seed` is that of the resamples, and `doubts` say of plants
+    why their test rows may mislead.
     """
-    seen = {name: plant.outcomes.validation for name, plant in plants.items()}
-    outcomes = [plant.outcomes for plant in plants.values()]
+    outcomes = list(plants.values())
+    seen = {name: plant.validation for name, plant in plants.items()}
     return Evaluation(
         overall=judge_group(outcomes, how, seed, [f"in {name} {doubt}" for name, doubt in doubts.items()]),
-        plants={name: plant.report for name, plant in plants.items()},
+        plants=dict(reports),
         machine_models=_judge_machine_models(outcomes, how),
         validation=Headline(
             overall=judge(pool(list(seen.values())), how).metrics,
             plants={name: judge(own, how).metrics for name, own in seen.items() if own.label.size},
         ),
-        notes=[note for name, plant in plants.items() for note in _explain_gaps(name, plant.report)],
+        notes=[note for name, report in reports.items() for note in _explain_gaps(name, report)],
     )
 
 

@@ -14,8 +14,8 @@ from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
-from upkeep.judging.evaluation import JudgedPlant, draw_curves, evaluate, judge_plant
-from upkeep.judging.reports import REMEDY, Alarm, AlarmReason, write_curves, write_report
+from upkeep.judging.evaluation import PlantOutcomes, draw_curves, evaluate, judge_group, read_plant
+from upkeep.judging.reports import REMEDY, Alarm, AlarmReason, GroupReport, write_curves, write_report
 from upkeep.model.explanation import rank_features
 from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import to_matrix
@@ -28,7 +28,8 @@ ALARM_COLUMNS = [*KEYS, "probability", "hours_to_failure"]
 class Judged(NamedTuple):
     """What a plant adds to the reports; `importance` is None where no model is saved."""
 
-    plant: JudgedPlant
+    outcomes: PlantOutcomes
+    report: GroupReport
     curves: dict[str, pl.DataFrame]
     alarms: list[Alarm]
     importance: pl.DataFrame | None
@@ -48,7 +49,9 @@ def run(params: Params) -> None:
     plants = list_plants(paths.PREDICTIONS, made_by="train")
     doubts = _read_doubts()
     judged = map_plants(_judge, plants, params.parallel, params, doubts)
-    report = evaluate({name: own.plant for name, own in judged.items()}, params.evaluate, params.model.seed, doubts)
+    outcomes = {name: own.outcomes for name, own in judged.items()}
+    reports = {name: own.report for name, own in judged.items()}
+    report = evaluate(outcomes, reports, params.evaluate, params.model.seed, doubts)
     alarms = [alarm for own in judged.values() for alarm in own.alarms]
     unsaved = [plant for plant, own in judged.items() if own.importance is None]
     notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in unsaved]
@@ -63,16 +66,18 @@ def run(params: Params) -> None:
 def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
     horizon = params.dataset.horizon_hours
     predictions = pl.scan_parquet(table_file(paths.PREDICTIONS, plant))
-    judged = judge_plant(predictions, params.evaluate, horizon, params.model.seed, doubts.get(plant))
+    outcomes = read_plant(predictions, params.evaluate, horizon)
+    doubt = [doubts[plant]] if plant in doubts else []
+    report = judge_group([outcomes], params.evaluate, params.model.seed, doubt)
     chosen = predictions.filter("chosen", split="test").cast({"probability": pl.Float64}).collect()
     chosen = chosen.sort("machine", "time")
     curves = draw_curves(plant, chosen, params.evaluate, horizon)
     folder = paths.MODELS / name_file(plant)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
     if not (folder / paths.MODEL_METADATA).exists():
-        return Judged(judged, curves, [], None)
+        return Judged(outcomes, report, curves, [], None)
     scorer = load_scorer(folder)
-    return Judged(judged, curves, list(_explain_alarms(chosen, plant, scorer, horizon)), _rank(scorer))
+    return Judged(outcomes, report, curves, list(_explain_alarms(chosen, plant, scorer, horizon)), _rank(scorer))
 
 
 def _read_doubts() -> dict[str, str]:
