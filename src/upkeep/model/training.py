@@ -195,25 +195,27 @@ def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weig
     return float((highest + lowest) / 2)
 
 
-def find_ranges(train: pl.DataFrame, names: list[str]) -> dict[str, TrainingRange]:
+def find_ranges(train: Sequence[Table]) -> dict[str, TrainingRange]:
     """Return the range of each feature in training rows, unknown values left out."""
-    columns = train.select(pl.col(names).cast(pl.Float64).fill_nan(None))
-    tables = {
-        "minimum": columns.min(),
-        "low": columns.quantile(0.01, "nearest"),
-        "high": columns.quantile(0.99, "nearest"),
-        "maximum": columns.max(),
-    }
-    return {name: TrainingRange(**{part: table[name][0] for part, table in tables.items()}) for name in names}
+    names, ranges = train[0].features, {}
+    for start in range(0, len(names), COLUMNS_AT_ONCE):
+        some = names[start : start + COLUMNS_AT_ONCE]
+        columns = pl.concat(table.read(*some) for table in train).select(pl.all().cast(pl.Float64).fill_nan(None))
+        tables = {
+            "minimum": columns.min(),
+            "low": columns.quantile(0.01, "nearest"),
+            "high": columns.quantile(0.99, "nearest"),
+            "maximum": columns.max(),
+        }
+        for name in some:
+            ranges[name] = TrainingRange(**{part: table[name][0] for part, table in tables.items()})
+    return ranges
 
 
 def _train(kind: Kind, train: Sequence[Table], validation: Sequence[Table], model: Model, threads: int = 1) -> Trained:
-    names, rows = train[0].features, _join_rows(train)
-    fitted = fit(kind, rows, _join_rows(validation), names, model, threads)
-    ranges: dict[str, TrainingRange] = {}
-    for some in (names[start : start + COLUMNS_AT_ONCE] for start in range(0, len(names), COLUMNS_AT_ONCE)):
-        if fitted.boosters:
-            ranges |= find_ranges(pl.concat(table.read(*some) for table in train), some)
+    rows = _join_rows(train)
+    fitted = fit(kind, rows, _join_rows(validation), train[0].features, model, threads)
+    ranges = find_ranges(train) if fitted.boosters else {}
     return Trained(fitted, len(rows.label), int(rows.label.sum()), ranges)
 
 

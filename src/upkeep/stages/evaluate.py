@@ -96,10 +96,12 @@ def _rank(scorer: Scorer) -> pl.DataFrame:
 
 def _explain_alarms(chosen: pl.DataFrame, plant: str, scorer: Scorer, horizon_hours: float) -> Iterator[Alarm]:
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
-    rows = pl.read_parquet(paths.PROCESSED / name_file(plant) / "test.parquet")
-    rows = alarms.select(KEYS).join(rows, on=KEYS, maintain_order="left")
-    features = to_matrix(rows, scorer.model.metadata.features)
-    telemetry = pl.read_parquet(table_file(paths.INTERIM / "telemetry", plant)).sort("machine", "time")
+    theirs = pl.col("machine").is_in(alarms["machine"].implode())
+    test = pl.scan_parquet(paths.PROCESSED / name_file(plant) / "test.parquet")
+    rows = test.filter(theirs, pl.col("time").is_in(alarms["time"].implode())).collect()
+    features = to_matrix(alarms.join(rows, on=KEYS, maintain_order="left"), scorer.model.metadata.features)
+    scan = pl.scan_parquet(table_file(paths.INTERIM / "telemetry", plant))
+    telemetry = scan.filter(theirs).collect().sort("machine", "time")
     window = timedelta(hours=max(scorer.model.metadata.dataset.windows_hours))
     for alarm, values in zip(alarms.iter_rows(named=True), features, strict=True):
         time = alarm["time"]
