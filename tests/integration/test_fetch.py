@@ -19,6 +19,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
 from upkeep.sources import Delivery
+from upkeep.sources import manifest as manifest_module
 from upkeep.sources import store as store_module
 from upkeep.sources.manifest import read_manifest
 from upkeep.stages import fetch
@@ -64,6 +65,11 @@ def params(plants, until=MONDAY, reread=1, **options) -> Params:
 
 def lyon(*batches):
     return {"lyon": {str(week(number)): [[float(number)]] for number in batches}}
+
+
+def write_by(monkeypatch, write):
+    for module in (manifest_module, store_module):
+        monkeypatch.setattr(module, "write_whole", write)
 
 
 def raw_bytes(root=paths.RAW):
@@ -318,14 +324,14 @@ def test_reading_again_that_is_stopped_before_any_write_leaves_the_old_or_the_ne
                 raise Killed
             write(path, content)
 
-        monkeypatch.setattr(store_module, "write_whole", write_or_die)
+        write_by(monkeypatch, write_or_die)
         return writes
 
     outcomes = []
     for number in range(100):
         (tmp_path / str(number)).mkdir()
         monkeypatch.chdir(tmp_path / str(number))
-        monkeypatch.setattr(store_module, "write_whole", write)
+        write_by(monkeypatch, write)
         shelf.clear()
         settings = mend(shelf)
         old = raw_bytes()
@@ -333,7 +339,7 @@ def test_reading_again_that_is_stopped_before_any_write_leaves_the_old_or_the_ne
         try:
             fetch.read_again(settings, None, None, drop_vanished=False)
         except Killed:
-            monkeypatch.setattr(store_module, "write_whole", write)
+            write_by(monkeypatch, write)
             for file in read_manifest().files:
                 store_module.check_file(paths.RAW, file)
             fetch.run(settings)
@@ -404,7 +410,7 @@ def test_a_fetch_that_is_stopped_before_any_write_ends_with_the_same_bytes_when_
 
         (tmp_path / folder).mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / folder)
-        monkeypatch.setattr(store_module, "write_whole", write_or_die)
+        write_by(monkeypatch, write_or_die)
         fetch.run(params(plants, until=week(1)))
         return next(writes)
 
