@@ -5,10 +5,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import FiniteFloat, TypeAdapter
+
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_regular
 
 TIMES = paths.LOCAL / "stage_times.json"
+MOST_BYTES = 1_000_000
+NOTED = TypeAdapter(dict[str, FiniteFloat])
 
 
 @contextmanager
@@ -32,8 +37,7 @@ def forget_times() -> None:
 
 def stage_times() -> dict[str, float]:
     """Return the seconds that each stage took when it last ran in this checkout, since :func:`forget_times`."""
-    try:
-        times: dict[str, float] = json.loads(TIMES.read_text(encoding="utf-8"))
+    try:  # a branch may bring the file along
+        return NOTED.validate_json(read_regular(TIMES, MOST_BYTES))
     except (OSError, ValueError):
         return {}
-    return times
