@@ -218,7 +218,7 @@ HOSTILE = {
     "a link to a file elsewhere": (replace_by_link("/etc/passwd"), "it leads out of the repository"),
     "a link to git's own files": (replace_by_link("../../.git/config"), "it leads out of the repository"),
     "a link to what never ends": (replace_by_link("/dev/zero"), "it leads out of the repository"),
-    "a pipe": (replace_by_pipe, "it is not a regular file"),
+    "a pipe": (replace_by_pipe, "it is a pipe, a socket or a device, not a file"),
     "a file larger than memory": (grow, "it is larger than 50,000,000 bytes"),
     "deep nesting": (hold("[" * 10**6), OTHER),
     "nulls": (hold('{"overall": null, "plants": null}'), OTHER),

@@ -43,7 +43,6 @@ PROGRAMS = (
             "doctor",
             "failure",
             "git",
-            "offer",
             "probes",
             "readiness",
             "reproduction",

@@ -5,7 +5,7 @@ import pytest
 from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, judged, plant, snapshot
 from prediction_cases import machine
 
-from upkeep.gitlab.gate import too_much
+from upkeep.gitlab.gate import explain_loss
 
 LATE = {29: 0.9}
 """Ranked as well as ever, but too late to act upon."""
@@ -23,8 +23,8 @@ def test_a_first_run_ships_if_its_floors_hold():
 
 
 def test_what_is_not_a_number_is_never_good_enough():
-    assert too_much(float("nan"), None, 0.1, 0.2)
-    assert too_much(float("nan"), [-1.0, 1.0], 0.1, 0.2)
+    assert explain_loss(float("nan"), None, 0.1, 0.2)
+    assert explain_loss(float("nan"), [-1.0, 1.0], 0.1, 0.2)
 
 
 def test_without_any_check_nothing_ships():
@@ -97,7 +97,7 @@ def test_after_a_champion_that_cost_nothing_a_rise_is_measured_against_a_missed_
     ],
 )
 def test_a_loss_is_too_much_if_it_is_certain_or_large(loss, interval, found):
-    assert too_much(loss, interval, allowed=0.02, largest=0.15) is found
+    assert bool(explain_loss(loss, interval, allowed=0.02, largest=0.15)) is found
 
 
 @pytest.mark.parametrize("side", ["main", "this branch"])

@@ -20,7 +20,7 @@ from upkeep.gitlab.failure import Failure, describe_failure
 from upkeep.gitlab.gate import Verdict, judge
 from upkeep.gitlab.markdown import MOST_CHARACTERS, MOST_LISTED, code, inert, sentence, show, tabulate
 from upkeep.gitlab.note_text import write_note
-from upkeep.gitlab.offer import describe_offer
+from upkeep.gitlab.retraining import describe_offer
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import Metrics
 

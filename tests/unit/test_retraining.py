@@ -10,8 +10,7 @@ from parameters import LIMITS
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Params, Retrain
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.offer import describe_offer
-from upkeep.gitlab.retraining import advance, decide, new_batches, read_clock
+from upkeep.gitlab.retraining import advance, decide, describe_offer, new_batches, read_clock
 from upkeep.sources import Delivery
 
 ROOT = Path(__file__).parents[2]

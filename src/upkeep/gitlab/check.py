@@ -14,7 +14,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.core.text import show_lines
 from upkeep.features.definition import build_features
-from upkeep.gitlab.snapshot import require_own
+from upkeep.gitlab.snapshot import read_own
 from upkeep.judging.acceptance import (
     AcceptanceCase,
     Check,
@@ -28,7 +28,6 @@ from upkeep.judging.reports import Evaluation, read_report
 from upkeep.model.storage import find_models, load_model, predict
 
 TIME = pl.Datetime("us", "UTC")
-TELEMETRY_KEYS = ["machine", "time"]
 EVENTS = {"machine": pl.String(), "time": TIME, "kind": pl.String(), "code": pl.String()}
 
 
@@ -47,7 +46,7 @@ def make_checks(params: Params) -> list[Check]:
     checks = check_floors(read_report(Evaluation), params.evaluate.floors)
     golden = params.evaluate.golden
     if golden is not None:
-        require_own(golden)
+        read_own(golden)  # or raise why it is none of the branch's
         checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]
     return checks
 
@@ -57,7 +56,7 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
     if own is None:
         return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
     model = load_model(own)
-    telemetry = _read_csv(folder / case.telemetry, TELEMETRY_KEYS)
+    telemetry = _read_csv(folder / case.telemetry, ["machine", "time"])
     events = _read_csv(folder / case.events, list(EVENTS)) if case.events else pl.DataFrame(schema=EVENTS)
     machines = telemetry.select(pl.col("machine").unique().sort()).with_columns(
         model=pl.lit(case.machines.model, pl.String), installed=pl.lit(case.machines.installed, TIME)
@@ -71,23 +70,20 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    require_own(path)
+    content = read_own(path)
     try:
-        table = pl.read_csv(path, schema_overrides=dict.fromkeys(columns, pl.String), infer_schema_length=None)
+        table = pl.read_csv(content, schema_overrides=dict.fromkeys(columns, pl.String), infer_schema_length=None)
         table = table.select(*columns, pl.exclude(columns)).with_columns(
             time=cast_column("time", pl.String(), "time").value
         )
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _reject(path, str(error), columns) from error
-    if table["time"].has_nulls():
-        raise _reject(path, f"{table['time'].null_count()} rows without a time", columns)
+        unknown = table["time"].null_count()
+        if unknown:
+            raise ValueError(f"{unknown} rows without a time")
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise UpkeepError(
+            f"an acceptance case cannot be read: {error}",
+            expected=f"a CSV file with the columns {', '.join(columns)}",
+            remedy="correct the file, or the case that names it",
+            file=path,
+        ) from error
     return table
-
-
-def _reject(path: Path, reason: str, columns: Sequence[str]) -> UpkeepError:
-    return UpkeepError(
-        f"an acceptance case cannot be read: {reason}",
-        expected=f"a CSV file with the columns {', '.join(columns)}",
-        remedy="correct the file, or the case that names it",
-        file=path,
-    )

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +12,24 @@ import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_regular
 from upkeep.core.secrets import mask_credentials
-from upkeep.core.text import show_lines
+from upkeep.core.text import show_lines, show_text
 from upkeep.core.yaml import parse_yaml
+from upkeep.gitlab import git
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
-from upkeep.gitlab.git import git
 from upkeep.gitlab.zones import REMOTE, is_protected
 
 LOCK = Path("dvc.lock")
 RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 FAILED = re.compile(r"failed to reproduce '([^']+)'")
-MISSING = "https://error.dvc.org/missing-files"
-"""How DVC ends its message when neither the cache nor the remote has what ``dvc.lock`` lists."""
-
+ERROR = re.compile(r"^ERROR: (.*)", re.MULTILINE)
+MISSING = "https://error.dvc.org/missing-files"  # when neither the cache nor the remote has what `dvc.lock` lists
 CACHE = Path(".dvc/cache")
 REMOVING = "Removing "
 """How DVC begins a line about a file of the cache that nothing needs."""
-
 UNQUOTED = "Unsupported value of type 'date'"
 CONFLICT = "<<<<<<< "
-RENEW_LOCK = f"git checkout origin/main -- {LOCK} && dvc repro, and commit what it writes"
 
 logger = logging.getLogger(__name__)
 
@@ -92,16 +88,31 @@ def push() -> None:
         raise _explain("push", done.stdout)
 
 
-def default_remote() -> dict[str, Any]:
-    """Return the settings of DVC's default remote, its `url` among them; nothing if there is none."""
-    config = _config()
-    return dict(config["remote"].get(config["core"].get("remote"), {}))
+def restore() -> None:
+    """Put the outputs that ``dvc.lock`` lists into the working tree, as far as the cache has them."""
+    _dvc("checkout", "--quiet", echo=False)
+
+
+def find_remote(name: str | None = None) -> str:
+    """Return the address of a remote, the default one's without a name; empty if there is none."""
+    config = _read_config()
+    return str(config.get("remote", {}).get(name or config.get("core", {}).get("remote"), {}).get("url", ""))
+
+
+def _read_config() -> dict[str, Any]:
+    from dvc.config import Config  # slow to import
+    from dvc.exceptions import DvcException
+
+    try:
+        return dict(Config.from_cwd())
+    except DvcException:  # which DVC's own command is about to tell
+        return {}
 
 
 def remotes_apart() -> bool:
     """Tell whether merge requests have a remote of their own beside the default one."""
-    own = _config()["remote"].get(REMOTE, {}).get("url", "").rstrip("/")
-    return bool(own) and own != default_remote().get("url", "").rstrip("/")
+    own = find_remote(REMOTE).rstrip("/")
+    return bool(own) and own != find_remote().rstrip("/")
 
 
 def add_remote(url: str) -> None:
@@ -117,17 +128,12 @@ def readable_remotes() -> list[str | None]:
     return [None] if is_protected(os.environ) or not remotes_apart() else [None, REMOTE]
 
 
-def restore() -> None:
-    """Put the outputs that ``dvc.lock`` lists into the working tree, as far as the cache has them."""
-    _dvc("checkout", "--quiet", echo=False)
-
-
 def list_garbage() -> list[Path]:
     """List what of the cache neither ``dvc.lock`` here nor a local branch or tag lists.
 
     Raises UpkeepError if the cache may be that of other checkouts, too, or the lock lists nothing.
     """
-    shared = _config().get("cache", {}).get("dir")
+    shared = _read_config().get("cache", {}).get("dir")
     if shared or CACHE.is_symlink():
         raise UpkeepError(
             f"DVC's cache is not this checkout's own: {shared or CACHE.resolve()}",
@@ -152,31 +158,46 @@ def _gc(option: str) -> str:
 
 def outputs(*folders: Path, commit: str = "") -> list[Path]:
     """List the outputs under these folders that ``dvc.lock`` knows, here or in a commit."""
-    known = [Path(out["path"]) for stage in read_stages(commit).values() for out in stage.get("outs", [])]
+    known = _list_outputs(read_stages(commit))
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
 
 
-def read_stages(commit: str = "") -> dict[str, dict[str, Any]]:
-    """Return by name what ``dvc.lock`` says of each stage, here or in a commit; an error if it is not DVC's."""
-    stages: dict[str, dict[str, Any]] = read(LOCK, git("show", f"{commit}:./{LOCK}") if commit else None).get(
-        "stages", {}
-    )
+def read_stages(commit: str = "") -> dict[str, Any]:
+    """Return by name what ``dvc.lock`` says of each stage, here or in a commit; an UpkeepError if it is not DVC's."""
+    stages: dict[str, Any] = read(LOCK, git.show(commit, LOCK) if commit else None).get("stages", {})
     try:
-        [Path(out["path"]) for stage in dict.values(stages) for out in dict.get(stage, "outs", [])]
-    except (LookupError, TypeError) as error:
-        raise UpkeepError(f"{LOCK} does not list outputs as DVC does", remedy=RENEW_LOCK, file=LOCK) from error
+        _list_outputs(stages)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise _reject(LOCK, "does not list outputs as DVC does") from error
     return stages
 
 
-def _config() -> Mapping[str, Any]:
-    """Return DVC's settings; none where they cannot be read, which DVC's own command is about to tell."""
-    from dvc.config import Config  # slow to import
-    from dvc.exceptions import DvcException
+def _list_outputs(stages: dict[str, Any]) -> list[Path]:
+    return [Path(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]
 
+
+def read(file: Path, text: str | None = None) -> dict[str, Any]:
+    """Return what one of DVC's own files holds, or this `text` of it; an UpkeepError if it is no mapping in YAML.
+
+    A file that is not there holds nothing.
+    """
     try:
-        return dict(Config.from_cwd())
-    except DvcException:
-        return {"core": {}, "remote": {}}
+        if text is None:
+            text = read_regular(file).decode(errors="replace") if file.exists() else "{}"
+        content = parse_yaml(text)
+    except (OSError, yaml.YAMLError) as error:
+        why = "holds a merge conflict" if text and CONFLICT in text else f"cannot be read: {show_text(error)}"
+        raise _reject(file, why) from error
+    if not isinstance(content, dict):
+        raise _reject(file, "is no mapping, as DVC writes it")
+    return content
+
+
+def _reject(file: Path, why: str) -> UpkeepError:
+    remedy = f"correct it, or `git checkout HEAD -- {file}`"
+    if file == LOCK:
+        remedy = f"git checkout origin/main -- {LOCK} && dvc repro, and commit what it writes"
+    return UpkeepError(f"{file} {why}", remedy=remedy, file=file)
 
 
 def _fetch_proposed(*targets: Path) -> None:
@@ -196,8 +217,7 @@ def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]
         for line in process.stdout or ():
             lines.append(line)
             if echo:
-                print(show_lines(mask_credentials(line)))  # noqa: T201  # what the job's log is read for
-                sys.stdout.flush()
+                print(show_lines(mask_credentials(line)), flush=True)  # noqa: T201  # what the job's log is read for
     return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines))
 
 
@@ -209,40 +229,13 @@ def _explain(command: str, text: str) -> UpkeepError:
     except UpkeepError as error:
         return error
     if UNQUOTED in text:
-        return UpkeepError(
-            "a date stands without quotes", remedy='quote every date, as in until: "2025-12-22"', file=paths.PARAMS
-        )
-    kept = read_failure() if command == "repro" else None
-    if kept:
+        remedy = 'quote every date, as in until: "2025-12-22"'
+        return UpkeepError("a date stands without quotes", remedy=remedy, file=paths.PARAMS)
+    if command == "repro" and (kept := read_failure()):
         return kept.as_error()
     stage = FAILED.search(text)
-    errors = [line.removeprefix("ERROR: ") for line in text.splitlines() if line.startswith("ERROR: ")]
-    found = errors[-1] if errors else (text.strip().splitlines() or ["it said nothing"])[-1]
-    return UpkeepError(
-        f"`dvc {command}` failed: {found}",
-        remedy=f"read what `{stage[1]}` says above; `dvc repro {stage[1]}` runs it on your machine"
-        if stage
-        else "run `upkeep doctor`",
-        stage=stage[1] if stage else None,
-    )
-
-
-def read(file: Path, text: str | None = None) -> dict[str, Any]:
-    """Return what one of DVC's own files holds, or this `text` of it; an error if it is no mapping in YAML.
-
-    A file that is not there holds nothing.
-    """
-    if text is None:
-        text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "{}"
-    try:
-        content, line = parse_yaml(text), 1
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # a character that no YAML holds has none
-        content, line = None, mark.line + 1 if mark else 1
-    if isinstance(content, dict):
-        return content
-    raise UpkeepError(
-        f"{file} holds a merge conflict" if CONFLICT in text else f"{file} cannot be read, from line {line} on",
-        remedy=RENEW_LOCK if file == LOCK else f"correct it, or `git checkout HEAD -- {file}`",
-        file=file,
-    )
+    found = (ERROR.findall(text) or text.strip().splitlines() or ["it said nothing"])[-1]
+    remedy = "run `upkeep doctor`"
+    if stage:
+        remedy = f"read what `{stage[1]}` says above; `dvc repro {stage[1]}` runs it on your machine"
+    return UpkeepError(f"`dvc {command}` failed: {found}", remedy=remedy, stage=stage[1] if stage else None)

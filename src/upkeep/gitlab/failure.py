@@ -3,7 +3,6 @@
 import contextlib
 import re
 import ssl
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +13,10 @@ from pydantic import ValidationError
 from upkeep.core import paths
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import write_whole
+from upkeep.core.files import read_regular, write_whole
 from upkeep.core.types import Frozen
 from upkeep.gitlab.markdown import WORD_JOINER, code, inert
+from upkeep.gitlab.zones import TOKEN, Environment
 from upkeep.reporting.markdown import Markdown
 
 PIPELINE = Path("dvc.yaml")
@@ -24,11 +24,8 @@ FAILURE = paths.LOCAL / "failure.json"
 WEBHOOK = "UPKEEP_ALERT_WEBHOOK"
 LABELS = ["upkeep", "failure"]
 PLACES = ("stage", "plant", "batch", "column", "table", "file")
-TIMEOUT_SECONDS = 10
-MOST_BYTES = 1_000_000
-"""Of what is kept of a failure; a branch may bring the file along."""
-
-NO_FAILURE = ("success", "canceled")
+SECONDS = 10  # to wait for the webhook
+MOST_BYTES = 1_000_000  # of what is kept of a failure; a branch may bring the file along
 
 
 class Failure(Frozen):
@@ -52,45 +49,36 @@ class Alert(NamedTuple):
     body: str
 
 
-def keep_failure(error: UpkeepError, environment: Mapping[str, str]) -> None:
+def keep_failure(error: UpkeepError, environment: Environment) -> None:
     """Write ``.upkeep/failure.json``, in a pipeline's repository only: anywhere else no later job would read it."""
-    if not PIPELINE.exists():
-        return
-    failure = Failure(
-        what=error.what,
-        expected=error.expected,
-        remedy=error.remedy,
-        where={name: str(value) for name, value in error.where.items()},
-        job=environment.get("CI_JOB_ID"),
-    )
-    with contextlib.suppress(OSError, ValueError):  # a full disk is told by the error itself, not by a second one
-        write_whole(FAILURE, f"{failure.model_dump_json(indent=1)}\n".encode())
+    if PIPELINE.exists():
+        where = {name: str(value) for name, value in error.where.items()}
+        job = environment.get("CI_JOB_ID")
+        failure = Failure(what=error.what, expected=error.expected, remedy=error.remedy, where=where, job=job)
+        with contextlib.suppress(OSError, ValueError):  # a full disk is told by the error itself, not by a second one
+            write_whole(FAILURE, f"{failure.model_dump_json(indent=1)}\n".encode())
 
 
 def read_failure() -> Failure | None:
     """Return what was kept last; None if nothing was, or it cannot be read."""
     with contextlib.suppress(OSError, ValidationError):
-        if FAILURE.is_file() and FAILURE.stat().st_size <= MOST_BYTES:
-            return Failure.model_validate_json(FAILURE.read_bytes())
+        return Failure.model_validate_json(read_regular(FAILURE, MOST_BYTES))
     return None
 
 
-def notify_failure(environment: Mapping[str, str]) -> str:
+def notify_failure(environment: Environment) -> str:
     """Notify people of this job's failure: by a webhook, an issue, or both, whichever is set up; return what was done.
 
-    Raises
-    ------
-    UpkeepError
-        If the webhook or GitLab could not be reached; the other one was all the same.
+    Raises an UpkeepError if the webhook or GitLab could not be reached; the other one was all the same.
     """
     status = environment.get("CI_JOB_STATUS")
-    if status in NO_FAILURE:  # else it failed, or ran out of time
+    if status in ("success", "canceled"):  # else it failed, or ran out of time
         return f"nothing to tell: the job's status is {status}"
     failure = read_failure()
     own = failure and failure.job == environment.get("CI_JOB_ID")
     alert = describe_failure(failure if own else None, environment)
     done, errors = [], []
-    for name, notify in (("UPKEEP_GITLAB_TOKEN", _open_issue), (WEBHOOK, _call_webhook)):
+    for name, notify in ((TOKEN, _open_issue), (WEBHOOK, _call_webhook)):
         if environment.get(name):
             try:
                 done.append(notify(alert, environment))
@@ -98,17 +86,32 @@ def notify_failure(environment: Mapping[str, str]) -> str:
                 errors.append(error)
     if errors:
         raise errors[0]
-    nobody = f"nobody was told: set UPKEEP_GITLAB_TOKEN for an issue, or {WEBHOOK} for a message"
+    nobody = f"nobody was told: set {TOKEN} for an issue, or {WEBHOOK} for a message"
     return f"{alert.title}\n{'; '.join(done) or nobody}"
 
 
-def _open_issue(alert: Alert, environment: Mapping[str, str]) -> str:
+def describe_failure(failure: Failure | None, environment: Environment) -> Alert:
+    """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
+    from upkeep.reporting.templates import (
+        render_markdown,
+    )  # the service's image, which ends by errors too, lacks jinja2
+
+    places = {name: failure.where[name] for name in PLACES if name in failure.where} if failure else {}
+    named = ", ".join(f"{name} {value}" for name, value in places.items())
+    job, link = environment.get("CI_JOB_NAME", "a command"), environment.get("CI_JOB_URL")
+    commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
+    log = Markdown(f"[the job's log]({link})" if link else "the log")
+    values = {"job": job, "places": places, "failure": failure, "log": log, "commit": commit, "branch": branch}
+    return Alert(inert(f"{job} failed{named and f': {named}'}"), render_markdown("failure.md", code=code, **values))
+
+
+def _open_issue(alert: Alert, environment: Environment) -> str:
     from upkeep.gitlab.api import open_project, put_issue  # slow to import, and most teams have one of the two
 
     return f"wrote {put_issue(open_project(environment), *alert, LABELS)}"
 
 
-def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
+def _call_webhook(alert: Alert, environment: Environment) -> str:
     """Send JSON with the key ``text``, which Mattermost, Slack and Rocket.Chat show; the address itself is a secret."""
     trusted = ssl.create_default_context()
     if environment.get("CI_SERVER_TLS_CA_FILE"):
@@ -116,10 +119,10 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
     # Slack and Rocket.Chat mention people from within code, too.
     message = {"text": re.sub("[<@]", rf"\g<0>{WORD_JOINER}", f"**{alert.title}**\n\n{alert.body}")}
     try:
-        with urllib3.PoolManager(ssl_context=trusted, timeout=TIMEOUT_SECONDS) as pool:
+        with urllib3.PoolManager(ssl_context=trusted, timeout=SECONDS) as pool:
             # What it says is not read: it may never end.
             send = partial(pool.request, "POST", environment[WEBHOOK], json=message, redirect=False)
-            status = call_within(TIMEOUT_SECONDS, partial(send, preload_content=False)).status
+            status = call_within(SECONDS, partial(send, preload_content=False)).status
         found = f"it answered {status}"
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         status, found = 0, type(error).__name__
@@ -129,19 +132,3 @@ def _call_webhook(alert: Alert, environment: Mapping[str, str]) -> str:
             remedy=f"set {WEBHOOK} in Settings > CI/CD > Variables to an address that accepts JSON with the key text",
         )
     return f"told {WEBHOOK}"
-
-
-def describe_failure(failure: Failure | None, environment: Mapping[str, str]) -> Alert:
-    """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
-    from upkeep.reporting.templates import (
-        render_markdown,
-    )  # the service's image, which ends by errors too, has no jinja2
-
-    where = failure.where if failure else {}
-    places = {name: where[name] for name in PLACES if name in where}
-    named = ", ".join(f"{name} {value}" for name, value in places.items())
-    job, link = environment.get("CI_JOB_NAME", "a command"), environment.get("CI_JOB_URL")
-    commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
-    log = Markdown(f"[the job's log]({link})" if link else "the log")
-    values = {"job": job, "places": places, "failure": failure, "log": log, "commit": commit, "branch": branch}
-    return Alert(inert(f"{job} failed{named and f': {named}'}"), render_markdown("failure.md", code=code, **values))

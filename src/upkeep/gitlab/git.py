@@ -3,18 +3,19 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_values
+from upkeep.gitlab.zones import TOKEN, Environment
 
-TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the name of a variable, not its value
 AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
+MOST_BYTES = 10_000_000  # of a file of a commit, which a branch may have grown to any size
 NO_OPTIONS = "does not support push options"
 OUTDATED = ("stale info", "fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref")
-UNHEARD = re.compile(r"remote: +(Error encountered with push options.*)")
-"""GitLab takes the push all the same."""
+UNHEARD = re.compile(r"remote: +(Error encountered with push options.*)")  # GitLab takes the push all the same
 
 TELLING = ("fatal:", "error:", "remote: error", "remote: GitLab:", "! ")
 """How lines begin that say why git failed: the remote's own words rather than the hints around them."""
@@ -24,13 +25,7 @@ HELPER = '!f() { test "$1" != get || printf "username=%s\\npassword=%s\\n" upkee
 
 
 def git(*arguments: str) -> str:
-    """Run git and return what it prints.
-
-    Raises
-    ------
-    UpkeepError
-        If it fails, with its own words, without credentials.
-    """
+    """Run git and return what it prints; if it fails, raise an UpkeepError with its own words, without credentials."""
     done = _run(arguments)
     if done.returncode:
         raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy="run `upkeep doctor`")
@@ -50,22 +45,24 @@ def fetch(branch: str, *, history: bool = False) -> str:
     except UpkeepError as error:
         if tip(branch) is not None:
             raise
-        raise UpkeepError(
-            f"the remote has no branch {branch}",
-            remedy="name another one, or push it first; `git ls-remote --heads origin` lists them",
-        ) from error
+        remedy = "name another one, or push it first; `git ls-remote --heads origin` lists them"
+        raise UpkeepError(f"the remote has no branch {branch}", remedy=remedy) from error
     return git("rev-parse", "FETCH_HEAD")
+
+
+def show(commit: str, file: Path) -> str:
+    """Return a file as it is in a commit; an UpkeepError if it is not there, or larger than :data:`MOST_BYTES`."""
+    where = f"{commit}:./{file.as_posix()}"
+    if int(git("cat-file", "-s", where)) > MOST_BYTES:
+        what = f"{file} of the commit {commit} is larger than {MOST_BYTES:,} bytes"
+        raise UpkeepError(what, remedy="replace it by the file that upkeep writes", file=file)
+    return git("show", where)
 
 
 def changed(paths: Iterable[str]) -> list[str]:
     """List the files under `paths` that differ from the newest commit or are not in it; ignored ones aside."""
     entries = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths).split("\0")
     return [entry[3:] for entry in entries if entry]
-
-
-def contains(commit: str, earlier: str) -> bool:
-    """Tell whether a commit is built upon an earlier one."""
-    return git("rev-list", "--count", f"{commit}..{earlier}") == "0"
 
 
 def only_ours(*commits: str) -> bool:
@@ -83,28 +80,21 @@ def commit(message: str, paths: Sequence[str]) -> None:
 def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = None, rehearse: bool = False) -> str:
     """Push the newest commit to a branch of the remote and return what the remote says.
 
-    Parameters
-    ----------
-    options
-        GitLab's; a remote that takes none, such as a bare repository on a share, gets the branch only.
-    replacing
-        The commit that an overwritten branch must be at, empty if it must not exist; None for one that only grows.
-    rehearse
-        Only ask whether the remote would take it.
-
-    Raises
-    ------
-    UpkeepError
-        If the remote refuses, or the branch is no longer what it was.
+    `options` are GitLab's; a remote that takes none, such as a bare repository on a share, gets the branch only.
+    `replacing` is the commit that an overwritten branch must be at, empty if it must not exist; None for one that only
+    grows. With `rehearse` the remote is only asked whether it would take it. Raises an UpkeepError if it refuses, or
+    the branch is no longer what it was.
     """
+    # The empty helper drops all others, which would offer the job's own token: that one may not push.
+    helpers = ["-c", "credential.helper=", "-c", f"credential.helper={HELPER}"] if os.environ.get(TOKEN) else []
     lease = [] if replacing is None else [f"--force-with-lease=refs/heads/{branch}:{replacing}"]
-    command = [*_credentials(), "push", "--no-verify", *["--dry-run"] * rehearse, *lease]
+    command = [*helpers, "push", "--no-verify", *["--dry-run"] * rehearse, *lease]
     where = [_address(), f"HEAD:refs/heads/{branch}"]
     done = _run([*command, *(f"--push-option={option}" for option in options), *where])
     if done.returncode and NO_OPTIONS in done.stderr:
         done = _run([*command, *where])
     if done.returncode:
-        raise _refused(branch, done.stderr)
+        raise _explain_refusal(branch, done.stderr)
     if unheard := UNHEARD.search(done.stderr):
         raise UpkeepError(
             f"{branch} was pushed, but GitLab did not do what was asked with it: {find_reason(unheard[1])}",
@@ -113,7 +103,7 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
     return mask_values(done.stderr, os.environ.get(TOKEN)).strip()
 
 
-def job_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def job_environment(environment: Environment = os.environ) -> dict[str, str]:
     """Return the variables that git runs with: nobody is there to ask, and its messages are read in English."""
     variables = {"GIT_TERMINAL_PROMPT": "0", **environment, "LC_ALL": "C"}
     if authority := environment.get("CI_SERVER_TLS_CA_FILE"):
@@ -129,12 +119,14 @@ def find_reason(printed: str) -> str:
 
 
 def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], capture_output=True, env=job_environment(), text=True, check=False)
-
-
-def _credentials() -> list[str]:
-    # The empty one drops all other helpers, which would offer the job's own token: that one may not push.
-    return ["-c", "credential.helper=", "-c", f"credential.helper={HELPER}"] if os.environ.get(TOKEN) else []
+    return subprocess.run(
+        ["git", *arguments],
+        capture_output=True,
+        env=job_environment(),
+        encoding="utf-8",
+        errors="surrogateescape",  # names and contents of files may be of any bytes
+        check=False,
+    )
 
 
 def _address() -> str:
@@ -150,14 +142,11 @@ def _address() -> str:
     return urlunsplit(parts._replace(netloc=f"{AUTHOR}@{parts.netloc.rpartition('@')[2]}"))
 
 
-def _refused(branch: str, printed: str) -> UpkeepError:
+def _explain_refusal(branch: str, printed: str) -> UpkeepError:
     if any(sign in printed for sign in OUTDATED):
-        return UpkeepError(
-            f"the branch {branch} was changed by someone else meanwhile",
-            remedy="nothing, if its newest pipeline runs; else run this job again",
-        )
+        what = f"the branch {branch} was changed by someone else meanwhile"
+        return UpkeepError(what, remedy="nothing, if its newest pipeline runs; else run this job again")
+    remedy = f"set {TOKEN} to a project access token with the scope write_repository, see docs/gitlab.md"
     if os.environ.get(TOKEN):
         remedy = f"give the token in {TOKEN} the scope write_repository and a role that may push to {branch}"
-    else:
-        remedy = f"set {TOKEN} to a project access token with the scope write_repository, see docs/gitlab.md"
     return UpkeepError(f"the branch {branch} cannot be pushed: {find_reason(printed)}", remedy=remedy)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,13 +13,14 @@ from upkeep.core.params import Params
 from upkeep.core.text import show_lines
 from upkeep.core.timing import stage_times
 from upkeep.gitlab import check, dvc, git
-from upkeep.gitlab.api import NOTE_TOKEN, TOKEN, find_note, open_project, put_note, upload
+from upkeep.gitlab.api import find_note, open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import judge
 from upkeep.gitlab.markdown import bullets, name_first, sentence, show
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
-from upkeep.gitlab.note_text import Review, state_verdict, write_note
+from upkeep.gitlab.note_text import Review, write_note
 from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
+from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
 
@@ -40,24 +40,26 @@ PAGES = {
 def run(params: Params, target: str | None = None) -> None:
     """Write ``reports/merge_request.md`` and, in a job that may, the note on the merge request.
 
-    `target` is the revision to compare with; None: the newest commit of the merge request's target branch.
-
-    Raises
-    ------
-    UpkeepError
-        If the gate says no, or GitLab does not take the note.
+    `target` is the revision to compare with; None: the newest commit of the merge request's target branch. Raises an
+    UpkeepError if the gate says no, or GitLab does not take the note.
     """
     review = make_review(params, target)
     pictures = _draw(review)
-    images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures]
-    write_whole(NOTE, write_note(review, params.evaluate, images, _link(".")).encode())
-    reasons = review.verdict.reasons
-    said = f"{state_verdict(review)}\n{bullets(reasons)}{NOTE} says more"
+    images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures.items()]
+    text = write_note(review, params.evaluate, images, _link_pages("."))
+    write_whole(NOTE, text.encode())
+    ships, reasons = review.verdict
+    said = f"{text.partition(chr(10))[0].removeprefix('## ')}\n{bullets(reasons)}{NOTE} says more"
     print(show_lines(said))  # noqa: T201  # what the job's log is read for
     token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
     if token and os.environ.get(MERGE_REQUEST):
-        _post(review, params, pictures, token)
-    if not review.verdict.ships:
+        project, number = open_project(os.environ, token=token), int(os.environ[MERGE_REQUEST])
+        earlier = find_note(project, number)
+        known = earlier.body if earlier else ""
+        images = [f"![{title}]({upload(project, file, known)})" for file, title in pictures.items()]
+        pages = _link_pages(f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}")
+        put_note(project, number, write_note(review, params.evaluate, images, pages))
+    if not ships:
         others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
         raise UpkeepError(
             f"this may not ship: {show(reasons[0])}{others}",
@@ -71,14 +73,19 @@ def make_review(params: Params, target: str | None) -> Review:
     """Read both sides, compare them and let the gate judge."""
     champion, challenger = read_revision(*find_target(target, os.environ)), read_working_tree()
     comparison, incomparable = _compare_sides(champion, challenger, params)
-    checks, unchecked = _check(params)
-    faults = [*_find_faults(), *incomparable, *unchecked]
+    faults = [*_find_faults(), *incomparable]
+    checks: list[Check] = []
+    try:
+        dvc.pull(*(judged for judged in dvc.outputs(paths.MODELS, paths.EVALUATION) if not judged.exists()))
+        checks = check.make_checks(params)
+    except UpkeepError as error:
+        faults.append(sentence("the checks could not be made: {}", error.what))
     missed_failure = params.evaluate.costs.failure
     verdict = judge(champion, challenger, comparison, checks, params.gate, missed_failure, faults)
     return Review(champion, challenger, comparison, verdict, checks, stage_times())
 
 
-def find_target(target: str | None, environment: Mapping[str, str]) -> tuple[str, str]:
+def find_target(target: str | None, environment: Environment) -> tuple[str, str]:
     """Return the revision to compare with, and its name."""
     if target is not None:
         return target, target
@@ -120,43 +127,23 @@ def _find_faults() -> list[str]:
     return [sentence("the pipeline stopped{}: {}. What to do: {}", where, failure.what, failure.remedy)]
 
 
-def _check(params: Params) -> tuple[list[Check], list[str]]:
-    """Return what holds of floors and acceptance cases, or why that cannot be told."""
-    try:
-        dvc.pull(*(judged for judged in dvc.outputs(paths.MODELS, paths.EVALUATION) if not judged.exists()))
-        return check.make_checks(params), []
-    except UpkeepError as error:
-        return [], [sentence("the checks could not be made: {}", error.what)]
-
-
-def _draw(review: Review) -> list[tuple[Path, str]]:
-    """Draw what changed; nothing if there is nothing to compare. Returns files and titles."""
+def _draw(review: Review) -> dict[Path, str]:
+    """Draw what changed, and return the titles by file; nothing if there is nothing to compare."""
     if PICTURES.is_symlink():  # a branch may hold one, and nothing is to be written elsewhere
         PICTURES.unlink()
     shutil.rmtree(PICTURES, ignore_errors=True)  # those of an earlier comparison
     group = review.comparison.overall
-    if group is None or not group.changed:
-        return []
+    if review.champion is None or group is None or not group.changed:
+        return {}
     PICTURES.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for name, draw in (("cost", draw_cost), ("average_precision", draw_precision)):
-        picture = draw(review.comparison, review.before.name)
-        file = PICTURES / f"{name}.png"
+    titles = {}
+    for file, draw in ((PICTURES / "cost.png", draw_cost), (PICTURES / "average_precision.png", draw_precision)):
+        picture = draw(review.comparison, review.champion.name)
         picture.savefig(file, metadata={"Software": None})
-        drawn.append((file, picture.get_suptitle().replace("\n", " ")))
-    return drawn
+        titles[file] = picture.get_suptitle().replace("\n", " ")
+    return titles
 
 
-def _post(review: Review, params: Params, pictures: Sequence[tuple[Path, str]], token: str) -> None:
-    """Write the note with uploaded pictures, and links to the pages that this job keeps as artifacts."""
-    project, number = open_project(os.environ, token=token), int(os.environ[MERGE_REQUEST])
-    earlier = find_note(project, number)
-    known = earlier.body if earlier else ""
-    images = [f"![{title}]({upload(project, file, known)})" for file, title in pictures]
-    links = _link(f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}")
-    put_note(project, number, write_note(review, params.evaluate, images, links))
-
-
-def _link(reports: str) -> dict[str, str]:
+def _link_pages(reports: str) -> dict[str, str]:
     """Return the pages' addresses, given that of the folder ``reports``."""
     return {name: f"{reports}/{page.relative_to(paths.REPORTS)}" for name, page in PAGES.items() if page.exists()}

@@ -2,13 +2,8 @@
 
 from collections.abc import Mapping
 
-from matplotlib.axes import Axes
-
 from upkeep.judging.comparison import Change, Comparison
 from upkeep.reporting.plots import GREY, INK, MOST_PLANTS, PALE, Picture, draw_rows, explain_lines
-
-SIDES = {-0.14: GREY, 0.14: INK}
-"""Where in its plant's row each side is drawn, and its colour: the target branch above this one."""
 
 
 def draw_precision(comparison: Comparison, target: str) -> Picture:
@@ -19,29 +14,16 @@ def draw_precision(comparison: Comparison, target: str) -> Picture:
     worse = sum((change.after or 0) < (change.before or 0) for change in changes.values())
     title = f"Machines before a failure are ranked better in {better} of {len(changes)} plants, worse in {worse}"
     picture, (panel,) = draw_rows(title, shown, height=0.55)
-    for height, change in enumerate(shown.values()):
-        _draw_sides(panel, height, change)
-    for colour, label in zip(SIDES.values(), (target, "this branch"), strict=True):
+    for label, side, colour, shift in _list_sides(target):
         panel.plot([], [], "o", color=colour, markersize=9, label=label)
+        for row, change in enumerate(shown.values()):
+            value, interval = getattr(change, side), getattr(change, f"{side}_interval")
+            if value is not None:
+                ends = interval or (value, value)
+                panel.plot(ends, [row + shift] * 2, color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
+                panel.plot(value, row + shift, "o", color=colour, markersize=9)
     panel.set(xlim=(0, 1), xlabel="average precision on common test rows (1 is perfect), with interval")
     return explain_lines(picture)
-
-
-def _pick(changes: Mapping[str, Change]) -> dict[str, Change]:
-    """Return the changes of as many plants as a picture holds: the largest, in the order in which they were."""
-    size = {plant: abs((change.after or 0) - (change.before or 0)) for plant, change in changes.items()}
-    largest = sorted(size, key=lambda plant: -size[plant])[:MOST_PLANTS]
-    return {plant: change for plant, change in changes.items() if plant in largest}
-
-
-def _draw_sides(panel: Axes, height: int, change: Change) -> None:
-    ends = ((change.before, change.before_interval), (change.after, change.after_interval))
-    for (shift, colour), (value, interval) in zip(SIDES.items(), ends, strict=True):
-        if value is None:
-            continue
-        low, high = interval or (value, value)
-        panel.plot([low, high], [height + shift] * 2, color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
-        panel.plot(value, height + shift, "o", color=colour, markersize=9)
 
 
 def draw_cost(comparison: Comparison, target: str) -> Picture:
@@ -53,9 +35,21 @@ def draw_cost(comparison: Comparison, target: str) -> Picture:
     picture, (panel,) = draw_rows(f"Following this branch's alarms costs {words}", shown, height=0.55)
     rows, unplanned = range(len(shown)), [comparison.plants[plant].unplanned_cost for plant in shown]
     panel.barh(rows, unplanned, 0.8, color=PALE, label="running to failure")
-    for (shift, colour), label, side in zip(SIDES.items(), (target, "this branch"), ("before", "after"), strict=True):
+    for label, side, colour, shift in _list_sides(target):
         values = [getattr(cost, side) for cost in shown.values()]
         panel.barh([row + shift for row in rows], values, 0.26, color=colour, label=label)
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.set_xlabel("cost on common test rows, in the currency of evaluate.costs")
     return explain_lines(picture)
+
+
+def _list_sides(target: str) -> tuple[tuple[str, str, str, float], ...]:
+    """Return each side's label, fields of a change, colour and place in its plant's row, the target's on top."""
+    return (target, "before", GREY, -0.14), ("this branch", "after", INK, 0.14)
+
+
+def _pick(changes: Mapping[str, Change]) -> dict[str, Change]:
+    """Return the changes of as many plants as a picture holds: the largest, in the order in which they were."""
+    size = {plant: abs((change.after or 0) - (change.before or 0)) for plant, change in changes.items()}
+    largest = sorted(size, key=lambda plant: -size[plant])[:MOST_PLANTS]
+    return {plant: change for plant, change in changes.items() if plant in largest}

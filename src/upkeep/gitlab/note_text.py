@@ -1,34 +1,36 @@
-"""The note on a merge request: may this ship, what does it cost or save, what changed; in GitLab's Markdown."""
+"""The note on a merge request, in GitLab's Markdown: what ``reporting/templates/note.md`` says in words and tables.
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+A report that is missing is None.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from upkeep.core import paths
 from upkeep.core.params import Evaluate
 from upkeep.core.text import count_things
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
-from upkeep.gitlab.note_changes import (
-    compare_drift,
-    compare_metrics,
-    compare_quarantine,
-    find_added,
-    list_checks,
-    name_drifted,
-)
-from upkeep.gitlab.snapshot import Snapshot
+from upkeep.gitlab.markdown import bullets, code, name_first, show, tabulate
+from upkeep.gitlab.snapshot import DeliveredFile, RawData, Snapshot
 from upkeep.judging.acceptance import Check
-from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
-from upkeep.judging.reports import GroupReport
+from upkeep.judging.comparison import JUDGED, Change, Comparison
+from upkeep.judging.reports import DataQuality, DriftReport, GroupReport, Headline, PlantDrift
+from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import UNKNOWN, Markdown
 from upkeep.reporting.templates import MARKDOWN
 
-NOTE = MARKDOWN.overlay(finalize=show).get_template("note.md")
 FORMS = {"average_precision": "{:.2f}", "failures_caught": "{:.0%}", "cost": "{:,.0f}"}
 MINUTE = "%Y-%m-%d %H:%M"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 LOWER_IS_BETTER = {"cost", "false_alarms_per_machine_month"}
+DECIMALS = 5  # those that `dvc metrics diff` shows
+
+Rows = Sequence[Sequence[object]]
 
 
 class Review(NamedTuple):
@@ -44,151 +46,89 @@ class Review(NamedTuple):
     checks: Sequence[Check]
     times: Mapping[str, float]
 
-    @property
-    def before(self) -> Snapshot:
-        """The champion, or a snapshot of nothing."""
-        return self.champion or Snapshot("nothing")
-
 
 def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links: Mapping[str, str]) -> str:
     """Return the note, with pictures as Markdown, and addresses of the HTML reports by name.
 
     However much is compared, it has less than half of the million characters that GitLab takes.
     """
-    before, after = review.before, review.challenger
-    alarms, failures = review.comparison.alarms, review.comparison.failures
+    before, after = review.champion or Snapshot("nothing"), review.challenger
+    failures = review.comparison.failures
+    alarms = review.comparison.alarms.sort("false", maintain_order=True)  # first those before a failure, which are few
     return NOTE.render(
-        table=tabulate,
-        code=code,
-        count=count_things,
-        verdict=state_verdict(review),
+        review=review,
         reasons=bullets(review.verdict.reasons),
-        target=before.name,
+        before=before,
+        after=after,
         common=review.comparison.overall,
         evaluate=evaluate,
         plants=_list_plants(review),
         images=map(Markdown, images),
-        alarms=_list_alarms(alarms),
-        failures=_list_failures(failures),
+        alarms=[
+            [plant, code(machine), f"{time:{MINUTE}}", "gained" if gained else "lost", not false]
+            for plant, machine, time, gained, false in alarms.rows()
+        ],
+        failures=[
+            [plant, code(machine), f"{failed_at:{MINUTE}}", "caught in time" if gained else "no longer caught"]
+            for plant, machine, failed_at, gained in failures.rows()
+        ],
         caught=failures["gained"].sum(),
         gained=_count_alarms(alarms.filter("gained")),
         lost=_count_alarms(alarms.filter(~pl.col("gained"))),
-        added=find_added(before.manifest, after.manifest),
-        quarantine=compare_quarantine(before.quality, after.quality),
-        drift=compare_drift(before.drift, after.drift),
-        drifted=name_drifted(after.drift),
-        checks=review.checks,
-        check_rows=list_checks(review.checks),
-        times=review.times,
-        metrics=compare_metrics(before.metrics, after.metrics),
+        added=_find_added(before.manifest, after.manifest),
+        quarantine=_compare_quarantine(before.quality, after.quality),
+        drift=_compare_drift(before.drift, after.drift),
+        drifted=[plant for plant, found in sorted(after.drift.root.items() if after.drift else ()) if found.drifted],
+        checks=[
+            [check.name, check.expected, check.found, check.passed or Markdown("**no**")] for check in review.checks
+        ],
+        metrics=_compare_metrics(before.metrics, after.metrics),
         links={name: Markdown(address) for name, address in links.items()},
     )
 
 
-def state_verdict(review: Review) -> Markdown:
-    """Say in one sentence whether this may ship, and what it costs or saves."""
-    ships, reasons = review.verdict
-    sign = "✅ May ship:" if ships else f"⛔ May not ship ({count_things(len(reasons), 'reason')} below);"
-    return Markdown(f"{sign} {'; '.join([_state_money(review), *_state_failures(review), *_came_and_went(review)])}")
-
-
-def _state_money(review: Review) -> str:
-    if review.champion is None:
-        return _state_first_run(review.challenger)
-    group = review.comparison.overall
-    if group is None:
-        missing = review.champion.missing or review.challenger.missing
-        why = "files are missing" if missing else "no test rows are common to both branches"
-        return f"what it costs or saves is not known, since {why}"
-    if not group.changed:
-        return "no figure has changed"
-    change = group.changes["cost"]
-    before, after = change.before, change.after
-    if before is None or after is None:
-        return "what it costs or saves is not known, since no common test row is healthy"
-    if before == after:
-        return sentence("it costs what {} costs, {} on the same test rows", code(review.champion.name), f"{after:,.0f}")
-    share = f" ({abs(after - before) / before:.1%})" if before else ""
-    verb, more = ("saves", "") if after < before else ("costs", " more")
-    words = f"it {verb} {abs(after - before):,.0f}{share}{more} on the same test rows"
-    return words if _is_sure(change) else f"{words}, which chance may explain"
-
-
-def _state_failures(review: Review) -> Iterator[str]:
-    group = review.comparison.overall
-    caught = group.changes["failures_caught"] if group else None
-    if group is None or caught is None or caught.before is None or caught.after is None:
-        return
-    before, after = (round(share * group.failures) for share in (caught.before, caught.after))
-    if before != after:
-        yield f"it catches {after} of {count_things(group.failures, 'failure')} in time, in place of {before}"
-
-
-def _state_first_run(challenger: Snapshot) -> str:
-    words = "the first run, with nothing to compare it with"
-    costs = challenger.evaluation.overall.costs if challenger.evaluation else None
-    if costs is None or costs.alarms is None:
-        return words
-    return f"{words}; following its alarms costs {costs.alarms:,.0f}, running to failure {costs.run_to_failure:,.0f}"
-
-
-def _came_and_went(review: Review) -> Iterator[str]:
-    if review.champion is not None and review.challenger.plants:
-        before, after = review.champion.plants, review.challenger.plants
-        for plants, went in ((after - before, "new"), (before - after, "gone")):
-            if plants:
-                yield f"{name_first(sorted(plants))} {'is' if len(plants) == 1 else 'are'} {went}"
-
-
-def _is_sure(change: Change) -> bool:
+def is_sure(change: Change) -> bool:
+    """Tell whether a change is more than chance explains."""
     return change.interval is not None and (change.interval[0] > 0 or change.interval[1] < 0)
 
 
-def _list_plants(review: Review) -> list[list[str]]:
-    rows = [[plant, *_plant_row(plant, review)] for plant in sorted(review.challenger.plants | review.before.plants)]
-    if rows and review.comparison.overall is not None:
-        rows.insert(0, [Markdown("**all in both**"), *_common_row(review.comparison.overall)])
-    return rows
+def _list_plants(review: Review) -> Rows:
+    """Return a row per plant: on common rows, or else what each side has from its own test rows."""
+    is_first = review.champion is None
+    before, after = (side.judged if side else {} for side in (review.champion, review.challenger))
+    changes = {plant: _compare_alone(before.get(plant), after.get(plant)) for plant in before.keys() | after}
+    changes |= {plant: group.changes for plant, group in review.comparison.plants.items()}
+    listed = sorted(changes.items())
+    if listed and review.comparison.overall:
+        listed.insert(0, (Markdown("**all in both**"), review.comparison.overall.changes))
+    return [[plant, *(_format_change(name, own[name], is_first) for name in JUDGED)] for plant, own in listed]
 
 
-def _plant_row(plant: str, review: Review) -> list[str]:
-    group = review.comparison.plants.get(plant)
-    if group is not None:
-        return _common_row(group)
-    before, after = review.before.judged.get(plant), review.challenger.judged.get(plant)
-    changes = {name: _own_change(name, before, after) for name in JUDGED}
-    if review.champion is None:
-        return [_format_figure(name, change.after, change.after_interval) for name, change in changes.items()]
-    return [_format_change(name, change) for name, change in changes.items()]
+def _compare_alone(before: GroupReport | None, after: GroupReport | None) -> dict[str, Change]:
+    """Return figures of whose changes no interval is known."""
+    changes = {}
+    for name in JUDGED:
+        values = (getattr(side.metrics, name) if side else None for side in (before, after))
+        changes[name] = Change(*values, *(side.intervals.get(name) if side else None for side in (before, after)))
+    return changes
 
 
-def _common_row(group: Group) -> list[str]:
-    return [_format_change(name, group.changes[name]) for name in JUDGED]
-
-
-def _own_change(name: str, before: GroupReport | None, after: GroupReport | None) -> Change:
-    """Return a figure that each side has from its own test rows, of whose change no interval is known."""
-    values = (getattr(side.metrics, name) if side else None for side in (before, after))
-    intervals = (side.intervals.get(name) if side else None for side in (before, after))
-    return Change(*values, *intervals)
-
-
-def _format_change(name: str, change: Change) -> str:
-    if change.before is None and change.after is None:
-        return UNKNOWN
-    if change.before is None:
-        return Markdown(f"new<br>{_format_figure(name, change.after, change.after_interval)}")
-    before = _format_figure(name, change.before, change.before_interval)
-    if change.after is None:
-        return Markdown(f"{before}<br>gone")
-    if change.before == change.after:
-        return Markdown(f"{before}<br>= same")
-    better = (change.after > change.before) != (name in LOWER_IS_BETTER)
-    words = f"{'↑' if change.after > change.before else '↓'} {'better' if better else 'worse'}"
-    if _format_figure(name, change.before, None) == _format_figure(name, change.after, None) and not _is_sure(change):
+def _format_change(name: str, change: Change, is_first: bool) -> str:
+    before, after = change.before, change.after
+    was, now = _format_figure(name, before, change.before_interval), _format_figure(name, after, change.after_interval)
+    if before is None:
+        return now if after is None or is_first else Markdown(f"new<br>{now}")
+    if after is None:
+        return Markdown(f"{was}<br>gone")
+    if before == after:
+        return Markdown(f"{was}<br>= same")
+    better = (after > before) != (name in LOWER_IS_BETTER)
+    words = f"{'↑' if after > before else '↓'} {'better' if better else 'worse'}"
+    if is_sure(change):
+        words = f"**{words}**"
+    elif _format_figure(name, before, None) == _format_figure(name, after, None):
         words = "≈ same"
-    after = _format_figure(name, change.after, change.after_interval)
-    return Markdown(f"{before}<br>{after}<br>{f'**{words}**' if _is_sure(change) else words}")
+    return Markdown(f"{was}<br>{now}<br>{words}")
 
 
 def _format_figure(name: str, value: float | None, interval: Sequence[float] | None) -> str:
@@ -208,16 +148,76 @@ def _count_alarms(alarms: pl.DataFrame) -> str:
     return f"{alarms.height} ({alarms.height - false} before a failure, {false} before none)"
 
 
-def _list_failures(failures: pl.DataFrame) -> list[list[str]]:
-    return [
-        [plant, code(machine), f"{failed_at:{MINUTE}}", "caught in time" if gained else "no longer caught"]
-        for plant, machine, failed_at, gained in failures.rows()
-    ]
+def _find_added(before: RawData | None, after: RawData | None) -> dict[str, Any] | None:
+    """Return the new `batches`, `rows` by plant, and how many files of before were `removed`; None if not known."""
+    if after is None or not after.files:
+        return None
+    old, new = (set(side.files) if side else set[DeliveredFile]() for side in (before, after))
+    known = {file.batch for file in old}
+    plant_of = attrgetter("plant")
+    rows = []
+    for plant, group in groupby(sorted(new - old, key=plant_of), plant_of):
+        files = list(group)
+        counts = [
+            sum(file.rows for file in files if file.table == name) for name in ("telemetry", "events", "machines")
+        ]
+        late = sum(file.batch in known or file.delivery > 1 for file in files)
+        rows.append([plant, len({file.batch for file in files} - known), *counts, late])
+    return {"batches": sorted({file.batch for file in new} - known), "rows": rows, "removed": len(old - new)}
 
 
-def _list_alarms(alarms: pl.DataFrame) -> list[list[object]]:
-    """Return a row per alarm; first those before a failure, which are few."""
-    return [
-        [plant, code(machine), f"{time:{MINUTE}}", "gained" if gained else "lost", not false]
-        for plant, machine, time, gained, false in alarms.sort("false", maintain_order=True).rows()
-    ]
+def _compare_quarantine(before: DataQuality | None, after: DataQuality | None) -> dict[str, Any] | None:
+    """Return the `total` of rows set aside, its `change`, and `rows` by plant and table; None if not known."""
+    if after is None or not after.plants:
+        return None
+    old, new = (
+        {
+            (plant, table): +Counter(counts.quarantined)  # without reasons that no row has
+            for plant, found in sorted(side.plants.items() if side else ())
+            for table, counts in found.tables.items()
+        }
+        for side in (before, after)
+    )
+    rows = []
+    for place, reasons in new.items():
+        if reasons or old.get(place):
+            why = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
+            rows.append([*place, old[place].total() if place in old else None, reasons.total(), why])
+    earlier, total = (sum(reasons.total() for reasons in side.values()) for side in (old, new))
+    change = f"{total - earlier:+,}" if total != earlier else "as before"
+    return {"total": total, "change": change if old else "", "rows": rows}
+
+
+def _compare_drift(before: DriftReport | None, after: DriftReport | None) -> Rows:
+    """Return a row per plant: the share of columns that drifted before and now, and which did."""
+    old, new = (report.root if report else {} for report in (before, after))
+    rows = []
+    for plant, found in sorted(new.items()):
+        drifted = name_first(name for name, column in found.columns.items() if column.drifted)
+        rows.append([plant, _show_share(old.get(plant)), _show_share(found), drifted])
+    return rows
+
+
+def _show_share(found: PlantDrift | None) -> str:
+    if found is None or found.share is None:
+        return UNKNOWN
+    return Markdown(f"{found.share:.0%} of columns{', **drifted**' if found.drifted else ''}")
+
+
+def _compare_metrics(before: Headline | None, after: Headline | None) -> Rows:
+    """Return the rows that `dvc metrics diff --md` prints: each side on its own test rows, what is equal left out."""
+    if before is None or after is None:
+        return []
+    old, new = (flatten(report.model_dump()) for report in (before, after))
+    rows = []
+    for name in sorted(old.keys() | new):
+        was, now = old.get(name), new.get(name)
+        if was != now:
+            change = None if was is None or now is None else now - was
+            values = ("-" if each is None else f"{round(each, DECIMALS):.15g}" for each in (was, now, change))
+            rows.append([paths.METRICS.as_posix(), name, *map(Markdown, values)])
+    return rows
+
+
+WORDS = {"table": tabulate, "code": code, "count": count_things, "first": name_first, "is_sure": is_sure}
+NOTE = MARKDOWN.overlay(finalize=show).get_template("note.md", globals=WORDS)

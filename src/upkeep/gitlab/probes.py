@@ -1,10 +1,9 @@
-"""Programs and servers tried once: what it takes to build an image and to ship it, and how to ask at all.
+"""The doctor's checks of programs and servers, where images are built and shipped, runs recorded and people told."""
 
-Each check takes the environment variables and returns what is well, or raises what is wrong and how to mend it.
-"""
-
+import socket
 import subprocess
-from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -14,14 +13,17 @@ from requests.utils import parse_dict_header
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import git
+from upkeep.gitlab.failure import WEBHOOK
 from upkeep.gitlab.readiness import find_engine, image_name
+from upkeep.gitlab.zones import Environment
+from upkeep.reporting.tracking import connect, summarize
 
-Environment = Mapping[str, str]
-
-SECONDS = 20
-"""How long one connection may take."""
-
+SECONDS = 20  # one connection may take
+LARGEST_SKEW = 300  # seconds between two clocks; S3 refuses requests from 900 on
+AUTHORITY = "CI_SERVER_TLS_CA_FILE"
+DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
 SHIP = "deploy/ship.sh"
+
 SSH_FAULTS = (
     (
         "IDENTIFICATION HAS CHANGED",
@@ -38,66 +40,67 @@ SSH_FAULTS = (
         "{host} refuses DEPLOY_KEY",
         "add the key's public half to ~/.ssh/authorized_keys of DEPLOY_HOST's user on the server",
     ),
+    ("", "{host} does not answer: {printed}", "check DEPLOY_HOST, DEPLOY_PORT and the firewall"),
 )
-"""What ssh says, what that means and what to do."""
-
-DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
+"""What ssh says, what that means and what to do; the first that fits."""
 
 
 class NotInUseError(Exception):
     """There is nothing to try: this part is not in use here."""
 
 
-def fault(what: str, remedy: str) -> UpkeepError:
-    """Return what a check raises; it may repeat a secret that a program or server has said."""
-    return UpkeepError(what, remedy=remedy)
+def run(command: list[str], environment: Environment, what: str, remedy: str) -> str:
+    """Run a program that asks nobody anything, and return what it prints; an error says why it failed."""
+    done = _run(command, environment)
+    if done.returncode:
+        raise UpkeepError(f"{what}: {git.find_reason(done.stderr)}", remedy=remedy)
+    return done.stdout
 
 
-def get(url: str, headers: Mapping[str, str], variable: str, authority: str | None = None) -> Any:
-    """Return a server's answer; an error, which names the `variable` that holds its address, if there is none."""
-    try:
-        with urllib3.PoolManager(ca_certs=authority or None, retries=False, timeout=SECONDS) as pool:
-            return pool.request("GET", url, headers=dict(headers))
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        remedy = f"check {variable}, firewall and proxy, and SSL_CERT_FILE if the certificate is of your own authority"
-        address = urlsplit(url).netloc.rpartition("@")[2]
-        raise fault(f"{address} does not answer: {error}", remedy) from error
-
-
-def run(command: list[str], environment: Environment) -> subprocess.CompletedProcess[str]:
-    """Run a program that asks nobody anything."""
+def _run(command: list[str], environment: Environment) -> subprocess.CompletedProcess[str]:
     variables = {**git.job_environment(environment), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
     try:
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=SECONDS)
     except FileNotFoundError as error:
-        raise fault(f"{command[0]} was not found", f"install {command[0]}") from error
+        raise UpkeepError(f"{command[0]} was not found", remedy=f"install {command[0]}") from error
     except subprocess.TimeoutExpired as error:
-        raise fault(f"{command[0]} had no answer in {SECONDS} s", "check the address, firewall and proxy") from error
+        remedy = "check the address, firewall and proxy"
+        raise UpkeepError(f"{command[0]} had no answer in {SECONDS} s", remedy=remedy) from error
 
 
-def _ask_for_building(environment: Environment) -> None:
+def _get(url: str, variable: str, authority: str | None = None, **headers: str) -> Any:
+    """Return a server's answer; an error, which names the `variable` that holds its address, if there is none."""
+    try:
+        with urllib3.PoolManager(ca_certs=authority or None, retries=False, timeout=SECONDS) as pool:
+            return pool.request("GET", url, headers=headers)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        remedy = f"check {variable}, firewall and proxy, and SSL_CERT_FILE if the certificate is of your own authority"
+        raise UpkeepError(
+            f"{urlsplit(url).netloc.rpartition('@')[2]} does not answer: {error}", remedy=remedy
+        ) from error
+
+
+def _require_building(environment: Environment) -> None:
     if environment.get("UPKEEP_BUILD") == "false":
         raise NotInUseError("UPKEEP_BUILD is false: no image is built or pushed")
 
 
 def reach_engine(environment: Environment) -> str:
     """Ask the container engine for its version, where images are built."""
-    _ask_for_building(environment)
+    _require_building(environment)
     if not any(environment.get(name) for name in ("GITLAB_CI", "UPKEEP_ENGINE", "UPKEEP_IMAGE")):
         raise NotInUseError("UPKEEP_ENGINE and UPKEEP_IMAGE are not set: images are built in GitLab's jobs")
     engine = find_engine(environment)
     if engine is None:
         raise NotInUseError("neither docker nor podman is here: images are built elsewhere")
-    done = run([engine, "version"], environment)
-    if done.returncode:
-        remedy = "start the engine, and let this user use it; UPKEEP_ENGINE and DOCKER_HOST say which one"
-        raise fault(f"{engine}: {git.find_reason(done.stderr)}", remedy)
+    remedy = "start the engine, and let this user use it; UPKEEP_ENGINE and DOCKER_HOST say which one"
+    run([engine, "version"], environment, engine, remedy)
     return f"{engine} answers"
 
 
 def log_in_to_registry(environment: Environment) -> str:
     """Ask the registry for the right to push."""
-    _ask_for_building(environment)
+    _require_building(environment)
     image = image_name(environment)
     if not image:
         raise NotInUseError("UPKEEP_IMAGE and CI_REGISTRY_IMAGE are not set: images are pushed nowhere")
@@ -107,25 +110,24 @@ def log_in_to_registry(environment: Environment) -> str:
     user, password = (environment.get(f"{login_of}_REGISTRY_{part}", "") for part in ("USER", "PASSWORD"))
     local = host.startswith(("127.0.0.1", "localhost"))  # engines take these without TLS, too
     url = f"{'http' if local else 'https'}://{host}/v2/"
-    login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
-    answer = get(url, {}, "UPKEEP_IMAGE")
+    answer = _get(url, "UPKEEP_IMAGE")
     challenge = answer.headers.get("WWW-Authenticate", "")
     if challenge.lower().startswith("bearer "):
         terms = parse_dict_header(challenge[len("bearer ") :])
-        query = urlencode({"service": terms.get("service", ""), "scope": f"repository:{path}:pull,push"})
-        own = urlsplit(terms["realm"]).hostname == environment.get("CI_SERVER_HOST")
-        authority = environment.get("CI_SERVER_TLS_CA_FILE") if own else None
-        answer = get(f"{terms['realm']}?{query}", login, "UPKEEP_IMAGE", authority)
-    elif challenge:
-        answer = get(url, login, "UPKEEP_IMAGE")
+        query = {"service": terms.get("service", ""), "scope": f"repository:{path}:pull,push"}
+        url = f"{terms['realm']}?{urlencode(query)}"
+    if challenge:
+        own = urlsplit(url).hostname == environment.get("CI_SERVER_HOST")
+        login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
+        answer = _get(url, "UPKEEP_IMAGE", environment.get(AUTHORITY) if own else None, **login)
     if "html" in answer.headers.get("Content-Type", ""):
-        raise fault(f"{host} answers with a web page", "check that UPKEEP_IMAGE names a registry")
+        raise UpkeepError(f"{host} answers with a web page", remedy="check that UPKEEP_IMAGE names a registry")
     if answer.status != HTTPStatus.OK:
-        remedy = (
-            "check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD, such as a deploy token with write_registry; if "
-            "they are protected, they are not there in a merge request"
+        raise UpkeepError(
+            f"{host} refuses the login of {user or 'nobody'}: {answer.status}",
+            remedy="check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD, such as a deploy token with "
+            "write_registry; if they are protected, they are not there in a merge request",
         )
-        raise fault(f"{host} refuses the login of {user or 'nobody'}: {answer.status}", remedy)
     return f"{host} takes the login of {user or 'anybody'}"
 
 
@@ -135,19 +137,60 @@ def log_in_to_server(environment: Environment) -> str:
     if len(missing) == len(DEPLOYMENT):
         raise NotInUseError(f"not set: {', '.join(DEPLOYMENT)}")
     if missing:
-        raise fault(f"not set: {', '.join(missing)}", "set it in the CI settings, or export it")
-    done = run([SHIP, "check"], environment)
+        raise UpkeepError(f"not set: {', '.join(missing)}", remedy="set it in the CI settings, or export it")
+    host, port = environment["DEPLOY_HOST"], environment.get("DEPLOY_PORT") or "22"
+    done = _run([SHIP, "check"], environment)
+    if done.returncode and done.stderr.startswith("error: "):  # what the scripts found, there or here
+        what, *_, remedy = done.stderr.removeprefix("error: ").splitlines()
+        raise UpkeepError(what, remedy=remedy.partition("remedy:")[2].strip())
     if done.returncode:
-        raise _explain_ssh(done.stderr, environment["DEPLOY_HOST"], environment.get("DEPLOY_PORT") or "22")
-    return f"{environment['DEPLOY_HOST']} has the pinned host key, lets us in, and has what a deployment needs"
+        what, remedy = next(words for sign, *words in SSH_FAULTS if sign in done.stderr)
+        printed = git.find_reason(done.stderr)
+        raise UpkeepError(what.format(host=host, port=port, printed=printed), remedy=remedy.format(port=port))
+    return f"{host} has the pinned host key, lets us in, and has what a deployment needs"
 
 
-def _explain_ssh(printed: str, host: str, port: str) -> UpkeepError:
-    if printed.startswith("error: "):  # what the scripts found, there or here
-        what, *_, remedy = printed.removeprefix("error: ").splitlines()
-        return fault(what, remedy.partition("remedy:")[2].strip())
-    for sign, what, remedy in SSH_FAULTS:
-        if sign in printed:
-            return fault(what.format(host=host, port=port), remedy.format(port=port))
-    what = f"{host} does not answer: {git.find_reason(printed)}"
-    return fault(what, "check DEPLOY_HOST, DEPLOY_PORT and the firewall")
+def reach_tracking_server(environment: Environment) -> str:
+    """Search MLflow's experiments."""
+    uri = environment.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    if not uri.startswith("http"):
+        raise NotInUseError("MLFLOW_TRACKING_URI names no server: runs are recorded in a file")
+    try:
+        connect(uri, SECONDS)
+    except Exception as error:  # MLflow has many kinds; each means that no run would arrive
+        raise UpkeepError(
+            summarize(error, uri),
+            remedy="check MLFLOW_TRACKING_URI, and MLFLOW_TRACKING_TOKEN or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, firewall and proxy, and REQUESTS_CA_BUNDLE if the certificate is of your own "
+            "authority",
+        ) from error
+    return f"{uri} answers"
+
+
+def reach_webhook(environment: Environment) -> str:
+    """Connect to the host that failures are told to, without telling one."""
+    url = environment.get(WEBHOOK, "")
+    if not url:
+        raise NotInUseError(f"{WEBHOOK} is not set: a failed schedule opens an issue, if there is a token")
+    address = urlsplit(url)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    host = f"{address.hostname}:{port}"
+    try:
+        socket.create_connection((address.hostname or "", port), SECONDS).close()
+    except OSError as error:
+        raise UpkeepError(f"{host} cannot be reached: {error}", remedy=f"check {WEBHOOK} and the firewall") from error
+    return f"{host} can be reached"
+
+
+def compare_clocks(environment: Environment) -> str:
+    """Compare this machine's clock, by which schedules tell what is new, with GitLab's."""
+    if today := environment.get("UPKEEP_TODAY"):
+        raise UpkeepError(f"UPKEEP_TODAY is set: schedules take {today} for today", remedy="remove it after use")
+    server = environment.get("CI_SERVER_URL")
+    if not server:
+        raise NotInUseError("compared with GitLab's in its jobs only")
+    answer = _get(server, "CI_SERVER_URL", environment.get(AUTHORITY))
+    skew = abs((datetime.now(UTC) - parsedate_to_datetime(answer.headers["Date"])).total_seconds())
+    if skew > LARGEST_SKEW:
+        raise UpkeepError(f"this machine's clock is {skew:.0f} s off GitLab's", remedy="switch on NTP")
+    return "this machine's clock agrees with GitLab's"

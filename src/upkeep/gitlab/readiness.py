@@ -7,20 +7,18 @@ import logging
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import dvc
 from upkeep.gitlab.git import fetch, git
-from upkeep.gitlab.zones import ONE_REMOTE
-
-Environment = Mapping[str, str]
-
-logger = logging.getLogger(__name__)
+from upkeep.gitlab.zones import ONE_REMOTE, Environment
 
 SETTINGS = ".dvc/config"
 ENGINES = ("docker", "podman")
+
+logger = logging.getLogger(__name__)
 
 
 class NotReadyError(UpkeepError):
@@ -34,8 +32,8 @@ def require(parts: Iterable[str], environment: Environment) -> None:
     for part in parts:
         if part not in PARTS:
             raise UpkeepError(f"jobs need no part called {part}", remedy=f"name some of {', '.join(PARTS)}")
-        missing, step = PARTS[part]
-        if what := missing(environment):
+        miss, step = PARTS[part]
+        if what := miss(environment):
             raise NotReadyError(what, remedy=f"docs/gitlab.md, step {step}; this job has nothing to do until then")
 
 
@@ -59,10 +57,10 @@ def find_storage_fault(folder: Path, environment: Environment) -> str:
 
 
 def _miss_storage(environment: Environment) -> str:
-    url = str(dvc.default_remote().get("url", ""))
-    what = find_storage_fault(Path(url), environment) if "://" not in url else ""
-    if not url:
-        what = "there is no DVC remote yet"
+    url = dvc.find_remote()
+    what = "" if url else "there is no DVC remote yet"
+    if url and "://" not in url:
+        what = find_storage_fault(Path(url), environment)
     target = environment.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME")
     # Else a branch that loses the remote would pass the gate unjudged.
     if what and target and git("diff", "--name-only", fetch(target), "--", SETTINGS):
@@ -84,9 +82,8 @@ def _miss_engine(environment: Environment) -> str:
 
 
 def _miss_registry(environment: Environment) -> str:
-    return (
-        "" if image_name(environment) else "there is no image registry: the project has none, nor is UPKEEP_IMAGE set"
-    )
+    found = image_name(environment)
+    return "" if found else "there is no image registry: the project has none, nor is UPKEEP_IMAGE set"
 
 
 PARTS = {"storage": (_miss_storage, 2), "engine": (_miss_engine, 3), "registry": (_miss_registry, 5)}

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -13,17 +13,14 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, load_params
 from upkeep.gitlab import dvc, git
-from upkeep.gitlab.zones import REMOTE, is_protected
+from upkeep.gitlab.zones import REMOTE, TOKEN, Environment, is_protected
 from upkeep.sources.manifest import empty_manifest, read_manifest
 
-WRITTEN = ("dvc.lock", "data", "models", "reports")
-"""Where a run changes files that git tracks."""
-
-PATCH = paths.LOCAL / "reproduced.patch"
-"""What a job would have committed that may not push."""
-
-EARLIER = 10
-"""How many locks before the newest one are searched for raw data."""
+WRITTEN = ("dvc.lock", "data", "models", "reports")  # where a run changes files that git tracks
+PATCH = paths.LOCAL / "reproduced.patch"  # what a job would have committed that may not push
+EARLIER = 10  # how many locks before the newest one are searched for raw data
+SAME_BYTES = "the same bytes from the same code, parameters and data"
+NO_RAW_DATA = "the remote has no raw data: fetching all batches from the source"
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +38,7 @@ def check_freshness() -> str:
     return "nothing to do: dvc.lock belongs to this code, these parameters and the data it lists"
 
 
-def reproduce(environment: Mapping[str, str]) -> str:
+def reproduce(environment: Environment) -> str:
     """Run what is stale, share its results, and see that the branch has the lock of it; return what was done.
 
     In a merge request, and with a token, a stale lock is replaced by a commit on its branch. A protected pipeline makes
@@ -50,23 +47,45 @@ def reproduce(environment: Mapping[str, str]) -> str:
     """
     if is_protected(environment):
         return prove()
-    ran = bring_up_to_date()
+    stages = bring_up_to_date()
     files = git.changed(WRITTEN)
-    if ran or files:
+    if stages or files:
         dvc.push()
+    ran = ", ".join(stages) or "none"
     if not files:
-        return f"dvc.lock is as committed; stages that ran: {', '.join(ran) or 'none'}"
+        return f"dvc.lock is as committed; stages that ran: {ran}"
     branch = environment.get("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME")
     if branch is None or not _may_push(environment):
         git.git("add", "--intent-to-add", "--", *files)
         PATCH.parent.mkdir(exist_ok=True)
-        PATCH.write_text(f"{git.git('diff', '--binary', 'HEAD', '--', *files)}\n", encoding="utf-8")
-        raise _stale(files, ran)
+        PATCH.write_bytes(f"{git.git('diff', '--binary', 'HEAD', '--', *files)}\n".encode(errors="surrogateescape"))
+        raise UpkeepError(
+            f"the commit is stale in {', '.join(files)}; stages that ran: {ran}",
+            remedy=f"`git apply` the file {PATCH} of this job's artifacts, or run the first of these two; then push:\n"
+            "    dvc repro --pull\n"
+            f"    git add {shlex.join(files)} && git commit --message Reproduce",
+            stage=stages[0] if stages else None,
+        )
     if git.only_ours("-1", "HEAD"):
-        raise _unsteady(files, ran)
-    git.commit(f"Reproduce\n\nStages that ran: {', '.join(ran) or 'none'}.", files)
+        raise UpkeepError(
+            f"the newest commit is upkeep's own, and yet {', '.join(files)} came out otherwise again",
+            expected=f"{SAME_BYTES} on every machine",
+            remedy="find what differs with `git diff` after `dvc repro` on this runner's kind of machine",
+            stage=stages[0] if stages else None,
+        )
+    git.commit(f"Reproduce\n\nStages that ran: {ran}.", files)
     git.push(branch)
     return f"dvc.lock was stale; {', '.join(files)} went to {branch}, whose new pipeline is the one that counts"
+
+
+def _may_push(environment: Environment) -> bool:
+    """Tell whether the newest commit is the branch's own, of this project, and there is a token to push with.
+
+    A fork's branch is out of reach, and the commit of a merged-results pipeline or a merge train is on no branch.
+    """
+    own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
+    kind = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached")
+    return bool(environment.get(TOKEN)) and own and kind == "detached"
 
 
 def prove() -> str:
@@ -75,8 +94,7 @@ def prove() -> str:
     A lock, and what it names on a remote, is whatever the author of a merge request has put there. Believed are raw
     data, if it is where no merge request writes, and results that protected pipelines have recorded there.
     """
-    committed = dvc.LOCK.read_bytes()
-    claimed = dvc.read_stages()
+    committed, claimed = dvc.LOCK.read_bytes(), dvc.read_stages()
     _take_raw_data(claimed)
     ran = dvc.repro()
     made = dvc.read_stages()
@@ -88,7 +106,7 @@ def prove() -> str:
         raise UpkeepError(
             f"{', '.join(files)}: what is committed is not what this pipeline makes of the raw data"
             f"{' from ' if differing else ''}{', '.join(differing)}",
-            expected="the same bytes from the same code, parameters and data, whoever makes them",
+            expected=f"{SAME_BYTES}, whoever makes them",
             remedy="run `dvc repro` on a branch and merge what differs; if nothing does there, ask who made the commit",
             stage=differing[0] if differing else None,
         )
@@ -108,7 +126,7 @@ def _take_raw_data(claimed: Mapping[str, Any]) -> None:
                 dvc.LOCK.unlink()
             return
         shutil.rmtree(paths.RAW, ignore_errors=True)  # half of it may have come
-    logger.warning("the remote has no raw data: fetching all batches from the source")
+    logger.warning(NO_RAW_DATA)
     dvc.LOCK.unlink(missing_ok=True)
 
 
@@ -134,36 +152,7 @@ def bring_up_to_date() -> list[str]:
     stale = dvc.stale()
     if "fetch" in stale and not paths.RAW.exists() and not dvc.pull(paths.RAW):
         # Fetched batches are not read again from the source, which may have changed them since.
-        logger.warning("the remote has no raw data: fetching all batches from the source")
+        logger.warning(NO_RAW_DATA)
     ran = dvc.repro() if stale else []
     missing = [path for path in dvc.outputs(paths.MODELS.parent, paths.REPORTS) if not path.exists()]
     return ran if dvc.pull(*missing) else ran + dvc.repro(allow_missing=False)
-
-
-def _may_push(environment: Mapping[str, str]) -> bool:
-    """Tell whether the newest commit is the branch's own, of this project, and there is a token to push with.
-
-    A fork's branch is out of reach, and the commit of a merged-results pipeline or a merge train is on no branch.
-    """
-    own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
-    kind = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached")
-    return bool(environment.get(git.TOKEN)) and own and kind == "detached"
-
-
-def _stale(files: Sequence[str], ran: Sequence[str]) -> UpkeepError:
-    return UpkeepError(
-        f"the commit is stale in {', '.join(files)}; stages that ran: {', '.join(ran) or 'none'}",
-        remedy=f"`git apply` the file {PATCH} of this job's artifacts, or run the first of these two; then push:\n"
-        "    dvc repro --pull\n"
-        f"    git add {shlex.join(files)} && git commit --message Reproduce",
-        stage=ran[0] if ran else None,
-    )
-
-
-def _unsteady(files: Sequence[str], ran: Sequence[str]) -> UpkeepError:
-    return UpkeepError(
-        f"the newest commit is upkeep's own, and yet {', '.join(files)} came out otherwise again",
-        expected="the same bytes from the same code, parameters and data on every machine",
-        remedy="find what differs with `git diff` after `dvc repro` on this runner's kind of machine",
-        stage=ran[0] if ran else None,
-    )

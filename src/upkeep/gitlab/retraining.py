@@ -8,28 +8,31 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
+import yaml
+
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Limits, Params, Retrain, load_params
 from upkeep.core.text import count_things
+from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc, git
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.markdown import inert
-from upkeep.gitlab.offer import BRANCH, describe_offer, find_offer, state_gate
+from upkeep.gitlab.markdown import bullets, inert, show
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
+from upkeep.gitlab.zones import Environment
 from upkeep.sources.batches import first_day
 from upkeep.sources.manifest import read_manifest
 from upkeep.sources.registry import open_source
 from upkeep.stages.drift import recent_drift
 
-YEARS = range(2000, 2200)
-"""What a clock may say; other years are slips."""
-
+BRANCH = "retrain"  # the one that retrainings are offered on, so that there are never two merge requests
+LABELS = ("new data", "drift", "age")  # of the merge request, one for each reason to train again
+MOST_REASONS = 10  # of the gate's: git takes title, description and all as one line of at most 64 kB
+GATE = {True: "it may ship.", False: "it may not ship, so this is a draft."}
+YEARS = range(2000, 2200)  # that a clock may say; others are slips
 UNTIL = re.compile(
     r"""(^fetch:[^\n]*\n(?:(?:[ \t#][^\n]*)?\n)*?[ \t]+until:[ \t]*)["']?\d{4}-\d\d-\d\d["']?""", re.MULTILINE
 )
-
-Environment = Mapping[str, str]
 
 
 def retrain(environment: Environment) -> str:
@@ -39,27 +42,34 @@ def retrain(environment: Environment) -> str:
     is offered as a draft: planners should see it, and nobody can merge it by mistake. Raises the UpkeepError of the
     stage which failed, or that no data has arrived for too long, or that git refuses.
     """
-    target = _target(environment)
+    target = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
+    if not target:
+        raise UpkeepError(
+            "it is not known which branch to offer a retraining to",
+            remedy="outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain",
+        )
     with _checked_out(target, environment) as base:
         return _retrain(read_clock(environment), target, base, environment.get("CI_JOB_URL"))
 
 
 def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     params = load_params()
-    age_days = (today - params.fetch.until).days - params.fetch.batch_days
+    until, how = params.fetch.until, params.retrain
+    age_days = (today - until).days - params.fetch.batch_days
     listed = new_batches(params.fetch, params.limits, today)
     if not listed:
-        return _wait(params, 0, age_days)
-    standing, offered = find_offer(base)
-    if listed[-1] == offered:
-        return _nothing_to_add(offered)
-    arrived = _bring(params, listed[-1])
+        return _wait(params, age_days)
+    standing, offered = _find_offer(base)
+    arrived = listed if listed[-1] == offered else _bring(params, listed[-1])
     if arrived and arrived[-1] == offered:
-        return _nothing_to_add(offered)
-    reasons = decide(arrived, recent_drift(load_params()) if arrived else {}, age_days, params.retrain)
+        return f"nothing to add: the retraining up to the batch of {offered} stands on the branch {BRANCH}"
+    reasons = decide(arrived, recent_drift(load_params()) if arrived else {}, age_days, how)
     if not reasons:
         git.git("checkout", "--quiet", "HEAD", "--", str(paths.PARAMS), str(dvc.LOCK))
-        return _wait(params, len(arrived), age_days)
+        if not arrived:
+            return _wait(params, age_days)
+        new = count_things(len(arrived), "new batch")
+        return f"too early: {new} after that of {until}, {how.new_batches} needed, and no drift that lasts"
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
     verdict = _judge(base)
@@ -67,71 +77,8 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     why = "; ".join(reasons.values())
     git.commit(f"Retrain up to {arrived[-1]}\n\n{inert(why)}", git.changed([str(paths.PARAMS), *WRITTEN]))
     answer = git.push(BRANCH, options=options, replacing=standing or "")
-    gate = [f"The gate: {state_gate(verdict)}", *(f"- {reason}" for reason in verdict.reasons)]
+    gate = [f"The gate: {GATE[verdict.ships]}", *(f"- {reason}" for reason in verdict.reasons)]
     return "\n".join([f"offered to {target} on the branch {BRANCH}: {why}", *gate, answer]).rstrip()
-
-
-def read_clock(environment: Environment) -> date:
-    """Return today: ``UPKEEP_TODAY``, for tests and to fill in the past, or the clock's day in UTC."""
-    text = environment.get("UPKEEP_TODAY")
-    if not text:
-        return datetime.now(UTC).date()
-    with contextlib.suppress(ValueError):
-        today = date.fromisoformat(text)
-        if today.year in YEARS:
-            return today
-    raise UpkeepError(f"UPKEEP_TODAY is {text!r}", remedy="set it to a date such as 2025-12-29, or unset it")
-
-
-def new_batches(fetch: Fetch, limits: Limits, today: date) -> list[date]:
-    """List the batches of telemetry after ``fetch.until`` that are complete today; the source is listed, not read."""
-    newest = first_day(today, fetch.batch_days) - timedelta(days=fetch.batch_days)
-    if newest <= fetch.until:
-        return []
-    deliveries = open_source(fetch, limits).deliveries(newest)
-    batches = {delivery.batch for delivery in deliveries if delivery.table == "telemetry"}
-    return sorted(batch for batch in batches if fetch.until < batch <= newest)
-
-
-def decide(
-    batches: Sequence[date], drifted: Mapping[str, Sequence[bool]], age_days: int, how: Retrain
-) -> dict[str, str]:
-    """Return why to train again, by label and in words; nothing if there is no reason.
-
-    `batches` are the first days of those that were not trained on, in order; without one there is never a reason, as
-    the same data gives the same models. `drifted` says by plant whether it drifted in each of the last windows, the
-    newest first, and `age_days` how many days ago the last batch trained on ended.
-    """
-    reasons: dict[str, str] = {}
-    if not batches:
-        return reasons
-    if len(batches) >= how.new_batches:
-        reasons["new data"] = f"{count_things(len(batches), 'new batch')} up to that of {batches[-1]}"
-    lasting = [
-        f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"
-        for plant, windows in drifted.items()
-        if windows[0] and sum(windows) >= how.drift_needed
-    ]
-    if lasting:
-        reasons["drift"] = f"drift of {', '.join(lasting)}"
-    if age_days > how.max_age_days:
-        reasons["age"] = f"the models know nothing of the last {age_days} days"
-    return reasons
-
-
-def advance(text: str, until: date) -> str:
-    """Return the text of ``params.yaml`` with another ``fetch.until``; comments and layout stay."""
-    return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
-
-
-def _target(environment: Environment) -> str:
-    branch = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
-    if not branch:
-        raise UpkeepError(
-            "it is not known which branch to offer a retraining to",
-            remedy="outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain",
-        )
-    return branch
 
 
 @contextlib.contextmanager
@@ -158,6 +105,63 @@ def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
     finally:
         git.git("checkout", "--quiet", "--force", former)
         dvc.restore()
+
+
+def read_clock(environment: Environment) -> date:
+    """Return today: ``UPKEEP_TODAY``, for tests and to fill in the past, or the clock's day in UTC."""
+    text = environment.get("UPKEEP_TODAY")
+    if not text:
+        return datetime.now(UTC).date()
+    with contextlib.suppress(ValueError):
+        today = date.fromisoformat(text)
+        if today.year in YEARS:
+            return today
+    raise UpkeepError(f"UPKEEP_TODAY is {text!r}", remedy="set it to a date such as 2025-12-29, or unset it")
+
+
+def new_batches(fetch: Fetch, limits: Limits, today: date) -> list[date]:
+    """List the batches of telemetry after ``fetch.until`` that are complete today; the source is listed, not read."""
+    newest = first_day(today, fetch.batch_days) - timedelta(days=fetch.batch_days)
+    if newest <= fetch.until:
+        return []
+    deliveries = open_source(fetch, limits).deliveries(newest)
+    batches = {delivery.batch for delivery in deliveries if delivery.table == "telemetry"}
+    return sorted(batch for batch in batches if fetch.until < batch <= newest)
+
+
+def _wait(params: Params, age_days: int) -> str:
+    until, most = params.fetch.until, params.retrain.max_age_days
+    if age_days <= most:
+        return f"nothing new: {params.fetch.source} has no complete batch after that of {until}"
+    raise UpkeepError(
+        f"no telemetry has arrived for {age_days} days, so there is nothing to train on",
+        expected=f"a batch at least every {most} days, retrain.max_age_days in params.yaml",
+        remedy="find out why the plants' deliveries stopped, or raise that number",
+        stage="fetch",
+        batch=until,
+    )
+
+
+def _find_offer(base: str) -> tuple[str | None, date | None]:
+    """Return the commit that is offered already, and its ``fetch.until`` if it was made from `base`.
+
+    Raises an UpkeepError if somebody else has worked on the branch.
+    """
+    if git.tip(BRANCH) is None:
+        return None, None
+    commit = git.fetch(BRANCH, history=True)
+    if not git.only_ours(f"{base}..{commit}"):
+        raise UpkeepError(
+            f"the branch {BRANCH} holds commits that are not upkeep's, and each retraining overwrites it",
+            remedy=f"merge it, or move the commits to a branch of your own and delete {BRANCH}",
+        )
+    if git.git("rev-list", "--count", f"{commit}..{base}") != "0":
+        return commit, None
+    try:
+        offered = parse_yaml(git.show(commit, paths.PARAMS))
+        return commit, date.fromisoformat(str(offered["fetch"]["until"]))
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):  # no offer that anybody could take: made anew
+        return commit, None
 
 
 def _bring(params: Params, newest: date) -> list[date]:
@@ -188,20 +192,35 @@ def _set_until(params: Params, until: date) -> None:
         )
 
 
-def _wait(params: Params, batches: int, age_days: int) -> str:
-    until, how = params.fetch.until, params.retrain
-    if batches:
-        new = count_things(batches, "new batch")
-        return f"too early: {new} after that of {until}, {how.new_batches} needed, and no drift that lasts"
-    if age_days <= how.max_age_days:
-        return f"nothing new: {params.fetch.source} has no complete batch after that of {until}"
-    raise UpkeepError(
-        f"no telemetry has arrived for {age_days} days, so there is nothing to train on",
-        expected=f"a batch at least every {how.max_age_days} days, retrain.max_age_days in params.yaml",
-        remedy="find out why the plants' deliveries stopped, or raise that number",
-        stage="fetch",
-        batch=until,
-    )
+def advance(text: str, until: date) -> str:
+    """Return the text of ``params.yaml`` with another ``fetch.until``; comments and layout stay."""
+    return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
+
+
+def decide(
+    batches: Sequence[date], drifted: Mapping[str, Sequence[bool]], age_days: int, how: Retrain
+) -> dict[str, str]:
+    """Return why to train again, by label and in words; nothing if there is no reason.
+
+    `batches` are the first days of those that were not trained on, in order; without one there is never a reason, as
+    the same data gives the same models. `drifted` says by plant whether it drifted in each of the last windows, the
+    newest first, and `age_days` how many days ago the last batch trained on ended.
+    """
+    reasons: dict[str, str] = {}
+    if not batches:
+        return reasons
+    if len(batches) >= how.new_batches:
+        reasons["new data"] = f"{count_things(len(batches), 'new batch')} up to that of {batches[-1]}"
+    lasting = [
+        f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"
+        for plant, windows in drifted.items()
+        if windows[0] and sum(windows) >= how.drift_needed
+    ]
+    if lasting:
+        reasons["drift"] = f"drift of {', '.join(lasting)}"
+    if age_days > how.max_age_days:
+        reasons["age"] = f"the models know nothing of the last {age_days} days"
+    return reasons
 
 
 def _judge(base: str) -> Verdict:
@@ -213,5 +232,26 @@ def _judge(base: str) -> Verdict:
         return Verdict(False, [f"the gate could not judge: {error.what}"])
 
 
-def _nothing_to_add(until: date) -> str:
-    return f"nothing to add: the retraining up to the batch of {until} stands on the branch {BRANCH}"
+def describe_offer(
+    target: str, until: date, reasons: Mapping[str, str], verdict: Verdict, job: str | None
+) -> list[str]:
+    r"""Return the push options that make GitLab open the merge request, or update the open one, without its API.
+
+    A push option cannot hold a line break: GitLab makes one of ``\n`` in a description.
+    """
+    paragraphs = [
+        f"**Why:** {'; '.join(map(show, reasons.values()))}.",
+        f"**The gate:** {GATE[verdict.ships]}",
+        bullets(verdict.reasons, MOST_REASONS, ", see the note on this merge request").rstrip(),
+        f"Made by [this job]({job})." if job else "",
+    ]
+    # A backslash of somebody else's could be followed by an n.
+    description = "\n\n".join(filter(None, paragraphs)).replace("\\", "/").replace("\n", "\\n")
+    return [
+        "merge_request.create",
+        f"merge_request.target={target}",
+        f"merge_request.title={'' if verdict.ships else 'Draft: '}Retrain up to {until}",
+        f"merge_request.description={description}",
+        *(f"merge_request.{'label' if label in reasons else 'unlabel'}={label}" for label in LABELS),
+        "merge_request.remove_source_branch",
+    ]

@@ -17,9 +17,13 @@ from upkeep.core.secrets import SECRET_NAME, expand_variables
 from upkeep.core.types import Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
 from upkeep.gitlab import dvc, zones
-from upkeep.gitlab.api import NOTE_TOKEN, TOKEN, explained, open_project
+from upkeep.gitlab.api import explained, open_project
+from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
+EXAMPLE = "see examples/gitlab.yaml"
+REPORTER, DEVELOPER = 20, 30  # GitLab's numbers for the roles
+RENEW_DAYS = 30  # a token that ends sooner is replaced
 KINDS = {
     "protected_tags": ("protectedtags", "name"),
     "protected_branches": ("protectedbranches", "name"),
@@ -28,11 +32,8 @@ KINDS = {
 }
 """What python-gitlab calls them, and what they are told apart by."""
 
-REPORTER, DEVELOPER = 20, 30
-"""GitLab's numbers for the roles."""
-
-RENEW_DAYS = 30
-"""A token that ends sooner is replaced."""
+Step = tuple[str, Callable[[], object]]
+"""What is not as the file says, and what makes it so."""
 
 
 def _read_text(file: str) -> str:
@@ -105,17 +106,6 @@ class ProjectSettings(Frozen):
     merge_requests_remote: str | None = None
 
 
-Variables = Mapping[tuple[str, str], RESTObject]
-"""What GitLab has, by name and environment."""
-
-
-class Step(NamedTuple):
-    """What is not as the file says, and what makes it so."""
-
-    words: str
-    make: Callable[[], object]
-
-
 class _Runners(NamedTuple):
     """The project's runners, as python-gitlab has other things: its own list tells neither tags nor protection."""
 
@@ -134,7 +124,7 @@ class _Runners(NamedTuple):
         self.project.manager.gitlab.runners.update(number, fields)
 
 
-def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
+def set_up(file: Path, environment: Environment, *, apply: bool) -> str:
     """List what differs from the file and, with `apply`, change it; a second time there is nothing left to do."""
     settings = read_setup(file)
     if not environment.get(OWN_TOKEN):
@@ -143,24 +133,24 @@ def set_up(file: Path, environment: Mapping[str, str], *, apply: bool) -> str:
     access = {"CI_SERVER_URL": settings.url, "CI_PROJECT_ID": settings.project, TOKEN: environment[OWN_TOKEN]}
     project = open_project({**environment, **access})
     with explained(f"reading how {settings.project} is set up"):
-        changes = list(plan(project, settings))
-    told = [change.words for change in changes]
-    for change in changes if apply else ():
-        with explained(change.words):
-            made = change.make()
+        steps = list(plan(project, settings))
+    told = [words for words, _ in steps]
+    for words, make in steps if apply else ():
+        with explained(words):
+            made = make()
         told += [made] if isinstance(made, str) else []
-    if not changes:
+    if not steps:
         return "everything is as the file says"
     return "\n".join([*told, "done" if apply else "nothing is changed yet: --apply does it"])
 
 
 def read_setup(file: Path) -> ProjectSettings:
     """Read the file; an error names what is wrong in it, without values."""
-    what, remedy = "the settings", "start from examples/gitlab.yaml"
+    what = "the settings"
     try:
-        return ProjectSettings.model_validate(read_yaml(file, what=what, remedy=remedy))
+        return ProjectSettings.model_validate(read_yaml(file, what=what, remedy=EXAMPLE))
     except ValidationError as error:
-        raise UpkeepError(f"{what} cannot be used: {describe_faults(error)}", remedy=remedy, file=file) from error
+        raise UpkeepError(f"{what} cannot be used: {describe_faults(error)}", remedy=EXAMPLE, file=file) from error
 
 
 def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
@@ -168,28 +158,26 @@ def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
     server, wanted = project.manager.gitlab, settings.project_settings
     differing = {name: value for name, value in wanted.items() if not _holds(project.attributes, name, value)}
     if differing:
-        yield Step(f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing))
+        yield f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing)
     for kind, (attribute, key) in KINDS.items():
         manager = _Runners(project) if kind == "runners" else getattr(project, attribute)
         expected = getattr(settings, kind)
         there = {getattr(each, key): each for each in (manager.list(iterator=True) if expected else ())}
         for fields in expected:
             if key not in fields:
-                raise UpkeepError(f"one of {kind} has no {key}", remedy="see examples/gitlab.yaml")
-            yield from _plan_fields(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
+                raise UpkeepError(f"one of {kind} has no {key}", remedy=EXAMPLE)
+            yield from _compare(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
     known = {(each.key, each.environment_scope): each for each in project.variables.list(iterator=True)}
     for name, forms in settings.variables.items():
         for form in forms:
-            yield from _compare_variable(project, form.fields(name), known)
+            yield from _compare_variable(project, form.fields(name), known.get((name, form.environment)))
     for name, token in ((TOKEN, settings.token), (NOTE_TOKEN, settings.note_token)):
         if token:
-            yield from _renew_token(project, name, token, known)
-    if settings.merge_requests_remote and not dvc.remotes_apart():
-        url = settings.merge_requests_remote
-        yield Step(
-            f"add the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed",
-            lambda: dvc.add_remote(url),
-        )
+            yield from _renew_token(project, name, token, known.get((name, "*")))
+    url = settings.merge_requests_remote
+    if url and not dvc.remotes_apart():
+        words = f"add the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed"
+        yield words, lambda: dvc.add_remote(url)
 
 
 def _holds(found: Mapping[str, Any], name: str, value: object) -> bool:
@@ -198,44 +186,40 @@ def _holds(found: Mapping[str, Any], name: str, value: object) -> bool:
     return value.items() <= there.items() if isinstance(value, dict) and isinstance(there, dict) else there == value
 
 
-def _plan_fields(
+def _compare(
     manager: Any, what: str, fields: dict[str, Any], found: RESTObject | None, **which: object
 ) -> Iterator[Step]:
     if found is None:
-        yield Step(f"add {what}", lambda: manager.create(fields))
+        yield f"add {what}", lambda: manager.create(fields)
         return
     # GitLab does not tell the value of a variable that is hidden.
     differing = [name for name, value in fields.items() if found.attributes.get(name) not in (value, None)]
     if differing:
-        words = f"change {', '.join(differing)} of {what}"
-        yield Step(words, lambda: manager.update(found.get_id(), fields, **which))
+        yield f"change {', '.join(differing)} of {what}", lambda: manager.update(found.get_id(), fields, **which)
 
 
-def _compare_variable(project: Project, fields: dict[str, Any], known: Variables) -> Iterator[Step]:
-    name, scope = fields["key"], fields["environment_scope"]
-    what = f"variable {name}{f' of {scope}' if scope != '*' else ''}{', masked' if fields['masked'] else ''}"
-    which = {"environment_scope": scope}
-    yield from _plan_fields(project.variables, what, fields, known.get((name, scope)), filter=which)
+def _compare_variable(project: Project, fields: dict[str, Any], known: RESTObject | None) -> Iterator[Step]:
+    scope = fields["environment_scope"]
+    what = f"variable {fields['key']}{f' of {scope}' if scope != '*' else ''}{', masked' if fields['masked'] else ''}"
+    return _compare(project.variables, what, fields, known, filter={"environment_scope": scope})
 
 
-def _renew_token(project: Project, name: str, token: ProjectToken, known: Variables) -> Iterator[Step]:
+def _renew_token(project: Project, name: str, token: ProjectToken, kept: RESTObject | None) -> Iterator[Step]:
     soon, ends = (str((datetime.now(UTC) + timedelta(days=days)).date()) for days in (RENEW_DAYS, token.days))
-    fit = (
-        each
-        for each in project.access_tokens.list(iterator=True)
-        if each.active and (each.name, each.access_level) == (token.name, token.role)
-        if {*token.scopes} == {*each.scopes}  # one that may do more is no token for notes
-    )
-    found, kept = next(fit, None), known.get((name, "*"))
+    found = None
+    for each in project.access_tokens.list(iterator=True):
+        fits = each.active and (each.name, each.access_level) == (token.name, token.role)
+        if fits and {*token.scopes} == {*each.scopes}:  # one that may do more is no token for notes
+            found = found or each
     hidden = kept is not None and kept.protected == (name in zones.PROTECTED)  # else others may know it
     if found and hidden and (found.expires_at or ends) > soon:
         return
-    fields = {"name": token.name, "scopes": list(token.scopes), "access_level": token.role, "expires_at": ends}
 
     def make() -> None:
         # A rotated one is still the user who wrote the notes that there are.
         value = found.rotate(expires_at=ends)["token"] if found else project.access_tokens.create(fields).token
-        for change in _compare_variable(project, Variable(value=value, masked=True).fields(name), known):
-            change.make()
+        for _, change in _compare_variable(project, Variable(value=value, masked=True).fields(name), kept):
+            change()
 
-    yield Step(f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {name}", make)
+    fields = {"name": token.name, "scopes": list(token.scopes), "access_level": token.role, "expires_at": ends}
+    yield f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {name}", make

@@ -19,11 +19,11 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_regular
 from upkeep.core.plants import table_file
 from upkeep.core.yaml import parse_yaml
-from upkeep.gitlab import dvc
+from upkeep.gitlab import dvc, git
 from upkeep.gitlab.failure import PIPELINE
-from upkeep.gitlab.git import git
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
 from upkeep.reporting.markdown import Markdown
 
@@ -32,17 +32,10 @@ MADE_ANEW = "run `dvc repro`, then `dvc push`"
 MAPPING = TypeAdapter(dict[str, Any])
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 
-MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000
-"""Of a report, and of a plant's predictions, which are a thousandth of that as a rule."""
-
-MOST_CELLS = 500_000_000
-"""Of predictions: a file of a few bytes may unpack to any number."""
-
-CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")
-"""How paths in DVC's cache end, to which outputs may be links."""
-
-FORMER_NAME = re.compile(r"[A-Za-z0-9_-]+")
-"""Plants whose file was called as they are by upkeep 0.1, capitals or not."""
+MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's predictions have a thousandth of that as a rule
+MOST_CELLS = 500_000_000  # of predictions: a file of a few bytes may unpack to any number
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")  # in DVC's cache, to which outputs may be links
+FORMER_NAME = re.compile(r"[A-Za-z0-9_-]+")  # of plants whose file was called as they are by upkeep 0.1
 
 PREDICTED = {
     **dict.fromkeys(("plant", "machine", "split"), pl.String()),
@@ -118,62 +111,53 @@ class Snapshot:
 def read_revision(revision: str, name: str) -> Snapshot | None:
     """Return the snapshot of a git revision, which git must know; None if its pipeline has never run."""
     try:  # DVC takes a revision that git does not know for an empty one, which would pass for a first run
-        commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+        commit = git.git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except UpkeepError as error:
-        raise UpkeepError(
-            f"git knows no revision {revision}",
-            remedy="name another one; `git branch --all` lists the branches",
-        ) from error
-    return _read_snapshot(commit, name) if _has_history(commit) else None
+        remedy = "name another one; `git branch --all` lists the branches"
+        raise UpkeepError(f"git knows no revision {revision}", remedy=remedy) from error
+    if not git.git("ls-tree", "--name-only", commit, str(dvc.LOCK)):
+        return None
+    with contextlib.suppress(UpkeepError):  # a lock that cannot be read is no first run
+        if paths.METRICS not in dvc.outputs(paths.REPORTS, commit=commit):
+            return None
+    return _read_snapshot(commit, name)
 
 
 def read_working_tree() -> Snapshot:
     """Return the snapshot of the working tree; what it lacks is looked up by its hash in ``dvc.lock``."""
-    return _read_snapshot(None, "this branch")
-
-
-def _has_history(commit: str) -> bool:
-    if not git("ls-tree", "--name-only", commit, "dvc.lock"):
-        return False
-    try:
-        return paths.METRICS in dvc.outputs(paths.REPORTS, commit=commit)
-    except UpkeepError:  # a lock that cannot be read is no first run
-        return True
+    name = "this branch"
+    try:  # DVC's own parser is killed by what is nested deeply
+        dvc.read(PIPELINE)
+        dvc.read_stages()
+    except UpkeepError as error:
+        return Snapshot(name, missing={str(dvc.LOCK): error.what})
+    return _read_snapshot(None, name)
 
 
 def _read_snapshot(commit: str | None, name: str) -> Snapshot:
     from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
 
-    try:
-        if commit is None:  # DVC's own parser is killed by what is nested deeply
-            dvc.read(PIPELINE)
-            dvc.outputs()
-    except UpkeepError as error:
-        return Snapshot(name, missing={dvc.LOCK.as_posix(): error.what})
     sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in dvc.readable_remotes()]
     missing: dict[str, str] = {}
 
     def read(path: Path, parse: Callable[[bytes], Content]) -> Content | None:
         most = MOST_BYTES if path.suffix != ".parquet" else MOST_TABLE_BYTES
         try:
-            if commit is None:
-                require_own(path, most)
-            content = _read_first(sources, path, most)
+            content = read_own(path, most) if commit is None and path.exists() else _read_first(sources, path, most)
         except FileNotFoundError:
-            missing[path.as_posix()] = Markdown(f"neither git nor DVC's remote has it; {MADE_ANEW}")
-            return None
+            why: str = Markdown(f"neither git nor DVC's remote has it; {MADE_ANEW}")
         except UpkeepError as error:
-            missing[path.as_posix()] = error.what
-            return None
+            why = error.what
         except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
-            missing[path.as_posix()] = f"{type(error).__name__}: {error}"
-            return None
-        try:
-            return parse(content)
-        except (ValueError, yaml.YAMLError, RecursionError, pl.exceptions.PolarsError):
-            remedy = "mend it there first" if path == paths.PARAMS else MADE_ANEW
-            missing[path.as_posix()] = Markdown(f"it is not what upkeep writes or reads; {remedy}")
-            return None
+            why = f"{type(error).__name__}: {error}"
+        else:
+            try:
+                return parse(content)
+            except (ValueError, yaml.YAMLError, RecursionError, pl.exceptions.PolarsError):  # which may quote secrets
+                remedy = "mend it there first" if path == paths.PARAMS else MADE_ANEW
+                why = Markdown(f"it is not what upkeep writes or reads; {remedy}")
+        missing[path.as_posix()] = why
+        return None
 
     params = read(paths.PARAMS, lambda content: MAPPING.validate_python(parse_yaml(content) or {})) or {}
     reports: dict[str, Any] = {side: read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()}
@@ -183,22 +167,20 @@ def _read_snapshot(commit: str | None, name: str) -> Snapshot:
     return Snapshot(name, params, **reports, predictions=found, missing=missing)
 
 
-def require_own(file: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Raise an UpkeepError if a branch's file is a link out of the repository, no file at all, or too large to read."""
+def read_own(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return a branch's file; an UpkeepError if it leads out of the repository, is none, or is too large to read."""
     root, found = Path.cwd().resolve(), Path(os.path.realpath(file))
-    if not found.exists():
-        return
     inside = found.is_relative_to(root) and ".git" not in found.relative_to(root).parts
     if not (inside or CACHED.search(found.as_posix())):
         raise _refuse(file, "it leads out of the repository")
-    if not found.is_file():
-        raise _refuse(file, "it is not a regular file")
-    if found.stat().st_size > most_bytes:
-        raise _refuse(file, f"it is larger than {most_bytes:,} bytes")
+    try:
+        return read_regular(found, most_bytes)
+    except OSError as error:
+        raise _refuse(file, error.strerror or type(error).__name__) from error
 
 
 def _refuse(file: Path, why: str) -> UpkeepError:
-    return UpkeepError(f"{file} is not read: {why}", remedy="replace it by the file that upkeep writes", file=file)
+    return UpkeepError(f"{file} is not read: {why}", remedy="put a file of the branch in its place", file=file)
 
 
 def _find_predictions(files: Any, plant: str) -> Path:

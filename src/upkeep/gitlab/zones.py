@@ -5,6 +5,12 @@ docs/decisions/0012-two-trust-zones.md says what keeps them apart.
 
 from collections.abc import Mapping
 
+Environment = Mapping[str, str]
+
+TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
+NOTE_TOKEN = "UPKEEP_NOTE_TOKEN"  # noqa: S105  # as above
+"""Of jobs of merge requests, where anybody with a branch can read it: it writes notes, and pushes nothing."""
+
 ENVIRONMENT = "merge-requests"
 """GitLab's environment of the jobs of merge requests, so that a variable can have another value there."""
 
@@ -13,7 +19,7 @@ REMOTE = "merge_requests"
 
 PROTECTED = frozenset(
     {
-        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "UPKEEP_GITLAB_TOKEN", "UPKEEP_ALERT_WEBHOOK"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", TOKEN, "UPKEEP_ALERT_WEBHOOK"),
         *("UPKEEP_REGISTRY_USER", "UPKEEP_REGISTRY_PASSWORD", "UPKEEP_TOKENS"),
         *("DEPLOY_HOST", "DEPLOY_PORT", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS", "DEPLOY_FOLDER"),
         *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
@@ -24,19 +30,17 @@ PROTECTED = frozenset(
 SHARED = frozenset(name for name in PROTECTED if name.startswith(("AWS_", "MLFLOW_")))
 """Those of them that may have one."""
 
-
 ONE_REMOTE = (
     "one DVC remote for all: a merge request can plant raw data, and each merge trains all anew; "
     f"docs/gitlab.md, step 2, adds {REMOTE}"
 )
-"""What is lost without a second one."""
 
 
-def is_merge_request(environment: Mapping[str, str]) -> bool:
+def is_merge_request(environment: Environment) -> bool:
     """Tell whether this is a job of a merge request."""
     return bool(environment.get("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME"))
 
 
-def is_protected(environment: Mapping[str, str]) -> bool:
+def is_protected(environment: Environment) -> bool:
     """Tell whether this is a job of a pipeline that trains, ships or releases: no merge request's, and on no laptop."""
     return bool(environment.get("CI")) and not is_merge_request(environment)
