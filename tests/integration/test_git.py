@@ -1,7 +1,9 @@
 """Pushes as jobs make them, over HTTP with a token, and to remotes that know nothing of GitLab."""
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -176,6 +178,24 @@ def test_a_commit_is_upkeeps_own_and_holds_the_named_files_only(checkout):
     git.commit("Reproduce", ["dvc.lock"])
     assert git.only_ours("-1", "HEAD")
     assert git.changed(["."]) == ["notes.txt"]
+
+
+def test_a_file_of_a_commit_is_read_whatever_its_bytes_unless_it_is_too_large(checkout, monkeypatch):
+    assert git.show("HEAD", Path("dvc.lock")) == "1"
+    (checkout / "dvc.lock").write_bytes(b"\xff\n")
+    git.commit("Break it", ["dvc.lock"])
+    assert git.show("HEAD", Path("dvc.lock")) == os.fsdecode(b"\xff")
+    monkeypatch.setattr(git, "MOST_BYTES", 1)
+    with pytest.raises(UpkeepError, match=r"dvc\.lock of the commit HEAD is larger than 1 bytes"):
+        git.show("HEAD", Path("dvc.lock"))
+
+
+def test_a_file_whose_name_is_no_text_is_committed_as_others_are(checkout):
+    name = os.fsdecode(b"\xff.txt")
+    (checkout / name).touch()
+    assert git.changed(["."]) == [name]
+    git.commit("Add it", [name])
+    assert git.changed(["."]) == []
 
 
 def test_a_remote_that_does_not_answer_is_told_without_credentials(checkout):

@@ -184,13 +184,12 @@ def read(file: Path, text: str | None = None) -> dict[str, Any]:
     try:
         if text is None:
             text = read_regular(file).decode(errors="replace") if file.exists() else "{}"
-        content = parse_yaml(text)
+        content, why = parse_yaml(text), "is no mapping, as DVC writes it"
     except (OSError, yaml.YAMLError) as error:
-        why = "holds a merge conflict" if text and CONFLICT in text else f"cannot be read: {show_text(error)}"
-        raise _reject(file, why) from error
-    if not isinstance(content, dict):
-        raise _reject(file, "is no mapping, as DVC writes it")
-    return content
+        content, why = None, f"cannot be read: {show_text(error)}"
+    if isinstance(content, dict):
+        return content
+    raise _reject(file, "holds a merge conflict" if text and CONFLICT in text else why)
 
 
 def _reject(file: Path, why: str) -> UpkeepError:
