@@ -72,14 +72,15 @@ def test_a_machine_not_scored_for_a_month_leaves_the_page(tmp_path):
     assert [each.newest["machine"] for each in board.rank()] == ["press"]
 
 
-def test_days_before_one_that_told_nothing_new_are_not_read(tmp_path):
+def test_days_before_one_that_told_nothing_new_are_not_read(tmp_path, caplog):
     for day in range(4):
         hours = 24 * day
         readings = (prediction(hours_ago=hours + each / 60, scored_at=NOW - hours * HOUR) for each in range(60))
         log(tmp_path, f"day{day}", *readings)
     (oldest,) = tmp_path.glob("*/*/day3.parquet")
-    oldest.write_bytes(b"would fail if it were read")
+    oldest.write_bytes(b"would be told if it were read")
     assert refreshed(tmp_path).as_of is not None
+    assert caplog.text == ""
 
 
 def test_a_log_that_does_not_exist_yet_is_an_empty_one(tmp_path):

@@ -164,7 +164,7 @@ def test_a_folder_that_holds_another_plants_model_is_refused(environment, tmp_pa
         ("UPKEEP_PORT", "80a", "UPKEEP_PORT is '80a'"),
         ("UPKEEP_LOG_URL", "s4://bucket/log", "UPKEEP_LOG_URL is 's4://bucket/log': Protocol not known"),
         ("UPKEEP_TOKENS_FILE", "/nowhere", "the file of tokens cannot be read"),
-        ("UPKEEP_TOKENS_FILE", os.devnull, "the file of tokens holds none"),
+        ("UPKEEP_TOKENS_FILE", os.devnull, "UPKEEP_TOKENS_FILE: it is set, but holds no token"),
     ],
 )
 def test_a_setting_of_no_use_is_told(name, value, what):

@@ -484,6 +484,8 @@ def test_a_packed_body_is_unpacked(client, request_, coding, pack, spelling):
         ("deflate", zlib.compress(b"{}" * 99)[:-9], 400, "the body is not deflate: it ends early"),
         ("gzip", gzip.compress(b" " * 100_000_000), 413, "larger than 24000000 bytes"),
         ("deflate", zlib.compress(b" " * 100_000_000), 413, "larger than 24000000 bytes"),
+        ("gzip", gzip.compress(b"") * 1_000_000, 413, "more than 100 parts"),
+        ("gzip", b"\x1f\x8b\x08\x08" + b"n" * 20_000_000, 400, "it ends early"),
     ],
     ids=itertools.count(),  # what gzip packs bears the time
 )

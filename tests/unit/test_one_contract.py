@@ -21,7 +21,7 @@ from upkeep.core.names import shorten
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.storage import Metadata
-from upkeep.serving.request import read_contract, read_request
+from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import read_table
 
 SHIPPED = load_dictionary(Path(__file__).parents[2] / "data/references/dictionary.yaml")
@@ -178,7 +178,7 @@ def service_contract(dictionary: Dictionary = DICTIONARY, plant: str = PLANT):
     conditions = Conditions(widths=[1.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
     preparation = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records={})
     metadata = Metadata.model_construct(plant=plant, near_duplicate_seconds=NEAR_SECONDS, preparation=preparation)
-    return read_contract(metadata, dictionary)
+    return Contract(metadata, dictionary)
 
 
 def ask_service(body, content_type="application/json", contracts=None):

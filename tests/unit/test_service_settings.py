@@ -16,7 +16,7 @@ def test_tokens_that_are_set_but_empty_do_not_open_the_service(tokens, tmp_path)
     with pytest.raises(UpkeepError, match="UPKEEP_TOKENS: it is set, but holds no token"):
         read_settings({"UPKEEP_TOKENS": tokens})
     (tmp_path / "tokens").write_text(tokens)
-    with pytest.raises(UpkeepError, match="UPKEEP_TOKENS_FILE: the file of tokens holds none"):
+    with pytest.raises(UpkeepError, match="UPKEEP_TOKENS_FILE: it is set, but holds no token"):
         read_settings({"UPKEEP_TOKENS_FILE": str(tmp_path / "tokens")})
 
 

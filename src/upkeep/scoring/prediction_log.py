@@ -147,7 +147,7 @@ def _name_folder(plant: str) -> str:
 def read_parts(
     root_url: str, since_day: date, known: set[str], columns: list[str] | None = None
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield the log's files of this day and later with their rows, sorted by day, plant and name.
+    """Yield the log's files of this day and later with their rows, the newest day first.
 
     Files are named relative to `root_url`, as `write_part` names them; those in `known` are not read again. Whatever
     one of them holds, the others are read: a warning names a file that is damaged, which has no rows then, or of which
@@ -230,7 +230,8 @@ def _list_parts(store: "AbstractFileSystem", root: str, since_day: date, end: da
         return []
     days = [folder for folder in folders if f"day={since_day}" <= folder < f"day={end}"]
     files = [str(file) for day in days for file in store.find(f"{root}/{day}")]
-    return sorted(file.removeprefix(f"{root}/") for file in files if file.endswith(".parquet"))
+    names = sorted(file.removeprefix(f"{root}/") for file in files if file.endswith(".parquet"))
+    return sorted(names, key=lambda name: name.partition("/")[0], reverse=True)
 
 
 def _open_store(root_url: str) -> "tuple[AbstractFileSystem, str]":

@@ -19,7 +19,6 @@ from upkeep.serving.protocol import Refused, show
 OPEN = {"/", "/ping", "/health", "/version"}
 """Open without a token: whether the service is there, and the page's shell, which holds no data."""
 OPEN_FOLDER = "/static/"
-CHALLENGE = {"www-authenticate": "Bearer"}
 HEADERS = {
     "cache-control": "no-store",  # page and service must never be of different releases
     "cross-origin-resource-policy": "same-origin",
@@ -70,11 +69,8 @@ class Access:
 
         try:
             refused = self._check_token(scope["path"], asked) if self._tokens else self._check_origin(method, asked)
-            if refused is None:
-                await self._app(scope, receive, send_with_id)
-            else:
-                headers = CHALLENGE if refused.status == 401 else None
-                await refused.to_response(headers)(scope, receive, send_with_id)
+            answer = self._app if refused is None else refused.to_response()
+            await answer(scope, receive, send_with_id)
         finally:
             # By route, not by path: what strangers ask for must not become a label each.
             route = getattr(scope.get("route"), "path", "other")

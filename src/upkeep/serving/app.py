@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from upkeep import __version__
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
-from upkeep.serving.body import ACCEPTED, Intake
+from upkeep.serving.body import Intake
 from upkeep.serving.connection import Connection
 from upkeep.serving.counters import Counters
 from upkeep.serving.log_writer import LogWriter
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
                 log.append(prediction)
             if number % KEPT_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        metrics.count_predictions(reply.predictions, len(reply.body["errors"]))
+        metrics.count_predictions(reply.predictions, reply.unanswered)
 
     app = FastAPI(
         title="upkeep",
@@ -104,13 +104,6 @@ def _scoring_route(service: Service, max_request_bytes: int, keep: Keep) -> APIR
     # Two take twice the memory and, on one core, no less time; one of few bytes need not wait for those of many.
     one_large, one_small = CapacityLimiter(1), CapacityLimiter(1)
 
-    def answer(*asked: Any) -> tuple[Reply, Response]:
-        try:
-            reply = service.answer(*asked)
-            return reply, to_json(reply.body, reply.status)
-        finally:
-            _release_memory()
-
     @router.post("/invocations", openapi_extra=INVOCATIONS, responses=RESPONSES)
     async def invocations(request: Request) -> Response:
         """Score each machine in a table of raw telemetry and events."""
@@ -120,14 +113,21 @@ def _scoring_route(service: Service, max_request_bytes: int, keep: Keep) -> APIR
             asked = body, content_type, request.query_params, request.state.request_id, source
             if len(body) <= INLINE_BYTES and sum(map(body.count, (b"[", b"{", b"\n", b"\r"))) <= INLINE_ROWS:
                 reply = service.answer(*asked)
-                response = to_json(reply.body, reply.status)
             else:
                 lane = one_large if len(body) > INLINE_BYTES else one_small
-                reply, response = await to_thread.run_sync(answer, *asked, limiter=lane)
+                reply = await to_thread.run_sync(_answer_large, service, asked, limiter=lane)
             await keep(reply)
-            return response
+            return Response(reply.content, reply.status, media_type="application/json")
 
     return router
+
+
+def _answer_large(service: Service, asked: tuple[Any, ...]) -> Reply:
+    try:
+        return service.answer(*asked)
+    finally:  # the C library keeps otherwise what it took
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
 
 
 def _status_routes(service: Service, release: str, log: LogWriter | None, metrics: Counters) -> APIRouter:
@@ -159,22 +159,13 @@ def _status_routes(service: Service, release: str, log: LogWriter | None, metric
     return router
 
 
-def _release_memory() -> None:
-    """Give back what a large request took, which the C library keeps otherwise."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
-
-
 async def _refuse_route(_: Request, error: HTTPException) -> Response:
-    headers = dict(error.headers or {})
-    if "Allow" in headers:
-        headers["Allow"] = headers["Allow"].replace("GET", "GET, HEAD")
-    refused = Refused(error.status_code, error.detail or "refused", "a route and method of /openapi.json")
-    return refused.to_response(headers)
+    headers = {name: value.replace("GET", "GET, HEAD") for name, value in (error.headers or {}).items()}
+    return Refused(error.status_code, error.detail, "a route and method of /openapi.json").to_response(**headers)
 
 
 async def _refuse(_: Request, refused: Refused) -> Response:
-    return refused.to_response({415: ACCEPTED, 429: {"retry-after": "1"}}.get(refused.status))
+    return refused.to_response()
 
 
 def serve() -> None:

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -117,16 +118,21 @@ class Board:
         self._log_read_at = now
 
     def _read_log(self, today: date) -> None:
-        if self._log_read_at is not None:
-            since = today - timedelta(days=LATE_DAYS)
-            self._add_parts(since)
-            self._known_parts = {part for part in self._known_parts if part >= f"day={since}"}
-            return
-        # Newest day first: what a planner needs is there at once. A day that adds nothing ends the search only once
-        # each machine's history is full: golden requests, or the same rows scored again, add nothing either.
-        for days_ago in range(HISTORY_DAYS + 1):
-            if self._add_parts(today - timedelta(days=days_ago)) == 0 and self._is_full():
-                return
+        is_first = self._log_read_at is None
+        since = today - timedelta(days=HISTORY_DAYS if is_first else LATE_DAYS)
+        parts = read_parts(self._log_url, since, self._known_parts, KEPT)
+        for _, of_day in groupby(parts, key=lambda part: part[0].partition("/")[0]):
+            news = sum(self._add_part(*part) for part in of_day)
+            # A day that adds nothing ends the first search only once each machine's history is full: golden requests,
+            # or the same rows scored again, add nothing either.
+            if is_first and not news and self._is_full():
+                break
+        self._known_parts = {part for part in self._known_parts if part >= f"day={today - timedelta(days=LATE_DAYS)}"}
+
+    def _add_part(self, name: str, rows: pl.DataFrame) -> int:
+        """Return how many predictions of a file of the log changed the board."""
+        self._known_parts.add(name)
+        return sum(map(self.add, _to_predictions(rows)))
 
     def _is_full(self) -> bool:
         machines = self._list_machines()
@@ -135,14 +141,6 @@ class Board:
     def _list_machines(self) -> list[BoardMachine]:
         with self._lock:
             return list(self._machines.values())
-
-    def _add_parts(self, since: date) -> int | None:
-        """Return how many predictions of parts not known yet changed the board; None if there is no such part."""
-        changed = None
-        for part, frame in read_parts(self._log_url, since, self._known_parts, KEPT):
-            changed = (changed or 0) + sum(map(self.add, _to_predictions(frame)))
-            self._known_parts.add(part)
-        return changed
 
     def _forget(self) -> None:
         oldest = datetime.now(UTC).timestamp() * 1e6 - HISTORY_DAYS * DAY_US
@@ -169,7 +167,7 @@ def _update_machine(known: BoardMachine | None, prediction: Prediction) -> Board
     is_newer = _age(prediction) > _age(known.newest)
     history = _add_point(known.history, point, replace=is_newer)
     maintenance = _last_maintenance(known.maintenance, prediction)
-    if not is_newer and history is known.history and maintenance is known.maintenance:
+    if not is_newer and np.array_equal(history, known.history) and maintenance is known.maintenance:
         return known
     return BoardMachine(_keep(prediction) if is_newer else known.newest, history, maintenance)
 
@@ -207,13 +205,13 @@ def _last_maintenance(known: tuple[int, str | None] | None, prediction: Predicti
 
 
 def _add_point(history: Floats, point: Floats, *, replace: bool) -> Floats:
-    times, time = history[:, 0], point[0, 0]
-    start, end = times.searchsorted(time, "left"), times.searchsorted(time, "right")
-    too_old = time < times[-1] - HISTORY_DAYS * DAY_MS or (start == 0 and len(history) == HISTORY_POINTS)
-    if not replace and (start < end or too_old):
+    is_same = history[:, 0] == point[0, 0]
+    if is_same.any() and not replace:
         return history
-    joined: Floats = np.concatenate((history[:start], point, history[end:]))[-HISTORY_POINTS:]
-    return joined[joined[:, 0].searchsorted(joined[-1, 0] - HISTORY_DAYS * DAY_MS) :]
+    joined = np.concatenate((history[~is_same], point))
+    joined = joined[joined[:, 0].argsort()]
+    recent: Floats = joined[joined[:, 0] >= joined[-1, 0] - HISTORY_DAYS * DAY_MS]
+    return recent[-HISTORY_POINTS:]
 
 
 def _to_predictions(frame: pl.DataFrame) -> Iterator[Prediction]:

@@ -37,42 +37,41 @@ class Read(NamedTuple):
 
 def read_column(values: Sequence[Any], wanted: Type) -> Read:
     """Return values of a request in a type of the dictionary."""
-    return _READERS[wanted](values)
+    plain = _PLAIN[wanted](values)
+    return _cast(values, wanted) if plain is None else Read(plain)
 
 
-def _read_numbers(values: Sequence[Any]) -> Read:
+def _read_plain_numbers(values: Sequence[Any]) -> Sequence[Any] | None:
     types = set(map(type, values))
     if types <= PLAIN_NUMBERS:
-        return Read(values)
+        return values
     if types <= {str, type(None)} and all(value is None or PLAIN_DIGITS.fullmatch(value) for value in values):
-        return Read([None if value is None else float(value) for value in values])
-    return _cast(values, "number")
+        return [None if value is None else float(value) for value in values]
+    return None
 
 
-def _read_texts(values: Sequence[Any]) -> Read:
+def _read_plain_texts(values: Sequence[Any]) -> Sequence[Any] | None:
     try:
         distinct = set(values)
     except TypeError:  # a list or an object
-        return _cast(values, "text")
-    plain = all(value is None or (type(value) is str and PLAIN_TEXT.fullmatch(value)) for value in distinct)
-    return Read(values) if plain else _cast(values, "text")
+        return None
+    is_plain = all(value is None or (type(value) is str and PLAIN_TEXT.fullmatch(value)) for value in distinct)
+    return values if is_plain else None
 
 
-def _read_times(values: Sequence[Any]) -> Read:
+def _read_plain_times(values: Sequence[Any]) -> Sequence[Any] | None:
     texts = [value for value in values if value is not None]
     try:
-        if not all(PLAIN_TIME.fullmatch(text) for text in texts):
-            return _cast(values, "time")
+        if not all(map(PLAIN_TIME.fullmatch, texts)):
+            return None
         instants = np.array([text[:-1] for text in texts], dtype="datetime64[us]").astype(np.int64).tolist()
     except (TypeError, ValueError):  # not text; no such day or hour
-        return _cast(values, "time")
-    if len(texts) < len(values):
-        following = iter(instants)
-        instants = [None if value is None else next(following) for value in values]
-    return Read(instants)
+        return None
+    following = iter(instants)
+    return [None if value is None else next(following) for value in values]
 
 
-_READERS = {"text": _read_texts, "number": _read_numbers, "time": _read_times}
+_PLAIN = {"text": _read_plain_texts, "number": _read_plain_numbers, "time": _read_plain_times}
 
 
 def _cast(values: Sequence[Any], wanted: Type) -> Read:

@@ -132,7 +132,7 @@ class Connection(HttpToolsProtocol):
     def _send_refusal(self, refusal: Refused) -> None:
         if self.transport.is_closing():
             return
-        response = refusal.to_response({"connection": "close"})
+        response = refusal.to_response(connection="close")
         head = [b"%b: %b\r\n" % header for header in response.raw_headers]
         self.transport.write(b"".join([STATUS_LINE[response.status_code], *head, b"\r\n", bytes(response.body)]))
         self._await_headers()  # which will not come: the connection ends when their time is over

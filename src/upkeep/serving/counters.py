@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from upkeep.serving.log_writer import LogWriter
 
@@ -35,7 +33,7 @@ class Counters:
         for plant, version in versions.items():
             models.labels(plant, version).set(1)
         if log is not None:
-            registry.register(_LogCollector(log))
+            registry.register(log.status)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Note an answered request."""
@@ -57,27 +55,3 @@ class Counters:
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
-
-
-class _LogCollector(Collector):
-    """What the prediction log tells of itself, read when Prometheus asks."""
-
-    def __init__(self, log: LogWriter) -> None:
-        self._log = log
-
-    def collect(self) -> Iterable[Metric]:
-        status = self._log.status
-        rows = CounterMetricFamily("upkeep_prediction_log_rows", "Rows of the prediction log", labels=["state"])
-        for state, count in (("appended", status.appended), ("written", status.written), ("shipped", status.shipped)):
-            rows.add_metric([state], count)
-        yield rows
-        dropped = CounterMetricFamily("upkeep_prediction_log_dropped", "Rows lost to the log", labels=["reason"])
-        for reason, count in status.dropped.items():
-            dropped.add_metric([reason], count)
-        yield dropped
-        yield GaugeMetricFamily(
-            "upkeep_prediction_log_spool_bytes", "Rows waiting on disk for their store", value=status.spool_bytes
-        )
-        yield GaugeMetricFamily(
-            "upkeep_prediction_log_failing", "1: the disk or the store refuses rows", value=int(bool(status.last_error))
-        )

@@ -9,12 +9,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 import polars as pl
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
@@ -38,9 +40,9 @@ Loss = Literal["queue_full", "spool_full", "disk_error", "malformed", "unreadabl
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class WriterStatus:
-    """How the writer is doing; updated in place.
+@dataclass(eq=False)
+class WriterStatus(Collector):
+    """How the writer is doing; updated in place, and read by Prometheus.
 
     `appended`, `written` and `shipped` are predictions given to the writer, those that reached the spool, and those
     that reached the store, what an earlier or a neighbouring process left in the spool included. `dropped` are those
@@ -63,6 +65,22 @@ class WriterStatus:
         """What is wrong at the moment and needs somebody, the more urgent first; empty if nothing is."""
         return self.write_error or self.ship_error
 
+    def collect(self) -> Iterable[Metric]:
+        """Return this as metrics."""
+        rows = CounterMetricFamily("upkeep_prediction_log_rows", "Rows of the prediction log", labels=["state"])
+        for state in ("appended", "written", "shipped"):
+            rows.add_metric([state], getattr(self, state))
+        dropped = CounterMetricFamily("upkeep_prediction_log_dropped", "Rows lost to the log", labels=["reason"])
+        for reason, count in self.dropped.items():
+            dropped.add_metric([reason], count)
+        waiting, failing = "Rows waiting on disk for their store", "1: the disk or the store refuses rows"
+        return (
+            rows,
+            dropped,
+            GaugeMetricFamily("upkeep_prediction_log_spool_bytes", waiting, self.spool_bytes),
+            GaugeMetricFamily("upkeep_prediction_log_failing", failing, int(bool(self.last_error))),
+        )
+
 
 class LogWriter:
     """Write predictions to the prediction log at `url` without the requests noticing.
@@ -81,7 +99,7 @@ class LogWriter:
         flush_seconds: float = 0.25,
     ) -> None:
         self.status = WriterStatus()
-        self._url, self._folder, self._max_spool_bytes = url, spool, max_spool_bytes
+        self._url, self._folder, self._spool, self._max_spool_bytes = url, spool, Spool(spool), max_spool_bytes
         self._ship_after_seconds, self._flush_seconds = ship_after_seconds, flush_seconds
         self._queue: deque[Prediction] = deque()
         # Two sums, each changed by one thread only, in place of a lock on the event loop.
@@ -119,32 +137,27 @@ class LogWriter:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _write_until_closed(self) -> None:
-        spool = Spool(self._folder)
         while not self._closing.wait(self._flush_seconds):
-            self._flush(spool)
-        self._flush(spool)
-        spool.close()
+            self._flush()
+        self._flush()
         self.status.dropped[self._full] += len(self._queue) + (self._batch.predictions if self._batch else 0)
         self._all_written.set()
 
-    def _flush(self, spool: Spool) -> None:
+    def _flush(self) -> None:
         """Write what is queued, oldest first; what the spool does not take is kept for the next time."""
         full: Loss = "queue_full"
         error = ""
         try:
             if time.monotonic() - self._measured >= MEASURE_SECONDS:
-                self.status.spool_bytes = spool.measure()
-                self._measured = time.monotonic()
+                self.status.spool_bytes, self._measured = self._spool.measure(), time.monotonic()
             while self._batch is not None or self._queue:
                 self._batch = self._batch or self._next_batch()
                 size = self.status.spool_bytes + len(self._batch.content)
                 if size > self._max_spool_bytes:
-                    full, error = (
-                        "spool_full",
-                        f"the spool {self._folder} has reached its {self._max_spool_bytes} bytes",
-                    )
+                    full = "spool_full"
+                    error = f"the spool {self._folder} has reached its {self._max_spool_bytes} bytes"
                     break
-                spool.append(self._batch)
+                self._spool.append(self._batch)
                 self.status.spool_bytes = size
                 self.status.written += self._batch.predictions
                 self._batch = None
@@ -167,33 +180,29 @@ class LogWriter:
             return encode(SCHEMA.to_frame())
 
     def _ship_until_closed(self) -> None:
-        spool, pause = Spool(self._folder), SHIP_SECONDS
+        pause = SHIP_SECONDS
         while not self._all_written.wait(pause):
-            self._ship_all(spool, self._ship_after_seconds)
+            self._ship(self._ship_after_seconds)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if self.status.ship_error else SHIP_SECONDS
-        self._ship_all(spool, 0)
-        spool.close()
+        self._ship(0)
 
-    def _ship_all(self, spool: Spool, age_seconds: float) -> None:
+    def _ship(self, age_seconds: float) -> None:
+        error = ""
         try:
             # One process of those that share the spool ships for all; the one that ends waits for its turn.
             with locked(self._folder / "shipping.lock", seconds=10.0 * self._closing.is_set()) as is_mine:
-                while is_mine and (batches := spool.read_oldest(PART_BYTES, age_seconds)):
-                    self._ship(batches, spool)
-        except UpkeepError as error:  # the store's
-            self._note("ship_error", str(error).partition("\n")[0])
-        except Exception as error:  # whatever it is, the thread must live on to try again
-            self._note("ship_error", f"the spool {self._folder} cannot be shipped: {type(error).__name__}: {error}")
-        else:
-            self._note("ship_error", "")
-
-    def _ship(self, batches: Sequence[Batch], spool: Spool) -> None:
-        predictions = pl.concat([SCHEMA.to_frame(), *map(self._decode, batches)])
-        # Named after its first batch: if this process is killed before it removes them, what is shipped next begins
-        # with the same batch, holds at least the same ones and takes the place of these files.
-        write_part(self._url, batches[0].name, predictions)
-        spool.remove(batches[-1])
-        self.status.shipped += predictions.height
+                while is_mine and (batches := self._spool.read_oldest(PART_BYTES, age_seconds)):
+                    predictions = pl.concat([SCHEMA.to_frame(), *map(self._decode, batches)])
+                    # Named after its first batch: if this process is killed before it removes them, what is shipped
+                    # next begins with the same batch, holds at least the same ones and takes the place of these files.
+                    write_part(self._url, batches[0].name, predictions)
+                    self._spool.remove(batches[-1])
+                    self.status.shipped += predictions.height
+        except UpkeepError as problem:  # the store's
+            error = str(problem).partition("\n")[0]
+        except Exception as problem:  # whatever it is, the thread must live on to try again
+            error = f"the spool {self._folder} cannot be shipped: {type(problem).__name__}: {problem}"
+        self._note("ship_error", error)
 
     def _decode(self, batch: Batch) -> pl.DataFrame:
         try:

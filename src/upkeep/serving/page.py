@@ -42,9 +42,7 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open
         return FileResponse(STATIC / name)
 
     @router.get("/fleet")
-    def list_fleet(
-        plant: str = "", search: str = "", limit: Annotated[int, Query(ge=1, le=MOST_SHOWN)] = 100
-    ) -> Response:
+    def list_fleet(plant: str = "", search: str = "", limit: Limit = 100) -> Response:
         """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
         service = {"horizon_hours": horizon_hours, "open": is_open}
         return to_json(service | _list_fleet(board, explain, plant, search, limit))
@@ -57,7 +55,7 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open
         if found is None:
             what = "no prediction of this machine is known"
             raise Refused(404, what, "a machine that GET /fleet lists", plant=plant, machine=machine)
-        return to_json(_describe_machine(found) | {"reasons": _reasons(found, explain)})
+        return to_json(_describe_machine(found, explain))
 
     return router
 
@@ -78,25 +76,18 @@ def _list_fleet(board: Board, explain: Explain, plant: str, search: str, limit: 
         "total": len(found),
         # Only an alarm is explained here: it is what the planner acts on, and each explanation takes milliseconds.
         "machines": [
-            _describe_machine(machine) | ({"reasons": _reasons(machine, explain)} if machine.newest["alarm"] else {})
-            for machine in found[:limit]
+            _describe_machine(machine, explain if machine.newest["alarm"] else None) for machine in found[:limit]
         ],
     }
 
 
-def _describe_machine(machine: BoardMachine) -> dict[str, Any]:
+def _describe_machine(machine: BoardMachine, explain: Explain | None) -> dict[str, Any]:
     newest, maintenance = machine.newest, machine.maintenance
+    if explain and "reasons" not in newest:  # kept with the prediction they belong to: a newer one brings its own
+        newest["reasons"] = explain(newest)
     return describe(newest) | {
         "scored_at": to_time(newest["scored_at"]),
         "history": machine.history.tolist(),
         "last_maintenance": maintenance and {"time": to_time(maintenance[0]), "code": maintenance[1]},
+        **({"reasons": newest["reasons"]} if explain else {}),
     }
-
-
-def _reasons(machine: BoardMachine, explain: Explain) -> list[Reason]:
-    newest = machine.newest
-    # Kept with the prediction they belong to, so that a newer prediction brings its own.
-    if "reasons" not in newest:
-        newest["reasons"] = explain(newest)
-    reasons: list[Reason] = newest["reasons"]
-    return reasons

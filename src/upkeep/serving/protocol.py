@@ -18,7 +18,7 @@ from upkeep.model.scoring import Caution
 EXAMPLE_COLUMNS = ["plant", "machine", "time", "speed_rpm", "load_pct", "vibration_mm_s", "temperature_c"]
 EXAMPLE_ROW = ["lyon", "M001", "2025-12-28T23:00:00Z", 2410, 60.2, 2.1, 45.0]
 
-CELL = {"type": ["string", "number", "boolean", "null"]}
+Cell = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 """Anything: what a machine's row may hold is for the data dictionary to say, and costs that machine only."""
 
 SHOWN = 40
@@ -35,7 +35,7 @@ class SplitTable(BaseModel):
     """A table as names and rows."""
 
     columns: list[str] = Field(examples=[EXAMPLE_COLUMNS])
-    data: list[Annotated[Any, WithJsonSchema({"type": "array", "items": CELL})]] = Field(examples=[[EXAMPLE_ROW]])
+    data: list[list[Cell]] = Field(examples=[[EXAMPLE_ROW]])
 
 
 class Options(BaseModel):
@@ -54,9 +54,7 @@ class SplitRequest(BaseModel):
 class RecordsRequest(BaseModel):
     """A table as a list of objects."""
 
-    dataframe_records: list[Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties": CELL})]] = Field(
-        examples=[[dict(zip(EXAMPLE_COLUMNS, EXAMPLE_ROW, strict=True))]]
-    )
+    dataframe_records: list[dict[str, Cell]] = Field(examples=[[dict(zip(EXAMPLE_COLUMNS, EXAMPLE_ROW, strict=True))]])
     params: Options | None = None
 
 
@@ -130,6 +128,14 @@ INVOCATIONS: dict[str, Any] = {
 }
 
 
+HEADERS = {
+    401: {"www-authenticate": "Bearer"},
+    415: {"accept": "application/json, text/csv", "accept-encoding": "gzip, deflate"},
+    429: {"retry-after": "1"},
+}
+"""Of refusals, by their status."""
+
+
 def to_json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return content as a response."""
     return Response(orjson.dumps(content), status, headers, "application/json")
@@ -149,6 +155,7 @@ class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault 
         self.status = status
         self.error = Error(pointer, what, expected, whose.get("plant"), whose.get("machine"))
 
-    def to_response(self, headers: Mapping[str, str] | None = None) -> Response:
+    def to_response(self, **headers: str) -> Response:
         """Return the response that says so, as `Unanswered` describes it."""
-        return to_json({"predictions": [], "errors": [self.error]}, self.status, headers)
+        content = {"predictions": [], "errors": [self.error]}
+        return to_json(content, self.status, HEADERS.get(self.status, {}) | headers)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import orjson
+
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.model.explanation import Reason
 from upkeep.model.scoring import Scorer
 from upkeep.model.trial import load_scorers
 from upkeep.scoring.prediction_log import Prediction, as_prediction
-from upkeep.serving.request import read_contract, read_request
+from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import LIMITS, RequestLimits, read_table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,11 +22,12 @@ SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model
 
 
 class Reply(NamedTuple):
-    """What a request gets: `body` is ready for orjson, `predictions` are for the log and the page."""
+    """What a request gets, in JSON; and for the log, the page and the counters, what was answered and what was not."""
 
     status: int
-    body: dict[str, Any]
+    content: bytes
     predictions: list[Prediction]
+    unanswered: int
 
 
 class Service:
@@ -33,7 +36,7 @@ class Service:
     def __init__(self, models: Path, dictionary: Path, limits: RequestLimits = LIMITS) -> None:
         self._limits, known = limits, load_dictionary(dictionary)
         self.scorers: Mapping[str, Scorer] = load_scorers(models)
-        self._contracts = {plant: read_contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}
+        self._contracts = {plant: Contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -69,7 +72,8 @@ class Service:
                 predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features, answer.readings)} if table.reasons else {}
                 answers.append(describe(prediction) | reasons)
-        return Reply(200 if answers else 422, {"predictions": answers, "errors": errors}, predictions)
+        content = orjson.dumps({"predictions": answers, "errors": errors})
+        return Reply(200 if answers else 422, content, predictions, len(errors))
 
     def explain(self, prediction: Prediction) -> list[Reason]:
         """Return the reasons for a prediction, the strongest first; none if its version of the model is not loaded."""

@@ -5,24 +5,14 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_credentials
+from upkeep.core.types import Frozen
 from upkeep.serving.table import LIMITS, RequestLimits
 
 PREFIX = "UPKEEP_"
@@ -56,14 +46,20 @@ def _split_tokens(text: str) -> tuple[bytes, ...]:
     return tuple(token.encode() for token in found)
 
 
+def _read_tokens(file: str) -> tuple[bytes, ...]:
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the file of tokens cannot be read: {error}") from error
+    return _split_tokens(text)
+
+
 def _split_hosts(text: str) -> tuple[str, ...]:
     return tuple(text.lower().replace(",", " ").split())
 
 
-class Settings(BaseModel):
+class Settings(Frozen):
     """How one worker runs; each field is the variable of the same name, described in docs/service.md."""
-
-    model_config = ConfigDict(frozen=True)
 
     host: str = "0.0.0.0"  # noqa: S104  # a container is reached through its ports
     port: Annotated[int, Field(ge=0, lt=65_536)] = 8000
@@ -71,7 +67,7 @@ class Settings(BaseModel):
     golden: Path = paths.GOLDEN
     dictionary: Path = Path("data/references/dictionary.yaml")
     tokens: Annotated[tuple[bytes, ...], BeforeValidator(_split_tokens)] = ()
-    tokens_file: Path | None = None
+    tokens_file: Annotated[tuple[bytes, ...], BeforeValidator(_read_tokens)] = ()
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)] = ()
     log_url: Annotated[str, AfterValidator(_find_client)] | None = None
     spool: Path = paths.LOCAL / "spool"
@@ -88,20 +84,6 @@ class Settings(BaseModel):
         """What one request may hold and take."""
         return RequestLimits(self.max_rows, self.max_machines, self.max_seconds)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_tokens_file(cls, values: dict[str, Any]) -> dict[str, Any]:
-        file = values.get("tokens_file")
-        if file is None:
-            return values
-        try:
-            text = Path(file).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"the file of tokens cannot be read: {error}") from error
-        if not COMMENT.sub("", text).replace(",", "").strip():
-            raise ValueError(f"the file of tokens holds none: {file}")
-        return {**values, "tokens": text}
-
 
 VARIABLES = {PREFIX + field.upper(): field for field in Settings.model_fields}
 
@@ -117,15 +99,15 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise UpkeepError(what, remedy=f"rename it to {meant[0]}, or unset it")
     given = {name: value for name, value in environment.items() if name in VARIABLES and (value or "TOKENS" in name)}
     try:
-        return Settings.model_validate({VARIABLES[name]: value for name, value in given.items()})
+        settings = Settings.model_validate({VARIABLES[name]: value for name, value in given.items()})
     except ValidationError as error:
         fault = error.errors()[0]
-        name = PREFIX + str(fault["loc"][0]).upper() if fault["loc"] else f"{PREFIX}TOKENS_FILE"
-        name = f"{PREFIX}TOKENS_FILE" if name == f"{PREFIX}TOKENS" and f"{PREFIX}TOKENS_FILE" in given else name
-        reason = fault["msg"].removeprefix("Value error, ")
+        name = PREFIX + str(fault["loc"][0]).upper()
         # Tokens are secrets: what is wrong with them is told without them.
-        what = f"{name}: {reason}" if "TOKENS" in name else f"{name} is {mask_credentials(given[name])!r}: {reason}"
+        found = "" if "TOKENS" in name else f" is {mask_credentials(given[name])!r}"
+        what = f"{name}{found}: {fault['msg'].removeprefix('Value error, ')}"
         raise UpkeepError(what, remedy=f"correct or unset {name}") from error
+    return settings.model_copy(update={"tokens": settings.tokens_file or settings.tokens})
 
 
 def find_unknown(environment: Mapping[str, str] = os.environ) -> list[str]:

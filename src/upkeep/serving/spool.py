@@ -7,7 +7,7 @@ process write while others read.
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -62,14 +62,10 @@ def decode(batch: Batch) -> pl.DataFrame:
 
 
 class Spool:
-    """One thread's connection to the spool in a folder; it is opened when it is needed, and anew after an error.
-
-    Each method raises ``OSError`` or ``sqlite3.Error`` if the disk does not do what it should.
-    """
+    """The spool in a folder; whatever the disk does not do is an ``OSError`` or a ``sqlite3.Error``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._connection: sqlite3.Connection | None = None
 
     def append(self, batch: Batch) -> None:
         """Write a batch: all of it, or nothing."""
@@ -101,25 +97,13 @@ class Spool:
         """Forget a batch and those before it, and give the disk back what they took."""
         with self._open() as connection:
             connection.execute(REMOVE, (last.name,))
-        with self._open() as connection:
+            connection.commit()
             connection.execute("PRAGMA incremental_vacuum").fetchall()
-
-    def close(self) -> None:
-        """Close the connection; the next call opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection whose changes are committed at the end."""
-        try:
-            if self._connection is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._connection = sqlite3.connect(self._folder / FILE, timeout=WAIT_SECONDS)
-                self._connection.executescript(SET_UP)
-            with self._connection:
-                yield self._connection
-        except (OSError, sqlite3.Error):
-            self.close()
-            raise
+        """Give a connection of its own, as an earlier one may have failed; changes are committed at the end."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._folder / FILE, timeout=WAIT_SECONDS)) as connection, connection:
+            connection.executescript(SET_UP)
+            yield connection

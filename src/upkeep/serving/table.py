@@ -2,10 +2,10 @@
 
 import csv
 import io
-import re
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isnan
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,23 +16,20 @@ from pydantic import BaseModel, ValidationError
 from upkeep.core.names import MAX_NAME
 from upkeep.core.types import Floats
 from upkeep.serving.columns import Read, Type, read_column
-from upkeep.serving.protocol import Options, RecordsRequest, Refused, SplitRequest, SplitTable, show
+from upkeep.serving.protocol import Options, RecordsRequest, Refused, SplitRequest, show
 
 MOST_VALUES = 3_000_000
 MOST_COLUMNS = 1_000
 MOST_LINE = 1_000_000
 """Characters of a line of CSV, which is read at once."""
 
+EXACT_DIGITS = 19
+"""Of an integer; one of more is read as a float."""
+
 EXPECTED = {"model_type": "an object", "dict_type": "an object", "list_type": "a list", "string_type": "text"}
 """In the words of JSON, by pydantic's type of error."""
 
-TOKENS = re.compile(
-    rb'(?:[^"\dNI-]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?\d{1,17}(?:\.\d{1,17})?(?![-+.\deE])){1,1000}+'
-    rb"|NaN|-?Infinity|-?\d[-+.\deE]*+",
-    re.DOTALL,
-)
-"""What JSON certainly has, some of it at once; and numbers, those that are none in JSON included."""
-
+Columns = dict[str, list[Any]]
 Point = Callable[[int, str | None], str]
 
 
@@ -53,7 +50,7 @@ class Table:
     `point` gives the JSON pointer (RFC 6901) of a row and, if named, its column; of CSV, the line.
     """
 
-    def __init__(self, columns: dict[str, list[Any]], point: Point, reasons: bool, limits: RequestLimits) -> None:
+    def __init__(self, columns: Columns, point: Point, reasons: bool, limits: RequestLimits) -> None:
         self.columns, self.point, self.reasons, self.limits = columns, point, reasons, limits
         self.n_rows = len(next(iter(columns.values()), []))
         self._read: dict[tuple[str, Type], Read] = {}
@@ -86,53 +83,64 @@ class Table:
 def read_table(body: bytes, content_type: str, query: Mapping[str, str], limits: RequestLimits = LIMITS) -> Table:
     """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
     kind = content_type.partition(";")[0].strip().lower()
-    asked = _check(Options, {"reasons": query.get("reasons") or None}).reasons
+    asked = _check(Options, {"reasons": query.get("reasons") or None})
     if kind == "text/csv":
-        return Table(*_read_csv(body, limits), bool(asked), limits)
-    if kind not in ("", "application/json"):
+        columns, point = _read_csv(body, limits)
+    elif kind in ("", "application/json"):
+        columns, point, given = _read_json(body, limits)
+        asked = given if given and given.reasons is not None else asked
+    else:
         raise Refused(415, f"the content type is {show(kind)}", "application/json or text/csv")
-    content = _read_json(body, limits)
+    return Table(columns, point, bool(asked.reasons), limits)
+
+
+def _check_weight(body: bytes, rows: Sequence[bytes], what: str, limits: RequestLimits) -> None:
+    """Refuse what would be many times as large once it is read: a list without anything in it takes thirty times."""
+    n_rows, n_values = sum(map(body.count, rows)), body.count(b",")
+    if n_rows > 2 * limits.rows + MOST_COLUMNS:  # a text may hold some of these signs too
+        raise Refused(413, f"the body holds {n_rows} {what}", f"at most {limits.rows} rows")
+    if n_values > MOST_VALUES:
+        raise Refused(413, f"the body holds {n_values} values", f"at most {MOST_VALUES} at a time")
+
+
+def _read_json(body: bytes, limits: RequestLimits) -> tuple[Columns, Point, Options | None]:
+    _check_weight(body, (b"[", b"{"), "lists or objects", limits)
+    content = _load_json(body)
     if not isinstance(content, dict):
         raise Refused(400, f"the body is {show(content)}", "a JSON object")
     if "dataframe_split" in content:
         split = _check(SplitRequest, content)
-        columns, point, params = *_read_split(split.dataframe_split, limits), split.params
-    elif "dataframe_records" in content:
+        return *_read_split(split.dataframe_split.columns, split.dataframe_split.data, limits), split.params
+    if "dataframe_records" in content:
         records = _check(RecordsRequest, content)
-        columns, point, params = *_read_records(records.dataframe_records, limits), records.params
-    else:
-        held = show(next(iter(content), None)) if content else "nothing"
-        raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
-    return Table(columns, point, bool(asked if params is None or params.reasons is None else params.reasons), limits)
+        return *_read_records(records.dataframe_records, limits), records.params
+    held = show(next(iter(content), None)) if content else "nothing"
+    raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
 
 
-def _read_json(body: bytes, limits: RequestLimits) -> Any:
+def _load_json(body: bytes) -> Any:
     """Return what a body holds, be it with the numbers that Python's json and JavaScript write beyond the standard."""
-    # Before they are read: a list without anything in it takes thirty times its two bytes. A text may hold some too.
-    lists, values = body.count(b"[") + body.count(b"{"), body.count(b",")
-    if lists > 2 * limits.rows + MOST_COLUMNS:
-        raise Refused(413, f"the body holds {lists} lists or objects", f"at most {limits.rows} rows")
-    if values > MOST_VALUES:
-        raise Refused(413, f"the body holds {values} values", f"at most {MOST_VALUES} at a time")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         try:
-            return orjson.loads(TOKENS.sub(_as_json, body, 2 * MOST_VALUES))
-        except orjson.JSONDecodeError:
+            content = json.loads(
+                body.decode(), parse_constant=_read_number, parse_float=_read_number, parse_int=_read_integer
+            )
+            orjson.dumps(content)  # which no lone surrogate passes: no answer could repeat it
+        except (ValueError, TypeError, RecursionError):
             raise Refused(400, f"the body is not JSON: {error}", "a JSON object") from error
+        return content
 
 
-def _as_json(token: re.Match[bytes]) -> bytes:
+def _read_number(text: str) -> float | str | None:
     """Return NaN as the gap that it stands for, and numbers beyond float64 as text, which is no number either."""
-    text = token[0]
-    if text[:1] not in b"NI-0123456789":
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return text if isfinite(number) else b"null" if isnan(number) else b'"%b"' % text
+    number = float(text)
+    return number if isfinite(number) else None if isnan(number) else text
+
+
+def _read_integer(text: str) -> int | float | str | None:
+    return int(text) if len(text) <= EXACT_DIGITS else _read_number(text)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -154,56 +162,44 @@ def _pointer(*place: int | str) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
 
 
-def _read_split(split: SplitTable, limits: RequestLimits) -> tuple[dict[str, list[Any]], Point]:
-    positions = {name: index for index, name in enumerate(split.columns)}
+def _read_split(names: Sequence[str], rows: Sequence[list[Any]], limits: RequestLimits) -> tuple[Columns, Point]:
+    positions = {name: index for index, name in enumerate(names)}
 
     def point(row: int, column: str | None) -> str:
         return _pointer("dataframe_split", "data", row, *([positions[column]] if column in positions else []))
 
-    header = _pointer("dataframe_split", "columns")
-    return _by_column(split.columns, split.data, point, header, limits), point
+    return _turn_rows(names, rows, point, _pointer("dataframe_split", "columns"), limits), point
 
 
-def _read_records(rows: Sequence[Any], limits: RequestLimits) -> tuple[dict[str, list[Any]], Point]:
+def _read_records(rows: Sequence[dict[str, Any]], limits: RequestLimits) -> tuple[Columns, Point]:
     def point(row: int, column: str | None) -> str:
         return _pointer("dataframe_records", row, *([] if column is None else [column]))
 
-    names: dict[str, None] = {}
-    for index, row in enumerate(rows):
-        if type(row) is not dict:
-            raise Refused(400, f"dataframe_records[{index}] is {show(row)}", "an object", point(index, None))
-        names.update(dict.fromkeys(row))
-        # Rows of unlike columns: the table would be far larger than the body.
-        _check_size(index + 1, names, limits, point(index, None))
-    _check_names(list(names), "/dataframe_records")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    _check_names(names, len(rows), "/dataframe_records", limits)  # rows of unlike columns make a very large table
     return {name: [row.get(name) for row in rows] for name in names}, point
 
 
-def _read_csv(body: bytes, limits: RequestLimits) -> tuple[dict[str, list[Any]], Point]:
-    numbers: list[int] = []
-
-    def point(row: int, column: str | None) -> str:
-        return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
-
-    def read_lines() -> Iterator[list[str]]:
-        text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
-        for number, line in enumerate(csv.reader(map(_check_line, text), strict=True), 1):
-            if line:
-                numbers.append(number)
-                yield line
-
+def _read_csv(body: bytes, limits: RequestLimits) -> tuple[Columns, Point]:
+    _check_weight(body, (b"\n", b"\r"), "ends of lines", limits)
+    text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
     try:
-        lines = read_lines()
-        names = next(lines, None)
-        if names is None:
-            raise Refused(400, "the CSV text is empty", "a header and rows")
-        rows = ([value or None for value in line] for line in lines)
-        return _by_column(names, rows, point, f"line {numbers[0]}", limits), point
+        lines = enumerate(csv.reader(map(_check_line, text), strict=True), 1)
+        by_number = {number: line for number, line in lines if line}
     except UnicodeDecodeError as error:
         raise Refused(400, f"the CSV text is not UTF-8: {error.reason}", "UTF-8") from error
     except csv.Error as error:
         status = 413 if "field limit" in str(error) else 400
         raise Refused(status, f"the body is not CSV: {error}", "comma-separated values with a header") from error
+    if not by_number:
+        raise Refused(400, "the CSV text is empty", "a header and rows")
+    numbers, (names, *rows) = list(by_number), by_number.values()
+
+    def point(row: int, column: str | None) -> str:
+        return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
+
+    cells = [[value or None for value in row] for row in rows]
+    return _turn_rows(names, cells, point, f"line {numbers[0]}", limits), point
 
 
 def _check_line(line: str) -> str:
@@ -212,26 +208,20 @@ def _check_line(line: str) -> str:
     return line
 
 
-def _by_column(
-    names: Sequence[str], rows: Iterable[Any], point: Point, header: str, limits: RequestLimits
-) -> dict[str, list[Any]]:
+def _turn_rows(
+    names: Sequence[str], rows: Sequence[list[Any]], point: Point, header: str, limits: RequestLimits
+) -> Columns:
     """Return rows as columns; `header` is where the names stand."""
-    _check_size(0, names, limits, header)
-    _check_names(names, header)
-    checked: list[list[Any]] = []
+    _check_names(names, len(rows), header, limits)
     for index, row in enumerate(rows):
-        if type(row) is not list:
-            raise Refused(400, f"data[{index}] is {show(row)}", "a list", point(index, None))
         if len(row) != len(names):
             place = point(index, None)
             raise Refused(400, f"{place} holds {len(row)} values", f"{len(names)} values", place)
-        _check_size(index + 1, names, limits, header)
-        checked.append(row)
     # By rows, which Python can interrupt for other requests.
-    return {name: [row[place] for row in checked] for place, name in enumerate(names)}
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
-def _check_names(names: Sequence[str], header: str) -> None:
+def _check_names(names: Sequence[str], n_rows: int, header: str, limits: RequestLimits) -> None:
     name, count = next(iter(Counter(names).most_common(1)), ("", 0))
     if count > 1:
         raise Refused(400, f"the column {show(name)} is given twice", "each once", header)
@@ -239,11 +229,8 @@ def _check_names(names: Sequence[str], header: str) -> None:
     if len(longest) > MAX_NAME:
         what = f"the name of column {show(longest)} has {len(longest)} characters"
         raise Refused(422, what, f"at most {MAX_NAME}", header)
-
-
-def _check_size(n_rows: int, names: Collection[str], limits: RequestLimits, place: str) -> None:
     if len(names) > MOST_COLUMNS:
-        raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", place)
+        raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", header)
     if n_rows > limits.rows or n_rows * len(names) > MOST_VALUES:
         what = f"there are more than {limits.rows} rows (UPKEEP_MAX_ROWS), or than {MOST_VALUES} values"
-        raise Refused(413, what, "fewer machines at a time", place)
+        raise Refused(413, what, "fewer machines at a time", header)
