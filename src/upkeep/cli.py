@@ -8,15 +8,17 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import load_params
 from upkeep.core.text import align_columns, show_lines
 from upkeep.core.timing import forget_times, stage_times, timed
+
+if TYPE_CHECKING:
+    from upkeep.core.params import Params
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -39,6 +41,13 @@ app = typer.Typer(
 )
 notebook = typer.Typer(help="Notebooks as stages.", no_args_is_help=True)
 app.add_typer(notebook, name="notebook")
+
+
+def load_params() -> "Params":
+    """Return what ``params.yaml`` says; what reads it takes longer to import than the rest, and `serve` is in haste."""
+    from upkeep.core import params
+
+    return params.load_params()
 
 
 def _tell(found: object) -> None:

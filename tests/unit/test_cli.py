@@ -45,7 +45,7 @@ def test_the_command_line_starts_without_importing_stages_or_slow_libraries() ->
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not [name for name in loaded if name.startswith(("upkeep.stages.", "upkeep.gitlab.", "upkeep.serving."))]
-    assert not loaded & {"polars", "lightgbm", "matplotlib", "jinja2", "mlflow"}
+    assert not loaded & {"numpy", "polars", "lightgbm", "matplotlib", "jinja2", "mlflow"}
 
 
 def test_a_file_that_stands_in_the_way_of_a_folder_ends_in_a_sentence(
