@@ -1,36 +1,248 @@
 """Work mapped over plants gives the same answer, and the same errors, wherever it runs."""
 
-import pytest
+import hashlib
+import importlib
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+from upkeep.core import parallel
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
-from upkeep.core.params import Parallel
+from upkeep.core.params import Parallel, load_params
+
+BACKENDS = ["sequential", "threading", "threads", "loky", "dask"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parallel, "LOOK_SECONDS", 0.01)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a scheduler with two workers, which are replaced when they die, and gives a plant two of them."""
+    failures = dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    with (
+        failures,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL") as cluster,
+    ):
+        yield cluster.scheduler_address
 
 
 @pytest.fixture
-def shout():
+def on(cluster):
+    """How work is mapped by each backend."""
+    return lambda backend: Parallel(backend=backend, jobs=2, address=cluster if backend == "dask" else None)
+
+
+@pytest.fixture
+def shout(tmp_path):
     def shout(plant, mark):  # inside, so that workers get it by value: they cannot import a test module
-        if plant == "broken":
-            raise UpkeepError("no rows", expected="some", remedy="send some", table="telemetry")
+        if plant.startswith("broken"):
+            raise UpkeepError(f"no rows of {plant}", expected="some", remedy="send some", table="telemetry")
+        (tmp_path / plant).touch()
         return plant.upper() + mark
 
     return shout
 
 
-@pytest.mark.parametrize("backend", ["sequential", "threading", "loky"])
-def test_each_backend_gives_the_same_results_in_the_order_of_plants(backend, shout):
-    results = map_plants(shout, ["porto", "lyon", "gdansk"], Parallel(backend=backend, jobs=2), "!")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_backend_gives_the_same_results_in_the_order_of_plants(backend, on, shout):
+    results = map_plants(shout, ["porto", "lyon", "gdansk"], on(backend), "!")
     assert list(results.items()) == [("porto", "PORTO!"), ("lyon", "LYON!"), ("gdansk", "GDANSK!")]
 
 
-@pytest.mark.parametrize("backend", ["sequential", "loky"])
-def test_an_error_comes_back_whole_with_its_plant(backend, shout):
+def test_without_an_address_dask_starts_workers_of_its_own_and_ends_them_without_a_word(monkeypatch, capfd):
+    monkeypatch.setattr(parallel, "tqdm", lambda outcomes, **_: outcomes)
+    [worker] = map_plants(lambda _: os.getpid(), ["lyon"], Parallel(backend="dask", jobs=1)).values()
+    assert not Path(f"/proc/{worker}").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_of_a_cluster_works_in_the_drivers_folder(on):
+    assert map_plants(lambda _: Path.cwd(), ["lyon"], on("dask")) == {"lyon": Path.cwd()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_plant_that_fails_does_not_stop_the_others_and_one_error_names_all_that_did(backend, on, shout):
+    plants = ["lyon", "broken", "gdansk", "broken too", "porto"]
     with pytest.raises(UpkeepError) as raised:
-        map_plants(shout, ["lyon", "broken"], Parallel(backend=backend, jobs=2), "!")
+        map_plants(shout, plants, on(backend), "!")
     assert raised.value.where == {"plant": "broken", "table": "telemetry"}
-    assert raised.value.remedy == "send some"
+    assert raised.value.what == "no rows of broken; and 1 more of the plants failed: broken too: no rows of broken too"
+    assert (raised.value.expected, raised.value.remedy) == ("some", "send some")
+    assert {name for name in plants if Path(name).exists()} == {"lyon", "gdansk", "porto"}
 
 
-def test_a_backend_that_joblib_does_not_know_is_named(shout):
-    with pytest.raises(UpkeepError, match="the backend 'lokky' cannot be used"):
-        map_plants(shout, ["lyon"], Parallel(backend="lokky", jobs=2), "!")
+@pytest.mark.parametrize("backend", ["sequential", "loky", "dask"])
+def test_an_error_of_the_code_itself_comes_as_it_is(backend, on):
+    with pytest.raises(ZeroDivisionError):
+        map_plants(lambda plant: 1 / len(plant), ["lyon", ""], on(backend))
+
+
+def test_the_plants_with_most_data_come_first():
+    for plant, size in {"lyon": 10, "Nürnberg": 30, "porto": 20}.items():
+        file = Path("data/raw/telemetry", parallel.name_file(plant), "2025-01-06.parquet")
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x" * size)
+    order = []
+    map_plants(order.append, ["lyon", "Nürnberg", "porto", "unknown"], Parallel(backend="sequential", jobs=1))
+    assert order == ["Nürnberg", "porto", "lyon", "unknown"]
+
+
+@pytest.fixture
+def kill():
+    def kill(plant, times):
+        """End the worker, as often as said of this plant."""
+        done = len(list(Path.cwd().glob(f"{plant}.*")))
+        if done < times.get(plant, 0):
+            Path(f"{plant}.{done}").touch()
+            time.sleep(0.5)  # whoever watches over a worker does not replace it if it dies as it starts
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plant
+
+    return kill
+
+
+def test_what_a_lost_worker_had_is_done_by_another_one(on, kill):
+    plants = ["lyon", "porto", "gdansk", "hamburg", "brest"]
+    assert map_plants(kill, plants, on("dask"), {"lyon": 1}) == {plant: plant for plant in plants}
+
+
+def test_a_plant_that_kills_each_worker_is_named_and_those_that_waited_behind_it_are_not(on, kill):
+    plants = ["lyon", "broken", "porto", "gdansk", "hamburg"]
+    with pytest.raises(UpkeepError, match=r"^each worker that had this plant was killed \[plant=broken\]"):
+        map_plants(kill, plants, on("dask"), {"broken": 1000})
+
+
+def test_with_processes_of_this_machine_a_killed_worker_ends_in_one_sentence(on, kill):
+    with pytest.raises(UpkeepError, match="a worker process was killed at work"):
+        map_plants(kill, ["lyon", "porto"], on("loky"), {"lyon": 1000})
+
+
+def test_an_address_where_nobody_answers_is_named(shout):
+    nowhere = Parallel(backend="dask", jobs=1, address="tcp://127.0.0.1:1")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}),
+        pytest.raises(UpkeepError, match=re.escape("cannot be used: Timed out trying to connect to tcp://127.0.0.1:1")),
+    ):
+        map_plants(shout, ["lyon"], nowhere, "!")
+
+
+def test_a_cluster_that_has_no_worker_for_too_long_is_given_up(shout, monkeypatch):
+    monkeypatch.setattr(parallel, "PATIENCE_SECONDS", 0.2)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        pytest.raises(UpkeepError, match="cannot be used: Only 0/1 workers arrived"),
+    ):
+        map_plants(shout, ["lyon"], Parallel(backend="dask", jobs=1, address=cluster.scheduler_address), "!")
+
+
+def test_a_worker_with_other_packages_does_nothing_and_is_told_what_differs(on, shout, monkeypatch):
+    own = parallel._describe_environment()
+    monkeypatch.setattr(parallel, "_describe_environment", lambda: own | {"polars": "0.1", "upkeep": "changed"})
+    other = (
+        rf"the worker tcp://\S+ has polars {own['polars']} instead of 0.1, upkeep {own['upkeep']} instead of changed"
+    )
+    with pytest.raises(UpkeepError, match=other):
+        map_plants(shout, ["lyon"], on("dask"), "!")
+    assert not Path("lyon").exists()
+
+
+def test_a_scheduler_with_other_packages_is_told_what_differs(on, shout, monkeypatch):
+    def differ(_client, function, expected, place):
+        return function(expected | {"python": "2.7"}, place)
+
+    monkeypatch.setattr(Client, "run_on_scheduler", differ)
+    with pytest.raises(UpkeepError, match=r"^the scheduler has python 3\.\S+ instead of 2\.7"):
+        map_plants(shout, ["lyon"], on("dask"), "!")
+
+
+def test_a_worker_that_does_not_see_the_drivers_folder_does_nothing(on, shout, monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: 0)
+    with pytest.raises(UpkeepError, match=f"the worker tcp://.* does not see the driver's folder {tmp_path}"):
+        map_plants(shout, ["lyon"], on("dask"), "!")
+
+
+def test_a_worker_of_several_threads_is_refused_for_they_share_a_folder(shout):
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0"
+        ) as cluster,
+        pytest.raises(UpkeepError, match="has 2 threads"),
+    ):
+        map_plants(shout, ["lyon"], Parallel(backend="dask", jobs=1, address=cluster.scheduler_address), "!")
+
+
+def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(cluster, on):
+    def write(folder, text, seconds):
+        (folder / "begun").touch()
+        time.sleep(seconds)
+        (folder / "lyon").write_text(text)
+
+    folder = Path.cwd()
+    with Client(cluster, set_as_default=False) as killed:
+        left = killed.submit(write, folder, "old", 1, key=("upkeep-old", str(folder), 0), pure=False)
+        while not Path("begun").exists():
+            time.sleep(0.01)
+        left.release()
+    map_plants(lambda plant: write(folder, f"new {plant}", 0), ["lyon"], on("dask"))
+    time.sleep(1)
+    assert Path("lyon").read_text() == "new lyon"
+
+
+STAGES = ("validate", "dataset", "train", "golden")
+OUTPUTS = ("data/interim", "data/processed", "data/predictions", "models", "reports")
+
+
+def digests(folder):
+    files = [file for name in OUTPUTS for file in (folder / name).rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture
+def run_stages(trained_fleet, tmp_path):
+    shutil.copytree(trained_fleet / "data/raw", tmp_path / "data/raw")
+    params = load_params(trained_fleet / "params.yaml")
+
+    def run_stages(how):
+        for stage in STAGES:
+            importlib.import_module(f"upkeep.stages.{stage}").run(params.model_copy(update={"parallel": how}))
+        return digests(tmp_path)
+
+    return run_stages
+
+
+@pytest.mark.parametrize("backend", ["threads", "dask"])
+def test_all_stages_write_the_same_bytes_wherever_their_work_is_done(backend, on, run_stages, trained_fleet):
+    found = run_stages(on(backend))
+    assert len(found) > 20
+    assert found == digests(trained_fleet)
+
+
+def test_all_stages_write_the_same_bytes_when_a_worker_is_killed_in_mid_work(cluster, on, run_stages, trained_fleet):
+    killed = threading.Event()
+
+    def kill_one_that_works():
+        with Client(cluster, set_as_default=False) as client:
+            while not killed.is_set():
+                for worker, keys in client.processing().items():
+                    if keys and not killed.is_set():
+                        os.kill(client.run(os.getpid, workers=[worker])[worker], signal.SIGKILL)
+                        killed.set()
+                time.sleep(0.01)
+
+    threading.Thread(target=kill_one_that_works, daemon=True).start()
+    assert run_stages(on("dask")) == digests(trained_fleet)
+    assert killed.is_set()

@@ -49,6 +49,21 @@ def test_no_setting_has_a_default_besides_that_of_params_yaml(tmp_path: Path) ->
     assert f"copy {', '.join(missing)} from {EXAMPLE}" in error.remedy
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("backend", "lokky", "Input should be 'loky', 'threads', 'dask'"),
+        ("address", "scheduler", "String should match pattern"),
+        ("address", "http://scheduler:8786", "String should match pattern"),
+        ("address", "tcp://scheduler", "String should match pattern"),
+    ],
+)
+def test_work_is_mapped_by_a_backend_that_there_is_at_an_address_with_its_port(tmp_path, name, value, wrong) -> None:
+    error = fault(tmp_path, {**GIVEN, "parallel": {**GIVEN["parallel"], name: value}})
+    assert f"parallel.{name}: {wrong}" in error.what
+    assert f"(found '{value}')" in error.what
+
+
 def test_a_misspelt_setting_is_shown_but_never_what_lies_beside_a_missing_one(tmp_path: Path) -> None:
     webhook = {"url": "https://user:secret@planner.example", "alow_http": True}
     assert "score.webhook.alow_http: Extra inputs are not permitted (found True)" in str(

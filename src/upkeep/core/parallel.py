@@ -1,18 +1,50 @@
-"""Work mapped over plants: the same code on a laptop and on a cluster."""
+"""Work mapped over plants: the same code, and the same bytes, on a laptop and on a cluster."""
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache, lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
-from upkeep.core import params
+from upkeep.core import params, paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.plants import name_file
 
 Result = TypeVar("Result")
+Outcome = tuple[str, Result | Exception]
+"""A plant, and what came of its work."""
+
+Work = Callable[[str], Outcome[Result]]
 
 QUIET_SECONDS = 2
 """A progress bar shows itself only once the work has lasted this long."""
+
+LOOK_SECONDS = 0.1
+"""How often a cluster is asked what is done."""
+
+PATIENCE_SECONDS = 300
+"""How long a cluster may be without any worker."""
+
+LIBRARIES = ("distributed", "lightgbm", "numpy", "polars", "scikit-learn", "scipy")
+"""Those of which a cluster must have the versions that this process has."""
+
+SETUP = "start its scheduler and workers with this environment and in this folder, as docs/scaling.md says"
+
+KILLED = UpkeepError(
+    "each worker that had this plant was killed", remedy="give workers more memory; their logs may tell more"
+)
 
 
 def map_plants(
@@ -20,29 +52,170 @@ def map_plants(
 ) -> dict[str, Result]:
     """Call ``function(plant, *arguments)`` for each plant, in parallel; return results in the order of `plants`.
 
-    An UpkeepError names the plant that failed first, or says that the backend cannot be used.
+    Large plants come first. Where some fail the others are done nevertheless; then an UpkeepError names the first that
+    failed and, with what is wrong, the rest. One is raised at once if the backend cannot be used.
     """
     names = list(plants)
-    _require_backend(how.backend)
-    with parallel_config(backend=how.backend, n_jobs=how.jobs):
-        results = Parallel(return_as="generator")(delayed(_call_for_plant)(function, name, arguments) for name in names)
-        return dict(zip(names, tqdm(results, total=len(names), delay=QUIET_SECONDS, unit="plant"), strict=True))
+    run = _run_on_cluster if how.backend == "dask" else _run_here
+    outcomes = run(partial(_call_for_plant, function, arguments), sorted(names, key=_weigh, reverse=True), how)
+    done = dict(tqdm(outcomes, total=len(names), delay=QUIET_SECONDS, unit="plant"))
+    results, failed = {}, {}
+    for name in names:
+        if isinstance(outcome := done[name], UpkeepError):
+            failed[name] = outcome
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            results[name] = outcome
+    if failed:
+        raise _join_errors(failed)
+    return results
 
 
-def _require_backend(backend: str) -> None:
+def _weigh(plant: str) -> int:
+    """Return the bytes of a plant's raw data."""
+    return sum(file.stat().st_size for file in paths.RAW.glob(f"*/{name_file(plant)}/*"))
+
+
+def _call_for_plant(function: Callable[..., Result], arguments: tuple[object, ...], plant: str) -> Outcome[Result]:
     try:
-        with parallel_config(backend=backend):
-            pass
-    except (ImportError, ValueError) as error:
+        return plant, function(plant, *arguments)
+    except UpkeepError as error:
+        return plant, error.at(plant=plant)
+
+
+def _join_errors(failed: dict[str, UpkeepError]) -> UpkeepError:
+    (_, first), *rest = failed.items()
+    others = "; ".join(f"{plant}: {error.what}" for plant, error in rest)
+    what = f"{first.what}; and {len(rest)} more of the plants failed: {others}" if rest else first.what
+    return UpkeepError(what, expected=first.expected, remedy=first.remedy, **first.where)
+
+
+def _run_here(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Outcome[Result]]:
+    backend = "threading" if how.backend == "threads" else how.backend
+    run = Parallel(how.jobs, backend, return_as="generator_unordered")
+    try:
+        yield from run(delayed(work)(plant) for plant in plants)
+    except TerminatedWorkerError as error:
         raise UpkeepError(
-            f"the backend {backend!r} cannot be used: {str(error).splitlines()[0]}",
-            expected="loky, threading or sequential, or a backend of yours that joblib knows",
-            remedy="correct parallel.backend in params.yaml",
+            "a worker process was killed at work, as the system does where memory runs out",
+            remedy="free memory or lower parallel.jobs in params.yaml, then do this again",
         ) from error
 
 
-def _call_for_plant(function: Callable[..., Result], plant: str, arguments: tuple[object, ...]) -> Result:
+def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Outcome[Result]]:
+    """Yield outcomes as they come; what a lost worker had is done again by another one."""
     try:
-        return function(plant, *arguments)
-    except UpkeepError as error:
-        raise error.at(plant=plant) from error
+        from distributed import Client, KilledWorker
+
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it logs what it raises
+        with _find_cluster(how) as cluster, Client(cluster) as client, _store(work) as stored:
+            client.run_on_scheduler(_require_environment, _describe_environment(), "the scheduler")
+            while any(client.run(_is_at_work, str(Path.cwd())).values()):
+                time.sleep(LOOK_SECONDS)  # what a killed run left to workers would write over this one's files
+            blamed = []
+            for plant, outcome in _hand_out(client, stored, plants):
+                if isinstance(outcome, KilledWorker):
+                    blamed.append(plant)
+                else:
+                    yield plant, outcome
+            # With a plant that kills its workers dies what waits behind it: alone, each shows whether it is the one.
+            for plant in blamed:
+                [(_, outcome)] = _hand_out(client, stored, [plant])
+                yield plant, KILLED.at(plant=plant) if isinstance(outcome, KilledWorker) else outcome
+    except UpkeepError:
+        raise
+    except Exception as error:  # distributed raises many kinds; what the work itself raises is an outcome
+        raise UpkeepError(f"the Dask cluster cannot be used: {error}", remedy=SETUP) from error
+
+
+def _find_cluster(how: params.Parallel) -> Any:
+    """Return a context that yields the scheduler's address, or a cluster of this machine."""
+    from distributed import LocalCluster
+
+    if how.address:
+        return nullcontext(how.address)
+    return LocalCluster(
+        n_workers=effective_n_jobs(how.jobs),
+        threads_per_worker=1,
+        memory_limit=None,  # a worker that pauses for want of memory may never go on
+        dashboard_address="127.0.0.1:0",  # a port that is free
+        security=True,  # other users of this machine can reach its ports
+        silence_logs="ERROR",  # it warns of its own end
+    )
+
+
+@contextmanager
+def _store(work: Work[Result]) -> Iterator[Work[Result]]:
+    """Store the work where workers read it, once each: its arguments may be larger than what a plant needs besides."""
+    import cloudpickle
+
+    paths.LOCAL.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=paths.LOCAL, prefix="cluster-") as folder:
+        file = Path(folder).absolute() / "work"
+        file.write_bytes(cloudpickle.dumps(work))
+        yield partial(_call_on_worker, Path.cwd(), file, _describe_environment())
+
+
+def _hand_out(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Outcome[Result]]:
+    """Yield outcomes as they come, a KilledWorker for a plant that has lost several workers."""
+    from distributed import as_completed
+
+    run = f"upkeep-{uuid4().hex}"
+    keys = [(run, str(Path.cwd()), place) for place in range(len(plants))]
+    pending = as_completed(client.map(work, plants, key=keys, pure=False))
+    while not pending.is_empty():
+        if not (finished := pending.next_batch(block=False)):
+            if client.cluster:  # whose workers nobody replaces that die as they start
+                client.cluster.scale(len(client.cluster.worker_spec))
+            client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+            time.sleep(LOOK_SECONDS)
+        for future in finished:
+            if future.status != "error":
+                yield future.result()
+            elif isinstance(error := future.exception(), UpkeepError):
+                raise error  # of the worker, not of the plant
+            else:
+                yield plants[future.key[-1]], error.with_traceback(future.traceback())
+            future.release()  # or it is computed again if the worker is lost that keeps it
+
+
+def _is_at_work(folder: str, dask_worker: Any) -> bool:
+    return any(task.key[1:2] == (folder,) for task in dask_worker.state.executing)
+
+
+def _call_on_worker(folder: Path, stored: Path, environment: dict[str, str], plant: str) -> Any:
+    from distributed import get_worker
+
+    worker = get_worker()
+    place = f"the worker {worker.address}"
+    _require_environment(environment, place)
+    if not stored.exists():
+        raise UpkeepError(f"{place} does not see the driver's folder {folder}", remedy=SETUP)
+    if worker.state.nthreads > 1:
+        what = f"{place} has {worker.state.nthreads} threads, which share one working folder"
+        raise UpkeepError(what, remedy="start it with --nthreads 1")
+    os.chdir(folder)
+    return _load_work(stored)(plant)
+
+
+@lru_cache(maxsize=1)
+def _load_work(stored: Path) -> Any:
+    import cloudpickle
+
+    return cloudpickle.loads(stored.read_bytes())
+
+
+def _require_environment(expected: dict[str, str], place: str) -> None:
+    own = _describe_environment()
+    differing = [f"{name} {own[name]} instead of {expected[name]}" for name in expected if own[name] != expected[name]]
+    if differing:
+        raise UpkeepError(f"{place} has {', '.join(differing)}, so results could differ", remedy=SETUP)
+
+
+@cache
+def _describe_environment() -> dict[str, str]:
+    """Return what results depend on: versions, and a checksum of upkeep's code as this process began with it."""
+    code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parents[1].rglob("*.py")))
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **libraries, "upkeep": hashlib.sha256(code).hexdigest()[:12]}

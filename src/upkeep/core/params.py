@@ -213,8 +213,9 @@ class Gate(Frozen):
 class Parallel(Frozen):
     """How work is mapped over plants."""
 
-    backend: str
+    backend: Literal["loky", "threads", "dask", "threading", "sequential"]
     jobs: int
+    address: Annotated[str, Field(pattern=r"^(tcp|tls)://\S+:\d+$")] | None = None
     memory: Annotated[int, Field(gt=0)] | None = None
 
 
