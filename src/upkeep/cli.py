@@ -267,8 +267,8 @@ def dictionary(
     from upkeep.contract.dictionary import load_dictionary
     from upkeep.reporting.dictionary_page import dictionary_page
 
-    page = dictionary_page(load_dictionary(load_params().validate_.dictionary))
-    output.write_text(page, encoding="utf-8")
+    source = load_params().validate_.dictionary
+    output.write_text(dictionary_page(load_dictionary(source), source), encoding="utf-8")
 
 
 @notebook.command("run")

@@ -22,7 +22,8 @@ def site(tmp_path_factory):
     folder = run_with_reports(WORST, tmp_path_factory.mktemp("worst"))
     with chdir(folder):
         Path("docs").mkdir()
-        Path("docs/data_dictionary.md").write_text(dictionary_page(load_dictionary(Path("dictionary.yaml"))))
+        source = Path("dictionary.yaml")
+        Path("docs/data_dictionary.md").write_text(dictionary_page(load_dictionary(source), source))
         for file in FRONT:
             shutil.copy(ROOT / file, file)
         build_pages(Path("public"))

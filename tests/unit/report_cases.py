@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from upkeep.judging.reports import Evaluation
+from upkeep.judging.sanity import REFERENCES
 
 GROUP: dict[str, Any] = {
     "chosen": "plant",
@@ -53,7 +54,8 @@ def with_candidates(group: Mapping[str, Any], **precision: float | None) -> dict
         }
         for name, value in precision.items()
     }
-    return {**group, "candidates": candidates}
+    references = {name: value for name, value in precision.items() if name in REFERENCES}
+    return {**group, "candidates": candidates, "sanity": {**group["sanity"], "average_precision": references}}
 
 
 def evaluation(plants: Mapping[str, Mapping[str, Any]], notes: Sequence[str] = ()) -> Evaluation:

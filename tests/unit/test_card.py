@@ -72,7 +72,12 @@ def test_the_verdict_says_what_was_caught_and_what_it_saves() -> None:
 
 def test_the_verdict_names_the_floor_that_fails() -> None:
     verdict = judge(GROUP, PASSED, FAILED)
-    assert verdict.startswith("- **Below its quality floors**: lyon: failures caught is 0.4, at least 0.6 is asked.")
+    assert verdict.startswith("- **Below its quality floors**: lyon: failures caught is 0.4, at least 0.6 is asked.\n")
+
+
+def test_the_verdict_tells_floors_that_fail_apart_and_counts_those_after_the_sixth() -> None:
+    assert "0.6 is asked; lyon: failures caught is" in judge(GROUP, FAILED, FAILED)
+    assert "at least 0.6 is asked; and 2 more.\n" in judge(GROUP, *[FAILED] * 8)
 
 
 def test_no_floors_are_not_called_floors_that_hold() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from upkeep.contract.dictionary import Column, Dictionary, load_dictionary, name_columns
+from upkeep.contract.dictionary import Column, Dictionary, load_dictionary, names_in_words
 from upkeep.core.errors import UpkeepError
 from upkeep.reporting.dictionary_page import dictionary_page
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_no_dictionary_is_an_error_that_names_it(tmp_path: Path, 
 def test_a_column_is_named_without_its_unit() -> None:
     columns = {"vibration_mm_s": "mm/s", "load_pct": "%", "temperature_c": "°C", "sensor_11": None}
     given = {name: Column(meaning="", role="sensor", unit=unit) for name, unit in columns.items()}
-    assert list(name_columns(given).values()) == ["vibration", "load", "temperature", "sensor 11"]
+    assert list(names_in_words(given).values()) == ["vibration", "load", "temperature", "sensor 11"]
 
 
 def test_columns_that_only_one_plant_has_are_among_all() -> None:
@@ -154,7 +154,7 @@ def test_the_page_has_a_row_per_column_and_a_section_per_difference() -> None:
         "tables": tables(heat={**SENSOR, "also": fahrenheit, "meaning": "a|b", "required": False}),
         "plants": {"hot": {"telemetry": {"heat": {**SENSOR, "range": [0, 1_234_567]}}}},
     }
-    page = dictionary_page(Dictionary.model_validate(content), "here.yaml")
+    page = dictionary_page(Dictionary.model_validate(content), Path("here.yaml"))
     assert "from `here.yaml`" in page
     assert r"| `heat` | a\|b | °C | number | sensor | -20 to 130 | no | °F (`value * 0.5 - 17.5`) |" in page
     assert page.index("## Where plants differ") < page.index("### hot: telemetry")

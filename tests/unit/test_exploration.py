@@ -142,6 +142,9 @@ def test_without_failures_there_is_no_trace_and_sensors_stay_in_the_dictionarys_
     assert exploration.pick_setting(make_telemetry(), ["load_pct"], sensors) == "load_pct"
 
 
-def test_months_without_events_count_zero() -> None:
-    counted = exploration.count_events(make_events(0, 24 * 60))
-    assert counted["events"].to_list() == [1, 0, 1]
+def test_each_month_has_its_events_and_the_title_the_plant_that_fails_most() -> None:
+    others = make_events(5).with_columns(plant=pl.lit("porto"))
+    picture = exploration.draw_events(pl.concat([make_events(0, 24 * 60), others, make_events(9, kind="error")]))
+    assert picture.get_suptitle() == "3 failures in all; lyon has the most, 2"
+    heights = {panel.get_title("left"): [bar.get_height() for bar in panel.patches] for panel in picture.axes}
+    assert heights == {"failures": [2, 1], "errors": [1]}

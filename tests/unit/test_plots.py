@@ -36,9 +36,28 @@ def test_of_a_hundred_plants_the_worst_are_shown_and_the_others_as_one() -> None
     styles = plots.style_plants(ranked)
     assert [plant for plant, style in styles.items() if style.is_shown] == sorted(ranked[:15])
     assert [style.label for style in styles.values() if not style.label.startswith("_")][15:] == ["85 others"]
-    table = plots.shorten(pl.DataFrame({"plant": ranked, "cost": range(100)}))
+    table = plots.sum_up_others(pl.DataFrame({"plant": ranked, "cost": range(100)}))
     assert table["plant"].to_list() == [*ranked[:15], "mean of 85 others"]
     assert table["cost"][-1] == 57.0
+
+
+def test_of_many_plants_lines_the_middle_one_can_be_told() -> None:
+    plants = [f"p{number:03}" for number in range(21)]
+    curves = pl.DataFrame({"plant": plants, "x": 1.0, "y": range(21)}).cast({"y": pl.Float64})
+    for shown, told in ((plants, {"middle of all plants": [10.0]}), (plants[:3], {})):
+        _, (panel,) = plots.draw_panels("")
+        plots.draw_lines(panel, curves, plots.style_plants(shown), "x", "y")
+        lines = {str(line.get_label()): [*line.get_ydata()] for line in panel.lines}
+        assert {label: line for label, line in lines.items() if label.startswith("middle")} == told
+
+
+def test_a_legend_names_what_any_panel_shows() -> None:
+    picture, (first, second) = plots.draw_panels("", 2)
+    first.plot([0, 1], label="risk")
+    second.plot([0, 1], label="risk")
+    second.axvline(0.5, label="failure")
+    plots.explain_lines(picture)
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == ["risk", "failure"]
 
 
 def test_the_plant_whose_alarms_lose_most_comes_first() -> None:
@@ -188,8 +207,8 @@ def test_a_fleet_without_losses_gaps_or_events_is_drawn() -> None:
     empty = exploration.draw_gaps(gaps)
     assert title_of(empty) == "No outage and no stuck sensor was found"
     assert not empty.axes[0].get_visible()
-    events = pl.DataFrame(schema={"plant": pl.String, "kind": pl.String, "month": pl.Date, "events": pl.UInt32})
-    assert title_of(exploration.draw_events(events, STYLES)) == "No failure is on record"
+    events = pl.DataFrame(schema={"plant": pl.String, "kind": pl.String, "time": pl.Datetime("us", "UTC")})
+    assert title_of(exploration.draw_events(events)) == "No failure is on record"
     traces = pl.DataFrame(
         schema={"plant": pl.String, "sensor": pl.String, "hours_to_failure": pl.Float64, "deviation": pl.Float64}
     )

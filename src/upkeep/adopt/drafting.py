@@ -19,7 +19,7 @@ from upkeep.adopt.deliveries import Layout, pattern_of
 from upkeep.adopt.describing import Described
 from upkeep.adopt.settings import Setting
 from upkeep.adopt.tables import Tables
-from upkeep.contract.dictionary import TABLES, Column, Dictionary, name_columns
+from upkeep.contract.dictionary import TABLES, Column, Dictionary, names_in_words
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.params import Params
@@ -190,7 +190,7 @@ def on_one_line(values: Mapping[str, Any]) -> CommentedMap:
 
 def _meaning(name: str, ours: str, entry: Mapping[str, Any]) -> str:
     bare = re.sub(r"\s*[\[(].*", "", name) or name
-    words = name_columns({bare: Column(**entry, meaning=name)})[bare].strip()
+    words = names_in_words({bare: Column(**entry, meaning=name)})[bare].strip()
     return shorten(f"{words[:1].upper()}{words[1:]}") + (f", delivered as {shorten(name)}" if name != ours else "")
 
 

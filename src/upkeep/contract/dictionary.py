@@ -142,7 +142,7 @@ def is_reserved(name: str) -> bool:
     return name == "*" or name.startswith(RESERVED) or (name.startswith("^") and name.endswith("$"))
 
 
-def name_columns(columns: Mapping[str, Column]) -> dict[str, str]:
+def names_in_words(columns: Mapping[str, Column]) -> dict[str, str]:
     """Return each column's name in words, without its unit: ``vibration_mm_s`` is ``vibration``."""
     units = {name: (column.unit or "").replace("%", "pct").replace("°", "") for name, column in columns.items()}
     endings = {name: "_" + unit.lower().replace("/", "_") for name, unit in units.items()}
@@ -151,7 +151,7 @@ def name_columns(columns: Mapping[str, Column]) -> dict[str, str]:
 
 def call_columns(columns: Mapping[str, Column]) -> dict[str, str]:
     """Return what people call each column: its label, or its meaning if that is short, or its own name in words."""
-    names = name_columns(columns)
+    names = names_in_words(columns)
     for name, column in columns.items():
         meaning = " ".join(column.meaning.split())
         if column.label:

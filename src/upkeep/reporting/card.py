@@ -18,11 +18,9 @@ from upkeep.judging.reports import (
     TrainedPlant,
     TrainingReport,
 )
-from upkeep.judging.sanity import BEST_FEATURE, REFERENCES
-from upkeep.reporting.markdown import Markdown, format_interval, format_names, format_table, format_value
+from upkeep.judging.sanity import REFERENCES
+from upkeep.reporting.markdown import Markdown
 from upkeep.reporting.templates import render_markdown
-
-ALL_PLANTS = Markdown("**all plants**")
 
 
 class Reports(NamedTuple):
@@ -37,28 +35,14 @@ class Reports(NamedTuple):
     checks: Sequence[Check]  # the quality floors and whether they hold
 
 
-def write_card(reports: Reports, params: Params) -> str:
+def write_card(reports: Reports, params: Params) -> Markdown:
     """Return the model card in Markdown; equal reports give an equal card."""
-    trained = reports.training.plants
-    splits = list(next(iter(trained.values())).rows) if trained else []
     return render_markdown(
         "model_card.md",
         params=params,
-        horizon=params.dataset.horizon_hours,
-        lead_time=params.evaluate.lead_time_hours,
         verdict=describe_verdict(reports.evaluation, reports.checks, reports.drift),
         quality=tabulate_quality(reports.evaluation),
-        sanity=tabulate_sanity(reports.evaluation, trained),
-        splits=splits,
-        rows_of_splits=[
-            [plant, *(f"{found.rows[split]:,} / {found.positives[split]:,}" for split in splits)]
-            for plant, found in trained.items()
-        ],
-        trained=trained,
-        notes=[
-            *reports.evaluation.notes,
-            *(f"{plant}: {note}" for plant, found in trained.items() for note in found.candidates[found.chosen].notes),
-        ],
+        sanity=tabulate_sanity(reports.evaluation, reports.training.plants),
         name_floor=_name_floor,
         **reports._asdict(),
     )
@@ -66,18 +50,15 @@ def write_card(reports: Reports, params: Params) -> str:
 
 def describe_verdict(evaluation: Evaluation, checks: Sequence[Check], drift: DriftReport) -> Markdown:
     """Say in a few bulleted sentences whether the models can be used; `checks` are those of the quality floors."""
-    text = render_markdown(
+    return render_markdown(
         "verdict.md",
-        overall=evaluation.overall,
-        caught=_count_caught(evaluation.overall.metrics),
-        false_alarms=evaluation.overall.metrics.false_alarms_per_machine_month,
+        evaluation=evaluation,
+        drift=drift,
         checks=checks,
-        failed=[[_name_floor(check), check.found, check.expected] for check in checks if not check.passed],
-        unsure=format_names([plant for plant, found in evaluation.plants.items() if not _pays_reliably(found)]),
-        by_chance=format_names([plant for plant, found in evaluation.plants.items() if found.sanity.faults]),
-        drifted=format_names([plant for plant, found in drift.root.items() if found.drifted]),
+        unsure=[plant for plant, found in evaluation.plants.items() if not _pays_reliably(found)],
+        count_caught=_count_caught,
+        name_floor=_name_floor,
     )
-    return Markdown(text)
 
 
 def _pays_reliably(found: GroupReport) -> bool:
@@ -88,40 +69,23 @@ def _pays_reliably(found: GroupReport) -> bool:
 
 def tabulate_quality(evaluation: Evaluation) -> Markdown:
     """Return a table of how good the models are, plant by plant and over all."""
-    header = ["plant", "model of", "average precision", "failures caught", "false alarms", "saved", "share of possible"]
-    rows: list[list[object]] = []
-    for plant, found in (*evaluation.plants.items(), (ALL_PLANTS, evaluation.overall)):
-        precision, false_alarms, saving = (
-            format_interval(getattr(found.metrics, name), found.intervals[name])
-            for name in ("average_precision", "false_alarms_per_machine_month", "cost_saving")
-        )
-        caught = _count_caught(found.metrics)
-        rows.append([plant, found.chosen or "", precision, caught, false_alarms, found.costs.saved, saving])
-    return format_table(header, rows)
+    return render_markdown("quality.md", groups=_list_groups(evaluation), count_caught=_count_caught)
 
 
 def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
     """Return a table of the average precision of what was tried in each plant, the winner's bold, and why it won."""
     names = sorted({name for found in evaluation.plants.values() for name in found.candidates})
-    rows: list[list[object]] = []
-    for plant, found in evaluation.plants.items():
-        figures = {name: format_value(each.metrics.average_precision) for name, each in found.candidates.items()}
-        chosen = training[plant].chosen
-        figures[chosen] = Markdown(f"**{figures[chosen]}**")
-        rows.append([plant, *(figures.get(name, "") for name in names), training[plant].why])
-    return format_table(["plant", *names, "why"], rows)
+    return render_markdown("candidates.md", plants=evaluation.plants, trained=training, names=names)
 
 
 def tabulate_sanity(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
     """Return the average precision of each plant's model beside that of candidates that know little or nothing."""
-    rows: list[list[object]] = []
-    for plant, found in (*evaluation.plants.items(), (ALL_PLANTS, evaluation.overall)):
-        rule = training[plant].candidates.get(BEST_FEATURE) if plant in training else None
-        reached = [found.sanity.average_precision.get(name) for name in REFERENCES]
-        described = rule.notes[0] if rule else ""
-        rows.append([plant, found.metrics.average_precision, found.sanity.base_rate, *reached, described])
-    names = [words.removesuffix(" alone") for words in REFERENCES.values()]
-    return format_table(["plant", "the model", "share of failing rows", *names, "which feature"], rows)
+    groups = [(plant, found, training.get(plant)) for plant, found in _list_groups(evaluation).items()]
+    return render_markdown("sanity.md", groups=groups, references=REFERENCES)
+
+
+def _list_groups(evaluation: Evaluation) -> dict[str, GroupReport]:
+    return {**evaluation.plants, Markdown("**all plants**"): evaluation.overall}
 
 
 def _count_caught(metrics: Metrics) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import Dictionary
 from upkeep.features.conditions import fit_conditions
 from upkeep.features.inputs import read_matrix
-from upkeep.judging.reports import DataQuality, TableQuality
+from upkeep.judging.reports import DataQuality
 from upkeep.reporting import plots
 from upkeep.reporting.plots import Picture, Styles
 
@@ -23,6 +24,12 @@ MOST_SHADES = 6
 """Plants whose ranges can lie on one another and still be told apart."""
 SHADES = ["#2c3e50", "#54708a", "#86a0b6", "#b4c5d3", "#5c5346", "#8b8071", "#b9b0a2", "#d9d3c8"]
 """For what is not a plant: no plant has these colours."""
+EVENTS = {
+    "failure": ("failures", plots.ALERT),
+    "maintenance": ("maintenance", plots.PALETTE[0]),
+    "error": ("errors", plots.PALETTE[1]),
+}
+"""What each kind is called, and its colour."""
 
 
 def describe_fleet(telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:
@@ -56,7 +63,8 @@ def count_losses(quality: DataQuality) -> pl.DataFrame:
     """
     records = []
     for plant, found in sorted(quality.plants.items()):
-        counts = found.tables.get("telemetry", TableQuality(rows_in=0, clean=0, duplicates={}, quarantined={}))
+        if (counts := found.tables.get("telemetry")) is None:
+            continue
         reasons = {"clean": counts.clean, "duplicate": sum(counts.duplicates.values()), **counts.quarantined}
         for reason, rows in reasons.items():
             records.append((plant, reason.replace("_", " "), rows, rows / max(counts.rows_in, 1)))
@@ -66,17 +74,15 @@ def count_losses(quality: DataQuality) -> pl.DataFrame:
 
 def draw_losses(losses: pl.DataFrame) -> Picture:
     """Draw which rows are not used, from :func:`count_losses`."""
-    lost = losses.filter(pl.col("reason") != "clean")
-    share = 1 - float(lost["rows"].sum()) / max(float(losses["rows"].sum()), 1.0)
-    reasons = lost.group_by("reason").agg(pl.col("rows").sum()).filter(pl.col("rows") > 0)
+    lost, delivered = losses.filter(pl.col("reason") != "clean", pl.col("rows") > 0), int(losses["rows"].sum())
+    share = 1 - int(lost["rows"].sum()) / max(delivered, 1)
+    reasons = lost.group_by("reason").agg(pl.col("rows").sum())
     names = reasons.sort("rows", "reason", descending=[True, False])["reason"].to_list()
     most = f"; most of the rest: {names[0]}" if names else ""
     wide = losses.with_columns(share=100 * pl.col("share")).pivot("reason", index="plant", values="share")
     ranked = wide.with_columns(sum=pl.sum_horizontal(pl.lit(0), *names)).sort("sum", "plant", descending=[True, False])
-    table = plots.shorten(ranked.select("plant", pl.col(names).fill_null(0)))
-    picture, (panel,) = plots.draw_rows(
-        f"{share:.1%} of {losses['rows'].sum():,} telemetry rows are usable{most}", table["plant"]
-    )
+    table = plots.sum_up_others(ranked.select("plant", pl.col(names).fill_null(0)))
+    picture, (panel,) = plots.draw_rows(f"{share:.1%} of {delivered:,} telemetry rows are usable{most}", table["plant"])
     left = np.zeros(table.height)
     for name, colour in zip(names, cycle(SHADES), strict=False):
         panel.barh(range(table.height), table[name], left=left, color=colour, label=name, height=0.65)
@@ -119,8 +125,8 @@ def draw_deliveries(deliveries: pl.DataFrame) -> Picture:
     plants = sorted(ranked[: plots.MOST_PLANTS])
     counts = {status: deliveries.filter(status=status).height for status in marks}
     picture, (panel,) = plots.draw_rows(
-        f"Of {deliveries.height} deliveries, {counts['missing']} never came, {counts['late rows']} brought late rows "
-        f"and {counts['delivered again']} came twice",
+        f"Of {deliveries.height:,} deliveries, {counts['missing']:,} never came, {counts['late rows']:,} brought late "
+        f"rows and {counts['delivered again']:,} came twice",
         plants,
     )
     for status, mark in marks.items():
@@ -143,14 +149,9 @@ def list_findings(quality: DataQuality, kinds: Sequence[str]) -> pl.DataFrame:
         if finding["kind"] in kinds
     ]
     return pl.DataFrame(findings, schema=schema).with_columns(
-        pl.col("batch").str.to_date(), *(_to_time(name) for name in ("from", "to"))
+        pl.col("batch").str.to_date(),
+        *(cast_column(name, pl.String(), "time").value.alias(name) for name in ("from", "to")),
     )
-
-
-def _to_time(name: str) -> pl.Expr:
-    """Read a day, or an instant with or without its offset, as UTC."""
-    text = pl.col(name).str.replace(r"(Z|\+00:00)$", "").str.pad_end(11, "T").str.replace(r"T$", "T00:00:00")
-    return text.str.to_datetime(time_unit="us", time_zone="UTC").alias(name)
 
 
 def draw_gaps(gaps: pl.DataFrame) -> Picture:
@@ -195,17 +196,17 @@ def pick_setting(telemetry: pl.DataFrame, settings: Sequence[str], sensors: Sequ
 def summarise_sensors(telemetry: pl.DataFrame, setting: str, sensors: Sequence[str]) -> pl.DataFrame:
     """Say what each plant's sensors show at each tenth of a setting's range.
 
-    The columns: plant, sensor (in the order of `sensors`), level (mean setting of the tenth), low (10%), middle
-    (median) and high (90%); tenths with fewer than 1% of the plant's rows are left out.
+    The columns: plant, sensor (in the order of `sensors`), level (mean setting of the tenth in all plants), low (10%),
+    middle (median) and high (90%); tenths with fewer than 1% of the plant's rows are left out.
     """
     low, high = pl.col(setting).min(), pl.col(setting).max()
-    tenth = ((pl.col(setting) - low) / ((high - low) / 10)).fill_nan(0).floor().clip(0, 9).alias("@tenth")
-    grouped = telemetry.drop_nulls(setting).group_by("plant", tenth)
+    tenth = ((pl.col(setting) - low) / ((high - low) / 10)).fill_nan(0).floor().clip(0, 9)
+    levelled = telemetry.drop_nulls(setting).with_columns(pl.col(setting).mean().over(tenth).alias("@level"))
+    grouped = levelled.group_by("plant", level="@level")
     wide = [
         grouped.agg(
             sensor=pl.lit(sensor),
             rows=pl.len(),
-            level=pl.col(setting).mean(),
             low=pl.col(sensor).quantile(0.1),
             middle=pl.col(sensor).median(),
             high=pl.col(sensor).quantile(0.9),
@@ -234,11 +235,11 @@ def draw_sensors(
         len(sensors),
     )
     for panel, sensor in zip(panels, sensors, strict=False):
-        for _, style, all_rows in plots.each_plant(levels, styles):
-            rows = all_rows.filter(sensor=sensor).drop_nulls("middle")
-            if len(styles) <= MOST_SHADES:
+        shown = levels.filter(sensor=sensor)
+        if len(styles) <= MOST_SHADES:
+            for _, style, rows in plots.each_plant(shown.drop_nulls("middle"), styles):
                 panel.fill_between(rows["level"], rows["low"], rows["high"], color=style.color, alpha=0.13, linewidth=0)
-            panel.plot(rows["level"], rows["middle"], **style.line)
+        plots.draw_lines(panel, shown, styles, "level", "middle")
         panel.set(
             title=plots.abridge(names[sensor]),
             xlabel=f"{names[setting]}, {units[setting]}",
@@ -313,9 +314,8 @@ def draw_traces(
     title = _state_traces(traces, shown, names, horizon_hours)
     picture, panels = plots.draw_panels(title, len(shown), columns=3, sharey=True)
     for panel, sensor in zip(panels, shown, strict=False):
-        for _, style, all_rows in plots.each_plant(traces, styles):
-            rows = all_rows.filter(sensor=sensor).drop_nulls("deviation")
-            panel.plot(rows["hours_to_failure"] / 24, rows["deviation"], **style.line)
+        days = traces.filter(sensor=sensor).with_columns(days=pl.col("hours_to_failure") / 24)
+        plots.draw_lines(panel, days, styles, "days", "deviation")
         panel.axvspan(0, horizon_hours / 24, color=plots.ALERT, alpha=0.1, linewidth=0)
         panel.axhline(0, color=plots.GREY, linewidth=1)
         panel.invert_xaxis()
@@ -332,41 +332,29 @@ def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[s
     moved = close.group_by("plant").agg(pl.col("deviation").mean()).drop_nulls()
     if moved.is_empty():
         return "No failure is on record, so nothing is known of what precedes one"
-    plant, deviation = moved.sort(pl.col("deviation").abs(), "plant").row(-1)
+    first, (plant, deviation) = names[sensors[0]], moved.sort(pl.col("deviation").abs(), "plant").row(-1)
     return (
-        f"{names[sensors[0]].capitalize()} gives failures away best: in the last {horizon_hours:g} h it is up to "
+        f"{first[:1].upper()}{first[1:]} gives failures away best: in the last {horizon_hours:g} h it is up to "
         f"{abs(deviation):.1f} standard deviations {'above' if deviation > 0 else 'below'} its usual level ({plant})"
     )
 
 
-def count_events(events: pl.DataFrame) -> pl.DataFrame:
-    """Count events per month: plant, kind, month (its first day), events; months without any are there with 0."""
-    counted = events.group_by("plant", "kind", month=pl.col("time").dt.truncate("1mo").dt.date()).agg(events=pl.len())
-    if counted.is_empty():
-        return counted
-    every = pl.date_range(pl.col("month").min(), pl.col("month").max(), "1mo").alias("month")
-    grid = events.select("plant", "kind").unique().join(counted.select(every), how="cross")
-    return (
-        grid.join(counted, on=["plant", "kind", "month"], how="left")
-        .with_columns(pl.col("events").fill_null(0))
-        .sort("plant", "kind", "month")
-    )
-
-
-def draw_events(events: pl.DataFrame, styles: Styles) -> Picture:
-    """Draw failures, maintenance and errors per month, from :func:`count_events`."""
-    words = {"failure": "failures", "maintenance": "maintenance", "error": "errors"}
-    kinds = [kind for kind in words if kind in events["kind"]] or ["failure"]
-    failures = events.filter(kind="failure").group_by("plant").agg(pl.col("events").sum()).sort("events", "plant")
+def draw_events(events: pl.DataFrame) -> Picture:
+    """Draw how many failures, maintenances and errors there were in each month, in all plants together."""
+    kinds = [kind for kind in EVENTS if kind in events["kind"]] or ["failure"]
+    failures = events.filter(kind="failure")["plant"].value_counts().sort("count", "plant")
     title = "No failure is on record"
     if failures.height:
-        worst = failures.row(-1, named=True)
-        title = f"{failures['events'].sum()} failures in all; {worst['plant']} has the most, {worst['events']}"
+        plant, most = failures.row(-1)
+        title = f"{failures['count'].sum()} failures in all; {plant} has the most, {most}"
     picture, panels = plots.draw_panels(title, len(kinds), height=2.6)
+    monthly = events.group_by("kind", month=pl.col("time").dt.truncate("1mo").dt.date()).len().sort("month")
     for panel, kind in zip(panels, kinds, strict=True):
-        for _, style, all_rows in plots.each_plant(events, styles):
-            rows = all_rows.filter(kind=kind)
-            panel.plot(rows["month"].to_numpy(), rows["events"], **style.line)
-        panel.set(title=words[kind], ylabel="events per month", ylim=(0, None))
+        words, colour = EVENTS[kind]
+        counted = monthly.filter(kind=kind)
+        panel.bar(
+            counted["month"].to_numpy(), counted["len"], width=np.timedelta64(25, "D"), align="edge", color=colour
+        )
+        panel.set(title=words, ylabel="per month")
         plots.show_dates(panel)
     return plots.explain_lines(picture)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.core.yaml import parse_yaml, read_yaml
+from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import find_title
 from upkeep.reporting.templates import render_html
 
@@ -82,10 +85,9 @@ def settings_of(notebook: Path) -> dict[str, str | None]:
 
     Raises UpkeepError if the file is not a notebook or has no such cell.
     """
-    cell = next(
-        (cell for cell in _read_notebook(notebook).cells if "parameters" in cell.metadata.get("tags", [])), None
-    )
-    if cell is None:
+    cells = _read_notebook(notebook).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
         raise UpkeepError(
             "the notebook has no cell tagged 'parameters'",
             remedy="give one code cell that tag in the notebook editor, an empty one if there are no parameters",
@@ -93,7 +95,7 @@ def settings_of(notebook: Path) -> dict[str, str | None]:
         )
     return {
         parameter.name: match[1] if (match := SETTING.match(parameter.help)) else None
-        for parameter in PythonTranslator.inspect(cell)
+        for parameter in PythonTranslator.inspect(tagged[0])
     }
 
 
@@ -104,13 +106,15 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
     UpkeepError if the notebook cannot be used, or a name is unknown to it or to ``params.yaml``.
     """
     settings = settings_of(notebook)
-    known = dict(_flatten(params.model_dump(mode="json", by_alias=True)))
+    given = params.model_dump(mode="json", by_alias=True)
     values = {}
     for name, setting in settings.items():
-        if setting and setting not in known:
-            raise _unknown_name(f"params.yaml has no {setting!r}", setting, known, notebook)
-        if setting:
-            values[name] = known[setting]
+        if setting is None:
+            continue
+        try:
+            values[name] = reduce(getitem, setting.split("."), given)
+        except (KeyError, TypeError):
+            raise _unknown_name(f"params.yaml has no {setting!r}", setting, flatten(given), notebook) from None
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or name not in settings:
@@ -221,13 +225,6 @@ def _unknown_name(what: str, name: str, known: Iterable[str], notebook: Path) ->
         remedy="correct the name, or the notebook's parameters cell",
         file=notebook,
     )
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
 
 
 def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError) -> UpkeepError:

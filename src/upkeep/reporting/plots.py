@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import matplotlib.dates
 import polars as pl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -87,14 +88,15 @@ def draw_rows(
 
 def explain_lines(picture: Picture) -> Picture:
     """Add the legend, beside a single panel or below several, and hide the panels in which nothing was drawn."""
-    first, *others = picture.axes
+    legend: dict[str, Artist] = {}
     for panel in picture.axes:
         panel.set_visible(panel.has_data())
-    handles, labels = first.get_legend_handles_labels()
-    if handles and others:
-        picture.legend(handles, labels, loc="outside lower left", ncols=6)
-    elif handles:
-        first.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            legend.setdefault(label, handle)
+    if legend and len(picture.axes) > 1:
+        picture.legend([*legend.values()], [*legend], loc="outside lower left", ncols=6)
+    elif legend:
+        panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return picture
 
 
@@ -146,7 +148,17 @@ def each_plant(table: pl.DataFrame, styles: Styles) -> Iterator[tuple[str, Style
             yield plant, style, rows[plant]
 
 
-def shorten(table: pl.DataFrame) -> pl.DataFrame:
+def draw_lines(panel: Axes, table: pl.DataFrame, styles: Styles, x: str, y: str) -> None:
+    """Draw a line for each plant and, of more than can be told apart, the middle one of all at each `x`."""
+    known = table.drop_nulls(y)
+    for _, style, rows in each_plant(known, styles):
+        panel.plot(rows[x], rows[y], **style.line)
+    if len(styles) > MOST_PLANTS:
+        middle = known.group_by(x).agg(pl.median(y)).sort(x)
+        panel.plot(middle[x], middle[y], color=INK, linewidth=3, label="middle of all plants", zorder=4)
+
+
+def sum_up_others(table: pl.DataFrame) -> pl.DataFrame:
     """Return the first plants of a table with a row for each, the worst first, and a last row with the others' mean.
 
     A table of no more than `MOST_PLANTS` is returned in the order of their names.

@@ -1,19 +1,21 @@
 """Pictures of how good the models are: the evaluation in, Matplotlib figures out."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 from matplotlib.dates import date2num
 
-from upkeep.judging.reports import Alarm, Evaluation, GroupReport
+from upkeep.judging.reports import Alarm, Evaluation
+from upkeep.judging.sanity import REFERENCES
 from upkeep.reporting import plots
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.plots import Picture, Styles
 
-BASELINES = {"class_prior": "o", "shuffled_labels": "x", "fixed_interval": "s", "error_count": "^", "best_feature": "D"}
+RULES = dict(zip(REFERENCES.values(), "oxs^D", strict=True))
+"""How each reference that a model must beat is marked."""
 POLICIES = {
     "run_to_failure": ("run to failure", "#54708a"),
     "fixed_interval": ("fixed interval", "#86a0b6"),
@@ -32,27 +34,24 @@ def rank_plants(report: Evaluation) -> list[str]:
     return sorted(report.plants, key=lambda plant: (-lost[plant], plant))
 
 
-Figures = dict[str, float | None]
-
-
-def _tabulate(report: Evaluation, read: Callable[[GroupReport], Figures]) -> pl.DataFrame:
-    """Return figures of all plants, a column each, null where not known; ranked as `rank_plants` does."""
-    rows = [{"plant": plant, **read(report.plants[plant])} for plant in rank_plants(report)]
+def _tabulate(report: Evaluation) -> pl.DataFrame:
+    """Return metrics, costs and the references' average precision, a row a plant, ranked as `rank_plants` does."""
+    rows = []
+    for plant in rank_plants(report):
+        found = report.plants[plant]
+        metrics, (low, high) = found.metrics, found.intervals["average_precision"] or (None, None)
+        references = {words: found.sanity.average_precision.get(name) for name, words in REFERENCES.items()}
+        caught = round((metrics.failures_caught or 0) * metrics.failures)
+        figures = {**metrics.model_dump(), **found.costs.model_dump(), **references}
+        rows.append({"plant": plant, "caught": caught, "low": low, "high": high, **figures})
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.exclude("plant").cast(pl.Float64))
-
-
-def _read_precision(found: GroupReport) -> Figures:
-    low, high = found.intervals["average_precision"] or (None, None)
-    figures = {"model": found.metrics.average_precision, "low": low, "high": high}
-    judged = {rule: found.candidates[rule].metrics for rule in BASELINES if rule in found.candidates}
-    return figures | {rule: judged[rule].average_precision if rule in judged else None for rule in BASELINES}
 
 
 def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
     """Draw each plant's average precision with its interval beside the simple rules'."""
-    known = _tabulate(report, _read_precision).drop_nulls("model")
-    better = known.filter(pl.col("model") > pl.max_horizontal(pl.col(list(BASELINES)).fill_null(0))).height
-    table = plots.shorten(known)
+    known = _tabulate(report).drop_nulls("average_precision")
+    better = known.filter(pl.col("average_precision") > pl.max_horizontal(pl.col(*RULES).fill_null(0))).height
+    table = plots.sum_up_others(known)
     picture, (panel,) = plots.draw_rows(
         f"The models beat every simple rule in {better} of {known.height} plants"
         if known.height
@@ -61,9 +60,9 @@ def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
     )
     rows, colours = range(table.height), [styles.get(plant, plots.MEAN).color for plant in table["plant"]]
     panel.hlines(rows, table["low"], table["high"], colors=colours, linewidth=5, alpha=0.35)
-    panel.scatter(table["model"], rows, color=colours, s=110, zorder=3)
-    for rule, marker in BASELINES.items():
-        panel.plot(table[rule], rows, marker, color=plots.GREY, label=rule.replace("_", " "), linestyle="")
+    panel.scatter(table["average_precision"], rows, color=colours, s=110, zorder=3)
+    for rule, marker in RULES.items():
+        panel.plot(table[rule], rows, marker, color=plots.GREY, label=rule, linestyle="")
     panel.plot([], [], "o", color=plots.INK, markersize=11, label="the plant's model, with interval")
     panel.set(xlim=(0, 1), xlabel="average precision on test rows (1 is perfect)")
     return plots.explain_lines(picture)
@@ -103,15 +102,10 @@ def _state_calibration(calibration: pl.DataFrame) -> str:
     )
 
 
-def _read_events(found: GroupReport) -> Figures:
-    metrics = found.metrics
-    caught = round((metrics.failures_caught or 0) * metrics.failures)
-    return {"failures": metrics.failures, "caught": caught, "rate": metrics.false_alarms_per_machine_month}
-
-
 def draw_events(report: Evaluation, styles: Styles) -> Picture:
     """Draw the failures caught and the false alarms of each plant."""
-    table = plots.shorten(_tabulate(report, _read_events))
+    columns = ["plant", "failures", "caught", "false_alarms_per_machine_month"]
+    table = plots.sum_up_others(_tabulate(report).select(columns))
     overall = report.overall.metrics
     title, lead = "No failure could have been caught in the test period", overall.median_lead_time_hours
     if overall.failures_caught is not None:
@@ -137,7 +131,7 @@ def draw_costs(report: Evaluation) -> Picture:
     if saved is not None and saving is not None:
         against = f"{saved:,.0f} against running to failure, {saving:.0%} of what perfect foresight would"
         title = f"Following the alarms saves {against}"
-    table = plots.shorten(_tabulate(report, lambda found: found.costs.model_dump()))
+    table = plots.sum_up_others(_tabulate(report))
     picture, (panel,) = plots.draw_rows(title, table["plant"], height=0.62)
     width = 0.8 / len(POLICIES)
     for index, (policy, (words, colour)) in enumerate(POLICIES.items()):

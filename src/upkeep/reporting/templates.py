@@ -6,7 +6,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from upkeep.core.text import show_text
-from upkeep.reporting.markdown import format_code, format_known, format_list, format_names, format_table, format_value
+from upkeep.reporting import markdown
+from upkeep.reporting.markdown import Markdown
 
 
 def show_value(value: object) -> object:
@@ -24,10 +25,13 @@ HTML = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-MARKDOWN = HTML.overlay(autoescape=False, finalize=format_value)  # what `finalize` returns is escaped for Markdown
-MARKDOWN.globals |= {"bullets": format_list, "code": format_code, "table": format_table}
+MARKDOWN = HTML.overlay(
+    autoescape=False, finalize=markdown.format_value
+)  # what `finalize` returns is escaped for Markdown
+MARKDOWN.globals |= {"code": markdown.format_code, "interval": markdown.format_interval, "table": markdown.format_table}
 FORMS = {"amount": "{:,.0f}", "share": "{:.0%}"}
-MARKDOWN.filters |= {"names": format_names} | {name: partial(format_known, form) for name, form in FORMS.items()}
+MARKDOWN.filters |= {name: partial(markdown.format_known, form) for name, form in FORMS.items()}
+MARKDOWN.filters["names"] = markdown.format_names
 
 
 def render_html(template: str, **values: object) -> str:
@@ -35,6 +39,6 @@ def render_html(template: str, **values: object) -> str:
     return HTML.get_template(template).render(values)
 
 
-def render_markdown(template: str, **values: object) -> str:
+def render_markdown(template: str, **values: object) -> Markdown:
     """Return a text of ``templates/`` with these values, written by :func:`~upkeep.reporting.markdown.format_value`."""
-    return MARKDOWN.get_template(template).render(values)
+    return Markdown(MARKDOWN.get_template(template).render(values))
