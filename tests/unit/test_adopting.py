@@ -21,8 +21,10 @@ from upkeep.adopt.words import kind_of, tidy_names, unit_of
 from upkeep.contract.dictionary import NEEDED, Dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import MAX_NAME
+from upkeep.core.params import Limits
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
+LIMITS = Limits(table_mb=1, columns=50, value_kb=1)
 READINGS = [f"{row % 7}.5" for row in range(30)]
 
 
@@ -219,8 +221,15 @@ def test_a_row_per_sensor_and_instant_is_seen():
     times = [time for time in hours(20) for _ in range(2)]
     found = find_roles(layout(time=times, tag=["p", "t"] * 20, value=[f"{row}.5" for row in range(40)]))
     assert found.pivot == ("tag", "value")
-    tables, _ = sort_tables([found.layout])
+    tables, _ = sort_tables([found.layout], LIMITS)
     assert set(tables["telemetry"][0].kept) == {"p", "t"}
+
+
+def test_rows_of_which_each_names_another_sensor_are_no_table_without_bounds():
+    few = [hours(200)[row // 2] for row in range(400)]
+    rows = layout(time=few, tag=[f"tag{row % 60}" for row in range(400)], value=READINGS * 13 + READINGS[:10])
+    with pytest.raises(UpkeepError, match=r"60 columns, more than the 50 of limits\.columns"):
+        sort_tables([rows], LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -289,12 +298,12 @@ def test_a_time_in_two_columns_is_refused():
 
 def test_a_table_without_times_is_refused_by_what_upkeep_is_for():
     with pytest.raises(UpkeepError, match="holds a date and time: upkeep learns from"):
-        sort_tables([layout(machine=["a", "a"], torque=["1.5", "2.5"])])
+        sort_tables([layout(machine=["a", "a"], torque=["1.5", "2.5"])], LIMITS)
 
 
 def test_errors_without_readings_or_failures_are_refused():
     with pytest.raises(UpkeepError, match="looks like telemetry or like machines' failures"):
-        sort_tables([layout("errors.csv", time=hours(2), machine=["a", "b"], part=["x", "y"])])
+        sort_tables([layout("errors.csv", time=hours(2), machine=["a", "b"], part=["x", "y"])], LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +314,7 @@ def test_errors_without_readings_or_failures_are_refused():
     ],
 )
 def test_failures_of_machines_are_enough_and_readings_may_have_failure_in_their_files_name(file, columns, table):
-    tables, _ = sort_tables([layout(file, **columns)])
+    tables, _ = sort_tables([layout(file, **columns)], LIMITS)
     assert {name: [part.layout.name for part in parts] for name, parts in tables.items() if parts} == {table: [file]}
 
 
@@ -321,7 +330,7 @@ def test_rows_that_name_no_plant_or_machine_are_of_the_only_one_that_others_name
     events = layout(
         "failures.csv", time=hours(1), part=["bearing"], **{name: [value] for name, value in failures.items()}
     )
-    tables, _ = sort_tables([telemetry, events])
+    tables, _ = sort_tables([telemetry, events], LIMITS)
     for table, constants in told.items():
         assert tables[table][0].options.items() >= constants.items()
 
@@ -329,7 +338,7 @@ def test_rows_that_name_no_plant_or_machine_are_of_the_only_one_that_others_name
 def test_a_second_table_of_the_same_instants_is_left_out_and_named():
     columns = {"time": hours(30), "machine": ["a"] * 30}
     second = layout("second.csv", **columns, y=READINGS, z=["1.5"] * 30)
-    tables, notes = sort_tables([second, layout(**columns, x=READINGS)])
+    tables, notes = sort_tables([second, layout(**columns, x=READINGS)], LIMITS)
     assert len(tables["telemetry"]) == 1
     assert "left out" in notes[0]
 
@@ -340,7 +349,7 @@ def test_a_second_table_of_the_same_instants_is_left_out_and_named():
 def events(file: str, **columns: list[object]) -> Part:
     rows = pl.DataFrame(columns)
     happened = Layout([file], rows.with_columns(time=pl.Series(hours(rows.height))))
-    tables, _ = sort_tables([layout(time=hours(30), x=READINGS), happened])
+    tables, _ = sort_tables([layout(time=hours(30), x=READINGS), happened], LIMITS)
     return tables["events"][0]
 
 

@@ -35,7 +35,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     dictionary = params.validate_.dictionary
     url = places[0] if is_database(places[0]) else None
     layouts, notes = (look_at_database(url, params.limits), []) if url else look_at_files(places, params.limits)
-    tables, unused = sort_tables(layouts)
+    tables, unused = sort_tables(layouts, params.limits)
     telemetry = [part.rows for part in tables["telemetry"]]
     happened = pl.concat([NO_EVENTS, *(part.rows for part in tables["events"])])
     known = "failure" in happened["kind"]
@@ -74,9 +74,8 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
 
 def _partial(tables: Tables) -> set[str]:
     """Return the columns that not every file of telemetry has."""
-    parts = tables["telemetry"]
-    known = {name for part in parts for name in part.kept}
-    return {name for part in parts for name in known if name in part.layout.partial or name not in part.kept}
+    every = {name for part in tables["telemetry"] for name in part.kept}
+    return every - every.intersection(*({*part.kept} - part.layout.partial for part in tables["telemetry"]))
 
 
 def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
@@ -87,12 +86,11 @@ def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
             span = f", {times[0]} to {times[-1]} UTC" if times.len() else ""
             machines = count_things(part.rows.select("plant", "machine").n_unique(), "machine")
             yield f"{table}: {part.layout.name}, {count_things(part.rows.height, 'row')} of {machines}{span}"
-            told = {ours: str(value) for ours, value in part.options.items()}
-            told |= {ours: f"column {theirs}" for ours, theirs in part.columns.items()}
-            told |= dict.fromkeys(part.placeholders.values(), "told by the path")
-            told |= {"pivot": "long format"} if part.pivot else {}
-            reasons = {ours: reason for ours, reason in part.reasons.items() if ours != "kinds"}
-            yield from (f"  {ours}: {shorten(told[ours])}, {reason}" for ours, reason in reasons.items())
+            known = {**dict.fromkeys(part.placeholders.values(), "told by the path"), "pivot": "long format"}
+            for ours, (reason, column, value) in part.guesses.items():
+                if ours != "kinds":
+                    told = known.get(ours) or (f"column {column}" if column else value)
+                    yield f"  {ours}: {shorten(told)}, {reason}"
     counts = happened.group_by("kind").len().sort("kind").iter_rows()
     yield f"events by kind: {', '.join(f'{kind} {count:,}' for kind, count in counts) or 'none are known'}"
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -24,23 +24,44 @@ PATH_PART = re.compile(r"\{\d+\}")
 VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
 
 
+class Guess(NamedTuple):
+    """What tells one of our names or options in a delivery: a column of it, or a value for all its rows; and why."""
+
+    reason: str
+    column: str | None = None
+    value: Any = None
+
+
 @dataclass(frozen=True)
 class Part:
-    """One layout as one of our tables: what its columns are as delivered, how to read it, and why so.
+    """One layout as one of our tables: what its columns are as delivered, and what is guessed of it, by our names.
 
-    `columns` tell ours: theirs, at first of plant and machine only. Once it is known which table it is, `options` tell
-    what else the source needs, and `rows` has the rows under our names.
+    At first guesses are of plant and machine only. Once it is known which table it is, they tell all that the source
+    needs, and `rows` has the rows under our names.
     """
 
     layout: Layout
     clock: Clock | None
-    columns: dict[str, str]
+    guesses: dict[str, Guess]
     measured: list[str]
     text: list[str]
     pivot: tuple[str, str] | None
-    reasons: dict[str, str]
-    options: dict[str, Any] = field(default_factory=dict)
     rows: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Ours: theirs."""
+        return {ours: guess.column for ours, guess in self.guesses.items() if guess.column is not None}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What else the source ``files`` has to be told."""
+        return {ours: guess.value for ours, guess in self.guesses.items() if guess.value is not None}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Ours: why."""
+        return {ours: guess.reason for ours, guess in self.guesses.items()}
 
     @property
     def kept(self) -> list[str]:
@@ -61,22 +82,23 @@ def find_roles(layout: Layout) -> Part:
     _refuse_split_time(layout, clock)
     names = [name for name in rows.columns if not clock or name != clock.column]
     keys = _find_keys(rows, names, clock)
-    columns = {ours: theirs for ours, (theirs, _) in keys.items()}
-    rest = [name for name in names if name not in (*columns.values(), *clocks) and not PATH_PART.fullmatch(name)]
-    decimal = layout.reading.get("decimal", ".")
-    measured = [name for name in rest if _holds_numbers(rows[name], decimal)]
-    text = [name for name in rest if name not in measured]
-    pivot = _find_pivot(rows, clock, columns.get("machine"), measured, text)
-    return Part(layout, clock, columns, measured, text, pivot, {ours: reason for ours, (_, reason) in keys.items()})
+    taken = {*clocks, *(guess.column for guess in keys.values())}
+    rest = rows.select(name for name in names if name not in taken and not PATH_PART.fullmatch(name))
+    texts = rest.select(cast_column(name, dtype, "text").value.alias(name) for name, dtype in rest.schema.items())
+    numbers = read_numbers(rest, layout.reading.get("decimal", "."))
+    measured = [name for name in rest.columns if numbers[name].count() >= MOSTLY * max(texts[name].count(), 1)]
+    text = rest.drop(measured).columns
+    pivot = _find_pivot(rows, clock, keys.get("machine"), measured, text)
+    return Part(layout, clock, keys, measured, text, pivot)
 
 
-def read_numbers(column: pl.Series, decimal: str) -> pl.Series:
-    """Return a column as numbers, those in text with this decimal sign; null where a value is none."""
-    cast = cast_column(column.name, column.dtype, "number")
-    if column.dtype == pl.String and decimal == ",":
-        cast = cast_local(column.name, cast)
-    rows = column.to_frame().with_columns(pl.lit(decimal).alias(DECIMAL))
-    return rows.select(cast.value.alias(column.name)).to_series()
+def read_numbers(rows: pl.DataFrame, decimal: str) -> pl.DataFrame:
+    """Return all columns as numbers, those in text with this decimal sign; null where a value is none."""
+    casts = {name: cast_column(name, dtype, "number") for name, dtype in rows.schema.items()}
+    if decimal == ",":
+        casts |= {name: cast_local(name, casts[name]) for name in casts if rows.schema[name] == pl.String}
+    marked = rows.with_columns(pl.lit(decimal).alias(DECIMAL))
+    return marked.select(cast.value.alias(name) for name, cast in casts.items())
 
 
 def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
@@ -90,32 +112,24 @@ def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
             )
 
 
-def _holds_numbers(column: pl.Series, decimal: str) -> bool:
-    text = column.to_frame().select(cast_column(column.name, column.dtype, "text").value).to_series()
-    return read_numbers(column, decimal).count() >= MOSTLY * max(text.count(), 1)
-
-
-def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> dict[str, tuple[str, str]]:
+def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> dict[str, Guess]:
     """Return by our names the columns of plant and machine, as far as there are such, and why they are."""
     named = [name for name in names if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS]
-    plant = named[0] if named else None
-    machine = _find_machine(rows, [name for name in names if name != plant], clock)
-    if plant is None and machine and clock and PATH_PART.fullmatch(machine[0]):
-        parts = [name for name in names if PATH_PART.fullmatch(name) and name != machine[0]]
+    plant = Guess("by its name", named[0]) if named else None
+    machine = _find_machine(rows, [name for name in names if name not in named[:1]], clock)
+    if not plant and clock and machine and PATH_PART.fullmatch(machine.column or ""):
+        parts = [name for name in names if PATH_PART.fullmatch(name) and name != machine.column]
         timed = rows.select(*parts, clock.times.alias("@time"))
-        plant = next((name for name in parts if _run_side_by_side(timed, [name])), None)
-    found = {
-        "plant": plant and (plant, "by its name" if named else "the folder above the machines"),
-        "machine": machine,
-    }
-    return {ours: told for ours, told in found.items() if told}
+        above = next((name for name in parts if _run_side_by_side(timed, [name])), None)
+        plant = Guess("the folder above the machines", above) if above else None
+    return {ours: guess for ours, guess in {"plant": plant, "machine": machine}.items() if guess}
 
 
-def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> tuple[str, str] | None:
+def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> Guess | None:
     """Return the column that names the machine, by its name or by what tells rows of one instant apart, and why."""
     named = [name for name in names if names_one(name, "machine") and _may_name_machines(rows[name])]
     if named:
-        return min(named, key=lambda name: words_of(name).isdisjoint({"id", "no", "nr"})), "by its name"
+        return Guess("by its name", min(named, key=lambda name: words_of(name).isdisjoint({"id", "no", "nr"})))
     if clock is None:
         return None
     timed = rows.select(*names, clock.times.alias("@time"))
@@ -123,13 +137,13 @@ def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None)
     if parts and _run_side_by_side(timed, parts):
         beside = next((name for name in parts if _run_side_by_side(timed, [name])), None)
         if beside:
-            return beside, "files whose times overlap are of different machines"
+            return Guess("files whose times overlap are of different machines", beside)
     if timed["@time"].n_unique() >= 0.6 * rows.height:
         return None
     for name in [name for name in names if rows[name].dtype == pl.String and not has_word(name, "sensor")]:
         few = name not in parts and 1 < rows[name].n_unique() <= rows.height / 3 and not _is_fraction(rows[name])
         if few and timed.select(pl.struct(name, "@time").n_unique()).item() > 0.99 * rows.height:
-            return name, "each instant comes several times, but once for each of its values"
+            return Guess("each instant comes several times, but once for each of its values", name)
     return None
 
 
@@ -150,13 +164,13 @@ def _is_fraction(column: pl.Series) -> bool:
 
 
 def _find_pivot(
-    rows: pl.DataFrame, clock: Clock | None, machine: str | None, measured: Sequence[str], text: Sequence[str]
+    rows: pl.DataFrame, clock: Clock | None, machine: Guess | None, measured: Sequence[str], text: Sequence[str]
 ) -> tuple[str, str] | None:
     """Return the columns with a sensor's name and its value if each row holds one sensor's value."""
     values = [column for column in measured if VALUE.search(column)] or measured
     if clock is None or len(values) != 1:
         return None
-    keys = [clock.times.alias("@time"), *([pl.col(machine)] if machine else [])]
+    keys = [clock.times.alias("@time"), *([machine.column] if machine else [])]
     instants = rows.select(pl.struct(keys).n_unique()).item()
     candidates = [name for name in text if 2 <= rows[name].n_unique() <= min(MOST_SENSORS, rows.height / 4)]
     for name in sorted(candidates, key=lambda name: not names_one(name, "sensor")):

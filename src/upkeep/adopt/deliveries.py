@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import takewhile
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.params import Limits
 from upkeep.core.secrets import VARIABLE, expand_variables
-from upkeep.sources.bounds import bound_values, check_columns
+from upkeep.sources.bounds import SEPARATORS, bound_values, check_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import ENDING, errors_named, open_file, read_parquet
@@ -38,7 +38,6 @@ FEW_LETTERS = 8
 """So few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest."""
 USUAL = {"encoding": "utf-8", "separator": ",", "decimal": "."}
 """How text is written unless an option says otherwise."""
-SEPARATORS = ",;\t|"
 DECIMAL_COMMA, DECIMAL_POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
 SPECIAL = re.compile(r"[{}*?[\]$]|::")
@@ -151,35 +150,36 @@ def pattern_of(paths: Sequence[str], placeholders: Mapping[str, str], others: It
 
     `placeholders` tells which of the columns ``{0}``, ``{1}`` of :class:`Layout` is what.
     """
-    parts = [path.split("/") for path in paths]
-    if len({len(part) for part in parts}) == 1:
-        columns = list(zip(*parts, strict=True))
-        pattern = "/".join(_segment(values, placeholders.get(f"{{{at}}}")) for at, values in enumerate(columns))
+    places = [path.split("/") for path in paths]
+    if len({len(parts) for parts in places}) == 1:
+        columns = enumerate(zip(*places, strict=True))
+        pattern = "/".join(_segment(names, placeholders.get(f"{{{at}}}")) for at, names in columns)
     else:
-        top = [same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False))]
-        pattern = "/".join([*top, "**", f"*{_around([part[-1] for part in parts])[1]}"])
+        start = _common_start(paths)
+        pattern = f"{start[: start.rfind('/') + 1]}**/*{_common_ending([parts[-1] for parts in places])}"
     glob = re.sub(r"\{\w+\}", "*", pattern)
     return None if any(fnmatchcase(other, glob) for other in others) else pattern
 
 
-def _segment(segments: Sequence[str], placeholder: str | None) -> str:
-    first = segments[0]
-    if len(set(segments)) == 1:
+def _segment(names: Sequence[str], placeholder: str | None) -> str:
+    """Return what matches all these names of files or folders."""
+    first = names[0]
+    if len(set(names)) == 1:
         return first
     if placeholder:
         ending = ENDING.search(first)
         return f"{''.join(first.rpartition('=')[:2])}{{{placeholder}}}{ending[0] if ending else ''}"
-    before, after = _around(segments)
-    return f"{re.sub(r'[^a-zA-Z]+$', '', before)}*{after}"  # a year or a number may grow
+    before = re.sub(r"[^a-zA-Z]+$", "", _common_start(names))  # a year or a number may grow
+    return f"{before}*{_common_ending(names)}"
 
 
-def _around(segments: Sequence[str]) -> tuple[str, str]:
-    """Return what names have in common before and after what differs, a common ending at least."""
-    before, after = (
-        "".join(signs[0] for signs in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
-        for texts in (segments, [segment[::-1] for segment in segments])
-    )
-    return before, after[::-1][max(after[::-1].find("."), 0) :]
+def _common_ending(names: Sequence[str]) -> str:
+    ending = _common_start([name[::-1] for name in names])[::-1]
+    return ending[max(ending.find("."), 0) :]
+
+
+def _common_start(names: Sequence[str]) -> str:
+    return commonprefix(names)  # noqa: RUF071  # sign by sign
 
 
 def _list_files(place: str) -> dict[str, str]:

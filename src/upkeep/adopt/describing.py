@@ -67,15 +67,16 @@ def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
 
 def describe(name: str, rows: pl.DataFrame) -> Described:
     """Return what one column is; `rows` have ``machine`` and the column, in order of machine and time."""
-    values = rows[name].drop_nulls()
+    known = rows.drop_nulls(name)
+    values = known[name]
     if reason := _why_left_out(name, values, rows.height):
         return Described(None, reason)
-    role, why = _role(name, rows)
+    role, why = _role(name, known)
     unit = unit_of(name)
     entry: dict[str, Any] = {"role": role, **({"unit": unit} if unit else {})}
     if role == "setting":
         entry["input"] = True  # it may be a sensor of few levels after all
-    if role == "sensor" and _grows(rows, name):
+    if role == "sensor" and _grows(name, known):
         return Described(entry, "a counter that only grows, so no range")
     entry["range"], ordered = room_of(values, unit), values.sort()
     outside = int((~values.is_between(*entry["range"])).sum())
@@ -114,14 +115,12 @@ def room_of(values: pl.Series, unit: str | None) -> list[float]:
     return [int(bound) if bound == int(bound) else bound for bound in bounds]
 
 
-def _role(name: str, rows: pl.DataFrame) -> tuple[str, str]:
-    by_machine = rows.group_by("machine").agg(pl.col(name).drop_nulls().n_unique())
-    if by_machine.height > 1 and by_machine[name].max() == 1:
+def _role(name: str, known: pl.DataFrame) -> tuple[str, str]:
+    if known.group_by("machine").agg(pl.col(name).n_unique())[name].max() == 1:
         return "attribute", "one value per machine"
-    known = rows.select("machine", name).drop_nulls()
-    runs = known.select(pl.struct("machine", name).rle()).to_series().struct.field("len")
+    runs = known.select(pl.struct("machine", name).rle().struct.field("len")).to_series()
     levels, lasting = known[name].n_unique(), float(runs.median() or 0)  # type: ignore[arg-type]  # a number
-    if has_word(name, "setting") and levels <= rows.height / 10:
+    if has_word(name, "setting") and levels <= known.height / 10:
         return "setting", "by its name"
     if levels <= FEW_LEVELS and has_word(name, "driven"):
         return "setting", f"by its name and its {levels} levels"
@@ -130,7 +129,6 @@ def _role(name: str, rows: pl.DataFrame) -> tuple[str, str]:
     return "sensor", "by behaviour"
 
 
-def _grows(rows: pl.DataFrame, name: str) -> bool:
-    known = rows.select("machine", name).drop_nulls()
-    steps = known.select(pl.col(name).diff().over("machine"))[name].drop_nulls()
+def _grows(name: str, known: pl.DataFrame) -> bool:
+    steps = known.select(pl.col(name).diff().over("machine")).to_series().drop_nulls()
     return steps.len() > 10 and share_of(steps >= 0) > 0.999 and known[name].n_unique() > FEW_LEVELS

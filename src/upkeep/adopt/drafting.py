@@ -110,13 +110,12 @@ def _reading(part: Part, path: str, constants: Mapping[str, str], names: Mapping
     given = {ours: theirs for ours, theirs in columns.items() if ours != theirs and theirs not in part.placeholders}
     found = {"path": path, "columns": given, **part.options, **constants, **part.layout.reading}
     values = read_options(TableFiles, found, "files").model_dump(mode="json", exclude_defaults=True)
+    reasons = part.reasons
     for name, value in values.items():
         if isinstance(value, dict):
-            values[name] = annotate(value, part.reasons) if name == "columns" else on_one_line(value)
-    in_path = [f"{name}: {part.reasons[name]}" for name in part.placeholders.values()]
-    told = {"path": "; ".join([f"{part.layout.rows.height:,} rows looked at", *in_path])}
-    times = {name: part.reasons["time"] for name in ("time_format", "time_zone", "epoch") if "time" in part.reasons}
-    return annotate(values, {**part.reasons, **times, **told})
+            values[name] = annotate(value, reasons) if name == "columns" else on_one_line(value)
+    in_path = [f"{name}: {reasons[name]}" for name in part.placeholders.values()]
+    return annotate(values, {**reasons, "path": "; ".join([f"{part.layout.rows.height:,} rows looked at", *in_path])})
 
 
 def sql_options(url: str, tables: Tables, names: Names, since: str) -> CommentedMap:
@@ -160,7 +159,7 @@ def _query(parts: Sequence[Part], names: Mapping[str, str]) -> Iterator[Select[A
 
 
 def _select(part: Part, names: Mapping[str, str]) -> dict[str, ColumnElement[Any]]:
-    if {"epoch", "time_format", "time_zone", "pivot"} & {*part.options}:
+    if {"epoch", "time_format", "time_zone", "pivot"} & {*part.guesses}:
         raise UpkeepError(
             f"the table {part.layout.name} has times as numbers, in local time or in a format of its own, "
             "or one row per sensor",

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import polars as pl
 
-from upkeep.adopt.columns import KEYS, Part, find_roles, read_numbers
+from upkeep.adopt.columns import KEYS, Guess, Part, find_roles, read_numbers
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.times import in_zone, quartiles, share_of
 from upkeep.adopt.words import Kind, has_word, is_kept, kind_of, names_one
 from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
+from upkeep.core.params import Limits
+from upkeep.sources.bounds import check_shape
 
 PURPOSE = "upkeep learns from machines' readings over time which of them will fail soon"
 NO_EVENTS = pl.DataFrame(schema={name: DTYPES[kind] for name, kind in NEEDED["events"].items()}).drop("code")
@@ -20,25 +23,24 @@ MOST_CODES = 500
 SET, CLEAR = ("1", "1.0", "true"), ("0", "0.0", "-1", "-1.0", "false")
 
 Tables = dict[Table, list[Part]]
-Constants = Mapping[str, tuple[str, str]]
-"""Of ``plant`` and ``machine``, what they are in rows that do not tell, and why."""
 
 
-def sort_tables(layouts: Sequence[Layout]) -> tuple[Tables, list[str]]:
+def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list[str]]:
     """Return what is which table, and what to say about layouts that are left out.
 
-    Raises UpkeepError if there are neither readings with times nor failures of machines.
+    Raises UpkeepError if there are neither readings with times nor failures of machines, or a row per instant would
+    take more than `limits` allow.
     """
     looked = [find_roles(layout) for layout in layouts]
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
     which = [(part, _which(part, largest)) for part in looked]
-    constants = _find_constants(looked)
+    read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
     tables: Tables = {table: [] for table in TABLES}
     unlike = [part.layout.name for part, table in which if table is None]
     notes = [f"{name} is left out: it has neither a time per row nor a row per machine" for name in unlike]
     telemetry = [part for part, table in which if table == "telemetry"]
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
-        read, others = _as_table("telemetry", part, constants, None), tables["telemetry"]
+        read, others = read_as("telemetry", part), tables["telemetry"]
         if any(read.rows.join(other.rows, on=KEYS, how="semi").height > 0.05 * read.rows.height for other in others):
             other = others[0].layout.name
             notes.append(f"{part.layout.name} is left out: rows of its times are in {other} already; join the two")
@@ -47,9 +49,9 @@ def sort_tables(layouts: Sequence[Layout]) -> tuple[Tables, list[str]]:
     zone = tables["telemetry"][0].options.get("time_zone") if tables["telemetry"] else None
     for part, table in which:
         if table == "machines":
-            tables[table].append(_as_table(table, part, constants, zone))
+            tables[table].append(read_as(table, part, zone=zone))
         elif table == "events":
-            tables[table].append(_as_events(_as_table(table, part, constants, zone)))
+            tables[table].append(_as_events(read_as(table, part, zone=zone)))
     told = any("machine" in part.columns and "failure" in part.rows["kind"] for part in tables["events"])
     if not tables["telemetry"] and not told:
         raise _refuse([part.layout for part in looked if part.clock], layouts)
@@ -92,7 +94,7 @@ def _which(part: Part, largest: int) -> Table | None:
         return "machines"
     if clock is None:
         return None
-    steps = quartiles(_read_keys(part, {}))
+    steps = quartiles(_read_keys(part))
     is_even = steps is not None and steps[2] <= 2 * steps[0]  # the times of readings are, those of events are not
     if part.pivot or (part.measured and is_even and find_labels(rows.select(part.text))):
         return "telemetry"
@@ -104,83 +106,84 @@ def _which(part: Part, largest: int) -> Table | None:
     return "telemetry"
 
 
-def _find_constants(looked: Sequence[Part]) -> Constants:
+def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
     """Return plant and machine of rows that do not tell: the only one that any table tells of, or a name for one."""
     constants = {}
     for ours in ("plant", "machine"):
         told = [part.layout.rows[part.columns[ours]] for part in looked if ours in part.columns]
         known = {value for column in told for value in column.drop_nulls().cast(pl.String).str.strip_chars().unique()}
         if len(known) == 1:
-            constants[ours] = known.pop(), "the only one that other tables name"
+            constants[ours] = Guess("the only one that other tables name", value=known.pop())
         else:
-            constants[ours] = f"{ours}-1", "no column tells, so all rows are of one; give it its name"
+            constants[ours] = Guess("no column tells, so all rows are of one; give it its name", value=f"{ours}-1")
     return constants
 
 
-def _as_table(table: Table, part: Part, constants: Constants, zone: str | None) -> Part:
+def _as_table(
+    table: Table, part: Part, *, constants: Mapping[str, Guess], limits: Limits, zone: str | None = None
+) -> Part:
     """Return one layout as one of our tables, its times and numbers read; local times are of `zone`."""
     clock = part.clock
     if clock and clock.is_local and zone:
-        part = replace(part, clock=(clock := in_zone(clock, zone, ", as telemetry is")))
-    options: dict[str, object] = {ours: name for ours, (name, _) in constants.items() if ours not in part.columns}
-    columns, reasons = {**part.columns}, {ours: part.reasons.get(ours, why) for ours, (_, why) in constants.items()}
+        clock = in_zone(clock, zone, ", as telemetry is")
+    guesses = {**constants, **part.guesses}
+    part = replace(part, clock=clock, guesses=guesses)
     if clock:
-        time = "installed" if table == "machines" else "time"
-        columns[time], reasons[time] = clock.column, clock.reason
-        options |= clock.options
-    delivered, decimal = part.layout.rows, part.layout.reading.get("decimal", ".")
-    numbers = [read_numbers(delivered[name], decimal) for name in part.measured if name not in KEYS]
-    rows = _read_keys(part, constants).with_columns(
-        *numbers, *(delivered[name] for name in part.text if name not in KEYS)
-    )
+        guesses["installed" if table == "machines" else "time"] = Guess(clock.reason, clock.column)
+        guesses |= {option: Guess(clock.reason, value=value) for option, value in clock.options.items()}
+    delivered = part.layout.rows
+    read = [
+        *read_numbers(delivered.select(part.measured), part.layout.reading.get("decimal", ".")),
+        *delivered.select(part.text),
+    ]
+    rows = _read_keys(part).with_columns(column for column in read if column.name not in KEYS)
     if part.pivot and table == "telemetry":
         name, value = part.pivot
-        options["pivot"] = {"name": name, "value": value}
-        reasons["pivot"] = f"each row holds one value, of what {shorten(name)} names"
+        told = f"each row holds one value, of what {shorten(name)} names"
+        guesses["pivot"] = Guess(told, value={"name": name, "value": value})
+        check_shape(rows.select(KEYS).n_unique(), rows[name].n_unique(), limits)
         rows = rows.pivot(on=name, index=KEYS, values=value, aggregate_function="first")
     model = next((name for name in part.text if names_one(name, "model")), None)
     if model and table == "machines":
-        columns["model"], reasons["model"] = model, "by its name"
+        guesses["model"] = Guess("by its name", model)
         rows = rows.drop(model)
-    return replace(part, columns=columns, options=options, reasons=reasons, rows=rows)
+    return replace(part, rows=rows)
 
 
-def _read_keys(part: Part, constants: Constants) -> pl.DataFrame:
-    """Return ``plant``, ``machine`` and ``time`` of each row."""
-    found = {
-        ours: pl.col(theirs).cast(pl.String).str.strip_chars() if theirs else pl.lit(constants.get(ours, (ours, ""))[0])
-        for ours, theirs in (("plant", part.columns.get("plant")), ("machine", part.columns.get("machine")))
-    }
-    return part.layout.rows.select(**found, time=part.clock.times if part.clock else pl.lit(None, DTYPES["time"]))
+def _read_keys(part: Part) -> pl.DataFrame:
+    """Return ``plant``, ``machine`` and ``time`` of each row, as far as they are guessed yet."""
+    keys = {}
+    for ours in ("plant", "machine"):
+        guess = part.guesses.get(ours, Guess("", value=ours))
+        keys[ours] = pl.col(guess.column).cast(pl.String).str.strip_chars() if guess.column else pl.lit(guess.value)
+    return part.layout.rows.select(**keys, time=part.clock.times if part.clock else pl.lit(None, DTYPES["time"]))
 
 
 def _as_events(part: Part) -> Part:
     """Return a table of events with each row's kind: told by a column, by its file's name, or not at all."""
     name, rows, constant = part.layout.file_name, part.rows, kind_of(part.layout.file_name)
     kinds = pl.repeat(constant or "error", rows.height, dtype=pl.String, eager=True)
-    columns, options, reasons = {**part.columns}, {**part.options}, {**part.reasons}
+    guesses = {**part.guesses}
     few = [column for column in part.kept if rows[column].n_unique() <= MOST_KINDS]
     column = max(few, key=lambda column: _speaking(rows[column]), default=None)
     if column and _tells_more(column, rows[column], constant):
         values = map(str, rows[column].drop_nulls().unique().sort())
         told = {value: kind_of(value) for value in filter(is_kept, values)}
         unclear = ", ".join(shorten(value, 40) for value, kind in told.items() if kind is None)
-        columns["kind"], options["kinds"] = column, {value: kind or "error" for value, kind in told.items()}
-        reasons["kind"] = reasons["kinds"] = (
-            f"by its words{unclear and f'; taken for errors, since nothing tells: {unclear}'}"
-        )
-        kinds = rows[column].cast(pl.String).replace_strict(options["kinds"], default="error")
+        why = f"by its words{unclear and f'; taken for errors, since nothing tells: {unclear}'}"
+        known = {value: kind or "error" for value, kind in told.items()}
+        guesses |= {"kind": Guess(why, column), "kinds": Guess(why, value=known)}
+        kinds = rows[column].cast(pl.String).replace_strict(known, default="error")
     else:
-        options["kind"] = constant or "error"
         nothing = "taken for errors: nothing tells what kind of event these are"
-        reasons["kind"] = f"by the name {shorten(name)}" if constant else nothing
-    codes = [other for other in part.kept if other != columns.get("kind") and rows[other].n_unique() <= MOST_CODES]
-    code = min(codes, key=lambda other: not has_word(other, "code"), default=columns.get("kind"))
-    if code:
-        columns["code"], reasons["code"] = code, "the text that tells which"
-    else:
-        options["code"], reasons["code"] = options["kind"], "no column tells which"
-    return replace(part, columns=columns, options=options, reasons=reasons, rows=rows.select(*KEYS, kind=kinds))
+        guesses["kind"] = Guess(f"by the name {shorten(name)}" if constant else nothing, value=constant or "error")
+    kind = guesses["kind"]
+    codes = [other for other in part.kept if other != kind.column and rows[other].n_unique() <= MOST_CODES]
+    code = min(codes, key=lambda other: not has_word(other, "code"), default=kind.column)
+    guesses["code"] = (
+        Guess("the text that tells which", code) if code else Guess("no column tells which", value=kind.value)
+    )
+    return replace(part, guesses=guesses, rows=rows.select(*KEYS, kind=kinds))
 
 
 def _kinds_in(column: pl.Series) -> list[Kind | None]:

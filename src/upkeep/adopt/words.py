@@ -76,10 +76,11 @@ def tidy_names(names: Iterable[str]) -> dict[str, str]:
     A name that upkeep has a use of its own for stands in brackets.
     """
     tidied = {name: name if IDENTIFIER.fullmatch(name) else _tidy(name) for name in names}
-    count, chosen = Counter(tidied.values()), dict[str, str]()
+    count, chosen, taken = Counter(tidied.values()), dict[str, str](), {*OURS}
     for name, ours in tidied.items():
         plain = ours if re.search(UNPRINTABLE, name) or (count[ours] == 1 and ours not in OURS) else name
-        chosen[name] = name_apart(f"({plain})" if is_reserved(plain) else plain, {*OURS, *chosen.values()})
+        chosen[name] = name_apart(f"({plain})" if is_reserved(plain) else plain, taken)
+        taken.add(chosen[name])
     return chosen
 
 
