@@ -7,7 +7,7 @@ import pytest
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.model.calibration import logistic
-from upkeep.model.estimators import Rows, fit
+from upkeep.model.estimators import KEPT, Rows, fit, make_estimator, restore
 
 KINDS = ["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 NAMES = ["vibration", "errors_oil leak_48h", "empty"]
@@ -47,6 +47,23 @@ def test_every_kind_ranks_failing_rows_higher_although_features_are_missing(kind
 def test_every_kind_gives_the_same_scores_again(kind, model):
     first, second = (fit_small(kind, model, rows()).score(rows(seed=2).features) for _ in range(2))
     assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("share", [0.3, 0.0])
+def test_a_model_restored_from_its_state_has_the_bits_of_the_one_that_was_fitted(kind, share, model):
+    fitted, unseen = fit_small(kind, model, rows(share=share)), rows(seed=2).features
+    restored = restore(fitted.state.clone())
+    assert restored.score(unseen).tobytes() == fitted.score(unseen).tobytes()
+    assert (restored.boosters, restored.rounds) == (fitted.boosters, fitted.rounds)
+
+
+def test_a_logistic_regression_scores_as_scikit_learns_pipeline_does(model):
+    train, unseen = rows(), rows(seed=2).features
+    pipeline = make_estimator("logistic", model, len(NAMES))
+    pipeline.fit(train.features.astype(np.float64), train.label, logisticregression__sample_weight=train.weight)
+    expected = pipeline.decision_function(unseen.astype(np.float64))
+    np.testing.assert_allclose(fit_small("logistic", model, train).score(unseen), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -31,9 +31,16 @@ ENDING = ".piece"
 logger = logging.getLogger(__name__)
 
 Frames = dict[str, pl.DataFrame]
+Recall = Callable[[Iterable[object], Callable[[], Frames]], Frames]
+""":func:`recall` of one code."""
 
 
-def recall(how: Pieces, code: Sequence[str], made_from: Sequence[object], make: Callable[[], Frames]) -> Frames:
+def make_anew(made_from: Iterable[object], make: Callable[[], Frames]) -> Frames:  # noqa: ARG001 - as `recall`
+    """Keep nothing."""
+    return make()
+
+
+def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: Callable[[], Frames]) -> Frames:
     """Return the tables that this code made of these inputs before; where they are not kept, or damaged, make them.
 
     `code` are the files and folders of the package that take part, as the stage's dependencies in ``dvc.yaml`` list
@@ -61,7 +68,7 @@ def recall(how: Pieces, code: Sequence[str], made_from: Sequence[object], make: 
     return made
 
 
-def name_piece(code: Sequence[str], made_from: Sequence[object]) -> str:
+def name_piece(code: Sequence[str], made_from: Iterable[object]) -> str:
     """Return the name of what this code makes of these tables, bytes and settings."""
     digest = hashlib.sha256(_hash_code(PACKAGE, tuple(code)))
     for part in made_from:

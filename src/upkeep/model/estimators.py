@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import lightgbm as lgb
 import numpy as np
-from numpy.typing import NDArray
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
@@ -26,6 +27,8 @@ from upkeep.model.trees import check_trees
 
 PIPELINE_ROWS = 200_000
 """Rows that kinds other than LightGBM are fitted on at most: they hold several copies in double precision."""
+KEPT: tuple[Kind, ...] = ("lightgbm", "logistic")
+"""Kinds whose fitted models can be put in words, and so outlast a run."""
 CHUNK_ROWS = 4_096
 """Rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows."""
 
@@ -57,12 +60,23 @@ class Rows(NamedTuple):
 class Fitted(NamedTuple):
     """A fitted model: `score` maps features of shape (n_rows, n_features) to log-odds of shape (n_rows,).
 
-    `boosters` and `rounds` are LightGBM's models as text and their numbers of trees; empty for other kinds.
+    `boosters` and `rounds` are LightGBM's models as text and their numbers of trees; empty for other kinds. `state` is
+    all that a model consists of; empty for kinds that have no such form, which are not among `KEPT`.
     """
 
     score: Callable[[Floats32], Floats]
     boosters: tuple[str, ...] = ()
     rounds: tuple[int, ...] = ()
+    state: pl.DataFrame = pl.DataFrame()
+
+
+def restore(state: pl.DataFrame) -> Fitted:
+    """Return the fitted model of a state: LightGBM's texts, or what a logistic regression does to each feature."""
+    if "text" not in state.columns:
+        return Fitted(partial(_score_line, state), state=state)
+    texts, rounds = tuple(state["text"]), tuple(state["rounds"])
+    # Scored from the text, as the saved model will be; text also travels to other processes, boosters do not.
+    return Fitted(partial(_score_boosters, texts), texts, rounds, state)
 
 
 def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: Model, threads: int) -> Fitted:
@@ -76,7 +90,7 @@ def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: 
         return _fit_boosters(train, validation, names, model, threads)
     if not train.has_both_classes:
         prior = prior_log_odds(train.label, train.weight)
-        return Fitted(lambda features: np.full(len(features), prior))
+        return restore(_state_line(np.zeros(len(names)), prior))
     return _fit_gaussian_process(train, model) if kind == "gaussian_process" else _fit_pipeline(kind, train, model)
 
 
@@ -117,8 +131,7 @@ def _fit_boosters(train: Rows, validation: Rows, names: Sequence[str], model: Mo
         except ValueError as error:
             what = f"LightGBM grew a booster that cannot be saved: {error}"
             raise UpkeepError(what, remedy="correct model.lightgbm in params.yaml: no linear_tree") from error
-    # Scored from the text, as the saved model will be; text also travels to other processes, boosters do not.
-    return Fitted(partial(_score_boosters, tuple(texts)), tuple(texts), tuple(rounds))
+    return restore(pl.DataFrame({"text": texts, "rounds": rounds}))
 
 
 def _score_boosters(texts: Sequence[str], features: Floats32) -> Floats:
@@ -148,7 +161,27 @@ def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:
     features, label, weight = train.as_array(PIPELINE_ROWS)
     estimator = make_estimator(kind, model, features.shape[1])
     _fit_steps(estimator, features, label, weight)
+    if kind == "logistic":
+        impute, scale, line = (step for _, step in estimator.steps)
+        return restore(_state_line(line.coef_[0], line.intercept_[0], impute.statistics_, scale.mean_, scale.scale_))
     return Fitted(lambda features: _score_pipeline(estimator, features).round(LOG_ODDS))
+
+
+def _state_line(
+    slope: Floats, intercept: ArrayLike, unknown: ArrayLike = 0.0, mean: ArrayLike = 0.0, scale: ArrayLike = 1.0
+) -> pl.DataFrame:
+    parts = {"slope": slope, "intercept": intercept, "unknown": unknown, "mean": mean, "scale": scale}
+    return pl.DataFrame({name: np.broadcast_to(part, slope.shape) for name, part in parts.items()})
+
+
+def _score_line(state: pl.DataFrame, features: Floats32) -> Floats:
+    """Return a logistic regression's log-odds of features, with medians for those not known, standardised."""
+    total = np.full(len(features), state["intercept"][0])
+    for values, part in zip(features.T, state.iter_rows(named=True), strict=True):
+        known = np.where(np.isnan(values), part["unknown"], values.astype(np.float64))
+        # One feature after the other: BLAS adds in an order of the processor's own.
+        total += part["slope"] * ((known - part["mean"]) / part["scale"])
+    return total.round(LOG_ODDS)
 
 
 def _fit_gaussian_process(train: Rows, model: Model) -> Fitted:
@@ -202,11 +235,6 @@ def _score_pipeline(estimator: Pipeline, features: Floats32) -> Floats:
 
 
 def _log_odds(classifier: Any, rows: Floats) -> Floats:
-    if isinstance(classifier, LogisticRegression):
-        line = np.full(len(rows), classifier.intercept_[0])
-        for column, coefficient in zip(rows.T, classifier.coef_[0], strict=True):
-            line += coefficient * column  # one after the other: BLAS adds in an order of the processor's own
-        return line
     if isinstance(classifier, HistGradientBoostingClassifier):
         log_odds: Floats = classifier.decision_function(rows)
         return log_odds

@@ -1,7 +1,7 @@
 """Labelled rows as training reads them: columns of all, features of a piece at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import lightgbm as lgb
@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from upkeep.core.pieces import name_piece
 from upkeep.core.types import Floats32
 from upkeep.model.storage import to_matrix
 
@@ -26,6 +27,11 @@ class Table:
         columns = self._rows.collect_schema().names()
         self.features = columns[columns.index("weight") + 1 :]
         self.height = int(self._rows.select(pl.len()).collect().item())
+
+    @cached_property
+    def checksum(self) -> str:
+        """What tells these rows' features, labels and weights from others."""
+        return name_piece([], (rows.select("label", "weight", *self.features) for rows in self.pieces()))
 
     @property
     def starts(self) -> range:

@@ -1,17 +1,20 @@
 """Candidates for each plant, judged on its validation rows: its own model, the fleet's, other kinds and baselines."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from sklearn.metrics import precision_recall_curve
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Model, Params
+from upkeep.core.pieces import Frames, Recall, make_anew
 from upkeep.core.types import Floats
 from upkeep.judging.economics import best_threshold, break_even, tally_metrics
 from upkeep.judging.episodes import judge_failures, tally_machines
@@ -20,12 +23,14 @@ from upkeep.judging.reports import TrainedCandidate
 from upkeep.judging.sanity import BEST_FEATURE, SHUFFLED
 from upkeep.model.baselines import RANKINGS, Ranking, Rule, class_prior, find_best_rule, fit_baseline
 from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration
-from upkeep.model.estimators import Fitted, Rows, fit
+from upkeep.model.estimators import KEPT, Fitted, Rows, fit, restore
 from upkeep.model.storage import TrainingRange, to_matrix
 from upkeep.model.tables import Table, join_features
 
 OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]
 """What predictions keep of a row."""
+JUDGED = TypeAdapter(dict[str, tuple[Calibration, TrainedCandidate]])
+SEEN = TypeAdapter(tuple[int, int, dict[str, TrainingRange]])
 COLUMNS_AT_ONCE = 8
 """Features whose ranges are sought at a time: of a whole fleet's rows, which fit into memory together as bins only."""
 FEW_FAILURES = 3
@@ -90,8 +95,8 @@ class Selection(NamedTuple):
     failures: int
 
 
-def train_fleet(plants: Mapping[str, Splits], params: Params) -> FleetModel | None:
-    """Train one model on all plants' rows; None if there is one plant only.
+def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = make_anew) -> FleetModel | None:
+    """Train one model on all plants' rows, if it is not kept; None if there is one plant only.
 
     An UpkeepError is raised if plants differ in their features, or no plant has a training row.
     """
@@ -111,44 +116,59 @@ def train_fleet(plants: Mapping[str, Splits], params: Params) -> FleetModel | No
     if len(plants) == 1:
         return None
     validation = [Table(splits.validation) for splits in plants.values()]
-    trained = _train(params.model.kind, train, validation, params.model, _fleet_threads(params.parallel.jobs))
+    trained = _train(params.model.kind, train, validation, params.model, recall, _fleet_threads(params.parallel.jobs))
     outcomes = [table.read(*OUTCOME) for table in validation]
     if all(_count_failures(rows, params) >= FEW_FAILURES for rows in outcomes):
         return FleetModel(trained, None)
     log_odds = np.concatenate([_score(table, {"fleet": trained.fitted})["fleet"] for table in validation])
-    return FleetModel(trained, _set_alarm(pl.concat(outcomes), log_odds, params.model.calibration, params))
+    alarm = _set_alarm(pl.concat(outcomes), log_odds, params.model.calibration, params)
+    note = "calibration and threshold are from all plants' validation rows"
+    return FleetModel(trained, alarm._replace(notes=[note, *alarm.notes]))
 
 
-def train_plant(splits: Splits, fleet: FleetModel | None, params: Params) -> Selection:
-    """Train a plant's own models and baselines and choose between its own and the fleet's."""
+def train_plant(splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew) -> Selection:
+    """Train a plant's own models and baselines, as far as they are not kept, and choose its own or the fleet's."""
     train, validation, test = (Table(rows) for rows in splits)
-    trained = {"plant": _train(params.model.kind, [train], [validation], params.model)}
+    trained = {"plant": _train(params.model.kind, [train], [validation], params.model, recall)}
     if fleet:
         trained["fleet"] = fleet.trained
     for kind in params.model.compare:
         if kind != params.model.kind:
-            trained[kind] = _train(kind, [train], [validation], params.model)
+            trained[kind] = _train(kind, [train], [validation], params.model, recall)
     models = {name: model.fitted for name, model in trained.items()}
-    models[SHUFFLED] = _train_on_shuffled_labels(train, validation, params)
-    rule = find_best_rule(train.read, train.features)
+    models[SHUFFLED] = _recall_shuffled(train, validation, params, recall)
+    rule = _recall_rule(train, recall)
     ranks = {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}
     rules = {name: fit_baseline(rank, train.pieces()) for name, rank in ranks.items()}
-    outcomes = {"validation": validation.read(*OUTCOME), "test": test.read(*OUTCOME)}
-    scores = {"validation": _score(validation, models, rules), "test": _score(test, models, rules)}
-    failures = _count_failures(outcomes["validation"], params)
+    known = validation.read(*OUTCOME)
+    failures = _count_failures(known, params)
+    borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
+
+    def judge() -> Frames:
+        scores, judged = _score(validation, models, rules), {}
+        for name, log_odds in scores.items():
+            method = params.model.calibration if name in models else "none"
+            alarm = (borrowed if name == "fleet" else None) or _set_alarm(known, log_odds, method, params)
+            notes = [_describe_rule(rule)] if name == BEST_FEATURE else []
+            notes = _training_notes(trained[name]) if name in trained else notes
+            alarm = alarm._replace(notes=notes + alarm.notes)
+            judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained.get(name), params)
+        return {"log_odds": pl.DataFrame(scores), "judged": _to_frame(JUDGED.dump_json(judged))}
+
+    near = pl.when(pl.col("hours_to_failure") <= params.dataset.horizon_hours).then("hours_to_failure")
+    told = known.with_columns(hours_to_failure=near)  # what fails later changes no verdict
+    sizes = [(own.rows, own.positives) for own in trained.values()]
+    settings = (params.model, params.evaluate, params.dataset.horizon_hours, borrowed, sizes)
+    states = (model.state for model in models.values())
+    kept = recall(chain(_name_origin(settings, train, validation), [told], states), judge)
+    scores, ahead = _score(test, models, rules), test.read(*OUTCOME)
     candidates = {}
-    for name in scores["validation"]:
-        method = params.model.calibration if name in models else "none"
-        alarm = fleet.alarm if fleet and name == "fleet" and failures < FEW_FAILURES else None
-        notes = ["calibration and threshold are from all plants' validation rows"] if alarm else []
-        alarm = alarm or _set_alarm(outcomes["validation"], scores["validation"][name], method, params)
-        if name in trained:
-            notes = _training_notes(trained[name]) + notes
-        elif name == BEST_FEATURE:
-            notes = [_describe_rule(rule)]
-        alarm = alarm._replace(notes=notes + alarm.notes)
-        predictions = _predict(name, outcomes, {split: found[name] for split, found in scores.items()}, alarm)
-        candidates[name] = _judge_candidate(predictions, alarm, trained.get(name), params)
+    for name, (calibration, report) in JUDGED.validate_json(kept["judged"].item()).items():
+        alarm = Alarm(calibration, report.threshold, report.notes)
+        own = {"validation": _raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm)}
+        own["test"] = _raise_alarms(ahead, scores[name], alarm)
+        rows = [of_split.with_columns(split=pl.lit(split), candidate=pl.lit(name)) for split, of_split in own.items()]
+        candidates[name] = Candidate(report, calibration, pl.concat(rows), trained.get(name))
     chosen, why = choose(candidates["plant"].report, candidates["fleet"].report if fleet else None, failures)
     return Selection(candidates, chosen, why, failures)
 
@@ -212,11 +232,49 @@ def find_ranges(train: Sequence[Table]) -> dict[str, TrainingRange]:
     return ranges
 
 
-def _train(kind: Kind, train: Sequence[Table], validation: Sequence[Table], model: Model, threads: int = 1) -> Trained:
-    rows = _join_rows(train)
-    fitted = fit(kind, rows, _join_rows(validation), train[0].features, model, threads)
-    ranges = find_ranges(train) if fitted.boosters else {}
-    return Trained(fitted, len(rows.label), int(rows.label.sum()), ranges)
+def _train(
+    kind: Kind, train: Sequence[Table], validation: Sequence[Table], model: Model, recall: Recall, threads: int = 1
+) -> Trained:
+    def make() -> Trained:
+        rows = _join_rows(train)
+        fitted = fit(kind, rows, _join_rows(validation), train[0].features, model, threads)
+        ranges = find_ranges(train) if fitted.boosters else {}
+        return Trained(fitted, len(rows.label), int(rows.label.sum()), ranges)
+
+    def keep() -> Frames:
+        made = make()
+        return {"model": made.fitted.state, "seen": _to_frame(SEEN.dump_json(made[1:]))}
+
+    if kind not in KEPT:
+        return make()
+    kept = recall(_name_origin((kind, model), *train, *validation), keep)
+    return Trained(restore(kept["model"]), *SEEN.validate_json(kept["seen"].item()))
+
+
+def _recall_shuffled(train: Table, validation: Table, params: Params, recall: Recall) -> Fitted:
+    def learn() -> Frames:
+        return {"model": _train_on_shuffled_labels(train, validation, params).state}
+
+    return restore(recall(_name_origin((SHUFFLED, params.model), train, validation), learn)["model"])
+
+
+def _recall_rule(train: Table, recall: Recall) -> Rule | None:
+    def find() -> Frames:
+        rule = find_best_rule(train.read, train.features)
+        return {"rule": pl.DataFrame(rule._asdict() if rule else None)}
+
+    found = recall(_name_origin(BEST_FEATURE, train), find)["rule"]
+    return None if found.is_empty() else Rule(found["feature"][0], found["rises"][0], found["known"].to_numpy())
+
+
+def _name_origin(settings: object, *tables: Table) -> Iterator[object]:
+    yield settings
+    for table in tables:  # which are read only if results are kept
+        yield table.checksum
+
+
+def _to_frame(json: bytes) -> pl.DataFrame:
+    return pl.DataFrame({"json": [json]})
 
 
 def _join_rows(tables: Sequence[Table]) -> Rows:
@@ -293,20 +351,12 @@ def _set_alarm(rows: pl.DataFrame, log_odds: Floats, method: Method, params: Par
     return Alarm(calibration, threshold, [note for note in (doubt, worry) if note])
 
 
-def _predict(
-    name: str, outcomes: Mapping[str, pl.DataFrame], log_odds: Mapping[str, Floats], alarm: Alarm
-) -> pl.DataFrame:
-    splits = [
-        _with_probability(rows, log_odds[split], alarm.calibration).with_columns(split=pl.lit(split))
-        for split, rows in outcomes.items()
-    ]
-    return pl.concat(splits).with_columns(candidate=pl.lit(name), alarm=pl.col("probability") >= alarm.threshold)
-
-
-def _judge_candidate(predictions: pl.DataFrame, alarm: Alarm, trained: Trained | None, params: Params) -> Candidate:
-    own = predictions.filter(split="validation")
+def _judge_candidate(
+    rows: pl.DataFrame, log_odds: Floats, alarm: Alarm, trained: Trained | None, params: Params
+) -> TrainedCandidate:
+    own = _raise_alarms(rows, log_odds, alarm)
     area = average_precision(own["label"].cast(pl.Boolean).to_numpy(), own["probability"].to_numpy())
-    report = TrainedCandidate(
+    return TrainedCandidate(
         average_precision=None if np.isnan(area) else area,
         cost=_cost(own, params),
         threshold=alarm.threshold,
@@ -316,7 +366,11 @@ def _judge_candidate(predictions: pl.DataFrame, alarm: Alarm, trained: Trained |
         trained_positives=trained.positives if trained else None,
         notes=alarm.notes,
     )
-    return Candidate(report, alarm.calibration, predictions, trained)
+
+
+def _raise_alarms(rows: pl.DataFrame, log_odds: Floats, alarm: Alarm) -> pl.DataFrame:
+    found = _with_probability(rows, log_odds, alarm.calibration)
+    return found.with_columns(alarm=pl.col("probability") >= alarm.threshold)
 
 
 def _with_probability(rows: pl.DataFrame, log_odds: Floats, calibration: Calibration) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,14 +11,17 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
+from upkeep.core.pieces import Recall, drop_oldest, make_anew, recall
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.judging.reports import TrainedPlant, TrainingReport, write_report
+from upkeep.model.estimators import KEPT
 from upkeep.model.storage import Metadata, checksum, name_files, save_model
 from upkeep.model.tables import Table
 from upkeep.model.training import FleetModel, Selection, Splits, train_fleet, train_plant
 
+CODE = ("core", "features", "judging", "model", "stages/train.py")
 COLUMNS = [
     *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
     *("label", "hours_to_failure", "probability", "alarm"),
@@ -32,7 +36,7 @@ def run(params: Params) -> None:
     for folder in (paths.MODELS, paths.PREDICTIONS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    fleet = train_fleet({plant: _scan_splits(plant) for plant in plants}, params)
+    fleet = train_fleet({plant: _scan_splits(plant) for plant in plants}, params, _keep(params))
     data_version = checksum(paths.MANIFEST.read_bytes())
     if params.model.kind != "lightgbm":
         logger.warning(
@@ -42,12 +46,13 @@ def run(params: Params) -> None:
         )
     report = map_plants(_train, plants, params.parallel, fleet, params, data_version)
     write_report(TrainingReport(kind=params.model.kind, plants=report))
+    drop_oldest(params.pieces)
 
 
 def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
     """Write one plant's predictions and model; return what the report says of it."""
     splits = _open_splits(plant, params.parallel.memory)
-    selection = train_plant(splits, fleet, params)
+    selection = train_plant(splits, fleet, params, _keep(params))
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     chosen = pl.col("candidate") == selection.chosen
     # Probabilities are in single precision already.
@@ -69,6 +74,11 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
         validation_failures=selection.failures,
         candidates={name: candidate.report for name, candidate in selection.candidates.items()},
     )
+
+
+def _keep(params: Params) -> Recall:
+    """Return what keeps results for the next run, if models of this kind can be put in words."""
+    return partial(recall, params.pieces, CODE) if params.model.kind in KEPT else make_anew
 
 
 def _scan_splits(plant: str) -> Splits:
