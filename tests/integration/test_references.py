@@ -129,10 +129,10 @@ def test_a_file_that_was_changed_is_named_with_what_to_type():
     before = run()
     week("lyon", WEEKS[0], heat=99)
     read = refusal(lambda: validate.run(load_params()))
-    assert "t_lyon_2025-01-06.csv.gz was changed" in read.what
+    assert "t_lyon_2025-01-06.csv.gz has changed" in read.what
     assert (read.where["plant"], read.where["batch"]) == ("lyon", WEEKS[0])
     fetched = refusal(lambda: fetch.run(load_params()))
-    assert "t_lyon_2025-01-06.csv.gz was changed or is gone" in fetched.what
+    assert "t_lyon_2025-01-06.csv.gz has changed since it was fetched, or is gone" in fetched.what
     assert fetched.where == {**read.where, "file": fetched.where["file"]}
     assert "`upkeep fetch --again --plant lyon --batch 2025-01-06`" in fetched.remedy
     again = CliRunner().invoke(app, ["fetch", "--again", "--plant", "lyon", "--batch", "2025-01-06"])
@@ -189,14 +189,22 @@ def test_a_file_that_is_renamed_or_packed_anew_is_pinned_anew_by_the_next_fetch(
 
 @pytest.mark.parametrize(
     ("pins", "what"),
-    [("{", "the pinned addresses cannot be used"), ("{}", "is not pinned"), (None, "is not pinned")],
+    [
+        ("{", "the pinned addresses cannot be used"),
+        ('{"a": []}', "the pinned addresses cannot be used"),
+        ("{}", "is not pinned"),
+        (None, "is not pinned"),
+    ],
 )
 def test_pins_that_are_damaged_or_lost_are_told(pins, what):
     before = run()
-    (paths.RAW / FILE).unlink() if pins is None else (paths.RAW / FILE).write_text(pins)
+    (paths.RAW / FILE).unlink()
+    if pins is not None:
+        (paths.RAW / FILE).write_text(pins)
     error = refusal(lambda: validate.run(load_params()))
     assert what in error.what
-    shutil.rmtree(paths.RAW) if pins == "{" else None
+    if "cannot be used" in what:
+        shutil.rmtree(paths.RAW)
     assert run() == before
 
 
@@ -208,13 +216,22 @@ def test_late_rows_of_the_newest_batches_are_pinned_anew():
     assert 33 in heat.to_list()
 
 
-@pytest.mark.parametrize("address", ["../secret.csv", "/etc/passwd"])
-def test_no_pinned_address_leads_out_of_the_folder_that_the_options_name(address):
+@pytest.mark.parametrize(
+    ("was", "now", "what"),
+    [
+        ('"events.csv"', '"../secret.csv"', "is none of the files that fetch.options names"),
+        ('"events.csv"', '"/etc/passwd"', "is gone"),
+        ('"reading":1', '"reading":9', "is none of the files that fetch.options names"),
+        ('"plant":"lyon"', '"plant":"paris"', "has changed"),
+        ('"sha256":"', '"sha256":"0', "has changed"),
+    ],
+)
+def test_no_pin_leads_to_what_the_options_do_not_name_or_to_other_rows(was, now, what):
     fetch.run(load_params())
-    pins = paths.RAW / FILE
-    pins.write_text(pins.read_text().replace("events.csv", address))
-    error = refusal(lambda: validate.run(load_params()))
-    assert "outside" in error.what or "is gone" in error.what
+    pins = json.dumps(json.loads((paths.RAW / FILE).read_text()), separators=(",", ":"))
+    assert was in pins
+    (paths.RAW / FILE).write_text(pins.replace(was, now))
+    assert what in refusal(lambda: validate.run(load_params())).what
 
 
 def test_a_large_file_is_refused_where_it_is_as_a_copy_would_be():

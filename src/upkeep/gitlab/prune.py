@@ -85,7 +85,7 @@ def _find_cached() -> Waste:
 
 def _find_pieces(oldest: date) -> Waste:
     """Return the pieces that no run has used since a day; a run that needs one again makes it again."""
-    found = [file for file in PIECES.glob("*.piece") if not file.is_symlink()] if not PIECES.is_symlink() else []
+    found = [] if PIECES.is_symlink() else [file for file in PIECES.glob("*.piece") if not file.is_symlink()]
     files = [file for file in found if datetime.fromtimestamp(file.stat().st_mtime, UTC).date() < oldest]
     return Waste(f"{PIECES}, not used since {oldest}", len(files), _measure(files), partial(_unlink, files))
 

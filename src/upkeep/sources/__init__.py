@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import polars as pl
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
@@ -33,7 +33,7 @@ class Reference(Frozen):
     """
 
     address: str
-    reading: int
+    reading: int = Field(ge=0)
     bytes: int
     sha256: str
     plant: str | None = None

@@ -172,22 +172,24 @@ class _TableFiles:
             return self._join(self._deal(piece.file).parts[piece.part] for piece in pieces)
 
     def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
-        with errors_named(self._readings[references[0].reading], **key._asdict()):
+        try:
             return self._join(self._take_pinned(key, reference) for reference in references)
+        except UpkeepError as error:
+            raise error.at(**key._asdict()) from error
 
     def _take_pinned(self, key: Key, reference: Reference) -> pl.DataFrame:
+        if reference.reading >= len(self._readings) or ".." in reference.address.split("/"):
+            raise not_as_pinned([(key, reference)], "is none of the files that fetch.options names")
         reading = self._readings[reference.reading]
-        path = _folder(find_place(reading)[1]) + reference.address
-        if ".." in reference.address.split("/"):
-            raise not_as_pinned([(key, reference)], "lies outside the folder that fetch.options names")
-        with errors_named(reading, file=path):
+        with errors_named(reading, file=reference.address):
             try:
-                dealt = self._deal(File(path, reference.reading))
+                dealt = self._deal(File(_folder(find_place(reading)[1]) + reference.address, reference.reading))
             except FileNotFoundError:
                 raise not_as_pinned([(key, reference)], "is gone", vanished=True) from None
-        if (dealt.size, dealt.sha256) != (reference.bytes, reference.sha256):
-            raise not_as_pinned([(key, reference)], "was changed")
-        return dealt.parts[reference.plant, reference.batch]
+        rows = dealt.parts.get((reference.plant, reference.batch))
+        if rows is None or (dealt.size, dealt.sha256) != (reference.bytes, reference.sha256):
+            raise not_as_pinned([(key, reference)], "has changed since it was fetched")
+        return rows
 
     def _join(self, parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
         """Return one table of several, none of which may grow too large together."""

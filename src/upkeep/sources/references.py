@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Annotated
 
 import polars as pl
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from upkeep.core import paths
@@ -19,7 +20,7 @@ from upkeep.sources.manifest import Manifest, RawFile, how_to_read_again, pack_d
 
 FILE = "references.json"
 
-Pins = dict[str, tuple[Reference, ...]]
+Pins = dict[str, Annotated[tuple[Reference, ...], Field(min_length=1)]]
 """Where each delivery is, by the name of the file that would hold it as a copy."""
 
 PINS = TypeAdapter(Pins)
@@ -68,7 +69,12 @@ def pin_batches(
             stored[key] = list(found)
             pins |= {file.file: references for file, references in found.items()}
     if lost:
-        raise not_as_pinned(lost, "was changed or is gone", raw, vanished=any(key not in listed for key, _ in lost))
+        raise not_as_pinned(
+            lost,
+            "has changed since it was fetched, or is gone",
+            raw,
+            vanished=any(key not in listed for key, _ in lost),
+        )
     return stored, pins
 
 
@@ -100,7 +106,7 @@ def not_as_pinned(
     again = how_to_read_again(raw, plant, batch, drop_vanished=vanished)
     more = f", and so are files of {count_things(len(others), 'other batch')}" if others else ""
     return UpkeepError(
-        f"{reference.address} {what} after it was fetched{more}",
+        f"{reference.address} {what}{more}",
         expected=f"{reference.bytes:,} bytes with the SHA-256 {reference.sha256}",
         remedy=f"put it back as it was; or, to go on with what is there now, {again}",
         **key._asdict(),

@@ -52,10 +52,10 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
 
 def open_reader(raw: Path, fetch: Fetch, limits: Limits) -> Callable[[RawFile], pl.DataFrame]:
     """Return what reads the deliveries of the folder `raw`, or of the files that they are pinned to there."""
-    source = open_source(fetch, limits) if fetch.mode == "reference" else None
-    return (
-        partial(read_pinned, read_pins(raw), source) if isinstance(source, FileSource) else partial(read_delivery, raw)
-    )
+    source = None if fetch.mode == "copy" else open_source(fetch, limits)
+    if isinstance(source, FileSource):
+        return partial(read_pinned, read_pins(raw), source)
+    return partial(read_delivery, raw)
 
 
 def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
