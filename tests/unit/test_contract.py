@@ -11,7 +11,7 @@ from parameters import SHIPPED, changed
 from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column
-from upkeep.contract.duplicates import drop_duplicates
+from upkeep.contract.duplicates import Sifted, drop_duplicates
 from upkeep.contract.quarantine import QUARANTINE
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import Checked, add_missing_machines, check_table, find_excess, refuse_excess
@@ -579,9 +579,9 @@ def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(ta
 
 
 def test_rows_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose_all(*arguments: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
-        kept, left_out = drop_duplicates(*arguments)
-        return kept.clear(), left_out
+    def lose_all(*arguments: Any) -> Sifted:
+        sifted = drop_duplicates(*arguments)
+        return sifted._replace(kept=sifted.kept.clear())
 
     monkeypatch.setattr("upkeep.contract.validation.drop_duplicates", lose_all)
     with pytest.raises(UpkeepError, match="2 rows came in, 0 clean"):

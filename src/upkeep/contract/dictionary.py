@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import Name
+from upkeep.core.names import Name, shorten
 from upkeep.core.types import Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
 
@@ -32,10 +32,18 @@ NEEDED = {
 LONGEST_NAME = 60
 """Characters of a meaning that still serves as a name within a sentence."""
 
+STATISTICS = {"std": "spread", "min": "lowest", "max": "highest", "last": "last", "count": "number"}
+"""What a row of reduced readings says of each sensor besides their mean, in words."""
+SENSED = ("std", "count")
+"""The statistics that are sensors themselves, and so become features."""
+
+UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""In seconds."""
+
 RESERVED = "@"
 """Columns that start with this are upkeep's own, while it works."""
-ROW, DELIVERY, REASON, COLUMN = "@row", "@delivery", "@reason", "@column"
-"""A row's number among all delivered ones, its delivery's number, and why and where it is at fault."""
+ROW, DELIVERY, BATCH, REASON, COLUMN = "@row", "@delivery", "@batch", "@reason", "@column"
+"""A row's number in its delivery, that of the delivery, the batch, and why and where the row is at fault."""
 BROKEN_LINE, DECIMAL = "@broken_line", "@decimal"
 """What a source tells of a row: the line of a file that holds no row, and the decimal sign of its numbers in text."""
 
@@ -89,8 +97,9 @@ class Column(Frozen):
 
 
 class Dictionary(Frozen):
-    """All tables, and where plants differ from them."""
+    """All tables, and where plants differ from them; readings that come faster than `rows_every` are reduced."""
 
+    rows_every: Annotated[str | None, Field(pattern=r"^[1-9]\d{0,3}[smhd]$")] = None
     tables: dict[Table, dict[Name, Column]]
     plants: dict[Name, dict[Table, dict[Name, Column]]] = Field(default={})
 
@@ -109,16 +118,56 @@ class Dictionary(Frozen):
                         f"the table {table}{where} uses reserved names: {', '.join(taken)}; give such columns others "
                         f"here and in fetch.options.{table}.columns, as in my_name: '{taken[0]}', or in the query"
                     )
+            if doubled := self.columns("telemetry", plant).keys() & self._statistics(plant):
+                raise ValueError(f"rows_every makes columns{where} that the table telemetry has: {', '.join(doubled)}")
         return self
+
+    @property
+    def row_length(self) -> int | None:
+        """How long a row of reduced readings is, in microseconds; None if rows are as they were delivered."""
+        if self.rows_every is None:
+            return None
+        return int(self.rows_every[:-1]) * UNITS_OF_TIME[self.rows_every[-1]] * 1_000_000
 
     def columns(self, table: str, plant: str | None = None) -> dict[str, Column]:
         """Return the columns of one table, as they hold in one plant."""
         own = self.plants.get(plant, {}) if plant else {}
         return {**self.tables.get(table, {}), **own.get(table, {})}  # type: ignore[call-overload]  # a plain str is a fine key to look up
 
+    def require_rows(self, trained_every: str | None, plant: str) -> None:
+        """Raise an UpkeepError if readings are reduced otherwise than those that the plant's model was trained on."""
+        if self.rows_every != trained_every:
+            raise UpkeepError(
+                f"the data dictionary says rows_every: {self.rows_every or 'nothing'}",
+                expected=f"{trained_every or 'nothing'}, as when the model was trained",
+                remedy="restore the dictionary, or train again: `dvc repro`",
+                plant=plant,
+            )
+
+    def row_columns(self, table: str, plant: str | None = None) -> dict[str, Column]:
+        """Return the columns of one table's rows: those delivered, then what is known of readings that were reduced."""
+        return self.columns(table, plant) | (self._statistics(plant) if table == "telemetry" else {})
+
+    def _statistics(self, plant: str | None) -> dict[str, Column]:
+        if self.rows_every is None:
+            return {}
+        columns = self.columns("telemetry", plant)
+        called = call_columns(columns)
+        found = {}
+        for sensor in (name for name, column in columns.items() if column.role == "sensor"):
+            for statistic, word in STATISTICS.items():
+                meaning = shorten(f"{word} of {called[sensor]} within {self.rows_every}")
+                role: Role = "sensor" if statistic in SENSED else "attribute"
+                unit = None if statistic == "count" else columns[sensor].unit
+                column = Column(meaning=meaning, label=meaning, role=role, required=False, unit=unit)
+                found[name_statistic(sensor, statistic)] = column
+        return found
+
     def all_columns(self, table: str) -> dict[str, Column]:
         """Return the columns of one table in all plants, those that only some plants have included."""
-        return {name: column for plant in (None, *self.plants) for name, column in self.columns(table, plant).items()}
+        return {
+            name: column for plant in (None, *self.plants) for name, column in self.row_columns(table, plant).items()
+        }
 
     def attributes(self, plant: str | None = None) -> dict[str, Column]:
         """Return the columns of the machines table that are features themselves; model and age are so anyway."""
@@ -128,7 +177,12 @@ class Dictionary(Frozen):
 
     def names(self, table: str, role: Role, plant: str | None = None) -> list[str]:
         """Return the names of one table's columns that have this role, in the dictionary's order."""
-        return [name for name, column in self.columns(table, plant).items() if column.role == role]
+        return [name for name, column in self.row_columns(table, plant).items() if column.role == role]
+
+
+def name_statistic(sensor: str, statistic: str) -> str:
+    """Return the column that holds what a row says of a sensor beside its mean."""
+    return f"{sensor}.{statistic}"
 
 
 def _is_taken(name: str, table: str) -> bool:

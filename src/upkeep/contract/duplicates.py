@@ -1,84 +1,126 @@
 """One row of each reading, event or machine is kept; the others are counted, each as the kind of duplicate it is."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from upkeep.contract.casting import as_text
-from upkeep.contract.dictionary import DELIVERY, RESERVED, ROW, Column
+from upkeep.contract.dictionary import BATCH, DELIVERY, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report
-from upkeep.contract.reconcile import per_delivery
 from upkeep.core.names import shorten
 from upkeep.core.text import MEND, command_to_read_again
 
 KINDS = ("exact", "near", "repeated_batch")
 """A copy in every column; another reading within the same interval; a row of a batch that was delivered twice."""
 
-KIND, BATCH, OTHERS, KEPT = "@kind", "@batch", "@others", " of the kept"
+KIND, OTHERS, KEPT = "@kind", "@others", " of the kept"
 
 
-def drop_duplicates(
-    table: str,
-    rows: pl.DataFrame,
-    groups: Sequence[pl.DataFrame],
-    batches: Sequence[date],
-    columns: Iterable[str],
-    near_seconds: int,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+class Sifted(NamedTuple):
+    """Rows without duplicates, sorted by what tells them apart, and how many were left out of each kind.
+
+    `differing` are those left out that are no copies: with their kind, and the columns of the row that is kept in their
+    place, whose names end in :data:`KEPT`.
+    """
+
+    kept: pl.DataFrame
+    left_out: dict[str, int]
+    differing: pl.DataFrame
+
+
+def drop_duplicates(table: str, rows: pl.DataFrame, columns: Sequence[str], near_seconds: int) -> Sifted:
     """Keep the first delivered of several readings or events, the newest of several rows of a machine.
 
-    `rows` are what :func:`upkeep.contract.reconcile.reconcile` makes of `groups`, `batches` holds the batch of each
-    delivery. Readings of a machine within the same interval of `near_seconds` are one; 0: those of the same instant
-    only. What one delivery tells apart by a column that the dictionary does not have is no copy, such as a row of
-    another sensor in long format.
-
-    Returns the rows that are kept, and those that are not: with their kind, one of :data:`KINDS`, their batch, and the
-    columns of the row that is kept in their place, whose names end in :data:`KEPT`.
+    `rows` have the dictionary's columns, then ``@row``, ``@delivery``, ``@batch`` and ``@others``. Readings of a
+    machine within the same interval of `near_seconds` are one; 0: those of the same instant only. What one delivery
+    tells apart by a column that the dictionary does not have is no copy, such as another sensor's row in long format.
     """
-    columns = list(columns)
-    identity: list[pl.Expr] = [pl.col(name) for name in identifying(columns)]
-    if table == "telemetry" and near_seconds:
-        identity[1] = pl.col("time").dt.epoch("us") // (near_seconds * 1_000_000)
-    ordered = rows.sort(ROW, descending=table == "machines").with_columns(pl.struct(identity).alias("@identity"))
-    is_first = pl.col("@identity").is_first_distinct()
-    repeated = ordered.filter(pl.col("@identity").is_duplicated())
-    others = _hash_others(groups if "time" in columns else [], repeated, columns)
-    repeated = repeated.join(others, on=ROW, how="left", maintain_order="left")
+    identity = _identity(table, columns, near_seconds)
+    rows, is_first = _sort(table, rows, identity)
+    repeated = _repeated(rows, is_first).with_columns(pl.struct(identity.values()).alias("@identity"))
     from_another = pl.col(DELIVERY) != pl.col(DELIVERY).first().over(columns)
-    repeated = repeated.with_columns(
-        per_delivery(batches, pl.Date).alias(BATCH),
-        (from_another | ~pl.struct(*columns, OTHERS).is_first_distinct()).alias("@exact"),
-    )
+    exact = from_another | ~pl.struct(*columns, OTHERS).is_first_distinct()
     kept = pl.col(*columns, DELIVERY, BATCH).first().over("@identity").name.suffix(KEPT)
-    left_out = repeated.with_columns(kept).filter(~is_first)
     again = (pl.col(BATCH) == pl.col(BATCH + KEPT)) & (pl.col(DELIVERY) != pl.col(DELIVERY + KEPT))
     kind = pl.when(again).then(pl.lit("repeated_batch")).when("@exact").then(pl.lit("exact")).otherwise(pl.lit("near"))
-    return ordered.filter(is_first), left_out.with_columns(kind.alias(KIND))
+    left_out = (
+        repeated.with_columns(kept, exact.alias("@exact"))
+        .filter(~pl.col("@identity").is_first_distinct())
+        .with_columns(kind.alias(KIND))
+    )
+    counts = {kind: left_out.filter(pl.col(KIND) == kind).height for kind in KINDS}
+    return Sifted(rows.filter(is_first), counts, left_out.filter(_is_near(columns) | _is_changed(columns)))
 
 
-def _hash_others(groups: Iterable[pl.DataFrame], rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """Return what the rows hold in delivered columns that the dictionary does not have, as a number for each row."""
-    hashed = [pl.DataFrame(schema={ROW: pl.Int64, OTHERS: pl.UInt64})]
-    for group in groups:
-        others = [name for name in group.columns if name not in columns and not name.startswith(RESERVED)]
-        if others:
-            own = group.join(rows.select(ROW), on=ROW, how="semi")
-            values = own.select(as_text(name, group.schema[name]) for name in others)
-            hashed.append(own.select(ROW, values.hash_rows().alias(OTHERS)))
-    return pl.concat(hashed)
+def _identity(table: str, columns: Iterable[str], near_seconds: int) -> dict[str, pl.Expr]:
+    """Return what tells rows apart."""
+    identity = {name: pl.col(name) for name in identifying(columns)}
+    if table == "telemetry" and near_seconds:
+        identity["time"] = pl.col("time").dt.epoch("us") // (near_seconds * 1_000_000)
+    return identity
 
 
-def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:
+def _sort(table: str, rows: pl.DataFrame, identity: Mapping[str, pl.Expr]) -> tuple[pl.DataFrame, pl.Series]:
+    """Return rows sorted by their identity, those that count first, and which of them are the first of theirs."""
+    if table == "telemetry":
+        # Numbers that stand for machines sort ten times as fast as their names do, and nearly all files are in order.
+        names = pl.Enum(rows["machine"].unique().drop_nulls().sort())
+        order = rows.select(pl.col("machine").cast(names).to_physical(), identity["time"].to_physical())
+        machine, time = (values.to_numpy() for values in order.fill_null(0).get_columns())
+        if not ((machine[1:] > machine[:-1]) | ((machine[1:] == machine[:-1]) & (time[1:] >= time[:-1]))).all():
+            rows = rows[np.lexsort((time, machine))]
+    else:
+        rows = (rows.reverse() if table == "machines" else rows).sort(identity.values(), maintain_order=True)
+    is_first = pl.any_horizontal(value.ne_missing(value.shift()) for value in identity.values())
+    return rows, rows.select(is_first.alias("first"))["first"]
+
+
+def _repeated(rows: pl.DataFrame, is_first: pl.Series) -> pl.DataFrame:
+    return rows.filter(~is_first | ~is_first.shift(-1, fill_value=True))
+
+
+def tell_apart(
+    table: str, delivered: pl.DataFrame, rows: pl.DataFrame, columns: Iterable[str], near_seconds: int
+) -> pl.DataFrame:
+    """Set ``@others``, a number for what a row says in columns that the dictionary does not have.
+
+    `rows` are the good ones of `delivered`, and ``@row`` tells which. Of a row that the delivery holds once it is null.
+    """
+    others = [name for name in delivered.columns if name not in columns and not name.startswith(RESERVED)]
+    if not others or "time" not in columns:
+        return rows
+    repeated = _repeated(*_sort(table, rows, _identity(table, columns, near_seconds)))[ROW]
+    values = delivered[repeated].select(as_text(name, delivered.schema[name]) for name in others)
+    hashed = pl.DataFrame({ROW: repeated, OTHERS: values.hash_rows()})
+    return rows.update(hashed, on=ROW)
+
+
+def _is_near(columns: Iterable[str]) -> pl.Expr:
+    """Tell which rows left out said something else: readings, as another sensor's in long format, even if alike."""
+    return (pl.col(KIND) == "near") & (True if "time" in columns else _differs(columns))
+
+
+def _is_changed(columns: Iterable[str]) -> pl.Expr:
+    """Tell which rows came again in their batch with other values."""
+    return (pl.col(KIND) == "repeated_batch") & _differs(columns) & ("time" in columns)
+
+
+def _differs(columns: Iterable[str]) -> pl.Expr:
+    said = [name for name in columns if name not in identifying(columns)]
+    return pl.any_horizontal(pl.col(name).ne_missing(pl.col(name + KEPT)) for name in said)
+
+
+def find_differing(table: str, plant: str, differing: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:
     """Report those of the rows left out that are no copies: what they said is not used.
 
     ``near_duplicate``: another reading within the same interval, an older row of a machine. ``changed_row``: a row of a
     batch that came again with other values.
     """
     has_time = "time" in columns
-    said = [name for name in columns if name not in identifying(columns)]
-    differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name + KEPT)) for name in said)
-    near = left_out.filter(pl.col(KIND) == "near" if has_time else differs)
+    differing = differing.sort(DELIVERY, ROW, descending=not has_time)
+    near = differing.filter(_is_near(columns))
     findings = []
     if near.height:
         first = "the first of each interval counts" if has_time else "the newest row of each counts"
@@ -87,7 +129,7 @@ def find_differing(table: str, plant: str, left_out: pl.DataFrame, columns: Mapp
         )
         since, until = near["time"].sort()[[0, -1]] if has_time else (None, None)
         findings.append(report("near_duplicate", table, detail, since=since, until=until))
-    for rows in left_out.filter(differs, pl.col(KIND) == "repeated_batch", has_time).partition_by(BATCH):
+    for rows in differing.filter(_is_changed(columns)).partition_by(BATCH):
         batch = rows[BATCH][0]
         newest = f"to use the newest type {command_to_read_again(plant, batch)}"
         detail = (
@@ -107,25 +149,24 @@ def _show_first(rows: pl.DataFrame, columns: Iterable[str]) -> str:
 
 
 def explain_crowding(
-    rows: pl.DataFrame, groups: Sequence[pl.DataFrame], columns: Mapping[str, Column], near_seconds: int
+    rows: pl.DataFrame, delivered: pl.DataFrame, columns: Mapping[str, Column], near_seconds: int
 ) -> tuple[str, str]:
-    """Say why many of these good readings are near duplicates, a faster rate or several sensors, and the remedy.
+    """Say why many of these readings are near duplicates, a faster rate or several sensors, and the remedy.
 
-    `groups` hold all rows as they were delivered, see :func:`upkeep.contract.reconcile.group_by_schema`.
+    `rows` are those of one delivery that could be read, `delivered` all of it.
     """
     instants = rows.select("machine", "time").unique().sort("machine", "time")
     if instants.height > rows.height / 2:
         seconds = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds().median()).item() / 1e6
-        all_kept = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all"
-        return f"readings come every {seconds:g} s", all_kept
+        remedy = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all, or rows_every"
+        return f"readings come every {seconds:g} s", f"{remedy} in the data dictionary to reduce them to rows"
     several = "a machine has several readings at one instant"
-    largest = max(groups, key=lambda group: group.height)
-    for name in (name for name in largest.columns if name not in columns and not name.startswith("@")):
-        is_key = largest.select("machine", "time", name).is_unique().sum() > largest.height / 2
-        if is_key and largest[name].n_unique() <= largest.height / 2:
-            values = [name for name, column in columns.items() if column.role == "sensor" and name in largest.columns]
+    for name in (name for name in delivered.columns if name not in columns and not name.startswith("@")):
+        is_key = delivered.select("machine", "time", name).is_unique().sum() > delivered.height / 2
+        if is_key and delivered[name].n_unique() <= delivered.height / 2:
+            values = [name for name, column in columns.items() if column.role == "sensor" and name in delivered.columns]
             pivot = f"{{name: {shorten(name)}, value: {values[0] if len(values) == 1 else '...'}}}"
-            names = ", ".join(map(shorten, largest[name].unique(maintain_order=True).head(3)))
+            names = ", ".join(map(shorten, delivered[name].unique(maintain_order=True).head(3)))
             seen = f"{several}, which differ in {shorten(name)} ({names}): are they of several sensors, in long format?"
             return (
                 seen,

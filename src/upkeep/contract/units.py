@@ -1,12 +1,13 @@
 """A sensor that was delivered in another unit, found by its values and brought back to the dictionary's."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import numpy as np
 import polars as pl
 
-from upkeep.contract.dictionary import DELIVERY, Column, Unit
+from upkeep.contract.dictionary import Column, Unit
+from upkeep.contract.findings import Finding, report_runs
 from upkeep.core.types import Floats
 
 OWN = Unit(factor=1.0)
@@ -20,50 +21,56 @@ CLOSER = 8.0
 """... and are in another unit if that brings them this many times closer."""
 
 
-def find_units(rows: pl.DataFrame, batches: Sequence[date], column: str, entry: Column) -> dict[int, str]:
-    """Tell which deliveries of a column are in which other unit of the dictionary; those in its own are left out.
+class Units:
+    """What a plant's deliveries so far held of the columns that come in several units, and in which each was."""
 
-    `rows` are all of a plant, `batches` holds the batch of each delivery, which may be compared with earlier ones only.
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self._columns = {name: column for name, column in columns.items() if column.also}
+        self._past: dict[str, list[tuple[date, Floats]]] = {name: [] for name in self._columns}
+        self._found: dict[str, dict[int, str]] = {name: {} for name in self._columns}
+
+    def restore(self, rows: pl.DataFrame, number: int, batch: date) -> pl.DataFrame:
+        """Return the rows of the next delivery, which has this number, in the dictionary's units."""
+        for name, column in self._columns.items():
+            # A delivery is compared with those of earlier batches only.
+            earlier = [quantiles for its_batch, quantiles in self._past[name] if its_batch < batch]
+            unit, quantiles = find_unit(rows[name], column, earlier)
+            if unit:
+                self._found[name][number] = unit
+                converted = pl.col(name) * column.also[unit].factor + column.also[unit].offset
+                rows = rows.with_columns(converted)
+            if quantiles is not None:
+                self._past[name].append((batch, quantiles))
+        return rows
+
+    def report(self, table: str, batches: Sequence[date]) -> list[Finding]:
+        """Report what was converted; `batches` holds the batch of each delivery."""
+        findings: list[Finding] = []
+        for name, found in self._found.items():
+            for unit in sorted(set(found.values())):
+                numbers = [number for number, its_unit in found.items() if its_unit == unit]
+                detail = f"{unit} instead of {self._columns[name].unit or 'its own unit'}"
+                findings += report_runs("unit_converted", table, name, numbers, batches, detail)
+        return findings
+
+
+def find_unit(values: pl.Series, column: Column, earlier: Sequence[Floats]) -> tuple[str | None, Floats | None]:
+    """Tell in which other unit of the dictionary a delivery's values are, None if in their own, by earlier ones.
+
+    Returns the unit and the values' :data:`QUANTILES` in the column's own, None if there is no value.
     """
-    found: dict[int, str] = {}
-    history: list[tuple[date, Floats]] = []
-    for number, quantiles, in_range in _summarise_deliveries(rows, column, entry):
-        earlier = [past for batch, past in history if batch < batches[number]]
-        unit = _choose_unit(quantiles, in_range, earlier, entry.also)
-        if unit is not None:
-            found[number] = unit
-        history.append((batches[number], _convert_quantiles(quantiles, entry.also[unit] if unit else OWN)))
-    return found
-
-
-def convert_column(column: str, units: Mapping[int, str], entry: Column) -> pl.Expr:
-    """Return the column in its own unit, given the other units that :func:`find_units` found."""
-    number, value = pl.col(DELIVERY), pl.col(column)
-    factors = {index: entry.also[unit].factor for index, unit in units.items()}
-    offsets = {index: entry.also[unit].offset for index, unit in units.items()}
-    converted = value * number.replace_strict(factors, default=1.0) + number.replace_strict(offsets, default=0.0)
-    return pl.when(number.is_in(list(units))).then(converted).otherwise(value).alias(column)
-
-
-def _summarise_deliveries(
-    rows: pl.DataFrame, column: str, entry: Column
-) -> Iterator[tuple[int, Floats, dict[str | None, float]]]:
-    """Yield each delivery's number, its values' :data:`QUANTILES`, and the share that the range allows in each unit."""
-    value = pl.col(column)
-    low, high = entry.range or (-np.inf, np.inf)
-    shares = [(value * unit.factor + unit.offset).is_between(low, high).mean() for unit in (OWN, *entry.also.values())]
-    described = (
-        rows.select(DELIVERY, column)
-        .filter(value.is_finite())
-        .group_by(DELIVERY)
-        .agg(
-            quantiles=pl.concat_list(value.quantile(quantile, "linear") for quantile in QUANTILES),
-            shares=pl.concat_list(shares),
-        )
-        .sort(DELIVERY)
-    )
-    for number, quantiles, in_range in described.iter_rows():
-        yield number, np.array(quantiles), dict(zip((None, *entry.also), in_range, strict=True))
+    values = values.filter(values.is_finite()).sort()
+    if values.is_empty():
+        return None, None
+    quantiles = np.array([values.quantile(quantile, "linear") for quantile in QUANTILES])
+    low, high = column.range or (-np.inf, np.inf)
+    units = dict(zip((None, *column.also), (OWN, *column.also.values()), strict=True))
+    in_range = {
+        name: float((values * unit.factor + unit.offset).is_between(low, high).to_numpy().mean())
+        for name, unit in units.items()
+    }
+    found = _choose_unit(quantiles, in_range, earlier, column.also)
+    return found, _convert_quantiles(quantiles, units[found])
 
 
 def _convert_quantiles(quantiles: Floats, unit: Unit) -> Floats:

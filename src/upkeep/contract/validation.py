@@ -1,36 +1,36 @@
 """What a delivery must hold, enforced: every row ends as clean, as a duplicate or in quarantine, with its reason."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import COLUMN, DTYPES, REASON, Column, Table
+from upkeep.contract.casting import cast_column
+from upkeep.contract.dictionary import BATCH, DELIVERY, DTYPES, ROW, Column, Table
 from upkeep.contract.duplicates import (
-    KIND,
     KINDS,
+    OTHERS,
     drop_duplicates,
     explain_crowding,
     find_differing,
-    identifying,
+    tell_apart,
 )
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
-from upkeep.contract.quarantine import describe_quarantined
+from upkeep.contract.quarantine import QUARANTINE, describe_quarantined
 from upkeep.contract.reconcile import (
     EMPTY_LINE,
     Delivered,
     Fault,
     compare_schemas,
-    first_fault,
-    group_by_schema,
-    per_delivery,
     reconcile,
-    restore_units,
+    set_aside,
 )
+from upkeep.contract.reduction import end_of_cell, reduce_rows
 from upkeep.contract.rules import list_rules
+from upkeep.contract.units import Units
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
 from upkeep.core.plants import table_file
@@ -39,21 +39,26 @@ from upkeep.core.text import MEND, command_to_read_again
 CLOCK_SLACK = timedelta(days=1)
 """How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
 
+BEGINS = pl.col(BATCH).cast(DTYPES["time"])
+"""The first instant of each row's batch."""
+
 FIRST = {"null key": 0, "name too long": 1, "unprintable name": 1, "other plant": 2}
 """Which reasons a row of several faults is set aside for; of the others it is the first column's."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of the `rows_in` rows delivered of one table of one plant.
+    """What became of the `rows_in` rows delivered of one table of one plant, of which `kept` are clean.
 
-    ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code);
-    ``quarantined`` those of :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery; ``duplicates`` how
-    many rows were left out, per kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` why too many of them are
-    near duplicates, if they are, and what to do. The findings changed no row but for ``unit_converted``.
+    ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code): the kept
+    rows, or what :func:`~upkeep.contract.reduction.reduce_rows` makes of them; ``quarantined`` those of
+    :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery; ``duplicates`` how many rows were left out,
+    per kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` why too many of them are near duplicates, if they
+    are, and what to do. The findings changed no row but for ``unit_converted``.
     """
 
     rows_in: int
+    kept: int
     clean: pl.DataFrame
     quarantined: pl.DataFrame
     duplicates: dict[str, int]
@@ -72,6 +77,56 @@ class Excess(NamedTuple):
     only_batch: str | None = None
 
 
+class _Judge:
+    """What a plant delivers of one table, judged delivery by delivery; and what is known of those so far."""
+
+    def __init__(
+        self, table: str, plant: str, columns: Mapping[str, Column], near_seconds: int, batch_days: int
+    ) -> None:
+        self.table, self.plant, self.columns = table, plant, columns
+        self.near_seconds = near_seconds
+        self._faults = _list_faults(columns, plant, batch_days)
+        self.units = Units(columns)
+        self.delivered: list[set[str]] = []
+        self.heights: list[int] = []
+        self.quarantined = [pl.DataFrame(schema=QUARANTINE)]
+
+    def judge(self, item: Delivered) -> pl.DataFrame:
+        """Return the good rows of the next delivery; the others go to quarantine."""
+        delivered, number = item.rows.lazy().collect(), len(self.delivered)
+        self.delivered.append(set(delivered.columns))
+        self.heights.append(delivered.height)
+        rows, unread = reconcile(
+            delivered,
+            self.columns,
+            self.plant,
+            pl.int_range(pl.len(), dtype=pl.Int64).alias(ROW),
+            pl.lit(number, pl.Int32).alias(DELIVERY),
+            pl.lit(item.batch).alias(BATCH),
+            pl.lit(None, pl.UInt64).alias(OTHERS),
+        )
+        rows = self.units.restore(rows, number, item.batch)
+        rows, broken = set_aside(rows, self._faults)
+        if bad := [*unread, *broken]:
+            self.quarantined.append(describe_quarantined(self.table, item, delivered, pl.concat(bad).sort(ROW)))
+        return tell_apart(self.table, delivered, rows, self.columns, self.near_seconds)
+
+    def nothing(self) -> pl.DataFrame:
+        """Return what `judge` does, without rows."""
+        own = {name: column.dtype for name, column in self.columns.items()}
+        return pl.DataFrame(schema={**own, ROW: pl.Int64, DELIVERY: pl.Int32, BATCH: pl.Date, OTHERS: pl.UInt64})
+
+
+class _Settled(NamedTuple):
+    """Rows of cells that are complete, with ``@delivery``; how many were `kept` and which came late."""
+
+    rows: pl.DataFrame
+    kept: int
+    late: pl.DataFrame
+    left_out: Mapping[str, int]
+    differing: pl.DataFrame
+
+
 def check_table(
     table: str,
     plant: str,
@@ -79,86 +134,114 @@ def check_table(
     columns: Mapping[str, Column],
     strictness: Validate,
     batch_days: int,
+    every: int | None = None,
 ) -> Checked:
-    """Enforce the dictionary on everything that a plant delivered of one table.
+    """Enforce the dictionary on everything that a plant delivered of one table, a delivery at a time.
 
     A row is judged by its own batch and earlier ones, so that later batches never change it. The one exception is the
-    machines table: of several rows for a machine the newest is kept, of several readings the first.
+    machines table: of several rows for a machine the newest is kept, of several readings the first. Readings of which a
+    row is made `every` so many microseconds are one only if they are of the same instant.
 
     Raises UpkeepError if rows in are not clean + duplicates + quarantined, which would be a bug.
     """
     deliveries = sorted(delivered, key=lambda item: (item.batch, item.delivery))
     batches = [item.batch for item in deliveries]
-    groups = group_by_schema(deliveries)
-    rows, converted = restore_units(table, reconcile(groups, columns, plant), batches, columns)
-    rows = _mark_faults(rows, _list_faults(columns, plant, batches, batch_days))
-    good = rows.filter(pl.col(REASON).is_null())
-    kept, left_out = drop_duplicates(table, good, groups, batches, columns, strictness.near_duplicate_seconds)
-    kept = kept.sort(identifying(columns), maintain_order=True)
-    duplicates = {kind: left_out.filter(pl.col(KIND) == kind).height for kind in KINDS}
-    rows_in = sum(item.rows.height for item in deliveries)
+    judge = _Judge(table, plant, columns, 0 if every else strictness.near_duplicate_seconds, batch_days)
+    settled = [_settle(rows, judge, every) for rows in _complete_cells(deliveries, judge, every)]
+    rows = pl.concat([part.rows for part in settled])
+    rows = rows.sort("machine", "time") if every else rows
+    duplicates = {kind: sum(part.left_out[kind] for part in settled) for kind in KINDS}
+    findings = [*judge.units.report(table, batches), *compare_schemas(table, batches, judge.delivered, columns)]
+    findings += find_differing(table, plant, pl.concat([part.differing for part in settled]), columns)
+    findings += find_late_rows(table, pl.concat([part.late for part in settled]))
+    if table == "telemetry":
+        findings += _look_at_sensors(rows, judge, strictness)
+    rows_in = sum(judge.heights)
     is_crowded = table == "telemetry" and duplicates["near"] > strictness.max_near_duplicate_share * rows_in
-    findings = [*converted, *compare_schemas(table, deliveries, columns)]
-    findings += find_differing(table, plant, left_out, columns)
-    findings += _look_at_rows(table, kept, deliveries, columns, strictness)
     checked = Checked(
         rows_in=rows_in,
-        clean=kept.select(*columns),
-        quarantined=describe_quarantined(table, rows, groups, deliveries),
+        kept=sum(part.kept for part in settled),
+        clean=rows.drop(DELIVERY),
+        quarantined=pl.concat(judge.quarantined),
         duplicates=duplicates,
         findings=sort_findings(findings),
-        crowding=explain_crowding(good, groups, columns, strictness.near_duplicate_seconds) if is_crowded else None,
+        crowding=_explain_crowding(deliveries, judge) if is_crowded else None,
     )
     _check_balance(table, plant, checked)
     return checked
 
 
-def _mark_faults(rows: pl.DataFrame, faults: Sequence[Fault]) -> pl.DataFrame:
-    reason, column = first_fault(faults)
-    return rows.with_columns(pl.coalesce(REASON, reason).alias(REASON), pl.coalesce(COLUMN, column).alias(COLUMN))
+def _complete_cells(deliveries: Sequence[Delivered], judge: _Judge, every: int | None) -> Iterator[pl.DataFrame]:
+    """Yield good rows once no later delivery has any of their cell; if rows are not reduced, all at the end."""
+    waiting = [judge.nothing()]
+    shared = _find_shared_cells(deliveries, every) if every else pl.DataFrame()
+    for number, item in enumerate(deliveries):
+        waiting.append(judge.judge(item))
+        if every:
+            rows = pl.concat(waiting)
+            goes_on = shared.filter(pl.col("first") <= number, pl.col("last") > number)["end"]
+            waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(goes_on.implode()))["waits"]
+            waiting = [rows.filter(waits)]
+            yield rows.filter(~waits)
+    yield pl.concat(waiting)
 
 
-def _list_faults(columns: Mapping[str, Column], plant: str, batches: Sequence[date], batch_days: int) -> list[Fault]:
+def _find_shared_cells(deliveries: Sequence[Delivered], every: int) -> pl.DataFrame:
+    """Return the cells, by their `end`, that several deliveries have readings of, the `first` to the `last`."""
+    touched = [pl.DataFrame(schema={"end": pl.Int64, "number": pl.Int32})]
+    for number, item in enumerate(deliveries):
+        rows = item.rows.lazy()
+        if "time" in (schema := rows.collect_schema()):
+            end = end_of_cell(cast_column("time", schema["time"], "time").value, every)
+            touched.append(rows.select(end=end.unique(), number=pl.lit(number, pl.Int32)).collect())
+    cells = pl.concat(touched).group_by("end").agg(first=pl.col("number").min(), last=pl.col("number").max())
+    return cells.filter(pl.col("first") < pl.col("last"))
+
+
+def _settle(rows: pl.DataFrame, judge: _Judge, every: int | None) -> _Settled:
+    kept, left_out, differing = drop_duplicates(judge.table, rows, list(judge.columns), judge.near_seconds)
+    reduced = reduce_rows(kept, judge.columns, every) if every else kept.select(*judge.columns, DELIVERY)
+    has_time = "time" in judge.columns
+    late = kept.select(time="time" if has_time else BEGINS, begins=BEGINS).filter(pl.col("time") < pl.col("begins"))
+    return _Settled(reduced, kept.height, late, left_out, differing)
+
+
+def _list_faults(columns: Mapping[str, Column], plant: str, batch_days: int) -> list[Fault]:
     rules = [(name, rule) for name, column in columns.items() for rule in list_rules(name, column)]
     faults = [Fault(rule.reason, name, rule.broken) for name, rule in rules]
     faults.append(Fault("other plant", "plant", pl.col("plant") != plant))
     faults.sort(key=lambda fault: FIRST.get(fault.reason, len(FIRST)))
     if "time" in columns:
         # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
-        latest = _start_of_batch(batches) + timedelta(days=batch_days) + CLOCK_SLACK
+        latest = BEGINS + timedelta(days=batch_days) + CLOCK_SLACK
         faults.append(Fault("after its batch", "time", pl.col("time") > latest))
     return faults
 
 
-def _start_of_batch(batches: Sequence[date]) -> pl.Expr:
-    """Return the first instant of each row's batch."""
-    return per_delivery(batches, pl.Date).cast(DTYPES["time"])
+def _look_at_sensors(rows: pl.DataFrame, judge: _Judge, strictness: Validate) -> list[Finding]:
+    sensors = [name for name, column in judge.columns.items() if column.role == "sensor"]
+    having = {
+        name: pl.Series([number for number, names in enumerate(judge.delivered) if name in names], dtype=pl.Int32)
+        for name in sensors
+    }
+    delivered = {name: pl.col(DELIVERY).is_in(numbers.implode()) for name, numbers in having.items()}
+    findings = find_outages(rows, delivered, strictness.outage_hours)
+    return findings + find_stuck_sensors(rows, sensors, strictness.stuck_hours)
 
 
-def _look_at_rows(
-    table: str, rows: pl.DataFrame, deliveries: Sequence[Delivered], columns: Mapping[str, Column], strictness: Validate
-) -> list[Finding]:
-    findings: list[Finding] = []
-    if "time" in columns:
-        findings += find_late_rows(
-            table, rows.with_columns(begins=_start_of_batch([item.batch for item in deliveries]))
-        )
-    if table == "telemetry":
-        sensors = [name for name, column in columns.items() if column.role == "sensor"]
-        delivered = {
-            name: per_delivery([name in item.rows.columns for item in deliveries], pl.Boolean) for name in sensors
-        }
-        findings += find_outages(rows, delivered, strictness.outage_hours)
-        findings += find_stuck_sensors(rows, sensors, strictness.stuck_hours)
-    return findings
+def _explain_crowding(deliveries: Sequence[Delivered], judge: _Judge) -> tuple[str, str]:
+    """Say why so many readings are near duplicates, as the largest delivery shows it."""
+    largest = max(range(len(deliveries)), key=judge.heights.__getitem__)
+    delivered = deliveries[largest].rows.lazy().collect()
+    rows, _ = reconcile(delivered, judge.columns, judge.plant)
+    return explain_crowding(rows, delivered, judge.columns, judge.near_seconds)
 
 
 def _check_balance(table: str, plant: str, checked: Checked) -> None:
     duplicates = sum(checked.duplicates.values())
-    found = checked.clean.height + duplicates + checked.quarantined.height
-    if found != checked.rows_in:
+    if checked.kept + duplicates + checked.quarantined.height != checked.rows_in:
         raise UpkeepError(
-            f"{checked.rows_in} rows came in, {checked.clean.height} clean + {duplicates} duplicate + "
+            f"{checked.rows_in} rows came in, {checked.kept} clean + {duplicates} duplicate + "
             f"{checked.quarantined.height} quarantined ones came out",
             remedy="this is a bug in upkeep: please report it with the plant's files in data/raw",
             plant=plant,

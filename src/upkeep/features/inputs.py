@@ -67,7 +67,8 @@ class Preparation(Frozen):
     """All that features need besides the rows; saved with the model.
 
     A machine without a baseline gets its own from the rows at hand; records are for requests that say nothing of it.
-    Quantities are for those who read of features, by table and column.
+    Quantities are for those who read of features, by table and column. `rows_every` is that of the data dictionary by
+    which the rows were made.
     """
 
     vocabulary: Vocabulary
@@ -75,6 +76,7 @@ class Preparation(Frozen):
     baselines: dict[str, Baseline]
     records: dict[str, MachineRecord]
     quantities: dict[str, dict[str, Quantity]] = Field(default={})
+    rows_every: str | None = Field(default=None, exclude_if=lambda every: every is None)
 
 
 class Telemetry(NamedTuple):

@@ -234,10 +234,14 @@ class TrainingReport(Report):
 
 
 class TableQuality(Report):
-    """Where the rows of one table went; duplicates and quarantined rows by kind and reason."""
+    """Where the rows of one table went; duplicates and quarantined rows by kind and reason.
+
+    `reduced_to` is how many rows were made of the clean ones, None if they are the rows.
+    """
 
     rows_in: int
     clean: int
+    reduced_to: int | None = None
     duplicates: dict[str, int]
     quarantined: dict[str, int]
 

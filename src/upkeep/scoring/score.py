@@ -85,6 +85,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
             if model in faults:
                 raise faults[model]
             scorer = load_scorer(model)
+            dictionary.require_rows(scorer.model.metadata.preparation.rows_every, plant)
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
             scored[plant] = score_newest(tables, scorer, since=since, silence=silence, now=now)

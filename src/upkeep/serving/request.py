@@ -6,7 +6,7 @@ out of its range, is left out with a word to the caller; of readings that are on
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from time import time_ns
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ import numpy as np
 import orjson
 import polars as pl
 
-from upkeep.contract.dictionary import DELIVERY, Dictionary
+from upkeep.contract.dictionary import Dictionary
+from upkeep.contract.reduction import cut_cells, reduce_numbers
 from upkeep.contract.rules import EXPECTED, explain_misfits, list_rules
-from upkeep.contract.units import convert_column, find_units
+from upkeep.contract.units import find_unit
 from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.names import shorten
 from upkeep.core.types import Booleans, Floats, Ints
@@ -51,19 +52,26 @@ class PlantRequest(NamedTuple):
 
 
 class Contract:
-    """What one plant's requests are held against: its model's and the data dictionary's words on its columns."""
+    """What one plant's requests are held against: its model's and the data dictionary's words on its columns.
+
+    `statistics` are the columns that only rows of reduced readings have. An UpkeepError is raised if the model was
+    trained on other rows than the dictionary says.
+    """
 
     def __init__(self, metadata: Metadata, dictionary: Dictionary) -> None:
+        dictionary.require_rows(metadata.preparation.rows_every, metadata.plant)
         self.vocabulary = metadata.preparation.vocabulary
         self.codes = frozenset(event_kinds(self.vocabulary))
-        self.tables = {table: dictionary.columns(table, metadata.plant) for table in dictionary.tables}
+        self.tables = {table: dictionary.row_columns(table, metadata.plant) for table in dictionary.tables}
+        self.statistics = self.tables["telemetry"].keys() - dictionary.columns("telemetry", metadata.plant).keys()
         self.known = frozenset(name for columns in self.tables.values() for name in columns)
         telemetry, machines = self.tables["telemetry"], self.tables["machines"]
         attributes = [name for name in self.vocabulary.attributes if name not in telemetry]
         self.tables["machines"] = {name: machines[name] for name in (*OF_MACHINES, *attributes)}
         self.numbers = {name: column for name, column in telemetry.items() if column.type == "number"}
         self._low, self._high = np.array([column.range or ANY for column in self.numbers.values()]).reshape(-1, 2).T
-        self._near_seconds = metadata.near_duplicate_seconds
+        self._row_length = dictionary.row_length
+        self._near_seconds = 0 if self._row_length else metadata.near_duplicate_seconds
         self.rules = {
             (table, name): list_rules(name, column)
             for table, columns in self.tables.items()
@@ -96,6 +104,15 @@ class Contract:
         kept = believed[first]
         return time[kept], values[kept], cautions
 
+    def reduce(self, time: Ints, values: Floats) -> tuple[Ints, Floats]:
+        """Return the rows of one machine's readings, which are in order of time, as `validate` makes them."""
+        if not self._row_length:
+            return time, values
+        cells = cut_cells(time, self._row_length)
+        readings = {name: of for name, of in zip(self.numbers, values.T, strict=True) if name not in self.statistics}
+        reduced = reduce_numbers(readings, self.tables["telemetry"], cells)
+        return cells.ends, np.column_stack([reduced[name] for name in self.numbers])
+
     def _is_outside(self, values: Floats) -> Booleans:
         outside: Booleans = (values < self._low) | (values > self._high)
         return outside
@@ -104,12 +121,10 @@ class Contract:
         """Convert, in place, columns that came in another unit, as `validate` does with a plant's first delivery."""
         cautions = []
         for index, (name, column) in enumerate(self.numbers.items()):
-            if not column.also:
-                continue
-            rows = pl.DataFrame({DELIVERY: 0, name: values[:, index]})
-            if units := find_units(rows, [date.min], name, column):
-                values[:, index] = rows.select(convert_column(name, units, column)).to_series()
-                message = f"{name} came in {units[0]} instead of {column.unit or 'its own unit'}: converted"
+            unit = find_unit(pl.Series(values[:, index]), column, [])[0] if column.also else None
+            if unit:
+                values[:, index] = values[:, index] * column.also[unit].factor + column.also[unit].offset
+                message = f"{name} came in {unit} instead of {column.unit or 'its own unit'}: converted"
                 cautions.append(Caution(code="unit_converted", message=message, column=name))
         return cautions
 
@@ -209,6 +224,8 @@ class _PlantRows:
         if not len(time):
             what = "; ".join(caution["message"] for caution in cautions) or "there is no row of telemetry"
             raise Unusable(rows[0], None, what, "the machine's readings of the last hours")
+        if not self._contract.statistics & self._table.columns.keys():  # else they were reduced before
+            time, values = self._contract.reduce(time, values)
         happened = [
             (machine, self._times[row], kind, self._codes[row])
             for row in rows

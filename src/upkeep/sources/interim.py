@@ -1,6 +1,7 @@
 """From ``data/raw`` to ``data/interim``: a plant's deliveries held against the dictionary, and what comes of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -22,15 +23,16 @@ def check_deliveries(
 
     Raises UpkeepError if a file is damaged, or not what it was when it was fetched.
     """
-    read = open_reader(raw, params.fetch, params.limits)
+    scan = open_reader(raw, params.fetch, params.limits)
     return {
         table: check_table(
             table,
             plant,
-            (Delivered(file.batch, file.delivery, read(file)) for file in files if file.table == table),
+            (Delivered(file.batch, file.delivery, partial(scan, file)) for file in files if file.table == table),
             dictionary.columns(table, plant),
             params.validate_,
             params.fetch.batch_days,
+            dictionary.row_length if table == "telemetry" else None,
         )
         for table in TABLES
     }

@@ -15,7 +15,7 @@ from upkeep.sources import Delivery, FileSource, Key, Source
 from upkeep.sources.manifest import RawFile, group_by_key, raise_without_telemetry
 from upkeep.sources.references import read_pinned, read_pins
 from upkeep.sources.schedule import schedule_rows
-from upkeep.sources.store import read_delivery
+from upkeep.sources.store import scan_delivery
 
 BUILT_IN = {
     "simulator": "upkeep.simulator.source:Simulator",
@@ -50,12 +50,13 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
     return opened
 
 
-def open_reader(raw: Path, fetch: Fetch, limits: Limits) -> Callable[[RawFile], pl.DataFrame]:
+def open_reader(raw: Path, fetch: Fetch, limits: Limits) -> Callable[[RawFile], pl.LazyFrame]:
     """Return what reads the deliveries of the folder `raw`, or of the files that they are pinned to there."""
     source = None if fetch.mode == "copy" else open_source(fetch, limits)
     if isinstance(source, FileSource):
-        return partial(read_pinned, read_pins(raw), source)
-    return partial(read_delivery, raw)
+        pins, pinned = read_pins(raw), source
+        return lambda file: read_pinned(pins, pinned, file).lazy()
+    return partial(scan_delivery, raw)
 
 
 def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:

@@ -196,11 +196,18 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame, ending: str = ""
 
 def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
     """Return a stored delivery's rows; raises UpkeepError if the file is missing, changed or no Parquet file."""
+    return scan_delivery(raw, file).collect()
+
+
+def scan_delivery(raw: Path, file: RawFile) -> pl.LazyFrame:
+    """Return a stored delivery's rows, to be read later; raises UpkeepError as :func:`read_delivery` does."""
     check_file(raw, file)
     try:
-        return pl.read_parquet(raw / file.file)
+        rows = pl.scan_parquet(raw / file.file, glob=False)
+        rows.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged_raw_file(raw, file, f"a raw file cannot be read: {error}") from error
+    return rows
 
 
 def check_file(raw: Path, file: RawFile) -> None:

@@ -55,6 +55,7 @@ def _build(
     split = _assign_split(tables, boundaries, dictionary, how)
     quantities = _quantities(dictionary, plant)
     preparation = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, quantities, params)
+    preparation = preparation.model_copy(update={"rows_every": dictionary.rows_every})
     labels = label_rows(tables.telemetry, tables.events, how).with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
     splits, fingerprints = {}, {}
@@ -142,7 +143,7 @@ def _read_tables(plant: str) -> Tables:
 
 def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quantity]]:
     """Return what people call the columns that features are made of, by table, and their units."""
-    tables = {table: dictionary.columns(table, plant) for table in ("telemetry", "machines")}
+    tables = {table: dictionary.row_columns(table, plant) for table in ("telemetry", "machines")}
     return {
         table: {
             name: Quantity(name=called, unit=columns[name].unit or "") for name, called in call_columns(columns).items()

@@ -120,9 +120,11 @@ def _validate(
 
 def _count_rows(checked: Checked) -> dict[str, Any]:
     reasons = checked.quarantined["reason"].value_counts().sort("reason")
+    reduced = {} if checked.kept == checked.clean.height else {"reduced_to": checked.clean.height}
     return {
         "rows_in": checked.rows_in,
-        "clean": checked.clean.height,
+        "clean": checked.kept,
+        **reduced,
         "duplicates": checked.duplicates,
         "quarantined": dict(reasons.iter_rows()),
     }
