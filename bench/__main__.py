@@ -11,6 +11,7 @@ from bench.measuring import ROOT
 
 MEASUREMENTS = (
     "features",
+    "rates",
     "cluster",
     "simulator",
     "chance",

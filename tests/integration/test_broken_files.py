@@ -54,7 +54,7 @@ def check(tmp_path, **reading):
     plants = {}
     for delivery in opened("files", options).deliveries(UNTIL):
         mine = plants.setdefault(delivery.plant, [])
-        mine.append(Delivered(delivery.batch, len(mine) + 1, delivery.read()))
+        mine.append(Delivered(delivery.batch, len(mine) + 1, delivery.read().lazy))
     return {plant: check_table("telemetry", plant, mine, COLUMNS, STRICTNESS, 7) for plant, mine in plants.items()}
 
 

@@ -280,7 +280,7 @@ def read_odd(url, kind, text, column="load"):
     query = READING.format(**{**usual, column: f"CASE WHEN odd THEN CAST('{text}' AS {kind}) END"})
     rows = read_all(url, until=MONDAY, plants=["lyon"], telemetry=query)["telemetry", "lyon", 6]
     strictness = load_params(ROOT / "params.yaml").validate_
-    return rows, check_table("telemetry", "lyon", [Delivered(MONDAY, 1, rows)], CONTRACT, strictness, 7)
+    return rows, check_table("telemetry", "lyon", [Delivered(MONDAY, 1, rows.lazy)], CONTRACT, strictness, 7)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def telemetry(**columns: object) -> pl.DataFrame:
 
 def check(*frames: pl.DataFrame, table: str = "telemetry", columns: dict[str, Column] = TELEMETRY) -> Checked:
     """Check frames that are delivered as one batch each, week after week."""
-    deliveries = [Delivered(MONDAY + timedelta(weeks=week), 1, frame) for week, frame in enumerate(frames)]
+    deliveries = [Delivered(MONDAY + timedelta(weeks=week), 1, frame.lazy) for week, frame in enumerate(frames)]
     return check_table(table, "lyon", deliveries, columns, STRICTNESS, 7)
 
 
@@ -357,7 +357,12 @@ def test_of_near_duplicates_the_first_delivered_is_kept() -> None:
 def test_rows_of_a_batch_delivered_twice_are_counted_apart_and_new_ones_kept() -> None:
     again = telemetry(time=[START, START + timedelta(hours=5)])
     checked = check_table(
-        "telemetry", "lyon", [Delivered(MONDAY, 2, again), Delivered(MONDAY, 1, telemetry())], TELEMETRY, STRICTNESS, 7
+        "telemetry",
+        "lyon",
+        [Delivered(MONDAY, 2, again.lazy), Delivered(MONDAY, 1, telemetry().lazy)],
+        TELEMETRY,
+        STRICTNESS,
+        7,
     )
     assert checked.clean["time"].to_list() == [START, START + timedelta(hours=1), START + timedelta(hours=5)]
     assert checked.duplicates == {"exact": 0, "near": 0, "repeated_batch": 1}
@@ -499,7 +504,7 @@ CROWDED = STRICTNESS.model_copy(update={"max_near_duplicate_share": 0.4})
 
 
 def crowding(rows: pl.DataFrame) -> str:
-    checked = check_table("telemetry", "lyon", [Delivered(MONDAY, 1, rows)], TELEMETRY, CROWDED, 7)
+    checked = check_table("telemetry", "lyon", [Delivered(MONDAY, 1, rows.lazy)], TELEMETRY, CROWDED, 7)
     with pytest.raises(UpkeepError) as caught:
         refuse_excess(find_excess("lyon", {"telemetry": checked}, CROWDED, QUARANTINE_FOLDER), CROWDED)
     return str(caught.value)
@@ -564,7 +569,7 @@ GOOD = telemetry().with_columns(kind=pl.lit("error"), code=pl.lit("E1"), model=p
 @given(st.sampled_from(sorted(TABLES)), st.lists(st.one_of(FRAMES, st.just(GOOD)), max_size=4), st.randoms())
 def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(table, frames, random) -> None:
     deliveries = [
-        Delivered(MONDAY + timedelta(weeks=random.randrange(3)), 1 + number, frame)
+        Delivered(MONDAY + timedelta(weeks=random.randrange(3)), 1 + number, frame.lazy)
         for number, frame in enumerate(frames)
     ]
     checked = check_table(table, "lyon", deliveries, TABLES[table], STRICTNESS, 7)
@@ -576,6 +581,17 @@ def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(ta
     assert not checked.clean.select(identity).is_duplicated().any()
     keys = [name for name, column in TABLES[table].items() if column.role == "key"]
     assert not checked.clean.select(pl.any_horizontal(pl.col(keys).is_null()).any()).item()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(sorted(TABLES)), st.lists(st.one_of(FRAMES, st.just(GOOD)), max_size=3))
+def test_a_large_delivery_whose_names_are_judged_once_each_is_judged_as_any_other(table, frames) -> None:
+    usual = check(*frames, table=table, columns=TABLES[table])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("upkeep.contract.reconcile.MANY", 0)
+        large = check(*frames, table=table, columns=TABLES[table])
+    assert_frame_equal(large.clean, usual.clean)
+    assert_frame_equal(large.quarantined, usual.quarantined)
 
 
 def test_rows_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

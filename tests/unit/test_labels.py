@@ -1,5 +1,7 @@
 """Labels say whether a failure falls in (t, t + horizon], where that is known."""
 
+from datetime import timedelta
+
 import polars as pl
 from fleet_cases import at, dataset_params, events, telemetry
 from hypothesis import given
@@ -25,6 +27,11 @@ def test_the_horizon_is_open_at_the_row_and_closed_at_its_end():
 
 def test_rows_whose_horizon_runs_past_what_is_known_are_dropped_not_called_healthy():
     assert max(labels(range(20))) == 15
+
+
+def test_of_reduced_readings_the_last_row_may_be_under_way_and_what_is_known_ends_before_it():
+    rows = label_rows(telemetry(range(20)), events(), PARAMS, timedelta(hours=1))
+    assert rows["time"].max() == at(14)
 
 
 def test_a_machine_that_ends_with_a_failure_has_no_unknown_future():

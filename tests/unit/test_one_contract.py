@@ -192,7 +192,7 @@ def as_json(table):
 
 def check(table, name, columns):
     """What `validate` makes of a delivery's rows."""
-    delivered = Delivered(datetime.now(UTC).date(), 1, table.select(columns))
+    delivered = Delivered(datetime.now(UTC).date(), 1, table.select(columns).lazy)
     return check_table(name, PLANT, [delivered], DICTIONARY.columns(name, PLANT), STRICTNESS, batch_days=1)
 
 

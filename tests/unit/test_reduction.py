@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column, Dictionary
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.reduction import cut_cells, reduce_readings
+from upkeep.contract.reduction import complete_cells, cut_cells, end_of_cell, reduce_readings
 from upkeep.contract.validation import Checked, check_table
 
 MONDAY, START = date(2025, 1, 6), datetime(2025, 1, 6, tzinfo=UTC)
@@ -48,7 +48,8 @@ def readings(seconds: list[float], heat: list[float | None], machine: str = "M1"
 
 def check(*deliveries: pl.DataFrame, every: int = MINUTE, batches: list[date] | None = None) -> Checked:
     delivered = [
-        Delivered(batches[number] if batches else MONDAY, number + 1, rows) for number, rows in enumerate(deliveries)
+        Delivered(batches[number] if batches else MONDAY, number + 1, rows.lazy)
+        for number, rows in enumerate(deliveries)
     ]
     return check_table("telemetry", "lyon", delivered, TELEMETRY, STRICTNESS, 7, every)
 
@@ -57,6 +58,13 @@ def test_a_cell_holds_its_end_and_not_its_beginning() -> None:
     cells = cut_cells(np.array([0, 1, 60, 61, 120, 121]) * 1_000_000, MINUTE)
     assert (cells.ends // MINUTE).tolist() == [0, 1, 2, 3]
     assert cells.starts.tolist() == [0, 1, 3, 5]
+
+
+@given(st.integers(-(10**16), 10**16), st.integers(1, 86_400))
+def test_frames_and_arrays_are_cut_alike_at_any_time(time, seconds):
+    every = seconds * 1_000_000
+    frame = pl.DataFrame({"time": pl.Series([time]).cast(pl.Datetime("us", "UTC"))})
+    assert frame.select(end_of_cell(pl.col("time"), every)).item() == cut_cells(np.array([time]), every).ends[0]
 
 
 def test_two_machines_share_no_cell() -> None:
@@ -129,6 +137,17 @@ def test_the_reading_on_a_border_joins_the_cell_that_an_earlier_batch_opened() -
     assert [finding["kind"] for finding in checked.findings] == []
 
 
+def test_rows_wait_for_the_last_delivery_that_has_any_of_their_cell_and_no_longer() -> None:
+    frames = [readings([30, 90, 150], [1.0, 2.0, 3.0]), readings([200], [4.0]), readings([100], [5.0])]
+    taken: list[int] = []
+    judged = (taken.append(number) or frame for number, frame in enumerate(frames))
+    deliveries = [Delivered(MONDAY, number, frame.lazy) for number, frame in enumerate(frames)]
+    found = [
+        (len(taken), rows["heat"].to_list()) for rows in complete_cells(frames[0].clear(), judged, deliveries, MINUTE)
+    ]
+    assert found == [(1, [1.0, 3.0]), (2, [4.0]), (3, [2.0, 5.0]), (3, [])]
+
+
 def test_a_late_reading_changes_neither_the_last_one_nor_another_cell() -> None:
     later = MONDAY + timedelta(days=7)
     checked = check(readings([10, 50], [1.0, 3.0]), readings([20], [8.0]), batches=[MONDAY, later])
@@ -142,7 +161,7 @@ def test_a_sensor_that_repeats_a_value_is_stuck_in_reduced_rows_however_many_rea
     sound = {"sound": column("sensor")}
     rows = readings(seconds, heat, sound=seconds)
     checked = check_table(
-        "telemetry", "lyon", [Delivered(MONDAY, 1, rows)], TELEMETRY | sound, STRICTNESS, 7, 60 * MINUTE
+        "telemetry", "lyon", [Delivered(MONDAY, 1, rows.lazy)], TELEMETRY | sound, STRICTNESS, 7, 60 * MINUTE
     )
     assert [(found["kind"], found["detail"]) for found in checked.findings] == [("stuck_sensor", "0.1 for 28.0 h")]
 

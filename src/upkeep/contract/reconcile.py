@@ -1,6 +1,6 @@
 """Deliveries of whatever columns and types brought to the dictionary's, with what did not fit marked or reported."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from upkeep.contract.findings import Finding, report_runs
 from upkeep.core.names import shorten
 
 MANY = 10_000
-"""Rows from which on names are judged one by one before all rows are: a delivery repeats few of them very often."""
+"""Rows from which on each name is judged once before all rows are: a large delivery repeats few of them very often."""
 
 EMPTY_LINE = "empty line"
 """The reason of lines without any value, which many files end with."""
@@ -21,11 +21,14 @@ EMPTY_LINE = "empty line"
 
 @dataclass(frozen=True)
 class Delivered:
-    """Rows as a source delivered them: of which batch (its first day), and which delivery of it (1, 2, ...)."""
+    """Rows as a source delivered them: of which batch (its first day), and which delivery of it (1, 2, ...).
+
+    `scan` reads them, when they are wanted and as often, so that no more than one delivery need be in memory.
+    """
 
     batch: date
     delivery: int
-    rows: pl.DataFrame | pl.LazyFrame
+    scan: Callable[[], pl.LazyFrame]
 
 
 class Fault(NamedTuple):
@@ -49,9 +52,9 @@ def reconcile(
     if missing:
         rows = rows.with_columns(pl.lit(plant if name == "plant" else None).alias(name) for name in missing)
     casts = {name: cast_column(name, rows.schema[name], column.type) for name, column in columns.items()}
-    for name in _repeated_names(rows, [name for name in columns if columns[name].type == "text"]):
-        if not _tell_of_each(rows, name, casts[name].value.ne_missing(pl.col(name))):
-            casts[name] = Cast(pl.col(name))  # nothing to trim
+    for name in (name for name, column in columns.items() if column.type == "text"):
+        if _holds_for_no_name(rows, name, casts[name].value.ne_missing(pl.col(name))):
+            casts[name] = Cast(pl.col(name))  # there is nothing to trim
     if DECIMAL in rows.columns:
         texts = [name for name in columns if columns[name].type == "number" and rows.schema[name] == pl.String]
         casts |= {name: cast_local(name, casts[name]) for name in texts}
@@ -72,20 +75,17 @@ def reconcile(
     return _set_aside(cast_rows, rows, faults)
 
 
-def _repeated_names(rows: pl.DataFrame, columns: Iterable[str]) -> list[str]:
-    return [name for name in columns if rows.height > MANY and rows.schema[name] == pl.String]
-
-
-def _tell_of_each(rows: pl.DataFrame, name: str, holds: pl.Expr) -> bool:
-    """Tell whether something holds for any of the names in a column."""
-    return bool(rows.select(pl.col(name).unique()).select(holds.any()).item())
+def _holds_for_no_name(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
+    """Tell that something holds for none of a column's names, if these are known to be few beside the rows."""
+    if rows.height < MANY or rows.schema[column] != pl.String:
+        return False
+    return not rows.select(pl.col(column).unique()).select(holds.any()).item()
 
 
 def set_aside(rows: pl.DataFrame, faults: Sequence[Fault]) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Return the rows without a fault, and those set aside, if any, with ``@reason`` and ``@column``."""
-    for name in _repeated_names(rows, {fault.column for fault in faults}):
-        of_names = [fault for fault in faults if fault.column == name]
-        if not _tell_of_each(rows, name, _is_faulty(of_names)):
+    for name in {fault.column for fault in faults}:
+        if _holds_for_no_name(rows, name, _is_faulty([fault for fault in faults if fault.column == name])):
             faults = [fault for fault in faults if fault.column != name]
     return _set_aside(rows.with_columns(_is_faulty(faults)), rows, faults)
 

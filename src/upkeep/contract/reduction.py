@@ -4,13 +4,15 @@ A row stands for the cell (t - every, t] and is named by its end t, so it never 
 numbers depend on their order, so a cell is summed once, from its readings in order of time, when all of them are there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import DELIVERY, STATISTICS, Column, name_statistic
+from upkeep.contract.reconcile import Delivered
 from upkeep.core.types import Booleans, Floats, Ints
 
 
@@ -50,26 +52,24 @@ def reduce_readings(values: Floats, cells: Cells) -> dict[str, Floats]:
     """
     starts, known = cells.starts, ~np.isnan(values)
     sizes = np.diff(starts, append=len(values))
-    if known.all():  # as nearly always, and then it takes half the time
-        count, last = sizes.astype(np.float64), values[starts + sizes - 1]
-        low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-        total = np.add.reduceat(values, starts)
-    else:
-        count = np.add.reduceat(known, starts, dtype=np.float64)
-        last = np.append(values, np.nan)[find_last(known, cells)]
-        low = np.fmin.reduceat(values, starts)
-        high = np.fmax.reduceat(values, starts)
-        total = np.add.reduceat(np.where(known, values, 0.0), starts)
+    complete = known.all()  # as nearly always, which saves half the time
+    count = sizes.astype(np.float64) if complete else np.add.reduceat(known, starts, dtype=np.float64)
+    total = np.add.reduceat(values if complete else np.where(known, values, 0.0), starts)
+    low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(low == high, low, total / count)
         deviation = values - np.repeat(mean, sizes)
-        deviation[~known] = 0.0
+        if not complete:
+            deviation[~known] = 0.0
         spread = np.sqrt(np.add.reduceat(deviation * deviation, starts) / np.where(count > 1, count - 1, np.nan))
+    last = np.append(values, np.nan)[find_last(known, cells)]
     return {"mean": mean, "std": spread, "min": low, "max": high, "last": last, "count": count}
 
 
 def find_last(known: Booleans, cells: Cells) -> Ints:
     """Return the position of each cell's last reading that is known, -1 where none is."""
+    if known.all():
+        return cells.starts + np.diff(cells.starts, append=len(known)) - 1
     positions: Ints = np.maximum.reduceat(np.where(known, np.arange(len(known)), -1), cells.starts)
     return positions
 
@@ -106,3 +106,32 @@ def reduce_rows(rows: pl.DataFrame, columns: Mapping[str, Column], every: int) -
     reduced["time"] = pl.Series(cells.ends).cast(columns["time"].dtype)
     newest = np.maximum.reduceat(rows[DELIVERY].to_numpy(), cells.starts)
     return pl.DataFrame({**{name: reduced[name] for name in columns}, **reduced, DELIVERY: newest})
+
+
+def complete_cells(
+    waiting: pl.DataFrame, judged: Iterable[pl.DataFrame], deliveries: Sequence[Delivered], every: int
+) -> Iterator[pl.DataFrame]:
+    """Yield good rows once no later delivery has any of their cell; until then they wait in memory.
+
+    `judged` has the good rows of each of the `deliveries`, and `waiting`, to begin with, their columns only.
+    """
+    shared = _find_shared_cells(deliveries, every)
+    for number, good in enumerate(judged):
+        rows = pl.concat([waiting, good])
+        goes_on = shared.filter(pl.col("first") <= number, pl.col("last") > number)["end"]
+        waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(goes_on.implode()))["waits"]
+        waiting = rows.filter(waits)
+        yield rows.filter(~waits)
+    yield waiting
+
+
+def _find_shared_cells(deliveries: Sequence[Delivered], every: int) -> pl.DataFrame:
+    """Return the cells, by their `end`, that several deliveries have readings of, the `first` to the `last`."""
+    touched = [pl.DataFrame(schema={"end": pl.Int64, "number": pl.Int32})]
+    for number, item in enumerate(deliveries):
+        rows = item.scan()
+        if "time" in (schema := rows.collect_schema()):
+            end = end_of_cell(cast_column("time", schema["time"], "time").value, every)
+            touched.append(rows.select(end=end.unique(), number=pl.lit(number, pl.Int32)).collect())
+    cells = pl.concat(touched).group_by("end").agg(first=pl.col("number").min(), last=pl.col("number").max())
+    return cells.filter(pl.col("first") < pl.col("last"))

@@ -62,12 +62,11 @@ def list_rules(name: str, column: Column) -> list[ValueRule]:
 
 def explain_misfits(rules: Sequence[ValueRule], values: Iterable[Any]) -> dict[Any, str]:
     """Return those of the distinct values that break a rule, each with what was expected in its place."""
-    misfits = {}
-    for value in set(values):
-        if value is None:
-            broken = [rule for rule in rules if rule.breaks is None]
-        else:
-            broken = [rule for rule in rules if rule.breaks is not None and rule.breaks(value)]
-        if broken:
-            misfits[value] = broken[0].expected
+    distinct, misfits = set(values), dict[Any, str]()
+    for rule in reversed(rules):  # the first one that is broken counts
+        breaks = rule.breaks
+        if breaks is not None:
+            misfits |= {value: rule.expected for value in distinct if value is not None and breaks(value)}
+        elif None in distinct:
+            misfits[None] = rule.expected
     return misfits

@@ -1,6 +1,7 @@
 """What a delivery must hold, enforced: every row ends as clean, as a duplicate or in quarantine, with its reason."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import BATCH, DELIVERY, DTYPES, ROW, Column, Table
 from upkeep.contract.duplicates import (
     KINDS,
@@ -28,7 +28,7 @@ from upkeep.contract.reconcile import (
     reconcile,
     set_aside,
 )
-from upkeep.contract.reduction import end_of_cell, reduce_rows
+from upkeep.contract.reduction import complete_cells, reduce_rows
 from upkeep.contract.rules import list_rules
 from upkeep.contract.units import Units
 from upkeep.core.errors import UpkeepError
@@ -77,28 +77,30 @@ class Excess(NamedTuple):
     only_batch: str | None = None
 
 
-class _Judge:
-    """What a plant delivers of one table, judged delivery by delivery; and what is known of those so far."""
+class _Fold:
+    """What became of a plant's deliveries of one table so far, of which no more than one is in memory."""
 
     def __init__(
         self, table: str, plant: str, columns: Mapping[str, Column], near_seconds: int, batch_days: int
     ) -> None:
-        self.table, self.plant, self.columns = table, plant, columns
+        self._table, self.plant, self._columns = table, plant, columns
         self.near_seconds = near_seconds
         self._faults = _list_faults(columns, plant, batch_days)
         self.units = Units(columns)
         self.delivered: list[set[str]] = []
         self.heights: list[int] = []
         self.quarantined = [pl.DataFrame(schema=QUARANTINE)]
+        self.kept, self.left_out = 0, Counter[str]()
+        self.rows, self.late, self.differing = list[pl.DataFrame](), list[pl.DataFrame](), list[pl.DataFrame]()
 
     def judge(self, item: Delivered) -> pl.DataFrame:
         """Return the good rows of the next delivery; the others go to quarantine."""
-        delivered, number = item.rows.lazy().collect(), len(self.delivered)
+        delivered, number = item.scan().collect(), len(self.delivered)
         self.delivered.append(set(delivered.columns))
         self.heights.append(delivered.height)
         rows, unread = reconcile(
             delivered,
-            self.columns,
+            self._columns,
             self.plant,
             pl.int_range(pl.len(), dtype=pl.Int64).alias(ROW),
             pl.lit(number, pl.Int32).alias(DELIVERY),
@@ -108,23 +110,23 @@ class _Judge:
         rows = self.units.restore(rows, number, item.batch)
         rows, broken = set_aside(rows, self._faults)
         if bad := [*unread, *broken]:
-            self.quarantined.append(describe_quarantined(self.table, item, delivered, pl.concat(bad).sort(ROW)))
-        return tell_apart(self.table, delivered, rows, self.columns, self.near_seconds)
+            self.quarantined.append(describe_quarantined(self._table, item, delivered, pl.concat(bad).sort(ROW)))
+        return tell_apart(self._table, delivered, rows, self._columns, self.near_seconds)
 
     def nothing(self) -> pl.DataFrame:
         """Return what `judge` does, without rows."""
-        own = {name: column.dtype for name, column in self.columns.items()}
+        own = {name: column.dtype for name, column in self._columns.items()}
         return pl.DataFrame(schema={**own, ROW: pl.Int64, DELIVERY: pl.Int32, BATCH: pl.Date, OTHERS: pl.UInt64})
 
-
-class _Settled(NamedTuple):
-    """Rows of cells that are complete, with ``@delivery``; how many were `kept` and which came late."""
-
-    rows: pl.DataFrame
-    kept: int
-    late: pl.DataFrame
-    left_out: Mapping[str, int]
-    differing: pl.DataFrame
+    def settle(self, rows: pl.DataFrame, every: int | None) -> None:
+        """Drop duplicates among good rows that no other ones can be duplicates of, and reduce them."""
+        kept, left_out, differing = drop_duplicates(self._table, rows, list(self._columns), self.near_seconds)
+        self.kept += kept.height
+        self.left_out.update(left_out)
+        self.differing.append(differing)
+        if "time" in self._columns:
+            self.late.append(kept.select("time", begins=BEGINS).filter(pl.col("time") < pl.col("begins")))
+        self.rows.append(reduce_rows(kept, self._columns, every) if every else kept.select(*self._columns, DELIVERY))
 
 
 def check_table(
@@ -139,71 +141,37 @@ def check_table(
     """Enforce the dictionary on everything that a plant delivered of one table, a delivery at a time.
 
     A row is judged by its own batch and earlier ones, so that later batches never change it. The one exception is the
-    machines table: of several rows for a machine the newest is kept, of several readings the first. Readings of which a
-    row is made `every` so many microseconds are one only if they are of the same instant.
+    machines table: of several rows for a machine the newest is kept, of several readings the first. Readings are
+    reduced to rows of `every` microseconds, if that is given; then those of the same instant only are one.
 
     Raises UpkeepError if rows in are not clean + duplicates + quarantined, which would be a bug.
     """
     deliveries = sorted(delivered, key=lambda item: (item.batch, item.delivery))
     batches = [item.batch for item in deliveries]
-    judge = _Judge(table, plant, columns, 0 if every else strictness.near_duplicate_seconds, batch_days)
-    settled = [_settle(rows, judge, every) for rows in _complete_cells(deliveries, judge, every)]
-    rows = pl.concat([part.rows for part in settled])
-    rows = rows.sort("machine", "time") if every else rows
-    duplicates = {kind: sum(part.left_out[kind] for part in settled) for kind in KINDS}
-    findings = [*judge.units.report(table, batches), *compare_schemas(table, batches, judge.delivered, columns)]
-    findings += find_differing(table, plant, pl.concat([part.differing for part in settled]), columns)
-    findings += find_late_rows(table, pl.concat([part.late for part in settled]))
+    fold = _Fold(table, plant, columns, 0 if every else strictness.near_duplicate_seconds, batch_days)
+    nothing, judged = fold.nothing(), map(fold.judge, deliveries)
+    complete = complete_cells(nothing, judged, deliveries, every) if every else [pl.concat([nothing, *judged])]
+    for rows in complete:
+        fold.settle(rows, every)
+    rows = pl.concat(fold.rows).sort("machine", "time") if every else pl.concat(fold.rows)
+    findings = [*fold.units.report(table, batches), *compare_schemas(table, batches, fold.delivered, columns)]
+    findings += find_differing(table, plant, pl.concat(fold.differing), columns)
+    findings += find_late_rows(table, pl.concat(fold.late)) if fold.late else []
     if table == "telemetry":
-        findings += _look_at_sensors(rows, judge, strictness)
-    rows_in = sum(judge.heights)
-    is_crowded = table == "telemetry" and duplicates["near"] > strictness.max_near_duplicate_share * rows_in
+        findings += _look_at_sensors(rows, fold.delivered, columns, strictness)
+    rows_in, near = sum(fold.heights), fold.left_out["near"]
+    is_crowded = table == "telemetry" and near > strictness.max_near_duplicate_share * rows_in
     checked = Checked(
         rows_in=rows_in,
-        kept=sum(part.kept for part in settled),
+        kept=fold.kept,
         clean=rows.drop(DELIVERY),
-        quarantined=pl.concat(judge.quarantined),
-        duplicates=duplicates,
+        quarantined=pl.concat(fold.quarantined),
+        duplicates={kind: fold.left_out[kind] for kind in KINDS},
         findings=sort_findings(findings),
-        crowding=_explain_crowding(deliveries, judge) if is_crowded else None,
+        crowding=_explain_crowding(deliveries, fold, columns) if is_crowded else None,
     )
     _check_balance(table, plant, checked)
     return checked
-
-
-def _complete_cells(deliveries: Sequence[Delivered], judge: _Judge, every: int | None) -> Iterator[pl.DataFrame]:
-    """Yield good rows once no later delivery has any of their cell; if rows are not reduced, all at the end."""
-    waiting = [judge.nothing()]
-    shared = _find_shared_cells(deliveries, every) if every else pl.DataFrame()
-    for number, item in enumerate(deliveries):
-        waiting.append(judge.judge(item))
-        if every:
-            rows = pl.concat(waiting)
-            goes_on = shared.filter(pl.col("first") <= number, pl.col("last") > number)["end"]
-            waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(goes_on.implode()))["waits"]
-            waiting = [rows.filter(waits)]
-            yield rows.filter(~waits)
-    yield pl.concat(waiting)
-
-
-def _find_shared_cells(deliveries: Sequence[Delivered], every: int) -> pl.DataFrame:
-    """Return the cells, by their `end`, that several deliveries have readings of, the `first` to the `last`."""
-    touched = [pl.DataFrame(schema={"end": pl.Int64, "number": pl.Int32})]
-    for number, item in enumerate(deliveries):
-        rows = item.rows.lazy()
-        if "time" in (schema := rows.collect_schema()):
-            end = end_of_cell(cast_column("time", schema["time"], "time").value, every)
-            touched.append(rows.select(end=end.unique(), number=pl.lit(number, pl.Int32)).collect())
-    cells = pl.concat(touched).group_by("end").agg(first=pl.col("number").min(), last=pl.col("number").max())
-    return cells.filter(pl.col("first") < pl.col("last"))
-
-
-def _settle(rows: pl.DataFrame, judge: _Judge, every: int | None) -> _Settled:
-    kept, left_out, differing = drop_duplicates(judge.table, rows, list(judge.columns), judge.near_seconds)
-    reduced = reduce_rows(kept, judge.columns, every) if every else kept.select(*judge.columns, DELIVERY)
-    has_time = "time" in judge.columns
-    late = kept.select(time="time" if has_time else BEGINS, begins=BEGINS).filter(pl.col("time") < pl.col("begins"))
-    return _Settled(reduced, kept.height, late, left_out, differing)
 
 
 def _list_faults(columns: Mapping[str, Column], plant: str, batch_days: int) -> list[Fault]:
@@ -218,23 +186,24 @@ def _list_faults(columns: Mapping[str, Column], plant: str, batch_days: int) -> 
     return faults
 
 
-def _look_at_sensors(rows: pl.DataFrame, judge: _Judge, strictness: Validate) -> list[Finding]:
-    sensors = [name for name, column in judge.columns.items() if column.role == "sensor"]
+def _look_at_sensors(
+    rows: pl.DataFrame, delivered: Sequence[set[str]], columns: Mapping[str, Column], strictness: Validate
+) -> list[Finding]:
+    sensors = [name for name, column in columns.items() if column.role == "sensor"]
     having = {
-        name: pl.Series([number for number, names in enumerate(judge.delivered) if name in names], dtype=pl.Int32)
+        name: pl.Series([number for number, names in enumerate(delivered) if name in names], dtype=pl.Int32)
         for name in sensors
     }
-    delivered = {name: pl.col(DELIVERY).is_in(numbers.implode()) for name, numbers in having.items()}
-    findings = find_outages(rows, delivered, strictness.outage_hours)
+    could_hold = {name: pl.col(DELIVERY).is_in(numbers.implode()) for name, numbers in having.items()}
+    findings = find_outages(rows, could_hold, strictness.outage_hours)
     return findings + find_stuck_sensors(rows, sensors, strictness.stuck_hours)
 
 
-def _explain_crowding(deliveries: Sequence[Delivered], judge: _Judge) -> tuple[str, str]:
+def _explain_crowding(deliveries: Sequence[Delivered], fold: _Fold, columns: Mapping[str, Column]) -> tuple[str, str]:
     """Say why so many readings are near duplicates, as the largest delivery shows it."""
-    largest = max(range(len(deliveries)), key=judge.heights.__getitem__)
-    delivered = deliveries[largest].rows.lazy().collect()
-    rows, _ = reconcile(delivered, judge.columns, judge.plant)
-    return explain_crowding(rows, delivered, judge.columns, judge.near_seconds)
+    delivered = deliveries[fold.heights.index(max(fold.heights))].scan().collect()
+    rows, _ = reconcile(delivered, columns, fold.plant)
+    return explain_crowding(rows, delivered, columns, fold.near_seconds)
 
 
 def _check_balance(table: str, plant: str, checked: Checked) -> None:

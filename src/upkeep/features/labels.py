@@ -7,13 +7,16 @@ import polars as pl
 from upkeep.core.params import Dataset
 
 
-def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
+def label_rows(
+    telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset, row_length: timedelta = timedelta()
+) -> pl.DataFrame:
     """Label each row of one plant whose outcome is known and that is not under repair.
 
     A row is *censored*, and left out, when its horizon runs past the last reading of its machine: of one that fell
     silent nothing is known, whatever the others deliver. A machine whose readings end at a failure or before it is
     repaired, such as an engine run to its end, has no unknown future. Other events tell nothing of the time up to
-    them, and may even lie ahead: times of up to a day after the delivery are accepted.
+    them, and may even lie ahead: times of up to a day after the delivery are accepted. Where readings are reduced, the
+    last row may hold the beginning of its `row_length` only, so what is known ends with the row before.
 
     Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (null where no failure follows) and
     ``repaired`` (when the last failure's repair ended, null where there was none), sorted by machine and time.
@@ -31,9 +34,9 @@ def label_rows(telemetry: pl.DataFrame, events: pl.DataFrame, params: Dataset) -
         check_sortedness=False,
     )
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
-    known = rows.join(_find_known_end(keys, repairs), on="machine", how="left", maintain_order="left").filter(
-        pl.col("known_until").is_null() | (horizon_end <= pl.col("known_until"))
-    )
+    known = rows.join(
+        _find_known_end(keys, repairs, row_length), on="machine", how="left", maintain_order="left"
+    ).filter(pl.col("known_until").is_null() | (horizon_end <= pl.col("known_until")))
     return _without_repairs(known, repairs).select(
         "machine",
         "time",
@@ -59,13 +62,13 @@ def _find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
 
 
-def _find_known_end(keys: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
+def _find_known_end(keys: pl.DataFrame, repairs: pl.DataFrame, row_length: timedelta) -> pl.DataFrame:
     """Return until when each machine's outcomes are known; null where its readings end before a repair does."""
     last_row = keys.group_by("machine").agg(last_row=pl.col("time").max())
     last_repair = repairs.group_by("machine").agg(last_repair=pl.col("repaired").max())
     ends_failed = (pl.col("last_row") < pl.col("last_repair")).fill_null(value=False)
     return last_row.join(last_repair, on="machine", how="left").select(
-        "machine", known_until=pl.when(~ends_failed).then("last_row")
+        "machine", known_until=pl.when(~ends_failed).then(pl.col("last_row") - row_length)
     )
 
 

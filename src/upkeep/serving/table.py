@@ -73,9 +73,10 @@ class Table:
     def numbers(self, names: tuple[str, ...]) -> Floats:
         """Return columns as float64, shape (n_rows, n_columns), NaN where there is no value."""
         if names not in self._matrices:
-            matrix = np.empty((len(names), self.n_rows))
+            matrix = np.full((len(names), self.n_rows), np.nan)
             for place, name in enumerate(names):  # one by one: Python does nothing else meanwhile
-                matrix[place] = np.array(self.read(name, "number").values, dtype=np.float64)  # None is NaN
+                if name in self.columns:
+                    matrix[place] = np.array(self.read(name, "number").values, dtype=np.float64)  # None is NaN
             self._matrices[names] = matrix.T
         return self._matrices[names]
 

@@ -56,7 +56,8 @@ def _build(
     quantities = _quantities(dictionary, plant)
     preparation = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, quantities, params)
     preparation = preparation.model_copy(update={"rows_every": dictionary.rows_every})
-    labels = label_rows(tables.telemetry, tables.events, how).with_columns(weight=pl.lit(1.0), split=split)
+    labels = label_rows(tables.telemetry, tables.events, how, timedelta(microseconds=dictionary.row_length or 0))
+    labels = labels.with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
     splits, fingerprints = {}, {}
     for name in SPLITS:
