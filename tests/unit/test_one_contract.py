@@ -17,6 +17,7 @@ from parameters import changed
 from upkeep.contract.dictionary import Column, Dictionary, load_dictionary
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import check_table
+from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
@@ -29,6 +30,7 @@ POWER = {"power_kw": Column(meaning="Rated power", role="attribute")}
 DICTIONARY = SHIPPED.model_copy(
     update={"tables": {**SHIPPED.tables, "machines": {**SHIPPED.tables["machines"], **POWER}}}
 )
+REDUCED = DICTIONARY.model_copy(update={"rows_every": "1m"})
 PLANT, NEAR_SECONDS = "lyon", 60
 STRICTNESS = changed(SHIPPED_PARAMS.validate_, max_near_duplicate_share=1.0)
 SETTINGS, SENSORS = (
@@ -165,18 +167,23 @@ def as_text(cells):
     return [None if cell is None else str(cell) for cell in cells]
 
 
-def service_contract(dictionary: Dictionary = DICTIONARY, plant: str = PLANT):
+def service_preparation(dictionary: Dictionary, plant: str = PLANT):
     vocabulary = Vocabulary(
         settings=SETTINGS,
         widths=[4000, 120],
-        sensors=SENSORS,
+        sensors=dictionary.names("telemetry", "sensor", plant),
         error_codes=["E1"],
         maintenance_codes=["bearing"],
         machine_models=["A"],
         attributes={"power_kw": None},
     )
     conditions = Conditions(widths=[1.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
-    preparation = Preparation(vocabulary=vocabulary, conditions=conditions, baselines={}, records={})
+    made = {"conditions": conditions, "baselines": {}, "records": {}, "rows_every": dictionary.rows_every}
+    return Preparation(vocabulary=vocabulary, **made)
+
+
+def service_contract(dictionary: Dictionary = DICTIONARY, plant: str = PLANT):
+    preparation = service_preparation(dictionary, plant)
     metadata = Metadata.model_construct(plant=plant, near_duplicate_seconds=NEAR_SECONDS, preparation=preparation)
     return Contract(metadata, dictionary)
 
@@ -190,17 +197,17 @@ def as_json(table):
     return orjson.dumps({"dataframe_split": {"columns": list(table), "data": rows}})
 
 
-def check(table, name, columns):
+def check(table, name, columns, every=None):
     """What `validate` makes of a delivery's rows."""
     delivered = Delivered(datetime.now(UTC).date(), 1, table.select(columns).lazy)
-    return check_table(name, PLANT, [delivered], DICTIONARY.columns(name, PLANT), STRICTNESS, batch_days=1)
+    return check_table(name, PLANT, [delivered], DICTIONARY.columns(name, PLANT), STRICTNESS, 1, every)
 
 
-def ask_validate(frame):
+def ask_validate(frame, every):
     """Tables of clean rows, and the machines that lost a row to a value that could not be read."""
     is_reading = pl.col("kind").str.strip_chars().fill_null("") == ""
     checked = {
-        "telemetry": check(frame.filter(is_reading), "telemetry", TELEMETRY),
+        "telemetry": check(frame.filter(is_reading), "telemetry", TELEMETRY, every),
         "events": check(frame.filter(~is_reading), "events", EVENTS),
         "machines": check(frame, "machines", MACHINES),
     }
@@ -213,9 +220,10 @@ def ask_validate(frame):
     return {name: part.clean for name, part in checked.items()}, unreadable
 
 
-def assert_read_alike(frame, answer):
+def assert_read_alike(frame, answer, dictionary=DICTIONARY):
     requests, faults = answer
-    clean, unreadable = ask_validate(frame)
+    clean, unreadable = ask_validate(frame, dictionary.row_length)
+    sensors = dictionary.names("telemetry", "sensor", PLANT)
     refused = {fault.machine for fault in faults}
     read = requests.get(PLANT)
     answered = set(read.rows.machines) if read else set()
@@ -225,7 +233,7 @@ def assert_read_alike(frame, answer):
         rows = clean["telemetry"].filter(machine=machine)
         here = slice(read.rows.starts[index], read.rows.starts[index + 1])
         assert read.rows.time[here].tolist() == rows["time"].dt.timestamp("us").to_list()
-        for names, values in ((SETTINGS, read.rows.settings), (SENSORS, read.rows.readings)):
+        for names, values in ((SETTINGS, read.rows.settings), (sensors, read.rows.readings)):
             wanted = rows.select(pl.col(names).fill_null(float("nan"))).to_numpy()
             np.testing.assert_array_equal(values[here], wanted, strict=True)
         known = clean["events"].filter(
@@ -246,6 +254,22 @@ def assert_read_alike(frame, answer):
 def test_json_is_read_as_validate_reads_columns_of_its_types(table):
     frame = pl.DataFrame({name: pl.Series(cells, dtype=column_type(cells)) for name, cells in table.items()})
     assert_read_alike(frame, ask_service(as_json(table)))
+
+
+@settings(max_examples=60)
+@given(tables())
+def test_readings_are_reduced_as_validate_reduces_them(table):
+    frame = pl.DataFrame({name: pl.Series(cells, dtype=column_type(cells)) for name, cells in table.items()})
+    answer = ask_service(as_json(table), contracts={PLANT: service_contract(REDUCED)})
+    assert_read_alike(frame, answer, REDUCED)
+
+
+@pytest.mark.parametrize(("dictionary", "trained"), [(REDUCED, DICTIONARY), (DICTIONARY, REDUCED)])
+def test_a_model_that_was_trained_on_other_rows_is_not_served(dictionary, trained):
+    preparation = service_preparation(trained)
+    metadata = Metadata.model_construct(plant=PLANT, near_duplicate_seconds=NEAR_SECONDS, preparation=preparation)
+    with pytest.raises(UpkeepError, match=f"rows_every: {dictionary.rows_every or 'nothing'}"):
+        Contract(metadata, dictionary)
 
 
 def column_type(cells):
