@@ -88,6 +88,12 @@ def test_a_single_reading_has_no_spread_and_a_cell_without_any_a_count_of_nothin
     assert np.isnan([found[name][1] for name in ("mean", "min", "max", "last")]).all()
 
 
+def test_what_is_too_large_to_be_summed_is_not_known() -> None:
+    found = reduce_one([1.7e308, 1.7e308, 1.6e308], [1, 2, 3])
+    assert np.isnan([found["mean"][0], found["std"][0]]).all()
+    assert (found["max"], found["count"]) == ([1.7e308], [3])
+
+
 def test_a_spread_is_found_beside_a_large_level() -> None:
     assert reduce_one([1e9 + 1, 1e9 + 2, 1e9 + 3], [1, 2, 3])["std"] == [1.0]
 

@@ -32,7 +32,7 @@ NEEDED = {
 LONGEST_NAME = 60
 """Characters of a meaning that still serves as a name within a sentence."""
 
-STATISTICS = {"std": "spread", "min": "lowest", "max": "highest", "last": "last", "count": "number"}
+STATISTICS = {"std": "spread of", "min": "lowest", "max": "highest", "last": "last", "count": "readings of"}
 """What a row of reduced readings says of each sensor besides their mean, in words."""
 SENSED = ("std", "count")
 """The statistics that are sensors themselves, and so become features."""
@@ -156,7 +156,7 @@ class Dictionary(Frozen):
         found = {}
         for sensor in (name for name, column in columns.items() if column.role == "sensor"):
             for statistic, word in STATISTICS.items():
-                meaning = shorten(f"{word} of {called[sensor]} within {self.rows_every}")
+                meaning = shorten(f"{word} {called[sensor]} within {self.rows_every}")
                 role: Role = "sensor" if statistic in SENSED else "attribute"
                 unit = None if statistic == "count" else columns[sensor].unit
                 column = Column(meaning=meaning, label=meaning, role=role, required=False, unit=unit)

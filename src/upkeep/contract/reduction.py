@@ -48,21 +48,22 @@ def reduce_readings(values: Floats, cells: Cells) -> dict[str, Floats]:
 
     `values` are of shape (n_readings,), NaN where there is none. A cell without any has a count of 0 and NaN else; the
     standard deviation has n - 1 in the denominator and is NaN for a single reading. Equal readings have their value as
-    mean and deviate by nothing, whatever the rounding of their sum.
+    mean and deviate by nothing, whatever the rounding of their sum. What float64 cannot hold is NaN.
     """
     starts, known = cells.starts, ~np.isnan(values)
     sizes = np.diff(starts, append=len(values))
     complete = known.all()  # as nearly always, which saves half the time
     count = sizes.astype(np.float64) if complete else np.add.reduceat(known, starts, dtype=np.float64)
-    total = np.add.reduceat(values if complete else np.where(known, values, 0.0), starts)
     low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        total = np.add.reduceat(values if complete else np.where(known, values, 0.0), starts)
         mean = np.where(low == high, low, total / count)
         deviation = values - np.repeat(mean, sizes)
         if not complete:
             deviation[~known] = 0.0
         spread = np.sqrt(np.add.reduceat(deviation * deviation, starts) / np.where(count > 1, count - 1, np.nan))
     last = np.append(values, np.nan)[find_last(known, cells)]
+    mean[np.isinf(mean)] = spread[np.isinf(spread)] = np.nan
     return {"mean": mean, "std": spread, "min": low, "max": high, "last": last, "count": count}
 
 
