@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 BIN = Path(sys.executable).parent
-STAGES = ("validate", "dataset", "train", "golden")
-OUTPUTS = ("data/interim", "data/processed", "data/predictions", "models", "reports")
+STAGES = ("validate", "dataset")
+OUTPUTS = ("data/interim", "data/processed", "reports")
 
 
 def run_stages(checkout: Path, stages: tuple[str, ...], **parallel: object) -> None:
@@ -40,7 +40,6 @@ def checkout(tmp_path) -> Path:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["fetch"] |= {"until": "2025-06-30"}
     params["fetch"]["options"] |= {"plants": {"gdansk": 4, "lyon": 4, "porto": 4}}
-    params["model"] |= {"compare": []}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     run_stages(folder, ("fetch",))
     return folder
