@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from upkeep.core import params, paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.pieces import LIBRARIES, PACKAGE
 from upkeep.core.plants import name_file
 
 Result = TypeVar("Result")
@@ -36,9 +37,6 @@ LOOK_SECONDS = 0.1
 
 PATIENCE_SECONDS = 300
 """How long a cluster may be without any worker."""
-
-LIBRARIES = ("distributed", "lightgbm", "numpy", "polars", "scikit-learn", "scipy")
-"""Those of which a cluster must have the versions that this process has."""
 
 SETUP = "start its scheduler and workers with this environment and in this folder, as docs/scaling.md says"
 
@@ -216,6 +214,6 @@ def _require_environment(expected: dict[str, str], place: str) -> None:
 @cache
 def _describe_environment() -> dict[str, str]:
     """Return what results depend on: versions, and a checksum of upkeep's code as this process began with it."""
-    code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parents[1].rglob("*.py")))
-    libraries = {name: version(name) for name in LIBRARIES}
+    code = b"".join(file.read_bytes() for file in sorted(PACKAGE.rglob("*.py")))
+    libraries = {name: version(name) for name in ("distributed", *LIBRARIES)}
     return {"python": platform.python_version(), **libraries, "upkeep": hashlib.sha256(code).hexdigest()[:12]}
