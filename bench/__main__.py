@@ -14,6 +14,7 @@ MEASUREMENTS = (
     "rates",
     "cluster",
     "simulator",
+    "memory",
     "chance",
     "cmapss",
     "pipeline",

@@ -129,6 +129,7 @@ def test_training_again_in_parallel_writes_the_same_bytes(params):
 
 
 def test_plants_that_are_read_in_pieces_get_the_same_models(params, monkeypatch):
+    params = with_model(params, lightgbm={**SMALL, "bin_construct_sample_cnt": 700})
     write_plant("lyon")
     write_plant("porto", failures=0)
     train.run(params)

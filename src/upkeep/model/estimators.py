@@ -143,6 +143,8 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
     fixed = {"objective": "binary", "metric": "binary_logloss", "verbosity": -1}
     settings = {**model.lightgbm, **fixed, **run, "deterministic": True, "force_row_wise": True}
     rounds = settings.pop("n_estimators", 100)
+    if isinstance(train.features, list):
+        settings.setdefault("data_random_seed", _derive_data_seed(run["seed"]))
     columns = booster_names(names)
     try:
         data = lgb.Dataset(train.features, train.label, weight=train.weight, feature_name=columns, params=settings)
@@ -155,6 +157,13 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
     except lgb.basic.LightGBMError as error:
         what = f"LightGBM refuses to train: {error}"
         raise UpkeepError(what, remedy="correct model.lightgbm in params.yaml") from error
+
+
+def _derive_data_seed(seed: int) -> int:
+    """Return by which seed LightGBM samples an array's rows to bin them; it derives none where it reads pieces."""
+    nothing = lgb.Dataset(np.zeros((2, 1)), [0, 1], params={"verbosity": -1})
+    text = lgb.train({"seed": seed, "verbosity": -1}, nothing, 1).model_to_string()
+    return int(text.partition("[data_random_seed: ")[2].partition("]")[0])
 
 
 def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:

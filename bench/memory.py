@@ -1,0 +1,104 @@
+"""Memory and time of training on many rows: a fleet against one matrix, a plant in pieces against the whole."""
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import polars as pl
+
+from bench.measuring import Row, run_module, take_seconds
+from upkeep.core.params import Params, load_params
+from upkeep.features.split import SPLITS
+from upkeep.model.estimators import Rows, fit
+from upkeep.model.storage import to_matrix
+from upkeep.model.tables import Table
+from upkeep.model.training import Splits, train_fleet, train_plant
+
+PLANTS = 20
+FEATURES = 80
+HOURS = 1_000
+"""Rows of a machine; every other one fails at the end of them."""
+FLEET_MACHINES = {"train": 20, "validation": 4, "test": 1}
+PLANT_MACHINES = {"train": 600, "validation": 100, "test": 100}
+TREES = 50
+
+
+def measure() -> list[Row]:
+    """Return seconds and megabytes."""
+    with TemporaryDirectory() as name:
+        fleet, plant = Path(name) / "fleet", Path(name) / "plant"
+        for number in range(PLANTS):
+            _write_plant(fleet / f"plant{number:02d}", FLEET_MACHINES)
+        _write_plant(plant / "plant00", PLANT_MACHINES)
+        found = {way: run_module("bench.memory", way, name) for way in ("fleet", "matrix", "pieces", "whole")}
+    rows = PLANTS * FLEET_MACHINES["train"] * HOURS
+    ours, matrix, pieces, whole = (found[way] for way in ("fleet", "matrix", "pieces", "whole"))
+    note = f"{rows:,} rows of {FEATURES} features, {rows * FEATURES * 4 / 1e6:.0f} MB; peer: LightGBM on one matrix"
+    size = sum(PLANT_MACHINES.values()) * HOURS * FEATURES * 4 / 1e6
+    larger = f"a plant of {size:.0f} MB with all its candidates; peer: the same rows held in memory"
+    return [
+        Row("fleet training", ours["seconds"], "s", matrix["seconds"], "ratio <= 1.3", note),
+        Row("fleet training, memory", ours["megabytes"], "MB", matrix["megabytes"], "ratio <= 0.8", note),
+        Row("a plant beyond parallel.memory", pieces["seconds"], "s", whole["seconds"], note=larger),
+        Row("a plant beyond parallel.memory, memory", pieces["megabytes"], "MB", whole["megabytes"], note=larger),
+    ]
+
+
+def _write_plant(folder: Path, machines: dict[str, int]) -> None:
+    """Write splits of noise, in which one feature tells wear."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(7)
+    hours = np.datetime64("2025-01-01", "us") + np.arange(HOURS) * np.timedelta64(1, "h")
+    for split, count in machines.items():
+        rows = count * HOURS
+        left = np.tile(np.append(np.arange(HOURS, 0, -1.0), np.full(HOURS, np.nan)), -(-count // 2))[:rows]
+        features = {f"sensor{number}": rng.standard_normal(rows, dtype=np.float32) for number in range(FEATURES)}
+        features["sensor0"] += left <= 60
+        pl.DataFrame(
+            {
+                "plant": folder.name,
+                "machine": np.repeat([f"m{number:04d}" for number in range(count)], HOURS),
+                "time": pl.Series(np.tile(hours, count)).dt.replace_time_zone("UTC"),
+                "machine_model": "press",
+                "label": pl.Series(left <= 48, dtype=pl.UInt8),
+                "hours_to_failure": pl.Series(left).fill_nan(None),
+                "weight": 1.0,
+                **features,
+            }
+        ).write_parquet(folder / f"{split}.parquet", row_group_size=50_000)
+
+
+def _scan(folder: Path) -> dict[str, Splits]:
+    return {
+        plant.name: Splits(*(pl.scan_parquet(plant / f"{split}.parquet") for split in SPLITS))
+        for plant in sorted(folder.iterdir())
+    }
+
+
+def _train_on_matrix(plants: dict[str, Splits], params: Params) -> None:
+    """Train as one does: all rows in one frame, and as one matrix."""
+    parts = []
+    for split in ("train", "validation"):
+        rows = pl.concat([getattr(splits, split) for splits in plants.values()]).collect()
+        label, weight = rows["label"].to_numpy(), rows["weight"].to_numpy()
+        parts.append(Rows(to_matrix(rows, Table(rows).features), label, weight))
+    names = Table(next(iter(plants.values())).train).features
+    fit("lightgbm", *parts, names, params.model, threads=1)
+
+
+def _run(way: str, folder: Path) -> None:
+    loaded = load_params()
+    model = loaded.model.model_copy(update={"lightgbm": {**loaded.model.lightgbm, "n_estimators": TREES}})
+    params = loaded.model_copy(update={"model": model, "parallel": loaded.parallel.model_copy(update={"jobs": 2})})
+    if way in ("fleet", "matrix"):
+        (train_fleet if way == "fleet" else _train_on_matrix)(_scan(folder / "fleet"), params)
+        return
+    (splits,) = _scan(folder / "plant").values()
+    train_plant(splits if way == "pieces" else Splits(*(rows.lazy().collect() for rows in splits)), None, params)
+
+
+if __name__ == "__main__":
+    seconds = take_seconds(lambda: _run(sys.argv[1], Path(sys.argv[2])))
+    print(json.dumps({"seconds": seconds}))
