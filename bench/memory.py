@@ -21,7 +21,7 @@ FEATURES = 80
 HOURS = 1_000
 """Rows of a machine; every other one fails at the end of them."""
 FLEET_MACHINES = {"train": 20, "validation": 4, "test": 1}
-PLANT_MACHINES = {"train": 600, "validation": 100, "test": 100}
+PLANT_MACHINES = {"train": 300, "validation": 50, "test": 50}
 TREES = 50
 
 
