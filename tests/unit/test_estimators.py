@@ -115,7 +115,7 @@ def test_lightgbm_stops_early_and_keeps_only_the_trees_that_helped(model):
 def test_lightgbm_grows_all_trees_where_there_is_nothing_to_stop_by(model, why):
     validation = {"switched off": rows(seed=1), "one class": rows(50, share=0.0), "no rows": rows(0)}[why]
     how = model.model_copy(update={"early_stopping_rounds": 0}) if why == "switched off" else model
-    assert fit_small("lightgbm", how, rows(), validation).rounds == (SMALL["n_estimators"],)
+    assert fit_small("lightgbm", how, rows(), validation).rounds == [SMALL["n_estimators"]]
 
 
 def test_parameters_that_lightgbm_refuses_are_named(model):

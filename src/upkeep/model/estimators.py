@@ -60,23 +60,27 @@ class Rows(NamedTuple):
 class Fitted(NamedTuple):
     """A fitted model: `score` maps features of shape (n_rows, n_features) to log-odds of shape (n_rows,).
 
-    `boosters` and `rounds` are LightGBM's models as text and their numbers of trees; empty for other kinds. `state` is
-    all that a model consists of; empty for kinds that have no such form, which are not among `KEPT`.
+    `state` is all that it consists of, from which :func:`restore` makes it again; empty for kinds not among `KEPT`.
     """
 
     score: Callable[[Floats32], Floats]
-    boosters: tuple[str, ...] = ()
-    rounds: tuple[int, ...] = ()
     state: pl.DataFrame = pl.DataFrame()
+
+    @property
+    def boosters(self) -> list[str]:
+        """LightGBM's models as text; none for other kinds."""
+        return self.state.to_dict(as_series=False).get("text", [])
+
+    @property
+    def rounds(self) -> list[int]:
+        """Their numbers of trees."""
+        return self.state.to_dict(as_series=False).get("rounds", [])
 
 
 def restore(state: pl.DataFrame) -> Fitted:
     """Return the fitted model of a state: LightGBM's texts, or what a logistic regression does to each feature."""
-    if "text" not in state.columns:
-        return Fitted(partial(_score_line, state), state=state)
-    texts, rounds = tuple(state["text"]), tuple(state["rounds"])
     # Scored from the text, as the saved model will be; text also travels to other processes, boosters do not.
-    return Fitted(partial(_score_boosters, texts), texts, rounds, state)
+    return Fitted(partial(_score_boosters if "text" in state.columns else _score_line, state), state)
 
 
 def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: Model, threads: int) -> Fitted:
@@ -134,8 +138,8 @@ def _fit_boosters(train: Rows, validation: Rows, names: Sequence[str], model: Mo
     return restore(pl.DataFrame({"text": texts, "rounds": rounds}))
 
 
-def _score_boosters(texts: Sequence[str], features: Floats32) -> Floats:
-    return mean_log_odds([lgb.Booster(model_str=text) for text in texts], features)
+def _score_boosters(state: pl.DataFrame, features: Floats32) -> Floats:
+    return mean_log_odds([lgb.Booster(model_str=text) for text in state["text"]], features)
 
 
 def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run: dict[str, int]) -> lgb.Booster:

@@ -86,6 +86,15 @@ class Candidate(NamedTuple):
     trained: Trained | None = None
 
 
+class Ways(NamedTuple):
+    """All that a plant's rows are scored by, by candidate: the `trained`, all `models`, and the `rules`."""
+
+    trained: dict[str, Trained]
+    models: dict[str, Fitted]
+    rules: dict[str, Ranking]
+    rule: Rule | None
+
+
 class Selection(NamedTuple):
     """All candidates of one plant by name, which of them ships, and why."""
 
@@ -129,6 +138,28 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
 def train_plant(splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew) -> Selection:
     """Train a plant's own models and baselines, as far as they are not kept, and choose its own or the fleet's."""
     train, validation, test = (Table(rows) for rows in splits)
+    ways = _find_ways(train, validation, fleet, params, recall)
+    known, ahead = validation.read(*OUTCOME), test.read(*OUTCOME)
+    failures = _count_failures(known, params)
+    borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
+    # A failure that came beyond the horizon changes no verdict.
+    near = pl.when(pl.col("hours_to_failure") <= params.dataset.horizon_hours).then("hours_to_failure")
+    told = (known.with_columns(hours_to_failure=near), borrowed, params.evaluate, params.dataset.horizon_hours)
+    fitted = ((own.rows, own.positives, own.fitted.state) for own in ways.trained.values())
+    origin = chain(_name_origin(params.model, train, validation), told, *fitted)
+    kept = recall(origin, lambda: _judge_ways(ways, validation, known, borrowed, params))
+    scores, candidates = _score(test, ways.models, ways.rules), {}
+    for name, (calibration, report) in JUDGED.validate_json(kept["judged"].item()).items():
+        alarm = Alarm(calibration, report.threshold, report.notes)
+        own = {"validation": _raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm)}
+        own["test"] = _raise_alarms(ahead, scores[name], alarm)
+        rows = [of_split.with_columns(split=pl.lit(split), candidate=pl.lit(name)) for split, of_split in own.items()]
+        candidates[name] = Candidate(report, calibration, pl.concat(rows), ways.trained.get(name))
+    chosen, why = choose(candidates["plant"].report, candidates["fleet"].report if fleet else None, failures)
+    return Selection(candidates, chosen, why, failures)
+
+
+def _find_ways(train: Table, validation: Table, fleet: FleetModel | None, params: Params, recall: Recall) -> Ways:
     trained = {"plant": _train(params.model.kind, [train], [validation], params.model, recall)}
     if fleet:
         trained["fleet"] = fleet.trained
@@ -139,38 +170,21 @@ def train_plant(splits: Splits, fleet: FleetModel | None, params: Params, recall
     models[SHUFFLED] = _recall_shuffled(train, validation, params, recall)
     rule = _recall_rule(train, recall)
     ranks = {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}
-    rules = {name: fit_baseline(rank, train.pieces()) for name, rank in ranks.items()}
-    known = validation.read(*OUTCOME)
-    failures = _count_failures(known, params)
-    borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
+    return Ways(trained, models, {name: fit_baseline(rank, train.pieces()) for name, rank in ranks.items()}, rule)
 
-    def judge() -> Frames:
-        scores, judged = _score(validation, models, rules), {}
-        for name, log_odds in scores.items():
-            method = params.model.calibration if name in models else "none"
-            alarm = (borrowed if name == "fleet" else None) or _set_alarm(known, log_odds, method, params)
-            notes = [_describe_rule(rule)] if name == BEST_FEATURE else []
-            notes = _training_notes(trained[name]) if name in trained else notes
-            alarm = alarm._replace(notes=notes + alarm.notes)
-            judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained.get(name), params)
-        return {"log_odds": pl.DataFrame(scores), "judged": _to_frame(JUDGED.dump_json(judged))}
 
-    near = pl.when(pl.col("hours_to_failure") <= params.dataset.horizon_hours).then("hours_to_failure")
-    told = known.with_columns(hours_to_failure=near)  # what fails later changes no verdict
-    sizes = [(own.rows, own.positives) for own in trained.values()]
-    settings = (params.model, params.evaluate, params.dataset.horizon_hours, borrowed, sizes)
-    states = (model.state for model in models.values())
-    kept = recall(chain(_name_origin(settings, train, validation), [told], states), judge)
-    scores, ahead = _score(test, models, rules), test.read(*OUTCOME)
-    candidates = {}
-    for name, (calibration, report) in JUDGED.validate_json(kept["judged"].item()).items():
-        alarm = Alarm(calibration, report.threshold, report.notes)
-        own = {"validation": _raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm)}
-        own["test"] = _raise_alarms(ahead, scores[name], alarm)
-        rows = [of_split.with_columns(split=pl.lit(split), candidate=pl.lit(name)) for split, of_split in own.items()]
-        candidates[name] = Candidate(report, calibration, pl.concat(rows), trained.get(name))
-    chosen, why = choose(candidates["plant"].report, candidates["fleet"].report if fleet else None, failures)
-    return Selection(candidates, chosen, why, failures)
+def _judge_ways(ways: Ways, validation: Table, known: pl.DataFrame, borrowed: Alarm | None, params: Params) -> Frames:
+    """Return the ``log_odds`` of validation rows by each way, and as JSON how it is ``judged``."""
+    scores, judged = _score(validation, ways.models, ways.rules), {}
+    for name, log_odds in scores.items():
+        trained = ways.trained.get(name)
+        notes = [_describe_rule(ways.rule)] if name == BEST_FEATURE else _training_notes(trained) if trained else []
+        alarm = borrowed if name == "fleet" else None
+        method = params.model.calibration if name in ways.models else "none"
+        alarm = alarm or _set_alarm(known, log_odds, method, params)
+        alarm = alarm._replace(notes=notes + alarm.notes)
+        judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained, params)
+    return {"log_odds": pl.DataFrame(scores), "judged": _to_frame(JUDGED.dump_json(judged))}
 
 
 def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: int) -> tuple[str, str]:
@@ -361,7 +375,7 @@ def _judge_candidate(
         cost=_cost(own, params),
         threshold=alarm.threshold,
         calibration=alarm.calibration.method,
-        rounds=list(trained.fitted.rounds) if trained else [],
+        rounds=trained.fitted.rounds if trained else [],
         trained_rows=trained.rows if trained else None,
         trained_positives=trained.positives if trained else None,
         notes=alarm.notes,
