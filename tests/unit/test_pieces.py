@@ -69,7 +69,12 @@ def turn_into_a_folder(file: Path) -> None:
     file.mkdir()
 
 
-@pytest.mark.parametrize("damage", [cut, swap_a_bit, empty, turn_into_a_folder])
+def turn_into_a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize("damage", [cut, swap_a_bit, empty, turn_into_a_folder, turn_into_a_pipe])
 def test_a_damaged_piece_is_made_again_with_a_word(tmp_path, caplog, damage: Callable[[Path], None]):
     recall(keep(tmp_path), [], ["a"], lambda: MADE)
     damage(file_of(tmp_path, "a"))

@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 from pydantic_core import to_json
 
-from upkeep.core.files import write_whole
+from upkeep.core.files import read_regular, write_whole
 from upkeep.core.params import Pieces
 
 PACKAGE = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: 
         return make()
     file = how.folder / f"{name_piece(code, made_from)}{ENDING}"
     try:
-        checksum, content = (kept := file.read_bytes())[:32], kept[32:]
+        checksum, content = (kept := read_regular(file, int(how.max_gb * 1e9)))[:32], kept[32:]
         if hashlib.sha256(content).digest() == checksum:
             os.utime(file)  # what is used stays longest
             return _unpack(content)

@@ -125,7 +125,10 @@ def _recall_features(
 
 
 def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
-    """Return what these rows' features are made of: telemetry of the widest window before them, and earlier events."""
+    """Return what these rows' features are made of: telemetry from the widest window before them, and earlier events.
+
+    A baseline that is not settled yet is a window, too.
+    """
     if labelled.is_empty():
         return Tables(*(table.clear() for table in tables))
     first, last = labelled.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
