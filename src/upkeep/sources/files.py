@@ -182,8 +182,11 @@ class _TableFiles:
             raise not_as_pinned([(key, reference)], "is none of the files that fetch.options names")
         reading = self._readings[reference.reading]
         with errors_named(reading, file=reference.address):
+            file_system, root = find_place(reading)
+            path = _folder(root) + reference.address
+            file_system.invalidate_cache(path)  # what it knows of the file may be older than the file
             try:
-                dealt = self._deal(File(_folder(find_place(reading)[1]) + reference.address, reference.reading))
+                dealt = self._deal(File(path, reference.reading))
             except FileNotFoundError:
                 raise not_as_pinned([(key, reference)], "is gone", vanished=True) from None
         rows = dealt.parts.get((reference.plant, reference.batch))
