@@ -11,14 +11,13 @@ import polars as pl
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Params
+from upkeep.core.pieces import ENDING
 from upkeep.core.plants import list_plants, table_file
 from upkeep.core.text import align_columns
 from upkeep.gitlab import dvc
 from upkeep.scoring.prediction_log import list_before, remove_parts
 from upkeep.sources.manifest import RawFile, read_manifest
 from upkeep.sources.store import drop_batches
-
-PIECES = paths.LOCAL / "pieces"
 
 
 class Waste(NamedTuple):
@@ -40,7 +39,7 @@ def prune(params: Params, today: date, days: int | None, *, remove: bool) -> str
     found = [*_find_raw(params.fetch), _find_cached()]
     if days is not None:
         oldest = today - timedelta(days=days)
-        found += [_find_pieces(oldest), _find_predictions(params.score.log, oldest)]
+        found += [_find_pieces(params.pieces.folder, oldest), _find_predictions(params.score.log, oldest)]
     rows = [(waste.what, f"{waste.files:,}", f"{waste.size / 1e6:,.1f}") for waste in found]
     notes = [f"{waste.what}: {waste.note}" for waste in found if waste.note]
     for waste in found:
@@ -83,11 +82,12 @@ def _find_cached() -> Waste:
     return Waste("DVC's cache, in no branch, tag or lock here", len(files), _measure(files), dvc.collect_garbage)
 
 
-def _find_pieces(oldest: date) -> Waste:
+def _find_pieces(folder: Path | None, oldest: date) -> Waste:
     """Return the pieces that no run has used since a day; a run that needs one again makes it again."""
-    found = [] if PIECES.is_symlink() else [file for file in PIECES.glob("*.piece") if not file.is_symlink()]
-    files = [file for file in found if datetime.fromtimestamp(file.stat().st_mtime, UTC).date() < oldest]
-    return Waste(f"{PIECES}, not used since {oldest}", len(files), _measure(files), partial(_unlink, files))
+    found = folder.glob(f"*{ENDING}") if folder and not folder.is_symlink() else ()
+    own = [file for file in found if not file.is_symlink()]
+    files = [file for file in own if datetime.fromtimestamp(file.stat().st_mtime, UTC).date() < oldest]
+    return Waste(f"pieces not used since {oldest}", len(files), _measure(files), partial(_unlink, files))
 
 
 def _find_predictions(log: str, oldest: date) -> Waste:
