@@ -135,7 +135,7 @@ def test_a_lock_that_cannot_be_read_is_no_first_run(work, content):
     assert broken.missing
 
 
-@pytest.mark.parametrize("content", ["<<<<<<< HEAD\n", "- a list\n"])
+@pytest.mark.parametrize("content", ["<<<<<<< HEAD\n", "- a list\n", "fetch: [1]\n", "fetch: 7\n", "fetch:\n"])
 def test_parameters_that_cannot_be_read_are_missing(work, content):
     (work / "params.yaml").write_text(content)
     git(work, "commit", "--quiet", "--all", "--message", "Break the parameters")

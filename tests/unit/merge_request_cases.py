@@ -10,7 +10,7 @@ from prediction_cases import COSTS, HORIZON, evaluate_rows, how, machine
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, judge
 from upkeep.gitlab.note_text import Review
-from upkeep.gitlab.snapshot import RawData, Snapshot
+from upkeep.gitlab.snapshot import Parameters, RawData, Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
 from upkeep.judging.reports import DataQuality, DriftReport, Evaluation, Sanity
@@ -45,6 +45,11 @@ def delivered(plants: list[str], *batches: str) -> RawData:
         for batch in batches
     ]
     return RawData(files=files)
+
+
+def fetched(path: str) -> Parameters:
+    """The parameters of a fleet whose deliveries lie there."""
+    return Parameters.model_validate({"fetch": {"source": "files", "options": {"path": path}}})
 
 
 def drift(**drifted: Sequence[str]) -> DriftReport:
@@ -82,7 +87,7 @@ def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object
     report = beyond_chance(evaluate_rows(predictions, how()))
     names = sorted(predictions)
     given: dict[str, Any] = {
-        "params": {"fetch": {"source": "files", "options": {"path": "deliveries"}}},
+        "params": fetched("deliveries"),
         "metrics": report.headline,
         "evaluation": report,
         "drift": drift(**dict.fromkeys(names, ())),

@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, judged, plant, snapshot
+from merge_request_cases import BLIND, FAILED, GOOD, PASSED, delivered, fetched, judged, plant, snapshot
 from prediction_cases import machine
 
 from upkeep.gitlab.gate import explain_loss
@@ -118,8 +118,8 @@ def test_a_new_plant_ships():
 
 
 def test_a_plant_may_go_if_the_source_says_so():
-    moved = {"fetch": {"source": "files", "options": {"path": "elsewhere"}}}
-    assert judged(snapshot("main"), snapshot("this branch", plant("lyon"), params=moved)).ships
+    moved = snapshot("this branch", plant("lyon"), params=fetched("elsewhere"))
+    assert judged(snapshot("main"), moved).ships
 
 
 def test_a_plant_that_vanishes_from_the_data_by_itself_blocks():

@@ -64,12 +64,10 @@ def judge(
 
 def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[Markdown]:
     """Name the plants that were lost: a plant goes when its data goes, and that with a change of `fetch`."""
-    fetched = [side.params.get("fetch") or {} for side in (champion, challenger)]
-    same_source = all(fetched[0].get(name) == fetched[1].get(name) for name in ("source", "options"))
     for plant in sorted(champion.plants - challenger.plants):
         if plant in challenger.raw_plants:
             yield sentence("{} has raw data, but no model that was judged", plant)
-        elif same_source:
+        elif champion.params == challenger.params:
             yield sentence(
                 "{} has vanished from {}, though `fetch.source` and `fetch.options` are the same; if that is meant, "
                 "say so there",

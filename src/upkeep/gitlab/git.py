@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from upkeep.core.errors import UpkeepError
@@ -26,7 +27,7 @@ HELPER = '!f() { test "$1" != get || printf "username=%s\\npassword=%s\\n" upkee
 
 def git(*arguments: str) -> str:
     """Run git and return what it prints; if it fails, raise an UpkeepError with its own words, without credentials."""
-    done = _run(arguments)
+    done = run(["git", *arguments])
     if done.returncode:
         raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy="run `upkeep doctor`")
     return done.stdout.rstrip("\n")
@@ -88,11 +89,11 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
     # The empty helper drops all others, which would offer the job's own token: that one may not push.
     helpers = ["-c", "credential.helper=", "-c", f"credential.helper={HELPER}"] if os.environ.get(TOKEN) else []
     lease = [] if replacing is None else [f"--force-with-lease=refs/heads/{branch}:{replacing}"]
-    command = [*helpers, "push", "--no-verify", *["--dry-run"] * rehearse, *lease]
+    command = ["git", *helpers, "push", "--no-verify", *["--dry-run"] * rehearse, *lease]
     where = [_address(), f"HEAD:refs/heads/{branch}"]
-    done = _run([*command, *(f"--push-option={option}" for option in options), *where])
+    done = run([*command, *(f"--push-option={option}" for option in options), *where])
     if done.returncode and NO_OPTIONS in done.stderr:
-        done = _run([*command, *where])
+        done = run([*command, *where])
     if done.returncode:
         raise _explain_refusal(branch, done.stderr)
     if unheard := UNHEARD.search(done.stderr):
@@ -103,12 +104,21 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
     return mask_values(done.stderr, os.environ.get(TOKEN)).strip()
 
 
-def job_environment(environment: Environment = os.environ) -> dict[str, str]:
-    """Return the variables that git runs with: nobody is there to ask, and its messages are read in English."""
+def run(
+    command: Sequence[str], environment: Environment = os.environ, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that asks nobody anything and speaks English; an UpkeepError if it is missing or takes too long."""
     variables = {"GIT_TERMINAL_PROMPT": "0", **environment, "LC_ALL": "C"}
     if authority := environment.get("CI_SERVER_TLS_CA_FILE"):
         variables.setdefault("GIT_SSL_CAINFO", authority)
-    return variables
+    texts: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names and contents of files may be of any bytes
+    try:
+        return subprocess.run(command, env=variables, capture_output=True, check=False, timeout=seconds, **texts)
+    except FileNotFoundError as error:
+        raise UpkeepError(f"{command[0]} was not found", remedy=f"install {command[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        remedy = "check the address, firewall and proxy"
+        raise UpkeepError(f"{command[0]} had no answer in {seconds} s", remedy=remedy) from error
 
 
 def find_reason(printed: str) -> str:
@@ -116,17 +126,6 @@ def find_reason(printed: str) -> str:
     text = mask_values(printed, os.environ.get(TOKEN))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if line.startswith(TELLING)), lines[-1] if lines else "it said nothing")
-
-
-def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *arguments],
-        capture_output=True,
-        env=job_environment(),
-        encoding="utf-8",
-        errors="surrogateescape",  # names and contents of files may be of any bytes
-        check=False,
-    )
 
 
 def _address() -> str:

@@ -1,7 +1,6 @@
 """The doctor's checks of programs and servers, where images are built and shipped, runs recorded and people told."""
 
 import socket
-import subprocess
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -23,6 +22,7 @@ LARGEST_SKEW = 300  # seconds between two clocks; S3 refuses requests from 900 o
 AUTHORITY = "CI_SERVER_TLS_CA_FILE"
 DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
 SHIP = "deploy/ship.sh"
+NO_QUESTIONS = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 SSH_FAULTS = (
     (
@@ -50,22 +50,11 @@ class NotInUseError(Exception):
 
 
 def run(command: list[str], environment: Environment, what: str, remedy: str) -> str:
-    """Run a program that asks nobody anything, and return what it prints; an error says why it failed."""
-    done = _run(command, environment)
+    """Run a program and return what it prints; an error says why it failed."""
+    done = git.run(command, {**environment, **NO_QUESTIONS}, SECONDS)
     if done.returncode:
         raise UpkeepError(f"{what}: {git.find_reason(done.stderr)}", remedy=remedy)
     return done.stdout
-
-
-def _run(command: list[str], environment: Environment) -> subprocess.CompletedProcess[str]:
-    variables = {**git.job_environment(environment), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
-    try:
-        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=SECONDS)
-    except FileNotFoundError as error:
-        raise UpkeepError(f"{command[0]} was not found", remedy=f"install {command[0]}") from error
-    except subprocess.TimeoutExpired as error:
-        remedy = "check the address, firewall and proxy"
-        raise UpkeepError(f"{command[0]} had no answer in {SECONDS} s", remedy=remedy) from error
 
 
 def _get(url: str, variable: str, authority: str | None = None, **headers: str) -> Any:
@@ -139,7 +128,7 @@ def log_in_to_server(environment: Environment) -> str:
     if missing:
         raise UpkeepError(f"not set: {', '.join(missing)}", remedy="set it in the CI settings, or export it")
     host, port = environment["DEPLOY_HOST"], environment.get("DEPLOY_PORT") or "22"
-    done = _run([SHIP, "check"], environment)
+    done = git.run([SHIP, "check"], environment, SECONDS)
     if done.returncode and done.stderr.startswith("error: "):  # what the scripts found, there or here
         what, *_, remedy = done.stderr.removeprefix("error: ").splitlines()
         raise UpkeepError(what, remedy=remedy.partition("remedy:")[2].strip())

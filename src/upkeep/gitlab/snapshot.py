@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -29,7 +29,6 @@ from upkeep.reporting.markdown import Markdown
 
 Content = TypeVar("Content")
 MADE_ANEW = "run `dvc repro`, then `dvc push`"
-MAPPING = TypeAdapter(dict[str, Any])
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 
 MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's predictions have a thousandth of that as a rule
@@ -45,6 +44,19 @@ PREDICTED = {
     **dict.fromkeys(("hours_to_failure", "probability"), pl.Float64()),
 }
 """What is compared of predictions."""
+
+
+class Origin(Report):
+    """Where ``fetch`` reads, whatever it is."""
+
+    source: Any = None
+    options: Any = None
+
+
+class Parameters(Report):
+    """``params.yaml``, as far as it is compared."""
+
+    fetch: Origin = Origin()
 
 
 class DeliveredFile(Report):
@@ -83,7 +95,7 @@ class Snapshot:
     """
 
     name: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Parameters = field(default_factory=Parameters)
     metrics: Headline | None = None
     evaluation: Evaluation | None = None
     drift: DriftReport | None = None
@@ -159,7 +171,7 @@ def _read_snapshot(commit: str | None, name: str) -> Snapshot:
         missing[path.as_posix()] = why
         return None
 
-    params = read(paths.PARAMS, lambda content: MAPPING.validate_python(parse_yaml(content) or {})) or {}
+    params = read(paths.PARAMS, lambda content: Parameters.model_validate(parse_yaml(content))) or Parameters()
     reports: dict[str, Any] = {side: read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()}
     plants = reports["evaluation"].plants if reports["evaluation"] else ()
     predictions = {plant: read(_find_predictions(sources[-1], plant), parse_predictions) for plant in plants}
