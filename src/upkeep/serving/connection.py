@@ -3,7 +3,7 @@
 uvicorn bounds none of them with httptools, which is several times as fast as h11.
 """
 
-from asyncio import TimerHandle, Transport
+from asyncio import Transport
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -43,12 +43,12 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for headers."""
         super().connection_made(transport)
-        self._header_bytes = self._headers_seen = self._unparsed = self._discarded = 0
+        self._header_bytes = self._unparsed = 0
         self._in_headers = self._advanced = False
         self._refusal: Refused | None = None
         self._taken_at = self.loop.time()
         self._await_headers()
-        self._check = self._schedule_check()
+        self._check = self.loop.call_later(CHECK_SECONDS, self._check_times)
         if len(self._waiting) > MOST_WAITING or len(self.connections) > MOST_CONNECTIONS:
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
@@ -63,8 +63,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless it is more than headers may be, or the rest of what was refused."""
         if self._refusal is not None:
-            self._discarded += len(data)
-            if self._discarded > MOST_DISCARDED:
+            self._unparsed += len(data)
+            if self._unparsed > MOST_DISCARDED:
                 self.transport.abort()
             return
         self._advanced = False
@@ -79,14 +79,13 @@ class Connection(HttpToolsProtocol):
         """Count anew."""
         super().on_message_begin()
         self._in_headers = self._advanced = True
-        self._header_bytes = self._headers_seen = 0
+        self._header_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header, or a trailer."""
         super().on_header(name, value)
-        self._headers_seen += 1
         self._header_bytes += len(name) + len(value)
-        if self._headers_seen > MOST_HEADERS or self._header_bytes > MOST_HEADER_BYTES:
+        if len(self.headers) > MOST_HEADERS or self._header_bytes > MOST_HEADER_BYTES:
             raise self._refuse_headers()  # the parser stops, and uvicorn takes it for a request that is no HTTP
 
     def on_headers_complete(self) -> None:
@@ -148,11 +147,8 @@ class Connection(HttpToolsProtocol):
         self._waiting_since = self.loop.time()
         self._waiting[self] = None
 
-    def _schedule_check(self) -> TimerHandle:
-        return self.loop.call_later(CHECK_SECONDS, self._check_times)
-
     def _check_times(self) -> None:
-        self._check = self._schedule_check()
+        self._check = self.loop.call_later(CHECK_SECONDS, self._check_times)
         now = self.loop.time()
         is_taken = not self.transport.get_write_buffer_size()
         if is_taken:
