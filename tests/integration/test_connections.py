@@ -1,6 +1,7 @@
 """What a connection may cost before any token is asked for, and how requests are told apart on it."""
 
 import asyncio
+import itertools
 import time
 from contextlib import ExitStack
 
@@ -110,6 +111,16 @@ def test_of_too_many_connections_that_wait_the_oldest_is_closed(port, monkeypatc
         for peer in others[-5:]:
             peer.sendall(LAST)
             assert statuses(read_all(peer)) == [200]
+
+
+def test_hundreds_of_clients_that_never_finish_keep_nobody_from_an_answer(port, monkeypatch):
+    monkeypatch.setattr(connection, "MOST_WAITING", 250)
+    begun = itertools.cycle([b"", b"GET", POST + b"X: a", POST + b"Content-Length: 9\r\n\r\nab", CHUNKED + b"1\r\na"])
+    with ExitStack() as peers:
+        for _, sent in zip(range(500), begun, strict=False):
+            peers.enter_context(connect(port)).sendall(sent)
+        for _ in range(20):
+            assert statuses(talk(port, LAST)) == [200]
 
 
 def test_requests_sent_before_their_answers_are_answered_in_order_up_to_a_number(port):
