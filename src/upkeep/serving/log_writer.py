@@ -109,10 +109,8 @@ class LogWriter:
         self._measured = float("-inf")
         self._closing, self._all_written = threading.Event(), threading.Event()
         # Daemons, for a store that never answers must not keep the process from ending.
-        self._threads = [
-            threading.Thread(target=work, name=f"prediction-log-{name}", daemon=True)
-            for name, work in (("write", self._write_until_closed), ("ship", self._ship_until_closed))
-        ]
+        works = self._write_until_closed, self._ship_until_closed
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
 
     def start(self) -> None:
         """Begin to write, and to ship what the spool holds; whatever is wrong with either is in `status`."""

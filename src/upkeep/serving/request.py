@@ -151,8 +151,10 @@ def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[
     for (plant, machine), rows in machines.items():
         table.check_time()
         try:
-            if plant not in contracts or machine is None:
-                raise _explain_key(plant, rows[0], table, contracts)
+            if plant not in contracts:
+                raise _unusable(table, rows[0], "plant", f"one of {', '.join(contracts)}")
+            if machine is None:
+                raise _unusable(table, rows[0], "machine", "the machine's name")
             if plant not in plants:
                 plants[plant] = _PlantRows(table, contracts[plant])
             plants[plant].take(machine, rows)
@@ -180,18 +182,6 @@ def _group_rows(table: Table) -> dict[tuple[Any, Any], list[int]]:
     return machines
 
 
-def _explain_key(plant: str | None, row: int, table: Table, contracts: Mapping[str, Contract]) -> Unusable:
-    """Return what is wrong with a row of no known plant or of no machine."""
-    expected = {"plant": f"one of {', '.join(contracts)}", "machine": "the machine's name"}
-    name = "machine" if plant in contracts else "plant"
-    values, failed = table.read(name, "text")
-    if row in failed:
-        what = f"{name} is {show(table.columns[name][row])}"
-    else:
-        what = f"the row names no {name}" if values[row] is None else f"there is no model of plant {show(plant)}"
-    return Unusable(row, name, what, expected[name])
-
-
 Happening = tuple[str, int, str, str | None]
 """Machine, time in microseconds, kind and code of an event."""
 
@@ -215,8 +205,7 @@ class _PlantRows:
         """Take one machine's rows; `Unusable` is raised if it cannot be answered."""
         for row in rows:
             if row in self._misfits:
-                column, expected = self._misfits[row]
-                raise Unusable(row, column, f"{column} is {show(self._table.columns[column][row])}", expected)
+                raise _unusable(self._table, row, *self._misfits[row])
         telemetry = [row for row in rows if self._kinds[row] is None]
         time = np.array([self._times[row] for row in telemetry], dtype=np.int64)
         values = self._table.numbers(tuple(self._contract.numbers))[telemetry]
@@ -305,6 +294,10 @@ class _PlantRows:
         except orjson.JSONEncodeError:  # it reads values nested deeper than it writes
             content["data"] = [[None if isinstance(value, list | dict) else value for value in row] for row in data]
             return orjson.dumps(content).decode()
+
+
+def _unusable(table: Table, row: int, column: str, expected: str) -> Unusable:
+    return Unusable(row, column, f"{column} is {show(table.columns[column][row])}", expected)
 
 
 def _list_some(names: Sequence[str]) -> str:
