@@ -133,6 +133,7 @@ def test_a_request_that_takes_too_long_is_refused(trained_fleet, tmp_path, table
         (b"[" + b"[]," * 500_000 + b"[]]", "application/json", "500002 lists or objects"),
         (b"[" + b"1," * 3_000_001 + b"1]", "application/json", "3000001 values"),
         (b"a\n" + b"," * 1_000_001, "text/csv", "a line has 1000001 characters"),
+        (b"\n" * 500_000, "text/csv", "500000 ends of lines"),
         (b"plant,machine,time," + b"x" * 600_000 + b"\n", "text/csv", "field larger than field limit (131072)"),
         (b"plant,machine,time\n" + b"lyon,M1,2025\n" * 200_001, "text/csv", "more than 200000 rows"),
     ],

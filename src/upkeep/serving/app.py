@@ -123,9 +123,10 @@ def _scoring_route(service: Service, max_request_bytes: int, keep: Keep) -> APIR
 
 
 def _answer_large(service: Service, asked: tuple[Any, ...]) -> Reply:
+    """Answer, and give back the memory that this took, which the C library keeps otherwise."""
     try:
         return service.answer(*asked)
-    finally:  # the C library keeps otherwise what it took
+    finally:
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
             trim(0)
 

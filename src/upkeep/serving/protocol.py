@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Response
-from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, Field, InstanceOf, TypeAdapter, WithJsonSchema
 
 from upkeep.model.explanation import Reason
 from upkeep.model.scoring import Caution
@@ -18,8 +18,12 @@ from upkeep.model.scoring import Caution
 EXAMPLE_COLUMNS = ["plant", "machine", "time", "speed_rpm", "load_pct", "vibration_mm_s", "temperature_c"]
 EXAMPLE_ROW = ["lyon", "M001", "2025-12-28T23:00:00Z", 2410, 60.2, 2.1, 45.0]
 
-Cell = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+CELL = {"type": ["string", "number", "boolean", "null"]}
+Cell = Annotated[Any, WithJsonSchema(CELL)]
 """Anything: what a machine's row may hold is for the data dictionary to say, and costs that machine only."""
+
+Record = Annotated[InstanceOf[dict[str, Any]], WithJsonSchema({"type": "object", "additionalProperties": CELL})]
+"""A row that is not copied, as other models are: of all rows that would take much memory."""
 
 SHOWN = 40
 """Characters of a value that an error repeats."""
@@ -54,7 +58,7 @@ class SplitRequest(BaseModel):
 class RecordsRequest(BaseModel):
     """A table as a list of objects."""
 
-    dataframe_records: list[dict[str, Cell]] = Field(examples=[[dict(zip(EXAMPLE_COLUMNS, EXAMPLE_ROW, strict=True))]])
+    dataframe_records: list[Record] = Field(examples=[[dict(zip(EXAMPLE_COLUMNS, EXAMPLE_ROW, strict=True))]])
     params: Options | None = None
 
 

@@ -26,7 +26,7 @@ MOST_LINE = 1_000_000
 EXACT_DIGITS = 19
 """Of an integer; one of more is read as a float."""
 
-EXPECTED = {"model_type": "an object", "dict_type": "an object", "list_type": "a list", "string_type": "text"}
+EXPECTED = {"model_type": "an object", "is_instance_of": "an object", "list_type": "a list", "string_type": "text"}
 """In the words of JSON, by pydantic's type of error."""
 
 Columns = dict[str, list[Any]]
@@ -186,7 +186,7 @@ def _read_csv(body: bytes, limits: RequestLimits) -> tuple[Columns, Point]:
     text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
     try:
         lines = enumerate(csv.reader(map(_check_line, text), strict=True), 1)
-        by_number = {number: line for number, line in lines if line}
+        by_number = {number: [value or None for value in line] for number, line in lines if line}
     except UnicodeDecodeError as error:
         raise Refused(400, f"the CSV text is not UTF-8: {error.reason}", "UTF-8") from error
     except csv.Error as error:
@@ -194,13 +194,13 @@ def _read_csv(body: bytes, limits: RequestLimits) -> tuple[Columns, Point]:
         raise Refused(status, f"the body is not CSV: {error}", "comma-separated values with a header") from error
     if not by_number:
         raise Refused(400, "the CSV text is empty", "a header and rows")
-    numbers, (names, *rows) = list(by_number), by_number.values()
+    numbers, (header, *rows) = list(by_number), by_number.values()
 
     def point(row: int, column: str | None) -> str:
         return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
 
-    cells = [[value or None for value in row] for row in rows]
-    return _turn_rows(names, cells, point, f"line {numbers[0]}", limits), point
+    names = [name or "" for name in header]
+    return _turn_rows(names, rows, point, f"line {numbers[0]}", limits), point
 
 
 def _check_line(line: str) -> str:
