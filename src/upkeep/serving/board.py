@@ -101,7 +101,7 @@ class Board:
 
     def rank(self) -> list[BoardMachine]:
         """Return all machines in the order in which a planner should look: alarms first, then the highest risk."""
-        return sorted(self._list_machines(), key=_urgency)
+        return sorted(self._machines.values(), key=_urgency)
 
     def refresh(self) -> None:
         """Read what the log holds that is new; on failure the board stays as it is and `as_of` tells its age."""
@@ -135,12 +135,8 @@ class Board:
         return sum(map(self.add, _to_predictions(rows)))
 
     def _is_full(self) -> bool:
-        machines = self._list_machines()
+        machines = list(self._machines.values())
         return bool(machines) and all(len(machine.history) == HISTORY_POINTS for machine in machines)
-
-    def _list_machines(self) -> list[BoardMachine]:
-        with self._lock:
-            return list(self._machines.values())
 
     def _forget(self) -> None:
         oldest = datetime.now(UTC).timestamp() * 1e6 - HISTORY_DAYS * DAY_US
