@@ -189,8 +189,9 @@ def test_a_new_notebook_becomes_a_stage_in_one_step(params: Params) -> None:
     assert stage["cmd"] == "upkeep notebook run notebooks/03_shift_load.ipynb -p output_folder=data/interim/shift_load"
     assert stage["deps"] == ["data/raw", "notebooks/03_shift_load.ipynb"]
     assert set(stage["outs"]) == {"data/interim/shift_load", "reports/shift_load.html", "reports/shift_load.ipynb"}
-    with pytest.raises(UpkeepError, match="has a stage 'shift_load' already"):
+    with pytest.raises(UpkeepError, match="'shift_load' already exists") as caught:
         add_notebook(notebook, "reports", [])
+    assert "dvc stage remove shift_load" in caught.value.remedy
     run_notebook(notebook, rendering_of(notebook), resolve_parameters(notebook, params))
     assert "Shift load" in rendering_of(notebook).read_text()
     assert Path("data/interim/shift_load").is_dir()
@@ -209,7 +210,7 @@ def test_a_notebook_that_cannot_be_a_stage_changes_nothing() -> None:
     for into, what in (
         ("raw", "cannot go into 'raw'"),
         ("interim", "no parameter 'output_folder'"),
-        ("reports", "DVC did not"),
+        ("reports", "DVC did not add the stage 'try': you are not inside of a DVC repository"),
     ):
         with pytest.raises(UpkeepError, match=what):
             add_notebook(notebook, into, [])

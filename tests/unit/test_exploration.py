@@ -148,3 +148,4 @@ def test_each_month_has_its_events_and_the_title_the_plant_that_fails_most() -> 
     assert picture.get_suptitle() == "3 failures in all; lyon has the most, 2"
     heights = {panel.get_title("left"): [bar.get_height() for bar in panel.patches] for panel in picture.axes}
     assert heights == {"failures": [2, 1], "errors": [1]}
+    assert exploration.draw_events(make_events(0)).get_suptitle() == "1 failure in all"

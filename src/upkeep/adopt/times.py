@@ -40,9 +40,11 @@ def read_clock(column: pl.Series) -> Clock | None:
         return None
     known = column.drop_nulls()
     sample = known.gather_every(max(1, known.len() // SAMPLE_ROWS))
+    if column.dtype == pl.String and share_of(sample.str.strip_chars().str.contains(PLAIN_NUMBER)) > 1 - READABLE:
+        return None
     if unit := _find_epoch(sample):
         return _read_by(column, {"epoch": unit}, f"numbers: {unit} since 1970 make times of our years", is_local=False)
-    if column.dtype != pl.String or share_of(sample.str.strip_chars().str.contains(PLAIN_NUMBER)) > 1 - READABLE:
+    if column.dtype != pl.String:
         return None
     if _is_read(sample, {}):
         has_offset = share_of(sample.str.contains(OFFSET)) >= READABLE

@@ -10,6 +10,7 @@ import polars as pl
 
 from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import Dictionary
+from upkeep.core.text import count_things
 from upkeep.features.conditions import fit_conditions
 from upkeep.features.inputs import read_matrix
 from upkeep.judging.reports import DataQuality
@@ -171,7 +172,8 @@ def draw_gaps(gaps: pl.DataFrame) -> Picture:
         lasted = np.maximum(until - since, np.timedelta64(1, "D"))  # a shorter bar would not be seen
         panel.barh(heights, lasted, left=since, height=0.7, color=colour, label=kind.replace("_", " "))
     plots.show_dates(panel)
-    panel.set_xlabel("time (bars are at least a day wide; the 15 machines with the longest gaps)")
+    others = f"; the {len(names)} machines of {worst.height} with the longest gaps" if worst.height > len(names) else ""
+    panel.set_xlabel(f"time (bars are at least a day wide{others})")
     return plots.explain_lines(picture)
 
 
@@ -346,7 +348,8 @@ def draw_events(events: pl.DataFrame) -> Picture:
     title = "No failure is on record"
     if failures.height:
         plant, most = failures.row(-1)
-        title = f"{failures['count'].sum()} failures in all; {plant} has the most, {most}"
+        others = f"; {plant} has the most, {most}" if failures.height > 1 else ""
+        title = f"{count_things(int(failures['count'].sum()), 'failure')} in all{others}"
     picture, panels = plots.draw_panels(title, len(kinds), height=2.6)
     monthly = events.group_by("kind", month=pl.col("time").dt.truncate("1mo").dt.date()).len().sort("month")
     for panel, kind in zip(panels, kinds, strict=True):

@@ -28,7 +28,7 @@ from papermill.translators import PythonTranslator
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
-from upkeep.core.yaml import parse_yaml, read_yaml
+from upkeep.core.yaml import parse_yaml
 from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import find_title
 from upkeep.reporting.templates import render_html
@@ -131,20 +131,11 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
 
     The stage runs ``upkeep notebook run``. Its outputs are the rendering and the executed notebook in ``reports/`` and,
     if `into` is a folder of data, ``data/<into>/<stage>/``, which the notebook gets as parameter ``output_folder``;
-    `deps` are what it reads. Raises UpkeepError if the stage exists, the notebook cannot be used, or DVC refuses.
+    `deps` are what it reads. Raises UpkeepError if the notebook cannot be used, or DVC refuses.
     """
     name, rendering = stage_name(notebook), rendering_of(notebook)
     if into not in FOLDERS:
         raise UpkeepError(f"a notebook cannot go into {into!r}", remedy=f"set --into to one of {', '.join(FOLDERS)}")
-    pipeline = Path("dvc.yaml")
-    if pipeline.exists() and name in (read_yaml(pipeline, what="the pipeline", remedy="correct the file") or {}).get(
-        "stages", ()
-    ):
-        raise UpkeepError(
-            f"dvc.yaml has a stage {name!r} already",
-            remedy=f"rename the notebook, or run: dvc stage remove {name}",
-            file=notebook,
-        )
     data = FOLDERS[into]
     folder = data / name if data else None
     if not notebook.exists():
@@ -286,11 +277,11 @@ def _create(notebook: Path, folder: Path) -> None:
 
 
 def _add_stage(name: str, *options: str) -> None:
-    command = [sys.executable, "-m", "dvc", "stage", "add", "--quiet", f"--name={name}", *options]
+    command = [sys.executable, "-m", "dvc", "stage", "add", f"--name={name}", *options]
     added = subprocess.run(command, capture_output=True, text=True, check=False)
     if added.returncode:
         raise UpkeepError(
             f"DVC did not add the stage {name!r}: {added.stderr.strip().removeprefix('ERROR: ')}",
-            remedy="correct what DVC names",
+            remedy=f"correct what DVC names; an older stage of that name goes by: dvc stage remove {name}",
             file="dvc.yaml",
         )

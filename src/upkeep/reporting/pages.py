@@ -2,13 +2,12 @@
 
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.reporting.markdown import find_title
-from upkeep.reporting.templates import render_html
+from upkeep.reporting.markdown import Markdown, find_title
+from upkeep.reporting.templates import render_html, render_markdown
 
 DOCS = Path("docs")
 FRONT = (Path("README.md"), Path("CONTRIBUTING.md"), Path("CHANGELOG.md"))
@@ -38,21 +37,15 @@ def build_pages(target: Path) -> str:
         shutil.copy(file, target / file)
     sources = [*FRONT, paths.MODEL_CARD, *sorted(DOCS.rglob("*.md"))]
     texts = {source: source.read_text(encoding="utf-8") for source in sources}
-    for source, text in {**texts, Path("index.md"): _list_contents(texts)}.items():
+    docs = {
+        source: Markdown(find_title(text, "upkeep")) for source, text in texts.items() if source != paths.MODEL_CARD
+    }
+    contents = render_markdown("index.md", reports=REPORTS, docs=docs)
+    for source, text in {**texts, Path("index.md"): contents}.items():
         page = (target / source).with_suffix(".html")
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(_render(text), encoding="utf-8")
     return f"{target}: {len(REPORTS)} reports, {len(texts) - 1} pages of the docs"
-
-
-def _list_contents(texts: Mapping[Path, str]) -> str:
-    reports = [f"- [{title}]({path.as_posix()})" for title, path in REPORTS.items()]
-    docs = [
-        f"- [{find_title(text, 'upkeep')}]({path.as_posix()})"
-        for path, text in texts.items()
-        if path != paths.MODEL_CARD
-    ]
-    return "\n".join(["# upkeep", "", "## Reports of the newest models", "", *reports, "", "## Docs", "", *docs])
 
 
 def _render(text: str) -> str:
