@@ -22,7 +22,8 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel, Params, load_params
 from upkeep.sources import Key
 from upkeep.sources.interim import check_deliveries, write_tables
-from upkeep.sources.store import RawFile, store
+from upkeep.sources.manifest import RawFile
+from upkeep.sources.store import store
 
 PLANTS, MACHINES, READINGS = 6, 20, 50_000
 SENSORS = {"vibration_mm_s": 3, "temperature_c": 60, "pressure_bar": 6, "current_a": 40, "humidity_pct": 50}
