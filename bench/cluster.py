@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream
 
 from bench.measuring import ROOT, Row, take_seconds
 from upkeep.core.parallel import map_plants
@@ -112,7 +112,7 @@ def _run_and_kill(client: Client, seconds: float, seed: int) -> str:
 
 def _time_tasks(cluster: LocalCluster) -> list[float]:
     """Return the seconds that each plant took in both stages together, the largest first."""
-    with Client(cluster) as client, client.get_task_stream() as stream:
+    with Client(cluster) as client, get_task_stream(client) as stream:
         _read(_start("dask", cluster.scheduler_address, warm=False))
     parts = [part["stop"] - part["start"] for task in stream.data for part in task["startstops"]]
     one_stage = len(PLANTS)

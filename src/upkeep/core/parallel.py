@@ -38,7 +38,7 @@ LOOK_SECONDS = 0.1
 PATIENCE_SECONDS = 300
 """How long a cluster may be without any worker."""
 
-SETUP = "start its scheduler and workers with this environment and in this folder, as docs/scaling.md says"
+SETUP = "start scheduler and workers with this environment and this folder at parallel.address, as docs/scaling.md says"
 
 KILLED = UpkeepError(
     "each worker that had this plant was killed", remedy="give workers more memory; their logs may tell more"

@@ -214,7 +214,7 @@ class Parallel(Frozen):
     """How work is mapped over plants."""
 
     backend: Literal["loky", "threads", "dask", "threading", "sequential"]
-    jobs: int
+    jobs: Literal[-1] | Annotated[int, Field(gt=0)]
     address: Annotated[str, Field(pattern=r"^(tcp|tls)://\S+:\d+$")] | None = None
     memory: Annotated[int, Field(gt=0)] | None = None
 
