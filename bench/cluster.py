@@ -114,9 +114,8 @@ def _time_tasks(cluster: LocalCluster) -> list[float]:
     """Return the seconds that each plant took in both stages together, the largest first."""
     with Client(cluster) as client, get_task_stream(client) as stream:
         _read(_start("dask", cluster.scheduler_address, warm=False))
-    parts = [part["stop"] - part["start"] for task in stream.data for part in task["startstops"]]
-    one_stage = len(PLANTS)
-    return [sum(pair) for pair in zip(parts[:one_stage], parts[one_stage:], strict=True)]
+    seconds = [sum(part["stop"] - part["start"] for part in task["startstops"]) for task in stream.data]
+    return [sum(stages) for stages in zip(seconds[: len(PLANTS)], seconds[len(PLANTS) :], strict=True)]
 
 
 def _time_empty_tasks(address: str) -> tuple[float, float]:
