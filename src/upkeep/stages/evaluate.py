@@ -26,13 +26,12 @@ ALARM_COLUMNS = [*KEYS, "probability", "hours_to_failure"]
 
 
 class Judged(NamedTuple):
-    """What a plant adds to the reports; `importance` is None where no model is saved."""
+    """What a plant adds to the reports; without a saved model it has neither alarms nor rows of ``importance``."""
 
     outcomes: PlantOutcomes
     report: GroupReport
     curves: dict[str, pl.DataFrame]
     alarms: list[Alarm]
-    importance: pl.DataFrame | None
 
 
 def run(params: Params) -> None:
@@ -53,12 +52,10 @@ def run(params: Params) -> None:
     reports = {name: own.report for name, own in judged.items()}
     report = evaluate(outcomes, reports, params.evaluate, params.model.seed, doubts)
     alarms = [alarm for own in judged.values() for alarm in own.alarms]
-    unsaved = [plant for plant, own in judged.items() if own.importance is None]
+    unsaved = [plant for plant, own in judged.items() if own.curves["importance"].is_empty()]
     notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in unsaved]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
-    curves = {name: pl.concat(own.curves[name] for own in judged.values()) for name in judged[plants[0]].curves}
-    ranked = [own.importance for own in judged.values() if own.importance is not None]
-    write_curves(curves | {"importance": pl.concat([rank_features("", [], [], []), *ranked])})
+    write_curves({name: pl.concat(own.curves[name] for own in judged.values()) for name in judged[plants[0]].curves})
     write_report(report)
     write_report(report.headline)
 
@@ -75,9 +72,10 @@ def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
     folder = paths.MODELS / name_file(plant)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
     if not (folder / paths.MODEL_METADATA).exists():
-        return Judged(outcomes, report, curves, [], None)
+        return Judged(outcomes, report, curves | {"importance": rank_features("", [], [], [])}, [])
     scorer = load_scorer(folder)
-    return Judged(outcomes, report, curves, list(_explain_alarms(chosen, plant, scorer, horizon)), _rank(scorer))
+    alarms = list(_explain_alarms(chosen, plant, scorer, horizon))
+    return Judged(outcomes, report, curves | {"importance": _rank(scorer)}, alarms)
 
 
 def _read_doubts() -> dict[str, str]:
