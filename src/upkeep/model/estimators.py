@@ -25,7 +25,7 @@ from upkeep.model.calibration import logit, prior_log_odds
 from upkeep.model.storage import booster_names, mean_log_odds, to_text
 from upkeep.model.trees import check_trees
 
-PIPELINE_ROWS = 200_000
+PIPELINE_ROWS = 100_000
 """Rows that kinds other than LightGBM are fitted on at most: they hold several copies in double precision."""
 KEPT: tuple[Kind, ...] = ("lightgbm", "logistic")
 """Kinds whose fitted models can be put in words, and so outlast a run."""
