@@ -16,7 +16,7 @@ from upkeep.core.params import Dataset, Params
 from upkeep.core.pieces import Frames, drop_oldest, recall
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.definition import KEYS, build_features, fit_preparation
-from upkeep.features.inputs import Preparation, Quantity, Vocabulary
+from upkeep.features.inputs import Preparation, Quantity, Vocabulary, read_records
 from upkeep.features.labels import label_rows
 from upkeep.features.leakage import check_leakage, check_no_feature_separates, fingerprint
 from upkeep.features.sampling import find_absent_machines, find_selection
@@ -53,9 +53,10 @@ def _build(
     """Write one plant's rows; return how many rows and failing rows each split holds, and why these may mislead."""
     tables, how = _read_tables(plant), params.dataset
     split = _assign_split(tables, boundaries, dictionary, how)
-    quantities = _quantities(dictionary, plant)
-    preparation = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, quantities, params)
-    preparation = preparation.model_copy(update={"rows_every": dictionary.rows_every})
+    fitted = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, params)
+    preparation = fitted.model_copy(
+        update={"quantities": _quantities(dictionary, plant), "rows_every": dictionary.rows_every}
+    )
     labels = label_rows(tables.telemetry, tables.events, how, timedelta(microseconds=dictionary.row_length or 0))
     labels = labels.with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
@@ -81,23 +82,18 @@ def _build(
     }
 
 
-def _recall_preparation(
-    training: pl.DataFrame,
-    tables: Tables,
-    vocabulary: Vocabulary,
-    quantities: dict[str, dict[str, Quantity]],
-    params: Params,
-) -> Preparation:
-    """Return what training rows and each machine's first hours on record tell."""
+def _recall_preparation(training: pl.DataFrame, tables: Tables, vocabulary: Vocabulary, params: Params) -> Preparation:
+    """Return what training rows and each machine's first hours tell, and what is on record of machines."""
     opening = pl.col("time").min().over("machine") + timedelta(hours=params.dataset.baseline_hours)
     record = tables.telemetry.filter(pl.col("time") < opening)
 
     def make() -> Frames:
-        fitted = fit_preparation(training, record, tables.machines, vocabulary, params.dataset, quantities)
+        fitted = fit_preparation(training, record, tables.machines.clear(), vocabulary, params.dataset)
         return {"fitted": pl.DataFrame({"json": [fitted.model_dump_json()]})}
 
-    made_from = [training, record, tables.machines, vocabulary, quantities, params.dataset]
-    return Preparation.model_validate_json(recall(params.pieces, CODE, made_from, make)["fitted"].item())
+    kept = recall(params.pieces, CODE, [training, record, vocabulary, params.dataset], make)["fitted"].item()
+    records = read_records(tables.machines, vocabulary)
+    return Preparation.model_validate_json(kept).model_copy(update={"records": records})
 
 
 def _recall_features(
