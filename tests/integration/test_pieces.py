@@ -106,8 +106,10 @@ def test_a_week_later_only_what_the_week_touches_is_made_again(split, deliver, m
     build = definition.build_features
     monkeypatch.setattr(dataset, "build_features", lambda *tables: built.append(tables[0]) or build(*tables))
     monkeypatch.delattr(training, "fit")  # no model is fitted
+    before = kept()
     deliver(WEEK_LATER)
     run(WEEK_LATER, split)
+    assert len(kept() - before) == len(built)  # nothing but the features of each plant's test rows
     assert [rows["plant"][0] for rows in built] == ["lyon", "porto"]
     assert min(rows["time"].min() for rows in built).isoformat() >= "2025-03-13"
 

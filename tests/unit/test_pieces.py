@@ -137,6 +137,13 @@ def test_rows_cut_out_of_a_longer_table_have_the_name_of_their_own():
         assert name_piece([], [rows]) == whole
 
 
+def test_what_a_null_hides_is_no_part_of_a_table():
+    hours = pl.DataFrame({"hours": [10.0, 900.0, None]})
+    near = hours.with_columns(pl.when(pl.col("hours") < 48).then("hours"))
+    assert near["hours"].to_list() == [10.0, None, None]
+    assert name_piece([], [near]) == name_piece([], [pl.DataFrame({"hours": [10.0, None, None]})])
+
+
 def test_changed_code_or_another_release_of_a_library_makes_other_names(tmp_path, monkeypatch):
     package = tmp_path / "upkeep"
     shutil.copytree(pieces.PACKAGE / "core", package / "core")

@@ -28,6 +28,9 @@ LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")
 ENDING = ".piece"
 """Of the files' names: nothing else in the folder is ever deleted."""
 
+ROW_GROUP_ROWS = 250_000
+"""Stated, because Polars' own choice may depend on the number of threads."""
+
 logger = logging.getLogger(__name__)
 
 Frames = dict[str, pl.DataFrame]
@@ -102,8 +105,8 @@ def _hash_code(package: Path, code: tuple[str, ...]) -> bytes:
 def _spell(part: object) -> bytes:
     if not isinstance(part, pl.DataFrame):
         return part if isinstance(part, bytes) else to_json(part)
-    # Texts one after the other: in views they would tell of rows that the table once had.
-    part.rechunk().write_ipc(buffer := BytesIO(), compat_level=pl.CompatLevel.oldest())
+    # Parquet keeps values alone: in memory a table also holds what rows and nulls once were.
+    part.write_parquet(buffer := BytesIO(), compression="uncompressed", statistics=False, row_group_size=ROW_GROUP_ROWS)
     return buffer.getvalue()
 
 
