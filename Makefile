@@ -46,7 +46,7 @@ sbom: .venv ## List the image's parts in sbom.json (CycloneDX)
 bench: .venv ## Measure the figures that the docs quote
 	python -m bench
 
-bench-large: .venv ## Measure fleets of hundreds of plants: hours, and 100 GB of disk
+bench-large: .venv ## Measure fleets of hundreds of plants: hours, and tens of gigabytes of disk
 	python -m bench --large
 
 ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
