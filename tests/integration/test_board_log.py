@@ -117,6 +117,7 @@ FAR = pl.lit(2**62).cast(TIME)
         pytest.param(GOOD.with_columns(warnings=pl.lit(None)), "1 row(s)", id="null warnings"),
         pytest.param(GOOD.select("plant", "machine"), "1 row(s)", id="columns missing"),
         pytest.param(pl.DataFrame({"x": [1]}), "1 row(s)", id="other columns"),
+        pytest.param(pl.concat([GOOD.with_columns(features=[0.0] * 20_000)] * 4000), "is damaged", id="far too large"),
         pytest.param(GOOD.with_columns(probability=pl.lit("high")), "is damaged", id="text for a number"),
         pytest.param(GOOD.with_columns(features=pl.lit("high")), "is damaged", id="text for a list"),
         pytest.param(GOOD.with_columns(warnings=pl.lit(3)), "is damaged", id="a number for a struct"),

@@ -9,6 +9,7 @@ import pytest
 from log_cases import DAY, NOON, prediction, read_log
 
 from upkeep.core.errors import UpkeepError
+from upkeep.scoring import prediction_log
 from upkeep.scoring.prediction_log import SCHEMA, as_log_rows, read_parts, write_part
 
 DAY_US = 86_400_000_000
@@ -83,6 +84,14 @@ def test_only_the_wanted_columns_are_read(root):
     write_part(root, "p1", as_log_rows([prediction(1)]))
     [(_, rows)] = read_parts(root, DAY, set(), columns=["machine", "probability"])
     assert rows.columns == ["machine", "probability"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
+def test_a_file_is_read_whole_however_many_slices_that_takes(root, monkeypatch, count):
+    monkeypatch.setattr(prediction_log, "SLICE_ROWS", 3)
+    rows = as_log_rows([prediction(number) for number in range(count)])
+    write_part(root, "p1", rows)
+    assert read_log(root).equals(rows)
 
 
 def test_a_log_that_nobody_has_written_to_is_empty(root):

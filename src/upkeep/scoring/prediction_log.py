@@ -62,8 +62,8 @@ LONGEST_FOLDER = 200
 ROW_GROUP = 200
 """Rows that are compressed at once: writing takes memory for all of them, several times over."""
 
-MOST_ROWS = 1_000_000
-"""Of one file; the service writes a few thousand to each, a batch one for each machine."""
+SLICE_ROWS = 2_000
+"""Read at once: a file of some kilobytes can stand for gigabytes, which shows before all of them are there."""
 
 IS_PREDICTION = {
     **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version", "warnings")},
@@ -176,14 +176,24 @@ def _read_part(store: "AbstractFileSystem", root: str, name: str, columns: list[
         _warn_once(f"prediction log: {file} cannot be read: {mask_credentials(str(error))}")
         return None
     try:
-        rows = pl.scan_parquet(BytesIO(content)).head(MOST_ROWS).pipe(_complete, columns).collect()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        rows = _unpack(pl.scan_parquet(BytesIO(content)).pipe(_complete, columns))
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         _warn_once(f"prediction log: {file} is damaged: {shorten(error)}")
         return SCHEMA.to_frame().select(columns)
     good = rows.filter(*(IS_PREDICTION[column] for column in rows.columns if column in IS_PREDICTION))
     if good.height < rows.height:
         _warn_once(f"prediction log: {rows.height - good.height} row(s) of {file} are no predictions")
     return good
+
+
+def _unpack(table: pl.LazyFrame) -> pl.DataFrame:
+    """Return a file's rows; raises OSError if they take more memory than a file may have bytes."""
+    slices: list[pl.DataFrame] = []
+    while not slices or slices[-1].height == SLICE_ROWS:
+        slices.append(table.slice(SLICE_ROWS * len(slices), SLICE_ROWS).collect())
+        if sum(rows.estimated_size() for rows in slices) > MOST_BYTES:
+            raise OSError(f"it takes more than {MOST_BYTES:,} bytes once it is unpacked")
+    return pl.concat(slices)
 
 
 @lru_cache
