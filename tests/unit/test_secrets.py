@@ -4,7 +4,7 @@ from time import process_time
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from upkeep.core.errors import UpkeepError
@@ -28,6 +28,7 @@ def test_a_password_that_is_set_as_an_address_writes_it_is_masked_as_it_is_too()
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S")), min_size=4), st.sampled_from([str, quote, quote_plus]))
+@example("000%", quote)
 def test_no_password_is_left_in_a_text(password, write):
     assert mask_values(f"<{write(password)}>", password) in ("<***>", "***")
 

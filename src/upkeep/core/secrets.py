@@ -55,7 +55,8 @@ def _replace(text: str, secret: str | None, shown: str) -> str:
 
 def _match_escaped(character: str) -> str:
     plus = r"|\+" if character == " " else ""
-    return f"(?:{re.escape(character)}|(?i:{''.join(f'%{byte:02X}' for byte in character.encode())}){plus})"
+    escaped = "".join(f"%{byte:02X}" for byte in character.encode())
+    return f"(?:(?i:{escaped})|{re.escape(character)}{plus})"  # a % is the first character of its own escape
 
 
 def _variables(text: str) -> list[str]:
