@@ -55,7 +55,8 @@ def map_plants(
     """
     names = list(plants)
     run = _run_on_cluster if how.backend == "dask" else _run_here
-    outcomes = run(partial(_call_for_plant, function, arguments), sorted(names, key=_weigh, reverse=True), how)
+    work = partial(_call_for_plant, Path.cwd(), function, arguments)
+    outcomes = run(work, sorted(names, key=_weigh, reverse=True), how)
     done = dict(tqdm(outcomes, total=len(names), delay=QUIET_SECONDS, unit="plant"))
     results, failed = {}, {}
     for name in names:
@@ -75,7 +76,10 @@ def _weigh(plant: str) -> int:
     return sum(file.stat().st_size for file in paths.RAW.glob(f"*/{name_file(plant)}/*"))
 
 
-def _call_for_plant(function: Callable[..., Result], arguments: tuple[object, ...], plant: str) -> Outcome[Result]:
+def _call_for_plant(
+    folder: Path, function: Callable[..., Result], arguments: tuple[object, ...], plant: str
+) -> Outcome[Result]:
+    os.chdir(folder)  # a worker may have begun in another one, and the paths of stages are relative
     try:
         return plant, function(plant, *arguments)
     except UpkeepError as error:
@@ -193,7 +197,6 @@ def _call_on_worker(folder: Path, stored: Path, environment: dict[str, str], pla
     if worker.state.nthreads > 1:
         what = f"{place} has {worker.state.nthreads} threads, which share one working folder"
         raise UpkeepError(what, remedy="start it with --nthreads 1")
-    os.chdir(folder)
     return _load_work(stored)(plant)
 
 
