@@ -1,4 +1,4 @@
-"""Memory and time of training on many rows: a fleet against one matrix, a plant in pieces against the whole."""
+"""Memory and time of training on many rows: a fleet against one matrix, a plant in chunks against the whole."""
 
 import json
 import sys
@@ -32,17 +32,17 @@ def measure() -> list[Row]:
         for number in range(PLANTS):
             _write_plant(fleet / f"plant{number:02d}", FLEET_MACHINES)
         _write_plant(plant / "plant00", PLANT_MACHINES)
-        found = {way: run_module("bench.memory", way, name) for way in ("fleet", "matrix", "pieces", "whole")}
+        found = {way: run_module("bench.memory", way, name) for way in ("fleet", "matrix", "chunks", "whole")}
     rows = PLANTS * FLEET_MACHINES["train"] * HOURS
-    ours, matrix, pieces, whole = (found[way] for way in ("fleet", "matrix", "pieces", "whole"))
+    ours, matrix, chunks, whole = (found[way] for way in ("fleet", "matrix", "chunks", "whole"))
     note = f"{rows:,} rows of {FEATURES} features, {rows * FEATURES * 4 / 1e6:.0f} MB; peer: LightGBM on one matrix"
     size = sum(PLANT_MACHINES.values()) * HOURS * FEATURES * 4 / 1e6
     larger = f"a plant of {size:.0f} MB with all its candidates; peer: the same rows held in memory"
     return [
         Row("fleet training", ours["seconds"], "s", matrix["seconds"], "ratio <= 1.3", note),
         Row("fleet training, memory", ours["megabytes"], "MB", matrix["megabytes"], "ratio <= 0.8", note),
-        Row("a plant beyond parallel.memory", pieces["seconds"], "s", whole["seconds"], note=larger),
-        Row("a plant beyond parallel.memory, memory", pieces["megabytes"], "MB", whole["megabytes"], note=larger),
+        Row("a plant beyond parallel.memory", chunks["seconds"], "s", whole["seconds"], note=larger),
+        Row("a plant beyond parallel.memory, memory", chunks["megabytes"], "MB", whole["megabytes"], note=larger),
     ]
 
 
@@ -96,7 +96,7 @@ def _run(way: str, folder: Path) -> None:
         (train_fleet if way == "fleet" else _train_on_matrix)(_scan(folder / "fleet"), params)
         return
     (splits,) = _scan(folder / "plant").values()
-    train_plant(splits if way == "pieces" else Splits(*(rows.lazy().collect() for rows in splits)), None, params)
+    train_plant(splits if way == "chunks" else Splits(*(rows.lazy().collect() for rows in splits)), None, params)
 
 
 if __name__ == "__main__":

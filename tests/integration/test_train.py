@@ -134,7 +134,7 @@ def test_plants_that_are_read_in_pieces_get_the_same_models(params, monkeypatch)
     write_plant("porto", failures=0)
     train.run(params)
     first = outputs()
-    monkeypatch.setattr(tables, "PIECE_ROWS", 400)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 400)
     monkeypatch.setattr(train, "_open_splits", lambda plant, _: train._scan_splits(plant))
     train.run(params)
     assert outputs() == first

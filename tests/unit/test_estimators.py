@@ -128,6 +128,6 @@ def test_parameters_that_lightgbm_refuses_are_named(model):
 @pytest.mark.parametrize(("most", "every"), [(4, 3), (5, 2), (10, 1), (99, 1)])
 def test_of_too_many_rows_some_are_drawn_evenly_wherever_a_piece_begins(most, every):
     whole = rows(10)
-    pieces = whole._replace(features=[whole.features[:3], whole.features[3:4], whole.features[4:]])
-    for drawn, all_rows in zip(pieces.as_array(most), whole, strict=True):
+    chunks = whole._replace(features=[whole.features[:3], whole.features[3:4], whole.features[4:]])
+    for drawn, all_rows in zip(chunks.as_array(most), whole, strict=True):
         np.testing.assert_array_equal(drawn, all_rows[::every])

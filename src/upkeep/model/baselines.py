@@ -94,7 +94,7 @@ def _lowest_if_unknown(rows: pl.DataFrame, feature: str) -> Floats:
 
 
 def fit_baseline(rank: Ranking, train: Iterable[pl.DataFrame]) -> Ranking:
-    """Fit the probability of a ranking, such as one of `RANKINGS`, on training rows, given piece by piece.
+    """Fit the probability of a ranking, such as one of `RANKINGS`, on training rows, given chunk by chunk.
 
     What is returned maps rows to log-odds of shape (n_rows,), rising with what the baseline ranks by; where training
     rows cannot tell how risk grows, the class prior is what is left.

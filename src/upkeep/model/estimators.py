@@ -36,7 +36,7 @@ CHUNK_ROWS = 4_096
 class Rows(NamedTuple):
     """Labelled rows: features of shape (n_rows, n_features), NaN where unknown; label and weight of shape (n_rows,).
 
-    Features that are not held as one array are read by LightGBM piece by piece.
+    Features that are not held as one array are read by LightGBM chunk by chunk.
     """
 
     features: Floats32 | list[lgb.Sequence]
@@ -46,9 +46,9 @@ class Rows(NamedTuple):
     def as_array(self, most: int) -> tuple[Floats32, NDArray[np.integer[Any]], Floats]:
         """Return features, label and weight of these rows; of more than `most`, of some that lie evenly among them."""
         every = -(-len(self.label) // most) or 1
-        pieces = self.features if isinstance(self.features, list) else [self.features]
-        starts = np.cumsum([0, *map(len, pieces)])
-        parts = [piece[:][-start % every :: every] for piece, start in zip(pieces, starts, strict=False)]
+        chunks = self.features if isinstance(self.features, list) else [self.features]
+        starts = np.cumsum([0, *map(len, chunks)])
+        parts = [chunk[:][-start % every :: every] for chunk, start in zip(chunks, starts, strict=False)]
         return np.concatenate(parts), self.label[::every], self.weight[::every]
 
     @property
@@ -164,7 +164,7 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
 
 
 def _derive_data_seed(seed: int) -> int:
-    """Return by which seed LightGBM samples an array's rows to bin them; it derives none where it reads pieces."""
+    """Return by which seed LightGBM samples an array's rows to bin them; it derives none where it reads chunks."""
     nothing = lgb.Dataset(np.zeros((2, 1)), [0, 1], params={"verbosity": -1})
     text = lgb.train({"seed": seed, "verbosity": -1}, nothing, 1).model_to_string()
     return int(text.partition("[data_random_seed: ")[2].partition("]")[0])

@@ -1,4 +1,4 @@
-"""Labelled rows as training reads them: columns of all, features of a piece at a time."""
+"""Labelled rows as training reads them: columns of all, features of a chunk at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache, partial
@@ -13,7 +13,7 @@ from upkeep.core.pieces import name_piece
 from upkeep.core.types import Floats32
 from upkeep.model.storage import to_matrix
 
-PIECE_ROWS = 65_536
+CHUNK_ROWS = 65_536
 
 
 class Table:
@@ -31,30 +31,30 @@ class Table:
     @cached_property
     def checksum(self) -> str:
         """What tells these rows' features, labels and weights from others."""
-        return name_piece([], (rows.select("label", "weight", *self.features) for rows in self.pieces()))
+        return name_piece([], (rows.select("label", "weight", *self.features) for rows in self.chunks()))
 
     @property
     def starts(self) -> range:
-        """The first row of each piece; there is one at least."""
-        return range(0, max(self.height, 1), PIECE_ROWS)
+        """The first row of each chunk; there is one at least."""
+        return range(0, max(self.height, 1), CHUNK_ROWS)
 
     def read(self, *columns: str) -> pl.DataFrame:
         """Return some columns of all rows."""
         return self._rows.select(columns).collect()
 
-    def read_piece(self, start: int) -> pl.DataFrame:
-        """Return all columns of the piece that starts with this row."""
-        return self._rows.slice(start, PIECE_ROWS).collect()
+    def read_chunk(self, start: int) -> pl.DataFrame:
+        """Return all columns of the chunk that starts with this row."""
+        return self._rows.slice(start, CHUNK_ROWS).collect()
 
-    def pieces(self) -> Iterator[pl.DataFrame]:
-        """Read one piece after the other."""
-        return map(self.read_piece, self.starts)
+    def chunks(self) -> Iterator[pl.DataFrame]:
+        """Read one chunk after the other."""
+        return map(self.read_chunk, self.starts)
 
 
-class Piece(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
+class Chunk(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
     """Features that LightGBM reads when it bins them, so that it holds a byte a value and never all at once."""
 
-    batch_size = PIECE_ROWS
+    batch_size = CHUNK_ROWS
 
     def __init__(self, read: Callable[[], Floats32], rows: int) -> None:
         self._read, self._rows = read, rows
@@ -68,13 +68,13 @@ class Piece(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
 
 
 def join_features(tables: Sequence[Table]) -> Floats32 | list[lgb.Sequence]:
-    """Return the features of all tables: an array if they are one piece, else what LightGBM reads piece by piece."""
+    """Return the features of all tables: an array if they are one chunk, else what LightGBM reads chunk by chunk."""
     read = lru_cache(maxsize=1)(_read_matrix)  # LightGBM samples one row after the other
-    pieces = [(table, start) for table in tables for start in table.starts]
-    if len(pieces) == 1:
-        return read(*pieces[0])
-    return [Piece(partial(read, table, start), min(table.height - start, PIECE_ROWS)) for table, start in pieces]
+    chunks = [(table, start) for table in tables for start in table.starts]
+    if len(chunks) == 1:
+        return read(*chunks[0])
+    return [Chunk(partial(read, table, start), min(table.height - start, CHUNK_ROWS)) for table, start in chunks]
 
 
 def _read_matrix(table: Table, start: int) -> Floats32:
-    return to_matrix(table.read_piece(start), table.features)
+    return to_matrix(table.read_chunk(start), table.features)

@@ -170,7 +170,7 @@ def _find_ways(train: Table, validation: Table, fleet: FleetModel | None, params
     models[SHUFFLED] = _recall_shuffled(train, validation, params, recall)
     rule = _recall_rule(train, recall)
     ranks = {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}
-    return Ways(trained, models, {name: fit_baseline(rank, train.pieces()) for name, rank in ranks.items()}, rule)
+    return Ways(trained, models, {name: fit_baseline(rank, train.chunks()) for name, rank in ranks.items()}, rule)
 
 
 def _judge_ways(ways: Ways, validation: Table, known: pl.DataFrame, borrowed: Alarm | None, params: Params) -> Frames:
@@ -349,7 +349,7 @@ def _score(
 ) -> dict[str, Floats]:
     """Return the log-odds of all rows by each model and rule; features are read and laid out once for all of them."""
     parts: dict[str, list[Floats]] = {name: [] for name in (*models, *rules)}
-    for rows in table.pieces():
+    for rows in table.chunks():
         matrix = to_matrix(rows, table.features)
         for name, model in models.items():
             parts[name].append(model.score(matrix))

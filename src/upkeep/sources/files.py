@@ -61,7 +61,7 @@ class Dealt(NamedTuple):
     sha256: str
 
 
-class Piece(NamedTuple):
+class Section(NamedTuple):
     """What one file holds of one plant and batch; `reference` finds it again."""
 
     file: File
@@ -119,10 +119,10 @@ class _TableFiles:
     def list_deliveries(self) -> list[Delivery]:
         found = [_find(self._table, number, reading) for number, reading in enumerate(self._readings)]
         findings = [finding for _, its_findings in found for finding in its_findings]
-        pieces = [piece for files, _ in found for file in files for piece in self._list_pieces(file)]
+        sections = [section for files, _ in found for file in files for section in self._list_sections(file)]
         for number, reading in enumerate(self._readings):
-            _check_columns(self._table, reading, [piece for piece in pieces if piece.file.reading == number])
-        findings += self._find_untimed(pieces)
+            _check_columns(self._table, reading, [section for section in sections if section.file.reading == number])
+        findings += self._find_untimed(sections)
         return [
             Delivery(
                 self._table,
@@ -130,19 +130,19 @@ class _TableFiles:
                 day,
                 partial(self._read, group),
                 tuple(findings),
-                tuple(piece.reference for piece in group),
+                tuple(section.reference for section in group),
             )
-            for (plant, day), placed in sorted(_place(pieces).items())
+            for (plant, day), placed in sorted(_place(sections).items())
             for group in _group_by_types(placed)
         ]
 
-    def _list_pieces(self, file: File) -> list[Piece]:
+    def _list_sections(self, file: File) -> list[Section]:
         reading = self._readings[file.reading]
         with errors_named(reading, table=self._table, file=file.path):
             parts, size, sha256 = self._deal(file)
             address = file.path.removeprefix(_folder(find_place(reading)[1]))
         return [
-            Piece(
+            Section(
                 file,
                 Reference(address=address, reading=file.reading, plant=plant, batch=batch, bytes=size, sha256=sha256),
                 rows.schema,
@@ -150,26 +150,26 @@ class _TableFiles:
             for (plant, batch), rows in parts.items()
         ]
 
-    def _find_untimed(self, pieces: Sequence[Piece]) -> list[Finding]:
+    def _find_untimed(self, sections: Sequence[Section]) -> list[Finding]:
         """Return findings of files without a readable time; raises UpkeepError if that is how times are written."""
         findings = []
-        untimed = [piece for piece in pieces if piece.part[1] is None]
-        for piece in untimed:
-            reading = self._readings[piece.file.reading]
-            with errors_named(reading, table=self._table, file=piece.file.path):
-                rows = self._deal(piece.file).parts[piece.part]
-            error = unreadable_times(rows, reading).at(table=self._table, file=piece.file.path)
-            if len(untimed) == len(pieces) or rows["time"].count() >= SYSTEMATIC:
+        untimed = [section for section in sections if section.part[1] is None]
+        for section in untimed:
+            reading = self._readings[section.file.reading]
+            with errors_named(reading, table=self._table, file=section.file.path):
+                rows = self._deal(section.file).parts[section.part]
+            error = unreadable_times(rows, reading).at(table=self._table, file=section.file.path)
+            if len(untimed) == len(sections) or rows["time"].count() >= SYSTEMATIC:
                 raise error
             logger.warning(str(error))
-            name = piece.file.path.rpartition("/")[2]
+            name = section.file.path.rpartition("/")[2]
             findings.append(report("unreadable_times", self._table, f"{name}: {error.what}; {error.remedy}"))
         return findings
 
-    def _read(self, pieces: Sequence[Piece]) -> pl.DataFrame:
-        first = pieces[0].file
+    def _read(self, sections: Sequence[Section]) -> pl.DataFrame:
+        first = sections[0].file
         with errors_named(self._readings[first.reading], table=self._table, file=first.path):
-            return self._join(self._deal(piece.file).parts[piece.part] for piece in pieces)
+            return self._join(self._deal(section.file).parts[section.part] for section in sections)
 
     def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
         try:
@@ -304,35 +304,37 @@ def _how_to_name(name: str, columns: Sequence[str]) -> str:
     return f"name it in columns, as {name}: THEIR_NAME{constant}"
 
 
-def _check_columns(table: Table, reading: TableFiles, pieces: Sequence[Piece]) -> None:
+def _check_columns(table: Table, reading: TableFiles, sections: Sequence[Section]) -> None:
     """Raise an UpkeepError about a name in ``columns`` that no file has."""
-    delivered = {name: None for piece in pieces for name in piece.schema}
+    delivered = {name: None for section in sections for name in section.schema}
     for ours, theirs in reading.columns.items():
-        if pieces and ours not in delivered:
+        if sections and ours not in delivered:
             remedy = f"correct fetch.options.{table}.columns.{ours}"
             raise absent(theirs, delivered, remedy, table=table, file=reading.path)
 
 
-def _place(pieces: Sequence[Piece]) -> dict[tuple[str, date], list[Piece]]:
-    """Collect pieces by plant and batch; one that does not tell goes where the one before it goes."""
-    parts = pl.DataFrame([piece.part for piece in pieces], schema={"plant": pl.String, "batch": pl.Date}, orient="row")
+def _place(sections: Sequence[Section]) -> dict[tuple[str, date], list[Section]]:
+    """Collect sections by plant and batch; one that does not tell goes where the one before it goes."""
+    parts = pl.DataFrame(
+        [section.part for section in sections], schema={"plant": pl.String, "batch": pl.Date}, orient="row"
+    )
     filled = parts.select(pl.all().forward_fill().backward_fill()).fill_null(UNKNOWN_PLANT)
-    placed: dict[tuple[str, date], list[Piece]] = {}
-    for place, piece in zip(filled.iter_rows(), pieces, strict=True):
-        placed.setdefault(place, []).append(piece)
+    placed: dict[tuple[str, date], list[Section]] = {}
+    for place, section in zip(filled.iter_rows(), sections, strict=True):
+        placed.setdefault(place, []).append(section)
     return placed
 
 
-def _group_by_types(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Split pieces into groups whose columns have the same types, each a delivery of its own."""
-    groups: list[tuple[dict[str, pl.DataType], list[Piece]]] = []
-    for piece in pieces:
-        typed = {name: dtype for name, dtype in piece.schema.items() if dtype != pl.Null}
+def _group_by_types(sections: Sequence[Section]) -> list[list[Section]]:
+    """Split sections into groups whose columns have the same types, each a delivery of its own."""
+    groups: list[tuple[dict[str, pl.DataType], list[Section]]] = []
+    for section in sections:
+        typed = {name: dtype for name, dtype in section.schema.items() if dtype != pl.Null}
         for types, group in groups:
             if all(types.get(name, dtype) == dtype for name, dtype in typed.items()):
                 types.update(typed)
-                group.append(piece)
+                group.append(section)
                 break
         else:
-            groups.append((typed, [piece]))
+            groups.append((typed, [section]))
     return [group for _, group in groups]
