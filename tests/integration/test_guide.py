@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, flags=re.DOTALL)
 HEADERS = [text.splitlines()[0] for language, text in BLOCKS if language == "csv"]
-DICTIONARY, FETCH = [text for language, text in BLOCKS if language == "yaml"]
+DICTIONARY, FETCH = [text for language, text in BLOCKS if language == "yaml" and text.startswith(("tables:", "fetch:"))]
 START, WEEKS, MACHINES = datetime(2025, 1, 6, tzinfo=UTC), 12, 4
 TABLES = ("telemetry", "events", "machines")
 
