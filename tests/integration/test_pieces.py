@@ -55,7 +55,7 @@ def settle(
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["fetch"] |= {"until": until, "options": params["fetch"]["options"] | {"plants": {"lyon": 3, "porto": 2}}}
     params["validate"]["dictionary"] = str(ROOT / "data/references/dictionary.yaml")
-    params["dataset"] |= {"max_single_feature_auc": 1.0, **dataset_params}
+    params["dataset"] |= {"max_single_feature_auc": 1.0, "aggregates": ["mean"], **dataset_params}
     params["dataset"]["split"] |= SPLITS[split]
     params["model"]["lightgbm"]["n_estimators"] = 10
     params["parallel"]["backend"] = "sequential"
