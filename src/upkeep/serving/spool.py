@@ -20,6 +20,9 @@ FILE = "predictions.sqlite"
 WAIT_SECONDS = 10.0
 """For other processes that write at this moment."""
 
+NO_ROOM = "SQLITE_IOERR_SHMSIZE"
+"""The file that processes share beside the spool does not fit on the disk; SQLite calls it a disk I/O error only."""
+
 SET_UP = """
 PRAGMA auto_vacuum = incremental;
 PRAGMA journal_mode = wal;
@@ -105,5 +108,10 @@ class Spool:
         """Give a connection of its own, as an earlier one may have failed; changes are committed at the end."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._folder / FILE, timeout=WAIT_SECONDS)) as connection, connection:
-            connection.executescript(SET_UP)
+            try:
+                connection.executescript(SET_UP)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname == NO_ROOM:
+                    raise sqlite3.OperationalError("database or disk is full") from error
+                raise
             yield connection
