@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,23 +146,42 @@ def test_what_a_null_hides_is_no_part_of_a_table():
     assert name_piece([], [near]) == name_piece([], [pl.DataFrame({"hours": [10.0, None, None]})])
 
 
-def test_changed_code_or_another_release_of_a_library_makes_other_names(tmp_path, monkeypatch):
+def test_changed_code_another_release_of_a_library_or_of_python_makes_other_names(tmp_path, monkeypatch):
     package = tmp_path / "upkeep"
-    shutil.copytree(pieces.PACKAGE / "core", package / "core")
-    monkeypatch.setattr(pieces, "PACKAGE", package)
+    shutil.copytree(Path(pieces.__file__).parent, package / "core")
     names = [name_piece(["core"], [])]
     for change in (
         lambda: (package / "core/paths.py").write_text("changed"),
         lambda: (package / "core/new.py").write_text(""),
         lambda: (package / "core/new.py").rename(package / "core/newer.py"),
         lambda: monkeypatch.setattr(pieces, "version", str.upper),
+        lambda: monkeypatch.setattr(pieces.platform, "python_version", lambda: "3.12.0"),
     ):
         change()
-        pieces._hash_code.cache_clear()
+        monkeypatch.setattr(pieces, "LOADED", pieces._read_code(package))
+        pieces.name_versions.cache_clear()
         names.append(name_piece(["core"], []))
     monkeypatch.undo()
-    pieces._hash_code.cache_clear()
+    pieces.name_versions.cache_clear()
     assert len(set(names)) == len(names)
+
+
+EDIT_AND_NAME = """
+from pathlib import Path
+from upkeep.core.pieces import name_piece
+Path("upkeep/core/rounding.py").write_text("MEASURED = 1")
+print(name_piece(["core"], []))
+"""
+
+
+def test_what_a_process_makes_is_not_of_code_that_is_edited_while_it_works(tmp_path):
+    shutil.copytree(Path(pieces.__file__).parent, tmp_path / "upkeep/core")
+    (tmp_path / "upkeep/__init__.py").touch()
+    begun_before, begun_after = (
+        subprocess.run([sys.executable, "-c", EDIT_AND_NAME], cwd=tmp_path, capture_output=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert begun_before != begun_after
 
 
 def test_those_not_used_for_longest_go_first_and_nothing_else_in_the_folder(tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from upkeep.core import params, paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.pieces import LIBRARIES, PACKAGE
+from upkeep.core.pieces import LOADED, name_versions
 from upkeep.core.plants import name_file
 
 Result = TypeVar("Result")
@@ -217,6 +216,5 @@ def _require_environment(expected: dict[str, str], place: str) -> None:
 @cache
 def _describe_environment() -> dict[str, str]:
     """Return what results depend on: versions, and a checksum of upkeep's code as this process began with it."""
-    code = b"".join(file.read_bytes() for file in sorted(PACKAGE.rglob("*.py")))
-    libraries = {name: version(name) for name in ("distributed", *LIBRARIES)}
-    return {"python": platform.python_version(), **libraries, "upkeep": hashlib.sha256(code).hexdigest()[:12]}
+    code = hashlib.sha256(repr(LOADED).encode()).hexdigest()[:12]
+    return {**name_versions(), "distributed": version("distributed"), "upkeep": code}

@@ -7,6 +7,7 @@ folder decides what the stages read, so pieces made in one trust zone must not r
 import hashlib
 import logging
 import os
+import platform
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +22,6 @@ from pydantic_core import to_json
 from upkeep.core.files import read_regular, write_whole
 from upkeep.core.params import Pieces
 
-PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")
 """Those whose versions may change the bytes of a result."""
 
@@ -46,7 +46,7 @@ def make_anew(made_from: Iterable[object], make: Callable[[], Frames]) -> Frames
 def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: Callable[[], Frames]) -> Frames:
     """Return the tables that this code made of these inputs before; where they are not kept, or damaged, make them.
 
-    `code` are the files and folders of the package that take part, as the stage's dependencies in ``dvc.yaml`` list
+    `code` are the rooms and files of the package that take part, as the stage's dependencies in ``dvc.yaml`` list
     them. All else that the tables depend on must be in `made_from`: tables, bytes and settings, always in one order.
     """
     if how.folder is None:
@@ -73,7 +73,8 @@ def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: 
 
 def name_piece(code: Sequence[str], made_from: Iterable[object]) -> str:
     """Return the name of what this code makes of these tables, bytes and settings."""
-    digest = hashlib.sha256(_hash_code(PACKAGE, tuple(code)))
+    own = {file: checksum for file, checksum in LOADED.items() if file in code or file.partition("/")[0] in code}
+    digest = hashlib.sha256(to_json([name_versions(), own]))
     for part in made_from:
         digest.update(hashlib.sha256(_spell(part)).digest())
     return digest.hexdigest()
@@ -94,12 +95,19 @@ def drop_oldest(how: Pieces) -> None:
 
 
 @cache
-def _hash_code(package: Path, code: tuple[str, ...]) -> bytes:
-    digest = hashlib.sha256(to_json({library: version(library) for library in LIBRARIES}))
-    for path in map(package.joinpath, code):
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(to_json(str(file.relative_to(package))) + hashlib.sha256(file.read_bytes()).digest())
-    return digest.digest()
+def name_versions() -> dict[str, str]:
+    """Return the versions that may change the bytes of a result."""
+    return {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
+
+
+def _read_code(package: Path) -> dict[str, str]:
+    """Return the checksum of each file of a package's code."""
+    files = sorted(package.rglob("*.py"))
+    return {file.relative_to(package).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+LOADED = _read_code(Path(__file__).parents[1])
+"""The code as this process began with it: who edits a file meanwhile changes nothing of what is made here."""
 
 
 def _spell(part: object) -> bytes:
