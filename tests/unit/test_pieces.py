@@ -184,6 +184,11 @@ def test_what_a_process_makes_is_not_of_code_that_is_edited_while_it_works(tmp_p
     assert begun_before != begun_after
 
 
+def test_a_bound_beyond_all_memory_keeps_pieces_nevertheless(tmp_path):
+    same(recall(keep(tmp_path, 1e9), [], ["a"], lambda: MADE))
+    same(recall(keep(tmp_path, 1e9), [], ["a"], unwanted))
+
+
 def test_those_not_used_for_longest_go_first_and_nothing_else_in_the_folder(tmp_path):
     (tmp_path / "mine.txt").write_text("x" * 1000)
     half = tmp_path / ".half.piece.x1.tmp"

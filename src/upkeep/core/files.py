@@ -39,7 +39,7 @@ def read_regular(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
     if status.st_size > most_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes")
     with file.open("rb") as stream:
-        return stream.read(most_bytes)
+        return stream.read(status.st_size)  # not `most_bytes`: for as much Python asks the system before it reads
 
 
 def read_text(file: Path, most_bytes: int = MOST_BYTES) -> str:
