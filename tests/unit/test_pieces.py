@@ -1,5 +1,6 @@
 """Results kept for the next run: found again by what they were made from, and never worth more than making them."""
 
+import errno
 import logging
 import os
 import shutil
@@ -187,6 +188,22 @@ def test_what_a_process_makes_is_not_of_code_that_is_edited_while_it_works(tmp_p
 def test_a_bound_beyond_all_memory_keeps_pieces_nevertheless(tmp_path):
     same(recall(keep(tmp_path, 1e9), [], ["a"], lambda: MADE))
     same(recall(keep(tmp_path, 1e9), [], ["a"], unwanted))
+
+
+def test_pieces_that_are_somebody_elses_are_used_and_stay_with_a_word(tmp_path, caplog, monkeypatch):
+    for name in ("a", "b"):
+        recall(keep(tmp_path), [], [name], lambda: MADE)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    same(recall(keep(tmp_path), [], ["a"], unwanted))
+    assert caplog.messages == []
+    drop_oldest(keep(tmp_path, 0))
+    assert {message.split()[0] for message in caplog.messages} == {str(file_of(tmp_path, name)) for name in "ab"}
+    assert "cannot be deleted: Operation not permitted" in caplog.messages[0]
 
 
 def test_those_not_used_for_longest_go_first_and_nothing_else_in_the_folder(tmp_path):

@@ -55,7 +55,8 @@ def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: 
     try:
         checksum, content = (kept := read_regular(file, int(how.max_gb * 1e9)))[:32], kept[32:]
         if hashlib.sha256(content).digest() == checksum:
-            os.utime(file)  # what is used stays longest
+            with suppress(OSError):  # a colleague's
+                os.utime(file)  # what is used stays longest
             return _unpack(content)
         logger.warning("%s is damaged, and is made again", file)
     except FileNotFoundError:
@@ -84,14 +85,19 @@ def drop_oldest(how: Pieces) -> None:
     """Delete the pieces that were not used for longest, until the others fit into ``pieces.max_gb``."""
     if how.folder is None:
         return
-    with suppress(FileNotFoundError):  # another run, or somebody, deletes pieces as well
-        found = [(file.stat(), file) for file in how.folder.glob(f"*{ENDING}*")]
-        excess = sum(status.st_size for status, _ in found) - how.max_gb * 1e9
-        for status, file in sorted(found, key=lambda piece: piece[0].st_mtime_ns):
-            if excess <= 0:
-                break
-            file.unlink()
+    found = []
+    for file in how.folder.glob(f"*{ENDING}*"):
+        with suppress(FileNotFoundError):  # another run, or somebody, deletes pieces as well
+            found.append((file.stat(), file))
+    excess = sum(status.st_size for status, _ in found) - how.max_gb * 1e9
+    for status, file in sorted(found, key=lambda piece: piece[0].st_mtime_ns):
+        if excess <= 0:
+            break
+        try:
+            file.unlink(missing_ok=True)
             excess -= status.st_size
+        except OSError as error:  # the run does not need it
+            logger.warning("%s cannot be deleted: %s", file, error.strerror)
 
 
 @cache
