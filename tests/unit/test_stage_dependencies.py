@@ -11,6 +11,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from upkeep.core.params import Params
+from upkeep.stages.record import OF_NO_STAGE
+
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 SOURCES = ROOT / "src"
 VERSION = SOURCES / "upkeep/__init__.py"
@@ -103,6 +106,11 @@ def test_pieces_are_named_by_all_code_that_their_stage_depends_on(stage: str) ->
     package = SOURCES / "upkeep"
     code = {path for path in dependencies(stage) if path.is_relative_to(SOURCES)}
     assert {package / part for part in import_module(f"upkeep.stages.{stage}").CODE} == code
+
+
+def test_a_run_is_recorded_anew_when_any_section_changes_that_its_record_holds() -> None:
+    sections = {field.alias or name for name, field in Params.model_fields.items()}
+    assert set(STAGES["record"]["params"]) == sections - OF_NO_STAGE
 
 
 def test_a_face_that_is_no_dependency_holds_a_docstring_only() -> None:
