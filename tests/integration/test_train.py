@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from upkeep.core.params import load_params
+from upkeep.core.params import Pieces, load_params
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model import tables
@@ -16,6 +16,7 @@ from upkeep.stages import train
 
 SMALL = {"n_estimators": 15, "num_leaves": 4, "min_child_samples": 5, "learning_rate": 0.2}
 START = datetime(2025, 1, 1, tzinfo=UTC)
+NO_PIECES = Pieces(folder=None, max_gb=1)
 PREPARATION = Preparation(
     vocabulary=Vocabulary(
         settings=[], widths=[], sensors=["vibration"], error_codes=[], maintenance_codes=[], machine_models=[]
@@ -35,7 +36,8 @@ def params(tmp_path, monkeypatch):
     return loaded.model_copy(
         update={
             "model": loaded.model.model_copy(update={"lightgbm": SMALL, "compare": ["logistic"]}),
-            "parallel": loaded.parallel.model_copy(update={"backend": "threading", "jobs": 1}),
+            "parallel": loaded.parallel.model_copy(update={"backend": "threads", "jobs": 1}),
+            "pieces": NO_PIECES,  # of a run before, which would be read instead of trained again
         }
     )
 
@@ -126,6 +128,18 @@ def test_training_again_in_parallel_writes_the_same_bytes(params):
     train.run(params.model_copy(update={"parallel": params.parallel.model_copy(update={"jobs": 2})}))
     assert outputs() == first
     assert len(first) == 7
+
+
+def test_models_follow_a_file_that_lightgbm_reads(params):
+    write_plant("lyon")
+    params = with_model(params, lightgbm={**SMALL, "forcedsplits_filename": "splits.json"})
+    params = params.model_copy(update={"pieces": NO_PIECES.model_copy(update={"folder": Path("pieces")})})
+    models = set()
+    for threshold in (0.1, 0.9):
+        Path("splits.json").write_text(json.dumps({"feature": 0, "threshold": threshold}))
+        train.run(params)
+        models.add(Path("models/plants/lyon/model.txt").read_bytes())
+    assert len(models) == 2
 
 
 def test_plants_that_are_read_in_pieces_get_the_same_models(params, monkeypatch):

@@ -77,8 +77,12 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
 
 
 def _keep(params: Params) -> Recall:
-    """Return what keeps results for the next run, if models of this kind can be put in words."""
-    return partial(recall, params.pieces, CODE) if params.model.kind in KEPT else make_anew
+    """Return what keeps results for the next run, if models of this kind can be put in words.
+
+    Nor is anything kept where LightGBM reads a file of forced splits or bins, which no piece is named by.
+    """
+    reads_file = any(name.startswith(("forced", "fs")) for name in params.model.lightgbm)
+    return partial(recall, params.pieces, CODE) if params.model.kind in KEPT and not reads_file else make_anew
 
 
 def _scan_splits(plant: str) -> Splits:
