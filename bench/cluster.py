@@ -79,6 +79,7 @@ def _fetch() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["fetch"] |= {"until": UNTIL, "options": params["fetch"]["options"] | {"plants": PLANTS}}
     params["validate"]["dictionary"] = str(ROOT / params["validate"]["dictionary"])
+    params["pieces"]["folder"] = None  # of the run before, which would be read instead of worked for
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     fetch.run(load_params())
 

@@ -60,6 +60,7 @@ def _remove_outputs() -> None:
         paths.MODELS,
         paths.EVALUATION,
         paths.DRIFT,
+        paths.LOCAL,  # the pieces of the first pass
     )
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

@@ -40,6 +40,7 @@ def checkout(tmp_path) -> Path:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["fetch"] |= {"until": "2025-06-30"}
     params["fetch"]["options"] |= {"plants": {"gdansk": 4, "lyon": 4, "porto": 4}}
+    params["pieces"]["folder"] = None  # of the run here, which workers would read instead of working
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     run_stages(folder, ("fetch",))
     return folder

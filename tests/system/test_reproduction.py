@@ -1,6 +1,7 @@
 """Reproduced means reproduced: a fresh clone ends with every hash as committed."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_the_committed_models_pass_their_golden_cases_and_floors(clone):
 
 def test_one_thread_gives_the_same_bytes_as_two(clone):
     environment = {**os.environ, "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(clone / "src")}
+    shutil.rmtree(clone / ".upkeep/pieces")  # of two threads, which would be read instead of made again
     for stage in ("validate", "dataset", "train", "evaluate", "card"):
         upkeep = Path(sys.executable).parent / "upkeep"
         subprocess.run([upkeep, stage], cwd=clone, env=environment, check=True, capture_output=True)
