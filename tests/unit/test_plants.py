@@ -77,3 +77,19 @@ def test_a_tables_plant_is_known_again_even_if_the_table_is_empty(tmp_path, name
 def test_a_table_from_elsewhere_is_of_the_plant_that_its_file_is_called_after(tmp_path):
     pl.DataFrame({"load": [1.0]}).write_parquet(tmp_path / "lyon.parquet")
     assert list_plants(tmp_path) == ["lyon"]
+
+
+def test_a_table_that_is_written_in_part_only_leaves_the_old_one_and_a_file_that_no_stage_reads(tmp_path, monkeypatch):
+    file, rows = table_file(tmp_path, "lyon"), pl.DataFrame({"load": [1.0]})
+    write_table(rows, file, "lyon")
+
+    def stop_half_way(_: pl.DataFrame, half: Path, **__: object) -> None:
+        half.write_bytes(b"PAR1")
+        raise InterruptedError
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", stop_half_way)
+    with pytest.raises(InterruptedError):
+        write_table(rows, file, "lyon")
+    assert pl.read_parquet(file).equals(rows)
+    assert list_plants(tmp_path) == ["lyon"]
+    assert {left.suffix for left in tmp_path.iterdir()} == {".parquet", ".tmp"}

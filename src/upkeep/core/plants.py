@@ -4,10 +4,12 @@ import hashlib
 import re
 import unicodedata
 from pathlib import Path
+from uuid import uuid4
 
 import polars as pl
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import TEMPORARY
 
 PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)
 """Names that are the same on every file system, and nobody's option."""
@@ -43,9 +45,14 @@ def table_file(folder: Path, plant: str) -> Path:
 
 
 def write_table(rows: pl.DataFrame, file: Path, plant: str, row_group_size: int | None = None) -> None:
-    """Write a table of one plant, which :func:`list_plants` knows again even if it is empty; folders are made."""
+    """Write a table of one plant, which :func:`list_plants` knows again even if it is empty; folders are made.
+
+    The file is replaced at once: a worker that was given up for lost may write it, too, and be killed meanwhile.
+    """
     metadata = None if name_file(plant) == plant else {KEY: plant}
-    rows.write_parquet(file, row_group_size=row_group_size, metadata=metadata, mkdir=True)
+    half = file.with_name(f".{file.name}.{uuid4().hex[:8]}{TEMPORARY}")
+    rows.write_parquet(half, row_group_size=row_group_size, metadata=metadata, mkdir=True)
+    half.replace(file)
 
 
 def list_plants(folder: Path, files: str = "*.parquet", *, made_by: str | None = None) -> list[str]:

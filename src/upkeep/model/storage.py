@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_json, read_regular, write_json
+from upkeep.core.files import read_json, read_regular, write_json, write_whole
 from upkeep.core.params import Dataset
 from upkeep.core.paths import MODEL_METADATA
 from upkeep.core.plants import name_file
@@ -107,7 +107,7 @@ def save_model(folder: Path, metadata: Metadata, texts: Sequence[str]) -> None:
     for stale in folder.glob("model*.txt"):
         stale.unlink()
     for name, text in name_files(texts).items():
-        (folder / name).write_bytes(text.encode())
+        write_whole(folder / name, text.encode())
     write_json(folder / MODEL_METADATA, metadata.model_dump(mode="json"))
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from upkeep.contract.dictionary import Dictionary, call_columns, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import write_json
+from upkeep.core.files import write_json, write_whole
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
 from upkeep.core.pieces import Frames, drop_oldest, recall
@@ -73,7 +73,7 @@ def _build(
     folder = paths.PROCESSED / name_file(plant)
     for name, rows in splits.items():
         write_table(rows, folder / f"{name}.parquet", plant)
-    (folder / "preparation.json").write_text(preparation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "preparation.json", f"{preparation.model_dump_json(indent=1)}\n".encode())
     doubts = find_selection(labels, how.horizon_hours)
     absent = find_absent_machines(set(tables.telemetry["machine"]), tables.machines, tables.events)
     return {
