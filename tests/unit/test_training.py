@@ -1,3 +1,4 @@
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.judging.reports import TrainedCandidate
+from upkeep.model import estimators, training
 from upkeep.model.tables import Table
 from upkeep.model.training import (
     Splits,
@@ -193,6 +195,16 @@ def test_a_plant_without_training_rows_ships_the_fleet_model(params):
 
 def test_one_plant_is_no_fleet(params):
     assert train_fleet({"lyon": plant()}, params) is None
+
+
+def test_a_fleet_is_trained_by_half_of_the_cores_that_a_container_may_use(params, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)  # the host's
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "4")
+    monkeypatch.setattr(training, "fit", lambda *args: asked.append(args[-1]) or estimators.fit(*args))
+    how = params.parallel.model_copy(update={"jobs": -1})
+    train_fleet({"lyon": plant(), "porto": plant("porto")}, params.model_copy(update={"parallel": how}))
+    assert asked in ([1], [2])
 
 
 def test_no_training_row_anywhere_is_an_error(params):

@@ -1,6 +1,5 @@
 """Candidates for each plant, judged on its validation rows: its own model, the fleet's, other kinds and baselines."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from sklearn.metrics import precision_recall_curve
@@ -125,7 +125,9 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
     if len(plants) == 1:
         return None
     validation = [Table(splits.validation) for splits in plants.values()]
-    trained = _train(params.model.kind, train, validation, params.model, recall, _fleet_threads(params.parallel.jobs))
+    # Half the cores: LightGBM's threads wait for one another, so one busy core would hold up all of them.
+    threads = max(1, effective_n_jobs(params.parallel.jobs) // 2)
+    trained = _train(params.model.kind, train, validation, params.model, recall, threads)
     outcomes = [table.read(*OUTCOME) for table in validation]
     if all(_count_failures(rows, params) >= FEW_FAILURES for rows in outcomes):
         return FleetModel(trained, None)
@@ -184,7 +186,7 @@ def _judge_ways(ways: Ways, validation: Table, known: pl.DataFrame, borrowed: Al
         alarm = alarm or _set_alarm(known, log_odds, method, params)
         alarm = alarm._replace(notes=notes + alarm.notes)
         judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained, params)
-    return {"log_odds": pl.DataFrame(scores), "judged": _to_frame(JUDGED.dump_json(judged))}
+    return {"log_odds": pl.DataFrame(scores), "judged": pl.DataFrame({"json": [JUDGED.dump_json(judged)]})}
 
 
 def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: int) -> tuple[str, str]:
@@ -257,7 +259,7 @@ def _train(
 
     def keep() -> Frames:
         made = make()
-        return {"model": made.fitted.state, "seen": _to_frame(SEEN.dump_json(made[1:]))}
+        return {"model": made.fitted.state, "seen": pl.DataFrame({"json": [SEEN.dump_json(made[1:])]})}
 
     if kind not in KEPT:
         return make()
@@ -266,10 +268,9 @@ def _train(
 
 
 def _recall_shuffled(train: Table, validation: Table, params: Params, recall: Recall) -> Fitted:
-    def learn() -> Frames:
-        return {"model": _train_on_shuffled_labels(train, validation, params).state}
-
-    return restore(recall(_name_origin((SHUFFLED, params.model), train, validation), learn)["model"])
+    origin = _name_origin((SHUFFLED, params.model), train, validation)
+    kept = recall(origin, lambda: {"model": _train_on_shuffled_labels(train, validation, params).state})
+    return restore(kept["model"])
 
 
 def _recall_rule(train: Table, recall: Recall) -> Rule | None:
@@ -285,10 +286,6 @@ def _name_origin(settings: object, *tables: Table) -> Iterator[object]:
     yield settings
     for table in tables:  # which are read only if results are kept
         yield table.checksum
-
-
-def _to_frame(json: bytes) -> pl.DataFrame:
-    return pl.DataFrame({"json": [json]})
 
 
 def _join_rows(tables: Sequence[Table]) -> Rows:
@@ -337,11 +334,6 @@ def _describe_rule(rule: Rule | None) -> str:
     if rule is None:
         return "training rows of one class tell no rule"
     return f"the {'higher' if rule.rises else 'lower'} {rule.feature}, the higher the risk"
-
-
-def _fleet_threads(jobs: int) -> int:
-    """Return half the cores: LightGBM's threads wait for one another, so one busy core would hold up all of them."""
-    return max(1, (jobs if jobs > 0 else os.cpu_count() or 1) // 2)
 
 
 def _score(
