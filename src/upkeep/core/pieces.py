@@ -28,9 +28,6 @@ LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")
 ENDING = ".piece"
 """Of the files' names: nothing else in the folder is ever deleted."""
 
-ROW_GROUP_ROWS = 250_000
-"""Stated, because Polars' own choice may depend on the number of threads."""
-
 logger = logging.getLogger(__name__)
 
 Frames = dict[str, pl.DataFrame]
@@ -119,8 +116,9 @@ LOADED = _read_code(Path(__file__).parents[1])
 def _spell(part: object) -> bytes:
     if not isinstance(part, pl.DataFrame):
         return part if isinstance(part, bytes) else to_json(part)
-    # Parquet keeps values alone: in memory a table also holds what rows and nulls once were.
-    part.write_parquet(buffer := BytesIO(), compression="uncompressed", statistics=False, row_group_size=ROW_GROUP_ROWS)
+    # Parquet keeps values alone: in memory a table also holds what rows and nulls once were. The size of its row groups
+    # is stated because Polars' own choice may depend on the number of threads.
+    part.write_parquet(buffer := BytesIO(), compression="uncompressed", statistics=False, row_group_size=250_000)
     return buffer.getvalue()
 
 

@@ -45,14 +45,11 @@ def table_file(folder: Path, plant: str) -> Path:
 
 
 def write_table(rows: pl.DataFrame, file: Path, plant: str, row_group_size: int | None = None) -> None:
-    """Write a table of one plant, which :func:`list_plants` knows again even if it is empty; folders are made.
-
-    The file is replaced at once: a worker that was given up for lost may write it, too, and be killed meanwhile.
-    """
+    """Write a table of one plant, which :func:`list_plants` knows again even if it is empty; folders are made."""
     metadata = None if name_file(plant) == plant else {KEY: plant}
     half = file.with_name(f".{file.name}.{uuid4().hex[:8]}{TEMPORARY}")
     rows.write_parquet(half, row_group_size=row_group_size, metadata=metadata, mkdir=True)
-    half.replace(file)
+    half.replace(file)  # a worker that was given up for lost may write it, too, and be killed meanwhile
 
 
 def list_plants(folder: Path, files: str = "*.parquet", *, made_by: str | None = None) -> list[str]:

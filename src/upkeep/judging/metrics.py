@@ -8,6 +8,7 @@ All take arrays of shape (n_rows,): `label` (Boolean), `probability` and `alarm`
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from sklearn import metrics
 
 from upkeep.core.types import Booleans, Floats
@@ -18,7 +19,7 @@ MOST_CERTAIN = 1e-15
 """A wrong answer of probability 0 or 1 would cost infinitely much; it is taken as this far from certain."""
 
 
-def has_both_classes(label: Booleans) -> bool:
+def has_both_classes(label: Booleans | NDArray[np.integer]) -> bool:
     """Return whether there are failing and healthy rows."""
     return bool(label.any() and not label.all())
 

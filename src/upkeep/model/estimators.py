@@ -21,6 +21,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Model
 from upkeep.core.rounding import FITTED, LOG_ODDS, MEASURED, significant
 from upkeep.core.types import Floats, Floats32
+from upkeep.judging.metrics import has_both_classes
 from upkeep.model.calibration import logit, prior_log_odds
 from upkeep.model.storage import booster_names, mean_log_odds, to_text
 from upkeep.model.trees import check_trees
@@ -50,11 +51,6 @@ class Rows(NamedTuple):
         starts = np.cumsum([0, *map(len, chunks)])
         parts = [chunk[:][-start % every :: every] for chunk, start in zip(chunks, starts, strict=False)]
         return np.concatenate(parts), self.label[::every], self.weight[::every]
-
-    @property
-    def has_both_classes(self) -> bool:
-        """Whether there are rows of label 0 and of label 1."""
-        return bool(np.unique(self.label).size == 2)
 
 
 class Fitted(NamedTuple):
@@ -92,7 +88,7 @@ def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: 
     """
     if kind == "lightgbm" and len(train.label):
         return _fit_boosters(train, validation, names, model, threads)
-    if not train.has_both_classes:
+    if not has_both_classes(train.label):
         prior = prior_log_odds(train.label, train.weight)
         return restore(_state_line(np.zeros(len(names)), prior))
     return _fit_gaussian_process(train, model) if kind == "gaussian_process" else _fit_pipeline(kind, train, model)
@@ -152,7 +148,7 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
     columns = booster_names(names)
     try:
         data = lgb.Dataset(train.features, train.label, weight=train.weight, feature_name=columns, params=settings)
-        if not (model.early_stopping_rounds and validation.has_both_classes):  # else there is nothing to stop by
+        if not (model.early_stopping_rounds and has_both_classes(validation.label)):  # else there is nothing to stop by
             return lgb.train(settings, data, rounds)
         judged = lgb.Dataset(validation.features, validation.label, data, params=settings).construct()
         judged.set_field("weight", validation.weight)  # LightGBM leaves out weights that are all 1, and counts 0 then

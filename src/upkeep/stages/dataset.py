@@ -68,8 +68,7 @@ def _build(
         rows = kept.join(models, on="machine", how="left", maintain_order="left")
         splits[name] = rows.with_columns(plant=pl.lit(plant)).select(COLUMNS).hstack(found["features"])
         fingerprints[name] = found["fingerprints"]
-    horizon, readings = timedelta(hours=how.horizon_hours), bool(vocabulary.sensors)
-    check_leakage(fingerprints, horizon, how.split.by, readings=readings)
+    check_leakage(fingerprints, timedelta(hours=how.horizon_hours), how.split.by, readings=bool(vocabulary.sensors))
     folder = paths.PROCESSED / name_file(plant)
     for name, rows in splits.items():
         write_table(rows, folder / f"{name}.parquet", plant)

@@ -12,6 +12,7 @@ from upkeep.core.files import read_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
+from upkeep.features.definition import KEYS
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import PlantOutcomes, draw_curves, evaluate, judge_group, read_plant
@@ -21,8 +22,6 @@ from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import to_matrix
 
 ALARMS_PER_PLANT = 5
-KEYS = ["plant", "machine", "time"]
-ALARM_COLUMNS = [*KEYS, "probability", "hours_to_failure"]
 
 
 class Judged(NamedTuple):
@@ -93,7 +92,7 @@ def _rank(scorer: Scorer) -> pl.DataFrame:
 
 
 def _explain_alarms(chosen: pl.DataFrame, plant: str, scorer: Scorer, horizon_hours: float) -> Iterator[Alarm]:
-    alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(ALARM_COLUMNS)
+    alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(*KEYS, "probability", "hours_to_failure")
     theirs = pl.col("machine").is_in(alarms["machine"].implode())
     test = pl.scan_parquet(paths.PROCESSED / name_file(plant) / "test.parquet")
     rows = test.filter(theirs, pl.col("time").is_in(alarms["time"].implode())).collect()

@@ -60,9 +60,7 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
     write_table(stored, table_file(paths.PREDICTIONS, plant), plant)
     saved = params.model.kind == "lightgbm"
     if saved:
-        fitted = paths.PROCESSED / name_file(plant) / "preparation.json"
-        preparation = Preparation.model_validate_json(fitted.read_bytes())
-        _save(plant, selection, preparation, params, data_version)
+        _save(plant, selection, params, data_version)
     count = (pl.len(), pl.col("label").sum())
     sizes = {name: rows.lazy().select(count).collect().row(0) for name, rows in splits._asdict().items()}
     return TrainedPlant(
@@ -77,10 +75,8 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
 
 
 def _keep(params: Params) -> Recall:
-    """Return what keeps results for the next run, if models of this kind can be put in words.
-
-    Nor is anything kept where LightGBM reads a file of forced splits or bins, which no piece is named by.
-    """
+    """Return what keeps results for the next run, if models of this kind can be put in words."""
+    # Of forced splits or bins, which LightGBM reads from a file, the parameters tell its name only.
     reads_file = any(name.startswith(("forced", "fs")) for name in params.model.lightgbm)
     return partial(recall, params.pieces, CODE) if params.model.kind in KEPT and not reads_file else make_anew
 
@@ -97,20 +93,21 @@ def _open_splits(plant: str, megabytes: int | None) -> Splits:
     return splits if megabytes and size > megabytes * 1e6 else Splits(*(rows.lazy().collect() for rows in splits))
 
 
-def _save(plant: str, selection: Selection, preparation: Preparation, params: Params, data_version: str) -> None:
+def _save(plant: str, selection: Selection, params: Params, data_version: str) -> None:
     winner = selection.candidates[selection.chosen]
     if winner.trained is None or not winner.trained.fitted.boosters:
         raise UpkeepError(
             "there is no model to save, for want of training rows", remedy="fetch more history", plant=plant
         )
     texts = winner.trained.fitted.boosters
+    preparation = paths.PROCESSED / name_file(plant) / "preparation.json"
     metadata = Metadata(
         plant=plant,
         scope="fleet" if selection.chosen == "fleet" else "plant",
         features=list(winner.trained.ranges),
         near_duplicate_seconds=params.validate_.near_duplicate_seconds,
         dataset=params.dataset,
-        preparation=preparation,
+        preparation=Preparation.model_validate_json(preparation.read_bytes()),
         calibration=winner.calibration,
         threshold=winner.report.threshold,
         training_ranges=winner.trained.ranges,
