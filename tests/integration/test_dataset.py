@@ -16,6 +16,7 @@ from upkeep.stages import dataset
 ROOT = Path(__file__).parents[2]
 KEY = {"meaning": "key", "role": "key"}
 SPEED = {"meaning": "speed", "role": "setting"}
+FLAME = pl.col("heat").sin().alias("flame")
 
 
 def dictionary(everywhere: list[float] | None, **plants: list[float]) -> Dictionary:
@@ -45,23 +46,48 @@ def test_a_setting_without_a_range_is_named_with_its_plant():
     assert (raised.value.where["plant"], raised.value.where["column"]) == ("lyon", "speed")
 
 
-def test_a_plant_that_is_gone_leaves_no_rows_behind(tmp_path, monkeypatch):
+TABLES = {
+    "telemetry": telemetry(list(range(300)), speed=[hour % 7 for hour in range(300)], heat=list(range(300))),
+    "events": events(),
+    "machines": machines(("m1", "A", 0)),
+}
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write parameters, a dictionary and the reconciled tables of two plants, with what telemetry has besides."""
     monkeypatch.chdir(tmp_path)
-    Path("dictionary.yaml").write_text(yaml.safe_dump(dictionary([0, 10]).model_dump(exclude_unset=True)))
-    given = yaml.safe_load((ROOT / "params.yaml").read_text())
-    given["validate"]["dictionary"] = "dictionary.yaml"
-    given["parallel"]["backend"] = "sequential"
-    Path("params.yaml").write_text(yaml.safe_dump(given))
-    hours = list(range(300))
-    values = {"speed": [float(hour % 7) for hour in hours], "heat": [float(hour) for hour in hours]}
-    tables = {"telemetry": telemetry(hours, **values), "events": events(), "machines": machines(("m1", "A", 0))}
-    for plant in ("lyon", "porto"):
-        for name, table in tables.items():
-            file = paths.INTERIM / name / f"{plant}.parquet"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            table.with_columns(plant=pl.lit(plant)).write_parquet(file)
+
+    def write(known: Dictionary, **more: pl.Expr) -> None:
+        Path("dictionary.yaml").write_text(yaml.safe_dump(known.model_dump(exclude_unset=True)))
+        given = yaml.safe_load((ROOT / "params.yaml").read_text())
+        given["validate"]["dictionary"] = "dictionary.yaml"
+        given["parallel"]["backend"] = "sequential"
+        Path("params.yaml").write_text(yaml.safe_dump(given))
+        for plant in ("lyon", "porto"):
+            for name, table in TABLES.items():
+                own = [more[plant]] if name == "telemetry" and plant in more else []
+                file = paths.INTERIM / name / f"{plant}.parquet"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                table.with_columns(*own, plant=pl.lit(plant)).write_parquet(file)
+
+    return write
+
+
+@pytest.mark.parametrize("plant", ["lyon", "porto"])
+def test_a_sensor_that_one_plant_alone_has_is_unknown_in_the_others(write, plant):
+    known = dictionary([0, 10])
+    flame = {"telemetry": {"flame": {"meaning": "flame", "role": "sensor"}}}
+    write(known.model_validate(known.model_dump(exclude_unset=True) | {"plants": {plant: flame}}), **{plant: FLAME})
     dataset.run(load_params())
-    for name in tables:
+    for own in paths.PROCESSED.iterdir():
+        assert pl.read_parquet(own / "train.parquet")["flame"].is_nan().all() == (own.name != plant)
+
+
+def test_a_plant_that_is_gone_leaves_no_rows_behind(write):
+    write(dictionary([0, 10]))
+    dataset.run(load_params())
+    for name in TABLES:
         (paths.INTERIM / name / "porto.parquet").unlink()
     dataset.run(load_params())
     assert [folder.name for folder in paths.PROCESSED.iterdir()] == ["lyon"]

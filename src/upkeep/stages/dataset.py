@@ -39,7 +39,7 @@ def run(params: Params) -> None:
     """Write each plant's ``train``, ``validation`` and ``test`` rows and what was fitted for them."""
     dictionary = load_dictionary(params.validate_.dictionary)
     plants = list_plants(paths.INTERIM / "telemetry", made_by="validate")
-    boundaries = time_boundaries(*_read_span(), params.dataset.split)
+    boundaries = time_boundaries(*_read_span(plants), params.dataset.split)
     vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
     sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params)
@@ -151,11 +151,11 @@ def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quant
     }
 
 
-def _read_span() -> tuple[datetime, datetime]:
+def _read_span(plants: list[str]) -> tuple[datetime, datetime]:
     """Return the first and the last instant of the whole fleet's telemetry."""
-    time = pl.col("time")
-    telemetry = pl.scan_parquet(paths.INTERIM / "telemetry" / "*.parquet")
-    start, end = telemetry.select(start=time.min(), end=time.max()).collect().row(0)
+    files = [table_file(paths.INTERIM / "telemetry", plant) for plant in plants]
+    time = pl.concat(pl.scan_parquet(file).select("time") for file in files)  # in all else plants may differ
+    start, end = time.select(start=pl.min("time"), end=pl.max("time")).collect().row(0)
     return start, end
 
 
