@@ -11,7 +11,7 @@ import platform
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -33,11 +33,6 @@ logger = logging.getLogger(__name__)
 Frames = dict[str, pl.DataFrame]
 Recall = Callable[[Iterable[object], Callable[[], Frames]], Frames]
 """:func:`recall` of one code."""
-
-
-def make_anew(made_from: Iterable[object], make: Callable[[], Frames]) -> Frames:  # noqa: ARG001 - as `recall`
-    """Keep nothing."""
-    return make()
 
 
 def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: Callable[[], Frames]) -> Frames:
@@ -67,6 +62,10 @@ def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: 
     except OSError as error:  # the run does not need it
         logger.warning("%s cannot be kept: %s", file, error.strerror)
     return made
+
+
+make_anew: Recall = partial(recall, Pieces(folder=None, max_gb=0), ())
+"""Keep nothing."""
 
 
 def name_piece(code: Sequence[str], made_from: Iterable[object]) -> str:

@@ -154,8 +154,8 @@ def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quant
 def _read_span(plants: list[str]) -> tuple[datetime, datetime]:
     """Return the first and the last instant of the whole fleet's telemetry."""
     files = [table_file(paths.INTERIM / "telemetry", plant) for plant in plants]
-    time = pl.concat(pl.scan_parquet(file).select("time") for file in files)  # in all else plants may differ
-    start, end = time.select(start=pl.min("time"), end=pl.max("time")).collect().row(0)
+    spans = pl.concat(pl.scan_parquet(file).select(start=pl.min("time"), end=pl.max("time")) for file in files)
+    start, end = spans.select(pl.min("start"), pl.max("end")).collect().row(0)
     return start, end
 
 
