@@ -1,6 +1,7 @@
 """One definition of a feature: training rows, batch scoring and the API agree to the last bit."""
 
 import json
+import shutil
 from datetime import date, timedelta
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 from starlette.testclient import TestClient
 from trained_fleet import PLANTS, service_environment
 
+from upkeep.core.params import load_params
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import load_scorer
 from upkeep.scoring.prediction_log import read_parts
 from upkeep.serving.app import create_app
 from upkeep.serving.settings import read_settings
+from upkeep.stages import golden
 
 ROWS = 12
 """Per plant, spread over machines and test rows."""
@@ -64,3 +67,14 @@ def test_training_batch_and_api_agree_bit_by_bit(trained_fleet, tmp_path, plant)
     assert logged["machine"].to_list() == [machine for machine, _ in asked]
     as_logged = np.array(logged["features"].to_list(), dtype=np.float32)
     np.testing.assert_array_equal(as_logged, np.array(expected))
+
+
+def test_a_plant_whose_machines_are_on_record_only_has_no_golden_requests(trained_fleet, tmp_path, monkeypatch):
+    for folder in ("data/interim", "models/plants"):
+        shutil.copytree(trained_fleet / folder, tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "data/interim/telemetry/lyon.parquet"
+    pl.read_parquet(file).clear().write_parquet(file)
+    golden.run(load_params(trained_fleet / "params.yaml"))
+    sizes = {file.stem: len(json.loads(file.read_text())) for file in (tmp_path / "models/golden").iterdir()}
+    assert sizes == {"lyon": 0, "porto": golden.REQUESTS}

@@ -44,7 +44,10 @@ def _write(plant: str) -> None:
     telemetry, events, machines = (
         pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in ("telemetry", "events", "machines")
     )
-    metadata = scorer.model.metadata
+    file, metadata = paths.GOLDEN / f"{name_file(plant)}.json", scorer.model.metadata
+    if telemetry.is_empty():  # the plant's machines are on record only, and ask nothing yet
+        write_json(file, [])
+        return
     newest = pl.concat(
         build_features(rows, events.filter(machine=name), machines, metadata.preparation, metadata.dataset).tail(1)
         for (name,), rows in telemetry.group_by("machine")
@@ -52,7 +55,7 @@ def _write(plant: str) -> None:
     scored = newest.select(KEYS).with_columns(probability=predict(scorer.model, newest)).sort("probability", "machine")
     chosen = sorted({round(index * (scored.height - 1) / (REQUESTS - 1)) for index in range(REQUESTS)})
     requests = [_request(scorer, row, telemetry, events) for row in scored[chosen].iter_rows(named=True)]
-    write_json(paths.GOLDEN / f"{name_file(plant)}.json", requests)
+    write_json(file, requests)
 
 
 def _request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
