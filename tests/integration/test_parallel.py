@@ -185,7 +185,9 @@ def test_a_worker_of_several_threads_is_refused_for_they_share_a_folder(shout):
         map_plants(shout, ["lyon"], Parallel(backend="dask", jobs=1, address=cluster.scheduler_address), "!")
 
 
-def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(cluster, on):
+def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(cluster, on, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "QUIET_SECONDS", 0.1)
+
     def write(folder, text, seconds):
         (folder / "begun").touch()
         time.sleep(seconds)
@@ -200,6 +202,7 @@ def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(
     map_plants(lambda plant: write(folder, f"new {plant}", 0), ["lyon"], on("dask"))
     time.sleep(1)
     assert Path("lyon").read_text() == "new lyon"
+    assert "waiting for what an earlier run left at work" in capsys.readouterr().err
 
 
 STAGES = ("validate", "dataset", "train", "golden")

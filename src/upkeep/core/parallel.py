@@ -112,8 +112,10 @@ def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel)
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it logs what it raises
         with _find_cluster(how) as cluster, Client(cluster) as client, _store(work) as stored:
             client.run_on_scheduler(_require_environment, _describe_environment(), "the scheduler")
-            while any(client.run(_is_at_work, str(Path.cwd())).values()):
-                time.sleep(LOOK_SECONDS)  # what a killed run left to workers would write over this one's files
+            # What a killed run left to workers would write over this one's files.
+            left = iter(lambda: any(client.run(_is_at_work, str(Path.cwd())).values()), False)
+            for _ in tqdm(left, desc="waiting for what an earlier run left at work", delay=QUIET_SECONDS, unit="look"):
+                time.sleep(LOOK_SECONDS)
             blamed = []
             for plant, outcome in _hand_out(client, stored, plants):
                 if isinstance(outcome, KilledWorker):

@@ -87,8 +87,8 @@ def fit_preparation(
 ) -> Preparation:
     """Fit operating conditions and scales on one plant's training rows and note each machine's baseline.
 
-    `record` is all telemetry: a baseline is a machine's own past, not something fitted over rows, and each feature uses
-    of it only what lies before it. What `machines` say is kept for requests that do not.
+    `record` holds each machine's first hours: a baseline is its own past, not something fitted over rows, and each
+    feature uses of it only what lies before it. What `machines` say is kept for requests that do not.
     """
     conditions = fit_conditions(
         read_matrix(training, vocabulary.settings),
