@@ -54,9 +54,8 @@ def _build(
     tables, how = _read_tables(plant), params.dataset
     split = _assign_split(tables, boundaries, dictionary, how)
     fitted = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, params)
-    preparation = fitted.model_copy(
-        update={"quantities": _quantities(dictionary, plant), "rows_every": dictionary.rows_every}
-    )
+    known = {"records": read_records(tables.machines, vocabulary), "quantities": _quantities(dictionary, plant)}
+    preparation = fitted.model_copy(update=known | {"rows_every": dictionary.rows_every})
     labels = label_rows(tables.telemetry, tables.events, how, timedelta(microseconds=dictionary.row_length or 0))
     labels = labels.with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
@@ -82,7 +81,7 @@ def _build(
 
 
 def _recall_preparation(training: pl.DataFrame, tables: Tables, vocabulary: Vocabulary, params: Params) -> Preparation:
-    """Return what training rows and each machine's first hours tell, and what is on record of machines."""
+    """Return what training rows and each machine's first hours tell; nothing that is on record of machines."""
     opening = pl.col("time").min().over("machine") + timedelta(hours=params.dataset.baseline_hours)
     record = tables.telemetry.filter(pl.col("time") < opening)
 
@@ -91,8 +90,7 @@ def _recall_preparation(training: pl.DataFrame, tables: Tables, vocabulary: Voca
         return {"fitted": pl.DataFrame({"json": [fitted.model_dump_json()]})}
 
     kept = recall(params.pieces, CODE, [training, record, vocabulary, params.dataset], make)["fitted"].item()
-    records = read_records(tables.machines, vocabulary)
-    return Preparation.model_validate_json(kept).model_copy(update={"records": records})
+    return Preparation.model_validate_json(kept)
 
 
 def _recall_features(

@@ -4,7 +4,6 @@ import logging
 import shutil
 from functools import partial
 
-import numpy as np
 import polars as pl
 
 from upkeep.core import paths
@@ -37,14 +36,13 @@ def run(params: Params) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     fleet = train_fleet({plant: _scan_splits(plant) for plant in plants}, params, _keep(params))
-    data_version = checksum(paths.MANIFEST.read_bytes())
     if params.model.kind != "lightgbm":
         logger.warning(
             "models of kind %s are judged, but not saved: only LightGBM's can be read without unpickling. The service "
             "and `upkeep score` have none",
             params.model.kind,
         )
-    report = map_plants(_train, plants, params.parallel, fleet, params, data_version)
+    report = map_plants(_train, plants, params.parallel, fleet, params, checksum(paths.MANIFEST.read_bytes()))
     write_report(TrainingReport(kind=params.model.kind, plants=report))
     drop_oldest(params.pieces)
 
@@ -61,14 +59,13 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
     saved = params.model.kind == "lightgbm"
     if saved:
         _save(plant, selection, params, data_version)
-    count = (pl.len(), pl.col("label").sum())
-    sizes = {name: rows.lazy().select(count).collect().row(0) for name, rows in splits._asdict().items()}
+    labels = {name: rows.lazy().select("label").collect()["label"] for name, rows in splits._asdict().items()}
     return TrainedPlant(
         chosen=selection.chosen,
         why=selection.why,
         saved=saved,
-        rows={name: rows for name, (rows, _) in sizes.items()},
-        positives={name: positives for name, (_, positives) in sizes.items()},
+        rows={name: label.len() for name, label in labels.items()},
+        positives={name: int(label.sum()) for name, label in labels.items()},
         validation_failures=selection.failures,
         candidates={name: candidate.report for name, candidate in selection.candidates.items()},
     )
@@ -88,8 +85,7 @@ def _scan_splits(plant: str) -> Splits:
 def _open_splits(plant: str, megabytes: int | None) -> Splits:
     """Return a plant's rows, in memory if they take no more than so much of it: they are read many times."""
     splits = _scan_splits(plant)
-    tables = [Table(rows) for rows in splits]
-    size = sum(table.height * len(table.features) for table in tables) * np.dtype(np.float32).itemsize
+    size = sum(4 * table.height * len(table.features) for table in map(Table, splits))  # in single precision
     return splits if megabytes and size > megabytes * 1e6 else Splits(*(rows.lazy().collect() for rows in splits))
 
 
