@@ -208,6 +208,25 @@ def test_pins_that_are_damaged_or_lost_are_told(pins, what):
     assert run() == before
 
 
+def test_a_pin_that_was_lost_is_made_again_when_another_plant_s_batches_are_read_again():
+    before = run()
+    pins = json.loads((paths.RAW / FILE).read_text())
+    del pins["telemetry/porto/2025-01-06.parquet"]
+    (paths.RAW / FILE).write_text(json.dumps(pins))
+    CliRunner().invoke(app, ["fetch", "--again", "--plant", "lyon"], catch_exceptions=False)
+    validate.run(load_params())
+    assert run() == before
+
+
+def test_nothing_is_read_by_other_options_than_it_was_fetched_by():
+    before = run()
+    settings(options={**OPTIONS, "events": {**OPTIONS["events"], "time_zone": "Asia/Tokyo"}})
+    error = refusal(lambda: validate.run(load_params()))
+    assert "fetch.options are not those that data/raw was fetched by" in error.what
+    settings()
+    assert run() == before
+
+
 def test_late_rows_of_the_newest_batches_are_pinned_anew():
     run()
     week("lyon", WEEKS[2], heat=33)

@@ -43,7 +43,7 @@ def write_pins(raw: Path, pins: Pins, manifest: Manifest) -> None:
 
     The manifest is written before: a kill in between leaves pins that fit no file of today, so that it is read again.
     """
-    kept = {file.file: pins[file.file] for file in manifest.files}
+    kept = {file.file: pins[file.file] for file in manifest.files if file.file in pins}
     write_whole(raw / FILE, PINS.dump_json(kept, indent=1, exclude_defaults=True) + b"\n")
 
 

@@ -18,7 +18,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.text import MEND, command_to_read_again, nearest_name
 from upkeep.sources.interim import check_deliveries, write_tables
-from upkeep.sources.manifest import RawFile, read_manifest
+from upkeep.sources.manifest import RawFile, empty_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,14 @@ class PlantReport(NamedTuple):
 def run(params: Params) -> None:
     """Write clean tables and the quarantine, per plant, and ``reports/data_quality.json``.
 
-    Raises UpkeepError if a raw file is damaged, or more than ``validate.max_quarantined_share`` of a table is in
-    quarantine; then all is written nevertheless, so that the quarantine can be looked at.
+    Raises UpkeepError if a raw file is damaged, or a pinned one would be read by other options than it was fetched by,
+    or more than ``validate.max_quarantined_share`` of a table is in quarantine; then all is written nevertheless, so
+    that the quarantine can be looked at.
     """
     dictionary = load_dictionary(params.validate_.dictionary)
     manifest = read_manifest()
+    if params.fetch.mode == "reference" and manifest.with_files(()) != empty_manifest(params.fetch):
+        raise UpkeepError("fetch.options are not those that data/raw was fetched by", remedy="run `dvc repro fetch`")
     files = _by_plant(manifest.files)
     newest = max(file.batch for deliveries in files.values() for file in deliveries)
     for folder in (*TABLES, paths.QUARANTINE.name):
