@@ -256,7 +256,8 @@ def test_no_name_of_a_column_ends_the_script_that_holds_it():
     assert names[1] in page
 
 
-def test_the_longest_script_of_a_page_is_split_off():
-    page, script = split_script("<head><script>a</script></head><script>long\nscript</script><script>b</script>")
+def test_the_longest_script_of_a_page_s_body_is_split_off_however_long_the_plant_s_own_data_are():
+    data = "<head><script>var metric_1 = [1, 2, 3]</script></head>"
+    page, script = split_script(f"{data}<body><script>long\nscript</script><script>b</script></body>")
     assert script == "long\nscript"
-    assert page == '<head><script>a</script></head><script src="evidently.js"></script><script>b</script>'
+    assert page == f'{data}<body><script src="evidently.js"></script><script>b</script></body>'

@@ -42,8 +42,11 @@ def plant_page(plant: str, found: PlantDrift, detail: str) -> str:
 
 
 def split_script(page: str) -> tuple[str, str]:
-    """Return a page without its longest script, which it names instead, and that script."""
-    script = max(re.findall(r"<script>(.*?)</script>", page, re.DOTALL), key=len)
+    """Return a page without the longest script of its body, which it names instead, and that script.
+
+    What stands in its head is the plant's own data, which may be longer.
+    """
+    script = max(re.findall(r"<script>(.*?)</script>", page.partition("<body>")[2], re.DOTALL), key=len)
     return page.replace(f"<script>{script}</script>", f'<script src="{SCRIPT}"></script>'), script
 
 
