@@ -27,8 +27,7 @@ from upkeep.sources.bounds import SEPARATORS, bound_values, check_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import ENDING, errors_named, open_file, read_parquet
-from upkeep.sources.sql import fetch_chunks, open_engine, unreadable
-from upkeep.sources.sql_values import accept_any_value, as_frame
+from upkeep.sources.sql import accept_any_value, as_frame, fetch_chunks, open_engine, unreadable
 
 SAMPLE_BYTES = 65_536
 """Of a file's beginning; they tell how its text is written."""
