@@ -524,7 +524,7 @@ def test_a_manifest_that_lists_a_file_outside_is_refused(tmp_path, file):
     with pytest.raises(UpkeepError, match="is not in data/raw"):
         fetch.run(params(lyon(0)))
     with pytest.raises(UpkeepError, match="is not in data/raw"):
-        store_module.read_delivery(paths.RAW, *read_manifest().files)
+        store_module.scan_delivery(paths.RAW, *read_manifest().files)
     assert (tmp_path / "elsewhere/2025-01-06.parquet").read_bytes() == b"not ours"
 
 

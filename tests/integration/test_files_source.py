@@ -10,6 +10,7 @@ from parameters import opened
 
 from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
+from upkeep.sources import files
 
 UNTIL = date(2025, 1, 13)
 
@@ -46,6 +47,17 @@ def test_rows_of_several_files_come_together_in_one_batch(tmp_path):
     rows = deliveries(tmp_path)["telemetry", "lyon", "2025-01-06"]
     assert rows["machine"].to_list() == ["m1", "m9"]
     assert rows["extra"].to_list() == [None, "x"]
+
+
+def test_the_file_that_went_away_meanwhile_is_named_and_not_the_first_one_of_its_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "FILES_IN_MEMORY", 1)
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (tmp_path / name).write_text(CSV)
+    found = opened("files", {"telemetry": {"path": f"{tmp_path}/*.csv"}}).deliveries(UNTIL)
+    (tmp_path / "b.csv").unlink()
+    with pytest.raises(UpkeepError) as caught:
+        found[0].read()
+    assert caught.value.where["file"] == str(tmp_path / "b.csv")
 
 
 def test_broken_values_stay_as_they_were_delivered(tmp_path):

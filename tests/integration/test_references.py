@@ -17,8 +17,7 @@ from upkeep.contract.dictionary import TABLES
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.sources.manifest import read_manifest
-from upkeep.sources.references import FILE
+from upkeep.sources.manifest import REFERENCES, read_manifest
 from upkeep.stages import fetch, validate
 
 ROOT = Path(__file__).parents[2]
@@ -97,13 +96,13 @@ def stored():
 
 def test_what_is_read_where_it_is_gives_the_same_bytes_as_copies_and_data_raw_holds_none():
     pinned = run()
-    assert stored() == ["manifest.json", FILE]
+    assert stored() == ["manifest.json", REFERENCES]
     settings("copy")
     assert run() == pinned
-    assert FILE not in stored()
+    assert REFERENCES not in stored()
     settings()
     assert run() == pinned
-    assert stored() == ["manifest.json", FILE]
+    assert stored() == ["manifest.json", REFERENCES]
 
 
 def test_neither_secrets_nor_places_of_this_machine_are_pinned(tmp_path, monkeypatch):
@@ -111,7 +110,7 @@ def test_neither_secrets_nor_places_of_this_machine_are_pinned(tmp_path, monkeyp
     reading = {**OPTIONS["events"], "path": "${SHARE}/events.csv"}
     settings(options={**OPTIONS, "events": reading})
     fetch.run(load_params())
-    pins = (paths.RAW / FILE).read_text()
+    pins = (paths.RAW / REFERENCES).read_text()
     assert str(tmp_path) not in pins
     assert {reference["address"] for references in json.loads(pins).values() for reference in references} >= {
         "t_lyon_2025-01-06.csv.gz",
@@ -198,9 +197,9 @@ def test_a_file_that_is_renamed_or_packed_anew_is_pinned_anew_by_the_next_fetch(
 )
 def test_pins_that_are_damaged_or_lost_are_told(pins, what):
     before = run()
-    (paths.RAW / FILE).unlink()
+    (paths.RAW / REFERENCES).unlink()
     if pins is not None:
-        (paths.RAW / FILE).write_text(pins)
+        (paths.RAW / REFERENCES).write_text(pins)
     error = refusal(lambda: validate.run(load_params()))
     assert what in error.what
     if "cannot be used" in what:
@@ -210,9 +209,9 @@ def test_pins_that_are_damaged_or_lost_are_told(pins, what):
 
 def test_a_pin_that_was_lost_is_made_again_when_another_plant_s_batches_are_read_again():
     before = run()
-    pins = json.loads((paths.RAW / FILE).read_text())
+    pins = json.loads((paths.RAW / REFERENCES).read_text())
     del pins["telemetry/porto/2025-01-06.parquet"]
-    (paths.RAW / FILE).write_text(json.dumps(pins))
+    (paths.RAW / REFERENCES).write_text(json.dumps(pins))
     CliRunner().invoke(app, ["fetch", "--again", "--plant", "lyon"], catch_exceptions=False)
     validate.run(load_params())
     assert run() == before
@@ -247,9 +246,9 @@ def test_late_rows_of_the_newest_batches_are_pinned_anew():
 )
 def test_no_pin_leads_to_what_the_options_do_not_name_or_to_other_rows(was, now, what):
     fetch.run(load_params())
-    pins = json.dumps(json.loads((paths.RAW / FILE).read_text()), separators=(",", ":"))
+    pins = json.dumps(json.loads((paths.RAW / REFERENCES).read_text()), separators=(",", ":"))
     assert was in pins
-    (paths.RAW / FILE).write_text(pins.replace(was, now))
+    (paths.RAW / REFERENCES).write_text(pins.replace(was, now))
     assert what in refusal(lambda: validate.run(load_params())).what
 
 

@@ -22,8 +22,8 @@ from upkeep.sources.batches import batch_of
 from upkeep.sources.columns import absent, name_columns
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import PLACEHOLDERS, FilesOptions, TableFiles
+from upkeep.sources.manifest import not_as_pinned
 from upkeep.sources.opening import ENDING, ENDINGS, errors_named, find_place, read_content, read_parquet, unpack
-from upkeep.sources.references import not_as_pinned
 from upkeep.sources.times import bring_to_utc, unreadable_times
 
 UNKNOWN_PLANT = "unknown"
@@ -46,13 +46,6 @@ Part = tuple[str | None, date | None]
 logger = logging.getLogger(__name__)
 
 
-class File(NamedTuple):
-    """One file, and which of its table's readings, counted from 0, it is read by."""
-
-    path: str
-    reading: int
-
-
 class Dealt(NamedTuple):
     """What one file holds of each plant and batch, and what it is known again by."""
 
@@ -62,9 +55,9 @@ class Dealt(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What one file holds of one plant and batch; `reference` finds it again."""
+    """What the file at `path` holds of one plant and batch; `reference` finds it again."""
 
-    file: File
+    path: str
     reference: Reference
     schema: pl.Schema
 
@@ -117,59 +110,53 @@ class _TableFiles:
         self._deal = lru_cache(maxsize=FILES_IN_MEMORY)(self._deal_file)
 
     def list_deliveries(self) -> list[Delivery]:
-        found = [_find(self._table, number, reading) for number, reading in enumerate(self._readings)]
-        findings = [finding for _, its_findings in found for finding in its_findings]
-        sections = [section for files, _ in found for file in files for section in self._list_sections(file)]
+        findings, sections = list[Finding](), list[Section]()
         for number, reading in enumerate(self._readings):
-            _check_columns(self._table, reading, [section for section in sections if section.file.reading == number])
-        findings += self._find_untimed(sections)
+            found, unread = _find(self._table, reading)
+            own = [section for path in found for section in self._list_sections(path, number)]
+            _check_columns(self._table, reading, own)
+            findings += unread
+            sections += own
+        told = (*findings, *self._find_untimed(sections))
         return [
-            Delivery(
-                self._table,
-                plant,
-                day,
-                partial(self._read, group),
-                tuple(findings),
-                tuple(section.reference for section in group),
-            )
+            Delivery(self._table, plant, day, partial(self._read, group), told, tuple(part.reference for part in group))
             for (plant, day), placed in sorted(_place(sections).items())
             for group in _group_by_types(placed)
         ]
 
-    def _list_sections(self, file: File) -> list[Section]:
-        reading = self._readings[file.reading]
-        with errors_named(reading, table=self._table, file=file.path):
-            parts, size, sha256 = self._deal(file)
-            address = file.path.removeprefix(_folder(find_place(reading)[1]))
+    def _list_sections(self, path: str, number: int) -> list[Section]:
+        reading = self._readings[number]
+        with errors_named(reading, table=self._table, file=path):
+            parts, size, sha256 = self._deal(path, number)
+            address = path.removeprefix(_folder(find_place(reading)[1]))
+        whole = Reference(address=address, reading=number, bytes=size, sha256=sha256)
         return [
-            Section(
-                file,
-                Reference(address=address, reading=file.reading, plant=plant, batch=batch, bytes=size, sha256=sha256),
-                rows.schema,
-            )
+            Section(path, whole.model_copy(update={"plant": plant, "batch": batch}), rows.schema)
             for (plant, batch), rows in parts.items()
         ]
+
+    def _read_section(self, section: Section) -> pl.DataFrame:
+        number = section.reference.reading
+        with errors_named(self._readings[number], table=self._table, file=section.path):
+            return self._deal(section.path, number).parts[section.part]
 
     def _find_untimed(self, sections: Sequence[Section]) -> list[Finding]:
         """Return findings of files without a readable time; raises UpkeepError if that is how times are written."""
         findings = []
         untimed = [section for section in sections if section.part[1] is None]
         for section in untimed:
-            reading = self._readings[section.file.reading]
-            with errors_named(reading, table=self._table, file=section.file.path):
-                rows = self._deal(section.file).parts[section.part]
-            error = unreadable_times(rows, reading).at(table=self._table, file=section.file.path)
+            rows = self._read_section(section)
+            error = unreadable_times(rows, self._readings[section.reference.reading])
+            error = error.at(table=self._table, file=section.path)
             if len(untimed) == len(sections) or rows["time"].count() >= SYSTEMATIC:
                 raise error
             logger.warning(str(error))
-            name = section.file.path.rpartition("/")[2]
+            name = section.path.rpartition("/")[2]
             findings.append(report("unreadable_times", self._table, f"{name}: {error.what}; {error.remedy}"))
         return findings
 
     def _read(self, sections: Sequence[Section]) -> pl.DataFrame:
-        first = sections[0].file
-        with errors_named(self._readings[first.reading], table=self._table, file=first.path):
-            return self._join(self._deal(section.file).parts[section.part] for section in sections)
+        return self._join(map(self._read_section, sections))
 
     def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
         try:
@@ -186,7 +173,7 @@ class _TableFiles:
             path = _folder(root) + reference.address
             file_system.invalidate_cache(path)  # what it knows of the file may be older than the file
             try:
-                dealt = self._deal(File(path, reference.reading))
+                dealt = self._deal(path, reference.reading)
             except FileNotFoundError:
                 raise not_as_pinned([(key, reference)], "is gone", vanished=True) from None
         rows = dealt.parts.get((reference.plant, reference.batch))
@@ -205,24 +192,24 @@ class _TableFiles:
         bounds.check_shape(sum(part.height for part in joined), len(columns), self._limits)
         return pl.concat(joined, how="diagonal_relaxed")
 
-    def _deal_file(self, file: File) -> Dealt:
+    def _deal_file(self, path: str, number: int) -> Dealt:
         """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
-        reading = self._readings[file.reading]
-        packed = read_content(reading, file.path, self._limits)
-        content, is_text = unpack(packed, reading, file.path, self._limits)
+        reading = self._readings[number]
+        packed = read_content(reading, path, self._limits)
+        content, is_text = unpack(packed, reading, path, self._limits)
         if is_text:
-            separator = reading.separator or ("\t" if ".tsv" in file.path.lower()[-8:] else ",")
+            separator = reading.separator or ("\t" if ".tsv" in path.lower()[-8:] else ",")
             rows = read_delimited(content, separator, reading.encoding, self._limits)
         else:
             rows = read_parquet(content, self._limits)
-        rows = name_columns(rows, _find_facts(reading, file.path), reading, self._limits)
+        rows = name_columns(rows, _find_facts(reading, path), reading, self._limits)
         for name in (name for name, kind in NEEDED[self._table].items() if kind == "time"):
             rows = bring_to_utc(rows, name, reading)
         dealt = _deal_rows(self._table, rows, self._batch)
         return Dealt(dealt, len(packed), hashlib.sha256(packed).hexdigest())
 
 
-def _find(table: Table, number: int, reading: TableFiles) -> tuple[list[File], list[Finding]]:
+def _find(table: Table, reading: TableFiles) -> tuple[list[str], list[Finding]]:
     """Return the files that match ``path``, and a finding for each that matches and cannot be read."""
     with errors_named(reading, table=table):
         file_system, root = find_place(reading)
@@ -241,7 +228,7 @@ def _find(table: Table, number: int, reading: TableFiles) -> tuple[list[File], l
         )
     if left:
         logger.warning(f"{table}: {len(left)} files of {reading.path} are not read, such as {left[0]}")
-    files = [File(path, number) for path in paths if ENDING.search(path)]
+    files = [path for path in paths if ENDING.search(path)]
     return files, [report("unread_file", table, f"{name} is not read: it does not end in {ENDINGS}") for name in left]
 
 

@@ -10,10 +10,13 @@ from upkeep.contract.dictionary import TABLES, Dictionary, Table
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import Checked, add_missing_machines, check_table
 from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.core.plants import table_file, write_table
-from upkeep.sources.manifest import ROW_GROUP_ROWS, RawFile
-from upkeep.sources.registry import open_reader
+from upkeep.sources import FileSource
+from upkeep.sources.manifest import ROW_GROUP_ROWS, Pins, RawFile, read_pins
+from upkeep.sources.registry import open_source
+from upkeep.sources.store import scan_delivery
 
 
 def check_deliveries(
@@ -23,7 +26,9 @@ def check_deliveries(
 
     Raises UpkeepError if a file is damaged, or not what it was when it was fetched.
     """
-    scan = open_reader(raw, params.fetch, params.limits)
+    scan = partial(scan_delivery, raw)
+    if params.fetch.mode == "reference" and isinstance(source := open_source(params.fetch, params.limits), FileSource):
+        scan = partial(_read_pinned, read_pins(raw), source)
     return {
         table: check_table(
             table,
@@ -36,6 +41,12 @@ def check_deliveries(
         )
         for table in TABLES
     }
+
+
+def _read_pinned(pins: Pins, source: FileSource, file: RawFile) -> pl.LazyFrame:
+    if file.file not in pins:
+        raise UpkeepError("a delivery is not pinned", remedy="run `dvc repro fetch`", **file.key._asdict())
+    return source.read_pinned(file.key, pins[file.file]).lazy()
 
 
 def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) -> dict[str, pl.DataFrame]:

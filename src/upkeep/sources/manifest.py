@@ -1,15 +1,18 @@
-"""``data/raw/manifest.json``: where the raw data is from, and each delivery's size and checksum."""
+"""``data/raw/manifest.json``: where the raw data is from, and each delivery's size and checksum.
+
+With ``fetch.mode: reference`` deliveries stay in the source's files, to which ``references.json`` beside it pins them.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import polars as pl
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
@@ -18,12 +21,21 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_regular, write_whole
 from upkeep.core.params import Fetch
 from upkeep.core.plants import name_file
-from upkeep.core.text import command_to_read_again
+from upkeep.core.text import command_to_read_again, count_things
 from upkeep.core.types import Frozen, describe_faults
-from upkeep.sources import Delivery, Key
+from upkeep.sources import Delivery, Key, Reference
+
+REFERENCES = "references.json"
 
 ROW_GROUP_ROWS = 250_000
 """Stated, because Polars' own choice may depend on the number of threads, and so would the bytes."""
+
+Pins = dict[str, Annotated[tuple[Reference, ...], Field(min_length=1)]]
+"""Where each delivery is, by the name of the file that would hold it as a copy."""
+
+PINS = TypeAdapter(Pins)
+
+Read = TypeVar("Read")
 
 
 class RawFile(Frozen):
@@ -72,14 +84,24 @@ def empty_manifest(fetch: Fetch) -> Manifest:
 
 def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
     """Read ``data/raw/manifest.json``; raises UpkeepError if it is missing or damaged."""
+    if not path.exists():
+        raise UpkeepError("the manifest of the raw data does not exist", remedy="run `dvc repro fetch`", file=path)
+    return _read(path, Manifest.model_validate_json, "the manifest of the raw data")
+
+
+def read_pins(raw: Path) -> Pins:
+    """Return what the deliveries of a folder are pinned to: nothing if they are copies."""
+    file = raw / REFERENCES
+    return _read(file, PINS.validate_json, "the pinned addresses") if file.exists() else {}
+
+
+def _read(file: Path, parse: Callable[[bytes], Read], what: str) -> Read:
     try:
-        return Manifest.model_validate_json(read_regular(path))
+        return parse(read_regular(file))
     except (OSError, ValidationError) as error:
-        missing = isinstance(error, FileNotFoundError)
         fault = describe_faults(error) if isinstance(error, ValidationError) else error.strerror
-        what = "does not exist" if missing else f"cannot be used: {fault}"
-        remedy = "run `dvc repro fetch`" if missing else f"delete the folder {path.parent} and run this again"
-        raise UpkeepError(f"the manifest of the raw data {what}", remedy=remedy, file=path) from error
+        remedy = f"delete the folder {file.parent} and run this again"
+        raise UpkeepError(f"{what} cannot be used: {fault}", remedy=remedy, file=file) from error
 
 
 def read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFrame]:
@@ -127,6 +149,14 @@ def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
     write_whole(path, f"{manifest.model_dump_json(indent=1, exclude_defaults=True)}\n".encode())
 
 
+def write_pins(raw: Path, pins: Pins) -> None:
+    """Write what the deliveries of a folder are pinned to, once its manifest is written.
+
+    A kill in between leaves pins that fit no file of today, so that it is read again.
+    """
+    write_whole(raw / REFERENCES, PINS.dump_json(pins, indent=1, exclude_defaults=True) + b"\n")
+
+
 Item = TypeVar("Item", Delivery, RawFile)
 
 
@@ -146,3 +176,21 @@ def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -
             remedy="check fetch.until and fetch.options in params.yaml; if there are events only, set "
             "fetch.rows_every_hours",
         )
+
+
+def not_as_pinned(
+    lost: Sequence[tuple[Key, Reference]], what: str, raw: Path = paths.RAW, *, vanished: bool = False
+) -> UpkeepError:
+    """Return the error about batches whose files are not what they were when they were fetched."""
+    (key, reference), *others = lost
+    plants = {other.plant for other, _ in lost}
+    plant, batch = key.plant if len(plants) == 1 else None, None if others else key.batch
+    again = how_to_read_again(raw, plant, batch, drop_vanished=vanished)
+    more = f", and so are files of {count_things(len(others), 'other batch')}" if others else ""
+    return UpkeepError(
+        f"{reference.address} {what}{more}",
+        expected=f"{reference.bytes:,} bytes with the SHA-256 {reference.sha256}",
+        remedy=f"put it back as it was; or, to go on with what is there now, {again}",
+        **key._asdict(),
+        file=reference.address,
+    )

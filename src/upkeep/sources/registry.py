@@ -1,21 +1,14 @@
 """The sources that ``params.yaml`` can name, and what the one it names has to deliver."""
 
 import importlib
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
-
-import polars as pl
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import check_name, shorten
 from upkeep.core.params import Fetch, Limits
 from upkeep.sources import Delivery, FileSource, Key, Source
-from upkeep.sources.manifest import RawFile, group_by_key, raise_without_telemetry
-from upkeep.sources.references import read_pinned, read_pins
+from upkeep.sources.manifest import group_by_key, raise_without_telemetry
 from upkeep.sources.schedule import schedule_rows
-from upkeep.sources.store import scan_delivery
 
 BUILT_IN = {
     "simulator": "upkeep.simulator.source:Simulator",
@@ -48,15 +41,6 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
             remedy="set fetch.mode: copy in params.yaml, or let fetch.source be files",
         )
     return opened
-
-
-def open_reader(raw: Path, fetch: Fetch, limits: Limits) -> Callable[[RawFile], pl.LazyFrame]:
-    """Return what reads the deliveries of the folder `raw`, or of the files that they are pinned to there."""
-    source = None if fetch.mode == "copy" else open_source(fetch, limits)
-    if isinstance(source, FileSource):
-        pins, pinned = read_pins(raw), source
-        return lambda file: read_pinned(pins, pinned, file).lazy()
-    return partial(scan_delivery, raw)
 
 
 def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:

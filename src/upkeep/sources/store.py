@@ -3,8 +3,8 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby, islice
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Literal
 
@@ -18,20 +18,24 @@ from upkeep.core.files import TEMPORARY, write_whole
 from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch
 from upkeep.core.text import command_to_read_again
-from upkeep.sources import Delivery, Key
+from upkeep.sources import Delivery, Key, Reference
 from upkeep.sources.manifest import (
+    REFERENCES,
     Manifest,
+    Pins,
     RawFile,
     empty_manifest,
     group_by_key,
     how_to_read_again,
     name_delivery,
+    not_as_pinned,
     pack_delivery,
     read_batch,
     read_manifest,
+    read_pins,
     write_manifest,
+    write_pins,
 )
-from upkeep.sources.references import FILE, hold_same, pin, pin_batches, read_pins, write_pins
 
 SAVE_SECONDS = 1
 """How often the manifest is saved under way: a killed run fetches again what the manifest does not list yet."""
@@ -58,16 +62,48 @@ def store_batches(
     stored = group_by_key(manifest.files)
     chosen, saved = to_fetch(listed, stored, fetch.reread_batches), time.monotonic()
     if fetch.mode == "reference":
-        stored, pins = pin_batches(raw, listed, stored, chosen)
-        manifest = _save(raw, manifest, stored)
-        write_pins(raw, pins, manifest)
-        return manifest
+        return _pin_batches(raw, manifest, stored, listed, chosen)
     for key in tqdm(chosen, delay=QUIET_SECONDS, unit="batch"):
         stored[key] = _fetch_batch(raw, key, listed[key], stored.get(key, []))
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(raw, manifest, stored)
             saved = time.monotonic()
     return _save(raw, manifest, stored)
+
+
+def _pin_batches(
+    raw: Path,
+    manifest: Manifest,
+    stored: dict[Key, list[RawFile]],
+    listed: Mapping[Key, list[Delivery]],
+    chosen: Collection[Key],
+) -> Manifest:
+    """Pin the chosen batches anew, and those of which a file is another one that holds the same rows of them.
+
+    So a file may grow by rows of other batches. Raises UpkeepError if rows that were pinned before have changed, or
+    their file is gone.
+    """
+    pins, lost = read_pins(raw), list[tuple[Key, Reference]]()
+    for key in tqdm(sorted({*stored, *chosen}), delay=QUIET_SECONDS, unit="batch"):
+        held, offered = stored.get(key, []), listed.get(key, [])
+        known, there = [pins[file.file] for file in held], [delivery.references for delivery in offered]
+        found_again = set(chain(*there))
+        missing = [reference for reference in chain(*known) if reference not in found_again]
+        if missing or (key in chosen and known != there):
+            stored[key], own = _pin(key, offered)
+            pins |= own
+            if missing and key not in chosen and stored[key] != held:
+                lost.append((key, missing[0]))
+    if lost:
+        what = "has changed since it was fetched, or is gone"
+        raise not_as_pinned(lost, what, raw, vanished=any(key not in listed for key, _ in lost))
+    return _save(raw, manifest, stored, pins)
+
+
+def _pin(key: Key, deliveries: Sequence[Delivery]) -> tuple[list[RawFile], Pins]:
+    """Read a batch and return what it holds, and where."""
+    files = [pack_delivery(key, number, rows)[0] for number, rows in enumerate(read_batch(key, deliveries), 1)]
+    return files, {file.file: delivery.references for file, delivery in zip(files, deliveries, strict=True)}
 
 
 def _collect_findings(listed: Mapping[Key, list[Delivery]]) -> tuple[Finding, ...]:
@@ -91,7 +127,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     if fetch.mode == "reference":
         _remove_unlisted(raw, ())
         return manifest
-    (raw / FILE).unlink(missing_ok=True)
+    (raw / REFERENCES).unlink(missing_ok=True)
     manifest = _settle(raw, manifest)
     for file in tqdm(manifest.files, delay=QUIET_SECONDS, unit="checksum"):
         check_file(raw, file)
@@ -121,37 +157,36 @@ def replace_batches(
     stored, pins = group_by_key(manifest.files), read_pins(raw)
     fates: dict[Key, Fate] = {}
     for key in tqdm(sorted(filter(chosen, stored)), delay=QUIET_SECONDS, unit="batch"):
+        held, offered = stored[key], listed.get(key, [])
         if pins:
-            found = pin(key, listed.get(key, []))
-            fates[key] = "vanished" if not found else "same" if hold_same(list(found), stored[key]) else "changed"
-            stored[key] = list(found) or stored[key]
-            pins |= {file.file: references for file, references in found.items()}
-            continue
-        deliveries = [rows for rows in read_batch(key, listed.get(key, [])) if not rows.is_empty()]
-        if not deliveries:
-            fates[key] = "vanished"
-        elif _holds(raw, stored[key], deliveries):
-            fates[key] = "same"
+            files, own = _pin(key, offered)
+            pins |= own
+            is_same = files == held
         else:
-            fates[key] = "changed"
-            stored[key] = [store(raw, key, number, rows, AGAIN) for number, rows in enumerate(deliveries, 1)]
+            deliveries = [rows for rows in read_batch(key, offered) if not rows.is_empty()]
+            is_same = _holds(raw, held, deliveries)
+            numbered = enumerate(deliveries, 1)
+            files = held if is_same else [store(raw, key, number, rows, AGAIN) for number, rows in numbered]
+        fates[key] = "same" if is_same else "changed" if files else "vanished"
+        stored[key] = files or held
     if drop_vanished:
         stored = {key: files for key, files in stored.items() if fates.get(key) != "vanished"}
-    manifest = _save(raw, manifest, stored)
-    if pins:
-        write_pins(raw, pins, manifest)
-    else:
+    manifest = _save(raw, manifest, stored, pins)
+    if not pins:
         _settle(raw, manifest)
     return fates
 
 
 def _holds(raw: Path, files: Sequence[RawFile], deliveries: Sequence[pl.DataFrame]) -> bool:
     """Tell whether these deliveries, no more and no fewer, are stored, and their files whole."""
+    if len(files) != len(deliveries):
+        return False
     try:
-        stored = [read_delivery(raw, file) for file in files]
+        return all(
+            same_rows(scan_delivery(raw, file).collect(), rows) for file, rows in zip(files, deliveries, strict=True)
+        )
     except UpkeepError:  # a damaged file is read again to be replaced
         return False
-    return len(stored) == len(deliveries) and all(map(same_rows, stored, deliveries))
 
 
 def _settle(raw: Path, manifest: Manifest) -> Manifest:
@@ -194,13 +229,8 @@ def store(raw: Path, key: Key, number: int, rows: pl.DataFrame, ending: str = ""
     return listed
 
 
-def read_delivery(raw: Path, file: RawFile) -> pl.DataFrame:
-    """Return a stored delivery's rows; raises UpkeepError if the file is missing, changed or no Parquet file."""
-    return scan_delivery(raw, file).collect()
-
-
 def scan_delivery(raw: Path, file: RawFile) -> pl.LazyFrame:
-    """Return a stored delivery's rows, to be read later; raises UpkeepError as :func:`read_delivery` does."""
+    """Return a stored delivery's rows; raises UpkeepError if the file is missing, changed or no Parquet file."""
     check_file(raw, file)
     try:
         rows = pl.scan_parquet(raw / file.file, glob=False)
@@ -258,7 +288,9 @@ def drop_batches(raw: Path, wanted: Callable[[Key], bool]) -> None:
     _remove_unlisted(raw, kept.files)
 
 
-def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]]) -> Manifest:
+def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]], pins: Pins | None = None) -> Manifest:
     manifest = manifest.with_files(file for files in stored.values() for file in files)
     write_manifest(manifest, raw / paths.MANIFEST.name)
+    if pins:
+        write_pins(raw, {file.file: pins[file.file] for file in manifest.files if file.file in pins})
     return manifest
