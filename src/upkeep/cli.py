@@ -131,7 +131,9 @@ def adopt(
 
 @app.command()
 def prune(
-    days: Annotated[int | None, typer.Option(min=0, help="Pieces not used, and predictions made, so long ago.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=0, max=36500, help="Pieces not used, and predictions made, so long ago.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this it is listed only.")] = False,
 ) -> None:
     """Remove what only takes room: raw data before fetch.since, old pieces and predictions, unneeded cache."""
@@ -306,7 +308,7 @@ def main() -> None:
         _end(error)
     except Exception as error:
         if FULL in str(error):  # libraries wrap the system's error in their own kinds
-            remedy = "free some space (`dvc gc --workspace` drops outputs of old runs), then run `dvc repro` again"
+            remedy = "free some space (`upkeep prune` lists what may go), then run `dvc repro` again"
         elif isinstance(error, OSError):
             remedy = "see whether a file or a folder is there as it should be, and who may read and write it"
         else:

@@ -1,6 +1,8 @@
 """What `upkeep prune` takes away, and what it leaves."""
 
 import os
+import re
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import polars as pl
 import pytest
 import yaml
 from dvc_projects import git, run
+from typer.testing import CliRunner
 
+from upkeep.cli import app
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
@@ -28,9 +32,9 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def settings(since=None):
+def settings(since=None, until="2025-01-27"):
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["fetch"] |= {"until": "2025-01-27", "since": since}
+    params["fetch"] |= {"until": until, "since": since}
     params["fetch"]["options"]["plants"] = {"lyon": 2}
     params["parallel"] = {"backend": "sequential", "jobs": 1}
     params["validate"]["dictionary"] = str(ROOT / params["validate"]["dictionary"])
@@ -56,9 +60,10 @@ def logged():
 
 def test_old_predictions_and_pieces_are_listed_first_and_removed_only_if_that_is_meant():
     log(date(2025, 1, 1), date(2025, 3, 30))
-    PIECES.mkdir(parents=True)
-    for name, day in {"old.piece": 1, "new.piece": 89, "foreign.txt": 1}.items():
-        (PIECES / name).write_text("12345")
+    (PIECES / "folder.piece").mkdir(parents=True)
+    for name, day in {"old.piece": 1, "new.piece": 89, "foreign.txt": 1, "folder.piece": 1}.items():
+        if name != "folder.piece":
+            (PIECES / name).write_text("12345")
         os.utime(PIECES / name, (day * 86_400 + 1_735_689_600,) * 2)
     listed = prune(settings(), TODAY, 30, remove=False)
     assert "nothing is removed yet" in listed
@@ -67,13 +72,25 @@ def test_old_predictions_and_pieces_are_listed_first_and_removed_only_if_that_is
     assert len([name for name in logged() if name.endswith(".parquet")]) == 2
     prune(settings(), TODAY, 30, remove=True)
     assert logged() == ["day=2025-03-30", "day=2025-03-30/plant=lyon", "day=2025-03-30/plant=lyon/part1.parquet"]
-    assert sorted(file.name for file in PIECES.iterdir()) == ["foreign.txt", "new.piece"]
+    assert sorted(file.name for file in PIECES.iterdir()) == ["folder.piece", "foreign.txt", "new.piece"]
 
 
 def test_without_an_age_no_prediction_goes():
     log(date(2020, 1, 1))
     assert "predictions" not in prune(settings(), TODAY, None, remove=True)
     assert any(name.endswith(".parquet") for name in logged())
+
+
+def test_a_copy_of_a_day_that_somebody_put_into_the_prediction_log_stays():
+    log(date(2025, 1, 1))
+    shutil.copytree("data/prediction_log/day=2025-01-01", "data/prediction_log/day=2025-01-01.bak")
+    prune(settings(), TODAY, 30, remove=True)
+    assert logged()[-1] == "day=2025-01-01.bak/plant=lyon/part0.parquet"
+    assert "day=2025-01-01" not in logged()
+
+
+def test_an_age_of_more_days_than_there_are_is_refused():
+    assert CliRunner().invoke(app, ["prune", "--days", "1000000"]).exit_code == 2
 
 
 def test_no_link_is_followed_to_what_lies_elsewhere(tmp_path):
@@ -109,6 +126,19 @@ def test_raw_batches_go_only_if_since_leaves_them_out_and_what_training_loses_is
     assert paths.MANIFEST.read_bytes() == before
 
 
+def test_what_is_not_listed_stays_in_raw_data_be_it_after_until_or_nobody_s():
+    fetch.run(settings())
+    other = paths.RAW / "telemetry/lyon/notes.txt"
+    other.write_text("of the plant")
+    prune(settings("2025-01-20", until="2025-01-20"), TODAY, None, remove=True)
+    assert {file.batch.day for file in read_manifest().files if file.table == "telemetry"} == {20, 27}
+    assert sorted(file.name for file in other.parent.iterdir()) == [
+        "2025-01-20.parquet",
+        "2025-01-27.parquet",
+        "notes.txt",
+    ]
+
+
 @pytest.fixture
 def project(tmp_path):
     """A DVC project whose output had three versions: one that git knows, one that nobody needs, and today's."""
@@ -128,6 +158,32 @@ def project(tmp_path):
 
 def cached():
     return {path.read_text() for path in Path(".dvc/cache/files").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kept", ["an experiment", "a commit without a branch"])
+def test_the_cache_keeps_what_no_branch_needs_but_git_knows(project, kept):
+    now, start = Path("dvc.lock").read_text(), git(project, "rev-parse", "HEAD")
+    Path("in").write_text("tried")
+    run(project, "dvc", "repro", "--quiet")
+    git(project, "commit", "--quiet", "--all", "--message", "Try")
+    if kept == "an experiment":
+        git(project, "update-ref", f"refs/exps/{start[:2]}/{start[2:]}/try", "HEAD")
+    else:
+        git(project, "checkout", "--quiet", "--detach")
+    git(project, "update-ref", "refs/heads/main", start)
+    Path("dvc.lock").write_text(now)
+    prune(load_params(), TODAY, None, remove=True)
+    assert cached() == {"committed", "tried", "now"}
+
+
+def test_a_cache_of_which_not_all_that_is_needed_is_known_is_left_alone(project):
+    now = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(re.sub(r"(outs:\n    - path: out\n.*\n      md5: )\w+", rf"\g<1>{'0' * 32}.dir", now))
+    assert "left alone: the cache lacks what dvc.lock says of out" in prune(load_params(), TODAY, None, remove=True)
+    Path("dvc.lock").write_text(now)
+    git(project, "stash", "--quiet")
+    assert "left alone: DVC does not know what git's stash needs" in prune(load_params(), TODAY, None, remove=True)
+    assert cached() == {"committed", "unneeded", "now"}
 
 
 @pytest.mark.usefixtures("project")

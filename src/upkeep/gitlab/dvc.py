@@ -25,7 +25,9 @@ RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 FAILED = re.compile(r"failed to reproduce '([^']+)'")
 ERROR = re.compile(r"^ERROR: (.*)", re.MULTILINE)
 MISSING = "https://error.dvc.org/missing-files"  # when neither the cache nor the remote has what `dvc.lock` lists
-CACHE = Path(".dvc/cache")
+CACHE = Path(".dvc/cache/files/md5")
+NEEDED = ("--workspace", "--rev=HEAD", "--all-branches", "--all-tags", "--all-experiments")
+"""Whose files of the cache ``dvc gc`` keeps."""
 REMOVING = "Removing "
 """How DVC begins a line about a file of the cache that nothing needs."""
 UNQUOTED = "Unsupported value of type 'date'"
@@ -129,19 +131,30 @@ def readable_remotes() -> list[str | None]:
 
 
 def list_garbage() -> list[Path]:
-    """List what of the cache neither ``dvc.lock`` here nor a local branch or tag lists.
+    """List what of the cache neither ``dvc.lock`` here nor a local branch, tag or experiment lists.
 
-    Raises UpkeepError if the cache may be that of other checkouts, too, or the lock lists nothing.
+    Raises UpkeepError if the cache may be that of other checkouts, too, or if not all that is needed can be known.
     """
-    shared = _read_config().get("cache", {}).get("dir")
-    if shared or CACHE.is_symlink():
+    settings = _read_config().get("cache", {})
+    shared = settings.get("dir") or settings.get("local")
+    if shared or CACHE.resolve() != Path.cwd().resolve() / CACHE:
         raise UpkeepError(
             f"DVC's cache is not this checkout's own: {shared or CACHE.resolve()}",
-            remedy="type `dvc gc --workspace --projects` with the folders of all checkouts that use it",
+            remedy=f"type `dvc gc {' '.join(NEEDED)} --projects` with the folders of all checkouts that use it",
         )
-    if not read_stages():
+    if git.git("stash", "list"):
+        raise UpkeepError(
+            "DVC does not know what git's stash needs", remedy="`git stash pop` or `git stash drop` first"
+        )
+    outs = [out for stage in read_stages().values() for out in stage.get("outs", [])]
+    if not outs:
         raise UpkeepError(f"{LOCK} lists no output, so nothing in the cache would be needed", remedy="run `dvc repro`")
-    return [Path(line.removeprefix(REMOVING)) for line in _gc("--dry").splitlines() if line.startswith(REMOVING)]
+    listed = [Path(line.removeprefix(REMOVING)) for line in _gc("--dry").splitlines() if line.startswith(REMOVING)]
+    folders = {out["path"]: str(out.get("md5")) for out in outs if str(out.get("md5")).endswith(".dir")}
+    if unknown := [path for path, md5 in folders.items() if not (CACHE / md5[:2] / md5[2:]).exists()]:
+        what = f"the cache lacks what {LOCK} says of {unknown[0]}, so it is not known which files of it are needed"
+        raise UpkeepError(what, remedy="type `dvc fetch`")
+    return listed
 
 
 def collect_garbage() -> None:
@@ -150,7 +163,7 @@ def collect_garbage() -> None:
 
 
 def _gc(option: str) -> str:
-    done = _dvc("gc", "--workspace", "--all-branches", "--all-tags", option, echo=False)
+    done = _dvc("gc", *NEEDED, option, echo=False)
     if done.returncode:
         raise _explain("gc", done.stdout)
     return done.stdout

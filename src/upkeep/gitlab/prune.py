@@ -1,9 +1,12 @@
 """`upkeep prune`: what only takes room is listed, and removed if that is meant; what ``dvc.lock`` needs stays."""
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 import polars as pl
@@ -33,8 +36,8 @@ class Waste(NamedTuple):
 def prune(params: Params, today: date, days: int | None, *, remove: bool) -> str:
     """List what may go, and remove it if `remove`; return what was found.
 
-    Of raw data that is what ``fetch.since`` leaves out, of DVC's cache what neither this checkout's lock nor a branch
-    or tag lists; pieces and predictions go if they are older than so many `days`.
+    Of raw data that is what ``fetch.since`` leaves out, of DVC's cache what :func:`dvc.list_garbage` lists; pieces and
+    predictions go if they are older than so many `days`.
     """
     found = [*_find_raw(params.fetch), _find_cached()]
     if days is not None:
@@ -57,7 +60,7 @@ def _find_raw(fetch: Fetch) -> list[Waste]:
     left_out = [file for file in files if file.batch <= fetch.until and not fetch.covers(file.key)]
     sizes = [path.stat().st_size for file in left_out if (path := paths.RAW / file.file).is_file()]
     loss = _describe_loss(files, left_out, fetch.since) if left_out else ""
-    drop = partial(drop_batches, paths.RAW, fetch.covers)
+    drop = partial(drop_batches, paths.RAW, {file.key for file in left_out})
     return [Waste(f"{paths.RAW} before {fetch.since}", len(left_out), sum(sizes), drop, loss)]
 
 
@@ -78,16 +81,18 @@ def _find_cached() -> Waste:
     try:
         files = dvc.list_garbage()
     except UpkeepError as error:
-        return Waste("DVC's cache", 0, 0, partial(_unlink, ()), f"left alone: {error.what}; {error.remedy}")
-    return Waste("DVC's cache, in no branch, tag or lock here", len(files), _measure(files), dvc.collect_garbage)
+        return Waste("DVC's cache", 0, 0, dvc.collect_garbage, f"left alone: {error.what}; {error.remedy}")
+    sizes = [status.st_size for status in _look_at(files).values()]
+    return Waste("DVC's cache, in no branch, tag or lock here", len(sizes), sum(sizes), dvc.collect_garbage)
 
 
 def _find_pieces(folder: Path | None, oldest: date) -> Waste:
     """Return the pieces that no run has used since a day; a run that needs one again makes it again."""
-    found = folder.glob(f"*{ENDING}") if folder and not folder.is_symlink() else ()
-    own = [file for file in found if not file.is_symlink()]
-    files = [file for file in own if datetime.fromtimestamp(file.stat().st_mtime, UTC).date() < oldest]
-    return Waste(f"pieces not used since {oldest}", len(files), _measure(files), partial(_unlink, files))
+    before = datetime.combine(oldest, time(), UTC).timestamp()
+    found = _look_at(folder.glob(f"*{ENDING}") if folder and not folder.is_symlink() else ())
+    old = {file: status for file, status in found.items() if S_ISREG(status.st_mode) and status.st_mtime < before}
+    size = sum(status.st_size for status in old.values())
+    return Waste(f"pieces not used since {oldest}", len(old), size, partial(_unlink, old))
 
 
 def _find_predictions(log: str, oldest: date) -> Waste:
@@ -97,10 +102,15 @@ def _find_predictions(log: str, oldest: date) -> Waste:
     )
 
 
-def _measure(files: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for file in files)
+def _look_at(files: Iterable[Path]) -> dict[Path, os.stat_result]:
+    """Return what files are, links not followed; one that somebody else removes meanwhile is left out."""
+    found = {}
+    for file in files:
+        with suppress(FileNotFoundError):
+            found[file] = file.lstat()
+    return found
 
 
-def _unlink(files: Sequence[Path]) -> None:
+def _unlink(files: Iterable[Path]) -> None:
     for file in files:
         file.unlink(missing_ok=True)

@@ -57,6 +57,7 @@ what was received."""
 Prediction = dict[str, Any]
 """A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, lists as float32 arrays."""
 
+DAY = re.compile(r"day=\d{4}-\d\d-\d\d")
 NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
 LONGEST_FOLDER = 200
 ROW_GROUP = 200
@@ -238,7 +239,7 @@ def _list_parts(store: "AbstractFileSystem", root: str, since_day: date, end: da
         folders = [str(folder).rstrip("/").rpartition("/")[2] for folder in store.ls(root, detail=False)]
     except FileNotFoundError:
         return []
-    days = [folder for folder in folders if f"day={since_day}" <= folder < f"day={end}"]
+    days = [folder for folder in folders if DAY.fullmatch(folder) and f"day={since_day}" <= folder < f"day={end}"]
     files = [str(file) for day in days for file in store.find(f"{root}/{day}")]
     names = sorted(file.removeprefix(f"{root}/") for file in files if file.endswith(".parquet"))
     return sorted(names, key=lambda name: name.partition("/")[0], reverse=True)

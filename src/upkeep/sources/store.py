@@ -281,11 +281,13 @@ def _remove_unlisted(raw: Path, files: Iterable[RawFile]) -> None:
             _locate(raw, str(path.relative_to(raw))).unlink()
 
 
-def drop_batches(raw: Path, wanted: Callable[[Key], bool]) -> None:
-    """Drop the stored batches that are not wanted."""
+def drop_batches(raw: Path, dropped: Collection[Key]) -> None:
+    """Drop these of the stored batches; whatever else lies in `raw` stays."""
     manifest = read_manifest(raw / paths.MANIFEST.name)
-    kept = _save(raw, manifest, {key: files for key, files in group_by_key(manifest.files).items() if wanted(key)})
-    _remove_unlisted(raw, kept.files)
+    stored = group_by_key(manifest.files)
+    _save(raw, manifest, {key: files for key, files in stored.items() if key not in dropped})
+    for file in chain.from_iterable(stored.get(key, []) for key in dropped):
+        _locate(raw, file.file).unlink(missing_ok=True)
 
 
 def _save(raw: Path, manifest: Manifest, stored: Mapping[Key, list[RawFile]], pins: Pins | None = None) -> Manifest:
