@@ -380,3 +380,19 @@ def test_a_machine_that_sends_another_unit_is_converted_and_told_so():
         "message": "temperature_c came in °F instead of °C: converted",
         "column": "temperature_c",
     }
+
+
+def test_an_attribute_that_another_plants_machines_alone_have_costs_no_plant_its_service():
+    dictionary = SHIPPED.model_copy(update={"plants": {"porto": {"machines": POWER}}})
+    contracts = {plant: service_contract(dictionary, plant) for plant in ("lyon", "porto")}
+    for plant, known in {"lyon": {}, "porto": {"power_kw": 7.5}}.items():
+        requests, faults = ask_service(as_json(rows_of(plant, power_kw=7.5)), contracts=contracts)
+        assert faults == []
+        assert requests[plant].records["M1"].attributes == known
+
+
+def test_readings_without_any_number_are_reduced_as_well():
+    keys = {name: column for name, column in SHIPPED.tables["telemetry"].items() if column.role == "key"}
+    dictionary = REDUCED.model_copy(update={"tables": {**DICTIONARY.tables, "telemetry": keys}})
+    requests, _ = ask_service(as_json(rows_of(PLANT)), contracts={PLANT: service_contract(dictionary)})
+    assert requests[PLANT].rows.readings.shape == (2, 0)

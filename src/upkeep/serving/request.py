@@ -66,7 +66,7 @@ class Contract:
         self.statistics = self.tables["telemetry"].keys() - dictionary.columns("telemetry", metadata.plant).keys()
         self.known = frozenset(name for columns in self.tables.values() for name in columns)
         telemetry, machines = self.tables["telemetry"], self.tables["machines"]
-        attributes = [name for name in self.vocabulary.attributes if name not in telemetry]
+        attributes = [name for name in self.vocabulary.attributes if name in machines and name not in telemetry]
         self.tables["machines"] = {name: machines[name] for name in (*OF_MACHINES, *attributes)}
         self.numbers = {name: column for name, column in telemetry.items() if column.type == "number"}
         self._low, self._high = np.array([column.range or ANY for column in self.numbers.values()]).reshape(-1, 2).T
@@ -111,7 +111,7 @@ class Contract:
         cells = cut_cells(time, self._row_length)
         readings = {name: of for name, of in zip(self.numbers, values.T, strict=True) if name not in self.statistics}
         reduced = reduce_numbers(readings, self.tables["telemetry"], cells)
-        return cells.ends, np.column_stack([reduced[name] for name in self.numbers])
+        return cells.ends, np.array([reduced[name] for name in self.numbers]).reshape(-1, len(cells.ends)).T
 
     def _is_outside(self, values: Floats) -> Booleans:
         outside: Booleans = (values < self._low) | (values > self._high)
