@@ -81,6 +81,11 @@ def test_equal_readings_are_their_own_mean_and_deviate_by_nothing_however_many()
     assert (found["mean"], found["std"]) == ([0.1], [0.0])
 
 
+def test_a_mean_is_not_above_the_highest_reading_however_their_sum_was_rounded() -> None:
+    found = reduce_one([0.1, 0.1, 0.09999999999999999], [1, 2, 3])
+    assert found["mean"] == found["max"] == [0.1]
+
+
 def test_a_single_reading_has_no_spread_and_a_cell_without_any_a_count_of_nothing() -> None:
     found = reduce_one([7.0, np.nan], [1, 61])
     assert found["count"] == [1, 0]

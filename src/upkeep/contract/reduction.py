@@ -47,8 +47,8 @@ def reduce_readings(values: Floats, cells: Cells) -> dict[str, Floats]:
     """Return a column's ``mean`` and :data:`~upkeep.contract.dictionary.STATISTICS` per cell, shape (n_cells,) each.
 
     `values` are of shape (n_readings,), NaN where there is none. A cell without any has a count of 0 and NaN else; the
-    standard deviation has n - 1 in the denominator and is NaN for a single reading. Equal readings have their value as
-    mean and deviate by nothing, whatever the rounding of their sum. What float64 cannot hold is NaN.
+    standard deviation has n - 1 in the denominator and is NaN for a single reading. A mean is within its readings'
+    bounds, whatever the rounding of their sum, so equal ones deviate by nothing. What float64 cannot hold is NaN.
     """
     starts, known = cells.starts, ~np.isnan(values)
     sizes = np.diff(starts, append=len(values))
@@ -57,13 +57,13 @@ def reduce_readings(values: Floats, cells: Cells) -> dict[str, Floats]:
     low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         total = np.add.reduceat(values if complete else np.where(known, values, 0.0), starts)
-        mean = np.where(low == high, low, total / count)
+        mean = np.clip(np.where(np.isinf(total), np.nan, total / count), low, high)
         deviation = values - np.repeat(mean, sizes)
         if not complete:
             deviation[~known] = 0.0
         spread = np.sqrt(np.add.reduceat(deviation * deviation, starts) / np.where(count > 1, count - 1, np.nan))
     last = np.append(values, np.nan)[find_last(known, cells)]
-    mean[np.isinf(mean)] = spread[np.isinf(spread)] = np.nan
+    spread[np.isinf(spread)] = np.nan
     return {"mean": mean, "std": spread, "min": low, "max": high, "last": last, "count": count}
 
 
