@@ -34,6 +34,12 @@ def test_of_reduced_readings_the_last_row_may_be_under_way_and_what_is_known_end
     assert rows["time"].max() == at(14)
 
 
+def test_a_failure_and_its_repair_in_the_cell_of_the_last_reading_end_a_record_of_reduced_readings_too():
+    happened = events((19.3, "failure", "x"), (19.6, "maintenance", "repair"))
+    rows = label_rows(telemetry(range(21)), happened, PARAMS, timedelta(hours=1))
+    assert rows["label"].to_list() == [0] * 16 + [1] * 4
+
+
 def test_a_machine_that_ends_with_a_failure_has_no_unknown_future():
     found = labels(range(20), (20, "failure", "end"))
     assert found == dict.fromkeys(range(16), 0) | dict.fromkeys(range(16, 20), 1)

@@ -34,9 +34,10 @@ def label_rows(
         check_sortedness=False,
     )
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
+    ends_failed = pl.col("known_until") < pl.col("last_repair")
     known = rows.join(
         _find_known_end(keys, repairs, row_length), on="machine", how="left", maintain_order="left"
-    ).filter(pl.col("known_until").is_null() | (horizon_end <= pl.col("known_until")))
+    ).filter((ends_failed & (pl.col("time") < pl.col("last_repair"))) | (horizon_end <= pl.col("known_until")))
     return _without_repairs(known, repairs).select(
         "machine",
         "time",
@@ -63,13 +64,10 @@ def _find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
 
 
 def _find_known_end(keys: pl.DataFrame, repairs: pl.DataFrame, row_length: timedelta) -> pl.DataFrame:
-    """Return until when each machine's outcomes are known; null where its readings end before a repair does."""
-    last_row = keys.group_by("machine").agg(last_row=pl.col("time").max())
+    """Return until when each machine's readings tell what happened, and when its last repair ended, if one did."""
+    last_row = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
     last_repair = repairs.group_by("machine").agg(last_repair=pl.col("repaired").max())
-    ends_failed = (pl.col("last_row") < pl.col("last_repair")).fill_null(value=False)
-    return last_row.join(last_repair, on="machine", how="left").select(
-        "machine", known_until=pl.when(~ends_failed).then(pl.col("last_row") - row_length)
-    )
+    return last_row.join(last_repair, on="machine", how="left")
 
 
 def _without_repairs(rows: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
