@@ -503,10 +503,12 @@ def test_a_machines_row_that_a_newer_one_replaces_is_said_if_it_differs() -> Non
 CROWDED = STRICTNESS.model_copy(update={"max_near_duplicate_share": 0.4})
 
 
-def crowding(rows: pl.DataFrame) -> str:
-    checked = check_table("telemetry", "lyon", [Delivered(MONDAY, 1, rows.lazy)], TELEMETRY, CROWDED, 7)
+def crowding(*frames: pl.DataFrame, **changed: object) -> str:
+    deliveries = [Delivered(MONDAY + timedelta(weeks=week), 1, rows.lazy) for week, rows in enumerate(frames)]
+    strictness = CROWDED.model_copy(update=changed)
+    checked = check_table("telemetry", "lyon", deliveries, TELEMETRY, strictness, 7)
     with pytest.raises(UpkeepError) as caught:
-        refuse_excess(find_excess("lyon", {"telemetry": checked}, CROWDED, QUARANTINE_FOLDER), CROWDED)
+        refuse_excess(find_excess("lyon", {"telemetry": checked}, strictness, QUARANTINE_FOLDER), strictness)
     return str(caught.value)
 
 
@@ -524,6 +526,18 @@ def test_above_their_share_near_duplicates_are_refused_by_what_they_look_like() 
     text = crowding(long)
     assert "differ in tag (heat, speed): are they of several sensors, in long format?" in text
     assert "pivot: {name: tag, value: heat}" in text
+
+
+def test_where_only_readings_of_one_instant_are_one_no_rate_is_said_to_crowd_them() -> None:
+    rows = pl.concat([telemetry(), telemetry(heat=30.0, time=[START, START + timedelta(hours=2)])])
+    assert "several readings at one instant" in crowding(rows, near_duplicate_seconds=0, max_near_duplicate_share=0.1)
+
+
+def test_crowding_is_explained_by_a_delivery_that_has_some_though_the_largest_has_no_times() -> None:
+    untimed = telemetry(operator="Ann").drop("time")
+    twins = telemetry(time=START, heat=[20.0, 50.0], hum=1.0)
+    strictness = {"max_near_duplicate_share": 0.1, "max_quarantined_share": 1.0}
+    assert "several readings at one instant" in crowding(twins, pl.concat([untimed] * 2), **strictness)
 
 
 CELLS = st.one_of(

@@ -156,7 +156,7 @@ def explain_crowding(
     `rows` are those of one delivery that could be read, `delivered` all of it.
     """
     instants = rows.select("machine", "time").unique().sort("machine", "time")
-    if instants.height > rows.height / 2:
+    if near_seconds and instants.height > rows.height / 2:
         seconds = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds().median()).item() / 1e6
         remedy = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all, or rows_every"
         return f"readings come every {seconds:g} s", f"{remedy} in the data dictionary to reduce them to rows"

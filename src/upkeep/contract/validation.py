@@ -11,6 +11,7 @@ import polars as pl
 
 from upkeep.contract.dictionary import BATCH, DELIVERY, DTYPES, ROW, Column, Table
 from upkeep.contract.duplicates import (
+    KIND,
     KINDS,
     OTHERS,
     drop_duplicates,
@@ -88,16 +89,15 @@ class _Fold:
         self._faults = _list_faults(columns, plant, batch_days)
         self.units = Units(columns)
         self.delivered: list[set[str]] = []
-        self.heights: list[int] = []
         self.quarantined = [pl.DataFrame(schema=QUARANTINE)]
-        self.kept, self.left_out = 0, Counter[str]()
+        self.rows_in, self.kept, self.left_out = 0, 0, Counter[str]()
         self.rows, self.late, self.differing = list[pl.DataFrame](), list[pl.DataFrame](), list[pl.DataFrame]()
 
     def judge(self, item: Delivered) -> pl.DataFrame:
         """Return the good rows of the next delivery; the others go to quarantine."""
         delivered, number = item.scan().collect(), len(self.delivered)
         self.delivered.append(set(delivered.columns))
-        self.heights.append(delivered.height)
+        self.rows_in += delivered.height
         rows, unread = reconcile(
             delivered,
             self._columns,
@@ -159,10 +159,10 @@ def check_table(
     findings += find_late_rows(table, pl.concat(fold.late)) if fold.late else []
     if table == "telemetry":
         findings += _look_at_sensors(rows, fold.delivered, columns, strictness)
-    rows_in, near = sum(fold.heights), fold.left_out["near"]
-    is_crowded = table == "telemetry" and near > strictness.max_near_duplicate_share * rows_in
+    most_near = strictness.max_near_duplicate_share * fold.rows_in
+    is_crowded = table == "telemetry" and fold.left_out["near"] > most_near
     checked = Checked(
-        rows_in=rows_in,
+        rows_in=fold.rows_in,
         kept=fold.kept,
         clean=rows.drop(DELIVERY),
         quarantined=pl.concat(fold.quarantined),
@@ -200,8 +200,9 @@ def _look_at_sensors(
 
 
 def _explain_crowding(deliveries: Sequence[Delivered], fold: _Fold, columns: Mapping[str, Column]) -> tuple[str, str]:
-    """Say why so many readings are near duplicates, as the largest delivery shows it."""
-    delivered = deliveries[fold.heights.index(max(fold.heights))].scan().collect()
+    """Say why so many readings are near duplicates, as the delivery that holds most of them shows it."""
+    near = pl.concat(fold.differing).filter(pl.col(KIND) == "near")
+    delivered = deliveries[near[DELIVERY].mode().sort()[0]].scan().collect()
     rows, _ = reconcile(delivered, columns, fold.plant)
     return explain_crowding(rows, delivered, columns, fold.near_seconds)
 
