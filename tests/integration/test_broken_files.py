@@ -186,8 +186,9 @@ NEEDED = {
     "events": {"plant": "text", "machine": "text", "time": "time", "kind": "text", "code": "text"},
     "machines": {"plant": "text", "machine": "text", "model": "text", "installed": "time"},
 }
+ROLES = dict.fromkeys(("plant", "machine", "time"), "key")
 DICTIONARY = {
-    table: {name: {"meaning": "", "type": kind, "role": "attribute"} for name, kind in columns.items()}
+    table: {name: {"meaning": "", "type": kind, "role": ROLES.get(name, "attribute")} for name, kind in columns.items()}
     for table, columns in NEEDED.items()
 }
 DICTIONARY["telemetry"] |= {"load": {"meaning": "", "role": "sensor"}}

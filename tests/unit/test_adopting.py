@@ -175,7 +175,7 @@ def test_the_kind_of_an_event_is_read_from_its_words(text, kind):
 def test_each_column_gets_a_name_of_its_own_that_a_dictionary_may_have(names):
     tidied = tidy_names(names)
     columns = {
-        table: {name: {"type": kind, "role": "attribute", "meaning": name} for name, kind in needed.items()}
+        table: {name: {"type": kind, "role": "key", "meaning": name} for name, kind in needed.items()}
         for table, needed in NEEDED.items()
     }
     columns["telemetry"] |= {

@@ -72,6 +72,14 @@ def test_a_table_without_what_every_table_must_hold_is_refused(
         load(tmp_path, {"tables": content})
 
 
+@pytest.mark.parametrize(("table", "name"), [("telemetry", "time"), ("events", "machine"), ("machines", "plant")])
+def test_what_a_row_is_nobodys_without_is_a_key(tmp_path: Path, table: str, name: str) -> None:
+    content = tables()
+    content[table] = {**content[table], name: {**content[table][name], "role": "attribute", "required": False}}
+    with pytest.raises(UpkeepError, match=f"the table {table} needs role: key for {name}"):
+        load(tmp_path, {"tables": content})
+
+
 def test_a_plant_that_breaks_a_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(UpkeepError, match=r"the table machines of plant odd needs machine \(text\)"):
         load(tmp_path, {"tables": tables(), "plants": {"odd": {"machines": {"machine": {**KEY, "type": "number"}}}}})

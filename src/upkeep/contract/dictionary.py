@@ -29,6 +29,9 @@ NEEDED = {
 }
 """What every table must hold, and of which type: what tells its rows apart, and what features are made of."""
 
+KEYS = ("plant", "machine", "time")
+"""Those without which a row is nobody's; the machines table has no time."""
+
 LONGEST_NAME = 60
 """Characters of a meaning that still serves as a name within a sentence."""
 
@@ -111,7 +114,8 @@ class Dictionary(Frozen):
                 columns = self.columns(table, plant)
                 found = {name: column.type for name, column in columns.items()}
                 wrong = [f"{name} ({kind})" for name, kind in needed.items() if found.get(name) != kind]
-                if wrong:
+                keys = [name for name in KEYS if name in needed]
+                if wrong := wrong or [f"role: key for {name}" for name in keys if columns[name].role != "key"]:
                     raise ValueError(f"the table {table}{where} needs {', '.join(wrong)}")
                 if taken := [name for name in columns if _is_taken(name, table)]:
                     raise ValueError(

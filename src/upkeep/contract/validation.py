@@ -21,14 +21,7 @@ from upkeep.contract.duplicates import (
 )
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
 from upkeep.contract.quarantine import QUARANTINE, describe_quarantined
-from upkeep.contract.reconcile import (
-    EMPTY_LINE,
-    Delivered,
-    Fault,
-    compare_schemas,
-    reconcile,
-    set_aside,
-)
+from upkeep.contract.reconcile import EMPTY_LINE, Delivered, Fault, compare_schemas, reconcile, set_aside
 from upkeep.contract.reduction import complete_cells, reduce_rows
 from upkeep.contract.rules import list_rules
 from upkeep.contract.units import Units

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from upkeep.contract.dictionary import Dictionary
+from upkeep.contract.dictionary import KEYS, Dictionary
 from upkeep.contract.reduction import cut_cells, reduce_numbers
 from upkeep.contract.rules import EXPECTED, explain_misfits, list_rules
 from upkeep.contract.units import find_unit
@@ -29,7 +29,6 @@ from upkeep.serving.table import Table
 
 NAMES_SHOWN = 5
 CLOCK_SLACK_MICROSECONDS = CLOCK_SLACK // timedelta(microseconds=1)
-KEYS = ("plant", "machine", "time")
 ANY = (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max))
 """The range of a column that states none: all that is finite."""
 
