@@ -9,7 +9,7 @@ from fleet_cases import at, dataset_params, events, machines, telemetry
 from polars.testing import assert_frame_equal
 
 from upkeep.features.definition import build_features, feature_names, fit_preparation, newest_features
-from upkeep.features.inputs import Vocabulary, read_tables
+from upkeep.features.inputs import Vocabulary, read_matrix, read_tables
 
 PARAMS = dataset_params(windows_hours=[2, 6], baseline_hours=5)
 VOCABULARY = Vocabulary(
@@ -82,6 +82,10 @@ def test_an_unknown_machine_model_has_no_code():
     codes = dict(build(both).group_by("machine").agg(pl.col("model_code").first()).iter_rows())
     assert codes["m1"] == 0
     assert np.isnan(codes["m2"])
+
+
+def test_a_column_that_is_text_in_this_plant_is_no_sensor_of_its():
+    np.testing.assert_array_equal(read_matrix(pl.DataFrame({"oil": ["half full", "3"]}), ["oil"]), [[np.nan], [np.nan]])
 
 
 def test_a_sensor_that_a_plant_lacks_is_nan_throughout():

@@ -170,9 +170,9 @@ def read_records(machines: pl.DataFrame, vocabulary: Vocabulary) -> dict[str, Ma
 
 
 def read_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:
-    """Return columns as float64, shape (n_rows, n_columns), NaN for nulls and for columns that are not there."""
+    """Return columns as float64, shape (n_rows, n_columns), NaN for nulls and where there is none, or one of text."""
     matrix = np.full((frame.height, len(columns)), np.nan)
     for index, name in enumerate(columns):
-        if name in frame.columns:
+        if name in frame.columns and frame.schema[name].is_numeric():
             matrix[:, index] = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
     return matrix
