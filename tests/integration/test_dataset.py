@@ -104,6 +104,7 @@ def test_attributes_of_machines_are_features_unless_the_dictionary_says_no(tmp_p
         "colour": {**attribute, "type": "text", "input": False},
     }
     known["tables"]["telemetry"]["speed"]["input"] = True
+    known["plants"] = {"q": {"machines": {"colour": {**attribute, "input": False}}}}
     hours = list(range(300))
     rows = pl.concat(telemetry(hours, machine, speed=hours, heat=hours) for machine in ("m1", "m2", "m3"))
     facts = machines(*((name, "A", 0) for name in ("m1", "m2", "m3"))).with_columns(
@@ -113,10 +114,13 @@ def test_attributes_of_machines_are_features_unless_the_dictionary_says_no(tmp_p
         colour=pl.lit("red"),
     )
     for name, table in {"telemetry": rows, "events": events(), "machines": facts}.items():
-        file = paths.INTERIM / name / "p.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        table.write_parquet(file)
-    vocabulary = dataset.find_vocabulary(["p"], (at(200), at(250)), Dictionary.model_validate(known), dataset_params())
+        folder = paths.INTERIM / name
+        folder.mkdir(parents=True)
+        table.write_parquet(folder / "p.parquet")
+        table.clear().cast({"colour": pl.Float64} if name == "machines" else {}).write_parquet(folder / "q.parquet")
+    vocabulary = dataset.find_vocabulary(
+        ["p", "q"], (at(200), at(250)), Dictionary.model_validate(known), dataset_params()
+    )
     assert vocabulary.inputs == ["speed"]
     # What one machine alone has would let the model learn that machine by heart.
     assert vocabulary.attributes == {"power": None, "serial": [], "hall": ["east"]}

@@ -80,6 +80,14 @@ def test_what_a_row_is_nobodys_without_is_a_key(tmp_path: Path, table: str, name
         load(tmp_path, {"tables": content})
 
 
+def test_an_attribute_is_of_one_type_in_all_plants_since_one_model_learns_from_them(tmp_path: Path) -> None:
+    plants = {
+        plant: {"machines": {"power": {**ATTRIBUTE, "type": kind}}} for plant, kind in (("a", "number"), ("b", "text"))
+    }
+    with pytest.raises(UpkeepError, match="the attribute power of machines is number, but text of plant b"):
+        load(tmp_path, {"tables": tables(), "plants": plants})
+
+
 def test_a_plant_that_breaks_a_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(UpkeepError, match=r"the table machines of plant odd needs machine \(text\)"):
         load(tmp_path, {"tables": tables(), "plants": {"odd": {"machines": {"machine": {**KEY, "type": "number"}}}}})

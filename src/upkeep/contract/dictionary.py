@@ -108,6 +108,7 @@ class Dictionary(Frozen):
 
     @model_validator(mode="after")
     def _check_tables(self) -> Self:
+        types: dict[str, str] = {}
         for plant in (None, *self.plants):
             where = f" of plant {plant}" if plant else ""
             for table, needed in NEEDED.items():
@@ -122,6 +123,9 @@ class Dictionary(Frozen):
                         f"the table {table}{where} uses reserved names: {', '.join(taken)}; give such columns others "
                         f"here and in fetch.options.{table}.columns, as in my_name: '{taken[0]}', or in the query"
                     )
+            for name, column in self.attributes(plant).items():
+                if types.setdefault(name, column.type) != column.type:
+                    raise ValueError(f"the attribute {name} of machines is {types[name]}, but {column.type}{where}")
             if doubled := self.columns("telemetry", plant).keys() & self._statistics(plant):
                 raise ValueError(f"rows_every makes columns{where} that the table telemetry has: {', '.join(doubled)}")
         return self

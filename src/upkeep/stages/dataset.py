@@ -179,7 +179,7 @@ def find_vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dicti
         maintenance |= set(events.filter(kind="maintenance")["code"])
         known = tables.machines.join(tables.telemetry.filter(split == "train"), on="machine", how="semi")
         models |= set(known["model"].drop_nulls())
-        machines.append(known)
+        machines.append(known.select(*dictionary.attributes(plant)))
     widths = measure_settings(dictionary, plants)
     sensors = (dictionary.names("telemetry", "sensor", plant) for plant in plants)
     return Vocabulary(
