@@ -35,7 +35,7 @@ class Flat:
         return np.zeros(len(matrix))
 
 
-def scorer(features=NAMES, records=None):
+def scorer(features=NAMES, records=None, rows_every=None):
     conditions = Conditions(widths=[100.0], centres=[[0.0]], levels=[[0.0]], spreads=[[1.0]])
     metadata = Metadata(
         plant="p",
@@ -43,7 +43,9 @@ def scorer(features=NAMES, records=None):
         features=features,
         near_duplicate_seconds=60,
         dataset=PARAMS,
-        preparation=Preparation(vocabulary=VOCABULARY, conditions=conditions, baselines={}, records=records or {}),
+        preparation=Preparation(
+            vocabulary=VOCABULARY, conditions=conditions, baselines={}, records=records or {}, rows_every=rows_every
+        ),
         calibration=Calibration(method="none"),
         threshold=0.5,
         training_ranges={name: TrainingRange(minimum=0, low=0, high=1, maximum=1) for name in features},
@@ -95,6 +97,22 @@ def test_leaving_the_training_range_is_told_for_readings_but_not_for_mere_time()
     codes = [{warning["code"] for warning in warnings} for warnings in (inside, outside)]
     assert "training_range_left" not in codes[0]
     assert "training_range_left" in codes[1]
+
+
+@pytest.mark.parametrize(
+    ("every", "hours", "told"),
+    [
+        ("3h", [0, 3, 6], set()),
+        (None, [0, 3, 6], {"gap", "short_history"}),
+        ("1h", [0, 1, 2, 5, 6], set()),
+        ("1h", [0, 1, 2, 6], {"gap"}),
+        ("1h", [4, 5, 6], {"short_history"}),
+    ],
+)
+def test_a_row_of_reduced_readings_covers_the_whole_of_its_length(every, hours, told):
+    some = Telemetry(["m1"], np.array([0, len(hours)]), *(values[hours] for values in rows((0.5,) * 7)[2:]))
+    (answer,) = scorer(rows_every=every).score(some, NO_EVENTS, {})
+    assert {warning["code"] for warning in answer.warnings} & {"gap", "short_history"} == told
 
 
 def test_a_model_that_takes_other_features_is_refused():

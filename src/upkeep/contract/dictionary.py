@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import Name, shorten
-from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.types import Frozen, RowLength, describe_faults, measure_rows
 from upkeep.core.yaml import read_yaml
 
 Table = Literal["telemetry", "events", "machines"]
@@ -39,9 +39,6 @@ STATISTICS = {"std": "spread of", "min": "lowest", "max": "highest", "last": "la
 """What a row of reduced readings says of each sensor besides their mean, in words."""
 SENSED = ("std", "count")
 """The statistics that are sensors themselves, and so become features."""
-
-UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-"""In seconds."""
 
 RESERVED = "@"
 """Columns that start with this are upkeep's own, while it works."""
@@ -102,7 +99,7 @@ class Column(Frozen):
 class Dictionary(Frozen):
     """All tables, and where plants differ from them; readings that come faster than `rows_every` are reduced."""
 
-    rows_every: Annotated[str | None, Field(pattern=r"^[1-9]\d{0,3}[smhd]$")] = None
+    rows_every: RowLength | None = None
     tables: dict[Table, dict[Name, Column]]
     plants: dict[Name, dict[Table, dict[Name, Column]]] = Field(default={})
 
@@ -131,11 +128,9 @@ class Dictionary(Frozen):
         return self
 
     @property
-    def row_length(self) -> int | None:
-        """How long a row of reduced readings is, in microseconds; None if rows are as they were delivered."""
-        if self.rows_every is None:
-            return None
-        return int(self.rows_every[:-1]) * UNITS_OF_TIME[self.rows_every[-1]] * 1_000_000
+    def row_length(self) -> int:
+        """How long a row of reduced readings is, in microseconds; 0 if rows are as they were delivered."""
+        return measure_rows(self.rows_every)
 
     def columns(self, table: str, plant: str | None = None) -> dict[str, Column]:
         """Return the columns of one table, as they hold in one plant."""

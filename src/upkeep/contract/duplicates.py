@@ -168,10 +168,7 @@ def explain_crowding(
             pivot = f"{{name: {shorten(name)}, value: {values[0] if len(values) == 1 else '...'}}}"
             names = ", ".join(map(shorten, delivered[name].unique(maintain_order=True).head(3)))
             seen = f"{several}, which differ in {shorten(name)} ({names}): are they of several sensors, in long format?"
-            return (
-                seen,
-                f"set fetch.options.telemetry.pivot: {pivot}, named as in the file, or pivot in the query",
-            )
+            return seen, f"set fetch.options.telemetry.pivot: {pivot}, named as in the file, or pivot in the query"
     return several, f"give each reading a time or a machine of its own: {MEND}"
 
 

@@ -111,7 +111,7 @@ class _Fold:
         own = {name: column.dtype for name, column in self._columns.items()}
         return pl.DataFrame(schema={**own, ROW: pl.Int64, DELIVERY: pl.Int32, BATCH: pl.Date, OTHERS: pl.UInt64})
 
-    def settle(self, rows: pl.DataFrame, every: int | None) -> None:
+    def settle(self, rows: pl.DataFrame, every: int) -> None:
         """Drop duplicates among good rows that no other ones can be duplicates of, and reduce them."""
         kept, left_out, differing = drop_duplicates(self._table, rows, list(self._columns), self.near_seconds)
         self.kept += kept.height
@@ -129,7 +129,7 @@ def check_table(
     columns: Mapping[str, Column],
     strictness: Validate,
     batch_days: int,
-    every: int | None = None,
+    every: int = 0,
 ) -> Checked:
     """Enforce the dictionary on everything that a plant delivered of one table, a delivery at a time.
 

@@ -19,6 +19,12 @@ Single = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]
 Instant = Annotated[int, Field(ge=-(2**53), le=2**53)]
 """Microseconds since 1970, within three centuries of it."""
 
+RowLength = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}[smhd]$")]
+"""How long a row of reduced readings is, such as 1h."""
+
+UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""In seconds."""
+
 FAULTS_NAMED = 3
 """Where much is wrong, as in a file of another version, the first faults tell enough."""
 
@@ -27,6 +33,11 @@ class Frozen(BaseModel):
     """An object that does not change; an unknown or misspelt field, an infinity or a NaN is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def measure_rows(every: str | None) -> int:
+    """Return how long rows of this :data:`RowLength` are, in microseconds; 0 if readings are not reduced."""
+    return int(every[:-1]) * UNITS_OF_TIME[every[-1]] * 1_000_000 if every else 0
 
 
 def describe_faults(error: ValidationError) -> str:

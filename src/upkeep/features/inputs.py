@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from upkeep.core.types import Floats, Frozen, Instant, Ints, Single
+from upkeep.core.types import Floats, Frozen, Instant, Ints, RowLength, Single
 from upkeep.features.conditions import Conditions
 
 FAILURE = ("failure", None)
@@ -76,7 +76,7 @@ class Preparation(Frozen):
     baselines: dict[str, Baseline]
     records: dict[str, MachineRecord]
     quantities: dict[str, dict[str, Quantity]] = Field(default={})
-    rows_every: str | None = Field(default=None, exclude_if=lambda every: every is None)
+    rows_every: RowLength | None = Field(default=None, exclude_if=lambda every: every is None)
 
 
 class Telemetry(NamedTuple):

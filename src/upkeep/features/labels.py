@@ -33,11 +33,13 @@ def label_rows(
         allow_exact_matches=False,  # the failure falls in (t, t + horizon]: after t
         check_sortedness=False,
     )
+    ends = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
+    ends = ends.join(repairs.group_by("machine").agg(last_repair=pl.col("repaired").max()), on="machine", how="left")
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
-    ends_failed = pl.col("known_until") < pl.col("last_repair")
-    known = rows.join(
-        _find_known_end(keys, repairs, row_length), on="machine", how="left", maintain_order="left"
-    ).filter((ends_failed & (pl.col("time") < pl.col("last_repair"))) | (horizon_end <= pl.col("known_until")))
+    ends_failed = pl.col("known_until", "time") < pl.col("last_repair")
+    known = rows.join(ends, on="machine", how="left", maintain_order="left").filter(
+        pl.all_horizontal(ends_failed) | (horizon_end <= pl.col("known_until"))
+    )
     return _without_repairs(known, repairs).select(
         "machine",
         "time",
@@ -61,13 +63,6 @@ def _find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     )
     longest = pl.col("failure") + timedelta(hours=params.max_repair_hours)
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
-
-
-def _find_known_end(keys: pl.DataFrame, repairs: pl.DataFrame, row_length: timedelta) -> pl.DataFrame:
-    """Return until when each machine's readings tell what happened, and when its last repair ended, if one did."""
-    last_row = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
-    last_repair = repairs.group_by("machine").agg(last_repair=pl.col("repaired").max())
-    return last_row.join(last_repair, on="machine", how="left")
 
 
 def _without_repairs(rows: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:

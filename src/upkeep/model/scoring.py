@@ -10,7 +10,7 @@ from typing_extensions import TypedDict  # pydantic, which describes these to th
 from upkeep.core.errors import UpkeepError
 from upkeep.core.paths import MODEL_METADATA
 from upkeep.core.plants import name_file
-from upkeep.core.types import Booleans, Floats, Floats32, Ints
+from upkeep.core.types import Booleans, Floats, Floats32, Ints, measure_rows
 from upkeep.features.definition import newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR, to_microseconds
@@ -146,14 +146,15 @@ class Scorer:
             warn("short_history", "time", message)
         recent = time > time[-1] - to_microseconds(wide)
         inside = time[recent]
-        span = (inside[-1] - inside[0]) / HOUR
+        row_length = measure_rows(metadata.preparation.rows_every)
+        span = (inside[-1] - inside[0] + row_length) / HOUR
         if self.vocabulary.sensors and span < ENOUGH_HISTORY * wide:
             warn(
                 "short_history",
                 "time",
                 f"the rows cover {round(span, 1):g} h of the {wide} h that the features look back",
             )
-        longest = (inside[1:] - inside[:-1]).max(initial=0) / HOUR
+        longest = ((inside[1:] - inside[:-1]).max(initial=row_length) - row_length) / HOUR
         if longest > narrow:
             warn("gap", "time", f"no readings for {round(longest, 1):g} h within the last {wide} h")
         silent = np.isnan(readings[recent]).all(axis=0) & self._trained

@@ -37,7 +37,7 @@ def check_deliveries(
             dictionary.columns(table, plant),
             params.validate_,
             params.fetch.batch_days,
-            dictionary.row_length if table == "telemetry" else None,
+            dictionary.row_length if table == "telemetry" else 0,
         )
         for table in TABLES
     }

@@ -56,7 +56,7 @@ def _build(
     fitted = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, params)
     known = {"records": read_records(tables.machines, vocabulary), "quantities": _quantities(dictionary, plant)}
     preparation = fitted.model_copy(update=known | {"rows_every": dictionary.rows_every})
-    labels = label_rows(tables.telemetry, tables.events, how, timedelta(microseconds=dictionary.row_length or 0))
+    labels = label_rows(tables.telemetry, tables.events, how, timedelta(microseconds=dictionary.row_length))
     labels = labels.with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
     splits, fingerprints = {}, {}
