@@ -5,11 +5,13 @@ import re
 import shutil
 import sqlite3
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from conftest import ROOT
 from parameters import SHIPPED, changed
 from receiver import listening
@@ -192,6 +194,18 @@ def test_a_log_row_holds_what_the_newest_features_are_made_of():
     assert len(rows) == 48 + 1
     assert (rows[-2]["time"], rows[-2]["kind"]) == ("2025-03-02T23:00:00Z", None)
     assert (rows[-1]["time"], rows[-1]["kind"]) == ("2025-01-06T00:00:00Z", "maintenance")
+
+
+def test_a_log_row_tells_every_column_of_times_in_text(plants):
+    given = params()
+    dictionary = yaml.safe_load(given.validate_.dictionary.read_text())
+    dictionary["tables"]["telemetry"]["seen"] = {"meaning": "", "type": "time", "role": "attribute"}
+    Path("dictionary.yaml").write_text(yaml.safe_dump(dictionary))
+    plants.telemetry = plants.telemetry.with_columns(seen=pl.lit(START))
+    own = given.validate_.model_copy(update={"dictionary": Path("dictionary.yaml")})
+    score.run(given.model_copy(update={"validate_": own}), NEWEST)
+    inputs = json.loads(logged().filter(plant="lyon", machine="M2")["inputs"].item())
+    assert inputs["data"][0][inputs["columns"].index("seen")] == "2025-01-06T00:00:00Z"
 
 
 def test_features_are_those_of_the_whole_history_bit_by_bit(plants):

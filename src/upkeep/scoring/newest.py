@@ -89,7 +89,7 @@ def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedel
     """Return, per machine, the rows that its newest features are made of, in the shape of a request's dataframe."""
     within = telemetry.filter(pl.col("time") > pl.col("time").max().over("machine") - window)
     rows = pl.concat([within, events.select(*NEEDED["events"])], how="diagonal")
-    rows = rows.with_columns(pl.col("time").dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ"))
+    rows = rows.with_columns(pl.selectors.datetime().dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ"))
     return {
         str(machine): json.dumps({"columns": own.columns, "data": own.rows()}, separators=(",", ":"))
         for (machine,), own in rows.partition_by("machine", as_dict=True).items()
