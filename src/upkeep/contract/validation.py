@@ -135,7 +135,8 @@ def check_table(
 
     A row is judged by its own batch and earlier ones, so that later batches never change it. The one exception is the
     machines table: of several rows for a machine the newest is kept, of several readings the first. Readings are
-    reduced to rows of `every` microseconds, if that is given; then those of the same instant only are one.
+    reduced to rows of `every` microseconds, if that is given, which later batches may complete; then those of the same
+    instant only are one.
 
     Raises UpkeepError if rows in are not clean + duplicates + quarantined, which would be a bug.
     """
