@@ -178,7 +178,7 @@ ELSEWHERE = {
 
 
 def documented() -> dict[str, str]:
-    """The page's faults, and what each says."""
+    """Return the page's faults, and what each says."""
     section = PAGE.read_text(encoding="utf-8").partition("## Faults")[2]
     return dict(re.findall(r"^\| ([a-z][^|]+?) \| `([^`]+)`", section, flags=re.MULTILINE))
 
@@ -218,6 +218,8 @@ def test_the_last_lines_of_a_failed_job_say_where_and_what_to_do(base, tmp_path,
     log = "\n".join(done.stdout.splitlines()[-LINES:])
     assert done.returncode == 1, log
     assert "remedy:" in log
+    for words in documented()[name].split("..."):
+        assert re.search(re.sub(r"\d+", r"\\d+", re.escape(words.strip())), log), words
     for part in fault.named:
         assert part in log
     assert "Traceback" not in log

@@ -1,6 +1,7 @@
-"""What the docs name exists: files, links, commands."""
+"""What the docs name exists: files, links, commands, settings, variables; and what there is, they explain."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ import yaml
 from typer.main import get_command
 
 from upkeep.cli import app
+from upkeep.gitlab.doctor import CHECKS
+from upkeep.gitlab.probes import SSH_FAULTS
+from upkeep.serving.settings import VARIABLES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 WRITTEN_BY_RUNS = (
     *(
@@ -40,6 +44,8 @@ EXAMPLES = (
 BASES = (ROOT, ROOT / "src/upkeep")
 """What paths are relative to: the package's own files are named without the way to it."""
 IN_BACKTICKS = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?)`")
+WRONG = {"validate.max_quarantine_share", "UPKEEP_TOKEN"}
+"""Shown as misspelt."""
 FILE_SUFFIXES = {".cfg", ".csv", ".html", ".ipynb", ".json", ".lock", ".md", ".py", ".toml", ".yaml", ".yml"}
 
 name_of = {"argvalues": PAGES, "ids": [str(page.relative_to(ROOT)) for page in PAGES]}
@@ -86,8 +92,12 @@ def test_every_make_target_exists(page):
 
 @pytest.mark.parametrize("page", **name_of)
 def test_every_command_of_upkeep_exists(page):
-    known = {*get_command(app).commands, "STAGE"}
-    assert {command.split()[0] for command in commands(page, "upkeep")} <= known
+    top = get_command(app)
+    for words in map(str.split, sorted(commands(page, "upkeep") - {"STAGE"})):
+        called = top.commands[words[0]]
+        called = called.commands[words[1]] if words[0] == "notebook" else called
+        options = {word for word in words if word.startswith("-")}
+        assert options <= {option for parameter in called.params for option in parameter.opts}, words
 
 
 def test_the_guide_lists_every_stage_in_the_order_of_the_pipeline():
@@ -96,9 +106,36 @@ def test_the_guide_lists_every_stage_in_the_order_of_the_pipeline():
     assert rows == list(PIPELINE["stages"])
 
 
-def test_the_guide_names_settings_that_exist():
+@pytest.mark.parametrize("page", **name_of)
+def test_every_setting_exists(page):
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
-    named = re.findall(rf"`({'|'.join(params)})\.(\w+)`", guide)
-    assert len(named) > 5
-    assert [f"{section}.{setting}" for section, setting in named if setting not in params[section]] == []
+    known = {f"{section}.{setting}" for section, settings in params.items() for setting in settings}
+    assert set(re.findall(rf"`((?:{'|'.join(params)})\.\w+)", prose(page))) - WRONG <= known
+
+
+def test_every_variable_is_explained_and_none_that_nothing_reads():
+    found = [file for folder in ("src", "deploy", "ci", "examples") for file in (ROOT / folder).rglob("*.*")]
+    files = [ROOT / ".gitlab-ci.yml", *(file for file in found if file.suffix in {".py", ".sh", ".yaml", ".yml"})]
+    read, explained = (
+        {name for file in some for name in re.findall(r"\bUPKEEP_[A-Z_]*[A-Z]\b", file.read_text(encoding="utf-8"))}
+        for some in (files, PAGES)
+    )
+    assert explained - WRONG == read | {*VARIABLES}
+
+
+def test_the_readme_draws_what_feeds_what():
+    stages = PIPELINE["stages"]
+    made = {name: [str(*out) if isinstance(out, dict) else out for out in stages[name]["outs"]] for name in stages}
+    (chart,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    drawn = [pair for line in chart.splitlines()[1:] for pair in pairwise(line.split(" --> "))]
+    for giver, taker in (map(str.strip, pair) for pair in drawn):
+        assert any(needed.startswith(out) for needed in stages[taker]["deps"] for out in made[giver]), (giver, taker)
+    assert {name.strip() for pair in drawn for name in pair} == {*stages}
+
+
+def test_the_doctor_answers_as_the_docs_show():
+    (told,) = re.findall(r"```\n(ok  .*?)```", (ROOT / "docs/gitlab.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    shown = re.findall(r"^(?:ok|FAIL|skipped) +(.+?)  ", told, flags=re.MULTILINE)
+    assert shown == [name for name in CHECKS if name in shown]
+    (remedy,) = re.findall("-> (.+)", told)
+    assert remedy in {words.format(port=22) for *_, words in SSH_FAULTS}
