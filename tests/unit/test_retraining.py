@@ -103,6 +103,11 @@ def test_a_batch_is_new_once_its_last_day_is_over(today, complete):
     assert new_batches(fetch(MONDAY - timedelta(weeks=1), *THREE), LIMITS, today) == complete
 
 
+def test_where_rows_are_made_of_events_their_batches_are_new():
+    scheduled = fetch().model_copy(update={"rows_every_hours": 12})
+    assert new_batches(scheduled, LIMITS, date(2027, 1, 1)) == [MONDAY + timedelta(weeks=9)]
+
+
 def test_a_source_is_not_even_listed_before_a_batch_can_be_complete():
     assert new_batches(fetch().model_copy(update={"source": "nowhere:Nothing"}), LIMITS, MONDAY) == []
 

@@ -120,12 +120,12 @@ def read_clock(environment: Environment) -> date:
 
 
 def new_batches(fetch: Fetch, limits: Limits, today: date) -> list[date]:
-    """List the batches of telemetry after ``fetch.until`` that are complete today; the source is listed, not read."""
+    """List the batches after ``fetch.until`` that rows are made of and that are complete today; nothing is read."""
     newest = first_day(today, fetch.batch_days) - timedelta(days=fetch.batch_days)
     if newest <= fetch.until:
         return []
-    deliveries = open_source(fetch, limits).deliveries(newest)
-    batches = {delivery.batch for delivery in deliveries if delivery.table == "telemetry"}
+    tables = ("telemetry", "events") if fetch.rows_every_hours else ("telemetry",)
+    batches = {delivery.batch for delivery in open_source(fetch, limits).deliveries(newest) if delivery.table in tables}
     return sorted(batch for batch in batches if fetch.until < batch <= newest)
 
 
