@@ -6,10 +6,13 @@ import os
 import re
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -170,7 +173,8 @@ def test_a_scheduler_with_other_packages_is_told_what_differs(on, shout, monkeyp
 
 
 def test_a_worker_that_does_not_see_the_drivers_folder_does_nothing(on, shout, monkeypatch, tmp_path):
-    monkeypatch.setattr(Path, "write_bytes", lambda *_: 0)
+    unseen = SimpleNamespace(name=tmp_path / "elsewhere")  # a mark that the driver has set in a folder of its own
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: nullcontext(unseen))
     with pytest.raises(UpkeepError, match=f"the worker tcp://.* does not see the driver's folder {tmp_path}"):
         map_plants(shout, ["lyon"], on("dask"), "!")
 

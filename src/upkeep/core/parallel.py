@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,21 +110,21 @@ def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel)
         from distributed import Client, KilledWorker
 
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it logs what it raises
-        with _find_cluster(how) as cluster, Client(cluster) as client, _store(work) as stored:
+        with _find_cluster(how) as cluster, Client(cluster) as client, _give(work, client) as given:
             client.run_on_scheduler(_require_environment, _describe_environment(), "the scheduler")
             # What a killed run left to workers would write over this one's files.
             left = iter(lambda: any(client.run(_is_at_work, str(Path.cwd())).values()), False)
             for _ in tqdm(left, desc="waiting for what an earlier run left at work", delay=QUIET_SECONDS, unit="look"):
                 time.sleep(LOOK_SECONDS)
             blamed = []
-            for plant, outcome in _hand_out(client, stored, plants):
+            for plant, outcome in _hand_out(client, given, plants):
                 if isinstance(outcome, KilledWorker):
                     blamed.append(plant)
                 else:
                     yield plant, outcome
             # With a plant that kills its workers dies what waits behind it: alone, each shows whether it is the one.
             for plant in blamed:
-                [(_, outcome)] = _hand_out(client, stored, [plant])
+                [(_, outcome)] = _hand_out(client, given, [plant])
                 yield plant, KILLED.at(plant=plant) if isinstance(outcome, KilledWorker) else outcome
     except UpkeepError:
         raise
@@ -149,15 +149,17 @@ def _find_cluster(how: params.Parallel) -> Any:
 
 
 @contextmanager
-def _store(work: Work[Result]) -> Iterator[Work[Result]]:
-    """Store the work where workers read it, once each: its arguments may be larger than what a plant needs besides."""
-    import cloudpickle
+def _give(work: Work[Result], client: Any) -> Iterator[Work[Result]]:
+    """Give each worker the work once, those that come late too: sent with each plant, large arguments take long."""
+    from distributed import WorkerPlugin
 
+    plugin, name = WorkerPlugin(), f"upkeep-{uuid4().hex}"
+    plugin.work = work
+    client.register_plugin(plugin, name)
     paths.LOCAL.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=paths.LOCAL, prefix="cluster-") as folder:
-        file = Path(folder).absolute() / "work"
-        file.write_bytes(cloudpickle.dumps(work))
-        yield partial(_call_on_worker, Path.cwd(), file, _describe_environment())
+    with tempfile.NamedTemporaryFile(dir=paths.LOCAL, prefix="cluster-") as mark:
+        yield partial(_call_on_worker, Path.cwd(), Path(mark.name).absolute(), name, _describe_environment())
+    client.unregister_worker_plugin(name)
 
 
 def _hand_out(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Outcome[Result]]:
@@ -187,25 +189,18 @@ def _is_at_work(folder: str, dask_worker: Any) -> bool:
     return any(task.key[1:2] == (folder,) for task in dask_worker.state.executing)
 
 
-def _call_on_worker(folder: Path, stored: Path, environment: dict[str, str], plant: str) -> Any:
+def _call_on_worker(folder: Path, mark: Path, name: str, environment: dict[str, str], plant: str) -> Any:
     from distributed import get_worker
 
     worker = get_worker()
     place = f"the worker {worker.address}"
     _require_environment(environment, place)
-    if not stored.exists():
+    if not mark.exists():
         raise UpkeepError(f"{place} does not see the driver's folder {folder}", remedy=SETUP)
     if worker.state.nthreads > 1:
         what = f"{place} has {worker.state.nthreads} threads, which share one working folder"
         raise UpkeepError(what, remedy="start it with --nthreads 1")
-    return _load_work(stored)(plant)
-
-
-@lru_cache(maxsize=1)
-def _load_work(stored: Path) -> Any:
-    import cloudpickle
-
-    return cloudpickle.loads(stored.read_bytes())
+    return worker.plugins[name].work(plant)
 
 
 def _require_environment(expected: dict[str, str], place: str) -> None:
