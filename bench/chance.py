@@ -15,7 +15,7 @@ from upkeep.core.params import Params, load_params
 from upkeep.features.split import SPLITS
 from upkeep.judging.acceptance import Check, check_floors
 from upkeep.judging.evaluation import evaluate, judge_group, read_plant
-from upkeep.model.tables import Table
+from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.training import Splits, shuffle_labels, train_fleet, train_plant
 
 SEEDS = 20
@@ -69,7 +69,7 @@ def _shuffle(splits: Splits, seed: int) -> Splits:
 
 def _replace_sensors(splits: Splits, seed: int) -> Splits:
     rng = np.random.default_rng(seed)
-    sensors = [name for name in Table(splits.train).features if not NOT_OF_SENSORS.fullmatch(name)]
+    sensors = [name for name in LabelledRows(splits.train).features if not NOT_OF_SENSORS.fullmatch(name)]
     return Splits(*(
         rows.with_columns(pl.Series(name, rng.normal(size=rows.height).astype(np.float32)) for name in sensors)
         for rows in splits

@@ -12,8 +12,8 @@ from bench.measuring import Row, run_module, take_seconds
 from upkeep.core.params import Params, load_params
 from upkeep.features.split import SPLITS
 from upkeep.model.estimators import Rows, fit
+from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.storage import to_matrix
-from upkeep.model.tables import Table
 from upkeep.model.training import Splits, train_fleet, train_plant
 
 PLANTS = 20
@@ -83,8 +83,8 @@ def _train_on_matrix(plants: dict[str, Splits], params: Params) -> None:
     for split in ("train", "validation"):
         rows = pl.concat([getattr(splits, split) for splits in plants.values()]).collect()
         label, weight = rows["label"].to_numpy(), rows["weight"].to_numpy()
-        parts.append(Rows(to_matrix(rows, Table(rows).features), label, weight))
-    names = Table(next(iter(plants.values())).train).features
+        parts.append(Rows(to_matrix(rows, LabelledRows(rows).features), label, weight))
+    names = LabelledRows(next(iter(plants.values())).train).features
     fit("lightgbm", *parts, names, params.model, threads=1)
 
 

@@ -181,13 +181,13 @@ def test_a_commit_is_upkeeps_own_and_holds_the_named_files_only(checkout):
 
 
 def test_a_file_of_a_commit_is_read_whatever_its_bytes_unless_it_is_too_large(checkout, monkeypatch):
-    assert git.show("HEAD", Path("dvc.lock")) == "1"
+    assert git.read_committed("HEAD", Path("dvc.lock")) == "1"
     (checkout / "dvc.lock").write_bytes(b"\xff\n")
     git.commit("Break it", ["dvc.lock"])
-    assert git.show("HEAD", Path("dvc.lock")) == os.fsdecode(b"\xff")
+    assert git.read_committed("HEAD", Path("dvc.lock")) == os.fsdecode(b"\xff")
     monkeypatch.setattr(git, "MOST_BYTES", 1)
     with pytest.raises(UpkeepError, match=r"dvc\.lock of the commit HEAD is larger than 1 bytes"):
-        git.show("HEAD", Path("dvc.lock"))
+        git.read_committed("HEAD", Path("dvc.lock"))
 
 
 def test_a_file_whose_name_is_no_text_is_committed_as_others_are(checkout):

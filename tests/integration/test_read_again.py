@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc_projects import attempt, run
+from one_sensor import DICTIONARY
 from typer.testing import CliRunner
 
 from upkeep.cli import app
@@ -16,14 +17,6 @@ from upkeep.core.errors import UpkeepError
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-KEY = {"type": "text", "role": "key", "meaning": ""}
-TIMED = {"plant": KEY, "machine": KEY, "time": {**KEY, "type": "time"}}
-TEXT = {"type": "text", "role": "attribute", "required": False, "meaning": ""}
-DICTIONARY = {
-    "telemetry": {**TIMED, "heat": {"role": "sensor", "range": [0, 100], "meaning": ""}},
-    "events": {**TIMED, "kind": KEY, "code": TEXT},
-    "machines": {"plant": KEY, "machine": KEY, "model": TEXT, "installed": {**TEXT, "type": "time"}},
-}
 OPTIONS = {"telemetry": {"path": "telemetry.csv"}, "events": {"path": "events.csv"}}
 FIRST, SECOND = "north,m1,2025-01-06T00:00:00Z,{}", "north,m1,2025-01-13T00:00:00Z,{}"
 FAILURE = "{},{},2025-01-13T00:00:00Z,failure,seal"

@@ -10,6 +10,7 @@ import fsspec
 import polars as pl
 import pytest
 import yaml
+from one_sensor import DICTIONARY
 from typer.testing import CliRunner
 
 from upkeep.cli import app
@@ -21,14 +22,6 @@ from upkeep.sources.manifest import REFERENCES, read_manifest
 from upkeep.stages import fetch, validate
 
 ROOT = Path(__file__).parents[2]
-KEY = {"type": "text", "role": "key", "meaning": ""}
-TIMED = {"plant": KEY, "machine": KEY, "time": {**KEY, "type": "time"}}
-TEXT = {"type": "text", "role": "attribute", "required": False, "meaning": ""}
-DICTIONARY = {
-    "telemetry": {**TIMED, "heat": {"role": "sensor", "range": [0, 100], "meaning": ""}},
-    "events": {**TIMED, "kind": KEY, "code": TEXT},
-    "machines": {"plant": KEY, "machine": KEY, "model": TEXT, "installed": {**TEXT, "type": "time"}},
-}
 OPTIONS = {
     "telemetry": [{"path": "in/t_{plant}_*.csv.gz"}, {"path": "in/more", "columns": {"heat": "temperature"}}],
     "events": {"path": "in/events.csv", "kind": "failure", "time_zone": "Europe/Berlin"},

@@ -10,7 +10,7 @@ import pytest
 from upkeep.core.params import Pieces, load_params
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
-from upkeep.model import tables
+from upkeep.model import labelled_rows
 from upkeep.model.storage import load_model, predict
 from upkeep.stages import train
 
@@ -148,7 +148,7 @@ def test_plants_that_are_read_in_pieces_get_the_same_models(params, monkeypatch)
     write_plant("porto", failures=0)
     train.run(params)
     first = outputs()
-    monkeypatch.setattr(tables, "CHUNK_ROWS", 400)
+    monkeypatch.setattr(labelled_rows, "CHUNK_ROWS", 400)
     monkeypatch.setattr(train, "_open_splits", lambda plant, _: train._scan_splits(plant))
     train.run(params)
     assert outputs() == first

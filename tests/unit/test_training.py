@@ -12,10 +12,10 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.judging.reports import TrainedCandidate
 from upkeep.model import estimators, training
-from upkeep.model.tables import Table
+from upkeep.model.alarm_rule import best_f1_threshold
+from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.training import (
     Splits,
-    best_f1_threshold,
     choose,
     find_ranges,
     train_fleet,
@@ -116,12 +116,12 @@ def test_no_threshold_beats_the_f1_threshold_by_more_than_a_hundredth(drawn):
 
 
 def test_features_are_the_columns_after_the_weight():
-    assert Table(rows()).features == ["vibration", "hours_since_failure", "humidity"]
+    assert LabelledRows(rows()).features == ["vibration", "hours_since_failure", "humidity"]
 
 
 def test_ranges_leave_unknown_values_out():
     features = {"known": [1.0, None, 3.0, float("nan")], "never": [None] * 4}
-    ranges = find_ranges([Table(pl.DataFrame({"weight": 1.0, **features}, schema_overrides={"never": float}))])
+    ranges = find_ranges([LabelledRows(pl.DataFrame({"weight": 1.0, **features}, schema_overrides={"never": float}))])
     assert (ranges["known"].minimum, ranges["known"].maximum) == (1.0, 3.0)
     assert ranges["never"].low is ranges["never"].maximum is None
 

@@ -71,7 +71,7 @@ class Validate(Frozen):
     stuck_hours: Hours
 
 
-class Window(Frozen):
+class SplitWindow(Frozen):
     """How long the newest rows validate and test, and by how many weeks at a time both move on."""
 
     validation_weeks: int = Field(gt=0)
@@ -90,7 +90,7 @@ class Split(Frozen):
     validation_from: date | None = None
     test_from: date | None = None
     # Not written where it is off: descriptions of models stay as they are.
-    window: Window | None = Field(default=None, exclude_if=lambda window: window is None)
+    window: SplitWindow | None = Field(default=None, exclude_if=lambda window: window is None)
 
     @model_validator(mode="after")
     def _check_dates(self) -> Self:

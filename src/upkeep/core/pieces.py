@@ -49,14 +49,14 @@ def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: 
         if hashlib.sha256(content).digest() == checksum:
             with suppress(OSError):  # a colleague's
                 os.utime(file)  # what is used stays longest
-            return _unpack(content)
+            return _read_frames(content)
         logger.warning("%s is damaged, and is made again", file)
     except FileNotFoundError:
         pass
     except OSError as error:
         logger.warning("%s cannot be read, and is made again: %s", file, error.strerror)
     made = make()
-    content = _pack(made)
+    content = _write_frames(made)
     try:
         write_whole(file, hashlib.sha256(content).digest() + content)
     except OSError as error:  # the run does not need it
@@ -121,7 +121,7 @@ def _spell(part: object) -> bytes:
     return buffer.getvalue()
 
 
-def _pack(frames: Frames) -> bytes:
+def _write_frames(frames: Frames) -> bytes:
     with zipfile.ZipFile(packed := BytesIO(), "w") as archive:
         for name, frame in frames.items():
             frame.write_parquet(content := BytesIO(), compression="lz4")
@@ -129,6 +129,6 @@ def _pack(frames: Frames) -> bytes:
     return packed.getvalue()
 
 
-def _unpack(content: bytes) -> Frames:
+def _read_frames(content: bytes) -> Frames:
     with zipfile.ZipFile(BytesIO(content)) as archive:
         return {name: pl.read_parquet(archive.read(name)) for name in archive.namelist()}

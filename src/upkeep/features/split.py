@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Split, Window
+from upkeep.core.params import Split, SplitWindow
 
 SPLITS = ("train", "validation", "test")
 
@@ -45,7 +45,7 @@ def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:
     return midnights[0] - INSTANT, midnights[1] - INSTANT
 
 
-def _recent_windows(end: datetime, window: Window) -> list[date]:
+def _recent_windows(end: datetime, window: SplitWindow) -> list[date]:
     """Return the Mondays from which rows validate and test; the newest row's week is the last one."""
     weeks = (end.date() - MONDAY).days // 7 + 1 - window.test_weeks
     test_from = MONDAY + timedelta(weeks=weeks // window.every_weeks * window.every_weeks)

@@ -177,7 +177,7 @@ def outputs(*folders: Path, commit: str = "") -> list[Path]:
 
 def read_stages(commit: str = "") -> dict[str, Any]:
     """Return by name what ``dvc.lock`` says of each stage, here or in a commit; an UpkeepError if it is not DVC's."""
-    stages: dict[str, Any] = read(LOCK, git.show(commit, LOCK) if commit else None).get("stages", {})
+    stages: dict[str, Any] = read(LOCK, git.read_committed(commit, LOCK) if commit else None).get("stages", {})
     try:
         _list_outputs(stages)
     except (AttributeError, LookupError, TypeError) as error:

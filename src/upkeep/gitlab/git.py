@@ -51,7 +51,7 @@ def fetch(branch: str, *, history: bool = False) -> str:
     return git("rev-parse", "FETCH_HEAD")
 
 
-def show(commit: str, file: Path) -> str:
+def read_committed(commit: str, file: Path) -> str:
     """Return a file as it is in a commit; an UpkeepError if it is not there, or larger than :data:`MOST_BYTES`."""
     where = f"{commit}:./{file.as_posix()}"
     if int(git("cat-file", "-s", where)) > MOST_BYTES:

@@ -158,7 +158,7 @@ def _find_offer(base: str) -> tuple[str | None, date | None]:
     if git.git("rev-list", "--count", f"{commit}..{base}") != "0":
         return commit, None
     try:
-        offered = parse_yaml(git.show(commit, paths.PARAMS))
+        offered = parse_yaml(git.read_committed(commit, paths.PARAMS))
         return commit, date.fromisoformat(str(offered["fetch"]["until"]))
     except (yaml.YAMLError, LookupError, TypeError, ValueError):  # no offer that anybody could take: made anew
         return commit, None

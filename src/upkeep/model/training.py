@@ -3,29 +3,28 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from joblib import effective_n_jobs
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from sklearn.metrics import precision_recall_curve
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Kind, Model, Params
 from upkeep.core.pieces import Frames, Recall, make_anew
 from upkeep.core.types import Floats
-from upkeep.judging.economics import best_threshold, break_even, tally_metrics
+from upkeep.judging.economics import tally_metrics
 from upkeep.judging.episodes import judge_failures, tally_machines
 from upkeep.judging.metrics import average_precision
 from upkeep.judging.reports import TrainedCandidate
 from upkeep.judging.sanity import BEST_FEATURE, SHUFFLED
+from upkeep.model.alarm_rule import AlarmRule, fit_alarm_rule, raise_alarms
 from upkeep.model.baselines import RANKINGS, Ranking, Rule, class_prior, find_best_rule, fit_baseline
-from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration
+from upkeep.model.calibration import Calibration
 from upkeep.model.estimators import KEPT, Fitted, Rows, fit, restore
+from upkeep.model.labelled_rows import LabelledRows, join_features
 from upkeep.model.storage import TrainingRange, to_matrix
-from upkeep.model.tables import Table, join_features
 
 OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]
 """What predictions keep of a row."""
@@ -58,19 +57,11 @@ class Trained(NamedTuple):
     ranges: dict[str, TrainingRange]
 
 
-class Alarm(NamedTuple):
-    """From log-odds to an alarm: at `threshold` of the calibrated probability and above; `notes` as a candidate's."""
-
-    calibration: Calibration
-    threshold: float
-    notes: list[str]
-
-
 class FleetModel(NamedTuple):
     """The fleet-wide model, and its alarm by all validation rows if a plant has too few of its own."""
 
     trained: Trained
-    alarm: Alarm | None
+    alarm: AlarmRule | None
 
 
 class Candidate(NamedTuple):
@@ -109,7 +100,7 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
 
     An UpkeepError is raised if plants differ in their features, or no plant has a training row.
     """
-    train = [Table(splits.train) for splits in plants.values()]
+    train = [LabelledRows(splits.train) for splits in plants.values()]
     for plant, table in zip(plants, train, strict=True):
         if table.features != train[0].features:
             raise UpkeepError(
@@ -124,7 +115,7 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
         )
     if len(plants) == 1:
         return None
-    validation = [Table(splits.validation) for splits in plants.values()]
+    validation = [LabelledRows(splits.validation) for splits in plants.values()]
     # Half the cores: LightGBM's threads wait for one another, so one busy core would hold up all of them.
     threads = max(1, effective_n_jobs(params.parallel.jobs) // 2)
     trained = _train(params.model.kind, train, validation, params.model, recall, threads)
@@ -132,14 +123,14 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
     if all(_count_failures(rows, params) >= FEW_FAILURES for rows in outcomes):
         return FleetModel(trained, None)
     log_odds = np.concatenate([_score(table, {"fleet": trained.fitted})["fleet"] for table in validation])
-    alarm = _set_alarm(pl.concat(outcomes), log_odds, params.model.calibration, params)
+    alarm = fit_alarm_rule(pl.concat(outcomes), log_odds, params.model.calibration, params)
     note = "calibration and threshold are from all plants' validation rows"
     return FleetModel(trained, alarm._replace(notes=[note, *alarm.notes]))
 
 
 def train_plant(splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew) -> Selection:
     """Train a plant's own models and baselines, as far as they are not kept, and choose its own or the fleet's."""
-    train, validation, test = (Table(rows) for rows in splits)
+    train, validation, test = (LabelledRows(rows) for rows in splits)
     ways = _find_ways(train, validation, fleet, params, recall)
     known, ahead = validation.read(*OUTCOME), test.read(*OUTCOME)
     failures = _count_failures(known, params)
@@ -152,16 +143,18 @@ def train_plant(splits: Splits, fleet: FleetModel | None, params: Params, recall
     kept = recall(origin, lambda: _judge_ways(ways, validation, known, borrowed, params))
     scores, candidates = _score(test, ways.models, ways.rules), {}
     for name, (calibration, report) in JUDGED.validate_json(kept["judged"].item()).items():
-        alarm = Alarm(calibration, report.threshold, report.notes)
-        own = {"validation": _raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm)}
-        own["test"] = _raise_alarms(ahead, scores[name], alarm)
+        alarm = AlarmRule(calibration, report.threshold, report.notes)
+        own = {"validation": raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm)}
+        own["test"] = raise_alarms(ahead, scores[name], alarm)
         rows = [of_split.with_columns(split=pl.lit(split), candidate=pl.lit(name)) for split, of_split in own.items()]
         candidates[name] = Candidate(report, calibration, pl.concat(rows), ways.trained.get(name))
     chosen, why = choose(candidates["plant"].report, candidates["fleet"].report if fleet else None, failures)
     return Selection(candidates, chosen, why, failures)
 
 
-def _find_ways(train: Table, validation: Table, fleet: FleetModel | None, params: Params, recall: Recall) -> Ways:
+def _find_ways(
+    train: LabelledRows, validation: LabelledRows, fleet: FleetModel | None, params: Params, recall: Recall
+) -> Ways:
     trained = {"plant": _train(params.model.kind, [train], [validation], params.model, recall)}
     if fleet:
         trained["fleet"] = fleet.trained
@@ -175,7 +168,9 @@ def _find_ways(train: Table, validation: Table, fleet: FleetModel | None, params
     return Ways(trained, models, {name: fit_baseline(rank, train.chunks()) for name, rank in ranks.items()}, rule)
 
 
-def _judge_ways(ways: Ways, validation: Table, known: pl.DataFrame, borrowed: Alarm | None, params: Params) -> Frames:
+def _judge_ways(
+    ways: Ways, validation: LabelledRows, known: pl.DataFrame, borrowed: AlarmRule | None, params: Params
+) -> Frames:
     """Return the ``log_odds`` of validation rows by each way, and as JSON how it is ``judged``."""
     scores, judged = _score(validation, ways.models, ways.rules), {}
     for name, log_odds in scores.items():
@@ -183,7 +178,7 @@ def _judge_ways(ways: Ways, validation: Table, known: pl.DataFrame, borrowed: Al
         notes = [_describe_rule(ways.rule)] if name == BEST_FEATURE else _training_notes(trained) if trained else []
         alarm = borrowed if name == "fleet" else None
         method = params.model.calibration if name in ways.models else "none"
-        alarm = alarm or _set_alarm(known, log_odds, method, params)
+        alarm = alarm or fit_alarm_rule(known, log_odds, method, params)
         alarm = alarm._replace(notes=notes + alarm.notes)
         judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained, params)
     return {"log_odds": pl.DataFrame(scores), "judged": pl.DataFrame({"json": [JUDGED.dump_json(judged)]})}
@@ -215,23 +210,7 @@ def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: in
     )
 
 
-def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weight: Floats) -> float:
-    """Return the threshold with the highest F1, in the middle of the neighbouring ones that are nearly as good.
-
-    Nearly as good is within 1% of the highest F1: the optimum is flat, and its exact place is chance. Arrays have shape
-    (n_rows,) and at least one label 1.
-    """
-    precision, recall, at = precision_recall_curve(label, probability, sample_weight=weight)
-    f1 = (2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny))[:-1]
-    worse, best = np.flatnonzero(f1 < 0.99 * f1.max()), int(f1.argmax())
-    above, below = worse[worse > best], worse[worse < best]
-    highest = at[above[0] - 1 if above.size else -1]
-    # A threshold may lie anywhere down to the next lower probability without another row raising the alarm.
-    lowest = at[below[-1] if below.size else 0]
-    return float((highest + lowest) / 2)
-
-
-def find_ranges(train: Sequence[Table]) -> dict[str, TrainingRange]:
+def find_ranges(train: Sequence[LabelledRows]) -> dict[str, TrainingRange]:
     """Return the range of each feature in training rows, unknown values left out."""
     names, ranges = train[0].features, {}
     for start in range(0, len(names), COLUMNS_AT_ONCE):
@@ -249,7 +228,12 @@ def find_ranges(train: Sequence[Table]) -> dict[str, TrainingRange]:
 
 
 def _train(
-    kind: Kind, train: Sequence[Table], validation: Sequence[Table], model: Model, recall: Recall, threads: int = 1
+    kind: Kind,
+    train: Sequence[LabelledRows],
+    validation: Sequence[LabelledRows],
+    model: Model,
+    recall: Recall,
+    threads: int = 1,
 ) -> Trained:
     def make() -> Trained:
         rows = _join_rows(train)
@@ -267,13 +251,13 @@ def _train(
     return Trained(restore(kept["model"]), *SEEN.validate_json(kept["seen"].item()))
 
 
-def _recall_shuffled(train: Table, validation: Table, params: Params, recall: Recall) -> Fitted:
+def _recall_shuffled(train: LabelledRows, validation: LabelledRows, params: Params, recall: Recall) -> Fitted:
     origin = _name_origin((SHUFFLED, params.model), train, validation)
     kept = recall(origin, lambda: {"model": _train_on_shuffled_labels(train, validation, params).state})
     return restore(kept["model"])
 
 
-def _recall_rule(train: Table, recall: Recall) -> Rule | None:
+def _recall_rule(train: LabelledRows, recall: Recall) -> Rule | None:
     def find() -> Frames:
         rule = find_best_rule(train.read, train.features)
         return {"rule": pl.DataFrame(rule._asdict() if rule else None)}
@@ -282,18 +266,18 @@ def _recall_rule(train: Table, recall: Recall) -> Rule | None:
     return None if found.is_empty() else Rule(found["feature"][0], found["rises"][0], found["known"].to_numpy())
 
 
-def _name_origin(settings: object, *tables: Table) -> Iterator[object]:
+def _name_origin(settings: object, *tables: LabelledRows) -> Iterator[object]:
     yield settings
     for table in tables:  # which are read only if results are kept
         yield table.checksum
 
 
-def _join_rows(tables: Sequence[Table]) -> Rows:
+def _join_rows(tables: Sequence[LabelledRows]) -> Rows:
     outcome = pl.concat(table.read("label", "weight") for table in tables)
     return Rows(join_features(tables), outcome["label"].to_numpy(), outcome["weight"].cast(pl.Float64).to_numpy())
 
 
-def _train_on_shuffled_labels(train: Table, validation: Table, params: Params) -> Fitted:
+def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, params: Params) -> Fitted:
     """Train on labels that have nothing to do with their rows; of a few such models, return the luckiest.
 
     Labels that are shuffled may still go with a sensor that tells wear: that is luck, and a model must have more. They
@@ -337,7 +321,7 @@ def _describe_rule(rule: Rule | None) -> str:
 
 
 def _score(
-    table: Table, models: Mapping[str, Fitted], rules: Mapping[str, Ranking] = MappingProxyType({})
+    table: LabelledRows, models: Mapping[str, Fitted], rules: Mapping[str, Ranking] = MappingProxyType({})
 ) -> dict[str, Floats]:
     """Return the log-odds of all rows by each model and rule; features are read and laid out once for all of them."""
     parts: dict[str, list[Floats]] = {name: [] for name in (*models, *rules)}
@@ -350,17 +334,10 @@ def _score(
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def _set_alarm(rows: pl.DataFrame, log_odds: Floats, method: Method, params: Params) -> Alarm:
-    """Calibrate and place the threshold by labelled rows that no model was fitted on."""
-    calibration, doubt = fit_calibration(method, log_odds, rows["label"].to_numpy())
-    threshold, worry = _place_threshold(_with_probability(rows, log_odds, calibration), params)
-    return Alarm(calibration, threshold, [note for note in (doubt, worry) if note])
-
-
 def _judge_candidate(
-    rows: pl.DataFrame, log_odds: Floats, alarm: Alarm, trained: Trained | None, params: Params
+    rows: pl.DataFrame, log_odds: Floats, alarm: AlarmRule, trained: Trained | None, params: Params
 ) -> TrainedCandidate:
-    own = _raise_alarms(rows, log_odds, alarm)
+    own = raise_alarms(rows, log_odds, alarm)
     area = average_precision(own["label"].cast(pl.Boolean).to_numpy(), own["probability"].to_numpy())
     return TrainedCandidate(
         average_precision=None if np.isnan(area) else area,
@@ -372,32 +349,6 @@ def _judge_candidate(
         trained_positives=trained.positives if trained else None,
         notes=alarm.notes,
     )
-
-
-def _raise_alarms(rows: pl.DataFrame, log_odds: Floats, alarm: Alarm) -> pl.DataFrame:
-    found = _with_probability(rows, log_odds, alarm.calibration)
-    return found.with_columns(alarm=pl.col("probability") >= alarm.threshold)
-
-
-def _with_probability(rows: pl.DataFrame, log_odds: Floats, calibration: Calibration) -> pl.DataFrame:
-    return rows.with_columns(probability=pl.Series(apply_calibration(calibration, log_odds), dtype=pl.Float64))
-
-
-def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | None]:
-    """Return the threshold that ``model.threshold`` asks for, and a note if the rows cannot tell it."""
-    judge = params.evaluate
-    unknown = None if rows["label"].sum() else "no failure in validation rows"
-    if rows.height and rows["label"].sum() == rows.height:  # where alarms are never false, one at each row costs least
-        at = break_even(judge.costs) if params.model.threshold == "cost" else 0.5
-        return at, f"no healthy validation row: the alarm is raised at {at:.3g}"
-    if params.model.threshold == "cost":
-        at = best_threshold(rows, judge.costs, judge.lead_time_hours, params.dataset.horizon_hours)
-        return at, unknown and f"{unknown}: the alarm is raised above all that was seen there"
-    if unknown:
-        return 0.5, f"{unknown}: the alarm is raised at 0.5"
-    # Machines count alike, however long their record.
-    weight = rows.select(1 / pl.len().over("plant", "machine")).to_series().to_numpy()
-    return best_f1_threshold(rows["label"].to_numpy(), rows["probability"].to_numpy(), weight), None
 
 
 def _count_failures(rows: pl.DataFrame, params: Params) -> int:

@@ -177,7 +177,7 @@ def _read_part(store: "AbstractFileSystem", root: str, name: str, columns: list[
         _warn_once(f"prediction log: {file} cannot be read: {mask_credentials(str(error))}")
         return None
     try:
-        rows = _unpack(pl.scan_parquet(BytesIO(content)).pipe(_complete, columns))
+        rows = _collect_bounded(pl.scan_parquet(BytesIO(content)).pipe(_complete, columns))
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         _warn_once(f"prediction log: {file} is damaged: {shorten(error)}")
         return SCHEMA.to_frame().select(columns)
@@ -187,7 +187,7 @@ def _read_part(store: "AbstractFileSystem", root: str, name: str, columns: list[
     return good
 
 
-def _unpack(table: pl.LazyFrame) -> pl.DataFrame:
+def _collect_bounded(table: pl.LazyFrame) -> pl.DataFrame:
     """Return a file's rows; raises OSError if they take more memory than a file may have bytes."""
     slices: list[pl.DataFrame] = []
     while not slices or slices[-1].height == SLICE_ROWS:

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upkeep.serving.counters import Counters
-from upkeep.serving.protocol import Refused, show
+from upkeep.serving.protocol import Refused, cite
 
 OPEN = {"/", "/ping", "/health", "/version"}
 """Open without a token: whether the service is there, and the page's shell, which holds no data."""
@@ -93,9 +93,9 @@ class Access:
         hosts, origin = asked.getlist("host"), asked.get("origin")
         if not all(_is_local(host) or _name(host) in self._hosts for host in hosts):
             known = "an address, a name without dots, one of UPKEEP_ALLOWED_HOSTS, or a token: UPKEEP_TOKENS"
-            return Refused(403, f"the service is asked as {show(', '.join(hosts))}", known)
+            return Refused(403, f"the service is asked as {cite(', '.join(hosts))}", known)
         if method != "GET" and origin is not None and [_split_address(origin).netloc] != hosts:
-            return Refused(403, f"a page of {show(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
+            return Refused(403, f"a page of {cite(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
         return None
 
 

@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from upkeep.serving.protocol import Refused, show
+from upkeep.serving.protocol import Refused, cite
 
 BODY_SECONDS = 60.0
 LARGEST_HELD = 4
@@ -52,7 +52,7 @@ class Intake:
             body = await _receive(request, self._most, take)
             coding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
             if coding not in ("", "identity"):
-                body = await to_thread.run_sync(_unpack, body, coding, self._most)
+                body = await to_thread.run_sync(_decompress, body, coding, self._most)
                 take(len(body))
             charset = _read_charset(request.headers.get("content-type", ""))
             if charset != "utf-8":
@@ -82,9 +82,9 @@ async def _receive(request: Request, most: int, take: Callable[[int], None]) -> 
     return b"".join(chunks)
 
 
-def _unpack(body: bytes, coding: str, most: int) -> bytes:
+def _decompress(body: bytes, coding: str, most: int) -> bytes:
     if coding not in {*GZIP, "deflate"}:
-        raise Refused(415, f"the Content-Encoding is {show(coding)}", "gzip, deflate or none")
+        raise Refused(415, f"the Content-Encoding is {cite(coding)}", "gzip, deflate or none")
     is_zlib = body[:1] and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2]) % 31 == 0
     # Some send deflate bare. GzipFile reads the heads of gzip's parts in Python, where millions take half a minute.
     window = zlib.MAX_WBITS | 16 if coding in GZIP else zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS
@@ -120,7 +120,7 @@ def _read_charset(content_type: str) -> str:
     except (LookupError, ValueError):
         name = ""
     if not CHARSETS.fullmatch(name):
-        raise Refused(415, f"the charset of the body is {show(charset)}", "utf-8, or another character set")
+        raise Refused(415, f"the charset of the body is {cite(charset)}", "utf-8, or another character set")
     return name
 
 

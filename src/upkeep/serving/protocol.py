@@ -145,7 +145,7 @@ def to_json(content: object, status: int = 200, headers: Mapping[str, str] | Non
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
-def show(value: Any) -> str:
+def cite(value: Any) -> str:
     """Return a value from a request as an error may repeat it."""
     text = BRIEF.repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

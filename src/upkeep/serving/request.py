@@ -24,7 +24,7 @@ from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
-from upkeep.serving.protocol import Error, Refused, show
+from upkeep.serving.protocol import Error, Refused, cite
 from upkeep.serving.table import Table
 
 NAMES_SHOWN = 5
@@ -273,13 +273,13 @@ class _PlantRows:
         unknown = [name for name in self._table.columns if name not in self._contract.known]
         if not unknown:
             return []
-        message = f"the data dictionary has no column {_list_some(list(map(show, unknown)))}: ignored"
+        message = f"the data dictionary has no column {_list_some(list(map(cite, unknown)))}: ignored"
         return [Caution(code="unknown_column", message=message, column=unknown[0])]
 
     def _warn_of_codes(self, happened: Sequence[Happening]) -> list[Caution]:
         """Tell of codes that training does not know."""
         sent = {(kind, code) for _, _, kind, code in happened if kind in ("error", "maintenance")}
-        unknown = sorted(f"{kind} {show(code)}" for kind, code in sent - self._contract.codes)
+        unknown = sorted(f"{kind} {cite(code)}" for kind, code in sent - self._contract.codes)
         message = f"training saw no {_list_some(unknown)}: ignored"
         return [Caution(code="unknown_code", message=message, column="code")] if unknown else []
 
@@ -296,7 +296,7 @@ class _PlantRows:
 
 
 def _unusable(table: Table, row: int, column: str, expected: str) -> Unusable:
-    return Unusable(row, column, f"{column} is {show(table.columns[column][row])}", expected)
+    return Unusable(row, column, f"{column} is {cite(table.columns[column][row])}", expected)
 
 
 def _list_some(names: Sequence[str]) -> str:

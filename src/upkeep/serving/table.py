@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from upkeep.core.names import MAX_NAME
 from upkeep.core.types import Floats
 from upkeep.serving.columns import Read, Type, read_column
-from upkeep.serving.protocol import Options, RecordsRequest, Refused, SplitRequest, show
+from upkeep.serving.protocol import Options, RecordsRequest, Refused, SplitRequest, cite
 
 MOST_VALUES = 3_000_000
 MOST_COLUMNS = 1_000
@@ -91,7 +91,7 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str], limits:
         columns, point, given = _read_json(body, limits)
         asked = given if given and given.reasons is not None else asked
     else:
-        raise Refused(415, f"the content type is {show(kind)}", "application/json or text/csv")
+        raise Refused(415, f"the content type is {cite(kind)}", "application/json or text/csv")
     return Table(columns, point, bool(asked.reasons), limits)
 
 
@@ -108,14 +108,14 @@ def _read_json(body: bytes, limits: RequestLimits) -> tuple[Columns, Point, Opti
     _check_weight(body, (b"[", b"{"), "lists or objects", limits)
     content = _load_json(body)
     if not isinstance(content, dict):
-        raise Refused(400, f"the body is {show(content)}", "a JSON object")
+        raise Refused(400, f"the body is {cite(content)}", "a JSON object")
     if "dataframe_split" in content:
         split = _check(SplitRequest, content)
         return *_read_split(split.dataframe_split.columns, split.dataframe_split.data, limits), split.params
     if "dataframe_records" in content:
         records = _check(RecordsRequest, content)
         return *_read_records(records.dataframe_records, limits), records.params
-    held = show(next(iter(content), None)) if content else "nothing"
+    held = cite(next(iter(content), None)) if content else "nothing"
     raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
 
 
@@ -154,7 +154,7 @@ def _check(model: type[Model], content: Mapping[str, Any]) -> Model:
         fault = error.errors(include_url=False, include_context=False)[0]
     *_, parent, last = ["the body", *fault["loc"]]
     place = f"{parent}[{last}]" if isinstance(last, int) else last
-    what = f"{place} is missing" if fault["type"] == "missing" else f"{place} is {show(fault['input'])}"
+    what = f"{place} is missing" if fault["type"] == "missing" else f"{place} is {cite(fault['input'])}"
     expected = EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
     raise Refused(400, what, expected, _pointer(*fault["loc"]))
 
@@ -225,10 +225,10 @@ def _turn_rows(
 def _check_names(names: Sequence[str], n_rows: int, header: str, limits: RequestLimits) -> None:
     name, count = next(iter(Counter(names).most_common(1)), ("", 0))
     if count > 1:
-        raise Refused(400, f"the column {show(name)} is given twice", "each once", header)
+        raise Refused(400, f"the column {cite(name)} is given twice", "each once", header)
     longest = max(names, key=len, default="")
     if len(longest) > MAX_NAME:
-        what = f"the name of column {show(longest)} has {len(longest)} characters"
+        what = f"the name of column {cite(longest)} has {len(longest)} characters"
         raise Refused(422, what, f"at most {MAX_NAME}", header)
     if len(names) > MOST_COLUMNS:
         raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", header)

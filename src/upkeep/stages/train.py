@@ -16,8 +16,8 @@ from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.judging.reports import TrainedPlant, TrainingReport, write_report
 from upkeep.model.estimators import KEPT
+from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.storage import Metadata, checksum, name_files, save_model
-from upkeep.model.tables import Table
 from upkeep.model.training import FleetModel, Selection, Splits, train_fleet, train_plant
 
 CODE = ("core", "features", "judging", "model", "stages/train.py")
@@ -85,7 +85,7 @@ def _scan_splits(plant: str) -> Splits:
 def _open_splits(plant: str, megabytes: int | None) -> Splits:
     """Return a plant's rows, in memory if they take no more than so much of it: they are read many times."""
     splits = _scan_splits(plant)
-    size = sum(4 * table.height * len(table.features) for table in map(Table, splits))  # in single precision
+    size = sum(4 * table.height * len(table.features) for table in map(LabelledRows, splits))  # in single precision
     return splits if megabytes and size > megabytes * 1e6 else Splits(*(rows.lazy().collect() for rows in splits))
 
 

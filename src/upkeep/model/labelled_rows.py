@@ -16,7 +16,7 @@ from upkeep.model.storage import to_matrix
 CHUNK_ROWS = 65_536
 
 
-class Table:
+class LabelledRows:
     """One plant's rows of one split, as the dataset stage writes them: a frame, or the scan of a file.
 
     `features` are the columns after ``weight``.
@@ -67,7 +67,7 @@ class Chunk(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
         return rows.astype(np.float64) if rows.ndim == 1 else rows  # LightGBM samples in double precision
 
 
-def join_features(tables: Sequence[Table]) -> Floats32 | list[lgb.Sequence]:
+def join_features(tables: Sequence[LabelledRows]) -> Floats32 | list[lgb.Sequence]:
     """Return the features of all tables: an array if they are one chunk, else what LightGBM reads chunk by chunk."""
     read = lru_cache(maxsize=1)(_read_matrix)  # LightGBM samples one row after the other
     chunks = [(table, start) for table in tables for start in table.starts]
@@ -76,5 +76,5 @@ def join_features(tables: Sequence[Table]) -> Floats32 | list[lgb.Sequence]:
     return [Chunk(partial(read, table, start), min(table.height - start, CHUNK_ROWS)) for table, start in chunks]
 
 
-def _read_matrix(table: Table, start: int) -> Floats32:
+def _read_matrix(table: LabelledRows, start: int) -> Floats32:
     return to_matrix(table.read_chunk(start), table.features)

@@ -1,0 +1,71 @@
+"""When an alarm is raised: log-odds to probabilities, and the threshold on these, fitted on rows new to the model."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
+
+from upkeep.core.params import Params
+from upkeep.core.types import Floats
+from upkeep.judging.economics import best_threshold, break_even
+from upkeep.model.calibration import Calibration, Method, apply_calibration, fit_calibration
+
+
+class AlarmRule(NamedTuple):
+    """From log-odds to alarms: at `threshold` of the calibrated probability and above; `notes` as a candidate's."""
+
+    calibration: Calibration
+    threshold: float
+    notes: list[str]
+
+
+def fit_alarm_rule(rows: pl.DataFrame, log_odds: Floats, method: Method, params: Params) -> AlarmRule:
+    """Calibrate and place the threshold by labelled rows that no model was fitted on."""
+    calibration, doubt = fit_calibration(method, log_odds, rows["label"].to_numpy())
+    threshold, worry = _place_threshold(_with_probability(rows, log_odds, calibration), params)
+    return AlarmRule(calibration, threshold, [note for note in (doubt, worry) if note])
+
+
+def raise_alarms(rows: pl.DataFrame, log_odds: Floats, rule: AlarmRule) -> pl.DataFrame:
+    """Return rows with their ``probability``, and whether there is an ``alarm``."""
+    found = _with_probability(rows, log_odds, rule.calibration)
+    return found.with_columns(alarm=pl.col("probability") >= rule.threshold)
+
+
+def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weight: Floats) -> float:
+    """Return the threshold with the highest F1, in the middle of the neighbouring ones that are nearly as good.
+
+    Nearly as good is within 1% of the highest F1: the optimum is flat, and its exact place is chance. Arrays have shape
+    (n_rows,) and at least one label 1.
+    """
+    precision, recall, at = precision_recall_curve(label, probability, sample_weight=weight)
+    f1 = (2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny))[:-1]
+    worse, best = np.flatnonzero(f1 < 0.99 * f1.max()), int(f1.argmax())
+    above, below = worse[worse > best], worse[worse < best]
+    highest = at[above[0] - 1 if above.size else -1]
+    # A threshold may lie anywhere down to the next lower probability without another row raising the alarm.
+    lowest = at[below[-1] if below.size else 0]
+    return float((highest + lowest) / 2)
+
+
+def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | None]:
+    """Return the threshold that ``model.threshold`` asks for, and a note if the rows cannot tell it."""
+    judge = params.evaluate
+    unknown = None if rows["label"].sum() else "no failure in validation rows"
+    if rows.height and rows["label"].sum() == rows.height:  # where alarms are never false, one at each row costs least
+        at = break_even(judge.costs) if params.model.threshold == "cost" else 0.5
+        return at, f"no healthy validation row: the alarm is raised at {at:.3g}"
+    if params.model.threshold == "cost":
+        at = best_threshold(rows, judge.costs, judge.lead_time_hours, params.dataset.horizon_hours)
+        return at, unknown and f"{unknown}: the alarm is raised above all that was seen there"
+    if unknown:
+        return 0.5, f"{unknown}: the alarm is raised at 0.5"
+    # Machines count alike, however long their record.
+    weight = rows.select(1 / pl.len().over("plant", "machine")).to_series().to_numpy()
+    return best_f1_threshold(rows["label"].to_numpy(), rows["probability"].to_numpy(), weight), None
+
+
+def _with_probability(rows: pl.DataFrame, log_odds: Floats, calibration: Calibration) -> pl.DataFrame:
+    return rows.with_columns(probability=pl.Series(apply_calibration(calibration, log_odds), dtype=pl.Float64))
