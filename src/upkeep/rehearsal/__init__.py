@@ -1,0 +1,1 @@
+"""`upkeep rehearse`: years of continuous training in simulated time, and what each policy is worth."""

@@ -1,0 +1,1 @@
+"""Which models are live, which were, why, and whether another may follow them."""
