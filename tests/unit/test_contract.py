@@ -275,6 +275,38 @@ def test_a_value_that_the_dictionary_does_not_list_goes_to_quarantine() -> None:
     assert faults(check(rows, table="events", columns=EVENTS)) == [("unknown value", "kind", "party")]
 
 
+VISITS = {
+    **EVENTS,
+    "kind": column("key", "text", values=["maintenance", "failure"]),
+    "finding": column("attribute", "text", required=False, values=["defect", "nothing"]),
+    "alarm_at": column("attribute", "time", required=False),
+}
+
+
+def visits(**columns: object) -> pl.DataFrame:
+    row = {"plant": "lyon", "machine": "M1", "time": hours(2), "kind": "maintenance", "code": "inspection"}
+    return pl.DataFrame({**row, **columns})
+
+
+def test_what_visits_found_is_kept_and_anything_else_goes_to_quarantine() -> None:
+    alarms = ["2025-01-05T12:00:00+01:00", None]
+    checked = check(visits(finding=["defect", ""], alarm_at=alarms), table="events", columns=VISITS)
+    assert checked.clean.select("finding", "alarm_at").rows() == [("defect", START - timedelta(hours=13)), (None, None)]
+    assert faults(check(visits(finding=["ok", "nothing"]), table="events", columns=VISITS)) == [
+        ("unknown value", "finding", "ok")
+    ]
+    assert faults(check(visits(alarm_at=["soon", None]), table="events", columns=VISITS)) == [
+        ("not a time", "alarm_at", "soon")
+    ]
+
+
+def test_deliveries_that_never_say_what_visits_found_lack_nothing() -> None:
+    never, later = check(visits(), table="events", columns=VISITS), visits(time=week_later(), finding="defect")
+    assert (never.findings, never.clean["finding"].null_count()) == ([], 2)
+    told = check(visits(), later, table="events", columns=VISITS)
+    assert [finding["column"] for finding in found(told, "missing_column")] == ["finding"]
+
+
 LONG, BROKEN = "x" * 201, "a\x1b[2Jb"
 EVENT = {"plant": "lyon", "machine": "M1", "time": START, "kind": "error", "code": "E1"}
 MACHINE = {"plant": "lyon", "machine": "M1", "model": "A"}

@@ -72,6 +72,26 @@ def test_a_table_without_what_every_table_must_hold_is_refused(
         load(tmp_path, {"tables": content})
 
 
+FINDING = {**ATTRIBUTE, "required": False, "values": ["defect", "nothing"]}
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"finding": {**FINDING, "values": ["ok"]}}, r"finding of the table events needs values: \[defect, nothing\]"),
+        ({"finding": {**FINDING, "values": None}}, r"finding of the table events needs values: \[defect, nothing\]"),
+        ({"alarm_at": ATTRIBUTE}, r"the table events needs alarm_at \(time\)"),
+    ],
+)
+def test_what_visits_found_may_be_listed_as_what_it_means_only(
+    tmp_path: Path, column: dict[str, object], message: str
+) -> None:
+    content = tables()
+    content["events"] |= {"finding": FINDING, "alarm_at": {**ATTRIBUTE, "type": "time"}, **column}
+    with pytest.raises(UpkeepError, match=message):
+        load(tmp_path, {"tables": content})
+
+
 @pytest.mark.parametrize(("table", "name"), [("telemetry", "time"), ("events", "machine"), ("machines", "plant")])
 def test_what_a_row_is_nobodys_without_is_a_key(tmp_path: Path, table: str, name: str) -> None:
     content = tables()

@@ -29,6 +29,12 @@ NEEDED = {
 }
 """What every table must hold, and of which type: what tells its rows apart, and what features are made of."""
 
+FINDING, ALARM_AT = "finding", "alarm_at"
+OPTIONAL = {"events": {FINDING: "text", ALARM_AT: "time"}}
+"""What tables may hold besides: what a visit found, and when the alarm episode that it answers began."""
+DEFECT, NOTHING = FINDINGS = ("defect", "nothing")
+"""What a visit can have found; null if nobody said."""
+
 KEYS = ("plant", "machine", "time")
 """Those without which a row is nobody's; the machines table has no time."""
 
@@ -111,10 +117,13 @@ class Dictionary(Frozen):
             for table, needed in NEEDED.items():
                 columns = self.columns(table, plant)
                 found = {name: column.type for name, column in columns.items()}
-                wrong = [f"{name} ({kind})" for name, kind in needed.items() if found.get(name) != kind]
+                listed = needed | {name: kind for name, kind in OPTIONAL.get(table, {}).items() if name in found}
+                wrong = [f"{name} ({kind})" for name, kind in listed.items() if found.get(name) != kind]
                 keys = [name for name in KEYS if name in needed]
                 if wrong := wrong or [f"role: key for {name}" for name in keys if columns[name].role != "key"]:
                     raise ValueError(f"the table {table}{where} needs {', '.join(wrong)}")
+                if table == "events" and FINDING in columns and {*(columns[FINDING].values or ())} != {*FINDINGS}:
+                    raise ValueError(f"{FINDING} of the table events{where} needs values: [{', '.join(FINDINGS)}]")
                 if taken := [name for name in columns if _is_taken(name, table)]:
                     raise ValueError(
                         f"the table {table}{where} uses reserved names: {', '.join(taken)}; give such columns others "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import NEEDED, TABLES, Table
+from upkeep.contract.dictionary import NEEDED, OPTIONAL, TABLES, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import is_name
 from upkeep.core.errors import UpkeepError
@@ -203,7 +203,8 @@ class _TableFiles:
         else:
             rows = read_parquet(content, self._limits)
         rows = name_columns(rows, _find_facts(reading, path), reading, self._limits)
-        for name in (name for name, kind in NEEDED[self._table].items() if kind == "time"):
+        known = NEEDED[self._table] | OPTIONAL.get(self._table, {})
+        for name in (name for name, kind in known.items() if kind == "time"):
             rows = bring_to_utc(rows, name, reading)
         dealt = _deal_rows(self._table, rows, self._batch)
         return Dealt(dealt, len(packed), hashlib.sha256(packed).hexdigest())
