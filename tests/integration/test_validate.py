@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from upkeep.contract.dictionary import Table, load_dictionary
+from upkeep.contract.dictionary import NEEDED, OPTIONAL, Table, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
@@ -76,7 +76,7 @@ def test_a_plant_with_telemetry_only_gets_empty_events_and_bare_machines(params:
     validate.run(params)
     assert pl.read_parquet(paths.INTERIM / "telemetry/lyon.parquet").height == 168
     events = pl.read_parquet(paths.INTERIM / "events/lyon.parquet")
-    assert (events.height, events.columns) == (0, ["plant", "machine", "time", "kind", "code"])
+    assert (events.height, events.columns) == (0, [*NEEDED["events"], *OPTIONAL["events"]])
     assert pl.read_parquet(paths.INTERIM / "machines/lyon.parquet").rows() == [("lyon", "M1", None, None)]
     assert pl.read_parquet(paths.QUARANTINE / "lyon.parquet").is_empty()
 

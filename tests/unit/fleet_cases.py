@@ -49,6 +49,14 @@ def events(*rows: tuple[float, str, str], machine: str = "m1") -> pl.DataFrame:
     )
 
 
+def visits(*rows: tuple[float, str | None, float | None], machine: str = "m1") -> pl.DataFrame:
+    """Return maintenance with what was found and, in hours, the alarm that it answers."""
+    found = events(*((hour, "maintenance", "inspection") for hour, _, _ in rows), machine=machine)
+    alarms = [None if alarm is None else at(alarm) for _, _, alarm in rows]
+    findings = pl.Series([finding for _, finding, _ in rows], dtype=pl.String)
+    return found.with_columns(finding=findings, alarm_at=pl.Series(alarms, dtype=TIME))
+
+
 def machines(*rows: tuple[str, str | None, float | None]) -> pl.DataFrame:
     return pl.DataFrame(
         [("p", name, model, None if hour is None else at(hour)) for name, model, hour in rows],

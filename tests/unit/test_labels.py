@@ -3,11 +3,14 @@
 from datetime import timedelta
 
 import polars as pl
-from fleet_cases import at, dataset_params, events, telemetry
+import pytest
+from fleet_cases import at, dataset_params, events, telemetry, visits
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from upkeep.features.labels import label_rows
+from upkeep.judging.episodes import judge_failures
 
 PARAMS = dataset_params(horizon_hours=4, max_repair_hours=10)
 
@@ -110,3 +113,99 @@ def test_what_others_deliver_tells_nothing_of_a_silent_machine():
 
 def test_an_event_that_lies_ahead_of_a_machines_readings_does_not_make_them_healthy():
     assert max(labels(range(20), (43, "error", "E1"))) == 15
+
+
+NEGATIVE, POSITIVE = [0] * 16, [0] * 6 + [1] * 4 + [0] * 6  # rows 0 to 15, and those with a failure at 10
+
+
+def label_visits(*found, happened=(), hours=range(20)):
+    """Return the labels of hours 0 to 15, None where the row is left out, as a horizon of four hours makes them."""
+    both = pl.concat([events(*happened), visits(*found)], how="diagonal")
+    rows = label_rows(telemetry(hours), both, PARAMS).select("time", "label")
+    return (
+        telemetry(range(16)).select("time").join(rows, on="time", how="left", maintain_order="left")["label"].to_list()
+    )
+
+
+def without(labels, *hours):
+    return [None if hour in hours else label for hour, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    ("visit", "expected"),
+    [
+        ((10, "defect", 8), without(POSITIVE, 6, 7)),
+        ((10, "defect", 6), POSITIVE),
+        ((10, "defect", 3), POSITIVE),  # an alarm more than a horizon before was too early
+        ((10, "defect", None), without(NEGATIVE, 6, 7, 8, 9)),
+        ((10, "defect", 10), without(NEGATIVE, 6, 7, 8, 9)),  # the visit was under way
+        ((10, None, 8), without(NEGATIVE, 6, 7, 8, 9)),
+        ((10, None, None), NEGATIVE),
+        ((10, "nothing", 8), NEGATIVE),
+        ((10, "nothing", None), NEGATIVE),
+    ],
+)
+def test_what_a_visit_found_tells_of_the_rows_before_it(visit, expected):
+    assert label_visits(visit) == expected
+
+
+def test_a_visit_that_found_nothing_does_not_take_a_failure_away():
+    assert label_visits((9, "nothing", 8), happened=[(10, "failure", "x"), (10, "maintenance", "repair")]) == POSITIVE
+
+
+def test_a_failures_repair_that_found_its_defect_is_no_second_failure():
+    repair = (12, "defect", 9)
+    assert label_visits(repair, happened=[(10, "failure", "x")]) == without(POSITIVE, 10, 11)
+
+
+def test_a_visit_that_found_a_defect_repairs_the_machine():
+    rows = label_rows(telemetry(range(20)), visits((10, "defect", 8)), PARAMS)
+    assert rows.filter(pl.col("time") < at(10))["repaired"].null_count() == 8
+    assert set(rows.filter(pl.col("time") >= at(10))["repaired"]) == {at(10)}
+
+
+def test_a_machine_that_falls_silent_before_a_visit_finds_its_defect_has_no_unknown_future():
+    assert label_visits((16, "defect", 14), hours=range(16)) == without([0] * 12 + [None] * 2 + [1] * 2)
+    assert label_visits((16, None, 14), hours=range(16)) == without(NEGATIVE, 12, 13, 14, 15)
+
+
+def test_a_prevented_failure_is_judged_as_one_at_the_visit():
+    rows = label_rows(telemetry(range(20)), visits((10, "defect", 8)), PARAMS)
+    told = rows.with_columns(plant=pl.lit("p"), alarm=pl.col("time") == at(8), probability=0.5)
+    [failure] = judge_failures(told, lead_time_hours=1, horizon_hours=4).rows(named=True)
+    assert (failure["failed_at"], failure["caught"], failure["warning_hours"]) == (at(10), True, 2)
+    # Nobody knows whether a warning would have come in time where the visit was faster than that.
+    assert judge_failures(told, lead_time_hours=3, horizon_hours=4).is_empty()
+
+
+def test_of_two_codes_of_one_visit_the_defect_counts():
+    assert label_visits((10, None, 8), (10, "defect", 8)) == without(POSITIVE, 6, 7)
+
+
+HOURS = st.integers(0, 40)
+VISITS = st.lists(st.tuples(HOURS, st.sampled_from(["defect", "nothing", None]), st.none() | HOURS), max_size=4)
+
+
+@given(VISITS, st.sets(HOURS, max_size=3), st.integers(10, 40))
+def test_labels_after_visits_say_no_more_than_is_known(found, failures, until):
+    """None is healthy before a defect, none positive without a failure or a defect, and none changes later."""
+    happened = pl.concat([events(*((hour, "failure", "x") for hour in failures)), visits(*found)], how="diagonal")
+    rows = label_rows(telemetry(range(60)), happened, PARAMS)
+    defects = [(hour, alarm) for hour, finding, alarm in found if finding == "defect"]
+    for t, label in [
+        ((time - at(0)).total_seconds() / 3600, label) for time, label in rows.select("time", "label").rows()
+    ]:
+        fails = any(t < failure <= t + 4 for failure in failures)
+        near = [alarm for hour, alarm in defects if t < hour <= t + 4]
+        assert label == 1 if near else label == fails
+        assert label == 0 or fails or any(alarm is not None and alarm <= t for alarm in near)
+    known = label_rows(telemetry(range(until + 1)), happened.filter(pl.col("time") <= at(until)), PARAMS)
+    settled = known.filter(pl.col("time") <= at(until - 4)).select("machine", "time", "label")
+    again = settled.join(rows, on=["machine", "time"], how="left", maintain_order="left")
+    assert again["label"].to_list() == settled["label"].to_list()
+
+
+def test_tables_that_do_not_say_what_visits_found_are_labelled_as_those_in_which_nobody_says():
+    happened = events((10, "failure", "x"), (11, "maintenance", "repair"), (15, "maintenance", "inspection"))
+    silent = happened.with_columns(finding=pl.lit(None, pl.String), alarm_at=pl.lit(None, pl.Datetime("us", "UTC")))
+    assert_frame_equal(*(label_rows(telemetry(range(30)), given_, PARAMS) for given_ in (happened, silent)))

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import polars as pl
 
+from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, OPTIONAL
 from upkeep.core.params import Dataset
 
 
@@ -18,54 +19,117 @@ def label_rows(
     them, and may even lie ahead: times of up to a day after the delivery are accepted. Where readings are reduced, the
     last row may hold the beginning of its `row_length` only, so what is known ends with the row before.
 
-    Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (null where no failure follows) and
-    ``repaired`` (when the last failure's repair ended, null where there was none), sorted by machine and time.
+    A visit may have prevented the failure that its alarm foretold (``finding`` and ``alarm_at`` of events, where they
+    are). What it says of the rows whose horizon contains it:
+
+    - it found a *defect*: rows from the alarm on are positive, as if the machine had failed at the visit and been
+      repaired at once. When it would have failed is not known, so rows before the alarm are left out; without an
+      alarm, all of them;
+    - nobody said what a visit that answers an alarm found: they are left out;
+    - it found *nothing*, or answers no alarm and nobody said what it found: nothing. Nor does a visit that ends a
+      failure's repair.
+
+    A row's label depends on nothing later than its horizon: an alarm that far before a visit was too early.
+
+    Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (to a visit that found a defect, too;
+    null where neither follows) and ``repaired`` (when the last repair ended, null where there was none), sorted by
+    machine and time.
     """
     keys = telemetry.select("machine", "time").sort("machine", "time")
-    repairs = _find_repairs(events, params)
-    next_failure = repairs.select("machine", next_failure="failure")
+    ends = _find_ends(events, params)
     rows = keys.join_asof(
-        next_failure,
+        ends.select("machine", "end", "positive_from", fails=pl.col("repaired").is_not_null()),
         left_on="time",
-        right_on="next_failure",
+        right_on="end",
         by="machine",
         strategy="forward",
         allow_exact_matches=False,  # the failure falls in (t, t + horizon]: after t
         check_sortedness=False,
     )
-    ends = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
-    ends = ends.join(repairs.group_by("machine").agg(last_repair=pl.col("repaired").max()), on="machine", how="left")
+    last = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
+    last = last.join(ends.group_by("machine").agg(last_repair=pl.col("repaired").max()), on="machine", how="left")
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
     ends_failed = pl.col("known_until", "time") < pl.col("last_repair")
-    known = rows.join(ends, on="machine", how="left", maintain_order="left").filter(
-        pl.all_horizontal(ends_failed) | (horizon_end <= pl.col("known_until"))
+    near = (pl.col("end") <= horizon_end).fill_null(value=False)
+    known = rows.join(last, on="machine", how="left", maintain_order="left").filter(
+        pl.all_horizontal(ends_failed) | (horizon_end <= pl.col("known_until")),
+        ~near | (pl.col("time") >= pl.col("positive_from")),
     )
-    return _without_repairs(known, repairs).select(
+    to_end = pl.when("fails").then(pl.col("end") - pl.col("time"))
+    return _without_repairs(known, ends.drop_nulls("repaired")).select(
         "machine",
         "time",
-        label=(pl.col("next_failure") <= horizon_end).fill_null(value=False).cast(pl.UInt8),
-        hours_to_failure=(pl.col("next_failure") - pl.col("time")).dt.total_microseconds() / 3.6e9,
+        label=near.cast(pl.UInt8),
+        hours_to_failure=to_end.dt.total_microseconds() / 3.6e9,
         repaired="repaired",
+    )
+
+
+def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
+    """Return what ends a machine's time in order: failures, and visits that may have prevented one.
+
+    Columns are ``machine``, ``end``, ``repaired`` (null if that is not known) and ``positive_from``, from when on rows
+    whose horizon contains the end are positive.
+    """
+    repairs = _find_repairs(events, params)
+    failures = repairs.with_columns(positive_from=pl.col("end") - timedelta(hours=params.horizon_hours))
+    ends = [failures, _find_visits(events, repairs)]
+    return (
+        pl.concat(ends)
+        .group_by("machine", "end")
+        .agg(pl.col("repaired").max(), pl.col("positive_from").min())
+        .sort("machine", "end")
     )
 
 
 def _find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     """Return when each failure was repaired: at the first maintenance after it, or after the longest repair allowed."""
-    failures = events.filter(kind="failure").select("machine", failure="time").sort("machine", "failure")
+    failures = events.filter(kind="failure").select("machine", end="time").sort("machine", "end")
     maintenance = events.filter(kind="maintenance").select("machine", repaired="time").sort("machine", "repaired")
     repairs = failures.join_asof(
         maintenance,
-        left_on="failure",
+        left_on="end",
         right_on="repaired",
         by="machine",
         strategy="forward",
         check_sortedness=False,
     )
-    longest = pl.col("failure") + timedelta(hours=params.max_repair_hours)
+    longest = pl.col("end") + timedelta(hours=params.max_repair_hours)
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
+
+
+def _find_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
+    """Return the visits that found a defect, and those of which nobody said what they found, but for `repairs`."""
+    absent = [name for name in OPTIONAL["events"] if name not in events.columns]
+    told = events.with_columns(pl.lit(None, DTYPES[OPTIONAL["events"][name]]).alias(name) for name in absent)
+    has_defect, answers = pl.col(FINDING) == DEFECT, pl.col(ALARM_AT) < pl.col("time")
+    visits = told.filter(pl.col("kind") == "maintenance", has_defect | (pl.col(FINDING).is_null() & answers))
+    alone = (
+        visits.sort("machine", "time")
+        .join_asof(
+            repairs,
+            left_on="time",
+            right_on="end",
+            by="machine",
+            strategy="backward",
+            check_sortedness=False,
+        )
+        .filter(pl.col("repaired").is_null() | (pl.col("time") > pl.col("repaired")))
+    )
+    return alone.select(
+        "machine",
+        end="time",
+        repaired=pl.when(has_defect).then("time"),
+        positive_from=pl.when(has_defect & answers).then(ALARM_AT).otherwise("time"),
+    )
 
 
 def _without_repairs(rows: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
     return rows.join_asof(
-        repairs, left_on="time", right_on="failure", by="machine", strategy="backward", check_sortedness=False
-    ).filter(pl.col("failure").is_null() | (pl.col("time") >= pl.col("repaired")))
+        repairs.select("machine", "repaired", began="end"),
+        left_on="time",
+        right_on="began",
+        by="machine",
+        strategy="backward",
+        check_sortedness=False,
+    ).filter(pl.col("began").is_null() | (pl.col("time") >= pl.col("repaired")))
