@@ -1,18 +1,19 @@
 """The prediction log: one row per machine and answer, in Parquet by day and plant, at any address that fsspec opens.
 
-``{root}/day=2025-03-31/plant=lyon/{part}.parquet``; the day is that of ``scored_at`` in UTC.
+``{root}/day=2025-03-31/plant=lyon/{part}.parquet``; the day is that of ``scored_at`` in UTC. Other tables that are only
+ever added to are kept in the same way.
 """
 
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -75,6 +76,19 @@ IS_PREDICTION = {
 }
 """What holds of each row that upkeep writes; who shares the folder may write others."""
 
+
+class Log(NamedTuple):
+    """What is kept, in words; its columns, and what is true of them; by which time's day and by what it is filed."""
+
+    what: str
+    schema: pl.Schema
+    holds: Mapping[str, pl.Expr]
+    filed_by: str
+    folders: tuple[str, ...]
+
+
+PREDICTION_LOG = Log("predictions", SCHEMA, IS_PREDICTION, "scored_at", ("plant",))
+
 logger = logging.getLogger(__name__)
 
 # The client's own waits would hold the caller for minutes when S3 is out.
@@ -115,29 +129,29 @@ def as_log_rows(predictions: Sequence[Prediction]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=SCHEMA)
 
 
-def write_part(root_url: str, part_name: str, frame: pl.DataFrame) -> list[str]:
-    """Write predictions, rows of `SCHEMA`, to the log, each day and plant to a file of its own; return the files.
+def write_part(root_url: str, part_name: str, frame: pl.DataFrame, log: Log = PREDICTION_LOG) -> list[str]:
+    """Write rows of `log.schema` to the log, each day and folder to a file of its own; return the files.
 
     They are named relative to `root_url`, a folder or an address such as ``s3://bucket/log``, and end with `part_name`,
-    which is unique for these predictions. No reader sees a half-written file, and writing a part of the same name again
+    which is unique for these rows. No reader sees a half-written file, and writing a part of the same name again
     replaces it, so what may or may not have been written before a crash can be written once more. An UpkeepError is
     raised if one of them cannot be written; those before it are there.
     """
-    days = frame.with_columns(day=pl.col("scored_at").dt.date())
-    parts = days.partition_by("day", "plant", as_dict=True, include_key=True, maintain_order=True)
+    days, folders = frame.with_columns(day=pl.col(log.filed_by).dt.date()), ("day", *log.folders)
     names = []
-    with _explained(root_url, "be written"):
+    with _explained(f"{log.what} cannot be written", root_url):
         store, root = _open_store(root_url)
-        for (day, plant), rows in parts.items():
+        for values, rows in days.partition_by(folders, as_dict=True, maintain_order=True).items():
             content = BytesIO()
             rows.drop("day").write_parquet(content, compression="zstd", row_group_size=ROW_GROUP)
-            names.append(f"day={day}/plant={_name_folder(str(plant))}/{part_name}.parquet")
+            path = [f"{name}={_name_folder(str(value))}" for name, value in zip(folders, values, strict=True)]
+            names.append("/".join([*path, f"{part_name}.parquet"]))
             _put(store, f"{root}/{names[-1]}", content.getvalue())
     return names
 
 
 def _name_folder(plant: str) -> str:
-    """Return a plant as whoever reads the log by its folders decodes it; capitals too are escaped, as some disks fold.
+    """Return a name as whoever reads the log by its folders decodes it; capitals too are escaped, as some disks fold.
 
     A folder's name may be of 255 bytes, so the longest plants are cut: theirs is what the column ``plant`` says.
     """
@@ -146,44 +160,45 @@ def _name_folder(plant: str) -> str:
 
 
 def read_parts(
-    root_url: str, since_day: date, known: set[str], columns: list[str] | None = None
+    root_url: str, since_day: date, known: set[str], columns: list[str] | None = None, log: Log = PREDICTION_LOG
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the log's files of this day and later with their rows, the newest day first.
 
     Files are named relative to `root_url`, as `write_part` names them; those in `known` are not read again. Whatever
     one of them holds, the others are read: a warning names a file that is damaged, which has no rows then, or of which
-    some are no predictions, and one that the store does not give, which is not yielded and may be asked for again. An
+    some rows are none, and one that the store does not give, which is not yielded and may be asked for again. An
     UpkeepError is raised if the log cannot be listed; one that does not exist yet has no files.
     """
-    with _explained(root_url, "be read"):
+    with _explained(f"{log.what} cannot be read", root_url):
         store, root = _open_store(root_url)
         names = _list_parts(store, root, since_day, date.max)
+    wanted = log._replace(schema=pl.Schema({name: log.schema[name] for name in columns or log.schema}))
     for name in names:
-        if name not in known and (rows := _read_part(store, root, name, columns or list(SCHEMA))) is not None:
+        if name not in known and (rows := _read_part(store, f"{root}/{name}", wanted)) is not None:
             yield name, rows
 
 
-def _read_part(store: "AbstractFileSystem", root: str, name: str, columns: list[str]) -> pl.DataFrame | None:
-    """Return the predictions that a file holds, none if it is damaged; None if the store does not give the file."""
-    file = mask_credentials(f"{root}/{name}")
+def _read_part(store: "AbstractFileSystem", path: str, log: Log) -> pl.DataFrame | None:
+    """Return the rows that a file holds, none if it is damaged; None if the store does not give the file."""
+    file = mask_credentials(path)
     try:
-        found = store.info(f"{root}/{name}")
+        found = store.info(path)
         if found["type"] != "file":
             raise OSError("it is not a regular file")
         if (found["size"] or 0) > MOST_BYTES:
             raise OSError(f"it has {found['size']:,} bytes, at most {MOST_BYTES:,} are read")
-        content = store.cat_file(f"{root}/{name}")
+        content = store.cat_file(path)
     except Exception as error:  # each store raises its own
-        _warn_once(f"prediction log: {file} cannot be read: {mask_credentials(str(error))}")
+        _warn_once(f"{log.what}: {file} cannot be read: {mask_credentials(str(error))}")
         return None
     try:
-        rows = _collect_bounded(pl.scan_parquet(BytesIO(content)).pipe(_complete, columns))
+        rows = _collect_bounded(pl.scan_parquet(BytesIO(content)).pipe(_complete, log.schema))
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        _warn_once(f"prediction log: {file} is damaged: {shorten(error)}")
-        return SCHEMA.to_frame().select(columns)
-    good = rows.filter(*(IS_PREDICTION[column] for column in rows.columns if column in IS_PREDICTION))
+        _warn_once(f"{log.what}: {file} is damaged: {shorten(error)}")
+        return log.schema.to_frame()
+    good = rows.filter(*(log.holds[column] for column in rows.columns if column in log.holds))
     if good.height < rows.height:
-        _warn_once(f"prediction log: {rows.height - good.height} row(s) of {file} are no predictions")
+        _warn_once(f"{log.what}: {rows.height - good.height} row(s) of {file} are none")
     return good
 
 
@@ -202,17 +217,17 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def _complete(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
-    """Return these columns as `SCHEMA` has them; an older version's files lack some, which are null."""
+def _complete(rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
+    """Return rows with these columns; an older version's files lack some, which are null."""
     known = rows.collect_schema()
     return rows.select(
-        pl.col(name).cast(SCHEMA[name]) if name in known else pl.lit(None, SCHEMA[name]).alias(name) for name in columns
+        pl.col(name).cast(kind) if name in known else pl.lit(None, kind).alias(name) for name, kind in schema.items()
     )
 
 
 def list_before(root_url: str, day: date) -> dict[str, int]:
     """Return the log's files of earlier days and their sizes; what lies behind a link is none of them."""
-    with _explained(root_url, "be read"):
+    with _explained("predictions cannot be read", root_url):
         store, root = _open_store(root_url)
         return {
             name: store.size(f"{root}/{name}")
@@ -223,7 +238,7 @@ def list_before(root_url: str, day: date) -> dict[str, int]:
 
 def remove_parts(root_url: str, names: Sequence[str]) -> None:
     """Remove files of the log, named as :func:`list_before` does, and folders that are empty then."""
-    with _explained(root_url, "be removed"):
+    with _explained("predictions cannot be removed", root_url):
         store, root = _open_store(root_url)
         store.rm([f"{root}/{name}" for name in names])
         if "file" in store.protocol:
@@ -267,7 +282,7 @@ def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
 
 
 @contextmanager
-def _explained(url: str, what: str) -> Iterator[None]:
+def _explained(what: str, url: str) -> Iterator[None]:
     """Turn whatever a store raises, and each raises its own, into our error."""
     try:
         yield
@@ -276,8 +291,8 @@ def _explained(url: str, what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise UpkeepError(
-            f"predictions cannot {what}: {type(error).__name__}: {reason}",
-            expected="a prediction log in a folder, or at an address that fsspec opens, such as s3://bucket/log",
+            f"{what}: {type(error).__name__}: {reason}",
+            expected="a folder, or an address that fsspec opens, such as s3://bucket/log",
             remedy="check the address, the network, the rights and, for S3, AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
             file=url,
         ) from error
