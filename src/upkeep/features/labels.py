@@ -71,7 +71,7 @@ def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     Columns are ``machine``, ``end``, ``repaired`` (null if that is not known) and ``positive_from``, from when on rows
     whose horizon contains the end are positive.
     """
-    repairs = _find_repairs(events, params)
+    repairs = find_repairs(events, params)
     failures = repairs.with_columns(positive_from=pl.col("end") - timedelta(hours=params.horizon_hours))
     ends = [failures, _find_visits(events, repairs)]
     return (
@@ -82,7 +82,7 @@ def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     )
 
 
-def _find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
+def find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     """Return when each failure was repaired: at the first maintenance after it, or after the longest repair allowed."""
     failures = events.filter(kind="failure").select("machine", end="time").sort("machine", "end")
     maintenance = events.filter(kind="maintenance").select("machine", repaired="time").sort("machine", "repaired")
