@@ -286,6 +286,16 @@ def test_plants_are_called_as_delivered_however_alike_they_look(tmp_path, names)
     assert {found["telemetry", name, "2025-01-06"]["plant"].item() for name in names} == set(names)
 
 
+def test_the_alarm_that_a_visit_answers_is_in_the_files_clock_or_in_utc_with_an_offset(tmp_path):
+    (tmp_path / "t.csv").write_text(CSV)
+    visits = "lyon,m1,07.01.2025 12:00,07.01.2025 09:30\nlyon,m1,08.01.2025 12:00,2025-01-08T08:30:00Z\n"
+    (tmp_path / "visits.txt").write_text(f"plant,machine,time,alarm_at\n{visits}")
+    clock = {"time_zone": "Europe/Berlin", "time_format": "%d.%m.%Y %H:%M", "kind": "maintenance"}
+    events = deliveries(tmp_path, events={"path": f"{tmp_path}/visits.txt", **clock})["events", "lyon", "2025-01-06"]
+    alarms = events.select(alarm_at=cast_column("alarm_at", pl.String(), "time").value)["alarm_at"]
+    assert alarms.to_list() == [datetime(2025, 1, day, 8, 30, tzinfo=UTC) for day in (7, 8)]
+
+
 def test_several_files_of_one_table_are_each_read_in_their_own_way(tmp_path):
     (tmp_path / "t.csv").write_text(CSV)
     (tmp_path / "failures.csv").write_text("asset;day;part\nm1;06.01.2025;spindle\n")

@@ -300,6 +300,20 @@ def test_what_visits_found_is_kept_and_anything_else_goes_to_quarantine() -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "newest"),
+    [([None, "defect"], "defect"), (["defect", None], "defect"), (["defect", "nothing"], "nothing")],
+)
+def test_the_newest_word_on_what_a_visit_found_counts_and_is_no_changed_row(
+    words: list[str | None], newest: str
+) -> None:
+    said = [visits(finding=pl.Series([word] * 2, dtype=pl.String)).lazy for word in words]
+    again = [Delivered(MONDAY, number, scan) for number, scan in enumerate(said, start=1)]
+    checked = check_table("events", "lyon", again, VISITS, STRICTNESS, 7)
+    assert checked.clean["finding"].to_list() == [newest] * 2
+    assert (checked.duplicates["repeated_batch"], checked.findings) == (2, [])
+
+
 def test_deliveries_that_never_say_what_visits_found_lack_nothing() -> None:
     never, later = check(visits(), table="events", columns=VISITS), visits(time=week_later(), finding="defect")
     assert (never.findings, never.clean["finding"].null_count()) == ([], 2)

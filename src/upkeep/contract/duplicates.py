@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.contract.casting import as_text
-from upkeep.contract.dictionary import BATCH, DELIVERY, RESERVED, ROW, Column
+from upkeep.contract.dictionary import BATCH, DELIVERY, OPTIONAL, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report
 from upkeep.core.names import shorten
 from upkeep.core.text import MEND, command_to_read_again
@@ -33,12 +33,15 @@ class Sifted(NamedTuple):
 def drop_duplicates(table: str, rows: pl.DataFrame, columns: Sequence[str], near_seconds: int) -> Sifted:
     """Keep the first delivered of several readings or events, the newest of several rows of a machine.
 
+    What a visit found is often said after it was delivered: each of its rows takes the newest word on that.
     `rows` have the dictionary's columns, then ``@row``, ``@delivery``, ``@batch`` and ``@others``. Readings of a
     machine within the same interval of `near_seconds` are one; 0: those of the same instant only. What one delivery
     tells apart by a column that the dictionary does not have is no copy, such as another sensor's row in long format.
     """
     identity = _identity(table, columns, near_seconds)
     rows, is_first = _sort(table, rows, identity)
+    if said := [name for name in OPTIONAL.get(table, {}) if name in columns]:
+        rows = rows.with_columns(pl.col(said).drop_nulls().last().over(list(identity)))
     repeated = _repeated(rows, is_first).with_columns(pl.struct(identity.values()).alias("@identity"))
     from_another = pl.col(DELIVERY) != pl.col(DELIVERY).first().over(columns)
     exact = from_another | ~pl.struct(*columns, OTHERS).is_first_distinct()

@@ -133,10 +133,10 @@ def check_table(
 ) -> Checked:
     """Enforce the dictionary on everything that a plant delivered of one table, a delivery at a time.
 
-    A row is judged by its own batch and earlier ones, so that later batches never change it. The one exception is the
-    machines table: of several rows for a machine the newest is kept, of several readings the first. Readings are
-    reduced to rows of `every` microseconds, if that is given, which later batches may complete; then those of the same
-    instant only are one.
+    A row is judged by its own batch and earlier ones, so that later batches never change it. The exceptions are the
+    machines table, of which the newest row for a machine is kept, and what a visit found, of which the newest word
+    holds; of several readings the first is kept. Readings are reduced to rows of `every` microseconds, if that is
+    given, which later batches may complete; then those of the same instant only are one.
 
     Raises UpkeepError if rows in are not clean + duplicates + quarantined, which would be a bug.
     """
