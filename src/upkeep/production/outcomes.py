@@ -1,8 +1,32 @@
-"""What came of each alarm episode and of each failure, as far as it is known."""
+"""What came of each alarm episode and of each failure, as far as it is known.
 
+An episode is one of :mod:`upkeep.judging.episodes`, of one machine and role: what a planner answers with one visit. As
+for the planner's own system, a maintenance or failure ends it, and the next alarm opens a new one. Each ends in one
+class:
+
+- ``failed``: a failure followed one of its alarms within the horizon, whatever a visit found before;
+- ``defect_found``, ``nothing_found``, ``no_code``: a visit answered it, and its finding says which. That is a
+  maintenance whose `alarm_at` lies in the episode or, of those without one, that came within the horizon of its alarms.
+  A challenger's alarms are shown to nobody, so what `alarm_at` says is left out for them;
+- ``survived``: readings go on for a horizon after its last alarm, and neither happened;
+- ``censored``: its machine fell silent before that;
+- ``pending``: that time has not come yet;
+- ``void``: it is no alarm of a machine at work, but of a smoke test or of one under repair.
+
+Each failure is ``caught``, ``missed`` or ``not_covered``: no prediction was made while a warning was in time. One
+machine's same row, scored again by the same model, is one prediction: the highest, which people were shown.
+"""
+
+from datetime import datetime, timedelta
+
+import numpy as np
 import polars as pl
 
-from upkeep.contract.dictionary import DTYPES
+from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, NOTHING, OPTIONAL
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Params
+from upkeep.features.labels import find_repairs
+from upkeep.judging.episodes import find_episodes, judge_failures, read_timeline
 
 KEY = ["kind", "plant", "machine", "at", "role", "model_version"]
 """What tells the ledger's rows apart, but for what was known when."""
@@ -22,9 +46,194 @@ LEDGER = pl.Schema(
         "known_at": DTYPES["time"],
     }
 )
-"""`kind` is ``alarm``, an episode that began `at` this time, or ``failure``, one that happened then; `probability` is
-the highest of the episode, or while a warning of the failure was still in time; `settled_at` is when what decided the
-outcome happened, null while it is pending, and `known_at` when the ledger learnt it."""
+"""`kind` is ``alarm``, an episode that began `at` this time, or ``failure``, one that happened then; `model_version` is
+that of the first alarm, or the one in force when a warning was in time at last, null if there was none; `probability`
+is the highest of the episode, or while a warning was in time; `settled_at` is when what decided the outcome happened,
+null while it is pending, and `known_at` when the ledger learnt it."""
 
 OF_ALARMS = ("pending", "failed", "survived", "defect_found", "nothing_found", "no_code", "censored", "void")
 OF_FAILURES = ("caught", "missed", "not_covered")
+
+SAID = ["probability", "threshold", "alarm"]
+SAID_BY = ["role", "machine"]
+JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source"]
+"""What is judged of the prediction log."""
+
+INSTANT = timedelta(microseconds=1)
+
+
+def judge_outcomes(
+    predictions: pl.DataFrame, events: pl.DataFrame, telemetry_ends: pl.DataFrame, params: Params, known_at: datetime
+) -> pl.DataFrame:
+    """Return what is known of each episode and failure of all plants: rows of `LEDGER`, sorted by their keys.
+
+    `predictions` are rows of the prediction log (`JUDGED`; a null role is a champion's), `events` those of the clean
+    tables, both in any order; `telemetry_ends` holds plant, machine and ``known_until``, its newest reading. A
+    challenger's failures are those that its predictions cover. An UpkeepError is raised if rows do not add up.
+    """
+    parts = [LEDGER.to_frame()]
+    for plant in sorted({*predictions["plant"], *events["plant"]}):
+        said, happened, ends = (table.filter(plant=plant) for table in (predictions, events, telemetry_ends))
+        parts.append(_judge_plant(plant, said, happened, ends, params))
+    return pl.concat(parts).with_columns(known_at=pl.lit(known_at, DTYPES["time"])).sort(KEY)
+
+
+def _judge_plant(
+    plant: str, predictions: pl.DataFrame, events: pl.DataFrame, ends: pl.DataFrame, params: Params
+) -> pl.DataFrame:
+    failures = events.filter(kind="failure").select("machine", at="time").unique().sort("machine", "at")
+    rows = _read_rows(predictions, events, failures, params)
+    horizon = timedelta(hours=params.dataset.horizon_hours)
+    episodes = _find_alarms(rows, params.dataset.horizon_hours)
+    visits = _find_visits(events, episodes, horizon)
+    alarms = _settle_alarms(episodes.join(visits, on="episode", how="left"), ends, params)
+    judged = pl.concat([alarms, _settle_failures(rows, failures, params)], how="diagonal_relaxed").with_columns(
+        plant=pl.lit(plant)
+    )
+    judged = judged.with_columns(known_at=pl.lit(None)).select(LEDGER.names()).cast(LEDGER)
+    sums = {
+        "alarms": (episodes.filter(pl.col("last") < pl.col("at") + horizon)["alarms"].sum(), rows["alarm"].sum()),
+        "episodes": (judged.filter(kind="alarm").height, episodes.height),
+        "failures": (judged.filter(kind="failure", role="champion").height, failures.height),
+        "keys": (judged.n_unique(KEY), judged.height),
+        "outcomes": (judged["outcome"].is_in([*OF_ALARMS, *OF_FAILURES]).sum(), judged.height),
+    }
+    if wrong := [f"{found} of {there} {what}" for what, (found, there) in sums.items() if found != there]:
+        remedy = "keep the prediction log and data/interim as they are, and report this as a fault of upkeep"
+        raise UpkeepError(f"outcomes do not add up: {', '.join(wrong)} are judged", remedy=remedy, plant=plant)
+    return judged
+
+
+def _read_rows(predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.DataFrame, params: Params) -> pl.DataFrame:
+    """Return each prediction once, with its machine's next failure, its latest service, and whether it is void."""
+    said = predictions.select(JUDGED).with_columns(
+        pl.col("role").fill_null("champion"), is_smoke=pl.col("source") == "smoke"
+    )
+    said = said.sort("is_smoke", *SAID, descending=[False, True, False, True])
+    rows = said.unique([*SAID_BY, "time", "model_version"], keep="first", maintain_order=True)
+    services = events.filter(pl.col("kind") != "error").select("machine", service="time").unique()
+    repairs = find_repairs(events.unique(["machine", "time", "kind"]), params.dataset)
+    rows = (
+        rows.sort("time")
+        .join_asof(services.sort("service"), left_on="time", right_on="service", by="machine", check_sortedness=False)
+        .join_asof(repairs.sort("failure"), left_on="time", right_on="failure", by="machine", check_sortedness=False)
+        .join_asof(
+            failures.select("machine", next_failure="at").sort("next_failure"),
+            left_on="time",
+            right_on="next_failure",
+            by="machine",
+            strategy="forward",
+            allow_exact_matches=False,
+            check_sortedness=False,
+        )
+    )
+    return rows.with_columns(
+        hours_to_failure=(pl.col("next_failure") - pl.col("time")).dt.total_microseconds() / 3.6e9,
+        is_void=pl.col("is_smoke") | (pl.col("time") < pl.col("repaired")).fill_null(value=False),
+    ).sort(*SAID_BY, "is_void", "service", "time", "model_version")
+
+
+def _find_alarms(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
+    """Return a row per episode, numbered: when its alarms began and ended, and the failure that followed, if any."""
+    # What no episode goes beyond takes the place of its plant and machine.
+    parted = rows.with_columns(plant=pl.struct("role", "is_void"), machine=pl.struct("machine", "service"))
+    starts, _ = find_episodes(read_timeline(parted, horizon_hours), rows["alarm"].to_numpy())
+    number = np.searchsorted(starts, np.arange(rows.height), side="right")
+    follows = pl.col("hours_to_failure") <= horizon_hours
+    return (
+        rows.with_columns(episode=pl.Series(number, dtype=pl.Int64))
+        .filter("alarm")
+        .group_by("episode", maintain_order=True)
+        .agg(
+            pl.col(*SAID_BY, "is_void", "model_version", "threshold").first(),
+            pl.col("probability").max(),
+            at=pl.col("time").first(),
+            last=pl.col("time").last(),
+            alarms=pl.len(),
+            failed_at=pl.col("next_failure").filter(follows).min(),
+        )
+    )
+
+
+def _find_visits(events: pl.DataFrame, episodes: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
+    """Return the visit that answers each episode which has one: the first with a finding, else the first."""
+    absent = {name: DTYPES[kind] for name, kind in OPTIONAL["events"].items() if name not in events.columns}
+    visits = events.filter(kind="maintenance").with_columns(
+        pl.lit(None, kind).alias(name) for name, kind in absent.items()
+    )
+    # It answers the newest episode before what it names, or else before itself.
+    names = pl.when(role="champion").then(ALARM_AT)
+    asked = visits.join(episodes.select("role").unique(), how="cross").select(
+        *SAID_BY, FINDING, visited_at="time", names=names, before=pl.coalesce(names, pl.col("time") - INSTANT)
+    )
+    answered = episodes.filter(~pl.col("is_void")).select(*SAID_BY, "episode", "at", "last").sort("at")
+    found = asked.sort("before").join_asof(
+        answered, left_on="before", right_on="at", by=SAID_BY, check_sortedness=False
+    )
+    is_named = pl.col("names").is_not_null()
+    answers = found.filter(
+        pl.when(is_named)
+        .then(pl.col("names") <= pl.col("last"))
+        .otherwise(pl.col("visited_at") <= pl.col("last") + horizon)
+    ).sort(pl.col(FINDING).is_null(), "visited_at", FINDING)
+    return answers.group_by("episode").agg(pl.col("visited_at", FINDING).first())
+
+
+def _settle_alarms(episodes: pl.DataFrame, ends: pl.DataFrame, params: Params) -> pl.DataFrame:
+    """Return each episode's outcome, and when what decided it happened; the first rule that holds decides."""
+    until, last = pl.col("known_until"), pl.col("last")
+    end = last + timedelta(hours=params.dataset.horizon_hours)
+    newest = pl.lit(ends["known_until"].max(), DTYPES["time"])
+    found = {DEFECT: "defect_found", NOTHING: "nothing_found", None: "no_code"}
+    rules = [
+        (pl.col("is_void"), pl.lit("void"), pl.col("at")),
+        (pl.col("failed_at").is_not_null(), pl.lit("failed"), pl.col("failed_at")),
+        (
+            pl.col("visited_at").is_not_null(),
+            pl.col(FINDING).replace_strict(found, default="no_code"),
+            pl.col("visited_at"),
+        ),
+        (end <= until, pl.lit("survived"), end),
+        (until < newest - timedelta(hours=params.score.silent_hours), pl.lit("censored"), until),
+        (pl.lit(value=True), pl.lit("pending"), pl.lit(None)),
+    ]
+    known = episodes.join(ends.select("machine", "known_until"), on="machine", how="left")
+    return known.with_columns(until.fill_null(last)).select(
+        *SAID_BY,
+        "at",
+        "model_version",
+        "probability",
+        "threshold",
+        kind=pl.lit("alarm"),
+        outcome=pl.coalesce(pl.when(holds).then(outcome) for holds, outcome, _ in rules),
+        settled_at=pl.coalesce(pl.when(holds).then(at) for holds, _, at in rules),
+    )
+
+
+def _settle_failures(rows: pl.DataFrame, failures: pl.DataFrame, params: Params) -> pl.DataFrame:
+    """Return each failure's outcome for the champion, and for a challenger's those that its predictions cover."""
+    lead, horizon = params.evaluate.lead_time_hours, params.dataset.horizon_hours
+    parts = []
+    for role in sorted({"champion", *rows["role"]}):
+        said = rows.filter(~pl.col("is_void"), role=role)
+        covered = judge_failures(said, lead, horizon).select("machine", "failed_at", "caught", "peak")
+        in_force = said.sort("time", "model_version", "threshold").select("time", "model_version", "threshold")
+        parts.append(
+            failures.with_columns(failed_at=pl.col("at").dt.round("1s"), too_late=pl.col("at") - timedelta(hours=lead))
+            .join(covered, on=["machine", "failed_at"], how="left" if role == "champion" else "inner")
+            .sort("too_late")
+            .join_asof(in_force, left_on="too_late", right_on="time")
+            .with_columns(role=pl.lit(role))
+        )
+    caught, missed, not_covered = OF_FAILURES
+    warned = pl.when("caught").then(pl.lit(caught)).otherwise(pl.lit(missed))
+    return pl.concat(parts).select(
+        *SAID_BY,
+        "at",
+        "model_version",
+        "threshold",
+        kind=pl.lit("failure"),
+        probability="peak",
+        outcome=pl.when(pl.col("caught").is_null()).then(pl.lit(not_covered)).otherwise(warned),
+        settled_at="at",
+    )
