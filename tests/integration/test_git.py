@@ -12,7 +12,7 @@ from dvc_projects import git as as_person
 from git_server import make_repository, serve_git
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab import git
+from upkeep.releases import git
 
 SECRET = "glpat-correct-horse"
 WRONG = "glpat-wrong-horse"

@@ -42,7 +42,6 @@ PROGRAMS = (
             "api",
             "doctor",
             "failure",
-            "git",
             "probes",
             "readiness",
             "reproduction",
@@ -50,6 +49,7 @@ PROGRAMS = (
             "zones",
         )
     ),
+    "src/upkeep/releases/git.py",
 )
 """What jobs call, and what that reads of the variables."""
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_environment
-from upkeep.gitlab import dvc, git, zones
+from upkeep.gitlab import dvc, zones
 from upkeep.gitlab.api import read_token
 from upkeep.gitlab.probes import (
     NotInUseError,
@@ -28,6 +28,7 @@ from upkeep.gitlab.probes import (
 )
 from upkeep.gitlab.readiness import find_storage_fault
 from upkeep.gitlab.zones import NOTE_TOKEN, REMOTE, TOKEN, Environment
+from upkeep.releases import git
 
 TOKEN_DAYS = 14  # a token that ends sooner than this is one to renew
 TOKENS = {TOKEN: "role Developer, scopes api and write_repository", NOTE_TOKEN: "role Reporter, scope api"}

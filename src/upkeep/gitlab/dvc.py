@@ -16,9 +16,9 @@ from upkeep.core.files import read_regular
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import show_lines, show_text
 from upkeep.core.yaml import parse_yaml
-from upkeep.gitlab import git
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
 from upkeep.gitlab.zones import REMOTE, is_protected
+from upkeep.releases import git
 
 LOCK = Path("dvc.lock")
 RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)

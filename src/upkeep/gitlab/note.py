@@ -12,7 +12,7 @@ from upkeep.core.files import write_whole
 from upkeep.core.params import Params
 from upkeep.core.text import show_lines
 from upkeep.core.timing import stage_times
-from upkeep.gitlab import check, dvc, git
+from upkeep.gitlab import check, dvc
 from upkeep.gitlab.api import find_note, open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import judge
@@ -23,6 +23,7 @@ from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
 from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import Comparison, compare
+from upkeep.releases import git
 
 STAGE = "note"
 NOTE = paths.REPORTS / "merge_request.md"

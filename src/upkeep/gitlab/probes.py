@@ -11,10 +11,10 @@ import urllib3
 from requests.utils import parse_dict_header
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab import git
 from upkeep.gitlab.failure import WEBHOOK
 from upkeep.gitlab.readiness import find_engine, image_name
 from upkeep.gitlab.zones import Environment
+from upkeep.releases import git
 from upkeep.reporting.tracking import connect, summarize
 
 SECONDS = 20  # one connection may take

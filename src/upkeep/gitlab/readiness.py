@@ -12,8 +12,8 @@ from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import dvc
-from upkeep.gitlab.git import fetch, git
 from upkeep.gitlab.zones import ONE_REMOTE, Environment
+from upkeep.releases.git import fetch, git
 
 SETTINGS = ".dvc/config"
 ENGINES = ("docker", "podman")

@@ -12,8 +12,9 @@ import yaml
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, load_params
-from upkeep.gitlab import dvc, git
+from upkeep.gitlab import dvc
 from upkeep.gitlab.zones import REMOTE, TOKEN, Environment, is_protected
+from upkeep.releases import git
 from upkeep.sources.manifest import empty_manifest, read_manifest
 
 WRITTEN = ("dvc.lock", "data", "models", "reports")  # where a run changes files that git tracks

@@ -15,11 +15,12 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Limits, Params, Retrain, load_params
 from upkeep.core.text import count_things
 from upkeep.core.yaml import parse_yaml
-from upkeep.gitlab import dvc, git
+from upkeep.gitlab import dvc
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.markdown import bullets, inert, show
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.gitlab.zones import Environment
+from upkeep.releases import git
 from upkeep.sources.batches import first_day
 from upkeep.sources.manifest import read_manifest
 from upkeep.sources.registry import open_source

@@ -22,9 +22,10 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_regular
 from upkeep.core.plants import table_file
 from upkeep.core.yaml import parse_yaml
-from upkeep.gitlab import dvc, git
+from upkeep.gitlab import dvc
 from upkeep.gitlab.failure import PIPELINE
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
+from upkeep.releases import git
 from upkeep.reporting.markdown import Markdown
 
 Content = TypeVar("Content")

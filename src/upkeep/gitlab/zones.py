@@ -3,12 +3,11 @@
 docs/decisions/0012-two-trust-zones.md says what keeps them apart.
 """
 
-from collections.abc import Mapping
+from upkeep.releases import git
 
-Environment = Mapping[str, str]
-
-TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
-NOTE_TOKEN = "UPKEEP_NOTE_TOKEN"  # noqa: S105  # as above
+Environment = git.Environment
+TOKEN = git.TOKEN
+NOTE_TOKEN = "UPKEEP_NOTE_TOKEN"  # noqa: S105  # the variable's name, not its value
 """Of jobs of merge requests, where anybody with a branch can read it: it writes notes, and pushes nothing."""
 
 ENVIRONMENT = "merge-requests"
@@ -19,7 +18,7 @@ REMOTE = "merge_requests"
 
 PROTECTED = frozenset(
     {
-        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", TOKEN, "UPKEEP_ALERT_WEBHOOK"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", TOKEN, git.RELEASE_TOKEN, "UPKEEP_ALERT_WEBHOOK"),
         *("UPKEEP_REGISTRY_USER", "UPKEEP_REGISTRY_PASSWORD", "UPKEEP_TOKENS"),
         *("DEPLOY_HOST", "DEPLOY_PORT", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS", "DEPLOY_FOLDER"),
         *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),

@@ -3,14 +3,19 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_values
-from upkeep.gitlab.zones import TOKEN, Environment
+
+Environment = Mapping[str, str]
+
+TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
+RELEASE_TOKEN = "UPKEEP_RELEASE_TOKEN"  # noqa: S105  # as above
+"""Of who may make protected tags; where it is not set, :data:`TOKEN` makes them."""
 
 AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
 MOST_BYTES = 10_000_000  # of a file of a commit, which a branch may have grown to any size
@@ -21,13 +26,16 @@ UNHEARD = re.compile(r"remote: +(Error encountered with push options.*)")  # Git
 TELLING = ("fatal:", "error:", "remote: error", "remote: GitLab:", "! ")
 """How lines begin that say why git failed: the remote's own words rather than the hints around them."""
 
-HELPER = '!f() { test "$1" != get || printf "username=%s\\npassword=%s\\n" upkeep "$' + TOKEN + '"; }; f'
-"""A credential helper that reads the token from the environment: no command line, address or file ever holds it."""
+HELPER = '!f() {{ test "$1" != get || printf "username=%s\\npassword=%s\\n" upkeep "${}"; }}; f'
+"""A credential helper that reads a token from the environment: no command line, address or file ever holds it."""
 
 
-def git(*arguments: str) -> str:
-    """Run git and return what it prints; if it fails, raise an UpkeepError with its own words, without credentials."""
-    done = run(["git", *arguments])
+def git(*arguments: str, text: str | None = None) -> str:
+    """Run git, on a `text` if it reads one, and return what it prints.
+
+    If it fails, raise an UpkeepError with its own words, without credentials.
+    """
+    done = run(["git", *arguments], text=text)
     if done.returncode:
         raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy="run `upkeep doctor`")
     return done.stdout.rstrip("\n")
@@ -86,14 +94,11 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
     grows. With `rehearse` the remote is only asked whether it would take it. Raises an UpkeepError if it refuses, or
     the branch is no longer what it was.
     """
-    # The empty helper drops all others, which would offer the job's own token: that one may not push.
-    helpers = ["-c", "credential.helper=", "-c", f"credential.helper={HELPER}"] if os.environ.get(TOKEN) else []
     lease = [] if replacing is None else [f"--force-with-lease=refs/heads/{branch}:{replacing}"]
-    command = ["git", *helpers, "push", "--no-verify", *["--dry-run"] * rehearse, *lease]
-    where = [_address(), f"HEAD:refs/heads/{branch}"]
-    done = run([*command, *(f"--push-option={option}" for option in options), *where])
+    what, how = f"HEAD:refs/heads/{branch}", [*["--dry-run"] * rehearse, *lease]
+    done = _send(what, TOKEN, *how, *(f"--push-option={option}" for option in options))
     if done.returncode and NO_OPTIONS in done.stderr:
-        done = run([*command, *where])
+        done = _send(what, TOKEN, *how)
     if done.returncode:
         raise _explain_refusal(branch, done.stderr)
     if unheard := UNHEARD.search(done.stderr):
@@ -104,8 +109,38 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
     return mask_values(done.stderr, os.environ.get(TOKEN)).strip()
 
 
+def push_tag(tag: str, made: str, *, rehearse: bool = False) -> bool:
+    """Push a tag object under this name; False if the remote has another one of this name already.
+
+    With `rehearse` the remote is only asked whether it lets us push. Raises an UpkeepError if it refuses.
+    """
+    token = RELEASE_TOKEN if os.environ.get(RELEASE_TOKEN) else TOKEN
+    done = _send(f"{made}:refs/tags/{tag}", token, *["--dry-run"] * rehearse)
+    if not done.returncode:
+        return True
+    if git("ls-remote", "origin", f"refs/tags/{tag}"):
+        return False
+    remedy = (
+        f"protect the tags fleet*, and set {RELEASE_TOKEN} to a project access token with the role Maintainer and the "
+        "scope write_repository, see docs/gitlab.md, step 4; on a laptop, check that you may push tags there"
+    )
+    raise UpkeepError(f"the tag {tag} cannot be pushed: {find_reason(done.stderr)}", remedy=remedy)
+
+
+def _send(what: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Push as who has the token, if it is set."""
+    # The empty helper drops all others, which would offer the job's own token: that one may not push.
+    helpers = ["credential.helper=", f"credential.helper={HELPER.format(token)}"] if os.environ.get(token) else []
+    settings = [word for helper in helpers for word in ("-c", helper)]
+    return run(["git", *settings, "push", "--no-verify", *options, _address(token), what])
+
+
 def run(
-    command: Sequence[str], environment: Environment = os.environ, seconds: float | None = None
+    command: Sequence[str],
+    environment: Environment = os.environ,
+    seconds: float | None = None,
+    *,
+    text: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program that asks nobody anything and speaks English; an UpkeepError if it is missing or takes too long."""
     variables = {"GIT_TERMINAL_PROMPT": "0", **environment, "LC_ALL": "C"}
@@ -113,7 +148,9 @@ def run(
         variables.setdefault("GIT_SSL_CAINFO", authority)
     texts: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names and contents of files may be of any bytes
     try:
-        return subprocess.run(command, env=variables, capture_output=True, check=False, timeout=seconds, **texts)
+        return subprocess.run(
+            command, env=variables, input=text, capture_output=True, check=False, timeout=seconds, **texts
+        )
     except FileNotFoundError as error:
         raise UpkeepError(f"{command[0]} was not found", remedy=f"install {command[0]}") from error
     except subprocess.TimeoutExpired as error:
@@ -123,12 +160,12 @@ def run(
 
 def find_reason(printed: str) -> str:
     """Return the line that says most of what a command printed, without credentials."""
-    text = mask_values(printed, os.environ.get(TOKEN))
+    text = mask_values(printed, os.environ.get(TOKEN), os.environ.get(RELEASE_TOKEN))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if line.startswith(TELLING)), lines[-1] if lines else "it said nothing")
 
 
-def _address() -> str:
+def _address(token: str) -> str:
     """Return where to push to, with upkeep's name in place of the job's token.
 
     GitLab's runner writes that token into the address or, since its version 18.6, has git rewrite each address of this
@@ -136,7 +173,7 @@ def _address() -> str:
     """
     address = git("remote", "get-url", "--push", "origin")
     parts = urlsplit(address)
-    if not os.environ.get(TOKEN) or parts.scheme not in ("http", "https"):
+    if not os.environ.get(token) or parts.scheme not in ("http", "https"):
         return address
     return urlunsplit(parts._replace(netloc=f"{AUTHOR}@{parts.netloc.rpartition('@')[2]}"))
 

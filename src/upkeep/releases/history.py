@@ -1,0 +1,127 @@
+"""Who had which release in which stage, and when: read from tags in GTO's grammar, which are the only state there is.
+
+``fleet@v12.0.0`` makes a commit a release, and ``fleet#production#7`` says where it went; the trailers of their
+messages say the rest. docs/decisions/0017-releases-are-tags.md says why.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.text import align_columns
+from upkeep.releases.git import git
+
+ARTIFACT = "fleet"
+STAGES = ("staging", "production")
+NAME = re.compile(rf"{ARTIFACT}(?:@(?P<version>v\d+\.\d+\.\d+)|#(?P<stage>[a-z]+)#(?P<number>\d+))")
+TAGS = f"refs/tags/{ARTIFACT}*"
+FIELDS = ("refname:strip=2", "*objectname", "*objecttype", "taggerdate:unix", "contents:trailers:only,unfold")
+SHOWN = 12  # characters of an image's digest or a commit
+TIME = "%Y-%m-%d %H:%M"
+
+
+class Release(NamedTuple):
+    """What one tag says: a commit was made a release, or went to a stage.
+
+    `version` of an assignment is that of its commit, or the commit itself if nobody has made that a release. What a
+    tag's message does not say is empty.
+    """
+
+    tag: str
+    name: str
+    version: str
+    commit: str
+    stage: str | None
+    at: datetime
+    action: str = ""
+    """``register``, ``promote`` or ``rollback``."""
+
+    verdict: str = ""
+    until: str = ""
+    """``fetch.until``: the first day of the newest batch that the models know."""
+
+    image: str = ""
+    """By digest."""
+
+    by: str = ""
+    why: str = ""
+
+    @property
+    def number(self) -> int:
+        """Return an assignment's number; 0 of a tag that assigns nothing."""
+        return int(self.tag.rpartition("#")[2]) if self.stage else 0
+
+
+def list_releases() -> list[Release]:
+    """Read all releases and assignments from this repository's annotated tags, the oldest first.
+
+    Tags of the same artifact that mean something else to GTO, such as a deprecation, are passed over.
+    """
+    form = "".join(f"%({field})%00" for field in FIELDS)
+    values = git("for-each-ref", f"--format={form}", TAGS).split("\0")
+    rows = [
+        [value.strip("\n") for value in values[at : at + len(FIELDS)]] for at in range(0, len(values) - 1, len(FIELDS))
+    ]
+    found = [
+        _read(match, commit, int(seconds), trailers)
+        for tag, commit, kind, seconds, trailers in rows
+        if (match := NAME.fullmatch(tag)) and kind == "commit" and seconds
+    ]
+    found.sort(key=lambda release: (release.at, release.number))
+    versions = {release.commit: release.version for release in found if not release.stage}
+    return [each._replace(version=versions.get(each.commit, each.commit)) if each.stage else each for each in found]
+
+
+def _read(tag: re.Match[str], commit: str, seconds: int, trailers: str) -> Release:
+    said = dict(line.split(": ", 1) for line in trailers.splitlines() if ": " in line)
+    return Release(
+        tag=tag[0],
+        name=ARTIFACT,
+        version=tag["version"] or "",
+        commit=commit,
+        stage=tag["stage"],
+        at=datetime.fromtimestamp(seconds, UTC),
+        action=said.get("Action", ""),
+        verdict=said.get("Verdict", ""),
+        until=said.get("Fetch-until", ""),
+        image=said.get("Image", ""),
+        by=said.get("By", ""),
+        why=said.get("Why", ""),
+    )
+
+
+def list_rollbacks(releases: Iterable[Release], stage: str) -> list[Release]:
+    """Return what a stage's rollbacks go back through, the live release last.
+
+    A promotion puts its commit on top; a rollback takes off what lies above the one that it went back to.
+    """
+    kept: list[Release] = []
+    for release in (each for each in releases if each.stage == stage):
+        commits = [each.commit for each in kept]
+        if release.action == "rollback" and release.commit in commits:
+            kept = kept[: commits.index(release.commit)]
+        kept = [each for each in kept if each.commit != release.commit] + [release]
+    return kept
+
+
+def find_release(releases: Sequence[Release], name: str) -> Release:
+    """Return what a name means, the newest if several: a tag, a version or a stage; an UpkeepError if nothing."""
+    for release in reversed(releases):
+        if name in (release.tag, release.version, release.stage):
+            return release
+    remedy = "`upkeep release list` shows what there is; `git fetch --tags` brings what others have made"
+    raise UpkeepError(f"there is no release called {name}", remedy=remedy)
+
+
+def tabulate_releases(releases: Sequence[Release]) -> str:
+    """Return who had what in which stage from when to when, the newest first."""
+    rows, ends = [], dict[str | None, str]()
+    for each in reversed([release for release in releases if release.stage]):
+        begin, end, digest = each.at.strftime(TIME), ends.get(each.stage, "now"), each.image.rpartition(":")[2][:SHOWN]
+        where = (each.stage or "", begin, end, each.version[:SHOWN], each.until, digest)
+        rows.append((*where, each.by, each.action, each.why))
+        ends[each.stage] = begin
+    header = ("stage", "from (UTC)", "to", "version", "data until", "image", "by", "action", "why")
+    return align_columns(header, rows) if rows else "nothing has been promoted yet"
