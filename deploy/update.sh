@@ -39,7 +39,8 @@ main() {
     return
   fi
   say "pull $image"
-  engine pull -q "$image" >/dev/null || die "$image could not be pulled; live: ${before:-nothing}" \
+  # What a rollback goes back to lies here mostly, and a digest needs nobody's word: the registry may be down.
+  engine image inspect "$image" >/dev/null 2>&1 || engine pull -q "$image" >/dev/null || die "$image could not be pulled; live: ${before:-nothing}" \
     "an image in a registry that this server may read" "see the message above; $ENGINE login, once, if it asks for one"
   say "start $candidate beside ${before:-nothing}"
   launch "$candidate" "$image"

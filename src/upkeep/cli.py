@@ -41,6 +41,12 @@ app = typer.Typer(
 )
 notebook = typer.Typer(help="Notebooks as stages.", no_args_is_help=True)
 app.add_typer(notebook, name="notebook")
+release = typer.Typer(help="Which release of the fleet's models is where, and since when; kept as tags in git.")
+app.add_typer(release, name="release")
+
+Stage = Annotated[str, typer.Argument(help="staging or production.")]
+Why = Annotated[str, typer.Option(help="In words, for those who read the history.")]
+TagOnly = Annotated[bool, typer.Option("--tag-only", help="Note it only; nothing is sent to a server.")]
 
 
 def load_params() -> "Params":
@@ -232,12 +238,66 @@ def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = P
     _tell(build_pages(output))
 
 
-@app.command()
-def release() -> None:
+@release.callback(invoke_without_command=True)
+def _release(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:  # as it was once called
+        release_notes()
+
+
+@release.command("notes")
+def release_notes() -> None:
     """Make the GitLab Release of this job's tag from the changelog."""
     from upkeep.gitlab.release import release
 
     _tell(f"wrote {release(os.environ)}")
+
+
+@release.command("list")
+def release_list() -> None:
+    """List who had what in which stage, and when, the newest first."""
+    from upkeep.releases.history import tabulate_releases
+    from upkeep.releases.tags import refresh
+
+    _tell(tabulate_releases(refresh()))
+
+
+@release.command("show")
+def release_show(
+    name: Annotated[str, typer.Argument(help="A version, a stage or a tag, such as v12.0.0.")] = "production",
+) -> None:
+    """Show all that is known of one release."""
+    from upkeep.releases.history import describe_release, find_release
+    from upkeep.releases.tags import refresh
+
+    _tell(describe_release(find_release(refresh(), name)))
+
+
+@release.command("promote")
+def release_promote(
+    stage: Stage,
+    image: Annotated[str, typer.Argument(help="IMAGE@sha256:DIGEST, made from the newest commit here.")] = "",
+    verdict: Annotated[str, typer.Option(help="What was judged; default: the figures beside their floors.")] = "",
+    why: Why = "",
+    tag_only: TagOnly = False,
+) -> None:
+    """Ship an image with deploy/ship.sh and, once it answers well, note its commit as the stage's release."""
+    from upkeep.gitlab.deployment import Order, promote
+
+    order = Order(stage, datetime.now(UTC), why, ship=not tag_only)
+    _tell(promote(order, image, verdict, load_params(), os.environ))
+
+
+@release.command("rollback")
+def release_rollback(
+    stage: Stage,
+    to: Annotated[str, typer.Option(help="A version that the stage had; default: the one before.")] = "",
+    why: Why = "",
+    tag_only: TagOnly = False,
+) -> None:
+    """Ship the image that the stage had before, from whatever registry still holds it, and note that."""
+    from upkeep.gitlab.deployment import Order, roll_back
+
+    _tell(roll_back(Order(stage, datetime.now(UTC), why, ship=not tag_only), to, os.environ))
 
 
 @app.command("gitlab-setup")

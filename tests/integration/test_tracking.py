@@ -15,11 +15,12 @@ import pytest
 from gitlab_mlflow import TOKEN, serving_gitlab
 
 from upkeep.reporting.experiments import Run
-from upkeep.reporting.tracking import COMPLETE, KEY, KeptRun, keep_run, send_pending
+from upkeep.reporting.tracking import COMPLETE, KEY, RELEASE, KeptRun, keep_run, mirror_release, send_pending
 
 PENDING = Path(".upkeep/pending")
 REPORT = Path("reports/metrics.json")
 MODEL = Path("models/plants/lyon/model.json")
+FACTS = {"commit": "abc", "until": "2025-12-22", "image": "registry.example.com/upkeep@sha256:123"}
 CONTENT = {
     "model": {"name": "fleet", "kind": "lightgbm", "plants": {"lyon": {"scope": "plant"}}},
     "description": "first try",
@@ -266,6 +267,31 @@ def test_a_run_kept_while_the_server_was_down_is_sent_once_it_is_up(server, free
     (parent,) = parents(uri)
     assert parent.data.metrics["test_brier"] == 0.25
     assert [file.path for file in client(uri).list_artifacts(parent.info.run_id, "reports")] == ["reports/metrics.json"]
+    assert mirror_release(uri, "fleet", "v1.0.0", "staging", FACTS, "k1") == ""
+    released = client(uri).get_model_version_by_alias("fleet", "staging")
+    assert (released.run_id, released.tags[RELEASE]) == (parent.info.run_id, "v1.0.0")
+
+
+def in_registry(uri):
+    aliases = client(uri).get_registered_model("fleet").aliases
+    return {alias: client(uri).get_model_version("fleet", number).tags[RELEASE] for alias, number in aliases.items()}
+
+
+def test_the_registry_follows_what_is_promoted_and_rolled_back_with_one_version_a_release(store):
+    for version, stage in (("v1.0.0", "production"), ("v2.0.0", "staging"), ("v2.0.0", "production")):
+        assert mirror_release(store, "fleet", version, stage, FACTS, "unknown") == ""
+    assert in_registry(store) == {"production": "v2.0.0", "staging": "v2.0.0"}
+    assert mirror_release(store, "fleet", "v1.0.0", "production", FACTS, "unknown") == ""
+    assert in_registry(store) == {"production": "v1.0.0", "staging": "v2.0.0"}
+    found = client(store).search_model_versions("name = 'fleet'")
+    assert sorted((each.version, each.source) for each in found) == [(1, "git:abc"), (2, "git:abc")]
+
+
+def test_a_registry_that_is_down_costs_a_warning_without_the_password_and_gitlabs_none(free_port):
+    warning = mirror_release(f"http://me:hidden@127.0.0.1:{free_port}", "fleet", "v1.0.0", "production", FACTS, "k1")
+    assert warning.startswith("v1.0.0 is not production in MLflow's registry: ")
+    assert "hidden" not in warning
+    assert mirror_release(f"http://127.0.0.1:{free_port}/api/v4/projects/7/ml/mlflow", "fleet", "", "", FACTS, "") == ""
 
 
 def files_of(uri, name):

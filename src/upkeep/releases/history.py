@@ -17,7 +17,15 @@ ARTIFACT = "fleet"
 STAGES = ("staging", "production")
 NAME = re.compile(rf"{ARTIFACT}(?:@(?P<version>v\d+\.\d+\.\d+)|#(?P<stage>[a-z]+)#(?P<number>\d+))")
 TAGS = f"refs/tags/{ARTIFACT}*"
-FIELDS = ("refname:strip=2", "*objectname", "*objecttype", "taggerdate:unix", "contents:trailers:only,unfold")
+FIELDS = (
+    "refname:strip=2",
+    "*objectname",
+    "*objecttype",
+    "taggername",
+    "taggeremail",
+    "taggerdate:unix",
+    "contents:trailers:only,unfold",
+)
 SHOWN = 12  # characters of an image's digest or a commit
 TIME = "%Y-%m-%d %H:%M"
 
@@ -46,6 +54,8 @@ class Release(NamedTuple):
     """By digest."""
 
     by: str = ""
+    """Name and address, as git writes them."""
+
     why: str = ""
 
     @property
@@ -65,8 +75,8 @@ def list_releases() -> list[Release]:
         [value.strip("\n") for value in values[at : at + len(FIELDS)]] for at in range(0, len(values) - 1, len(FIELDS))
     ]
     found = [
-        _read(match, commit, int(seconds), trailers)
-        for tag, commit, kind, seconds, trailers in rows
+        _read(match, commit, f"{name} {email}", int(seconds), trailers)
+        for tag, commit, kind, name, email, seconds, trailers in rows
         if (match := NAME.fullmatch(tag)) and kind == "commit" and seconds
     ]
     found.sort(key=lambda release: (release.at, release.number))
@@ -74,7 +84,7 @@ def list_releases() -> list[Release]:
     return [each._replace(version=versions.get(each.commit, each.commit)) if each.stage else each for each in found]
 
 
-def _read(tag: re.Match[str], commit: str, seconds: int, trailers: str) -> Release:
+def _read(tag: re.Match[str], commit: str, by: str, seconds: int, trailers: str) -> Release:
     said = dict(line.split(": ", 1) for line in trailers.splitlines() if ": " in line)
     return Release(
         tag=tag[0],
@@ -87,7 +97,7 @@ def _read(tag: re.Match[str], commit: str, seconds: int, trailers: str) -> Relea
         verdict=said.get("Verdict", ""),
         until=said.get("Fetch-until", ""),
         image=said.get("Image", ""),
-        by=said.get("By", ""),
+        by=by,
         why=said.get("Why", ""),
     )
 
@@ -115,13 +125,20 @@ def find_release(releases: Sequence[Release], name: str) -> Release:
     raise UpkeepError(f"there is no release called {name}", remedy=remedy)
 
 
+def describe_release(release: Release) -> str:
+    """Return all that a tag says, a line each, and how to get the models that it names."""
+    said = {**release._asdict(), "at": f"{release.at.strftime(TIME)} UTC"}
+    lines = [f"{name:<9}{value}" for name, value in said.items() if value]
+    return "\n".join([*lines, f"models   dvc artifacts get . {ARTIFACT} --rev {release.version}"])
+
+
 def tabulate_releases(releases: Sequence[Release]) -> str:
     """Return who had what in which stage from when to when, the newest first."""
     rows, ends = [], dict[str | None, str]()
     for each in reversed([release for release in releases if release.stage]):
         begin, end, digest = each.at.strftime(TIME), ends.get(each.stage, "now"), each.image.rpartition(":")[2][:SHOWN]
         where = (each.stage or "", begin, end, each.version[:SHOWN], each.until, digest)
-        rows.append((*where, each.by, each.action, each.why))
+        rows.append((*where, each.by.partition(" <")[0], each.action, each.why))
         ends[each.stage] = begin
     header = ("stage", "from (UTC)", "to", "version", "data until", "image", "by", "action", "why")
     return align_columns(header, rows) if rows else "nothing has been promoted yet"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
+from upkeep.core.paths import MODELS
 from upkeep.core.secrets import mask_environment, mask_values
 from upkeep.core.types import Frozen
 from upkeep.reporting.experiments import Figures, Run, flatten, name_param
@@ -35,6 +36,9 @@ GITLAB = re.compile(r"https?://.+/api/v4/projects/[^/]+/ml/mlflow/?")
 
 KEY, COMPLETE = "upkeep.run", "upkeep.complete"
 """Tags: which run this is, and that all of it has arrived; the second is set last."""
+
+RELEASE = "upkeep.release"
+"""Tag of a version in the registry, whose own numbers MLflow gives."""
 
 RELOCATE_RUNS = "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)"
 RELOCATE_EXPERIMENTS = "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?"
@@ -107,6 +111,40 @@ def send_pending(pending: Path, uri: str) -> list[str]:
         except Exception as error:  # as above
             warnings.append(f"run {folder.name} kept in {pending}, not sent: {summarize(error, uri)}")
     return warnings
+
+
+def mirror_release(uri: str, model: str, version: str, stage: str, facts: Mapping[str, str], key: str) -> str:
+    """Have a release among the versions of `model` in the server's registry, with the stage as its alias.
+
+    `key` is that of the run which made it. Returns one warning, without credentials, if that cannot be: git has the
+    truth. GitLab's registry knows no aliases, and its pages show the tags themselves.
+    """
+    if GITLAB.fullmatch(uri):
+        return ""
+    try:
+        client = connect(uri)
+        with _patience(SEND_SECONDS, retries=1):
+            number = _find_version(client, model, version) or _register(client, model, {RELEASE: version, **facts}, key)
+            client.set_registered_model_alias(model, stage, number)
+    except Exception as error:  # as above
+        return f"{version} is not {stage} in MLflow's registry: {summarize(error, uri)}"
+    return ""
+
+
+def _find_version(client: "MlflowClient", model: str, version: str) -> str | None:
+    found = client.search_model_versions(f"name = '{model}' and tags.`{RELEASE}` = '{version}'")
+    return str(found[0].version) if found else None
+
+
+def _register(client: "MlflowClient", model: str, tags: dict[str, str], key: str) -> str:
+    """Make a version of a model, which may be its first, with the run that made it if it has arrived."""
+    if not client.search_registered_models(f"name = '{model}'"):
+        client.create_registered_model(model)
+    experiment = client.get_experiment_by_name(model)
+    runs = _find_runs(client, experiment.experiment_id, key) if experiment else []
+    run = next((run.info.run_id for run in runs if COMPLETE in run.data.tags), None)  # not one of its plants'
+    source = f"runs:/{run}/{MODELS.as_posix()}" if run else f"git:{tags['commit']}"
+    return str(client.create_model_version(model, source, run, tags, await_creation_for=0).version)
 
 
 def connect(uri: str, seconds: int = REACH_SECONDS) -> "MlflowClient":
