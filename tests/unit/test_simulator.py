@@ -2,6 +2,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,8 @@ from planted_defects import planted_defects
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
-from upkeep.simulator.fleet import draw_regime
+from upkeep.simulator.fleet import COMPONENTS, draw_regime, simulate_fleet, visit
+from upkeep.simulator.readings import read_events, read_telemetry
 from upkeep.simulator.source import LARGE, NEW_COLUMN, REGIME_DRIFT, SMALL, VANISHED_COLUMN, Simulator
 
 START = date(2025, 1, 6)
@@ -402,3 +404,77 @@ def test_few_rows_are_unusable_however_small_the_fleet(seed, machines, batch_day
     unusable = planted.filter(pl.col("kind").is_in(["spike", "unparsable", "null_key"]))
     delivered = sum(frame.height for frame in read(source, until).values())
     assert unusable["rows"].sum() < 0.05 * delivered
+
+
+@pytest.mark.parametrize("change", ["bearings", "sensor", "firmware", "regime", "overhauls", "maintenance"])
+def test_a_change_shows_from_its_batch_on_and_never_before(change):
+    plain = simulator({"a": 6}, defects=False)
+    changed = simulator({"a": 6}, defects=False, changes={change: START + 15 * WEEK})
+    for table in ("telemetry", "events"):
+        before, after = (read(source, START + 40 * WEEK, table) for source in (plain, changed))
+        same = {batch: frame.equals(after[plant, batch]) for (plant, batch), frame in before.items()}
+        assert all(equal for batch, equal in same.items() if batch < START + 15 * WEEK)
+        if table == "telemetry":
+            assert not all(same.values())
+
+
+def test_a_change_within_a_batch_holds_from_the_next_one_on():
+    days = (START + timedelta(days=1), START + WEEK)
+    late, on_time = (rows(simulator(defects=False, changes={"sensor": day}), START + 2 * WEEK) for day in days)
+    assert late.equals(on_time)
+
+
+def test_a_change_that_nobody_knows_is_named():
+    with pytest.raises(UpkeepError, match=r"changes\.weather"):
+        simulator(changes={"weather": START})
+
+
+@pytest.fixture(scope="module")
+def worn():
+    """A fleet, and one of its failures: machine, hour and component."""
+    fleet = simulate_fleet("gdansk", 3, seed=7, start=START, batches=20, batch_days=7)
+    shown = [
+        (machine, hour, code)
+        for machine, hour, _, code in fleet.happenings.filter(kind="failure").rows()
+        if fleet.signs[COMPONENTS.index(code), machine, hour - 10] > 0.3
+    ]
+    return fleet, *shown[0]
+
+
+def read_all(fleet, read_batch):
+    return pl.concat(read_batch(fleet, batch) for batch in range(fleet.batches))
+
+
+def test_a_visit_in_time_prevents_the_failure_and_its_repair_and_nothing_else(worn):
+    fleet, machine, hour, component = worn
+    spared, found = visit(fleet, machine, hour - 10)
+    assert component in found
+    gone = fleet.happenings.join(spared.happenings, on=fleet.happenings.columns, how="anti")
+    assert gone.sort("hour").select("machine", "kind", "code").rows() == [
+        (machine, "failure", component),
+        (machine, "maintenance", "repair"),
+    ]
+    own = pl.col("machine") == fleet.names[machine]
+    for read_batch in (read_telemetry, read_events):
+        before, after = (read_all(of, read_batch) for of in (fleet, spared))
+        assert before.filter(~own).equals(after.filter(~own))
+
+
+def test_a_machine_runs_on_after_a_visit_without_the_signs_that_it_found(worn):
+    fleet, machine, hour, component = worn
+    spared, _ = visit(fleet, machine, hour - 10)
+    place = COMPONENTS.index(component)
+    assert spared.signs[place, machine, hour - 10] == fleet.signs[place, machine, hour - 10] > 0
+    assert not spared.signs[place, machine, hour - 9 : hour + 1].any()
+    assert fleet.program[machine, hour + 1 : hour + 12].max() == 0
+    assert spared.program[machine, hour + 1 : hour + 49].max() > 0
+    assert (spared.program[:, : hour + 1] == fleet.program[:, : hour + 1]).all()
+
+
+def test_a_visit_to_a_healthy_machine_finds_and_changes_nothing(worn):
+    fleet = worn[0]
+    machine, hour = np.argwhere(fleet.signs.max(axis=0) == 0)[0]
+    healthy, found = visit(fleet, int(machine), int(hour))
+    assert found == []
+    assert (healthy.signs == fleet.signs).all()
+    assert healthy.happenings.equals(fleet.happenings)

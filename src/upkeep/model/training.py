@@ -128,10 +128,15 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
     return FleetModel(trained, alarm._replace(notes=[note, *alarm.notes]))
 
 
-def train_plant(splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew) -> Selection:
-    """Train a plant's own models and baselines, as far as they are not kept, and choose its own or the fleet's."""
+def train_plant(
+    splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew, *, yardsticks: bool = True
+) -> Selection:
+    """Train a plant's own models, as far as they are not kept, and choose its own or the fleet's.
+
+    `yardsticks` are simple rules and models of shuffled labels, which the choice does without.
+    """
     train, validation, test = (LabelledRows(rows) for rows in splits)
-    ways = _find_ways(train, validation, fleet, params, recall)
+    ways = _find_ways(train, validation, fleet, params, recall, yardsticks=yardsticks)
     known, ahead = validation.read(*OUTCOME), test.read(*OUTCOME)
     failures = _count_failures(known, params)
     borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
@@ -153,7 +158,13 @@ def train_plant(splits: Splits, fleet: FleetModel | None, params: Params, recall
 
 
 def _find_ways(
-    train: LabelledRows, validation: LabelledRows, fleet: FleetModel | None, params: Params, recall: Recall
+    train: LabelledRows,
+    validation: LabelledRows,
+    fleet: FleetModel | None,
+    params: Params,
+    recall: Recall,
+    *,
+    yardsticks: bool,
 ) -> Ways:
     trained = {"plant": _train(params.model.kind, [train], [validation], params.model, recall)}
     if fleet:
@@ -162,6 +173,8 @@ def _find_ways(
         if kind != params.model.kind:
             trained[kind] = _train(kind, [train], [validation], params.model, recall)
     models = {name: model.fitted for name, model in trained.items()}
+    if not yardsticks:
+        return Ways(trained, models, {}, None)
     models[SHUFFLED] = _recall_shuffled(train, validation, params, recall)
     rule = _recall_rule(train, recall)
     ranks = {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}

@@ -4,10 +4,11 @@ Nothing here looks ahead: what happens in a batch depends on the batches before 
 with the same bytes. Random numbers are therefore drawn per batch, and per machine in the order of its life.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -30,6 +31,16 @@ MAINTENANCE_RESTORES = np.array([0.35, 0.35, 0.35, 0.0])
 WEAR_PER_YEAR_OF_AGE = 0.03
 SILENT_SHARE = 0.05
 """Share of failures that hardly show in any sensor."""
+
+
+Change = Literal["bearings", "sensor", "firmware", "regime", "overhauls", "maintenance"]
+"""What may change in a plant: bearings of another supplier, whose wear shows in heat and late, where it showed in
+vibration; vibration sensors of another make; firmware that sends coarser steps; another order book in a hotter hall.
+Then what no model has to learn: overhauls that leave machines nearly new, and maintenance twice as often."""
+OVERHAUL_RESTORES = 0.9
+"""Share of the wear so far that scheduled maintenance takes away where it has become an overhaul."""
+FOUND_AT = 0.05
+"""How strongly wear must show for a visit to find it."""
 
 
 class MachineModel(NamedTuple):
@@ -76,9 +87,9 @@ class Fleet:
 
     Per machine: ``names``, ``models`` (indices into :data:`MODELS`), ``installed``, and each sensor's response in
     ``gains``; per machine and hour: the ``program`` that it ran, and whether it was off the network, ``absent``.
-    ``regimes`` are the plant's before the batch ``drift`` and from it on (None: it stays as it is). ``signs`` tells per
-    component, machine and hour how strongly wear shows, 0 (healthy) to 1.3; ``ambient_c`` how much warmer than the
-    regime's mean the air is in each hour. ``happenings`` are failures and maintenance.
+    ``changes`` are the batches from which on something is otherwise, ``regimes`` the plant's before and after such a
+    change. ``signs`` tells per component, machine and hour how strongly wear shows, 0 (healthy) to 1.3; ``ambient_c``
+    how much warmer than the regime's mean the air is in each hour. ``happenings`` are failures and maintenance.
     """
 
     plant: str
@@ -90,7 +101,7 @@ class Fleet:
     installed: list[datetime]
     gains: Floats32
     regimes: tuple[Regime, Regime]
-    drift: int | None
+    changes: Mapping[Change, int]
     program: NDArray[np.int8]
     absent: Booleans
     signs: Floats32
@@ -104,7 +115,11 @@ class Fleet:
 
     def regime(self, batch: int) -> Regime:
         """Return how the plant ran in a batch."""
-        return self.regimes[self.drift is not None and batch >= self.drift]
+        return self.regimes[self.has_changed("regime", batch)]
+
+    def has_changed(self, change: Change, batch: int) -> bool:
+        """Tell whether a change holds in a batch."""
+        return batch >= self.changes.get(change, self.batches)
 
     def hours(self, batch: int) -> slice:
         """Return the hours of a batch, counted from the start."""
@@ -112,11 +127,18 @@ class Fleet:
 
 
 def simulate_fleet(
-    plant: str, machines: int, *, seed: int, start: date, batches: int, batch_days: int, drift: int | None = None
+    plant: str,
+    machines: int,
+    *,
+    seed: int,
+    start: date,
+    batches: int,
+    batch_days: int,
+    changes: Mapping[Change, int] = MappingProxyType({}),
 ) -> Fleet:
     """Let a plant's machines run, wear, fail and be repaired from `start`, the first batch's first day.
 
-    The plant's name decides its regime, whatever the seed; from the batch `drift` on the regime is another.
+    The plant's name decides its regime, whatever the seed; `changes` tell from which batch on something is otherwise.
     """
     regime = draw_regime(plant)
     generators = [draw(seed, plant, "machine", machine) for machine in range(machines)]
@@ -133,7 +155,7 @@ def simulate_fleet(
         installed=[datetime(start.year, start.month, start.day, tzinfo=UTC) - timedelta(int(age)) for age in age_days],
         gains=np.array([1 + 0.03 * rng.standard_normal(4) for rng in generators], dtype=np.float32),
         regimes=(regime, _change_regime(regime)),
-        drift=drift,
+        changes=changes,
         program=np.empty(shape, dtype=np.int8),
         absent=np.zeros(shape, dtype=np.bool_),
         signs=np.empty((len(COMPONENTS), *shape), dtype=np.float32),
@@ -152,6 +174,41 @@ def simulate_fleet(
         for happening in _live(fleet, machine, np.cumsum(wear[machine] * pace[machine]), rng)
     ]
     return replace(fleet, happenings=pl.DataFrame(happenings, schema=EVENTS, orient="row"))
+
+
+def visit(fleet: Fleet, machine: int, hour: int) -> tuple[Fleet, list[str]]:
+    """Let somebody look at a machine late in an hour and renew the components whose wear shows; return these as well.
+
+    A failure that such wear leads to does not happen, nor does its repair. All else is as it was drawn, so that fleets
+    with other visits still share their failures: a component goes on as it would have after that repair.
+    """
+    signs, end = fleet.signs.copy(), fleet.signs.shape[-1]
+    found = np.flatnonzero(signs[:, machine, hour] >= FOUND_AT)
+    spared = fleet
+    for component in found:
+        # Wear shows until it ends in a failure, or until maintenance takes it away.
+        healthy = np.flatnonzero(signs[component, machine, hour + 1 :] == 0)
+        last = hour + int(healthy[0]) if healthy.size else end - 1
+        signs[component, machine, hour + 1 : last + 1] = 0
+        spared = _spare_failure(spared, machine, last, COMPONENTS[component])
+    return replace(spared, signs=signs), [COMPONENTS[component] for component in found]
+
+
+def _spare_failure(fleet: Fleet, machine: int, hour: int, component: str) -> Fleet:
+    """Let a machine run on where the component would have failed in this hour and been repaired, if it would."""
+    own = fleet.happenings.filter(machine=machine)
+    if own.filter(hour=hour, kind="failure", code=component).is_empty():
+        return fleet
+    repaired = min(own.filter(pl.col("hour") > hour, code="repair")["hour"], default=fleet.program.shape[1] - 1)
+    program, absent = fleet.program.copy(), fleet.absent.copy()
+    first, last = hour // fleet.hours_per_batch, repaired // fleet.hours_per_batch
+    drawn = np.hstack([_draw_programs(fleet, batch)[machine] for batch in range(first, last + 1)])
+    stop, begin = slice(hour + 1, repaired + 1), fleet.hours(first).start
+    program[machine, stop] = drawn[stop.start - begin : stop.stop - begin]
+    absent[machine, stop] = False
+    at_hand = pl.col("hour").is_in([hour, repaired]) & pl.col("code").is_in([component, "repair"])
+    gone = (pl.col("machine") == machine) & at_hand
+    return replace(fleet, program=program, absent=absent, happenings=fleet.happenings.filter(~gone))
 
 
 def draw(seed: int, plant: str, what: str, *index: int) -> np.random.Generator:
@@ -226,12 +283,19 @@ def _live(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) ->
     each hour, had the machine never stopped.
     """
     end = len(worn)
+    # Hours from which on maintenance is more thorough, and comes twice as often.
+    overhauled, hurried = (
+        fleet.changes.get(change, fleet.batches) * fleet.hours_per_batch for change in ("overhauls", "maintenance")
+    )
     life, left, lead, strength = np.empty((4, len(COMPONENTS)))  # lead: how long before its end wear shows
 
     def renew(component: int) -> None:
         left[component] = life[component] = 200 + LIFE_HOURS[component] * rng.weibull(LIFE_SHAPE)
         lead[component] = rng.uniform(100, 180)
         strength[component] = rng.uniform(0.8, 1.3) if rng.random() > SILENT_SHARE else 0.1
+
+    def until_service(hour: int) -> int:
+        return interval // 2 if hour >= hurried else interval
 
     for component in range(len(COMPONENTS)):
         renew(component)
@@ -250,15 +314,17 @@ def _live(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) ->
             yield stop, "failure", COMPONENTS[failing]
             now = stop + 1 + int(rng.integers(12, 49))
             fleet.program[machine, stop + 1 : now] = IDLE
-            fleet.signs[:, machine, stop + 1 : now] = 0
+            fleet.signs[:, machine, stop + 1 : now] = fleet.signs[:, machine, stop, None]
+            fleet.signs[failing, machine, stop + 1 : now] = 0
             fleet.absent[machine, stop + 1 : now] = rng.random() < 0.5
             if now <= end:
                 yield now - 1, "maintenance", "repair"
             renew(failing)
-            service = service if service >= now else now + interval
+            service = service if service >= now else now + until_service(now)
         elif stop == service:
             yield stop, "maintenance", "scheduled"
-            left += MAINTENANCE_RESTORES * (life - left)
-            now, service = stop + 1, stop + interval
+            restored = OVERHAUL_RESTORES if stop >= overhauled else MAINTENANCE_RESTORES
+            left += restored * (life - left)
+            now, service = stop + 1, stop + until_service(stop)
         else:
             return

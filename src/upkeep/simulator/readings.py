@@ -12,6 +12,8 @@ ERRORS = ("E1", "E2", "E3", "E4", "E5")
 FALSE_ERRORS_PER_HOUR = 0.0004
 WEAR_ERRORS_PER_HOUR = 0.08
 """Rates per error code: of a healthy machine, and added by a component at the end of its life."""
+COARSE_STEPS = {"vibration_mm_s": 0.25, "temperature_c": 2.0, "pressure_bar": 0.5, "current_a": 2.0}
+"""What the changed firmware sends multiples of."""
 
 
 def read_telemetry(fleet: Fleet, batch: int) -> pl.DataFrame:
@@ -48,11 +50,14 @@ def _measure_sensors(fleet: Fleet, batch: int) -> dict[str, Floats]:
     turning, power = speed / np.float32(3000), speed * load / np.float32(3e5)
     vibration_gain, heat_gain, pressure_gain, current_gain = _gains(fleet)
 
-    vibration = (0.15 + turning + 0.6 * power) * (1 + 1.5 * bearing) + (0.02 + 0.12 * turning) * noise[0]
-    heat = heat_gain * (0.3 * running + power) + 14 * bearing + 11 * motor
+    shaken, heated = 1.5 * bearing, 14 * bearing
+    if fleet.has_changed("bearings", batch):
+        shaken, heated = 0.1 * bearing, 20 * np.square(bearing)
+    vibration = (0.15 + turning + 0.6 * power) * (1 + shaken) + (0.02 + 0.12 * turning) * noise[0]
+    heat = heat_gain * (0.3 * running + power) + heated + 11 * motor
     pressure = pressure_gain * (0.55 + 0.1 * running + 0.3 * load / 100) - 1.5 * hydraulics
     current = (0.12 + power) * (1 + 0.35 * motor + 0.1 * hydraulics) + 0.02 * noise[3]
-    return {
+    columns = {
         "speed_rpm": _rounded(speed * (1 + 0.002 * noise[4]), 0),
         "load_pct": _rounded(load + 0.5 * running * noise[5], 1),
         "vibration_mm_s": _rounded(vibration_gain * np.abs(vibration), 3),
@@ -61,6 +66,11 @@ def _measure_sensors(fleet: Fleet, batch: int) -> dict[str, Floats]:
         "current_a": _rounded(current_gain * np.abs(current), 2),
         "humidity_pct": _rounded(60 - 1.5 * (ambient - 20) + 3 * noise[6], 1),
     }
+    if fleet.has_changed("sensor", batch):
+        columns["vibration_mm_s"] = (1.25 * columns["vibration_mm_s"] + 0.2).round(3)
+    if fleet.has_changed("firmware", batch):
+        columns |= {name: (columns[name] / step).round() * step for name, step in COARSE_STEPS.items()}
+    return columns
 
 
 def _gains(fleet: Fleet) -> Floats32:

@@ -13,7 +13,7 @@ from pydantic import Field
 from upkeep.contract.dictionary import Table
 from upkeep.core.types import Frozen
 from upkeep.simulator.defects import AT_THE_SENSOR, IN_THE_FILE, Defect, choose_stretch, double_rows
-from upkeep.simulator.fleet import MODELS, Fleet, draw, simulate_fleet
+from upkeep.simulator.fleet import MODELS, Change, Fleet, draw, simulate_fleet
 from upkeep.simulator.readings import read_events, read_telemetry
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between, first_day
@@ -40,6 +40,7 @@ class SimulatorOptions(Frozen):
     start: date
     plants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[int, Field(gt=0)]] = Field(min_length=1)
     defects: bool = True
+    changes: dict[Change, date] = Field(default={})
 
 
 @dataclass
@@ -140,6 +141,12 @@ class Plant:
     def _draw(self, number: int, what: str) -> np.random.Generator:
         return draw(self.options.seed, self.name, what, number)
 
+    def _number_changes(self) -> dict[Change, int]:
+        """Return the batch from which on each change holds: the first that begins on its day or later."""
+        drift: dict[Change, int] = {"regime": REGIME_DRIFT} if self._is_at(-1) else {}
+        days = {change: (day - self.start).days for change, day in self.options.changes.items()}
+        return drift | {change: max(0, -(-passed // self.batch_days)) for change, passed in days.items()}
+
     def _fleet(self, number: int) -> Fleet:
         """Return the plant's fleet, simulated at least as far as this batch."""
         if self._simulated is None or self._simulated.batches <= number:
@@ -150,7 +157,7 @@ class Plant:
                 start=self.start,
                 batches=max(self.batches, number + 1),
                 batch_days=self.batch_days,
-                drift=REGIME_DRIFT if self._is_at(-1) else None,
+                changes=self._number_changes(),
             )
         return self._simulated
 

@@ -1,6 +1,7 @@
 """Reconciled tables in; features, labels and splits out."""
 
 import shutil
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import NamedTuple
@@ -35,6 +36,14 @@ class Tables(NamedTuple):
     machines: pl.DataFrame
 
 
+class Built(NamedTuple):
+    """One plant's rows by split, what was fitted for their features, and the labels of all rows."""
+
+    splits: dict[str, pl.DataFrame]
+    preparation: Preparation
+    labels: pl.DataFrame
+
+
 def run(params: Params) -> None:
     """Write each plant's ``train``, ``validation`` and ``test`` rows and what was fitted for them."""
     dictionary = load_dictionary(params.validate_.dictionary)
@@ -51,7 +60,25 @@ def _build(
     plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Params
 ) -> dict[str, dict[str, int | str | None]]:
     """Write one plant's rows; return how many rows and failing rows each split holds, and why these may mislead."""
-    tables, how = _read_tables(plant), params.dataset
+    tables = _read_tables(plant)
+    splits, preparation, labels = build_splits(plant, tables, vocabulary, boundaries, dictionary, params)
+    folder = paths.PROCESSED / name_file(plant)
+    for name, rows in splits.items():
+        write_table(rows, folder / f"{name}.parquet", plant)
+    write_whole(folder / "preparation.json", f"{preparation.model_dump_json(indent=1)}\n".encode())
+    doubts = find_selection(labels, params.dataset.horizon_hours)
+    absent = find_absent_machines(set(tables.telemetry["machine"]), tables.machines, tables.events)
+    return {
+        name: {"rows": rows.height, "failing": int(rows["label"].sum()), "doubt": doubts.get(name, absent)}
+        for name, rows in splits.items()
+    }
+
+
+def build_splits(
+    plant: str, tables: Tables, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Params
+) -> Built:
+    """Label one plant's rows, split them and make their features; an UpkeepError is raised if one of these leaks."""
+    how, splits, fingerprints = params.dataset, {}, {}
     split = _assign_split(tables, boundaries, dictionary, how)
     fitted = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, params)
     known = {"records": read_records(tables.machines, vocabulary), "quantities": _quantities(dictionary, plant)}
@@ -59,7 +86,6 @@ def _build(
     labels = label_rows(tables.telemetry, tables.events, how, timedelta(microseconds=dictionary.row_length))
     labels = labels.with_columns(weight=pl.lit(1.0), split=split)
     models = tables.machines.select("machine", machine_model="model")
-    splits, fingerprints = {}, {}
     for name in SPLITS:
         labelled = labels.filter(split=name)
         kept = thin_negatives(labelled, how.negatives_kept, how.split.seed) if name == "train" else labelled
@@ -68,16 +94,7 @@ def _build(
         splits[name] = rows.with_columns(plant=pl.lit(plant)).select(COLUMNS).hstack(found["features"])
         fingerprints[name] = found["fingerprints"]
     check_leakage(fingerprints, timedelta(hours=how.horizon_hours), how.split.by, readings=bool(vocabulary.sensors))
-    folder = paths.PROCESSED / name_file(plant)
-    for name, rows in splits.items():
-        write_table(rows, folder / f"{name}.parquet", plant)
-    write_whole(folder / "preparation.json", f"{preparation.model_dump_json(indent=1)}\n".encode())
-    doubts = find_selection(labels, how.horizon_hours)
-    absent = find_absent_machines(set(tables.telemetry["machine"]), tables.machines, tables.events)
-    return {
-        name: {"rows": rows.height, "failing": int(rows["label"].sum()), "doubt": doubts.get(name, absent)}
-        for name, rows in splits.items()
-    }
+    return Built(splits, preparation, labels)
 
 
 def _recall_preparation(training: pl.DataFrame, tables: Tables, vocabulary: Vocabulary, params: Params) -> Preparation:
@@ -167,12 +184,18 @@ def _assign_split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary
     return pl.col("machine").replace_strict(assigned, default=None)
 
 
-def find_vocabulary(plants: list[str], boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> Vocabulary:
+def find_vocabulary(
+    plants: list[str],
+    boundaries: Boundaries,
+    dictionary: Dictionary,
+    params: Dataset,
+    read: Callable[[str], Tables] = _read_tables,
+) -> Vocabulary:
     """Collect the names that training rows of any plant know."""
     errors, maintenance, models = set[str](), set[str](), set[str]()
     machines = []
     for plant in plants:
-        tables = _read_tables(plant)
+        tables = read(plant)
         split = _assign_split(tables, boundaries, dictionary, params)
         events = tables.events.filter(split == "train").drop_nulls("code")
         errors |= set(events.filter(kind="error")["code"])

@@ -58,7 +58,8 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
     write_table(stored, table_file(paths.PREDICTIONS, plant), plant)
     saved = params.model.kind == "lightgbm"
     if saved:
-        _save(plant, selection, params, data_version)
+        fitted = Preparation.model_validate_json((paths.PROCESSED / name_file(plant) / "preparation.json").read_bytes())
+        save_model(paths.MODELS / name_file(plant), *describe_model(plant, selection, fitted, params, data_version))
     labels = {name: rows.lazy().select("label").collect()["label"] for name, rows in splits._asdict().items()}
     return TrainedPlant(
         chosen=selection.chosen,
@@ -89,21 +90,23 @@ def _open_splits(plant: str, megabytes: int | None) -> Splits:
     return splits if megabytes and size > megabytes * 1e6 else Splits(*(rows.lazy().collect() for rows in splits))
 
 
-def _save(plant: str, selection: Selection, params: Params, data_version: str) -> None:
+def describe_model(
+    plant: str, selection: Selection, preparation: Preparation, params: Params, data_version: str
+) -> tuple[Metadata, list[str]]:
+    """Return what is saved of the chosen model, and its boosters; raises an UpkeepError if there is none to save."""
     winner = selection.candidates[selection.chosen]
     if winner.trained is None or not winner.trained.fitted.boosters:
         raise UpkeepError(
             "there is no model to save, for want of training rows", remedy="fetch more history", plant=plant
         )
     texts = winner.trained.fitted.boosters
-    preparation = paths.PROCESSED / name_file(plant) / "preparation.json"
     metadata = Metadata(
         plant=plant,
         scope="fleet" if selection.chosen == "fleet" else "plant",
         features=list(winner.trained.ranges),
         near_duplicate_seconds=params.validate_.near_duplicate_seconds,
         dataset=params.dataset,
-        preparation=Preparation.model_validate_json(preparation.read_bytes()),
+        preparation=preparation,
         calibration=winner.calibration,
         threshold=winner.report.threshold,
         training_ranges=winner.trained.ranges,
@@ -112,4 +115,4 @@ def _save(plant: str, selection: Selection, params: Params, data_version: str) -
         rows=winner.trained.rows,
         positives=winner.trained.positives,
     )
-    save_model(paths.MODELS / name_file(plant), metadata, texts)
+    return metadata, texts
