@@ -72,7 +72,9 @@ def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     whose horizon contains the end are positive.
     """
     repairs = find_repairs(events, params)
-    failures = repairs.with_columns(positive_from=pl.col("end") - timedelta(hours=params.horizon_hours))
+    failures = repairs.rename({"failure": "end"}).with_columns(
+        positive_from=pl.col("end") - timedelta(hours=params.horizon_hours)
+    )
     ends = [failures, _find_visits(events, repairs)]
     return (
         pl.concat(ends)
@@ -84,17 +86,17 @@ def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
 
 def find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     """Return when each failure was repaired: at the first maintenance after it, or after the longest repair allowed."""
-    failures = events.filter(kind="failure").select("machine", end="time").sort("machine", "end")
+    failures = events.filter(kind="failure").select("machine", failure="time").sort("machine", "failure")
     maintenance = events.filter(kind="maintenance").select("machine", repaired="time").sort("machine", "repaired")
     repairs = failures.join_asof(
         maintenance,
-        left_on="end",
+        left_on="failure",
         right_on="repaired",
         by="machine",
         strategy="forward",
         check_sortedness=False,
     )
-    longest = pl.col("end") + timedelta(hours=params.max_repair_hours)
+    longest = pl.col("failure") + timedelta(hours=params.max_repair_hours)
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
 
 
@@ -109,7 +111,7 @@ def _find_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
         .join_asof(
             repairs,
             left_on="time",
-            right_on="end",
+            right_on="failure",
             by="machine",
             strategy="backward",
             check_sortedness=False,
