@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,17 @@ def cmapss() -> Path:
 def trained_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small fleet that went through the pipeline; tests leave it as it is."""
     return train_small_fleet(tmp_path_factory.mktemp("trained_fleet"))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a scheduler with two workers, which are replaced when they die, and gives a plant two of them."""
+    import dask
+    from distributed import LocalCluster
+
+    failures = dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    with (
+        failures,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL") as cluster,
+    ):
+        yield cluster.scheduler_address

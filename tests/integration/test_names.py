@@ -1,22 +1,18 @@
 """Names change nothing: a fleet with the worst names that plants could give goes through the pipeline as any other."""
 
-import html
 import json
 from contextlib import chdir
 from datetime import date
 from pathlib import Path
-from urllib.parse import quote
 
 import polars as pl
 import pytest
-from named_fleet import HOURS, PLAIN, WORST, run, run_with_reports
+from named_fleet import HOURS, PLAIN, WORST, run
 from starlette.testclient import TestClient
 from trained_fleet import service_environment
 
 from upkeep.core.params import load_params
-from upkeep.core.plants import name_file, table_file
-from upkeep.reporting.markdown import format_value
-from upkeep.reporting.tracking import connect
+from upkeep.core.plants import table_file
 from upkeep.scoring import score
 from upkeep.scoring.prediction_log import read_parts
 from upkeep.serving.app import create_app
@@ -25,7 +21,7 @@ from upkeep.serving.settings import read_settings
 
 @pytest.fixture(scope="module")
 def worst(tmp_path_factory):
-    return run_with_reports(WORST, tmp_path_factory.mktemp("worst"))
+    return run(WORST, tmp_path_factory.mktemp("worst"), "fetch", "validate", "dataset", "train", "golden")
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +47,6 @@ def test_no_row_is_taken_for_another(worst):
     assert list(quality) == WORST.plants
     for found in quality.values():
         assert found["tables"]["telemetry"]["clean"] == HOURS * len(WORST.machines)
-
-
-def test_every_report_calls_each_plant_as_it_is_called(worst):
-    pages = {file.name: file.read_text(encoding="utf-8") for file in (worst / "reports").glob("*.*")}
-    drift = (worst / "reports/drift/index.html").read_text(encoding="utf-8")
-    for plant in WORST.plants:
-        escaped = html.escape(plant)
-        assert escaped in drift
-        page = f"{name_file(plant)}.html"  # of plants in which something drifted only
-        assert (worst / "reports/drift" / page).exists() == (quote(page) in drift)
-        assert format_value(plant) in pages["model_card.md"]
-        assert f"test_average_precision_{plant}" in pages["experiments.csv"]
-        assert all(escaped in pages[page] for page in ("eda.html", "model_quality.html"))
-
-
-def test_a_run_waits_for_nothing_but_is_in_mlflow(worst):
-    assert not list((worst / ".upkeep/pending").glob("*"))
-    client = connect(f"sqlite:///{worst}/mlflow.db")
-    [experiment] = [found.experiment_id for found in client.search_experiments() if found.name == "upkeep"]
-    runs = client.search_runs([experiment])
-    assert {run.data.params["plant"] for run in runs if "plant" in run.data.params} == set(WORST.plants)
 
 
 def test_the_service_answers_golden_requests_as_training_did(worst, tmp_path):

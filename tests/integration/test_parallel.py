@@ -1,15 +1,10 @@
 """Work mapped over plants gives the same answer, and the same errors, wherever it runs."""
 
-import hashlib
-import importlib
 import os
 import re
-import shutil
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +16,7 @@ from distributed import Client, LocalCluster
 from upkeep.core import parallel
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
-from upkeep.core.params import Parallel, load_params
+from upkeep.core.params import Parallel
 
 BACKENDS = ["sequential", "threading", "threads", "loky", "dask"]
 
@@ -30,17 +25,6 @@ BACKENDS = ["sequential", "threading", "threads", "loky", "dask"]
 def _own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parallel, "LOOK_SECONDS", 0.01)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a scheduler with two workers, which are replaced when they die, and gives a plant two of them."""
-    failures = dask.config.set({"distributed.scheduler.allowed-failures": 1})
-    with (
-        failures,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL") as cluster,
-    ):
-        yield cluster.scheduler_address
 
 
 @pytest.fixture
@@ -207,49 +191,3 @@ def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(
     time.sleep(1)
     assert Path("lyon").read_text() == "new lyon"
     assert "waiting for what an earlier run left at work" in capsys.readouterr().err
-
-
-STAGES = ("validate", "dataset", "train", "golden")
-OUTPUTS = ("data/interim", "data/processed", "data/predictions", "models", "reports")
-
-
-def digests(folder):
-    files = [file for name in OUTPUTS for file in (folder / name).rglob("*") if file.is_file()]
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-@pytest.fixture
-def run_stages(trained_fleet, tmp_path):
-    shutil.copytree(trained_fleet / "data/raw", tmp_path / "data/raw")
-    params = load_params(trained_fleet / "params.yaml")
-
-    def run_stages(how):
-        for stage in STAGES:
-            importlib.import_module(f"upkeep.stages.{stage}").run(params.model_copy(update={"parallel": how}))
-        return digests(tmp_path)
-
-    return run_stages
-
-
-@pytest.mark.parametrize("backend", ["threads", "dask"])
-def test_all_stages_write_the_same_bytes_wherever_their_work_is_done(backend, on, run_stages, trained_fleet):
-    found = run_stages(on(backend))
-    assert len(found) > 20
-    assert found == digests(trained_fleet)
-
-
-def test_all_stages_write_the_same_bytes_when_a_worker_is_killed_in_mid_work(cluster, on, run_stages, trained_fleet):
-    killed = threading.Event()
-
-    def kill_one_that_works():
-        with Client(cluster, set_as_default=False) as client:
-            while not killed.is_set():
-                for worker, keys in client.processing().items():
-                    if keys and not killed.is_set():
-                        os.kill(client.run(os.getpid, workers=[worker])[worker], signal.SIGKILL)
-                        killed.set()
-                time.sleep(0.01)
-
-    threading.Thread(target=kill_one_that_works, daemon=True).start()
-    assert run_stages(on("dask")) == digests(trained_fleet)
-    assert killed.is_set()
