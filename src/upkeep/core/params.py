@@ -192,6 +192,12 @@ class Score(Frozen):
     webhook: Webhook | None
 
 
+class Production(Frozen):
+    """Where `upkeep outcomes` keeps what came of predictions; belongs to no stage of the pipeline."""
+
+    ledger: str = Field(min_length=1)
+
+
 class Retrain(Frozen):
     """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
 
@@ -238,6 +244,7 @@ class Params(Frozen):
     drift: Drift
     record: Record
     score: Score
+    production: Production
     retrain: Retrain
     gate: Gate
     parallel: Parallel

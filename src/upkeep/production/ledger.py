@@ -1,0 +1,141 @@
+"""The ledger of outcomes: what was learnt of each episode and failure, and when; rows are added, never changed.
+
+Whoever asks what was known on a day gets the newest row of each key up to that day. An episode or failure that the
+events no longer show, such as one whose time was corrected, is withdrawn by a row of its own.
+"""
+
+import hashlib
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from upkeep.contract.dictionary import NEEDED, OPTIONAL, load_dictionary
+from upkeep.contract.rules import is_name
+from upkeep.core import paths
+from upkeep.core.files import locked
+from upkeep.core.params import Params
+from upkeep.core.plants import list_plants, table_file
+from upkeep.production.outcomes import INSTANT, JUDGED, KEY, LEDGER, OF_ALARMS, OF_FAILURES, judge_outcomes
+from upkeep.scoring.prediction_log import SCHEMA, Log, read_parts, write_part
+from upkeep.scoring.score import FOLDER as SCORED
+
+WITHDRAWN = "withdrawn"
+IS_OUTCOME = {
+    "kind": pl.col("kind").is_in(["alarm", "failure"]),
+    "role": pl.col("role").is_not_null(),
+    "outcome": pl.col("outcome").is_in([*OF_ALARMS, *OF_FAILURES, WITHDRAWN]),
+    **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
+    **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("at", "known_at")},
+}
+"""What holds of each row that upkeep writes; who shares the folder may write others."""
+
+OUTCOMES = Log("outcomes", LEDGER, IS_OUTCOME, "known_at", ())
+ALARM = ["plant", "machine", "at", "role", "model_version"]
+EPISODE = [name for name in KEY if name != "model_version"]
+LEARNT = [name for name in LEDGER if name != "known_at"]
+LOGGED = [*JUDGED, "scored_at"]
+KEY_LENGTH = 16
+LAST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def read_ledger(url: str) -> pl.DataFrame:
+    """Return all rows of the ledger at an address; an UpkeepError is raised if it cannot be listed."""
+    return pl.concat([LEDGER.to_frame(), *(rows for _, rows in read_parts(url, date.min, set(), log=OUTCOMES))])
+
+
+def as_known(ledger: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """Return what the ledger had learnt by an instant: a row per key, sorted by them."""
+    newest = ledger.filter(pl.col("known_at") <= at).sort("known_at", *LEARNT).unique(KEY, keep="last")
+    return newest.filter(pl.col("outcome") != WITHDRAWN).sort(KEY)
+
+
+def find_news(
+    ledger: pl.DataFrame,
+    predictions: pl.DataFrame,
+    events: pl.DataFrame,
+    telemetry_ends: pl.DataFrame,
+    params: Params,
+    known_at: datetime,
+) -> pl.DataFrame:
+    """Return the rows to add to a ledger: those that it does not hold yet as they are judged now, and the withdrawn.
+
+    Tables are those of :func:`upkeep.production.outcomes.judge_outcomes`, predictions with `scored_at`. What they no
+    longer reach stays as it is: plants without readings, failures before ``fetch.since``, and what is settled by
+    predictions that were removed from the log since.
+    """
+    state = as_known(ledger, known_at)
+    predictions = predictions.select(LOGGED).with_columns(pl.col("role").fill_null("champion"))
+    is_alarm, is_read = pl.col("kind") == "alarm", pl.col("plant").is_in(telemetry_ends["plant"].implode())
+    removed = state.filter(is_alarm).join(predictions.rename({"time": "at"}), on=ALARM, how="anti")
+    since = datetime.combine(params.fetch.since or date.min, time(), UTC)
+    warned_from = pl.col("at") - timedelta(hours=params.dataset.horizon_hours)
+    begins = state.join(_find_begins(state, predictions), on="plant")
+    kept = pl.concat(
+        [
+            state.filter(~is_read),
+            removed.filter(is_read, pl.col("outcome") != "pending"),
+            state.filter(is_read, ~is_alarm, pl.col("at") < since),
+            begins.filter(is_read, ~is_alarm, pl.col("at") >= since, warned_from < pl.col("begin")).drop("begin"),
+        ]
+    )
+    # The next episode begins a horizon after the last one, whether its predictions are there or not.
+    remembered = removed.filter(pl.col("outcome") != "void").with_columns(
+        time="at", scored_at="at", alarm=True, source=pl.lit("ledger")
+    )
+    logged = pl.concat([predictions, remembered.select(LOGGED)])
+    judged = judge_outcomes(logged, events, telemetry_ends, params, known_at)
+    now = pl.concat([kept, judged.join(kept, on=EPISODE, how="anti")])
+    news = now.join(state, on=LEARNT, how="anti", nulls_equal=True)
+    gone = state.join(now, on=KEY, how="anti", nulls_equal=True)
+    gone = gone.with_columns(outcome=pl.lit(WITHDRAWN), known_at=pl.lit(known_at, LEDGER["known_at"]))
+    return pl.concat([news, gone]).sort(KEY)
+
+
+def _find_begins(state: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
+    """Return from when on predictions are complete, of plants of which the ledger knows some that are not there."""
+    said_by = ["plant", "role", "model_version"]
+    known = state.drop_nulls("model_version").group_by(said_by).agg(pl.col("at").min())
+    there = predictions.group_by(said_by).agg(pl.col("time").min())
+    removed = known.join(there, on=said_by, how="left").filter(
+        pl.col("time").is_null() | (pl.col("at") < pl.col("time"))
+    )
+    begins = predictions.group_by("plant").agg(begin=pl.col("scored_at").min())
+    begins = removed.select("plant").unique().join(begins, on="plant", how="left")
+    return begins.with_columns(pl.col("begin").fill_null(LAST))
+
+
+def record_outcomes(params: Params, now: datetime) -> pl.DataFrame:
+    """Add to the ledger of ``params.yaml`` what is new by now, and return what is known then.
+
+    An UpkeepError is raised if the log or the ledger cannot be listed or written, or no table is there.
+    """
+    with locked(paths.LOCAL / "outcomes" / "lock"):
+        ledger = read_ledger(params.production.ledger)
+        # Another run may have had its turn meanwhile, or another machine's clock be ahead.
+        known_at = max([now, *(ledger["known_at"].top_k(1) + INSTANT)])
+        parts = read_parts(params.score.log, date.min, set(), LOGGED)
+        predictions = pl.concat([SCHEMA.to_frame().select(LOGGED), *(rows for _, rows in parts)])
+        news = find_news(ledger, predictions, *_read_tables(params), params, known_at)
+        if news.height:
+            key = hashlib.sha256(news.write_csv().encode()).hexdigest()[:KEY_LENGTH]
+            write_part(params.production.ledger, f"outcomes-{known_at:%H%M%S%f}-{key}", news, OUTCOMES)
+    return as_known(pl.concat([ledger, news]), known_at)
+
+
+def _read_tables(params: Params) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return all plants' events, and when each machine's readings end: as the pipeline or `upkeep score` read last."""
+    row_length = timedelta(microseconds=load_dictionary(params.validate_.dictionary).row_length)
+    found: dict[str, tuple[datetime, pl.DataFrame, Path]] = {}
+    for folder in [*sorted(SCORED.glob("*/interim")), paths.INTERIM]:
+        for plant in list_plants(folder / "telemetry"):
+            readings = pl.scan_parquet(table_file(folder / "telemetry", plant)).group_by("plant", "machine")
+            ends = readings.agg(known_until=pl.col("time").max() - row_length).collect()
+            newest = max([datetime.min.replace(tzinfo=UTC), *ends["known_until"]])
+            if plant not in found or newest > found[plant][0]:
+                found[plant] = (newest, ends, table_file(folder / "events", plant))
+    if not found:
+        list_plants(paths.INTERIM / "telemetry", made_by="validate")
+    named = pl.selectors.by_name(*NEEDED["events"], *OPTIONAL["events"], require_all=False)
+    events = [pl.scan_parquet(file).select(named).collect() for _, _, file in found.values()]
+    return pl.concat(events, how="diagonal"), pl.concat(ends for _, ends, _ in found.values())
