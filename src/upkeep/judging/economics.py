@@ -50,14 +50,15 @@ def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> di
     cost = policy_cost(failures, caught, false_alarms, costs)
     unplanned = run_to_failure_cost(failures, costs)
     return {
-        "failures_caught": _divide_defined(caught, failures),
-        "false_alarms_per_machine_month": _divide_defined(false_alarms * HOURS_PER_MONTH, hours),
+        "failures_caught": divide_defined(caught, failures),
+        "false_alarms_per_machine_month": divide_defined(false_alarms * HOURS_PER_MONTH, hours),
         "cost": cost,
-        "cost_saving": _divide_defined(unplanned - cost, unplanned - oracle_cost(failures, costs)),
+        "cost_saving": divide_defined(unplanned - cost, unplanned - oracle_cost(failures, costs)),
     }
 
 
-def _divide_defined(part: Floats, whole: Floats) -> Floats:
+def divide_defined(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole, NaN where the whole is 0."""
     return part / np.where(whole == 0, np.nan, whole)
 
 

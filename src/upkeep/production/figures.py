@@ -1,0 +1,132 @@
+"""Live figures: what the ledger of outcomes says of alarms in production, with what is not known beside it.
+
+Episodes and failures are counted, not rows, so how often machines are scored does not change them. Of a group:
+
+- *precision* is the share of right alarms among those with a code: a visit found a defect, or the machine failed within
+  the horizon, against visits that found nothing. ``coded`` is the share of all settled alarms that have a code, by
+  which one sees what precision is worth;
+- *recall* lies between C/(C+M) and (C+U)/(C+U+M). A repair in time prevents the failure that it was for, so C counts
+  failures caught and defects found; M failures that nobody was warned of in time, missed or covered by no prediction;
+  and U visits without a code, each of which may have prevented a failure or not;
+- *cost* is what following the alarms costs, as :mod:`upkeep.judging.economics` counts it: M unplanned stops, C planned
+  repairs, and an inspection for each alarm after which nothing was found or happened; from all of U being inspections
+  to all of U being repairs.
+
+Alarms that are void, censored or pending count for none of these, nor do failures before any model was in force.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from upkeep.core.params import Costs, Params
+from upkeep.core.text import align_columns
+from upkeep.core.types import Floats
+from upkeep.judging.economics import divide_defined, policy_cost
+from upkeep.judging.episodes import MACHINE
+from upkeep.judging.resampling import draw_machines, interval
+from upkeep.production.outcomes import OF_ALARMS, OF_FAILURES
+
+GROUPS = {"role": pl.String(), "plant": pl.String(), "model_version": pl.String(), "week": pl.Date()}
+OUTCOMES = [*OF_ALARMS, *OF_FAILURES]
+FIGURES = ["precision", "coded", "recall_from", "recall_to", "cost_from", "cost_to"]
+INTERVALS = {
+    "precision_interval": ("precision", "precision"),
+    "recall_interval": ("recall_from", "recall_to"),
+    "cost_interval": ("cost_from", "cost_to"),
+}
+"""From the low end of the first figure's resamples to the high end of the second's."""
+
+
+def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> pl.DataFrame:
+    """Return the figures of each group of what is known: the ledger's rows as of one instant.
+
+    Groups are roles, which are kept apart, and `by`: any of plant, model_version and week, the Monday (UTC) of episode
+    or failure. Columns are the groups', a count per outcome, `FIGURES`, null where nothing divides, and `INTERVALS`,
+    each [low, high] from machines resampled, null where none can be told.
+    """
+    rows = outcomes.drop_nulls("model_version").with_columns(week=pl.col("at").dt.truncate("1w").dt.date())
+    names = ["role", *by]
+    # A machine that a week or a model says nothing of is one of the plant all the same.
+    fleet_of = [name for name in names if name in ("role", "plant")]
+    fleets = {
+        key: own.select(MACHINE).unique().sort(MACHINE)
+        for key, own in rows.partition_by(fleet_of, as_dict=True).items()
+    }
+    found = []
+    for key, own in rows.sort(names).partition_by(names, as_dict=True, maintain_order=True).items():
+        group = dict(zip(names, key, strict=True))
+        machines = fleets[tuple(group[name] for name in fleet_of)]
+        found.append(group | _measure_group(own, machines, params))
+    schema = {name: GROUPS[name] for name in names} | dict.fromkeys(OUTCOMES, pl.Int64())
+    schema |= dict.fromkeys(FIGURES, pl.Float64()) | dict.fromkeys(INTERVALS, pl.List(pl.Float64()))
+    return pl.DataFrame(found, schema=schema).with_columns(pl.col(FIGURES).fill_nan(None))
+
+
+def _measure_group(rows: pl.DataFrame, machines: pl.DataFrame, params: Params) -> dict[str, object]:
+    """Return counts, figures and intervals of one group, of whose role and plant these are all machines."""
+    counts = [(pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES]
+    tally = machines.join(rows.group_by(MACHINE).agg(counts), on=MACHINE, how="left", maintain_order="left")
+    draws = draw_machines(machines.height, params.evaluate.bootstrap, params.model.seed)
+    once_and_resampled = np.hstack([np.ones((machines.height, 1)), draws])
+    totals = tally.select(pl.col(OUTCOMES).fill_null(0)).to_numpy().astype(np.float64).T @ once_and_resampled
+    figures = measure_outcomes(dict(zip(OUTCOMES, totals, strict=True)), params.evaluate.costs)
+    ends = {name: interval(values[1:], params.evaluate.confidence) for name, values in figures.items()}
+    return {
+        **{name: int(values[0]) for name, values in zip(OUTCOMES, totals, strict=True)},
+        **{name: float(values[0]) for name, values in figures.items()},
+        **{
+            name: [low[0], high[1]] if (low := ends[first]) and (high := ends[second]) else None
+            for name, (first, second) in INTERVALS.items()
+        },
+    }
+
+
+def measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, Floats]:
+    """Return `FIGURES` of counts of each outcome, arrays of one shape; NaN where nothing divides."""
+    right = counts["defect_found"] + counts["failed"]
+    coded = right + counts["nothing_found"]
+    caught = counts["caught"] + counts["defect_found"]
+    missed = counts["missed"] + counts["not_covered"]
+    unknown = counts["no_code"]
+    false = counts["nothing_found"] + counts["survived"]
+    inspected = policy_cost(caught + missed, caught, false + unknown, costs)
+    repaired = policy_cost(caught + missed + unknown, caught + unknown, false, costs)
+    return {
+        "precision": divide_defined(right, coded),
+        "coded": divide_defined(coded, coded + counts["survived"] + unknown),
+        "recall_from": divide_defined(caught, caught + missed),
+        "recall_to": divide_defined(caught + unknown, caught + unknown + missed),
+        "cost_from": np.minimum(inspected, repaired),
+        "cost_to": np.maximum(inspected, repaired),
+    }
+
+
+def tabulate_outcomes(outcomes: pl.DataFrame) -> str:
+    """Return a line per plant and role: how many episodes and failures ended in each class."""
+    counts = outcomes.group_by("plant", "role").agg((pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES)
+    lines = counts.sort("plant", "role").select(pl.all().cast(pl.String)).rows()
+    return align_columns(["plant", "role", *(name.replace("_", " ") for name in OUTCOMES)], lines)
+
+
+def tabulate_figures(figures: pl.DataFrame) -> str:
+    """Return a line per group with its figures and, in brackets, their intervals."""
+    groups = [name for name in GROUPS if name in figures.columns]
+    lines = [
+        [
+            *(str(row[name]) for name in groups),
+            _show([row["precision"]], row["precision_interval"], "{:.0%}"),
+            _show([row["coded"]], None, "{:.0%}"),
+            _show([row["recall_from"], row["recall_to"]], row["recall_interval"], "{:.0%}"),
+            _show([row["cost_from"], row["cost_to"]], row["cost_interval"], "{:,.0f}"),
+        ]
+        for row in figures.iter_rows(named=True)
+    ]
+    return align_columns([*groups, "precision", "coded", "recall", "cost"], lines)
+
+
+def _show(values: Sequence[float | None], ends: Sequence[float] | None, form: str) -> str:
+    known = [form.format(value) for value in values if value is not None]
+    text = " to ".join(dict.fromkeys(known)) if len(known) == len(values) else "unknown"
+    return f"{text} ({' to '.join(map(form.format, ends))})" if ends else text
