@@ -56,7 +56,8 @@ def label_rows(
         ~near | (pl.col("time") >= pl.col("positive_from")),
     )
     to_end = pl.when("fails").then(pl.col("end") - pl.col("time"))
-    return _without_repairs(known, ends.drop_nulls("repaired")).select(
+    repairs = ends.drop_nulls("repaired").select("machine", "repaired", failure="end")
+    return _without_repairs(known, repairs).select(
         "machine",
         "time",
         label=near.cast(pl.UInt8),
@@ -72,12 +73,11 @@ def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     whose horizon contains the end are positive.
     """
     repairs = find_repairs(events, params)
-    failures = repairs.rename({"failure": "end"}).with_columns(
-        positive_from=pl.col("end") - timedelta(hours=params.horizon_hours)
+    failures = repairs.select(
+        "machine", "repaired", end="failure", positive_from=pl.col("failure") - timedelta(hours=params.horizon_hours)
     )
-    ends = [failures, _find_visits(events, repairs)]
     return (
-        pl.concat(ends)
+        pl.concat([failures, _find_visits(events, repairs)])
         .group_by("machine", "end")
         .agg(pl.col("repaired").max(), pl.col("positive_from").min())
         .sort("machine", "end")
@@ -106,32 +106,19 @@ def _find_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
     told = events.with_columns(pl.lit(None, DTYPES[OPTIONAL["events"][name]]).alias(name) for name in absent)
     has_defect, answers = pl.col(FINDING) == DEFECT, pl.col(ALARM_AT) < pl.col("time")
     visits = told.filter(pl.col("kind") == "maintenance", has_defect | (pl.col(FINDING).is_null() & answers))
-    alone = (
-        visits.sort("machine", "time")
-        .join_asof(
-            repairs,
-            left_on="time",
-            right_on="failure",
-            by="machine",
-            strategy="backward",
-            check_sortedness=False,
-        )
-        .filter(pl.col("repaired").is_null() | (pl.col("time") > pl.col("repaired")))
+    ending = repairs.select("machine", time="repaired")
+    alone = _without_repairs(
+        visits.sort("machine", "time").join(ending, on=["machine", "time"], how="anti", maintain_order="left"), repairs
     )
     return alone.select(
         "machine",
-        end="time",
         repaired=pl.when(has_defect).then("time"),
+        end="time",
         positive_from=pl.when(has_defect & answers).then(ALARM_AT).otherwise("time"),
     )
 
 
 def _without_repairs(rows: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
     return rows.join_asof(
-        repairs.select("machine", "repaired", began="end"),
-        left_on="time",
-        right_on="began",
-        by="machine",
-        strategy="backward",
-        check_sortedness=False,
-    ).filter(pl.col("began").is_null() | (pl.col("time") >= pl.col("repaired")))
+        repairs, left_on="time", right_on="failure", by="machine", strategy="backward", check_sortedness=False
+    ).filter(pl.col("failure").is_null() | (pl.col("time") >= pl.col("repaired")))
