@@ -12,6 +12,7 @@ from bench.measuring import ROOT
 MEASUREMENTS = (
     "features",
     "rates",
+    "splits",
     "cluster",
     "simulator",
     "memory",
