@@ -208,8 +208,9 @@ class Retrain(Frozen):
 
 
 class Gate(Frozen):
-    """How much worse a challenger may be than the champion, on common test rows; belongs to no stage."""
+    """How much worse a challenger may be than the champion, on the newest rows; belongs to no stage."""
 
+    min_failures: int = Field(gt=0)
     precision_fall: Share
     largest_precision_fall: Share
     cost_rise: float = Field(ge=0)

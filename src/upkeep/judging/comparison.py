@@ -32,7 +32,7 @@ class Change(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What changed in one plant, or in all: by the names in `JUDGED`, on the rows that both were judged on.
+    """What changed in one plant, or in all: by the names of `Metrics`, on the rows that both were judged on.
 
     `unplanned_cost` is what the failures cost when nothing is done.
     """
@@ -108,12 +108,14 @@ def _compare_group(
         machines=after.machines.height,
         failures=failures,
         unplanned_cost=run_to_failure_cost(failures, how.costs),
-        changes={name: _compare_figure(before, after, name, how.confidence) for name in JUDGED},
+        changes={name: _compare_figure(before, after, name, how.confidence) for name in after.figures},
     )
 
 
 def _compare_figure(before: Judgement, after: Judgement, name: str, confidence: float) -> Change:
     was, now = (None if np.isnan(side.figures[name]) else side.figures[name] for side in (before, after))
+    if name not in after.resamples:
+        return Change(was, now)
     resamples = before.resamples[name], after.resamples[name]
     intervals = [interval(values, confidence) for values in (*resamples, resamples[1] - resamples[0])]
     return Change(was, now, *intervals)
