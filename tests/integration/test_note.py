@@ -1,5 +1,6 @@
 """`upkeep note` in a small repository with real git, DVC and a remote; GitLab's API is the stand-in."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -17,9 +18,9 @@ from prediction_cases import HORIZON, how
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.core.plants import table_file
 from upkeep.gitlab import dvc, note
 from upkeep.gitlab import snapshot as snapshots
+from upkeep.gitlab.champion import predict_newest
 from upkeep.gitlab.failure import keep_failure
 from upkeep.gitlab.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
 from upkeep.judging.reports import DataQuality
@@ -71,6 +72,7 @@ def template(tmp_path_factory) -> Path:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["evaluate"] = {**how().model_dump(mode="json"), "floors": {"average_precision": 0.1}}
     params["dataset"]["horizon_hours"] = HORIZON
+    params["gate"]["min_failures"] = 3
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / ".gitignore").write_text("/.upkeep/\n/reports/merge_request*\n")
     git(folder, "add", "--all")
@@ -261,9 +263,9 @@ def test_predictions_that_no_stage_has_written_are_missing(change):
 
 def test_predictions_that_cannot_be_compared_block():
     broken = snapshot("this branch", plant("lyon"), predictions={"lyon": plant("lyon").drop("split")})
-    comparison, faults = note._compare_sides(GOOD, broken, load_params())
-    assert comparison.overall is None
-    assert faults[0].startswith("the predictions of both sides cannot be compared: ")
+    found = note._judge_sides(GOOD, broken, load_params(), {})
+    assert found.decision == "unknown"
+    assert found.reasons[0].startswith("the predictions of both sides cannot be compared: ")
 
 
 def test_predictions_of_more_rows_than_memory_holds_are_not_unpacked(monkeypatch):
@@ -294,11 +296,30 @@ def test_the_note_is_not_written_through_a_link(work):
     assert not (work / "cost.png").exists()
 
 
-def test_predictions_whose_files_a_former_version_called_otherwise_are_found(work):
-    old = plant("Nord")
-    write(work, snapshot("main", old), "Nord")
-    assert table_file(paths.PREDICTIONS, "Nord") != paths.PREDICTIONS / "Nord.parquet"
-    assert read_revision("HEAD", "main").predictions["Nord"].equals(old)
+def test_a_champion_without_a_model_of_the_newest_rows_is_told_and_its_own_predictions_stand():
+    later = {name: rows.with_columns(time=rows["time"].dt.offset_by("20h")) for name, rows in GOOD.predictions.items()}
+    said, silent = predict_newest(read_revision("main", "main"), later, load_params().parallel)
+    assert said["lyon"].equals(GOOD.predictions["lyon"])
+    assert silent["lyon"].startswith("its model is missing: neither git nor DVC's remote has it")
+
+
+def test_a_champions_model_comes_from_its_commit_and_scores_what_came_later(work, trained_fleet):
+    for folder in ("data/interim", "models/plants"):
+        shutil.copytree(trained_fleet / folder, work / folder)
+    newest = pl.read_parquet(trained_fleet / "data/predictions/lyon.parquet")
+    test = newest.filter("chosen", split="test").sort("time")
+    own = pl.concat([newest.filter("chosen", split="validation"), test.head(900)])
+    stage = STAGE | {"outs": [*STAGE["outs"], "data/interim", "models/plants"]}
+    (work / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}))
+    write(work, GOOD, "trained")
+    shutil.rmtree(work / "models")
+    shutil.copytree(trained_fleet / "models/plants", work / "models/plants")
+    champion = dataclasses.replace(read_revision("HEAD", "main"), predictions={"lyon": own})
+    said, silent = predict_newest(champion, {"lyon": newest}, load_params().parallel)
+    assert silent == {}
+    scored = said["lyon"].filter(split="test").sort("machine", "time")
+    assert scored["probability"].equals(test.sort("machine", "time")["probability"])
+    assert scored["alarm"].equals(test.sort("machine", "time")["alarm"])
 
 
 def test_without_a_target_the_error_says_how_to_name_one():

@@ -5,15 +5,15 @@ from typing import Any
 
 import polars as pl
 from parameters import SHIPPED, changed
-from prediction_cases import COSTS, HORIZON, evaluate_rows, how, machine
+from prediction_cases import HORIZON, evaluate_rows, how, machine
 
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, judge
 from upkeep.gitlab.note_text import Review
 from upkeep.gitlab.snapshot import Parameters, RawData, Snapshot
 from upkeep.judging.acceptance import Check
-from upkeep.judging.comparison import Comparison, compare
 from upkeep.judging.reports import DataQuality, DriftReport, Evaluation, Sanity
+from upkeep.releases.succession import Succession, judge_succession
 
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
 FAILED = Check("failures_caught", "at least 0.6", "0.4", False)
@@ -22,6 +22,7 @@ TIMES = {"train": 16.3, "evaluate": 3.0}
 OUT_OF_RANGE = {"out of range": 10}
 GOOD = {25: 0.9, 26: 0.8}
 BLIND: dict[int, float] = {}
+NO_FLOORS: Mapping[str, float] = {}
 
 
 def params() -> Params:
@@ -47,9 +48,9 @@ def delivered(plants: list[str], *batches: str) -> RawData:
     return RawData(files=files)
 
 
-def fetched(path: str) -> Parameters:
+def fetched(path: str, until: str = "2025-02-24") -> Parameters:
     """The parameters of a fleet whose deliveries lie there."""
-    return Parameters.model_validate({"fetch": {"source": "files", "options": {"path": path}}})
+    return Parameters.model_validate({"fetch": {"source": "files", "until": until, "options": {"path": path}}})
 
 
 def drift(**drifted: Sequence[str]) -> DriftReport:
@@ -98,15 +99,17 @@ def snapshot(name: str = "this branch", *plants: pl.DataFrame, **changes: object
     return Snapshot(name, **{**given, **changes})
 
 
-def compared(champion: Snapshot | None, challenger: Snapshot) -> Comparison:
-    return compare(champion.predictions if champion else {}, challenger.predictions, how(), HORIZON, seed=7)
+def succeeded(
+    champion: Snapshot | None, challenger: Snapshot, missed: Mapping[str, float] = NO_FLOORS, **limits: float
+) -> Succession:
+    told = params().model_copy(update={"gate": changed(SHIPPED.gate, **{"min_failures": 1, **limits})})
+    return judge_succession(champion.predictions if champion else {}, challenger.predictions, told, missed)
 
 
-def judged(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), faults=(), **limits: float) -> Verdict:
-    limited = changed(SHIPPED.gate, **limits)
-    return judge(champion, challenger, compared(champion, challenger), checks, limited, COSTS.failure, faults)
+def judged(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), faults=(), floors=NO_FLOORS) -> Verdict:
+    return judge(champion, challenger, succeeded(champion, challenger, floors), checks, floors, faults)
 
 
 def review(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), times=TIMES) -> Review:
-    verdict = judged(champion, challenger, checks)
-    return Review(champion, challenger, compared(champion, challenger), verdict, checks, times)
+    figures = succeeded(champion, challenger).figures
+    return Review(champion, challenger, figures, judged(champion, challenger, checks), checks, times)

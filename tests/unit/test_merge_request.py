@@ -10,6 +10,7 @@ from merge_request_cases import (
     PASSED,
     delivered,
     drift,
+    fetched,
     params,
     plant,
     quality,
@@ -22,7 +23,6 @@ from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import write_note
 from upkeep.gitlab.snapshot import RawData
 from upkeep.judging.comparison import JUDGED, Change
-from upkeep.judging.reports import Headline, Metrics
 from upkeep.reporting.plots import MOST_PLANTS
 
 LYON = plant("lyon")
@@ -48,14 +48,14 @@ def test_the_first_line_says_that_nothing_changed():
 def test_the_first_line_of_a_better_model_says_what_it_saves():
     text = note(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", LYON))
     assert text.splitlines()[0] == (
-        "## ✅ May ship: it saves 240 (80.0%) on the same test rows; it catches 3 of 3 failures in time, in place of 0"
+        "## ✅ May ship: it saves 240 (80.0%) on the newest rows; it catches 3 of 3 failures in time, in place of 0"
     )
 
 
 def test_the_first_lines_of_a_worse_model_say_what_it_costs_and_why_it_is_blocked():
     lines = note(snapshot("main", LYON), snapshot("this branch", plant("lyon", BLIND))).splitlines()
     assert lines[0] == (
-        "## ⛔ May not ship (2 reasons below); it costs 240 (400.0%) more on the same test rows; "
+        "## ⛔ May not ship (2 reasons below); it costs 240 (400.0%) more on the newest rows; "
         "it catches 0 of 3 failures in time, in place of 3"
     )
     assert lines[2].startswith("- lyon: average precision falls from 0.30 to 0.12")
@@ -66,7 +66,7 @@ def test_a_saving_that_chance_may_explain_is_called_so():
     one_caught = pl.concat([plant("lyon", BLIND, 5), LYON.filter(machine="m5")])
     text = note(snapshot("main", plant("lyon", BLIND)), snapshot("this branch", one_caught))
     assert text.splitlines()[0] == (
-        "## ✅ May ship: it saves 80 (26.7%) on the same test rows, which chance may explain; "
+        "## ✅ May ship: it saves 80 (26.7%) on the newest rows, which chance may explain; "
         "it catches 1 of 3 failures in time, in place of 0"
     )
 
@@ -162,12 +162,19 @@ def test_drifted_plants_are_named_with_their_columns():
     assert "| lyon | not known | 100% of columns, **drifted** | current_a, vibration_mm_s |" in text
 
 
-def test_metrics_are_compared_as_dvc_does():
-    counts = {"rows": 9, "machines": 1, "positives": 1, "failures": 1, "f1": 0.5}
-    before, after = (Headline(overall=Metrics(**counts, cost=cost), plants={}) for cost in (10, 12))
-    text = note_of(before, after, "metrics")
-    assert "| reports/metrics.json | overall.cost | 10 | 12 | 2 |" in text
-    assert "overall.f1" not in text
+def test_settings_that_changed_are_shown_as_what_was_tried():
+    later = snapshot("this branch", LYON, params=fetched("//me:secret@elsewhere", until="2025-03-03"))
+    text = note(snapshot("main", LYON), later)
+    assert "**Tried.** 2 settings of `params.yaml` changed." in text
+    assert "| `fetch.until` | 2025-02-24 | 2025-03-03 |" in text
+    assert "secret" not in text
+    assert "**Tried.** The same settings." in note(snapshot("main", LYON), snapshot("this branch", LYON))
+    assert "**Tried.**" not in note(None, later)
+
+
+def test_the_newest_rows_are_named_by_their_days():
+    text = note(snapshot("main", LYON), snapshot("this branch", LYON))
+    assert "on the 240 newest rows, 2025-01-06 to 2025-01-07, which neither was trained on" in text
 
 
 @pytest.mark.parametrize("draw", [draw_cost, draw_precision])

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from upkeep.core.text import show_lines
 from upkeep.core.timing import stage_times
 from upkeep.gitlab import check, dvc
 from upkeep.gitlab.api import find_note, open_project, put_note, upload
+from upkeep.gitlab.champion import predict_newest
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import judge
 from upkeep.gitlab.markdown import bullets, name_first, sentence, show
@@ -22,8 +24,8 @@ from upkeep.gitlab.note_text import Review, write_note
 from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
 from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.judging.acceptance import Check
-from upkeep.judging.comparison import Comparison, compare
 from upkeep.releases import git
+from upkeep.releases.succession import Succession, judge_succession
 
 STAGE = "note"
 NOTE = paths.REPORTS / "merge_request.md"
@@ -49,8 +51,8 @@ def run(params: Params, target: str | None = None) -> None:
     images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures.items()]
     text = write_note(review, params.evaluate, images, _link_pages("."))
     write_whole(NOTE, text.encode())
-    ships, reasons = review.verdict
-    said = f"{text.partition(chr(10))[0].removeprefix('## ')}\n{bullets(reasons)}{NOTE} says more"
+    ships, reasons, remarks = review.verdict
+    said = f"{text.partition(chr(10))[0].removeprefix('## ')}\n{bullets([*reasons, *remarks])}{NOTE} says more"
     print(show_lines(said))  # noqa: T201  # what the job's log is read for
     token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
     if token and os.environ.get(MERGE_REQUEST):
@@ -71,19 +73,23 @@ def run(params: Params, target: str | None = None) -> None:
 
 
 def make_review(params: Params, target: str | None) -> Review:
-    """Read both sides, compare them and let the gate judge."""
+    """Read both sides, judge them on the newest rows and let the gate decide."""
     champion, challenger = read_revision(*find_target(target, os.environ)), read_working_tree()
-    comparison, incomparable = _compare_sides(champion, challenger, params)
-    faults = [*_find_faults(), *incomparable]
+    faults = _find_faults()
     checks: list[Check] = []
     try:
         dvc.pull(*(judged for judged in dvc.outputs(paths.MODELS, paths.EVALUATION) if not judged.exists()))
         checks = check.make_checks(params)
     except UpkeepError as error:
         faults.append(sentence("the checks could not be made: {}", error.what))
-    missed_failure = params.evaluate.costs.failure
-    verdict = judge(champion, challenger, comparison, checks, params.gate, missed_failure, faults)
-    return Review(champion, challenger, comparison, verdict, checks, stage_times())
+    missed = {name: floor for name, floor in params.evaluate.floors.items() if not _holds(name, checks)}
+    succession = _judge_sides(champion, challenger, params, missed)
+    verdict = judge(champion, challenger, succession, checks, missed, faults)
+    return Review(champion, challenger, succession.figures, verdict, checks, stage_times())
+
+
+def _holds(floor: str, checks: Sequence[Check]) -> bool:
+    return all(check.passed for check in checks if check.name == floor)
 
 
 def find_target(target: str | None, environment: Environment) -> tuple[str, str]:
@@ -101,14 +107,18 @@ def find_target(target: str | None, environment: Environment) -> tuple[str, str]
     return git.fetch(branch), branch
 
 
-def _compare_sides(champion: Snapshot | None, challenger: Snapshot, params: Params) -> tuple[Comparison, list[str]]:
-    """Compare predictions, or say why they cannot be: they come from a branch, and may be anything."""
-    how = (params.evaluate, params.dataset.horizon_hours, params.model.seed)
+def _judge_sides(
+    champion: Snapshot | None, challenger: Snapshot, params: Params, missed_floors: Mapping[str, float]
+) -> Succession:
+    """Judge both by their predictions, or say why they cannot be: they come from a branch, and may be anything."""
     try:
-        return compare(champion.predictions if champion else {}, challenger.predictions, *how), []
+        said, silent = predict_newest(champion or Snapshot(""), challenger.predictions, params.parallel)
+        found = judge_succession(said, challenger.predictions, params, missed_floors)
     except (ArithmeticError, LookupError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         words = "the predictions of both sides cannot be compared: {}; run `dvc repro`, then `dvc push`"
-        return compare({}, {}, *how), [sentence(words, error)]
+        return judge_succession({}, {}, params)._replace(reasons=[sentence(words, error)])
+    words = "{}: of the rows that came after the champion's own run it says nothing: {}"
+    return found._replace(remarks=[*found.remarks, *(sentence(words, *each) for each in silent.items())])
 
 
 def _find_faults() -> list[str]:

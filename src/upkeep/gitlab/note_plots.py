@@ -22,7 +22,7 @@ def draw_precision(comparison: Comparison, target: str) -> Picture:
                 ends = interval or (value, value)
                 panel.plot(ends, [row + shift] * 2, color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
                 panel.plot(value, row + shift, "o", color=colour, markersize=9)
-    panel.set(xlim=(0, 1), xlabel="average precision on common test rows (1 is perfect), with interval")
+    panel.set(xlim=(0, 1), xlabel="average precision on the newest rows (1 is perfect), with interval")
     return explain_lines(picture)
 
 
@@ -39,7 +39,7 @@ def draw_cost(comparison: Comparison, target: str) -> Picture:
         values = [getattr(cost, side) for cost in shown.values()]
         panel.barh([row + shift for row in rows], values, 0.26, color=colour, label=label)
     panel.xaxis.set_major_formatter("{x:,.0f}")
-    panel.set_xlabel("cost on common test rows, in the currency of evaluate.costs")
+    panel.set_xlabel("cost on the newest rows, in the currency of evaluate.costs")
     return explain_lines(picture)
 
 

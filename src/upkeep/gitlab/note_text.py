@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.core import paths
 from upkeep.core.params import Evaluate
+from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import count_things
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.markdown import bullets, code, name_first, show, tabulate
 from upkeep.gitlab.snapshot import DeliveredFile, RawData, Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison
-from upkeep.judging.reports import DataQuality, DriftReport, GroupReport, Headline, PlantDrift
+from upkeep.judging.reports import DataQuality, DriftReport, GroupReport, PlantDrift
 from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import UNKNOWN, Markdown
 from upkeep.reporting.templates import MARKDOWN
@@ -28,7 +28,6 @@ FORMS = {"average_precision": "{:.2f}", "failures_caught": "{:.0%}", "cost": "{:
 MINUTE = "%Y-%m-%d %H:%M"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 LOWER_IS_BETTER = {"cost", "false_alarms_per_machine_month"}
-DECIMALS = 5  # those that `dvc metrics diff` shows
 
 Rows = Sequence[Sequence[object]]
 
@@ -36,7 +35,7 @@ Rows = Sequence[Sequence[object]]
 class Review(NamedTuple):
     """What the note is written from; `champion` is None, and compared are no rows, if the target has no history.
 
-    `comparison` is on common test rows, `checks` are this branch's, and `times` the seconds of each stage that ran.
+    `comparison` is on the newest rows, `checks` are this branch's, and `times` the seconds of each stage that ran.
     """
 
     champion: Snapshot | None
@@ -58,6 +57,8 @@ def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links:
     return NOTE.render(
         review=review,
         reasons=bullets(review.verdict.reasons),
+        remarks=bullets(review.verdict.remarks),
+        tried=_compare_settings(before, after) if review.champion else [],
         before=before,
         after=after,
         common=review.comparison.overall,
@@ -82,7 +83,6 @@ def write_note(review: Review, evaluate: Evaluate, images: Sequence[str], links:
         checks=[
             [check.name, check.expected, check.found, check.passed or Markdown("**no**")] for check in review.checks
         ],
-        metrics=_compare_metrics(before.metrics, after.metrics),
         links={name: Markdown(address) for name, address in links.items()},
     )
 
@@ -204,19 +204,12 @@ def _show_share(found: PlantDrift | None) -> str:
     return Markdown(f"{found.share:.0%} of columns{', **drifted**' if found.drifted else ''}")
 
 
-def _compare_metrics(before: Headline | None, after: Headline | None) -> Rows:
-    """Return the rows that `dvc metrics diff --md` prints: each side on its own test rows, what is equal left out."""
-    if before is None or after is None:
-        return []
-    old, new = (flatten(report.model_dump()) for report in (before, after))
-    rows = []
-    for name in sorted(old.keys() | new):
-        was, now = old.get(name), new.get(name)
-        if was != now:
-            change = None if was is None or now is None else now - was
-            values = ("-" if each is None else f"{round(each, DECIMALS):.15g}" for each in (was, now, change))
-            rows.append([paths.METRICS.as_posix(), name, *map(Markdown, values)])
-    return rows
+def _compare_settings(before: Snapshot, after: Snapshot) -> Rows:
+    """Return a row per setting of ``params.yaml`` that differs: what it was, and what it is."""
+    old, new = (flatten(side.params.model_dump()) for side in (before, after))
+    changed = [name for name in sorted(old.keys() | new) if old.get(name) != new.get(name)]
+    shown = [[mask_credentials(str(side.get(name, "not set"))) for side in (old, new)] for name in changed]
+    return [[code(name), *values] for name, values in zip(changed, shown, strict=True)]
 
 
 WORDS = {"table": tabulate, "code": code, "count": count_things, "first": name_first, "is_sure": is_sure}

@@ -8,23 +8,24 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_regular
-from upkeep.core.plants import table_file
+from upkeep.core.files import read_regular, write_whole
+from upkeep.core.plants import name_file, table_file
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
 from upkeep.gitlab.failure import PIPELINE
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
+from upkeep.model.storage import Metadata
 from upkeep.releases import git
 from upkeep.reporting.markdown import Markdown
 
@@ -35,7 +36,6 @@ Count = Annotated[int, Field(ge=0, lt=10**15)]
 MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's predictions have a thousandth of that as a rule
 MOST_CELLS = 500_000_000  # of predictions: a file of a few bytes may unpack to any number
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")  # in DVC's cache, to which outputs may be links
-FORMER_NAME = re.compile(r"[A-Za-z0-9_-]+")  # of plants whose file was called as they are by upkeep 0.1
 
 PREDICTED = {
     **dict.fromkeys(("plant", "machine", "split"), pl.String()),
@@ -50,13 +50,15 @@ PREDICTED = {
 class Origin(Report):
     """Where ``fetch`` reads, whatever it is."""
 
+    model_config = ConfigDict(extra="allow")
     source: Any = None
     options: Any = None
 
 
 class Parameters(Report):
-    """``params.yaml``, as far as it is compared."""
+    """``params.yaml`` of any version."""
 
+    model_config = ConfigDict(extra="allow")
     fetch: Origin = Origin()
 
 
@@ -91,11 +93,12 @@ REPORTS: dict[str, tuple[Path, type[BaseModel]]] = {
 class Snapshot:
     """What the gate and the note are made from; a report that is missing is None.
 
-    `name` is the revision's, as a reader knows it, `predictions` are by plant, and `missing` says by file why it could
-    not be read.
+    `name` is the revision's, as a reader knows it, `commit` None of the working tree, `predictions` are by plant, and
+    `missing` says by file why it could not be read.
     """
 
     name: str
+    commit: str | None = None
     params: Parameters = field(default_factory=Parameters)
     metrics: Headline | None = None
     evaluation: Evaluation | None = None
@@ -119,6 +122,56 @@ class Snapshot:
     def raw_plants(self) -> set[str]:
         """The plants that have telemetry in ``data/raw``."""
         return {file.plant for file in self.manifest.files if file.table == "telemetry"} if self.manifest else set()
+
+
+class Files:
+    """The files of a revision, or of the working tree and what it lacks of them; `missing` says why one is not read."""
+
+    def __init__(self, commit: str | None) -> None:
+        from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
+
+        self._in_tree = commit is None
+        self._sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in dvc.readable_remotes()]
+        self.missing: dict[str, str] = {}
+
+    def read(self, path: Path, parse: Callable[[bytes], Content]) -> Content | None:
+        """Return a file's content, parsed; None if that is not to be had."""
+        most = MOST_BYTES if path.suffix != ".parquet" else MOST_TABLE_BYTES
+        try:
+            content = read_own(path, most) if self._in_tree and path.exists() else self._read_first(path, most)
+        except FileNotFoundError:
+            why: str = Markdown(f"neither git nor DVC's remote has it; {MADE_ANEW}")
+        except UpkeepError as error:
+            why = error.what
+        except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
+            why = f"{type(error).__name__}: {error}"
+        else:
+            try:
+                return parse(content)
+            except (ValueError, yaml.YAMLError, RecursionError, pl.exceptions.PolarsError):  # which may quote secrets
+                remedy = "mend it there first" if path == paths.PARAMS else MADE_ANEW
+                why = Markdown(f"it is not what upkeep writes or reads; {remedy}")
+        self.missing[path.as_posix()] = why
+        return None
+
+    def _read_first(self, path: Path, most_bytes: int) -> bytes:
+        """Return a file from the first of DVC's remotes that has it."""
+        for source in self._sources[:-1]:
+            with contextlib.suppress(Exception):  # a folder that a remote lacks is no file that is not found
+                return _read_bounded(source, path, most_bytes)
+        return _read_bounded(self._sources[-1], path, most_bytes)
+
+    def copy_model(self, plant: str, folder: Path) -> Path:
+        """Write a plant's model into a folder of its own there; an UpkeepError if it is not to be had."""
+        own, copy = paths.MODELS / name_file(plant), folder / name_file(plant)
+        found = self.read(own / paths.MODEL_METADATA, lambda content: (Metadata.model_validate_json(content), content))
+        if found:
+            texts = {name: self.read(own / name, bytes) for name in found[0].boosters}
+            for name, content in {paths.MODEL_METADATA: found[1], **texts}.items():
+                write_whole(copy / name, content or b"")
+        if why := next((why for file, why in self.missing.items() if own in Path(file).parents), None):
+            raise UpkeepError(f"its model is missing: {why}", remedy=MADE_ANEW, plant=plant)
+        return copy
 
 
 def read_revision(revision: str, name: str) -> Snapshot | None:
@@ -148,58 +201,36 @@ def read_working_tree() -> Snapshot:
 
 
 def _read_snapshot(commit: str | None, name: str) -> Snapshot:
-    from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
-
-    sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in dvc.readable_remotes()]
-    missing: dict[str, str] = {}
-
-    def read(path: Path, parse: Callable[[bytes], Content]) -> Content | None:
-        most = MOST_BYTES if path.suffix != ".parquet" else MOST_TABLE_BYTES
-        try:
-            content = read_own(path, most) if commit is None and path.exists() else _read_first(sources, path, most)
-        except FileNotFoundError:
-            why: str = Markdown(f"neither git nor DVC's remote has it; {MADE_ANEW}")
-        except UpkeepError as error:
-            why = error.what
-        except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
-            why = f"{type(error).__name__}: {error}"
-        else:
-            try:
-                return parse(content)
-            except (ValueError, yaml.YAMLError, RecursionError, pl.exceptions.PolarsError):  # which may quote secrets
-                remedy = "mend it there first" if path == paths.PARAMS else MADE_ANEW
-                why = Markdown(f"it is not what upkeep writes or reads; {remedy}")
-        missing[path.as_posix()] = why
-        return None
-
-    params = read(paths.PARAMS, lambda content: Parameters.model_validate(parse_yaml(content))) or Parameters()
-    reports: dict[str, Any] = {side: read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()}
+    files = Files(commit)
+    params = files.read(paths.PARAMS, lambda content: Parameters.model_validate(parse_yaml(content))) or Parameters()
+    reports: dict[str, Any] = {
+        side: files.read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()
+    }
     plants = reports["evaluation"].plants if reports["evaluation"] else ()
-    predictions = {plant: read(_find_predictions(sources[-1], plant), parse_predictions) for plant in plants}
+    predictions = {plant: files.read(table_file(paths.PREDICTIONS, plant), parse_predictions) for plant in plants}
     found = {plant: rows for plant, rows in predictions.items() if rows is not None}
-    return Snapshot(name, params, **reports, predictions=found, missing=missing)
+    return Snapshot(name, commit, params, **reports, predictions=found, missing=files.missing)
 
 
 def read_own(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
     """Return a branch's file; an UpkeepError if it leads out of the repository, is none, or is too large to read."""
-    root, found = Path.cwd().resolve(), Path(os.path.realpath(file))
-    inside = found.is_relative_to(root) and ".git" not in found.relative_to(root).parts
-    if not (inside or CACHED.search(found.as_posix())):
-        raise _refuse(file, "it leads out of the repository")
     try:
-        return read_regular(found, most_bytes)
+        return read_regular(locate_own(file), most_bytes)
     except OSError as error:
         raise _refuse(file, error.strerror or type(error).__name__) from error
 
 
+def locate_own(file: Path) -> Path:
+    """Return where a branch's file is, links followed; an UpkeepError if it leads out of the repository."""
+    root, found = Path.cwd().resolve(), Path(os.path.realpath(file))
+    inside = found.is_relative_to(root) and ".git" not in found.relative_to(root).parts
+    if not (inside or CACHED.search(found.as_posix())):
+        raise _refuse(file, "it leads out of the repository")
+    return found
+
+
 def _refuse(file: Path, why: str) -> UpkeepError:
     return UpkeepError(f"{file} is not read: {why}", remedy="put a file of the branch in its place", file=file)
-
-
-def _find_predictions(files: Any, plant: str) -> Path:
-    file, former = table_file(paths.PREDICTIONS, plant), paths.PREDICTIONS / f"{plant}.parquet"
-    is_former = FORMER_NAME.fullmatch(plant) and not files.exists(file.as_posix()) and files.exists(former.as_posix())
-    return former if is_former else file
 
 
 def parse_predictions(content: bytes) -> pl.DataFrame:
@@ -212,14 +243,6 @@ def parse_predictions(content: bytes) -> pl.DataFrame:
     if sum(known.null_count().row(0)) or not table["probability"].is_between(0, 1).all():
         raise ValueError("a value is missing, or no probability")
     return table
-
-
-def _read_first(sources: Sequence[Any], path: Path, most_bytes: int) -> bytes:
-    """Return a file from the first of DVC's remotes that has it."""
-    for source in sources[:-1]:
-        with contextlib.suppress(Exception):  # a folder that a remote lacks is no file that is not found
-            return _read_bounded(source, path, most_bytes)
-    return _read_bounded(sources[-1], path, most_bytes)
 
 
 def _read_bounded(source: Any, path: Path, most_bytes: int) -> bytes:

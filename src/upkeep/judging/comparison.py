@@ -1,10 +1,11 @@
-"""Champion against challenger, on the test rows that both were judged on and neither was trained on.
+"""Champion against challenger, on the test rows that both have predictions of and neither was trained on.
 
 Both sides are held to the challenger's truth: its labels know of failures that had not happened when the champion was
 judged. One draw of machines serves both, so that the interval of a change leaves out what is hard for both.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +33,13 @@ class Change(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What changed in one plant, or in all: by the names of `Metrics`, on the rows that both were judged on.
+    """What changed in one plant, or in all: by the names of `Metrics`, on the rows that both have predictions of.
 
     `unplanned_cost` is what the failures cost when nothing is done.
     """
 
+    first: datetime
+    last: datetime
     rows: int
     machines: int
     failures: int
@@ -103,7 +106,10 @@ def _compare_group(
 ) -> Group:
     before, after = (judge(read_outcomes(rows, how, horizon_hours), how, seed) for rows in (champion, challenger))
     failures = int(after.figures["failures"])
+    first, last = champion.select(first=pl.min("time"), last=pl.max("time")).row(0)
     return Group(
+        first,
+        last,
         rows=champion.height,
         machines=after.machines.height,
         failures=failures,

@@ -42,7 +42,7 @@ def find_newer(champion: pl.DataFrame, challenger: pl.DataFrame) -> pl.DataFrame
     starts = judged.group_by("machine").agg(unseen_from=pl.col("time").min())
     rows = asked.join(starts, on="machine", how="left", maintain_order="left")
     after_all = pl.col("time") > pl.lit(champion["time"].max(), champion.schema["time"])
-    return rows.filter(pl.col("time") >= pl.col("unseen_from") | after_all).drop("unseen_from")
+    return rows.filter((pl.col("time") >= pl.col("unseen_from")) | after_all).drop("unseen_from")
 
 
 def judge_succession(
@@ -81,8 +81,8 @@ def _find_unknown(
         yield f"{plant}: no test row of this branch is one that the champion could be asked about"
     failures = figures.overall.failures if figures.overall else 0
     if failures < limits.min_failures:
-        found = count_things(failures, "failure")
-        yield f"{found} in the newest rows of both: {limits.min_failures} are needed, gate.min_failures in params.yaml"
+        needed = f"{limits.min_failures} are needed by gate.min_failures in params.yaml"
+        yield f"{count_things(failures, 'failure')} in the newest rows of both, {needed}"
 
 
 def _find_groups(figures: Comparison, least: int) -> tuple[dict[str, Group], list[str]]:
