@@ -6,9 +6,9 @@ import importlib
 import logging
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -121,6 +121,28 @@ def score(
     from upkeep.scoring.score import run
 
     run(load_params(), until.date() if until else None)
+
+
+@app.command()
+def outcomes(
+    by: Annotated[
+        Literal["model_version", "week"] | None, typer.Option(help="Part each plant's figures by it, too.")
+    ] = None,
+    as_of: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Tell what was known after this day; adds nothing.")
+    ] = None,
+) -> None:
+    """Add what came of alarms and failures to the ledger, and tell it with live precision, recall and money."""
+    from upkeep.production.figures import live_figures, tabulate_figures, tabulate_outcomes
+    from upkeep.production.ledger import as_known, read_ledger, record_outcomes
+
+    params = load_params()
+    if as_of:
+        known = as_known(read_ledger(params.production.ledger), as_of.replace(tzinfo=UTC) + timedelta(days=1))
+    else:
+        known = record_outcomes(params, datetime.now(UTC))
+    _tell(tabulate_outcomes(known))
+    _tell(f"\n{tabulate_figures(live_figures(known, params, ['plant', *([by] if by else [])]))}")
 
 
 @app.command()

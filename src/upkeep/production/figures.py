@@ -28,7 +28,7 @@ from upkeep.judging.episodes import MACHINE
 from upkeep.judging.resampling import draw_machines, interval
 from upkeep.production.outcomes import OF_ALARMS, OF_FAILURES
 
-GROUPS = {"role": pl.String(), "plant": pl.String(), "model_version": pl.String(), "week": pl.Date()}
+GROUPS = {"plant": pl.String(), "role": pl.String(), "model_version": pl.String(), "week": pl.Date()}
 OUTCOMES = [*OF_ALARMS, *OF_FAILURES]
 FIGURES = ["precision", "coded", "recall_from", "recall_to", "cost_from", "cost_to"]
 INTERVALS = {
@@ -47,7 +47,7 @@ def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("p
     each [low, high] from machines resampled, null where none can be told.
     """
     rows = outcomes.drop_nulls("model_version").with_columns(week=pl.col("at").dt.truncate("1w").dt.date())
-    names = ["role", *by]
+    names = [name for name in GROUPS if name in ("role", *by)]
     # A machine that a week or a model says nothing of is one of the plant all the same.
     fleet_of = [name for name in names if name in ("role", "plant")]
     fleets = {
