@@ -64,6 +64,17 @@ def test_the_token_pushes_though_git_rewrites_addresses_with_the_jobs_own(checko
     assert server.pushes == [{"refs": ["refs/heads/retrain"], "options": []}]
 
 
+def test_a_tag_is_pushed_with_the_token_for_tags(checkout, server, monkeypatch):
+    connect(checkout, server)
+    monkeypatch.setenv(git.TOKEN, WRONG)
+    monkeypatch.setenv(git.RELEASE_TOKEN, SECRET)
+    made = as_person(checkout, "rev-parse", "HEAD")
+    assert git.push_tag("fleet@v1.0.0", made)
+    assert git.push_tag("fleet@v1.0.0", made)  # what is there already is no other's
+    assert not git.push_tag("fleet@v1.0.0", as_person(checkout, "rev-parse", "HEAD^{tree}"))
+    assert server.git("rev-parse", "fleet@v1.0.0") == made
+
+
 def test_a_private_project_is_read_with_the_jobs_own_token_and_pushed_to_with_ours(checkout, tmp_path, monkeypatch):
     with serve_git(tmp_path / "private", SECRET.__eq__, may_read={"job-token", SECRET}.__contains__) as private:
         connect(checkout, private)

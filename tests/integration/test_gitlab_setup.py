@@ -40,12 +40,13 @@ def variables(server: GitLab) -> dict[tuple[str, str], dict]:
 
 EVERYTHING = {
     "project_settings": {"only_allow_merge_if_pipeline_succeeds": True},
-    "protected_tags": [{"name": "v*"}],
+    "protected_tags": [{"name": "fleet*"}],
     "protected_branches": [{"name": "main"}],
     "schedules": [{"description": "retrain", "cron": "0 5 * * *", "ref": "refs/heads/main", "active": True}],
     "runners": [{"description": "guarded", "tag_list": ["guarded"], "access_level": "ref_protected"}],
     "token": {},
     "note_token": {},
+    "release_token": {},
     "variables": {
         "AWS_SECRET_ACCESS_KEY": [{"value": "$S3_SECRET"}],
         "UPKEEP_TEST_IMAGE": [{"value": "python:$PYTHON", "expanded": True}],
@@ -58,7 +59,7 @@ def test_a_dry_run_lists_everything_shows_no_value_and_changes_nothing(server, t
     told = set_up(write(tmp_path, server, **EVERYTHING), server, apply=False)
     assert told.splitlines() == [
         "set only_allow_merge_if_pipeline_succeeds",
-        "add protected_tags: v*",
+        "add protected_tags: fleet*",
         "add protected_branches: main",
         "add schedules: retrain",
         "add runners: guarded",
@@ -68,6 +69,7 @@ def test_a_dry_run_lists_everything_shows_no_value_and_changes_nothing(server, t
         "add variable DEPLOY_HOST of production",
         "make the token with api and write_repository, kept in UPKEEP_GITLAB_TOKEN",
         "make the token with api, kept in UPKEEP_NOTE_TOKEN",
+        "make the token with write_repository, kept in UPKEEP_RELEASE_TOKEN",
         "nothing is changed yet: --apply does it",
     ]
     assert SECRET not in told
@@ -79,10 +81,12 @@ def test_a_second_run_finds_everything_as_the_file_says(server, tmp_path):
     told = set_up(file, server)
     assert told.endswith("\ndone")
     assert re.search(rf"gitlab-runner register --url {server.url} --token glrt-\w+$", told, re.MULTILINE)
-    kept = [variables(server)[name, "*"] for name in ("UPKEEP_GITLAB_TOKEN", "UPKEEP_NOTE_TOKEN")]
-    assert [(each["protected"], each["masked"]) for each in kept] == [(True, True), (False, True)]
+    names = ("UPKEEP_GITLAB_TOKEN", "UPKEEP_NOTE_TOKEN", "UPKEEP_RELEASE_TOKEN")
+    kept = [variables(server)[name, "*"] for name in names]
+    assert [(each["protected"], each["masked"]) for each in kept] == [(True, True), (False, True), (True, True)]
     tokens = [server.tokens[each["value"]] for each in kept]
-    assert [(token.scopes, token.role) for token in tokens] == [(["api", "write_repository"], 30), (["api"], 20)]
+    roles = [(["api", "write_repository"], 30), (["api"], 20), (["write_repository"], 40)]
+    assert [(token.scopes, token.role) for token in tokens] == roles
     assert not any(secret in told for secret in (SECRET, *(each["value"] for each in kept)))
     assert set_up(file, server) == "everything is as the file says"
 
@@ -222,13 +226,13 @@ def test_the_example_is_one_and_names_every_variable_of_the_docs():
     named = set(yaml.safe_load(uncommented)["variables"])
     table = (ROOT / "docs/gitlab.md").read_text()
     assert {name for name in named if f"| `{name}` |" not in table} == set()
-    made = {"UPKEEP_GITLAB_TOKEN", "UPKEEP_NOTE_TOKEN", "UPKEEP_TODAY"}
+    made = {"UPKEEP_GITLAB_TOKEN", "UPKEEP_NOTE_TOKEN", "UPKEEP_RELEASE_TOKEN", "UPKEEP_TODAY"}
     rows = {
         line.split("`")[1] for line in table.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
     }
     assert rows - named == made
     settings = setup.read_setup(EXAMPLE)
-    assert settings.protected_tags == ({"name": "v*"},)
+    assert settings.protected_tags == ({"name": "v*"}, {"name": "fleet*"})
 
 
 def test_a_project_that_is_private_to_others_is_not_found(server):

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from dvc_projects import git
+from gitlab_stand_in import serving_gitlab
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.gitlab.deployment import Order, promote, roll_back
+from upkeep.gitlab.doctor import push_tags
+from upkeep.gitlab.probes import NotInUseError
 from upkeep.releases import tags
 from upkeep.releases.git import push_tag
 from upkeep.releases.history import find_release, list_releases, tabulate_releases
@@ -273,3 +276,20 @@ def test_what_gto_itself_has_made_is_read_and_counted_on(checkout):
         git(checkout, "push", "--quiet", "origin", f"refs/tags/{tag}")
     assert [(each.version, each.by) for each in list_releases()] == [("v3.0.0", "Ada <ada@example.com>")] * 2
     assert take("production", 1) == "production has v3.0.0, as fleet#production#9"
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_the_doctor_says_whether_others_could_write_the_history(remote, protected):
+    with serving_gitlab() as gitlab:
+        gitlab.tags = [{"name": "v1.0.0", "protected": False}, {"name": "fleet@v1.0.0", "protected": protected}]
+        if protected:
+            assert push_tags(gitlab.environment()) == "a tag would be taken, and those there are are protected"
+        else:
+            with pytest.raises(UpkeepError, match=r"fleet@v1\.0\.0 is not protected"):
+                push_tags(gitlab.environment())
+    assert remote_tags(remote) == []
+
+
+def test_the_doctor_passes_over_tags_where_none_can_be_made_yet():
+    with pytest.raises(NotInUseError, match="UPKEEP_RELEASE_TOKEN is not set"):
+        push_tags({"GITLAB_CI": "true"})

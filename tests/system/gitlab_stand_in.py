@@ -1,8 +1,8 @@
 """A stand-in for GitLab's REST API, since GitLab itself is too large to run beside the tests.
 
 It keeps to GitLab's documented schema (docs.gitlab.com/api: projects, notes, merge requests, issues, uploads, tokens,
-CI variables, schedules, protections, runners, releases) in what upkeep uses: fields, pages, statuses. It refuses what
-GitLab refuses: no token or a wrong one (401), a token without the scope or role or another author's note (403), a
+CI variables, schedules, protections, runners, tags, releases) in what upkeep uses: fields, pages, statuses. It refuses
+what GitLab refuses: no token or a wrong one (401), a token without the scope or role or another author's note (403), a
 project or object that is not there, or is private and not this token's (404), missing fields, too long texts and
 secrets that cannot be masked (400). On demand it answers as a busy one does (429), or a proxy before one that restarts
 (502).
@@ -64,6 +64,8 @@ class GitLab(ThreadingHTTPServer):
         By merge request.
     merge_requests, issues
         In the order they were made.
+    tags
+        Of the repository: `name`, and whether it is `protected`.
     uploads
         Content by address.
     requests
@@ -89,6 +91,7 @@ class GitLab(ThreadingHTTPServer):
         self.notes: dict[int, list[dict]] = {}
         self.merge_requests: list[dict] = []
         self.issues: list[dict] = []
+        self.tags: list[dict] = []
         self.uploads: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.settings: dict[str, list[dict]] = {kind: [] for kind in SETTINGS}
@@ -354,6 +357,11 @@ def update_project(call: Handler) -> tuple[int, object]:
     return 200, call.server.project
 
 
+def list_tags(call: Handler) -> tuple[int, object]:
+    beginning = call.query["search"].removeprefix("^")
+    return 200, [tag for tag in call.server.tags if tag["name"].startswith(beginning)]
+
+
 def list_settings(call: Handler, kind: str) -> tuple[int, object]:
     return 200, call.server.settings[kind]
 
@@ -458,6 +466,7 @@ ROUTES: list[tuple[str, str, Callable[..., tuple[int, object]]]] = [
     ("GET", OWN_TOKEN, get_own_token),
     ("GET", "{project}", get_project),
     ("PUT", "{project}", update_project),
+    ("GET", "{project}/repository/tags", list_tags),
     ("GET", "{project}/" + SETTABLE, list_settings),
     ("POST", "{project}/" + SETTABLE, create_setting),
     ("POST", r"{project}/access_tokens/(\d+)/rotate", rotate_token),

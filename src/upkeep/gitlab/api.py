@@ -107,6 +107,16 @@ def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) ->
         return str(made["web_url"])
 
 
+def find_open_tag(project: Project, beginning: str) -> str | None:
+    """Return a tag whose name begins so and that others than the project's protection names may make, if there is one.
+
+    GitLab tells protections themselves to maintainers only, and of each tag to all who may read it.
+    """
+    with explained(f"reading the tags {beginning}*"):
+        found = project.tags.list(search=f"^{beginning}", iterator=True)
+        return next((str(tag.name) for tag in islice(found, MOST_ROWS) if not tag.protected), None)
+
+
 def put_release(project: Project, tag: str, text: str) -> str:
     """Make the release of a tag, or give the one that is there this text; return its address."""
     with explained(f"writing the release of {tag}"):

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from upkeep.core.errors import UpkeepError
 from upkeep.core.secrets import mask_environment
 from upkeep.gitlab import dvc, zones
-from upkeep.gitlab.api import read_token
+from upkeep.gitlab.api import find_open_tag, open_project, read_token
 from upkeep.gitlab.probes import (
     NotInUseError,
     compare_clocks,
@@ -29,6 +29,7 @@ from upkeep.gitlab.probes import (
 from upkeep.gitlab.readiness import find_storage_fault
 from upkeep.gitlab.zones import NOTE_TOKEN, REMOTE, TOKEN, Environment
 from upkeep.releases import git
+from upkeep.releases.history import ARTIFACT
 
 TOKEN_DAYS = 14  # a token that ends sooner than this is one to renew
 TOKENS = {TOKEN: "role Developer, scopes api and write_repository", NOTE_TOKEN: "role Reporter, scope api"}
@@ -130,6 +131,21 @@ def push_to_git_remote(environment: Environment) -> str:
     return "a push would be taken"
 
 
+def push_tags(environment: Environment) -> str:
+    """Ask for a push of a tag as deployments make it, and whether anybody else may write the history of releases."""
+    if zones.is_merge_request(environment):
+        raise NotInUseError("merge requests make no releases")
+    if environment.get("GITLAB_CI") and not (environment.get(git.RELEASE_TOKEN) or environment.get(TOKEN)):
+        raise NotInUseError(f"{git.RELEASE_TOKEN} is not set: nothing can be deployed, since nothing would note it")
+    git.push_tag(f"{ARTIFACT}#rehearsal", "HEAD", rehearse=True)
+    if not (environment.get(TOKEN) and environment.get("CI_PROJECT_ID")):
+        return f"a tag would be taken; without {TOKEN}, nobody can say whether {ARTIFACT}* are protected"
+    if tag := find_open_tag(open_project(environment), ARTIFACT):
+        remedy = f"protect the tags {ARTIFACT}*, for maintainers to create; docs/gitlab.md, step 1"
+        raise UpkeepError(f"{tag} is not protected: anybody who may push can say what a rollback ships", remedy=remedy)
+    return "a tag would be taken, and those there are are protected"
+
+
 def use_dvc_remote(environment: Environment) -> str:
     """Write, read and remove a small file on this zone's remote as DVC itself would, with the rights that it has."""
     if not (zones.is_merge_request(environment) and dvc.remotes_apart()):
@@ -207,6 +223,7 @@ CHECKS: dict[str, Callable[[Environment], str]] = {
     "zones": look_at_zones,
     "git remote": read_git_remote,
     "push": push_to_git_remote,
+    "releases": push_tags,
     "DVC remote": use_dvc_remote,
     "engine": reach_engine,
     "registry": log_in_to_registry,

@@ -19,10 +19,11 @@ from upkeep.core.yaml import read_yaml
 from upkeep.gitlab import dvc, zones
 from upkeep.gitlab.api import explained, open_project
 from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
+from upkeep.releases.git import RELEASE_TOKEN
 
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 EXAMPLE = "see examples/gitlab.yaml"
-REPORTER, DEVELOPER = 20, 30  # GitLab's numbers for the roles
+REPORTER, DEVELOPER, MAINTAINER = 20, 30, 40  # GitLab's numbers for the roles
 RENEW_DAYS = 30  # a token that ends sooner is replaced
 KINDS = {
     "protected_tags": ("protectedtags", "name"),
@@ -87,6 +88,14 @@ class NoteToken(ProjectToken):
     role: int = REPORTER
 
 
+class ReleaseToken(ProjectToken):
+    """That of deployments, which makes protected tags; it can do nothing but push."""
+
+    name: str = "upkeep-releases"
+    scopes: tuple[str, ...] = ("write_repository",)
+    role: int = MAINTAINER
+
+
 class ProjectSettings(Frozen):
     """The file; what it does not name stays as it is. Settings, protections and schedules are as GitLab's API has them.
 
@@ -103,6 +112,7 @@ class ProjectSettings(Frozen):
     variables: dict[str, list[Variable]] = Field(default={})
     token: ProjectToken | None = None
     note_token: NoteToken | None = None
+    release_token: ReleaseToken | None = None
     merge_requests_remote: str | None = None
 
 
@@ -171,7 +181,8 @@ def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
     for name, forms in settings.variables.items():
         for form in forms:
             yield from _compare_variable(project, form.fields(name), known.get((name, form.environment)))
-    for name, token in ((TOKEN, settings.token), (NOTE_TOKEN, settings.note_token)):
+    tokens = {TOKEN: settings.token, NOTE_TOKEN: settings.note_token, RELEASE_TOKEN: settings.release_token}
+    for name, token in tokens.items():
         if token:
             yield from _renew_token(project, name, token, known.get((name, "*")))
     url = settings.merge_requests_remote
