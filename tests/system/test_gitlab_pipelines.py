@@ -184,8 +184,14 @@ def test_the_default_branch_goes_through_staging_to_production_and_back(project,
     second = project.pipeline(manual=("deploy staging", "deploy production"))
     assert second.passed, second.text
     assert live(server, "production") != before
-    assert project.pipeline("rollback production").passed
+    undone = project.pipeline("rollback production")
+    assert undone.passed, undone.text
     assert live(server, "production") == before
+    assert project.origin.git("tag", "--list", "fleet*", "--sort=creatordate").splitlines() == [
+        *("fleet@v1.0.0", "fleet#staging#1", "fleet#production#2"),
+        *("fleet@v2.0.0", "fleet#staging#3", "fleet#production#4", "fleet#production#5"),
+    ]
+    assert f"Image: {before}" in project.origin.git("cat-file", "tag", "fleet#production#5")
     assert project.token not in first.text + second.text
     assert seaweed.SECRET not in first.text + second.text
 

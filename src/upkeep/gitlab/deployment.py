@@ -62,7 +62,7 @@ def promote(order: Order, image: str, verdict: str, params: Params, environment:
         until=str(params.fetch.until),
         image=image,
         by=_name_caller(environment),
-        why=order.why or git.git("log", "-1", "--format=%s"),
+        why=order.why or git.git("log", "-1", "--no-merges", "--format=%s"),
     )
     return _deliver(release._replace(version=register(release).version), order, environment)
 
