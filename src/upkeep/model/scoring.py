@@ -21,6 +21,9 @@ VERSION_DIGITS = 12
 ENOUGH_HISTORY = 0.9
 """Share of the widest window that rows must cover; hourly rows never cover the whole of it."""
 
+RANGE_LEFT = "training_range_left"
+"""Code of the warning that a sensor shows what no training row held."""
+
 RANGES_NAMED = 3
 """Features outside their training range that a warning names."""
 
@@ -172,7 +175,7 @@ class Scorer:
         named = ", ".join(self.explainer.name(self._ranged[index]) for index in worst)
         others = int(left.sum()) - len(worst)
         message = f"outside what training rows held: {named}{f' and {others} more' if others else ''}"
-        return {"code": "training_range_left", "message": message, "column": self._ranged[int(worst[0])].name}
+        return {"code": RANGE_LEFT, "message": message, "column": self._ranged[int(worst[0])].name}
 
 
 def _merge(given: MachineRecord | None, stored: MachineRecord | None) -> MachineRecord:
