@@ -205,6 +205,18 @@ def retrain() -> None:
 
 
 @app.command()
+def monitor(
+    as_of: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], envvar="UPKEEP_TODAY", help="Another day than today.")
+    ] = None,
+) -> None:
+    """Tell how each plant stands: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
+    from upkeep.production.monitor import run
+
+    run(load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC))
+
+
+@app.command()
 def note(
     target: Annotated[
         str | None, typer.Option(help="Revision to compare with; default: the merge request's target branch.")

@@ -119,8 +119,8 @@ def end_of(log: str) -> str:
             {"CI_COMMIT_BRANCH": None, "CI_COMMIT_TAG": "v0.1.0"},
             {"fresh", "reproduce", "publish", "release"} | TESTS | DOCTOR,
         ),
-        ({"CI_PIPELINE_SOURCE": "schedule"}, {"retrain"}),
-        ({"CI_PIPELINE_SOURCE": "schedule", **GITFLOW}, {"retrain"}),
+        ({"CI_PIPELINE_SOURCE": "schedule"}, {"monitor", "pages", "retrain"}),
+        ({"CI_PIPELINE_SOURCE": "schedule", **GITFLOW}, {"monitor", "pages", "retrain"}),
     ],
 )
 def test_each_pipeline_has_its_jobs_and_no_others(project, variables, jobs):

@@ -1,5 +1,7 @@
 """What the page is given: the fleet and single machines as JSON, and its own files."""
 
+import json
+
 import numpy as np
 import pytest
 from board_cases import HOUR, NOW, prediction
@@ -17,13 +19,13 @@ async def answer(_, refused):
     return refused.to_response()
 
 
-def client_of(*predictions, explain=lambda *_: [REASON]):
+def client_of(*predictions, explain=lambda *_: [REASON], monitoring=None):
     board = Board()
     for each in predictions:
         board.add(each)
     app = FastAPI()
     app.exception_handler(Refused)(answer)
-    app.include_router(page_routes(board, explain, horizon_hours=48))
+    app.include_router(page_routes(board, explain, horizon_hours=48, monitoring=monitoring))
     return TestClient(app)
 
 
@@ -115,3 +117,23 @@ def test_an_unknown_machine_is_named_in_the_answer():
 @pytest.mark.parametrize("name", ["missing.js", "..%2Fpage.py", "%2Fetc%2Fpasswd"])
 def test_only_the_files_of_the_page_are_served(name):
     assert client_of().get(f"/static/{name}").status_code == 404
+
+
+def test_the_fleet_says_how_the_plants_stand_where_a_file_says_so(tmp_path):
+    file = tmp_path / "monitoring.json"
+    standing = {"status": "watch", "since": "2025-01-06T00:00:00Z", "why": ["drift: 5 of 7 columns"], "told": "fine"}
+    file.write_text(json.dumps({"as_of": "2025-01-07T00:00:00Z", "signals": [], "plants": {"lyon": standing}}))
+    found = client_of(monitoring=file).get("/fleet").json()["monitoring"]
+    assert found["plants"]["lyon"]["status"] == "watch"
+    assert client_of().get("/fleet").json()["monitoring"] is None
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"as_of": "2025-01-07T00:00:00Z", "plants": {"lyon": {"status": "good"}}}', None]
+)
+def test_a_file_that_says_nothing_of_the_plants_is_shown_as_not_known_and_never_as_fine(tmp_path, text):
+    file = tmp_path / "monitoring.json"
+    if text:
+        file.write_text(text)
+    answer = client_of(monitoring=file).get("/fleet")
+    assert (answer.status_code, answer.json()["monitoring"]["as_of"]) == (200, None)

@@ -207,6 +207,21 @@ class Retrain(Frozen):
     drift_needed: int = Field(gt=0)
 
 
+class WatchedSource(Frozen):
+    """A source that `upkeep monitor` asks by GET; it may hold variables."""
+
+    name: str = Field(min_length=1)
+    url: str = Field(min_length=1)
+
+
+class Monitor(Frozen):
+    """Whom `upkeep monitor` asks, and whom it tells; belongs to no stage of the pipeline."""
+
+    watch: list[WatchedSource]
+    webhook: Webhook | None
+    told_after: int = Field(gt=0)
+
+
 class Gate(Frozen):
     """How much worse a challenger may be than the champion, on the newest rows; belongs to no stage."""
 
@@ -247,6 +262,7 @@ class Params(Frozen):
     score: Score
     production: Production
     retrain: Retrain
+    monitor: Monitor
     gate: Gate
     parallel: Parallel
     pieces: Pieces

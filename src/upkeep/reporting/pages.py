@@ -17,6 +17,9 @@ REPORTS = {
     "Data": paths.EDA,
     "Drift": paths.DRIFT / "index.html",
 }
+MONITORING = "Monitoring", paths.MONITORING / "index.html"
+"""What no stage writes, and so may not be there."""
+
 TO_MARKDOWN = re.compile(r'(href="(?![a-z]+:)[^"]+)\.md(["#])')
 ANCHOR = re.compile(r'(?<= id=")[^"]+')
 
@@ -30,8 +33,9 @@ def build_pages(target: Path) -> str:
             remedy="run `dvc repro`, or `dvc pull model_quality card eda drift`",
             file=missing[0],
         )
+    reports = REPORTS | dict([MONITORING] if MONITORING[1].exists() else [])
     shutil.rmtree(target, ignore_errors=True)
-    for folder in (paths.DRIFT, DOCS):
+    for folder in (paths.DRIFT, DOCS, *([paths.MONITORING] if len(reports) > len(REPORTS) else [])):
         shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns("*.md"))
     for file in (paths.MODEL_QUALITY, paths.EDA):
         shutil.copy(file, target / file)
@@ -40,12 +44,12 @@ def build_pages(target: Path) -> str:
     docs = {
         source: Markdown(find_title(text, "upkeep")) for source, text in texts.items() if source != paths.MODEL_CARD
     }
-    contents = render_markdown("index.md", reports=REPORTS, docs=docs)
+    contents = render_markdown("index.md", reports=reports, docs=docs)
     for source, text in {**texts, Path("index.md"): contents}.items():
         page = (target / source).with_suffix(".html")
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(_render(text), encoding="utf-8")
-    return f"{target}: {len(REPORTS)} reports, {len(texts) - 1} pages of the docs"
+    return f"{target}: {len(reports)} reports, {len(texts) - 1} pages of the docs"
 
 
 def _render(text: str) -> str:

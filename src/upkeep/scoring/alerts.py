@@ -82,23 +82,23 @@ Watches = dict[str, Watch]
 WATCHES = TypeAdapter(Watches)
 
 
-def open_receiver(webhook: Webhook) -> Receiver:
-    """Return where alarms go; an error that shows neither says that the URL or the secret cannot be used."""
+def open_receiver(webhook: Webhook, setting: str = "score.webhook") -> Receiver:
+    """Return where alarms go; an error that shows neither says that the URL of `setting` or the secret is of no use."""
     secret = os.environ.get(SECRET)
     if not secret:
         raise UpkeepError(
             f"the environment variable {SECRET} is not set",
             remedy=f"export {SECRET}=..., the secret that signs alarms, which the receiver knows too",
         )
-    url = _read_url(webhook.url)
+    url = read_url(webhook.url)
     if url.scheme not in ("http", "https") or not url.host:
         raise UpkeepError(
-            "score.webhook.url is not a web address",
+            f"{setting}.url is not a web address",
             remedy="set it in params.yaml to one, such as https://host/path; a / or @ in a password is %2F or %40",
         )
     if url.scheme == "http" and not (webhook.allow_http or _is_loopback(url.host)):
         raise UpkeepError(
-            f"score.webhook.url would send alarms to {url.host} unencrypted",
+            f"{setting}.url would send alarms to {url.host} unencrypted",
             remedy="use https, or set allow_http: true beside the URL in params.yaml if that network is trusted",
         )
     login = b64encode(unquote(url.auth or "").encode()).decode()
@@ -107,7 +107,7 @@ def open_receiver(webhook: Webhook) -> Receiver:
     return Receiver(url._replace(auth=None).url, headers, secret, f"{url.scheme}://{url.host}{port}")
 
 
-def _read_url(template: str) -> urllib3.util.Url:
+def read_url(template: str) -> urllib3.util.Url:
     """Return the parts of a web address, none of them if it is not one; a user or password may hold any character."""
     scheme, _, rest = (template if "://" in template else expand_variables(template)).partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]

@@ -91,7 +91,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.exception_handler(HTTPException)(_refuse_route)
     app.exception_handler(Refused)(_refuse)
     is_open = not settings.tokens
-    app.include_router(page_routes(board, service.explain, horizon_hours=service.horizon_hours, is_open=is_open))
+    page = page_routes(
+        board,
+        service.explain,
+        horizon_hours=service.horizon_hours,
+        is_open=is_open,
+        monitoring=settings.monitoring,
+    )
+    app.include_router(page)
     app.include_router(_scoring_route(service, settings.max_request_bytes, keep))
     app.include_router(_status_routes(service, settings.release, log, metrics))
     return app

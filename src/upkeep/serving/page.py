@@ -1,14 +1,18 @@
 """The planner's page and what it asks for: the fleet ranked by risk, and one machine with its reasons."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
+from upkeep.core.files import read_regular
+from upkeep.core.types import describe_faults
 from upkeep.model.explanation import Reason
 from upkeep.scoring.prediction_log import Prediction
 from upkeep.serving.board import Board, BoardMachine
@@ -19,15 +23,40 @@ STATIC = Path(__file__).parent / "static"
 MOST_SHOWN = 1_000
 """Machines in one answer, which the page asks for each minute."""
 
+MOST_BYTES = 10_000_000
+"""Of what `upkeep monitor` wrote."""
+
+logger = logging.getLogger(__name__)
+
+
+class Standing(BaseModel):
+    """How a plant stands, as `upkeep monitor` wrote it."""
+
+    status: Literal["act", "watch", "unknown", "fine"]
+    since: AwareDatetime
+    why: list[str]
+
+
+class Monitoring(BaseModel):
+    """What the page shows of ``monitoring.json``; `page` is where all of it is published, if it is."""
+
+    as_of: AwareDatetime
+    page: str | None = None
+    plants: dict[str, Standing]
+
+
 Explain = Callable[[Prediction], list[Reason]]
 Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
 
 
-def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open: bool = False) -> APIRouter:
+def page_routes(
+    board: Board, explain: Explain, *, horizon_hours: float, is_open: bool = False, monitoring: Path | None = None
+) -> APIRouter:
     """Return the routes of the page.
 
     `explain` returns the reasons for a prediction, the strongest first, or none if its model is no longer loaded.
-    `horizon_hours` is how far ahead the predictions look, `is_open` whether no token is asked for.
+    `horizon_hours` is how far ahead the predictions look, `is_open` whether no token is asked for, and `monitoring` the
+    file in which `upkeep monitor` says how the plants stand.
     """
     router, files = APIRouter(), {path.name for path in STATIC.iterdir()}
 
@@ -44,7 +73,7 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open
     @router.get("/fleet")
     def list_fleet(plant: str = "", search: str = "", limit: Limit = 100) -> Response:
         """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
-        service = {"horizon_hours": horizon_hours, "open": is_open}
+        service = {"horizon_hours": horizon_hours, "open": is_open, "monitoring": _read_monitoring(monitoring)}
         return to_json(service | _list_fleet(board, explain, plant, search, limit))
 
     @router.get("/fleet/machine", responses={404: {}})  # no path can hold every name: a slash, or two dots
@@ -58,6 +87,18 @@ def page_routes(board: Board, explain: Explain, *, horizon_hours: float, is_open
         return to_json(_describe_machine(found, explain))
 
     return router
+
+
+def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
+    """Return how the plants stand; None if no file is named, or it says nothing that could be shown."""
+    if file is None:
+        return None
+    try:
+        return Monitoring.model_validate_json(read_regular(file, MOST_BYTES)).model_dump()
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
+        logger.warning("the page cannot show how the plants stand: %s", reason, extra={"file": str(file)})
+        return {"as_of": None, "page": None, "plants": {}}
 
 
 def _list_fleet(board: Board, explain: Explain, plant: str, search: str, limit: int) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class Settings(Frozen):
     models: Path = paths.MODELS
     golden: Path = paths.GOLDEN
     dictionary: Path = Path("data/references/dictionary.yaml")
+    monitoring: Path | None = None
     tokens: Annotated[tuple[bytes, ...], BeforeValidator(_split_tokens)] = ()
     tokens_file: Annotated[tuple[bytes, ...], BeforeValidator(_read_tokens)] = ()
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)] = ()

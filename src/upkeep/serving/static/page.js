@@ -9,6 +9,8 @@ const REFRESH_MS = 60_000;
 const STALE_LOG_MS = 3 * REFRESH_MS;
 const ROWS = 50;
 const MOST_ROWS = 1000;
+const MOST_STANDINGS = 10;
+const STATUSES = { act: "Act", watch: "Watch", unknown: "Unknown" };
 
 const byId = (id) => document.getElementById(id);
 const [plant, search, more, tokenForm] = ["plant", "search", "more", "token-form"].map(byId);
@@ -33,7 +35,7 @@ function askForToken() {
   sessionStorage.removeItem(TOKEN);
   if (refused) setText(byId("token-answer"), "The service does not accept this token.");
   setText(byId("verdict"), "This service asks for a token");
-  for (const id of ["rule", "filters", "fleet", "more", "empty", "notices"]) byId(id).hidden = true;
+  for (const id of ["rule", "filters", "fleet", "more", "empty", "notices", "standings"]) byId(id).hidden = true;
   if (tokenForm.hidden || refused) {
     tokenForm.hidden = false;
     byId("token").focus();
@@ -49,6 +51,7 @@ function drawFleet(fleet) {
   setText(byId("verdict"), verdict(fleet));
   setText(byId("rule"), rule(fleet));
   drawPlants(fleet.plants);
+  drawStandings(fleet.monitoring);
   drawRows(fleet);
   more.hidden = fleet.total <= fleet.machines.length || shown >= MOST_ROWS;
   setText(more, `Show ${Math.min(ROWS, fleet.total - fleet.machines.length)} more of ${inDigits(fleet.total)}`);
@@ -80,6 +83,32 @@ function drawPlants(plants) {
   // A list that somebody has open would close if it were filled anew.
   if (JSON.stringify(options) === JSON.stringify([...plant].map(({ value, text }) => [value, text]))) return;
   plant.replaceChildren(...options.map(([value, text]) => new Option(text, value, false, value === wanted)));
+}
+
+// Which plants are not as usual, by `upkeep monitor`; all of it is on a page of its own, where that is published.
+function drawStandings(monitoring) {
+  const list = byId("standings");
+  list.hidden = !monitoring;
+  if (!monitoring) return;
+  const { as_of, page, plants } = monitoring;
+  const seen = Object.entries(plants).filter(([name]) => ["", name].includes(plant.value));
+  const found = Object.keys(STATUSES).flatMap((status) => seen.filter(([, one]) => one.status === status));
+  const lines = found.slice(0, MOST_STANDINGS).map(([name, one]) => {
+    const line = make("li", linkTo(page, name), ` ${STATUSES[one.status]} since ${inUtc(one.since).slice(0, 10)}: ${one.why[0] ?? ""}`);
+    line.className = one.status;
+    return line;
+  });
+  const others = seen.length - found.length;
+  const hidden = found.length - lines.length;
+  const rest = [hidden && `${hidden} more`, others && `${count(others, "plant")} fine`, as_of && `as of ${inUtc(as_of)}`];
+  const last = make("li", as_of ? rest.filter(Boolean).join(", ") : "How the plants stand is not known: monitoring.json cannot be read");
+  last.className = "quiet";
+  list.replaceChildren(...lines, last);
+}
+
+function linkTo(page, text) {
+  if (!/^https?:/.test(page ?? "")) return make("strong", text);
+  return Object.assign(make("a", text), { href: page });
 }
 
 function drawRows({ machines, horizon_hours }) {

@@ -1,0 +1,186 @@
+"""`upkeep monitor`: looks at what is there, tells how each plant stands on two pages, in JSON, and by the webhook."""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+import polars as pl
+from pydantic import ValidationError
+
+from upkeep.contract.dictionary import Dictionary, load_dictionary
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import locked, read_json, write_json, write_whole
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Params, Webhook
+from upkeep.core.plants import table_file
+from upkeep.core.text import align_columns, count_things, show_lines
+from upkeep.judging.reports import DataQuality, DriftReport, PlantQuality, read_report
+from upkeep.production.health import Delivered, Poll, Seen, Signal, explain_retraining, judge_plant, judge_polls
+from upkeep.production.polling import HISTORY, History, poll, read_history, write_history
+from upkeep.production.standing import ORDER, Monitoring, Standing, judge_drift, list_news, mark_told, summarise
+from upkeep.reporting.templates import render_html
+from upkeep.scoring.alerts import Episode, Watch, open_receiver, send_alarms
+from upkeep.sources.batches import first_day
+from upkeep.sources.manifest import RawFile, read_manifest
+from upkeep.sources.registry import list_deliveries
+
+REPORT = paths.MONITORING / "monitoring.json"
+PAGES = {
+    "monitoring_planner.html": paths.MONITORING / "index.html",
+    "monitoring_engineer.html": paths.MONITORING / "engineer.html",
+}
+
+Found = TypeVar("Found")
+
+
+class NotKnownError(UpkeepError):
+    """Nobody has to act, but something needed is not known; jobs list `code` under ``allow_failure: exit_codes``."""
+
+    code = 69  # EX_UNAVAILABLE of sysexits.h
+
+
+def run(params: Params, as_of: datetime) -> None:
+    """Write ``reports/monitoring`` and tell the webhook of what is new.
+
+    Raises an UpkeepError if somebody has to act, or the webhook does not answer, and a NotKnownError if nobody has to
+    but something needed is not known.
+    """
+    with locked(HISTORY.with_name("lock")):
+        before = _read_former()
+        monitoring = _look(params, before, as_of)
+        faults: list[str] = []
+        if params.monitor.webhook:
+            monitoring, faults = _tell(monitoring, params.monitor.webhook, params.monitor.told_after)
+        write_json(REPORT, monitoring.model_dump(mode="json"))
+        for template, file in PAGES.items():
+            write_whole(file, render_html(template, monitoring=monitoring, order=ORDER).encode())
+    rows = [
+        (plant, standing.status, f"{standing.since:%Y-%m-%d}", "; ".join(standing.why[:2]))
+        for plant, standing in monitoring.plants.items()
+    ]
+    print(show_lines(align_columns(("plant", "status", "since", "because"), rows)))  # noqa: T201  # what the log is read for
+    _raise_standing(monitoring, faults)
+
+
+def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitoring:
+    signals: list[Signal] = []
+    manifest = _read(read_manifest, "deliveries", signals)
+    quality = _read(partial(read_report, DataQuality), "data quality", signals)
+    drift = _read(partial(read_report, DriftReport), "drift", signals)
+    files = [file for file in manifest.files if file.table == "telemetry"] if manifest else []
+    asked, listed = _ask_source(params, as_of)
+    polls = [asked, *(poll(source.name, source.url, as_of) for source in params.monitor.watch)]
+    found = [Seen(plant=file.plant, batch=file.batch, sha256=file.sha256, at=as_of) for file in files]
+    found += [Seen(plant=plant, batch=batch, at=as_of) for plant, batches in listed.items() for batch in batches]
+    history = read_history().add(polls, found, as_of)
+    write_history(history)
+    plants = sorted({file.plant for file in files} | set(listed))
+    dictionary = load_dictionary(params.validate_.dictionary)
+    judged = map_plants(
+        _judge_plant, plants, params.parallel, files, listed, history, quality, dictionary, params, as_of
+    )
+    signals += [signal for own in judged.values() for signal in own]
+    signals += [judge_polls(each.name, history.polls) for each in polls]
+    signals += judge_drift(plants, drift) if drift else []
+    arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
+    retraining = explain_retraining(params.fetch.until, arrived, quality, params)
+    return summarise(signals, before, retraining, plants, as_of)
+
+
+def _read(read: Callable[[], Found], what: str, signals: list[Signal]) -> Found | None:
+    """Return what there is to read; None, and a signal that says so, if it is not there or of no use."""
+    try:
+        return read()
+    except UpkeepError as error:
+        signals.append(Signal(measure=what, status="unknown", words=error.what, remedy=error.remedy))
+        return None
+
+
+def _ask_source(params: Params, as_of: datetime) -> tuple[Poll, dict[str, list[date]]]:
+    """Ask ``fetch.source`` for the complete batches of telemetry; nothing of them is read."""
+    newest = first_day(as_of.date(), params.fetch.batch_days) - timedelta(days=params.fetch.batch_days)
+    fetch, started, fault = params.fetch.model_copy(update={"until": newest}), time.monotonic(), ""
+    listed: dict[str, list[date]] = {}
+    try:
+        for table, plant, batch in list_deliveries(fetch, params.limits):
+            if table == "telemetry":
+                listed.setdefault(plant, []).append(batch)
+    except UpkeepError as error:
+        fault = error.what
+    return Poll(name=fetch.source, at=as_of, seconds=round(time.monotonic() - started, 3), fault=fault), listed
+
+
+def _judge_plant(
+    plant: str,
+    files: Iterable[RawFile],
+    listed: dict[str, list[date]],
+    history: History,
+    quality: DataQuality | None,
+    dictionary: Dictionary,
+    params: Params,
+    as_of: datetime,
+) -> list[Signal]:
+    interim, quarantine = table_file(paths.INTERIM / "telemetry", plant), table_file(paths.QUARANTINE, plant)
+    is_checked = bool(quality and plant in quality.plants and interim.exists() and quarantine.exists())
+    found = Delivered(
+        listed=listed.get(plant, []),
+        seen=[seen for seen in history.seen if seen.plant == plant],
+        files=[file for file in files if file.plant == plant and is_checked],
+        telemetry=pl.scan_parquet(interim) if is_checked else pl.LazyFrame(),
+        sensors=dictionary.names("telemetry", "sensor", plant),
+        quarantined=pl.read_parquet(quarantine) if is_checked else pl.DataFrame(),
+        quality=quality.plants[plant] if quality and is_checked else PlantQuality(tables={}, findings=[]),
+    )
+    return judge_plant(plant, found, params.fetch, as_of)
+
+
+def _read_former() -> Monitoring | None:
+    """Return what the last run said; None if there was none, or another version's that tells nothing."""
+    if not REPORT.exists():
+        return None
+    try:
+        return Monitoring.model_validate(read_json(REPORT, remedy="delete the file"))
+    except ValidationError:
+        return None
+
+
+def _tell(monitoring: Monitoring, webhook: Webhook, told_after: int) -> tuple[Monitoring, list[str]]:
+    """Tell the webhook what is new, signed and bounded as alarms are, and return why it did not accept the rest."""
+    receiver = open_receiver(webhook, "monitor.webhook")
+    watches = {
+        plant: _as_watch(plant, standing, monitoring) for plant, standing in list_news(monitoring, told_after).items()
+    }
+    answered, faults = send_alarms(receiver, watches)
+    accepted = [plant for plant, watch in answered.items() if watch.episode and watch.episode.accepted]
+    return mark_told(monitoring, accepted), [f"{receiver.address}: {fault}" for fault in faults]
+
+
+def _as_watch(plant: str, standing: Standing, monitoring: Monitoring) -> Watch:
+    """Return a status as what alarms are sent as; its episode begins where the status did."""
+    told = {
+        "plant": plant,
+        "machine": None,
+        "episode": standing.since.isoformat(),
+        "status": standing.status,
+        "why": standing.why,
+    }
+    return Watch(time=monitoring.as_of, episode=Episode(start=standing.since, alarm=told, accepted=False))
+
+
+def _raise_standing(monitoring: Monitoring, faults: list[str]) -> None:
+    standings = {"the fleet": monitoring.fleet, **monitoring.plants}
+    acting = [plant for plant, standing in standings.items() if standing.status == "act"]
+    remedy = f"see {PAGES['monitoring_engineer.html']}"
+    if acting:
+        why = standings[acting[0]].why[0]
+        raise UpkeepError(f"{', '.join(acting)}: somebody has to act: {why}", remedy=remedy)
+    if faults:
+        remedy = "check monitor.webhook in params.yaml and the receiver; the next run tells it again"
+        raise UpkeepError(f"the webhook was not told: {faults[0]}", remedy=remedy)
+    unknown = [signal for signal in monitoring.signals if signal.status == "unknown"]
+    if unknown:
+        what = f"{count_things(len(unknown), 'thing')} not known, the first: {unknown[0].words}"
+        raise NotKnownError(what, remedy=f"{unknown[0].remedy or 'wait until enough is known'}; {remedy}")

@@ -1,0 +1,89 @@
+"""Sources asked by GET, and what is remembered of earlier runs: their answers, and when each file was first seen."""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from urllib.parse import unquote
+
+import urllib3
+from pydantic import ValidationError
+
+from upkeep.core import paths
+from upkeep.core.deadline import call_within
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_regular, write_whole
+from upkeep.core.names import shorten
+from upkeep.core.secrets import hide_variables
+from upkeep.core.types import Frozen, describe_faults
+from upkeep.production.health import Poll, Seen
+from upkeep.scoring.alerts import read_url
+
+HISTORY = paths.LOCAL / "monitor" / "history.json"
+SECONDS = 10.0
+"""For an answer, from looking up the host to its last byte that is read."""
+
+MOST_BYTES = 1_000_000
+"""Of an answer; what comes after is not waited for."""
+
+MOST_POLLS, MOST_DAYS = 500, 400
+"""Of a source, and since a file was seen: what is older is forgotten."""
+
+
+class History(Frozen):
+    """What earlier runs saw; a run adds to it and changes nothing."""
+
+    polls: tuple[Poll, ...] = ()
+    seen: tuple[Seen, ...] = ()
+
+    def add(self, polls: Iterable[Poll], found: Iterable[Seen], at: datetime) -> "History":
+        """Return it with these requests, and with what of the batches found was not seen before."""
+        known = {(seen.plant, seen.batch, seen.sha256) for seen in self.seen}
+        new = [seen for seen in found if (seen.plant, seen.batch, seen.sha256) not in known]
+        by_name = groupby(sorted((*self.polls, *polls), key=attrgetter("name", "at")), key=attrgetter("name"))
+        kept = [poll for _, own in by_name for poll in list(own)[-MOST_POLLS:]]
+        recent = [seen for seen in (*self.seen, *new) if seen.at > at - timedelta(days=MOST_DAYS)]
+        return History(polls=tuple(kept), seen=tuple(recent))
+
+
+def read_history(file: Path = HISTORY) -> History:
+    """Return what earlier runs saw: nothing if this is the first one; an UpkeepError if the file is damaged."""
+    try:
+        return History.model_validate_json(read_regular(file))
+    except FileNotFoundError:
+        return History()
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
+        what = f"what earlier runs of `upkeep monitor` saw cannot be read: {reason}"
+        raise UpkeepError(what, remedy="delete the file; what is usual is then learnt anew", file=file) from error
+
+
+def write_history(history: History, file: Path = HISTORY) -> None:
+    """Keep what was seen for the next run, in one step."""
+    write_whole(file, history.model_dump_json(indent=1, exclude_defaults=True).encode())
+
+
+def poll(name: str, url: str, at: datetime) -> Poll:
+    """Ask a source by GET once; a redirect is not followed, and counts as a failure as any status but 2xx does."""
+    started = time.perf_counter()
+    try:
+        fault = call_within(SECONDS, partial(_get, url))
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        fault = f"no answer: {shorten(hide_variables(str(error), url))}"
+    return Poll(name=name, at=at, seconds=round(time.perf_counter() - started, 3), fault=fault)
+
+
+def _get(template: str) -> str:
+    url = read_url(template)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("its url in monitor.watch is not a web address")
+    headers = urllib3.make_headers(basic_auth=unquote(url.auth), user_agent="upkeep") if url.auth else {}
+    with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=SECONDS)) as pool:
+        address = url._replace(auth=None, fragment=None).url
+        answer = pool.request("GET", address, headers=headers, preload_content=False, redirect=False)
+        answer.read(MOST_BYTES, decode_content=False)
+        answer.close()
+    return "" if 200 <= answer.status < 300 else f"HTTP status {answer.status}"

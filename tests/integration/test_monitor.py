@@ -1,0 +1,216 @@
+"""`upkeep monitor` on a small fleet: its pages and report, sources asked over real HTTP, and whom it tells."""
+
+import json
+import re
+import threading
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from one_sensor import DICTIONARY
+from parameters import SHIPPED, changed
+from receiver import listening
+
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_json
+from upkeep.core.params import Params
+from upkeep.production import monitor, polling
+from upkeep.production.monitor import NotKnownError
+from upkeep.scoring.alerts import SECRET
+from upkeep.sources import Delivery, Key
+from upkeep.sources.manifest import empty_manifest, pack_delivery, write_manifest
+
+MONDAY, WEEKS = date(2025, 1, 6), 12
+PLANT = "<b>lyon"
+
+
+def as_of(days: int) -> datetime:
+    """So many days after the newest batch has ended."""
+    return datetime(MONDAY.year, 1, 6, tzinfo=UTC) + timedelta(weeks=WEEKS, days=days)
+
+
+class Listing:
+    """A source that lists the weeks of one plant."""
+
+    def __init__(self, options, _):
+        self.weeks = options.get("weeks", WEEKS)
+
+    def deliveries(self, until):
+        if not self.weeks:
+            raise UpkeepError("the historian is away", remedy="")
+        weeks = [MONDAY + timedelta(weeks=number) for number in range(self.weeks)]
+        return [Delivery("telemetry", PLANT, week, pl.DataFrame) for week in weeks if week <= until]
+
+
+def settings(*, weeks=WEEKS, **how) -> Params:
+    fetch = changed(SHIPPED.fetch, source="test_monitor:Listing", options={"weeks": weeks}, until=MONDAY)
+    parallel = changed(SHIPPED.parallel, backend="sequential")
+    validate = changed(SHIPPED.validate_, dictionary="dictionary.yaml")
+    sections = {"fetch": fetch, "parallel": parallel, "validate_": validate, "monitor": changed(SHIPPED.monitor, **how)}
+    return SHIPPED.model_copy(update=sections)
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path, monkeypatch):
+    """What `dvc repro drift` leaves behind of one plant that sends one reading a day."""
+    monkeypatch.chdir(tmp_path)
+    Path("dictionary.yaml").write_text(yaml.safe_dump({"tables": DICTIONARY}))
+    days = [MONDAY + timedelta(days=day) for day in range(7 * WEEKS)]
+    rows = pl.DataFrame({"plant": PLANT, "machine": "M1", "time": days, "heat": 1.0})
+    rows = rows.with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
+    weeks = [Key("telemetry", PLANT, MONDAY + timedelta(weeks=number)) for number in range(WEEKS)]
+    files = [pack_delivery(week, 1, rows.slice(7 * row, 7))[0] for row, week in enumerate(weeks)]
+    write_manifest(empty_manifest(settings().fetch).with_files(files))
+    for folder in (paths.INTERIM / "telemetry", paths.QUARANTINE):
+        folder.mkdir(parents=True)
+    rows.write_parquet(monitor.table_file(paths.INTERIM / "telemetry", PLANT))
+    lost = pl.DataFrame(schema={"table": pl.String, "batch": pl.String, "column": pl.String})
+    lost.write_parquet(monitor.table_file(paths.QUARANTINE, PLANT))
+    table = {"rows_in": 84, "clean": 84, "duplicates": {}, "quarantined": {}}
+    write_json(paths.DATA_QUALITY, {"plants": {PLANT: {"tables": {"telemetry": table}, "findings": []}}})
+    column = {"method": "", "score": 0.1, "threshold": 0.5, "drifted": False}
+    drift = {"drifted": False, "share": 0.0, "columns": {"heat": column}, "current_rows": 1, "reference_rows": 1}
+    write_json(paths.DRIFT / "drift.json", {PLANT: {**drift, "window": {"from": "", "to": ""}, "notes": []}})
+
+
+def run(days=0, **how) -> UpkeepError | None:
+    """Return the error that the command ends with."""
+    try:
+        monitor.run(settings(**how), as_of(days))
+    except UpkeepError as error:
+        return error
+    return None
+
+
+def report():
+    return json.loads(monitor.REPORT.read_text())
+
+
+@contextmanager
+def answering(*statuses):
+    """A source that answers with these statuses, one after the other, and the last one from then on."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = statuses[min(len(asked), len(statuses) - 1)]
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(status)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://user:p%40ss@127.0.0.1:{server.server_port}/health?key=s3cret", asked
+        server.shutdown()
+
+
+def test_both_pages_show_the_plant_and_ask_for_nothing_from_elsewhere():
+    run(60)
+    for page in monitor.PAGES.values():
+        text = page.read_text()
+        assert "&lt;b&gt;lyon" in text
+        assert PLANT not in text
+        assert re.findall(r"(?:src|href)=\"(?!index.html|engineer.html)", text) == []
+        assert "nothing since the batch of 2025-03-24" in text
+
+
+def test_a_plant_whose_deliveries_stopped_fails_the_command_with_what_to_do():
+    error = run(60)
+    assert "somebody has to act: freshness: stale" in error.what
+    assert not isinstance(error, NotKnownError)
+    assert report()["plants"][PLANT]["status"] == "act"
+
+
+@pytest.mark.parametrize("missing", [paths.MANIFEST, paths.DATA_QUALITY, paths.DRIFT / "drift.json"])
+def test_what_is_not_there_is_not_known_says_how_to_get_it_and_is_no_success(missing):
+    missing.unlink()
+    error = run()
+    assert error.code == NotKnownError.code == 69
+    assert "dvc repro" in error.remedy
+
+
+def test_a_source_that_cannot_be_listed_costs_nothing_else():
+    run(weeks=0)
+    (asked,) = [signal for signal in report()["signals"] if signal["measure"] == "requests"]
+    assert (asked["status"], asked["place"]) == ("watch", "test_monitor:Listing")
+    assert "the historian is away" in asked["words"]
+
+
+def test_a_source_is_asked_at_each_run_and_what_it_answered_is_remembered():
+    with answering(200, 503, 302, 200) as (url, asked):
+        for day in range(4):
+            run(day, watch=[{"name": "historian", "url": url}])
+    assert asked == [("/health?key=s3cret", "Basic dXNlcjpwQHNz")] * 4
+    polls = [each for each in polling.read_history().polls if each.name == "historian"]
+    assert [each.fault for each in polls] == ["", "HTTP status 503", "HTTP status 302", ""]
+    (signal,) = [signal for signal in report()["signals"] if signal["place"] == "historian"]
+    assert signal["words"].startswith("recovered")
+
+
+def test_a_source_that_is_not_there_is_told_without_its_secrets(monkeypatch):
+    monkeypatch.setenv("KEY", "s3cret")
+    poll = polling.poll("historian", "http://user:${KEY}@127.0.0.1:1/health?key=${KEY}", as_of(0))
+    assert poll.fault.startswith("no answer")
+    assert "s3cret" not in poll.fault
+
+
+def test_an_answer_without_end_is_cut_and_one_that_never_begins_is_given_up(monkeypatch):
+    monkeypatch.setattr(polling, "SECONDS", 0.2)
+    monkeypatch.setattr(polling, "MOST_BYTES", 1000)
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/never":
+                threading.Event().wait(2)
+                return
+            self.send_response(200)
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(b"x" * 1000)
+            except OSError:
+                pass
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert polling.poll("endless", url, as_of(0)).fault == ""
+        assert polling.poll("silent", f"{url}/never", as_of(0)).fault.startswith("no answer")
+        server.shutdown()
+
+
+def test_the_webhook_hears_of_a_status_that_has_held_once_and_of_its_end(monkeypatch):
+    monkeypatch.setenv(SECRET, "shared")
+    with listening("shared") as planner:
+        for days, weeks in ((60, WEEKS), (61, WEEKS), (62, WEEKS), (63, WEEKS + 9), (64, WEEKS + 9), (65, WEEKS + 9)):
+            run(days, weeks=weeks, webhook={"url": planner.url}, told_after=2)
+        told = [alarm for alarm in planner.accepted.values() if alarm["plant"] == PLANT]
+    assert [alarm["status"] for alarm in told] == ["act", "fine"]
+    assert "stale" in told[0]["why"][0]
+
+
+def test_a_webhook_that_does_not_answer_is_told_of_and_tried_again(monkeypatch):
+    monkeypatch.setenv(SECRET, "shared")
+    monkeypatch.setattr("upkeep.scoring.alerts.PAUSES", (0.0,))
+    run(60, webhook={"url": "http://127.0.0.1:1"}, told_after=1)
+    assert report()["plants"][PLANT]["told"] == "fine"
+
+
+def test_a_damaged_history_is_told_and_another_versions_report_is_passed_over():
+    monitor.REPORT.parent.mkdir(parents=True)
+    monitor.REPORT.write_text('{"as_of": "once"}')
+    assert run() is None
+    polling.HISTORY.write_text("{")
+    assert "cannot be read" in run().what
