@@ -9,7 +9,6 @@ from fleet_cases import at, dataset_params, events, machines, telemetry
 
 from upkeep.contract.dictionary import Dictionary
 from upkeep.core import paths
-from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.stages import dataset
 
@@ -19,7 +18,7 @@ SPEED = {"meaning": "speed", "role": "setting"}
 FLAME = pl.col("heat").sin().alias("flame")
 
 
-def dictionary(everywhere: list[float] | None, **plants: list[float]) -> Dictionary:
+def dictionary(everywhere: list[float], **plants: list[float]) -> Dictionary:
     """A dictionary of one setting, `speed`, with its range everywhere and in single plants."""
     machine_keys = {"plant": {**KEY, "type": "text"}, "machine": {**KEY, "type": "text"}}
     keys = {**machine_keys, "time": {**KEY, "type": "time"}}
@@ -38,12 +37,6 @@ def test_the_range_of_a_setting_is_that_of_all_plants_together(plants):
     known = dictionary([0, 10], porto=[5, 30])
     assert dataset.measure_settings(known, plants) == {"speed": 30}
     assert dataset.measure_settings(known, ["lyon"]) == {"speed": 10}
-
-
-def test_a_setting_without_a_range_is_named_with_its_plant():
-    with pytest.raises(UpkeepError, match="no range") as raised:
-        dataset.measure_settings(dictionary(None, porto=[0, 1]), ["lyon", "porto"])
-    assert (raised.value.where["plant"], raised.value.where["column"]) == ("lyon", "speed")
 
 
 TABLES = {

@@ -45,6 +45,7 @@ def test_a_plants_own_column_replaces_the_tables() -> None:
         ({"type": "text"}, "range and also are for numbers"),
         ({"type": "time", "range": None}, "settings and sensors are numbers"),
         ({"also": {"°F": {"factor": 0}}}, "a factor of 0"),
+        ({"role": "setting", "range": None}, "tables.telemetry.heat: .*a setting needs a range"),
         ({"rnage": [0, 1]}, "tables.telemetry.heat.rnage: Extra inputs"),
         ({"role": "key", "required": False}, "a key is always required"),
     ],

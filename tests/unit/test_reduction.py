@@ -28,7 +28,7 @@ KEYS = {"plant": column("key", "text"), "machine": column("key", "text")}
 TELEMETRY = {
     **KEYS,
     "time": column("key", "time"),
-    "load": column("setting"),
+    "load": column("setting", range=[0, 100]),
     "heat": column("sensor", range=[-100, 100]),
     "program": column("attribute", "text", required=False),
 }

@@ -88,6 +88,7 @@ class Column(Frozen):
             "a range is [lowest, highest]": self.range is not None and not self.range[0] < self.range[1],
             "a key is always required": self.role == "key" and not self.required,
             "settings and sensors are numbers": self.role in ("setting", "sensor") and self.type != "number",
+            "a setting needs a range, by which operating conditions differ": self.role == "setting" and not self.range,
             "input is for settings and attributes": self.input is not None
             and self.role not in ("setting", "attribute"),
             "a factor of 0 would lose the value": any(unit.factor == 0 for unit in self.also.values()),

@@ -1,11 +1,14 @@
 """Labels: whether a failure falls in (t, t + horizon], for the rows where that is known."""
 
 from datetime import timedelta
+from functools import partial
 
 import polars as pl
 
 from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, OPTIONAL
 from upkeep.core.params import Dataset
+
+_join_nearest = partial(pl.DataFrame.join_asof, by="machine", check_sortedness=False)
 
 
 def label_rows(
@@ -37,15 +40,9 @@ def label_rows(
     """
     keys = telemetry.select("machine", "time").sort("machine", "time")
     ends = _find_ends(events, params)
-    rows = keys.join_asof(
-        ends.select("machine", "end", "positive_from", fails=pl.col("repaired").is_not_null()),
-        left_on="time",
-        right_on="end",
-        by="machine",
-        strategy="forward",
-        allow_exact_matches=False,  # the failure falls in (t, t + horizon]: after t
-        check_sortedness=False,
-    )
+    ahead = ends.select("machine", "end", "positive_from", fails=pl.col("repaired").is_not_null())
+    # The failure falls in (t, t + horizon]: after t.
+    rows = _join_nearest(keys, ahead, left_on="time", right_on="end", strategy="forward", allow_exact_matches=False)
     last = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
     last = last.join(ends.group_by("machine").agg(last_repair=pl.col("repaired").max()), on="machine", how="left")
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
@@ -88,14 +85,7 @@ def find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     """Return when each failure was repaired: at the first maintenance after it, or after the longest repair allowed."""
     failures = events.filter(kind="failure").select("machine", failure="time").sort("machine", "failure")
     maintenance = events.filter(kind="maintenance").select("machine", repaired="time").sort("machine", "repaired")
-    repairs = failures.join_asof(
-        maintenance,
-        left_on="failure",
-        right_on="repaired",
-        by="machine",
-        strategy="forward",
-        check_sortedness=False,
-    )
+    repairs = _join_nearest(failures, maintenance, left_on="failure", right_on="repaired", strategy="forward")
     longest = pl.col("failure") + timedelta(hours=params.max_repair_hours)
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
 
@@ -119,6 +109,5 @@ def _find_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _without_repairs(rows: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
-    return rows.join_asof(
-        repairs, left_on="time", right_on="failure", by="machine", strategy="backward", check_sortedness=False
-    ).filter(pl.col("failure").is_null() | (pl.col("time") >= pl.col("repaired")))
+    latest = _join_nearest(rows, repairs, left_on="time", right_on="failure", strategy="backward")
+    return latest.filter(pl.col("failure").is_null() | (pl.col("time") >= pl.col("repaired")))

@@ -10,7 +10,6 @@ import polars as pl
 
 from upkeep.contract.dictionary import Dictionary, call_columns, load_dictionary
 from upkeep.core import paths
-from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json, write_whole
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
@@ -229,23 +228,10 @@ def _attributes(machines: pl.DataFrame, plants: list[str], dictionary: Dictionar
 
 
 def measure_settings(dictionary: Dictionary, plants: list[str]) -> dict[str, float]:
-    """Return the width of each setting's range, from the lowest that any plant allows to the highest.
-
-    An UpkeepError is raised if a setting has no range.
-    """
+    """Return the width of each setting's range, from the lowest that any plant allows to the highest."""
     bounds: dict[str, list[float]] = {}
     for plant in plants:
-        columns = dictionary.columns("telemetry", plant)
-        for name in dictionary.names("telemetry", "setting", plant):
-            own = columns[name].range
-            if own is None:
-                raise UpkeepError(
-                    "a setting has no range, by which distances between operating conditions are measured",
-                    remedy="add range: [lowest, highest] to the data dictionary",
-                    stage="dataset",
-                    plant=plant,
-                    table="telemetry",
-                    column=name,
-                )
-            bounds.setdefault(name, []).extend(own)
+        for name, column in dictionary.columns("telemetry", plant).items():
+            if column.role == "setting" and column.range:
+                bounds.setdefault(name, []).extend(column.range)
     return {name: max(ends) - min(ends) for name, ends in bounds.items()}
