@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 
 from upkeep.judging.reports import DriftReport
-from upkeep.production.health import Signal
-from upkeep.production.standing import ORDER, judge_drift, list_news, mark_told, summarise
+from upkeep.production.health import ORDER, Signal
+from upkeep.production.standing import judge_drift, list_news, mark_told, summarise
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ quartiles beyond the upper one (Tukey, Exploratory Data Analysis, 1977). A few w
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,9 @@ from upkeep.judging.reports import DataQuality, Figure, PlantQuality, Report
 from upkeep.sources.batches import batch_of, first_day
 from upkeep.sources.manifest import RawFile
 
-Status = Literal["fine", "watch", "act", "unknown"]
+Status = Literal["act", "watch", "unknown", "fine"]
+ACT, WATCH, UNKNOWN, FINE = ORDER = get_args(Status)
+"""The worst first."""
 
 LEAST_HISTORY = 8
 """Earlier batches, or requests, without which nobody can say what is usual."""
@@ -35,18 +37,13 @@ MEASURES = {
     "gaps": ("of the usual rows are missing", 0.05),
     "duplicates": ("of the delivered rows are copies, or late ones of other batches", 0.02),
     "quarantine": ("of the delivered rows are in quarantine", 0.01),
+    "late files": ("of the files came after the first", 0.1),
     "missing": ("of the rows have no value", 0.02),
     "broken": ("of the delivered values are in quarantine", 0.01),
-    "late files": ("files came after the first", 0.5),
 }
-"""What is measured of each batch, in words; a smaller excess over what is usual matters to nobody."""
+"""Shares that are measured of each batch, in words; a smaller excess over what is usual matters to nobody."""
 
-CHANGES = {
-    "unit_converted": "units",
-    "extra_column": "columns",
-    "unread_file": "failures",
-    "unreadable_times": "failures",
-}
+CHANGES = {"unit_converted": "units", "extra_column": "columns"}
 """Findings of ``validate`` that a planner should hear of while they are new, and the measure that they count as."""
 
 
@@ -122,23 +119,24 @@ def judge_plant(plant: str, found: Delivered, fetch: Fetch, as_of: datetime) -> 
         return [Signal(plant=plant, measure="freshness", status="unknown", words=words, remedy="dvc repro fetch")]
     signals = [_judge_arrival(batches, found.seen, fetch, as_of)]
     if found.files:
-        newest, measures = max(file.batch for file in found.files), measure_batches(found, fetch.batch_days)
-        for sensor in found.sensors:
-            having = measures.filter(pl.col("value") < 1, measure="missing", place=sensor)["batch"].to_list()
-            if having:
-                signals.append(_judge_sensor(sensor, judge_freshness(having, newest, fetch.batch_days)))
-        signals += _judge_measures(measures, newest)
-        signals += _judge_findings(found.quality, sorted({file.batch for file in found.files}))
-        signals += _judge_rewritten(found.seen, newest - timedelta(days=fetch.reread_batches * fetch.batch_days), as_of)
+        fetched, measures = sorted({file.batch for file in found.files}), measure_batches(found, fetch.batch_days)
+        signals += _judge_sensors(measures, fetched[-1], fetch.batch_days) + _judge_measures(measures, fetched[-1])
+        signals += _judge_findings(found.quality, fetched)
+        signals += _judge_rewritten(found.seen, fetched[: -fetch.reread_batches or None], as_of)
     return [signal.model_copy(update={"plant": plant}) for signal in signals]
 
 
-def _judge_sensor(sensor: str, signal: Signal) -> Signal:
-    """Have somebody look at a sensor that says nothing: the plant has others, and can be scored."""
-    if signal.status != "act":
-        return signal.model_copy(update={"place": sensor})
-    remedy = "mend the sensor, or take it out of the data dictionary"
-    return signal.model_copy(update={"place": sensor, "status": "watch", "remedy": remedy})
+def _judge_sensors(measures: pl.DataFrame, newest: date, batch_days: int) -> list[Signal]:
+    """Judge by the batches in which a sensor has values whether it is fresh; one that never had any is not judged."""
+    signals = []
+    having = measures.filter(pl.col("value") < 1, measure="missing").group_by("place", maintain_order=True)
+    for (sensor,), rows in having:
+        signal = judge_freshness(rows["batch"].to_list(), newest, batch_days)
+        if signal.status == "act":  # the plant has others, and can be scored
+            remedy = "mend the sensor, or take it out of the data dictionary"
+            signal = signal.model_copy(update={"status": "watch", "remedy": remedy})
+        signals.append(signal.model_copy(update={"place": sensor}))
+    return signals
 
 
 def _judge_arrival(batches: Sequence[date], seen: Sequence[Seen], fetch: Fetch, as_of: datetime) -> Signal:
@@ -167,18 +165,14 @@ def judge_freshness(batches: Sequence[date], due: date, batch_days: int) -> Sign
     """
     numbers = [batch.toordinal() // batch_days for batch in batches]
     steps = [after - before for before, after in pairwise(numbers)]
-    limit = find_limit(steps)
-    lag = due.toordinal() // batch_days - numbers[-1]
+    limit, lag = find_limit(steps), due.toordinal() // batch_days - numbers[-1]
     usual = max(1.0, limit or 1.0)
     if lag < usual:
-        state: str = "recovered" if steps and steps[-1] > usual else "fresh"
-        status: Status = "fine"
+        state, status = "recovered" if steps and steps[-1] > usual else "fresh", FINE
     elif limit is None:
-        state, status = "unknown", "unknown"
-    elif lag < 2 * usual:
-        state, status = "late", "watch"
+        state, status = "unknown", UNKNOWN
     else:
-        state, status = "stale", "act"
+        state, status = ("late", WATCH) if lag < 2 * usual else ("stale", ACT)
     ago = f"nothing since the batch of {batches[-1]}, {count_things(lag, 'batch')} ago"
     words = f"{state}: {ago if lag else f'the batch of {batches[-1]} is there'}"
     return Signal(measure="freshness", status=status, words=words, value=float(lag), limit=limit)
@@ -190,111 +184,83 @@ def measure_batches(found: Delivered, batch_days: int) -> pl.DataFrame:
     What is measured of the clean rows goes by their time, so late rows of a batch count as copies in the one that they
     came with. Where rows are reduced, copies cannot be told.
     """
-    sensors = list(found.sensors)
-    of_batch = {"batch": [file.batch for file in found.files], "delivered": [file.rows for file in found.files]}
-    delivered = pl.DataFrame(of_batch, schema={"batch": pl.Date, "delivered": pl.Int64})
-    delivered = delivered.group_by("batch").agg(pl.col("delivered").sum(), files=pl.len()).sort("batch")
-    clean = found.telemetry.group_by(batch=batch_of(pl.col("time"), batch_days)).agg(
-        rows=pl.len().cast(pl.Int64),
-        **{f"missing/{sensor}": pl.col(sensor).null_count() / pl.len() for sensor in sensors},
+    of_files = {"batch": [file.batch for file in found.files], "sent": [file.rows for file in found.files]}
+    sent = pl.DataFrame(of_files, schema={"batch": pl.Date, "sent": pl.Int64}).group_by("batch")
+    missing = {f"missing/{sensor}": pl.col(sensor).null_count() / pl.len() for sensor in found.sensors}
+    broken = {f"broken/{sensor}": (pl.col("column") == sensor).sum() for sensor in found.sensors}
+    lost = found.quarantined.filter(table="telemetry").group_by(pl.col("batch").str.to_date())
+    clean = found.telemetry.group_by(batch=batch_of(pl.col("time"), batch_days))
+    joined = (
+        sent.agg(pl.col("sent").sum(), files=pl.len())
+        .join(clean.agg(rows=pl.len().cast(pl.Int64), **missing).collect(), on="batch", how="left")
+        .join(lost.agg(lost=pl.len().cast(pl.Int64), **broken), on="batch", how="left")
+        .with_columns(pl.col("rows", "lost", *broken).fill_null(0), pl.col(*missing).fill_null(1.0))
     )
-    broken = (
-        found.quarantined.filter(table="telemetry")
-        .group_by(pl.col("batch").str.to_date())
-        .agg(
-            quarantined=pl.len().cast(pl.Int64),
-            **{f"broken/{sensor}": (pl.col("column") == sensor).sum() for sensor in sensors},
-        )
-    )
-    joined = delivered.join(clean.collect(), on="batch", how="left").join(broken, on="batch", how="left")
-    joined = joined.with_columns(
-        pl.col("rows", "^broken/.*$", "quarantined").fill_null(0), pl.col("^missing/.*$").fill_null(1.0)
-    )
-    rows, sent, quarantined = pl.col("rows"), pl.col("delivered"), pl.col("quarantined")
     is_reduced = found.quality.tables["telemetry"].reduced_to is not None
     shares = joined.sort("batch").select(
         "batch",
-        pl.col("^missing/.*$"),
-        pl.col("^broken/.*$") / sent,
-        **{"gaps/": 1 - rows / rows.median(), "quarantine/": quarantined / sent, "late files/": pl.col("files") - 1.0},
-        **({} if is_reduced else {"duplicates/": (sent - quarantined - rows) / sent}),
+        *missing,
+        pl.col(*broken) / pl.col("sent"),
+        ((pl.col("sent") - pl.col("lost") - pl.col("rows")) / pl.col("sent")).alias("duplicates/"),
+        (pl.col("lost") / pl.col("sent")).alias("quarantine/"),
+        (1 - 1 / pl.col("files")).alias("late files/"),
+        (1 - pl.col("rows") / pl.col("rows").median()).alias("gaps/"),
     )
-    measured = shares.unpivot(index="batch", variable_name="name").with_columns(pl.col("value").fill_nan(0).clip(0))
-    parts = pl.col("name").str.splitn("/", 2).struct
-    return measured.select("batch", measure=parts.field("field_0"), place=parts.field("field_1"), value="value")
+    measured = shares.drop("duplicates/" if is_reduced else []).unpivot(index="batch", variable_name="name")
+    name = pl.col("name").str.splitn("/", 2).struct
+    value = pl.col("value").fill_nan(0).clip(0)
+    return measured.select("batch", measure=name.field("field_0"), place=name.field("field_1"), value=value)
 
 
 def _judge_measures(measures: pl.DataFrame, newest: date) -> list[Signal]:
     signals = []
-    for (measure, place), rows in measures.sort("batch").group_by("measure", "place", maintain_order=True):
-        words, slack = MEASURES[str(measure)]
+    for (measure, place), rows in measures.group_by("measure", "place", maintain_order=True):
+        what, slack = MEASURES[str(measure)]
         value, limit = float(rows["value"][-1]), find_limit(rows["value"][:-1])
-        shown = f"{value:.0f} {words}" if measure == "late files" else f"{value:.1%} {words}"
-        if limit is None:
-            status, usual = "unknown", f"what is usual is known after {LEAST_HISTORY} batches"
-        else:
-            status = "watch" if value > limit + slack else "fine"
-            usual = f"usual is up to {limit:.0f}" if measure == "late files" else f"usual is up to {min(limit, 1):.1%}"
-        words = f"{shown} in the batch of {newest}; {usual}"
+        status = UNKNOWN if limit is None else WATCH if value > limit + slack else FINE
+        usual = f"known after {LEAST_HISTORY} batches" if limit is None else f"up to {min(limit, 1):.1%}"
+        words = f"{value:.1%} {what} in the batch of {newest}; usual is {usual}"
         signals.append(Signal(measure=measure, place=place, status=status, words=words, value=value, limit=limit))
     return signals
 
 
 def _judge_findings(quality: PlantQuality, batches: Sequence[date]) -> list[Signal]:
     """Tell of units and columns that became others; what has been so for long, or ever since, is usual by now."""
-    since, signals = batches[-LEAST_HISTORY:][0], []
+    since, signals = max(batches[-LEAST_HISTORY:][0], batches[1 % len(batches)]), []
     for finding in quality.findings:
-        began, ended = finding.get("from"), finding.get("to")
-        is_undated = began is None and finding["kind"] in ("unread_file", "unreadable_times")
-        is_new = (
-            began
-            and ended
-            and ended[:10] >= str(batches[-1])
-            and max(str(since), str(batches[1 % len(batches)])) <= began[:10]
-        )
-        if finding["kind"] in CHANGES and (is_undated or is_new):
-            words = f"{finding['detail']}" + (f", since {began[:10]}" if began else "")
-            measure, place = CHANGES[str(finding["kind"])], finding.get("column") or ""
-            signals.append(Signal(measure=measure, place=place, status="watch", words=words))
+        began, ended = (finding[end] or "" for end in ("from", "to"))
+        if finding["kind"] in CHANGES and began[:10] >= str(since) and ended[:10] >= str(batches[-1]):
+            words, place = f"{finding['detail']}, since {began[:10]}", finding["column"] or ""
+            signals.append(Signal(measure=CHANGES[finding["kind"]], place=place, status=WATCH, words=words))
     return signals
 
 
-def _judge_rewritten(seen: Sequence[Seen], since: date, as_of: datetime) -> list[Signal]:
-    """Tell of files that this run found with another checksum; those of batches that are read again may be so."""
+def _judge_rewritten(seen: Sequence[Seen], settled: Sequence[date], as_of: datetime) -> list[Signal]:
+    """Tell of files that have another checksum than at the last run, though their batch is not read again by itself."""
     known = {each.batch for each in seen if each.sha256 and each.at < as_of}
-    again = sorted({each.batch for each in seen if each.sha256 and each.at == as_of and each.batch in known})
-    if not again:
-        return []
-    old = [batch for batch in again if batch <= since]
-    words = f"{count_things(len(again), 'batch')} rewritten since the last run, the oldest that of {again[0]}"
-    return [Signal(measure="rewritten", status="watch" if old else "fine", words=words, value=float(len(again)))]
+    again = [
+        each.batch for each in seen if each.sha256 and each.at == as_of and each.batch in known.intersection(settled)
+    ]
+    words = f"{count_things(len(again), 'batch')} rewritten since the last run: {', '.join(map(str, again[:3]))}"
+    return [Signal(measure="rewritten", status=WATCH, words=words, value=float(len(again)))] if again else []
 
 
 def judge_polls(name: str, polls: Sequence[Poll]) -> Signal:
-    """Judge a source by how long it took to answer, the newest request last, and by which of them failed."""
-    own = sorted((poll for poll in polls if poll.name == name), key=lambda poll: poll.at)
-    if not own:
-        return Signal(
-            measure="requests", place=name, status="unknown", words="never asked yet", remedy="upkeep monitor"
+    """Judge a source by its answers, the newest of `polls` last: whether there was one, and how long it took."""
+    faults = [poll.fault for poll in polls]
+    took = [poll.seconds for poll in polls if not poll.fault]
+    share = f"{sum(map(bool, faults))} of {count_things(len(faults), 'request')} failed"
+    if faults[-1]:
+        state, status = (
+            ("stale", ACT) if all(faults[-FAILURES_TO_ACT:]) and len(faults) >= FAILURES_TO_ACT else ("late", WATCH)
         )
-    took = [poll.seconds for poll in own if not poll.fault]
-    failed = next((row for row, poll in enumerate(reversed(own)) if not poll.fault), len(own))
-    share = f"{sum(bool(poll.fault) for poll in own)} of {count_things(len(own), 'request')} failed"
-    if failed:
-        status: Status = "act" if failed >= FAILURES_TO_ACT else "watch"
-        state = f"{'stale' if status == 'act' else 'late'}: {own[-1].fault}"
-        limit = find_limit(took)
-    else:
-        limit = find_limit(took[:-1])
-        is_slow = limit is not None and took[-1] > limit + SLACK_SECONDS
-        status = "watch" if is_slow else "fine"
-        state = "recovered" if own[-2:-1] and own[-2].fault else "fresh"
-        usual = (
-            f"usual is up to {limit:.1f} s" if limit is not None else f"what is usual is known after {LEAST_HISTORY}"
-        )
-        state = f"{state}: answered in {took[-1]:.1f} s; {usual}"
-    value = None if failed else took[-1]
-    return Signal(measure="requests", place=name, status=status, words=f"{state}; {share}", value=value, limit=limit)
+        return Signal(measure="requests", place=name, status=status, words=f"{state}: {faults[-1]}; {share}")
+    limit = find_limit(took[:-1])
+    status = WATCH if limit is not None and took[-1] > limit + SLACK_SECONDS else FINE
+    usual = f"known after {LEAST_HISTORY} answers" if limit is None else f"up to {limit:.1f} s"
+    state = "recovered" if any(faults[-2:]) else "fresh"
+    words = f"{state}: answered in {took[-1]:.1f} s, usual is {usual}; {share}"
+    return Signal(measure="requests", place=name, status=status, words=words, value=took[-1], limit=limit)
 
 
 def explain_retraining(until: date, arrived: Sequence[date], quality: DataQuality | None, params: Params) -> str:

@@ -18,9 +18,9 @@ from upkeep.core.params import Params, Webhook
 from upkeep.core.plants import table_file
 from upkeep.core.text import align_columns, count_things, show_lines
 from upkeep.judging.reports import DataQuality, DriftReport, PlantQuality, read_report
-from upkeep.production.health import Delivered, Poll, Seen, Signal, explain_retraining, judge_plant, judge_polls
+from upkeep.production.health import ORDER, Delivered, Poll, Seen, Signal, explain_retraining, judge_plant, judge_polls
 from upkeep.production.polling import HISTORY, History, poll, read_history, write_history
-from upkeep.production.standing import ORDER, Monitoring, Standing, judge_drift, list_news, mark_told, summarise
+from upkeep.production.standing import Monitoring, Standing, judge_drift, list_news, mark_told, summarise
 from upkeep.reporting.templates import render_html
 from upkeep.scoring.alerts import Episode, Watch, open_receiver, send_alarms
 from upkeep.sources.batches import first_day
@@ -83,7 +83,7 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
         _judge_plant, plants, params.parallel, files, listed, history, quality, dictionary, params, as_of
     )
     signals += [signal for own in judged.values() for signal in own]
-    signals += [judge_polls(each.name, history.polls) for each in polls]
+    signals += [judge_polls(asked.name, [each for each in history.polls if each.name == asked.name]) for asked in polls]
     signals += judge_drift(plants, drift) if drift else []
     arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
     retraining = explain_retraining(params.fetch.until, arrived, quality, params)

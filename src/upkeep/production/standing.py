@@ -10,9 +10,7 @@ from datetime import datetime
 from pydantic import AwareDatetime
 
 from upkeep.judging.reports import DriftReport, Report
-from upkeep.production.health import Signal, Status
-
-ORDER: tuple[Status, ...] = ("act", "watch", "unknown", "fine")
+from upkeep.production.health import ORDER, Signal, Status
 
 
 class Standing(Report):
