@@ -212,8 +212,12 @@ def monitor(
 ) -> None:
     """Tell how each plant stands: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
     from upkeep.production.monitor import run
+    from upkeep.releases.history import list_releases
 
-    run(load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC))
+    def read_live() -> list[tuple[str, str, datetime]]:
+        return [(each.stage, each.version, each.at) for each in list_releases() if each.stage]
+
+    run(load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC), read_live)
 
 
 @app.command()

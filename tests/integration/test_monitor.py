@@ -81,7 +81,7 @@ def checkout(tmp_path, monkeypatch):
 def run(days=0, **how) -> UpkeepError | None:
     """Return the error that the command ends with."""
     try:
-        monitor.run(settings(**how), as_of(days))
+        monitor.run(settings(**how), as_of(days), lambda: [("production", "v1.0.0", as_of(-9))])
     except UpkeepError as error:
         return error
     return None
@@ -127,7 +127,7 @@ def test_a_plant_whose_deliveries_stopped_fails_the_command_with_what_to_do():
     error = run(60)
     assert "somebody has to act: freshness: stale" in error.what
     assert not isinstance(error, NotKnownError)
-    assert report()["plants"][PLANT]["status"] == "act"
+    assert report()["standings"][PLANT]["status"] == "act"
 
 
 @pytest.mark.parametrize("missing", [paths.MANIFEST, paths.DATA_QUALITY, paths.DRIFT / "drift.json"])
@@ -205,7 +205,7 @@ def test_a_webhook_that_does_not_answer_is_told_of_and_tried_again(monkeypatch):
     monkeypatch.setenv(SECRET, "shared")
     monkeypatch.setattr("upkeep.scoring.alerts.PAUSES", (0.0,))
     run(60, webhook={"url": "http://127.0.0.1:1"}, told_after=1)
-    assert report()["plants"][PLANT]["told"] == "fine"
+    assert report()["standings"][PLANT]["told"] == "fine"
 
 
 def test_a_damaged_history_is_told_and_another_versions_report_is_passed_over():

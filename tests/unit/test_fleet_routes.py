@@ -122,14 +122,14 @@ def test_only_the_files_of_the_page_are_served(name):
 def test_the_fleet_says_how_the_plants_stand_where_a_file_says_so(tmp_path):
     file = tmp_path / "monitoring.json"
     standing = {"status": "watch", "since": "2025-01-06T00:00:00Z", "why": ["drift: 5 of 7 columns"], "told": "fine"}
-    file.write_text(json.dumps({"as_of": "2025-01-07T00:00:00Z", "signals": [], "plants": {"lyon": standing}}))
+    file.write_text(json.dumps({"as_of": "2025-01-07T00:00:00Z", "signals": [], "standings": {"lyon": standing}}))
     found = client_of(monitoring=file).get("/fleet").json()["monitoring"]
-    assert found["plants"]["lyon"]["status"] == "watch"
+    assert found["standings"]["lyon"]["status"] == "watch"
     assert client_of().get("/fleet").json()["monitoring"] is None
 
 
 @pytest.mark.parametrize(
-    "text", ["{", '{"as_of": "2025-01-07T00:00:00Z", "plants": {"lyon": {"status": "good"}}}', None]
+    "text", ["{", '{"as_of": "2025-01-07T00:00:00Z", "standings": {"lyon": {"status": "good"}}}', None]
 )
 def test_a_file_that_says_nothing_of_the_plants_is_shown_as_not_known_and_never_as_fine(tmp_path, text):
     file = tmp_path / "monitoring.json"

@@ -4,10 +4,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from upkeep.judging.reports import DriftReport
+from upkeep.judging.reports import PlantDrift
+from upkeep.production.estimates import Agreement
 from upkeep.production.health import ORDER, Signal
-from upkeep.production.standing import judge_drift, list_news, mark_told, summarise
+from upkeep.production.standing import judge_alarms, judge_drift, judge_releases, list_news, mark_told, summarise
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 
@@ -23,28 +26,28 @@ def run(statuses, days=0, before=None):
 
 @pytest.mark.parametrize("statuses", list(product(ORDER, repeat=2)))
 def test_a_plant_stands_as_the_worst_of_what_was_looked_at(statuses):
-    standing = run(statuses).plants["lyon"]
+    standing = run(statuses).standings["lyon"]
     assert standing.status == min(statuses, key=ORDER.index)
     assert len(standing.why) == sum(status != "fine" for status in statuses)
 
 
 def test_a_plant_of_which_nothing_was_looked_at_is_unknown():
-    assert run([]).plants["lyon"].status == "unknown"
+    assert run([]).standings["lyon"].status == "unknown"
 
 
 def test_since_when_and_for_how_many_runs_counts_from_the_change_of_status():
     first = run(["fine"])
     second = run(["watch"], 1, first)
     third = run(["watch"], 2, second)
-    assert [each.plants["lyon"].runs for each in (first, second, third)] == [1, 1, 2]
-    assert third.plants["lyon"].since == third.signals[0].since == MONDAY + timedelta(days=1)
+    assert [each.standings["lyon"].runs for each in (first, second, third)] == [1, 1, 2]
+    assert third.standings["lyon"].since == third.signals[0].since == MONDAY + timedelta(days=1)
 
 
 def test_what_changed_since_the_last_run_is_said_and_what_did_not_is_not():
     before = run(["fine", "watch"])
-    standing = run(["act", "watch", "unknown"], 1, before).plants["lyon"]
-    assert standing.changes == ["measure 0: it is act (fine before)", "measure 2: it is unknown (new)"]
-    assert before.plants["lyon"].changes == []
+    standing = run(["act", "watch", "unknown"], 1, before).standings["lyon"]
+    assert standing.changes == ["measure 0: it is act (fine before)", "measure 2: it is unknown (not looked at before)"]
+    assert before.standings["lyon"].changes == []
 
 
 def test_a_status_is_told_once_it_has_held_and_only_once():
@@ -62,28 +65,59 @@ def test_what_was_not_accepted_is_told_again():
     assert "lyon" in list_news(mark_told(monitoring, [""]), 2)
 
 
-def drift_report(*drifted):
-    columns = {
-        str(row): {"method": "", "score": 1.0, "threshold": 0.5, "drifted": each} for row, each in enumerate(drifted)
+def drifted(*columns):
+    judged = {
+        str(row): {"method": "", "score": 1.0, "threshold": 0.5, "drifted": each} for row, each in enumerate(columns)
     }
-    plant = {
-        "drifted": any(drifted),
-        "share": 0.5,
-        "columns": columns,
-        "current_rows": 1,
-        "reference_rows": 1,
-        "window": {"from": "", "to": ""},
-        "notes": [],
-    }
-    return DriftReport.model_validate({"lyon": plant})
+    window = {"from": "", "to": ""}
+    rows = {"current_rows": 1, "reference_rows": 1}
+    found = {"drifted": any(columns), "share": 0.5, "columns": judged, "window": window, "notes": [], **rows}
+    return PlantDrift.model_validate(found)
 
 
-@pytest.mark.parametrize(("drifted", "status"), [((True, False), "watch"), ((False,), "fine"), ((), "unknown")])
-def test_drift_is_to_be_watched_and_what_cannot_be_judged_is_unknown(drifted, status):
-    (signal,) = judge_drift(["lyon"], drift_report(*drifted))
-    assert signal.status == status
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [(drifted(True, False), "watch"), (drifted(False), "fine"), (drifted(), "unknown"), (None, "unknown")],
+)
+def test_drift_is_to_be_watched_and_what_cannot_be_judged_is_unknown_with_the_command_that_tells(found, status):
+    signal = judge_drift("lyon", found)
+    assert (signal.status, signal.remedy) == (status, "dvc repro drift" if status == "unknown" else "")
 
 
-def test_a_plant_that_the_drift_report_does_not_know_is_unknown_with_the_command_that_makes_it_known():
-    (signal,) = judge_drift(["porto"], drift_report())
-    assert (signal.status, signal.remedy) == ("unknown", "dvc repro drift")
+FIGURES = {"precision": 0.6, "coded": 0.8, "recall_from": 0.5, "recall_to": 0.7}
+
+
+def stand_with(figures, verdict):
+    agreement = verdict and Agreement(verdict=verdict, why="precision outside of its interval", windows=[])
+    signals = [judge_drift("lyon", drifted(False)), *judge_alarms("lyon", figures, agreement)]
+    return summarise(signals, None, "", ["lyon"], MONDAY).standings["lyon"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "verdict", "status"),
+    [
+        (FIGURES, "agrees", "fine"),
+        (FIGURES, "disagrees", "act"),  # machines fail otherwise than they did, while no sensor drifts
+        (FIGURES, "unknown", "unknown"),
+        (FIGURES, None, "unknown"),
+        (None, None, "unknown"),
+        ({**FIGURES, "coded": None}, "agrees", "unknown"),
+    ],
+)
+def test_a_plant_is_fine_only_if_what_came_of_its_alarms_is_known_and_expected(figures, verdict, status):
+    assert stand_with(figures, verdict).status == status
+
+
+@given(st.none() | st.fixed_dictionaries(dict.fromkeys(FIGURES, st.none() | st.floats(0, 1))))
+def test_whatever_the_figures_say_a_plant_is_never_fine_once_outcomes_disagree(figures):
+    assert stand_with(figures, "disagrees").status == "act"
+
+
+def test_nothing_known_yet_says_which_command_makes_it_known():
+    assert {signal.remedy for signal in judge_alarms("lyon", None, None)} == {"upkeep outcomes"}
+    assert judge_releases([]).remedy == "upkeep release promote"
+
+
+def test_what_is_live_is_the_newest_of_each_stage():
+    live = [("staging", "v1", MONDAY), ("production", "v1", MONDAY), ("staging", "v2", MONDAY + timedelta(days=1))]
+    assert judge_releases(live).words == "v2 in staging since 2025-01-07; v1 in production since 2025-01-06"

@@ -1,7 +1,7 @@
 """`upkeep monitor`: looks at what is there, tells how each plant stands on two pages, in JSON, and by the webhook."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -18,9 +18,28 @@ from upkeep.core.params import Params, Webhook
 from upkeep.core.plants import table_file
 from upkeep.core.text import align_columns, count_things, show_lines
 from upkeep.judging.reports import DataQuality, DriftReport, PlantQuality, read_report
-from upkeep.production.health import ORDER, Delivered, Poll, Seen, Signal, explain_retraining, judge_plant, judge_polls
+from upkeep.production.health import (
+    ACT,
+    ORDER,
+    UNKNOWN,
+    Delivered,
+    Poll,
+    Seen,
+    Signal,
+    explain_retraining,
+    judge_plant,
+    judge_polls,
+)
 from upkeep.production.polling import HISTORY, History, poll, read_history, write_history
-from upkeep.production.standing import Monitoring, Standing, judge_drift, list_news, mark_told, summarise
+from upkeep.production.standing import (
+    Monitoring,
+    Standing,
+    judge_drift,
+    judge_releases,
+    list_news,
+    mark_told,
+    summarise,
+)
 from upkeep.reporting.templates import render_html
 from upkeep.scoring.alerts import Episode, Watch, open_receiver, send_alarms
 from upkeep.sources.batches import first_day
@@ -33,6 +52,11 @@ PAGES = {
     "monitoring_engineer.html": paths.MONITORING / "engineer.html",
 }
 
+ALL = "all plants"
+
+Live = tuple[str, str, datetime]
+"""A stage, the version that is live there, and since when."""
+
 Found = TypeVar("Found")
 
 
@@ -42,15 +66,14 @@ class NotKnownError(UpkeepError):
     code = 69  # EX_UNAVAILABLE of sysexits.h
 
 
-def run(params: Params, as_of: datetime) -> None:
-    """Write ``reports/monitoring`` and tell the webhook of what is new.
+def run(params: Params, as_of: datetime, read_live: Callable[[], Sequence[Live]]) -> None:
+    """Write ``reports/monitoring`` and tell the webhook of what is new; `read_live` returns which models are live.
 
     Raises an UpkeepError if somebody has to act, or the webhook does not answer, and a NotKnownError if nobody has to
     but something needed is not known.
     """
     with locked(HISTORY.with_name("lock")):
-        before = _read_former()
-        monitoring = _look(params, before, as_of)
+        monitoring = _look(params, _read_former(), as_of, read_live)
         faults: list[str] = []
         if params.monitor.webhook:
             monitoring, faults = _tell(monitoring, params.monitor.webhook, params.monitor.told_after)
@@ -58,18 +81,21 @@ def run(params: Params, as_of: datetime) -> None:
         for template, file in PAGES.items():
             write_whole(file, render_html(template, monitoring=monitoring, order=ORDER).encode())
     rows = [
-        (plant, standing.status, f"{standing.since:%Y-%m-%d}", "; ".join(standing.why[:2]))
-        for plant, standing in monitoring.plants.items()
+        (plant or ALL, standing.status, f"{standing.since:%Y-%m-%d}", "; ".join(standing.why[:2]))
+        for plant, standing in monitoring.standings.items()
     ]
     print(show_lines(align_columns(("plant", "status", "since", "because"), rows)))  # noqa: T201  # what the log is read for
     _raise_standing(monitoring, faults)
 
 
-def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitoring:
+def _look(
+    params: Params, before: Monitoring | None, as_of: datetime, read_live: Callable[[], Sequence[Live]]
+) -> Monitoring:
     signals: list[Signal] = []
+    live = _read(read_live, "releases", signals)
     manifest = _read(read_manifest, "deliveries", signals)
     quality = _read(partial(read_report, DataQuality), "data quality", signals)
-    drift = _read(partial(read_report, DriftReport), "drift", signals)
+    drift = _read(partial(read_report, DriftReport), "drift", [])  # each plant says so
     files = [file for file in manifest.files if file.table == "telemetry"] if manifest else []
     asked, listed = _ask_source(params, as_of)
     polls = [asked, *(poll(source.name, source.url, as_of) for source in params.monitor.watch)]
@@ -84,7 +110,8 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
     )
     signals += [signal for own in judged.values() for signal in own]
     signals += [judge_polls(asked.name, [each for each in history.polls if each.name == asked.name]) for asked in polls]
-    signals += judge_drift(plants, drift) if drift else []
+    signals += [judge_drift(plant, drift.root.get(plant) if drift else None) for plant in plants]
+    signals += [] if live is None else [judge_releases(live)]
     arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
     retraining = explain_retraining(params.fetch.until, arrived, quality, params)
     return summarise(signals, before, retraining, plants, as_of)
@@ -95,7 +122,7 @@ def _read(read: Callable[[], Found], what: str, signals: list[Signal]) -> Found 
     try:
         return read()
     except UpkeepError as error:
-        signals.append(Signal(measure=what, status="unknown", words=error.what, remedy=error.remedy))
+        signals.append(Signal(measure=what, status=UNKNOWN, words=error.what, remedy=error.remedy))
         return None
 
 
@@ -171,16 +198,15 @@ def _as_watch(plant: str, standing: Standing, monitoring: Monitoring) -> Watch:
 
 
 def _raise_standing(monitoring: Monitoring, faults: list[str]) -> None:
-    standings = {"the fleet": monitoring.fleet, **monitoring.plants}
-    acting = [plant for plant, standing in standings.items() if standing.status == "act"]
+    acting = {plant or ALL: standing for plant, standing in monitoring.standings.items() if standing.status == ACT}
     remedy = f"see {PAGES['monitoring_engineer.html']}"
     if acting:
-        why = standings[acting[0]].why[0]
+        why = next(iter(acting.values())).why[0]
         raise UpkeepError(f"{', '.join(acting)}: somebody has to act: {why}", remedy=remedy)
     if faults:
         remedy = "check monitor.webhook in params.yaml and the receiver; the next run tells it again"
         raise UpkeepError(f"the webhook was not told: {faults[0]}", remedy=remedy)
-    unknown = [signal for signal in monitoring.signals if signal.status == "unknown"]
+    unknown = [signal for signal in monitoring.signals if signal.status == UNKNOWN]
     if unknown:
         what = f"{count_things(len(unknown), 'thing')} not known, the first: {unknown[0].words}"
         raise NotKnownError(what, remedy=f"{unknown[0].remedy or 'wait until enough is known'}; {remedy}")

@@ -6,11 +6,30 @@ A plant stands as the worst of what was looked at: `act` where somebody has to, 
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from pydantic import AwareDatetime
 
-from upkeep.judging.reports import DriftReport, Report
-from upkeep.production.health import ORDER, Signal, Status
+from upkeep.judging.reports import PlantDrift, Report
+from upkeep.production.estimates import Agreement
+from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
+
+FLEET = ""
+"""Stands in a plant's place where something is about all of them."""
+
+SHOWN = ("precision", "coded", "recall_from", "recall_to")
+"""Of the ledger's live figures of a plant."""
+
+VERDICTS: dict[str, tuple[Status, str, str]] = {
+    "agrees": (FINE, "what came of its alarms is what was expected", ""),
+    "disagrees": (
+        ACT,
+        "what came of its alarms is not what was expected",
+        "rely on no alarm alone; train anew",
+    ),
+    "unknown": (UNKNOWN, "whether its alarms turn out as expected is not known", "upkeep outcomes"),
+}
+"""Status, words and remedy by what estimates and outcomes say of each other."""
 
 
 class Standing(Report):
@@ -29,46 +48,63 @@ class Monitoring(Report):
 
     as_of: AwareDatetime
     retraining: str
-    fleet: Standing
-    plants: dict[str, Standing]
+    standings: dict[str, Standing]
     signals: list[Signal]
     page: str | None = None
 
 
-def judge_drift(plants: Iterable[str], report: DriftReport) -> list[Signal]:
-    """Return what the drift report says of each plant; one that it does not know is unknown."""
-    signals = []
-    for plant in plants:
-        found = report.root.get(plant)
-        judged = [column for column in found.columns.values() if column.threshold or column.drifted] if found else []
-        if found is None or not judged:
-            words, remedy = "whether its data still looks like what was trained on cannot be judged", "dvc repro drift"
-            signals.append(Signal(plant=plant, measure="drift", status="unknown", words=words, remedy=remedy))
-            continue
-        drifted = sum(column.drifted for column in judged)
+def judge_drift(plant: str, found: PlantDrift | None) -> Signal:
+    """Return what the drift report says of a plant; one that it does not know, or cannot judge, is unknown."""
+    judged = [column for column in found.columns.values() if column.threshold or column.drifted] if found else []
+    if found is None or not judged:
+        words, remedy = "whether its data still looks like what was trained on is not known", "dvc repro drift"
+        return Signal(plant=plant, measure="drift", status=UNKNOWN, words=words, remedy=remedy)
+    drifted = sum(column.drifted for column in judged)
+    words = f"{drifted} of {len(judged)} columns no longer look like what was trained on"
+    status = WATCH if found.drifted else FINE
+    return Signal(plant=plant, measure="drift", status=status, words=words, value=found.share)
+
+
+def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agreement | None) -> list[Signal]:
+    """Return what came of a plant's alarms, and whether it is what was expected of them.
+
+    `figures` is the plant's row of the ledger's live figures. However well the data looks, a plant whose outcomes are
+    not those expected is to act on: machines may fail in another way than those that were trained on.
+    """
+    status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", "upkeep outcomes"
+    if figures and figures["coded"] is not None:
+        right, coded, least, most = ("?" if figures[name] is None else f"{figures[name]:.0%}" for name in SHOWN)
         words = (
-            f"{drifted} of {len(judged)} columns no longer look like what was trained on"
-            if found.drifted
-            else (f"the newest data looks like what was trained on; {drifted} of {len(judged)} columns drifted")
+            f"{right} of its alarms were right, of {coded} it is known; {least} to {most} of failures were warned of"
         )
-        status: Status = "watch" if found.drifted else "fine"
-        signals.append(Signal(plant=plant, measure="drift", status=status, words=words, value=found.share))
-    return signals
+        status, remedy = FINE, ""
+    outcomes = Signal(plant=plant, measure="outcomes", status=status, words=words, remedy=remedy)
+    status, words, remedy = VERDICTS[agreement.verdict if agreement else "unknown"]
+    words += f": {agreement.why}" if agreement else ""
+    return [outcomes, Signal(plant=plant, measure="estimates", status=status, words=words, remedy=remedy)]
+
+
+def judge_releases(live: Sequence[tuple[str, str, datetime]]) -> Signal:
+    """Return what is live: stage, version and since when, the newest of a stage last."""
+    newest = {stage: f"{version} in {stage} since {at:%Y-%m-%d}" for stage, version, at in live}
+    words = "; ".join(newest.values()) or "which models are live is not known"
+    remedy = "" if newest else "upkeep release promote"
+    return Signal(measure="releases", status=FINE if newest else UNKNOWN, words=words, remedy=remedy)
 
 
 def summarise(
     signals: Sequence[Signal], before: Monitoring | None, retraining: str, plants: Iterable[str], as_of: datetime
 ) -> Monitoring:
-    """Return how each plant stands, given what was looked at now and how it stood `before`."""
+    """Return how each plant, and the fleet, stand, given what was looked at now and how they stood `before`."""
     known = {signal.key: signal for signal in before.signals} if before else {}
+    former = before.standings if before else {}
     dated = [_date(signal, known.get(signal.key), as_of) for signal in signals]
-    own: dict[str, list[Signal]] = {plant: [] for plant in ("", *plants)}
-    for signal in sorted(dated, key=lambda signal: ORDER.index(signal.status)):
-        own[signal.plant].append(signal)
-    former = {"": before.fleet, **before.plants} if before else {}
-    standings = {plant: _stand(own[plant], known, former.get(plant), as_of) for plant in own}
-    fleet = standings.pop("")
-    return Monitoring(as_of=as_of, retraining=retraining, fleet=fleet, plants=standings, signals=dated)
+    dated.sort(key=lambda signal: ORDER.index(signal.status))
+    standings = {}
+    for plant in (FLEET, *plants):
+        own = [signal for signal in dated if signal.plant == plant]
+        standings[plant] = _stand(own, known, former.get(plant), as_of)
+    return Monitoring(as_of=as_of, retraining=retraining, standings=standings, signals=dated)
 
 
 def _date(signal: Signal, former: Signal | None, as_of: datetime) -> Signal:
@@ -79,19 +115,15 @@ def _date(signal: Signal, former: Signal | None, as_of: datetime) -> Signal:
 def _stand(
     own: Sequence[Signal], known: Mapping[tuple[str, str, str], Signal], former: Standing | None, as_of: datetime
 ) -> Standing:
-    status: Status = own[0].status if own else "unknown"
-    changes = [
-        f"{describe(signal)} ({before.status} before)"
-        for signal in own
-        if (before := known.get(signal.key)) and before.status != signal.status
-    ]
-    changes += [
-        f"{describe(signal)} (new)" for signal in own if known and signal.key not in known and signal.status != "fine"
-    ]
-    why = [describe(signal) for signal in own if signal.status != "fine"]
+    status, changes = own[0].status if own else UNKNOWN, []
+    for signal in own:
+        before = known.get(signal.key)
+        if known and (before.status if before else FINE) != signal.status:
+            changes.append(f"{describe(signal)} ({before.status if before else 'not looked at'} before)")
+    why = [describe(signal) for signal in own if signal.status != FINE]
     if former and former.status == status:
         return former.model_copy(update={"why": why, "changes": changes, "runs": former.runs + 1})
-    told = former.told if former else "fine"
+    told = former.told if former else FINE
     return Standing(status=status, why=why, changes=changes, since=as_of, told=told)
 
 
@@ -101,18 +133,16 @@ def describe(signal: Signal) -> str:
 
 
 def list_news(monitoring: Monitoring, told_after: int) -> dict[str, Standing]:
-    """Return, by plant, what a webhook should hear: each status that has held for so many runs and was not told yet."""
-    standings = {"": monitoring.fleet, **monitoring.plants}
+    """Return what a webhook should hear: each status that has held for so many runs and was not told yet, by plant."""
     return {
         plant: standing
-        for plant, standing in standings.items()
+        for plant, standing in monitoring.standings.items()
         if standing.runs >= told_after and standing.status != standing.told
     }
 
 
 def mark_told(monitoring: Monitoring, plants: Iterable[str]) -> Monitoring:
-    """Return it with the status of these plants, "" for the fleet, as told."""
-    standings = {"": monitoring.fleet, **monitoring.plants}
-    told = {name: standings[name].model_copy(update={"told": standings[name].status}) for name in plants}
-    standings |= told
-    return monitoring.model_copy(update={"fleet": standings.pop(""), "plants": standings})
+    """Return it with the status of these plants as told."""
+    old = monitoring.standings
+    told = {plant: old[plant].model_copy(update={"told": old[plant].status}) for plant in plants}
+    return monitoring.model_copy(update={"standings": old | told})

@@ -42,7 +42,7 @@ class Monitoring(BaseModel):
 
     as_of: AwareDatetime
     page: str | None = None
-    plants: dict[str, Standing]
+    standings: dict[str, Standing]
 
 
 Explain = Callable[[Prediction], list[Reason]]
@@ -98,7 +98,7 @@ def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
         logger.warning("the page cannot show how the plants stand: %s", reason, extra={"file": str(file)})
-        return {"as_of": None, "page": None, "plants": {}}
+        return {"as_of": None, "page": None, "standings": {}}
 
 
 def _list_fleet(board: Board, explain: Explain, plant: str, search: str, limit: int) -> dict[str, Any]:

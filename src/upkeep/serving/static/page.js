@@ -90,8 +90,8 @@ function drawStandings(monitoring) {
   const list = byId("standings");
   list.hidden = !monitoring;
   if (!monitoring) return;
-  const { as_of, page, plants } = monitoring;
-  const seen = Object.entries(plants).filter(([name]) => ["", name].includes(plant.value));
+  const { as_of, page, standings } = monitoring;
+  const seen = Object.entries(standings).filter(([name]) => name && ["", name].includes(plant.value));
   const found = Object.keys(STATUSES).flatMap((status) => seen.filter(([, one]) => one.status === status));
   const lines = found.slice(0, MOST_STANDINGS).map(([name, one]) => {
     const line = make("li", linkTo(page, name), ` ${STATUSES[one.status]} since ${inUtc(one.since).slice(0, 10)}: ${one.why[0] ?? ""}`);
