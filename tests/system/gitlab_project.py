@@ -131,13 +131,13 @@ class Project:
         number = self.gitlab.add_merge_request(branch)
         return self.pipeline(*jobs, **of_merge_request(branch, number), **variables)
 
-    def schedule(self, today: date, **variables: str | None) -> Pipeline:
-        """Run the schedule's pipeline in a clone, as a runner does."""
+    def schedule(self, today: date, job: str = "retrain", **variables: str | None) -> Pipeline:
+        """Run a job of the schedule's pipeline in a clone, as a runner does; jobs at once would share its checkout."""
         clone = Path(tempfile.mkdtemp(dir=self.checkout.parent)) / "upkeep"
         self.run("git", "clone", "--quiet", self.origin.url, clone)
         os.utime(self.settings["UPKEEP_VENV"])  # newer than the clone's lock, or the job would install it there
         variables = {"CI_PIPELINE_SOURCE": "schedule", "UPKEEP_TODAY": str(today), **IN_GITLAB, **variables}
-        return self.runner.run(clone, settings=self.settings, isolated=False, **variables)
+        return self.runner.run(clone, job, settings=self.settings, isolated=False, **variables)
 
 
 def of_merge_request(branch: str, number: int) -> dict[str, str | None]:

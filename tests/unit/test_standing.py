@@ -46,7 +46,7 @@ def test_since_when_and_for_how_many_runs_counts_from_the_change_of_status():
 def test_what_changed_since_the_last_run_is_said_and_what_did_not_is_not():
     before = run(["fine", "watch"])
     standing = run(["act", "watch", "unknown"], 1, before).standings["lyon"]
-    assert standing.changes == ["measure 0: it is act (fine before)", "measure 2: it is unknown (not looked at before)"]
+    assert standing.changes == ["measure 0: act, fine before", "measure 2: unknown, not looked at before"]
     assert before.standings["lyon"].changes == []
 
 

@@ -69,6 +69,11 @@ class Signal(Report):
         """What makes it the same thing in another run."""
         return self.plant, self.measure, self.place
 
+    @property
+    def name(self) -> str:
+        """What was looked at, as a planner calls it."""
+        return self.place or self.measure
+
 
 class Seen(Frozen):
     """When a plant's batch of telemetry was first seen with this checksum; empty where it is only listed."""

@@ -119,7 +119,7 @@ def _stand(
     for signal in own:
         before = known.get(signal.key)
         if known and (before.status if before else FINE) != signal.status:
-            changes.append(f"{describe(signal)} ({before.status if before else 'not looked at'} before)")
+            changes.append(f"{signal.name}: {signal.status}, {before.status if before else 'not looked at'} before")
     why = [describe(signal) for signal in own if signal.status != FINE]
     if former and former.status == status:
         return former.model_copy(update={"why": why, "changes": changes, "runs": former.runs + 1})
@@ -128,8 +128,8 @@ def _stand(
 
 
 def describe(signal: Signal) -> str:
-    """Return what was found in words, and where."""
-    return f"{signal.place or signal.measure}: {signal.words}"
+    """Return where what was found, and what to do about it."""
+    return f"{signal.name}: {signal.words}" + (f" → {signal.remedy}" if signal.remedy else "")
 
 
 def list_news(monitoring: Monitoring, told_after: int) -> dict[str, Standing]:
