@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from merge_request_cases import OUT_OF_RANGE, delivered, drift, params, plant, quality, review, snapshot
-from parameters import SHIPPED
 from prediction_cases import START
 
 from upkeep.core.errors import UpkeepError
@@ -23,6 +22,7 @@ from upkeep.gitlab.note_text import write_note
 from upkeep.gitlab.retraining import describe_offer
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import Metrics
+from upkeep.releases.succession import Succession
 
 LYON = plant("lyon", machines=2)
 HARMLESS = "Halle"
@@ -90,7 +90,7 @@ HELD = Check("x", "y", "z", True)
 def note(changes: Mapping[str, object], checks=(HELD,), faults=(), times=None) -> str:
     """The note on a branch whose reports are changed."""
     side = replace(AFTER, **changes)
-    verdict = judge(BEFORE, side, REVIEW.comparison, checks, SHIPPED.gate, 100, faults)
+    verdict = judge(BEFORE, side, Succession("promote", [], [], REVIEW.comparison), checks, (), faults)
     made = REVIEW._replace(challenger=side, checks=checks, times=times or {}, verdict=verdict)
     return write_note(made, params().evaluate, [], {})
 

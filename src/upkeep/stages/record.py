@@ -27,7 +27,7 @@ OUTPUTS = (
     paths.MODEL_CARD,
     paths.MODELS,
 )
-OF_NO_STAGE = {"gate", "monitor", "parallel", "pieces", "retrain", "score"}
+OF_NO_STAGE = {"gate", "monitor", "parallel", "pieces", "production", "retrain", "score"}
 """Sections that change no result."""
 
 logger = logging.getLogger(__name__)
