@@ -115,6 +115,7 @@ FAR = pl.lit(2**62).cast(TIME)
         pytest.param(GOOD.with_columns(probability=pl.lit(float("nan"))), "1 row(s)", id="NaN"),
         pytest.param(GOOD.with_columns(machine=pl.lit("x" * 201)), "1 row(s)", id="a name too long"),
         pytest.param(GOOD.with_columns(warnings=pl.lit(None)), "1 row(s)", id="null warnings"),
+        pytest.param(GOOD.with_columns(role=pl.lit("usurper")), "1 row(s)", id="an unknown role"),
         pytest.param(GOOD.select("plant", "machine"), "1 row(s)", id="columns missing"),
         pytest.param(pl.DataFrame({"x": [1]}), "1 row(s)", id="other columns"),
         pytest.param(pl.concat([GOOD.with_columns(features=[0.0] * 20_000)] * 4000), "is damaged", id="far too large"),
@@ -132,6 +133,15 @@ def test_rows_that_are_no_predictions_are_told_and_the_others_shown(tmp_path, ca
     assert board.as_of is not None
     assert told in caplog.text
     assert "b.parquet" in caplog.text
+
+
+def test_a_challengers_rows_hide_no_champions_and_those_without_a_role_are_a_champions(tmp_path):
+    log(tmp_path, "a", prediction(probability=0.2))
+    (file,) = tmp_path.glob("*/*/a.parquet")
+    pl.read_parquet(file).drop("role").write_parquet(file)
+    log(tmp_path, "b", prediction(probability=0.9, role="challenger"), prediction("saw", role="challenger"))
+    (shown,) = refreshed(tmp_path).rank()
+    assert shown.newest["probability"] == 0.2
 
 
 def test_a_row_that_is_no_prediction_costs_no_other_row_of_its_file(tmp_path, caplog):

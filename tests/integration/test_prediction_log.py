@@ -21,7 +21,7 @@ from upkeep.core.files import locked
 from upkeep.scoring.prediction_log import as_log_rows, read_parts, write_part
 from upkeep.serving import log_writer
 from upkeep.serving.log_writer import LogWriter
-from upkeep.serving.spool import FILE, Spool
+from upkeep.serving.spool import FILE, Spool, encode
 
 CASES = Path(__file__).parents[1] / "unit"
 MANY = 1_000_000_000
@@ -210,6 +210,12 @@ def test_what_was_shipped_but_not_removed_before_a_kill_is_not_doubled(new_log, 
     log.append(prediction(3))
     log.close()
     assert logged_numbers(url) == [1, 2, 3]
+
+
+def test_what_a_version_without_roles_spooled_is_shipped(new_log, url, spool):
+    Spool(spool).append(encode(as_log_rows([prediction(1)]).drop("role")))
+    new_log().close()
+    assert logged_numbers(url) == [1]
 
 
 def test_a_store_that_refuses_costs_nothing(new_log, url, caplog):

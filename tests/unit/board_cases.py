@@ -16,6 +16,7 @@ def prediction(
     return {
         "id": "request/0",
         "source": "api",
+        "role": "champion",
         "scored_at": NOW - int(hours_ago * HOUR),
         "plant": "lyon",
         "machine": machine,

@@ -18,6 +18,7 @@ def prediction(number: int, **changes: Any) -> dict[str, Any]:
     columns = {
         "id": f"request-{number}/0",
         "source": "api",
+        "role": "champion",
         "scored_at": NOON + number,
         "plant": "lyon",
         "machine": f"press-{number % 10}",

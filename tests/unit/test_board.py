@@ -33,6 +33,12 @@ def test_golden_requests_stay_off_the_board():
     assert board.get("lyon", "press") is None
 
 
+def test_a_challenger_stays_off_the_board():
+    board = board_of(prediction(probability=0.1), prediction(probability=0.7, role="challenger", scored_at=NOW + HOUR))
+    assert history(board) == [(0, 0.1)]
+    assert not board.get("lyon", "press").newest["alarm"]
+
+
 def test_an_older_prediction_that_comes_late_does_not_hide_a_newer_one_but_joins_the_history():
     board = board_of(*(prediction(probability=risk, hours_ago=hours) for hours, risk in [(0, 0.7), (4, 0.1), (2, 0.3)]))
     assert board.get("lyon", "press").newest["probability"] == 0.7

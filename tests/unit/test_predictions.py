@@ -109,3 +109,9 @@ def test_an_error_names_the_address_without_its_password():
     assert "predictions cannot be written: ValueError: Protocol not known: nosuch" in str(refused.value)
     assert "file=nosuch://***@store.example.com/log" in str(refused.value)
     assert "s3cret" not in str(refused.value)
+
+
+def test_a_file_from_before_there_were_challengers_has_no_roles(root):
+    [name] = write_part(root, "p1", as_log_rows([prediction(1, role="challenger")]).drop("role"))
+    assert name
+    assert read_log(root)["role"].to_list() == [None]

@@ -8,48 +8,14 @@ import yaml
 from parameters import LIMITS
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Fetch, Params, Retrain
+from upkeep.core.params import Fetch, Params
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.retraining import advance, decide, describe_offer, new_batches, read_clock
+from upkeep.gitlab.retraining import advance, describe_offer, new_batches, read_clock
 from upkeep.sources import Delivery
 
 ROOT = Path(__file__).parents[2]
 MONDAY = date(2025, 12, 29)
-HOW = Retrain(new_batches=3, max_age_days=35, drift_windows=5, drift_needed=2)
 ONE, THREE = [MONDAY], [MONDAY + timedelta(weeks=week) for week in range(3)]
-
-
-def test_without_a_new_batch_nothing_is_a_reason():
-    assert decide([], {"lyon": [True] * 5}, 100, HOW) == {}
-
-
-def test_enough_new_batches_are_a_reason():
-    assert decide(THREE, {}, 0, HOW) == {"new data": "3 new batches up to that of 2026-01-12"}
-    assert decide(THREE[:2], {}, 0, HOW) == {}
-
-
-@pytest.mark.parametrize(
-    ("windows", "lasts"),
-    [
-        ([True, True, False, False, False], True),
-        ([True, False, False, False, True], True),
-        ([True, False, False, False, False], False),
-        ([True], False),
-        ([False], False),
-        ([False, True, True, True, True], False),
-    ],
-)
-def test_drift_is_a_reason_if_the_newest_window_and_another_of_the_last_five_have_it(windows, lasts):
-    assert ("drift" in decide(ONE, {"lyon": windows}, 0, HOW)) == lasts
-
-
-def test_windows_of_different_plants_do_not_add_up():
-    assert decide(ONE, {"lyon": [True, False, False], "porto": [True, False, False]}, 0, HOW) == {}
-
-
-def test_plants_whose_drift_lasts_are_named_with_their_windows():
-    reasons = decide(ONE, {"lyon": [True] * 3, "porto": [False]}, 0, HOW)
-    assert reasons == {"drift": "drift of lyon in 3 of its last 5 windows"}
 
 
 def test_the_clock_can_be_set():
@@ -67,11 +33,6 @@ def test_hundreds_of_reasons_are_cut_to_what_git_takes():
     options = describe_offer("main", MONDAY, {"new data": "3 new batches"}, verdict, None)
     assert max(len(option.encode()) for option in options) < 60_000
     assert any("see the note" in option for option in options)
-
-
-def test_old_models_are_a_reason_to_use_a_single_batch():
-    assert decide(ONE, {}, 35, HOW) == {}
-    assert decide(ONE, {}, 36, HOW) == {"age": "the models know nothing of the last 36 days"}
 
 
 class Shelf:
@@ -150,6 +111,7 @@ def test_a_model_that_may_ship_is_offered_as_a_merge_request():
         "windows.\\n\\n**The gate:** it may ship.\\n\\nMade by [this job](https://gitlab.example.com/j/7).",
         "merge_request.label=new data",
         "merge_request.label=drift",
+        "merge_request.unlabel=loss",
         "merge_request.unlabel=age",
         "merge_request.remove_source_branch",
     ]

@@ -201,6 +201,7 @@ class Production(Frozen):
 class Retrain(Frozen):
     """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
 
+    policy: Literal["evidence", "every_batch", "monthly", "never"] = "evidence"
     new_batches: int = Field(gt=0)
     max_age_days: int = Field(gt=0)
     drift_windows: int = Field(gt=0)

@@ -5,14 +5,14 @@ docs/decisions/0006-retraining.md says why it decides as it does.
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 
 import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Fetch, Limits, Params, Retrain, load_params
+from upkeep.core.params import Fetch, Limits, Params, load_params
 from upkeep.core.text import count_things
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
@@ -21,13 +21,14 @@ from upkeep.gitlab.markdown import bullets, inert, show
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.gitlab.zones import Environment
 from upkeep.releases import git
+from upkeep.releases.policies import Evidence, decide
 from upkeep.sources.batches import first_day
 from upkeep.sources.manifest import read_manifest
 from upkeep.sources.registry import open_source
 from upkeep.stages.drift import recent_drift
 
 BRANCH = "retrain"  # the one that retrainings are offered on, so that there are never two merge requests
-LABELS = ("new data", "drift", "age")  # of the merge request, one for each reason to train again
+LABELS = ("new data", "drift", "loss", "age")  # of the merge request, one for each reason to train again
 MOST_REASONS = 10  # of the gate's: git takes title, description and all as one line of at most 64 kB
 GATE = {True: "it may ship.", False: "it may not ship, so this is a draft."}
 YEARS = range(2000, 2200)  # that a clock may say; others are slips
@@ -64,12 +65,14 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     arrived = listed if listed[-1] == offered else _bring(params, listed[-1])
     if arrived and arrived[-1] == offered:
         return f"nothing to add: the retraining up to the batch of {offered} stands on the branch {BRANCH}"
-    reasons = decide(arrived, recent_drift(load_params()) if arrived else {}, age_days, how)
+    reasons = decide(Evidence(arrived, age_days, lambda: recent_drift(load_params())), how)
     if not reasons:
         git.git("checkout", "--quiet", "HEAD", "--", str(paths.PARAMS), str(dvc.LOCK))
         if not arrived:
             return _wait(params, age_days)
         new = count_things(len(arrived), "new batch")
+        if how.policy != "evidence":
+            return f"too early: {new} after that of {until}, and retrain.policy is {how.policy}"
         return f"too early: {new} after that of {until}, {how.new_batches} needed, and no drift that lasts"
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
@@ -196,32 +199,6 @@ def _set_until(params: Params, until: date) -> None:
 def advance(text: str, until: date) -> str:
     """Return the text of ``params.yaml`` with another ``fetch.until``; comments and layout stay."""
     return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
-
-
-def decide(
-    batches: Sequence[date], drifted: Mapping[str, Sequence[bool]], age_days: int, how: Retrain
-) -> dict[str, str]:
-    """Return why to train again, by label and in words; nothing if there is no reason.
-
-    `batches` are the first days of those that were not trained on, in order; without one there is never a reason, as
-    the same data gives the same models. `drifted` says by plant whether it drifted in each of the last windows, the
-    newest first, and `age_days` how many days ago the last batch trained on ended.
-    """
-    reasons: dict[str, str] = {}
-    if not batches:
-        return reasons
-    if len(batches) >= how.new_batches:
-        reasons["new data"] = f"{count_things(len(batches), 'new batch')} up to that of {batches[-1]}"
-    lasting = [
-        f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"
-        for plant, windows in drifted.items()
-        if windows[0] and sum(windows) >= how.drift_needed
-    ]
-    if lasting:
-        reasons["drift"] = f"drift of {', '.join(lasting)}"
-    if age_days > how.max_age_days:
-        reasons["age"] = f"the models know nothing of the last {age_days} days"
-    return reasons
 
 
 def _judge(base: str) -> Verdict:

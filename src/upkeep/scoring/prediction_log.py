@@ -13,7 +13,7 @@ from datetime import date
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import polars as pl
 
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
     from upkeep.model.scoring import Answer, Scorer
 
+Role = Literal["champion", "challenger"]
+"""A champion's predictions are what people are shown; a challenger's, beside it, are logged only."""
+
 UTC_TIME = pl.Datetime("us", "UTC")
 WARNINGS = pl.List(pl.Struct({"code": pl.String, "message": pl.String, "column": pl.String}))
 SCHEMA = pl.Schema(
     {
         "id": pl.String(),
         "source": pl.String(),
+        "role": pl.String(),
         "scored_at": UTC_TIME,
         "plant": pl.String(),
         "machine": pl.String(),
@@ -52,8 +56,8 @@ SCHEMA = pl.Schema(
         "inputs": pl.String(),
     }
 )
-"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `time` the newest telemetry row's, `inputs` JSON of
-what was received."""
+"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `role` a :data:`Role`, null in files of before there
+were challengers: a champion's; `time` the newest telemetry row's, `inputs` JSON of what was received."""
 
 Prediction = dict[str, Any]
 """A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, lists as float32 arrays."""
@@ -71,6 +75,7 @@ IS_PREDICTION = {
     **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version", "warnings")},
     **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
     **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("time", "scored_at")},
+    "role": pl.col("role").is_null() | pl.col("role").is_in(get_args(Role)),
     "maintained_at": pl.col("maintained_at").is_null() | pl.col("maintained_at").dt.year().is_between(1900, 2200),
     "probability": pl.col("probability").is_between(0, 1),
 }
@@ -96,12 +101,20 @@ S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts"
 
 
 def as_prediction(
-    answer: "Answer", scorer: "Scorer", inputs: str, *, identity: str | None, source: str, scored_at: int
+    answer: "Answer",
+    scorer: "Scorer",
+    inputs: str,
+    *,
+    identity: str | None,
+    source: str,
+    scored_at: int,
+    role: Role = "champion",
 ) -> Prediction:
     """Return an answer as it is logged, with the rows that it was made of, in JSON."""
     return {
         "id": identity,
         "source": source,
+        "role": role,
         "scored_at": scored_at,
         "plant": scorer.model.metadata.plant,
         "threshold": scorer.model.metadata.threshold,
@@ -192,7 +205,7 @@ def _read_part(store: "AbstractFileSystem", path: str, log: Log) -> pl.DataFrame
         _warn_once(f"{log.what}: {file} cannot be read: {mask_credentials(str(error))}")
         return None
     try:
-        rows = _collect_bounded(pl.scan_parquet(BytesIO(content)).pipe(_complete, log.schema))
+        rows = _collect_bounded(pl.scan_parquet(BytesIO(content)).pipe(complete, log.schema))
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         _warn_once(f"{log.what}: {file} is damaged: {shorten(error)}")
         return log.schema.to_frame()
@@ -217,7 +230,7 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def _complete(rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
+def complete(rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
     """Return rows with these columns; an older version's files lack some, which are null."""
     known = rows.collect_schema()
     return rows.select(

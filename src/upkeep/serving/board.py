@@ -30,7 +30,7 @@ MOST_TEXT = 10_000
 DAY_MS = 86_400_000
 DAY_US = 1000 * DAY_MS
 KEPT = [
-    *("source", "plant", "machine", "time", "scored_at", "probability", "threshold", "alarm", "model_version"),
+    *("source", "role", "plant", "machine", "time", "scored_at", "probability", "threshold", "alarm", "model_version"),
     *("warnings", "maintained_at", "maintenance_code", "features", "readings"),
 ]
 
@@ -82,8 +82,8 @@ class Board:
 
     def add(self, prediction: Prediction) -> bool:
         """Put a prediction on the board and return whether it changed anything; an older one never hides a newer."""
-        # Golden requests are of the past, and of nobody's concern.
-        if prediction["source"] == "smoke" or _count_text(prediction) > MOST_TEXT:
+        # Golden requests are of the past, and of nobody's concern; a challenger's predictions are shown to nobody.
+        if prediction["source"] == "smoke" or prediction["role"] == "challenger" or _count_text(prediction) > MOST_TEXT:
             return False
         key = prediction["plant"], prediction["machine"]
         with self._lock:
@@ -211,5 +211,6 @@ def _add_point(history: Floats, point: Floats, *, replace: bool) -> Floats:
 
 
 def _to_predictions(frame: pl.DataFrame) -> Iterator[Prediction]:
-    rows = frame.sort("scored_at").unique(["plant", "machine", "time"], keep="last", maintain_order=True)
+    shown = frame.filter(pl.col("role").ne_missing("challenger"))
+    rows = shown.sort("scored_at").unique(["plant", "machine", "time"], keep="last", maintain_order=True)
     return rows.with_columns(cs.datetime().to_physical()).iter_rows(named=True)

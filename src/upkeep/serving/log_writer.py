@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
-from upkeep.scoring.prediction_log import SCHEMA, Prediction, as_log_rows, write_part
+from upkeep.scoring.prediction_log import SCHEMA, Prediction, as_log_rows, complete, write_part
 from upkeep.serving.spool import Batch, Spool, decode, encode
 
 QUEUE_BYTES = 100_000_000
@@ -204,7 +204,7 @@ class LogWriter:
 
     def _decode(self, batch: Batch) -> pl.DataFrame:
         try:
-            return decode(batch)
+            return complete(decode(batch).lazy(), SCHEMA).collect()  # an older version may have left it
         except (Exception, pl.exceptions.PanicException) as error:  # the others must not wait for it
             logger.error("prediction log: %s predictions cannot be read back: %s", batch.predictions, error)
             self.status.dropped["unreadable"] += batch.predictions

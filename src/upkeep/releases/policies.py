@@ -1,0 +1,88 @@
+"""When to train again: each policy a function of what is known, that returns its reasons by label and in words.
+
+``retrain.policy`` of ``params.yaml`` names the one that `upkeep retrain` follows. None trains without new data, which
+would give the same models.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from upkeep.core.params import Retrain
+from upkeep.core.text import count_things
+
+MONTH_DAYS = 28
+
+Reasons = dict[str, str]
+
+
+class Realised(NamedTuple):
+    """What following a plant's alarms has cost, at least: the low end of its interval; and what was promised.
+
+    The promise is what it cost on test rows, per failure, times the failures there have been.
+    """
+
+    least: float
+    promised: float
+
+
+class Evidence(NamedTuple):
+    """What a policy may know.
+
+    `batches` are the first days of those that were not trained on, in order; `age_days` is how many days ago the last
+    batch trained on ended. `drifted` looks up, by plant, whether it drifted in each of the last windows, the newest
+    first: a policy that does not ask does not wait for it. `realised` has the plants whose costs are known.
+    """
+
+    batches: Sequence[date]
+    age_days: int
+    drifted: Callable[[], Mapping[str, Sequence[bool]]]
+    realised: Mapping[str, Realised] = {}
+
+
+def decide(evidence: Evidence, how: Retrain) -> Reasons:
+    """Return why to train again, by the chosen policy; nothing if there is no reason."""
+    return POLICIES[how.policy](evidence, how) if evidence.batches else {}
+
+
+def train_by_evidence(evidence: Evidence, how: Retrain) -> Reasons:
+    """Train on enough new data, on drift that lasts, on a loss that was not promised, or when models are old."""
+    reasons = train_on_batches(evidence, how.new_batches)
+    lasting = [
+        f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"
+        for plant, windows in evidence.drifted().items()
+        if windows[0] and sum(windows) >= how.drift_needed
+    ]
+    if lasting:
+        reasons["drift"] = f"drift of {', '.join(lasting)}"
+    losses = [
+        f"{plant} has cost {cost.least:,.0f} at least, not the {cost.promised:,.0f} of its test figures"
+        for plant, cost in evidence.realised.items()
+        if cost.least > cost.promised
+    ]
+    if losses:
+        reasons["loss"] = f"realised loss: {', '.join(losses)}"
+    if evidence.age_days > how.max_age_days:
+        reasons["age"] = f"the models know nothing of the last {evidence.age_days} days"
+    return reasons
+
+
+def train_on_batches(evidence: Evidence, needed: int = 1) -> Reasons:
+    """Train as soon as so many batches have arrived."""
+    if len(evidence.batches) < needed:
+        return {}
+    return {"new data": f"{count_things(len(evidence.batches), 'new batch')} up to that of {evidence.batches[-1]}"}
+
+
+def train_monthly(evidence: Evidence) -> Reasons:
+    """Train every four weeks."""
+    return train_on_batches(evidence) if evidence.age_days >= MONTH_DAYS else {}
+
+
+POLICIES: dict[str, Callable[[Evidence, Retrain], Reasons]] = {
+    "evidence": train_by_evidence,
+    "every_batch": lambda evidence, _: train_on_batches(evidence),
+    "monthly": lambda evidence, _: train_monthly(evidence),
+    "never": lambda *_: {},
+}
+"""By the names that ``retrain.policy`` takes."""
