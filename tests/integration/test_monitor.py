@@ -115,7 +115,7 @@ def answering(*statuses):
 
 def test_both_pages_show_the_plant_and_ask_for_nothing_from_elsewhere():
     run(60)
-    for page in monitor.PAGES.values():
+    for page in (monitor.PLANNER, monitor.ENGINEER):
         text = page.read_text()
         assert "&lt;b&gt;lyon" in text
         assert PLANT not in text
@@ -125,7 +125,7 @@ def test_both_pages_show_the_plant_and_ask_for_nothing_from_elsewhere():
 
 def test_a_plant_whose_deliveries_stopped_fails_the_command_with_what_to_do():
     error = run(60)
-    assert "somebody has to act: freshness: stale" in error.what
+    assert f"somebody has to act: {PLANT}: freshness: stale" in error.what
     assert not isinstance(error, NotKnownError)
     assert report()["standings"][PLANT]["status"] == "act"
 
@@ -191,13 +191,19 @@ def test_an_answer_without_end_is_cut_and_one_that_never_begins_is_given_up(monk
         server.shutdown()
 
 
+def test_a_report_that_is_published_says_where(monkeypatch):
+    monkeypatch.setenv("CI_PAGES_URL", "https://team.example/upkeep")
+    run()
+    assert report()["page"] == "https://team.example/upkeep/reports/monitoring/index.html"
+
+
 def test_the_webhook_hears_of_a_status_that_has_held_once_and_of_its_end(monkeypatch):
     monkeypatch.setenv(SECRET, "shared")
     with listening("shared") as planner:
         for days, weeks in ((60, WEEKS), (61, WEEKS), (62, WEEKS), (63, WEEKS + 9), (64, WEEKS + 9), (65, WEEKS + 9)):
             run(days, weeks=weeks, webhook={"url": planner.url}, told_after=2)
         told = [alarm for alarm in planner.accepted.values() if alarm["plant"] == PLANT]
-    assert [alarm["status"] for alarm in told] == ["act", "fine"]
+    assert [alarm["status"] for alarm in told] == ["act", "unknown"]
     assert "stale" in told[0]["why"][0]
 
 
@@ -211,6 +217,6 @@ def test_a_webhook_that_does_not_answer_is_told_of_and_tried_again(monkeypatch):
 def test_a_damaged_history_is_told_and_another_versions_report_is_passed_over():
     monitor.REPORT.parent.mkdir(parents=True)
     monitor.REPORT.write_text('{"as_of": "once"}')
-    assert run() is None
+    assert isinstance(run(), NotKnownError)
     polling.HISTORY.write_text("{")
     assert "cannot be read" in run().what

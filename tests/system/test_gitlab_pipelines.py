@@ -205,6 +205,13 @@ def test_a_schedule_with_nothing_new_ends_at_once(project):
     assert project.origin.pushes == pushes
 
 
+def test_a_schedule_says_how_each_plant_stands_and_warns_of_what_is_not_known(project):
+    done = project.schedule(UNTIL + WEEK, "monitor")
+    assert done.state("monitor") == "WARN", done.text
+    assert "upkeep outcomes" in done.logs["monitor"]
+    assert "somebody has to act" not in done.logs["monitor"]
+
+
 def test_a_schedule_with_new_data_offers_one_merge_request(project):
     project.deliver(UNTIL + WEEK)
     done = project.schedule(UNTIL + 2 * WEEK)

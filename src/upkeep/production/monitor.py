@@ -1,5 +1,6 @@
 """`upkeep monitor`: looks at what is there, tells how each plant stands on two pages, in JSON, and by the webhook."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
@@ -33,7 +34,7 @@ from upkeep.production.health import (
 from upkeep.production.polling import HISTORY, History, poll, read_history, write_history
 from upkeep.production.standing import (
     Monitoring,
-    Standing,
+    judge_alarms,
     judge_drift,
     judge_releases,
     list_news,
@@ -47,12 +48,7 @@ from upkeep.sources.manifest import RawFile, read_manifest
 from upkeep.sources.registry import list_deliveries
 
 REPORT = paths.MONITORING / "monitoring.json"
-PAGES = {
-    "monitoring_planner.html": paths.MONITORING / "index.html",
-    "monitoring_engineer.html": paths.MONITORING / "engineer.html",
-}
-
-ALL = "all plants"
+PLANNER, ENGINEER = paths.MONITORING / "index.html", paths.MONITORING / "engineer.html"
 
 Live = tuple[str, str, datetime]
 """A stage, the version that is live there, and since when."""
@@ -74,18 +70,27 @@ def run(params: Params, as_of: datetime, read_live: Callable[[], Sequence[Live]]
     """
     with locked(HISTORY.with_name("lock")):
         monitoring = _look(params, _read_former(), as_of, read_live)
-        faults: list[str] = []
-        if params.monitor.webhook:
-            monitoring, faults = _tell(monitoring, params.monitor.webhook, params.monitor.told_after)
         write_json(REPORT, monitoring.model_dump(mode="json"))
-        for template, file in PAGES.items():
+        for template, file in {"monitoring_planner.html": PLANNER, "monitoring_engineer.html": ENGINEER}.items():
             write_whole(file, render_html(template, monitoring=monitoring, order=ORDER).encode())
-    rows = [
-        (plant or ALL, standing.status, f"{standing.since:%Y-%m-%d}", "; ".join(standing.why[:2]))
-        for plant, standing in monitoring.standings.items()
-    ]
-    print(show_lines(align_columns(("plant", "status", "since", "because"), rows)))  # noqa: T201  # what the log is read for
-    _raise_standing(monitoring, faults)
+        standings = {plant or "all plants": standing for plant, standing in monitoring.standings.items()}
+        rows = [
+            (plant, each.status, str(each.since.date()), "; ".join(each.why[:2])) for plant, each in standings.items()
+        ]
+        table = align_columns(("plant", "status", "since", "because"), rows)
+        print(show_lines(table))  # noqa: T201  # what the command is for
+        faults = _tell(monitoring, params.monitor.webhook, params.monitor.told_after) if params.monitor.webhook else []
+    acting = [plant for plant, standing in standings.items() if standing.status == ACT]
+    unknown = [signal for signal in monitoring.signals if signal.status == UNKNOWN]
+    if acting:
+        what = f"somebody has to act: {', '.join(acting)}: {standings[acting[0]].why[0]}"
+        raise UpkeepError(what, remedy=f"see {ENGINEER}")
+    if faults:
+        remedy = "check monitor.webhook in params.yaml and the receiver; the next run tells it again"
+        raise UpkeepError(f"the webhook was not told: {faults[0]}", remedy=remedy)
+    if unknown:
+        what = f"{count_things(len(unknown), 'thing')} not known, the first: {unknown[0].words}"
+        raise NotKnownError(what, remedy=f"{unknown[0].remedy or 'wait until more is known'}; see {ENGINEER}")
 
 
 def _look(
@@ -112,9 +117,12 @@ def _look(
     signals += [judge_polls(asked.name, [each for each in history.polls if each.name == asked.name]) for asked in polls]
     signals += [judge_drift(plant, drift.root.get(plant) if drift else None) for plant in plants]
     signals += [] if live is None else [judge_releases(live)]
+    signals += [signal for plant in plants for signal in judge_alarms(plant, None, None)]
     arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
     retraining = explain_retraining(params.fetch.until, arrived, quality, params)
-    return summarise(signals, before, retraining, plants, as_of)
+    monitoring = summarise(signals, before, retraining, plants, as_of)
+    published = os.environ.get("CI_PAGES_URL")
+    return monitoring.model_copy(update={"page": f"{published}/{PLANNER}" if published else None})
 
 
 def _read(read: Callable[[], Found], what: str, signals: list[Signal]) -> Found | None:
@@ -174,39 +182,16 @@ def _read_former() -> Monitoring | None:
         return None
 
 
-def _tell(monitoring: Monitoring, webhook: Webhook, told_after: int) -> tuple[Monitoring, list[str]]:
-    """Tell the webhook what is new, signed and bounded as alarms are, and return why it did not accept the rest."""
+def _tell(monitoring: Monitoring, webhook: Webhook, told_after: int) -> list[str]:
+    """Tell the webhook what is new, signed and bounded as alarms are, and return why it did not accept some of it."""
     receiver = open_receiver(webhook, "monitor.webhook")
-    watches = {
-        plant: _as_watch(plant, standing, monitoring) for plant, standing in list_news(monitoring, told_after).items()
-    }
+    watches = {}
+    for plant, standing in list_news(monitoring, told_after).items():
+        told = {"plant": plant, "machine": None, "episode": standing.since.isoformat()}
+        alarm = {**told, "status": standing.status, "why": standing.why}
+        episode = Episode(start=standing.since, alarm=alarm, accepted=False)
+        watches[plant] = Watch(time=monitoring.as_of, episode=episode)
     answered, faults = send_alarms(receiver, watches)
     accepted = [plant for plant, watch in answered.items() if watch.episode and watch.episode.accepted]
-    return mark_told(monitoring, accepted), [f"{receiver.address}: {fault}" for fault in faults]
-
-
-def _as_watch(plant: str, standing: Standing, monitoring: Monitoring) -> Watch:
-    """Return a status as what alarms are sent as; its episode begins where the status did."""
-    told = {
-        "plant": plant,
-        "machine": None,
-        "episode": standing.since.isoformat(),
-        "status": standing.status,
-        "why": standing.why,
-    }
-    return Watch(time=monitoring.as_of, episode=Episode(start=standing.since, alarm=told, accepted=False))
-
-
-def _raise_standing(monitoring: Monitoring, faults: list[str]) -> None:
-    acting = {plant or ALL: standing for plant, standing in monitoring.standings.items() if standing.status == ACT}
-    remedy = f"see {PAGES['monitoring_engineer.html']}"
-    if acting:
-        why = next(iter(acting.values())).why[0]
-        raise UpkeepError(f"{', '.join(acting)}: somebody has to act: {why}", remedy=remedy)
-    if faults:
-        remedy = "check monitor.webhook in params.yaml and the receiver; the next run tells it again"
-        raise UpkeepError(f"the webhook was not told: {faults[0]}", remedy=remedy)
-    unknown = [signal for signal in monitoring.signals if signal.status == UNKNOWN]
-    if unknown:
-        what = f"{count_things(len(unknown), 'thing')} not known, the first: {unknown[0].words}"
-        raise NotKnownError(what, remedy=f"{unknown[0].remedy or 'wait until enough is known'}; {remedy}")
+    write_json(REPORT, mark_told(monitoring, accepted).model_dump(mode="json"))
+    return [f"{receiver.address}: {fault}" for fault in faults]
