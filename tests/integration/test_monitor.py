@@ -138,6 +138,14 @@ def test_what_is_not_there_is_not_known_says_how_to_get_it_and_is_no_success(mis
     assert "dvc repro" in error.remedy
 
 
+@pytest.mark.parametrize("folder", [paths.INTERIM / "telemetry", paths.QUARANTINE])
+def test_a_plant_whose_tables_are_damaged_is_not_known_and_says_how_to_mend_them(folder):
+    monitor.table_file(folder, PLANT).write_bytes(b"PAR1")
+    error = run()
+    assert isinstance(error, NotKnownError)
+    assert any(signal["measure"] == "tables" for signal in report()["signals"])
+
+
 def test_a_source_that_cannot_be_listed_costs_nothing_else():
     run(weeks=0)
     (asked,) = [signal for signal in report()["signals"] if signal["measure"] == "requests"]

@@ -102,6 +102,13 @@ def test_fewer_rows_than_usual_are_a_gap():
     assert judged(found._replace(telemetry=fewer))["gaps", ""].status == "watch"
 
 
+def test_a_plant_without_sensors_or_rows_has_shares_all_the_same():
+    assert judged(delivered()._replace(sensors=[]))["quarantine", ""].status == "fine"
+    nothing = delivered()._replace(telemetry=delivered().telemetry.clear())
+    empty = nothing._replace(files=[file.model_copy(update={"rows": 0}) for file in nothing.files])
+    assert all(0 <= signal.value <= 1 for (measure, _), signal in judged(empty).items() if measure != "freshness")
+
+
 def test_what_has_always_been_so_is_usual():
     found = delivered()
     doubled = [file.model_copy(update={"rows": 20}) for file in found.files]

@@ -121,7 +121,7 @@ def judge_plant(plant: str, found: Delivered, fetch: Fetch, as_of: datetime) -> 
     batches = sorted({*found.listed, *(file.batch for file in found.files)})
     if not batches:
         words = "no telemetry has been delivered yet"
-        return [Signal(plant=plant, measure="freshness", status="unknown", words=words, remedy="dvc repro fetch")]
+        return [Signal(plant=plant, measure="freshness", status=UNKNOWN, words=words, remedy="dvc repro fetch")]
     signals = [_judge_arrival(batches, found.seen, fetch, as_of)]
     if found.files:
         fetched, measures = sorted({file.batch for file in found.files}), measure_batches(found, fetch.batch_days)
@@ -137,9 +137,9 @@ def _judge_sensors(measures: pl.DataFrame, newest: date, batch_days: int) -> lis
     having = measures.filter(pl.col("value") < 1, measure="missing").group_by("place", maintain_order=True)
     for (sensor,), rows in having:
         signal = judge_freshness(rows["batch"].to_list(), newest, batch_days)
-        if signal.status == "act":  # the plant has others, and can be scored
+        if signal.status == ACT:  # the plant has others, and can be scored
             remedy = "mend the sensor, or take it out of the data dictionary"
-            signal = signal.model_copy(update={"status": "watch", "remedy": remedy})
+            signal = signal.model_copy(update={"status": WATCH, "remedy": remedy})
         signals.append(signal.model_copy(update={"place": sensor}))
     return signals
 
@@ -153,7 +153,7 @@ def _judge_arrival(batches: Sequence[date], seen: Sequence[Seen], fetch: Fetch, 
     limit = find_limit(delays[:-1])
     due = first_day((as_of - timedelta(hours=limit or 0)).date(), fetch.batch_days) - step
     signal = judge_freshness(batches, max(due, batches[-1]), fetch.batch_days)
-    if signal.status != "fine":
+    if signal.status != FINE:
         remedy = "ask the plant why its deliveries stopped; nothing newer can be scored"
         signal = signal.model_copy(update={"remedy": remedy})
     if not delays:
@@ -199,13 +199,13 @@ def measure_batches(found: Delivered, batch_days: int) -> pl.DataFrame:
         sent.agg(pl.col("sent").sum(), files=pl.len())
         .join(clean.agg(rows=pl.len().cast(pl.Int64), **missing).collect(), on="batch", how="left")
         .join(lost.agg(lost=pl.len().cast(pl.Int64), **broken), on="batch", how="left")
-        .with_columns(pl.col("rows", "lost", *broken).fill_null(0), pl.col(*missing).fill_null(1.0))
+        .with_columns(pl.col("rows", "lost", *broken).fill_null(0), *(pl.col(name).fill_null(1.0) for name in missing))
     )
     is_reduced = found.quality.tables["telemetry"].reduced_to is not None
     shares = joined.sort("batch").select(
         "batch",
         *missing,
-        pl.col(*broken) / pl.col("sent"),
+        *(pl.col(name) / pl.col("sent") for name in broken),
         ((pl.col("sent") - pl.col("lost") - pl.col("rows")) / pl.col("sent")).alias("duplicates/"),
         (pl.col("lost") / pl.col("sent")).alias("quarantine/"),
         (1 - 1 / pl.col("files")).alias("late files/"),
@@ -213,7 +213,7 @@ def measure_batches(found: Delivered, batch_days: int) -> pl.DataFrame:
     )
     measured = shares.drop("duplicates/" if is_reduced else []).unpivot(index="batch", variable_name="name")
     name = pl.col("name").str.splitn("/", 2).struct
-    value = pl.col("value").fill_nan(0).clip(0)
+    value = pl.col("value").fill_nan(0).clip(0, 1)
     return measured.select("batch", measure=name.field("field_0"), place=name.field("field_1"), value=value)
 
 

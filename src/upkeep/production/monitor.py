@@ -14,6 +14,7 @@ from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked, read_json, write_json, write_whole
+from upkeep.core.names import shorten
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params, Webhook
 from upkeep.core.plants import table_file
@@ -160,16 +161,21 @@ def _judge_plant(
 ) -> list[Signal]:
     interim, quarantine = table_file(paths.INTERIM / "telemetry", plant), table_file(paths.QUARANTINE, plant)
     is_checked = bool(quality and plant in quality.plants and interim.exists() and quarantine.exists())
-    found = Delivered(
-        listed=listed.get(plant, []),
-        seen=[seen for seen in history.seen if seen.plant == plant],
-        files=[file for file in files if file.plant == plant and is_checked],
-        telemetry=pl.scan_parquet(interim) if is_checked else pl.LazyFrame(),
-        sensors=dictionary.names("telemetry", "sensor", plant),
-        quarantined=pl.read_parquet(quarantine) if is_checked else pl.DataFrame(),
-        quality=quality.plants[plant] if quality and is_checked else PlantQuality(tables={}, findings=[]),
-    )
-    return judge_plant(plant, found, params.fetch, as_of)
+    try:
+        columns = pl.read_parquet_schema(interim) if is_checked else {}
+        found = Delivered(
+            listed=listed.get(plant, []),
+            seen=[seen for seen in history.seen if seen.plant == plant],
+            files=[file for file in files if file.plant == plant and is_checked],
+            telemetry=pl.scan_parquet(interim) if is_checked else pl.LazyFrame(),
+            sensors=[name for name in dictionary.names("telemetry", "sensor", plant) if name in columns],
+            quarantined=pl.read_parquet(quarantine) if is_checked else pl.DataFrame(),
+            quality=quality.plants[plant] if quality and is_checked else PlantQuality(tables={}, findings=[]),
+        )
+        return judge_plant(plant, found, params.fetch, as_of)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        words = f"its tables cannot be read: {shorten(error)}"
+        return [Signal(plant=plant, measure="tables", status=UNKNOWN, words=words, remedy="dvc repro validate")]
 
 
 def _read_former() -> Monitoring | None:
