@@ -19,8 +19,11 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.params import Params
-from upkeep.production import monitor, polling
+from upkeep.core.plants import name_file, table_file
+from upkeep.production import expectations, monitor, polling
+from upkeep.production.estimates import Agreement
 from upkeep.production.monitor import NotKnownError
+from upkeep.production.outcomes import LEDGER
 from upkeep.scoring.alerts import SECRET
 from upkeep.sources import Delivery, Key
 from upkeep.sources.manifest import empty_manifest, pack_delivery, write_manifest
@@ -68,9 +71,9 @@ def checkout(tmp_path, monkeypatch):
     write_manifest(empty_manifest(settings().fetch).with_files(files))
     for folder in (paths.INTERIM / "telemetry", paths.QUARANTINE):
         folder.mkdir(parents=True)
-    rows.write_parquet(monitor.table_file(paths.INTERIM / "telemetry", PLANT))
+    rows.write_parquet(table_file(paths.INTERIM / "telemetry", PLANT))
     lost = pl.DataFrame(schema={"table": pl.String, "batch": pl.String, "column": pl.String})
-    lost.write_parquet(monitor.table_file(paths.QUARANTINE, PLANT))
+    lost.write_parquet(table_file(paths.QUARANTINE, PLANT))
     table = {"rows_in": 84, "clean": 84, "duplicates": {}, "quarantined": {}}
     write_json(paths.DATA_QUALITY, {"plants": {PLANT: {"tables": {"telemetry": table}, "findings": []}}})
     column = {"method": "", "score": 0.1, "threshold": 0.5, "drifted": False}
@@ -140,7 +143,7 @@ def test_what_is_not_there_is_not_known_says_how_to_get_it_and_is_no_success(mis
 
 @pytest.mark.parametrize("folder", [paths.INTERIM / "telemetry", paths.QUARANTINE])
 def test_a_plant_whose_tables_are_damaged_is_not_known_and_says_how_to_mend_them(folder):
-    monitor.table_file(folder, PLANT).write_bytes(b"PAR1")
+    table_file(folder, PLANT).write_bytes(b"PAR1")
     error = run()
     assert isinstance(error, NotKnownError)
     assert any(signal["measure"] == "tables" for signal in report()["signals"])
@@ -197,6 +200,18 @@ def test_an_answer_without_end_is_cut_and_one_that_never_begins_is_given_up(monk
         assert polling.poll("endless", url, as_of(0)).fault == ""
         assert polling.poll("silent", f"{url}/never", as_of(0)).fault.startswith("no answer")
         server.shutdown()
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("agrees", "fine"), ("disagrees", "act"), ("unknown", "unknown")])
+def test_however_well_its_data_looks_a_plant_is_not_fine_once_the_ledger_disagrees(monkeypatch, verdict, status):
+    told = {"kind": "alarm", "plant": PLANT, "machine": "M1", "at": as_of(-9), "role": "champion", "model_version": "1"}
+    said = {"probability": 0.9, "threshold": 0.5, "outcome": "failed", "settled_at": as_of(-8), "known_at": as_of(-7)}
+    monkeypatch.setattr(expectations, "read_ledger", lambda _: pl.DataFrame([told | said], schema=LEDGER))
+    agreement = Agreement(verdict=verdict, why="precision outside of its interval in 3 of 4 windows", windows=[])
+    monkeypatch.setattr(expectations, "_compare_plant", lambda *_: agreement)
+    (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
+    run()
+    assert report()["standings"][PLANT]["status"] == status
 
 
 def test_a_report_that_is_published_says_where(monkeypatch):

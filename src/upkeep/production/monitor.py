@@ -20,6 +20,7 @@ from upkeep.core.params import Params, Webhook
 from upkeep.core.plants import table_file
 from upkeep.core.text import align_columns, count_things, show_lines
 from upkeep.judging.reports import DataQuality, DriftReport, PlantQuality, read_report
+from upkeep.production.expectations import judge_expectations
 from upkeep.production.health import (
     ACT,
     ORDER,
@@ -35,7 +36,6 @@ from upkeep.production.health import (
 from upkeep.production.polling import HISTORY, History, poll, read_history, write_history
 from upkeep.production.standing import (
     Monitoring,
-    judge_alarms,
     judge_drift,
     judge_releases,
     list_news,
@@ -118,7 +118,7 @@ def _look(
     signals += [judge_polls(asked.name, [each for each in history.polls if each.name == asked.name]) for asked in polls]
     signals += [judge_drift(plant, drift.root.get(plant) if drift else None) for plant in plants]
     signals += [] if live is None else [judge_releases(live)]
-    signals += [signal for plant in plants for signal in judge_alarms(plant, None, None)]
+    signals += judge_expectations(plants, params, as_of)
     arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
     retraining = explain_retraining(params.fetch.until, arrived, quality, params)
     monitoring = summarise(signals, before, retraining, plants, as_of)

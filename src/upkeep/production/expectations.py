@@ -1,0 +1,53 @@
+"""What was expected of each plant's alarms and what came of them, read from the prediction log and the ledger."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Params
+from upkeep.core.plants import name_file, table_file
+from upkeep.judging.drift import Window
+from upkeep.model.scoring import load_scorer
+from upkeep.production.estimates import Agreement, compare_with_outcomes, estimate_plant
+from upkeep.production.figures import live_figures
+from upkeep.production.health import UNKNOWN, Signal
+from upkeep.production.ledger import as_known, read_ledger
+from upkeep.production.standing import judge_alarms
+from upkeep.scoring.prediction_log import SCHEMA, read_parts
+
+WINDOW, MOST_WINDOWS = timedelta(days=28), 13
+"""What is estimated and then held against outcomes: how long, and how many of them."""
+
+LOGGED = [name for name in SCHEMA if name not in ("features", "readings", "inputs")]
+
+
+def judge_expectations(plants: Sequence[str], params: Params, as_of: datetime) -> list[Signal]:
+    """Return what came of each plant's alarms, and whether that was expected; what cannot be read is not known."""
+    try:
+        outcomes = as_known(read_ledger(params.production.ledger), as_of)
+        since = (as_of - MOST_WINDOWS * WINDOW).date()
+        parts = [rows for _, rows in read_parts(params.score.log, since, set(), LOGGED)]
+    except UpkeepError as error:
+        failed = Signal(measure="outcomes", status=UNKNOWN, words=error.what, remedy=error.remedy)
+        return [failed, *(signal for plant in plants for signal in judge_alarms(plant, None, None))]
+    logged = pl.concat([SCHEMA.to_frame().select(LOGGED), *parts])
+    figures = {row["plant"]: row for row in live_figures(outcomes, params).filter(role="champion").to_dicts()}
+    judged = [plant for plant in figures if plant in plants and (paths.MODELS / name_file(plant)).exists()]
+    agreements = map_plants(_compare_plant, judged, params.parallel, logged, outcomes, params, as_of)
+    return [signal for plant in plants for signal in judge_alarms(plant, figures.get(plant), agreements.get(plant))]
+
+
+def _compare_plant(
+    plant: str, logged: pl.DataFrame, outcomes: pl.DataFrame, params: Params, as_of: datetime
+) -> Agreement:
+    """Estimate each past window as it would have been, and hold it against what came true."""
+    version = load_scorer(paths.MODELS / name_file(plant)).version
+    trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
+    own = logged.filter(plant=plant)
+    windows = [Window(as_of - (back + 1) * WINDOW, as_of - back * WINDOW) for back in range(MOST_WINDOWS)]
+    estimates = [estimate_plant(own, trained, window, params, plant=plant, model_version=version) for window in windows]
+    return compare_with_outcomes(estimates, outcomes, as_of, params)
