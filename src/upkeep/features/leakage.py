@@ -1,6 +1,7 @@
 """Checks that nothing of the answer, or of one split, has found its way into the features of another."""
 
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import timedelta
 from itertools import combinations
 
 import numpy as np
@@ -23,13 +24,8 @@ def check_leakage(splits: Splits, horizon: timedelta, by: str, *, readings: bool
     which rows are alike by nature.
     """
     for one, other in combinations(splits, 2):
-        _check_no_row_twice(splits, one, other)
-        if readings:
-            _check_no_features_twice(splits, one, other)
-        if by == "machine":
-            _check_no_machine_twice(splits, one, other)
-        else:
-            _check_gap(splits, one, other, horizon)
+        for leak in _find_leaks(splits, one, other, horizon if by != "machine" else None, readings=readings):
+            raise UpkeepError(leak, remedy="see how the split is made: dataset.split in params.yaml", stage="dataset")
 
 
 def fingerprint(rows: pl.DataFrame, features: list[str]) -> pl.DataFrame:
@@ -37,36 +33,25 @@ def fingerprint(rows: pl.DataFrame, features: list[str]) -> pl.DataFrame:
     return rows.select("machine", "time", fingerprint=rows.select(features).hash_rows())
 
 
-def _check_no_row_twice(splits: Splits, one: str, other: str) -> None:
+def _find_leaks(splits: Splits, one: str, other: str, horizon: timedelta | None, *, readings: bool) -> Iterator[str]:
+    """Yield what a split has in common with a later one, or with one of other machines if there is no `horizon`."""
     keys = ["machine", "time"]
     shared = splits[one].select(keys).join(splits[other].select(keys), on=keys)
     if shared.height:
-        raise _leak(f"{shared.height} rows are in both {one} and {other}, first {shared.row(0)}")
-
-
-def _check_no_features_twice(splits: Splits, one: str, other: str) -> None:
+        yield f"{shared.height} rows are in both {one} and {other}, first {shared.row(0)}"
     hashes, known = splits[other]["fingerprint"], splits[one]["fingerprint"]
     # An idle machine's rows are alike by themselves, many times over.
-    shared = splits[other].filter(hashes.is_unique() & hashes.is_in(known.filter(known.is_unique()).implode()))
-    if shared.height:
-        row = shared.row(0, named=True)
-        where = f"machine {row['machine']} at {row['time']:%Y-%m-%d %H:%M}"
-        raise _leak(f"{shared.height} rows of {other} have the very features of a row of {one}, first {where}")
-
-
-def _check_gap(splits: Splits, earlier: str, later: str, horizon: timedelta) -> None:
-    if splits[earlier].is_empty() or splits[later].is_empty():
-        return
-    last: datetime = splits[earlier].select(pl.col("time").max()).item()
-    first: datetime = splits[later].select(pl.col("time").min()).item()
-    if last + horizon > first:
-        raise _leak(f"labels of {earlier} look until {last + horizon}, but {later} begins at {first}")
-
-
-def _check_no_machine_twice(splits: Splits, one: str, other: str) -> None:
-    shared = sorted(set(splits[one]["machine"]) & set(splits[other]["machine"]))
-    if shared:
-        raise _leak(f"machines {', '.join(shared)} are in both {one} and {other}")
+    alike = splits[other].filter(hashes.is_unique() & hashes.is_in(known.filter(known.is_unique()).implode()))
+    if readings and alike.height:
+        where = "machine {} at {:%Y-%m-%d %H:%M}".format(*alike.select(keys).row(0))
+        yield f"{alike.height} rows of {other} have the very features of a row of {one}, first {where}"
+    if horizon is None:
+        if machines := sorted(set(splits[one]["machine"]) & set(splits[other]["machine"])):
+            yield f"machines {', '.join(machines)} are in both {one} and {other}"
+    elif splits[one].height and splits[other].height:
+        last, first = splits[one].select(pl.col("time").max()).item(), splits[other].select(pl.col("time").min()).item()
+        if last + horizon > first:
+            yield f"labels of {one} look until {last + horizon}, but {other} begins at {first}"
 
 
 def check_no_feature_separates(train: pl.DataFrame, features: list[str], max_auc: float) -> None:
@@ -95,7 +80,3 @@ def single_feature_auc(values: NDArray[np.floating], label: NDArray[np.bool_]) -
     positives, negatives = label.sum(), (~label).sum()
     auc = float((ranks[label].mean() - (positives + 1) / 2) / negatives)
     return max(auc, 1 - auc)
-
-
-def _leak(what: str) -> UpkeepError:
-    return UpkeepError(what, remedy="see how the split is made: dataset.split in params.yaml", stage="dataset")

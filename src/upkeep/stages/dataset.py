@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import Dictionary, call_columns, load_dictionary
+from upkeep.contract.dictionary import NEEDED, Dictionary, call_columns, load_dictionary
 from upkeep.core import paths
 from upkeep.core.files import write_json, write_whole
 from upkeep.core.parallel import map_plants
@@ -136,7 +136,7 @@ def _recall_features(
 def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
     """Return what these rows' features are made of: telemetry from the widest window before them, and earlier events.
 
-    A baseline that is not settled yet is a window, too.
+    A baseline that is not settled yet is a window, too. What visits found, which may be said late, is in labels only.
     """
     if labelled.is_empty():
         return Tables(*(table.clear() for table in tables))
@@ -145,7 +145,7 @@ def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Table
     own = pl.col("machine").is_in(labelled["machine"].unique().implode())
     return Tables(
         tables.telemetry.filter(own, pl.col("time").is_between(first - back, last)),
-        tables.events.filter(own, pl.col("time") <= last),
+        tables.events.filter(own, pl.col("time") <= last).select(*NEEDED["events"]),
         tables.machines.filter(own),
     )
 
