@@ -33,10 +33,14 @@ FEWEST_ALARMS = 10
 MOST_OUTSIDE = 0.1
 """Share of logged rows with a sensor outside of what training rows held, above which nothing is estimated."""
 
+DOUBTFUL = 0.1
+"""So many misses, or more, are this unlikely by chance: then nobody can say that estimates agree."""
+
 TRUE, FALSE, OPEN = ("failed", "defect_found"), ("survived", "nothing_found"), ("no_code", "censored")
 """Outcomes of an alarm in the ledger: it was needed, it was not, or nobody will ever know."""
 
-NEWTON_STEPS = 20
+NEWTON_STEPS, SMALLEST_STEP = 30, 1e-8
+"""Steps, of which six are usual, end when the parameters stand to more digits than are kept."""
 
 
 class Estimate(Report):
@@ -97,9 +101,9 @@ def estimate_plant(
     own = _read_log(logged, model_version)
     is_inside = pl.col("time").is_between(*window, closed="left")
     rows = own.filter(is_inside)
-    settled = _cut_stretches(_thin_rows(predictions, own), params)
+    settled = cut_stretches(_thin_rows(predictions, own), params)
     reasons = list(_find_doubts(rows, settled, drift))
-    figures = {} if reasons else _expect(settled, _cut_stretches(own, params).filter(is_inside), window, params)
+    figures = {} if reasons else _expect(settled, cut_stretches(own, params).filter(is_inside), window, params)
     return Estimate(
         plant=plant,
         model_version=model_version,
@@ -143,7 +147,7 @@ def _find_doubts(rows: pl.DataFrame, settled: pl.DataFrame, drift: PlantDrift | 
         yield "validation and test rows are of one machine, which tells no interval"
 
 
-def _cut_stretches(rows: pl.DataFrame, params: Params) -> pl.DataFrame:
+def cut_stretches(rows: pl.DataFrame, params: Params) -> pl.DataFrame:
     """Return each stretch: plant, machine, time of its first row, alarm, log-odds of its highest probability.
 
     And what came of it, where that is known: ``true`` if a failure follows one of its alarms within a horizon, and how
@@ -241,8 +245,10 @@ def _fit_chances(log_odds: Floats, happened: Booleans, times: Floats) -> Floats:
         down = error.sum(axis=0), (error * score).sum(axis=0) + slope - 1
         a, b, c = spread.sum(axis=0) + 1e-9, (spread * score).sum(axis=0), (spread * score**2).sum(axis=0) + 1
         determinant = a * c - b**2
-        intercept = intercept - np.clip((c * down[0] - b * down[1]) / determinant, -2, 2)
-        slope = slope - np.clip((a * down[1] - b * down[0]) / determinant, -2, 2)
+        steps = np.clip([c * down[0] - b * down[1], a * down[1] - b * down[0]] / determinant, -2, 2)
+        intercept, slope = intercept - steps[0], slope - steps[1]
+        if np.abs(steps).max() < SMALLEST_STEP:
+            break
     return significant([intercept, slope], FITTED)
 
 
@@ -263,20 +269,22 @@ def compare_with_outcomes(
     window is compared once a horizon has passed after it and no alarm of it is pending.
     """
     realised = [found for each in estimates if (found := _read_outcomes(each, ledger, known_at, params))]
-    alpha = (1 - params.evaluate.confidence) / 2  # two figures are judged
     missed = {
         "precision": [found.precision_missed for found in realised if found.precision_missed is not None],
         "monthly cost": [found.monthly_cost_missed for found in realised],
     }
-    chance = {name: binom.sf(sum(of) - 1, len(of), 1 - params.evaluate.confidence) for name, of in missed.items()}
-    words = [f"{name} outside of its interval in {sum(of)} of {len(of)} windows" for name, of in missed.items()]
-    worst = [text for text, name in zip(words, missed, strict=True) if chance[name] <= alpha]
-    if worst:
-        return Agreement(verdict="disagrees", why="; ".join(worst), windows=realised)
-    if (1 - params.evaluate.confidence) ** len(realised) > alpha:
-        why = f"{len(realised)} of {len(estimates)} windows have an estimate and known outcomes, too few to tell"
-        return Agreement(verdict="unknown", why=why, windows=realised)
-    return Agreement(verdict="agrees", why="; ".join(words), windows=realised)
+    by_chance = 1 - params.evaluate.confidence
+    level = by_chance / len(missed)
+    why = "; ".join(f"{name} outside of its interval in {sum(of)} of {len(of)} windows" for name, of in missed.items())
+    likely = min(float(binom.sf(sum(of) - 1, len(of), by_chance)) for of in missed.values())
+    verdict: Literal["agrees", "disagrees", "unknown"] = "agrees"
+    if likely <= level:
+        verdict = "disagrees"
+    elif by_chance ** len(realised) > level:
+        verdict, why = "unknown", f"{len(realised)} of {len(estimates)} windows can be compared, too few to tell"
+    elif likely <= DOUBTFUL:
+        verdict, why = "unknown", f"{why}: too often to agree, too seldom to be sure"
+    return Agreement(verdict=verdict, why=why, windows=realised)
 
 
 def _read_outcomes(estimate: Estimate, ledger: pl.DataFrame, known_at: datetime, params: Params) -> Realised | None:
