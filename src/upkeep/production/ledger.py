@@ -31,12 +31,10 @@ IS_OUTCOME = {
 """What holds of each row that upkeep writes; who shares the folder may write others."""
 
 OUTCOMES = Log("outcomes", LEDGER, IS_OUTCOME, "known_at", ())
-ALARM = ["plant", "machine", "at", "role", "model_version"]
 EPISODE = [name for name in KEY if name != "model_version"]
 LEARNT = [name for name in LEDGER if name != "known_at"]
-LOGGED = [*JUDGED, "scored_at"]
 KEY_LENGTH = 16
-LAST = datetime(2200, 1, 1, tzinfo=UTC)
+LAST = pl.lit(datetime(2200, 1, 1), LEDGER["at"])
 
 
 def read_ledger(url: str) -> pl.DataFrame:
@@ -60,30 +58,12 @@ def find_news(
 ) -> pl.DataFrame:
     """Return the rows to add to a ledger: those that it does not hold yet as they are judged now, and the withdrawn.
 
-    Tables are those of :func:`upkeep.production.outcomes.judge_outcomes`, predictions with `scored_at`. What they no
-    longer reach stays as it is: plants without readings, failures before ``fetch.since``, and what is settled by
-    predictions that were removed from the log since.
+    Tables are those of :func:`upkeep.production.outcomes.judge_outcomes`. What they no longer reach stays as it is:
+    plants without readings, failures before ``fetch.since``, and what predictions settled that were removed since.
     """
     state = as_known(ledger, known_at)
-    predictions = predictions.select(LOGGED).with_columns(pl.col("role").fill_null("champion"))
-    is_alarm, is_read = pl.col("kind") == "alarm", pl.col("plant").is_in(telemetry_ends["plant"].implode())
-    removed = state.filter(is_alarm).join(predictions.rename({"time": "at"}), on=ALARM, how="anti")
-    since = datetime.combine(params.fetch.since or date.min, time(), UTC)
-    warned_from = pl.col("at") - timedelta(hours=params.dataset.horizon_hours)
-    begins = state.join(_find_begins(state, predictions), on="plant")
-    kept = pl.concat(
-        [
-            state.filter(~is_read),
-            removed.filter(is_read, pl.col("outcome") != "pending"),
-            state.filter(is_read, ~is_alarm, pl.col("at") < since),
-            begins.filter(is_read, ~is_alarm, pl.col("at") >= since, warned_from < pl.col("begin")).drop("begin"),
-        ]
-    )
-    # The next episode begins a horizon after the last one, whether its predictions are there or not.
-    remembered = removed.filter(pl.col("outcome") != "void").with_columns(
-        time="at", scored_at="at", alarm=True, source=pl.lit("ledger")
-    )
-    logged = pl.concat([predictions, remembered.select(LOGGED)])
+    kept, remembered = _find_kept(state, predictions, telemetry_ends, params)
+    logged = pl.concat([predictions.select(JUDGED), remembered])
     judged = judge_outcomes(logged, events, telemetry_ends, params, known_at)
     now = pl.concat([kept, judged.join(kept, on=EPISODE, how="anti")])
     news = now.join(state, on=LEARNT, how="anti", nulls_equal=True)
@@ -92,17 +72,27 @@ def find_news(
     return pl.concat([news, gone]).sort(KEY)
 
 
-def _find_begins(state: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
-    """Return from when on predictions are complete, of plants of which the ledger knows some that are not there."""
-    said_by = ["plant", "role", "model_version"]
-    known = state.drop_nulls("model_version").group_by(said_by).agg(pl.col("at").min())
-    there = predictions.group_by(said_by).agg(pl.col("time").min())
-    removed = known.join(there, on=said_by, how="left").filter(
-        pl.col("time").is_null() | (pl.col("at") < pl.col("time"))
-    )
-    begins = predictions.group_by("plant").agg(begin=pl.col("scored_at").min())
-    begins = removed.select("plant").unique().join(begins, on="plant", how="left")
-    return begins.with_columns(pl.col("begin").fill_null(LAST))
+def _find_kept(
+    state: pl.DataFrame, predictions: pl.DataFrame, telemetry_ends: pl.DataFrame, params: Params
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what stays as it is, and alarms whose predictions were removed as predictions: episodes follow them."""
+    is_alarm, is_read = pl.col("kind") == "alarm", pl.col("plant").is_in(telemetry_ends["plant"].implode())
+    said = predictions.with_columns(pl.col("role").fill_null("champion"), at="time", kind=pl.lit("alarm"))
+    removed = state.filter(is_alarm).join(said, on=KEY, how="anti")
+    # Of nothing does the ledger know a model before the first prediction, but where earlier ones were removed.
+    begin = pl.col("begin").fill_null(LAST)
+    known_from = pl.col("at").filter(pl.col("model_version").is_not_null()).min().over("plant")
+    failures = state.join(said.group_by("plant").agg(begin=pl.col("at").min()), on="plant", how="left")
+    is_cut = (known_from < begin) & (pl.col("at") - timedelta(hours=params.dataset.horizon_hours) < begin)
+    since = datetime.combine(params.fetch.since or date.min, time(), UTC)
+    kept = [
+        state.filter(~is_read),
+        removed.filter(is_read, pl.col("outcome") != "pending"),
+        failures.filter(is_cut | (pl.col("at") < since)).filter(is_read, ~is_alarm).drop("begin"),
+    ]
+    remembered = removed.filter(pl.col("outcome") != "void")
+    remembered = remembered.with_columns(time="at", alarm=True, source=pl.lit("ledger")).select(JUDGED)
+    return pl.concat(kept), remembered
 
 
 def record_outcomes(params: Params, now: datetime) -> pl.DataFrame:
@@ -114,7 +104,7 @@ def record_outcomes(params: Params, now: datetime) -> pl.DataFrame:
         ledger = read_ledger(params.production.ledger)
         # Another run may have had its turn meanwhile, or another machine's clock be ahead.
         known_at = max([now, *(ledger["known_at"].top_k(1) + INSTANT)])
-        names = [name for name in LOGGED if name in SCHEMA]
+        names = [name for name in JUDGED if name in SCHEMA]
         parts = read_parts(params.score.log, date.min, set(), names)
         predictions = pl.concat([SCHEMA.to_frame().select(names), *(rows for _, rows in parts)])
         if "role" not in SCHEMA:
