@@ -44,7 +44,7 @@ app.add_typer(notebook, name="notebook")
 release = typer.Typer(help="Which release of the fleet's models is where, and since when; kept as tags in git.")
 app.add_typer(release, name="release")
 
-Stage = Annotated[str, typer.Argument(help="staging or production.")]
+Stage = Annotated[Literal["staging", "production"], typer.Argument(help="Where it goes.")]
 Why = Annotated[str, typer.Option(help="In words, for those who read the history.")]
 TagOnly = Annotated[bool, typer.Option("--tag-only", help="Note it only; nothing is sent to a server.")]
 

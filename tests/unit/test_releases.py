@@ -15,12 +15,11 @@ def went(*steps: str) -> list[Release]:
     """Return a history of production: `a` promotes commit a, `-a` rolls back to it."""
     return [
         Release(
-            tag=f"fleet#production#{number}",
-            name="fleet",
-            version=f"v{ord(step[-1]) - 96}.0.0",
             commit=step[-1],
             stage="production",
             at=AT.replace(hour=number),
+            tag=f"fleet#production#{number}",
+            version=f"v{ord(step[-1]) - 96}.0.0",
             action="rollback" if step.startswith("-") else "promote",
         )
         for number, step in enumerate(steps, start=1)
@@ -30,9 +29,8 @@ def went(*steps: str) -> list[Release]:
 @pytest.mark.parametrize("tag", ["fleet@v1.0.0", "fleet@v12.3.4", "fleet#production#7", "fleet#staging#10"])
 def test_a_name_means_to_us_what_it_means_to_gto(tag):
     ours, theirs = NAME.fullmatch(tag), parse_name(tag)
-    number = int(ours["number"]) if ours["number"] else None
-    found = (theirs["name"], theirs.get("version"), theirs.get("stage"), theirs.get("counter"))
-    assert found == ("fleet", ours["version"], ours["stage"], number)
+    found = (theirs["name"], theirs.get("version"), theirs.get("stage"))
+    assert found == ("fleet", ours["version"], ours["stage"])
 
 
 @pytest.mark.parametrize(

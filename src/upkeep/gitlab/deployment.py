@@ -15,7 +15,7 @@ from upkeep.gitlab.probes import SHIP
 from upkeep.judging.reports import Headline, read_report
 from upkeep.releases import git
 from upkeep.releases.git import Environment
-from upkeep.releases.history import STAGES, Release, find_release, list_rollbacks
+from upkeep.releases.history import Release, Stage, find_release, list_rollbacks
 from upkeep.releases.tags import assign, has_remote, refresh, register, require_push
 from upkeep.reporting.tracking import mirror_release
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class Order(NamedTuple):
     """What is asked for: a stage, when and why; `ship` is False where others have shipped, or nothing is."""
 
-    stage: str
+    stage: Stage
     now: datetime
     why: str = ""
     ship: bool = True
@@ -39,22 +39,14 @@ def promote(order: Order, image: str, verdict: str, params: Params, environment:
     """Ship the newest commit's image and note the commit as the stage's release; return what was done.
 
     The commit becomes a release before anything is shipped, so that a token that may make no tags is found out in time.
-    Raises an UkpeepError, with the stage as it was, if the commit is not on its branch, or is not what lies here, or
+    Raises an UpkeepError, with the stage as it was, if the commit is not on its branch, or is not what lies here, or
     the server or the remote refuses.
     """
-    _require_stage(order)
-    if image or order.ship:
-        _require_image(image)
     if differing := git.changed(JUDGED):
         what = f"{', '.join(differing)} differ from the newest commit, which is what would be promoted"
         raise UpkeepError(what, remedy="commit them, or `git checkout` them")
-    commit = git.git("rev-parse", "HEAD")
-    _require_merged(commit, environment)
     release = Release(
-        tag="",
-        name="",
-        version="",
-        commit=commit,
+        commit=git.git("rev-parse", "HEAD"),
         stage=order.stage,
         at=order.now,
         action="promote",
@@ -64,6 +56,7 @@ def promote(order: Order, image: str, verdict: str, params: Params, environment:
         by=_name_caller(environment),
         why=order.why or git.git("log", "-1", "--no-merges", "--format=%s"),
     )
+    _require_deployable(release, order, environment)
     return _deliver(release._replace(version=register(release).version), order, environment)
 
 
@@ -72,98 +65,79 @@ def roll_back(order: Order, version: str, environment: Environment) -> str:
 
     Raises an UpkeepError, with the stage as it was, if there is no such release, or the server or the remote refuses.
     """
-    _require_stage(order)
     had = [each for each in refresh() if each.stage == order.stage]
     kept = list_rollbacks(had, order.stage)
-    if not version and len(kept) < 2:
-        what = f"{order.stage} has had no release before the live one"
-        remedy = (
-            "`deploy/ship.sh rollback` starts what the server itself has kept; `upkeep release list` shows the history"
+    if not kept or not (version or kept[1:]):
+        raise UpkeepError(
+            f"{order.stage} has had no release before the live one",
+            remedy="`deploy/ship.sh rollback` starts what the server has kept; `upkeep release list` shows the history",
         )
-        raise UpkeepError(what, remedy=remedy)
     target = find_release(had, version) if version else kept[-2]
     if target.commit == kept[-1].commit:
         raise UpkeepError(f"{target.version} is live in {order.stage}", remedy="name another version with --to")
-    if order.ship:
-        _require_image(target.image)
-    _require_merged(target.commit, environment)
-    why = order.why or f"instead of {kept[-1].version}"
-    by = _name_caller(environment)
-    return _deliver(target._replace(action="rollback", at=order.now, by=by, why=why), order, environment)
+    why, by = order.why or f"instead of {kept[-1].version}", _name_caller(environment)
+    release = target._replace(action="rollback", at=order.now, by=by, why=why)
+    _require_deployable(release, order, environment)
+    return _deliver(release, order, environment)
+
+
+def _require_deployable(release: Release, order: Order, environment: Environment) -> None:
+    """Raise an UkpeepError unless the commit is on the branch that is deployed and the image is named by digest."""
+    if (release.image or order.ship) and not IMAGE.fullmatch(release.image):
+        raise UpkeepError(
+            f"the image is '{release.image}'",
+            expected="IMAGE@sha256:DIGEST, so that what runs is what was tested",
+            remedy="pass the digest that `make push` left in image.env; or --tag-only, if nothing is to be shipped",
+        )
+    branch = environment.get("CI_COMMIT_BRANCH") or environment.get("UPKEEP_TARGET_BRANCH") or "main"
+    tip = git.fetch(branch, history=True) if has_remote() else git.git("rev-parse", f"refs/heads/{branch}")
+    if git.run(["git", "merge-base", "--is-ancestor", release.commit, tip]).returncode:
+        what = f"the commit {release.commit[:12]} is not on the branch {branch}"
+        raise UpkeepError(what, remedy="merge it first; UPKEEP_TARGET_BRANCH names another branch")
 
 
 def _deliver(release: Release, order: Order, environment: Environment) -> str:
     require_push(release)
-    if order.ship:
-        _ship(release.image)
+    if order.ship and subprocess.run([SHIP, "update", release.image], check=False).returncode:
+        what = f"{release.image} was not shipped, and nothing of it noted"
+        raise UpkeepError(what, remedy="read what stands above, from the server or from deploy/ship.sh")
     try:
         made = assign(release)
     except UpkeepError as error:
         if not order.ship:
             raise
-        what = f"{release.image} was shipped to {order.stage}, but that is not noted: {error.what}"
-        raise UpkeepError(what, remedy=f"{error.remedy}; then run this again, which ships nothing anew") from error
-    if warning := _mirror(made, environment):
+        what = f"{release.version} was shipped to {order.stage}, but that is not noted: {error.what}"
+        raise UpkeepError(what, remedy=f"{error.remedy}; then run this again") from error
+    if warning := _mirror(made, environment.get("MLFLOW_TRACKING_URI", "")):
         logger.warning(warning)
     return f"{order.stage} has {made.version}, as {made.tag}" + ("" if has_remote() else ", in this repository only")
 
 
-def _require_stage(order: Order) -> None:
-    if order.stage not in STAGES:
-        raise UpkeepError(f"there is no stage called {order.stage}", remedy=f"name one of {', '.join(STAGES)}")
-
-
-def _require_image(image: str) -> None:
-    if not IMAGE.fullmatch(image):
-        raise UpkeepError(
-            f"the image is '{image}'",
-            expected="IMAGE@sha256:DIGEST, so that what runs is what was tested",
-            remedy="pass the digest that `make push` left in image.env; or --tag-only, if nothing is to be shipped",
-        )
-
-
-def _require_merged(commit: str, environment: Environment) -> None:
-    """Raise an UpkeepError unless the commit is on the branch that is deployed."""
-    branch = environment.get("CI_COMMIT_BRANCH") or environment.get("UPKEEP_TARGET_BRANCH") or "main"
-    tip = git.fetch(branch, history=True) if has_remote() else git.git("rev-parse", f"refs/heads/{branch}")
-    if git.run(["git", "merge-base", "--is-ancestor", commit, tip]).returncode:
-        what = f"the commit {commit[:12]} is not on the branch {branch}"
-        raise UpkeepError(what, remedy="merge it first; UPKEEP_TARGET_BRANCH names another branch")
+def _mirror(release: Release, uri: str) -> str:
+    """Tell MLflow's registry, where a server is set; return what kept it from that, if anything."""
+    if not uri:
+        return ""
+    try:
+        *_, run = csv.DictReader(io.StringIO(git.read_committed(release.commit, paths.EXPERIMENTS)))
+        model, key = run["model"], run["run"]
+    except (UpkeepError, LookupError, ValueError, csv.Error) as error:
+        return f"{paths.EXPERIMENTS} of {release.version} does not say which run it is: {error}"
+    facts = {"commit": release.commit, "until": release.until, "image": release.image}
+    return mirror_release(uri, model, release.version, str(release.stage), facts, key)
 
 
 def _hold_to_floors(params: Params) -> str:
     """Say what the committed figures are beside their floors."""
     headline = read_report(Headline)
     groups = {"": headline.overall} | {f"plants.{plant}": group for plant, group in headline.plants.items()}
-    told = []
-    for name, floor in params.evaluate.floors.items():
-        place, _, metric = name.rpartition(".")
-        told.append(f"{name} {getattr(groups.get(place), metric, None) or 'not known'}, floor {floor}")
-    return "; ".join(told)
+    found = {name: groups.get(name.rpartition(".")[0]) for name in params.evaluate.floors}
+    figures = {name: getattr(group, name.rpartition(".")[2], None) for name, group in found.items()}
+    return "; ".join(f"{name} {figures[name]}, floor {floor}" for name, floor in params.evaluate.floors.items())
 
 
 def _name_caller(environment: Environment) -> str:
     """Return who pressed the button, or who git says works here."""
     known = {f"GIT_COMMITTER_{part}": environment.get(f"GITLAB_USER_{part}") for part in ("NAME", "EMAIL")}
-    told = {name: value for name, value in known.items() if value}
-    ident = git.run(["git", "var", "GIT_COMMITTER_IDENT"], {**environment, **told}).stdout
+    told = {**environment, **{name: value for name, value in known.items() if value}}
+    ident = git.run(["git", "var", "GIT_COMMITTER_IDENT"], told).stdout
     return ident.strip().rsplit(" ", 2)[0] or f"{git.AUTHOR} <{git.EMAIL}>"
-
-
-def _ship(image: str) -> None:
-    if subprocess.run([SHIP, "update", image], check=False).returncode:
-        what = f"{image} was not shipped, and nothing of it noted"
-        raise UpkeepError(what, remedy="read what stands above, from the server or from deploy/ship.sh")
-
-
-def _mirror(release: Release, environment: Environment) -> str:
-    """Tell MLflow's registry, where a server is set; return what kept it from that, if anything."""
-    uri = environment.get("MLFLOW_TRACKING_URI", "")
-    if not uri or release.stage is None:
-        return ""
-    try:
-        *_, row = csv.DictReader(io.StringIO(git.read_committed(release.commit, paths.EXPERIMENTS)))
-    except (UpkeepError, ValueError, csv.Error) as error:
-        return f"{paths.EXPERIMENTS} of {release.version} does not say which run it is: {error}"
-    facts = {"commit": release.commit, "until": release.until, "image": release.image}
-    return mirror_release(uri, row["model"], release.version, release.stage, facts, row["run"])

@@ -85,9 +85,7 @@ def push() -> None:
     """
     protected = is_protected(os.environ)
     where = [] if protected or not remotes_apart() else ["--remote", REMOTE]
-    done = _dvc("push", *where, *["--run-cache"] * protected)
-    if done.returncode:
-        raise _explain("push", done.stdout)
+    _require("push", *where, *["--run-cache"] * protected)
 
 
 def restore() -> None:
@@ -149,7 +147,8 @@ def list_garbage() -> list[Path]:
     outs = [out for stage in read_stages().values() for out in stage.get("outs", [])]
     if not outs:
         raise UpkeepError(f"{LOCK} lists no output, so nothing in the cache would be needed", remedy="run `dvc repro`")
-    listed = [Path(line.removeprefix(REMOVING)) for line in _gc("--dry").splitlines() if line.startswith(REMOVING)]
+    lines = _require("gc", *NEEDED, "--dry", echo=False).splitlines()
+    listed = [Path(line.removeprefix(REMOVING)) for line in lines if line.startswith(REMOVING)]
     folders = {out["path"]: str(out.get("md5")) for out in outs if str(out.get("md5")).endswith(".dir")}
     if unknown := [path for path, md5 in folders.items() if not (CACHE / md5[:2] / md5[2:]).exists()]:
         what = f"the cache lacks what {LOCK} says of {unknown[0]}, so it is not known which files of it are needed"
@@ -159,14 +158,7 @@ def list_garbage() -> list[Path]:
 
 def collect_garbage() -> None:
     """Remove what :func:`list_garbage` lists."""
-    _gc("--force")
-
-
-def _gc(option: str) -> str:
-    done = _dvc("gc", *NEEDED, option, echo=False)
-    if done.returncode:
-        raise _explain("gc", done.stdout)
-    return done.stdout
+    _require("gc", *NEEDED, "--force", echo=False)
 
 
 def outputs(*folders: Path, commit: str = "") -> list[Path]:
@@ -216,6 +208,14 @@ def _fetch_proposed(*targets: Path) -> None:
     """Have in the cache what the merge requests' own remote holds of these; what it lacks, the default one may have."""
     if REMOTE in readable_remotes():
         _dvc("fetch", "--remote", REMOTE, *map(str, targets), echo=False)
+
+
+def _require(*arguments: str, echo: bool = True) -> str:
+    """Run DVC and return what it prints, or raise the UpkeepError that says why it failed."""
+    done = _dvc(*arguments, echo=echo)
+    if done.returncode:
+        raise _explain(arguments[0], done.stdout)
+    return done.stdout
 
 
 def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]:

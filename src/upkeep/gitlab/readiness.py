@@ -6,14 +6,13 @@ Only what nobody has set up counts as not there yet. What is set up and does not
 import logging
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import dvc
 from upkeep.gitlab.zones import ONE_REMOTE, Environment
-from upkeep.releases.git import fetch, git
+from upkeep.releases.git import fetch, git, run
 
 SETTINGS = ".dvc/config"
 ENGINES = ("docker", "podman")
@@ -75,15 +74,16 @@ def _miss_engine(environment: Environment) -> str:
     if environment.get("UPKEEP_ENGINE") or environment.get("DOCKER_HOST"):
         return ""
     engine = find_engine(environment)
-    if engine is None:
-        return f"there is no container engine here: neither {' nor '.join(ENGINES)} is on PATH"
-    done = subprocess.run([engine, "version"], capture_output=True, check=False)
-    return f"there is no container engine here: {engine} reaches none" if done.returncode else ""
+    if engine and not run([engine, "version"]).returncode:
+        return ""
+    why = f"{engine} reaches none" if engine else f"neither {' nor '.join(ENGINES)} is on PATH"
+    return f"there is no container engine here: {why}"
 
 
 def _miss_registry(environment: Environment) -> str:
-    found = image_name(environment)
-    return "" if found else "there is no image registry: the project has none, nor is UPKEEP_IMAGE set"
+    return (
+        "" if image_name(environment) else "there is no image registry: the project has none, nor is UPKEEP_IMAGE set"
+    )
 
 
 PARTS = {"storage": (_miss_storage, 2), "engine": (_miss_engine, 3), "registry": (_miss_registry, 5)}

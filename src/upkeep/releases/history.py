@@ -7,55 +7,46 @@ messages say the rest. docs/decisions/0017-releases-are-tags.md says why.
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.releases.git import git
 
 ARTIFACT = "fleet"
-STAGES = ("staging", "production")
-NAME = re.compile(rf"{ARTIFACT}(?:@(?P<version>v\d+\.\d+\.\d+)|#(?P<stage>[a-z]+)#(?P<number>\d+))")
+NAME = re.compile(rf"{ARTIFACT}(?:@(?P<version>v\d+\.\d+\.\d+)|#(?P<stage>[a-z]+)#\d+)")
+SECONDS = re.compile(r"\d{1,11}")  # since 1970; git takes any number for a time
 TAGS = f"refs/tags/{ARTIFACT}*"
 FIELDS = (
-    "refname:strip=2",
-    "*objectname",
-    "*objecttype",
-    "taggername",
-    "taggeremail",
-    "taggerdate:unix",
+    *("refname:strip=2", "*objecttype", "*objectname", "taggername", "taggeremail", "taggerdate:unix"),
     "contents:trailers:only,unfold",
 )
+TRAILERS = {"action": "Action", "verdict": "Verdict", "until": "Fetch-until", "image": "Image", "why": "Why"}
 SHOWN = 12  # characters of an image's digest or a commit
 TIME = "%Y-%m-%d %H:%M"
 
+Stage = Literal["staging", "production"]
+
 
 class Release(NamedTuple):
-    """What one tag says: a commit was made a release, or went to a stage.
+    """What one tag says: a commit was made a release, or went to a stage; what its message does not say is empty.
 
-    `version` of an assignment is that of its commit, or the commit itself if nobody has made that a release. What a
-    tag's message does not say is empty.
+    `version` of an assignment is that of its commit, or the commit itself if nobody has made that a release. `action`
+    is ``register``, ``promote`` or ``rollback``, `until` the first day of the newest batch that the models know,
+    `image` by digest, and `by` name and address as git writes them.
     """
 
-    tag: str
-    name: str
-    version: str
     commit: str
     stage: str | None
     at: datetime
+    tag: str = ""
+    version: str = ""
+    name: str = ARTIFACT
     action: str = ""
-    """``register``, ``promote`` or ``rollback``."""
-
     verdict: str = ""
     until: str = ""
-    """``fetch.until``: the first day of the newest batch that the models know."""
-
     image: str = ""
-    """By digest."""
-
     by: str = ""
-    """Name and address, as git writes them."""
-
     why: str = ""
 
     @property
@@ -70,36 +61,17 @@ def list_releases() -> list[Release]:
     Tags of the same artifact that mean something else to GTO, such as a deprecation, are passed over.
     """
     form = "".join(f"%({field})%00" for field in FIELDS)
-    values = git("for-each-ref", f"--format={form}", TAGS).split("\0")
-    rows = [
-        [value.strip("\n") for value in values[at : at + len(FIELDS)]] for at in range(0, len(values) - 1, len(FIELDS))
-    ]
-    found = [
-        _read(match, commit, f"{name} {email}", int(seconds), trailers)
-        for tag, commit, kind, name, email, seconds, trailers in rows
-        if (match := NAME.fullmatch(tag)) and kind == "commit" and seconds
-    ]
+    values = iter(git("for-each-ref", f"--format={form}", TAGS).split("\0"))
+    found = []
+    for tag, kind, commit, name, email, seconds, trailers in zip(*[values] * len(FIELDS), strict=False):
+        if (match := NAME.fullmatch(tag.strip())) and kind == "commit" and SECONDS.fullmatch(seconds):
+            said = dict(line.split(": ", 1) for line in trailers.splitlines() if ": " in line)
+            fields: Any = {field: said.get(key, "") for field, key in TRAILERS.items()}
+            at, by = datetime.fromtimestamp(int(seconds), UTC), f"{name} {email}"
+            found.append(Release(commit, match["stage"], at, match[0], match["version"] or "", by=by, **fields))
     found.sort(key=lambda release: (release.at, release.number))
     versions = {release.commit: release.version for release in found if not release.stage}
     return [each._replace(version=versions.get(each.commit, each.commit)) if each.stage else each for each in found]
-
-
-def _read(tag: re.Match[str], commit: str, by: str, seconds: int, trailers: str) -> Release:
-    said = dict(line.split(": ", 1) for line in trailers.splitlines() if ": " in line)
-    return Release(
-        tag=tag[0],
-        name=ARTIFACT,
-        version=tag["version"] or "",
-        commit=commit,
-        stage=tag["stage"],
-        at=datetime.fromtimestamp(seconds, UTC),
-        action=said.get("Action", ""),
-        verdict=said.get("Verdict", ""),
-        until=said.get("Fetch-until", ""),
-        image=said.get("Image", ""),
-        by=by,
-        why=said.get("Why", ""),
-    )
 
 
 def list_rollbacks(releases: Iterable[Release], stage: str) -> list[Release]:
@@ -121,8 +93,7 @@ def find_release(releases: Sequence[Release], name: str) -> Release:
     for release in reversed(releases):
         if name in (release.tag, release.version, release.stage):
             return release
-    remedy = "`upkeep release list` shows what there is; `git fetch --tags` brings what others have made"
-    raise UpkeepError(f"there is no release called {name}", remedy=remedy)
+    raise UpkeepError(f"there is no release called {name}", remedy="`upkeep release list` shows what there is")
 
 
 def describe_release(release: Release) -> str:
@@ -132,13 +103,13 @@ def describe_release(release: Release) -> str:
     return "\n".join([*lines, f"models   dvc artifacts get . {ARTIFACT} --rev {release.version}"])
 
 
-def tabulate_releases(releases: Sequence[Release]) -> str:
+def tabulate_releases(releases: Iterable[Release]) -> str:
     """Return who had what in which stage from when to when, the newest first."""
-    rows, ends = [], dict[str | None, str]()
+    rows, ends = [], dict[str, str]()
     for each in reversed([release for release in releases if release.stage]):
-        begin, end, digest = each.at.strftime(TIME), ends.get(each.stage, "now"), each.image.rpartition(":")[2][:SHOWN]
-        where = (each.stage or "", begin, end, each.version[:SHOWN], each.until, digest)
+        stage, begin, digest = each.stage or "", each.at.strftime(TIME), each.image.rpartition(":")[2][:SHOWN]
+        where = (stage, begin, ends.get(stage, "now"), each.version[:SHOWN], each.until, digest)
         rows.append((*where, each.by.partition(" <")[0], each.action, each.why))
-        ends[each.stage] = begin
+        ends[stage] = begin
     header = ("stage", "from (UTC)", "to", "version", "data until", "image", "by", "action", "why")
     return align_columns(header, rows) if rows else "nothing has been promoted yet"

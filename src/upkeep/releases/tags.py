@@ -1,15 +1,18 @@
 """Tags made and pushed, each once: where somebody else was first, under the next number."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import show_text
 from upkeep.releases import git
-from upkeep.releases.history import ARTIFACT, TAGS, Release, list_releases
+from upkeep.releases.history import ARTIFACT, TAGS, TRAILERS, Release, list_releases
 
 ATTEMPTS = 5  # to be the first with a number
 LONGEST = 300  # characters of one thing that a message says
+
+Number = Callable[[Sequence[Release]], Release]
+"""What gives a release its name among those there are, or returns the one of them that says the same."""
 
 
 def refresh() -> list[Release]:
@@ -25,34 +28,26 @@ def has_remote() -> bool:
 
 
 def register(release: Release) -> Release:
-    """Make the release's commit one, under the next major version; return the one that it is already, if it is.
+    """Make a commit a release under the next major version, unless it is one; an UkpeepError if the remote refuses."""
 
-    Of `release` everything but tag and version counts. Raises an UpkeepError if the remote refuses.
-    """
-
-    def number(known: list[Release]) -> Release:
-        versions = [each for each in known if not each.stage]
-        if mine := next((each for each in versions if each.commit == release.commit), None):
-            return mine
-        newest = max((int(each.version[1:].partition(".")[0]) for each in versions), default=0)
+    def number(known: Sequence[Release]) -> Release:
+        versions = {each.commit: each for each in known if not each.stage}
+        newest = max((int(each.version[1:].partition(".")[0]) for each in versions.values()), default=0)
         version = f"v{newest + 1}.0.0"
-        return release._replace(tag=f"{ARTIFACT}@{version}", version=version, stage=None, action="register")
+        made = release._replace(tag=f"{ARTIFACT}@{version}", version=version, stage=None, action="register")
+        return versions.get(release.commit, made)
 
     return _add(number)
 
 
 def assign(release: Release) -> Release:
-    """Note that a release went to its stage, unless it is there; return what says so.
+    """Note that a release went to its stage, unless it is there, by a number of all stages together, as GTO counts."""
 
-    Numbers are GTO's, which counts all stages together.
-    """
-
-    def number(known: list[Release]) -> Release:
-        live = [each for each in known if each.stage == release.stage][-1:]
-        if [(each.commit, each.image) for each in live] == [(release.commit, release.image)]:
-            return live[0]
+    def number(known: Sequence[Release]) -> Release:
         newest = max((each.number for each in known), default=0)
-        return release._replace(tag=f"{ARTIFACT}#{release.stage}#{newest + 1}")
+        made = release._replace(tag=f"{ARTIFACT}#{release.stage}#{newest + 1}")
+        live = next((each for each in reversed(known) if each.stage == release.stage), made)
+        return live if (live.commit, live.image) == (made.commit, made.image) else made
 
     return _add(number)
 
@@ -63,15 +58,14 @@ def require_push(release: Release) -> None:
         git.push_tag(f"{ARTIFACT}#rehearsal", release.commit, rehearse=True)
 
 
-def _add(number: Callable[[list[Release]], Release]) -> Release:
+def _add(number: Number) -> Release:
     for _ in range(ATTEMPTS):
         known = refresh()
         release = number(known)
         if release in known:
             return release
         # GTO and DVC go by time, so a clock that is behind must not put the newest tag before others.
-        latest = max((each.at + timedelta(seconds=1) for each in known), default=release.at)
-        release = release._replace(at=max(release.at, latest).replace(microsecond=0))
+        release = release._replace(at=max([release.at, *(each.at + timedelta(seconds=1) for each in known[-1:])]))
         made = git.git("mktag", text=_word(release))
         if _publish(release.tag, made):
             return release
@@ -88,25 +82,11 @@ def _publish(tag: str, made: str) -> bool:
 
 def _word(release: Release) -> str:
     """Return the tag object, in git's own format."""
-    said = {
-        "Action": release.action,
-        "Verdict": release.verdict,
-        "Fetch-until": release.until,
-        "Image": release.image,
-        "Why": release.why,
-    }
+    said = {key: show_text(getattr(release, field))[:LONGEST] for field, key in TRAILERS.items()}
+    trailers = "".join(f"{key}: {value}\n" for key, value in said.items() if value)
     where = f" to {release.stage}" if release.stage else ""
-    trailers = [f"{key}: {show_text(value)[:LONGEST]}" for key, value in said.items() if value]
-    return "\n".join(
-        [
-            f"object {release.commit}",
-            "type commit",
-            f"tag {release.tag}",
-            f"tagger {release.by} {int(release.at.timestamp())} +0000",
-            "",
-            f"{release.action} {release.version}{where}",
-            "",
-            *trailers,
-            "",
-        ]
+    return (
+        f"object {release.commit}\ntype commit\ntag {release.tag}\n"
+        f"tagger {release.by} {release.at.timestamp():.0f} +0000\n\n"
+        f"{release.action} {release.version}{where}\n\n{trailers}"
     )
