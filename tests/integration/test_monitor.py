@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -22,9 +23,11 @@ from upkeep.core.params import Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.production import expectations, monitor, polling
 from upkeep.production.estimates import Agreement
+from upkeep.production.ledger import OUTCOMES
 from upkeep.production.monitor import NotKnownError
 from upkeep.production.outcomes import LEDGER
 from upkeep.scoring.alerts import SECRET
+from upkeep.scoring.prediction_log import write_part
 from upkeep.sources import Delivery, Key
 from upkeep.sources.manifest import empty_manifest, pack_delivery, write_manifest
 
@@ -92,6 +95,20 @@ def run(days=0, **how) -> UpkeepError | None:
 
 def report():
     return json.loads(monitor.REPORT.read_text())
+
+
+def one_alarm() -> pl.DataFrame:
+    """A ledger that has learnt what came of one alarm."""
+    said = {
+        "plant": PLANT,
+        "machine": "M1",
+        "at": as_of(-9),
+        "model_version": "1",
+        "probability": 0.9,
+        "threshold": 0.5,
+    }
+    settled = {"outcome": "failed", "settled_at": as_of(-8), "known_at": as_of(-7)}
+    return pl.DataFrame([{"kind": "alarm", "role": "champion", **said, **settled}], schema=LEDGER)
 
 
 @contextmanager
@@ -204,14 +221,27 @@ def test_an_answer_without_end_is_cut_and_one_that_never_begins_is_given_up(monk
 
 @pytest.mark.parametrize(("verdict", "status"), [("agrees", "fine"), ("disagrees", "act"), ("unknown", "unknown")])
 def test_however_well_its_data_looks_a_plant_is_not_fine_once_the_ledger_disagrees(monkeypatch, verdict, status):
-    told = {"kind": "alarm", "plant": PLANT, "machine": "M1", "at": as_of(-9), "role": "champion", "model_version": "1"}
-    said = {"probability": 0.9, "threshold": 0.5, "outcome": "failed", "settled_at": as_of(-8), "known_at": as_of(-7)}
-    monkeypatch.setattr(expectations, "read_ledger", lambda _: pl.DataFrame([told | said], schema=LEDGER))
+    monkeypatch.setattr(expectations, "read_ledger", lambda _: one_alarm())
     agreement = Agreement(verdict=verdict, why="precision outside of its interval in 3 of 4 windows", windows=[])
     monkeypatch.setattr(expectations, "_compare_plant", lambda *_: agreement)
     (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
     run()
     assert report()["standings"][PLANT]["status"] == status
+
+
+def test_where_nothing_was_logged_whether_outcomes_are_as_expected_is_not_known(monkeypatch):
+    write_part(settings().production.ledger, "part", one_alarm(), OUTCOMES)
+    monkeypatch.setattr(expectations, "load_scorer", lambda _: SimpleNamespace(version="1"))
+    (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
+    row = {"plant": PLANT, "machine": "M1", "time": as_of(-9), "split": "test", "chosen": True, "probability": 0.9}
+    paths.PREDICTIONS.mkdir(parents=True)
+    trained = pl.DataFrame([{**row, "alarm": True, "hours_to_failure": 9.0}])
+    trained.write_parquet(table_file(paths.PREDICTIONS, PLANT))
+    run()
+    found = {signal["measure"]: signal for signal in report()["signals"] if signal["plant"] == PLANT}
+    assert found["outcomes"]["status"] == "fine"
+    assert found["estimates"]["status"] == "unknown"
+    assert "0 of 13 windows" in found["estimates"]["words"]
 
 
 def test_a_report_that_is_published_says_where(monkeypatch):

@@ -1,7 +1,7 @@
 """How a plant stands, given all that was looked at."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from upkeep.judging.reports import PlantDrift
 from upkeep.production.estimates import Agreement
+from upkeep.production.expectations import WINDOW, list_windows
 from upkeep.production.health import ORDER, Signal
 from upkeep.production.standing import judge_alarms, judge_drift, judge_releases, list_news, mark_told, summarise
 
@@ -121,3 +122,11 @@ def test_nothing_known_yet_says_which_command_makes_it_known():
 def test_what_is_live_is_the_newest_of_each_stage():
     live = [("staging", "v1", MONDAY), ("production", "v1", MONDAY), ("staging", "v2", MONDAY + timedelta(days=1))]
     assert judge_releases(live).words == "v2 in staging since 2025-01-07; v1 in production since 2025-01-06"
+
+
+@given(st.datetimes(MONDAY.replace(tzinfo=None), MONDAY.replace(year=2100, tzinfo=None)), st.integers(0, 27))
+def test_what_is_compared_with_outcomes_changes_only_once_another_window_is_complete(now, days):
+    windows = list_windows(now.replace(tzinfo=UTC))
+    assert all(later.start == earlier.end for later, earlier in pairwise(windows))
+    assert windows[0].end <= now.replace(tzinfo=UTC) < windows[0].end + WINDOW
+    assert list_windows(windows[0].end + timedelta(days=days)) == windows

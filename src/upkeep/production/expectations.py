@@ -1,7 +1,7 @@
 """What was expected of each plant's alarms and what came of them, read from the prediction log and the ledger."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -22,6 +22,9 @@ from upkeep.scoring.prediction_log import SCHEMA, read_parts
 WINDOW, MOST_WINDOWS = timedelta(days=28), 13
 """What is estimated and then held against outcomes: how long, and how many of them."""
 
+FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
+"""From which windows are counted: were they counted back from today, each day would judge others, one by chance."""
+
 LOGGED = [name for name in SCHEMA if name not in ("features", "readings", "inputs")]
 
 
@@ -29,7 +32,7 @@ def judge_expectations(plants: Sequence[str], params: Params, as_of: datetime) -
     """Return what came of each plant's alarms, and whether that was expected; what cannot be read is not known."""
     try:
         outcomes = as_known(read_ledger(params.production.ledger), as_of)
-        since = (as_of - MOST_WINDOWS * WINDOW).date()
+        since = (as_of - (MOST_WINDOWS + 1) * WINDOW).date()
         parts = [rows for _, rows in read_parts(params.score.log, since, set(), LOGGED)]
     except UpkeepError as error:
         failed = Signal(measure="outcomes", status=UNKNOWN, words=error.what, remedy=error.remedy)
@@ -48,6 +51,14 @@ def _compare_plant(
     version = load_scorer(paths.MODELS / name_file(plant)).version
     trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
     own = logged.filter(plant=plant)
-    windows = [Window(as_of - (back + 1) * WINDOW, as_of - back * WINDOW) for back in range(MOST_WINDOWS)]
-    estimates = [estimate_plant(own, trained, window, params, plant=plant, model_version=version) for window in windows]
+    estimates = [
+        estimate_plant(own, trained, window, params, plant=plant, model_version=version)
+        for window in list_windows(as_of)
+    ]
     return compare_with_outcomes(estimates, outcomes, as_of, params)
+
+
+def list_windows(as_of: datetime) -> list[Window]:
+    """Return the windows that are complete by now, the newest first; they are the same until another one is."""
+    end = as_of - (as_of - FIRST_MONDAY) % WINDOW
+    return [Window(end - (back + 1) * WINDOW, end - back * WINDOW) for back in range(MOST_WINDOWS)]
