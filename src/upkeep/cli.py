@@ -14,6 +14,7 @@ import typer
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_whole
 from upkeep.core.text import align_columns, show_lines
 from upkeep.core.timing import forget_times, stage_times, timed
 
@@ -201,7 +202,9 @@ def retrain() -> None:
     """Train again if there is a reason to, and offer the result as a merge request."""
     from upkeep.gitlab.retraining import retrain
 
-    _tell(retrain(os.environ))
+    said = retrain(os.environ)
+    _tell(said)
+    write_whole(paths.RETRAINING, said.encode())
 
 
 @app.command()

@@ -236,13 +236,19 @@ def test_a_source_is_judged_by_whether_and_how_fast_it_answers(asked, state, sta
         ([], 0, "simulator has no complete batch after that of 2025-12-22"),
         ([week(60)], 7, "7.0% of the telemetry of lyon are in quarantine, validate.max_quarantined_share allows 5.0%"),
         ([week(60)], 0, "1 new batch up to that of 2026-03-02, retrain.new_batches asks for 2"),
-        ([week(60), week(61)], 0, "Not trained on 2 new batches up to that of 2026-03-09 yet"),
+        (
+            [week(60), week(61)],
+            0,
+            "2 new batches up to that of 2026-03-09 yet: `upkeep retrain` said last: offered; the gate: kept",
+        ),
     ],
 )
 def test_one_sentence_says_why_no_model_was_trained_again(arrived, quarantined, said):
     params = SHIPPED.model_copy(update={"retrain": changed(SHIPPED.retrain, new_batches=2)})
     table = {"rows_in": 100, "clean": 1, "duplicates": {}, "quarantined": {"null key": quarantined}}
     plants = {"lyon": {"tables": {"telemetry": table}, "findings": []}}
-    sentence = explain_retraining(date(2025, 12, 22), arrived, DataQuality.model_validate({"plants": plants}), params)
+    sentence = explain_retraining(
+        arrived, DataQuality.model_validate({"plants": plants}), params, "offered; the gate:\nkept"
+    )
     assert said in sentence
     assert sentence.count(". ") == 0

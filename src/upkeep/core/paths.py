@@ -32,3 +32,6 @@ EXPERIMENTS = REPORTS / "experiments.csv"
 
 LOCAL = Path(".upkeep")
 """What belongs to this checkout only and to no stage: times, runs not yet sent. Ignored by git."""
+
+RETRAINING = LOCAL / "retraining.txt"
+"""What `upkeep retrain` said last."""

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import AwareDatetime
 
+from upkeep.core.names import shorten
 from upkeep.core.params import Fetch, Params
 from upkeep.core.text import count_things
 from upkeep.core.types import Frozen
@@ -29,6 +30,9 @@ LEAST_HISTORY = 8
 
 FAILURES_TO_ACT = 3
 """Requests that failed in a row."""
+
+LONGEST = 400
+"""Characters of what another command said."""
 
 SLACK_SECONDS = 1.0
 """By which an answer may be slower than is usual."""
@@ -268,8 +272,11 @@ def judge_polls(name: str, polls: Sequence[Poll]) -> Signal:
     return Signal(measure="requests", place=name, status=status, words=words, value=took[-1], limit=limit)
 
 
-def explain_retraining(until: date, arrived: Sequence[date], quality: DataQuality | None, params: Params) -> str:
-    """Say in one sentence why no model was trained again; `arrived` are the complete batches after that of `until`."""
+def explain_retraining(arrived: Sequence[date], quality: DataQuality | None, params: Params, said: str = "") -> str:
+    """Say in one sentence why no model was trained again, such as that the gate kept the champion.
+
+    `arrived` are the complete batches after that of ``fetch.until``, `said` what `upkeep retrain` ended with last.
+    """
     most, shares = params.validate_.max_quarantined_share, dict[str, float]()
     for plant, found in quality.plants.items() if quality else ():
         for table, rows in found.tables.items():
@@ -281,8 +288,11 @@ def explain_retraining(until: date, arrived: Sequence[date], quality: DataQualit
             f"validate.max_quarantined_share allows {most:.1%}."
         )
     if not arrived:
-        return f"Not trained again: {params.fetch.source} has no complete batch after that of {until}."
+        return f"Not trained again: {params.fetch.source} has no complete batch after that of {params.fetch.until}."
     new = f"{count_things(len(arrived), 'new batch')} up to that of {arrived[-1]}"
     if len(arrived) < params.retrain.new_batches:
         return f"Not trained again: {new}, retrain.new_batches asks for {params.retrain.new_batches}."
-    return f"Not trained on {new} yet: `upkeep retrain` does, or says why the gate keeps the champion."
+    ended = (
+        f"`upkeep retrain` said last: {shorten(' '.join(said.split()), LONGEST)}" if said else "run `upkeep retrain`"
+    )
+    return f"Not trained on {new} yet: {ended}"

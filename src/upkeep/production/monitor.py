@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import locked, read_json, write_json, write_whole
+from upkeep.core.files import locked, read_json, read_text, write_json, write_whole
 from upkeep.core.names import shorten
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params, Webhook
@@ -120,7 +120,8 @@ def _look(
     signals += [] if live is None else [judge_releases(live)]
     signals += judge_expectations(plants, params, as_of)
     arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
-    retraining = explain_retraining(params.fetch.until, arrived, quality, params)
+    said = read_text(paths.RETRAINING) if paths.RETRAINING.exists() else ""
+    retraining = explain_retraining(arrived, quality, params, said)
     monitoring = summarise(signals, before, retraining, plants, as_of)
     published = os.environ.get("CI_PAGES_URL")
     return monitoring.model_copy(update={"page": f"{published}/{PLANNER}" if published else None})
