@@ -16,8 +16,9 @@ from upkeep.production.health import (
     Seen,
     explain_retraining,
     find_limit,
+    judge_arrival,
+    judge_deliveries,
     judge_freshness,
-    judge_plant,
     judge_polls,
 )
 from upkeep.sources.manifest import RawFile
@@ -37,7 +38,7 @@ def noon(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
 
 
-def delivered(weeks=range(WEEKS), *, heat=1.0, dark=(), copies=0, broken=0, findings=(), listed=(), seen=()):
+def delivered(weeks=range(WEEKS), *, heat=1.0, dark=(), copies=0, broken=0, findings=()):
     """A machine's ten readings a week; `dark` weeks have no heat, the last one also copies and broken values."""
     weeks = list(weeks)
     rows = pl.DataFrame(
@@ -68,13 +69,13 @@ def delivered(weeks=range(WEEKS), *, heat=1.0, dark=(), copies=0, broken=0, find
     ]
     table = {"rows_in": 1, "clean": 1, "duplicates": {}, "quarantined": {}}
     quality = PlantQuality.model_validate({"tables": {"telemetry": table}, "findings": list(findings)})
-    return Delivered(
-        list(listed), list(seen), files, rows.lazy(), ["heat"], pl.DataFrame(lost, schema=QUARANTINE), quality
-    )
+    return Delivered(files, rows.lazy(), ["heat"], pl.DataFrame(lost, schema=QUARANTINE), quality)
 
 
-def judged(found, as_of=None):
-    signals = judge_plant("lyon", found, FETCH, as_of or noon(week(WEEKS)))
+def judged(found, as_of=None, seen=(), listed=()):
+    as_of = as_of or noon(week(WEEKS))
+    batches = sorted({*listed, *(file.batch for file in found.files)})
+    signals = [judge_arrival(batches, seen, FETCH, as_of), *judge_deliveries(found, seen, FETCH, as_of)]
     return {(signal.measure, signal.place): signal for signal in signals}
 
 
@@ -122,7 +123,7 @@ def test_a_plant_that_is_younger_than_what_is_needed_is_unknown_and_not_fine():
 
 
 def test_a_plant_without_telemetry_is_unknown_with_the_command_that_brings_some():
-    (signal,) = judge_plant("lyon", delivered()._replace(files=[]), FETCH, noon(MONDAY))
+    signal = judge_arrival([], [], FETCH, noon(MONDAY))
     assert (signal.status, signal.remedy) == ("unknown", "dvc repro fetch")
 
 
@@ -136,8 +137,8 @@ def test_deliveries_that_stop_are_late_and_then_stale(days, state, status):
 
 
 def test_a_batch_that_the_source_lists_is_there_before_it_is_fetched():
-    found = delivered(listed=[week(WEEKS)])
-    assert judged(found, noon(week(WEEKS + 1)))["freshness", ""].status == "fine"
+    found = judged(delivered(), noon(week(WEEKS + 1)), listed=[week(WEEKS)])
+    assert found["freshness", ""].status == "fine"
 
 
 @pytest.mark.parametrize(
@@ -159,16 +160,15 @@ def test_a_plant_that_is_usually_three_days_late_is_not_late_after_two():
     ends = {number: noon(week(number + 1)) for number in range(WEEKS)}
     seen = [Seen(plant="lyon", batch=week(0), at=noon(MONDAY))]
     seen += [Seen(plant="lyon", batch=week(number), at=ends[number] + timedelta(days=3)) for number in range(1, WEEKS)]
-    found = delivered(seen=seen)
     two_days_late = noon(week(WEEKS + 1)) + timedelta(days=2)
-    signal = judged(found, two_days_late)["freshness", ""]
+    signal = judged(delivered(), two_days_late, seen)["freshness", ""]
     assert (signal.status, signal.limit) == ("fine", 84)
     assert judged(delivered(), two_days_late)["freshness", ""].status == "watch"
 
 
 def test_what_was_there_before_anybody_looked_tells_nothing_of_how_late_it_came():
     seen = [Seen(plant="lyon", batch=week(number), at=noon(week(WEEKS))) for number in range(WEEKS)]
-    assert judged(delivered(seen=seen))["freshness", ""].limit == 1  # batches, not hours
+    assert judged(delivered(), seen=seen)["freshness", ""].limit == 1  # batches, not hours
 
 
 def change(kind, began, until=NEWEST):
@@ -195,9 +195,9 @@ def test_an_old_batch_that_was_rewritten_is_to_be_watched_and_a_new_one_is_read_
     as_of = noon(week(WEEKS))
     before = Seen(plant="lyon", batch=week(number), sha256="1", at=as_of - timedelta(days=1))
     after = before.model_copy(update={"sha256": "2", "at": as_of})
-    found = judged(delivered(seen=[before, after])).get(("rewritten", ""))
+    found = judged(delivered(), seen=[before, after]).get(("rewritten", ""))
     assert (found and found.status) == status
-    assert ("rewritten", "") not in judged(delivered(seen=[before]))
+    assert ("rewritten", "") not in judged(delivered(), seen=[before])
 
 
 @given(st.integers(2, 50), st.floats(0, 1))

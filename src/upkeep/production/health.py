@@ -98,13 +98,8 @@ class Poll(Frozen):
 
 
 class Delivered(NamedTuple):
-    """What there is of one plant's telemetry: files, clean rows, sensors, quarantine, and what validate found.
+    """What there is of one plant's telemetry: files, clean rows, sensors, its quarantine, and what validate found."""
 
-    `listed` are the batches that the source has, whether or not they are fetched, and `seen` when they came.
-    """
-
-    listed: Sequence[date]
-    seen: Sequence[Seen]
     files: Sequence[RawFile]
     telemetry: pl.LazyFrame
     sensors: Sequence[str]
@@ -120,19 +115,38 @@ def find_limit(earlier: Sequence[float] | pl.Series) -> float | None:
     return float(high + 3 * (high - low))
 
 
-def judge_plant(plant: str, found: Delivered, fetch: Fetch, as_of: datetime) -> list[Signal]:
-    """Return what there is to say of a plant's deliveries and sensors; a plant without telemetry is unknown."""
-    batches = sorted({*found.listed, *(file.batch for file in found.files)})
+def judge_arrival(batches: Sequence[date], seen: Sequence[Seen], fetch: Fetch, as_of: datetime) -> Signal:
+    """Judge by when a plant's batches came whether the newest is late; `seen` is when each was first seen.
+
+    Only those that ended after somebody had begun to look tell how late is usual.
+    """
     if not batches:
         words = "no telemetry has been delivered yet"
-        return [Signal(plant=plant, measure="freshness", status=UNKNOWN, words=words, remedy="dvc repro fetch")]
-    signals = [_judge_arrival(batches, found.seen, fetch, as_of)]
-    if found.files:
-        fetched, measures = sorted({file.batch for file in found.files}), measure_batches(found, fetch.batch_days)
-        signals += _judge_sensors(measures, fetched[-1], fetch.batch_days) + _judge_measures(measures, fetched[-1])
-        signals += _judge_findings(found.quality, fetched)
-        signals += _judge_rewritten(found.seen, fetched[: -fetch.reread_batches or None], as_of)
-    return [signal.model_copy(update={"plant": plant}) for signal in signals]
+        return Signal(measure="freshness", status=UNKNOWN, words=words, remedy="dvc repro fetch")
+    step, first_look = timedelta(days=fetch.batch_days), min((each.at for each in seen), default=as_of)
+    came = {each.batch: each.at for each in sorted(seen, key=lambda each: each.at, reverse=True)}
+    ended = {batch: datetime.combine(batch + step, time(), UTC) for batch in batches if batch in came}
+    delays = [(came[batch] - end) / timedelta(hours=1) for batch, end in ended.items() if end > first_look]
+    limit = find_limit(delays[:-1])
+    due = first_day((as_of - timedelta(hours=limit or 0)).date(), fetch.batch_days) - step
+    found = judge_freshness(batches, max(due, batches[-1]), fetch.batch_days).model_dump()
+    if found["status"] != FINE:
+        found["remedy"] = "ask the plant why its deliveries stopped; nothing newer can be scored"
+    if delays:
+        words = f"{found['words']}; it came {max(delays[-1], 0):.0f} h after its end"
+        found |= {"words": words, "value": delays[-1], "limit": limit}
+    return Signal(**found)
+
+
+def judge_deliveries(found: Delivered, seen: Sequence[Seen], fetch: Fetch, as_of: datetime) -> list[Signal]:
+    """Return what there is to say of a plant's batches and sensors, of which there is one at least."""
+    batches, measures = sorted({file.batch for file in found.files}), measure_batches(found, fetch.batch_days)
+    return [
+        *_judge_sensors(measures, batches[-1], fetch.batch_days),
+        *_judge_measures(measures, batches[-1]),
+        *_judge_findings(found.quality, batches),
+        *_judge_rewritten(seen, batches[: -fetch.reread_batches or None], as_of),
+    ]
 
 
 def _judge_sensors(measures: pl.DataFrame, newest: date, batch_days: int) -> list[Signal]:
@@ -146,24 +160,6 @@ def _judge_sensors(measures: pl.DataFrame, newest: date, batch_days: int) -> lis
             signal = signal.model_copy(update={"status": WATCH, "remedy": remedy})
         signals.append(signal.model_copy(update={"place": sensor}))
     return signals
-
-
-def _judge_arrival(batches: Sequence[date], seen: Sequence[Seen], fetch: Fetch, as_of: datetime) -> Signal:
-    """Judge by when batches came whether the newest is late; only those that ended under watch tell how late."""
-    step, first_look = timedelta(days=fetch.batch_days), min((each.at for each in seen), default=as_of)
-    came = {each.batch: each.at for each in sorted(seen, key=lambda each: each.at, reverse=True)}
-    ended = {batch: datetime.combine(batch + step, time(), UTC) for batch in batches if batch in came}
-    delays = [(came[batch] - end) / timedelta(hours=1) for batch, end in ended.items() if end > first_look]
-    limit = find_limit(delays[:-1])
-    due = first_day((as_of - timedelta(hours=limit or 0)).date(), fetch.batch_days) - step
-    signal = judge_freshness(batches, max(due, batches[-1]), fetch.batch_days)
-    if signal.status != FINE:
-        remedy = "ask the plant why its deliveries stopped; nothing newer can be scored"
-        signal = signal.model_copy(update={"remedy": remedy})
-    if not delays:
-        return signal
-    words = f"{signal.words}; it came {max(delays[-1], 0):.0f} h after its end"
-    return signal.model_copy(update={"words": words, "value": delays[-1], "limit": limit})
 
 
 def judge_freshness(batches: Sequence[date], due: date, batch_days: int) -> Signal:

@@ -19,7 +19,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params, Webhook
 from upkeep.core.plants import table_file
 from upkeep.core.text import align_columns, count_things, show_lines
-from upkeep.judging.reports import DataQuality, DriftReport, PlantQuality, read_report
+from upkeep.judging.reports import DataQuality, DriftReport, read_report
 from upkeep.production.expectations import judge_expectations
 from upkeep.production.health import (
     ACT,
@@ -30,7 +30,8 @@ from upkeep.production.health import (
     Seen,
     Signal,
     explain_retraining,
-    judge_plant,
+    judge_arrival,
+    judge_deliveries,
     judge_polls,
 )
 from upkeep.production.polling import HISTORY, History, poll, read_history, write_history
@@ -160,23 +161,22 @@ def _judge_plant(
     params: Params,
     as_of: datetime,
 ) -> list[Signal]:
-    interim, quarantine = table_file(paths.INTERIM / "telemetry", plant), table_file(paths.QUARANTINE, plant)
-    is_checked = bool(quality and plant in quality.plants and interim.exists() and quarantine.exists())
-    try:
-        columns = pl.read_parquet_schema(interim) if is_checked else {}
-        found = Delivered(
-            listed=listed.get(plant, []),
-            seen=[seen for seen in history.seen if seen.plant == plant],
-            files=[file for file in files if file.plant == plant and is_checked],
-            telemetry=pl.scan_parquet(interim) if is_checked else pl.LazyFrame(),
-            sensors=[name for name in dictionary.names("telemetry", "sensor", plant) if name in columns],
-            quarantined=pl.read_parquet(quarantine) if is_checked else pl.DataFrame(),
-            quality=quality.plants[plant] if quality and is_checked else PlantQuality(tables={}, findings=[]),
-        )
-        return judge_plant(plant, found, params.fetch, as_of)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        words = f"its tables cannot be read: {shorten(error)}"
-        return [Signal(plant=plant, measure="tables", status=UNKNOWN, words=words, remedy="dvc repro validate")]
+    seen = [each for each in history.seen if each.plant == plant]
+    own = [file for file in files if file.plant == plant]
+    batches = sorted({*listed.get(plant, []), *(file.batch for file in own)})
+    signals = [judge_arrival(batches, seen, params.fetch, as_of)]
+    if own and quality and plant in quality.plants:
+        interim = table_file(paths.INTERIM / "telemetry", plant)
+        try:
+            columns = pl.read_parquet_schema(interim)
+            sensors = [name for name in dictionary.names("telemetry", "sensor", plant) if name in columns]
+            quarantined = pl.read_parquet(table_file(paths.QUARANTINE, plant))
+            found = Delivered(own, pl.scan_parquet(interim), sensors, quarantined, quality.plants[plant])
+            signals += judge_deliveries(found, seen, params.fetch, as_of)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            words = f"its tables cannot be read: {shorten(error)}"
+            signals.append(Signal(measure="tables", status=UNKNOWN, words=words, remedy="dvc repro validate"))
+    return [signal.model_copy(update={"plant": plant}) for signal in signals]
 
 
 def _read_former() -> Monitoring | None:
