@@ -22,17 +22,16 @@ def label_rows(
     them, and may even lie ahead: times of up to a day after the delivery are accepted. Where readings are reduced, the
     last row may hold the beginning of its `row_length` only, so what is known ends with the row before.
 
-    A visit may have prevented the failure that its alarm foretold (``finding`` and ``alarm_at`` of events, where they
-    are). What it says of the rows whose horizon contains it:
+    A visit may have prevented the failure that its alarm foretold: ``finding`` and ``alarm_at`` of events, where there
+    are such columns, tell. Of the rows whose horizon contains a visit
 
-    - it found a *defect*: rows from the alarm on are positive, as if the machine had failed at the visit and been
-      repaired at once. When it would have failed is not known, so rows before the alarm are left out; without an
-      alarm, all of them;
-    - nobody said what a visit that answers an alarm found: they are left out;
-    - it found *nothing*, or answers no alarm and nobody said what it found: nothing. Nor does a visit that ends a
-      failure's repair.
+    - that found a *defect*, those from the alarm on are positive, as if the machine had failed at the visit and been
+      repaired at once. When it would have failed is not known, so those before the alarm, or all if there was none,
+      are left out;
+    - that answers an alarm, but nobody said what it found, all are left out;
+    - of any other kind, such as one that found *nothing* or that ends a failure's repair, failures decide as ever.
 
-    A row's label depends on nothing later than its horizon: an alarm that far before a visit was too early.
+    A row's label depends on nothing after its horizon: an alarm more than a horizon before its visit was too early.
 
     Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (to a visit that found a defect, too;
     null where neither follows) and ``repaired`` (when the last repair ended, null where there was none), sorted by
