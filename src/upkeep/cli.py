@@ -307,10 +307,10 @@ def release_show(
     name: Annotated[str, typer.Argument(help="A version, a stage or a tag, such as v12.0.0.")] = "production",
 ) -> None:
     """Show all that is known of one release."""
-    from upkeep.releases.history import describe_release, find_release
+    from upkeep.releases.history import find_release, show_release
     from upkeep.releases.tags import refresh
 
-    _tell(describe_release(find_release(refresh(), name)))
+    _tell(show_release(find_release(refresh(), name)))
 
 
 @release.command("promote")

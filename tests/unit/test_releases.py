@@ -6,7 +6,7 @@ import pytest
 from gto.tag import parse_name
 
 from upkeep.core.errors import UpkeepError
-from upkeep.releases.history import NAME, Release, describe_release, find_release, list_rollbacks, tabulate_releases
+from upkeep.releases.history import NAME, Release, find_release, list_rollbacks, show_release, tabulate_releases
 
 AT = datetime(2026, 1, 5, 9, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ def test_a_stage_means_what_is_live_there_and_a_name_that_nobody_has_an_error():
 
 
 def test_a_description_names_what_is_known_and_how_to_get_the_models():
-    assert describe_release(went("a")[0]).splitlines()[-2:] == [
+    assert show_release(went("a")[0]).splitlines()[-2:] == [
         "action   promote",
         "models   dvc artifacts get . fleet --rev v1.0.0",
     ]

@@ -77,12 +77,9 @@ def tabulate_findings(findings: Iterable[Finding]) -> str:
 
 def raise_if_failed(findings: Iterable[Finding]) -> None:
     """Raise an error that names the checks that failed, if any did."""
-    failed = [finding.name for finding in findings if finding.state == "FAIL"]
-    if failed:
-        raise UpkeepError(
-            f"{len(failed)} of the checks failed: {', '.join(failed)}",
-            remedy="do what stands below each FAIL, from the top; docs/gitlab.md explains the variables",
-        )
+    if failed := [finding.name for finding in findings if finding.state == "FAIL"]:
+        remedy = "do what stands below each FAIL, from the top; docs/gitlab.md explains the variables"
+        raise UpkeepError(f"{len(failed)} of the checks failed: {', '.join(failed)}", remedy=remedy)
 
 
 def look_at_variables(environment: Environment) -> str:

@@ -96,7 +96,7 @@ def find_release(releases: Sequence[Release], name: str) -> Release:
     raise UpkeepError(f"there is no release called {name}", remedy="`upkeep release list` shows what there is")
 
 
-def describe_release(release: Release) -> str:
+def show_release(release: Release) -> str:
     """Return all that a tag says, a line each, and how to get the models that it names."""
     said = {**release._asdict(), "at": f"{release.at.strftime(TIME)} UTC"}
     lines = [f"{name:<9}{value}" for name, value in said.items() if value]
