@@ -72,6 +72,7 @@ def test_what_is_not_in_use_is_skipped_and_hurts_nobody(checkout, monkeypatch):
         "variables",
         "git remote",
         "push",
+        "releases",
         "DVC remote",
     }
     assert set(states.values()) == {"ok", "skipped"}
