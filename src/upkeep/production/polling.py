@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 from urllib.parse import unquote
 
 import urllib3
@@ -49,21 +48,21 @@ class History(Frozen):
         return History(polls=tuple(kept), seen=tuple(recent))
 
 
-def read_history(file: Path = HISTORY) -> History:
+def read_history() -> History:
     """Return what earlier runs saw: nothing if this is the first one; an UpkeepError if the file is damaged."""
     try:
-        return History.model_validate_json(read_regular(file))
+        return History.model_validate_json(read_regular(HISTORY))
     except FileNotFoundError:
         return History()
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
         what = f"what earlier runs of `upkeep monitor` saw cannot be read: {reason}"
-        raise UpkeepError(what, remedy="delete the file; what is usual is then learnt anew", file=file) from error
+        raise UpkeepError(what, remedy="delete the file; what is usual is then learnt anew", file=HISTORY) from error
 
 
-def write_history(history: History, file: Path = HISTORY) -> None:
+def write_history(history: History) -> None:
     """Keep what was seen for the next run, in one step."""
-    write_whole(file, history.model_dump_json(indent=1, exclude_defaults=True).encode())
+    write_whole(HISTORY, history.model_dump_json(indent=1, exclude_defaults=True).encode())
 
 
 def poll(name: str, url: str, at: datetime) -> Poll:

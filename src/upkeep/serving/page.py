@@ -90,7 +90,7 @@ def page_routes(
 
 
 def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
-    """Return how the plants stand; None if no file is named, or it says nothing that could be shown."""
+    """Return how the plants stand, none of them if the file cannot be used; None if no file is named."""
     if file is None:
         return None
     try:
