@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +14,8 @@ from fastapi import FastAPI
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from playwright.sync_api import expect
 
+from upkeep.production.health import ORDER, Signal
+from upkeep.production.standing import summarise
 from upkeep.reporting.markdown import format_table
 from upkeep.reporting.templates import render_html
 from upkeep.serving.access import Access
@@ -79,9 +81,9 @@ def explain(*_):
 
 
 @contextmanager
-def serving(board, *, tokens=(), explain=explain):
+def serving(board, *, tokens=(), explain=explain, monitoring=None):
     app = FastAPI()
-    app.include_router(page_routes(board, explain, horizon_hours=48))
+    app.include_router(page_routes(board, explain, horizon_hours=48, monitoring=monitoring))
     app.add_middleware(Access, tokens=tokens, metrics=Counters({}, None))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -370,6 +372,45 @@ def test_readings_too_old_for_any_risk_to_be_about_today_are_reported(open_page)
     board.add(prediction(hours_ago=200))
     with serving(board) as url:
         expect(open_page(url).get_by_role("status")).to_contain_text("Each risk is for the 48 h after its reading")
+
+
+SIGNALS = [
+    Signal(plant=MARKUP, measure="freshness", status="act", words=MARKUP, remedy="ask the plant"),
+    Signal(plant="porto", measure="drift", status="watch", words="5 of 7 columns drifted"),
+    Signal(plant="gdansk", measure="drift", status="unknown", words="whether it drifted is not known"),
+    Signal(plant="lyon", measure="drift", status="fine", words="as ever"),
+]
+
+
+def summary(**update):
+    now = datetime(2025, 1, 6, tzinfo=UTC)
+    found = summarise(SIGNALS, None, "Nothing new.", [MARKUP, "gdansk", "lyon", "porto"], now)
+    return found.model_copy(update=update)
+
+
+@pytest.mark.parametrize(("page", "links"), [("https://team.example/index.html", 3), ("javascript:harm()", 0)])
+def test_the_page_says_which_plants_are_not_fine_and_why(open_page, tmp_path, page, links):
+    file = tmp_path / "monitoring.json"
+    file.write_text(summary(page=page).model_dump_json())
+    with serving(Board(), monitoring=file) as address:
+        shown = open_page(address, wait_for="#standings li")
+        lines = shown.locator("#standings li").all_inner_texts()
+        assert [line.split(" since")[0] for line in lines[:-1]] == [f"{MARKUP} Act", "porto Watch", "gdansk Unknown"]
+        assert lines[-1].startswith("1 plant fine, as of 2025-01-06")
+        assert shown.locator("#standings a").count() == links
+        assert shown.evaluate(LOWEST_CONTRAST) >= 4.5
+        assert shown.title() == "upkeep"
+
+
+@pytest.mark.parametrize("template", ["monitoring_planner.html", "monitoring_engineer.html"])
+def test_both_pages_of_monitoring_are_readable_without_network_by_anybody_on_a_phone(open_page, tmp_path, template):
+    (tmp_path / "index.html").write_text(render_html(template, monitoring=summary(), order=ORDER))
+    address = (tmp_path / "index.html").as_uri()
+    page = open_page(address, width=390, wait_for="h1", offline=True)
+    assert page.evaluate(LOWEST_CONTRAST) >= 4.5
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.title() in ("Plants", "What was looked at")
+    assert MARKUP in page.inner_text("main")
 
 
 def test_a_reports_table_is_sorted_by_a_click_and_filtered_by_a_word(browser):
