@@ -235,6 +235,16 @@ def note(
     run(load_params(), target)
 
 
+@app.command()
+def backtest(
+    most: Annotated[int, typer.Option(min=1, help="Of the newest releases, so many.")] = 20,
+) -> None:
+    """Ask the models of past releases about today's newest rows: how did each do then, how would it do now."""
+    from upkeep.gitlab.backtest import run
+
+    _tell(run(load_params(), most))
+
+
 @app.command("notify-failure")
 @app.command("tell-failure", hidden=True)  # its former name
 def notify_failure() -> None:
