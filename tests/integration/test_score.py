@@ -441,3 +441,47 @@ def test_a_wrong_setting_is_told_before_anything_is_done(monkeypatch):
     with pytest.raises(UpkeepError, match=f"{SECRET} is not set"):
         run(webhook={"url": "https://planner.example/hook"})
     assert not score.FOLDER.exists()
+
+
+@pytest.fixture
+def challenger(tmp_path):
+    """A folder with a challenger of lyon, which is another model than the champion."""
+    folder = tmp_path / "challenger"
+    shutil.copytree(paths.MODELS / "lyon", folder / "lyon")
+    metadata = folder / "lyon/model.json"
+    metadata.write_text(metadata.read_text().replace('"threshold": 0.5', '"threshold": 0.0'))
+    return folder
+
+
+def test_a_challenger_is_logged_beside_the_champion_and_told_to_nobody(challenger, capsys):
+    run(table={"url": "sqlite:///planner.db", "name": "predictions"})
+    alone = capsys.readouterr().out
+    shutil.rmtree("data/prediction_log")
+    run(shadow=challenger, table={"url": "sqlite:///planner.db", "name": "predictions"})
+    assert capsys.readouterr().out == alone
+    rows = logged()
+    champions, challengers = (rows.filter(role=role) for role in ("champion", "challenger"))
+    assert (champions.height, challengers.height) == (4, 3)
+    assert challengers["alarm"].all()
+    assert challengers["model_version"].unique().item() not in champions["model_version"]
+    with sqlite3.connect("planner.db") as database:
+        assert database.execute("SELECT count(*), sum(alarm) FROM predictions").fetchall() == [(4, 1)]
+
+
+def damage(folder):
+    (folder / "lyon/model.txt").write_text("tree")
+
+
+@pytest.mark.parametrize("fault", [damage, shutil.rmtree])
+def test_a_challenger_that_is_damaged_or_gone_is_a_warning(challenger, caplog, fault):
+    fault(challenger)
+    run(shadow=challenger)
+    assert logged()["role"].to_list() == ["champion"] * 4
+    assert "challenger" in caplog.text or "holds no model" in caplog.text
+
+
+def test_a_challenger_that_is_slow_costs_only_itself(challenger, caplog, monkeypatch):
+    monkeypatch.setattr(score, "CHALLENGER_SECONDS", 0.0)
+    run(shadow=challenger)
+    assert logged()["role"].to_list() == ["champion"] * 4
+    assert "was not scored" in caplog.text

@@ -188,6 +188,7 @@ class Score(Frozen):
     history_batches: int = Field(gt=0)
     silent_hours: Hours
     log: str = Field(min_length=1)
+    shadow: Path | None = None
     table: PredictionTable | None
     webhook: Webhook | None
 

@@ -12,7 +12,7 @@ from upkeep.contract.dictionary import NEEDED
 from upkeep.core.errors import UpkeepError
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import as_log_rows, as_prediction
+from upkeep.scoring.prediction_log import Role, as_log_rows, as_prediction
 
 KEY_LENGTH = 16
 
@@ -36,6 +36,7 @@ def score_newest(
     since: date,
     silence: timedelta,
     now: datetime,
+    role: Role = "champion",
 ) -> Scored:
     """Score the machines of one plant, from its validated tables, at their newest rows; an error if none can be.
 
@@ -54,7 +55,15 @@ def score_newest(
     scored_at = int(now.timestamp() * 1_000_000)
     logged = as_log_rows(
         [
-            as_prediction(answer, scorer, inputs[answer.machine], identity=None, source="batch", scored_at=scored_at)
+            as_prediction(
+                answer,
+                scorer,
+                inputs[answer.machine],
+                identity=None,
+                source="batch",
+                scored_at=scored_at,
+                role=role,
+            )
             for answer in answers
         ]
     )
@@ -102,4 +111,5 @@ def _number(predictions: pl.DataFrame) -> pl.DataFrame:
         pl.col("scored_at").dt.date(), "plant", "machine", "time", "probability", "model_version"
     )
     key = hashlib.sha256(content.write_csv().encode()).hexdigest()[:KEY_LENGTH]
-    return predictions.with_columns(id=pl.format("batch-{}/{}", pl.lit(key), pl.int_range(pl.len())))
+    kind = pl.when(role="challenger").then(pl.lit("challenger")).otherwise(pl.lit("batch"))
+    return predictions.with_columns(id=pl.format("{}-{}/{}", kind, pl.lit(key), pl.int_range(pl.len())))

@@ -4,10 +4,12 @@ Its errors name the stage ``score``, even where the code of ``fetch`` and ``vali
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 import polars as pl
 from sqlalchemy import Engine
@@ -15,6 +17,7 @@ from sqlalchemy import Engine
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.contract.validation import find_excess, refuse_excess
 from upkeep.core import paths
+from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
 from upkeep.core.params import Params, Score
@@ -36,6 +39,9 @@ from upkeep.sources.store import store_batches
 
 FOLDER = paths.LOCAL / "score"
 ALARMS = FOLDER / "alarms.json"
+
+CHALLENGER_SECONDS = 60.0
+"""For one plant; a challenger that takes longer is left out of this run."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
     dictionary = load_dictionary(params.validate_.dictionary)
     models = find_models(paths.MODELS)
     faults = find_faults(models.values())
+    challengers = _find_challengers(params.score.shadow)
     plants: dict[str, dict[Key, list[Delivery]]] = {plant: {} for plant in models}
     for key, deliveries in list_deliveries(params.fetch, params.limits).items():
         plants.setdefault(key[1], {})[key] = deliveries
@@ -88,8 +95,37 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
             dictionary.require_rows(scorer.model.metadata.preparation.rows_every, plant)
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
-            scored[plant] = score_newest(tables, scorer, since=since, silence=silence, now=now)
+            asked = partial(score_newest, tables, since=since, silence=silence, now=now)
+            scored[plant] = asked(scorer)
+            if plant in challengers:
+                _log_challenger(challengers[plant], asked, params.score.log)
     return scored
+
+
+def _find_challengers(folder: Path | None) -> dict[str, Path]:
+    """Return the folders of a challenger's models that answer, by plant; a warning tells of those that do not."""
+    if folder is None:
+        return {}
+    try:
+        models = find_models(folder)
+        faults = find_faults(models.values())
+        if not models:
+            logger.warning("%s, score.shadow in params.yaml, holds no model", folder)
+    except UpkeepError as error:
+        logger.warning("the challenger is not run: %s", error)
+        return {}
+    for fault in faults.values():
+        logger.warning("the challenger is not run: %s", fault)
+    return {plant: model for plant, model in models.items() if model not in faults}
+
+
+def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None:
+    """Score a plant by its challenger too; whatever that raises is a warning and costs nobody anything."""
+    try:
+        rows = call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger").predictions)
+        write_part(log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
+    except Exception as error:
+        logger.warning("the challenger %s was not scored: %s", model, error)
 
 
 def _read_plant(

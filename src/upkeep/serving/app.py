@@ -28,6 +28,7 @@ from upkeep.serving.page import page_routes
 from upkeep.serving.protocol import INVOCATIONS, RESPONSES, Refused, to_json
 from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings, find_unknown, read_settings
+from upkeep.serving.shadow import Shadow, load_challenger
 from upkeep.serving.smoke import SMOKE
 
 STOP_SECONDS = 20
@@ -57,6 +58,15 @@ def create_app(settings: Settings) -> FastAPI:
         log = LogWriter(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
     board = Board(settings.log_url or "", most_machines=settings.max_board_machines)
     metrics = Counters(service.versions, log)
+    shadow: Shadow | None = None
+    if settings.shadow_models is not None and log is None:
+        logger.warning(
+            "the challenger is not run: it answers in the prediction log only, and UPKEEP_LOG_URL is not set"
+        )
+    if settings.shadow_models is not None and log is not None:
+        challenger = load_challenger(settings.shadow_models, settings.dictionary, settings.limits)
+        shadow = Shadow(challenger, log.append, metrics) if challenger else None
+    metrics.tell_shadow(loaded=shadow is not None)
 
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:
@@ -64,7 +74,10 @@ def create_app(settings: Settings) -> FastAPI:
         if log is not None:
             log.start()
         board.start()
+        task = asyncio.create_task(shadow.run()) if shadow else None
         yield
+        if task:
+            task.cancel()
         board.close()
         if log is not None:
             await to_thread.run_sync(log.close)
@@ -99,12 +112,12 @@ def create_app(settings: Settings) -> FastAPI:
         monitoring=settings.monitoring,
     )
     app.include_router(page)
-    app.include_router(_scoring_route(service, settings.max_request_bytes, keep))
+    app.include_router(_scoring_route(service, settings.max_request_bytes, keep, shadow))
     app.include_router(_status_routes(service, settings.release, log, metrics))
     return app
 
 
-def _scoring_route(service: Service, max_request_bytes: int, keep: Keep) -> APIRouter:
+def _scoring_route(service: Service, max_request_bytes: int, keep: Keep, shadow: Shadow | None) -> APIRouter:
     """Return MLflow's scoring protocol; `keep` takes each reply, on the event loop."""
     router = APIRouter(default_response_class=Response)
     intake = Intake(max_request_bytes)
@@ -124,6 +137,8 @@ def _scoring_route(service: Service, max_request_bytes: int, keep: Keep) -> APIR
                 lane = one_large if len(body) > INLINE_BYTES else one_small
                 reply = await to_thread.run_sync(_answer_large, service, asked, limiter=lane)
             await keep(reply)
+            if shadow and source != "smoke":
+                shadow.offer(asked, reply.predictions)
             return Response(reply.content, reply.status, media_type="application/json")
 
     return router

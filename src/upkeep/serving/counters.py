@@ -29,6 +29,11 @@ class Counters:
             "upkeep_warnings", "Warnings about the data or the model", ["plant", "code"], registry=registry
         )
         self._unanswered = Counter("upkeep_unanswered_machines", "Machines with unusable input", registry=registry)
+        self._shadow = Counter("upkeep_shadow_requests", "Requests to the challenger", ["state"], registry=registry)
+        self._shadow_alarms = Counter(
+            "upkeep_shadow_alarms", "Machines both have answered", ["plant", "alarm"], registry=registry
+        )
+        self._shadow_up = Gauge("upkeep_shadow_up", "1: a challenger is loaded", registry=registry)
         models = Gauge("upkeep_model_info", "Models loaded", ["plant", "version"], registry=registry)
         for plant, version in versions.items():
             models.labels(plant, version).set(1)
@@ -51,6 +56,16 @@ class Counters:
                 self._warnings.labels(plant, warning["code"]).inc()
         if unanswered:
             self._unanswered.inc(unanswered)
+
+    def tell_shadow(self, *, loaded: bool) -> None:
+        """Note whether a challenger runs."""
+        self._shadow_up.set(int(loaded))
+
+    def count_shadow(self, state: str, alarms: Iterable[tuple[str, bool]] = ()) -> None:
+        """Note what became of a request to the challenger: plant, and whether the alarms differ, of each machine."""
+        self._shadow.labels(state).inc()
+        for plant, differs in alarms:
+            self._shadow_alarms.labels(plant, "differs" if differs else "same").inc()
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -13,7 +13,7 @@ from upkeep.contract.dictionary import load_dictionary
 from upkeep.model.explanation import Reason
 from upkeep.model.scoring import Scorer
 from upkeep.model.trial import load_scorers
-from upkeep.scoring.prediction_log import Prediction, as_prediction
+from upkeep.scoring.prediction_log import Prediction, Role, as_prediction
 from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import LIMITS, RequestLimits, read_table
 
@@ -33,7 +33,8 @@ class Reply(NamedTuple):
 class Service:
     """Every plant's model and the data dictionary; an UpkeepError is raised if one is missing or damaged."""
 
-    def __init__(self, models: Path, dictionary: Path, limits: RequestLimits = LIMITS) -> None:
+    def __init__(self, models: Path, dictionary: Path, limits: RequestLimits = LIMITS, role: Role = "champion") -> None:
+        self._role: Role = role
         self._limits, known = limits, load_dictionary(dictionary)
         self.scorers: Mapping[str, Scorer] = load_scorers(models)
         self._contracts = {plant: Contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}
@@ -68,7 +69,10 @@ class Service:
                 table.check_time()
                 answer.warnings[:0] = cautions
                 name = f"{request_id}/{quote(plant, safe='')}/{answer.machine}"
-                prediction = as_prediction(answer, scorer, inputs, identity=name, source=source, scored_at=now)
+                name += "/challenger" if self._role == "challenger" else ""
+                prediction = as_prediction(
+                    answer, scorer, inputs, identity=name, source=source, scored_at=now, role=self._role
+                )
                 predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features, answer.readings)} if table.reasons else {}
                 answers.append(describe(prediction) | reasons)

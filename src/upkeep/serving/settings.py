@@ -64,6 +64,7 @@ class Settings(Frozen):
     host: str = "0.0.0.0"  # noqa: S104  # a container is reached through its ports
     port: Annotated[int, Field(ge=0, lt=65_536)] = 8000
     models: Path = paths.MODELS
+    shadow_models: Path | None = None
     golden: Path = paths.GOLDEN
     dictionary: Path = Path("data/references/dictionary.yaml")
     monitoring: Path | None = None
