@@ -17,6 +17,8 @@ MEASUREMENTS = (
     "simulator",
     "memory",
     "chance",
+    "estimates",
+    "logged_drift",
     "cmapss",
     "pipeline",
     "pieces",

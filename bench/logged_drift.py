@@ -83,7 +83,11 @@ def _evidently(rows: int) -> float:
     columns = [*FEATURES, "probability"]
     sides = []
     for size, seed in ((rows, 1), (TRAINING_ROWS, 2)):
-        frame = pl.DataFrame(_draw(size, seed), schema=FEATURES).with_columns(probability=pl.lit(0.2)).to_pandas()
+        frame = (
+            pl.DataFrame(_draw(size, seed), schema=FEATURES)
+            .with_columns(probability=pl.Series(_draw(size, 3)[:, 0]))
+            .to_pandas()
+        )
         sides.append(Dataset.from_pandas(frame, data_definition=DataDefinition(numerical_columns=columns)))
     report = Report([DataDriftPreset(num_method="wasserstein")])
     return take_seconds(lambda: report.run(*sides).dict())
