@@ -116,7 +116,7 @@ def estimate_plant(
 
 def _read_log(logged: pl.DataFrame, model_version: str) -> pl.DataFrame:
     """Return what the champion said of each machine and row, the last answer where it was asked twice."""
-    champion = pl.col("role").fill_null("champion") == "champion" if "role" in logged.columns else pl.lit(value=True)
+    champion = pl.col("role").fill_null("champion") == "champion"
     own = logged.filter(champion, pl.col("source") != "smoke", model_version=model_version)
     answers = own.sort("scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
     return answers.with_columns(hours_to_failure=pl.lit(None, pl.Float64))
