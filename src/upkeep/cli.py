@@ -147,6 +147,26 @@ def outcomes(
 
 
 @app.command()
+def rehearse(
+    plants: Annotated[int, typer.Option(min=1, max=8, help="Simulated plants.")] = 2,
+    machines: Annotated[int, typer.Option(min=2, max=1000, help="Machines per plant.")] = 8,
+    weeks: Annotated[
+        int, typer.Option(min=24, max=520, help="Weeks to live through; changes come in the middle.")
+    ] = 104,
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds to draw.")] = 1,
+    change: Annotated[list[str] | None, typer.Option(help="What changes; may be repeated. none: nothing.")] = None,
+    policies: Annotated[str | None, typer.Option(help="With commas between; all, if none is given.")] = None,
+) -> None:
+    """Live through simulated years under several policies of retraining, and tell what each costs."""
+    from upkeep.rehearsal.policies import POLICIES
+    from upkeep.rehearsal.rehearse import World
+    from upkeep.rehearsal.run import run
+
+    size = World(plants, machines, weeks, seed=1, change="none")
+    _tell(run(load_params(), size, seeds, change or ["bearings"], policies.split(",") if policies else [*POLICIES]))
+
+
+@app.command()
 def adopt(
     places: Annotated[list[str], typer.Argument(help="Folders, files, globs or addresses, or a database's URL.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the dictionary and the settings there are.")] = False,

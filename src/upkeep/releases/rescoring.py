@@ -39,6 +39,11 @@ def rescore(folder: Path, rows: pl.DataFrame, tables: Tables, present: Metadata)
     """
     model = load_scorer(folder).model
     _require_same_tables(model.metadata, present)
+    return ask_model(model, rows, tables)
+
+
+def ask_model(model: SavedModel, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+    """Return rows with what a model says of them, sorted by machine and time; see :func:`rescore`."""
     ordered = rows.sort(ROW)
     probability = pl.Series(chain.from_iterable(_score(model, ordered, tables)), dtype=pl.Float64)
     return ordered.with_columns(

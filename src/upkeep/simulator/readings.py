@@ -16,6 +16,13 @@ COARSE_STEPS = {"vibration_mm_s": 0.25, "temperature_c": 2.0, "pressure_bar": 0.
 """What the changed firmware sends multiples of."""
 
 
+def list_machines(fleet: Fleet) -> pl.DataFrame:
+    """Return the machines table."""
+    rows = pl.DataFrame({"machine": fleet.names, "model": [MODELS[model].name for model in fleet.models]})
+    installed = pl.Series(fleet.installed, dtype=pl.Datetime("us", "UTC"))
+    return rows.select(pl.lit(fleet.plant).alias("plant"), pl.all(), installed=installed)
+
+
 def read_telemetry(fleet: Fleet, batch: int) -> pl.DataFrame:
     """Return what the sensors showed in a batch, one row per machine and hour, sorted by both.
 

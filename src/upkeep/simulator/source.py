@@ -13,8 +13,8 @@ from pydantic import Field
 from upkeep.contract.dictionary import Table
 from upkeep.core.types import Frozen
 from upkeep.simulator.defects import AT_THE_SENSOR, IN_THE_FILE, Defect, choose_stretch, double_rows
-from upkeep.simulator.fleet import MODELS, Change, Fleet, draw, simulate_fleet
-from upkeep.simulator.readings import read_events, read_telemetry
+from upkeep.simulator.fleet import Change, Fleet, draw, simulate_fleet
+from upkeep.simulator.readings import list_machines, read_events, read_telemetry
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between, first_day
 
@@ -64,10 +64,7 @@ class Plant:
 
     def list_machines(self) -> pl.DataFrame:
         """Return the machines table."""
-        fleet = self._fleet(0)
-        rows = pl.DataFrame({"machine": fleet.names, "model": [MODELS[model].name for model in fleet.models]})
-        installed = pl.Series(fleet.installed, dtype=pl.Datetime("us", "UTC"))
-        return rows.select(pl.lit(self.name).alias("plant"), pl.all(), installed=installed)
+        return list_machines(self._fleet(0))
 
     def read(self, table: Table, number: int) -> pl.DataFrame:
         """Return the events or the telemetry that come with a batch."""

@@ -1,0 +1,72 @@
+"""Models of simulated plants, trained and judged by the stages' own functions, in memory."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import lightgbm as lgb
+import polars as pl
+
+from upkeep.contract.dictionary import load_dictionary
+from upkeep.core.params import Params
+from upkeep.features.split import time_boundaries
+from upkeep.judging.drift import Window, compare_windows
+from upkeep.model.storage import SavedModel
+from upkeep.model.training import Splits, train_fleet, train_plant
+from upkeep.releases import rescoring
+from upkeep.releases.succession import find_newer, judge_succession
+from upkeep.stages.dataset import Tables, build_splits, find_vocabulary
+from upkeep.stages.train import describe_model
+
+Known = Mapping[str, Tables]
+"""What is known of each plant."""
+
+
+class Candidate(NamedTuple):
+    """By plant: a model, machine and time of the rows it was trained on, and predictions as ``train`` writes them."""
+
+    models: dict[str, SavedModel]
+    trained: dict[str, pl.DataFrame]
+    predictions: dict[str, pl.DataFrame]
+
+
+def train_models(known: Known, version: str, params: Params) -> Candidate:
+    """Train on what is known, as the stages `dataset` and `train` do.
+
+    An UpkeepError is raised if that is not enough.
+    """
+    dictionary = load_dictionary(params.validate_.dictionary)
+    times = pl.concat(tables.telemetry.select("time") for tables in known.values())
+    first, last = times.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
+    boundaries = time_boundaries(first, last, params.dataset.split)
+    vocabulary = find_vocabulary([*known], boundaries, dictionary, params.dataset, known.__getitem__)
+    built = {
+        plant: build_splits(plant, tables, vocabulary, boundaries, dictionary, params)
+        for plant, tables in known.items()
+    }
+    splits = {plant: Splits(**rows.splits) for plant, rows in built.items()}
+    fleet, found = train_fleet(splits, params), Candidate({}, {}, {})
+    for plant, rows in splits.items():
+        selection = train_plant(rows, fleet, params, yardsticks=False)
+        metadata, texts = describe_model(plant, selection, built[plant].preparation, params, version)
+        found.models[plant] = SavedModel(metadata, tuple(lgb.Booster(model_str=text) for text in texts))
+        found.trained[plant] = built[plant].splits["train"].select("machine", "time")
+        chosen = selection.candidates[selection.chosen].predictions
+        found.predictions[plant] = chosen.with_columns(chosen=pl.lit(value=True))
+    return found
+
+
+def may_follow(challenger: Candidate, champion: Candidate, known: Known, params: Params) -> bool:
+    """Tell whether the gate lets the challenger ship, by the newest rows, which neither was trained on."""
+    before = {}
+    for plant, own in challenger.predictions.items():
+        judged, model = champion.predictions[plant], champion.models[plant]
+        newer = rescoring.ask_model(model, find_newer(judged, own), rescoring.Tables(*known[plant]))
+        before[plant] = pl.concat([judged, newer], how="diagonal_relaxed")
+    return judge_succession(before, challenger.predictions, params).decision == "promote"
+
+
+def has_drifted(plant: str, tables: Tables, trained: pl.DataFrame, window: Window, params: Params) -> bool:
+    """Tell whether a plant's window differs from what its model was trained on, as the stage `drift` does."""
+    dictionary = load_dictionary(params.validate_.dictionary)
+    columns = [*dictionary.names("telemetry", "setting", plant), *dictionary.names("telemetry", "sensor", plant)]
+    return compare_windows(tables.telemetry, trained, columns, window, params.drift)[0].drifted

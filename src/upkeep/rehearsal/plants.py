@@ -1,0 +1,143 @@
+"""A simulated plant that lives under a policy: its alarms cause visits, and visits prevent failures.
+
+Plants under different policies are drawn alike. They share their failures, but for those that a visit prevented.
+"""
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, NOTHING
+from upkeep.core.params import Params
+from upkeep.features.definition import build_features
+from upkeep.judging.episodes import opens_episode
+from upkeep.model.storage import SavedModel, predict
+from upkeep.simulator.fleet import Fleet, visit
+from upkeep.simulator.readings import list_machines, read_events, read_telemetry
+from upkeep.stages.dataset import Tables
+
+SCORED_EVERY_HOURS = 8
+FINDINGS_LATE = timedelta(days=7)
+"""How long after a visit its finding is known."""
+
+EVENTS = pl.Schema(
+    {
+        "plant": pl.String(),
+        "machine": pl.String(),
+        "time": DTYPES["time"],
+        "kind": pl.String(),
+        "code": pl.String(),
+        FINDING: pl.String(),
+        ALARM_AT: DTYPES["time"],
+    }
+)
+
+
+@dataclass
+class LivedPlant:
+    """A plant's machines so far, and what was said and done about them.
+
+    `telemetry` and `happened` are of the batches that are over, `visits` events of kind maintenance with their
+    findings. `episodes` hold when each machine's latest alarm episode began, unless it was repaired since.
+    """
+
+    fleet: Fleet
+    telemetry: list[pl.DataFrame] = field(default_factory=list)
+    happened: list[pl.DataFrame] = field(default_factory=list)
+    visits: pl.DataFrame = field(default_factory=EVENTS.to_frame)
+    episodes: dict[int, datetime] = field(default_factory=dict)
+
+    @property
+    def now(self) -> datetime:
+        """When the last batch that is over ended."""
+        return self.at(len(self.telemetry) * self.fleet.hours_per_batch)
+
+    def at(self, hour: int) -> datetime:
+        """Return the time of an hour, counted from the start."""
+        return datetime.combine(self.fleet.start, datetime.min.time(), UTC) + timedelta(hours=hour)
+
+    def live(self, model: SavedModel | None, params: Params) -> None:
+        """Let the next batch pass: score its rows, and visit the machines that a model raises alarms for."""
+        batch = len(self.telemetry)
+        if model:
+            scored = self._score(batch, model)
+            for machine in range(len(self.fleet.names)):
+                self._answer_alarms(machine, scored, model, params)
+        self.telemetry.append(read_telemetry(self.fleet, batch))
+        self.happened.append(read_events(self.fleet, batch))
+
+    def count_by_week(self) -> pl.DataFrame:
+        """Return for each ``week``, counted from 1, how many failures, defects found and false alarms it had."""
+        failed = pl.concat(self.happened).filter(kind="failure").select("time", kind=pl.lit("failures"))
+        names = {DEFECT: "defects_found", NOTHING: "false_alarms"}
+        visits = self.visits.filter(pl.col("time") < self.now).select(
+            "time", kind=pl.col(FINDING).replace_strict(names)
+        )
+        week = (pl.col("time") - self.at(0)).dt.total_days() // 7 + 1
+        counted = pl.concat([failed, visits]).select("kind", week=week)
+        weeks = pl.DataFrame({"week": range(1, len(self.happened) + 1)}, {"week": pl.Int64})
+        counts = [counted.filter(kind=kind).group_by("week").len(kind) for kind in ("failures", *names.values())]
+        return pl.concat([weeks, *counts], how="align_left").fill_null(0)
+
+    def read_tables(self) -> Tables:
+        """Return what is known once the last batch is over."""
+        late = pl.col("time") > self.now - FINDINGS_LATE
+        visits = self.visits.filter(pl.col("time") < self.now)
+        told = visits.with_columns(pl.when(~late).then(FINDING).alias(FINDING))
+        events = pl.concat([*self.happened, told], how="diagonal").sort("machine", "time")
+        return Tables(pl.concat(self.telemetry).sort("machine", "time"), events, list_machines(self.fleet))
+
+    def _answer_alarms(self, machine: int, scored: pl.DataFrame, model: SavedModel, params: Params) -> None:
+        """Send somebody for each alarm episode of a machine in a batch; what is scored after a visit is scored anew."""
+        name, response = self.fleet.names[machine], math.ceil(params.evaluate.lead_time_hours)
+        rows = scored.filter(machine=name).select("time", "probability").rows()[::-1]
+        while rows:
+            time, probability = rows.pop()
+            hour = (time - self.at(0)) // timedelta(hours=1)
+            if probability >= model.metadata.threshold and self._is_answered(machine, hour, hour + response, params):
+                visited = self._visit(machine, time, hour + response)
+                again = self._score(len(self.telemetry), model, name).select("time", "probability").rows()[::-1]
+                rows = [row for row in again if row[0] > visited] + [row for row in rows if row[0] <= visited]
+
+    def _is_answered(self, machine: int, hour: int, visited: int, params: Params) -> bool:
+        """Tell whether an alarm opens an episode, and its machine is at work until somebody comes."""
+        own = self.fleet.happenings.filter(pl.col("hour") <= visited, machine=machine)
+        failed = max(own.filter(kind="failure")["hour"], default=-1)
+        repaired = max(own.filter(pl.col("hour") < hour, code="repair")["hour"], default=-1)
+        if repaired < failed or visited >= self.fleet.program.shape[1]:
+            return False
+        latest = self.episodes.get(machine)
+        since_repair = latest if latest and latest > self.at(failed) else None
+        return opens_episode(since_repair, self.at(hour), timedelta(hours=params.dataset.horizon_hours))
+
+    def _visit(self, machine: int, alarm_at: datetime, hour: int) -> datetime:
+        """Send somebody within the hour; note what was found, and return when."""
+        self.fleet, found = visit(self.fleet, machine, hour)
+        time = self.at(hour) + timedelta(minutes=30)
+        finding = DEFECT if found else NOTHING
+        row = (self.fleet.plant, self.fleet.names[machine], time, "maintenance", "inspection", finding, alarm_at)
+        self.visits.extend(pl.DataFrame([row], EVENTS, orient="row"))
+        self.episodes[machine] = alarm_at
+        if found:
+            del self.episodes[machine]
+        return time
+
+    def _score(self, batch: int, model: SavedModel, machine: str | None = None) -> pl.DataFrame:
+        """Return machine, time and probability of the rows in a batch that are scored, of one machine or of all."""
+        own = pl.lit(value=True) if machine is None else pl.col("machine") == machine
+        dataset, end = model.metadata.dataset, self.at((batch + 1) * self.fleet.hours_per_batch)
+        back = math.ceil(max(dataset.windows_hours) / self.fleet.hours_per_batch)
+        running = read_telemetry(self.fleet, batch)
+        telemetry = pl.concat([*self.telemetry[-back:], running]).filter(own)
+        happened = pl.concat([*self.happened, read_events(self.fleet, batch), self.visits], how="diagonal")
+        events = happened.filter(own, pl.col("time") < end)
+        features = build_features(
+            telemetry, events, list_machines(self.fleet).filter(own), model.metadata.preparation, dataset
+        )
+        scored = features.filter(
+            pl.col("time") >= self.now,
+            pl.col("time").dt.hour() % SCORED_EVERY_HOURS == 0,
+        )
+        return scored.select("machine", "time", probability=pl.Series(predict(model, scored), dtype=pl.Float64))

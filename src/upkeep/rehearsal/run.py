@@ -1,0 +1,64 @@
+"""`upkeep rehearse`: which policies live through which worlds, and what is written of it."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from typing import get_args
+
+import polars as pl
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
+
+from upkeep.core import paths
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_json
+from upkeep.core.params import Params
+from upkeep.rehearsal.policies import POLICIES
+from upkeep.rehearsal.rehearse import WEEKS, World, rehearse
+from upkeep.rehearsal.summary import draw_costs, summarise, tabulate
+from upkeep.simulator.fleet import Change
+
+FOLDER = paths.REPORTS / "rehearsal"
+CHANGES = ("none", *get_args(Change))
+
+
+def run(params: Params, size: World, seeds: int, changes: Sequence[str], policies: Sequence[str]) -> str:
+    """Rehearse in worlds of this size, with seeds from its own on; write ``reports/rehearsal``, and return the table.
+
+    Each change has a twin without any. An interrupt leaves what is done by then. An UpkeepError is raised if a change
+    or a policy is not known.
+    """
+    _require_known("change", changes, CHANGES)
+    _require_known("policy", policies, POLICIES)
+    lives = [
+        (size._replace(seed=size.seed + number, change=change), policy)
+        for number in range(seeds)
+        for change in CHANGES
+        if change in ("none", *changes)
+        for policy in POLICIES
+        if policy in policies
+    ]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    weeks = WEEKS.to_frame()
+    with suppress(KeyboardInterrupt):
+        for life in tqdm(_live(lives, params), total=len(lives), unit="life"):
+            weeks.extend(life)
+            weeks.sort("seed", "change", "policy", "week").write_csv(FOLDER / "weeks.csv")
+    if weeks.is_empty():
+        return "interrupted before anything was done"
+    summary = summarise(weeks, params.evaluate.confidence)
+    write_json(FOLDER / "summary.json", {"size": size._asdict(), "policies": summary.to_dicts()})
+    (FOLDER / "cost.png").write_bytes(draw_costs(weeks, summary)._repr_png_()[0])
+    return tabulate(summary)
+
+
+def _live(lives: Sequence[tuple[World, str]], params: Params) -> Iterator[pl.DataFrame]:
+    with parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
+        yield from Parallel(return_as="generator_unordered")(
+            delayed(rehearse)(world, policy, params) for world, policy in lives
+        )
+
+
+def _require_known(what: str, names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UpkeepError(f"there is no {what} {name}", remedy=f"choose of {', '.join(known)}")

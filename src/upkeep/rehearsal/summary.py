@@ -1,0 +1,110 @@
+"""What a rehearsal's weeks come to, as a table and as a picture."""
+
+import math
+
+import polars as pl
+from scipy.stats import t
+
+from upkeep.core.text import align_columns
+from upkeep.rehearsal.policies import POLICIES
+from upkeep.reporting.plots import INK, Picture, draw_lines, draw_panels, explain_lines, style_plants
+
+BEST, MONTH_WEEKS = "oracle", 4
+COUNTED = ("cost", "failures", "defects_found", "false_alarms")
+
+
+def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
+    """Return a row per change and policy: means over seeds, which have lived through the same weeks.
+
+    ``cost``, ``regret`` (the cost above the oracle's in the same world, null without one), ``failures``,
+    ``defects_found`` and ``false_alarms`` are per four weeks of the second half. ``cost_margin`` and ``regret_margin``
+    are half the width of their intervals by Student's t, null of a single seed. ``trainings`` and ``promotions`` are
+    those of all weeks after the first model. ``detected_after`` are the weeks from the change until drift was a reason
+    to train, null if it never was; ``false_drifts`` the weeks in which it was one although nothing had changed.
+    """
+    runs = _sum_up_runs(weeks)
+    best = runs.filter(policy=BEST).select("change", "seed", best="cost")
+    runs = runs.join(best, on=["change", "seed"], how="left").with_columns(regret=pl.col("cost") - pl.col("best"))
+    figures = [
+        {"change": change, "policy": policy, "seeds": own.height}
+        | {name: own[name].mean() for name in own.columns if name not in ("change", "policy", "seed", "best")}
+        | {f"{name}_margin": _find_margin(own[name].drop_nulls(), confidence) for name in ("cost", "regret")}
+        for change in weeks["change"].unique().sort()
+        for policy in POLICIES
+        if (own := runs.filter(change=change, policy=policy)).height
+    ]
+    return pl.DataFrame(figures, infer_schema_length=None)
+
+
+def _sum_up_runs(weeks: pl.DataFrame) -> pl.DataFrame:
+    last = weeks.select(pl.col("week").max()).item()
+    second_half, drifted = pl.col("week") > last // 2, pl.col("reason").str.contains("drift")
+    changed = second_half & (pl.col("change") != "none")
+    trained = ~pl.col("reason").is_in(["", "first"])
+    months = (last - last // 2) / MONTH_WEEKS
+    return weeks.group_by("change", "policy", "seed").agg(
+        *(pl.col(name).filter(second_half).sum() / months for name in COUNTED),
+        trainings=trained.sum(),
+        promotions=(trained & pl.col("promoted")).sum(),
+        detected_after=pl.col("week").filter(drifted & changed).min() - last // 2,
+        false_drifts=(drifted & ~changed).sum(),
+    )
+
+
+def _find_margin(values: pl.Series, confidence: float) -> float | None:
+    if len(values) < 2:
+        return None
+    return float(t.ppf((1 + confidence) / 2, len(values) - 1) * values.std() / math.sqrt(len(values)))
+
+
+def tabulate(summary: pl.DataFrame) -> str:
+    """Return the summary for a terminal; money is in thousands per four weeks."""
+    header = [
+        "change",
+        "policy",
+        "cost",
+        "regret",
+        "failures",
+        "defects",
+        "false",
+        "trained",
+        "shipped",
+        "found",
+        "drifts",
+    ]
+    rows = [
+        [
+            row["change"],
+            row["policy"],
+            *(_show_money(row[name], row[f"{name}_margin"]) for name in ("cost", "regret")),
+            *(f"{row[name]:.1f}" for name in COUNTED[1:]),
+            *(f"{row[name]:.0f}" for name in ("trainings", "promotions")),
+            "-" if row["detected_after"] is None else f"{row['detected_after']:.0f} weeks",
+            f"{row['false_drifts']:.0f}",
+        ]
+        for row in summary.rows(named=True)
+    ]
+    return align_columns(header, rows)
+
+
+def _show_money(amount: float | None, margin: float | None) -> str:
+    if amount is None:
+        return "-"
+    return f"{amount / 1000:.1f}" + ("" if margin is None else f" ± {margin / 1000:.1f}")
+
+
+def draw_costs(weeks: pl.DataFrame, summary: pl.DataFrame) -> Picture:
+    """Draw what each policy costs in the course of the weeks, a panel for each change."""
+    cheapest = summary.sort("cost").row(0, named=True)
+    title = f"Least is paid by {cheapest['policy']}: {cheapest['cost'] / 1000:.0f} thousand in four weeks"
+    changes = summary["change"].unique(maintain_order=True).to_list()
+    picture, panels = draw_panels(title, len(changes), columns=2, height=3.2, sharey=True)
+    styles = style_plants(summary["policy"].unique(maintain_order=True).to_list())
+    course = weeks.group_by("change", "policy", "week").agg(pl.col("cost").mean()).sort("change", "policy", "week")
+    smooth = pl.col("cost").rolling_sum(2 * MONTH_WEEKS).over("change", "policy") / 2000
+    course = course.with_columns(cost=smooth).rename({"policy": "plant"})
+    for panel, change in zip(panels, changes, strict=False):
+        draw_lines(panel, course.filter(change=change), styles, "week", "cost")
+        panel.axvline(weeks.select(pl.col("week").max()).item() // 2, color=INK, linewidth=0.8)
+        panel.set(title=f"change: {change}", xlabel="week", ylabel="thousand per four weeks")
+    return explain_lines(picture)
