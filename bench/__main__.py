@@ -31,7 +31,7 @@ MEASUREMENTS = (
     "extremes",
     "lines",
 )
-LARGE = ("scale",)
+LARGE = ("scale", "rehearsal")
 """Those that take hours and tens of gigabytes of disk; they run only if they are asked for."""
 
 RESULTS = ROOT / "bench/results.json"
