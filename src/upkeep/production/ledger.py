@@ -104,11 +104,8 @@ def record_outcomes(params: Params, now: datetime) -> pl.DataFrame:
         ledger = read_ledger(params.production.ledger)
         # Another run may have had its turn meanwhile, or another machine's clock be ahead.
         known_at = max([now, *(ledger["known_at"].top_k(1) + INSTANT)])
-        names = [name for name in JUDGED if name in SCHEMA]
-        parts = read_parts(params.score.log, date.min, set(), names)
-        predictions = pl.concat([SCHEMA.to_frame().select(names), *(rows for _, rows in parts)])
-        if "role" not in SCHEMA:
-            predictions = predictions.with_columns(role=pl.lit(None, pl.String))
+        parts = read_parts(params.score.log, date.min, set(), JUDGED)
+        predictions = pl.concat([SCHEMA.to_frame().select(JUDGED), *(rows for _, rows in parts)])
         news = find_news(ledger, predictions, *_read_tables(params), params, known_at)
         if news.height:
             key = hashlib.sha256(news.write_csv().encode()).hexdigest()[:KEY_LENGTH]
