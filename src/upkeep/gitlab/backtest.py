@@ -34,7 +34,7 @@ class Origin(NamedTuple):
 def run(params: Params, most: int) -> str:
     """Write ``reports/backtest`` about the newest releases, at `most` so many, and return their table.
 
-    Raises an UpkeepError if this branch's own predictions are not there.
+    Raises an UpkeepError if this branch's own predictions are not there, or no release is.
     """
     today = read_working_tree()
     if not today.predictions:
@@ -49,6 +49,9 @@ def run(params: Params, most: int) -> str:
         changed = [name for name in settings if earlier and settings[name] != earlier.get(name)]
         releases.append(_judge(origin, past, today, changed, params))
         earlier = settings
+    if not releases:
+        what = "there is no past release: neither a tag, nor a commit of dvc.lock with models"
+        raise UpkeepError(what, remedy="commit what `dvc repro` makes; `git fetch --unshallow` brings what others have")
     table = tabulate_past(releases)
     picture = draw_past(table)
     FOLDER.mkdir(parents=True, exist_ok=True)
