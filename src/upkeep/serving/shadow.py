@@ -7,6 +7,7 @@ it raises costs its own rows only. Its models have answered in a process of thei
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ class Shadow:
         while True:
             asked, answered = await self._waiting.get()
             try:
-                reply = await to_thread.run_sync(lambda: self._service.answer(*asked), limiter=lane)  # noqa: B023  # awaited here
+                work = partial(self._service.answer, *asked)
+                # Whoever stops the service does not wait for a challenger.
+                reply = await to_thread.run_sync(work, limiter=lane, abandon_on_cancel=True)
                 for prediction in reply.predictions:
                     self._keep(prediction)
                 self._metrics.count_shadow("answered", compare_alarms(answered, reply.predictions))
