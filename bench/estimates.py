@@ -108,8 +108,15 @@ def _simulate(seed: int, changes: dict[Change, int]) -> Tables:
 
 def _spare(tables: Tables) -> Tables:
     """Let bearings and hydraulics of a new make show their wear as before, and not fail of it."""
-    is_such = (pl.col("kind") == "failure") & pl.col("code").is_in(["bearing", "hydraulics"])
-    return tables._replace(events=tables.events.filter(~is_such | (pl.col("time") < LIVE)))
+    events = tables.events.sort("time")
+    spared = events.filter(pl.col("code").is_in(["bearing", "hydraulics"]), pl.col("time") >= LIVE, kind="failure")
+    repairs = events.filter(code="repair").with_columns(repaired="time")
+    theirs = spared.join_asof(
+        repairs.select("machine", "time", "repaired"), on="time", by="machine", strategy="forward"
+    )
+    ended = theirs.select("machine", time="repaired", code=pl.lit("repair"))
+    gone = pl.concat([spared.select(ended.columns), ended])
+    return tables._replace(events=events.join(gone, on=gone.columns, how="anti"))
 
 
 def _judge(world: Tables, model: SavedModel, predictions: pl.DataFrame, params: Params) -> Lived:

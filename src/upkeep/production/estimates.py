@@ -33,6 +33,9 @@ FEWEST_ALARMS = 10
 MOST_OUTSIDE = 0.1
 """Share of logged rows with a sensor outside of what training rows held, above which nothing is estimated."""
 
+MOST_OPEN = 0.25
+"""Share of a window's alarms whose outcome nobody will know: with more, what came true could be anything."""
+
 DOUBTFUL = 0.1
 """So many misses, or more, are this unlikely by chance: then nobody can say that estimates agree."""
 
@@ -288,7 +291,7 @@ def compare_with_outcomes(
 
 
 def _read_outcomes(estimate: Estimate, ledger: pl.DataFrame, known_at: datetime, params: Params) -> Realised | None:
-    """Return what came true of an estimate; None if there was none, or it is not known yet or of half of the alarms."""
+    """Return what came true of an estimate; None where it cannot be compared."""
     window = Window(*map(datetime.fromisoformat, (estimate.window.start, estimate.window.end)))
     expected = estimate.monthly_cost_interval
     if expected is None or window.end + timedelta(hours=params.dataset.horizon_hours) > known_at:
@@ -302,7 +305,7 @@ def _read_outcomes(estimate: Estimate, ledger: pl.DataFrame, known_at: datetime,
     count = dict(own.group_by("outcome").len().iter_rows())
     true, false, open_ = (sum(count.get(name, 0) for name in names) for names in (TRUE, FALSE, OPEN))
     costs, alarms = params.evaluate.costs, true + false + open_
-    if count.get("pending") or open_ > alarms / 2 or (estimate.alarms and not alarms):
+    if count.get("pending") or open_ > MOST_OPEN * alarms or (estimate.alarms and not alarms):
         return None
     planned = count.get("caught", 0) + count.get("defect_found", 0)
     spent = planned * costs.planned_repair + count.get("missed", 0) * costs.failure + false * costs.false_alarm
