@@ -12,8 +12,7 @@ import polars as pl
 
 from bench.measuring import ROOT, Row
 from upkeep.core.params import load_params
-from upkeep.rehearsal.policies import POLICIES
-from upkeep.rehearsal.rehearse import World
+from upkeep.rehearsal.rehearse import POLICIES, World
 from upkeep.rehearsal.run import run
 
 SIZE = World(plants=2, machines=8, weeks=104, seed=1, change="none")

@@ -158,8 +158,7 @@ def rehearse(
     policies: Annotated[str | None, typer.Option(help="With commas between; all, if none is given.")] = None,
 ) -> None:
     """Live through simulated years under several policies of retraining, and tell what each costs."""
-    from upkeep.rehearsal.policies import POLICIES
-    from upkeep.rehearsal.rehearse import World
+    from upkeep.rehearsal.rehearse import POLICIES, World
     from upkeep.rehearsal.run import run
 
     size = World(plants, machines, weeks, seed=1, change="none")

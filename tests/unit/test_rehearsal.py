@@ -10,8 +10,7 @@ import pytest
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.rehearsal.plants import LivedPlant
-from upkeep.rehearsal.policies import POLICIES
-from upkeep.rehearsal.rehearse import WEEKS, World
+from upkeep.rehearsal.rehearse import POLICIES, WEEKS, World
 from upkeep.rehearsal.run import run
 from upkeep.rehearsal.summary import summarise, tabulate
 from upkeep.simulator.fleet import COMPONENTS, simulate_fleet
@@ -65,6 +64,14 @@ def test_an_alarm_in_time_sends_somebody_who_prevents_the_failure_and_no_other(m
     prevented = failures(idle).join(failures(helped), on=["machine", "time"], how="anti")
     assert prevented.height == 1
     assert failures(helped).join(failures(idle), on=["machine", "time"], how="anti").is_empty()
+
+
+@pytest.mark.parametrize("before", [24, 54])  # somebody comes in the same week, or in the next
+def test_an_alarm_that_goes_on_until_the_defect_is_found_sends_nobody_else(monkeypatch, failure, before):
+    machine, hour = failure
+    first = hour - before
+    plant = live(monkeypatch, [(machine, first + late) for late in (0, 4, 8)], first // 168 + 3)
+    assert plant.visits.select("finding", "alarm_at").rows() == [("defect", plant.at(first))]
 
 
 def test_an_alarm_that_comes_too_late_or_during_the_repair_sends_nobody(monkeypatch, failure):

@@ -192,6 +192,10 @@ class Dictionary(Frozen):
         """Return the names of one table's columns that have this role, in the dictionary's order."""
         return [name for name, column in self.row_columns(table, plant).items() if column.role == role]
 
+    def readings(self, plant: str | None = None) -> list[str]:
+        """Return the names of telemetry's settings and, after them, sensors."""
+        return [*self.names("telemetry", "setting", plant), *self.names("telemetry", "sensor", plant)]
+
 
 def name_statistic(sensor: str, statistic: str) -> str:
     """Return the column that holds what a row says of a sensor beside its mean."""

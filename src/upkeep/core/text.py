@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from upkeep.core.names import UNSEEN, spell_out
@@ -67,6 +67,11 @@ def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def align_rows(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return rows, of which there is one at least, as :func:`align_columns` does; each cell has its column's name."""
+    return align_columns([*rows[0]], [[*row.values()] for row in rows])
 
 
 def command_to_read_again(plant: str | None = None, batch: object = None, *, drop_vanished: bool = False) -> str:

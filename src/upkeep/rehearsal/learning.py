@@ -6,10 +6,9 @@ from typing import NamedTuple
 import lightgbm as lgb
 import polars as pl
 
-from upkeep.contract.dictionary import load_dictionary
+from upkeep.contract.dictionary import Dictionary
 from upkeep.core.params import Params
 from upkeep.features.split import time_boundaries
-from upkeep.judging.drift import Window, compare_windows
 from upkeep.model.storage import SavedModel
 from upkeep.model.training import Splits, train_fleet, train_plant
 from upkeep.releases import rescoring
@@ -29,12 +28,8 @@ class Candidate(NamedTuple):
     predictions: dict[str, pl.DataFrame]
 
 
-def train_models(known: Known, version: str, params: Params) -> Candidate:
-    """Train on what is known, as the stages `dataset` and `train` do.
-
-    An UpkeepError is raised if that is not enough.
-    """
-    dictionary = load_dictionary(params.validate_.dictionary)
+def train_models(known: Known, version: str, dictionary: Dictionary, params: Params) -> Candidate:
+    """Train as the stages `dataset` and `train` do; an UpkeepError is raised if what is known is not enough."""
     times = pl.concat(tables.telemetry.select("time") for tables in known.values())
     first, last = times.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
     boundaries = time_boundaries(first, last, params.dataset.split)
@@ -63,10 +58,3 @@ def may_follow(challenger: Candidate, champion: Candidate, known: Known, params:
         newer = rescoring.ask_model(model, find_newer(judged, own), rescoring.Tables(*known[plant]))
         before[plant] = pl.concat([judged, newer], how="diagonal_relaxed")
     return judge_succession(before, challenger.predictions, params).decision == "promote"
-
-
-def has_drifted(plant: str, tables: Tables, trained: pl.DataFrame, window: Window, params: Params) -> bool:
-    """Tell whether a plant's window differs from what its model was trained on, as the stage `drift` does."""
-    dictionary = load_dictionary(params.validate_.dictionary)
-    columns = [*dictionary.names("telemetry", "setting", plant), *dictionary.names("telemetry", "sensor", plant)]
-    return compare_windows(tables.telemetry, trained, columns, window, params.drift)[0].drifted

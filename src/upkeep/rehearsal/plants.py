@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, NOTHING
+from upkeep.contract.dictionary import DEFECT, DTYPES, FINDING, NEEDED, NOTHING, OPTIONAL
 from upkeep.core.params import Params
 from upkeep.features.definition import build_features
 from upkeep.judging.episodes import opens_episode
@@ -22,17 +22,7 @@ SCORED_EVERY_HOURS = 8
 FINDINGS_LATE = timedelta(days=7)
 """How long after a visit its finding is known."""
 
-EVENTS = pl.Schema(
-    {
-        "plant": pl.String(),
-        "machine": pl.String(),
-        "time": DTYPES["time"],
-        "kind": pl.String(),
-        "code": pl.String(),
-        FINDING: pl.String(),
-        ALARM_AT: DTYPES["time"],
-    }
-)
+EVENTS = pl.Schema({name: DTYPES[kind] for name, kind in (NEEDED["events"] | OPTIONAL["events"]).items()})
 
 
 @dataclass
@@ -40,14 +30,14 @@ class LivedPlant:
     """A plant's machines so far, and what was said and done about them.
 
     `telemetry` and `happened` are of the batches that are over, `visits` events of kind maintenance with their
-    findings. `episodes` hold when each machine's latest alarm episode began, unless it was repaired since.
+    findings. `episodes` hold when each machine's latest alarm episode began, and when a visit ended it by a repair.
     """
 
     fleet: Fleet
     telemetry: list[pl.DataFrame] = field(default_factory=list)
     happened: list[pl.DataFrame] = field(default_factory=list)
     visits: pl.DataFrame = field(default_factory=EVENTS.to_frame)
-    episodes: dict[int, datetime] = field(default_factory=dict)
+    episodes: dict[int, tuple[datetime, datetime | None]] = field(default_factory=dict)
 
     @property
     def now(self) -> datetime:
@@ -99,7 +89,7 @@ class LivedPlant:
             if probability >= model.metadata.threshold and self._is_answered(machine, hour, hour + response, params):
                 visited = self._visit(machine, time, hour + response)
                 again = self._score(len(self.telemetry), model, name).select("time", "probability").rows()[::-1]
-                rows = [row for row in again if row[0] > visited] + [row for row in rows if row[0] <= visited]
+                rows = [row for row in again if row[0] > visited]
 
     def _is_answered(self, machine: int, hour: int, visited: int, params: Params) -> bool:
         """Tell whether an alarm opens an episode, and its machine is at work until somebody comes."""
@@ -108,20 +98,18 @@ class LivedPlant:
         repaired = max(own.filter(pl.col("hour") < hour, code="repair")["hour"], default=-1)
         if repaired < failed or visited >= self.fleet.program.shape[1]:
             return False
-        latest = self.episodes.get(machine)
-        since_repair = latest if latest and latest > self.at(failed) else None
-        return opens_episode(since_repair, self.at(hour), timedelta(hours=params.dataset.horizon_hours))
+        began, renewed = self.episodes.get(machine, (None, None))
+        is_over = began is None or began <= self.at(failed) or (renewed and renewed < self.at(hour))
+        horizon = timedelta(hours=params.dataset.horizon_hours)
+        return opens_episode(None if is_over else began, self.at(hour), horizon)
 
     def _visit(self, machine: int, alarm_at: datetime, hour: int) -> datetime:
         """Send somebody within the hour; note what was found, and return when."""
         self.fleet, found = visit(self.fleet, machine, hour)
-        time = self.at(hour) + timedelta(minutes=30)
-        finding = DEFECT if found else NOTHING
+        time, finding = self.at(hour) + timedelta(minutes=30), DEFECT if found else NOTHING
         row = (self.fleet.plant, self.fleet.names[machine], time, "maintenance", "inspection", finding, alarm_at)
         self.visits.extend(pl.DataFrame([row], EVENTS, orient="row"))
-        self.episodes[machine] = alarm_at
-        if found:
-            del self.episodes[machine]
+        self.episodes[machine] = alarm_at, time if found else None
         return time
 
     def _score(self, batch: int, model: SavedModel, machine: str | None = None) -> pl.DataFrame:
@@ -129,15 +117,9 @@ class LivedPlant:
         own = pl.lit(value=True) if machine is None else pl.col("machine") == machine
         dataset, end = model.metadata.dataset, self.at((batch + 1) * self.fleet.hours_per_batch)
         back = math.ceil(max(dataset.windows_hours) / self.fleet.hours_per_batch)
-        running = read_telemetry(self.fleet, batch)
-        telemetry = pl.concat([*self.telemetry[-back:], running]).filter(own)
+        telemetry = pl.concat([*self.telemetry[-back:], read_telemetry(self.fleet, batch)]).filter(own)
         happened = pl.concat([*self.happened, read_events(self.fleet, batch), self.visits], how="diagonal")
-        events = happened.filter(own, pl.col("time") < end)
-        features = build_features(
-            telemetry, events, list_machines(self.fleet).filter(own), model.metadata.preparation, dataset
-        )
-        scored = features.filter(
-            pl.col("time") >= self.now,
-            pl.col("time").dt.hour() % SCORED_EVERY_HOURS == 0,
-        )
+        events, machines = happened.filter(own, pl.col("time") < end), list_machines(self.fleet).filter(own)
+        features = build_features(telemetry, events, machines, model.metadata.preparation, dataset)
+        scored = features.filter(pl.col("time") >= self.now, pl.col("time").dt.hour() % SCORED_EVERY_HOURS == 0)
         return scored.select("machine", "time", probability=pl.Series(predict(model, scored), dtype=pl.Float64))

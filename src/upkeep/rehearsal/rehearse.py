@@ -2,27 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
+from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
-from upkeep.judging.drift import Window
-from upkeep.rehearsal.learning import Candidate, has_drifted, may_follow, train_models
+from upkeep.judging.drift import Window, compare_windows
+from upkeep.rehearsal.learning import Candidate, may_follow, train_models
 from upkeep.rehearsal.plants import LivedPlant
-from upkeep.rehearsal.policies import POLICIES
 from upkeep.releases.policies import Evidence, decide
 from upkeep.simulator.fleet import Change, simulate_fleet
 
 START = date(2025, 1, 6)
 PLANTS = ("gdansk", "hamburg", "lyon", "porto", "turin", "bilbao", "malmo", "brno")
-LIGHTER = {"n_estimators": 150, "learning_rate": 0.1}
-FEWER_NEGATIVES = 0.05
-FEWER_ROUNDS = 15
+
+LIGHTER: Mapping[str, Mapping[str, Any]] = {
+    "model": {"compare": [], "early_stopping_rounds": 15},
+    "dataset": {"negatives_kept": 0.05, "max_single_feature_auc": 1},
+    "retrain": {"new_batches": 8},  # with fewer, new data alone were a reason so often that evidence decided nothing
+    "parallel": {"backend": "sequential", "jobs": 1},
+    "pieces": {"folder": None},
+}
+SMALLER_TREES = {"n_estimators": 150, "learning_rate": 0.1}
 """A rehearsal trains hundreds of times, so it does with smaller models and fewer healthy rows than params.yaml asks."""
-ENOUGH_BATCHES = 8
-"""New data alone is a reason to train once so many batches have come: else evidence would decide nothing."""
 
 WEEKS = pl.Schema(
     {
@@ -37,6 +42,32 @@ WEEKS = pl.Schema(
     }
 )
 """A row per week: what happened in it, what it cost, why something was trained at its end, and whether that shipped."""
+
+
+class Policy(NamedTuple):
+    """What it follows of :data:`upkeep.releases.policies.POLICIES`, and what else tells policies apart.
+
+    One trains `again_at_half` time, whatever it follows. What a gated policy trains ships only if the gate agrees. One
+    that knows labels learns from plants like its own in which nobody answers alarms, so that each failure happens and
+    none is prevented; its drift is found and its gate judges there as well.
+    """
+
+    follows: str
+    again_at_half: bool = False
+    is_gated: bool = False
+    knows_labels: bool = False
+
+
+POLICIES = {
+    "never_6": Policy("never"),
+    "never_12": Policy("never", again_at_half=True),
+    "every_batch": Policy("every_batch"),
+    "monthly": Policy("monthly"),
+    "loop": Policy("evidence", is_gated=True),
+    "oracle": Policy("evidence", is_gated=True, knows_labels=True),
+}
+"""All train for the first time after a quarter of the weeks: in 24 months, ``never_6`` never after these six months,
+and ``never_12`` once more after twelve."""
 
 
 class World(NamedTuple):
@@ -54,7 +85,7 @@ class Rehearsal:
 
     def __init__(self, world: World, policy: str, params: Params) -> None:
         self.world, self.name, self.policy = world, policy, POLICIES[policy]
-        self.params = _lighten(params)
+        self.params, self.dictionary = _lighten(params), load_dictionary(params.validate_.dictionary)
         self.lived = _draw_plants(world)
         self.learnt_from = _draw_plants(world) if self.policy.knows_labels else self.lived
         self.champion: Candidate | None = None
@@ -63,34 +94,29 @@ class Rehearsal:
 
     def run(self) -> pl.DataFrame:
         """Let all weeks pass; return them as rows of `WEEKS`."""
-        weeks = range(1, self.world.weeks + 1)
-        ends = [self._live(week) for week in weeks]
-        counts = [plant.count_by_week() for plant in self.lived.values()]
-        happened = pl.concat(counts).group_by("week").sum()
-        rows = pl.DataFrame(ends, {"week": pl.Int64, "reason": pl.String, "promoted": pl.Boolean}, orient="row")
+        ends = [(week, *self._live(week)) for week in range(1, self.world.weeks + 1)]
+        rows = pl.DataFrame(ends, {name: WEEKS[name] for name in ("week", "reason", "promoted")}, orient="row")
+        happened = pl.concat(plant.count_by_week() for plant in self.lived.values()).group_by("week").sum()
         costs = self.params.evaluate.costs
-        return (
-            rows.join(happened, on="week", how="left", maintain_order="left")
-            .with_columns(
-                pl.lit(self.world.seed).alias("seed"),
-                pl.lit(self.world.change).alias("change"),
-                pl.lit(self.name).alias("policy"),
-                cost=pl.col("failures") * costs.failure
-                + pl.col("defects_found") * costs.planned_repair
-                + pl.col("false_alarms") * costs.false_alarm,
-            )
-            .select(WEEKS.names())
-            .cast(WEEKS)
+        whole = rows.join(happened, on="week", how="left", maintain_order="left").with_columns(
+            seed=pl.lit(self.world.seed),
+            change=pl.lit(self.world.change),
+            policy=pl.lit(self.name),
+            cost=pl.col("failures") * costs.failure
+            + pl.col("defects_found") * costs.planned_repair
+            + pl.col("false_alarms") * costs.false_alarm,
         )
+        return whole.select(WEEKS.names()).cast(WEEKS)
 
-    def _live(self, week: int) -> tuple[int, str, bool]:
+    def _live(self, week: int) -> tuple[str, bool]:
+        """Let a week pass; return why something was trained at its end, and whether that shipped."""
         for name, plant in self.lived.items():
             plant.live(self.champion.models[name] if self.champion else None, self.params)
-        if self.learnt_from is not self.lived:
+        if self.policy.knows_labels:
             for plant in self.learnt_from.values():
                 plant.live(None, self.params)
         reason = self._decide(week)
-        return week, reason, bool(reason) and self._train(week)
+        return reason, bool(reason) and self._train(week)
 
     def _decide(self, week: int) -> str:
         """Return the labels of the reasons to train."""
@@ -99,16 +125,16 @@ class Rehearsal:
         if self.policy.again_at_half and week == self.world.weeks // 2:
             return "new data"
         batches = [START + timedelta(weeks=number) for number in range(self.trained_in, week)]
-        evidence = Evidence(batches, 7 * len(batches), lambda: self._look_back(week))
+        drifted = partial(self._look_back, week, self.champion)
         how = self.params.retrain.model_copy(update={"policy": self.policy.follows})
-        return ", ".join(decide(evidence, how))
+        return ", ".join(decide(Evidence(batches, 7 * len(batches), drifted), how))
 
     def _train(self, week: int) -> bool:
         """Train; tell whether the models ship."""
         known = {name: plant.read_tables() for name, plant in self.learnt_from.items()}
         self.trained_in = week
         try:
-            challenger = train_models(known, str(week), self.params)
+            challenger = train_models(known, str(week), self.dictionary, self.params)
         except UpkeepError:  # too little is known: what is live stays
             return False
         if self.champion and self.policy.is_gated and not may_follow(challenger, self.champion, known, self.params):
@@ -116,23 +142,24 @@ class Rehearsal:
         self.champion, self._drift = challenger, {}
         return True
 
-    def _look_back(self, week: int) -> Mapping[str, Sequence[bool]]:
+    def _look_back(self, week: int, champion: Candidate) -> Mapping[str, Sequence[bool]]:
         """Return by plant whether it drifted in each of the last windows, as far as the first says that it did."""
         found = {}
         for name in self.learnt_from:
             windows: list[bool] = []
             while len(windows) < min(self.params.retrain.drift_windows, week) and all(windows[:1]):
-                windows.append(self._has_drifted(name, week - len(windows)))
+                windows.append(self._has_drifted(name, week - len(windows), champion))
             found[name] = windows
         return found
 
-    def _has_drifted(self, name: str, week: int) -> bool:
-        if (name, week) not in self._drift and self.champion:
-            plant, batches = self.learnt_from[name], self.params.drift.window_batches
+    def _has_drifted(self, name: str, week: int, champion: Candidate) -> bool:
+        if (name, week) not in self._drift:
+            plant = self.learnt_from[name]
             end = plant.at(week * plant.fleet.hours_per_batch)
-            window = Window(end - timedelta(weeks=batches), end)
-            trained, tables = self.champion.trained[name], plant.read_tables()
-            self._drift[name, week] = has_drifted(name, tables, trained, window, self.params)
+            window = Window(end - timedelta(weeks=self.params.drift.window_batches), end)
+            telemetry, columns = plant.read_tables().telemetry, self.dictionary.readings(name)
+            found, _ = compare_windows(telemetry, champion.trained[name], columns, window, self.params.drift)
+            self._drift[name, week] = found.drifted
         return self._drift[name, week]
 
 
@@ -143,39 +170,17 @@ def rehearse(world: World, policy: str, params: Params) -> pl.DataFrame:
 
 def _draw_plants(world: World) -> dict[str, LivedPlant]:
     changes: dict[Change, int] = {} if world.change == "none" else {world.change: world.weeks // 2}
-    return {
-        plant: LivedPlant(
-            simulate_fleet(
-                plant,
-                world.machines,
-                seed=world.seed,
-                start=START,
-                batches=world.weeks,
-                batch_days=7,
-                changes=changes,
-            )
+    plants = {}
+    for plant in PLANTS[: world.plants]:
+        fleet = simulate_fleet(
+            plant, world.machines, seed=world.seed, start=START, batches=world.weeks, batch_days=7, changes=changes
         )
-        for plant in PLANTS[: world.plants]
-    }
+        plants[plant] = LivedPlant(fleet)
+    return plants
 
 
 def _lighten(params: Params) -> Params:
     """Return the parameters with smaller models, fewer healthy rows, and one core for each rehearsal."""
-    model = params.model.model_copy(
-        update={
-            "compare": [],
-            "early_stopping_rounds": FEWER_ROUNDS,
-            "lightgbm": {**params.model.lightgbm, **LIGHTER},
-        }
-    )
-    return params.model_copy(
-        update={
-            "model": model,
-            "dataset": params.dataset.model_copy(
-                update={"negatives_kept": FEWER_NEGATIVES, "max_single_feature_auc": 1}
-            ),
-            "retrain": params.retrain.model_copy(update={"new_batches": ENOUGH_BATCHES}),
-            "parallel": params.parallel.model_copy(update={"backend": "sequential", "jobs": 1}),
-            "pieces": params.pieces.model_copy(update={"folder": None}),
-        }
-    )
+    sections = {name: getattr(params, name).model_copy(update=changes) for name, changes in LIGHTER.items()}
+    trees = {"lightgbm": {**params.model.lightgbm, **SMALLER_TREES}}
+    return params.model_copy(update=sections | {"model": sections["model"].model_copy(update=trees)})

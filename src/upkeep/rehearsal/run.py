@@ -12,8 +12,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.params import Params
-from upkeep.rehearsal.policies import POLICIES
-from upkeep.rehearsal.rehearse import WEEKS, World, rehearse
+from upkeep.rehearsal.rehearse import POLICIES, WEEKS, World, rehearse
 from upkeep.rehearsal.summary import draw_costs, summarise, tabulate
 from upkeep.simulator.fleet import Change
 
@@ -53,9 +52,7 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
 
 def _live(lives: Sequence[tuple[World, str]], params: Params) -> Iterator[pl.DataFrame]:
     with parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
-        yield from Parallel(return_as="generator_unordered")(
-            delayed(rehearse)(world, policy, params) for world, policy in lives
-        )
+        yield from Parallel(return_as="generator_unordered")(delayed(rehearse)(*life, params) for life in lives)
 
 
 def _require_known(what: str, names: Sequence[str], known: Collection[str]) -> None:

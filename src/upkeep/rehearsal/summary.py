@@ -5,8 +5,8 @@ import math
 import polars as pl
 from scipy.stats import t
 
-from upkeep.core.text import align_columns
-from upkeep.rehearsal.policies import POLICIES
+from upkeep.core.text import align_rows
+from upkeep.rehearsal.rehearse import POLICIES
 from upkeep.reporting.plots import INK, Picture, draw_lines, draw_panels, explain_lines, style_plants
 
 BEST, MONTH_WEEKS = "oracle", 4
@@ -59,32 +59,24 @@ def _find_margin(values: pl.Series, confidence: float) -> float | None:
 
 def tabulate(summary: pl.DataFrame) -> str:
     """Return the summary for a terminal; money is in thousands per four weeks."""
-    header = [
-        "change",
-        "policy",
-        "cost",
-        "regret",
-        "failures",
-        "defects",
-        "false",
-        "trained",
-        "shipped",
-        "found",
-        "drifts",
-    ]
-    rows = [
+    return align_rows(
         [
-            row["change"],
-            row["policy"],
-            *(_show_money(row[name], row[f"{name}_margin"]) for name in ("cost", "regret")),
-            *(f"{row[name]:.1f}" for name in COUNTED[1:]),
-            *(f"{row[name]:.0f}" for name in ("trainings", "promotions")),
-            "-" if row["detected_after"] is None else f"{row['detected_after']:.0f} weeks",
-            f"{row['false_drifts']:.0f}",
+            {
+                "change": row["change"],
+                "policy": row["policy"],
+                "cost": _show_money(row["cost"], row["cost_margin"]),
+                "regret": _show_money(row["regret"], row["regret_margin"]),
+                "failures": f"{row['failures']:.1f}",
+                "defects": f"{row['defects_found']:.1f}",
+                "false": f"{row['false_alarms']:.1f}",
+                "trained": f"{row['trainings']:.0f}",
+                "shipped": f"{row['promotions']:.0f}",
+                "found": "-" if row["detected_after"] is None else f"{row['detected_after']:.0f} weeks",
+                "drifts": f"{row['false_drifts']:.0f}",
+            }
+            for row in summary.rows(named=True)
         ]
-        for row in summary.rows(named=True)
-    ]
-    return align_columns(header, rows)
+    )
 
 
 def _show_money(amount: float | None, margin: float | None) -> str:

@@ -91,7 +91,6 @@ def _write_page(plant: str, dictionary: Dictionary, window: Window, params: Para
 def _compare_plant(
     plant: str, dictionary: Dictionary, window: Window, params: Params
 ) -> tuple[PlantDrift, Callable[[], str]]:
-    columns = [*dictionary.names("telemetry", "setting", plant), *dictionary.names("telemetry", "sensor", plant)]
     rows = pl.read_parquet(table_file(TELEMETRY, plant))
     trained = pl.read_parquet(_training_rows(plant), columns=["machine", "time"])
-    return compare_windows(rows, trained, columns, window, params.drift)
+    return compare_windows(rows, trained, dictionary.readings(plant), window, params.drift)
