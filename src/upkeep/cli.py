@@ -221,9 +221,13 @@ def retrain() -> None:
     """Train again if there is a reason to, and offer the result as a merge request."""
     from upkeep.gitlab.retraining import retrain
 
-    said = retrain(os.environ)
-    _tell(said)
+    try:
+        said = retrain(os.environ)
+    except UpkeepError as error:  # which `upkeep monitor` tells, too
+        write_whole(paths.RETRAINING, error.what.encode())
+        raise
     write_whole(paths.RETRAINING, said.encode())
+    _tell(said)
 
 
 @app.command()
@@ -234,12 +238,8 @@ def monitor(
 ) -> None:
     """Tell how each plant stands: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
     from upkeep.production.monitor import run
-    from upkeep.releases.history import list_releases
 
-    def read_live() -> list[tuple[str, str, datetime]]:
-        return [(each.stage, each.version, each.at) for each in list_releases() if each.stage]
-
-    run(load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC), read_live)
+    run(load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC))
 
 
 @app.command()

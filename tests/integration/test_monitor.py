@@ -16,6 +16,7 @@ from one_sensor import DICTIONARY
 from parameters import SHIPPED, changed
 from receiver import listening
 
+from upkeep import cli
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
@@ -26,6 +27,7 @@ from upkeep.production.estimates import Agreement
 from upkeep.production.ledger import OUTCOMES
 from upkeep.production.monitor import NotKnownError
 from upkeep.production.outcomes import LEDGER
+from upkeep.releases.history import Release
 from upkeep.scoring.alerts import SECRET
 from upkeep.scoring.prediction_log import write_part
 from upkeep.sources import Delivery, Key
@@ -65,6 +67,8 @@ def settings(*, weeks=WEEKS, **how) -> Params:
 def checkout(tmp_path, monkeypatch):
     """What `dvc repro drift` leaves behind of one plant that sends one reading a day."""
     monkeypatch.chdir(tmp_path)
+    live = Release("c0ffee", "production", as_of(-9), version="v1.0.0")
+    monkeypatch.setattr(monitor, "list_releases", lambda: [live])
     Path("dictionary.yaml").write_text(yaml.safe_dump({"tables": DICTIONARY}))
     days = [MONDAY + timedelta(days=day) for day in range(7 * WEEKS)]
     rows = pl.DataFrame({"plant": PLANT, "machine": "M1", "time": days, "heat": 1.0})
@@ -87,7 +91,7 @@ def checkout(tmp_path, monkeypatch):
 def run(days=0, **how) -> UpkeepError | None:
     """Return the error that the command ends with."""
     try:
-        monitor.run(settings(**how), as_of(days), lambda: [("production", "v1.0.0", as_of(-9))])
+        monitor.run(settings(**how), as_of(days))
     except UpkeepError as error:
         return error
     return None
@@ -273,3 +277,14 @@ def test_a_damaged_history_is_told_and_another_versions_report_is_passed_over():
     assert isinstance(run(), NotKnownError)
     polling.HISTORY.write_text("{")
     assert "cannot be read" in run().what
+
+
+def test_a_retraining_that_failed_is_why_no_model_was_trained_again(monkeypatch):
+    def fail(_):
+        raise UpkeepError("git has refused", remedy="")
+
+    monkeypatch.setattr("upkeep.gitlab.retraining.retrain", fail)
+    with pytest.raises(UpkeepError, match="git has refused"):
+        cli.retrain()
+    run()
+    assert report()["retraining"].endswith("`upkeep retrain` said last: git has refused")

@@ -112,6 +112,12 @@ def test_an_estimate_is_the_same_whatever_the_order_of_rows_and_counts_a_row_ask
     assert estimate(mixed, SETTLED.reverse()) == estimate(logged, SETTLED)
 
 
+def test_a_row_asked_twice_is_what_outcomes_take_it_for_the_highest_answer():
+    logged = log(blocks(ONE_IN_THREE))
+    lower = logged.with_columns(probability=0.01, alarm=pl.lit(value=False), scored_at=pl.col("scored_at") + MONTH)
+    assert estimate(pl.concat([logged, lower]), SETTLED) == estimate(logged, SETTLED)
+
+
 def drifted(column):
     judged = ColumnDrift(method="wasserstein", score=0.9, threshold=0.5, drifted=column)
     return PlantDrift(

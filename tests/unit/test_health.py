@@ -252,3 +252,8 @@ def test_one_sentence_says_why_no_model_was_trained_again(arrived, quarantined, 
     )
     assert said in sentence
     assert sentence.count(". ") == 0
+
+
+def test_what_a_simple_policy_does_not_ask_for_is_no_reason():
+    params = SHIPPED.model_copy(update={"retrain": changed(SHIPPED.retrain, new_batches=2, policy="every_batch")})
+    assert "new_batches" not in explain_retraining([week(60)], None, params)

@@ -12,6 +12,7 @@ from upkeep.production.estimates import Agreement
 from upkeep.production.expectations import WINDOW, list_windows
 from upkeep.production.health import ORDER, Signal
 from upkeep.production.standing import judge_alarms, judge_drift, judge_releases, list_news, mark_told, summarise
+from upkeep.releases.history import Release
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 
@@ -121,7 +122,8 @@ def test_nothing_known_yet_says_which_command_makes_it_known():
 
 def test_what_is_live_is_the_newest_of_each_stage():
     live = [("staging", "v1", MONDAY), ("production", "v1", MONDAY), ("staging", "v2", MONDAY + timedelta(days=1))]
-    assert judge_releases(live).words == "v2 in staging since 2025-01-07; v1 in production since 2025-01-06"
+    releases = [Release("c0ffee", stage, at, version=version) for stage, version, at in live]
+    assert judge_releases(releases).words == "v2 in staging since 2025-01-07; v1 in production since 2025-01-06"
 
 
 @given(st.datetimes(MONDAY.replace(tzinfo=None), MONDAY.replace(year=2100, tzinfo=None)), st.integers(0, 27))

@@ -7,22 +7,22 @@ alike have the same future: where sensors left the training range or have drifte
 how machines fail shows in outcomes only. So estimates are shown, and decide nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import Field
 from scipy.stats import binom
 
 from upkeep.core.params import Params
 from upkeep.core.rounding import FITTED, significant
 from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.judging.drift import Window
-from upkeep.judging.economics import policy_cost
+from upkeep.judging.economics import divide_defined, policy_cost
 from upkeep.judging.episodes import HOURS_PER_MONTH, MACHINE, judge_failures, read_timeline
-from upkeep.judging.reports import Figure, Interval, PlantDrift, Report, WindowReport
+from upkeep.judging.reports import Interval, PlantDrift
 from upkeep.judging.resampling import draw_machines, interval
 from upkeep.model.calibration import logistic, logit
 from upkeep.model.scoring import RANGE_LEFT
@@ -46,7 +46,7 @@ NEWTON_STEPS, SMALLEST_STEP = 30, 1e-8
 """Steps, of which six are usual, end when the parameters stand to more digits than are kept."""
 
 
-class Estimate(Report):
+class Estimate(NamedTuple):
     """What is expected of one plant's alarms in a window, with intervals of what may come true.
 
     `monthly_cost` is in the currency of ``evaluate.costs`` and leaves out failures that no prediction covers. `reasons`
@@ -55,30 +55,28 @@ class Estimate(Report):
 
     plant: str
     model_version: str
-    window: WindowReport
-    rows: int
+    window: Window
+    reasons: list[str]
     alarms: int = 0
-    precision: Figure = None
+    precision: float | None = None
     precision_interval: Interval = None
-    monthly_cost: Figure = None
+    monthly_cost: float | None = None
     monthly_cost_interval: Interval = None
-    reasons: list[str] = Field(default=[])
 
 
-class Realised(Report):
+class Realised(NamedTuple):
     """What came true in a window that was estimated, as a range where not every alarm's outcome is known.
 
     Whether the interval holds none of the range is None where there is nothing to compare.
     """
 
-    window: WindowReport
     precision: Interval
     precision_missed: bool | None
     monthly_cost: Interval
     monthly_cost_missed: bool
 
 
-class Agreement(Report):
+class Agreement(NamedTuple):
     """Whether outcomes lie outside of their intervals more often than chance explains, and the windows compared."""
 
     verdict: Literal["agrees", "disagrees", "unknown"]
@@ -105,23 +103,17 @@ def estimate_plant(
     is_inside = pl.col("time").is_between(*window, closed="left")
     rows = own.filter(is_inside)
     settled = cut_stretches(_thin_rows(predictions, own), params)
-    reasons = list(_find_doubts(rows, settled, drift))
-    figures = {} if reasons else _expect(settled, cut_stretches(own, params).filter(is_inside), window, params)
-    return Estimate(
-        plant=plant,
-        model_version=model_version,
-        window=WindowReport(start=window.start.isoformat(), end=window.end.isoformat()),
-        rows=rows.height,
-        reasons=reasons,
-        **figures,
-    )
+    found = Estimate(plant, model_version, window, list(_find_doubts(rows, settled, drift)))
+    if found.reasons:
+        return found
+    return found._replace(**_expect(settled, cut_stretches(own, params).filter(is_inside), window, params))
 
 
 def _read_log(logged: pl.DataFrame, model_version: str) -> pl.DataFrame:
-    """Return what the champion said of each machine and row, the last answer where it was asked twice."""
+    """Return what the champion said of each machine and row: as outcomes do, the highest where it was asked twice."""
     champion = pl.col("role").fill_null("champion") == "champion"
     own = logged.filter(champion, pl.col("source") != "smoke", model_version=model_version)
-    answers = own.sort("scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
+    answers = own.sort("probability", "scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
     return answers.with_columns(hours_to_failure=pl.lit(None, pl.Float64))
 
 
@@ -215,12 +207,14 @@ def _expect(settled: pl.DataFrame, logged: pl.DataFrame, window: Window, params:
     caught[1:], missed[1:] = rng.binomial(true[1:].astype(np.int64), caught_each[1:]), rng.poisson(missed[1:])
     cost = policy_cost(caught + missed, caught, alarms - true, how.costs)
     monthly = cost * HOURS_PER_MONTH / ((window.end - window.start) / timedelta(hours=1))
-    found: dict[str, Any] = {"alarms": alarms, "monthly_cost": monthly[0]}
-    found["monthly_cost_interval"] = interval(monthly[1:], how.confidence)
-    if alarms:
-        found["precision"] = true[0] / alarms
-        found["precision_interval"] = interval(true[1:] / alarms, how.confidence)
-    return found
+    precision = divide_defined(true, np.array(alarms))
+    return {
+        "alarms": alarms,
+        "precision": precision[0] if alarms else None,
+        "precision_interval": interval(precision[1:], how.confidence),
+        "monthly_cost": monthly[0],
+        "monthly_cost_interval": interval(monthly[1:], how.confidence),
+    }
 
 
 def _tell_chances(settled: pl.DataFrame, logged: pl.DataFrame, times: Floats, *, alarm: bool, happened: str) -> Floats:
@@ -292,34 +286,23 @@ def compare_with_outcomes(
 
 def _read_outcomes(estimate: Estimate, ledger: pl.DataFrame, known_at: datetime, params: Params) -> Realised | None:
     """Return what came true of an estimate; None where it cannot be compared."""
-    window = Window(*map(datetime.fromisoformat, (estimate.window.start, estimate.window.end)))
-    expected = estimate.monthly_cost_interval
+    window, expected = estimate.window, estimate.monthly_cost_interval
     if expected is None or window.end + timedelta(hours=params.dataset.horizon_hours) > known_at:
         return None
-    own = ledger.filter(
-        pl.col("at").is_between(*window, closed="left"),
-        plant=estimate.plant,
-        model_version=estimate.model_version,
-        role="champion",
-    )
-    count = dict(own.group_by("outcome").len().iter_rows())
-    true, false, open_ = (sum(count.get(name, 0) for name in names) for names in (TRUE, FALSE, OPEN))
+    named = {"plant": estimate.plant, "model_version": estimate.model_version, "role": "champion"}
+    own = ledger.filter(pl.col("at").is_between(*window, closed="left"), **named)
+    count = Counter(own["outcome"])
+    true, false, open_ = (sum(count[name] for name in names) for names in (TRUE, FALSE, OPEN))
     costs, alarms = params.evaluate.costs, true + false + open_
-    if count.get("pending") or open_ > MOST_OPEN * alarms or (estimate.alarms and not alarms):
+    if count["pending"] or open_ > MOST_OPEN * alarms or (estimate.alarms and not alarms):
         return None
-    planned = count.get("caught", 0) + count.get("defect_found", 0)
-    spent = planned * costs.planned_repair + count.get("missed", 0) * costs.failure + false * costs.false_alarm
-    visits = costs.planned_repair, costs.false_alarm
+    planned = count["caught"] + count["defect_found"]
+    spent = policy_cost(planned + count["missed"], planned, false, costs)
     months = (window.end - window.start) / timedelta(hours=HOURS_PER_MONTH)
-    cost = [(spent + open_ * each) / months for each in (min(visits), max(visits))]
+    cost = [(spent + open_ * each) / months for each in sorted((costs.planned_repair, costs.false_alarm))]
     precision = [true / alarms, (true + open_) / alarms] if alarms else None
-    return Realised(
-        window=estimate.window,
-        precision=precision,
-        precision_missed=_lie_apart(precision, estimate.precision_interval),
-        monthly_cost=cost,
-        monthly_cost_missed=bool(_lie_apart(cost, expected)),
-    )
+    precision_missed = _lie_apart(precision, estimate.precision_interval)
+    return Realised(precision, precision_missed, cost, bool(_lie_apart(cost, expected)))
 
 
 def _lie_apart(realised: Interval, expected: Interval) -> bool | None:

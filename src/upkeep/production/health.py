@@ -286,7 +286,7 @@ def explain_retraining(arrived: Sequence[date], quality: DataQuality | None, par
     if not arrived:
         return f"Not trained again: {params.fetch.source} has no complete batch after that of {params.fetch.until}."
     new = f"{count_things(len(arrived), 'new batch')} up to that of {arrived[-1]}"
-    if len(arrived) < params.retrain.new_batches:
+    if params.retrain.policy == "evidence" and len(arrived) < params.retrain.new_batches:
         return f"Not trained again: {new}, retrain.new_batches asks for {params.retrain.new_batches}."
     ended = (
         f"`upkeep retrain` said last: {shorten(' '.join(said.split()), LONGEST)}" if said else "run `upkeep retrain`"

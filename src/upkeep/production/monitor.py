@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import polars as pl
 from pydantic import ValidationError
@@ -18,31 +18,14 @@ from upkeep.core.names import shorten
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params, Webhook
 from upkeep.core.plants import table_file
-from upkeep.core.text import align_columns, count_things, show_lines
+from upkeep.core.text import align_rows, count_things, show_lines
 from upkeep.judging.reports import DataQuality, DriftReport, read_report
+from upkeep.production import health
 from upkeep.production.expectations import judge_expectations
-from upkeep.production.health import (
-    ACT,
-    ORDER,
-    UNKNOWN,
-    Delivered,
-    Poll,
-    Seen,
-    Signal,
-    explain_retraining,
-    judge_arrival,
-    judge_deliveries,
-    judge_polls,
-)
-from upkeep.production.polling import HISTORY, History, poll, read_history, write_history
-from upkeep.production.standing import (
-    Monitoring,
-    judge_drift,
-    judge_releases,
-    list_news,
-    mark_told,
-    summarise,
-)
+from upkeep.production.health import ACT, ORDER, UNKNOWN, Poll, Seen, Signal
+from upkeep.production.polling import HISTORY, poll, read_history, write_history
+from upkeep.production.standing import Monitoring, judge_drift, judge_releases, list_news, mark_told, summarise
+from upkeep.releases.history import list_releases
 from upkeep.reporting.templates import render_html
 from upkeep.scoring.alerts import Episode, Watch, open_receiver, send_alarms
 from upkeep.sources.batches import first_day
@@ -51,9 +34,6 @@ from upkeep.sources.registry import list_deliveries
 
 REPORT = paths.MONITORING / "monitoring.json"
 PLANNER, ENGINEER = paths.MONITORING / "index.html", paths.MONITORING / "engineer.html"
-
-Live = tuple[str, str, datetime]
-"""A stage, the version that is live there, and since when."""
 
 Found = TypeVar("Found")
 
@@ -64,23 +44,33 @@ class NotKnownError(UpkeepError):
     code = 69  # EX_UNAVAILABLE of sysexits.h
 
 
-def run(params: Params, as_of: datetime, read_live: Callable[[], Sequence[Live]]) -> None:
-    """Write ``reports/monitoring`` and tell the webhook of what is new; `read_live` returns which models are live.
+class Looked(NamedTuple):
+    """What was looked at of all plants: raw telemetry, what the source lists and when that was first seen, quality."""
+
+    files: Sequence[RawFile]
+    listed: Mapping[str, list[date]]
+    seen: Sequence[Seen]
+    quality: DataQuality | None
+    dictionary: Dictionary
+
+
+def run(params: Params, as_of: datetime) -> None:
+    """Write ``reports/monitoring`` and tell the webhook of what is new.
 
     Raises an UpkeepError if somebody has to act, or the webhook does not answer, and a NotKnownError if nobody has to
     but something needed is not known.
     """
     with locked(HISTORY.with_name("lock")):
-        monitoring = _look(params, _read_former(), as_of, read_live)
+        monitoring = _look(params, _read_former(), as_of)
         write_json(REPORT, monitoring.model_dump(mode="json"))
         for template, file in {"monitoring_planner.html": PLANNER, "monitoring_engineer.html": ENGINEER}.items():
             write_whole(file, render_html(template, monitoring=monitoring, order=ORDER).encode())
         standings = {plant or "all plants": standing for plant, standing in monitoring.standings.items()}
         rows = [
-            (plant, each.status, str(each.since.date()), "; ".join(each.why[:2])) for plant, each in standings.items()
+            {"plant": plant, "status": each.status, "since": str(each.since.date()), "because": "; ".join(each.why[:2])}
+            for plant, each in standings.items()
         ]
-        table = align_columns(("plant", "status", "since", "because"), rows)
-        print(show_lines(table))  # noqa: T201  # what the command is for
+        print(show_lines(align_rows(rows)))  # noqa: T201  # what the command is for
         faults = _tell(monitoring, params.monitor.webhook, params.monitor.told_after) if params.monitor.webhook else []
     acting = [plant for plant, standing in standings.items() if standing.status == ACT]
     unknown = [signal for signal in monitoring.signals if signal.status == UNKNOWN]
@@ -95,11 +85,9 @@ def run(params: Params, as_of: datetime, read_live: Callable[[], Sequence[Live]]
         raise NotKnownError(what, remedy=f"{unknown[0].remedy or 'wait until more is known'}; see {ENGINEER}")
 
 
-def _look(
-    params: Params, before: Monitoring | None, as_of: datetime, read_live: Callable[[], Sequence[Live]]
-) -> Monitoring:
+def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitoring:
     signals: list[Signal] = []
-    live = _read(read_live, "releases", signals)
+    releases = _read(list_releases, "releases", signals)
     manifest = _read(read_manifest, "deliveries", signals)
     quality = _read(partial(read_report, DataQuality), "data quality", signals)
     drift = _read(partial(read_report, DriftReport), "drift", [])  # each plant says so
@@ -110,19 +98,18 @@ def _look(
     found += [Seen(plant=plant, batch=batch, at=as_of) for plant, batches in listed.items() for batch in batches]
     history = read_history().add(polls, found, as_of)
     write_history(history)
+    looked = Looked(files, listed, history.seen, quality, load_dictionary(params.validate_.dictionary))
     plants = sorted({file.plant for file in files} | set(listed))
-    dictionary = load_dictionary(params.validate_.dictionary)
-    judged = map_plants(
-        _judge_plant, plants, params.parallel, files, listed, history, quality, dictionary, params, as_of
-    )
-    signals += [signal for own in judged.values() for signal in own]
-    signals += [judge_polls(asked.name, [each for each in history.polls if each.name == asked.name]) for asked in polls]
+    for own in map_plants(_judge_plant, plants, params.parallel, looked, params, as_of).values():
+        signals += own
+    for name in (each.name for each in polls):
+        signals.append(health.judge_polls(name, [each for each in history.polls if each.name == name]))
     signals += [judge_drift(plant, drift.root.get(plant) if drift else None) for plant in plants]
-    signals += [] if live is None else [judge_releases(live)]
+    signals += [] if releases is None else [judge_releases(releases)]
     signals += judge_expectations(plants, params, as_of)
     arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
     said = read_text(paths.RETRAINING) if paths.RETRAINING.exists() else ""
-    retraining = explain_retraining(arrived, quality, params, said)
+    retraining = health.explain_retraining(arrived, quality, params, said)
     monitoring = summarise(signals, before, retraining, plants, as_of)
     published = os.environ.get("CI_PAGES_URL")
     return monitoring.model_copy(update={"page": f"{published}/{PLANNER}" if published else None})
@@ -151,28 +138,19 @@ def _ask_source(params: Params, as_of: datetime) -> tuple[Poll, dict[str, list[d
     return Poll(name=fetch.source, at=as_of, seconds=round(time.monotonic() - started, 3), fault=fault), listed
 
 
-def _judge_plant(
-    plant: str,
-    files: Iterable[RawFile],
-    listed: dict[str, list[date]],
-    history: History,
-    quality: DataQuality | None,
-    dictionary: Dictionary,
-    params: Params,
-    as_of: datetime,
-) -> list[Signal]:
-    seen = [each for each in history.seen if each.plant == plant]
-    own = [file for file in files if file.plant == plant]
-    batches = sorted({*listed.get(plant, []), *(file.batch for file in own)})
-    signals = [judge_arrival(batches, seen, params.fetch, as_of)]
-    if own and quality and plant in quality.plants:
-        interim = table_file(paths.INTERIM / "telemetry", plant)
+def _judge_plant(plant: str, looked: Looked, params: Params, as_of: datetime) -> list[Signal]:
+    seen = [each for each in looked.seen if each.plant == plant]
+    files = [file for file in looked.files if file.plant == plant]
+    batches = sorted({*looked.listed.get(plant, []), *(file.batch for file in files)})
+    signals = [health.judge_arrival(batches, seen, params.fetch, as_of)]
+    if files and looked.quality and plant in looked.quality.plants:
+        telemetry = pl.scan_parquet(table_file(paths.INTERIM / "telemetry", plant))
         try:
-            columns = pl.read_parquet_schema(interim)
-            sensors = [name for name in dictionary.names("telemetry", "sensor", plant) if name in columns]
+            columns = telemetry.collect_schema().names()
+            sensors = [name for name in looked.dictionary.names("telemetry", "sensor", plant) if name in columns]
             quarantined = pl.read_parquet(table_file(paths.QUARANTINE, plant))
-            found = Delivered(own, pl.scan_parquet(interim), sensors, quarantined, quality.plants[plant])
-            signals += judge_deliveries(found, seen, params.fetch, as_of)
+            found = health.Delivered(files, telemetry, sensors, quarantined, looked.quality.plants[plant])
+            signals += health.judge_deliveries(found, seen, params.fetch, as_of)
         except (OSError, pl.exceptions.PolarsError) as error:
             words = f"its tables cannot be read: {shorten(error)}"
             signals.append(Signal(measure="tables", status=UNKNOWN, words=words, remedy="dvc repro validate"))
@@ -194,8 +172,8 @@ def _tell(monitoring: Monitoring, webhook: Webhook, told_after: int) -> list[str
     receiver = open_receiver(webhook, "monitor.webhook")
     watches = {}
     for plant, standing in list_news(monitoring, told_after).items():
-        told = {"plant": plant, "machine": None, "episode": standing.since.isoformat()}
-        alarm = {**told, "status": standing.status, "why": standing.why}
+        alarm = {"plant": plant, "machine": None, "status": standing.status, "why": standing.why}
+        alarm["episode"] = standing.since.isoformat()
         episode = Episode(start=standing.since, alarm=alarm, accepted=False)
         watches[plant] = Watch(time=monitoring.as_of, episode=episode)
     answered, faults = send_alarms(receiver, watches)

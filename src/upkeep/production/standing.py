@@ -13,6 +13,7 @@ from pydantic import AwareDatetime
 from upkeep.judging.reports import PlantDrift, Report
 from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
+from upkeep.releases.history import Release
 
 FLEET = ""
 """Stands in a plant's place where something is about all of them."""
@@ -84,12 +85,12 @@ def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agree
     return [outcomes, Signal(plant=plant, measure="estimates", status=status, words=words, remedy=remedy)]
 
 
-def judge_releases(live: Sequence[tuple[str, str, datetime]]) -> Signal:
-    """Return what is live: stage, version and since when, the newest of a stage last."""
-    newest = {stage: f"{version} in {stage} since {at:%Y-%m-%d}" for stage, version, at in live}
-    words = "; ".join(newest.values()) or "which models are live is not known"
-    remedy = "" if newest else "upkeep release promote"
-    return Signal(measure="releases", status=FINE if newest else UNKNOWN, words=words, remedy=remedy)
+def judge_releases(releases: Iterable[Release]) -> Signal:
+    """Return what is live in each stage, and since when, given what its tags say, the newest last."""
+    live = {each.stage: f"{each.version} in {each.stage} since {each.at:%Y-%m-%d}" for each in releases if each.stage}
+    words = "; ".join(live.values()) or "which models are live is not known"
+    remedy = "" if live else "upkeep release promote"
+    return Signal(measure="releases", status=FINE if live else UNKNOWN, words=words, remedy=remedy)
 
 
 def summarise(
@@ -97,19 +98,16 @@ def summarise(
 ) -> Monitoring:
     """Return how each plant, and the fleet, stand, given what was looked at now and how they stood `before`."""
     known = {signal.key: signal for signal in before.signals} if before else {}
-    former = before.standings if before else {}
-    dated = [_date(signal, known.get(signal.key), as_of) for signal in signals]
-    dated.sort(key=lambda signal: ORDER.index(signal.status))
+    dated = []
+    for signal in sorted(signals, key=lambda signal: ORDER.index(signal.status)):
+        former = known.get(signal.key)
+        goes_on = former is not None and former.status == signal.status
+        dated.append(signal.model_copy(update={"since": former.since if former and goes_on else as_of}))
     standings = {}
     for plant in (FLEET, *plants):
         own = [signal for signal in dated if signal.plant == plant]
-        standings[plant] = _stand(own, known, former.get(plant), as_of)
+        standings[plant] = _stand(own, known, before.standings.get(plant) if before else None, as_of)
     return Monitoring(as_of=as_of, retraining=retraining, standings=standings, signals=dated)
-
-
-def _date(signal: Signal, former: Signal | None, as_of: datetime) -> Signal:
-    goes_on = former and former.status == signal.status
-    return signal.model_copy(update={"since": former.since if former and goes_on else as_of})
 
 
 def _stand(
