@@ -8,7 +8,8 @@ import polars as pl
 from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, OPTIONAL
 from upkeep.core.params import Dataset
 
-_join_nearest = partial(pl.DataFrame.join_asof, by="machine", check_sortedness=False)
+join_nearest = partial(pl.DataFrame.join_asof, by="machine", check_sortedness=False)
+"""Joins each row with its machine's nearest one before it, or after it; both sides are sorted by time."""
 
 
 def label_rows(
@@ -41,7 +42,7 @@ def label_rows(
     ends = _find_ends(events, params)
     ahead = ends.select("machine", "end", "positive_from", fails=pl.col("repaired").is_not_null())
     # The failure falls in (t, t + horizon]: after t.
-    rows = _join_nearest(keys, ahead, left_on="time", right_on="end", strategy="forward", allow_exact_matches=False)
+    rows = join_nearest(keys, ahead, left_on="time", right_on="end", strategy="forward", allow_exact_matches=False)
     last = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
     last = last.join(ends.group_by("machine").agg(last_repair=pl.col("repaired").max()), on="machine", how="left")
     horizon_end = pl.col("time") + timedelta(hours=params.horizon_hours)
@@ -84,7 +85,7 @@ def find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     """Return when each failure was repaired: at the first maintenance after it, or after the longest repair allowed."""
     failures = events.filter(kind="failure").select("machine", failure="time").sort("machine", "failure")
     maintenance = events.filter(kind="maintenance").select("machine", repaired="time").sort("machine", "repaired")
-    repairs = _join_nearest(failures, maintenance, left_on="failure", right_on="repaired", strategy="forward")
+    repairs = join_nearest(failures, maintenance, left_on="failure", right_on="repaired", strategy="forward")
     longest = pl.col("failure") + timedelta(hours=params.max_repair_hours)
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
 
@@ -108,5 +109,5 @@ def _find_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _without_repairs(rows: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
-    latest = _join_nearest(rows, repairs, left_on="time", right_on="failure", strategy="backward")
+    latest = join_nearest(rows, repairs, left_on="time", right_on="failure", strategy="backward")
     return latest.filter(pl.col("failure").is_null() | (pl.col("time") >= pl.col("repaired")))

@@ -1,7 +1,7 @@
 """`upkeep backtest`: the models of past releases, by git and DVC, asked about today's newest rows."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -23,14 +23,6 @@ from upkeep.reporting.plots import GREY, INK, Picture, draw_rows, explain_lines
 FOLDER = paths.REPORTS / "backtest"
 
 
-class Origin(NamedTuple):
-    """What a release is called, its commit, and why it was made."""
-
-    name: str
-    commit: str
-    why: str
-
-
 def run(params: Params, most: int) -> str:
     """Write ``reports/backtest`` about the newest releases, at `most` so many, and return their table.
 
@@ -42,13 +34,11 @@ def run(params: Params, most: int) -> str:
     earlier: Mapping[str, Any] = {}
     releases = []
     for origin in list(find_origins())[-most:]:
-        past = read_revision(origin.commit, origin.name)
-        if past is None:
-            continue
-        settings = flatten(past.params.model_dump())
-        changed = [name for name in settings if earlier and settings[name] != earlier.get(name)]
-        releases.append(_judge(origin, past, today, changed, params))
-        earlier = settings
+        if past := read_revision(origin.commit, origin.name):
+            settings = flatten(past.params.model_dump())
+            changed = [name for name in settings if earlier and settings[name] != earlier.get(name)]
+            releases.append(_judge(origin._replace(settings=changed), past, today, params))
+            earlier = settings
     if not releases:
         what = "there is no past release: neither a tag, nor a commit of dvc.lock with models"
         raise UpkeepError(what, remedy="commit what `dvc repro` makes; `git fetch --unshallow` brings what others have")
@@ -62,11 +52,11 @@ def run(params: Params, most: int) -> str:
     return f"{show_past(table)}\nwrote {FOLDER}"
 
 
-def find_origins() -> Iterator[Origin]:
+def find_origins() -> Iterator[PastRelease]:
     """Yield releases by their tags, the oldest first; before there is any, commits that locked other models."""
     releases = [release for release in list_releases() if not release.stage]
     if releases:
-        yield from (Origin(release.version, release.commit, release.why) for release in releases)
+        yield from (PastRelease(release.version, release.commit, release.why) for release in releases)
         return
     known = None
     log = git("log", "--first-parent", "--reverse", "--format=%H %s", "--", str(dvc.LOCK))
@@ -78,23 +68,18 @@ def find_origins() -> Iterator[Origin]:
             continue
         models = [out.get("md5") for out in outs if out["path"] == paths.MODELS.as_posix()]
         if models != known:
-            yield Origin(commit[:12], commit, subject)
+            yield PastRelease(commit[:12], commit, subject)
         known = models
 
 
-def _judge(origin: Origin, past: Snapshot, today: Snapshot, settings: list[str], params: Params) -> PastRelease:
+def _judge(release: PastRelease, past: Snapshot, today: Snapshot, params: Params) -> PastRelease:
     said, silent = predict_newest(past, today.predictions, params.parallel)
     how = (params.evaluate, params.dataset.horizon_hours, params.model.seed)
-    return PastRelease(
-        name=origin.name,
-        commit=origin.commit,
+    return release._replace(
         until=str((past.params.fetch.model_extra or {}).get("until", "")),
-        tried=origin.why,
-        settings=settings,
         then=past.metrics.overall if past.metrics else None,
         now=compare(said, today.predictions, *how).overall,
-        silent=[f"{plant}: {why}" for plant, why in silent.items()]
-        + [f"{file}: {why}" for file, why in past.missing.items()],
+        silent=[f"{what}: {why}" for what, why in {**silent, **past.missing}.items()],
     )
 
 

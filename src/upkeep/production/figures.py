@@ -48,16 +48,12 @@ def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("p
     """
     rows = outcomes.drop_nulls("model_version").with_columns(week=pl.col("at").dt.truncate("1w").dt.date())
     names = [name for name in GROUPS if name in ("role", *by)]
-    # A machine that a week or a model says nothing of is one of the plant all the same.
-    fleet_of = [name for name in names if name in ("role", "plant")]
-    fleets = {
-        key: own.select(MACHINE).unique().sort(MACHINE)
-        for key, own in rows.partition_by(fleet_of, as_dict=True).items()
-    }
     found = []
     for key, own in rows.sort(names).partition_by(names, as_dict=True, maintain_order=True).items():
         group = dict(zip(names, key, strict=True))
-        machines = fleets[tuple(group[name] for name in fleet_of)]
+        # A machine that a week or a model says nothing of is one of the plant all the same.
+        fleet = {name: group[name] for name in ("role", "plant") if name in group}
+        machines = rows.filter(**fleet).select(MACHINE).unique().sort(MACHINE)
         found.append(group | _measure_group(own, machines, params))
     schema = {name: GROUPS[name] for name in names} | dict.fromkeys(OUTCOMES, pl.Int64())
     schema |= dict.fromkeys(FIGURES, pl.Float64()) | dict.fromkeys(INTERVALS, pl.List(pl.Float64()))

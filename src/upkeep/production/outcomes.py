@@ -22,28 +22,24 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, NOTHING, OPTIONAL
+from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, NOTHING
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
-from upkeep.features.labels import find_repairs
+from upkeep.features.labels import find_repairs, join_nearest
 from upkeep.judging.episodes import find_episodes, judge_failures, read_timeline
+from upkeep.scoring.prediction_log import complete
 
 KEY = ["kind", "plant", "machine", "at", "role", "model_version"]
 """What tells the ledger's rows apart, but for what was known when."""
 
 LEDGER = pl.Schema(
     {
-        "kind": pl.String(),
-        "plant": pl.String(),
-        "machine": pl.String(),
+        **dict.fromkeys(("kind", "plant", "machine"), pl.String()),
         "at": DTYPES["time"],
-        "role": pl.String(),
-        "model_version": pl.String(),
-        "probability": pl.Float64(),
-        "threshold": pl.Float64(),
+        **dict.fromkeys(("role", "model_version"), pl.String()),
+        **dict.fromkeys(("probability", "threshold"), pl.Float64()),
         "outcome": pl.String(),
-        "settled_at": DTYPES["time"],
-        "known_at": DTYPES["time"],
+        **dict.fromkeys(("settled_at", "known_at"), DTYPES["time"]),
     }
 )
 """`kind` is ``alarm``, an episode that began `at` this time, or ``failure``, one that happened then; `model_version` is
@@ -59,6 +55,7 @@ SAID_BY = ["role", "machine"]
 JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source"]
 """What is judged of the prediction log."""
 
+VISITS = pl.Schema({"machine": pl.String(), "time": DTYPES["time"], FINDING: pl.String(), ALARM_AT: DTYPES["time"]})
 INSTANT = timedelta(microseconds=1)
 
 
@@ -87,10 +84,8 @@ def _judge_plant(
     episodes = _find_alarms(rows, params.dataset.horizon_hours)
     visits = _find_visits(events, episodes, horizon)
     alarms = _settle_alarms(episodes.join(visits, on="episode", how="left"), ends, params)
-    judged = pl.concat([alarms, _settle_failures(rows, failures, params)], how="diagonal_relaxed").with_columns(
-        plant=pl.lit(plant)
-    )
-    judged = judged.with_columns(known_at=pl.lit(None)).select(LEDGER.names()).cast(LEDGER)
+    judged = pl.concat([alarms, _settle_failures(rows, failures, params)], how="diagonal_relaxed")
+    judged = complete(judged.with_columns(plant=pl.lit(plant)).lazy(), LEDGER).collect()
     sums = {
         "alarms": (episodes.filter(pl.col("last") < pl.col("at") + horizon)["alarms"].sum(), rows["alarm"].sum()),
         "episodes": (judged.filter(kind="alarm").height, episodes.height),
@@ -113,19 +108,11 @@ def _read_rows(predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.Dat
     rows = said.unique([*SAID_BY, "time", "model_version"], keep="first", maintain_order=True)
     services = events.filter(pl.col("kind") != "error").select("machine", service="time").unique()
     repairs = find_repairs(events.unique(["machine", "time", "kind"]), params.dataset)
-    rows = (
-        rows.sort("time")
-        .join_asof(services.sort("service"), left_on="time", right_on="service", by="machine", check_sortedness=False)
-        .join_asof(repairs.sort("failure"), left_on="time", right_on="failure", by="machine", check_sortedness=False)
-        .join_asof(
-            failures.select("machine", next_failure="at").sort("next_failure"),
-            left_on="time",
-            right_on="next_failure",
-            by="machine",
-            strategy="forward",
-            allow_exact_matches=False,
-            check_sortedness=False,
-        )
+    ahead = failures.select("machine", next_failure="at").sort("next_failure")
+    rows = join_nearest(rows.sort("time"), services.sort("service"), left_on="time", right_on="service")
+    rows = join_nearest(rows, repairs.sort("failure"), left_on="time", right_on="failure")
+    rows = join_nearest(
+        rows, ahead, left_on="time", right_on="next_failure", strategy="forward", allow_exact_matches=False
     )
     return rows.with_columns(
         hours_to_failure=(pl.col("next_failure") - pl.col("time")).dt.total_microseconds() / 3.6e9,
@@ -157,10 +144,7 @@ def _find_alarms(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
 
 def _find_visits(events: pl.DataFrame, episodes: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
     """Return the visit that answers each episode which has one: the first with a finding, else the first."""
-    absent = {name: DTYPES[kind] for name, kind in OPTIONAL["events"].items() if name not in events.columns}
-    visits = events.filter(kind="maintenance").with_columns(
-        pl.lit(None, kind).alias(name) for name, kind in absent.items()
-    )
+    visits = complete(events.filter(kind="maintenance").lazy(), VISITS).collect()
     # It answers the newest episode before what it names, or else before itself.
     names = pl.when(role="champion").then(ALARM_AT)
     asked = visits.join(episodes.select("role").unique(), how="cross").select(
@@ -225,8 +209,8 @@ def _settle_failures(rows: pl.DataFrame, failures: pl.DataFrame, params: Params)
             .join_asof(in_force, left_on="too_late", right_on="time")
             .with_columns(role=pl.lit(role))
         )
-    caught, missed, not_covered = OF_FAILURES
-    warned = pl.when("caught").then(pl.lit(caught)).otherwise(pl.lit(missed))
+    caught, missed, not_covered = map(pl.lit, OF_FAILURES)
+    warned = pl.when("caught").then(caught).otherwise(missed)
     return pl.concat(parts).select(
         *SAID_BY,
         "at",
@@ -234,6 +218,6 @@ def _settle_failures(rows: pl.DataFrame, failures: pl.DataFrame, params: Params)
         "threshold",
         kind=pl.lit("failure"),
         probability="peak",
-        outcome=pl.when(pl.col("caught").is_null()).then(pl.lit(not_covered)).otherwise(warned),
+        outcome=pl.when(pl.col("caught").is_null()).then(not_covered).otherwise(warned),
         settled_at="at",
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.core.text import align_columns
-from upkeep.judging.comparison import Group
+from upkeep.judging.comparison import Change, Group
 from upkeep.judging.reports import Metrics
 
 FIGURES = ("average_precision", "failures_caught", "cost_saving")
@@ -24,12 +24,12 @@ class PastRelease(NamedTuple):
 
     name: str
     commit: str
-    until: str
     tried: str
-    settings: Sequence[str]
-    then: Metrics | None
-    now: Group | None
-    silent: Sequence[str]
+    until: str = ""
+    settings: Sequence[str] = ()
+    then: Metrics | None = None
+    now: Group | None = None
+    silent: Sequence[str] = ()
 
 
 def tabulate_past(releases: Sequence[PastRelease]) -> pl.DataFrame:
@@ -38,45 +38,42 @@ def tabulate_past(releases: Sequence[PastRelease]) -> pl.DataFrame:
     ``_then`` is on the release's own test rows, ``_now`` with its interval, and ``_today`` by today's models, on the
     newest rows that it did not see: ``rows`` of them with ``failures``.
     """
-    rows = []
-    for release in releases:
-        figures: dict[str, float | None] = {}
-        for name in FIGURES:
-            change = release.now.changes[name] if release.now else None
-            low, high = (change and change.before_interval) or (None, None)
-            figures |= {
-                f"{name}_then": getattr(release.then, name) if release.then else None,
-                f"{name}_now": change.before if change else None,
-                f"{name}_now_low": low,
-                f"{name}_now_high": high,
-                f"{name}_today": change.after if change else None,
-            }
-        rows.append(
-            {
-                "release": release.name,
-                "commit": release.commit,
-                "data_until": release.until,
-                "tried": release.tried,
-                "settings": ", ".join(release.settings),
-                "rows": release.now.rows if release.now else 0,
-                "failures": release.now.failures if release.now else 0,
-                **figures,
-                "not_scored": "; ".join(release.silent),
-            }
-        )
+    rows = [
+        {
+            "release": release.name,
+            "commit": release.commit,
+            "data_until": release.until,
+            "tried": release.tried,
+            "settings": ", ".join(release.settings),
+            "rows": release.now.rows if release.now else 0,
+            "failures": release.now.failures if release.now else 0,
+            **{name: figure for measure in FIGURES for name, figure in _measure(release, measure).items()},
+            "not_scored": "; ".join(release.silent),
+        }
+        for release in releases
+    ]
     types = {name: pl.Float64() for name in (rows[0] if rows else ()) if name.startswith(FIGURES)}
     return pl.DataFrame(rows, schema_overrides=types)
 
 
+def _measure(release: PastRelease, measure: str) -> dict[str, float | None]:
+    change = release.now.changes[measure] if release.now else Change(None, None)
+    low, high = change.before_interval or (None, None)
+    return {
+        f"{measure}_then": getattr(release.then, measure, None),
+        f"{measure}_now": change.before,
+        f"{measure}_now_low": low,
+        f"{measure}_now_high": high,
+        f"{measure}_today": change.after,
+    }
+
+
 def show_past(table: pl.DataFrame) -> str:
     """Return the table for a terminal: of each figure, then, now and what today's models reach."""
-    header = ("release", "data until", "tried", "failures", *(name.replace("_", " ") for name in FIGURES))
-    rows = []
-    for row in table.iter_rows(named=True):
-        shown = [
-            " / ".join("-" if (value := row[f"{name}_{when}"]) is None else f"{value:.2f}" for when in WHEN)
-            for name in FIGURES
-        ]
-        rows.append((row["release"], row["data_until"], row["tried"], str(row["failures"]), *shown))
+    columns = [pl.col("release"), pl.col("data_until"), pl.col("tried"), pl.col("failures").cast(pl.String)]
+    for name in FIGURES:
+        shown = (pl.col(f"{name}_{when}").map_elements("{:.2f}".format, pl.String).fill_null("-") for when in WHEN)
+        columns.append(pl.concat_str(shown, separator=" / ").alias(name))
+    cells = table.select(columns)
     legend = "of each figure: then, on the release's own test rows / now, on the newest rows / today's models on these"
-    return f"{align_columns(header, rows)}\n{legend}"
+    return f"{align_columns([name.replace('_', ' ') for name in cells.columns], cells.rows())}\n{legend}"
