@@ -32,6 +32,7 @@ NEEDED = {
 FINDING, ALARM_AT = "finding", "alarm_at"
 OPTIONAL = {"events": {FINDING: "text", ALARM_AT: "time"}}
 """What tables may hold besides: what a visit found, and when the alarm episode that it answers began."""
+EVENTS = pl.Schema({name: DTYPES[kind] for name, kind in (NEEDED["events"] | OPTIONAL["events"]).items()})
 DEFECT, NOTHING = FINDINGS = ("defect", "nothing")
 """What a visit can have found; null if nobody said."""
 

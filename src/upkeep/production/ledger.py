@@ -10,14 +10,14 @@ from pathlib import Path
 
 import polars as pl
 
-from upkeep.contract.dictionary import NEEDED, OPTIONAL, load_dictionary
+from upkeep.contract.dictionary import EVENTS, load_dictionary
 from upkeep.contract.rules import is_name
 from upkeep.core import paths
 from upkeep.core.files import locked
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, table_file
 from upkeep.production.outcomes import INSTANT, JUDGED, KEY, LEDGER, OF_ALARMS, OF_FAILURES, judge_outcomes
-from upkeep.scoring.prediction_log import SCHEMA, Log, read_parts, write_part
+from upkeep.scoring.prediction_log import SCHEMA, Log, complete, read_parts, write_part
 from upkeep.scoring.score import FOLDER as SCORED
 
 WITHDRAWN = "withdrawn"
@@ -126,6 +126,5 @@ def _read_tables(params: Params) -> tuple[pl.DataFrame, pl.DataFrame]:
                 found[plant] = (newest, ends, table_file(folder / "events", plant))
     if not found:
         list_plants(paths.INTERIM / "telemetry", made_by="validate")
-    named = pl.selectors.by_name(*NEEDED["events"], *OPTIONAL["events"], require_all=False)
-    events = [pl.scan_parquet(file).select(named).collect() for _, _, file in found.values()]
-    return pl.concat(events, how="diagonal"), pl.concat(ends for _, ends, _ in found.values())
+    events = pl.concat(complete(pl.scan_parquet(file), EVENTS) for _, _, file in found.values())
+    return events.collect(), pl.concat(ends for _, ends, _ in found.values())

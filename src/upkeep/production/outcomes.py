@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, NOTHING
+from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, EVENTS, FINDING, NOTHING
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.features.labels import find_repairs, join_nearest
@@ -55,7 +55,6 @@ SAID_BY = ["role", "machine"]
 JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source"]
 """What is judged of the prediction log."""
 
-VISITS = pl.Schema({"machine": pl.String(), "time": DTYPES["time"], FINDING: pl.String(), ALARM_AT: DTYPES["time"]})
 INSTANT = timedelta(microseconds=1)
 
 
@@ -144,7 +143,7 @@ def _find_alarms(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
 
 def _find_visits(events: pl.DataFrame, episodes: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
     """Return the visit that answers each episode which has one: the first with a finding, else the first."""
-    visits = complete(events.filter(kind="maintenance").lazy(), VISITS).collect()
+    visits = complete(events.filter(kind="maintenance").lazy(), EVENTS).collect()
     # It answers the newest episode before what it names, or else before itself.
     names = pl.when(role="champion").then(ALARM_AT)
     asked = visits.join(episodes.select("role").unique(), how="cross").select(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from upkeep.contract.dictionary import DEFECT, DTYPES, FINDING, NEEDED, NOTHING, OPTIONAL
+from upkeep.contract.dictionary import DEFECT, EVENTS, FINDING, NOTHING
 from upkeep.core.params import Params
 from upkeep.features.definition import build_features
 from upkeep.judging.episodes import opens_episode
@@ -21,8 +21,6 @@ from upkeep.stages.dataset import Tables
 SCORED_EVERY_HOURS = 8
 FINDINGS_LATE = timedelta(days=7)
 """How long after a visit its finding is known."""
-
-EVENTS = pl.Schema({name: DTYPES[kind] for name, kind in (NEEDED["events"] | OPTIONAL["events"]).items()})
 
 
 @dataclass
