@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -45,6 +46,7 @@ app.add_typer(notebook, name="notebook")
 release = typer.Typer(help="Which release of the fleet's models is where, and since when; kept as tags in git.")
 app.add_typer(release, name="release")
 
+Day = partial(typer.Option, formats=["%Y-%m-%d"])
 Stage = Annotated[Literal["staging", "production"], typer.Argument(help="Where it goes.")]
 Why = Annotated[str, typer.Option(help="In words, for those who read the history.")]
 TagOnly = Annotated[bool, typer.Option("--tag-only", help="Note it only; nothing is sent to a server.")]
@@ -84,7 +86,7 @@ for _name, _summary in STAGES.items():
 def fetch(
     again: Annotated[bool, typer.Option("--again", help="Read stored batches again and replace what changed.")] = False,
     plant: Annotated[str | None, typer.Option(help="Of this plant only.")] = None,
-    batch: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="That hold this day only.")] = None,
+    batch: Annotated[datetime | None, Day(help="That hold this day only.")] = None,
     drop_vanished: Annotated[bool, typer.Option("--drop-vanished", help="And drop what the source lost.")] = False,
 ) -> None:
     """Copy the source's new batches to data/raw; with --again, those that were mended, too."""
@@ -114,9 +116,7 @@ def check() -> None:
 
 @app.command()
 def score(
-    until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Score as of the batch that holds this day.")
-    ] = None,
+    until: Annotated[datetime | None, Day(help="Score as of the batch that holds this day.")] = None,
 ) -> None:
     """Score each machine's newest data and tell the prediction log, the table and the webhook of params.yaml."""
     from upkeep.scoring.score import run
@@ -129,9 +129,7 @@ def outcomes(
     by: Annotated[
         Literal["model_version", "week"] | None, typer.Option(help="Part each plant's figures by it, too.")
     ] = None,
-    as_of: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Tell what was known after this day; adds nothing.")
-    ] = None,
+    as_of: Annotated[datetime | None, Day(help="Tell what was known after this day; adds nothing.")] = None,
 ) -> None:
     """Add what came of alarms and failures to the ledger, and tell it with live precision, recall and money."""
     from upkeep.production.figures import live_figures, tabulate_figures, tabulate_outcomes
@@ -232,9 +230,7 @@ def retrain() -> None:
 
 @app.command()
 def monitor(
-    as_of: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], envvar="UPKEEP_TODAY", help="Another day than today.")
-    ] = None,
+    as_of: Annotated[datetime | None, Day(envvar="UPKEEP_TODAY", help="Another day than today.")] = None,
 ) -> None:
     """Tell how each plant stands: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
     from upkeep.production.monitor import run

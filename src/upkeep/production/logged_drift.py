@@ -5,7 +5,7 @@ nor the order of files matters. A distance between two histograms is that of :mo
 rows, but for less than the width of a bin; that module is for telemetry, whose seasons it knows.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -92,20 +92,21 @@ def compare_logged(
     """
     names, bins = [*ranges, PROBABILITY], place_bins(ranges)
     counts = count_values(((_read_log(rows, len(ranges)), None) for rows in logged), bins)
-    seen = (
-        (
-            np.column_stack([to_matrix(rows, [*ranges]), np.full(rows.height, np.nan, np.float32)]),
-            rows["weight"].to_numpy(),
-        )
-        for rows in training
-    )
-    reference = count_values(seen, bins)
-    answers = np.full((judged.height, len(names)), np.nan, np.float32)
-    answers[:, -1] = judged["probability"].to_numpy()
-    reference += count_values([(answers, None)], bins)
+    reference = count_values(_read_known(training, judged, [*ranges]), bins)
     scores = measure_distances(counts, reference, bins)
     sizes = zip(counts.sum(axis=1), reference.sum(axis=1), strict=True)
     return {name: _judge(score, *size) for name, score, size in zip(names, scores.tolist(), sizes, strict=True)}
+
+
+def _read_known(
+    training: Iterable[pl.DataFrame], judged: pl.DataFrame, features: list[str]
+) -> Iterator[tuple[Floats32, Floats | None]]:
+    """Yield training rows without a probability, which they have none of, and judged ones with nothing else."""
+    for rows in training:
+        unknown = np.full(rows.height, np.nan, np.float32)
+        yield np.column_stack([to_matrix(rows, features), unknown]), rows["weight"].to_numpy()
+    unknown = np.full((judged.height, len(features)), np.nan, np.float32)
+    yield np.column_stack([unknown, judged["probability"].to_numpy().astype(np.float32)]), None
 
 
 def _read_log(rows: pl.DataFrame, n_features: int) -> Floats32:

@@ -87,7 +87,7 @@ def _show_money(amount: float | None, margin: float | None) -> str:
 
 def draw_costs(weeks: pl.DataFrame, summary: pl.DataFrame) -> Picture:
     """Draw what each policy costs in the course of the weeks, a panel for each change."""
-    cheapest = summary.sort("cost").row(0, named=True)
+    cheapest = summary.group_by("policy").agg(pl.col("cost").mean()).sort("cost", "policy").row(0, named=True)
     title = f"Least is paid by {cheapest['policy']}: {cheapest['cost'] / 1000:.0f} thousand in four weeks"
     changes = summary["change"].unique(maintain_order=True).to_list()
     picture, panels = draw_panels(title, len(changes), columns=2, height=3.2, sharey=True)
