@@ -16,6 +16,7 @@ Alarms that are void, censored or pending count for none of these, nor do failur
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -30,12 +31,16 @@ from upkeep.production.outcomes import OF_ALARMS, OF_FAILURES
 
 GROUPS = {"plant": pl.String(), "role": pl.String(), "model_version": pl.String(), "week": pl.Date()}
 OUTCOMES = [*OF_ALARMS, *OF_FAILURES]
-FIGURES = ["precision", "coded", "recall_from", "recall_to", "cost_from", "cost_to"]
-INTERVALS = {
-    "precision_interval": ("precision", "precision"),
-    "recall_interval": ("recall_from", "recall_to"),
-    "cost_interval": ("cost_from", "cost_to"),
+SHOWN = {
+    "precision": ("{:.0%}", ["precision"]),
+    "coded": ("{:.0%}", ["coded"]),
+    "recall": ("{:.0%}", ["recall_from", "recall_to"]),
+    "cost": ("{:,.0f}", ["cost_from", "cost_to"]),
 }
+"""What people are shown, in which form, and of which figures."""
+
+FIGURES = [name for _, names in SHOWN.values() for name in names]
+INTERVALS = {f"{name}_interval": (ends[0], ends[-1]) for name, (_, ends) in SHOWN.items() if name != "coded"}
 """From the low end of the first figure's resamples to the high end of the second's."""
 
 
@@ -110,19 +115,14 @@ def tabulate_figures(figures: pl.DataFrame) -> str:
     """Return a line per group with its figures and, in brackets, their intervals."""
     groups = [name for name in GROUPS if name in figures.columns]
     lines = [
-        [
-            *(str(row[name]) for name in groups),
-            _show([row["precision"]], row["precision_interval"], "{:.0%}"),
-            _show([row["coded"]], None, "{:.0%}"),
-            _show([row["recall_from"], row["recall_to"]], row["recall_interval"], "{:.0%}"),
-            _show([row["cost_from"], row["cost_to"]], row["cost_interval"], "{:,.0f}"),
-        ]
+        [*(str(row[name]) for name in groups), *(_show(row, name) for name in SHOWN)]
         for row in figures.iter_rows(named=True)
     ]
-    return align_columns([*groups, "precision", "coded", "recall", "cost"], lines)
+    return align_columns([*groups, *SHOWN], lines)
 
 
-def _show(values: Sequence[float | None], ends: Sequence[float] | None, form: str) -> str:
-    known = [form.format(value) for value in values if value is not None]
-    text = " to ".join(dict.fromkeys(known)) if len(known) == len(values) else "unknown"
+def _show(row: Mapping[str, Any], name: str) -> str:
+    form, figures = SHOWN[name]
+    values, ends = [row[figure] for figure in figures], row.get(f"{name}_interval")
+    text = "unknown" if None in values else " to ".join(dict.fromkeys(map(form.format, values)))
     return f"{text} ({' to '.join(map(form.format, ends))})" if ends else text
