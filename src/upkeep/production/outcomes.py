@@ -82,9 +82,9 @@ def _judge_plant(
     horizon = timedelta(hours=params.dataset.horizon_hours)
     episodes = _find_alarms(rows, params.dataset.horizon_hours)
     visits = _find_visits(events, episodes, horizon)
-    alarms = _settle_alarms(episodes.join(visits, on="episode", how="left"), ends, params)
-    judged = pl.concat([alarms, _settle_failures(rows, failures, params)], how="diagonal_relaxed")
-    judged = complete(judged.with_columns(plant=pl.lit(plant)).lazy(), LEDGER).collect()
+    answered = episodes.join(visits, on="episode", how="left")
+    parts = [_settle_alarms(answered, ends, params), _settle_failures(rows, failures, params)]
+    judged = pl.concat(complete(part.lazy().with_columns(plant=pl.lit(plant)), LEDGER) for part in parts).collect()
     sums = {
         "alarms": (episodes.filter(pl.col("last") < pl.col("at") + horizon)["alarms"].sum(), rows["alarm"].sum()),
         "episodes": (judged.filter(kind="alarm").height, episodes.height),
@@ -167,26 +167,18 @@ def _settle_alarms(episodes: pl.DataFrame, ends: pl.DataFrame, params: Params) -
     until, last = pl.col("known_until"), pl.col("last")
     end = last + timedelta(hours=params.dataset.horizon_hours)
     newest = pl.lit(ends["known_until"].max(), DTYPES["time"])
-    found = {DEFECT: "defect_found", NOTHING: "nothing_found", None: "no_code"}
+    found = {DEFECT: "defect_found", NOTHING: "nothing_found"}
+    coded = pl.col(FINDING).replace_strict(found, default="no_code")
     rules = [
         (pl.col("is_void"), pl.lit("void"), pl.col("at")),
         (pl.col("failed_at").is_not_null(), pl.lit("failed"), pl.col("failed_at")),
-        (
-            pl.col("visited_at").is_not_null(),
-            pl.col(FINDING).replace_strict(found, default="no_code"),
-            pl.col("visited_at"),
-        ),
+        (pl.col("visited_at").is_not_null(), coded, pl.col("visited_at")),
         (end <= until, pl.lit("survived"), end),
         (until < newest - timedelta(hours=params.score.silent_hours), pl.lit("censored"), until),
         (pl.lit(value=True), pl.lit("pending"), pl.lit(None)),
     ]
     known = episodes.join(ends.select("machine", "known_until"), on="machine", how="left")
-    return known.with_columns(until.fill_null(last)).select(
-        *SAID_BY,
-        "at",
-        "model_version",
-        "probability",
-        "threshold",
+    return known.with_columns(until.fill_null(last)).with_columns(
         kind=pl.lit("alarm"),
         outcome=pl.coalesce(pl.when(holds).then(outcome) for holds, outcome, _ in rules),
         settled_at=pl.coalesce(pl.when(holds).then(at) for holds, _, at in rules),
@@ -210,11 +202,7 @@ def _settle_failures(rows: pl.DataFrame, failures: pl.DataFrame, params: Params)
         )
     caught, missed, not_covered = map(pl.lit, OF_FAILURES)
     warned = pl.when("caught").then(caught).otherwise(missed)
-    return pl.concat(parts).select(
-        *SAID_BY,
-        "at",
-        "model_version",
-        "threshold",
+    return pl.concat(parts).with_columns(
         kind=pl.lit("failure"),
         probability="peak",
         outcome=pl.when(pl.col("caught").is_null()).then(not_covered).otherwise(warned),
