@@ -118,6 +118,13 @@ def test_a_row_asked_twice_is_what_outcomes_take_it_for_the_highest_answer():
     assert estimate(pl.concat([logged, lower]), SETTLED) == estimate(logged, SETTLED)
 
 
+def test_a_model_that_always_alarmed_is_taken_at_its_word_where_it_does_not_any_more():
+    always = blocks(ONE_IN_THREE, 0.6).with_columns(alarm=pl.lit(value=True), probability=0.6)
+    found = estimate(log(blocks(ONE_IN_THREE, 0.6)), always)
+    assert found.reasons == []
+    assert 0 < found.monthly_cost_interval[0] < found.monthly_cost
+
+
 def drifted(column):
     judged = ColumnDrift(method="wasserstein", score=0.9, threshold=0.5, drifted=column)
     return PlantDrift(

@@ -234,8 +234,8 @@ def _fit_chances(log_odds: Floats, happened: Booleans, times: Floats) -> Floats:
     """
     positive, negative = times[happened].sum(axis=0), times[~happened].sum(axis=0)
     target = np.where(happened[:, None], (positive + 1) / (positive + 2), 1 / (negative + 2))
-    score = log_odds[:, None]
-    intercept, slope = np.log((positive + 1) / (negative + 1)) - log_odds.mean(), np.ones_like(positive)
+    score, middle = log_odds[:, None], log_odds.mean() if log_odds.size else 0.0
+    intercept, slope = np.log((positive + 1) / (negative + 1)) - middle, np.ones_like(positive)
     for _ in range(NEWTON_STEPS):
         chance = logistic(intercept + slope * score)
         error, spread = times * (chance - target), times * chance * (1 - chance)
