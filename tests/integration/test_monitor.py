@@ -248,6 +248,17 @@ def test_where_nothing_was_logged_whether_outcomes_are_as_expected_is_not_known(
     assert "0 of 13 windows" in found["estimates"]["words"]
 
 
+@pytest.mark.parametrize("model", ["damaged", "whole"])
+def test_a_plant_whose_model_or_predictions_cannot_be_read_costs_no_other_its_page(monkeypatch, model):
+    write_part(settings().production.ledger, "part", one_alarm(), OUTCOMES)
+    (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
+    if model == "whole":
+        monkeypatch.setattr(expectations, "load_scorer", lambda _: SimpleNamespace(version="1"))
+    assert isinstance(run(), NotKnownError)
+    found = {signal["measure"]: signal for signal in report()["signals"] if signal["plant"] == PLANT}
+    assert found["estimates"]["status"] == "unknown"
+
+
 def test_a_report_that_is_published_says_where(monkeypatch):
     monkeypatch.setenv("CI_PAGES_URL", "https://team.example/upkeep")
     run()

@@ -48,8 +48,13 @@ def _compare_plant(
     plant: str, logged: pl.DataFrame, outcomes: pl.DataFrame, params: Params, as_of: datetime
 ) -> Agreement:
     """Estimate each past window as it would have been, and hold it against what came true."""
-    version = load_scorer(paths.MODELS / name_file(plant)).version
-    trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
+    try:
+        version = load_scorer(paths.MODELS / name_file(plant)).version
+        trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
+    except UpkeepError as error:
+        return Agreement("unknown", f"{error.what}; {error.remedy}", [])
+    except (OSError, pl.exceptions.PolarsError):
+        return Agreement("unknown", "what it was judged on cannot be read; run `dvc checkout`", [])
     own = logged.filter(plant=plant)
     estimates = [
         estimate_plant(own, trained, window, params, plant=plant, model_version=version)
