@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -27,40 +26,38 @@ def predict_newest(
     Rows that its own run judged have that run's predictions, made by the code that is live. For later ones its models
     come from the commit, by DVC, and score the interim tables here. Where they cannot, its own predictions stand alone.
     """
-    own = champion.predictions
-    newer = {plant: find_newer(own[plant], newest[plant]) for plant in sorted(own.keys() & newest.keys())}
+    said, silent = dict(champion.predictions), dict[str, str]()
+    newer = {plant: find_newer(said[plant], newest[plant]) for plant in sorted(said.keys() & newest.keys())}
     newer = {plant: rows for plant, rows in newer.items() if rows.height}
     if not newer:
-        return dict(own), {}
+        return said, silent
     try:
         dvc.pull(*(table for table in dvc.outputs(paths.INTERIM, paths.MODELS) if not table.exists()))
     except UpkeepError as error:
-        return dict(own), dict.fromkeys(newer, error.what)
-    files, threads = Files(champion.commit), how.model_copy(update={"backend": "threads"})  # which share the rows
+        return said, dict.fromkeys(newer, error.what)
+    files, models = Files(champion.commit), dict[str, Path]()
+    threads = how.model_copy(update={"backend": "threads"})  # which share the rows
     with tempfile.TemporaryDirectory() as folder:
-        models = {plant: _copy(files, plant, Path(folder)) for plant in newer}
-        found = map_plants(partial(_score, models, newer), newer, threads)
-    scored = {plant: rows for plant, rows in found.items() if isinstance(rows, pl.DataFrame)}
-    joined = {plant: pl.concat([own[plant], rows], how="diagonal_relaxed") for plant, rows in scored.items()}
-    return {**own, **joined}, {plant: why for plant, why in found.items() if isinstance(why, str)}
+        for plant in newer:
+            try:
+                models[plant] = files.copy_model(plant, Path(folder))
+            except UpkeepError as error:
+                silent[plant] = error.what
+        found = map_plants(_score, models, threads, models, newer)
+    for plant, rows in found.items():
+        if isinstance(rows, str):
+            silent[plant] = rows
+        else:
+            said[plant] = pl.concat([said[plant], rows], how="diagonal_relaxed")
+    return said, dict(sorted(silent.items()))
 
 
-def _copy(files: Files, plant: str, folder: Path) -> Path | str:
-    try:
-        return files.copy_model(plant, folder)
-    except UpkeepError as error:
-        return error.what
-
-
-def _score(models: Mapping[str, Path | str], newer: Mapping[str, pl.DataFrame], plant: str) -> pl.DataFrame | str:
+def _score(plant: str, models: Mapping[str, Path], newer: Mapping[str, pl.DataFrame]) -> pl.DataFrame | str:
     """Return the plant's newer rows with predictions, or why there are none."""
-    model = models[plant]
-    if isinstance(model, str):
-        return model
     try:
         present = load_model(paths.MODELS / name_file(plant)).metadata
         files = (locate_own(table_file(paths.INTERIM / table, plant)) for table in Tables._fields)
-        return rescore(model, newer[plant], Tables(*map(pl.scan_parquet, files)), present)
+        return rescore(models[plant], newer[plant], Tables(*map(pl.scan_parquet, files)), present)
     except UpkeepError as error:
         return error.what
     except (OSError, pl.exceptions.PolarsError):  # a branch may hold anything, and its words may quote it
