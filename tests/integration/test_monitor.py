@@ -195,6 +195,12 @@ def test_a_source_that_is_not_there_is_told_without_its_secrets(monkeypatch):
     assert "s3cret" not in poll.fault
 
 
+def test_a_source_whose_variable_is_not_set_costs_nothing_else():
+    run(watch=[{"name": "historian", "url": "http://${UPKEEP_NOWHERE}/health"}])
+    (signal,) = [signal for signal in report()["signals"] if signal["place"] == "historian"]
+    assert (signal["status"], "UPKEEP_NOWHERE is not set" in signal["words"]) == ("watch", True)
+
+
 def test_an_answer_without_end_is_cut_and_one_that_never_begins_is_given_up(monkeypatch):
     monkeypatch.setattr(polling, "SECONDS", 0.2)
     monkeypatch.setattr(polling, "MOST_BYTES", 1000)

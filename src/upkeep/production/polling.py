@@ -70,6 +70,8 @@ def poll(name: str, url: str, at: datetime) -> Poll:
     started = time.perf_counter()
     try:
         fault = call_within(SECONDS, partial(_get, url))
+    except UpkeepError as error:
+        fault = f"not asked: {error.what}"
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         fault = f"no answer: {shorten(hide_variables(str(error), url))}"
     return Poll(name=name, at=at, seconds=round(time.perf_counter() - started, 3), fault=fault)
