@@ -123,6 +123,12 @@ def test_an_interval_of_regret_is_of_differences_within_the_same_world():
     assert loop["cost_margin"] == pytest.approx(4.3027 * 4 / 3**0.5, rel=1e-3)  # t of two degrees of freedom
 
 
+def test_the_order_in_which_lives_end_changes_no_bit():
+    lives = [weeks("loop", [0.1 * seed + week / 3 for week in range(8)], seed=seed) for seed in range(9)]
+    orders = [lives, lives[::-1], lives[4:] + lives[:4]]
+    assert len({str(summarise(pl.concat(order), 0.95).rows()) for order in orders}) == 1
+
+
 def test_drift_is_detected_after_a_change_and_false_without_one():
     reasons = {1: "first", 3: "drift", 6: "new data, drift", 7: "age"}
     lived = pl.concat(weeks("loop", [1] * 8, change=change, reasons=reasons) for change in ("none", "sensor"))

@@ -10,6 +10,7 @@ from upkeep.rehearsal.rehearse import POLICIES
 from upkeep.reporting.plots import INK, Picture, draw_lines, draw_panels, explain_lines, style_plants
 
 BEST, MONTH_WEEKS = "oracle", 4
+RUN = ["change", "policy", "seed"]
 COUNTED = ("cost", "failures", "defects_found", "false_alarms")
 
 
@@ -22,12 +23,12 @@ def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
     those of all weeks after the first model. ``detected_after`` are the weeks from the change until drift was a reason
     to train, null if it never was; ``false_drifts`` the weeks in which it was one although nothing had changed.
     """
-    runs = _sum_up_runs(weeks)
+    runs = _sum_up_runs(weeks.sort(*RUN, "week"))  # in whatever order lives ended, sums of them are the same bits
     best = runs.filter(policy=BEST).select("change", "seed", best="cost")
     runs = runs.join(best, on=["change", "seed"], how="left").with_columns(regret=pl.col("cost") - pl.col("best"))
     figures = [
         {"change": change, "policy": policy, "seeds": own.height}
-        | {name: own[name].mean() for name in own.columns if name not in ("change", "policy", "seed", "best")}
+        | {name: own[name].mean() for name in own.columns if name not in (*RUN, "best")}
         | {f"{name}_margin": _find_margin(own[name].drop_nulls(), confidence) for name in ("cost", "regret")}
         for change in weeks["change"].unique().sort()
         for policy in POLICIES
@@ -42,7 +43,7 @@ def _sum_up_runs(weeks: pl.DataFrame) -> pl.DataFrame:
     changed = second_half & (pl.col("change") != "none")
     trained = ~pl.col("reason").is_in(["", "first"])
     months = (last - last // 2) / MONTH_WEEKS
-    return weeks.group_by("change", "policy", "seed").agg(
+    return weeks.group_by(RUN, maintain_order=True).agg(
         *(pl.col(name).filter(second_half).sum() / months for name in COUNTED),
         trainings=trained.sum(),
         promotions=(trained & pl.col("promoted")).sum(),
@@ -92,7 +93,12 @@ def draw_costs(weeks: pl.DataFrame, summary: pl.DataFrame) -> Picture:
     changes = summary["change"].unique(maintain_order=True).to_list()
     picture, panels = draw_panels(title, len(changes), columns=2, height=3.2, sharey=True)
     styles = style_plants(summary["policy"].unique(maintain_order=True).to_list())
-    course = weeks.group_by("change", "policy", "week").agg(pl.col("cost").mean()).sort("change", "policy", "week")
+    course = (
+        weeks.sort("seed")
+        .group_by("change", "policy", "week")
+        .agg(pl.col("cost").mean())
+        .sort("change", "policy", "week")
+    )
     smooth = pl.col("cost").rolling_sum(2 * MONTH_WEEKS).over("change", "policy") / 2000
     course = course.with_columns(cost=smooth).rename({"policy": "plant"})
     for panel, change in zip(panels, changes, strict=False):
