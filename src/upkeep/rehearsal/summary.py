@@ -93,12 +93,7 @@ def draw_costs(weeks: pl.DataFrame, summary: pl.DataFrame) -> Picture:
     changes = summary["change"].unique(maintain_order=True).to_list()
     picture, panels = draw_panels(title, len(changes), columns=2, height=3.2, sharey=True)
     styles = style_plants(summary["policy"].unique(maintain_order=True).to_list())
-    course = (
-        weeks.sort("seed")
-        .group_by("change", "policy", "week")
-        .agg(pl.col("cost").mean())
-        .sort("change", "policy", "week")
-    )
+    course = weeks.sort(*RUN, "week").group_by("change", "policy", "week", maintain_order=True).agg(pl.mean("cost"))
     smooth = pl.col("cost").rolling_sum(2 * MONTH_WEEKS).over("change", "policy") / 2000
     course = course.with_columns(cost=smooth).rename({"policy": "plant"})
     for panel, change in zip(panels, changes, strict=False):
