@@ -82,7 +82,7 @@ def roll_back(order: Order, version: str, environment: Environment) -> str:
 
 
 def _require_deployable(release: Release, order: Order, environment: Environment) -> None:
-    """Raise an UkpeepError unless the commit is on the branch that is deployed and the image is named by digest."""
+    """Raise an UpkeepError unless the commit is on the branch that is deployed and the image is named by digest."""
     if (release.image or order.ship) and not IMAGE.fullmatch(release.image):
         raise UpkeepError(
             f"the image is '{release.image}'",
