@@ -28,7 +28,7 @@ def has_remote() -> bool:
 
 
 def register(release: Release) -> Release:
-    """Make a commit a release under the next major version, unless it is one; an UkpeepError if the remote refuses."""
+    """Make a commit a release under the next major version, unless it is one; an UpkeepError if the remote refuses."""
 
     def number(known: Sequence[Release]) -> Release:
         versions = {each.commit: each for each in known if not each.stage}
