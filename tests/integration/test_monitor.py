@@ -154,6 +154,19 @@ def test_a_plant_whose_deliveries_stopped_fails_the_command_with_what_to_do():
     assert report()["standings"][PLANT]["status"] == "act"
 
 
+def test_commands_are_set_as_code_on_both_pages_and_nothing_else_of_a_sentence_becomes_markup():
+    monitor.write_whole(paths.RETRAINING, b"lost <b>all</b>, run `dvc pull <x>`")
+    run(weeks=WEEKS + 1)
+    for page in (monitor.PLANNER, monitor.ENGINEER):
+        text = page.read_text()
+        assert (
+            "<code>upkeep retrain</code> said last: lost &lt;b&gt;all&lt;/b&gt;, run <code>dvc pull &lt;x&gt;</code>"
+            in text
+        )
+        assert "run <code>upkeep outcomes</code>" in text
+        assert "`" not in text.partition("<script>")[0]
+
+
 @pytest.mark.parametrize("missing", [paths.MANIFEST, paths.DATA_QUALITY, paths.DRIFT / "drift.json"])
 def test_what_is_not_there_is_not_known_says_how_to_get_it_and_is_no_success(missing):
     missing.unlink()

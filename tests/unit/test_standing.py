@@ -83,7 +83,7 @@ def drifted(*columns):
 )
 def test_drift_is_to_be_watched_and_what_cannot_be_judged_is_unknown_with_the_command_that_tells(found, status):
     signal = judge_drift("lyon", found)
-    assert (signal.status, signal.remedy) == (status, "dvc repro drift" if status == "unknown" else "")
+    assert (signal.status, signal.remedy) == (status, "run `dvc repro drift`" if status == "unknown" else "")
 
 
 FIGURES = {"precision": 0.6, "coded": 0.8, "recall_from": 0.5, "recall_to": 0.7}
@@ -116,8 +116,8 @@ def test_whatever_the_figures_say_a_plant_is_never_fine_once_outcomes_disagree(f
 
 
 def test_nothing_known_yet_says_which_command_makes_it_known():
-    assert {signal.remedy for signal in judge_alarms("lyon", None, None)} == {"upkeep outcomes"}
-    assert judge_releases([]).remedy == "upkeep release promote"
+    assert {signal.remedy for signal in judge_alarms("lyon", None, None)} == {"run `upkeep outcomes`"}
+    assert judge_releases([]).remedy == "run `upkeep release promote`"
 
 
 def test_what_is_live_is_the_newest_of_each_stage():

@@ -122,7 +122,7 @@ def judge_arrival(batches: Sequence[date], seen: Sequence[Seen], fetch: Fetch, a
     """
     if not batches:
         words = "no telemetry has been delivered yet"
-        return Signal(measure="freshness", status=UNKNOWN, words=words, remedy="dvc repro fetch")
+        return Signal(measure="freshness", status=UNKNOWN, words=words, remedy="run `dvc repro fetch`")
     step, first_look = timedelta(days=fetch.batch_days), min((each.at for each in seen), default=as_of)
     came = {each.batch: each.at for each in sorted(seen, key=lambda each: each.at, reverse=True)}
     ended = {batch: datetime.combine(batch + step, time(), UTC) for batch in batches if batch in came}

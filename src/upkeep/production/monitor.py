@@ -153,7 +153,7 @@ def _judge_plant(plant: str, looked: Looked, params: Params, as_of: datetime) ->
             signals += health.judge_deliveries(found, seen, params.fetch, as_of)
         except (OSError, pl.exceptions.PolarsError) as error:
             words = f"its tables cannot be read: {shorten(error)}"
-            signals.append(Signal(measure="tables", status=UNKNOWN, words=words, remedy="dvc repro validate"))
+            signals.append(Signal(measure="tables", status=UNKNOWN, words=words, remedy="run `dvc repro validate`"))
     return [signal.model_copy(update={"plant": plant}) for signal in signals]
 
 

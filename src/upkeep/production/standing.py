@@ -28,7 +28,7 @@ VERDICTS: dict[str, tuple[Status, str, str]] = {
         "what came of its alarms is not what was expected",
         "rely on no alarm alone; train anew",
     ),
-    "unknown": (UNKNOWN, "whether its alarms turn out as expected is not known", "upkeep outcomes"),
+    "unknown": (UNKNOWN, "whether its alarms turn out as expected is not known", "run `upkeep outcomes`"),
 }
 """Status, words and remedy by what estimates and outcomes say of each other."""
 
@@ -58,7 +58,7 @@ def judge_drift(plant: str, found: PlantDrift | None) -> Signal:
     """Return what the drift report says of a plant; one that it does not know, or cannot judge, is unknown."""
     judged = [column for column in found.columns.values() if column.threshold or column.drifted] if found else []
     if found is None or not judged:
-        words, remedy = "whether its data still looks like what was trained on is not known", "dvc repro drift"
+        words, remedy = "whether its data still looks like what was trained on is not known", "run `dvc repro drift`"
         return Signal(plant=plant, measure="drift", status=UNKNOWN, words=words, remedy=remedy)
     drifted = sum(column.drifted for column in judged)
     words = f"{drifted} of {len(judged)} columns no longer look like what was trained on"
@@ -72,7 +72,7 @@ def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agree
     `figures` is the plant's row of the ledger's live figures. However well the data looks, a plant whose outcomes are
     not those expected is to act on: machines may fail in another way than those that were trained on.
     """
-    status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", "upkeep outcomes"
+    status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", "run `upkeep outcomes`"
     if figures and figures["coded"] is not None:
         right, coded, least, most = ("?" if figures[name] is None else f"{figures[name]:.0%}" for name in SHOWN)
         words = (
@@ -89,7 +89,7 @@ def judge_releases(releases: Iterable[Release]) -> Signal:
     """Return what is live in each stage, and since when, given what its tags say, the newest last."""
     live = {each.stage: f"{each.version} in {each.stage} since {each.at:%Y-%m-%d}" for each in releases if each.stage}
     words = "; ".join(live.values()) or "which models are live is not known"
-    remedy = "" if live else "upkeep release promote"
+    remedy = "" if live else "run `upkeep release promote`"
     return Signal(measure="releases", status=FINE if live else UNKNOWN, words=words, remedy=remedy)
 
 

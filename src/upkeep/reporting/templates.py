@@ -1,9 +1,12 @@
 """What is filled into the texts and pages of ``templates/``: whatever is no markup already is escaped."""
 
+import html
+import re
 from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.filters import do_mark_safe
 
 from upkeep.core.text import show_text
 from upkeep.reporting import markdown
@@ -13,6 +16,11 @@ from upkeep.reporting.markdown import Markdown
 def show_value(value: object) -> object:
     """Return text without what nobody would see; Jinja escapes it then, unless it is markup."""
     return show_text(value) if type(value) is str else value
+
+
+def set_commands(text: str) -> str:
+    """Return a sentence with what stands between backticks in it set as code, as an error's remedy names commands."""
+    return do_mark_safe(re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(show_text(text))))
 
 
 LOADER = FileSystemLoader(Path(__file__).with_name("templates"))
@@ -25,6 +33,7 @@ HTML = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+HTML.filters["commands"] = set_commands
 MARKDOWN = HTML.overlay(
     autoescape=False, finalize=markdown.format_value
 )  # what `finalize` returns is escaped for Markdown

@@ -94,7 +94,8 @@ function drawStandings(monitoring) {
   const seen = Object.entries(standings).filter(([name]) => name && ["", name].includes(plant.value));
   const found = Object.keys(STATUSES).flatMap((status) => seen.filter(([, one]) => one.status === status));
   const lines = found.slice(0, MOST_STANDINGS).map(([name, one]) => {
-    const line = make("li", linkTo(page, name), ` ${STATUSES[one.status]} since ${inUtc(one.since).slice(0, 10)}: ${one.why[0] ?? ""}`);
+    const why = (one.why[0] ?? "").split("`").map((part, row) => (row % 2 ? make("code", part) : part));
+    const line = make("li", linkTo(page, name), ` ${STATUSES[one.status]} since ${inUtc(one.since).slice(0, 10)}: `, ...why);
     line.className = one.status;
     return line;
   });
