@@ -132,7 +132,7 @@ def outcomes(
     as_of: Annotated[datetime | None, Day(help="Tell what was known after this day; adds nothing.")] = None,
 ) -> None:
     """Add what came of alarms and failures to the ledger, and tell it with live precision, recall and money."""
-    from upkeep.production.figures import live_figures, tabulate_figures, tabulate_outcomes
+    from upkeep.production.figures import show_outcomes
     from upkeep.production.ledger import as_known, read_ledger, record_outcomes
 
     params = load_params()
@@ -140,8 +140,7 @@ def outcomes(
         known = as_known(read_ledger(params.production.ledger), as_of.replace(tzinfo=UTC) + timedelta(days=1))
     else:
         known = record_outcomes(params, datetime.now(UTC))
-    _tell(tabulate_outcomes(known))
-    _tell(f"\n{tabulate_figures(live_figures(known, params, ['plant', *([by] if by else [])]))}")
+    _tell(show_outcomes(known, params, ["plant", *([by] if by else [])]))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from fleet_cases import at
 from outcome_cases import PARAMS, ends, event, judge, said
 
 from upkeep.core.params import Costs
-from upkeep.production.figures import OUTCOMES, live_figures, tabulate_figures, tabulate_outcomes
+from upkeep.production.figures import NOTHING, OUTCOMES, live_figures, show_outcomes, tabulate_figures
 from upkeep.production.outcomes import LEDGER
 
 COSTS = PARAMS.evaluate.costs  # 20000 a failure, 4000 a planned repair, 600 a false alarm
@@ -51,7 +51,19 @@ def test_money_is_counted_as_in_the_report_and_a_visit_without_a_code_was_a_repa
 def test_failures_before_any_model_was_in_force_count_for_none():
     rows = ledger("missed").vstack(ledger("not_covered", model_version=None))
     assert live_figures(rows, PARAMS)["not_covered"].to_list() == [0]
-    assert " 1 " in tabulate_outcomes(rows).splitlines()[1]
+    classes, figures, left_out = show_outcomes(rows, PARAMS).split("\n\n")
+    assert classes.splitlines()[1].split()[-2:] == ["1", "0"]
+    assert len(figures.splitlines()) == 2
+    assert left_out == "left out: 1 failure from before there was any prediction"
+
+
+def test_where_nothing_is_known_one_sentence_says_so():
+    assert show_outcomes(LEDGER.to_frame(), PARAMS) == NOTHING
+    early = ledger(*["not_covered"] * 3, model_version=None)
+    assert show_outcomes(early, PARAMS).splitlines()[::2] == [
+        NOTHING,
+        "left out: 3 failures from before there was any prediction",
+    ]
 
 
 def test_what_nothing_tells_is_null_not_zero():

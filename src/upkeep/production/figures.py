@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.params import Costs, Params
-from upkeep.core.text import align_columns
+from upkeep.core.text import align_columns, count_things
 from upkeep.core.types import Floats
 from upkeep.judging.economics import divide_defined, policy_cost
 from upkeep.judging.episodes import MACHINE
@@ -42,6 +42,8 @@ SHOWN = {
 FIGURES = [name for _, names in SHOWN.values() for name in names]
 INTERVALS = {f"{name}_interval": (ends[0], ends[-1]) for name, (_, ends) in SHOWN.items() if name != "coded"}
 """From the low end of the first figure's resamples to the high end of the second's."""
+
+NOTHING = "nothing is known yet of what came of alarms: no prediction was judged"
 
 
 def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> pl.DataFrame:
@@ -102,6 +104,15 @@ def measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, Fl
         "cost_from": np.minimum(inspected, repaired),
         "cost_to": np.maximum(inspected, repaired),
     }
+
+
+def show_outcomes(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> str:
+    """Return both tables of what is known; what happened before there was any prediction is counted below them."""
+    said = outcomes.drop_nulls("model_version")
+    told = [tabulate_outcomes(said), tabulate_figures(live_figures(said, params, by))] if said.height else [NOTHING]
+    if early := outcomes.height - said.height:
+        told.append(f"left out: {count_things(early, 'failure')} from before there was any prediction")
+    return "\n\n".join(told)
 
 
 def tabulate_outcomes(outcomes: pl.DataFrame) -> str:
