@@ -55,6 +55,9 @@ class Listing:
         return [Delivery("telemetry", PLANT, week, pl.DataFrame) for week in weeks if week <= until]
 
 
+AGREED = Agreement(verdict="agrees", why="", windows=[])
+
+
 def settings(*, weeks=WEEKS, **how) -> Params:
     fetch = changed(SHIPPED.fetch, source="test_monitor:Listing", options={"weeks": weeks}, until=MONDAY)
     parallel = changed(SHIPPED.parallel, backend="sequential")
@@ -276,6 +279,27 @@ def test_a_plant_whose_model_or_predictions_cannot_be_read_costs_no_other_its_pa
     assert isinstance(run(), NotKnownError)
     found = {signal["measure"]: signal for signal in report()["signals"] if signal["plant"] == PLANT}
     assert found["estimates"]["status"] == "unknown"
+
+
+def test_drift_is_handed_to_the_estimates_of_the_windows_that_it_was_looked_for_in(monkeypatch):
+    write_part(settings().production.ledger, "part", one_alarm(), OUTCOMES)
+    handed = {}
+    monkeypatch.setattr(expectations, "load_scorer", lambda _: SimpleNamespace(version="1"))
+    monkeypatch.setattr(expectations.pl, "read_parquet", lambda _: None)
+    monkeypatch.setattr(
+        expectations, "estimate_plant", lambda *given, drift, **_: handed.setdefault(given[2].start, drift)
+    )
+    monkeypatch.setattr(expectations, "compare_with_outcomes", lambda *_: AGREED)
+    monkeypatch.setattr(monitor, "_judge_plant", lambda *_: [])
+    (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
+    report = json.loads((paths.DRIFT / "drift.json").read_text())
+    first, second, third = sorted(expectations.list_windows(as_of(0)))[-3:]
+    report[PLANT]["window"] = {"from": (second.end - timedelta(days=1)).isoformat(), "to": third.end.isoformat()}
+    write_json(paths.DRIFT / "drift.json", report)
+    run()
+    assert [start for start, drift in handed.items() if drift] == [third.start, second.start]
+    assert len(handed) == expectations.MOST_WINDOWS
+    assert first.start in handed
 
 
 def test_a_report_that_is_published_says_where(monkeypatch):

@@ -1,6 +1,6 @@
 """What was expected of each plant's alarms and what came of them, read from the prediction log and the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -11,6 +11,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.judging.drift import Window
+from upkeep.judging.reports import PlantDrift
 from upkeep.model.scoring import load_scorer
 from upkeep.production.estimates import Agreement, compare_with_outcomes, estimate_plant
 from upkeep.production.figures import live_figures
@@ -28,8 +29,13 @@ FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 LOGGED = [name for name in SCHEMA if name not in ("features", "readings", "inputs")]
 
 
-def judge_expectations(plants: Sequence[str], params: Params, as_of: datetime) -> list[Signal]:
-    """Return what came of each plant's alarms, and whether that was expected; what cannot be read is not known."""
+def judge_expectations(
+    plants: Sequence[str], drift: Mapping[str, PlantDrift], params: Params, as_of: datetime
+) -> list[Signal]:
+    """Return what came of each plant's alarms, and whether that was expected; what cannot be read is not known.
+
+    `drift` is what was found of plants' newest windows, as far as that was looked at.
+    """
     try:
         outcomes = as_known(read_ledger(params.production.ledger), as_of)
         since = (as_of - (MOST_WINDOWS + 1) * WINDOW).date()
@@ -40,14 +46,20 @@ def judge_expectations(plants: Sequence[str], params: Params, as_of: datetime) -
     logged = pl.concat([SCHEMA.to_frame().select(LOGGED), *parts])
     figures = {row["plant"]: row for row in live_figures(outcomes, params).filter(role="champion").to_dicts()}
     judged = [plant for plant in figures if plant in plants and (paths.MODELS / name_file(plant)).exists()]
-    agreements = map_plants(_compare_plant, judged, params.parallel, logged, outcomes, params, as_of)
+    agreements = map_plants(_compare_plant, judged, params.parallel, logged, outcomes, drift, params, as_of)
     return [signal for plant in plants for signal in judge_alarms(plant, figures.get(plant), agreements.get(plant))]
 
 
 def _compare_plant(
-    plant: str, logged: pl.DataFrame, outcomes: pl.DataFrame, params: Params, as_of: datetime
+    plant: str,
+    logged: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    drift: Mapping[str, PlantDrift],
+    params: Params,
+    as_of: datetime,
 ) -> Agreement:
     """Estimate each past window as it would have been, and hold it against what came true."""
+    found = drift.get(plant)
     try:
         version = load_scorer(paths.MODELS / name_file(plant)).version
         trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
@@ -57,10 +69,16 @@ def _compare_plant(
         return Agreement("unknown", "what it was judged on cannot be read; run `dvc checkout`", [])
     own = logged.filter(plant=plant)
     estimates = [
-        estimate_plant(own, trained, window, params, plant=plant, model_version=version)
+        estimate_plant(own, trained, window, params, plant=plant, model_version=version, drift=_choose(found, window))
         for window in list_windows(as_of)
     ]
     return compare_with_outcomes(estimates, outcomes, as_of, params)
+
+
+def _choose(found: PlantDrift | None, window: Window) -> PlantDrift | None:
+    """Return what was found if it is of a time that the window shares; as text, times in UTC are in their order."""
+    shares = found and found.window.start < window.end.isoformat() and window.start.isoformat() < found.window.end
+    return found if shares else None
 
 
 def list_windows(as_of: datetime) -> list[Window]:
