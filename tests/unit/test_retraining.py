@@ -5,12 +5,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fleet_cases import at
+from outcome_cases import PARAMS
 from parameters import LIMITS
+from test_live_figures import ledger
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Params
+from upkeep.gitlab import retraining
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.retraining import advance, describe_offer, new_batches, read_clock
+from upkeep.gitlab.retraining import advance, describe_offer, find_losses, new_batches, read_clock, weigh_outcomes
+from upkeep.judging.reports import Headline, Metrics
+from upkeep.model.storage import checksum
+from upkeep.production.ledger import OUTCOMES
+from upkeep.scoring.prediction_log import write_part
 from upkeep.sources import Delivery
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +101,84 @@ def test_until_is_found_however_it_is_written(written):
 def test_a_line_of_another_section_is_left_alone():
     text = 'fetch:\n  source: x\nother:\n  until: "2025-12-22"\n'
     assert advance(text, MONDAY) == text
+
+
+TEST = Metrics(rows=9, machines=3, positives=1, failures=4, cost=20_000.0)
+"""Test figures that promise 5,000 per failure; a missed one costs 20,000, a planned repair 4,000."""
+
+
+def test_a_loss_is_what_alarms_have_cost_at_least_beside_what_the_test_figures_promise_for_as_many_failures():
+    missed = ledger(*["missed"] * 6)
+    least, promised = weigh_outcomes(missed, TEST, PARAMS)
+    assert (0 < least <= 6 * 20_000, promised) == (True, 6 * 5_000)
+    assert weigh_outcomes(missed.vstack(ledger(*["not_covered"] * 6)), TEST, PARAMS) == (least, promised)
+    assert weigh_outcomes(ledger(*["defect_found"] * 6), TEST, PARAMS).least < 6 * 5_000
+
+
+@pytest.mark.parametrize(
+    ("found", "test"),
+    [
+        ([], TEST),
+        (["nothing_found"] * 3, TEST),  # no failure to hold it to
+        (["missed"], TEST),  # of one machine, which tells no interval
+        (["missed"] * 3, TEST.model_copy(update={"failures": 0})),
+        (["missed"] * 3, TEST.model_copy(update={"cost": None})),
+    ],
+)
+def test_where_nobody_can_tell_there_is_no_loss(found, test):
+    assert weigh_outcomes(ledger(*found), test, PARAMS) is None
+
+
+@pytest.fixture
+def champion(tmp_path, monkeypatch):
+    """A commit whose models of two plants are told by their metadata, and where the ledger is to be."""
+    headline = Headline(overall=TEST, plants={"lyon": TEST, "porto": TEST})
+    content = {"metrics.json": headline.model_dump_json().encode(), "model.json": b"{}"}
+
+    class Files:
+        def __init__(self, commit):
+            assert commit == "base"
+
+        def read(self, path, parse):
+            return parse(content[path.name])
+
+    monkeypatch.setattr(retraining, "Files", Files)
+    folder = tmp_path / "ledger"
+    return folder, PARAMS.model_copy(
+        update={"production": PARAMS.production.model_copy(update={"ledger": str(folder)})}
+    )
+
+
+def test_only_outcomes_of_the_target_branchs_models_that_are_known_by_today_tell_of_a_loss(champion):
+    folder, params = champion
+    assert find_losses("base", MONDAY, params) == {}
+    live = {"model_version": checksum(b"{}")[:12], "settled_at": at(1), "known_at": at(2)}
+    write_part(str(folder), "part", ledger(*["missed"] * 3, **live), OUTCOMES)
+    others = {"model_version": "old"}, {"role": "challenger"}, {"known_at": at(48), "plant": "porto"}
+    for number, changes in enumerate(others):
+        write_part(str(folder), f"part{number}", ledger(*["missed"] * 3, **live | changes), OUTCOMES)
+    assert {plant: found.promised for plant, found in find_losses("base", at(3).date(), params).items()} == {
+        "lyon": 15_000
+    }
+
+
+def test_a_ledger_that_cannot_be_read_tells_of_no_loss(champion):
+    params = champion[1]
+    elsewhere = params.production.model_copy(update={"ledger": "nowhere://ledger"})
+    assert find_losses("base", MONDAY, params.model_copy(update={"production": elsewhere})) == {}
+
+
+def test_a_retraining_knows_the_losses_of_the_commit_that_it_starts_from(monkeypatch):
+    known, losses = [], {"lyon": retraining.Realised(9.0, 5.0)}
+    monkeypatch.setattr(retraining, "load_params", lambda: PARAMS)
+    monkeypatch.setattr(retraining, "new_batches", lambda *_: ONE)
+    monkeypatch.setattr(retraining, "_find_offer", lambda _: (None, None))
+    monkeypatch.setattr(retraining, "_bring", lambda *_: ONE)
+    monkeypatch.setattr(retraining, "find_losses", lambda base, *_: losses if base == "base" else {})
+    monkeypatch.setattr(retraining, "decide", lambda evidence, _: known.append(evidence.realised))
+    monkeypatch.setattr(retraining.git, "git", lambda *_: "")
+    assert "no loss that was not promised" in retraining._retrain(MONDAY, "main", "base", None)
+    assert known == [losses]
 
 
 def options(reasons, verdict, job="https://gitlab.example.com/j/7"):

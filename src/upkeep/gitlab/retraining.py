@@ -6,22 +6,30 @@ docs/decisions/0006-retraining.md says why it decides as it does.
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
+import polars as pl
 import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Limits, Params, load_params
+from upkeep.core.plants import name_file
 from upkeep.core.text import count_things
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.markdown import bullets, inert, show
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
+from upkeep.gitlab.snapshot import Files
 from upkeep.gitlab.zones import Environment
+from upkeep.judging.reports import Headline, Metrics
+from upkeep.model.scoring import VERSION_DIGITS
+from upkeep.model.storage import checksum
+from upkeep.production.figures import live_figures
+from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
-from upkeep.releases.policies import Evidence, decide
+from upkeep.releases.policies import Evidence, Realised, decide
 from upkeep.sources.batches import first_day
 from upkeep.sources.manifest import read_manifest
 from upkeep.sources.registry import open_source
@@ -65,7 +73,8 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     arrived = listed if listed[-1] == offered else _bring(params, listed[-1])
     if arrived and arrived[-1] == offered:
         return f"nothing to add: the retraining up to the batch of {offered} stands on the branch {BRANCH}"
-    reasons = decide(Evidence(arrived, age_days, lambda: recent_drift(load_params())), how)
+    losses = find_losses(base, today, params)
+    reasons = decide(Evidence(arrived, age_days, lambda: recent_drift(load_params()), losses), how)
     if not reasons:
         git.git("checkout", "--quiet", "HEAD", "--", str(paths.PARAMS), str(dvc.LOCK))
         if not arrived:
@@ -73,7 +82,8 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
         new = count_things(len(arrived), "new batch")
         if how.policy != "evidence":
             return f"too early: {new} after that of {until}, and retrain.policy is {how.policy}"
-        return f"too early: {new} after that of {until}, {how.new_batches} needed, and no drift that lasts"
+        lacking = f"{how.new_batches} needed, no drift that lasts, and no loss that was not promised"
+        return f"too early: {new} after that of {until}, {lacking}"
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
     verdict = _judge(base)
@@ -199,6 +209,40 @@ def _set_until(params: Params, until: date) -> None:
 def advance(text: str, until: date) -> str:
     """Return the text of ``params.yaml`` with another ``fetch.until``; comments and layout stay."""
     return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
+
+
+def find_losses(base: str, today: date, params: Params) -> dict[str, Realised]:
+    """Return by plant what following the alarms of the models of the commit `base` has cost, and what was promised.
+
+    A plant of which that is not known is left out; where the ledger cannot be read, each is.
+    """
+    try:
+        ledger = read_ledger(params.production.ledger)
+    except UpkeepError:
+        return {}
+    outcomes = as_known(ledger, datetime.combine(today + timedelta(days=1), time(), UTC)).filter(role="champion")
+    if outcomes.is_empty():
+        return {}
+    files, found = Files(base), {}
+    promised = files.read(paths.METRICS, Headline.model_validate_json)
+    for plant, test in promised.plants.items() if promised else ():
+        version = files.read(paths.MODELS / name_file(plant) / paths.MODEL_METADATA, checksum)
+        own = outcomes.filter(plant=plant, model_version=(version or "")[:VERSION_DIGITS])
+        if realised := weigh_outcomes(own, test, params):
+            found[plant] = realised
+    return found
+
+
+def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> Realised | None:
+    """Return what one model's alarms have cost a plant, and what its test figures promised; None if nobody can tell.
+
+    A failure that no prediction covers is left out: no other model would have foretold it.
+    """
+    for live in live_figures(outcomes.filter(pl.col("outcome") != "not_covered"), params).iter_rows(named=True):
+        failures = live["caught"] + live["defect_found"] + live["missed"]
+        if live["cost_interval"] and failures and test.failures and test.cost is not None:
+            return Realised(live["cost_interval"][0], test.cost / test.failures * failures)
+    return None
 
 
 def _judge(base: str) -> Verdict:
