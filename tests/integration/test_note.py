@@ -17,12 +17,13 @@ from prediction_cases import HORIZON, how
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import load_params
-from upkeep.gitlab import dvc, note
+from upkeep.core.params import Params, load_params
+from upkeep.gitlab import check, dvc, note
 from upkeep.gitlab import snapshot as snapshots
-from upkeep.gitlab.champion import predict_newest
+from upkeep.gitlab.champion import judge_sides, predict_newest
 from upkeep.gitlab.failure import keep_failure
 from upkeep.gitlab.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
+from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import DataQuality
 
 STAGE = {
@@ -174,6 +175,55 @@ def test_a_branch_that_is_not_worse_ships(work):
     assert note.NOTE.read_text().startswith("## ✅ May ship: it saves 240")
 
 
+def floor(least: float) -> Params:
+    params = load_params()
+    evaluate = params.evaluate.model_copy(update={"floors": {"average_precision": least}})
+    return params.model_copy(update={"evaluate": evaluate})
+
+
+def release(work: Path, revision: str) -> None:
+    """Note a revision as what production has, in this repository only."""
+    git(work, "remote", "remove", "origin")
+    git(work, "tag", "--annotate", "fleet#production#1", "--message", "promote", revision)
+
+
+@pytest.mark.parametrize("pipeline", ["of a merge request", "of the default branch"])
+def test_a_floor_may_be_missed_in_each_pipeline_where_the_gate_lets_it_pass(work, monkeypatch, capsys, pipeline):
+    if pipeline == "of a merge request":
+        monkeypatch.setenv("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "feature")
+    else:
+        release(work, "feature")
+    check.run(floor(0.9))
+    assert "average_precision is below its floor of 0.9, but no worse than what is live" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("least", [0.9, 0.25])  # both below it, and the champion above it
+def test_a_floor_holds_where_what_production_has_is_better(work, capsys, least):
+    release(work, "main")
+    with pytest.raises(UpkeepError, match="1 of 3 checks failed: average_precision"):
+        check.run(floor(least))
+    assert "the champion 0.3 on the newest rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("live", [None, "start"])
+def test_without_a_champion_floors_hold(work, live):
+    if live:
+        release(work, live)
+    with pytest.raises(UpkeepError, match="1 of 3 checks failed"):
+        check.run(floor(0.9))
+
+
+def test_a_check_that_is_no_floor_is_not_let_pass_by_its_name(work):
+    release(work, "feature")
+    found = [Check("average_precision", "", "", passed=False), Check("an alarm", "", "", passed=False)]
+    floors = {"average_precision": 0.9}
+    assert check.find_missed(found, floors) == floors
+    assert check.find_missed([*found, Check("average_precision", "", "", passed=True)], floors) == {}
+    params = floor(0.9)
+    assert not check._may_ship(found, floors, params, {})
+    assert check._may_ship(found[:1], floors, params, {})
+
+
 def test_a_first_run_is_judged_by_its_floors_alone():
     note.run(load_params(), "start")
     assert note.NOTE.read_text().startswith("## ✅ May ship: the first run")
@@ -263,7 +313,7 @@ def test_predictions_that_no_stage_has_written_are_missing(change):
 
 def test_predictions_that_cannot_be_compared_block():
     broken = snapshot("this branch", plant("lyon"), predictions={"lyon": plant("lyon").drop("split")})
-    found = note._judge_sides(GOOD, broken, load_params(), {})
+    found = judge_sides(GOOD, broken, load_params(), {})
     assert found.decision == "unknown"
     assert found.reasons[0].startswith("the predictions of both sides cannot be compared: ")
 

@@ -9,13 +9,28 @@ import polars as pl
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
-from upkeep.core.params import Parallel
+from upkeep.core.params import Parallel, Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.gitlab import dvc
+from upkeep.gitlab.markdown import sentence
 from upkeep.gitlab.snapshot import Files, Snapshot, locate_own
 from upkeep.model.storage import load_model
 from upkeep.releases.rescoring import Tables, rescore
-from upkeep.releases.succession import find_newer
+from upkeep.releases.succession import Succession, find_newer, judge_succession
+
+
+def judge_sides(
+    champion: Snapshot | None, challenger: Snapshot, params: Params, missed_floors: Mapping[str, float]
+) -> Succession:
+    """Judge both by their predictions, or say why they cannot be: they come from a branch, and may be anything."""
+    try:
+        said, silent = predict_newest(champion or Snapshot(""), challenger.predictions, params.parallel)
+        found = judge_succession(said, challenger.predictions, params, missed_floors)
+    except (ArithmeticError, LookupError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        words = "the predictions of both sides cannot be compared: {}; run `dvc repro`, then `dvc push`"
+        return judge_succession({}, {}, params)._replace(reasons=[sentence(words, error)])
+    words = "{}: of the rows that came after the champion's own run it says nothing: {}"
+    return found._replace(remarks=[*found.remarks, *(sentence(words, *each) for each in silent.items())])
 
 
 def predict_newest(

@@ -2,10 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -15,22 +12,20 @@ from upkeep.core.text import show_lines
 from upkeep.core.timing import stage_times
 from upkeep.gitlab import check, dvc
 from upkeep.gitlab.api import find_note, open_project, put_note, upload
-from upkeep.gitlab.champion import predict_newest
+from upkeep.gitlab.champion import judge_sides
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import judge
 from upkeep.gitlab.markdown import bullets, name_first, sentence, show
 from upkeep.gitlab.note_plots import draw_cost, draw_precision
 from upkeep.gitlab.note_text import Review, write_note
-from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
-from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
+from upkeep.gitlab.snapshot import read_revision, read_working_tree
+from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN, Environment
 from upkeep.judging.acceptance import Check
 from upkeep.releases import git
-from upkeep.releases.succession import Succession, judge_succession
 
 STAGE = "note"
 NOTE = paths.REPORTS / "merge_request.md"
 PICTURES = paths.REPORTS / "merge_request"
-BRANCH = "CI_MERGE_REQUEST_TARGET_BRANCH_NAME"
 MERGE_REQUEST = "CI_MERGE_REQUEST_IID"
 PAGES = {
     "model quality": paths.MODEL_QUALITY,
@@ -82,43 +77,25 @@ def make_review(params: Params, target: str | None) -> Review:
         checks = check.make_checks(params)
     except UpkeepError as error:
         faults.append(sentence("the checks could not be made: {}", error.what))
-    missed = {name: floor for name, floor in params.evaluate.floors.items() if not _holds(name, checks)}
-    succession = _judge_sides(champion, challenger, params, missed)
+    missed = check.find_missed(checks, params.evaluate.floors)
+    succession = judge_sides(champion, challenger, params, missed)
     verdict = judge(champion, challenger, succession, checks, missed, faults)
     return Review(champion, challenger, succession.figures, verdict, checks, stage_times())
-
-
-def _holds(floor: str, checks: Sequence[Check]) -> bool:
-    return all(check.passed for check in checks if check.name == floor)
 
 
 def find_target(target: str | None, environment: Environment) -> tuple[str, str]:
     """Return the revision to compare with, and its name."""
     if target is not None:
         return target, target
-    branch = environment.get(BRANCH)
+    branch = environment.get(TARGET)
     if not branch:
         raise UpkeepError(
             "there is nothing to compare with",
-            expected=f"a merge request's job, where GitLab sets {BRANCH}, or a revision",
+            expected=f"a merge request's job, where GitLab sets {TARGET}, or a revision",
             remedy="name it: upkeep note --target main",
         )
     # A runner's own copy of the branch may be old or missing: it fetches the merge request only.
     return git.fetch(branch), branch
-
-
-def _judge_sides(
-    champion: Snapshot | None, challenger: Snapshot, params: Params, missed_floors: Mapping[str, float]
-) -> Succession:
-    """Judge both by their predictions, or say why they cannot be: they come from a branch, and may be anything."""
-    try:
-        said, silent = predict_newest(champion or Snapshot(""), challenger.predictions, params.parallel)
-        found = judge_succession(said, challenger.predictions, params, missed_floors)
-    except (ArithmeticError, LookupError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        words = "the predictions of both sides cannot be compared: {}; run `dvc repro`, then `dvc push`"
-        return judge_succession({}, {}, params)._replace(reasons=[sentence(words, error)])
-    words = "{}: of the rows that came after the champion's own run it says nothing: {}"
-    return found._replace(remarks=[*found.remarks, *(sentence(words, *each) for each in silent.items())])
 
 
 def _find_faults() -> list[str]:

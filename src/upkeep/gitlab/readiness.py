@@ -11,7 +11,7 @@ from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import dvc
-from upkeep.gitlab.zones import ONE_REMOTE, Environment
+from upkeep.gitlab.zones import ONE_REMOTE, TARGET, Environment
 from upkeep.releases.git import fetch, git, run
 
 SETTINGS = ".dvc/config"
@@ -60,7 +60,7 @@ def _miss_storage(environment: Environment) -> str:
     what = "" if url else "there is no DVC remote yet"
     if url and "://" not in url:
         what = find_storage_fault(Path(url), environment)
-    target = environment.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME")
+    target = environment.get(TARGET)
     # Else a branch that loses the remote would pass the gate unjudged.
     if what and target and git("diff", "--name-only", fetch(target), "--", SETTINGS):
         remedy = f"git checkout {shlex.quote(target)} -- {SETTINGS}, or name a remote that jobs can reach"

@@ -7,6 +7,7 @@ from upkeep.releases import git
 
 Environment = git.Environment
 TOKEN = git.TOKEN
+TARGET = "CI_MERGE_REQUEST_TARGET_BRANCH_NAME"
 NOTE_TOKEN = "UPKEEP_NOTE_TOKEN"  # noqa: S105  # the variable's name, not its value
 """Of jobs of merge requests, where anybody with a branch can read it: it writes notes, and pushes nothing."""
 
