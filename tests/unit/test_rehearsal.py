@@ -9,6 +9,7 @@ import pytest
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
+from upkeep.rehearsal import rehearse
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.rehearsal.rehearse import POLICIES, WEEKS, World
 from upkeep.rehearsal.run import run
@@ -94,6 +95,23 @@ def test_what_a_visit_found_is_known_a_week_later(monkeypatch):
     plant.live(MODEL, PARAMS)
     plant.live(MODEL, PARAMS)
     assert plant.read_tables().events.filter(code="inspection")["finding"].to_list() == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("drifted", "reason"),
+    [({20, 18}, "drift"), ({20, 16}, "drift"), ({20, 15}, ""), ({20}, ""), ({19, 18, 17}, "")],
+)
+def test_drift_is_a_reason_in_a_rehearsal_if_the_newest_window_and_another_of_the_last_five_have_it(
+    monkeypatch, drifted, reason
+):
+    def has_drifted(plant, tables, trained, window, params):  # noqa: ARG001  # called as the stage's
+        return (window.end.date() - FLEET.start).days // 7 in drifted
+
+    monkeypatch.setattr(rehearse, "has_drifted", has_drifted)
+    monkeypatch.setattr(LivedPlant, "read_tables", lambda _: None)
+    loop = rehearse.Rehearsal(World(1, 2, 24, 7, "none"), "loop", PARAMS)
+    loop.champion, loop.trained_in = SimpleNamespace(trained={"gdansk": None}), 19
+    assert loop._decide(20) == reason
 
 
 def weeks(policy, costs, *, change="none", seed=1, reasons=None, promoted=False):

@@ -15,6 +15,7 @@ from upkeep.rehearsal.learning import Candidate, may_follow, train_models
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.releases.policies import Evidence, decide
 from upkeep.simulator.fleet import Change, simulate_fleet
+from upkeep.stages.drift import look_back
 
 START = date(2025, 1, 6)
 PLANTS = ("gdansk", "hamburg", "lyon", "porto", "turin", "bilbao", "malmo", "brno")
@@ -143,16 +144,12 @@ class Rehearsal:
         return True
 
     def _look_back(self, week: int, champion: Candidate) -> Mapping[str, Sequence[bool]]:
-        """Return by plant whether it drifted in each of the last windows, as far as the first says that it did."""
-        found = {}
-        for name in self.learnt_from:
-            windows: list[bool] = []
-            while len(windows) < min(self.params.retrain.drift_windows, week) and all(windows[:1]):
-                windows.append(self._has_drifted(name, week - len(windows), champion))
-            found[name] = windows
-        return found
+        """Return by plant whether it drifted in each of the last windows, as `upkeep retrain` looks back."""
+        windows = min(self.params.retrain.drift_windows, week)
+        return {name: look_back(windows, partial(self._has_drifted, name, week, champion)) for name in self.learnt_from}
 
-    def _has_drifted(self, name: str, week: int, champion: Candidate) -> bool:
+    def _has_drifted(self, name: str, now: int, champion: Candidate, weeks_ago: int) -> bool:
+        week = now - weeks_ago
         if (name, week) not in self._drift:
             plant = self.learnt_from[name]
             end = plant.at(week * plant.fleet.hours_per_batch)

@@ -40,9 +40,8 @@ def run(params: Params) -> None:
 def recent_drift(params: Params) -> dict[str, list[bool]]:
     """Return by plant whether it drifted in each of the last windows, the newest first.
 
-    All are held against the same training rows, those in ``data/processed``, so nothing has to be kept between runs.
-    Where the newest shows no drift, the others would change nothing and are left out. So is a plant that nothing was
-    trained on yet.
+    All are held against the same training rows, those in ``data/processed``, so nothing has to be kept between runs. A
+    plant that nothing was trained on yet is left out.
     """
     plants = [plant for plant in list_plants(TELEMETRY) if _training_rows(plant).exists()]
     if (newest := _newest_time(plants)) is None:
@@ -51,13 +50,24 @@ def recent_drift(params: Params) -> dict[str, list[bool]]:
     return map_plants(_look_back, plants, params.parallel, dictionary, window, params)
 
 
-def _look_back(plant: str, dictionary: Dictionary, newest: Window, params: Params) -> list[bool]:
+def look_back(windows: int, has_drifted: Callable[[int], bool]) -> list[bool]:
+    """Return whether something drifted in each of the last windows, the newest first, given how many batches ago.
+
+    Where the newest shows no drift, the others would change nothing and are left out.
+    """
     found: list[bool] = []
-    while len(found) < params.retrain.drift_windows and all(found[:1]):
-        earlier = timedelta(days=len(found) * params.fetch.batch_days)
-        window = Window(newest.start - earlier, newest.end - earlier)
-        found.append(_judge_plant(plant, dictionary, window, params).drifted)
+    while len(found) < windows and all(found[:1]):
+        found.append(has_drifted(len(found)))
     return found
+
+
+def _look_back(plant: str, dictionary: Dictionary, newest: Window, params: Params) -> list[bool]:
+    def has_drifted(batches_ago: int) -> bool:
+        earlier = timedelta(days=batches_ago * params.fetch.batch_days)
+        window = Window(newest.start - earlier, newest.end - earlier)
+        return _judge_plant(plant, dictionary, window, params).drifted
+
+    return look_back(params.retrain.drift_windows, has_drifted)
 
 
 def _training_rows(plant: str) -> Path:
