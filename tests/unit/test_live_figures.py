@@ -6,7 +6,7 @@ from fleet_cases import at
 from outcome_cases import PARAMS, ends, event, judge, said
 
 from upkeep.core.params import Costs
-from upkeep.production.figures import NOTHING, OUTCOMES, live_figures, show_outcomes, tabulate_figures
+from upkeep.production.figures import OUTCOMES, live_figures, show_outcomes, tabulate_figures
 from upkeep.production.outcomes import LEDGER
 
 COSTS = PARAMS.evaluate.costs  # 20000 a failure, 4000 a planned repair, 600 a false alarm
@@ -55,6 +55,9 @@ def test_failures_before_any_model_was_in_force_count_for_none():
     assert classes.splitlines()[1].split()[-2:] == ["1", "0"]
     assert len(figures.splitlines()) == 2
     assert left_out == "left out: 1 failure from before there was any prediction"
+
+
+NOTHING = "nothing is known yet: no prediction was judged"
 
 
 def test_where_nothing_is_known_one_sentence_says_so():

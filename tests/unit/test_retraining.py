@@ -177,7 +177,7 @@ def test_a_retraining_knows_the_losses_of_the_commit_that_it_starts_from(monkeyp
     monkeypatch.setattr(retraining, "find_losses", lambda base, *_: losses if base == "base" else {})
     monkeypatch.setattr(retraining, "decide", lambda evidence, _: known.append(evidence.realised))
     monkeypatch.setattr(retraining.git, "git", lambda *_: "")
-    assert "no loss that was not promised" in retraining._retrain(MONDAY, "main", "base", None)
+    assert "no drift or loss that lasts" in retraining._retrain(MONDAY, "main", "base", None)
     assert known == [losses]
 
 

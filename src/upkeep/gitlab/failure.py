@@ -92,9 +92,8 @@ def notify_failure(environment: Environment) -> str:
 
 def describe_failure(failure: Failure | None, environment: Environment) -> Alert:
     """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
-    from upkeep.reporting.templates import (
-        render_markdown,
-    )  # the service's image, which ends by errors too, lacks jinja2
+    # The service's image, which ends by errors, too, lacks jinja2.
+    from upkeep.reporting.templates import render_markdown
 
     places = {name: failure.where[name] for name in PLACES if name in failure.where} if failure else {}
     named = ", ".join(f"{name} {value}" for name, value in places.items())

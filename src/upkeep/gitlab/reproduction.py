@@ -80,10 +80,7 @@ def reproduce(environment: Environment) -> str:
 
 
 def _may_push(environment: Environment) -> bool:
-    """Tell whether the newest commit is the branch's own, of this project, and there is a token to push with.
-
-    A fork's branch is out of reach, and the commit of a merged-results pipeline or a merge train is on no branch.
-    """
+    """Tell whether the newest commit is on a branch of this project, unlike a merge train's, and may be pushed to."""
     own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
     kind = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached")
     return bool(environment.get(TOKEN)) and own and kind == "detached"
@@ -116,10 +113,7 @@ def prove() -> str:
 
 
 def _take_raw_data(claimed: Mapping[str, Any]) -> None:
-    """Have raw data in place, and in ``dvc.lock`` nothing else; what is missing is for ``fetch`` to read.
-
-    If no protected pipeline has the commit's raw data yet, that of an earlier commit is added to, as its author did.
-    """
+    """Have the commit's raw data in place, or an earlier one's to add to, and in ``dvc.lock`` nothing else."""
     for stages in (each for each in (claimed, *_earlier_locks()) if "fetch" in each):
         dvc.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": {"fetch": stages["fetch"]}}), encoding="utf-8")
         if dvc.pull(paths.RAW):

@@ -82,8 +82,7 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
         new = count_things(len(arrived), "new batch")
         if how.policy != "evidence":
             return f"too early: {new} after that of {until}, and retrain.policy is {how.policy}"
-        lacking = f"{how.new_batches} needed, no drift that lasts, and no loss that was not promised"
-        return f"too early: {new} after that of {until}, {lacking}"
+        return f"too early: {new} after that of {until}, {how.new_batches} needed, and no drift or loss that lasts"
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
     verdict = _judge(base)
@@ -97,10 +96,7 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
 
 @contextlib.contextmanager
 def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
-    """Have the branch's newest commit in the working tree, whatever was there before and outside of CI will be again.
-
-    No branch here is moved: only the remote's one gets the retraining.
-    """
+    """Have the branch's newest commit in the working tree, and outside of CI what was there again afterwards."""
     commit = git.fetch(branch)
     if environment.get("CI"):  # a job's checkout is its own, and an earlier job may have been stopped half-way
         git.git("checkout", "--quiet", "--force", "--detach", commit)
@@ -157,10 +153,7 @@ def _wait(params: Params, age_days: int) -> str:
 
 
 def _find_offer(base: str) -> tuple[str | None, date | None]:
-    """Return the commit that is offered already, and its ``fetch.until`` if it was made from `base`.
-
-    Raises an UpkeepError if somebody else has worked on the branch.
-    """
+    """Return the commit that is offered already, and its ``fetch.until`` if it was made from `base`."""
     if git.tip(BRANCH) is None:
         return None, None
     commit = git.fetch(BRANCH, history=True)
@@ -179,10 +172,7 @@ def _find_offer(base: str) -> tuple[str | None, date | None]:
 
 
 def _bring(params: Params, newest: date) -> list[date]:
-    """Fetch and validate what is new; return the batches that did arrive, with ``fetch.until`` at the last of them.
-
-    A source may list a batch by its calendar and then have no rows of it.
-    """
+    """Fetch and validate what is new, and move ``fetch.until`` on; return the listed batches that have rows."""
     dvc.repro("dataset", allow_missing=False)  # what the champion was trained on, to measure drift against
     _set_until(params, newest)
     dvc.repro("fetch")
@@ -212,10 +202,7 @@ def advance(text: str, until: date) -> str:
 
 
 def find_losses(base: str, today: date, params: Params) -> dict[str, Realised]:
-    """Return by plant what following the alarms of the models of the commit `base` has cost, and what was promised.
-
-    A plant of which that is not known is left out; where the ledger cannot be read, each is.
-    """
+    """Return by plant what alarms of the models of the commit `base` have cost, and what was promised, where known."""
     try:
         ledger = read_ledger(params.production.ledger)
     except UpkeepError:

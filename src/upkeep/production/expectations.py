@@ -1,6 +1,6 @@
 """What was expected of each plant's alarms and what came of them, read from the prediction log and the ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -11,7 +11,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.judging.drift import Window
-from upkeep.judging.reports import PlantDrift
+from upkeep.judging.reports import DriftReport, PlantDrift
 from upkeep.model.scoring import load_scorer
 from upkeep.production.estimates import Agreement, compare_with_outcomes, estimate_plant
 from upkeep.production.figures import live_figures
@@ -29,13 +29,8 @@ FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 LOGGED = [name for name in SCHEMA if name not in ("features", "readings", "inputs")]
 
 
-def judge_expectations(
-    plants: Sequence[str], drift: Mapping[str, PlantDrift], params: Params, as_of: datetime
-) -> list[Signal]:
-    """Return what came of each plant's alarms, and whether that was expected; what cannot be read is not known.
-
-    `drift` is what was found of plants' newest windows, as far as that was looked at.
-    """
+def judge_expectations(plants: Sequence[str], drift: DriftReport, params: Params, as_of: datetime) -> list[Signal]:
+    """Return what came of each plant's alarms, and whether that was expected; what cannot be read is not known."""
     try:
         outcomes = as_known(read_ledger(params.production.ledger), as_of)
         since = (as_of - (MOST_WINDOWS + 1) * WINDOW).date()
@@ -51,12 +46,7 @@ def judge_expectations(
 
 
 def _compare_plant(
-    plant: str,
-    logged: pl.DataFrame,
-    outcomes: pl.DataFrame,
-    drift: Mapping[str, PlantDrift],
-    params: Params,
-    as_of: datetime,
+    plant: str, logged: pl.DataFrame, outcomes: pl.DataFrame, drift: DriftReport, params: Params, as_of: datetime
 ) -> Agreement:
     """Estimate each past window as it would have been, and hold it against what came true."""
     found = drift.get(plant)

@@ -43,8 +43,6 @@ FIGURES = [name for _, names in SHOWN.values() for name in names]
 INTERVALS = {f"{name}_interval": (ends[0], ends[-1]) for name, (_, ends) in SHOWN.items() if name != "coded"}
 """From the low end of the first figure's resamples to the high end of the second's."""
 
-NOTHING = "nothing is known yet of what came of alarms: no prediction was judged"
-
 
 def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> pl.DataFrame:
     """Return the figures of each group of what is known: the ledger's rows as of one instant.
@@ -109,7 +107,8 @@ def measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, Fl
 def show_outcomes(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> str:
     """Return both tables of what is known; what happened before there was any prediction is counted below them."""
     said = outcomes.drop_nulls("model_version")
-    told = [tabulate_outcomes(said), tabulate_figures(live_figures(said, params, by))] if said.height else [NOTHING]
+    tables = [tabulate_outcomes(said), tabulate_figures(live_figures(said, params, by))]
+    told = tables if said.height else ["nothing is known yet: no prediction was judged"]
     if early := outcomes.height - said.height:
         told.append(f"left out: {count_things(early, 'failure')} from before there was any prediction")
     return "\n\n".join(told)

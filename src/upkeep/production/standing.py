@@ -23,11 +23,7 @@ SHOWN = ("precision", "coded", "recall_from", "recall_to")
 
 VERDICTS: dict[str, tuple[Status, str, str]] = {
     "agrees": (FINE, "what came of its alarms is what was expected", ""),
-    "disagrees": (
-        ACT,
-        "what came of its alarms is not what was expected",
-        "rely on no alarm alone; train anew",
-    ),
+    "disagrees": (ACT, "what came of its alarms is not what was expected", "rely on no alarm alone; train anew"),
     "unknown": (UNKNOWN, "whether its alarms turn out as expected is not known", "run `upkeep outcomes`"),
 }
 """Status, words and remedy by what estimates and outcomes say of each other."""

@@ -55,10 +55,8 @@ def look_back(windows: int, has_drifted: Callable[[int], bool]) -> list[bool]:
 
     Where the newest shows no drift, the others would change nothing and are left out.
     """
-    found: list[bool] = []
-    while len(found) < windows and all(found[:1]):
-        found.append(has_drifted(len(found)))
-    return found
+    newest = has_drifted(0)
+    return [newest, *(has_drifted(ago) for ago in range(1, windows) if newest)]
 
 
 def _look_back(plant: str, dictionary: Dictionary, newest: Window, params: Params) -> list[bool]:
