@@ -59,13 +59,13 @@ def _compare_plant(
         return Agreement("unknown", "what it was judged on cannot be read; run `dvc checkout`", [])
     own = logged.filter(plant=plant)
     estimates = [
-        estimate_plant(own, trained, window, params, plant=plant, model_version=version, drift=_choose(found, window))
+        estimate_plant(own, trained, window, params, plant=plant, model_version=version, drift=_match(found, window))
         for window in list_windows(as_of)
     ]
     return compare_with_outcomes(estimates, outcomes, as_of, params)
 
 
-def _choose(found: PlantDrift | None, window: Window) -> PlantDrift | None:
+def _match(found: PlantDrift | None, window: Window) -> PlantDrift | None:
     """Return what was found if it is of a time that the window shares; as text, times in UTC are in their order."""
     shares = found and found.window.start < window.end.isoformat() and window.start.isoformat() < found.window.end
     return found if shares else None
