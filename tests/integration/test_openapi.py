@@ -14,7 +14,7 @@ from upkeep.serving.app import create_app
 from upkeep.serving.settings import read_settings
 
 ROUTES = [
-    ("post", "/invocations"),
+    *(("post", path) for path in ("/invocations", "/findings")),
     *(("get", path) for path in ("/ping", "/health", "/version", "/metrics")),
     *(("get", path) for path in ("/fleet", "/fleet/machine", "/fleet/{plant}/{machine}")),
 ]
@@ -49,6 +49,22 @@ def test_every_route_answers_as_the_document_says(address, method, path):
 def test_the_document_describes_every_route(app):
     described = app.openapi()["paths"]
     assert {(method, path) for path, methods in described.items() for method in methods} == set(ROUTES)
+
+
+TIMES = st.one_of(
+    st.datetimes(timezones=st.timezones()).map(str),
+    st.sampled_from(["9999-12-31T23:59:59-14:00", "now", 1e300, -1, None]),
+)
+ANY_VISIT = st.fixed_dictionaries(
+    {"plant": st.just("lyon"), "machine": st.sampled_from(["M001", "", "/"]), "visited_at": TIMES, "alarm_at": TIMES},
+    optional={"finding": st.sampled_from(["defect", "nothing", "maybe", None]), "more": st.none()},
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANY_VISIT)
+def test_visits_at_any_time_are_answered_or_refused(address, visit):
+    assert httpx.post(f"{address}/findings", json=visit).status_code in (202, 400, 404)
 
 
 CELLS = st.one_of(

@@ -26,9 +26,10 @@ def test_a_file_of_tokens_that_cannot_be_read_does_not_open_the_service(file):
         read_settings({"UPKEEP_TOKENS_FILE": file})
 
 
-def test_comments_in_a_file_of_tokens_are_no_tokens(tmp_path):
+def test_comments_in_a_file_of_tokens_are_no_tokens_but_the_names_of_those_on_their_lines(tmp_path):
     (tmp_path / "tokens").write_text("# of the planners\none # until March, then two\n\n\ttwo,thr#ee\n  # four\n")
-    assert read_settings({"UPKEEP_TOKENS_FILE": str(tmp_path / "tokens")}).tokens == (b"one", b"two", b"thr#ee")
+    tokens = read_settings({"UPKEEP_TOKENS_FILE": str(tmp_path / "tokens")}).tokens
+    assert tokens == {b"one": "until March, then two", b"two": "token 2", b"thr#ee": "token 3"}
 
 
 @pytest.mark.parametrize("tokens", ["; of the planners\none", "// of the planners", "one two", "tökén"])

@@ -35,6 +35,20 @@ OPTIONAL = {"events": {FINDING: "text", ALARM_AT: "time"}}
 EVENTS = pl.Schema({name: DTYPES[kind] for name, kind in (NEEDED["events"] | OPTIONAL["events"]).items()})
 DEFECT, NOTHING = FINDINGS = ("defect", "nothing")
 """What a visit can have found; null if nobody said."""
+VISITS = pl.Schema(
+    {
+        "id": pl.String(),
+        "plant": pl.String(),
+        "machine": pl.String(),
+        "visited_at": DTYPES["time"],
+        ALARM_AT: DTYPES["time"],
+        FINDING: pl.String(),
+        "said_at": DTYPES["time"],
+        "said_by": pl.String(),
+    }
+)
+"""What planners say of visits on the service's page; of one visit, told by plant, machine and `visited_at`, the newest
+word counts. `id` is that of the request, `said_by` the name of its token, null where the service asks for none."""
 
 KEYS = ("plant", "machine", "time")
 """Those without which a row is nobody's; the machines table has no time."""

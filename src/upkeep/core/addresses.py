@@ -11,6 +11,11 @@ EXTRAS = {"s3": "s3", "s3a": "s3"}
 """The extra of pyproject.toml that brings what an address's scheme needs."""
 
 
+def findings_beside(log: str) -> str:
+    """Return where the service keeps what visits found: beside the predictions of the log at this address."""
+    return f"{log.rstrip('/')}/findings"
+
+
 def open_address(url: str, **options: Any) -> "tuple[AbstractFileSystem, str]":
     """Return the file system of an address, and the path in it; raises UpkeepError if its package is not installed."""
     from fsspec.core import url_to_fs

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import polars as pl
 
+from upkeep.contract.dictionary import FINDING, FINDINGS, VISITS
 from upkeep.contract.rules import is_name
 from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
@@ -93,6 +94,7 @@ class Log(NamedTuple):
 
 
 PREDICTION_LOG = Log("predictions", SCHEMA, IS_PREDICTION, "scored_at", ("plant",))
+VISIT_LOG = Log("findings", VISITS, {FINDING: pl.col(FINDING).is_in(FINDINGS)}, "said_at", ())
 
 logger = logging.getLogger(__name__)
 

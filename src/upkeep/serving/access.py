@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
@@ -37,12 +37,16 @@ logger = logging.getLogger(__name__)
 class Access:
     """ASGI middleware around the whole application; any of the tokens opens it, and without one it is open to all.
 
+    Routes find the name of the token that opened it in ``state``, None where none did.
+
     A browser that anybody's page runs in is among them, so where there is no token such a page's requests are refused:
     those that come from another origin, and those to a name that is neither of this network nor one of `hosts`, since
     its owner can point it here.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Sequence[bytes], metrics: Counters, hosts: Collection[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, tokens: Mapping[bytes, str], metrics: Counters, hosts: Collection[str] = ()
+    ) -> None:
         self._app, self._tokens, self._metrics, self._hosts = app, tokens, metrics, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +60,8 @@ class Access:
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
         # Whatever answers GET answers HEAD, of which the server sends the headers only: it goes by its own scope.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        scope = {**scope, "method": method, "state": {**scope.get("state", {}), "request_id": request_id}}
+        state = {**scope.get("state", {}), "request_id": request_id, "token": self._find_token(asked)}
+        scope = {**scope, "method": method, "state": state}
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -68,7 +73,7 @@ class Access:
             await send(message)
 
         try:
-            refused = self._check_token(scope["path"], asked) if self._tokens else self._check_origin(method, asked)
+            refused = self._check_token(scope) if self._tokens else self._check_origin(method, asked)
             answer = self._app if refused is None else refused.to_response()
             await answer(scope, receive, send_with_id)
         finally:
@@ -79,13 +84,17 @@ class Access:
             told = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
             logger.info("request", extra=told | {"ms": round(seconds * 1000, 2)})
 
-    def _check_token(self, path: str, asked: Headers) -> Refused | None:
-        if path in OPEN or path.startswith(OPEN_FOLDER):
-            return None
+    def _find_token(self, asked: Headers) -> str | None:
+        """Return the name of the token that a request bears, if it is one of them."""
         scheme, _, token = asked.get("authorization", "").partition(" ")
+        given = token.strip().encode("latin-1")
         # All are compared, in constant time each: how long it takes tells nothing about them.
-        matches = [hmac.compare_digest(token.strip().encode("latin-1"), known) for known in self._tokens]
-        if scheme.lower() == "bearer" and any(matches):
+        names = [name for known, name in self._tokens.items() if hmac.compare_digest(given, known)]
+        return names[0] if names and scheme.lower() == "bearer" else None
+
+    def _check_token(self, scope: Scope) -> Refused | None:
+        path: str = scope["path"]
+        if scope["state"]["token"] is not None or path in OPEN or path.startswith(OPEN_FOLDER):
             return None
         return Refused(401, "the token is missing or wrong", "Authorization: Bearer TOKEN")
 

@@ -30,6 +30,7 @@ from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings, find_unknown, read_settings
 from upkeep.serving.shadow import Shadow, load_challenger
 from upkeep.serving.smoke import SMOKE
+from upkeep.serving.visits import visit_route
 
 STOP_SECONDS = 20
 """What requests under way have left after SIGTERM."""
@@ -109,9 +110,12 @@ def create_app(settings: Settings) -> FastAPI:
         service.explain,
         horizon_hours=service.horizon_hours,
         is_open=is_open,
+        takes_findings=log is not None,
         monitoring=settings.monitoring,
     )
     app.include_router(page)
+    if log is not None:
+        app.include_router(visit_route(board, log))
     app.include_router(_scoring_route(service, settings.max_request_bytes, keep, shadow))
     app.include_router(_status_routes(service, settings.release, log, metrics))
     return app

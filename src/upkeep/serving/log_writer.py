@@ -2,7 +2,7 @@
 
 `LogWriter.append` puts a prediction on a queue. A thread writes what is queued to the spool four times a second, where
 it survives the process. Another ships what the spool holds, oldest first; what the store does not take stays. None of
-this reaches a request.
+this reaches a request. What planners say of visits goes the same way, to a log of its own beside the predictions.
 """
 
 import logging
@@ -12,15 +12,17 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import polars as pl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from upkeep.contract.dictionary import FINDING
+from upkeep.core.addresses import findings_beside
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
-from upkeep.scoring.prediction_log import SCHEMA, Prediction, as_log_rows, complete, write_part
+from upkeep.scoring.prediction_log import PREDICTION_LOG, SCHEMA, VISIT_LOG, Log, as_log_rows, complete, write_part
 from upkeep.serving.spool import Batch, Spool, decode, encode
 
 QUEUE_BYTES = 100_000_000
@@ -101,7 +103,7 @@ class LogWriter:
         self.status = WriterStatus()
         self._url, self._folder, self._spool, self._max_spool_bytes = url, spool, Spool(spool), max_spool_bytes
         self._ship_after_seconds, self._flush_seconds = ship_after_seconds, flush_seconds
-        self._queue: deque[Prediction] = deque()
+        self._queue: deque[tuple[Log, dict[str, Any]]] = deque()
         # Two sums, each changed by one thread only, in place of a lock on the event loop.
         self._bytes_in = self._bytes_out = 0
         self._full: Loss = "queue_full"
@@ -117,15 +119,19 @@ class LogWriter:
         for thread in self._threads:
             thread.start()
 
-    def append(self, prediction: Prediction) -> None:
-        """Take a prediction, within microseconds and whatever state the disk and the store are in; from one thread."""
+    def append(self, row: dict[str, Any], log: Log = PREDICTION_LOG) -> bool:
+        """Take a row, within microseconds and whatever state the disk and the store are in; from one thread.
+
+        Returns whether it was taken, and is lost only if the process is killed now, or the spool refuses it.
+        """
         self.status.appended += 1
-        size = _size(prediction)
+        size = _size(row)
         if self._bytes_in - self._bytes_out + size > QUEUE_BYTES:
             self.status.dropped[self._full] += 1
-            return
+            return False
         self._bytes_in += size
-        self._queue.append(prediction)
+        self._queue.append((log, row))
+        return True
 
     def close(self, timeout: float = 10.0) -> None:
         """Write what is queued and try once to ship; what cannot be shipped in this many seconds waits in the spool."""
@@ -165,13 +171,13 @@ class LogWriter:
         self._note("write_error", error)
 
     def _next_batch(self) -> Batch:
-        taken, size = [], 0
-        while self._queue and size < BATCH_BYTES:
-            taken.append(self._queue.popleft())
+        taken, size, log = [], 0, self._queue[0][0]
+        while self._queue and self._queue[0][0] is log and size < BATCH_BYTES:
+            taken.append(self._queue.popleft()[1])
             size += _size(taken[-1])
         self._bytes_out += size
         try:
-            return encode(as_log_rows(taken))
+            return encode(as_log_rows(taken) if log is PREDICTION_LOG else pl.DataFrame(taken, log.schema))
         except Exception as error:  # one that breaks the schema must not hold up those to come
             logger.error("prediction log: %s predictions do not fit the schema: %s", len(taken), error)
             self.status.dropped["malformed"] += len(taken)
@@ -190,12 +196,14 @@ class LogWriter:
             # One process of those that share the spool ships for all; the one that ends waits for its turn.
             with locked(self._folder / "shipping.lock", seconds=10.0 * self._closing.is_set()) as is_mine:
                 while is_mine and (batches := self._spool.read_oldest(PART_BYTES, age_seconds)):
-                    predictions = pl.concat([SCHEMA.to_frame(), *map(self._decode, batches)])
+                    parts = [self._decode(batch) for batch in batches]
                     # Named after its first batch: if this process is killed before it removes them, what is shipped
                     # next begins with the same batch, holds at least the same ones and takes the place of these files.
-                    write_part(self._url, batches[0].name, predictions)
+                    for log, url in ((PREDICTION_LOG, self._url), (VISIT_LOG, findings_beside(self._url))):
+                        if own := [rows for rows in parts if rows.schema == log.schema]:
+                            write_part(url, batches[0].name, pl.concat(own), log)
                     self._spool.remove(batches[-1])
-                    self.status.shipped += predictions.height
+                    self.status.shipped += sum(rows.height for rows in parts)
         except UpkeepError as problem:  # the store's
             error = str(problem).partition("\n")[0]
         except Exception as problem:  # whatever it is, the thread must live on to try again
@@ -204,7 +212,9 @@ class LogWriter:
 
     def _decode(self, batch: Batch) -> pl.DataFrame:
         try:
-            return complete(decode(batch).lazy(), SCHEMA).collect()  # an older version may have left it
+            rows = decode(batch)
+            schema = (VISIT_LOG if FINDING in rows.columns else PREDICTION_LOG).schema
+            return complete(rows.lazy(), schema).collect()  # an older version may have left it
         except (Exception, pl.exceptions.PanicException) as error:  # the others must not wait for it
             logger.error("prediction log: %s predictions cannot be read back: %s", batch.predictions, error)
             self.status.dropped["unreadable"] += batch.predictions
@@ -220,5 +230,5 @@ class LogWriter:
             logger.info("prediction log: works again after: %s", before)
 
 
-def _size(prediction: Prediction) -> int:
-    return PREDICTION_BYTES + len(prediction["inputs"]) + WARNING_BYTES * len(prediction["warnings"])
+def _size(row: dict[str, Any]) -> int:
+    return PREDICTION_BYTES + len(row.get("inputs", "")) + WARNING_BYTES * len(row.get("warnings", ()))

@@ -50,13 +50,19 @@ Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
 
 
 def page_routes(
-    board: Board, explain: Explain, *, horizon_hours: float, is_open: bool = False, monitoring: Path | None = None
+    board: Board,
+    explain: Explain,
+    *,
+    horizon_hours: float,
+    is_open: bool = False,
+    takes_findings: bool = False,
+    monitoring: Path | None = None,
 ) -> APIRouter:
     """Return the routes of the page.
 
     `explain` returns the reasons for a prediction, the strongest first, or none if its model is no longer loaded.
-    `horizon_hours` is how far ahead the predictions look, `is_open` whether no token is asked for, and `monitoring` the
-    file in which `upkeep monitor` says how the plants stand.
+    `horizon_hours` is how far ahead the predictions look, `is_open` whether no token is asked for, `takes_findings`
+    whether what visits found is kept, and `monitoring` the file in which `upkeep monitor` says how the plants stand.
     """
     router, files = APIRouter(), {path.name for path in STATIC.iterdir()}
 
@@ -73,20 +79,30 @@ def page_routes(
     @router.get("/fleet")
     def list_fleet(plant: str = "", search: str = "", limit: Limit = 100) -> Response:
         """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
-        service = {"horizon_hours": horizon_hours, "open": is_open, "monitoring": _read_monitoring(monitoring)}
+        service = {
+            "horizon_hours": horizon_hours,
+            "open": is_open,
+            "takes_findings": takes_findings,
+            "monitoring": _read_monitoring(monitoring),
+        }
         return to_json(service | _list_fleet(board, explain, plant, search, limit))
 
     @router.get("/fleet/machine", responses={404: {}})  # no path can hold every name: a slash, or two dots
     @router.get("/fleet/{plant}/{machine:path}", responses={404: {}})
     def show_machine(plant: str, machine: str) -> Response:
         """Return one machine with the reasons for its risk."""
-        found = board.get(plant, machine)
-        if found is None:
-            what = "no prediction of this machine is known"
-            raise Refused(404, what, "a machine that GET /fleet lists", plant=plant, machine=machine)
-        return to_json(_describe_machine(found, explain))
+        return to_json(_describe_machine(find_machine(board, plant, machine), explain))
 
     return router
+
+
+def find_machine(board: Board, plant: str, machine: str) -> BoardMachine:
+    """Return a machine of the board; `Refused` is raised if it is none of them."""
+    found = board.get(plant, machine)
+    if found is None:
+        what = "no prediction of this machine is known"
+        raise Refused(404, what, "a machine that GET /fleet lists", plant=plant, machine=machine)
+    return found
 
 
 def _read_monitoring(file: Path | None) -> dict[str, Any] | None:

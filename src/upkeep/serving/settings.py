@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import shorten
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.types import Frozen
 from upkeep.serving.table import LIMITS, RequestLimits
@@ -19,7 +20,7 @@ PREFIX = "UPKEEP_"
 ALIKE = 0.9
 """Of 1: a variable whose name is this much like a setting's was meant to be it."""
 
-COMMENT = re.compile(r"(?:^|\s)#.*", re.MULTILINE)
+COMMENT = re.compile(r"(?:^|\s)#(.*)")
 TOKEN = re.compile(r"[!-~]+")
 
 
@@ -35,18 +36,23 @@ def _find_client(url: str) -> str:
     return url
 
 
-def _split_tokens(text: str) -> tuple[bytes, ...]:
-    tokens = [token.strip() for token in re.split(r"[,\n]", COMMENT.sub("", text))]
-    found = [token for token in tokens if token]
+def _split_tokens(text: str) -> dict[bytes, str]:
+    """Return each token's name, which is the comment on its line, or else its number."""
+    found: dict[str, str] = {}
+    for line in text.split("\n"):
+        tokens, *comment = COMMENT.split(line, maxsplit=1)
+        name = shorten(comment[0].strip()) if comment else ""
+        for token in filter(None, map(str.strip, tokens.split(","))):
+            found[token] = name or f"token {len(found) + 1}"
     if not found:
         # It would open the service to all, which nobody who set it wants.
         raise ValueError("it is set, but holds no token; unset it to let everybody in")
     if not all(map(TOKEN.fullmatch, found)):
         raise ValueError("a token holds a blank or a letter that no HTTP header can carry: one a line, # for comments")
-    return tuple(token.encode() for token in found)
+    return {token.encode(): name for token, name in found.items()}
 
 
-def _read_tokens(file: str) -> tuple[bytes, ...]:
+def _read_tokens(file: str) -> dict[bytes, str]:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -68,8 +74,8 @@ class Settings(Frozen):
     golden: Path = paths.GOLDEN
     dictionary: Path = Path("data/references/dictionary.yaml")
     monitoring: Path | None = None
-    tokens: Annotated[tuple[bytes, ...], BeforeValidator(_split_tokens)] = ()
-    tokens_file: Annotated[tuple[bytes, ...], BeforeValidator(_read_tokens)] = ()
+    tokens: Annotated[dict[bytes, str], BeforeValidator(_split_tokens)] = Field(default={})
+    tokens_file: Annotated[dict[bytes, str], BeforeValidator(_read_tokens)] = Field(default={})
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)] = ()
     log_url: Annotated[str, AfterValidator(_find_client)] | None = None
     spool: Path = paths.LOCAL / "spool"

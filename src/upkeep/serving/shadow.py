@@ -37,7 +37,7 @@ def load_challenger(models: Path, dictionary: Path, limits: RequestLimits) -> Se
 class Shadow:
     """Answers by the challenger, one after the other; `keep` takes each prediction, on the event loop."""
 
-    def __init__(self, service: Service, keep: Callable[[Prediction], None], metrics: Counters) -> None:
+    def __init__(self, service: Service, keep: Callable[[Prediction], object], metrics: Counters) -> None:
         self._service, self._keep, self._metrics = service, keep, metrics
         self._waiting: asyncio.Queue[tuple[tuple[Any, ...], list[Prediction]]] = asyncio.Queue(MOST_WAITING)
         self._bytes = 0

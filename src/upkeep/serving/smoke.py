@@ -24,7 +24,7 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
     """
     settings = read_settings(environment)
     cases = _read_cases(settings.golden)
-    token = settings.tokens[0].decode() if settings.tokens else ""
+    token = next(iter(settings.tokens), b"").decode()
     differences = [
         difference for case in cases for difference in _list_differences(case, _ask(url, case["request"], token))
     ]

@@ -84,7 +84,7 @@ class Table:
 def read_table(body: bytes, content_type: str, query: Mapping[str, str], limits: RequestLimits = LIMITS) -> Table:
     """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
     kind = content_type.partition(";")[0].strip().lower()
-    asked = _check(Options, {"reasons": query.get("reasons") or None})
+    asked = check(Options, {"reasons": query.get("reasons") or None})
     if kind == "text/csv":
         columns, point = _read_csv(body, limits)
     elif kind in ("", "application/json"):
@@ -106,17 +106,23 @@ def _check_weight(body: bytes, rows: Sequence[bytes], what: str, limits: Request
 
 def _read_json(body: bytes, limits: RequestLimits) -> tuple[Columns, Point, Options | None]:
     _check_weight(body, (b"[", b"{"), "lists or objects", limits)
-    content = _load_json(body)
-    if not isinstance(content, dict):
-        raise Refused(400, f"the body is {cite(content)}", "a JSON object")
+    content = load_object(body)
     if "dataframe_split" in content:
-        split = _check(SplitRequest, content)
+        split = check(SplitRequest, content)
         return *_read_split(split.dataframe_split.columns, split.dataframe_split.data, limits), split.params
     if "dataframe_records" in content:
-        records = _check(RecordsRequest, content)
+        records = check(RecordsRequest, content)
         return *_read_records(records.dataframe_records, limits), records.params
     held = cite(next(iter(content), None)) if content else "nothing"
     raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
+
+
+def load_object(body: bytes) -> dict[str, Any]:
+    """Return the object that a body holds in JSON; `Refused` is raised if it holds none."""
+    content = _load_json(body)
+    if not isinstance(content, dict):
+        raise Refused(400, f"the body is {cite(content)}", "a JSON object")
+    return content
 
 
 def _load_json(body: bytes) -> Any:
@@ -147,7 +153,8 @@ def _read_integer(text: str) -> int | float | str | None:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _check(model: type[Model], content: Mapping[str, Any]) -> Model:
+def check(model: type[Model], content: Mapping[str, Any]) -> Model:
+    """Return content as an object of this kind; `Refused` is raised if it is none."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

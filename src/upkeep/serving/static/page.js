@@ -23,7 +23,7 @@ async function refresh() {
   pending = new AbortController();
   const query = new URLSearchParams({ plant: plant.value, search: search.value, limit: shown });
   try {
-    drawFleet(await ask(`fleet?${query}`, pending.signal));
+    drawFleet(await ask(`fleet?${query}`, { signal: pending.signal }));
   } catch (error) {
     if (error instanceof TokenNeeded) askForToken();
     else if (error.name !== "AbortError") showNotices([`${error.message}. The page tries again each minute.`]);
@@ -112,13 +112,13 @@ function linkTo(page, text) {
   return Object.assign(make("a", text), { href: page });
 }
 
-function drawRows({ machines, horizon_hours }) {
+function drawRows({ machines, horizon_hours, takes_findings }) {
   const lists = { true: [], false: [] };
   for (const machine of machines) {
     const key = JSON.stringify([machine.plant, machine.machine]);
     const row = rows.get(key) ?? makeRow(machine);
     rows.set(key, row);
-    fillRow(row, machine, horizon_hours);
+    fillRow(row, machine, horizon_hours, takes_findings);
     lists[machine.alarm].push(row);
   }
   const listed = new Set([...lists.true, ...lists.false]);

@@ -2,7 +2,7 @@
 
 import { chart } from "./chart.js";
 import { make, setText, timeAgo } from "./elements.js";
-import { ask } from "./service.js";
+import { ask, tell } from "./service.js";
 import { HOUR_MS, inUtc, percent } from "./words.js";
 
 export function makeRow(machine) {
@@ -10,12 +10,17 @@ export function makeRow(machine) {
   const slots = Object.fromEntries([...row.querySelectorAll("[data-slot]")].map((slot) => [slot.dataset.slot, slot]));
   Object.assign(row, { slots, details: row.querySelector("details") });
   row.details.addEventListener("toggle", () => row.details.open && explain(row));
+  slots.visited.value = new Date().toISOString().slice(0, 16);
+  slots.visit.addEventListener("submit", (event) => {
+    event.preventDefault();
+    tellFinding(row, event.submitter);
+  });
   setText(slots.machine, machine.machine);
   setText(slots.plant, machine.plant);
   return row;
 }
 
-export function fillRow(row, machine, horizon) {
+export function fillRow(row, machine, horizon, takesFindings) {
   const { slots } = row;
   const known = row.machine;
   row.machine = machine;
@@ -23,6 +28,7 @@ export function fillRow(row, machine, horizon) {
   setText(slots.horizon, `within ${horizon}\u00a0h`);
   setText(slots.reason, machine.reasons?.[0]?.words ?? "");
   setText(slots.warning, firstWarning(machine.warnings));
+  slots.visit.hidden = !takesFindings || alarmBefore(machine, Infinity) === null;
   const isStale = Date.now() - new Date(machine.time) > horizon * HOUR_MS;
   slots.reading.replaceChildren(...timeAgo(isStale ? "⚠ Last reading " : "Reading ", machine.time));
   slots.reading.classList.toggle("warning", isStale);
@@ -49,6 +55,28 @@ async function explain(row) {
     row.slots.details.replaceChildren(course(found), facts(found));
   } catch (error) {
     row.slots.details.replaceChildren(make("p", `${error.message}. Close and open the row to try again.`));
+  }
+}
+
+// When the last alarm before a time began, as far back as the history goes; null if there was none.
+function alarmBefore({ history, threshold }, visited) {
+  const seen = history.filter(([time]) => time <= visited);
+  const last = seen.findLastIndex(([, risk]) => risk >= threshold);
+  const calm = seen.slice(0, last + 1).findLastIndex(([, risk]) => risk < threshold);
+  return last < 0 ? null : new Date(seen[calm + 1][0]).toISOString();
+}
+
+async function tellFinding(row, button) {
+  const { plant, machine } = row.machine;
+  const visited = new Date(`${row.slots.visited.value}Z`);
+  const alarm = alarmBefore(row.machine, visited);
+  const said = { plant, machine, alarm_at: alarm, visited_at: visited.toISOString(), finding: button.value };
+  try {
+    await tell("findings", said);
+    const answers = alarm ? `, which answers the alarm of ${inUtc(alarm)}` : "";
+    setText(row.slots.said, `Noted: ${button.textContent.toLowerCase()} on ${inUtc(visited)}${answers}. To correct it, say it again for the same time.`);
+  } catch (error) {
+    setText(row.slots.said, `${error.message}: nothing was noted.`);
   }
 }
 
