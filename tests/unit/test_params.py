@@ -153,3 +153,9 @@ def test_any_text_is_yaml_or_one_kind_of_error(text: str) -> None:
     except yaml.YAMLError:
         found = None
     assert found is None or isinstance(found, dict | list | str | int | float | date)
+
+
+@pytest.mark.parametrize("other", [{"findings": "log"}, {"rows_every_hours": 8}])
+def test_what_lies_in_no_file_of_the_source_cannot_go_with_files_that_stay_where_they_are(tmp_path, other) -> None:
+    error = fault(tmp_path, GIVEN | {"fetch": GIVEN["fetch"] | {"mode": "reference"} | other})
+    assert f"mode: reference cannot go with {next(iter(other))}" in error.what

@@ -46,12 +46,15 @@ class Fetch(Frozen):
     batch_days: int = Field(gt=0)
     reread_batches: int = Field(ge=0)
     rows_every_hours: Hours | None = None  # for plants without telemetry only
+    findings: str | None = Field(default=None, min_length=1)  # an older params.yaml lacks it
     options: dict[str, Any]
 
     @model_validator(mode="after")
     def _check_mode(self) -> Self:
         if self.mode == "reference" and self.rows_every_hours:
             raise ValueError("mode: reference cannot go with rows_every_hours, whose rows are in no file")
+        if self.mode == "reference" and self.findings:
+            raise ValueError("mode: reference cannot go with findings, which may be corrected: set mode: copy")
         return self
 
     def covers(self, key: tuple[str, str, date]) -> bool:

@@ -78,6 +78,8 @@ def empty_manifest(fetch: Fetch) -> Manifest:
     origin = {"options": fetch.options, "batch_days": fetch.batch_days}
     if fetch.rows_every_hours:
         origin["rows_every_hours"] = fetch.rows_every_hours
+    if fetch.findings:
+        origin["findings"] = fetch.findings
     text = json.dumps(origin, sort_keys=True, default=str)
     return Manifest(source=fetch.source, options_sha256=hashlib.sha256(text.encode()).hexdigest())
 

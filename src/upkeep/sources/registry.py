@@ -9,6 +9,7 @@ from upkeep.core.params import Fetch, Limits
 from upkeep.sources import Delivery, FileSource, Key, Source
 from upkeep.sources.manifest import group_by_key, raise_without_telemetry
 from upkeep.sources.schedule import schedule_rows
+from upkeep.sources.visits import list_visits
 
 BUILT_IN = {
     "simulator": "upkeep.simulator.source:Simulator",
@@ -44,14 +45,17 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
 
 
 def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
-    """List what the source has from ``fetch.since`` to ``fetch.until``.
+    """List what the source has from ``fetch.since`` to ``fetch.until``, and what visits to its plants found.
 
     Raises UpkeepError if it cannot be listed, has no telemetry, or calls a plant what no name is.
     """
     offered = open_source(fetch, limits).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if fetch.covers(delivery.key)]
-    for plant in sorted({delivery.plant for delivery in deliveries}):
+    plants = sorted({delivery.plant for delivery in deliveries})
+    for plant in plants:
         _check_plant(plant)
+    if fetch.findings:
+        deliveries += [visits for visits in list_visits(fetch, limits, plants) if fetch.covers(visits.key)]
     if fetch.rows_every_hours:
         deliveries += schedule_rows(deliveries, fetch)
     raise_without_telemetry(deliveries, fetch)

@@ -119,7 +119,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     known = read_manifest(listing) if listing.exists() else fresh
     held = [file for file in known.files if (file.file in pins) == (fetch.mode == "reference")]
     if known.with_files(()) != fresh or (known.files and not held):
-        logger.warning(f"fetch: source, mode, options or batch_days changed, so {raw} starts afresh")
+        logger.warning(f"fetch: source, mode, options, findings or batch_days changed, so {raw} starts afresh")
         known, held = fresh, []
     manifest = known.with_files(file for file in held if wanted(file.key))
     # The manifest goes first: a kill in between leaves files that nothing lists, which the next run removes.
