@@ -104,11 +104,11 @@ def test_what_a_visit_found_is_known_a_week_later(monkeypatch):
 def test_drift_is_a_reason_in_a_rehearsal_if_the_newest_window_and_another_of_the_last_five_have_it(
     monkeypatch, drifted, reason
 ):
-    def has_drifted(plant, tables, trained, window, params):  # noqa: ARG001  # called as the stage's
-        return (window.end.date() - FLEET.start).days // 7 in drifted
+    def compare_windows(telemetry, trained, columns, window, params):  # noqa: ARG001  # called as the stage's
+        return SimpleNamespace(drifted=(window.end.date() - FLEET.start).days // 7 in drifted), None
 
-    monkeypatch.setattr(rehearse, "has_drifted", has_drifted)
-    monkeypatch.setattr(LivedPlant, "read_tables", lambda _: None)
+    monkeypatch.setattr(rehearse, "compare_windows", compare_windows)
+    monkeypatch.setattr(LivedPlant, "read_tables", lambda _: SimpleNamespace(telemetry=None))
     loop = rehearse.Rehearsal(World(1, 2, 24, 7, "none"), "loop", PARAMS)
     loop.champion, loop.trained_in = SimpleNamespace(trained={"gdansk": None}), 19
     assert loop._decide(20) == reason

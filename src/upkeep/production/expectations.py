@@ -49,7 +49,7 @@ def _compare_plant(
     plant: str, logged: pl.DataFrame, outcomes: pl.DataFrame, drift: DriftReport, params: Params, as_of: datetime
 ) -> Agreement:
     """Estimate each past window as it would have been, and hold it against what came true."""
-    found = drift.get(plant)
+    found = drift.root.get(plant)
     try:
         version = load_scorer(paths.MODELS / name_file(plant)).version
         trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))

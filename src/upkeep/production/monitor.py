@@ -106,7 +106,7 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
         signals.append(health.judge_polls(name, [each for each in history.polls if each.name == name]))
     signals += [judge_drift(plant, drift.root.get(plant) if drift else None) for plant in plants]
     signals += [] if releases is None else [judge_releases(releases)]
-    signals += judge_expectations(plants, drift.root if drift else {}, params, as_of)
+    signals += judge_expectations(plants, drift or DriftReport({}), params, as_of)
     arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
     said = read_text(paths.RETRAINING) if paths.RETRAINING.exists() else ""
     retraining = health.explain_retraining(arrived, quality, params, said)
