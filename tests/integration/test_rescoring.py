@@ -11,11 +11,13 @@ from upkeep.core.errors import UpkeepError
 from upkeep.features.inputs import Preparation
 from upkeep.model.storage import Metadata, load_model
 from upkeep.releases import rescoring
-from upkeep.releases.rescoring import Tables, rescore
+from upkeep.releases.rescoring import PlantTables, rescore
 
 
-def scan(fleet, plant="lyon") -> Tables:
-    return Tables(*(pl.scan_parquet(fleet / f"data/interim/{table}/{plant}.parquet") for table in Tables._fields))
+def scan(fleet, plant="lyon") -> PlantTables:
+    return PlantTables(
+        *(pl.scan_parquet(fleet / f"data/interim/{table}/{plant}.parquet") for table in PlantTables._fields)
+    )
 
 
 def stored(fleet, plant="lyon") -> pl.DataFrame:
@@ -47,7 +49,7 @@ def test_no_rows_give_no_rows(trained_fleet):
 def test_frames_serve_as_well_as_files(trained_fleet):
     rows, tables = stored(trained_fleet).head(5), scan(trained_fleet)
     folder, present = trained_fleet / "models/plants/lyon", described(trained_fleet)
-    frames = Tables(*(table.collect() for table in tables))
+    frames = PlantTables(*(table.collect() for table in tables))
     assert rescore(folder, rows, frames, present).equals(rescore(folder, rows, tables, present))
 
 

@@ -11,9 +11,9 @@ from parameters import SHIPPED, changed
 from upkeep.judging.reports import DataQuality, PlantQuality
 from upkeep.production.health import (
     LEAST_HISTORY,
-    Delivered,
+    Arrival,
+    PlantDeliveries,
     Poll,
-    Seen,
     explain_retraining,
     find_limit,
     judge_arrival,
@@ -69,7 +69,7 @@ def delivered(weeks=range(WEEKS), *, heat=1.0, dark=(), copies=0, broken=0, find
     ]
     table = {"rows_in": 1, "clean": 1, "duplicates": {}, "quarantined": {}}
     quality = PlantQuality.model_validate({"tables": {"telemetry": table}, "findings": list(findings)})
-    return Delivered(files, rows.lazy(), ["heat"], pl.DataFrame(lost, schema=QUARANTINE), quality)
+    return PlantDeliveries(files, rows.lazy(), ["heat"], pl.DataFrame(lost, schema=QUARANTINE), quality)
 
 
 def judged(found, as_of=None, seen=(), listed=()):
@@ -124,7 +124,7 @@ def test_a_plant_that_is_younger_than_what_is_needed_is_unknown_and_not_fine():
 
 def test_a_plant_without_telemetry_is_unknown_with_the_command_that_brings_some():
     signal = judge_arrival([], [], FETCH, noon(MONDAY))
-    assert (signal.status, signal.remedy) == ("unknown", "dvc repro fetch")
+    assert (signal.status, signal.remedy) == ("unknown", "run `dvc repro fetch`")
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,10 @@ def test_how_late_is_late_depends_on_how_often_the_plant_delivers(batches, due, 
 
 def test_a_plant_that_is_usually_three_days_late_is_not_late_after_two():
     ends = {number: noon(week(number + 1)) for number in range(WEEKS)}
-    seen = [Seen(plant="lyon", batch=week(0), at=noon(MONDAY))]
-    seen += [Seen(plant="lyon", batch=week(number), at=ends[number] + timedelta(days=3)) for number in range(1, WEEKS)]
+    seen = [Arrival(plant="lyon", batch=week(0), at=noon(MONDAY))]
+    seen += [
+        Arrival(plant="lyon", batch=week(number), at=ends[number] + timedelta(days=3)) for number in range(1, WEEKS)
+    ]
     two_days_late = noon(week(WEEKS + 1)) + timedelta(days=2)
     signal = judged(delivered(), two_days_late, seen)["freshness", ""]
     assert (signal.status, signal.limit) == ("fine", 84)
@@ -167,7 +169,7 @@ def test_a_plant_that_is_usually_three_days_late_is_not_late_after_two():
 
 
 def test_what_was_there_before_anybody_looked_tells_nothing_of_how_late_it_came():
-    seen = [Seen(plant="lyon", batch=week(number), at=noon(week(WEEKS))) for number in range(WEEKS)]
+    seen = [Arrival(plant="lyon", batch=week(number), at=noon(week(WEEKS))) for number in range(WEEKS)]
     assert judged(delivered(), seen=seen)["freshness", ""].limit == 1  # batches, not hours
 
 
@@ -193,7 +195,7 @@ def test_a_unit_that_has_just_changed_is_told_and_one_that_is_usual_is_not(findi
 @pytest.mark.parametrize(("number", "status"), [(WEEKS - 1, None), (2, "watch")])
 def test_an_old_batch_that_was_rewritten_is_to_be_watched_and_a_new_one_is_read_again_anyway(number, status):
     as_of = noon(week(WEEKS))
-    before = Seen(plant="lyon", batch=week(number), sha256="1", at=as_of - timedelta(days=1))
+    before = Arrival(plant="lyon", batch=week(number), sha256="1", at=as_of - timedelta(days=1))
     after = before.model_copy(update={"sha256": "2", "at": as_of})
     found = judged(delivered(), seen=[before, after]).get(("rewritten", ""))
     assert (found and found.status) == status

@@ -187,6 +187,7 @@ def test_what_a_process_makes_is_not_of_code_that_is_edited_while_it_works(tmp_p
 
 def test_a_bound_beyond_all_memory_keeps_pieces_nevertheless(tmp_path):
     same(recall(keep(tmp_path, 1e9), [], ["a"], lambda: MADE))
+    assert len(list(tmp_path.rglob("*.piece"))) == 1
     same(recall(keep(tmp_path, 1e9), [], ["a"], unwanted))
 
 

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from upkeep.core.params import Retrain
-from upkeep.releases.policies import POLICIES, Evidence, Realised
+from upkeep.releases.policies import POLICIES, Evidence, RealisedLoss
 from upkeep.releases.policies import decide as decide_by
 
 MONDAY = date(2025, 12, 29)
@@ -58,7 +58,7 @@ def test_old_models_are_a_reason_to_use_a_single_batch():
 
 @pytest.mark.parametrize(("least", "is_reason"), [(90_000, True), (60_000, False), (10_000, False)])
 def test_a_loss_is_a_reason_if_it_is_above_what_was_promised_beyond_chance(least, is_reason):
-    reasons = decide(ONE, {}, 0, HOW, realised={"lyon": Realised(least, 60_000), "porto": Realised(1, 2)})
+    reasons = decide(ONE, {}, 0, HOW, realised={"lyon": RealisedLoss(least, 60_000), "porto": RealisedLoss(1, 2)})
     loss = "realised loss: lyon has cost 90,000 at least, not the 60,000 of its test figures"
     assert reasons == ({"loss": loss} if is_reason else {})
 

@@ -135,14 +135,14 @@ def champion(tmp_path, monkeypatch):
     headline = Headline(overall=TEST, plants={"lyon": TEST, "porto": TEST})
     content = {"metrics.json": headline.model_dump_json().encode(), "model.json": b"{}"}
 
-    class Files:
+    class CommitFiles:
         def __init__(self, commit):
             assert commit == "base"
 
         def read(self, path, parse):
             return parse(content[path.name])
 
-    monkeypatch.setattr(retraining, "Files", Files)
+    monkeypatch.setattr(retraining, "CommitFiles", CommitFiles)
     folder = tmp_path / "ledger"
     return folder, PARAMS.model_copy(
         update={"production": PARAMS.production.model_copy(update={"ledger": str(folder)})}
@@ -169,7 +169,7 @@ def test_a_ledger_that_cannot_be_read_tells_of_no_loss(champion):
 
 
 def test_a_retraining_knows_the_losses_of_the_commit_that_it_starts_from(monkeypatch):
-    known, losses = [], {"lyon": retraining.Realised(9.0, 5.0)}
+    known, losses = [], {"lyon": retraining.RealisedLoss(9.0, 5.0)}
     monkeypatch.setattr(retraining, "load_params", lambda: PARAMS)
     monkeypatch.setattr(retraining, "new_batches", lambda *_: ONE)
     monkeypatch.setattr(retraining, "_find_offer", lambda _: (None, None))

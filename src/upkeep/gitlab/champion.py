@@ -13,9 +13,9 @@ from upkeep.core.params import Parallel, Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.gitlab import dvc
 from upkeep.gitlab.markdown import sentence
-from upkeep.gitlab.snapshot import Files, Snapshot, locate_own
+from upkeep.gitlab.snapshot import CommitFiles, Snapshot, locate_own
 from upkeep.model.storage import load_model
-from upkeep.releases.rescoring import Tables, rescore
+from upkeep.releases.rescoring import PlantTables, rescore
 from upkeep.releases.succession import Succession, find_newer, judge_succession
 
 
@@ -50,7 +50,7 @@ def predict_newest(
         dvc.pull(*(table for table in dvc.outputs(paths.INTERIM, paths.MODELS) if not table.exists()))
     except UpkeepError as error:
         return said, dict.fromkeys(newer, error.what)
-    files, models = Files(champion.commit), dict[str, Path]()
+    files, models = CommitFiles(champion.commit), dict[str, Path]()
     threads = how.model_copy(update={"backend": "threads"})  # which share the rows
     with tempfile.TemporaryDirectory() as folder:
         for plant in newer:
@@ -71,8 +71,8 @@ def _score(plant: str, models: Mapping[str, Path], newer: Mapping[str, pl.DataFr
     """Return the plant's newer rows with predictions, or why there are none."""
     try:
         present = load_model(paths.MODELS / name_file(plant)).metadata
-        files = (locate_own(table_file(paths.INTERIM / table, plant)) for table in Tables._fields)
-        return rescore(models[plant], newer[plant], Tables(*map(pl.scan_parquet, files)), present)
+        files = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
+        return rescore(models[plant], newer[plant], PlantTables(*map(pl.scan_parquet, files)), present)
     except UpkeepError as error:
         return error.what
     except (OSError, pl.exceptions.PolarsError):  # a branch may hold anything, and its words may quote it

@@ -21,7 +21,7 @@ from upkeep.gitlab import dvc
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.markdown import bullets, inert, show
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
-from upkeep.gitlab.snapshot import Files
+from upkeep.gitlab.snapshot import CommitFiles
 from upkeep.gitlab.zones import Environment
 from upkeep.judging.reports import Headline, Metrics
 from upkeep.model.scoring import VERSION_DIGITS
@@ -29,7 +29,7 @@ from upkeep.model.storage import checksum
 from upkeep.production.figures import live_figures
 from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
-from upkeep.releases.policies import Evidence, Realised, decide
+from upkeep.releases.policies import Evidence, RealisedLoss, decide
 from upkeep.sources.batches import first_day
 from upkeep.sources.manifest import read_manifest
 from upkeep.sources.registry import open_source
@@ -201,7 +201,7 @@ def advance(text: str, until: date) -> str:
     return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
 
 
-def find_losses(base: str, today: date, params: Params) -> dict[str, Realised]:
+def find_losses(base: str, today: date, params: Params) -> dict[str, RealisedLoss]:
     """Return by plant what alarms of the models of the commit `base` have cost, and what was promised, where known."""
     try:
         ledger = read_ledger(params.production.ledger)
@@ -210,7 +210,7 @@ def find_losses(base: str, today: date, params: Params) -> dict[str, Realised]:
     outcomes = as_known(ledger, datetime.combine(today + timedelta(days=1), time(), UTC)).filter(role="champion")
     if outcomes.is_empty():
         return {}
-    files, found = Files(base), {}
+    files, found = CommitFiles(base), {}
     promised = files.read(paths.METRICS, Headline.model_validate_json)
     for plant, test in promised.plants.items() if promised else ():
         version = files.read(paths.MODELS / name_file(plant) / paths.MODEL_METADATA, checksum)
@@ -220,7 +220,7 @@ def find_losses(base: str, today: date, params: Params) -> dict[str, Realised]:
     return found
 
 
-def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> Realised | None:
+def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> RealisedLoss | None:
     """Return what one model's alarms have cost a plant, and what its test figures promised; None if nobody can tell.
 
     A failure that no prediction covers is left out: no other model would have foretold it.
@@ -228,7 +228,7 @@ def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> Rea
     for live in live_figures(outcomes.filter(pl.col("outcome") != "not_covered"), params).iter_rows(named=True):
         failures = live["caught"] + live["defect_found"] + live["missed"]
         if live["cost_interval"] and failures and test.failures and test.cost is not None:
-            return Realised(live["cost_interval"][0], test.cost / test.failures * failures)
+            return RealisedLoss(live["cost_interval"][0], test.cost / test.failures * failures)
     return None
 
 

@@ -124,7 +124,7 @@ class Snapshot:
         return {file.plant for file in self.manifest.files if file.table == "telemetry"} if self.manifest else set()
 
 
-class Files:
+class CommitFiles:
     """The files of a revision, or of the working tree and what it lacks of them; `missing` says why one is not read."""
 
     def __init__(self, commit: str | None) -> None:
@@ -201,7 +201,7 @@ def read_working_tree() -> Snapshot:
 
 
 def _read_snapshot(commit: str | None, name: str) -> Snapshot:
-    files = Files(commit)
+    files = CommitFiles(commit)
     params = files.read(paths.PARAMS, lambda content: Parameters.model_validate(parse_yaml(content))) or Parameters()
     reports: dict[str, Any] = {
         side: files.read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()

@@ -79,7 +79,7 @@ class Signal(Report):
         return self.place or self.measure
 
 
-class Seen(Frozen):
+class Arrival(Frozen):
     """When a plant's batch of telemetry was first seen with this checksum; empty where it is only listed."""
 
     plant: str
@@ -97,7 +97,7 @@ class Poll(Frozen):
     fault: str = ""
 
 
-class Delivered(NamedTuple):
+class PlantDeliveries(NamedTuple):
     """What there is of one plant's telemetry: files, clean rows, sensors, its quarantine, and what validate found."""
 
     files: Sequence[RawFile]
@@ -115,7 +115,7 @@ def find_limit(earlier: Sequence[float] | pl.Series) -> float | None:
     return float(high + 3 * (high - low))
 
 
-def judge_arrival(batches: Sequence[date], seen: Sequence[Seen], fetch: Fetch, as_of: datetime) -> Signal:
+def judge_arrival(batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch, as_of: datetime) -> Signal:
     """Judge by when a plant's batches came whether the newest is late; `seen` is when each was first seen.
 
     Only those that ended after somebody had begun to look tell how late is usual.
@@ -138,7 +138,7 @@ def judge_arrival(batches: Sequence[date], seen: Sequence[Seen], fetch: Fetch, a
     return Signal(**found)
 
 
-def judge_deliveries(found: Delivered, seen: Sequence[Seen], fetch: Fetch, as_of: datetime) -> list[Signal]:
+def judge_deliveries(found: PlantDeliveries, seen: Sequence[Arrival], fetch: Fetch, as_of: datetime) -> list[Signal]:
     """Return what there is to say of a plant's batches and sensors, of which there is one at least."""
     batches, measures = sorted({file.batch for file in found.files}), measure_batches(found, fetch.batch_days)
     return [
@@ -183,7 +183,7 @@ def judge_freshness(batches: Sequence[date], due: date, batch_days: int) -> Sign
     return Signal(measure="freshness", status=status, words=words, value=float(lag), limit=limit)
 
 
-def measure_batches(found: Delivered, batch_days: int) -> pl.DataFrame:
+def measure_batches(found: PlantDeliveries, batch_days: int) -> pl.DataFrame:
     """Return :data:`MEASURES` of each batch of a plant: batch, measure, place (a sensor, or none) and value.
 
     What is measured of the clean rows goes by their time, so late rows of a batch count as copies in the one that they
@@ -240,7 +240,7 @@ def _judge_findings(quality: PlantQuality, batches: Sequence[date]) -> list[Sign
     return signals
 
 
-def _judge_rewritten(seen: Sequence[Seen], settled: Sequence[date], as_of: datetime) -> list[Signal]:
+def _judge_rewritten(seen: Sequence[Arrival], settled: Sequence[date], as_of: datetime) -> list[Signal]:
     """Tell of files that have another checksum than at the last run, though their batch is not read again by itself."""
     known = {each.batch for each in seen if each.sha256 and each.at < as_of}
     again = [

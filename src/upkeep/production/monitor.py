@@ -22,7 +22,7 @@ from upkeep.core.text import align_rows, count_things, show_lines
 from upkeep.judging.reports import DataQuality, DriftReport, read_report
 from upkeep.production import health
 from upkeep.production.expectations import judge_expectations
-from upkeep.production.health import ACT, ORDER, UNKNOWN, Poll, Seen, Signal
+from upkeep.production.health import ACT, ORDER, UNKNOWN, Arrival, Poll, Signal
 from upkeep.production.polling import HISTORY, poll, read_history, write_history
 from upkeep.production.standing import Monitoring, judge_drift, judge_releases, list_news, mark_told, summarise
 from upkeep.releases.history import list_releases
@@ -49,7 +49,7 @@ class Looked(NamedTuple):
 
     files: Sequence[RawFile]
     listed: Mapping[str, list[date]]
-    seen: Sequence[Seen]
+    seen: Sequence[Arrival]
     quality: DataQuality | None
     dictionary: Dictionary
 
@@ -94,8 +94,8 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
     files = [file for file in manifest.files if file.table == "telemetry"] if manifest else []
     asked, listed = _ask_source(params, as_of)
     polls = [asked, *(poll(source.name, source.url, as_of) for source in params.monitor.watch)]
-    found = [Seen(plant=file.plant, batch=file.batch, sha256=file.sha256, at=as_of) for file in files]
-    found += [Seen(plant=plant, batch=batch, at=as_of) for plant, batches in listed.items() for batch in batches]
+    found = [Arrival(plant=file.plant, batch=file.batch, sha256=file.sha256, at=as_of) for file in files]
+    found += [Arrival(plant=plant, batch=batch, at=as_of) for plant, batches in listed.items() for batch in batches]
     history = read_history().add(polls, found, as_of)
     write_history(history)
     looked = Looked(files, listed, history.seen, quality, load_dictionary(params.validate_.dictionary))
@@ -149,7 +149,7 @@ def _judge_plant(plant: str, looked: Looked, params: Params, as_of: datetime) ->
             columns = telemetry.collect_schema().names()
             sensors = [name for name in looked.dictionary.names("telemetry", "sensor", plant) if name in columns]
             quarantined = pl.read_parquet(table_file(paths.QUARANTINE, plant))
-            found = health.Delivered(files, telemetry, sensors, quarantined, looked.quality.plants[plant])
+            found = health.PlantDeliveries(files, telemetry, sensors, quarantined, looked.quality.plants[plant])
             signals += health.judge_deliveries(found, seen, params.fetch, as_of)
         except (OSError, pl.exceptions.PolarsError) as error:
             words = f"its tables cannot be read: {shorten(error)}"

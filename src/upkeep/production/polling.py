@@ -18,7 +18,7 @@ from upkeep.core.files import read_regular, write_whole
 from upkeep.core.names import shorten
 from upkeep.core.secrets import hide_variables
 from upkeep.core.types import Frozen, describe_faults
-from upkeep.production.health import Poll, Seen
+from upkeep.production.health import Arrival, Poll
 from upkeep.scoring.alerts import read_url
 
 HISTORY = paths.LOCAL / "monitor" / "history.json"
@@ -36,9 +36,9 @@ class History(Frozen):
     """What earlier runs saw; a run adds to it and changes nothing."""
 
     polls: tuple[Poll, ...] = ()
-    seen: tuple[Seen, ...] = ()
+    seen: tuple[Arrival, ...] = ()
 
-    def add(self, polls: Iterable[Poll], found: Iterable[Seen], at: datetime) -> "History":
+    def add(self, polls: Iterable[Poll], found: Iterable[Arrival], at: datetime) -> "History":
         """Return it with these requests, and with what of the batches found was not seen before."""
         known = {(seen.plant, seen.batch, seen.sha256) for seen in self.seen}
         new = [seen for seen in found if (seen.plant, seen.batch, seen.sha256) not in known]

@@ -20,7 +20,7 @@ Known = Mapping[str, Tables]
 """What is known of each plant."""
 
 
-class Candidate(NamedTuple):
+class TrainedFleet(NamedTuple):
     """By plant: a model, machine and time of the rows it was trained on, and predictions as ``train`` writes them."""
 
     models: dict[str, SavedModel]
@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
     predictions: dict[str, pl.DataFrame]
 
 
-def train_models(known: Known, version: str, dictionary: Dictionary, params: Params) -> Candidate:
+def train_models(known: Known, version: str, dictionary: Dictionary, params: Params) -> TrainedFleet:
     """Train as the stages `dataset` and `train` do; an UpkeepError is raised if what is known is not enough."""
     times = pl.concat(tables.telemetry.select("time") for tables in known.values())
     first, last = times.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
@@ -39,7 +39,7 @@ def train_models(known: Known, version: str, dictionary: Dictionary, params: Par
         for plant, tables in known.items()
     }
     splits = {plant: Splits(**rows.splits) for plant, rows in built.items()}
-    fleet, found = train_fleet(splits, params), Candidate({}, {}, {})
+    fleet, found = train_fleet(splits, params), TrainedFleet({}, {}, {})
     for plant, rows in splits.items():
         selection = train_plant(rows, fleet, params, yardsticks=False)
         metadata, texts = describe_model(plant, selection, built[plant].preparation, params, version)
@@ -50,11 +50,11 @@ def train_models(known: Known, version: str, dictionary: Dictionary, params: Par
     return found
 
 
-def may_follow(challenger: Candidate, champion: Candidate, known: Known, params: Params) -> bool:
+def may_follow(challenger: TrainedFleet, champion: TrainedFleet, known: Known, params: Params) -> bool:
     """Tell whether the gate lets the challenger ship, by the newest rows, which neither was trained on."""
     before = {}
     for plant, own in challenger.predictions.items():
         judged, model = champion.predictions[plant], champion.models[plant]
-        newer = rescoring.ask_model(model, find_newer(judged, own), rescoring.Tables(*known[plant]))
+        newer = rescoring.ask_model(model, find_newer(judged, own), rescoring.PlantTables(*known[plant]))
         before[plant] = pl.concat([judged, newer], how="diagonal_relaxed")
     return judge_succession(before, challenger.predictions, params).decision == "promote"

@@ -11,7 +11,7 @@ from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.judging.drift import Window, compare_windows
-from upkeep.rehearsal.learning import Candidate, may_follow, train_models
+from upkeep.rehearsal.learning import TrainedFleet, may_follow, train_models
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.releases.policies import Evidence, decide
 from upkeep.simulator.fleet import Change, simulate_fleet
@@ -89,7 +89,7 @@ class Rehearsal:
         self.params, self.dictionary = _lighten(params), load_dictionary(params.validate_.dictionary)
         self.lived = _draw_plants(world)
         self.learnt_from = _draw_plants(world) if self.policy.knows_labels else self.lived
-        self.champion: Candidate | None = None
+        self.champion: TrainedFleet | None = None
         self.trained_in = 0
         self._drift: dict[tuple[str, int], bool] = {}
 
@@ -143,12 +143,12 @@ class Rehearsal:
         self.champion, self._drift = challenger, {}
         return True
 
-    def _look_back(self, week: int, champion: Candidate) -> Mapping[str, Sequence[bool]]:
+    def _look_back(self, week: int, champion: TrainedFleet) -> Mapping[str, Sequence[bool]]:
         """Return by plant whether it drifted in each of the last windows, as `upkeep retrain` looks back."""
         windows = min(self.params.retrain.drift_windows, week)
         return {name: look_back(windows, partial(self._has_drifted, name, week, champion)) for name in self.learnt_from}
 
-    def _has_drifted(self, name: str, now: int, champion: Candidate, weeks_ago: int) -> bool:
+    def _has_drifted(self, name: str, now: int, champion: TrainedFleet, weeks_ago: int) -> bool:
         week = now - weeks_ago
         if (name, week) not in self._drift:
             plant = self.learnt_from[name]

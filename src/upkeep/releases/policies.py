@@ -16,7 +16,7 @@ MONTH_DAYS = 28
 Reasons = dict[str, str]
 
 
-class Realised(NamedTuple):
+class RealisedLoss(NamedTuple):
     """What following a plant's alarms has cost, at least: the low end of its interval; and what was promised.
 
     The promise is what it cost on test rows, per failure, times the failures there have been.
@@ -37,7 +37,7 @@ class Evidence(NamedTuple):
     batches: Sequence[date]
     age_days: int
     drifted: Callable[[], Mapping[str, Sequence[bool]]]
-    realised: Mapping[str, Realised] = {}
+    realised: Mapping[str, RealisedLoss] = {}
 
 
 def decide(evidence: Evidence, how: Retrain) -> Reasons:

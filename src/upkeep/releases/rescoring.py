@@ -19,7 +19,7 @@ from upkeep.model.storage import Metadata, SavedModel, predict
 ROW = ["machine", "time"]
 
 
-class Tables(NamedTuple):
+class PlantTables(NamedTuple):
     """One plant's reconciled tables, of any time: frames, or scans of the files in ``data/interim``."""
 
     telemetry: pl.DataFrame | pl.LazyFrame
@@ -27,7 +27,7 @@ class Tables(NamedTuple):
     machines: pl.DataFrame | pl.LazyFrame
 
 
-def rescore(folder: Path, rows: pl.DataFrame, tables: Tables, present: Metadata) -> pl.DataFrame:
+def rescore(folder: Path, rows: pl.DataFrame, tables: PlantTables, present: Metadata) -> pl.DataFrame:
     """Return one plant's labelled rows with what the saved model in a folder says of them, sorted by machine and time.
 
     `rows` are such as those in ``data/predictions``; their ``candidate``, ``chosen``, ``probability`` and ``alarm`` are
@@ -42,7 +42,7 @@ def rescore(folder: Path, rows: pl.DataFrame, tables: Tables, present: Metadata)
     return ask_model(model, rows, tables)
 
 
-def ask_model(model: SavedModel, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
+def ask_model(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> pl.DataFrame:
     """Return rows with what a model says of them, sorted by machine and time; see :func:`rescore`."""
     ordered = rows.sort(ROW)
     probability = pl.Series(chain.from_iterable(_score(model, ordered, tables)), dtype=pl.Float64)
@@ -54,7 +54,7 @@ def ask_model(model: SavedModel, rows: pl.DataFrame, tables: Tables) -> pl.DataF
     )
 
 
-def _score(model: SavedModel, rows: pl.DataFrame, tables: Tables) -> Iterator[Floats]:
+def _score(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> Iterator[Floats]:
     """Yield the probabilities of rows, sorted by machine and time, of some machines after the other."""
     metadata = model.metadata
     back = timedelta(hours=max(*metadata.dataset.windows_hours, metadata.dataset.baseline_hours))

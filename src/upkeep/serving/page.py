@@ -29,7 +29,7 @@ MOST_BYTES = 10_000_000
 logger = logging.getLogger(__name__)
 
 
-class Standing(BaseModel):
+class ShownStanding(BaseModel):
     """How a plant stands, as `upkeep monitor` wrote it."""
 
     status: Literal["act", "watch", "unknown", "fine"]
@@ -37,12 +37,12 @@ class Standing(BaseModel):
     why: list[str]
 
 
-class Monitoring(BaseModel):
+class ShownMonitoring(BaseModel):
     """What the page shows of ``monitoring.json``; `page` is where all of it is published, if it is."""
 
     as_of: AwareDatetime
     page: str | None = None
-    standings: dict[str, Standing]
+    standings: dict[str, ShownStanding]
 
 
 Explain = Callable[[Prediction], list[Reason]]
@@ -110,7 +110,7 @@ def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
     if file is None:
         return None
     try:
-        return Monitoring.model_validate_json(read_regular(file, MOST_BYTES)).model_dump()
+        return ShownMonitoring.model_validate_json(read_regular(file, MOST_BYTES)).model_dump()
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
         logger.warning("the page cannot show how the plants stand: %s", reason, extra={"file": str(file)})
