@@ -79,13 +79,12 @@ def test_connections_whose_headers_do_not_come_are_closed(port, begun):
     with connect(port) as peer:
         peer.sendall(begun)
         answer = read_all(peer)
-    assert statuses(answer)[-1:] in ([], [200], [408])
-    assert (b"the headers did not come in time" in answer) == (begun not in (b"", PING))
+    assert statuses(answer) == [200] * begun.startswith(PING)
 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_header_a_moment_does_not_keep_a_connection_open(port):
-    assert statuses(talk_slowly(port, slowly(POST + b"X: a\r\n" * 1000))) == [408]
+    assert statuses(talk_slowly(port, slowly(POST + b"X: a\r\n" * 1000))) == []
 
 
 def slowly(content):

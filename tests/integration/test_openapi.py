@@ -16,7 +16,7 @@ from upkeep.serving.settings import read_settings
 ROUTES = [
     *(("post", path) for path in ("/invocations", "/findings")),
     *(("get", path) for path in ("/ping", "/health", "/version", "/metrics")),
-    *(("get", path) for path in ("/fleet", "/fleet/machine", "/fleet/{plant}/{machine}")),
+    *(("get", path) for path in ("/fleet", "/fleet/machine")),
 ]
 
 

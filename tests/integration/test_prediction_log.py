@@ -4,13 +4,12 @@ import json
 import logging
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
+from shutil import copytree
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -21,7 +20,6 @@ from upkeep.core.files import locked
 from upkeep.scoring.prediction_log import as_log_rows, read_parts, write_part
 from upkeep.serving import log_writer
 from upkeep.serving.log_writer import LogWriter
-from upkeep.serving.spool import FILE, Spool, encode
 
 CASES = Path(__file__).parents[1] / "unit"
 MANY = 1_000_000_000
@@ -60,13 +58,13 @@ log = LogWriter(sys.argv[1], Path(sys.argv[2]), max_spool_bytes=10**9, flush_sec
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 log.start()
 log.append(prediction(1))
-while not log.status.last_error:
+while not log.last_error:
     time.sleep(0.01)
 log.append(prediction(2))
-print(json.dumps([log.status.written, log.status.last_error]))
+print(json.dumps([log.written, log.last_error]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 log.close()
-print(json.dumps([log.status.written, log.status.last_error]))
+print(json.dumps([log.written, log.last_error]))
 """
 
 
@@ -94,10 +92,8 @@ def spool(tmp_path):
 
 
 @pytest.fixture
-def new_log(url, spool, monkeypatch):
+def new_log(url, spool):
     """Return logs that are quick and share the spool, and close those that the test leaves open."""
-    monkeypatch.setattr(log_writer, "SHIP_SECONDS", 0.02)
-    monkeypatch.setattr(log_writer, "LONGEST_PAUSE_SECONDS", 0.05)
     logs: list[LogWriter] = []
 
     def new(max_spool_bytes: int = MANY, **pauses: float) -> LogWriter:
@@ -121,7 +117,7 @@ def spool_some(new_log, url, numbers) -> None:
 
 
 def spooled_bytes(spool) -> int:
-    return Spool(spool).measure()
+    return sum(file.stat().st_size for file in spool.glob("**/*.arrow"))
 
 
 def test_what_is_appended_is_in_the_log_bit_for_bit(new_log, url, spool):
@@ -133,8 +129,8 @@ def test_what_is_appended_is_in_the_log_bit_for_bit(new_log, url, spool):
     log.close()
     assert read_log(url).sort("plant").equals(as_log_rows(sent))
     assert spooled_bytes(spool) == 0
-    assert (log.status.appended, log.status.written, log.status.shipped) == (2, 2, 2)
-    assert not log.status.last_error
+    assert (log.appended, log.written, log.shipped) == (2, 2, 2)
+    assert not log.last_error
 
 
 @pytest.mark.parametrize("plant", ["Nord", "北京", "a/b", "..", "x" * 199, "é" * 99])
@@ -149,9 +145,9 @@ def test_plants_have_folders_of_their_own_that_tell_their_names_also_where_case_
 def test_what_is_spooled_is_shipped_while_the_service_runs(new_log, url):
     log = new_log(ship_after_seconds=0.05)
     log.append(prediction(1))
-    wait_until(lambda: log.status.shipped)
+    wait_until(lambda: log.shipped)
     assert logged_numbers(url) == [1]
-    wait_until(lambda: log.status.spool_bytes == 0)
+    wait_until(lambda: log.spool_bytes == 0)
 
 
 def test_a_kill_costs_the_last_second_at_most_and_the_next_start_ships_the_rest(new_log, url, spool):
@@ -182,7 +178,7 @@ def test_processes_share_a_spool_and_each_prediction_arrives_once(new_log, url, 
 def test_what_another_process_spooled_is_shipped_once(new_log, url):
     working = new_log()
     working.append(prediction(1))
-    wait_until(lambda: working.status.written == 1)
+    wait_until(lambda: working.written == 1)
     new_log().close()
     assert logged_numbers(url) == [1]
     working.append(prediction(2))
@@ -194,18 +190,18 @@ def test_while_one_process_ships_the_others_do_not(new_log, spool):
     log = new_log(ship_after_seconds=0.02)
     with locked(spool / "shipping.lock"):
         log.append(prediction(1))
-        wait_until(lambda: log.status.written)
+        wait_until(lambda: log.written)
         time.sleep(0.2)
-        assert log.status.shipped == 0
-    wait_until(lambda: log.status.shipped)
+        assert log.shipped == 0
+    wait_until(lambda: log.shipped)
 
 
 def test_what_was_shipped_but_not_removed_before_a_kill_is_not_doubled(new_log, url, spool):
     spool_some(new_log, url, [1, 2])
-    content = (spool / FILE).read_bytes()
+    copytree(spool, spool.parent / "copy")
     new_log().close()
     assert logged_numbers(url) == [1, 2]
-    (spool / FILE).write_bytes(content)
+    copytree(spool.parent / "copy", spool, dirs_exist_ok=True)
     log = new_log()
     log.append(prediction(3))
     log.close()
@@ -213,7 +209,8 @@ def test_what_was_shipped_but_not_removed_before_a_kill_is_not_doubled(new_log, 
 
 
 def test_what_a_version_without_roles_spooled_is_shipped(new_log, url, spool):
-    Spool(spool).append(encode(as_log_rows([prediction(1)]).drop("role")))
+    spool.mkdir()
+    as_log_rows([prediction(1)]).drop("role").write_ipc_stream(spool / "0-0-1.arrow")
     new_log().close()
     assert logged_numbers(url) == [1]
 
@@ -223,13 +220,13 @@ def test_a_store_that_refuses_costs_nothing(new_log, url, caplog):
     Path(url).write_text("in the way of the folder")
     log = new_log(ship_after_seconds=0.02)
     log.append(prediction(1))
-    wait_until(lambda: log.status.last_error)
-    assert log.status.last_error.startswith("predictions cannot be written: ")
-    assert f"[file={url}]" in log.status.last_error
+    wait_until(lambda: log.last_error)
+    assert log.last_error.startswith("predictions cannot be written: ")
+    assert f"[file={url}]" in log.last_error
     log.append(prediction(2))
     time.sleep(0.3)  # some more tries
     Path(url).unlink()
-    wait_until(lambda: not log.status.last_error)
+    wait_until(lambda: not log.last_error)
     log.close()
     assert logged_numbers(url) == [1, 2]
     levels = [record.levelname for record in caplog.records]
@@ -239,29 +236,24 @@ def test_a_store_that_refuses_costs_nothing(new_log, url, caplog):
 def test_what_the_disk_damaged_does_not_hold_back_the_others(new_log, url, spool, caplog):
     for number in (1, 2):
         spool_some(new_log, url, [number])
-    with closing(sqlite3.connect(spool / FILE)) as connection, connection:
-        connection.execute("UPDATE batches SET content = substr(content, 1, 300) WHERE number = 1")
+    damaged = min(spool.rglob("*.arrow"))
+    damaged.write_bytes(damaged.read_bytes()[:300])
     log = new_log()
     log.close()
     assert logged_numbers(url) == [2]
-    assert log.status.dropped["unreadable"] == 1
-    assert "1 predictions cannot be read back" in caplog.text
+    assert log.dropped["unreadable"] == 1
+    assert f"{damaged.name} cannot be read back" in caplog.text
     assert spooled_bytes(spool) == 0
 
 
-@pytest.mark.parametrize(
-    ("in_the_way", "error"), [("", "[Errno 17] File exists: {spool!r}"), (FILE, "file is not a database")]
-)
-def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool, in_the_way, error):
-    (spool / in_the_way).parent.mkdir(exist_ok=True)
-    (spool / in_the_way).write_text("no database " * 1000)
+def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool):
+    spool.write_text("in the way of the folder")
     log = new_log()
     log.append(prediction(1))
-    wait_until(lambda: log.status.write_error and log.status.ship_error)
-    reason = error.format(spool=str(spool))
-    assert log.status.last_error == f"the spool {spool} cannot be written: {reason}"
+    wait_until(lambda: log.write_error and log.ship_error)
+    assert log.last_error == f"the spool {spool} cannot be written: [Errno 17] File exists: {str(spool)!r}"
     log.close()
-    assert log.status.dropped["disk_error"] == 1
+    assert log.dropped["unwritten"] == 1
 
 
 def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
@@ -269,16 +261,30 @@ def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
     log = new_log(max_spool_bytes=20_000)
     for number in range(10):
         log.append(prediction(number))
-        wait_until(lambda: log.status.written == log.status.appended or log.status.write_error)
-    assert log.status.last_error == f"the spool {spool} has reached its 20000 bytes"
+        wait_until(lambda: log.written == log.appended or log.write_error)
+    assert log.last_error == f"the spool {spool} cannot be written: it has reached its 20000 bytes"
     log.close()
-    kept = log.status.written
+    kept = log.written
     assert 2 < kept < 10
-    assert log.status.dropped["spool_full"] == 10 - kept
+    assert log.dropped["unwritten"] == 10 - kept
     assert spooled_bytes(spool) <= 20_000
     Path(url).unlink()
     new_log().close()
     assert logged_numbers(url) == list(range(kept))
+
+
+def test_what_a_store_that_is_down_leaves_waiting_is_shipped_in_parts_that_stay_small(new_log, url, monkeypatch):
+    monkeypatch.setattr(log_writer, "PART_BYTES", 5_000)
+    Path(url).write_text("in the way of the folder")
+    log = new_log(ship_after_seconds=0.02)
+    for number in range(20):
+        log.append(prediction(number))
+        time.sleep(0.02)
+    wait_until(lambda: log.written == 20)
+    Path(url).unlink()
+    log.close()
+    assert logged_numbers(url) == list(range(20))
+    assert max(rows.height for _, rows in read_parts(url, DAY, set())) < 10
 
 
 def test_room_in_the_spool_is_used_again(new_log, url):
@@ -287,9 +293,9 @@ def test_room_in_the_spool_is_used_again(new_log, url):
     for number in range(40):
         log.append(prediction(number))
         time.sleep(0.02)
-    wait_until(lambda: log.status.write_error)
+    wait_until(lambda: log.write_error)
     Path(url).unlink()
-    wait_until(lambda: log.status.shipped == 40)
+    wait_until(lambda: log.shipped == 40)
     assert logged_numbers(url) == list(range(40))
 
 
@@ -297,7 +303,7 @@ def test_what_the_disk_refuses_is_told_kept_and_written_when_it_can_be(url, spoo
     # A limit on the size of files gives the operating system's own error.
     service = start(REFUSED_BY_THE_DISK, url, spool)
     refused, freed = map(json.loads, service.communicate(timeout=60)[0].splitlines())
-    assert refused == [0, f"the spool {spool} cannot be written: disk I/O error"]
+    assert refused == [0, f"the spool {spool} cannot be written: [Errno 27] File too large"]
     assert freed == [2, ""]
     assert logged_numbers(url) == [1, 2]
 
@@ -308,17 +314,17 @@ def test_a_full_queue_drops_what_is_new_and_counts_it(new_log, url, monkeypatch)
     for number in range(7):
         log.append(prediction(number))
     log.close()
-    assert log.status.dropped["queue_full"] == 3
+    assert log.dropped["unwritten"] == 3
     assert read_log(url)["id"].to_list() == [f"request-{number}/0" for number in range(4)]
 
 
 def test_a_prediction_that_breaks_the_schema_is_counted_and_does_not_hold_up_the_next(new_log, url):
     log = new_log()
     log.append(prediction(1, probability="high"))
-    wait_until(lambda: log.status.dropped["malformed"])
+    wait_until(lambda: log.dropped["malformed"])
     log.append(prediction(2))
     log.close()
-    assert log.status.dropped["malformed"] == 1
+    assert log.dropped["malformed"] == 1
     assert logged_numbers(url) == [2]
 
 

@@ -372,7 +372,7 @@ def test_the_page_ranks_what_was_scored(client, cases):
         (case["answer"]["plant"], case["answer"]["machine"]) for case in cases
     }
     riskiest = max(cases, key=lambda case: case["answer"]["probability"])["answer"]
-    shown = client.get(f"/fleet/{riskiest['plant']}/{riskiest['machine']}").json()
+    shown = client.get("/fleet/machine", params={name: riskiest[name] for name in ("plant", "machine")}).json()
     assert shown["probability"] == riskiest["probability"]
     assert shown["reasons"]
 
@@ -398,7 +398,7 @@ def test_health_tells_release_and_models(client, cases):
         ("GET", "/nowhere", 404, set()),
         # A redirect would lead to whatever host the request names.
         ("GET", "/static/page.js/", 404, set()),
-        ("GET", "/fleet/", 404, set()),
+        ("GET", "/fleet/lyon/M001", 404, set()),
     ],
 )
 def test_what_is_not_there_is_told_as_json(client, method, path, status, allowed):
@@ -449,19 +449,12 @@ def test_a_number_that_is_none_costs_its_machine_only(client, cases, number):
     assert (error["machine"], error["column"]) == (cases[1]["answer"]["machine"], "vibration_mm_s")
 
 
-def bare_deflate(body):
-    packer = zlib.compressobj(wbits=-15)
-    return packer.compress(body) + packer.flush()
-
-
 @pytest.mark.parametrize(
     ("coding", "pack"),
     [
         ("gzip", gzip.compress),
         ("X-GZIP", gzip.compress),
-        ("gzip", lambda body: gzip.compress(body[:500]) + gzip.compress(body[500:])),
         ("deflate", zlib.compress),
-        ("deflate", bare_deflate),
         ("identity", bytes),
     ],
 )
@@ -484,7 +477,7 @@ def test_a_packed_body_is_unpacked(client, request_, coding, pack, spelling):
         ("deflate", zlib.compress(b"{}" * 99)[:-9], 400, "the body is not deflate: it ends early"),
         ("gzip", gzip.compress(b" " * 100_000_000), 413, "larger than 24000000 bytes"),
         ("deflate", zlib.compress(b" " * 100_000_000), 413, "larger than 24000000 bytes"),
-        ("gzip", gzip.compress(b"") * 1_000_000, 413, "more than 100 parts"),
+        ("gzip", gzip.compress(b"{}") * 1_000_000, 400, "the body is not gzip"),
         ("gzip", b"\x1f\x8b\x08\x08" + b"n" * 20_000_000, 400, "it ends early"),
     ],
     ids=itertools.count(),  # what gzip packs bears the time

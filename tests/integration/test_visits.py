@@ -176,7 +176,7 @@ def spool_all(log, spool):
     assert writer.append(WORD, VISIT_LOG)
     writer.append(prediction(2))
     writer.close()
-    return writer.status
+    return writer
 
 
 def words(log):
@@ -188,10 +188,10 @@ def words(log):
 
 
 def test_words_and_predictions_share_the_spool_and_part_on_the_way_to_their_logs(log, tmp_path):
-    status = spool_all(log, tmp_path / "spool")
+    writer = spool_all(log, tmp_path / "spool")
     assert words(log) == [WORD]
     assert logged_numbers(log) == [1, 2]
-    assert (status.written, status.shipped, status.last_error) == (3, 3, "")
+    assert (writer.written, writer.shipped, writer.last_error) == (3, 3, "")
     assert all("findings" not in name for name in list_before(str(log), date.max))  # so that none is pruned
 
 

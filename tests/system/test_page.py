@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,10 +22,9 @@ from upkeep.reporting.templates import render_html
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
 from upkeep.serving.counters import Counters
-from upkeep.serving.log_writer import WriterStatus
-from upkeep.serving.page import page_routes
+from upkeep.serving.page import page_routes, visit_route
 from upkeep.serving.protocol import Refused
-from upkeep.serving.visits import visit_route
+from upkeep.serving.settings import Settings
 
 TOKEN = "correct-horse"
 REASONS = ["vibration over 8 h is 7.2 mm/s", "temperature is 9 °C above its healthy level"]
@@ -90,7 +90,7 @@ async def answer(_, refused):
 class Words(list):
     """A log that takes all it is told."""
 
-    status = WriterStatus()
+    write_error = ""
 
     def append(self, row, log):  # noqa: ARG002  # there is one
         super().append(row)
@@ -102,7 +102,9 @@ def serving(board, *, tokens=(), explain=explain, monitoring=None, words=None):
     app = FastAPI()
     app.exception_handler(Refused)(answer)
     told = words is not None
-    app.include_router(page_routes(board, explain, horizon_hours=48, takes_findings=told, monitoring=monitoring))
+    kept = {"monitoring": monitoring, "log_url": "log" if told else None}
+    settings = Settings.model_construct(tokens={b"any": "planner"}, **kept)  # so that the page says nothing of tokens
+    app.include_router(page_routes(board, SimpleNamespace(explain=explain, horizon_hours=48), settings))
     if told:
         app.include_router(visit_route(board, words))
     app.add_middleware(Access, tokens=dict.fromkeys(tokens, "planner"), metrics=Counters({}, None))

@@ -1,6 +1,7 @@
 """What the page is given: the fleet and single machines as JSON, and its own files."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 from upkeep.serving.board import Board
 from upkeep.serving.page import page_routes
 from upkeep.serving.protocol import Refused
+from upkeep.serving.settings import Settings
 
 REASON = {"feature": "vibration", "value": 7.5, "contribution": 1.5, "words": "vibration is 7.5"}
 
@@ -25,7 +27,8 @@ def client_of(*predictions, explain=lambda *_: [REASON], monitoring=None):
         board.add(each)
     app = FastAPI()
     app.exception_handler(Refused)(answer)
-    app.include_router(page_routes(board, explain, horizon_hours=48, monitoring=monitoring))
+    service = SimpleNamespace(explain=explain, horizon_hours=48)
+    app.include_router(page_routes(board, service, Settings(monitoring=monitoring)))
     return TestClient(app)
 
 
@@ -75,7 +78,7 @@ def test_the_fleet_is_cut_to_a_plant_a_name_and_a_number():
 def test_an_alarm_comes_with_its_reasons_and_other_machines_give_them_when_asked():
     client = client_of(prediction("failing", 0.9), prediction("calm"))
     assert [each.get("reasons") for each in client.get("/fleet").json()["machines"]] == [[REASON], None]
-    assert client.get("/fleet/lyon/calm").json()["reasons"] == [REASON]
+    assert client.get("/fleet/machine?plant=lyon&machine=calm").json()["reasons"] == [REASON]
 
 
 def test_a_prediction_is_explained_once_from_what_it_was_made_of():
@@ -83,22 +86,17 @@ def test_a_prediction_is_explained_once_from_what_it_was_made_of():
     client = client_of(prediction(probability=0.9), explain=lambda *arguments: asked.append(arguments) or [])
     for _ in range(2):
         client.get("/fleet")
-        client.get("/fleet/lyon/press")
+        client.get("/fleet/machine?plant=lyon&machine=press")
     [(explained,)] = asked
     assert (explained["plant"], explained["model_version"]) == ("lyon", "3f9ac1d2")
     np.testing.assert_array_equal(explained["features"], np.array([1.5, np.nan], dtype=np.float32))
     assert explained["readings"].tolist() == [41.0, 29.0]
 
 
-@pytest.mark.parametrize("name", ["Press 1/2", "50 %", "Säge", "a?b#c"])
-def test_a_machine_of_any_name_is_found(name):
-    client = client_of(prediction(name))
-    address = "".join(f"%{byte:02X}" for byte in name.encode())
-    assert client.get(f"/fleet/lyon/{address}").json()["machine"] == name
-
-
-@pytest.mark.parametrize(("plant", "machine"), [("Hall 1/a", "b"), ("Hall 1", "a/b"), ("..", "."), ("北京", "&=+#")])
-def test_a_plant_of_any_name_is_found_when_asked_for_as_a_parameter(plant, machine):
+@pytest.mark.parametrize(
+    ("plant", "machine"), [("Hall 1/a", "b"), ("Hall 1", "a/b"), ("..", "."), ("北京", "&=+# Säge 50 %")]
+)
+def test_a_machine_of_any_name_is_found(plant, machine):
     client = client_of(
         prediction("a/b", plant="Hall 1"), prediction("b", plant="Hall 1/a"), prediction(machine, plant=plant)
     )
@@ -107,7 +105,7 @@ def test_a_plant_of_any_name_is_found_when_asked_for_as_a_parameter(plant, machi
 
 
 def test_an_unknown_machine_is_named_in_the_answer():
-    answer = client_of().get("/fleet/lyon/press")
+    answer = client_of().get("/fleet/machine?plant=lyon&machine=press")
     assert answer.status_code == 404
     [error] = answer.json()["errors"]
     assert (error["plant"], error["machine"]) == ("lyon", "press")

@@ -13,9 +13,8 @@ from upkeep.scoring.prediction_log import VISIT_LOG
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
 from upkeep.serving.counters import Counters
-from upkeep.serving.log_writer import WriterStatus
+from upkeep.serving.page import VISIT_BYTES, Visit, visit_route
 from upkeep.serving.protocol import Refused
-from upkeep.serving.visits import MOST_BYTES, Visit, visit_route
 
 HOST = "http://localhost"
 ALARM, VISITED = (datetime.fromtimestamp(NOW / 1e6, UTC) - timedelta(hours=hours) for hours in (9, 2))
@@ -27,7 +26,7 @@ class Kept:
     """A log that keeps what it is given, up to its room."""
 
     def __init__(self, room=1, write_error=""):
-        self.rows, self.room, self.status = [], room, WriterStatus(write_error=write_error)
+        self.rows, self.room, self.write_error = [], room, write_error
 
     def append(self, row, log):
         assert log is VISIT_LOG
@@ -83,7 +82,7 @@ def test_a_visit_in_another_zone_is_kept_in_utc_and_one_without_an_alarm_or_a_to
         ),
         pytest.param({"mood": "good"}, 400, "/mood", id="an unknown field"),
         pytest.param({"machine": "saw"}, 404, "", id="a machine that nobody scored"),
-        pytest.param({"machine": "x" * MOST_BYTES}, 413, "", id="too large"),
+        pytest.param({"machine": "x" * VISIT_BYTES}, 413, "", id="too large"),
     ],
 )
 def test_words_that_say_nothing_of_a_visit_are_refused_and_not_kept(changes, status, pointer):

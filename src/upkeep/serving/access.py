@@ -16,9 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from upkeep.serving.counters import Counters
 from upkeep.serving.protocol import Refused, cite
 
-OPEN = {"/", "/ping", "/health", "/version"}
-"""Open without a token: whether the service is there, and the page's shell, which holds no data."""
-OPEN_FOLDER = "/static/"
+OPEN = {"/", "/ping", "/health", "/version"}  # without a token: none of them holds data
 HEADERS = {
     "cache-control": "no-store",  # page and service must never be of different releases
     "cross-origin-resource-policy": "same-origin",
@@ -54,34 +52,35 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        asked = Headers(scope=scope)
+        started, status, asked = time.perf_counter(), 500, Headers(scope=scope)
         given = asked.get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
         # Whatever answers GET answers HEAD, of which the server sends the headers only: it goes by its own scope.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        state = {**scope.get("state", {}), "request_id": request_id, "token": self._find_token(asked)}
-        scope = {**scope, "method": method, "state": state}
-        status = 500
+        token = self._find_token(asked)
+        scope = {**scope, "method": method, "state": {"request_id": request_id, "token": token}}
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS | {"x-request-id": request_id})
+                MutableHeaders(scope=message).update(HEADERS | {"x-request-id": request_id})
             await send(message)
 
         try:
-            refused = self._check_token(scope) if self._tokens else self._check_origin(method, asked)
-            answer = self._app if refused is None else refused.to_response()
-            await answer(scope, receive, send_with_id)
+            if self._tokens and token is None and not (scope["path"] in OPEN or scope["path"].startswith("/static/")):
+                raise Refused(401, "the token is missing or wrong", "Authorization: Bearer TOKEN")
+            if not self._tokens:
+                self._check_origin(method, asked)
+            await self._app(scope, receive, send_with_id)
+        except Refused as refused:
+            await refused.to_response()(scope, receive, send_with_id)
         finally:
             # By route, not by path: what strangers ask for must not become a label each.
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
             self._metrics.count_request(route, status, seconds)
-            told = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
+            told = {"request_id": request_id, "method": method, "route": route, "status": status}
             logger.info("request", extra=told | {"ms": round(seconds * 1000, 2)})
 
     def _find_token(self, asked: Headers) -> str | None:
@@ -92,20 +91,13 @@ class Access:
         names = [name for known, name in self._tokens.items() if hmac.compare_digest(given, known)]
         return names[0] if names and scheme.lower() == "bearer" else None
 
-    def _check_token(self, scope: Scope) -> Refused | None:
-        path: str = scope["path"]
-        if scope["state"]["token"] is not None or path in OPEN or path.startswith(OPEN_FOLDER):
-            return None
-        return Refused(401, "the token is missing or wrong", "Authorization: Bearer TOKEN")
-
-    def _check_origin(self, method: str, asked: Headers) -> Refused | None:
+    def _check_origin(self, method: str, asked: Headers) -> None:
         hosts, origin = asked.getlist("host"), asked.get("origin")
         if not all(_is_local(host) or _name(host) in self._hosts for host in hosts):
             known = "an address, a name without dots, one of UPKEEP_ALLOWED_HOSTS, or a token: UPKEEP_TOKENS"
-            return Refused(403, f"the service is asked as {cite(', '.join(hosts))}", known)
+            raise Refused(403, f"the service is asked as {cite(', '.join(hosts))}", known)
         if method != "GET" and origin is not None and [_split_address(origin).netloc] != hosts:
-            return Refused(403, f"a page of {cite(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
-        return None
+            raise Refused(403, f"a page of {cite(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
 
 
 @lru_cache(maxsize=64)

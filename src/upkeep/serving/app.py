@@ -6,9 +6,9 @@ import gc
 import logging
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -24,26 +24,18 @@ from upkeep.serving.body import Intake
 from upkeep.serving.connection import Connection
 from upkeep.serving.counters import Counters
 from upkeep.serving.log_writer import LogWriter
-from upkeep.serving.page import page_routes
-from upkeep.serving.protocol import INVOCATIONS, RESPONSES, Refused, to_json
+from upkeep.serving.page import page_routes, visit_route
+from upkeep.serving.protocol import INVOCATIONS, RESPONSES, SMOKE, Refused, to_json
 from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings, find_unknown, read_settings
-from upkeep.serving.shadow import Shadow, load_challenger
-from upkeep.serving.smoke import SMOKE
-from upkeep.serving.visits import visit_route
+from upkeep.serving.shadow import Shadow, load_shadow
 
-STOP_SECONDS = 20
-"""What requests under way have left after SIGTERM."""
-
+STOP_SECONDS = 20  # what requests under way have left after SIGTERM
 INLINE_BYTES, INLINE_ROWS = 100_000, 100
 """Smaller requests take milliseconds and are answered at once; larger ones in a thread, lest the others wait."""
 
-KEPT_AT_ONCE = 50
-"""Predictions, between which other requests have their turn."""
-
-MOST_THREADS = 4
-"""That work for the page: with more, Python would get round to other requests too seldom."""
-
+KEPT_AT_ONCE = 50  # predictions, between which other requests have their turn
+MOST_THREADS = 4  # that work for the page: with more, Python would get round to other requests too seldom
 RESERVED = set(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
 Keep = Callable[[Reply], Awaitable[None]]
@@ -59,15 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         log = LogWriter(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
     board = Board(settings.log_url or "", most_machines=settings.max_board_machines)
     metrics = Counters(service.versions, log)
-    shadow: Shadow | None = None
-    if settings.shadow_models is not None and log is None:
-        logger.warning(
-            "the challenger is not run: it answers in the prediction log only, and UPKEEP_LOG_URL is not set"
-        )
-    if settings.shadow_models is not None and log is not None:
-        challenger = load_challenger(settings.shadow_models, settings.dictionary, settings.limits)
-        shadow = Shadow(challenger, log.append, metrics) if challenger else None
-    metrics.tell_shadow(loaded=shadow is not None)
+    shadow = load_shadow(settings, log, metrics)
 
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:
@@ -75,10 +59,9 @@ def create_app(settings: Settings) -> FastAPI:
         if log is not None:
             log.start()
         board.start()
-        task = asyncio.create_task(shadow.run()) if shadow else None
         yield
-        if task:
-            task.cancel()
+        if shadow is not None:
+            shadow.close()
         board.close()
         if log is not None:
             await to_thread.run_sync(log.close)
@@ -103,17 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Access, tokens=settings.tokens, metrics=metrics, hosts=settings.allowed_hosts)
     app.exception_handler(HTTPException)(_refuse_route)
-    app.exception_handler(Refused)(_refuse)
-    is_open = not settings.tokens
-    page = page_routes(
-        board,
-        service.explain,
-        horizon_hours=service.horizon_hours,
-        is_open=is_open,
-        takes_findings=log is not None,
-        monitoring=settings.monitoring,
-    )
-    app.include_router(page)
+    app.include_router(page_routes(board, service, settings))
     if log is not None:
         app.include_router(visit_route(board, log))
     app.include_router(_scoring_route(service, settings.max_request_bytes, keep, shadow))
@@ -169,7 +142,7 @@ def _status_routes(service: Service, release: str, log: LogWriter | None, metric
     @router.get("/health")
     async def health() -> Response:
         """Tell that the models are loaded, and which."""
-        state = "off" if log is None else "failing" if log.status.last_error else "ok"
+        state = "off" if log is None else "failing" if log.last_error else "ok"
         models = service.versions
         return to_json({"status": "ok", "release": release, "models": models, "prediction_log": state})
 
@@ -189,10 +162,6 @@ def _status_routes(service: Service, release: str, log: LogWriter | None, metric
 async def _refuse_route(_: Request, error: HTTPException) -> Response:
     headers = {name: value.replace("GET", "GET, HEAD") for name, value in (error.headers or {}).items()}
     return Refused(error.status_code, error.detail, "a route and method of /openapi.json").to_response(**headers)
-
-
-async def _refuse(_: Request, refused: Refused) -> Response:
-    return refused.to_response()
 
 
 def serve() -> None:
@@ -234,7 +203,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
         line: dict[str, Any] = {
-            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **{name: value for name, value in vars(record).items() if name not in RESERVED},

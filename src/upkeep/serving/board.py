@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 import polars.selectors as cs
 
 from upkeep.core.types import Floats
-from upkeep.scoring.prediction_log import Prediction, read_parts
+from upkeep.scoring.prediction_log import SCHEMA, Prediction, read_parts
 
 HISTORY_POINTS = 60
 HISTORY_DAYS = 30
@@ -21,18 +21,11 @@ LATE_DAYS = 1
 REFRESH_SECONDS = 60.0
 
 MOST_BYTES = 200_000_000
-MACHINE_BYTES = 3_000
-"""What a machine takes beside its arrays and texts."""
-
-MOST_TEXT = 10_000
-"""Characters of names and warnings; what is logged with more was not written by this version."""
-
+MACHINE_BYTES = 3_000  # what a machine takes beside its arrays and texts
+MOST_TEXT = 10_000  # characters of names and warnings; what is logged with more was not written by this version
 DAY_MS = 86_400_000
 DAY_US = 1000 * DAY_MS
-KEPT = [
-    *("source", "role", "plant", "machine", "time", "scored_at", "probability", "threshold", "alarm", "model_version"),
-    *("warnings", "maintained_at", "maintenance_code", "features", "readings"),
-]
+KEPT = [name for name in SCHEMA if name not in ("id", "inputs")]
 
 logger = logging.getLogger(__name__)
 
@@ -122,32 +115,27 @@ class Board:
         since = today - timedelta(days=HISTORY_DAYS if is_first else LATE_DAYS)
         parts = read_parts(self._log_url, since, self._known_parts, KEPT)
         for _, of_day in groupby(parts, key=lambda part: part[0].partition("/")[0]):
-            news = sum(self._add_part(*part) for part in of_day)
+            news = 0
+            for name, rows in of_day:
+                self._known_parts.add(name)
+                news += sum(map(self.add, _to_predictions(rows)))
             # A day that adds nothing ends the first search only once each machine's history is full: golden requests,
             # or the same rows scored again, add nothing either.
-            if is_first and not news and self._is_full():
+            full = [len(machine.history) == HISTORY_POINTS for machine in self.rank()]
+            if is_first and not news and full and all(full):
                 break
         self._known_parts = {part for part in self._known_parts if part >= f"day={today - timedelta(days=LATE_DAYS)}"}
-
-    def _add_part(self, name: str, rows: pl.DataFrame) -> int:
-        """Return how many predictions of a file of the log changed the board."""
-        self._known_parts.add(name)
-        return sum(map(self.add, _to_predictions(rows)))
-
-    def _is_full(self) -> bool:
-        machines = list(self._machines.values())
-        return bool(machines) and all(len(machine.history) == HISTORY_POINTS for machine in machines)
 
     def _forget(self) -> None:
         oldest = datetime.now(UTC).timestamp() * 1e6 - HISTORY_DAYS * DAY_US
         latest = sorted(self._machines.items(), key=lambda item: item[1].newest["scored_at"], reverse=True)
-        self._machines, self._bytes = {}, 0
-        for key, machine in latest[: self._most_machines]:
-            self._bytes += _count_bytes(machine)
-            if machine.newest["scored_at"] < oldest or self._bytes > self._most_bytes:
-                self._bytes -= _count_bytes(machine)
-                break
-            self._machines[key] = machine
+        bytes_so_far = accumulate(_count_bytes(machine) for _, machine in latest)
+        self._machines = {
+            key: machine
+            for (key, machine), size in zip(latest[: self._most_machines], bytes_so_far, strict=False)
+            if size <= self._most_bytes and machine.newest["scored_at"] >= oldest
+        }
+        self._bytes = sum(map(_count_bytes, self._machines.values()))
 
     def _keep_fresh(self) -> None:
         self.refresh()
@@ -157,15 +145,18 @@ class Board:
 
 def _update_machine(known: BoardMachine | None, prediction: Prediction) -> BoardMachine:
     """Return a machine with one more prediction; `known` itself if the prediction tells nothing new."""
+    history, maintenance = (known.history, known.maintenance) if known else (np.empty((0, 2)), None)
+    is_newer = known is None or _age(prediction) > _age(known.newest)
     point = np.array([[prediction["time"] // 1000, prediction["probability"]]])
-    if known is None:
-        return BoardMachine(_keep(prediction), point, _last_maintenance(None, prediction))
-    is_newer = _age(prediction) > _age(known.newest)
-    history = _add_point(known.history, point, replace=is_newer)
-    maintenance = _last_maintenance(known.maintenance, prediction)
-    if not is_newer and np.array_equal(history, known.history) and maintenance is known.maintenance:
+    joined = np.concatenate((point, history) if is_newer else (history, point))
+    _, first = np.unique(joined[:, 0], return_index=True)  # of two points at one time the newer prediction's
+    recent = joined[first][joined[first, 0] >= joined[:, 0].max() - HISTORY_DAYS * DAY_MS][-HISTORY_POINTS:]
+    maintained_at = prediction["maintained_at"]
+    if maintained_at is not None and (maintenance is None or maintained_at > maintenance[0]):
+        maintenance = maintained_at, prediction["maintenance_code"]
+    if known and not is_newer and np.array_equal(recent, history) and maintenance is known.maintenance:
         return known
-    return BoardMachine(_keep(prediction) if is_newer else known.newest, history, maintenance)
+    return BoardMachine(_keep(prediction) if known is None or is_newer else known.newest, recent, maintenance)
 
 
 def _keep(prediction: Prediction) -> Prediction:
@@ -193,21 +184,6 @@ def _age(prediction: Prediction) -> tuple[int, int]:
 def _urgency(machine: BoardMachine) -> tuple[bool, float, str, str]:
     newest = machine.newest
     return not newest["alarm"], -newest["probability"], newest["plant"], newest["machine"]
-
-
-def _last_maintenance(known: tuple[int, str | None] | None, prediction: Prediction) -> tuple[int, str | None] | None:
-    time = prediction["maintained_at"]
-    return known if time is None or (known and time <= known[0]) else (time, prediction["maintenance_code"])
-
-
-def _add_point(history: Floats, point: Floats, *, replace: bool) -> Floats:
-    is_same = history[:, 0] == point[0, 0]
-    if is_same.any() and not replace:
-        return history
-    joined = np.concatenate((history[~is_same], point))
-    joined = joined[joined[:, 0].argsort()]
-    recent: Floats = joined[joined[:, 0] >= joined[-1, 0] - HISTORY_DAYS * DAY_MS]
-    return recent[-HISTORY_POINTS:]
 
 
 def _to_predictions(frame: pl.DataFrame) -> Iterator[Prediction]:

@@ -8,6 +8,7 @@ made of is read here: numbers of JSON, digits of CSV, names without blanks aroun
 import re
 from collections.abc import Sequence, Set
 from itertools import compress
+from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ def read_column(values: Sequence[Any], wanted: Type) -> Read:
 
 def _read_plain_numbers(values: Sequence[Any]) -> Sequence[Any] | None:
     types = set(map(type, values))
-    if types <= PLAIN_NUMBERS:
+    if types <= PLAIN_NUMBERS and isfinite(sum(filter(None, values))):
         return values
     if types <= {str, type(None)} and all(value is None or PLAIN_DIGITS.fullmatch(value) for value in values):
         return [None if value is None else float(value) for value in values]

@@ -11,28 +11,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from upkeep.serving.protocol import Refused
 
 MOST_HEADER_BYTES = 32_768
-MOST_HEADERS = 100
-"""Of a request, its trailers included."""
-
-HEADER_SECONDS = 10.0
-"""From the connection, or the last answer, to the end of a request's headers."""
-
-SEND_SECONDS = 60.0
-"""From an answer to when the client has taken it whole."""
-
-MOST_WAITING = 500
-"""Connections that have not sent their headers yet; for another one, the oldest is closed."""
-
-MOST_CONNECTIONS = 900
-"""A process may have 1024 files open, by the usual limit."""
-
-MOST_PIPELINED = 16
-"""Requests that came before the answers to those before them."""
-
-MOST_DISCARDED = 32_000_000
-"""Bytes that are still received after a refusal, since many a client hears nothing before it has sent all."""
-
+MOST_HEADERS = 100  # of a request, its trailers included
+HEADER_SECONDS = 10.0  # from the connection, or the last answer, to the end of a request's headers
+SEND_SECONDS = 60.0  # from an answer to when the client has taken it whole
+MOST_WAITING = 500  # connections that have not sent their headers yet; for another one, the oldest is closed
+MOST_CONNECTIONS = 900  # a process may have 1024 files open, by the usual limit
+MOST_PIPELINED = 16  # requests that came before the answers to those before them
 CHECK_SECONDS = 2.0
+
+HEADER_LIMITS = f"at most {MOST_HEADERS} headers of together {MOST_HEADER_BYTES} bytes"
+TOO_MANY_HEADERS = 431, "the headers are too many or too large", HEADER_LIMITS
 
 
 class Connection(HttpToolsProtocol):
@@ -44,7 +32,7 @@ class Connection(HttpToolsProtocol):
         """Begin to wait for headers."""
         super().connection_made(transport)
         self._header_bytes = self._unparsed = 0
-        self._in_headers = self._advanced = False
+        self._advanced = False
         self._refusal: Refused | None = None
         self._taken_at = self.loop.time()
         self._await_headers()
@@ -63,22 +51,19 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless it is more than headers may be, or the rest of what was refused."""
         if self._refusal is not None:
-            self._unparsed += len(data)
-            if self._unparsed > MOST_DISCARDED:
-                self.transport.abort()
-            return
+            return  # many a client hears nothing before it has sent all: for that it has the time of headers
         self._advanced = False
         super().data_received(data)
         # Half a header, or of what may stand between chunks, brings no event that could be counted.
         self._unparsed = 0 if self._advanced else self._unparsed + len(data)
         if self._unparsed > MOST_HEADER_BYTES and self._refusal is None:
-            self._refuse_headers()
+            self._refuse(*TOO_MANY_HEADERS)
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """Count anew."""
         super().on_message_begin()
-        self._in_headers = self._advanced = True
+        self._advanced = True
         self._header_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -86,17 +71,17 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
         self._header_bytes += len(name) + len(value)
         if len(self.headers) > MOST_HEADERS or self._header_bytes > MOST_HEADER_BYTES:
-            raise self._refuse_headers()  # the parser stops, and uvicorn takes it for a request that is no HTTP
+            # The parser stops, and uvicorn takes it for a request that is no HTTP.
+            raise self._refuse(*TOO_MANY_HEADERS)
 
     def on_headers_complete(self) -> None:
         """Start the request, unless too many wait before it."""
-        self._in_headers, self._advanced = False, True
+        self._advanced = True
         self._waiting.pop(self, None)
         if self._header_bytes + len(self.url) > MOST_HEADER_BYTES:
-            raise self._refuse_headers()
+            raise self._refuse(*TOO_MANY_HEADERS)
         if len(self.pipeline) >= MOST_PIPELINED:
-            self._refusal = Refused(429, "too many requests wait for their answers", f"at most {MOST_PIPELINED}")
-            raise self._refusal
+            raise self._refuse(429, "too many requests wait for their answers", f"at most {MOST_PIPELINED}")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -116,8 +101,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, _: str) -> None:
         """Refuse a request that is no HTTP, or is beyond a limit, once those before it are answered; hear no other."""
-        if self._refusal is None:
-            self._refusal = Refused(400, "this is no HTTP request", "HTTP/1.1")
+        refusal = self._refuse(400, "this is no HTTP request", "HTTP/1.1")
         if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
             # It is the body of this one that is wrong: it has no other answer.
             self.cycle.disconnected = self.cycle.response_complete = True
@@ -126,7 +110,7 @@ class Connection(HttpToolsProtocol):
                 self.pipeline.popleft()
                 return
         if self.cycle is None or self.cycle.response_complete:
-            self._send_refusal(self._refusal)
+            self._send_refusal(refusal)
 
     def _send_refusal(self, refusal: Refused) -> None:
         if self.transport.is_closing():
@@ -138,9 +122,9 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.write_eof()
 
-    def _refuse_headers(self) -> Refused:
-        limits = f"at most {MOST_HEADERS} headers of together {MOST_HEADER_BYTES} bytes"
-        self._refusal = Refused(431, "the headers are too many or too large", limits)
+    def _refuse(self, status: int, what: str, expected: str) -> Refused:
+        """Return why nothing more is heard on this connection: the first reason counts."""
+        self._refusal = self._refusal or Refused(status, what, expected)
         return self._refusal
 
     def _await_headers(self) -> None:
@@ -150,13 +134,10 @@ class Connection(HttpToolsProtocol):
     def _check_times(self) -> None:
         self._check = self.loop.call_later(CHECK_SECONDS, self._check_times)
         now = self.loop.time()
-        is_taken = not self.transport.get_write_buffer_size()
-        if is_taken:
-            self._taken_at = now
-        if now - self._taken_at > SEND_SECONDS:
-            self.transport.abort()
-        elif is_taken and self in self._waiting and now - self._waiting_since > HEADER_SECONDS:
-            if self._in_headers and self._refusal is None:
-                self._refusal = Refused(408, "the headers did not come in time", f"all of them in {HEADER_SECONDS:g} s")
-                self._send_refusal(self._refusal)
+        if self.transport.get_write_buffer_size():
+            if now - self._taken_at > SEND_SECONDS:
+                self.transport.abort()
+            return
+        self._taken_at = now
+        if self in self._waiting and now - self._waiting_since > HEADER_SECONDS:
             self.transport.close()

@@ -1,32 +1,52 @@
-"""The planner's page and what it asks for: the fleet ranked by risk, and one machine with its reasons."""
+"""The planner's page, what it asks for and what planners say on it of their visits.
+
+It asks for the fleet ranked by risk, and for one machine with its reasons. Each word on a visit is kept, the newest
+counts (``fetch.findings``).
+"""
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import AwareDatetime, BaseModel, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from upkeep.contract.casting import EARLIEST, LATEST
+from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.files import read_regular
 from upkeep.core.types import describe_faults
-from upkeep.model.explanation import Reason
-from upkeep.scoring.prediction_log import Prediction
+from upkeep.scoring.prediction_log import VISIT_LOG
 from upkeep.serving.board import Board, BoardMachine
-from upkeep.serving.protocol import Refused, to_json
-from upkeep.serving.service import describe, to_time
+from upkeep.serving.body import Intake
+from upkeep.serving.log_writer import LogWriter
+from upkeep.serving.protocol import REFUSALS, Refused, check, load_object, to_json
+from upkeep.serving.service import Service, describe, to_time
+from upkeep.serving.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
-MOST_SHOWN = 1_000
-"""Machines in one answer, which the page asks for each minute."""
+MOST_SHOWN = 1_000  # machines in one answer, which the page asks for each minute
+MOST_BYTES = 10_000_000  # of what `upkeep monitor` wrote
+VISIT_BYTES = 10_000  # of what is said of one
+Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
 
-MOST_BYTES = 10_000_000
-"""Of what `upkeep monitor` wrote."""
+Time = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST), AfterValidator(lambda time: time.astimezone(UTC))]
 
 logger = logging.getLogger(__name__)
+
+
+class Visit(BaseModel):
+    """A visit to a machine, and what it found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plant: str
+    machine: str
+    alarm_at: Time | None = Field(default=None, description="Any time of the alarm that it answers; null: of none.")
+    visited_at: Time
+    finding: Literal["defect", "nothing"]
 
 
 class ShownStanding(BaseModel):
@@ -40,30 +60,18 @@ class ShownStanding(BaseModel):
 class ShownMonitoring(BaseModel):
     """What the page shows of ``monitoring.json``; `page` is where all of it is published, if it is."""
 
-    as_of: AwareDatetime
+    as_of: AwareDatetime | None = None
     page: str | None = None
-    standings: dict[str, ShownStanding]
+    standings: dict[str, ShownStanding] = {}
 
 
-Explain = Callable[[Prediction], list[Reason]]
-Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
+VISIT: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": Visit.model_json_schema()}}}
+}
 
 
-def page_routes(
-    board: Board,
-    explain: Explain,
-    *,
-    horizon_hours: float,
-    is_open: bool = False,
-    takes_findings: bool = False,
-    monitoring: Path | None = None,
-) -> APIRouter:
-    """Return the routes of the page.
-
-    `explain` returns the reasons for a prediction, the strongest first, or none if its model is no longer loaded.
-    `horizon_hours` is how far ahead the predictions look, `is_open` whether no token is asked for, `takes_findings`
-    whether what visits found is kept, and `monitoring` the file in which `upkeep monitor` says how the plants stand.
-    """
+def page_routes(board: Board, service: Service, settings: Settings) -> APIRouter:
+    """Return the routes of the page, which shows the machines of `board` with the reasons that `service` gives."""
     router, files = APIRouter(), {path.name for path in STATIC.iterdir()}
 
     @router.get("/", include_in_schema=False)
@@ -79,24 +87,62 @@ def page_routes(
     @router.get("/fleet")
     def list_fleet(plant: str = "", search: str = "", limit: Limit = 100) -> Response:
         """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
-        service = {
-            "horizon_hours": horizon_hours,
-            "open": is_open,
-            "takes_findings": takes_findings,
-            "monitoring": _read_monitoring(monitoring),
+        ranked = board.rank()
+        machines = Counter(machine.newest["plant"] for machine in ranked)
+        alarms = Counter(machine.newest["plant"] for machine in ranked if machine.newest["alarm"])
+        plants = [{"plant": name, "machines": machines[name], "alarms": alarms[name]} for name in sorted(machines)]
+        found = [
+            machine
+            for machine in ranked
+            if plant in ("", machine.newest["plant"]) and search.casefold() in machine.newest["machine"].casefold()
+        ]
+        # Only an alarm is explained here: it is what the planner acts on, and each explanation takes milliseconds.
+        shown = [_describe_machine(machine, service, explain=machine.newest["alarm"]) for machine in found[:limit]]
+        fleet = {"as_of": board.as_of, "plants": plants, "total": len(found), "machines": shown}
+        about = {
+            "generated_at": datetime.now(UTC),
+            "horizon_hours": service.horizon_hours,
+            "open": not settings.tokens,
+            "takes_findings": settings.log_url is not None,
+            "monitoring": _read_monitoring(settings.monitoring),
         }
-        return to_json(service | _list_fleet(board, explain, plant, search, limit))
+        return to_json(about | fleet)
 
     @router.get("/fleet/machine", responses={404: {}})  # no path can hold every name: a slash, or two dots
-    @router.get("/fleet/{plant}/{machine:path}", responses={404: {}})
     def show_machine(plant: str, machine: str) -> Response:
         """Return one machine with the reasons for its risk."""
-        return to_json(_describe_machine(find_machine(board, plant, machine), explain))
+        return to_json(_describe_machine(_find_machine(board, plant, machine), service, explain=True))
 
     return router
 
 
-def find_machine(board: Board, plant: str, machine: str) -> BoardMachine:
+def visit_route(board: Board, log: LogWriter) -> APIRouter:
+    """Return the route by which planners say what visits to the machines of `board` found, which goes to `log`."""
+    router = APIRouter(default_response_class=Response)
+    intake = Intake(VISIT_BYTES)
+
+    @router.post("/findings", status_code=202, openapi_extra=VISIT, responses=REFUSALS)
+    async def add_finding(request: Request) -> Response:
+        """Keep what a visit found; sent again for the same visit, it corrects what was said before."""
+        # A browser sends another site's forms unasked, but this type only after it has asked, which is refused.
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refused(415, "the body is not said to be JSON", "Content-Type: application/json")
+        async with intake.read(request) as body:
+            visit = check(Visit, load_object(body))
+        now = datetime.now(UTC)
+        if not (visit.alarm_at or EARLIEST) <= visit.visited_at <= now + CLOCK_SLACK:
+            what = "visited_at is ahead of the clock, or before alarm_at"
+            raise Refused(400, what, "when the visit was made, after the alarm", "/visited_at")
+        _find_machine(board, visit.plant, visit.machine)
+        said = visit.model_dump() | {"id": request.state.request_id, "said_at": now, "said_by": request.state.token}
+        if log.write_error or not log.append(said, VISIT_LOG):
+            raise Refused(429, "the spool takes nothing at the moment", "the same again, a little later")
+        return to_json(said, 202)
+
+    return router
+
+
+def _find_machine(board: Board, plant: str, machine: str) -> BoardMachine:
     """Return a machine of the board; `Refused` is raised if it is none of them."""
     found = board.get(plant, machine)
     if found is None:
@@ -110,38 +156,18 @@ def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
     if file is None:
         return None
     try:
-        return ShownMonitoring.model_validate_json(read_regular(file, MOST_BYTES)).model_dump()
+        found = ShownMonitoring.model_validate_json(read_regular(file, MOST_BYTES))
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
         logger.warning("the page cannot show how the plants stand: %s", reason, extra={"file": str(file)})
-        return {"as_of": None, "page": None, "standings": {}}
+        found = ShownMonitoring()
+    return found.model_dump()
 
 
-def _list_fleet(board: Board, explain: Explain, plant: str, search: str, limit: int) -> dict[str, Any]:
-    ranked = board.rank()
-    machines = Counter(machine.newest["plant"] for machine in ranked)
-    alarms = Counter(machine.newest["plant"] for machine in ranked if machine.newest["alarm"])
-    found = [
-        machine
-        for machine in ranked
-        if plant in ("", machine.newest["plant"]) and search.casefold() in machine.newest["machine"].casefold()
-    ]
-    return {
-        "generated_at": datetime.now(UTC),
-        "as_of": board.as_of,
-        "plants": [{"plant": name, "machines": machines[name], "alarms": alarms[name]} for name in sorted(machines)],
-        "total": len(found),
-        # Only an alarm is explained here: it is what the planner acts on, and each explanation takes milliseconds.
-        "machines": [
-            _describe_machine(machine, explain if machine.newest["alarm"] else None) for machine in found[:limit]
-        ],
-    }
-
-
-def _describe_machine(machine: BoardMachine, explain: Explain | None) -> dict[str, Any]:
+def _describe_machine(machine: BoardMachine, service: Service, *, explain: bool) -> dict[str, Any]:
     newest, maintenance = machine.newest, machine.maintenance
     if explain and "reasons" not in newest:  # kept with the prediction they belong to: a newer one brings its own
-        newest["reasons"] = explain(newest)
+        newest["reasons"] = service.explain(newest)
     return describe(newest) | {
         "scored_at": to_time(newest["scored_at"]),
         "history": machine.history.tolist(),

@@ -3,20 +3,21 @@
 They check requests and describe both to programs in ``/openapi.json``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from reprlib import Repr
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import Response
-from pydantic import AwareDatetime, BaseModel, Field, InstanceOf, TypeAdapter, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, Field, InstanceOf, ValidationError, WithJsonSchema
 
 from upkeep.model.explanation import Reason
 from upkeep.model.scoring import Caution
 
-EXAMPLE_COLUMNS = ["plant", "machine", "time", "speed_rpm", "load_pct", "vibration_mm_s", "temperature_c"]
-EXAMPLE_ROW = ["lyon", "M001", "2025-12-28T23:00:00Z", 2410, 60.2, 2.1, 45.0]
+SMOKE = "x-upkeep-smoke"
+"""Header by which the service tells golden requests, which are old data, from a plant's; they stay off the page."""
 
 CELL = {"type": ["string", "number", "boolean", "null"]}
 Cell = Annotated[Any, WithJsonSchema(CELL)]
@@ -25,21 +26,24 @@ Cell = Annotated[Any, WithJsonSchema(CELL)]
 Record = Annotated[InstanceOf[dict[str, Any]], WithJsonSchema({"type": "object", "additionalProperties": CELL})]
 """A row that is not copied, as other models are: of all rows that would take much memory."""
 
-SHOWN = 40
-"""Characters of a value that an error repeats."""
+EXPECTED = {"model_type": "an object", "is_instance_of": "an object"}
+"""In the words of JSON, by pydantic's type of error."""
 
-
+EXACT_DIGITS = 19  # of an integer; one of more is read as a float
+SHOWN = 40  # characters of a value that an error repeats
 BRIEF = Repr()  # which takes no time for what is not shown
 BRIEF.maxlevel = 5
 BRIEF.maxlist = BRIEF.maxdict = SHOWN
 BRIEF.maxstring = BRIEF.maxlong = BRIEF.maxother = 2 * SHOWN
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 class SplitTable(BaseModel):
     """A table as names and rows."""
 
-    columns: list[str] = Field(examples=[EXAMPLE_COLUMNS])
-    data: list[list[Cell]] = Field(examples=[[EXAMPLE_ROW]])
+    columns: list[str] = Field(examples=[["plant", "machine", "time", "vibration_mm_s"]])
+    data: list[list[Cell]] = Field(examples=[[["lyon", "M001", "2025-12-28T23:00:00Z", 2.1]]])
 
 
 class Options(BaseModel):
@@ -48,17 +52,11 @@ class Options(BaseModel):
     reasons: bool | None = Field(default=None, description="Give the reasons for each score.")
 
 
-class SplitRequest(BaseModel):
-    """A table as names and rows."""
+class Invocation(BaseModel):
+    """A table, as names and rows or as a list of objects."""
 
-    dataframe_split: SplitTable
-    params: Options | None = None
-
-
-class RecordsRequest(BaseModel):
-    """A table as a list of objects."""
-
-    dataframe_records: list[Record] = Field(examples=[[dict(zip(EXAMPLE_COLUMNS, EXAMPLE_ROW, strict=True))]])
+    dataframe_split: SplitTable | None = None
+    dataframe_records: list[Record] | None = None
     params: Options | None = None
 
 
@@ -101,37 +99,6 @@ class Answered(Unanswered):
     predictions: list[MachineRisk]
 
 
-REFUSALS = {
-    400: "The body is no table.",
-    401: "The token is missing or wrong.",
-    403: "The service is open, and a page or name of another host asks it.",
-    408: "The body took too long to come.",
-    413: "The body is too large, holds too much or takes too long to answer.",
-    415: "The body is neither JSON nor CSV.",
-    422: "No machine could be answered, or a column's name is too long.",
-    429: "Too many large requests are under way.",
-}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": Answered, "description": "An answer per machine; `errors` tells of those that have none."},
-    **{status: {"model": Unanswered, "description": reason} for status, reason in REFUSALS.items()},
-}
-# FastAPI lists the models of bodies that it reads itself; these stand where they are used.
-DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
-TABLES = TypeAdapter(SplitRequest | RecordsRequest).json_schema(ref_template=DEFINITIONS)
-INVOCATIONS: dict[str, Any] = {
-    "parameters": [
-        {"name": "reasons", "in": "query", "schema": {"type": "boolean"}, "description": "As params.reasons, for CSV."}
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": TABLES},
-            "text/csv": {"schema": {"type": "string", "examples": [",".join(EXAMPLE_COLUMNS)]}},
-        },
-    },
-}
-
-
 HEADERS = {
     401: {"www-authenticate": "Bearer"},
     415: {"accept": "application/json, text/csv", "accept-encoding": "gzip, deflate"},
@@ -139,16 +106,24 @@ HEADERS = {
 }
 """Of refusals, by their status."""
 
-
-def to_json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return content as a response."""
-    return Response(orjson.dumps(content), status, headers, "application/json")
-
-
-def cite(value: Any) -> str:
-    """Return a value from a request as an error may repeat it."""
-    text = BRIEF.repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+REFUSALS: dict[int | str, dict[str, Any]] = {"default": {"model": Unanswered, "description": "Why there is no answer."}}
+RESPONSES: dict[int | str, dict[str, Any]] = REFUSALS | {
+    200: {"model": Answered, "description": "An answer per machine; `errors` tells of those that have none."},
+}
+# FastAPI lists the models of bodies that it reads itself; these stand where they are used.
+DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
+INVOCATIONS: dict[str, Any] = {
+    "parameters": [
+        {"name": "reasons", "in": "query", "schema": {"type": "boolean"}, "description": "As params.reasons, for CSV."}
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": Invocation.model_json_schema(ref_template=DEFINITIONS)},
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    },
+}
 
 
 class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
@@ -163,3 +138,55 @@ class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault 
         """Return the response that says so, as `Unanswered` describes it."""
         content = {"predictions": [], "errors": [self.error]}
         return to_json(content, self.status, HEADERS.get(self.status, {}) | headers)
+
+
+def to_json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return content as a response."""
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+def cite(value: Any) -> str:
+    """Return a value from a request as an error may repeat it."""
+    text = BRIEF.repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def point(*place: int | str) -> str:
+    """Return the JSON pointer (RFC 6901) of a place in a body."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
+
+
+def check(model: type[Model], content: Mapping[str, Any]) -> Model:
+    """Return content as an object of this kind; `Refused` is raised if it is none."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+    *_, parent, last = ["the body", *fault["loc"]]
+    place = f"{parent}[{last}]" if isinstance(last, int) else last
+    what = f"{place} is missing" if fault["type"] == "missing" else f"{place} is {cite(fault['input'])}"
+    expected = EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
+    raise Refused(400, what, expected, point(*fault["loc"]))
+
+
+def load_object(body: bytes) -> dict[str, Any]:
+    """Return the object that a body holds in JSON, be it with the numbers that Python writes beyond the standard."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        try:
+            content = json.loads(body.decode(), parse_constant=_read_constant, parse_int=_read_integer)
+            orjson.dumps(content)  # which no lone surrogate passes: no answer could repeat it
+        except (ValueError, TypeError, RecursionError):
+            raise Refused(400, f"the body is not JSON: {error}", "a JSON object") from error
+    if not isinstance(content, dict):
+        raise Refused(400, f"the body is {cite(content)}", "a JSON object")
+    return content
+
+
+def _read_constant(text: str) -> float | None:
+    return None if text == "NaN" else float(text)
+
+
+def _read_integer(text: str) -> float:
+    return int(text) if len(text) <= EXACT_DIGITS else float(text)

@@ -8,7 +8,7 @@ out of its range, is left out with a word to the caller; of readings that are on
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from time import time_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -37,17 +37,10 @@ OF_MACHINES = ("model", "installed")
 
 
 class Unusable(Exception):  # noqa: N818  # as `Refused`
-    """Why a machine is not answered: the row that tells it, its column, what was found there and what was expected."""
+    """Why a machine is not answered: the row that tells it, its column, what is expected there; `what`, if no value."""
 
-
-class PlantRequest(NamedTuple):
-    """What is asked of one plant's model; per machine, `cautions` and, for the prediction log, its rows as JSON."""
-
-    rows: Telemetry
-    events: Events
-    records: dict[str, MachineRecord]
-    cautions: list[list[Caution]]
-    inputs: list[str]
+    def __init__(self, row: int, column: str | None, expected: str, what: str = "") -> None:
+        self.row, self.column, self.expected, self.what = row, column, expected, what
 
 
 class Contract:
@@ -83,9 +76,7 @@ class Contract:
 
         `time` is in microseconds, shape (n_rows,); `values` are the columns of `numbers`, shape (n_rows, n_numbers).
         """
-        cautions = []
-        if self._is_outside(values).any():
-            cautions += self._restore_units(values)
+        cautions = self._restore_units(values) if self._is_outside(values).any() else []
         outside = self._is_outside(values)
         bad = outside.any(axis=1)
         ahead = ~bad & (time > time_ns() // 1000 + CLOCK_SLACK_MICROSECONDS)
@@ -94,12 +85,10 @@ class Contract:
         if bad.any():
             cautions.append(self._warn_of_values(values, outside))
         if n_ahead := int(ahead.sum()):
-            message = f"{n_ahead} rows left out: their time is more than a day ahead"
-            cautions.append(Caution(code="future_rows", message=message, column="time"))
+            cautions.append(_leave_out("future_rows", n_ahead, "time", "their time is more than a day ahead"))
         if repeated := len(believed) - len(first):
             when = f"within the same {self._near_seconds} s" if self._near_seconds else "at the same instant"
-            message = f"{repeated} rows left out: the machine has one {when} already"
-            cautions.append(Caution(code="duplicate_rows", message=message, column="time"))
+            cautions.append(_leave_out("duplicate_rows", repeated, "time", f"the machine has one {when} already"))
         kept = believed[first]
         return time[kept], values[kept], cautions
 
@@ -133,35 +122,34 @@ class Contract:
         value, (low, high) = float(values[row, place]), column.range or ANY
         unit = f" {column.unit}" if column.unit else ""
         fits = [name for name, other in column.also.items() if low <= value * other.factor + other.offset <= high]
-        guess = f"; it would fit in {fits[0]}" if fits else ""
-        left_out = f"{int(outside.any(axis=1).sum())} rows left out"
-        message = f"{left_out}: {name} is {value:g}, outside {low:g} to {high:g}{unit}{guess}"
-        return Caution(code="out_of_range", message=message, column=name)
+        why = f"{name} is {value:g}, outside {low:g} to {high:g}{unit}{f'; it would fit in {fits[0]}' if fits else ''}"
+        return _leave_out("out_of_range", int(outside.any(axis=1).sum()), name, why)
 
 
-def read_request(table: Table, contracts: Mapping[str, Contract]) -> tuple[dict[str, PlantRequest], list[Error]]:
+def read_request(table: Table, contracts: Mapping[str, Contract]) -> "tuple[dict[str, PlantRequest], list[Error]]":
     """Return what is asked of each plant's model, and which machines cannot be answered.
 
     `Refused` is raised if a key column is missing or there is no row.
     """
     machines = _group_rows(table)
-    plants: dict[str, _PlantRows] = {}
+    plants: dict[str, PlantRequest] = {}
     errors: list[Error] = []
     for (plant, machine), rows in machines.items():
         table.check_time()
         try:
             if plant not in contracts:
-                raise _unusable(table, rows[0], "plant", f"one of {', '.join(contracts)}")
+                raise Unusable(rows[0], "plant", f"one of {', '.join(contracts)}")
             if machine is None:
-                raise _unusable(table, rows[0], "machine", "the machine's name")
+                raise Unusable(rows[0], "machine", "the machine's name")
             if plant not in plants:
-                plants[plant] = _PlantRows(table, contracts[plant])
+                plants[plant] = PlantRequest(table, contracts[plant])
             plants[plant].take(machine, rows)
         except Unusable as reason:
-            row, column, what, expected = reason.args
+            row, column = reason.row, reason.column
+            what = reason.what if column is None else f"{column} is {cite(table.columns[column][row])}"
             whose = (plant and shorten(plant), machine and shorten(machine))
-            errors.append(Error(table.point(row, column), what, expected, *whose, row, column))
-    return {plant: taken.combine() for plant, taken in plants.items() if taken.records}, errors
+            errors.append(Error(table.point(row, column), what, reason.expected, *whose, row, column))
+    return {plant: asked for plant, asked in plants.items() if asked.records}, errors
 
 
 def _group_rows(table: Table) -> dict[tuple[Any, Any], list[int]]:
@@ -181,37 +169,42 @@ def _group_rows(table: Table) -> dict[tuple[Any, Any], list[int]]:
     return machines
 
 
-Happening = tuple[str, int, str, str | None]
-"""Machine, time in microseconds, kind and code of an event."""
+Happening = tuple[str, int, str, str | None]  # machine, time in microseconds, kind and code of an event
 
 
-class _PlantRows:
-    """One plant's rows on their way through its contract, machine by machine."""
+class PlantRequest:
+    """What is asked of one plant's model, machine by machine: their `records`, `rows` and `events`.
+
+    Of each machine, `cautions` are for the caller and `inputs`, its rows as JSON, for the prediction log.
+    """
 
     def __init__(self, table: Table, contract: Contract) -> None:
         table.check_time()
         self.records: dict[str, MachineRecord] = {}
+        self.cautions: list[list[Caution]] = []
+        self.inputs: list[str] = []
         self._table, self._contract = table, contract
         self._kinds, self._codes = (table.read(name, "text").values for name in ("kind", "code"))
         self._times = table.read("time", "time").values
-        self._misfits, self._unknown = self._find_misfits(), self._warn_of_columns()
+        self._misfits = self._find_misfits()
+        unknown = [name for name in table.columns if name not in contract.known]
+        what = "the data dictionary has no column"
+        self._unknown = _ignore("unknown_column", what, list(map(cite, unknown)), next(iter(unknown), ""))
         self._readings: list[tuple[Ints, Floats]] = []
         self._events: dict[Happening, None] = {}
-        self._cautions: list[list[Caution]] = []
-        self._inputs: list[str] = []
 
     def take(self, machine: str, rows: Sequence[int]) -> None:
         """Take one machine's rows; `Unusable` is raised if it cannot be answered."""
         for row in rows:
             if row in self._misfits:
-                raise _unusable(self._table, row, *self._misfits[row])
+                raise Unusable(row, *self._misfits[row])
         telemetry = [row for row in rows if self._kinds[row] is None]
         time = np.array([self._times[row] for row in telemetry], dtype=np.int64)
         values = self._table.numbers(tuple(self._contract.numbers))[telemetry]
         time, values, cautions = self._contract.choose_readings(time, values)
         if not len(time):
             what = "; ".join(caution["message"] for caution in cautions) or "there is no row of telemetry"
-            raise Unusable(rows[0], None, what, "the machine's readings of the last hours")
+            raise Unusable(rows[0], None, "the machine's readings of the last hours", what)
         if not self._contract.statistics & self._table.columns.keys():  # else they were reduced before
             time, values = self._contract.reduce(time, values)
         happened = [
@@ -222,24 +215,31 @@ class _PlantRows:
         self.records[machine] = self._read_record(rows)
         self._readings.append((time, values))
         self._events.update(dict.fromkeys(happened))  # once each, as `validate` leaves them
-        self._cautions.append([*self._unknown, *self._warn_of_codes(happened), *cautions])
-        self._inputs.append(self._write_inputs(rows))
+        sent = {(kind, code) for _, _, kind, code in happened if kind in ("error", "maintenance")}
+        unseen = sorted(f"{kind} {cite(code)}" for kind, code in sent - self._contract.codes)
+        ignored = _ignore("unknown_code", "training saw no", unseen, "code")
+        self.cautions.append([*self._unknown, *ignored, *cautions])
+        self.inputs.append(self._write_inputs(rows))
 
-    def combine(self) -> PlantRequest:
-        """Return the machines that were taken as arrays."""
+    @property
+    def rows(self) -> Telemetry:
+        """Readings of the machines that were taken, in their order."""
         times, values = (np.concatenate(arrays) for arrays in zip(*self._readings, strict=True))
         readable = np.column_stack([values, np.full(len(values), np.nan)])
         places = {name: place for place, name in enumerate(self._contract.numbers)}
         vocabulary = self._contract.vocabulary
-        rows = Telemetry(
+        return Telemetry(
             machines=list(self.records),
             starts=np.cumsum([0, *(len(time) for time, _ in self._readings)]),
             time=times,
             settings=readable[:, [places.get(name, -1) for name in vocabulary.settings]],
             readings=readable[:, [places.get(name, -1) for name in vocabulary.sensors]],
         )
-        events = classify_events(self._events, rows.machines, vocabulary)
-        return PlantRequest(rows, events, self.records, self._cautions, self._inputs)
+
+    @property
+    def events(self) -> Events:
+        """What happened to them, once each."""
+        return classify_events(self._events, list(self.records), self._contract.vocabulary)
 
     def _find_misfits(self) -> dict[int, tuple[str, str]]:
         """Return, by row, the first column for which `validate` would refuse it, and what was expected there."""
@@ -269,20 +269,6 @@ class _PlantRows:
         attributes = {name: value for name, value in given.items() if value is not None}
         return MachineRecord(model=model, installed=installed, attributes=attributes)
 
-    def _warn_of_columns(self) -> list[Caution]:
-        unknown = [name for name in self._table.columns if name not in self._contract.known]
-        if not unknown:
-            return []
-        message = f"the data dictionary has no column {_list_some(list(map(cite, unknown)))}: ignored"
-        return [Caution(code="unknown_column", message=message, column=unknown[0])]
-
-    def _warn_of_codes(self, happened: Sequence[Happening]) -> list[Caution]:
-        """Tell of codes that training does not know."""
-        sent = {(kind, code) for _, _, kind, code in happened if kind in ("error", "maintenance")}
-        unknown = sorted(f"{kind} {cite(code)}" for kind, code in sent - self._contract.codes)
-        message = f"training saw no {_list_some(unknown)}: ignored"
-        return [Caution(code="unknown_code", message=message, column="code")] if unknown else []
-
     def _write_inputs(self, rows: Sequence[int]) -> str:
         """Return rows as JSON, without the columns that nobody knows, which could be many times as large."""
         delivered = {name: values for name, values in self._table.columns.items() if name in self._contract.known}
@@ -295,10 +281,12 @@ class _PlantRows:
             return orjson.dumps(content).decode()
 
 
-def _unusable(table: Table, row: int, column: str, expected: str) -> Unusable:
-    return Unusable(row, column, f"{column} is {cite(table.columns[column][row])}", expected)
+def _leave_out(code: str, count: int, column: str, why: str) -> Caution:
+    return Caution(code=code, message=f"{count} rows left out: {why}", column=column)
 
 
-def _list_some(names: Sequence[str]) -> str:
+def _ignore(code: str, what: str, names: Sequence[str], column: str) -> list[Caution]:
+    """Tell of names that are not used, if there are any."""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
+    message = f"{what} {', '.join(names[:NAMES_SHOWN])}{more}: ignored"
+    return [Caution(code=code, message=message, column=column)] if names else []

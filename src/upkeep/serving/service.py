@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -17,7 +17,6 @@ from upkeep.scoring.prediction_log import Prediction, Role, as_prediction
 from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import LIMITS, RequestLimits, read_table
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
 
 
@@ -94,4 +93,4 @@ def describe(prediction: Prediction) -> dict[str, Any]:
 
 def to_time(microseconds: int) -> datetime:
     """Return a time given in microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=microseconds)
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)

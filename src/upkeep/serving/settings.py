@@ -17,9 +17,7 @@ from upkeep.core.types import Frozen
 from upkeep.serving.table import LIMITS, RequestLimits
 
 PREFIX = "UPKEEP_"
-ALIKE = 0.9
-"""Of 1: a variable whose name is this much like a setting's was meant to be it."""
-
+ALIKE = 0.9  # of 1: a variable whose name is this much like a setting's was meant to be it
 COMMENT = re.compile(r"(?:^|\s)#(.*)")
 TOKEN = re.compile(r"[!-~]+")
 
@@ -38,18 +36,18 @@ def _find_client(url: str) -> str:
 
 def _split_tokens(text: str) -> dict[bytes, str]:
     """Return each token's name, which is the comment on its line, or else its number."""
-    found: dict[str, str] = {}
+    found: dict[bytes, str] = {}
     for line in text.split("\n"):
         tokens, *comment = COMMENT.split(line, maxsplit=1)
         name = shorten(comment[0].strip()) if comment else ""
         for token in filter(None, map(str.strip, tokens.split(","))):
-            found[token] = name or f"token {len(found) + 1}"
+            if not TOKEN.fullmatch(token):
+                raise ValueError("a token holds a blank or a letter that no HTTP header can carry; # begins a comment")
+            found[token.encode()] = name or f"token {len(found) + 1}"
     if not found:
         # It would open the service to all, which nobody who set it wants.
         raise ValueError("it is set, but holds no token; unset it to let everybody in")
-    if not all(map(TOKEN.fullmatch, found)):
-        raise ValueError("a token holds a blank or a letter that no HTTP header can carry: one a line, # for comments")
-    return {token.encode(): name for token, name in found.items()}
+    return found
 
 
 def _read_tokens(file: str) -> dict[bytes, str]:

@@ -1,14 +1,12 @@
 """A challenger beside the champion: the same requests, answered once more for the log and shown to nobody.
 
-It works behind the answers, in a task and a thread of its own: what it does not keep up with is left out, and whatever
+It works behind the answers, in tasks and a thread of its own: what it does not keep up with is left out, and whatever
 it raises costs its own rows only. Its models have answered in a process of their own before, as a champion's have.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -16,8 +14,9 @@ from anyio import CapacityLimiter, to_thread
 from upkeep.core.errors import UpkeepError
 from upkeep.scoring.prediction_log import Prediction
 from upkeep.serving.counters import Counters
+from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.service import Service
-from upkeep.serving.table import RequestLimits
+from upkeep.serving.settings import Settings
 
 MOST_WAITING, MOST_BYTES = 100, 24_000_000
 """Requests that wait for the challenger, and bytes of their bodies: beyond either, new ones are left out."""
@@ -25,53 +24,58 @@ MOST_WAITING, MOST_BYTES = 100, 24_000_000
 logger = logging.getLogger(__name__)
 
 
-def load_challenger(models: Path, dictionary: Path, limits: RequestLimits) -> Service | None:
-    """Return the challenger's service; None, with a warning, if its models are missing or damaged."""
+def load_shadow(settings: Settings, log: LogWriter | None, metrics: Counters) -> "Shadow | None":
+    """Return the challenger that the settings name; None, with a warning, if it cannot be run."""
+    if settings.shadow_models is None:
+        return None
+    if log is None:
+        logger.warning("the challenger is not run: it answers in the prediction log only; set UPKEEP_LOG_URL")
+        return None
     try:
-        return Service(models, dictionary, limits, role="challenger")
+        service = Service(settings.shadow_models, settings.dictionary, settings.limits, role="challenger")
     except UpkeepError as error:
         logger.warning("the challenger is not run: %s", error)
         return None
+    metrics.shadow_up.set(1)
+    return Shadow(service, log, metrics)
 
 
 class Shadow:
-    """Answers by the challenger, one after the other; `keep` takes each prediction, on the event loop."""
+    """Answers by the challenger, one after the other, for the log."""
 
-    def __init__(self, service: Service, keep: Callable[[Prediction], object], metrics: Counters) -> None:
-        self._service, self._keep, self._metrics = service, keep, metrics
-        self._waiting: asyncio.Queue[tuple[tuple[Any, ...], list[Prediction]]] = asyncio.Queue(MOST_WAITING)
-        self._bytes = 0
+    def __init__(self, service: Service, log: LogWriter, metrics: Counters) -> None:
+        self._service, self._log, self._metrics = service, log, metrics
+        self._lane, self._bytes = CapacityLimiter(1), 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self, asked: tuple[Any, ...], answered: list[Prediction]) -> None:
         """Take a request that the champion has answered, if there is room for it."""
-        size = len(asked[0])
-        if self._waiting.full() or self._bytes + size > MOST_BYTES:
-            self._metrics.count_shadow("left_out")
+        if len(self._tasks) > MOST_WAITING or self._bytes + len(asked[0]) > MOST_BYTES:
+            self._metrics.shadow_requests.labels("left_out").inc()
             return
-        self._bytes += size
-        self._waiting.put_nowait((asked, answered))
+        self._bytes += len(asked[0])
+        task = asyncio.get_running_loop().create_task(self._answer(asked, answered))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def run(self) -> None:
-        """Answer what waits, until the task is cancelled."""
-        lane = CapacityLimiter(1)
-        while True:
-            asked, answered = await self._waiting.get()
-            try:
-                work = partial(self._service.answer, *asked)
-                # Whoever stops the service does not wait for a challenger.
-                reply = await to_thread.run_sync(work, limiter=lane, abandon_on_cancel=True)
-                for prediction in reply.predictions:
-                    self._keep(prediction)
-                self._metrics.count_shadow("answered", compare_alarms(answered, reply.predictions))
-            except Exception as error:  # whatever a challenger raises, the next request has its turn
-                self._metrics.count_shadow("failed")
-                logger.warning("the challenger gave no answer: %s", error)
-            finally:
-                self._bytes -= len(asked[0])
+    def close(self) -> None:
+        """Leave what waits: whoever stops the service does not wait for a challenger."""
+        for task in self._tasks:
+            task.cancel()
 
-
-def compare_alarms(champions: Sequence[Prediction], challengers: Sequence[Prediction]) -> list[tuple[str, bool]]:
-    """Return plant, and whether the alarms differ, of each machine that both have answered."""
-    alarms = {(one["plant"], one["machine"]): one["alarm"] for one in champions}
-    keys = [((one["plant"], one["machine"]), one["alarm"]) for one in challengers]
-    return [(key[0], alarm != alarms[key]) for key, alarm in keys if key in alarms]
+    async def _answer(self, asked: tuple[Any, ...], answered: list[Prediction]) -> None:
+        alarms = {(one["plant"], one["machine"]): one["alarm"] for one in answered}
+        try:
+            work = partial(self._service.answer, *asked)
+            reply = await to_thread.run_sync(work, limiter=self._lane, abandon_on_cancel=True)
+            for prediction in reply.predictions:
+                self._log.append(prediction)
+                if (alarm := alarms.get((prediction["plant"], prediction["machine"]))) is not None:
+                    same = "same" if alarm == prediction["alarm"] else "differs"
+                    self._metrics.shadow_alarms.labels(prediction["plant"], same).inc()
+            self._metrics.shadow_requests.labels("answered").inc()
+        except Exception as error:  # whatever a challenger raises, the next request has its turn
+            self._metrics.shadow_requests.labels("failed").inc()
+            logger.warning("the challenger gave no answer: %s", error)
+        finally:
+            self._bytes -= len(asked[0])
