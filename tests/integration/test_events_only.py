@@ -18,8 +18,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.scoring import score
 from upkeep.sources import Delivery
-from upkeep.sources.registry import list_deliveries
-from upkeep.sources.schedule import schedule_rows
+from upkeep.sources.registry import list_deliveries, schedule_rows
 
 STAGES = ("fetch", "validate", "dataset", "train", "golden", "evaluate", "drift", "card")
 START = datetime(2025, 1, 6, tzinfo=UTC)

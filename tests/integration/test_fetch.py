@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -86,21 +85,6 @@ def shelf(monkeypatch):
     """A shelf that changes without its options telling so, as real sources do."""
     monkeypatch.setattr(Shelf, "changing", {})
     return Shelf.changing
-
-
-@dataclass(frozen=True)
-class Frozen:
-    options: dict
-    batch_days: int
-
-    def deliveries(self, until):
-        return [Delivery("telemetry", "lyon", until, lambda: pl.DataFrame({"load": [1.0]}))]
-
-
-def test_a_source_that_cannot_be_changed_is_read():
-    source = {"source": f"{__name__}:Frozen"}
-    fetch.run(params({}).model_copy(update={"fetch": params({}).fetch.model_copy(update=source)}))
-    assert len(read_manifest().files) == 1
 
 
 def test_each_delivery_becomes_a_file_that_the_manifest_lists():

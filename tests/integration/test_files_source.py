@@ -57,7 +57,7 @@ def test_the_file_that_went_away_meanwhile_is_named_and_not_the_first_one_of_its
     (tmp_path / "b.csv").unlink()
     with pytest.raises(UpkeepError) as caught:
         found[0].read()
-    assert caught.value.where["file"] == str(tmp_path / "b.csv")
+    assert (caught.value.where["file"], caught.value.what) == ("b.csv", "b.csv is gone")
 
 
 def test_broken_values_stay_as_they_were_delivered(tmp_path):

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from datetime import date, datetime
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import fsspec
@@ -73,8 +73,6 @@ def test_parquet_that_is_too_large_is_never_decoded(tmp_path, monkeypatch):
 
 TEXT = {
     "spaces": CSV + b" " * 1_100_000,
-    "separators": CSV + b"," * 70_000,
-    "semicolons": CSV + b";" * 70_000,
     "line ends": CSV + b"\n" * 70_000,
     "short lines under a wide header": b"plant,machine,time" + b",s" * 40 + b"\nx" * 2000,
     "columns": b"plant,machine,time" + b",a" * 60 + b"\n",
@@ -127,11 +125,12 @@ def test_a_long_format_with_a_sensor_per_row_is_refused(tmp_path):
 
 
 def test_a_line_or_a_value_that_is_too_long_costs_its_row_only(tmp_path):
-    (tmp_path / "t.csv").write_bytes(CSV + b"lyon,m1,2025-01-06," + b"7" * 1100 + b"\n" + b"\x00" * 5000 + b"\n")
+    long = b"lyon,m1,2025-01-06," + b"7" * 1100, b"\x00" * 5000, b"," * 70_000
+    (tmp_path / "t.csv").write_bytes(CSV + b"\n".join(long))
     rows = read(tmp_path)
-    assert rows["load"].to_list() == ["1", None, None]
-    assert rows["@broken_line"][1].endswith("… (1,119 characters)")
-    assert rows["@broken_line"][2].endswith("… (5,000 characters)")
+    assert rows["load"].to_list() == ["1", None, None, None]
+    for line, length in zip(rows["@broken_line"][1:], ("1,119", "5,000", "70,000"), strict=True):
+        assert line.endswith(f"… ({length} characters)")
 
 
 @pytest.mark.parametrize("long", ["ü" * 600, b"\x00" * 1100])
@@ -180,10 +179,10 @@ class Answer:
     def __init__(self, rows):
         self.rows, self.fetched = iter(rows), 0
 
-    def fetchmany(self, asked):
-        rows = list(islice(self.rows, asked))
-        self.fetched += len(rows)
-        return rows
+    def __iter__(self):
+        for row in self.rows:
+            self.fetched += 1
+            yield row
 
 
 LARGE_LATE = {
@@ -197,7 +196,7 @@ def test_few_rows_of_a_query_that_grow_large_are_fetched_before_it_is_stopped(ki
     answer = Answer(LARGE_LATE[kind])
     with pytest.raises(UpkeepError, match=r"limits\.table_mb"):
         list(fetch_chunks(answer, Limits(**FEW)))
-    assert 20_000 < answer.fetched <= 21_111
+    assert 20_000 < answer.fetched <= 20_100
 
 
 def bind(path):

@@ -18,7 +18,7 @@ from upkeep.contract.dictionary import TABLES
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
-from upkeep.sources.manifest import REFERENCES, read_manifest
+from upkeep.sources.manifest import read_manifest
 from upkeep.stages import fetch, validate
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def settings(mode="reference", **changes):
 def run():
     fetch.run(load_params())
     validate.run(load_params())
-    outputs = [paths.MANIFEST, paths.DATA_QUALITY, *sorted(paths.INTERIM.rglob("*.parquet"))]
+    outputs = [paths.DATA_QUALITY, *sorted(paths.INTERIM.rglob("*.parquet"))]
     return {str(path): path.read_bytes() for path in outputs}
 
 
@@ -88,14 +88,16 @@ def stored():
 
 
 def test_what_is_read_where_it_is_gives_the_same_bytes_as_copies_and_data_raw_holds_none():
-    pinned = run()
-    assert stored() == ["manifest.json", REFERENCES]
+    pinned, manifest = run(), paths.MANIFEST.read_bytes()
+    assert stored() == ["manifest.json"]
     settings("copy")
     assert run() == pinned
-    assert REFERENCES not in stored()
+    assert len(stored()) > 1
+    assert b"references" not in paths.MANIFEST.read_bytes()
     settings()
     assert run() == pinned
-    assert stored() == ["manifest.json", REFERENCES]
+    assert stored() == ["manifest.json"]
+    assert paths.MANIFEST.read_bytes() == manifest
 
 
 def test_neither_secrets_nor_places_of_this_machine_are_pinned(tmp_path, monkeypatch):
@@ -103,9 +105,8 @@ def test_neither_secrets_nor_places_of_this_machine_are_pinned(tmp_path, monkeyp
     reading = {**OPTIONS["events"], "path": "${SHARE}/events.csv"}
     settings(options={**OPTIONS, "events": reading})
     fetch.run(load_params())
-    pins = (paths.RAW / REFERENCES).read_text()
-    assert str(tmp_path) not in pins
-    assert {reference["address"] for references in json.loads(pins).values() for reference in references} >= {
+    assert str(tmp_path) not in paths.MANIFEST.read_text()
+    assert {reference.address for file in read_manifest().files for reference in file.references} >= {
         "t_lyon_2025-01-06.csv.gz",
         "more/all.parquet",
         "events.csv",
@@ -179,34 +180,12 @@ def test_a_file_that_is_renamed_or_packed_anew_is_pinned_anew_by_the_next_fetch(
     assert run() == before
 
 
-@pytest.mark.parametrize(
-    ("pins", "what"),
-    [
-        ("{", "the pinned addresses cannot be used"),
-        ('{"a": []}', "the pinned addresses cannot be used"),
-        ("{}", "is not pinned"),
-        (None, "is not pinned"),
-    ],
-)
-def test_pins_that_are_damaged_or_lost_are_told(pins, what):
+def test_a_delivery_whose_pin_was_lost_is_told_and_pinned_again_by_the_next_fetch():
     before = run()
-    (paths.RAW / REFERENCES).unlink()
-    if pins is not None:
-        (paths.RAW / REFERENCES).write_text(pins)
-    error = refusal(lambda: validate.run(load_params()))
-    assert what in error.what
-    if "cannot be used" in what:
-        shutil.rmtree(paths.RAW)
-    assert run() == before
-
-
-def test_a_pin_that_was_lost_is_made_again_when_another_plant_s_batches_are_read_again():
-    before = run()
-    pins = json.loads((paths.RAW / REFERENCES).read_text())
-    del pins["telemetry/porto/2025-01-06.parquet"]
-    (paths.RAW / REFERENCES).write_text(json.dumps(pins))
-    CliRunner().invoke(app, ["fetch", "--again", "--plant", "lyon"], catch_exceptions=False)
-    validate.run(load_params())
+    manifest = json.loads(paths.MANIFEST.read_text())
+    del manifest["files"][3]["references"]
+    paths.MANIFEST.write_text(json.dumps(manifest))
+    assert "is not pinned" in refusal(lambda: validate.run(load_params())).what
     assert run() == before
 
 
@@ -239,9 +218,12 @@ def test_late_rows_of_the_newest_batches_are_pinned_anew():
 )
 def test_no_pin_leads_to_what_the_options_do_not_name_or_to_other_rows(was, now, what):
     fetch.run(load_params())
-    pins = json.dumps(json.loads((paths.RAW / REFERENCES).read_text()), separators=(",", ":"))
-    assert was in pins
-    (paths.RAW / REFERENCES).write_text(pins.replace(was, now))
+    manifest = json.loads(paths.MANIFEST.read_text())
+    for file in manifest["files"]:
+        pins = json.dumps(file["references"], separators=(",", ":"))
+        file["references"] = json.loads(pins.replace(was, now))
+    paths.MANIFEST.write_text(json.dumps(manifest))
+    assert now in json.dumps(manifest, separators=(",", ":"))
     assert what in refusal(lambda: validate.run(load_params())).what
 
 

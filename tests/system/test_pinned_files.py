@@ -53,8 +53,8 @@ def store(tmp_path, monkeypatch):
 
 def test_objects_are_read_where_they_are_until_one_changes_or_is_gone(store):
     fetch.run(load_params())
-    assert sorted(file.name for file in paths.RAW.iterdir()) == ["manifest.json", "references.json"]
-    assert SECRET not in (paths.RAW / "references.json").read_text()
+    assert [file.name for file in paths.RAW.iterdir()] == ["manifest.json"]
+    assert SECRET not in paths.MANIFEST.read_text()
     validate.run(load_params())
     assert pl.read_parquet(paths.INTERIM / "telemetry/lyon.parquet")["heat"].to_list() == [20, 20]
     store.pipe("plants/lyon/2025-01-06.csv", b"machine,time,heat\nm1,2025-01-06,99\n")

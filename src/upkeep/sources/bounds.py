@@ -1,11 +1,9 @@
 """How large a delivered table may be, found out before it is read: a megabyte of file can stand for gigabytes."""
 
 from collections.abc import Iterator
-from io import BytesIO
 from typing import IO
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
@@ -16,7 +14,7 @@ VALUE_BYTES = 16
 CHUNK_BYTES = 16_000_000
 """Read at a time."""
 SEPARATORS = ",;\t|"
-"""Of CSV files; which one is meant may not be known yet."""
+"""Of CSV files."""
 
 
 def check_size(size: int, limits: Limits) -> None:
@@ -43,35 +41,14 @@ def check_shape(rows: int, columns: int, limits: Limits) -> None:
     check_size(VALUE_BYTES * rows * columns, limits)
 
 
-def read_chunks(stream: IO[bytes], limits: Limits) -> Iterator[bytes]:
-    """Yield what a stream holds, which may never end; raises UpkeepError once it is too much."""
-    size = 0
+def read_bounded(stream: IO[bytes], limits: Limits) -> bytes:
+    """Return what a stream holds, which may never end; raises UpkeepError once it is too much."""
+    size, chunks = 0, list[bytes]()
     while chunk := stream.read(CHUNK_BYTES):
         size += len(chunk)
         check_size(size, limits)
-        yield chunk
-
-
-def read_text(stream: IO[bytes], separator: str, limits: Limits) -> bytes:
-    """Return what the stream of a text file holds; raises UpkeepError as soon as its table is too large."""
-    marks = [mark.encode() for mark in {*SEPARATORS, separator}]
-    size, chunks = 0, list[bytes]()
-    for chunk in read_chunks(stream, limits):
-        values = max(map(chunk.count, marks)) + max(chunk.count(b"\n"), chunk.count(b"\r"))
-        size += len(chunk) + VALUE_BYTES * values
-        check_size(size, limits)
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def check_footer(content: bytes, limits: Limits) -> None:
-    """Raise an UpkeepError if the table of a Parquet file is too large by what its footer says."""
-    footer = pq.read_metadata(BytesIO(content))
-    check_columns(footer.num_columns, limits)
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    values = sum(group.column(number).num_values for group in groups for number in range(footer.num_columns))
-    unpacked = sum(group.total_byte_size for group in groups)
-    check_size(unpacked + VALUE_BYTES * max(values, footer.num_rows * footer.num_columns), limits)
 
 
 def measure(rows: pl.DataFrame) -> int:
@@ -98,21 +75,20 @@ def bound_values(rows: pl.DataFrame, limits: Limits) -> pl.DataFrame:
 def _measure_texts(column: pl.Series) -> pl.Series:
     """Return the bytes of each text of a column; none if it holds no texts."""
     match column.dtype:
-        case pl.String():
-            return column.str.len_bytes()
         case pl.Binary():
             return column.bin.size()
-        case pl.Categorical() | pl.Enum():
-            return column.cat.len_bytes()
+        case pl.String() | pl.Categorical() | pl.Enum():
+            return column.cast(pl.String).str.len_bytes()
     return pl.Series(dtype=pl.UInt32)
 
 
 def _list_leaves(column: pl.Series) -> Iterator[pl.Series]:
     """Yield the columns of plain values that lists and structs consist of."""
-    if isinstance(column.dtype, pl.Struct):
-        for field in column.struct.unnest().iter_columns():
-            yield from _list_leaves(field)
-    elif isinstance(column.dtype, pl.List | pl.Array):
-        yield from _list_leaves(column.explode())
-    else:
-        yield column
+    match column.dtype:
+        case pl.Struct():
+            for field in column.struct.unnest().iter_columns():
+                yield from _list_leaves(field)
+        case pl.List() | pl.Array():
+            yield from _list_leaves(column.explode())
+        case _:
+            yield column

@@ -15,7 +15,7 @@ from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of, first_day
 from upkeep.sources.file_options import TableFiles
-from upkeep.sources.opening import open_file
+from upkeep.sources.opening import errors_named, open_file
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
@@ -64,17 +64,14 @@ class Cmapss:
                 expected="train_FD001.txt, test_FD001.txt, RUL_FD001.txt or other subsets, plain or gzipped",
                 remedy="correct fetch.options.folder in params.yaml, or set the variable in it",
             )
+        first = pl.lit(first_day(EPOCH.date(), self._batch_days))
         for subset in subsets:
             for table, rows in read_subset(folder, subset, self.limits).items():
-                yield from self._list_table(table, subset.lower(), rows, until)
-
-    def _list_table(self, table: Table, plant: str, rows: pl.DataFrame, until: date) -> Iterator[Delivery]:
-        first = first_day(EPOCH.date(), self._batch_days)
-        batch = pl.lit(first) if table == "machines" else batch_of(pl.col("time"), self._batch_days)
-        parts = rows.with_columns(batch.alias("@batch")).partition_by("@batch", as_dict=True, include_key=False)
-        for (day,), part in sorted(parts.items()):
-            if day <= until:
-                yield Delivery(table, plant, day, part.clone)
+                batch = first if table == "machines" else batch_of(pl.col("time"), self._batch_days)
+                parts = rows.with_columns(batch.alias("@batch")).partition_by("@batch", as_dict=True, include_key=False)
+                for (day,), part in sorted(parts.items()):
+                    if day <= until:
+                        yield Delivery(table, subset.lower(), day, part.clone)
 
 
 def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.DataFrame]:
@@ -85,13 +82,17 @@ def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.Dat
 
     Raises UpkeepError if a file is missing or does not hold what NASA's does.
     """
-    train = _read_engines(folder, subset, "train", limits)
-    test = _read_engines(folder, subset, "test", limits) if _find(folder, f"test_{subset}") else train.clear()
-    left = _read_remaining_life(folder, subset, test, limits) if not test.is_empty() else {}
-    rows = pl.concat([train, test])
+    rows, left = _read_engines(folder, subset, "train", limits), dict[str, int]()
+    if _find(folder, f"test_{subset}"):
+        test = _read_engines(folder, subset, "test", limits)
+        engines = test["machine"].unique().sort()
+        life = _read_file(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64)  # in the order of the engines
+        if len(life) != len(engines):
+            raise _broken_file(f"RUL_{subset}", f"{len(life)} lines for {len(engines)} test engines")
+        rows, left = pl.concat([rows, test]), dict(zip(engines, life, strict=True))
     ends = rows.group_by("machine", "split").agg(pl.col("time").max()).sort("machine")
-    life = pl.col("machine").replace_strict(left, default=0, return_dtype=pl.Int64)
-    end = pl.col("time") + pl.duration(hours=life + FAILURE_DELAY_HOURS)
+    hours = pl.col("machine").replace_strict(left, default=0, return_dtype=pl.Int64) + FAILURE_DELAY_HOURS
+    end = pl.col("time") + pl.duration(hours=hours)
     plant = pl.lit(subset.lower()).alias("plant")
     return {
         "telemetry": rows.select(plant, "machine", "time", *SETTINGS, *SENSORS),
@@ -110,28 +111,18 @@ def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.D
     ).drop("unit", "cycle")
 
 
-def _read_remaining_life(folder: Path, subset: str, test: pl.DataFrame, limits: Limits) -> dict[str, int]:
-    """Return the cycles left after each test engine's last row; the file lists them in the order of the engines."""
-    hours = _read_file(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64).to_list()
-    engines = test["machine"].unique().sort().to_list()
-    if len(hours) != len(engines):
-        raise _broken_subset(folder / f"RUL_{subset}.txt", f"{len(hours)} lines for {len(engines)} test engines")
-    return dict(zip(engines, hours, strict=True))
-
-
 def _read_file(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
     """Read one file of numbers that single spaces separate; spaces at a line's end make empty columns, left out."""
     path = _find(folder, name)
     if path is None:
-        raise _broken_subset(folder / f"{name}.txt", "the file is missing")
-    content, _ = open_file(TableFiles(path=str(path), separator=" "), str(path), limits)
-    try:
+        raise _broken_file(name, "the file is missing")
+    reading = TableFiles.model_construct(path=str(path))
+    with errors_named(reading, file=path):
+        content, _ = open_file(reading, str(path), limits)
         text = pl.read_csv(content, separator=" ", has_header=False, infer_schema=False)
         numbers = text[:, :width].cast(pl.Float64)
-    except pl.exceptions.PolarsError as error:
-        raise _broken_subset(path, str(error)) from error
     if numbers.width < width or sum(numbers.null_count().row(0)):
-        raise _broken_subset(path, f"a line has fewer than {width} numbers")
+        raise _broken_file(name, f"a line has fewer than {width} numbers")
     return numbers
 
 
@@ -139,9 +130,7 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for suffix in (".txt", ".txt.gz") if (path := folder / f"{name}{suffix}").is_file()), None)
 
 
-def _broken_subset(path: Path, fault: str) -> UpkeepError:
-    return UpkeepError(
-        f"the C-MAPSS file {path.name} cannot be used: {fault}",
-        remedy="unpack NASA's archive again into fetch.options.folder",
-        plant=path.name.split(".")[0].split("_")[-1].lower(),
-    )
+def _broken_file(name: str, fault: str) -> UpkeepError:
+    remedy = "unpack NASA's archive again into fetch.options.folder"
+    what = f"the C-MAPSS file {name}.txt cannot be used: {fault}"
+    return UpkeepError(what, remedy=remedy, plant=name.split("_")[1].lower())

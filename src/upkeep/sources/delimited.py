@@ -32,8 +32,10 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     the header, with a quote that is not closed on it, without any value, or that repeats the header. Of one that is
     longer than `limits` allow its beginning and its length are kept.
 
-    Raises UpkeepError if there are more columns than `limits` allow.
+    Raises UpkeepError if there are more columns or lines than `limits` allow.
     """
+    line_ends = max(content.count(b"\n"), content.count(b"\r"))
+    bounds.check_size(len(content) + bounds.VALUE_BYTES * line_ends, limits)
     lines = _split_lines(_decode(content, encoding))
     at = next((number for number, line in enumerate(lines) if line.strip(BLANKS)), None)
     if at is None:

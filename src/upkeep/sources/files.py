@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -33,38 +33,12 @@ FILES_IN_MEMORY = 8
 """A file holds rows of many batches, which are asked for one by one."""
 
 TIME = "@time"
-"""Each row's time in UTC, by which it is dealt to a batch."""
-
 LEAP = timedelta(days=366)
 
 SYSTEMATIC = 10
 """So many times in one file, of which none can be read, are not broken but written in another way."""
 
-Part = tuple[str | None, date | None]
-"""Plant and batch; None where no row of the file tells."""
-
 logger = logging.getLogger(__name__)
-
-
-class Dealt(NamedTuple):
-    """What one file holds of each plant and batch, and what it is known again by."""
-
-    parts: dict[Part, pl.DataFrame]
-    size: int
-    sha256: str
-
-
-class Section(NamedTuple):
-    """What the file at `path` holds of one plant and batch; `reference` finds it again."""
-
-    path: str
-    reference: Reference
-    schema: pl.Schema
-
-    @property
-    def part(self) -> Part:
-        """Plant and batch, as far as the file tells them."""
-        return self.reference.plant, self.reference.batch
 
 
 class Files:
@@ -94,7 +68,7 @@ class Files:
     def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
         """Return a delivery's rows from the files that it was pinned to; raises UpkeepError if one is not as it was."""
         table = self._open(key.table, key.batch) if key.table == "machines" else self._open(key.table)
-        return table.read_pinned(key, references)
+        return table.read(key, references)
 
     def _open_table(self, table: Table, batch: date | None = None) -> "_TableFiles":
         """Return a table whose rows belong to the batch of their time, or all to one."""
@@ -110,61 +84,50 @@ class _TableFiles:
         self._deal = lru_cache(maxsize=FILES_IN_MEMORY)(self._deal_file)
 
     def list_deliveries(self) -> list[Delivery]:
-        findings, sections = list[Finding](), list[Section]()
+        findings, untimed = list[Finding](), list[tuple[UpkeepError, bool]]()
+        schemas: dict[Reference, pl.Schema] = {}
         for number, reading in enumerate(self._readings):
-            found, unread = _find(self._table, reading)
-            own = [section for path in found for section in self._list_sections(path, number)]
-            _check_columns(self._table, reading, own)
+            paths, unread = _find(self._table, reading)
             findings += unread
-            sections += own
-        told = (*findings, *self._find_untimed(sections))
-        return [
-            Delivery(self._table, plant, day, partial(self._read, group), told, tuple(part.reference for part in group))
-            for (plant, day), placed in sorted(_place(sections).items())
-            for group in _group_by_types(placed)
-        ]
-
-    def _list_sections(self, path: str, number: int) -> list[Section]:
-        reading = self._readings[number]
-        with errors_named(reading, table=self._table, file=path):
-            parts, size, sha256 = self._deal(path, number)
-            address = path.removeprefix(_folder(find_place(reading)[1]))
-        whole = Reference(address=address, reading=number, bytes=size, sha256=sha256)
-        return [
-            Section(path, whole.model_copy(update={"plant": plant, "batch": batch}), rows.schema)
-            for (plant, batch), rows in parts.items()
-        ]
-
-    def _read_section(self, section: Section) -> pl.DataFrame:
-        number = section.reference.reading
-        with errors_named(self._readings[number], table=self._table, file=section.path):
-            return self._deal(section.path, number).parts[section.part]
-
-    def _find_untimed(self, sections: Sequence[Section]) -> list[Finding]:
-        """Return findings of files without a readable time; raises UpkeepError if that is how times are written."""
-        findings = []
-        untimed = [section for section in sections if section.part[1] is None]
-        for section in untimed:
-            rows = self._read_section(section)
-            error = unreadable_times(rows, self._readings[section.reference.reading])
-            error = error.at(table=self._table, file=section.path)
-            if len(untimed) == len(sections) or rows["time"].count() >= SYSTEMATIC:
+            columns: dict[str, None] = {}
+            for path in paths:
+                with errors_named(reading, table=self._table, file=path):
+                    dealt = self._deal(path, number)
+                for reference, rows in dealt.items():
+                    schemas[reference] = rows.schema
+                    columns |= dict.fromkeys(rows.columns)
+                    if reference.batch is None:
+                        error = unreadable_times(rows, reading).at(table=self._table, file=path)
+                        untimed.append((error, rows["time"].count() >= SYSTEMATIC))
+            _check_columns(self._table, reading, columns)
+        for error, is_systematic in untimed:
+            if is_systematic or len(untimed) == len(schemas):
                 raise error
             logger.warning(str(error))
-            name = section.path.rpartition("/")[2]
+            name = str(error.where["file"]).rpartition("/")[2]
             findings.append(report("unreadable_times", self._table, f"{name}: {error.what}; {error.remedy}"))
-        return findings
+        deliveries = []
+        for (plant, day), placed in sorted(_place(schemas).items()):
+            for group in _group_by_types(placed, schemas):
+                read = partial(self.read, Key(self._table, plant, day), group)
+                deliveries.append(Delivery(self._table, plant, day, read, tuple(findings), group))
+        return deliveries
 
-    def _read(self, sections: Sequence[Section]) -> pl.DataFrame:
-        return self._join(map(self._read_section, sections))
-
-    def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
+    def read(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
+        """Return one table of what several files hold, none of which may have changed or grow too large together."""
         try:
-            return self._join(self._take_pinned(key, reference) for reference in references)
+            joined, size = list[pl.DataFrame](), 0
+            for reference in references:
+                joined.append(self._take(key, reference))
+                size += bounds.measure(joined[-1])
+                bounds.check_size(size, self._limits)
+            columns = {name for part in joined for name in part.columns}
+            bounds.check_shape(sum(part.height for part in joined), len(columns), self._limits)
         except UpkeepError as error:
             raise error.at(**key._asdict()) from error
+        return pl.concat(joined, how="diagonal_relaxed")
 
-    def _take_pinned(self, key: Key, reference: Reference) -> pl.DataFrame:
+    def _take(self, key: Key, reference: Reference) -> pl.DataFrame:
         if reference.reading >= len(self._readings) or ".." in reference.address.split("/"):
             raise not_as_pinned([(key, reference)], "is none of the files that fetch.options names")
         reading = self._readings[reference.reading]
@@ -176,38 +139,31 @@ class _TableFiles:
                 dealt = self._deal(path, reference.reading)
             except FileNotFoundError:
                 raise not_as_pinned([(key, reference)], "is gone", vanished=True) from None
-        rows = dealt.parts.get((reference.plant, reference.batch))
-        if rows is None or (dealt.size, dealt.sha256) != (reference.bytes, reference.sha256):
+        if reference not in dealt:
             raise not_as_pinned([(key, reference)], "has changed since it was fetched")
-        return rows
+        return dealt[reference]
 
-    def _join(self, parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-        """Return one table of several, none of which may grow too large together."""
-        joined, size = list[pl.DataFrame](), 0
-        for part in parts:
-            joined.append(part)
-            size += bounds.measure(part)
-            bounds.check_size(size, self._limits)
-        columns = {name for part in joined for name in part.columns}
-        bounds.check_shape(sum(part.height for part in joined), len(columns), self._limits)
-        return pl.concat(joined, how="diagonal_relaxed")
-
-    def _deal_file(self, path: str, number: int) -> Dealt:
+    def _deal_file(self, path: str, number: int) -> dict[Reference, pl.DataFrame]:
         """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
         reading = self._readings[number]
         packed = read_content(reading, path, self._limits)
-        content, is_text = unpack(packed, reading, path, self._limits)
+        content, is_text = unpack(packed, path, self._limits)
         if is_text:
             separator = reading.separator or ("\t" if ".tsv" in path.lower()[-8:] else ",")
             rows = read_delimited(content, separator, reading.encoding, self._limits)
         else:
             rows = read_parquet(content, self._limits)
-        rows = name_columns(rows, _find_facts(reading, path), reading, self._limits)
+        _, root = find_place(reading)
+        rows = name_columns(rows, _find_facts(root, path), reading, self._limits)
         known = NEEDED[self._table] | OPTIONAL.get(self._table, {})
         for name in (name for name, kind in known.items() if kind == "time"):
             rows = bring_to_utc(rows, name, reading)
-        dealt = _deal_rows(self._table, rows, self._batch)
-        return Dealt(dealt, len(packed), hashlib.sha256(packed).hexdigest())
+        address, sha256 = path.removeprefix(_folder(root)), hashlib.sha256(packed).hexdigest()
+        whole = Reference(address=address, reading=number, bytes=len(packed), sha256=sha256)
+        return {
+            whole.model_copy(update={"plant": plant, "batch": batch}): part
+            for (plant, batch), part in _deal_rows(self._table, rows, self._batch).items()
+        }
 
 
 def _find(table: Table, reading: TableFiles) -> tuple[list[str], list[Finding]]:
@@ -239,9 +195,8 @@ def _folder(root: str) -> str:
     return literal[: literal.rfind("/") + 1]
 
 
-def _find_facts(reading: TableFiles, path: str) -> Mapping[str, str]:
+def _find_facts(root: str, path: str) -> Mapping[str, str]:
     """Return what a file's place tells in ``{plant}`` and ``{machine}``; its pattern may be that of a folder."""
-    _, root = find_place(reading)
     places = (_as_regex(pattern).search(path) for pattern in (root, f"{root}/**"))
     return next((place.groupdict() for place in places if place), {})
 
@@ -261,7 +216,7 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$", re.IGNORECASE)
 
 
-def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, pl.DataFrame]:
+def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tuple[Any, ...], pl.DataFrame]:
     """Deal one file's rows to plants and batches, a row that does not tell to those of the row before it."""
     if rows.is_empty():
         return {}
@@ -274,8 +229,7 @@ def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[Part, p
         time = cast_column("time", rows.schema["time"], "time").value
         keys[TIME] = _without_leaps(time) if table == "telemetry" else time
     dealt = rows.with_columns(**keys).with_columns(batch.forward_fill().backward_fill().alias("@batch"))
-    parts = dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
-    return {(plant, batch): part for (plant, batch), part in parts.items()}
+    return dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
 
 
 def _without_leaps(time: pl.Expr) -> pl.Expr:
@@ -292,37 +246,37 @@ def _how_to_name(name: str, columns: Sequence[str]) -> str:
     return f"name it in columns, as {name}: THEIR_NAME{constant}"
 
 
-def _check_columns(table: Table, reading: TableFiles, sections: Sequence[Section]) -> None:
+def _check_columns(table: Table, reading: TableFiles, delivered: Mapping[str, None]) -> None:
     """Raise an UpkeepError about a name in ``columns`` that no file has."""
-    delivered = {name: None for section in sections for name in section.schema}
     for ours, theirs in reading.columns.items():
-        if sections and ours not in delivered:
+        if delivered and ours not in delivered:
             remedy = f"correct fetch.options.{table}.columns.{ours}"
             raise absent(theirs, delivered, remedy, table=table, file=reading.path)
 
 
-def _place(sections: Sequence[Section]) -> dict[tuple[str, date], list[Section]]:
-    """Collect sections by plant and batch; one that does not tell goes where the one before it goes."""
-    parts = pl.DataFrame(
-        [section.part for section in sections], schema={"plant": pl.String, "batch": pl.Date}, orient="row"
-    )
-    filled = parts.select(pl.all().forward_fill().backward_fill()).fill_null(UNKNOWN_PLANT)
-    placed: dict[tuple[str, date], list[Section]] = {}
-    for place, section in zip(filled.iter_rows(), sections, strict=True):
-        placed.setdefault(place, []).append(section)
+def _place(references: Iterable[Reference]) -> dict[tuple[str, date], list[Reference]]:
+    """Collect parts of files by plant and batch; one that does not tell goes where the one before it goes."""
+    parts = [(part.plant, part.batch, part) for part in references]
+    rows = pl.DataFrame(parts, schema={"plant": pl.String, "batch": pl.Date, "part": pl.Object}, orient="row")
+    told = pl.col("plant", "batch").forward_fill().backward_fill()
+    placed: dict[tuple[str, date], list[Reference]] = {}
+    for plant, batch, part in rows.with_columns(told).iter_rows():
+        placed.setdefault((plant or UNKNOWN_PLANT, batch), []).append(part)
     return placed
 
 
-def _group_by_types(sections: Sequence[Section]) -> list[list[Section]]:
-    """Split sections into groups whose columns have the same types, each a delivery of its own."""
-    groups: list[tuple[dict[str, pl.DataType], list[Section]]] = []
-    for section in sections:
-        typed = {name: dtype for name, dtype in section.schema.items() if dtype != pl.Null}
+def _group_by_types(
+    references: Iterable[Reference], schemas: Mapping[Reference, pl.Schema]
+) -> list[tuple[Reference, ...]]:
+    """Split parts of files into groups whose columns have the same types, each a delivery of its own."""
+    groups: list[tuple[dict[str, pl.DataType], list[Reference]]] = []
+    for reference in references:
+        typed = {name: dtype for name, dtype in schemas[reference].items() if dtype != pl.Null}
         for types, group in groups:
             if all(types.get(name, dtype) == dtype for name, dtype in typed.items()):
                 types.update(typed)
-                group.append(section)
+                group.append(reference)
                 break
         else:
-            groups.append((typed, [section]))
-    return [group for _, group in groups]
+            groups.append((typed, [reference]))
+    return [tuple(group) for _, group in groups]

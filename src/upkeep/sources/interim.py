@@ -14,7 +14,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.core.plants import table_file, write_table
 from upkeep.sources import FileSource
-from upkeep.sources.manifest import ROW_GROUP_ROWS, Pins, RawFile, read_pins
+from upkeep.sources.manifest import ROW_GROUP_ROWS, RawFile
 from upkeep.sources.registry import open_source
 from upkeep.sources.store import scan_delivery
 
@@ -28,7 +28,7 @@ def check_deliveries(
     """
     scan = partial(scan_delivery, raw)
     if params.fetch.mode == "reference" and isinstance(source := open_source(params.fetch, params.limits), FileSource):
-        scan = partial(_read_pinned, read_pins(raw), source)
+        scan = partial(_read_pinned, source)
     return {
         table: check_table(
             table,
@@ -43,10 +43,10 @@ def check_deliveries(
     }
 
 
-def _read_pinned(pins: Pins, source: FileSource, file: RawFile) -> pl.LazyFrame:
-    if file.file not in pins:
+def _read_pinned(source: FileSource, file: RawFile) -> pl.LazyFrame:
+    if not file.references:
         raise UpkeepError("a delivery is not pinned", remedy="run `dvc repro fetch`", **file.key._asdict())
-    return source.read_pinned(file.key, pins[file.file]).lazy()
+    return source.read_pinned(file.key, file.references).lazy()
 
 
 def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) -> dict[str, pl.DataFrame]:

@@ -1,18 +1,18 @@
 """``data/raw/manifest.json``: where the raw data is from, and each delivery's size and checksum.
 
-With ``fetch.mode: reference`` deliveries stay in the source's files, to which ``references.json`` beside it pins them.
+With ``fetch.mode: reference`` deliveries stay in the source's files, to which the manifest pins them.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import polars as pl
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
@@ -25,21 +25,12 @@ from upkeep.core.text import command_to_read_again, count_things
 from upkeep.core.types import Frozen, describe_faults
 from upkeep.sources import Delivery, Key, Reference
 
-REFERENCES = "references.json"
-
 ROW_GROUP_ROWS = 250_000
 """Stated, because Polars' own choice may depend on the number of threads, and so would the bytes."""
 
-Pins = dict[str, Annotated[tuple[Reference, ...], Field(min_length=1)]]
-"""Where each delivery is, by the name of the file that would hold it as a copy."""
-
-PINS = TypeAdapter(Pins)
-
-Read = TypeVar("Read")
-
 
 class RawFile(Frozen):
-    """One delivery and its rows as Parquet, which are in `file`, relative to ``data/raw``, if they are copied."""
+    """One delivery and its rows as Parquet: copied to `file`, relative to ``data/raw``, or left in `references`."""
 
     table: Table
     plant: str
@@ -49,6 +40,7 @@ class RawFile(Frozen):
     rows: int
     bytes: int
     sha256: str
+    references: tuple[Reference, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -88,22 +80,17 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
     """Read ``data/raw/manifest.json``; raises UpkeepError if it is missing or damaged."""
     if not path.exists():
         raise UpkeepError("the manifest of the raw data does not exist", remedy="run `dvc repro fetch`", file=path)
-    return _read(path, Manifest.model_validate_json, "the manifest of the raw data")
-
-
-def read_pins(raw: Path) -> Pins:
-    """Return what the deliveries of a folder are pinned to: nothing if they are copies."""
-    file = raw / REFERENCES
-    return _read(file, PINS.validate_json, "the pinned addresses") if file.exists() else {}
-
-
-def _read(file: Path, parse: Callable[[bytes], Read], what: str) -> Read:
     try:
-        return parse(read_regular(file))
+        return Manifest.model_validate_json(read_regular(path))
     except (OSError, ValidationError) as error:
         fault = describe_faults(error) if isinstance(error, ValidationError) else error.strerror
-        remedy = f"delete the folder {file.parent} and run this again"
-        raise UpkeepError(f"{what} cannot be used: {fault}", remedy=remedy, file=file) from error
+        remedy = f"delete the folder {path.parent} and run this again"
+        raise UpkeepError(f"the manifest of the raw data cannot be used: {fault}", remedy=remedy, file=path) from error
+
+
+def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
+    """Write ``data/raw/manifest.json`` in one step."""
+    write_whole(path, f"{manifest.model_dump_json(indent=1, exclude_defaults=True)}\n".encode())
 
 
 def read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFrame]:
@@ -115,17 +102,10 @@ def read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFram
             raise error.at(**key._asdict()) from error
 
 
-def how_to_read_again(raw: Path, plant: str | None, batch: date | None, *, drop_vanished: bool = False) -> str:
-    """Return what to do about batches of a folder that are no longer what its manifest says."""
-    if raw != paths.RAW:  # that of `upkeep score`
-        return f"delete the folder {raw} and run this again"
-    return f"type {command_to_read_again(plant, batch, drop_vanished=drop_vanished)}"
-
-
-def pack_delivery(key: Key, number: int, rows: pl.DataFrame, ending: str = "") -> tuple[RawFile, bytes]:
+def pack_delivery(key: Key, number: int, rows: pl.DataFrame) -> tuple[RawFile, bytes]:
     """Return the delivery with this number (1, 2, ...) of a batch as the manifest lists it, and as Parquet.
 
-    Equal rows give equal bytes. The file's name ends with `ending`.
+    Equal rows give equal bytes.
     """
     buffer = BytesIO()
     rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
@@ -133,30 +113,12 @@ def pack_delivery(key: Key, number: int, rows: pl.DataFrame, ending: str = "") -
     listed = RawFile(
         **key._asdict(),
         delivery=number,
-        file=name_delivery(key, number) + ending,
+        file=f"{key.table}/{name_file(key.plant)}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet",
         rows=rows.height,
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )
     return listed, content
-
-
-def name_delivery(key: Key, number: int) -> str:
-    """Return the name of the file that holds the delivery with this number of a batch."""
-    return f"{key.table}/{name_file(key.plant)}/{key.batch}{'' if number == 1 else f'.{number}'}.parquet"
-
-
-def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
-    """Write ``data/raw/manifest.json`` in one step."""
-    write_whole(path, f"{manifest.model_dump_json(indent=1, exclude_defaults=True)}\n".encode())
-
-
-def write_pins(raw: Path, pins: Pins) -> None:
-    """Write what the deliveries of a folder are pinned to, once its manifest is written.
-
-    A kill in between leaves pins that fit no file of today, so that it is read again.
-    """
-    write_whole(raw / REFERENCES, PINS.dump_json(pins, indent=1, exclude_defaults=True) + b"\n")
 
 
 Item = TypeVar("Item", Delivery, RawFile)
@@ -178,6 +140,13 @@ def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -
             remedy="check fetch.until and fetch.options in params.yaml; if there are events only, set "
             "fetch.rows_every_hours",
         )
+
+
+def how_to_read_again(raw: Path, plant: str | None, batch: date | None, *, drop_vanished: bool = False) -> str:
+    """Return what to do about batches of a folder that are no longer what its manifest says."""
+    if raw != paths.RAW:  # that of `upkeep score`
+        return f"delete the folder {raw} and run this again"
+    return f"type {command_to_read_again(plant, batch, drop_vanished=drop_vanished)}"
 
 
 def not_as_pinned(

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
@@ -23,12 +24,11 @@ from upkeep.sources.file_options import TableFiles
 ENDING = re.compile(r"\.(?:parquet|pq|(?P<text>csv|tsv|txt)(?:\.(?P<packed>gz|bz2|xz|zst))?)$", re.IGNORECASE)
 ENDINGS = ".parquet, .pq, .csv, .tsv or .txt, the last three also with .gz, .bz2, .xz or .zst"
 
-UNPACK: dict[str | None, Callable[[IO[bytes]], Any]] = {
+UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
     "gz": gzip.open,
     "bz2": bz2.open,
     "xz": lzma.open,
     "zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
-    None: lambda plain: plain,
 }
 
 
@@ -48,38 +48,43 @@ def read_content(reading: TableFiles, path: str, limits: Limits) -> bytes:
         )
     bounds.check_size(found.get("size") or 0, limits)
     with file_system.open(path, "rb") as stream:
-        return b"".join(bounds.read_chunks(stream, limits))
+        return bounds.read_bounded(stream, limits)
 
 
-def unpack(content: bytes, reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
+def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
     """Return what a file of this content holds once it is unpacked, and whether that is text, by the file's ending.
 
-    Raises UpkeepError if it is damaged, or its table larger than `limits` allow.
+    Raises UpkeepError if it is damaged, or larger than `limits` allow.
     """
     ending = ENDING.search(path.lower())
-    if not (ending and ending["text"]):
-        return content, False
+    if not (ending and ending["packed"]):
+        return content, bool(ending and ending["text"])
     try:
         with UNPACK[ending["packed"]](BytesIO(content)) as stream:
-            return bounds.read_text(stream, reading.separator or ",", limits), True
+            return bounds.read_bounded(stream, limits), True
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _unreadable_file(error) from error
 
 
 def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
     """Return what a file holds, unpacked, and whether that is text; raises what the two steps of it raise."""
-    return unpack(read_content(reading, path, limits), reading, path, limits)
+    return unpack(read_content(reading, path, limits), path, limits)
 
 
 def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
     """Return the rows of a Parquet file, extension types as what they are stored as.
 
-    Raises UpkeepError if they are more than `limits` allow.
+    Raises UpkeepError if they are more than `limits` allow, which the file's footer tells before they are read.
     """
     try:
-        bounds.check_footer(content, limits)
+        footer = pq.read_metadata(BytesIO(content))
     except (pa.ArrowException, OSError) as error:
         raise _unreadable_file(error) from error
+    bounds.check_columns(footer.num_columns, limits)
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    values = sum(group.column(number).num_values for group in groups for number in range(footer.num_columns))
+    unpacked = sum(group.total_byte_size for group in groups)
+    bounds.check_size(unpacked + bounds.VALUE_BYTES * max(values, footer.num_rows * footer.num_columns), limits)
     rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
     rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows

@@ -1,14 +1,22 @@
-"""The sources that ``params.yaml`` can name, and what the one it names has to deliver."""
+"""The sources that ``params.yaml`` can name, and what the one it names has to deliver.
+
+Plants that deliver events but no telemetry get rows, one per machine and interval, so that features have a time.
+"""
 
 import importlib
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache, partial
 
+import polars as pl
+
+from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import check_name, shorten
 from upkeep.core.params import Fetch, Limits
 from upkeep.sources import Delivery, FileSource, Key, Source
+from upkeep.sources.batches import batches_between
 from upkeep.sources.manifest import group_by_key, raise_without_telemetry
-from upkeep.sources.schedule import schedule_rows
 from upkeep.sources.visits import list_visits
 
 BUILT_IN = {
@@ -20,6 +28,8 @@ BUILT_IN = {
 
 SHOWN = 40
 """Characters of what is no name that tell which one it is."""
+
+EVENT = {"machine": pl.String(), "time": pl.Datetime("us", "UTC"), "batch": pl.Date()}
 
 
 def open_source(fetch: Fetch, limits: Limits) -> Source:
@@ -34,8 +44,7 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
             remedy="correct fetch.source in params.yaml",
         ) from error
     opened = source(fetch.options, fetch.batch_days)
-    with suppress(AttributeError):  # one of the user's own may be frozen, and so has limits of its own
-        opened.limits = limits
+    opened.limits = limits
     if fetch.mode == "reference" and not isinstance(opened, FileSource):
         raise UpkeepError(
             f"the source {fetch.source} has no files that could be read where they are",
@@ -53,7 +62,13 @@ def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
     deliveries = [delivery for delivery in offered if fetch.covers(delivery.key)]
     plants = sorted({delivery.plant for delivery in deliveries})
     for plant in plants:
-        _check_plant(plant)
+        try:
+            check_name(plant)
+        except ValueError as error:
+            raise UpkeepError(
+                f"the source names a plant {shorten(plant, SHOWN)}: {error}",
+                remedy="give it another name in the source, or leave it out in fetch.options",
+            ) from error
     if fetch.findings:
         deliveries += [visits for visits in list_visits(fetch, limits, plants) if fetch.covers(visits.key)]
     if fetch.rows_every_hours:
@@ -62,11 +77,43 @@ def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
     return group_by_key(deliveries)
 
 
-def _check_plant(plant: str) -> None:
-    try:
-        check_name(plant)
-    except ValueError as error:
-        raise UpkeepError(
-            f"the source names a plant {shorten(plant, SHOWN)}: {error}",
-            remedy="give it another name in the source, or leave it out in fetch.options",
-        ) from error
+def schedule_rows(deliveries: Sequence[Delivery], fetch: Fetch) -> Iterator[Delivery]:
+    """List telemetry without sensors for the plants that have none; `deliveries` are all that there are.
+
+    A machine has a row every ``fetch.rows_every_hours`` from the batch on in which its first event lies. The batch of
+    ``fetch.until`` may still be under way, so there rows end with the plant's newest event.
+    """
+    with_telemetry = {delivery.plant for delivery in deliveries if delivery.table == "telemetry"}
+    by_plant: dict[str, list[Delivery]] = {}
+    for delivery in deliveries:
+        if delivery.table == "events" and delivery.plant not in with_telemetry:
+            by_plant.setdefault(delivery.plant, []).append(delivery)
+    for plant, own in by_plant.items():
+        events = lru_cache(maxsize=1)(partial(_read_events, own))
+        for batch in batches_between(min(delivery.batch for delivery in own), fetch.until, fetch.batch_days):
+            yield Delivery("telemetry", plant, batch, partial(_schedule_batch, plant, batch, events, fetch))
+
+
+def _read_events(deliveries: Iterable[Delivery]) -> pl.DataFrame:
+    """Return machine, time and batch of all events; what cannot be read, ``validate`` tells of."""
+    frames = [pl.DataFrame(schema=EVENT)]
+    for delivery in deliveries:
+        rows = delivery.read()
+        if {"machine", "time"} <= set(rows.columns):
+            machine = cast_column("machine", rows.schema["machine"], "text").value
+            happened = cast_column("time", rows.schema["time"], "time").value
+            frames.append(rows.select(machine=machine, time=happened, batch=pl.lit(delivery.batch)))
+    return pl.concat(frames).drop_nulls()
+
+
+def _schedule_batch(plant: str, batch: date, events: Callable[[], pl.DataFrame], fetch: Fetch) -> pl.DataFrame:
+    known = events().filter(pl.col("batch") <= batch)
+    begins = datetime.combine(batch, time(), UTC)
+    ends = begins + timedelta(days=fetch.batch_days)
+    if batch == fetch.until:
+        newest = known["time"].max()
+        ends = min(ends, newest) if isinstance(newest, datetime) else begins
+    every = timedelta(hours=fetch.rows_every_hours or 0)
+    times = pl.datetime_range(begins, ends, every, closed="left", time_zone="UTC", eager=True).alias("time")
+    machines = known.select(pl.lit(plant).alias("plant"), pl.col("machine").unique().sort())
+    return machines.join(times.dt.cast_time_unit("us").to_frame(), how="cross")

@@ -33,8 +33,8 @@ from upkeep.sources.columns import spare_reserved
 CHUNK_ROWS = 50_000
 """Rows held as Python objects at a time."""
 
-FETCHED_ROWS = 1000
-"""At most asked for at once: however small those before were, each of them may be large."""
+FETCHED_ROWS = 100
+"""Asked for at once: however small those before were, each of them may be large."""
 
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
 WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+)\s*(?:>=\s*:since|<\s*:until)\b""")
@@ -92,7 +92,7 @@ class Sql:
                     yield Delivery(table, plant, batch, partial(self._read, query, value, batch), findings)
 
     def _plants(self) -> dict[str, Any]:
-        """Return each plant's name and the value that ``:plant`` is bound to: as the database has it, 7 or a UUID."""
+        """Return each plant's name and the value that the database has for it, to which ``:plant`` is bound."""
         values = self._options.plants
         if isinstance(values, str):
             with self._execute(values, {}) as result:
@@ -133,8 +133,7 @@ class Sql:
                 if connection.dialect.name == "postgresql":
                     connection.execute(text("SET TIME ZONE 'UTC'"))  # else times without a zone are in the server's
                     connection.execute(text("SET datestyle TO 'ISO'"))
-                # How many rows are fetched at once depends on their size, so the driver must not buffer more.
-                streamed = connection.execution_options(stream_results=True, max_row_buffer=1)
+                streamed = connection.execution_options(stream_results=True, max_row_buffer=FETCHED_ROWS)
                 yield streamed.execute(text(query).bindparams(*bound))
         except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
             raise unreadable(error, self._options.url, self._engine, remedy) from None
@@ -150,20 +149,17 @@ def _ask_for_untimed(table: Table, query: str) -> str | None:
     return None
 
 
-def fetch_chunks(result: CursorResult[Any], limits: Limits) -> Iterator[list[Sequence[Any]]]:
+def fetch_chunks(result: Iterable[Sequence[Any]], limits: Limits) -> Iterator[list[list[Any]]]:
     """Yield a query's rows, their values simplified; raises UpkeepError once they are too many or too large."""
-    held: list[Sequence[Any]] = []
-    size, asked = 0, 1
-    while rows := [[_simplify(value) for value in row] for row in result.fetchmany(asked)]:
-        texts = (len(value) for row in rows for value in row if isinstance(value, str | bytes))
-        taken = bounds.VALUE_BYTES * len(rows) * len(rows[0]) + sum(texts)
-        size += taken
+    held, size = list[list[Any]](), 0
+    for row in result:
+        values = [_simplify(value) for value in row]
+        size += bounds.VALUE_BYTES * len(values) + sum(len(value) for value in values if isinstance(value, str | bytes))
         bounds.check_size(size, limits)
-        held += rows
+        held.append(values)
         if len(held) >= CHUNK_ROWS:
             yield held
             held = []
-        asked = max(1, min(FETCHED_ROWS, 10 * asked, bounds.CHUNK_BYTES * asked // max(taken, 1)))
     if held:
         yield held
 
@@ -244,13 +240,12 @@ def _accept_any_postgresql_value(driver: Any) -> None:
 
 def as_frame(chunks: Iterable[Sequence[Sequence[Any]]], names: Sequence[str]) -> pl.DataFrame:
     """Return a query's rows, simplified, which come in chunks: few of them are Python objects at a time."""
-    frames = [
-        pl.DataFrame([_as_series(name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)])
+    parts = [
+        [_as_series(name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)]
         for rows in chunks
     ]
-    if not frames:
-        return pl.DataFrame(schema=list(names))
-    return pl.DataFrame([_join([frame[name] for frame in frames]) for name in names])
+    columns = [_join(column) for column in zip(*parts, strict=True)]
+    return pl.DataFrame(columns) if columns else pl.DataFrame(schema=list(names))
 
 
 def _join(parts: Sequence[pl.Series]) -> pl.Series:
@@ -271,8 +266,10 @@ def _as_series(name: str, values: Iterable[Any]) -> pl.Series:
 def _simplify(value: Any) -> Any:
     """Return a value as one of the types that a column may have, and as text if none of them holds it."""
     match value:
+        case Decimal() if value.is_finite() and value == value.to_integral_value() and abs(value) < 2**63:
+            return int(value)  # so that machine 7.000 is machine 7
         case Decimal():
-            return _simplify_decimal(value)
+            return float(value) if len(value.as_tuple().digits) <= EXACT_DIGITS else str(value)
         case int() if abs(value) >= 2**63:
             return str(value)
         case datetime() if value.tzinfo:
@@ -284,13 +281,6 @@ def _simplify(value: Any) -> Any:
         case None | bool() | int() | float() | str() | bytes() | date():
             return value
     return str(value)
-
-
-def _simplify_decimal(value: Decimal) -> int | float | str:
-    """Return a whole number as such, so that machine 7.000 is machine 7, and others as floats if those are exact."""
-    if value.is_finite() and value == value.to_integral_value() and abs(value) < 2**63:
-        return int(value)
-    return float(value) if len(value.as_tuple().digits) <= EXACT_DIGITS else str(value)
 
 
 def _write_value(value: Any) -> str:
