@@ -1,9 +1,10 @@
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 
 from upkeep.contract.dictionary import Dictionary
+from upkeep.contract.findings import MAX_FINDINGS
 from upkeep.judging.reports import DataQuality
 from upkeep.reporting import exploration
 
@@ -68,41 +69,17 @@ def test_a_plant_without_failures_is_still_in_the_fleet() -> None:
 
 
 def test_losses_account_for_every_row_that_came_in() -> None:
-    losses = exploration.count_losses(make_quality())
-    assert dict(losses.select("reason", "rows").iter_rows()) == {"clean": 90, "duplicate": 4, "out of range": 6}
-    assert losses["share"].sum() == pytest.approx(1)
+    (row,) = exploration.count_losses(make_quality()).rows(named=True)
+    assert row == {"plant": "lyon", "rows_in": 100, "clean": 90, "duplicate": 4, "out_of_range": 6}
+    assert sum(list(row.values())[2:]) == row["rows_in"]
 
 
-def test_a_delivery_is_late_missing_doubled_or_just_delivered() -> None:
-    files = [
-        {"table": "telemetry", "plant": "lyon", "batch": batch, "delivery": delivery}
-        for batch, delivery in (("2025-01-06", 1), ("2025-01-13", 1), ("2025-01-13", 2), ("2025-02-03", 1))
-    ]
-    gone = {
-        "kind": "missing_batch",
-        "table": "telemetry",
-        "batch": "2025-01-20",
-        "from": "2025-01-20",
-        "to": "2025-01-27",
-    }
-    late = {"kind": "late_rows", "table": "telemetry", "batch": "2025-02-03", "from": "2025-02-01T05:00:00+00:00"}
-    deliveries = exploration.list_deliveries({"files": files}, make_quality(gone, late), 7)
-    assert deliveries["status"].to_list() == ["delivered", "delivered again", "missing", "missing", "late rows"]
-    assert deliveries["batch"].to_list()[2:4] == [date(2025, 1, 20), date(2025, 1, 27)]
-
-
-@pytest.mark.parametrize(
-    "text", ["2025-01-20", "2025-01-20T00:00:00", "2025-01-20T00:00:00+00:00", "2025-01-20T00:00:00Z"]
-)
-def test_a_finding_may_give_a_day_or_an_instant(text: str) -> None:
-    finding = {"kind": "outage", "table": "telemetry", "from": text, "to": None}
-    assert exploration.list_findings(make_quality(finding), ["outage"])["from"][0] == datetime(2025, 1, 20, tzinfo=UTC)
-
-
-def test_findings_of_other_kinds_are_left_out() -> None:
-    assert exploration.list_findings(
-        make_quality({"kind": "extra_column", "table": "telemetry"}), ["outage"]
-    ).is_empty()
+def test_findings_of_telemetry_are_counted_by_kind_as_far_as_validate_lists_them() -> None:
+    outages = [{"kind": "outage", "table": "telemetry"}] * (MAX_FINDINGS + 1)  # the last one counts the others
+    stuck, of_events = {"kind": "stuck_sensor", "table": "telemetry"}, {"kind": "late_rows", "table": "events"}
+    table = exploration.tabulate_findings(make_quality(*outages, stuck, of_events)).splitlines()
+    assert table[0] == "| plant | outage | stuck sensor |"
+    assert table[2:] == [f"| lyon | more than {MAX_FINDINGS} | 1 |"]
 
 
 def test_sensors_are_summarised_at_each_level_of_the_setting() -> None:
@@ -140,12 +117,3 @@ def test_without_failures_there_is_no_trace_and_sensors_stay_in_the_dictionarys_
     sensors = exploration.rank_sensors(traces, 20, otherwise=["vibration_mm_s", "pressure_bar"])
     assert sensors == ["vibration_mm_s", "pressure_bar"]
     assert exploration.pick_setting(make_telemetry(), ["load_pct"], sensors) == "load_pct"
-
-
-def test_each_month_has_its_events_and_the_title_the_plant_that_fails_most() -> None:
-    others = make_events(5).with_columns(plant=pl.lit("porto"))
-    picture = exploration.draw_events(pl.concat([make_events(0, 24 * 60), others, make_events(9, kind="error")]))
-    assert picture.get_suptitle() == "3 failures in all; lyon has the most, 2"
-    heights = {panel.get_title("left"): [bar.get_height() for bar in panel.patches] for panel in picture.axes}
-    assert heights == {"failures": [2, 1], "errors": [1]}
-    assert exploration.draw_events(make_events(0)).get_suptitle() == "1 failure in all"

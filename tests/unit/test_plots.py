@@ -1,4 +1,4 @@
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -72,7 +72,6 @@ def test_a_report_on_a_hundred_plants_is_drawn() -> None:
     for picture in (
         quality_plots.draw_events(report, styles),
         quality_plots.draw_costs(report),
-        quality_plots.draw_average_precision(report, styles),
     ):
         title_of(picture)
         assert picture.axes[0].get_yticklabels()[-1].get_text() == "mean of 85 others"
@@ -115,11 +114,6 @@ def test_a_title_says_how_much_the_alarms_save() -> None:
     assert "saves 120,000" in title_of(quality_plots.draw_costs(REPORT))
 
 
-def test_a_title_says_in_how_many_plants_the_model_beats_the_rules() -> None:
-    report = evaluation({**PLANTS, "porto": with_candidates(GROUP, **{**CANDIDATES, "error_count": 0.9})})
-    assert "in 1 of 2 plants" in title_of(quality_plots.draw_average_precision(report, STYLES))
-
-
 @pytest.mark.parametrize(
     ("observed", "words"), [(0.5, "at its word"), (0.2, "too high in lyon"), (0.9, "too low in lyon")]
 )
@@ -128,7 +122,7 @@ def test_a_title_says_whether_risks_are_fair(observed: float, words: str) -> Non
     assert words in title_of(quality_plots.draw_calibration(pl.DataFrame(bins), STYLES))
 
 
-@pytest.mark.parametrize("draw", ["draw_average_precision", "draw_events", "draw_costs"])
+@pytest.mark.parametrize("draw", ["draw_events", "draw_costs"])
 def test_what_is_not_known_is_drawn_as_nothing(draw: str) -> None:
     title = title_of(getattr(quality_plots, draw)(*(NOT_JUDGED, STYLES)[: 1 if draw == "draw_costs" else 2]))
     assert "nan" not in title.lower()
@@ -143,7 +137,6 @@ NO_ROWS = dict.fromkeys(["plant", "feature", "words"], pl.String) | dict.fromkey
     ("draw", "words"),
     [
         (lambda empty: quality_plots.draw_calibration(empty, STYLES), "not known to mean what they say in any plant"),
-        (lambda empty: quality_plots.draw_thresholds(empty, {"lyon": 0.5}, STYLES), "cost nothing"),
         (lambda empty: quality_plots.draw_importance(empty, STYLES), "no features that count"),
         (lambda empty: quality_plots.draw_alarms([], empty, {"lyon": 0.5}, 48), "No alarm was raised"),
     ],
@@ -162,11 +155,6 @@ def test_no_name_in_a_curve_can_end_a_script(tmp_path, monkeypatch) -> None:
     assert read_curves()["cost_by_threshold"].equals(curve)
 
 
-def test_a_threshold_is_compared_with_the_best_in_hindsight() -> None:
-    curve = pl.DataFrame({"plant": "lyon", "threshold": [0.1, 0.5, 0.9], "cost": [100.0, 80.0, 120.0]})
-    assert "50% more than the best" in title_of(quality_plots.draw_thresholds(curve, {"lyon": 0.9}, STYLES))
-
-
 def test_an_alarm_counts_as_followed_only_within_the_horizon() -> None:
     at = datetime(2025, 11, 1, tzinfo=UTC)
     rows = pl.DataFrame(
@@ -183,32 +171,7 @@ def test_an_alarm_counts_as_followed_only_within_the_horizon() -> None:
     assert "1 of these 1" in title_of(quality_plots.draw_alarms([alarm], rows, {"lyon": 0.5}, 72))
 
 
-def test_losses_name_the_commonest_reason() -> None:
-    losses = pl.DataFrame(
-        {
-            "plant": "lyon",
-            "reason": ["clean", "duplicate", "out of range"],
-            "rows": [90, 2, 8],
-            "share": [0.9, 0.02, 0.08],
-        }
-    )
-    assert title_of(exploration.draw_losses(losses)) == (
-        "90.0% of 100 telemetry rows are usable; most of the rest: out of range"
-    )
-
-
-def test_a_fleet_without_losses_gaps_or_events_is_drawn() -> None:
-    spotless = pl.DataFrame({"plant": ["lyon"], "reason": ["clean"], "rows": [100], "share": [1.0]})
-    assert "100.0% of 100" in title_of(exploration.draw_losses(spotless))
-    gaps = pl.DataFrame(
-        schema=dict.fromkeys(("plant", "kind", "machine"), pl.String)
-        | dict.fromkeys(("from", "to"), pl.Datetime("us", "UTC"))
-    )
-    empty = exploration.draw_gaps(gaps)
-    assert title_of(empty) == "No outage and no stuck sensor was found"
-    assert not empty.axes[0].get_visible()
-    events = pl.DataFrame(schema={"plant": pl.String, "kind": pl.String, "time": pl.Datetime("us", "UTC")})
-    assert title_of(exploration.draw_events(events)) == "No failure is on record"
+def test_a_fleet_without_failures_or_sensors_is_drawn() -> None:
     traces = pl.DataFrame(
         schema={"plant": pl.String, "sensor": pl.String, "hours_to_failure": pl.Float64, "deviation": pl.Float64}
     )
@@ -223,16 +186,3 @@ def test_the_title_of_traces_does_not_average_plants_that_move_apart() -> None:
     )
     title = title_of(exploration.draw_traces(traces, ["phi"], {"phi": "phi"}, 48, STYLES))
     assert "up to 2.0 standard deviations below its usual level (lyon)" in title
-
-
-def test_deliveries_are_counted_by_how_they_came() -> None:
-    deliveries = pl.DataFrame(
-        {
-            "plant": "lyon",
-            "batch": [date(2025, 1, 6), date(2025, 1, 13), date(2025, 1, 20)],
-            "status": ["delivered", "missing", "late rows"],
-        }
-    )
-    assert title_of(exploration.draw_deliveries(deliveries)) == (
-        "Of 3 deliveries, 1 never came, 1 brought late rows and 0 came twice"
-    )

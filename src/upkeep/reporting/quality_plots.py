@@ -9,13 +9,10 @@ import polars as pl
 from matplotlib.dates import date2num
 
 from upkeep.judging.reports import Alarm, Evaluation
-from upkeep.judging.sanity import REFERENCES
 from upkeep.reporting import plots
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.plots import Picture, Styles
 
-RULES = dict(zip(REFERENCES.values(), "oxs^D", strict=True))
-"""How each reference that a model must beat is marked."""
 POLICIES = {
     "run_to_failure": ("run to failure", "#54708a"),
     "fixed_interval": ("fixed interval", "#86a0b6"),
@@ -35,37 +32,19 @@ def rank_plants(report: Evaluation) -> list[str]:
 
 
 def _tabulate(report: Evaluation) -> pl.DataFrame:
-    """Return metrics, costs and the references' average precision, a row a plant, ranked as `rank_plants` does."""
+    """Return what is drawn of failures and money, a row a plant in the order of `rank_plants`, of many the worst."""
     rows = []
     for plant in rank_plants(report):
         found = report.plants[plant]
-        metrics, (low, high) = found.metrics, found.intervals["average_precision"] or (None, None)
-        references = {words: found.sanity.average_precision.get(name) for name, words in REFERENCES.items()}
-        caught = round((metrics.failures_caught or 0) * metrics.failures)
-        figures = {**metrics.model_dump(), **found.costs.model_dump(), **references}
-        rows.append({"plant": plant, "caught": caught, "low": low, "high": high, **figures})
-    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.exclude("plant").cast(pl.Float64))
-
-
-def draw_average_precision(report: Evaluation, styles: Styles) -> Picture:
-    """Draw each plant's average precision with its interval beside the simple rules'."""
-    known = _tabulate(report).drop_nulls("average_precision")
-    better = known.filter(pl.col("average_precision") > pl.max_horizontal(pl.col(*RULES).fill_null(0))).height
-    table = plots.sum_up_others(known)
-    picture, (panel,) = plots.draw_rows(
-        f"The models beat every simple rule in {better} of {known.height} plants"
-        if known.height
-        else "Test rows are not both failing and healthy, so how well machines are ranked is not known",
-        table["plant"],
-    )
-    rows, colours = range(table.height), [styles.get(plant, plots.MEAN).color for plant in table["plant"]]
-    panel.hlines(rows, table["low"], table["high"], colors=colours, linewidth=5, alpha=0.35)
-    panel.scatter(table["average_precision"], rows, color=colours, s=110, zorder=3)
-    for rule, marker in RULES.items():
-        panel.plot(table[rule], rows, marker, color=plots.GREY, label=rule, linestyle="")
-    panel.plot([], [], "o", color=plots.INK, markersize=11, label="the plant's model, with interval")
-    panel.set(xlim=(0, 1), xlabel="average precision on test rows (1 is perfect)")
-    return plots.explain_lines(picture)
+        metrics = found.metrics
+        figures = {
+            "failures": metrics.failures,
+            "caught": round((metrics.failures_caught or 0) * metrics.failures),
+            "false_alarms": metrics.false_alarms_per_machine_month,
+        }
+        rows.append({"plant": plant, **figures, **found.costs.model_dump()})
+    table = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.exclude("plant").cast(pl.Float64))
+    return plots.sum_up_others(table)
 
 
 def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
@@ -84,19 +63,19 @@ def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
 
 def _state_calibration(calibration: pl.DataFrame) -> str:
     """Say where risks of 10% and more, those that planners see, are too high or too low; a constant tells nothing."""
-    spread = calibration.group_by("plant").agg(
-        told=(pl.len() > 1) & (pl.col("predicted") >= 0.1).any() & (pl.col("observed").max() > pl.col("observed").min())
-    )
-    untold = spread.filter(~pl.col("told"))["plant"].sort().to_list()
-    calibration = calibration.filter(~pl.col("plant").is_in(untold))
-    weighted = (pl.col("predicted") - pl.col("observed")) * pl.col("rows")
-    off = calibration.filter(pl.col("predicted") >= 0.1).group_by("plant").agg(weighted.sum() / pl.col("rows").sum())
-    ranked = off.sort(pl.col("predicted").abs(), "plant", descending=[True, False])
-    ways = {"high": pl.col("predicted") > FAIR, "low": pl.col("predicted") < -FAIR}
-    found = {way: ranked.filter(is_off)["plant"].to_list() for way, is_off in ways.items()}
-    faults = [f"too {way} in {format_names(plants)}" for way, plants in found.items() if plants]
-    if untold or calibration.is_empty():
-        faults.append(f"not known to mean what they say in {format_names(untold) or 'any plant'}")
+    seen, tells = pl.col("predicted") >= 0.1, pl.col("observed").max() > pl.col("observed").min()
+    excess = ((pl.col("predicted") - pl.col("observed")) * pl.col("rows")).filter(seen).sum()
+    off = pl.when(tells).then(excess / pl.col("rows").filter(seen).sum()).fill_nan(None)
+    ranked = calibration.group_by("plant").agg(off=off).sort(pl.col("off").abs(), "plant", descending=[True, False])
+    kinds = {
+        "too high": pl.col("off") > FAIR,
+        "too low": pl.col("off") < -FAIR,
+        "not known to mean what they say": pl.col("off").is_null(),
+    }
+    named = {words: ranked.filter(kind)["plant"].to_list() for words, kind in kinds.items()}
+    faults = [f"{words} in {format_names(plants)}" for words, plants in named.items() if plants]
+    if calibration.is_empty():
+        faults = ["not known to mean what they say in any plant"]
     return (
         f"Risks above 10% are {', and '.join(faults)}" if faults else "A risk can be taken at its word in every plant"
     )
@@ -104,8 +83,7 @@ def _state_calibration(calibration: pl.DataFrame) -> str:
 
 def draw_events(report: Evaluation, styles: Styles) -> Picture:
     """Draw the failures caught and the false alarms of each plant."""
-    columns = ["plant", "failures", "caught", "false_alarms_per_machine_month"]
-    table = plots.sum_up_others(_tabulate(report).select(columns))
+    table = _tabulate(report).select("plant", "failures", "caught", "false_alarms")
     overall = report.overall.metrics
     title, lead = "No failure could have been caught in the test period", overall.median_lead_time_hours
     if overall.failures_caught is not None:
@@ -131,7 +109,7 @@ def draw_costs(report: Evaluation) -> Picture:
     if saved is not None and saving is not None:
         against = f"{saved:,.0f} against running to failure, {saving:.0%} of what perfect foresight would"
         title = f"Following the alarms saves {against}"
-    table = plots.sum_up_others(_tabulate(report))
+    table = _tabulate(report)
     picture, (panel,) = plots.draw_rows(title, table["plant"], height=0.62)
     width = 0.8 / len(POLICIES)
     for index, (policy, (words, colour)) in enumerate(POLICIES.items()):
@@ -139,29 +117,6 @@ def draw_costs(report: Evaluation) -> Picture:
         bars = panel.barh(places, table[policy] / 1000, width * 0.92, color=colour, label=words)
         panel.bar_label(bars, fmt=" {:,.0f}", fontsize=7, color=plots.INK)
     panel.set(xmargin=0.08, xlabel="cost in the test period, thousands")
-    return plots.explain_lines(picture)
-
-
-def draw_thresholds(curves: pl.DataFrame, thresholds: Mapping[str, float], styles: Styles) -> Picture:
-    """Draw how much the cost depends on the threshold, from ``reports/evaluation/cost_by_threshold.csv``.
-
-    `thresholds` are those of the chosen models, by plant.
-    """
-    curves = curves.filter(pl.col("plant").is_in(list(thresholds))).sort("threshold")
-    plants = list(plots.each_plant(curves, styles))
-    chosen = {
-        plant: float(np.interp(thresholds[plant], curve["threshold"], curve["cost"])) for plant, _, curve in plants
-    }
-    best = curves.group_by("plant", maintain_order=True).agg(pl.min("cost"))["cost"].to_numpy().sum()
-    more = f"{sum(chosen.values()) / best - 1:.0%} more than the best in hindsight" if best else "nothing"
-    picture, (panel,) = plots.draw_panels(f"The thresholds chosen beforehand (dots) cost {more}", height=3.4)
-    for plant, style, curve in plants:
-        panel.plot(curve["threshold"], curve["cost"] / 1000, **style.line)
-        if style.is_shown:
-            place = min(thresholds[plant], 1.0), chosen[plant] / 1000
-            panel.plot(*place, "o", color=style.color, markersize=10, mec="white")
-    panel.set(xlim=(0, 1.02), xlabel="threshold on the risk")
-    panel.set(ylim=(0, None), ylabel="cost in the test period, thousands")
     return plots.explain_lines(picture)
 
 
