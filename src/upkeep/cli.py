@@ -396,10 +396,11 @@ def dictionary(
 ) -> None:
     """Write the data dictionary as a page."""
     from upkeep.contract.dictionary import load_dictionary
-    from upkeep.reporting.dictionary_page import dictionary_page
+    from upkeep.reporting.templates import render_markdown
 
     source = load_params().validate_.dictionary
-    output.write_text(dictionary_page(load_dictionary(source), source), encoding="utf-8")
+    page = render_markdown("data_dictionary.md", dictionary=load_dictionary(source), source=source)
+    output.write_text(page, encoding="utf-8")
 
 
 @notebook.command("run")

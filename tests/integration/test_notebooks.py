@@ -78,9 +78,7 @@ def test_a_parameter_that_the_notebook_lacks_is_refused(params: Params, assignme
     assert "hours" in caught.value.expected
 
 
-@pytest.mark.parametrize(
-    "content", ["not json", "{}", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}']
-)
+@pytest.mark.parametrize("content", ["not json", "{}"])
 def test_a_file_that_cannot_be_run_is_refused_with_its_name(content: str) -> None:
     Path("broken.ipynb").write_text(content)
     with pytest.raises(UpkeepError) as caught:

@@ -15,7 +15,16 @@ import pytest
 from gitlab_mlflow import TOKEN, serving_gitlab
 
 from upkeep.reporting.experiments import Run
-from upkeep.reporting.tracking import COMPLETE, KEY, RELEASE, KeptRun, keep_run, mirror_release, send_pending
+from upkeep.reporting.tracking import (
+    ANSWER_SECONDS,
+    COMPLETE,
+    KEY,
+    RELEASE,
+    KeptRun,
+    keep_run,
+    mirror_release,
+    send_pending,
+)
 
 PENDING = Path(".upkeep/pending")
 REPORT = Path("reports/metrics.json")
@@ -184,11 +193,10 @@ def test_a_sender_killed_at_any_step_leaves_one_whole_run_in_the_end(checkout, d
 
 
 @pytest.mark.usefixtures("checkout")
-@pytest.mark.parametrize("uri", ["http://me:hidden@127.0.0.1:{port}", "postgresql://me:hidden@127.0.0.1:{port}/mlflow"])
-def test_a_server_that_is_down_costs_a_warning_without_the_password(uri, capfd, free_port):
+def test_a_server_that_is_down_costs_a_warning_without_the_password(capfd, free_port):
     keep()
     start = time.monotonic()
-    (warning,) = send_pending(PENDING, uri.format(port=free_port))
+    (warning,) = send_pending(PENDING, f"http://me:hidden@127.0.0.1:{free_port}")
     assert time.monotonic() - start < 5
     assert waiting() == ["k1"]
     assert "1 run(s) kept" in warning
@@ -201,7 +209,7 @@ def test_a_server_that_never_answers_is_given_up_soon():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         (warning,) = send_pending(PENDING, f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < ANSWER_SECONDS + 2
     assert "timed out" in warning.lower()
 
 

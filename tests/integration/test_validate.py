@@ -12,7 +12,7 @@ from upkeep.contract.dictionary import NEEDED, OPTIONAL, Table, load_dictionary
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
-from upkeep.reporting.dictionary_page import dictionary_page
+from upkeep.reporting.templates import render_markdown
 from upkeep.sources import Key
 from upkeep.sources.manifest import Manifest, RawFile, write_manifest
 from upkeep.sources.store import store
@@ -215,5 +215,5 @@ def test_without_raw_data_the_remedy_is_to_fetch(params: Params) -> None:
 
 def test_the_data_dictionary_in_docs_is_the_page_that_its_yaml_makes() -> None:
     source = Path("data/references/dictionary.yaml")
-    page = dictionary_page(load_dictionary(ROOT / source), source)
+    page = render_markdown("data_dictionary.md", dictionary=load_dictionary(ROOT / source), source=source)
     assert (ROOT / "docs/data_dictionary.md").read_text(encoding="utf-8") == page

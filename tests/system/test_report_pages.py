@@ -12,9 +12,9 @@ from named_fleet import PICTURE, WORST, run_with_reports
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.plants import name_file
-from upkeep.reporting.dictionary_page import dictionary_page
 from upkeep.reporting.markdown import format_value
 from upkeep.reporting.pages import FRONT, build_pages
+from upkeep.reporting.templates import render_markdown
 from upkeep.reporting.tracking import connect
 
 SEEN_BY_SCRIPTS = "window.harmed = 0; window.harm = () => { window.harmed += 1 }"
@@ -32,7 +32,8 @@ def site(worst):
     with chdir(worst):
         Path("docs").mkdir()
         source = Path("dictionary.yaml")
-        Path("docs/data_dictionary.md").write_text(dictionary_page(load_dictionary(source), source))
+        page = render_markdown("data_dictionary.md", dictionary=load_dictionary(source), source=source)
+        Path("docs/data_dictionary.md").write_text(page)
         for file in FRONT:
             shutil.copy(ROOT / file, file)
         build_pages(Path("public"))

@@ -49,8 +49,7 @@ def with_candidates(group: Mapping[str, Any], **precision: float | None) -> dict
     candidates = {
         name: {
             "metrics": {**group["metrics"], "average_precision": value},
-            "intervals": {},
-            "chosen_exceeds": None,
+            "lead": None,
         }
         for name, value in precision.items()
     }
@@ -65,7 +64,6 @@ def evaluation(plants: Mapping[str, Mapping[str, Any]], notes: Sequence[str] = (
         {
             "overall": overall,
             "plants": plants,
-            "machine_models": {},
             "validation": {"overall": overall["metrics"], "plants": {}},
             "notes": notes,
         }

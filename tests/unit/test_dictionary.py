@@ -7,7 +7,7 @@ import yaml
 
 from upkeep.contract.dictionary import Column, Dictionary, load_dictionary, names_in_words
 from upkeep.core.errors import UpkeepError
-from upkeep.reporting.dictionary_page import dictionary_page
+from upkeep.reporting.templates import render_markdown
 
 KEY = {"type": "text", "role": "key", "meaning": "key"}
 TIME = {**KEY, "type": "time"}
@@ -191,7 +191,9 @@ def test_the_page_has_a_row_per_column_and_a_section_per_difference() -> None:
         "tables": tables(heat={**SENSOR, "also": fahrenheit, "meaning": "a|b", "required": False}),
         "plants": {"hot": {"telemetry": {"heat": {**SENSOR, "range": [0, 1_234_567]}}}},
     }
-    page = dictionary_page(Dictionary.model_validate(content), Path("here.yaml"))
+    page = render_markdown(
+        "data_dictionary.md", dictionary=Dictionary.model_validate(content), source=Path("here.yaml")
+    )
     assert "from `here.yaml`" in page
     assert r"| `heat` | a\|b | °C | number | sensor | -20 to 130 | no | °F (`value * 0.5 - 17.5`) |" in page
     assert page.index("## Where plants differ") < page.index("### hot: telemetry")

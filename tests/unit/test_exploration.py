@@ -1,12 +1,12 @@
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
-import pytest
 
 from upkeep.contract.dictionary import Dictionary
 from upkeep.contract.findings import MAX_FINDINGS
 from upkeep.judging.reports import DataQuality
 from upkeep.reporting import exploration
+from upkeep.reporting.plots import style_plants
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 KEY = {"role": "key", "type": "text", "meaning": "key"}
@@ -25,6 +25,15 @@ DICTIONARY = Dictionary.model_validate(
         }
     }
 )
+
+
+NAMES = {"vibration_mm_s": "vibration", "pressure_bar": "pressure"}
+STYLES = style_plants(["lyon", "porto"])
+
+
+def panels_of(traces: pl.DataFrame) -> list[str]:
+    picture = exploration.draw_traces(traces, NAMES, 20, STYLES)
+    return [panel.get_title("left") for panel in picture.axes if panel.get_visible()]
 
 
 def make_telemetry(hours: int = 400, *, fails_at: int = 300) -> pl.DataFrame:
@@ -82,15 +91,16 @@ def test_findings_of_telemetry_are_counted_by_kind_as_far_as_validate_lists_them
     assert table[2:] == [f"| lyon | more than {MAX_FINDINGS} | 1 |"]
 
 
-def test_sensors_are_summarised_at_each_level_of_the_setting() -> None:
-    levels = exploration.summarise_sensors(make_telemetry(fails_at=-100), "load_pct", ["vibration_mm_s"])
-    assert levels["level"].to_list() == [20, 80]
-    assert levels["middle"].to_list() == pytest.approx([2.05, 8.05], abs=0.06)
-
-
-def test_the_setting_that_sensors_follow_is_picked() -> None:
-    telemetry = make_telemetry().with_columns(constant=pl.lit(1.0), hour=pl.int_range(pl.len()) % 5)
-    assert exploration.pick_setting(telemetry, ["constant", "hour", "load_pct"], ["vibration_mm_s"]) == "load_pct"
+def test_readings_are_described_over_all_rows_and_between_plants() -> None:
+    other = make_telemetry(fails_at=-100).with_columns(pl.lit("porto").alias("plant"), pl.col("load_pct") * 10)
+    telemetry = pl.concat([make_telemetry(), other]).with_columns(pressure_bar=pl.lit(None, pl.Float64))
+    columns = DICTIONARY.columns("telemetry")
+    found = {row["column"]: row for row in exploration.describe_readings(telemetry, columns).rows(named=True)}
+    assert list(found) == ["load_pct", "vibration_mm_s", "pressure_bar"]
+    load, pressure = found["load_pct"], found["pressure_bar"]
+    assert (load["unit"], load["missing"], load["1%"], load["99%"]) == ("%", 0, 20, 800)
+    assert (load["lowest_plant"], load["highest_plant"]) == (20, 200)
+    assert (pressure["missing"], pressure["50%"], pressure["lowest_plant"]) == (1, None, None)
 
 
 def test_a_trace_shows_wear_and_not_the_change_of_load() -> None:
@@ -99,7 +109,7 @@ def test_a_trace_shows_wear_and_not_the_change_of_load() -> None:
     assert (vibration["deviation"][:8] > 1).all()
     assert (vibration["deviation"][12:].abs() < 0.5).all()
     assert (traces.filter(sensor="pressure_bar")["deviation"].abs() < 0.5).all()
-    assert exploration.rank_sensors(traces, 20) == ["vibration_mm_s", "pressure_bar"]
+    assert panels_of(traces) == ["vibration", "pressure"]
 
 
 def test_a_fleet_without_settings_is_traced_all_the_same() -> None:
@@ -107,13 +117,21 @@ def test_a_fleet_without_settings_is_traced_all_the_same() -> None:
     del tables["telemetry"]["load_pct"]
     dictionary = Dictionary.model_validate({"tables": tables})
     traces = exploration.trace_failures(make_telemetry(), make_events(300), dictionary, 0.05, 12, hours=100)
-    assert set(exploration.rank_sensors(traces, 20)) == {"vibration_mm_s", "pressure_bar"}
-    assert exploration.pick_setting(make_telemetry(), [], ["vibration_mm_s"]) is None
+    assert set(panels_of(traces)) == {"vibration", "pressure"}
 
 
-def test_without_failures_there_is_no_trace_and_sensors_stay_in_the_dictionarys_order() -> None:
+def test_without_failures_there_is_no_trace() -> None:
     traces = exploration.trace_failures(make_telemetry(), make_events(), DICTIONARY, 0.05, 12, hours=100)
     assert traces.is_empty()
-    sensors = exploration.rank_sensors(traces, 20, otherwise=["vibration_mm_s", "pressure_bar"])
-    assert sensors == ["vibration_mm_s", "pressure_bar"]
-    assert exploration.pick_setting(make_telemetry(), ["load_pct"], sensors) == "load_pct"
+    picture = exploration.draw_traces(traces, NAMES, 20, STYLES)
+    assert picture.get_suptitle().startswith("No failure of a machine with sensors is on record")
+    assert not picture.axes[0].get_visible()
+
+
+def test_the_title_of_traces_does_not_average_plants_that_move_apart() -> None:
+    traces = pl.DataFrame(
+        {"plant": ["lyon", "porto"], "sensor": "pressure_bar", "hours_to_failure": 5.0, "deviation": [-2.0, 1.9]}
+    )
+    title = exploration.draw_traces(traces, NAMES, 48, STYLES).get_suptitle().replace("\n", " ")
+    assert title.startswith("Pressure gives failures away best: in the last 48 h it is up to 2.0 standard deviations")
+    assert title.endswith("below its usual level (lyon)")

@@ -5,7 +5,7 @@ import pytest
 from report_cases import GROUP, UNKNOWN, evaluation, with_candidates
 
 from upkeep.judging.reports import Alarm, read_curves, write_curves
-from upkeep.reporting import exploration, plots, quality_plots
+from upkeep.reporting import plots, quality_plots
 
 CANDIDATES = {"fleet": 0.7, "plant": 0.65, "error_count": 0.3, "class_prior": 0.05}
 PLANTS = {plant: with_candidates(GROUP, **CANDIDATES) for plant in ("lyon", "porto")}
@@ -31,24 +31,14 @@ def test_plants_that_are_told_apart_differ_in_greyscale_too() -> None:
     assert len({style.linestyle for style in [*styles][:4]}) == 4
 
 
-def test_of_a_hundred_plants_the_worst_are_shown_and_the_others_as_one() -> None:
+def test_of_a_hundred_plants_the_worst_are_shown() -> None:
     ranked = [f"p{number:03}" for number in reversed(range(100))]
     styles = plots.style_plants(ranked)
-    assert [plant for plant, style in styles.items() if style.is_shown] == sorted(ranked[:15])
-    assert [style.label for style in styles.values() if not style.label.startswith("_")][15:] == ["85 others"]
-    table = plots.sum_up_others(pl.DataFrame({"plant": ranked, "cost": range(100)}))
-    assert table["plant"].to_list() == [*ranked[:15], "mean of 85 others"]
-    assert table["cost"][-1] == 57.0
-
-
-def test_of_many_plants_lines_the_middle_one_can_be_told() -> None:
-    plants = [f"p{number:03}" for number in range(21)]
-    curves = pl.DataFrame({"plant": plants, "x": 1.0, "y": range(21)}).cast({"y": pl.Float64})
-    for shown, told in ((plants, {"middle of all plants": [10.0]}), (plants[:3], {})):
-        _, (panel,) = plots.draw_panels("")
-        plots.draw_lines(panel, curves, plots.style_plants(shown), "x", "y")
-        lines = {str(line.get_label()): [*line.get_ydata()] for line in panel.lines}
-        assert {label: line for label, line in lines.items() if label.startswith("middle")} == told
+    assert list(styles) == sorted(ranked[:15])
+    curves = pl.DataFrame({"plant": ranked, "x": 1.0, "y": 1.0})
+    _, (panel,) = plots.draw_panels("")
+    plots.draw_lines(panel, curves, styles, "x", "y")
+    assert [line.get_label() for line in panel.lines] == sorted(ranked[:15])
 
 
 def test_a_legend_names_what_any_panel_shows() -> None:
@@ -66,15 +56,12 @@ def test_the_plant_whose_alarms_lose_most_comes_first() -> None:
     assert quality_plots.rank_plants(evaluation({**plants, "c": UNKNOWN})) == ["b", "a", "c"]
 
 
-def test_a_report_on_a_hundred_plants_is_drawn() -> None:
+def test_of_a_report_on_a_hundred_plants_the_worst_are_drawn() -> None:
     report = evaluation({f"p{number:03}": PLANTS["lyon"] for number in range(100)})
     styles = plots.style_plants(quality_plots.rank_plants(report))
-    for picture in (
-        quality_plots.draw_events(report, styles),
-        quality_plots.draw_costs(report),
-    ):
+    for picture in (quality_plots.draw_events(report, styles), quality_plots.draw_costs(report)):
         title_of(picture)
-        assert picture.axes[0].get_yticklabels()[-1].get_text() == "mean of 85 others"
+        assert [label.get_text() for label in picture.axes[0].get_yticklabels()] == list(styles)
 
 
 def test_the_same_picture_has_the_same_bytes_and_no_date() -> None:
@@ -103,7 +90,7 @@ def test_a_name_that_is_long_or_has_no_glyphs_is_told_apart_in_a_picture_and_in_
     styles = plots.style_plants(names)
     picture, panels = plots.draw_rows("北京", names, 2)
     for style in styles.values():
-        panels[0].plot([0, 1], **style.line)
+        panels[0].plot([0, 1], label=style.label)
     plots.explain_lines(picture)
     assert title_of(picture) == "(U+5317)(U+4EAC)"
     assert len(picture.legends[0].get_texts()) == len(names)
@@ -169,20 +156,3 @@ def test_an_alarm_counts_as_followed_only_within_the_horizon() -> None:
     alarm = Alarm(plant="lyon", machine="M1", time=at.isoformat(), probability=0.9, hours_to_failure=60.0, reasons=[])
     assert "0 of these 1" in title_of(quality_plots.draw_alarms([alarm], rows, {"lyon": 0.5}, 48))
     assert "1 of these 1" in title_of(quality_plots.draw_alarms([alarm], rows, {"lyon": 0.5}, 72))
-
-
-def test_a_fleet_without_failures_or_sensors_is_drawn() -> None:
-    traces = pl.DataFrame(
-        schema={"plant": pl.String, "sensor": pl.String, "hours_to_failure": pl.Float64, "deviation": pl.Float64}
-    )
-    heat = exploration.draw_traces(traces, ["heat"], {"heat": "heat"}, 48, STYLES)
-    assert "No failure is on record" in title_of(heat)
-    assert "No sensor is on record" in title_of(exploration.draw_traces(traces, [], {}, 48, STYLES))
-
-
-def test_the_title_of_traces_does_not_average_plants_that_move_apart() -> None:
-    traces = pl.DataFrame(
-        {"plant": ["lyon", "porto"], "sensor": "phi", "hours_to_failure": 5.0, "deviation": [-2.0, 1.9]}
-    )
-    title = title_of(exploration.draw_traces(traces, ["phi"], {"phi": "phi"}, 48, STYLES))
-    assert "up to 2.0 standard deviations below its usual level (lyon)" in title

@@ -145,7 +145,7 @@ def reach_tracking_server(environment: Environment) -> str:
     if not uri.startswith("http"):
         raise NotInUseError("MLFLOW_TRACKING_URI names no server: runs are recorded in a file")
     try:
-        connect(uri, SECONDS)
+        connect(uri)
     except Exception as error:  # MLflow has many kinds; each means that no run would arrive
         raise UpkeepError(
             summarize(error, uri),

@@ -18,8 +18,6 @@ from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_c
 JUDGED_HOURS = 24
 """An alarm is expected within the last hours of an acceptance case."""
 
-BEYOND_CHANCE = "surely above what knows nothing, and below no simple rule"
-
 
 class Machine(Frozen):
     """What is on record of an acceptance case's machine."""
@@ -73,12 +71,18 @@ def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Ch
     ``plants.lyon.average_precision`` one plant's. What is missing or not known does not pass. A floor of the fleet also
     asks of each plant that has none of its own that its model is not known to rank as chance does.
     """
-    groups = {"": evaluation.overall} | {f"plants.{plant}": group for plant, group in evaluation.plants.items()}
-    checks = [_check_floor(groups, name, floor) for name, floor in sorted(floors.items())]
+    plants = {f"plants.{plant}": group for plant, group in evaluation.plants.items()}
+    groups = {"": evaluation.overall, **plants}
     held = sorted({name.rpartition(".")[0] for name in floors} & groups.keys())
+    checks = [_check_floor(groups, name, floor) for name, floor in sorted(floors.items())]
     checks += [_check_sanity(place, groups[place].sanity) for place in held]
-    others = {plant: group for plant, group in evaluation.plants.items() if f"plants.{plant}" not in held}
-    return [*checks, _check_plants(others)] if "" in held and others else checks
+    others = sorted(plants.keys() - held)
+    if "" in held and others:
+        chance = [f"{name.removeprefix('plants.')}: {fault}" for name in others for fault in find_chance(plants[name])]
+        found = "; ".join(chance) or f"none of {len(others)}"
+        expected = "none that is known to rank as chance does"
+        checks.append(Check("plants beyond chance", expected, found, not chance))
+    return checks
 
 
 def _check_floor(groups: Mapping[str, GroupReport], name: str, floor: float) -> Check:
@@ -94,33 +98,25 @@ def _check_sanity(place: str, sanity: Sanity) -> Check:
     reached = ", ".join(f"{REFERENCES[name]} {value:.3g}" for name, value in sanity.average_precision.items() if value)
     found = "; ".join(sanity.faults) or f"none is better: {reached}"
     name = f"{place}.average_precision" if place else "average_precision"
-    return Check(f"{name} beyond chance", BEYOND_CHANCE, found, not sanity.faults)
-
-
-def _check_plants(plants: Mapping[str, GroupReport]) -> Check:
-    at_chance = [f"{plant}: {fault}" for plant, group in sorted(plants.items()) for fault in find_chance(group)]
-    found = "; ".join(at_chance) or f"none of {len(plants)}"
-    return Check("plants beyond chance", "none that is known to rank as chance does", found, not at_chance)
+    expected = "surely above what knows nothing, and below no simple rule"
+    return Check(f"{name} beyond chance", expected, found, not sanity.faults)
 
 
 def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:
     """Hold a model's answer to what an acceptance case expects; `time`, ascending, and `probability` are its rows'."""
+    expected = {
+        "alarm": f"an alarm in the last {JUDGED_HOURS} h",
+        "no_alarm": "no alarm at any row",
+        "answer": "a probability at the last row",
+    }[case.expect]
     if not len(time):
-        return Check(case.name, _EXPECTED[case.expect], "no rows", False)
+        return Check(case.name, expected, "no rows", False)
     recent = np.array([moment > time[-1] - timedelta(hours=JUDGED_HOURS) for moment in time])
     judged = {"alarm": probability[recent], "no_alarm": probability, "answer": probability[-1:]}[case.expect]
-    answered = bool(np.all((judged >= 0) & (judged <= 1)))
-    alarm = bool(np.any(judged >= threshold))
-    found = f"highest probability {np.max(judged):.4g}, threshold {threshold:.4g}" if answered else "no probability"
-    right = {"alarm": alarm, "no_alarm": not alarm, "answer": True}[case.expect]
-    return Check(case.name, _EXPECTED[case.expect], found, answered and right)
-
-
-_EXPECTED = {
-    "alarm": f"an alarm in the last {JUDGED_HOURS} h",
-    "no_alarm": "no alarm at any row",
-    "answer": "a probability at the last row",
-}
+    if not np.all((judged >= 0) & (judged <= 1)):
+        return Check(case.name, expected, "no probability", False)
+    right = case.expect == "answer" or bool(np.any(judged >= threshold)) == (case.expect == "alarm")
+    return Check(case.name, expected, f"highest probability {np.max(judged):.4g}, threshold {threshold:.4g}", right)
 
 
 def tabulate_checks(checks: Sequence[Check]) -> str:

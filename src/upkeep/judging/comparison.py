@@ -91,14 +91,11 @@ def compare(
 
 def share_rows(champion: pl.DataFrame, challenger: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return one plant's test rows that both sides' chosen models judged, in the same order, with the same truth."""
-    truth = _test_rows(challenger)
-    before = _test_rows(champion).drop("label", "hours_to_failure")
-    before = before.join(truth.select(*ROW, "label", "hours_to_failure"), on=ROW).sort(ROW)
-    return before.select(truth.columns), truth.join(before.select(ROW), on=ROW, how="semi").sort(ROW)
-
-
-def _test_rows(predictions: pl.DataFrame) -> pl.DataFrame:
-    return predictions.filter("chosen", split="test").select(*ROW, "label", "hours_to_failure", "probability", "alarm")
+    before, after = (side.filter("chosen", split="test") for side in (champion, challenger))
+    truth = after.select(*ROW, "label", "hours_to_failure").join(before.select(ROW), on=ROW, how="semi").sort(ROW)
+    answers = [*ROW, "probability", "alarm"]
+    before, after = (truth.join(side.select(answers), on=ROW, maintain_order="left") for side in (before, after))
+    return before, after
 
 
 def _compare_group(
@@ -130,22 +127,18 @@ def _compare_figure(before: Judgement, after: Judgement, name: str, confidence: 
 def _compare_alarms(champion: pl.DataFrame, challenger: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     """List the episodes of one side that no episode of the other lies within a horizon of."""
     before, after = (_list_episodes(rows, horizon_hours) for rows in (champion, challenger))
-    sides = [
-        _without_match(mine, other, horizon_hours).with_columns(gained=pl.lit(gained))
-        for mine, other, gained in ((after, before, True), (before, after, False))
-    ]
+    sides = []
+    for mine, others, gained in ((after, before, True), (before, after, False)):
+        apart = (pl.col("time") - pl.col("other")).abs()
+        pairs = mine.join(others.select(*MACHINE, other="time"), on=MACHINE)
+        near = pairs.filter(apart < pl.duration(hours=horizon_hours))
+        sides.append(mine.join(near, on=ROW, how="anti").with_columns(gained=pl.lit(gained)))
     return pl.concat(sides).select(_NO_ALARMS.columns).sort(*ROW, "gained")
 
 
 def _list_episodes(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     starts, false = find_episodes(read_timeline(rows, horizon_hours), rows["alarm"].to_numpy())
     return rows.select(ROW)[starts].with_columns(false=pl.Series(false, dtype=pl.Boolean))
-
-
-def _without_match(mine: pl.DataFrame, other: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
-    pairs = mine.join(other.select(*MACHINE, other="time"), on=MACHINE)
-    near = pairs.filter((pl.col("time") - pl.col("other")).abs() < pl.duration(hours=horizon_hours))
-    return mine.join(near, on=ROW, how="anti")
 
 
 def _compare_failures(

@@ -21,10 +21,7 @@ from scipy.stats import wasserstein_distance
 
 from upkeep.core.params import Drift
 from upkeep.core.types import Floats
-from upkeep.judging.reports import ColumnDrift, PlantDrift, WindowReport
-
-METHOD = "wasserstein"
-"""A distance in standard deviations, not a p-value: with enough rows a p-value calls every difference drift."""
+from upkeep.judging.reports import METHOD, ColumnDrift, PlantDrift, WindowReport
 
 SMALLEST_SHIFT = 0.1
 """Below this a distance is no drift: a tenth of a standard deviation, Evidently's own default."""
@@ -69,19 +66,6 @@ def training_rows(telemetry: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
         pl.col("machine").is_in(train["machine"].unique().implode()),
         pl.col("time").is_between(train["time"].min(), train["time"].max()),
     )
-
-
-def as_numbers(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """Return exactly `columns` as numbers, null where there is none, with a note on whatever did not fit.
-
-    Evidently skips a column that one side lacks without a word, and stops at a text where a number was.
-    """
-    notes = [f"{name} is missing" for name in columns if name not in rows.columns]
-    given = rows.with_columns(pl.lit(None).alias(name) for name in columns if name not in rows.columns)
-    numbers = given.select(pl.col(name).cast(pl.Float64, strict=False) for name in columns)
-    typed = numbers.select(pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in columns)
-    lost = {name: typed[name].null_count() - given[name].null_count() for name in columns}
-    return typed, notes + [f"{name} holds {n} values that are not finite numbers" for name, n in lost.items() if n]
 
 
 def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
@@ -150,15 +134,13 @@ def compare_windows(
 
     `telemetry` is reconciled; of the `train` rows machine and time are read. Returns what ``drift.json`` says of the
     plant: a column that cannot be judged has no score, one that lost all its values has drifted, and notes say both.
-    Then what draws Evidently's page of the columns that could be judged.
+    Then what draws Evidently's page of the columns that could be judged. A value that is not finite counts as missing.
     """
     trained = training_rows(telemetry, train).sort("machine", "time")
     newest = telemetry.filter(pl.col("time") >= window.start, pl.col("time") < window.end)
     newest = newest.join(trained, on=["machine", "time"], how="anti")
     reference, current = (_read_side(rows, columns, how) for rows in (trained, newest))
-    found = dict.fromkeys(columns, _report_column(drifted=False))
-    notes = [f"training window: {note}" for note in reference.notes]
-    notes += [f"newest window: {note}" for note in current.notes]
+    found, notes = dict.fromkeys(columns, ColumnDrift()), []
     if not columns:
         notes.append("the data dictionary names no setting and no sensor")
     elif trained.is_empty() or newest.is_empty():
@@ -169,9 +151,8 @@ def compare_windows(
             found[name], note = _judge_column(name, current, reference, similarity, window)
             notes += [note] if note else []
     thresholds = {name: column.threshold for name, column in found.items() if column.threshold is not None}
-    n_vanished = sum(column.drifted and column.score is None for column in found.values())
-    n_judged = len(thresholds) + n_vanished
-    share = sum(column.drifted for column in found.values()) / max(n_judged, 1)
+    n_drifted = sum(column.drifted for column in found.values())
+    share = n_drifted / max(sum(column.drifted or name in thresholds for name, column in found.items()), 1)
     finding = PlantDrift(
         drifted=share > how.max_drifted_share,
         share=share,
@@ -181,13 +162,9 @@ def compare_windows(
         window=WindowReport(start=window.start.isoformat(), end=window.end.isoformat()),
         notes=notes,
     )
-    # Evidently's page says "detected" from a share on, we above it, and it knows nothing of columns without values.
-    limit = (how.max_drifted_share * n_judged - n_vanished) / max(len(thresholds), 1) + 1e-4
     farthest = sorted(thresholds, key=lambda name: -(found[name].score or 0.0) / thresholds[name])[:MOST_DRAWN]
-    if len(farthest) < len(thresholds):  # of some columns the share is not that of all
-        limit = 1e-4 if finding.drifted else 1.0
     drawn = {name: threshold for name, threshold in thresholds.items() if name in farthest}
-    return finding, partial(_draw_page, current.sample, reference.sample, drawn, round(limit, 4))
+    return finding, partial(_draw_page, current.sample, reference.sample, drawn, finding.drifted)
 
 
 class _Side(NamedTuple):
@@ -196,15 +173,14 @@ class _Side(NamedTuple):
     values: pl.DataFrame
     sample: pl.DataFrame
     hours: Floats
-    notes: list[str]
 
 
 def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
-    typed, notes = as_numbers(rows, columns)
-    drawn = np.arange(typed.height)
-    if typed.height > how.sample_rows:
-        drawn = np.sort(np.random.default_rng(how.seed).choice(typed.height, how.sample_rows, replace=False))
-    return _Side(typed, typed[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600, notes)
+    values = rows.select(pl.when(pl.col(name).is_finite()).then(name).cast(pl.Float64).alias(name) for name in columns)
+    drawn = np.arange(values.height)
+    if values.height > how.sample_rows:
+        drawn = np.sort(np.random.default_rng(how.seed).choice(values.height, how.sample_rows, replace=False))
+    return _Side(values, values[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600)
 
 
 def _judge_column(
@@ -213,10 +189,10 @@ def _judge_column(
     """Return what was found of a column, and why it could not be judged, or has no values, if so."""
     newest, usual = (side.sample[name].drop_nulls().to_numpy() for side in (current, reference))
     if newest.size == 0 and usual.size >= FEWEST_VALUES:
-        return _report_column(drifted=True), f"{name} had values in the training window and has none in the newest"
+        return ColumnDrift(drifted=True), f"{name} had values in the training window and has none in the newest"
     if min(newest.size, usual.size) < FEWEST_VALUES:
         sizes = f"{newest.size} newest and {usual.size} training values"
-        return _report_column(drifted=False), f"{name} is not judged: {sizes}, {FEWEST_VALUES} needed"
+        return ColumnDrift(), f"{name} is not judged: {sizes}, {FEWEST_VALUES} needed"
     smallest = smallest_drift(
         count_independent(current.values[name].count(), newest.size, similarity),
         count_independent(reference.values[name].count(), usual.size, similarity),
@@ -224,16 +200,10 @@ def _judge_column(
     hours = reference.hours[reference.sample[name].is_not_null().to_numpy()]
     threshold = max(smallest, usual_distance(usual, hours, (window.end - window.start) / timedelta(hours=1)))
     score = measure_distance(newest, usual)
-    return _report_column(score, threshold, drifted=score >= threshold), None
+    return ColumnDrift(score=score, threshold=threshold, drifted=score >= threshold), None
 
 
-def _report_column(score: float | None = None, threshold: float | None = None, *, drifted: bool) -> ColumnDrift:
-    return ColumnDrift(method=METHOD, score=score, threshold=threshold, drifted=drifted)
-
-
-def _draw_page(
-    current: pl.DataFrame, reference: pl.DataFrame, thresholds: Mapping[str, float], drift_share: float
-) -> str:
+def _draw_page(current: pl.DataFrame, reference: pl.DataFrame, thresholds: Mapping[str, float], drifted: bool) -> str:
     """Return Evidently's page about the columns in `thresholds`, the same bytes on every run."""
     os.environ["DO_NOT_TRACK"] = "1"
     # Importing Evidently takes four seconds; nothing else in this module should have to wait for it.
@@ -244,7 +214,9 @@ def _draw_page(
     stand_ins = {name: f"\ue000{number}\ue001" for number, name in enumerate(thresholds)}
     columns = list(stand_ins.values())
     limits = dict(zip(columns, thresholds.values(), strict=True))
-    preset = DataDriftPreset(columns=columns, num_method=METHOD, per_column_threshold=limits, drift_share=drift_share)
+    # Evidently knows nothing of columns without values, nor of those not drawn: its own verdict would be another one.
+    share = 1e-4 if drifted else 1.01
+    preset = DataDriftPreset(columns=columns, num_method=METHOD, per_column_threshold=limits, drift_share=share)
     definition = DataDefinition(numerical_columns=columns)
     sides = [
         Dataset.from_pandas(rows.select(list(stand_ins)).rename(stand_ins).to_pandas(), definition)

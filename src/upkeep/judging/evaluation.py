@@ -1,4 +1,4 @@
-"""Judging candidates on rows that none was fitted on: per plant, per machine model and overall."""
+"""Judging candidates on rows that none was fitted on: per plant and overall."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.params import Costs, Evaluate
-from upkeep.core.text import name_apart
-from upkeep.core.types import Booleans, Floats, Floats32, Ints
+from upkeep.core.types import Floats, Ints
 from upkeep.judging import metrics as row_metrics
 from upkeep.judging.economics import cost_by_threshold, oracle_cost, run_to_failure_cost, tally_metrics
 from upkeep.judging.episodes import MACHINE, judge_failures, tally_machines
@@ -20,7 +19,6 @@ from upkeep.judging.reports import (
     Evaluation,
     GroupReport,
     Headline,
-    Interval,
     Metrics,
     PolicyCosts,
 )
@@ -35,31 +33,27 @@ JUDGED = [*MACHINE, "time", "label", "hours_to_failure", "probability", "alarm"]
 
 
 class Outcomes(NamedTuple):
-    """What one candidate's rows hold for judging, six bytes a row: a fleet's are its plants' one after the other.
+    """What one candidate's rows hold for judging, five bytes a row: a fleet's are its plants' one after the other.
 
-    `label`, `probability` (in single precision, as it is stored) and `alarm` have shape (n_rows,), in the order of
-    machine and time; `tally` is :func:`upkeep.judging.episodes.tally_machines`'s, and `warning_hours` are those of the
-    failures caught.
+    `rows`, in the order of machine and time, are label, probability (in single precision, as it is stored) and alarm;
+    `tally` is :func:`upkeep.judging.episodes.tally_machines`'s, `warning_hours` those of the failures caught.
     """
 
-    label: Booleans
-    probability: Floats32
-    alarm: Booleans
+    rows: pl.DataFrame
     tally: pl.DataFrame
-    warning_hours: Floats
+    warning_hours: pl.Series
 
 
 class PlantOutcomes(NamedTuple):
-    """One plant's rows: those for testing by candidate and, of the `chosen` one, by machine model; None: not known.
+    """One plant's rows: those for testing by candidate.
 
-    `own` and `validation` are the chosen one's outcomes on test and on validation rows; without test rows, nothing is
+    `own` and `validation` are the `chosen` one's outcomes on test and on validation rows; without test rows, nothing is
     chosen.
     """
 
     chosen: str | None
     own: Outcomes
     candidates: dict[str, Outcomes]
-    machine_models: dict[str | None, Outcomes]
     validation: Outcomes
 
 
@@ -90,41 +84,30 @@ def read_plant(predictions: pl.DataFrame | pl.LazyFrame, how: Evaluate, horizon_
         own = rows.filter(*which).select(JUDGED).sort("machine", "time").collect()
         return read_outcomes(own, how, horizon_hours)
 
-    found = rows.filter(test).select("candidate", "chosen", "machine_model").unique().collect()
-    chosen, models = found.filter("chosen")["candidate"], found.filter("chosen")["machine_model"]
-    candidates = {name: read(test, pl.col("candidate") == name) for name in found["candidate"].unique()}
+    found = rows.filter(test).select("candidate", "chosen").unique().collect()
+    chosen = next(iter(found.filter("chosen")["candidate"]), None)
+    candidates = {name: read(test, pl.col("candidate") == name) for name in found["candidate"]}
     return PlantOutcomes(
-        chosen=chosen[0] if chosen.len() else None,
-        own=candidates[chosen[0]] if chosen.len() else read(test, pl.col("chosen")),
+        chosen=chosen,
+        own=candidates[chosen] if chosen else read(test, pl.col("chosen")),
         candidates=candidates,
-        machine_models={
-            model: read(test, pl.col("chosen"), pl.col("machine_model").eq_missing(model)) for model in models
-        },
         validation=read(pl.col("chosen"), pl.col("split") == "validation"),
     )
 
 
 def read_outcomes(rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> Outcomes:
     """Return what is judged of one candidate's rows, sorted by plant, machine and time."""
-    warnings = judge_failures(rows, how.lead_time_hours, horizon_hours)["warning_hours"]
     return Outcomes(
-        label=rows["label"].cast(pl.Boolean).to_numpy(),
-        probability=rows["probability"].cast(pl.Float32).to_numpy(),
-        alarm=rows["alarm"].to_numpy(),
-        tally=tally_machines(rows, how.lead_time_hours, horizon_hours),
-        warning_hours=warnings.drop_nulls().to_numpy(),
+        rows.select(pl.col("label").cast(pl.Boolean), pl.col("probability").cast(pl.Float32), "alarm"),
+        tally_machines(rows, how.lead_time_hours, horizon_hours),
+        judge_failures(rows, how.lead_time_hours, horizon_hours)["warning_hours"].drop_nulls(),
     )
 
 
 def pool(parts: Sequence[Outcomes]) -> Outcomes:
-    """Return the outcomes of several plants, or of parts of one, as of one fleet."""
-    return Outcomes(
-        np.concatenate([part.label for part in parts]),
-        np.concatenate([part.probability for part in parts]),
-        np.concatenate([part.alarm for part in parts]),
-        pl.concat([part.tally for part in parts]),
-        np.concatenate([part.warning_hours for part in parts]),
-    )
+    """Return the outcomes of several plants as of one fleet."""
+    rows, tallies, warnings = zip(*parts, strict=True)
+    return Outcomes(pl.concat(rows), pl.concat(tallies), pl.concat(warnings))
 
 
 def evaluate(
@@ -144,23 +127,12 @@ def evaluate(
     return Evaluation(
         overall=judge_group(outcomes, how, seed, [f"in {name} {doubt}" for name, doubt in doubts.items()]),
         plants=dict(reports),
-        machine_models=_judge_machine_models(outcomes, how),
         validation=Headline(
             overall=judge(pool(list(seen.values())), how).metrics,
-            plants={name: judge(own, how).metrics for name, own in seen.items() if own.label.size},
+            plants={name: judge(own, how).metrics for name, own in seen.items() if own.rows.height},
         ),
         notes=[note for name, report in reports.items() for note in _explain_gaps(name, report)],
     )
-
-
-def _judge_machine_models(plants: Sequence[PlantOutcomes], how: Evaluate) -> dict[str, Metrics]:
-    parts: dict[str | None, list[Outcomes]] = {}
-    for plant in plants:
-        for model, outcomes in plant.machine_models.items():
-            parts.setdefault(model, []).append(outcomes)
-    unknown = name_apart("unknown", {model for model in parts if model is not None})
-    names = {unknown if model is None else model: model for model in parts}
-    return {name: judge(pool(parts[names[name]]), how).metrics for name in sorted(names)}
 
 
 def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgement:
@@ -168,18 +140,19 @@ def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgeme
 
     `seed` is that of the resamples, which are the same for as many machines; None: no resamples.
     """
-    label, _, alarm, tally, warning_hours = outcomes
-    probability = outcomes.probability.astype(np.float64)
+    rows, tally, warning_hours = outcomes
+    label, probability = rows["label"].to_numpy(), rows["probability"].cast(pl.Float64).to_numpy()
+    alarm = rows["alarm"].to_numpy()
     once = tally_metrics(tally, np.ones((tally.height, 1)), how.costs)
     figures = {
-        "rows": label.size,
+        "rows": rows.height,
         "machines": tally.height,
         "positives": int(label.sum()),
         **row_metrics.judge_rows(label, probability, alarm, how.recall_at_precision),
         "last_row_f1": last_row_f1(outcomes),
         "failures": int(tally["failures"].sum()),
         **{name: float(values[0]) for name, values in once.items()},
-        "median_lead_time_hours": float(np.median(warning_hours)) if warning_hours.size else np.nan,
+        "median_lead_time_hours": float(np.median(warning_hours)) if warning_hours.len() else np.nan,
     }
     if seed is None:
         return Judgement(figures, {}, tally.select(MACHINE))
@@ -194,8 +167,8 @@ def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgeme
 
 def last_row_f1(outcomes: Outcomes) -> float:
     """Return the f1 of each machine's last row, the figure that the literature gives for C-MAPSS."""
-    last = np.cumsum(_count_rows(outcomes.tally)) - 1
-    return row_metrics.alarm_quality(outcomes.label[last], outcomes.alarm[last])["f1"]
+    last = outcomes.rows[np.cumsum(_count_rows(outcomes.tally)) - 1]
+    return row_metrics.alarm_quality(last["label"].to_numpy(), last["alarm"].to_numpy())["f1"]
 
 
 def _count_rows(tally: pl.DataFrame) -> Ints:
@@ -212,25 +185,17 @@ def judge_group(plants: Sequence[PlantOutcomes], how: Evaluate, seed: int, doubt
     same = names.pop() if len(names) == 1 else None
     chosen = candidates[same] if same else judge(pool([plant.own for plant in plants]), how, seed)
     reports = {
-        name: CandidateReport(
-            metrics=candidate.metrics,
-            intervals=_find_intervals(candidate, how.confidence),
-            chosen_exceeds=_measure_lead(chosen, candidate, how.confidence),
-        )
+        name: CandidateReport(metrics=candidate.metrics, lead=_measure_lead(chosen, candidate, how.confidence))
         for name, candidate in candidates.items()
     }
     return GroupReport(
         chosen=same,
         metrics=chosen.metrics,
-        intervals=_find_intervals(chosen, how.confidence),
+        intervals={name: interval(chosen.resamples[name], how.confidence) for name in WITH_INTERVAL},
         costs=_compare_costs(chosen, candidates, how.costs),
         candidates=reports,
         sanity=judge_sanity(chosen.metrics, reports, how.confidence, doubts),
     )
-
-
-def _find_intervals(judgement: Judgement, confidence: float) -> dict[str, Interval]:
-    return {name: interval(judgement.resamples[name], confidence) for name in WITH_INTERVAL}
 
 
 def _compare_costs(chosen: Judgement, candidates: Mapping[str, Judgement], costs: Costs) -> PolicyCosts:
@@ -244,16 +209,12 @@ def _compare_costs(chosen: Judgement, candidates: Mapping[str, Judgement], costs
     )
 
 
-def _measure_lead(chosen: Judgement, other: Judgement, confidence: float) -> dict[str, Difference] | None:
+def _measure_lead(chosen: Judgement, other: Judgement, confidence: float) -> Difference | None:
     if not chosen.machines.equals(other.machines):
         return None
-    return {
-        name: Difference(
-            difference=chosen.figures[name] - other.figures[name],
-            interval=interval(chosen.resamples[name] - other.resamples[name], confidence),
-        )
-        for name in WITH_INTERVAL
-    }
+    name = "average_precision"
+    more = chosen.resamples[name] - other.resamples[name]
+    return Difference(difference=chosen.figures[name] - other.figures[name], interval=interval(more, confidence))
 
 
 def _explain_gaps(plant: str, group: GroupReport) -> Iterator[str]:

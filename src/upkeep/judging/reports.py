@@ -80,11 +80,13 @@ class Difference(Report):
 
 
 class CandidateReport(Report):
-    """One candidate's figures, and how much the chosen models exceed them; None where their machines differ."""
+    """One candidate's figures, and by how much the chosen models' average precision exceeds its own.
+
+    `lead` is None where their machines differ.
+    """
 
     metrics: Metrics
-    intervals: dict[str, Interval]
-    chosen_exceeds: dict[str, Difference] | None
+    lead: Difference | None = None
 
 
 class PolicyCosts(Report):
@@ -112,12 +114,6 @@ class Sanity(Report):
     faults: list[str]
 
 
-OLDER_THAN_SANITY = Sanity(
-    base_rate=None, average_precision={}, faults=["not known: the report is older than this check"]
-)
-"""What a report says that a version without such candidates wrote, such as a target branch's."""
-
-
 class GroupReport(Report):
     """One plant, or all of them; `chosen` is None where plants chose different candidates."""
 
@@ -126,7 +122,7 @@ class GroupReport(Report):
     intervals: dict[str, Interval]
     costs: PolicyCosts
     candidates: dict[str, CandidateReport]
-    sanity: Sanity = OLDER_THAN_SANITY
+    sanity: Sanity
 
 
 class AlarmReason(Report):
@@ -154,7 +150,6 @@ class Evaluation(Report):
 
     overall: GroupReport
     plants: dict[str, GroupReport]
-    machine_models: dict[str, Metrics]
     validation: Headline
     notes: list[str]
     alarms: list[Alarm] = Field(default=[])
@@ -167,13 +162,17 @@ class Evaluation(Report):
         )
 
 
+METHOD = "wasserstein"
+"""A distance in standard deviations, not a p-value: with enough rows a p-value calls every difference drift."""
+
+
 class ColumnDrift(Report):
     """One column's distance from the training window, in standard deviations; None where it was not judged."""
 
-    method: str
-    score: Figure
-    threshold: Figure
-    drifted: bool
+    method: str = METHOD
+    score: Figure = None
+    threshold: Figure = None
+    drifted: bool = False
 
 
 class WindowReport(Report):
@@ -292,25 +291,21 @@ def parse_report(kind: type[AnyReport], content: object) -> AnyReport:
 
 # `dvc plots show` puts a table's texts into a script as they are, where `</script>` in a plant's name would end it.
 SPELT = {"\\": r"\u005c", "<": r"\u003c"}
+READ = {code: character for character, code in SPELT.items()}
 
 
 def write_curves(tables: Mapping[str, pl.DataFrame]) -> None:
     """Write the tables behind plots to ``reports/evaluation``, one CSV file each."""
-    texts = pl.col(pl.String)
-    for character, code in SPELT.items():
-        texts = texts.str.replace_all(character, code, literal=True)
     paths.EVALUATION.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.with_columns(texts).write_csv(paths.EVALUATION / f"{name}.csv")
+        table.with_columns(pl.col(pl.String).str.replace_many(SPELT)).write_csv(paths.EVALUATION / f"{name}.csv")
 
 
 def read_curves() -> dict[str, pl.DataFrame]:
-    """Return the tables of ``reports/evaluation`` by name; in CSV, one without rows has columns of text only."""
-    names = {"plant": pl.String, "feature": pl.String, "words": pl.String}  # a plant may be called 7
-    texts = pl.col(pl.String)
-    for character, code in reversed(SPELT.items()):
-        texts = texts.str.replace_all(code, character, literal=True)
-    numbers = pl.selectors.all() - pl.selectors.by_name(*names, require_all=False)
-    files = sorted(paths.EVALUATION.glob("*.csv"))
-    curves = {file.stem: pl.read_csv(file, schema_overrides=names).with_columns(texts) for file in files}
-    return {name: table if table.height else table.cast({numbers: pl.Float64}) for name, table in curves.items()}
+    """Return the tables of ``reports/evaluation`` by name: plant, feature and words are text, the others numbers."""
+    numbers = pl.exclude("plant", "feature", "words").cast(pl.Float64)  # a plant may be called 7
+    tables = {file.stem: pl.read_csv(file, infer_schema=False) for file in sorted(paths.EVALUATION.glob("*.csv"))}
+    return {
+        name: table.with_columns(pl.all().str.replace_many(READ)).with_columns(numbers)
+        for name, table in tables.items()
+    }

@@ -81,36 +81,35 @@ def find_chance(group: GroupReport) -> list[str]:
 
     Few failures in a plant are seldom enough to be sure of a good model, but a bad one shows.
     """
-    if group.metrics.average_precision is None or not any(map(_is_known, group.sanity.faults)):
+    found = group.metrics.average_precision
+    if found is None or all(fault.startswith(NOT_KNOWN) for fault in group.sanity.faults):
         return []
-    return list(filter(_is_known, _compare_with_references(group.metrics.average_precision, group.candidates, 1)))
-
-
-def _is_known(fault: str) -> bool:
-    return not fault.startswith(NOT_KNOWN)
+    faults = _compare_with_references(found, group.candidates, 1)
+    return [fault for fault in faults if not fault.startswith(NOT_KNOWN)]
 
 
 def _compare_with_references(found: float, candidates: Mapping[str, CandidateReport], widening: float) -> list[str]:
-    compared = (_find_fault(found, candidates.get(name), name, widening) for name in REFERENCES)
-    return [fault for fault in compared if fault]
-
-
-def _find_fault(found: float, reference: CandidateReport | None, name: str, widening: float) -> str:
-    """Say why the chosen models are not known to beat a candidate; nothing if they are.
+    """Say why the chosen models are not known to beat each candidate; nothing of those that they are known to beat.
 
     One that knows nothing must be beaten with an interval so many times as wide; a simple rule must not be surely
     better.
     """
-    words = REFERENCES[name]
-    if reference is None or reference.chosen_exceeds is None:
-        return f"{NOT_KNOWN} to be above {words}: no such candidate was judged on all its machines"
-    exceeds = reference.chosen_exceeds["average_precision"]
-    beside = f"{words}: {found:.3f} against {reference.metrics.average_precision or 0:.3f}"
-    if exceeds.interval is None or exceeds.difference is None:
-        return f"{NOT_KNOWN} to be above {beside}, for there are no resamples of two failing machines"
-    low, high = exceeds.interval
-    if name in SIMPLE_RULES:
-        return f"below {beside}, by {-high:.3f} to {-low:.3f}" if high <= 0 else ""
-    low, high = (exceeds.difference + widening * (end - exceeds.difference) for end in (low, high))
-    wide = " with twice the interval" if widening == WIDENED else ""
-    return f"not surely above {beside}, by {low:.3f} to {high:.3f}{wide}" if low <= 0 else ""
+    faults = []
+    for name, words in REFERENCES.items():
+        reference = candidates.get(name)
+        if reference is None or reference.lead is None:
+            faults.append(f"{NOT_KNOWN} to be above {words}: no such candidate was judged on all its machines")
+            continue
+        lead = reference.lead
+        beside = f"{words}: {found:.3f} against {reference.metrics.average_precision or 0:.3f}"
+        if lead.interval is None or lead.difference is None:
+            faults.append(f"{NOT_KNOWN} to be above {beside}, for there are no resamples of two failing machines")
+            continue
+        low, high = lead.interval
+        wide_low, wide_high = (lead.difference + widening * (end - lead.difference) for end in lead.interval)
+        if name in SIMPLE_RULES and high <= 0:
+            faults.append(f"below {beside}, by {-high:.3f} to {-low:.3f}")
+        elif name in KNOWS_NOTHING and wide_low <= 0:
+            wide = " with twice the interval" if widening == WIDENED else ""
+            faults.append(f"not surely above {beside}, by {wide_low:.3f} to {wide_high:.3f}{wide}")
+    return faults

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.types import Floats, Floats32
-from upkeep.judging.drift import FEWEST_VALUES, LARGEST_SIMILARITY, METHOD, count_independent, smallest_drift
+from upkeep.judging.drift import FEWEST_VALUES, LARGEST_SIMILARITY, count_independent, smallest_drift
 from upkeep.judging.reports import ColumnDrift
 from upkeep.model.storage import TrainingRange, to_matrix
 
@@ -118,7 +118,7 @@ def _read_log(rows: pl.DataFrame, n_features: int) -> Floats32:
 
 def _judge(score: float, current: float, reference: float) -> ColumnDrift:
     if min(current, reference) < FEWEST_VALUES:
-        return ColumnDrift(method=METHOD, score=None, threshold=None, drifted=False)
+        return ColumnDrift()
     independent = (count_independent(int(size), int(size), LARGEST_SIMILARITY) for size in (current, reference))
     threshold = smallest_drift(*independent)
-    return ColumnDrift(method=METHOD, score=score, threshold=threshold, drifted=score >= threshold)
+    return ColumnDrift(score=score, threshold=threshold, drifted=score >= threshold)

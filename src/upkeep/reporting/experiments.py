@@ -127,32 +127,22 @@ def read_log(file: Path) -> tuple[list[str], list[Row]]:
     if not file.exists() or not file.stat().st_size:
         return [], []
     try:
-        lines = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _broken_log(file, str(error)) from error
-    header = lines[0]
-    if KEY not in header or len(set(header)) != len(header):
-        raise _broken_log(file, f"its first line is {','.join(header)[:80]!r}")
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(header):
-            raise _broken_log(file, f"record {number} starts with {','.join(line)[:40]!r} and has {len(line)} cells")
-    return header, [dict(zip(header, line, strict=True)) for line in lines[1:]]
-
-
-def _broken_log(file: Path, found: str) -> UpkeepError:
-    return UpkeepError(
-        f"the experiment log is damaged: {found}",
-        expected="a CSV table with one header line, one cell per column and no merge conflict markers",
-        remedy=f"keep the rows of both sides of the merge under one header, or restore it: git checkout HEAD -- {file}",
-        stage="record",
-        file=file,
-    )
-
-
-def hash_file(file: Path) -> str:
-    """Return a file's MD5, the hash that ``dvc.lock`` gives it."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        header, *lines = csv.reader(io.StringIO(file.read_bytes().decode(), newline=""), strict=True)
+        if KEY not in header or len(set(header)) != len(header):
+            raise ValueError(f"its first line is {','.join(header)[:80]!r}")
+        for number, line in enumerate(lines, start=2):
+            if len(line) != len(header):
+                raise ValueError(f"record {number} starts with {','.join(line)[:40]!r} and has {len(line)} cells")
+    except (ValueError, csv.Error) as error:
+        raise UpkeepError(
+            f"the experiment log is damaged: {error}",
+            expected="a CSV table with one header line, one cell per column and no merge conflict markers",
+            remedy="keep the rows of both sides of the merge under one header, or restore it: "
+            f"git checkout HEAD -- {file}",
+            stage="record",
+            file=file,
+        ) from error
+    return header, [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def hash_files(files: Iterable[Path], folder: Path) -> str:
@@ -160,25 +150,25 @@ def hash_files(files: Iterable[Path], folder: Path) -> str:
 
     DVC hashes the JSON list of each file's MD5 and path, sorted by path.
     """
-    names = sorted(file.relative_to(folder).as_posix() for file in files)
-    entries = [{"md5": hash_file(folder / name), "relpath": name} for name in names]
+    entries = []
+    for name in sorted(file.relative_to(folder).as_posix() for file in files):
+        with (folder / name).open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+        entries.append({"md5": digest.hexdigest(), "relpath": name})
     text = json.dumps(entries, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def code_version(folder: Path) -> str:
     """Return the git commit, with ``-dirty`` if code differs from it; ``unknown`` where git cannot tell."""
-    unchanged = ["--", ".", *(f":(exclude){name}" for name in WRITTEN_BY_RUNS)]
-    commit = _git(folder, "rev-parse", "--verify", "HEAD")
-    changes = _git(folder, "status", "--porcelain", *unchanged)
-    if commit is None or changes is None:
+    git = ["git", "--no-optional-locks", "-C", str(folder)]
+    unchanged = [f":(exclude){name}" for name in WRITTEN_BY_RUNS]
+    commands = (["rev-parse", "--verify", "HEAD"], ["status", "--porcelain", "--", ".", *unchanged])
+    try:
+        commit, changes = (
+            subprocess.run([*git, *command], capture_output=True, check=True, encoding="utf-8").stdout.strip()
+            for command in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
         return UNKNOWN
     return f"{commit}-dirty" if changes else commit
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

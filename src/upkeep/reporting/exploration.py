@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from upkeep.contract.dictionary import Dictionary
+from upkeep.contract.dictionary import Column, Dictionary
 from upkeep.contract.findings import MAX_FINDINGS
 from upkeep.features.conditions import fit_conditions
 from upkeep.features.inputs import read_matrix
@@ -77,59 +77,25 @@ def tabulate_findings(quality: DataQuality) -> Markdown:
     return format_table(["plant", *kinds], rows)
 
 
-def pick_setting(telemetry: pl.DataFrame, settings: Sequence[str], sensors: Sequence[str]) -> str | None:
-    """Return the setting that the sensors follow most, by mean absolute correlation; None if there is no setting."""
-    follow = telemetry.select(
-        pl.mean_horizontal(pl.corr(setting, sensor).abs().fill_nan(0) for sensor in sensors).alias(setting)
-        for setting in settings
-    )
-    return max(settings, key=lambda setting: follow[setting][0] or 0.0, default=None)
+def describe_readings(telemetry: pl.DataFrame, columns: Mapping[str, Column]) -> pl.DataFrame:
+    """Say what each setting and sensor shows; `columns` are the dictionary's, by name.
 
-
-def summarise_sensors(telemetry: pl.DataFrame, setting: str, sensors: Sequence[str]) -> pl.DataFrame:
-    """Say what each plant's sensors show at each tenth of a setting's range.
-
-    The columns: plant, sensor, level (mean setting of the tenth in all plants) and middle (median reading); tenths with
-    fewer than 1% of the plant's rows are left out.
+    The columns: column, unit, missing (share), what 1%, half and 99% of all readings lie below, and the lowest and the
+    highest median of a plant, which lie apart where plants differ, or deliver in another unit.
     """
-    low, high = pl.col(setting).min(), pl.col(setting).max()
-    tenth = ((pl.col(setting) - low) / ((high - low) / 10)).fill_nan(0).floor().clip(0, 9)
-    levelled = telemetry.drop_nulls(setting).with_columns(pl.col(setting).mean().over(tenth).alias("@level"))
-    return (
-        levelled.group_by("plant", "@level")
-        .agg(pl.col(sensors).median().cast(pl.Float64), pl.len().alias("@rows"))
-        .filter(pl.col("@rows") >= 0.01 * pl.col("@rows").sum().over("plant"))
-        .unpivot(sensors, index=["plant", "@level"], variable_name="sensor", value_name="middle")
-        .select("plant", "sensor", "middle", level="@level")
-        .sort("plant", "level")
-    )
-
-
-def draw_sensors(
-    levels: pl.DataFrame,
-    setting: str,
-    sensors: Sequence[str],
-    names: Mapping[str, str],
-    units: Mapping[str, str],
-    styles: Styles,
-) -> Picture:
-    """Draw each plant's sensors against a setting, from :func:`summarise_sensors`.
-
-    `names` and `units` are those of settings and sensors, in words, by column.
-    """
-    middle = pl.col("middle")
-    swings = levels.group_by("sensor").agg((middle.max() - middle.min()) / middle.abs().mean())
-    most = swings.sort("middle", "sensor", nulls_last=False)["sensor"][-1]
-    picture, panels = plots.draw_panels(
-        f"What a sensor shows depends on {names[setting]}, {names[most]} most: only compare readings at equal "
-        f"{names[setting]}",
-        len(sensors),
-    )
-    for panel, sensor in zip(panels, sensors, strict=False):
-        plots.draw_lines(panel, levels.filter(sensor=sensor), styles, "level", "middle")
-        xlabel = f"{names[setting]}, {units[setting]}"
-        panel.set(title=plots.abridge(names[sensor]), xlabel=xlabel, ylabel=units.get(sensor, ""))
-    return plots.explain_lines(picture)
+    rows = []
+    for name, column in columns.items():
+        if name not in telemetry.columns or column.role not in ("setting", "sensor") or column.type != "number":
+            continue
+        own = telemetry.group_by("plant").agg(pl.col(name).median())[name]
+        found = telemetry.select(
+            missing=pl.col(name).null_count() / pl.len(),
+            **{f"{level:.0%}": pl.col(name).quantile(level) for level in (0.01, 0.5, 0.99)},
+            lowest_plant=pl.lit(own.min(), pl.Float64),
+            highest_plant=pl.lit(own.max(), pl.Float64),
+        )
+        rows.append({"column": name, "unit": column.unit or "", **found.row(0, named=True)})
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def trace_failures(
@@ -141,7 +107,7 @@ def trace_failures(
     :func:`~upkeep.features.conditions.fit_conditions`), so that a change of program does not look like wear, and
     compared with what the same machine shows at other times.
 
-    The columns: plant, sensor, hours_to_failure (middle of a bin), deviation (mean, in standard deviations), failures.
+    The columns: plant, sensor, hours_to_failure (middle of a bin) and deviation (mean, in standard deviations).
     """
     traces = []
     for (plant,), rows in telemetry.group_by("plant", maintain_order=True):
@@ -169,35 +135,32 @@ def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence
         .with_columns(pl.col(sensors) - pl.col(sensors).filter(is_far).mean().over("machine"))
         .filter(pl.col("@ahead") < hours)
         .group_by(((pl.col("@ahead") / width).floor() * width + width / 2).alias("@hours"))
-        .agg(pl.col(sensors).mean(), pl.struct("machine", "@failed").n_unique().alias("@failures"))
-        .unpivot(sensors, index=["@hours", "@failures"], variable_name="sensor", value_name="deviation")
-        .select("sensor", pl.col("deviation").cast(pl.Float64), hours_to_failure="@hours", failures="@failures")
+        .agg(pl.col(sensors).mean())
+        .unpivot(sensors, index="@hours", variable_name="sensor", value_name="deviation")
+        .select("sensor", pl.col("deviation").cast(pl.Float64), hours_to_failure="@hours")
         .sort("sensor", "hours_to_failure")
     )
 
 
-def rank_sensors(traces: pl.DataFrame, horizon_hours: float, otherwise: Sequence[str] = ()) -> list[str]:
-    """Order sensors by how far they move within the horizon before a failure, in any plant, farthest first.
+def draw_traces(traces: pl.DataFrame, names: Mapping[str, str], horizon_hours: float, styles: Styles) -> Picture:
+    """Draw how sensors move before failures, from :func:`trace_failures`; the horizon is shaded.
 
-    Without any failure they come in the order `otherwise`.
+    The sensor comes first that moves farthest within the horizon, in any plant; `names` are the sensors' in words.
     """
-    close = traces.filter(pl.col("hours_to_failure") <= horizon_hours).drop_nulls("deviation")
-    moved = close.group_by("plant", "sensor").agg(pl.col("deviation").mean().abs()).group_by("sensor")
-    order = moved.agg(pl.col("deviation").max()).sort("deviation", "sensor", descending=[True, False])
-    return order["sensor"].to_list() or traces["sensor"].unique(maintain_order=True).to_list() or list(otherwise)
-
-
-def draw_traces(
-    traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: float, styles: Styles
-) -> Picture:
-    """Draw how sensors move before failures, from :func:`trace_failures`.
-
-    `sensors` are in the order of :func:`rank_sensors`, `names` theirs in words; the horizon is shaded.
-    """
-    shown = list(sensors)[:MAX_PANELS]
-    title = _state_traces(traces, shown, names, horizon_hours)
-    picture, panels = plots.draw_panels(title, len(shown), columns=3, sharey=True)
-    for panel, sensor in zip(panels, shown, strict=False):
+    close = traces.filter(pl.col("hours_to_failure") <= horizon_hours).group_by("plant", "sensor")
+    moved = close.agg(pl.col("deviation").mean()).drop_nulls().select("sensor", "plant", "deviation")
+    moved = moved.sort(pl.col("deviation").abs(), "sensor", "plant", descending=[True, False, False])
+    sensors = moved["sensor"].unique(maintain_order=True).head(MAX_PANELS).to_list()
+    title = "No failure of a machine with sensors is on record, so nothing is known of what precedes one"
+    if sensors:
+        sensor, plant, deviation = moved.row(0)
+        title = (
+            f"{names[sensor][:1].upper()}{names[sensor][1:]} gives failures away best: in the last {horizon_hours:g} h "
+            f"it is up to {abs(deviation):.1f} standard deviations {'above' if deviation > 0 else 'below'} its usual "
+            f"level ({plant})"
+        )
+    picture, panels = plots.draw_panels(title, len(sensors), columns=3, sharey=True)
+    for panel, sensor in zip(panels, sensors, strict=False):
         days = traces.filter(sensor=sensor).with_columns(days=pl.col("hours_to_failure") / 24)
         plots.draw_lines(panel, days, styles, "days", "deviation")
         panel.axvspan(0, horizon_hours / 24, color=plots.ALERT, alpha=0.1, linewidth=0)
@@ -207,17 +170,3 @@ def draw_traces(
     for panel in panels[::3]:  # the first of each row
         panel.set_ylabel("deviation, std")
     return plots.explain_lines(picture)
-
-
-def _state_traces(traces: pl.DataFrame, sensors: Sequence[str], names: Mapping[str, str], horizon_hours: float) -> str:
-    if not sensors:
-        return "No sensor is on record, only events"
-    close = traces.filter(pl.col("hours_to_failure") <= horizon_hours, pl.col("sensor").is_in(sensors[:1]))
-    moved = close.group_by("plant").agg(pl.col("deviation").mean()).drop_nulls()
-    if moved.is_empty():
-        return "No failure is on record, so nothing is known of what precedes one"
-    first, (plant, deviation) = names[sensors[0]], moved.sort(pl.col("deviation").abs(), "plant").row(-1)
-    return (
-        f"{first[:1].upper()}{first[1:]} gives failures away best: in the last {horizon_hours:g} h it is up to "
-        f"{abs(deviation):.1f} standard deviations {'above' if deviation > 0 else 'below'} its usual level ({plant})"
-    )

@@ -62,12 +62,7 @@ class _ThisInterpreter(AsyncKernelManager):
         )
 
     async def _async_interrupt_kernel(self) -> None:
-        """Interrupt a kernel, but not before it is asked to shut down, as ``shutdown_kernel`` does.
-
-        An idle kernel would write "KeyboardInterrupt caught in kernel" at the end of a run that went well.
-        """
-        if not self.shutting_down:
-            await super()._async_interrupt_kernel()
+        """Pass over the interrupt before a shutdown, at which an idle kernel writes "KeyboardInterrupt caught"."""
 
 
 def stage_name(notebook: Path) -> str:
@@ -83,20 +78,11 @@ def rendering_of(notebook: Path) -> Path:
 def settings_of(notebook: Path) -> dict[str, str | None]:
     """Return the names in a notebook's ``parameters`` cell and the setting of ``params.yaml`` behind each, if any.
 
-    Raises UpkeepError if the file is not a notebook or has no such cell.
+    Raises UpkeepError if the file is not a notebook.
     """
-    cells = _read_notebook(notebook).cells
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    if not tagged:
-        raise UpkeepError(
-            "the notebook has no cell tagged 'parameters'",
-            remedy="give one code cell that tag in the notebook editor, an empty one if there are no parameters",
-            file=notebook,
-        )
-    return {
-        parameter.name: match[1] if (match := SETTING.match(parameter.help)) else None
-        for parameter in PythonTranslator.inspect(tagged[0])
-    }
+    cells = [cell for cell in _read_notebook(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters = [parameter for cell in cells[:1] for parameter in PythonTranslator.inspect(cell)]
+    return {each.name: match[1] if (match := SETTING.match(each.help)) else None for each in parameters}
 
 
 def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str] = ()) -> dict[str, Any]:
@@ -107,14 +93,12 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
     """
     settings = settings_of(notebook)
     given = params.model_dump(mode="json", by_alias=True)
-    values = {}
+    values: dict[str, Any] = {}
     for name, setting in settings.items():
-        if setting is None:
-            continue
         try:
-            values[name] = reduce(getitem, setting.split("."), given)
+            values |= {name: reduce(getitem, setting.split("."), given)} if setting else {}
         except (KeyError, TypeError):
-            raise _unknown_name(f"params.yaml has no {setting!r}", setting, flatten(given), notebook) from None
+            raise _unknown_name(f"params.yaml has no {setting!r}", str(setting), flatten(given), notebook) from None
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or name not in settings:
@@ -133,23 +117,29 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
     if `into` is a folder of data, ``data/<into>/<stage>/``, which the notebook gets as parameter ``output_folder``;
     `deps` are what it reads. Raises UpkeepError if the notebook cannot be used, or DVC refuses.
     """
-    name, rendering = stage_name(notebook), rendering_of(notebook)
     if into not in FOLDERS:
         raise UpkeepError(f"a notebook cannot go into {into!r}", remedy=f"set --into to one of {', '.join(FOLDERS)}")
-    data = FOLDERS[into]
+    name, rendering, data = stage_name(notebook), rendering_of(notebook), FOLDERS[into]
     folder = data / name if data else None
     if not notebook.exists():
         _create(notebook, folder or paths.REPORTS)
     settings = settings_of(notebook)
     if folder and "output_folder" not in settings:
         raise _unknown_name("the notebook has no parameter 'output_folder'", "output_folder", settings, notebook)
-    _add_stage(
-        name,
+    command = [
+        *(sys.executable, "-m", "dvc", "stage", "add", f"--name={name}"),
         *(f"--deps={path}" for path in [notebook, *deps]),
         *(f"--params={setting}" for setting in settings.values() if setting),
         *(f"--outs={path}" for path in (rendering, rendering.with_suffix(".ipynb"), folder) if path),
         f"upkeep notebook run {notebook}" + (f" -p output_folder={folder}" if folder else ""),
-    )
+    ]
+    added = subprocess.run(command, capture_output=True, text=True, check=False)
+    if added.returncode:
+        raise UpkeepError(
+            f"DVC did not add the stage {name!r}: {added.stderr.strip().removeprefix('ERROR: ')}",
+            remedy=f"correct what DVC names; an older stage of that name goes by: dvc stage remove {name}",
+            file="dvc.yaml",
+        )
     return name
 
 
@@ -182,9 +172,8 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
         ) from error
     finally:
         if executed.exists():
-            result = _strip(
-                nbformat.read(executed, as_version=4), {cell.get("id") for cell in _read_notebook(notebook).cells}
-            )
+            known_ids = {cell.get("id") for cell in _read_notebook(notebook).cells}
+            result = _strip(_read_notebook(executed), known_ids)
             nbformat.write(result, executed)
             rendering.write_text(_render(result), encoding="utf-8")
 
@@ -209,26 +198,21 @@ def _read_notebook(notebook: Path) -> nbformat.NotebookNode:
 
 def _unknown_name(what: str, name: str, known: Iterable[str], notebook: Path) -> UpkeepError:
     names = sorted(known)
-    nearest = get_close_matches(name, names) or names[:10]
+    nearest = ", ".join(get_close_matches(name, names) or names[:10])
+    expected = f"a known name, such as {nearest}" if names else "no parameters: the notebook has none"
     return UpkeepError(
-        what,
-        expected=f"a known name, such as {', '.join(nearest)}" if nearest else "no parameters: the notebook has none",
-        remedy="correct the name, or the notebook's parameters cell",
-        file=notebook,
+        what, expected=expected, remedy="correct the name, or the notebook's parameters cell", file=notebook
     )
 
 
 def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError) -> UpkeepError:
     if error.ename == UpkeepError.__name__:
         what, _, remedy = str(error.evalue).rpartition(REMEDY)
-        return UpkeepError(what, remedy=remedy, file=notebook, cell=error.exec_count)
-    at, reason = (str(text).strip().splitlines() or [""] for text in (error.source, error.evalue))
-    return UpkeepError(
-        f"cell {error.exec_count} failed at `{at[0]}`: {error.ename}: {reason[-1]}",
-        remedy=f"see {rendering} for what ran up to there, and mend the cell",
-        file=notebook,
-        cell=error.exec_count,
-    )
+    else:
+        at, reason = (str(text).strip().splitlines() or [""] for text in (error.source, error.evalue))
+        what = f"cell {error.exec_count} failed at `{at[0]}`: {error.ename}: {reason[-1]}"
+        remedy = f"see {rendering} for what ran up to there, and mend the cell"
+    return UpkeepError(what, remedy=remedy, file=notebook, cell=error.exec_count)
 
 
 def _strip(notebook: nbformat.NotebookNode, known_ids: set[str | None]) -> nbformat.NotebookNode:
@@ -247,15 +231,16 @@ def _strip(notebook: nbformat.NotebookNode, known_ids: set[str | None]) -> nbfor
 
 def _without_paths(node: Any) -> Any:
     """Shorten absolute paths and drop memory addresses in all of an output's text; images stay as they are."""
-    if isinstance(node, str):
-        # The environment often lies inside the checkout, and that inside the home: the longest path first.
-        for folder, short in ((sys.prefix, "<env>"), (Path.cwd(), "."), (Path.home(), "~")):
-            node = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", short, node)
-        return MEMORY_ADDRESS.sub("", node)
-    if isinstance(node, list):
-        return [_without_paths(item) for item in node]
-    if isinstance(node, dict):
-        node |= {key: _without_paths(value) for key, value in node.items() if not key.startswith("image/")}
+    match node:
+        case str():
+            # The environment often lies inside the checkout, and that inside the home: the longest path first.
+            for folder, short in ((sys.prefix, "<env>"), (Path.cwd(), "."), (Path.home(), "~")):
+                node = re.sub(rf"{re.escape(str(folder))}(?![\w.-])", short, node)
+            return MEMORY_ADDRESS.sub("", node)
+        case list():
+            return [_without_paths(item) for item in node]
+        case dict():
+            node |= {key: _without_paths(value) for key, value in node.items() if not key.startswith("image/")}
     return node
 
 
@@ -274,14 +259,3 @@ def _create(notebook: Path, folder: Path) -> None:
         cell.source = cell.source.replace("OUTPUT_FOLDER", str(folder))
     notebook.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(template, notebook)
-
-
-def _add_stage(name: str, *options: str) -> None:
-    command = [sys.executable, "-m", "dvc", "stage", "add", f"--name={name}", *options]
-    added = subprocess.run(command, capture_output=True, text=True, check=False)
-    if added.returncode:
-        raise UpkeepError(
-            f"DVC did not add the stage {name!r}: {added.stderr.strip().removeprefix('ERROR: ')}",
-            remedy=f"correct what DVC names; an older stage of that name goes by: dvc stage remove {name}",
-            file="dvc.yaml",
-        )

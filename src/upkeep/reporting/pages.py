@@ -16,9 +16,8 @@ REPORTS = {
     "Model card": paths.MODEL_CARD,
     "Data": paths.EDA,
     "Drift": paths.DRIFT / "index.html",
+    "Monitoring": paths.MONITORING / "index.html",  # no stage writes it, and so it may not be there
 }
-MONITORING = "Monitoring", paths.MONITORING / "index.html"
-"""What no stage writes, and so may not be there."""
 
 TO_MARKDOWN = re.compile(r'(href="(?![a-z]+:)[^"]+)\.md(["#])')
 ANCHOR = re.compile(r'(?<= id=")[^"]+')
@@ -26,16 +25,16 @@ ANCHOR = re.compile(r'(?<= id=")[^"]+')
 
 def build_pages(target: Path) -> str:
     """Write the site to `target`, made anew, and return what is in it; raises UpkeepError if a report is missing."""
-    missing = [str(report) for report in REPORTS.values() if not report.exists()]
+    reports = {title: report for title, report in REPORTS.items() if report.exists()}
+    missing = [str(report) for title, report in REPORTS.items() if title not in {*reports, "Monitoring"}]
     if missing:
         raise UpkeepError(
             f"{', '.join(missing)} missing",
             remedy="run `dvc repro`, or `dvc pull model_quality card eda drift`",
             file=missing[0],
         )
-    reports = REPORTS | dict([MONITORING] if MONITORING[1].exists() else [])
     shutil.rmtree(target, ignore_errors=True)
-    for folder in (paths.DRIFT, DOCS, *([paths.MONITORING] if len(reports) > len(REPORTS) else [])):
+    for folder in (paths.DRIFT, DOCS, *([paths.MONITORING] if "Monitoring" in reports else [])):
         shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns("*.md"))
     for file in (paths.MODEL_QUALITY, paths.EDA):
         shutil.copy(file, target / file)

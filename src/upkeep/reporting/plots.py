@@ -1,13 +1,14 @@
 """What all pictures share: a finding as the title, one look, and one style for each plant wherever it appears.
 
 Colour-blind readers can tell the plants' colours apart (palette: Okabe and Ito 2008, Color universal design), and lines
-and marks differ in greyscale, too. Of many plants the worst are shown, and the others as one.
+and marks differ in greyscale, too. Of many plants the worst are shown.
 """
 
 import math
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from matplotlib.font_manager import findfont, get_font
 from upkeep.core.text import show_text
 
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#6A3D9A"]
-INK, GREY, HAZE, PALE, ALERT = "#1d2733", "#7b8794", "#bfc7cf", "#d8dde3", "#b3261e"
+INK, GREY, PALE, ALERT = "#1d2733", "#7b8794", "#d8dde3", "#b3261e"
 LINES = ["-", "--", "-.", ":"]
 MARKS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 MOST_PLANTS = 15
@@ -107,67 +108,27 @@ class Style(NamedTuple):
     linestyle: str
     marker: str
     label: str
-    is_shown: bool
-
-    @property
-    def line(self) -> dict[str, Any]:
-        """What :meth:`matplotlib.axes.Axes.plot` takes."""
-        width, order = (1.8, 3) if self.is_shown else (0.6, 1)
-        return {"color": self.color, "ls": self.linestyle, "label": self.label, "linewidth": width, "zorder": order}
-
-    @property
-    def dots(self) -> dict[str, Any]:
-        """What :meth:`matplotlib.axes.Axes.scatter` takes."""
-        return {"color": self.color, "marker": self.marker, "label": self.label, "zorder": 3 if self.is_shown else 1}
 
 
 Styles = Mapping[str, Style]
-MEAN = Style(GREY, "-", "o", "mean", is_shown=True)
-"""Of what is no plant, but the mean of many."""
 
 
 def style_plants(ranked: Sequence[str]) -> Styles:
-    """Return each plant's style: the first ones, in the order of their names, each its own, the others' all alike."""
-    shown, others = sorted(ranked[:MOST_PLANTS]), ranked[MOST_PLANTS:]
-    styles = {
-        plant: Style(
-            PALETTE[at % len(PALETTE)], LINES[at % len(LINES)], MARKS[at % len(MARKS)], abridge(plant), is_shown=True
-        )
-        for at, plant in enumerate(shown)
-    }
-    for at, plant in enumerate(others):  # one entry in the legend; a label with an underscore has none
-        styles[plant] = Style(HAZE, "-", ".", "_" if at else f"{len(others)} others", is_shown=False)
-    return styles
+    """Return the style of each plant that is drawn, the first ones, in the order of their names."""
+    looks = zip(cycle(PALETTE), cycle(LINES), cycle(MARKS), sorted(ranked[:MOST_PLANTS]), strict=False)
+    return {plant: Style(color, line, mark, abridge(plant)) for color, line, mark, plant in looks}
 
 
-def each_plant(table: pl.DataFrame, styles: Styles) -> Iterator[tuple[str, Style, pl.DataFrame]]:
-    """Yield each plant of a table, its style and its rows, in the order of the styles."""
-    rows = {str(plant): own for (plant,), own in table.group_by("plant", maintain_order=True)}
-    for plant, style in styles.items():
-        if plant in rows:
-            yield plant, style, rows[plant]
+def each_plant(table: pl.DataFrame, styles: Styles) -> Iterator[tuple[Style, pl.DataFrame]]:
+    """Yield the style and the rows of each plant that is drawn, in the order of the styles."""
+    rows = table.partition_by("plant", as_dict=True)
+    yield from ((style, rows[(plant,)]) for plant, style in styles.items() if (plant,) in rows)
 
 
 def draw_lines(panel: Axes, table: pl.DataFrame, styles: Styles, x: str, y: str) -> None:
-    """Draw a line for each plant and, of more than can be told apart, the middle one of all at each `x`."""
-    known = table.drop_nulls(y)
-    for _, style, rows in each_plant(known, styles):
-        panel.plot(rows[x], rows[y], **style.line)
-    if len(styles) > MOST_PLANTS:
-        middle = known.group_by(x).agg(pl.median(y)).sort(x)
-        panel.plot(middle[x], middle[y], color=INK, linewidth=3, label="middle of all plants", zorder=4)
-
-
-def sum_up_others(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the first plants of a table with a row for each, the worst first, and a last row with the others' mean.
-
-    A table of no more than `MOST_PLANTS` is returned in the order of their names.
-    """
-    if table.height <= MOST_PLANTS:
-        return table.sort("plant")
-    others = table[MOST_PLANTS:]
-    mean = others.select(pl.lit(f"mean of {others.height} others").alias("plant"), pl.exclude("plant").mean())
-    return pl.concat([table[:MOST_PLANTS], mean], how="vertical_relaxed")
+    """Draw a line for each plant."""
+    for style, rows in each_plant(table.drop_nulls(y), styles):
+        panel.plot(rows[x], rows[y], color=style.color, linestyle=style.linestyle, label=style.label)
 
 
 def show_dates(panel: Axes) -> None:

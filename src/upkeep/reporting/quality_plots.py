@@ -20,7 +20,8 @@ POLICIES = {
     "oracle": ("perfect foresight", "#b4c5d3"),
 }
 MAX_FEATURES = 12
-MAX_GAP_HOURS = 12
+MAX_GAP_ROWS = 12
+"""What a line bridges."""
 FAIR = 0.1
 """A plant's risks are fair if they are off by no more than this on average."""
 
@@ -32,28 +33,29 @@ def rank_plants(report: Evaluation) -> list[str]:
 
 
 def _tabulate(report: Evaluation) -> pl.DataFrame:
-    """Return what is drawn of failures and money, a row a plant in the order of `rank_plants`, of many the worst."""
+    """Return what is drawn of failures and money, a row a plant in the order of their names, of many the worst."""
     rows = []
-    for plant in rank_plants(report):
+    for plant in sorted(rank_plants(report)[: plots.MOST_PLANTS]):
         found = report.plants[plant]
-        metrics = found.metrics
         figures = {
-            "failures": metrics.failures,
-            "caught": round((metrics.failures_caught or 0) * metrics.failures),
-            "false_alarms": metrics.false_alarms_per_machine_month,
+            "failures": found.metrics.failures,
+            "caught": round((found.metrics.failures_caught or 0) * found.metrics.failures),
+            "false_alarms": found.metrics.false_alarms_per_machine_month,
         }
         rows.append({"plant": plant, **figures, **found.costs.model_dump()})
-    table = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.exclude("plant").cast(pl.Float64))
-    return plots.sum_up_others(table)
+    policies = dict.fromkeys(POLICIES, pl.Float64)
+    return pl.DataFrame(rows, schema_overrides={"false_alarms": pl.Float64, **policies})
 
 
 def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
     """Draw what was predicted against what happened, from ``reports/evaluation/calibration.csv``."""
     picture, (panel,) = plots.draw_panels(_state_calibration(calibration), height=4.2)
     panel.plot([0, 1], [0, 1], color=plots.INK, linestyle="--", linewidth=1.2, label="perfect")
-    for _, style, curve in plots.each_plant(calibration, styles):
-        panel.plot(curve["predicted"], curve["observed"], **style.line | {"label": None}, alpha=0.8)
-        panel.scatter(curve["predicted"], curve["observed"], s=14 + 2 * np.sqrt(curve["rows"]), **style.dots)
+    for style, curve in plots.each_plant(calibration, styles):
+        place = curve["predicted"], curve["observed"]
+        panel.plot(*place, color=style.color, linestyle=style.linestyle, alpha=0.8)
+        sizes = 14 + 2 * np.sqrt(curve["rows"])
+        panel.scatter(*place, sizes, color=style.color, marker=style.marker, label=style.label, zorder=3)
     panel.set(
         xlim=(-0.03, 1.05), ylim=(-0.03, 1.05), xlabel="predicted risk", ylabel="share that failed within the horizon"
     )
@@ -91,10 +93,10 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
         title = f"{overall.failures_caught:.0%} of {overall.failures} failures were caught in time{ahead}"
     picture, (left, right) = plots.draw_rows(title, table["plant"], 2)
     for height, (plant, failures, caught, rate) in enumerate(table.iter_rows()):
-        colour = styles.get(plant, plots.MEAN).color
+        colour = styles[plant].color
         left.barh(height, caught, color=colour, height=0.6)
         left.barh(height, failures - caught, left=caught, color="white", edgecolor=colour, hatch="///", height=0.6)
-        left.text(failures, height, f"  {caught:.3g} of {failures:.3g}", va="center")
+        left.text(failures, height, f"  {caught} of {failures}", va="center")
         right.barh(height, rate or 0, color=colour, height=0.6)
         right.text(rate or 0, height, f"  {rate:.2g}" if rate is not None else "  not known", va="center")
     left.set(xmargin=0.18, xlabel="failures: caught in time (full) and missed (hatched)")
@@ -131,9 +133,10 @@ def draw_importance(importance: pl.DataFrame, styles: Styles) -> Picture:
         title = f"{first[:1].upper()}{first[1:]} counts most; these {len(names)} features carry {share:.0%} of the gain"
     picture, (panel,) = plots.draw_rows(title, names, height=0.34)
     plants = list(plots.each_plant(importance, styles))
-    for (_, style, rows), nudge in zip(plants, np.linspace(-0.2, 0.2, len(plants)), strict=True):
+    for (style, rows), nudge in zip(plants, np.linspace(-0.2, 0.2, len(plants)), strict=True):
         gains = top.select("feature").join(rows, on="feature", how="left", maintain_order="left")["gain"].fill_null(0)
-        panel.scatter(gains * 100, np.arange(len(names)) + nudge, s=36 if style.is_shown else 8, **style.dots)
+        places = np.arange(len(names)) + nudge
+        panel.scatter(gains * 100, places, 36, color=style.color, marker=style.marker, label=style.label)
     panel.barh(range(len(names)), top["gain"] * 100, color=plots.PALE, height=0.6, zorder=0, label="mean")
     panel.set(xlim=(0, None), xlabel="share of the gain in training, %")
     return plots.explain_lines(picture)
@@ -162,9 +165,8 @@ def draw_alarms(
         failed = at + timedelta(hours=hours) if hours <= horizon_hours else None
         near = pl.col("time").is_between(at - timedelta(days=10), (failed or at) + timedelta(days=2))
         rows = predictions.filter(near, plant=alarm.plant, machine=alarm.machine).sort("time")
-        # Rows may be farther apart than the longest gap that a line of hourly ones bridges.
         step = pl.col("time").diff()
-        is_gap = step > pl.max_horizontal(pl.duration(hours=MAX_GAP_HOURS), step.median() * 2)
+        is_gap = step > step.median() * MAX_GAP_ROWS
         risk = rows.select(pl.when(is_gap).then(None).otherwise("probability")).to_series()
         panel.plot(rows["time"].to_numpy(), risk, color=plots.INK, linewidth=1.5)
         panel.axhline(thresholds[alarm.plant], color=plots.GREY, linestyle="--", linewidth=1.2, label="alarm threshold")

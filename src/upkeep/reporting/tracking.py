@@ -9,11 +9,10 @@ import logging
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from upkeep.reporting.experiments import Figures, Run, flatten, name_param
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
+    from mlflow.store.entities import PagedList
 
 DATABASE = Path("mlflow.db")
 LOCAL_ARTIFACTS = "mlartifacts"
@@ -46,8 +46,9 @@ RELOCATE_EXPERIMENTS = "UPDATE experiments SET artifact_location = ? WHERE artif
 DRAFT = ".draft-"
 """What a folder's name starts with while it is being filled."""
 
-REACH_SECONDS = 4
-SEND_SECONDS = 60
+ANSWER_SECONDS = 10
+"""How long MLflow waits for an answer, which it asks for once, unless the user has set its variables."""
+
 LONGEST_PARAM, LONGEST_GITLAB_PARAM, LONGEST_TAG = 6000, 250, 5000
 """Characters; MLflow, and GitLab, refuse more."""
 
@@ -91,22 +92,20 @@ def send_pending(pending: Path, uri: str) -> list[str]:
 
     Nothing that MLflow or its server does is an error: a run that could not be sent completely waits for the next call.
     """
-    waiting = [folder for folder in pending.glob("*") if (folder / "run.json").is_file()]
+    waiting = {folder: json.loads((folder / "run.json").read_bytes())["date"] for folder in pending.glob("[!.]*")}
     if not waiting:
         return []
     try:
-        _create_database(uri, pending)
-        client = connect(uri)
         if uri.startswith(SQLITE):
-            follow_checkout(Path(uri.removeprefix(SQLITE)))
+            _prepare_database(Path(uri.removeprefix(SQLITE)), pending)
+        client = connect(uri)
     except Exception as error:  # whatever is wrong with a tracking server, it must not cost a trained model
         found = summarize(error, uri)
         return [f"{len(waiting)} run(s) kept in {pending}, to be sent by the next `upkeep record`: {found}"]
     warnings = []
-    for folder in sorted(waiting, key=lambda folder: json.loads((folder / "run.json").read_text())["date"]):
+    for folder in sorted(waiting, key=lambda folder: waiting[folder]):
         try:
-            with _patience(SEND_SECONDS, retries=1):
-                _send(client, folder, uri)
+            _send(client, folder, uri)
             shutil.rmtree(folder)
         except Exception as error:  # as above
             warnings.append(f"run {folder.name} kept in {pending}, not sent: {summarize(error, uri)}")
@@ -123,17 +122,12 @@ def mirror_release(uri: str, model: str, version: str, stage: str, facts: Mappin
         return ""
     try:
         client = connect(uri)
-        with _patience(SEND_SECONDS, retries=1):
-            number = _find_version(client, model, version) or _register(client, model, {RELEASE: version, **facts}, key)
-            client.set_registered_model_alias(model, stage, number)
+        found = client.search_model_versions(f"name = '{model}' and tags.`{RELEASE}` = '{version}'")
+        number = found[0].version if found else _register(client, model, {RELEASE: version, **facts}, key)
+        client.set_registered_model_alias(model, stage, str(number))
     except Exception as error:  # as above
         return f"{version} is not {stage} in MLflow's registry: {summarize(error, uri)}"
     return ""
-
-
-def _find_version(client: "MlflowClient", model: str, version: str) -> str | None:
-    found = client.search_model_versions(f"name = '{model}' and tags.`{RELEASE}` = '{version}'")
-    return str(found[0].version) if found else None
 
 
 def _register(client: "MlflowClient", model: str, tags: dict[str, str], key: str) -> str:
@@ -147,33 +141,29 @@ def _register(client: "MlflowClient", model: str, tags: dict[str, str], key: str
     return str(client.create_model_version(model, source, run, tags, await_creation_for=0).version)
 
 
-def connect(uri: str, seconds: int = REACH_SECONDS) -> "MlflowClient":
-    """Return a client of a server that has answered within so many seconds, or raise what MLflow raises."""
-    address = urlsplit(uri)
-    if address.hostname and not address.scheme.startswith("http"):
-        # MLflow would try a database ten times over a minute and a half.
-        default_port = {"mysql": 3306, "mssql": 1433}.get(address.scheme.partition("+")[0], 5432)
-        socket.create_connection((address.hostname, address.port or default_port), seconds).close()
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of a server that has answered, or raise what MLflow raises."""
     os.environ |= {
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the address may hold a password
     }
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     # Importing MLflow takes two seconds; a run that is only put aside should not have to wait for it.
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.CRITICAL)
-    with _patience(seconds, retries=0):
-        client = MlflowClient(uri)
-        client.get_experiment_by_name("upkeep")
+    client = MlflowClient(uri)
+    client.get_experiment_by_name("upkeep")
     return client
 
 
-def _create_database(uri: str, pending: Path) -> None:
-    """Let MLflow create its tables elsewhere and move them into place: it cannot resume where it was killed."""
-    file = Path(uri.removeprefix(SQLITE))
-    if not uri.startswith(SQLITE) or file.exists():
+def _prepare_database(file: Path, pending: Path) -> None:
+    """Follow a database that was moved, or make one: elsewhere, for MLflow cannot resume where it was killed."""
+    if file.exists():
+        follow_checkout(file)
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=pending, prefix=DRAFT) as building:
@@ -183,8 +173,8 @@ def _create_database(uri: str, pending: Path) -> None:
 
 
 def _send(client: "MlflowClient", folder: Path, uri: str) -> None:
-    run = KeptRun.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
-    content, longest = run.content, LONGEST_GITLAB_PARAM if GITLAB.fullmatch(uri) else LONGEST_PARAM
+    run = KeptRun.model_validate_json((folder / "run.json").read_bytes())
+    content = run.content
     experiment = _experiment(client, content.model["name"], uri)
     known = _find_runs(client, experiment, run.key)
     if any(COMPLETE in found.data.tags for found in known):
@@ -196,28 +186,27 @@ def _send(client: "MlflowClient", folder: Path, uri: str) -> None:
     tags = {KEY: run.key, "mlflow.source.git.commit": run.commit, "mlflow.note.content": note}
     parent = client.create_run(experiment, start, tags, run_name=run.key).info.run_id
     overall = {split: groups.overall for split, groups in content.metrics.items()}
-    _log(client, parent, flatten(content.parameters), overall, longest)
+    _log(client, parent, flatten(content.parameters), overall, uri)
     for plant in sorted({plant for groups in content.metrics.values() for plant in groups.plants}):
-        child = client.create_run(experiment, start, {KEY: run.key, "mlflow.parentRunId": parent}, run_name=plant)
-        facts = {"plant": plant, **content.model["plants"].get(plant, {})}
+        tags = {KEY: run.key, "mlflow.parentRunId": parent}
+        child = client.create_run(experiment, start, tags, run_name=plant).info.run_id
         own = {split: groups.plants.get(plant, {}) for split, groups in content.metrics.items()}
-        _log(client, child.info.run_id, facts, own, longest)
-        client.set_terminated(child.info.run_id, end_time=start)
-    if (folder / "artifacts").is_dir():
-        _log_files(client, parent, folder / "artifacts", uri)
+        _log(client, child, {"plant": plant, **content.model["plants"].get(plant, {})}, own, uri)
+        client.set_terminated(child, end_time=start)
+    _log_files(client, parent, folder / "artifacts", uri)
     client.set_terminated(parent, end_time=start)
     client.set_tag(parent, COMPLETE, "true")
 
 
 def _find_runs(client: "MlflowClient", experiment: str, key: str) -> list["MlflowRun"]:
     """Return what was sent of a run."""
-    found: list[MlflowRun] = []
-    token: str | None = ""
-    while token is not None:
-        page = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", page_token=token or None)
-        found += [run for run in page if run.data.tags.get(KEY) == key]  # GitLab sends them all
-        token = page.token or None
-    return found
+    from mlflow.utils import get_results_from_paginated_fn
+
+    def search(most: int, token: str | None) -> "PagedList[MlflowRun]":
+        return client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=most, page_token=token)
+
+    runs = get_results_from_paginated_fn(search, 1000)
+    return [run for run in runs if run.data.tags.get(KEY) == key]  # GitLab sends them all
 
 
 def _log_files(client: "MlflowClient", run_id: str, folder: Path, uri: str) -> None:
@@ -258,11 +247,12 @@ def follow_checkout(database: Path = DATABASE) -> None:
 
 
 def _log(
-    client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, Figures], longest: int
+    client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, Figures], uri: str
 ) -> None:
     """Log parameters, and figures with their split before each name; the client sends as much at once as it may."""
     from mlflow.entities import Metric, Param
 
+    longest = LONGEST_GITLAB_PARAM if GITLAB.fullmatch(uri) else LONGEST_PARAM
     texts = [Param(name_param(name), str(value)[:longest]) for name, value in params.items()]
     figures = [
         Metric(f"{split}_{name}", float(value), 0, 0)
@@ -271,19 +261,6 @@ def _log(
         if value is not None
     ]
     client.log_batch(run_id, metrics=figures, params=texts)
-
-
-@contextmanager
-def _patience(seconds: int, retries: int) -> Iterator[None]:
-    """Bound how long MLflow waits for an answer and how often it asks again, unless the user has said so."""
-    ours = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
-    added = {name: value for name, value in ours.items() if name not in os.environ}
-    os.environ |= added
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
 
 
 def summarize(error: Exception, uri: str) -> str:
