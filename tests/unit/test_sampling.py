@@ -7,7 +7,7 @@ import pytest
 from parameters import SHIPPED, changed
 
 from upkeep.features.labels import label_rows
-from upkeep.features.sampling import find_absent_machines, find_selection
+from upkeep.features.leakage import find_absent_machines, find_selection
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 HORIZON, LAST = 10, 400

@@ -18,6 +18,8 @@ CHUNK_ROWS = 50_000
 """Rows whose distances to all centres are held in memory at once."""
 ATTEMPTS = 5
 """k-means depends on where it starts; the best of this many attempts is kept."""
+MIN_READINGS = 30
+"""A condition with fewer readings of a sensor borrows the plant's level and spread."""
 
 
 class Conditions(Frozen):
@@ -73,8 +75,10 @@ def fit_conditions(
     centres = significant(_find_centres(known / width, tolerance, most) * width, MEASURED)
     counts = np.bincount(assign_conditions(known, centres, width), minlength=len(centres))
     centres = centres[np.argsort(-counts, kind="stable")]
-    levels, spreads = _fit_levels(assign_conditions(settings, centres, width), len(centres), readings)
-    return Conditions(widths=list(widths), centres=centres.tolist(), levels=levels.tolist(), spreads=spreads.tolist())
+    condition, overall = assign_conditions(settings, centres, width), _measure(readings)
+    measured = [_measure(readings[condition == index], overall) for index in range(len(centres))]
+    levels, spreads = ([values.tolist() for values in part] for part in zip(*measured, strict=True))
+    return Conditions(widths=list(widths), centres=centres.tolist(), levels=levels, spreads=spreads)
 
 
 def _find_centres(points: Floats, tolerance: float, most: int) -> Floats:
@@ -101,14 +105,8 @@ def _distance_to_nearest(points: Floats, centres: Floats) -> float:
     return float(np.sqrt(squares.mean()))
 
 
-def _fit_levels(condition: NDArray[np.intp], n_conditions: int, readings: Floats) -> tuple[Floats, Floats]:
-    """Return mean and deviation of each sensor per condition; where a condition has too few, the plant's own."""
-    overall = _mean_and_deviation(readings)
-    per_condition = [_mean_and_deviation(readings[condition == index], overall) for index in range(n_conditions)]
-    return np.array([mean for mean, _ in per_condition]), np.array([deviation for _, deviation in per_condition])
-
-
-def _mean_and_deviation(readings: Floats, fallback: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
+def _measure(readings: Floats, fallback: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
+    """Return mean and deviation of each sensor; where there are too few readings, the plant's own."""
     count = (~np.isnan(readings)).sum(axis=0)
     level = np.nansum(readings, axis=0) / np.maximum(count, 1)
     deviation = np.sqrt(np.nansum((readings - level) ** 2, axis=0) / np.maximum(count - 1, 1))
@@ -116,7 +114,3 @@ def _mean_and_deviation(readings: Floats, fallback: tuple[Floats, Floats] | None
         enough = count >= MIN_READINGS
         level, deviation = np.where(enough, level, fallback[0]), np.where(enough, deviation, fallback[1])
     return level, np.where(deviation > 0, deviation, 1.0)
-
-
-MIN_READINGS = 30
-"""A condition with fewer readings of a sensor borrows the plant's level and spread."""

@@ -144,10 +144,8 @@ def newest_features(
     scaled = preparation.conditions.scale(rows.settings, rows.readings)
     ends = rows.starts[1:] - 1
     known = np.ascontiguousarray(scaled.T)
-    windows = [
-        roll_newest(rows.time, rows.starts, known, hours, [*params.aggregates, "mean"])
-        for hours in params.windows_hours
-    ]
+    wanted: list[Aggregate] = [*params.aggregates, "mean"]
+    windows = [roll_newest(rows.time, rows.starts, known, hours, wanted) for hours in params.windows_hours]
     baselines = newest_baselines(rows, scaled, preparation, params)
     features = [
         *_sensor_block(known[:, ends], windows, baselines.T, params),
@@ -158,12 +156,11 @@ def newest_features(
 
 def newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, params: Dataset) -> Floats:
     """Return each machine's healthy level as its newest row knows it, in spreads, shape (n_machines, n_sensors)."""
-    return np.array(
-        [
-            _find_baseline(name, rows.time[span], scaled[span], preparation, params.baseline_hours)[-1]
-            for name, span in rows.by_machine()
-        ]
+    hours = params.baseline_hours
+    known = (
+        _find_baseline(name, rows.time[span], scaled[span], preparation, hours) for name, span in rows.by_machine()
     )
+    return np.array([levels[-1] for levels in known])
 
 
 def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset) -> Floats32:
@@ -176,24 +173,21 @@ def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset)
         known = np.ascontiguousarray(own.T)
         windows = [roll(time, known, hours, [*params.aggregates, "mean"]) for hours in params.windows_hours]
         baseline = _find_baseline(name, time, own, preparation, params.baseline_hours)
-        # Without sensors there is nothing to stack, but a shape there is.
-        features[:, span] = np.reshape(_sensor_block(known, windows, baseline.T, params), (len(features), len(time)))
+        features[:, span] = _sensor_block(known, windows, baseline.T, params)
     return features
 
 
 def _sensor_block(
     scaled: Floats, windows: Iterable[Mapping[Aggregate, Floats]], baseline: Floats, params: Dataset
-) -> list[Floats]:
+) -> Floats:
     """Return scaled readings, their rolling statistics and distances from the baseline, in the order of their names.
 
     `scaled` and `baseline` are of shape (n_sensors, n), and so is each statistic of the windows.
     """
-    block = list(scaled)
+    parts = [scaled]
     for statistics in windows:
-        for aggregate in params.aggregates:
-            block += list(statistics[aggregate])
-        block += list(statistics["mean"] - baseline)
-    return block
+        parts += [*(statistics[aggregate] for aggregate in params.aggregates), statistics["mean"] - baseline]
+    return np.concatenate(parts)
 
 
 def _find_baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: float) -> Floats:
@@ -228,23 +222,28 @@ def _other_features(
     time = rows.time[chosen]
     known = [records.get(name, UNKNOWN) for name in rows.machines]
     inputs = [vocabulary.settings.index(name) for name in vocabulary.inputs]
+    # How long a machine is on record does not tell its age.
+    installed = np.array([record.installed for record in known], dtype=np.float64)
+    models = _number([record.model for record in known], vocabulary.machine_models)
+    attributes = (
+        _number([record.attributes.get(name) for record in known], texts)
+        for name, texts in vocabulary.attributes.items()
+    )
     return [
         *rows.settings[chosen][:, inputs].T.astype(np.float32),
-        *_attribute_features(machine, known, vocabulary),
+        *(values[machine] for values in attributes),
         *_event_features(machine, time, events, vocabulary, params),
-        *_machine_features(machine, time, known, vocabulary),
+        ((time - installed[machine]) / HOUR).astype(np.float32),
+        models[machine],
     ]
 
 
-def _attribute_features(machine: Ints, records: Sequence[MachineRecord], vocabulary: Vocabulary) -> list[Floats32]:
-    """Return each attribute of the rows' machines: a number itself, of a text its position among those known."""
-    features = []
-    for name, known in vocabulary.attributes.items():
-        codes = None if known is None else {value: float(code) for code, value in enumerate(known)}
-        values = [record.attributes.get(name, np.nan) for record in records]
-        numbers = values if codes is None else [codes.get(str(value), np.nan) for value in values]
-        features.append(np.array(numbers, dtype=np.float32)[machine])
-    return features
+def _number(values: Sequence[float | str | None], texts: Sequence[str] | None) -> Floats32:
+    """Return numbers as they are and texts as positions among those known; NaN where one is not known."""
+    if texts is None:
+        return np.array(values, dtype=np.float32)
+    positions = {text: position for position, text in enumerate(texts)}
+    return np.array([None if value is None else positions.get(str(value)) for value in values], dtype=np.float32)
 
 
 def _event_features(
@@ -276,13 +275,3 @@ def _event_features(
     last = np.append(events.time[order], 0)[until - 1]
     since = np.where(until > count_until(kinds, None), (time - last) / HOUR, np.nan)
     return [*counts, *since[n_errors:].astype(np.float32)]
-
-
-def _machine_features(
-    machine: Ints, time: Ints, records: Sequence[MachineRecord], vocabulary: Vocabulary
-) -> tuple[Floats32, Floats32]:
-    """Return age and model, NaN where it is not known: how long a machine is on record does not tell its age."""
-    models = {name: float(code) for code, name in enumerate(vocabulary.machine_models)}
-    installed = np.array([np.nan if record.installed is None else record.installed for record in records])
-    codes = np.array([models.get(record.model or "", np.nan) for record in records])
-    return ((time - installed[machine]) / HOUR).astype(np.float32), codes[machine].astype(np.float32)

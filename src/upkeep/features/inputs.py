@@ -158,14 +158,13 @@ def read_records(machines: pl.DataFrame, vocabulary: Vocabulary) -> dict[str, Ma
     """Return what is on record of each machine."""
     installed = pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
     attributes = [name for name in vocabulary.attributes if name in machines.columns]
-    known = machines.select("machine", "model", installed, pl.struct(attributes) if attributes else pl.lit(None))
     return {
-        name: MachineRecord(
-            model=model,
-            installed=installed,
-            attributes={name: value for name, value in (values or {}).items() if value is not None},
+        row["machine"]: MachineRecord(
+            model=row["model"],
+            installed=row["installed"],
+            attributes={name: row[name] for name in attributes if row[name] is not None},
         )
-        for name, model, installed, values in known.iter_rows()
+        for row in machines.select("machine", "model", installed, *attributes).iter_rows(named=True)
     }
 
 

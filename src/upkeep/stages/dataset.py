@@ -18,8 +18,13 @@ from upkeep.core.plants import list_plants, name_file, table_file, write_table
 from upkeep.features.definition import KEYS, build_features, fit_preparation
 from upkeep.features.inputs import Preparation, Quantity, Vocabulary, read_records
 from upkeep.features.labels import label_rows
-from upkeep.features.leakage import check_leakage, check_no_feature_separates, fingerprint
-from upkeep.features.sampling import find_absent_machines, find_selection
+from upkeep.features.leakage import (
+    check_leakage,
+    check_no_feature_separates,
+    find_absent_machines,
+    find_selection,
+    fingerprint,
+)
 from upkeep.features.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
 
 CODE = ("contract", "core", "features", "stages/dataset.py")
