@@ -18,7 +18,6 @@ MEASUREMENTS = (
     "memory",
     "chance",
     "estimates",
-    "logged_drift",
     "cmapss",
     "pipeline",
     "pieces",
