@@ -57,7 +57,7 @@ def measure() -> list[Row]:
     ours = np.mean([abs(each.half_year.monthly_cost - cost) for each, cost in zip(mild, realised, strict=True)])
     peer = np.mean([abs(each.tested - cost) for each, cost in zip(mild, realised, strict=True)])
     months = [month for each in mild for month in each.agreement.windows]
-    covered = 100 * np.mean([not month.monthly_cost_missed for month in months])
+    covered = 100 * np.mean([not month.missed["monthly cost"] for month in months])
     fine = sum(lived["spared"].agreement.verdict == "agrees" for lived in found)
     doubted = sum(each.agreement.verdict == "disagrees" for each in mild)
     note = f"{len(SEEDS)} seeds, {MACHINES} machines, half a year after maintenance or overhauls became better"

@@ -27,7 +27,6 @@ from upkeep.production.estimates import Agreement
 from upkeep.production.ledger import OUTCOMES
 from upkeep.production.monitor import NotKnownError
 from upkeep.production.outcomes import LEDGER
-from upkeep.releases.history import Release
 from upkeep.scoring.alerts import SECRET
 from upkeep.scoring.prediction_log import write_part
 from upkeep.sources import Delivery, Key
@@ -70,8 +69,6 @@ def settings(*, weeks=WEEKS, **how) -> Params:
 def checkout(tmp_path, monkeypatch):
     """What `dvc repro drift` leaves behind of one plant that sends one reading a day."""
     monkeypatch.chdir(tmp_path)
-    live = Release("c0ffee", "production", as_of(-9), version="v1.0.0")
-    monkeypatch.setattr(monitor, "list_releases", lambda: [live])
     Path("dictionary.yaml").write_text(yaml.safe_dump({"tables": DICTIONARY}))
     days = [MONDAY + timedelta(days=day) for day in range(7 * WEEKS)]
     rows = pl.DataFrame({"plant": PLANT, "machine": "M1", "time": days, "heat": 1.0})
@@ -290,7 +287,7 @@ def test_drift_is_handed_to_the_estimates_of_the_windows_that_it_was_looked_for_
         expectations, "estimate_plant", lambda *given, drift, **_: handed.setdefault(given[2].start, drift)
     )
     monkeypatch.setattr(expectations, "compare_with_outcomes", lambda *_: AGREED)
-    monkeypatch.setattr(monitor, "_judge_plant", lambda *_: [])
+    monkeypatch.setattr(monitor, "_judge_tables", lambda *_: [])
     (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
     report = json.loads((paths.DRIFT / "drift.json").read_text())
     first, second, third = sorted(expectations.list_windows(as_of(0)))[-3:]

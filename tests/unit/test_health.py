@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parameters import SHIPPED, changed
 
-from upkeep.judging.reports import DataQuality, PlantQuality
+from upkeep.judging.reports import PlantQuality
 from upkeep.production.health import (
     LEAST_HISTORY,
     Arrival,
@@ -27,7 +27,7 @@ MONDAY = date(2025, 1, 6)
 WEEKS = 12
 NEWEST = MONDAY + timedelta(weeks=WEEKS - 1)
 QUARANTINE = {"table": pl.String, "batch": pl.String, "column": pl.String}
-FETCH = changed(SHIPPED.fetch, batch_days=7, reread_batches=2)
+FETCH = changed(SHIPPED.fetch, batch_days=7)
 
 
 def week(number: int) -> date:
@@ -75,7 +75,7 @@ def delivered(weeks=range(WEEKS), *, heat=1.0, dark=(), copies=0, broken=0, find
 def judged(found, as_of=None, seen=(), listed=()):
     as_of = as_of or noon(week(WEEKS))
     batches = sorted({*listed, *(file.batch for file in found.files)})
-    signals = [judge_arrival(batches, seen, FETCH, as_of), *judge_deliveries(found, seen, FETCH, as_of)]
+    signals = [judge_arrival(batches, seen, FETCH, as_of), *judge_deliveries(found, FETCH.batch_days)]
     return {(signal.measure, signal.place): signal for signal in signals}
 
 
@@ -192,16 +192,6 @@ def test_a_unit_that_has_just_changed_is_told_and_one_that_is_usual_is_not(findi
     assert (("units", "heat") in judged(delivered(findings=[finding]))) is is_told
 
 
-@pytest.mark.parametrize(("number", "status"), [(WEEKS - 1, None), (2, "watch")])
-def test_an_old_batch_that_was_rewritten_is_to_be_watched_and_a_new_one_is_read_again_anyway(number, status):
-    as_of = noon(week(WEEKS))
-    before = Arrival(plant="lyon", batch=week(number), sha256="1", at=as_of - timedelta(days=1))
-    after = before.model_copy(update={"sha256": "2", "at": as_of})
-    found = judged(delivered(), seen=[before, after]).get(("rewritten", ""))
-    assert (found and found.status) == status
-    assert ("rewritten", "") not in judged(delivered(), seen=[before])
-
-
 @given(st.integers(2, 50), st.floats(0, 1))
 def test_one_bad_week_in_five_does_not_move_the_limit(weeks, bad):
     assert find_limit([0.0] * 4 * weeks + [bad] * weeks) == 0
@@ -233,29 +223,23 @@ def test_a_source_is_judged_by_whether_and_how_fast_it_answers(asked, state, sta
 
 
 @pytest.mark.parametrize(
-    ("arrived", "quarantined", "said"),
+    ("arrived", "said"),
     [
-        ([], 0, "simulator has no complete batch after that of 2025-12-22"),
-        ([week(60)], 7, "7.0% of the telemetry of lyon are in quarantine, validate.max_quarantined_share allows 5.0%"),
-        ([week(60)], 0, "1 new batch up to that of 2026-03-02, retrain.new_batches asks for 2"),
+        ([], "simulator has no complete batch after that of 2025-12-22"),
+        ([week(60)], "1 new batch up to that of 2026-03-02, retrain.new_batches asks for 2"),
         (
             [week(60), week(61)],
-            0,
             "2 new batches up to that of 2026-03-09 yet: `upkeep retrain` said last: offered; the gate: kept",
         ),
     ],
 )
-def test_one_sentence_says_why_no_model_was_trained_again(arrived, quarantined, said):
+def test_one_sentence_says_why_no_model_was_trained_again(arrived, said):
     params = SHIPPED.model_copy(update={"retrain": changed(SHIPPED.retrain, new_batches=2)})
-    table = {"rows_in": 100, "clean": 1, "duplicates": {}, "quarantined": {"null key": quarantined}}
-    plants = {"lyon": {"tables": {"telemetry": table}, "findings": []}}
-    sentence = explain_retraining(
-        arrived, DataQuality.model_validate({"plants": plants}), params, "offered; the gate:\nkept"
-    )
+    sentence = explain_retraining(arrived, params, "offered; the gate:\nkept")
     assert said in sentence
     assert sentence.count(". ") == 0
 
 
 def test_what_a_simple_policy_does_not_ask_for_is_no_reason():
     params = SHIPPED.model_copy(update={"retrain": changed(SHIPPED.retrain, new_batches=2, policy="every_batch")})
-    assert "new_batches" not in explain_retraining([week(60)], None, params)
+    assert "new_batches" not in explain_retraining([week(60)], params)

@@ -11,8 +11,7 @@ from upkeep.judging.reports import PlantDrift
 from upkeep.production.estimates import Agreement
 from upkeep.production.expectations import WINDOW, list_windows
 from upkeep.production.health import ORDER, Signal
-from upkeep.production.standing import judge_alarms, judge_drift, judge_releases, list_news, mark_told, summarise
-from upkeep.releases.history import Release
+from upkeep.production.standing import judge_alarms, judge_drift, summarise
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 
@@ -56,15 +55,15 @@ def test_a_status_is_told_once_it_has_held_and_only_once():
     monitoring, told = None, []
     for day, status in enumerate(["fine", "act", "fine", "act", "act", "act", "fine", "fine", "fine"]):
         monitoring = run([status], day, monitoring)
-        news = list_news(monitoring, 2)
+        news = monitoring.list_news(2)
         told += [(day, standing.status) for plant, standing in news.items() if plant == "lyon"]
-        monitoring = mark_told(monitoring, news)
+        monitoring = monitoring.mark_told(news)
     assert told == [(4, "act"), (7, "fine")]
 
 
 def test_what_was_not_accepted_is_told_again():
     monitoring = run(["act"], 1, run(["act"]))
-    assert "lyon" in list_news(mark_told(monitoring, [""]), 2)
+    assert "lyon" in monitoring.mark_told([""]).list_news(2)
 
 
 def drifted(*columns):
@@ -117,13 +116,6 @@ def test_whatever_the_figures_say_a_plant_is_never_fine_once_outcomes_disagree(f
 
 def test_nothing_known_yet_says_which_command_makes_it_known():
     assert {signal.remedy for signal in judge_alarms("lyon", None, None)} == {"run `upkeep outcomes`"}
-    assert judge_releases([]).remedy == "run `upkeep release promote`"
-
-
-def test_what_is_live_is_the_newest_of_each_stage():
-    live = [("staging", "v1", MONDAY), ("production", "v1", MONDAY), ("staging", "v2", MONDAY + timedelta(days=1))]
-    releases = [Release("c0ffee", stage, at, version=version) for stage, version, at in live]
-    assert judge_releases(releases).words == "v2 in staging since 2025-01-07; v1 in production since 2025-01-06"
 
 
 @given(st.datetimes(MONDAY.replace(tzinfo=None), MONDAY.replace(year=2100, tzinfo=None)), st.integers(0, 27))

@@ -39,9 +39,6 @@ MOST_OPEN = 0.25
 DOUBTFUL = 0.1
 """So many misses, or more, are this unlikely by chance: then nobody can say that estimates agree."""
 
-TRUE, FALSE, OPEN = ("failed", "defect_found"), ("survived", "nothing_found"), ("no_code", "censored")
-"""Outcomes of an alarm in the ledger: it was needed, it was not, or nobody will ever know."""
-
 NEWTON_STEPS, SMALLEST_STEP = 30, 1e-8
 """Steps, of which six are usual, end when the parameters stand to more digits than are kept."""
 
@@ -67,13 +64,12 @@ class Estimate(NamedTuple):
 class Realised(NamedTuple):
     """What came true in a window that was estimated, as a range where not every alarm's outcome is known.
 
-    Whether the interval holds none of the range is None where there is nothing to compare.
+    `missed` tells by figure whether its interval holds none of that range, None where there is nothing to compare.
     """
 
     precision: Interval
-    precision_missed: bool | None
     monthly_cost: Interval
-    monthly_cost_missed: bool
+    missed: dict[str, bool | None]
 
 
 class Agreement(NamedTuple):
@@ -99,31 +95,20 @@ def estimate_plant(
     `logged` are rows of :data:`upkeep.scoring.prediction_log.SCHEMA`, `predictions` what ``train`` wrote of the plant
     for the same model, and `drift` what was found of the window, if it was looked at.
     """
-    own = _read_log(logged, model_version)
-    is_inside = pl.col("time").is_between(*window, closed="left")
-    rows = own.filter(is_inside)
-    settled = cut_stretches(_thin_rows(predictions, own), params)
-    found = Estimate(plant, model_version, window, list(_find_doubts(rows, settled, drift)))
+    champion = pl.col("role").fill_null("champion") == "champion"
+    answers = logged.filter(champion, pl.col("source") != "smoke", model_version=model_version)
+    # As outcomes do, the highest answer is taken where a row was asked twice.
+    own = answers.sort("probability", "scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
+    own = own.with_columns(hours_to_failure=pl.lit(None, pl.Float64))
+    known = predictions.filter("chosen", pl.col("split").is_in(["validation", "test"])).sort(*MACHINE, "time")
+    spacing = own.select(pl.col("time").diff().over(MACHINE).median()).item()
+    if spacing is not None:  # who asks seldom sees less
+        known = known.unique([*MACHINE, pl.col("time").dt.truncate(spacing)], keep="first", maintain_order=True)
+    settled, is_inside = cut_stretches(known, params), pl.col("time").is_between(*window, closed="left")
+    found = Estimate(plant, model_version, window, list(_find_doubts(own.filter(is_inside), settled, drift)))
     if found.reasons:
         return found
     return found._replace(**_expect(settled, cut_stretches(own, params).filter(is_inside), window, params))
-
-
-def _read_log(logged: pl.DataFrame, model_version: str) -> pl.DataFrame:
-    """Return what the champion said of each machine and row: as outcomes do, the highest where it was asked twice."""
-    champion = pl.col("role").fill_null("champion") == "champion"
-    own = logged.filter(champion, pl.col("source") != "smoke", model_version=model_version)
-    answers = own.sort("probability", "scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
-    return answers.with_columns(hours_to_failure=pl.lit(None, pl.Float64))
-
-
-def _thin_rows(predictions: pl.DataFrame, logged: pl.DataFrame) -> pl.DataFrame:
-    """Return the chosen model's validation and test rows as far apart as those logged: who asks seldom sees less."""
-    rows = predictions.filter("chosen", pl.col("split").is_in(["validation", "test"])).sort(*MACHINE, "time")
-    spacing = logged.select(pl.col("time").diff().over(MACHINE).median()).item()
-    if spacing is None:
-        return rows
-    return rows.unique([*MACHINE, pl.col("time").dt.truncate(spacing)], keep="first", maintain_order=True)
 
 
 def _find_doubts(rows: pl.DataFrame, settled: pl.DataFrame, drift: PlantDrift | None) -> Iterator[str]:
@@ -159,13 +144,9 @@ def cut_stretches(rows: pl.DataFrame, params: Params) -> pl.DataFrame:
     # Times of failures are rounded to a second, which must not move one into the stretch before.
     last_time = pl.col("failed_at") - pl.duration(microseconds=warned) + timedelta(seconds=1)
     failures = judge_failures(rows, lead, horizon).select(*MACHINE, "caught", time=last_time)
-    counts = (
-        failures.join_asof(
-            stretches.select(*MACHINE, "time", start="time"), on="time", by=MACHINE, check_sortedness=False
-        )
-        .group_by(*MACHINE, time="start")
-        .agg(caught=pl.col("caught").sum(), missed=(~pl.col("caught")).sum())
-    )
+    begun = stretches.select(*MACHINE, "time", start="time")
+    within = failures.join_asof(begun, on="time", by=MACHINE, check_sortedness=False)
+    counts = within.group_by(*MACHINE, time="start").agg(caught=pl.sum("caught"), missed=(~pl.col("caught")).sum())
     joined = stretches.join(counts, on=[*MACHINE, "time"], how="left", maintain_order="left")
     return joined.with_columns(pl.col("caught", "missed").fill_null(0))
 
@@ -266,34 +247,36 @@ def compare_with_outcomes(
     window is compared once a horizon has passed after it and no alarm of it is pending.
     """
     realised = [found for each in estimates if (found := _read_outcomes(each, ledger, known_at, params))]
-    missed = {
-        "precision": [found.precision_missed for found in realised if found.precision_missed is not None],
-        "monthly cost": [found.monthly_cost_missed for found in realised],
+    by_figure = {
+        name: [missed for found in realised if (missed := found.missed[name]) is not None]
+        for name in ("precision", "monthly cost")
     }
     by_chance = 1 - params.evaluate.confidence
-    level = by_chance / len(missed)
-    why = "; ".join(f"{name} outside of its interval in {sum(of)} of {len(of)} windows" for name, of in missed.items())
-    likely = min(float(binom.sf(sum(of) - 1, len(of), by_chance)) for of in missed.values())
-    verdict: Literal["agrees", "disagrees", "unknown"] = "agrees"
+    level = by_chance / len(by_figure)
+    why = "; ".join(
+        f"{name} outside of its interval in {sum(of)} of {len(of)} windows" for name, of in by_figure.items()
+    )
+    likely = min(float(binom.sf(sum(of) - 1, len(of), by_chance)) for of in by_figure.values())
     if likely <= level:
-        verdict = "disagrees"
-    elif by_chance ** len(realised) > level:
-        verdict, why = "unknown", f"{len(realised)} of {len(estimates)} windows can be compared, too few to tell"
-    elif likely <= DOUBTFUL:
-        verdict, why = "unknown", f"{why}: too often to agree, too seldom to be sure"
-    return Agreement(verdict=verdict, why=why, windows=realised)
+        return Agreement("disagrees", why, realised)
+    if by_chance ** len(realised) > level:
+        why = f"{len(realised)} of {len(estimates)} windows can be compared, too few to tell"
+        return Agreement("unknown", why, realised)
+    if likely <= DOUBTFUL:
+        return Agreement("unknown", f"{why}: too often to agree, too seldom to be sure", realised)
+    return Agreement("agrees", why, realised)
 
 
 def _read_outcomes(estimate: Estimate, ledger: pl.DataFrame, known_at: datetime, params: Params) -> Realised | None:
     """Return what came true of an estimate; None where it cannot be compared."""
-    window, expected = estimate.window, estimate.monthly_cost_interval
-    if expected is None or window.end + timedelta(hours=params.dataset.horizon_hours) > known_at:
+    window = estimate.window
+    if estimate.reasons or window.end + timedelta(hours=params.dataset.horizon_hours) > known_at:
         return None
     named = {"plant": estimate.plant, "model_version": estimate.model_version, "role": "champion"}
-    own = ledger.filter(pl.col("at").is_between(*window, closed="left"), **named)
-    count = Counter(own["outcome"])
-    true, false, open_ = (sum(count[name] for name in names) for names in (TRUE, FALSE, OPEN))
-    costs, alarms = params.evaluate.costs, true + false + open_
+    count = Counter(ledger.filter(pl.col("at").is_between(*window, closed="left"), **named)["outcome"])
+    true, false = count["failed"] + count["defect_found"], count["survived"] + count["nothing_found"]
+    open_ = count["no_code"] + count["censored"]  # what nobody will ever know
+    alarms, costs = true + false + open_, params.evaluate.costs
     if count["pending"] or open_ > MOST_OPEN * alarms or (estimate.alarms and not alarms):
         return None
     planned = count["caught"] + count["defect_found"]
@@ -301,8 +284,11 @@ def _read_outcomes(estimate: Estimate, ledger: pl.DataFrame, known_at: datetime,
     months = (window.end - window.start) / timedelta(hours=HOURS_PER_MONTH)
     cost = [(spent + open_ * each) / months for each in sorted((costs.planned_repair, costs.false_alarm))]
     precision = [true / alarms, (true + open_) / alarms] if alarms else None
-    precision_missed = _lie_apart(precision, estimate.precision_interval)
-    return Realised(precision, precision_missed, cost, bool(_lie_apart(cost, expected)))
+    missed = {
+        "precision": _lie_apart(precision, estimate.precision_interval),
+        "monthly cost": _lie_apart(cost, estimate.monthly_cost_interval),
+    }
+    return Realised(precision, cost, missed)
 
 
 def _lie_apart(realised: Interval, expected: Interval) -> bool | None:

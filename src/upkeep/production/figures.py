@@ -1,18 +1,7 @@
 """Live figures: what the ledger of outcomes says of alarms in production, with what is not known beside it.
 
-Episodes and failures are counted, not rows, so how often machines are scored does not change them. Of a group:
-
-- *precision* is the share of right alarms among those with a code: a visit found a defect, or the machine failed within
-  the horizon, against visits that found nothing. ``coded`` is the share of all settled alarms that have a code, by
-  which one sees what precision is worth;
-- *recall* lies between C/(C+M) and (C+U)/(C+U+M). A repair in time prevents the failure that it was for, so C counts
-  failures caught and defects found; M failures that nobody was warned of in time, missed or covered by no prediction;
-  and U visits without a code, each of which may have prevented a failure or not;
-- *cost* is what following the alarms costs, as :mod:`upkeep.judging.economics` counts it: M unplanned stops, C planned
-  repairs, and an inspection for each alarm after which nothing was found or happened; from all of U being inspections
-  to all of U being repairs.
-
-Alarms that are void, censored or pending count for none of these, nor do failures before any model was in force.
+docs/outcomes.md defines them. Episodes and failures are counted, not rows, so how often machines are scored does not
+change them. What is void, censored or pending counts for none, nor do failures before any model was in force.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,25 +56,27 @@ def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("p
 
 def _measure_group(rows: pl.DataFrame, machines: pl.DataFrame, params: Params) -> dict[str, object]:
     """Return counts, figures and intervals of one group, of whose role and plant these are all machines."""
-    counts = [(pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES]
-    tally = machines.join(rows.group_by(MACHINE).agg(counts), on=MACHINE, how="left", maintain_order="left")
+    counts = rows.group_by(MACHINE).agg((pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES)
+    tally = machines.join(counts, on=MACHINE, how="left", maintain_order="left").select(pl.col(OUTCOMES).fill_null(0))
     draws = draw_machines(machines.height, params.evaluate.bootstrap, params.model.seed)
-    once_and_resampled = np.hstack([np.ones((machines.height, 1)), draws])
-    totals = tally.select(pl.col(OUTCOMES).fill_null(0)).to_numpy().astype(np.float64).T @ once_and_resampled
-    figures = measure_outcomes(dict(zip(OUTCOMES, totals, strict=True)), params.evaluate.costs)
+    totals = tally.to_numpy().astype(np.float64).T @ np.hstack([np.ones((machines.height, 1)), draws])
+    count = dict(zip(OUTCOMES, totals, strict=True))
+    figures = _measure_outcomes(count, params.evaluate.costs)
+    found: dict[str, object] = {name: int(values[0]) for name, values in count.items()}
+    found |= {name: float(values[0]) for name, values in figures.items()}
     ends = {name: interval(values[1:], params.evaluate.confidence) for name, values in figures.items()}
-    return {
-        **{name: int(values[0]) for name, values in zip(OUTCOMES, totals, strict=True)},
-        **{name: float(values[0]) for name, values in figures.items()},
-        **{
-            name: [low[0], high[1]] if (low := ends[first]) and (high := ends[second]) else None
-            for name, (first, second) in INTERVALS.items()
-        },
-    }
+    for name, (first, second) in INTERVALS.items():
+        low, high = ends[first], ends[second]
+        found[name] = [low[0], high[1]] if low and high else None
+    return found
 
 
-def measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, Floats]:
-    """Return `FIGURES` of counts of each outcome, arrays of one shape; NaN where nothing divides."""
+def _measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, Floats]:
+    """Return `FIGURES` of counts of each outcome, arrays of one shape; NaN where nothing divides.
+
+    A repair in time prevents the failure that it was for, so a defect found counts as one caught; a visit without a
+    code may have been a repair or an inspection.
+    """
     right = counts["defect_found"] + counts["failed"]
     coded = right + counts["nothing_found"]
     caught = counts["caught"] + counts["defect_found"]
@@ -105,20 +96,17 @@ def measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, Fl
 
 
 def show_outcomes(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> str:
-    """Return both tables of what is known; what happened before there was any prediction is counted below them."""
+    """Return for a terminal how many ended in each class by plant and role, and the figures of groups."""
     said = outcomes.drop_nulls("model_version")
-    tables = [tabulate_outcomes(said), tabulate_figures(live_figures(said, params, by))]
-    told = tables if said.height else ["nothing is known yet: no prediction was judged"]
+    counts = said.group_by("plant", "role").agg((pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES)
+    lines = counts.sort("plant", "role").select(pl.all().cast(pl.String)).rows()
+    classes = align_columns(["plant", "role", *(name.replace("_", " ") for name in OUTCOMES)], lines)
+    told = ["nothing is known yet: no prediction was judged"]
+    if said.height:
+        told = [classes, tabulate_figures(live_figures(said, params, by))]
     if early := outcomes.height - said.height:
         told.append(f"left out: {count_things(early, 'failure')} from before there was any prediction")
     return "\n\n".join(told)
-
-
-def tabulate_outcomes(outcomes: pl.DataFrame) -> str:
-    """Return a line per plant and role: how many episodes and failures ended in each class."""
-    counts = outcomes.group_by("plant", "role").agg((pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES)
-    lines = counts.sort("plant", "role").select(pl.all().cast(pl.String)).rows()
-    return align_columns(["plant", "role", *(name.replace("_", " ") for name in OUTCOMES)], lines)
 
 
 def tabulate_figures(figures: pl.DataFrame) -> str:

@@ -4,7 +4,7 @@ What is usual is learnt from its own earlier batches, up to their outer fence: t
 quartiles beyond the upper one (Tukey, Exploratory Data Analysis, 1977). A few weeks that went wrong do not move it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
@@ -16,8 +16,7 @@ from pydantic import AwareDatetime
 from upkeep.core.names import shorten
 from upkeep.core.params import Fetch, Params
 from upkeep.core.text import count_things
-from upkeep.core.types import Frozen
-from upkeep.judging.reports import DataQuality, Figure, PlantQuality, Report
+from upkeep.judging.reports import Figure, PlantQuality, Report
 from upkeep.sources.batches import batch_of, first_day
 from upkeep.sources.manifest import RawFile
 
@@ -41,7 +40,6 @@ MEASURES = {
     "gaps": ("of the usual rows are missing", 0.05),
     "duplicates": ("of the delivered rows are copies, or late ones of other batches", 0.02),
     "quarantine": ("of the delivered rows are in quarantine", 0.01),
-    "late files": ("of the files came after the first", 0.1),
     "missing": ("of the rows have no value", 0.02),
     "broken": ("of the delivered values are in quarantine", 0.01),
 }
@@ -79,16 +77,15 @@ class Signal(Report):
         return self.place or self.measure
 
 
-class Arrival(Frozen):
-    """When a plant's batch of telemetry was first seen with this checksum; empty where it is only listed."""
+class Arrival(Report):
+    """When a plant's batch of telemetry was first seen, in the source or here."""
 
     plant: str
     batch: date
-    sha256: str = ""
     at: AwareDatetime
 
 
-class Poll(Frozen):
+class Poll(Report):
     """One request to a source: how long its answer took, and what was wrong with it."""
 
     name: str
@@ -124,46 +121,20 @@ def judge_arrival(batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch
         words = "no telemetry has been delivered yet"
         return Signal(measure="freshness", status=UNKNOWN, words=words, remedy="run `dvc repro fetch`")
     step, first_look = timedelta(days=fetch.batch_days), min((each.at for each in seen), default=as_of)
-    came = {each.batch: each.at for each in sorted(seen, key=lambda each: each.at, reverse=True)}
+    came = {each.batch: each.at for each in seen}
     ended = {batch: datetime.combine(batch + step, time(), UTC) for batch in batches if batch in came}
     delays = [(came[batch] - end) / timedelta(hours=1) for batch, end in ended.items() if end > first_look]
     limit = find_limit(delays[:-1])
     due = first_day((as_of - timedelta(hours=limit or 0)).date(), fetch.batch_days) - step
-    found = judge_freshness(batches, max(due, batches[-1]), fetch.batch_days).model_dump()
-    if found["status"] != FINE:
-        found["remedy"] = "ask the plant why its deliveries stopped; nothing newer can be scored"
-    if delays:
-        words = f"{found['words']}; it came {max(delays[-1], 0):.0f} h after its end"
-        found |= {"words": words, "value": delays[-1], "limit": limit}
-    return Signal(**found)
+    found = judge_freshness(batches, max(due, batches[-1]), fetch.batch_days)
+    if not delays:
+        return found
+    words = f"{found.words}; it came {max(delays[-1], 0):.0f} h after its end"
+    return found.model_copy(update={"words": words, "value": delays[-1], "limit": limit})
 
 
-def judge_deliveries(found: PlantDeliveries, seen: Sequence[Arrival], fetch: Fetch, as_of: datetime) -> list[Signal]:
-    """Return what there is to say of a plant's batches and sensors, of which there is one at least."""
-    batches, measures = sorted({file.batch for file in found.files}), measure_batches(found, fetch.batch_days)
-    return [
-        *_judge_sensors(measures, batches[-1], fetch.batch_days),
-        *_judge_measures(measures, batches[-1]),
-        *_judge_findings(found.quality, batches),
-        *_judge_rewritten(seen, batches[: -fetch.reread_batches or None], as_of),
-    ]
-
-
-def _judge_sensors(measures: pl.DataFrame, newest: date, batch_days: int) -> list[Signal]:
-    """Judge by the batches in which a sensor has values whether it is fresh; one that never had any is not judged."""
-    signals = []
-    having = measures.filter(pl.col("value") < 1, measure="missing").group_by("place", maintain_order=True)
-    for (sensor,), rows in having:
-        signal = judge_freshness(rows["batch"].to_list(), newest, batch_days)
-        if signal.status == ACT:  # the plant has others, and can be scored
-            remedy = "mend the sensor, or take it out of the data dictionary"
-            signal = signal.model_copy(update={"status": WATCH, "remedy": remedy})
-        signals.append(signal.model_copy(update={"place": sensor}))
-    return signals
-
-
-def judge_freshness(batches: Sequence[date], due: date, batch_days: int) -> Signal:
-    """Judge by the batches that hold something, in order, whether what is due by now is there.
+def judge_freshness(batches: Sequence[date], due: date, batch_days: int, sensor: str = "") -> Signal:
+    """Judge by the batches in which a plant, or a sensor, has something, in order, whether what is due is there.
 
     It is fresh, late or stale (missing for longer than usual, and for longer than twice that), or recovered: the newest
     batch is there, and before it more were missing than usual.
@@ -172,15 +143,56 @@ def judge_freshness(batches: Sequence[date], due: date, batch_days: int) -> Sign
     steps = [after - before for before, after in pairwise(numbers)]
     limit, lag = find_limit(steps), due.toordinal() // batch_days - numbers[-1]
     usual = max(1.0, limit or 1.0)
+    remedy = "ask the plant why its deliveries stopped; nothing newer can be scored"
+    if sensor:
+        remedy = "mend the sensor, or take it out of the data dictionary"
     if lag < usual:
-        state, status = "recovered" if steps and steps[-1] > usual else "fresh", FINE
+        state, status, remedy = "recovered" if steps and steps[-1] > usual else "fresh", FINE, ""
     elif limit is None:
         state, status = "unknown", UNKNOWN
-    else:
-        state, status = ("late", WATCH) if lag < 2 * usual else ("stale", ACT)
+    elif lag < 2 * usual:
+        state, status = "late", WATCH
+    else:  # without a sensor the plant can be scored
+        state, status = "stale", WATCH if sensor else ACT
     ago = f"nothing since the batch of {batches[-1]}, {count_things(lag, 'batch')} ago"
-    words = f"{state}: {ago if lag else f'the batch of {batches[-1]} is there'}"
-    return Signal(measure="freshness", status=status, words=words, value=float(lag), limit=limit)
+    return Signal(
+        measure="freshness",
+        place=sensor,
+        status=status,
+        words=f"{state}: {ago if lag else f'the batch of {batches[-1]} is there'}",
+        value=float(lag),
+        limit=limit,
+        remedy=remedy,
+    )
+
+
+def judge_deliveries(found: PlantDeliveries, batch_days: int) -> Iterator[Signal]:
+    """Yield what there is to say of a plant's batches, of which there is one at least, and of its sensors.
+
+    A sensor that never had a value is not judged for freshness. A unit or column that became another is told while that
+    is new: what has been so for long, or ever since, is usual by now.
+    """
+    batches, measures = sorted({file.batch for file in found.files}), measure_batches(found, batch_days)
+    having = measures.filter(pl.col("value") < 1, measure="missing").group_by("place", maintain_order=True)
+    for (sensor,), rows in having:
+        yield judge_freshness(rows["batch"].to_list(), batches[-1], batch_days, str(sensor))
+    for (measure, place), rows in measures.group_by("measure", "place", maintain_order=True):
+        yield _judge_measure(str(measure), str(place), rows["value"].to_list(), batches[-1])
+    since = max(batches[-LEAST_HISTORY:][0], batches[1 % len(batches)])
+    for finding in found.quality.findings:
+        began, ended = (finding[end] or "" for end in ("from", "to"))
+        if finding["kind"] in CHANGES and began[:10] >= str(since) and ended[:10] >= str(batches[-1]):
+            words, place = f"{finding['detail']}, since {began[:10]}", finding["column"] or ""
+            yield Signal(measure=CHANGES[finding["kind"]], place=place, status=WATCH, words=words)
+
+
+def _judge_measure(measure: str, place: str, shares: Sequence[float], newest: date) -> Signal:
+    what, slack = MEASURES[measure]
+    value, limit = shares[-1], find_limit(shares[:-1])
+    status = UNKNOWN if limit is None else WATCH if value > limit + slack else FINE
+    usual = f"known after {LEAST_HISTORY} batches" if limit is None else f"up to {min(limit, 1):.1%}"
+    words = f"{value:.1%} {what} in the batch of {newest}; usual is {usual}"
+    return Signal(measure=measure, place=place, status=status, words=words, value=value, limit=limit)
 
 
 def measure_batches(found: PlantDeliveries, batch_days: int) -> pl.DataFrame:
@@ -189,14 +201,14 @@ def measure_batches(found: PlantDeliveries, batch_days: int) -> pl.DataFrame:
     What is measured of the clean rows goes by their time, so late rows of a batch count as copies in the one that they
     came with. Where rows are reduced, copies cannot be told.
     """
-    of_files = {"batch": [file.batch for file in found.files], "sent": [file.rows for file in found.files]}
-    sent = pl.DataFrame(of_files, schema={"batch": pl.Date, "sent": pl.Int64}).group_by("batch")
+    sent = pl.DataFrame([(file.batch, file.rows) for file in found.files], ["batch", "sent"], orient="row")
     missing = {f"missing/{sensor}": pl.col(sensor).null_count() / pl.len() for sensor in found.sensors}
     broken = {f"broken/{sensor}": (pl.col("column") == sensor).sum() for sensor in found.sensors}
     lost = found.quarantined.filter(table="telemetry").group_by(pl.col("batch").str.to_date())
     clean = found.telemetry.group_by(batch=batch_of(pl.col("time"), batch_days))
     joined = (
-        sent.agg(pl.col("sent").sum(), files=pl.len())
+        sent.group_by("batch")
+        .agg(pl.col("sent").sum())
         .join(clean.agg(rows=pl.len().cast(pl.Int64), **missing).collect(), on="batch", how="left")
         .join(lost.agg(lost=pl.len().cast(pl.Int64), **broken), on="batch", how="left")
         .with_columns(pl.col("rows", "lost", *broken).fill_null(0), *(pl.col(name).fill_null(1.0) for name in missing))
@@ -208,7 +220,6 @@ def measure_batches(found: PlantDeliveries, batch_days: int) -> pl.DataFrame:
         *(pl.col(name) / pl.col("sent") for name in broken),
         ((pl.col("sent") - pl.col("lost") - pl.col("rows")) / pl.col("sent")).alias("duplicates/"),
         (pl.col("lost") / pl.col("sent")).alias("quarantine/"),
-        (1 - 1 / pl.col("files")).alias("late files/"),
         (1 - pl.col("rows") / pl.col("rows").median()).alias("gaps/"),
     )
     measured = shares.drop("duplicates/" if is_reduced else []).unpivot(index="batch", variable_name="name")
@@ -217,49 +228,15 @@ def measure_batches(found: PlantDeliveries, batch_days: int) -> pl.DataFrame:
     return measured.select("batch", measure=name.field("field_0"), place=name.field("field_1"), value=value)
 
 
-def _judge_measures(measures: pl.DataFrame, newest: date) -> list[Signal]:
-    signals = []
-    for (measure, place), rows in measures.group_by("measure", "place", maintain_order=True):
-        what, slack = MEASURES[str(measure)]
-        value, limit = float(rows["value"][-1]), find_limit(rows["value"][:-1])
-        status = UNKNOWN if limit is None else WATCH if value > limit + slack else FINE
-        usual = f"known after {LEAST_HISTORY} batches" if limit is None else f"up to {min(limit, 1):.1%}"
-        words = f"{value:.1%} {what} in the batch of {newest}; usual is {usual}"
-        signals.append(Signal(measure=measure, place=place, status=status, words=words, value=value, limit=limit))
-    return signals
-
-
-def _judge_findings(quality: PlantQuality, batches: Sequence[date]) -> list[Signal]:
-    """Tell of units and columns that became others; what has been so for long, or ever since, is usual by now."""
-    since, signals = max(batches[-LEAST_HISTORY:][0], batches[1 % len(batches)]), []
-    for finding in quality.findings:
-        began, ended = (finding[end] or "" for end in ("from", "to"))
-        if finding["kind"] in CHANGES and began[:10] >= str(since) and ended[:10] >= str(batches[-1]):
-            words, place = f"{finding['detail']}, since {began[:10]}", finding["column"] or ""
-            signals.append(Signal(measure=CHANGES[finding["kind"]], place=place, status=WATCH, words=words))
-    return signals
-
-
-def _judge_rewritten(seen: Sequence[Arrival], settled: Sequence[date], as_of: datetime) -> list[Signal]:
-    """Tell of files that have another checksum than at the last run, though their batch is not read again by itself."""
-    known = {each.batch for each in seen if each.sha256 and each.at < as_of}
-    again = [
-        each.batch for each in seen if each.sha256 and each.at == as_of and each.batch in known.intersection(settled)
-    ]
-    words = f"{count_things(len(again), 'batch')} rewritten since the last run: {', '.join(map(str, again[:3]))}"
-    return [Signal(measure="rewritten", status=WATCH, words=words, value=float(len(again)))] if again else []
-
-
 def judge_polls(name: str, polls: Sequence[Poll]) -> Signal:
     """Judge a source by its answers, the newest of `polls` last: whether there was one, and how long it took."""
     faults = [poll.fault for poll in polls]
     took = [poll.seconds for poll in polls if not poll.fault]
     share = f"{sum(map(bool, faults))} of {count_things(len(faults), 'request')} failed"
     if faults[-1]:
-        state, status = (
-            ("stale", ACT) if all(faults[-FAILURES_TO_ACT:]) and len(faults) >= FAILURES_TO_ACT else ("late", WATCH)
-        )
-        return Signal(measure="requests", place=name, status=status, words=f"{state}: {faults[-1]}; {share}")
+        is_stale = sum(map(bool, faults[-FAILURES_TO_ACT:])) == FAILURES_TO_ACT
+        words = f"{'stale' if is_stale else 'late'}: {faults[-1]}; {share}"
+        return Signal(measure="requests", place=name, status=ACT if is_stale else WATCH, words=words)
     limit = find_limit(took[:-1])
     status = WATCH if limit is not None and took[-1] > limit + SLACK_SECONDS else FINE
     usual = f"known after {LEAST_HISTORY} answers" if limit is None else f"up to {limit:.1f} s"
@@ -268,27 +245,15 @@ def judge_polls(name: str, polls: Sequence[Poll]) -> Signal:
     return Signal(measure="requests", place=name, status=status, words=words, value=took[-1], limit=limit)
 
 
-def explain_retraining(arrived: Sequence[date], quality: DataQuality | None, params: Params, said: str = "") -> str:
+def explain_retraining(arrived: Sequence[date], params: Params, said: str = "") -> str:
     """Say in one sentence why no model was trained again, such as that the gate kept the champion.
 
     `arrived` are the complete batches after that of ``fetch.until``, `said` what `upkeep retrain` ended with last.
     """
-    most, shares = params.validate_.max_quarantined_share, dict[str, float]()
-    for plant, found in quality.plants.items() if quality else ():
-        for table, rows in found.tables.items():
-            shares[f"{table} of {plant}"] = sum(rows.quarantined.values()) / max(rows.rows_in, 1)
-    worst = max(shares, key=shares.__getitem__, default="")
-    if worst and shares[worst] > most:
-        return (
-            f"Not trained again: {shares[worst]:.1%} of the {worst} are in quarantine, "
-            f"validate.max_quarantined_share allows {most:.1%}."
-        )
     if not arrived:
         return f"Not trained again: {params.fetch.source} has no complete batch after that of {params.fetch.until}."
     new = f"{count_things(len(arrived), 'new batch')} up to that of {arrived[-1]}"
     if params.retrain.policy == "evidence" and len(arrived) < params.retrain.new_batches:
         return f"Not trained again: {new}, retrain.new_batches asks for {params.retrain.new_batches}."
-    ended = (
-        f"`upkeep retrain` said last: {shorten(' '.join(said.split()), LONGEST)}" if said else "run `upkeep retrain`"
-    )
-    return f"Not trained on {new} yet: {ended}"
+    last = f"`upkeep retrain` said last: {shorten(' '.join(said.split()), LONGEST)}" if said else "run `upkeep retrain`"
+    return f"Not trained on {new} yet: {last}"

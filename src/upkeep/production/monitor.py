@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import polars as pl
 from pydantic import ValidationError
@@ -15,17 +16,15 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked, read_json, read_text, write_json, write_whole
 from upkeep.core.names import shorten
-from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params, Webhook
 from upkeep.core.plants import table_file
 from upkeep.core.text import align_rows, count_things, show_lines
-from upkeep.judging.reports import DataQuality, DriftReport, read_report
+from upkeep.judging.reports import DataQuality, DriftReport, PlantQuality, read_report
 from upkeep.production import health
 from upkeep.production.expectations import judge_expectations
-from upkeep.production.health import ACT, ORDER, UNKNOWN, Arrival, Poll, Signal
-from upkeep.production.polling import HISTORY, poll, read_history, write_history
-from upkeep.production.standing import Monitoring, judge_drift, judge_releases, list_news, mark_told, summarise
-from upkeep.releases.history import list_releases
+from upkeep.production.health import ACT, ORDER, UNKNOWN, Arrival, PlantDeliveries, Poll, Signal
+from upkeep.production.polling import HISTORY, poll, read_history
+from upkeep.production.standing import Monitoring, judge_drift, summarise
 from upkeep.reporting.templates import render_html
 from upkeep.scoring.alerts import Episode, Watch, open_receiver, send_alarms
 from upkeep.sources.batches import first_day
@@ -42,16 +41,6 @@ class NotKnownError(UpkeepError):
     """Nobody has to act, but something needed is not known; jobs list `code` under ``allow_failure: exit_codes``."""
 
     code = 69  # EX_UNAVAILABLE of sysexits.h
-
-
-class Looked(NamedTuple):
-    """What was looked at of all plants: raw telemetry, what the source lists and when that was first seen, quality."""
-
-    files: Sequence[RawFile]
-    listed: Mapping[str, list[date]]
-    seen: Sequence[Arrival]
-    quality: DataQuality | None
-    dictionary: Dictionary
 
 
 def run(params: Params, as_of: datetime) -> None:
@@ -87,29 +76,33 @@ def run(params: Params, as_of: datetime) -> None:
 
 def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitoring:
     signals: list[Signal] = []
-    releases = _read(list_releases, "releases", signals)
     manifest = _read(read_manifest, "deliveries", signals)
     quality = _read(partial(read_report, DataQuality), "data quality", signals)
     drift = _read(partial(read_report, DriftReport), "drift", [])  # each plant says so
     files = [file for file in manifest.files if file.table == "telemetry"] if manifest else []
     asked, listed = _ask_source(params, as_of)
+    there = sorted({(file.plant, file.batch) for file in files} | listed)
     polls = [asked, *(poll(source.name, source.url, as_of) for source in params.monitor.watch)]
-    found = [Arrival(plant=file.plant, batch=file.batch, sha256=file.sha256, at=as_of) for file in files]
-    found += [Arrival(plant=plant, batch=batch, at=as_of) for plant, batches in listed.items() for batch in batches]
-    history = read_history().add(polls, found, as_of)
-    write_history(history)
-    looked = Looked(files, listed, history.seen, quality, load_dictionary(params.validate_.dictionary))
-    plants = sorted({file.plant for file in files} | set(listed))
-    for own in map_plants(_judge_plant, plants, params.parallel, looked, params, as_of).values():
-        signals += own
+    history = read_history().add(polls, (Arrival(plant=plant, batch=batch, at=as_of) for plant, batch in there), as_of)
+    write_whole(HISTORY, history.model_dump_json(indent=1, exclude_defaults=True).encode())
+    plants, dictionary = sorted({plant for plant, _ in there}), load_dictionary(params.validate_.dictionary)
+    for plant in plants:
+        batches = [batch for of, batch in there if of == plant]
+        found = [
+            health.judge_arrival(batches, [each for each in history.seen if each.plant == plant], params.fetch, as_of)
+        ]
+        own = [file for file in files if file.plant == plant]
+        if own and quality and plant in quality.plants:
+            found += _judge_tables(plant, own, quality.plants[plant], dictionary, params.fetch.batch_days)
+        signals += [signal.model_copy(update={"plant": plant}) for signal in found]
+        signals.append(judge_drift(plant, drift.root.get(plant) if drift else None))
     for name in (each.name for each in polls):
         signals.append(health.judge_polls(name, [each for each in history.polls if each.name == name]))
-    signals += [judge_drift(plant, drift.root.get(plant) if drift else None) for plant in plants]
-    signals += [] if releases is None else [judge_releases(releases)]
     signals += judge_expectations(plants, drift or DriftReport({}), params, as_of)
-    arrived = sorted({batch for batches in listed.values() for batch in batches if batch > params.fetch.until})
     said = read_text(paths.RETRAINING) if paths.RETRAINING.exists() else ""
-    retraining = health.explain_retraining(arrived, quality, params, said)
+    retraining = health.explain_retraining(
+        sorted({batch for _, batch in listed if batch > params.fetch.until}), params, said
+    )
     monitoring = summarise(signals, before, retraining, plants, as_of)
     published = os.environ.get("CI_PAGES_URL")
     return monitoring.model_copy(update={"page": f"{published}/{PLANNER}" if published else None})
@@ -124,59 +117,48 @@ def _read(read: Callable[[], Found], what: str, signals: list[Signal]) -> Found 
         return None
 
 
-def _ask_source(params: Params, as_of: datetime) -> tuple[Poll, dict[str, list[date]]]:
-    """Ask ``fetch.source`` for the complete batches of telemetry; nothing of them is read."""
+def _ask_source(params: Params, as_of: datetime) -> tuple[Poll, set[tuple[str, date]]]:
+    """Ask ``fetch.source`` for plants and complete batches of telemetry; nothing of them is read."""
     newest = first_day(as_of.date(), params.fetch.batch_days) - timedelta(days=params.fetch.batch_days)
-    fetch, started, fault = params.fetch.model_copy(update={"until": newest}), time.monotonic(), ""
-    listed: dict[str, list[date]] = {}
+    fetch, started = params.fetch.model_copy(update={"until": newest}), time.monotonic()
+    listed, fault = set[tuple[str, date]](), ""
     try:
-        for table, plant, batch in list_deliveries(fetch, params.limits):
-            if table == "telemetry":
-                listed.setdefault(plant, []).append(batch)
+        listed = {(key.plant, key.batch) for key in list_deliveries(fetch, params.limits) if key.table == "telemetry"}
     except UpkeepError as error:
         fault = error.what
     return Poll(name=fetch.source, at=as_of, seconds=round(time.monotonic() - started, 3), fault=fault), listed
 
 
-def _judge_plant(plant: str, looked: Looked, params: Params, as_of: datetime) -> list[Signal]:
-    seen = [each for each in looked.seen if each.plant == plant]
-    files = [file for file in looked.files if file.plant == plant]
-    batches = sorted({*looked.listed.get(plant, []), *(file.batch for file in files)})
-    signals = [health.judge_arrival(batches, seen, params.fetch, as_of)]
-    if files and looked.quality and plant in looked.quality.plants:
-        telemetry = pl.scan_parquet(table_file(paths.INTERIM / "telemetry", plant))
-        try:
-            columns = telemetry.collect_schema().names()
-            sensors = [name for name in looked.dictionary.names("telemetry", "sensor", plant) if name in columns]
-            quarantined = pl.read_parquet(table_file(paths.QUARANTINE, plant))
-            found = health.PlantDeliveries(files, telemetry, sensors, quarantined, looked.quality.plants[plant])
-            signals += health.judge_deliveries(found, seen, params.fetch, as_of)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            words = f"its tables cannot be read: {shorten(error)}"
-            signals.append(Signal(measure="tables", status=UNKNOWN, words=words, remedy="run `dvc repro validate`"))
-    return [signal.model_copy(update={"plant": plant}) for signal in signals]
+def _judge_tables(
+    plant: str, files: Sequence[RawFile], quality: PlantQuality, dictionary: Dictionary, batch_days: int
+) -> list[Signal]:
+    telemetry = pl.scan_parquet(table_file(paths.INTERIM / "telemetry", plant))
+    try:
+        columns = telemetry.collect_schema().names()
+        sensors = [name for name in dictionary.names("telemetry", "sensor", plant) if name in columns]
+        quarantined = pl.read_parquet(table_file(paths.QUARANTINE, plant))
+        return [*health.judge_deliveries(PlantDeliveries(files, telemetry, sensors, quarantined, quality), batch_days)]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        words = f"its tables cannot be read: {shorten(error)}"
+        return [Signal(measure="tables", status=UNKNOWN, words=words, remedy="run `dvc repro validate`")]
 
 
 def _read_former() -> Monitoring | None:
     """Return what the last run said; None if there was none, or another version's that tells nothing."""
-    if not REPORT.exists():
-        return None
-    try:
-        return Monitoring.model_validate(read_json(REPORT, remedy="delete the file"))
-    except ValidationError:
-        return None
+    with suppress(ValidationError):
+        return Monitoring.model_validate(read_json(REPORT, remedy="delete the file")) if REPORT.exists() else None
+    return None
 
 
 def _tell(monitoring: Monitoring, webhook: Webhook, told_after: int) -> list[str]:
     """Tell the webhook what is new, signed and bounded as alarms are, and return why it did not accept some of it."""
-    receiver = open_receiver(webhook, "monitor.webhook")
-    watches = {}
-    for plant, standing in list_news(monitoring, told_after).items():
+    receiver, watches = open_receiver(webhook, "monitor.webhook"), {}
+    for plant, standing in monitoring.list_news(told_after).items():
         alarm = {"plant": plant, "machine": None, "status": standing.status, "why": standing.why}
         alarm["episode"] = standing.since.isoformat()
         episode = Episode(start=standing.since, alarm=alarm, accepted=False)
         watches[plant] = Watch(time=monitoring.as_of, episode=episode)
     answered, faults = send_alarms(receiver, watches)
     accepted = [plant for plant, watch in answered.items() if watch.episode and watch.episode.accepted]
-    write_json(REPORT, mark_told(monitoring, accepted).model_dump(mode="json"))
+    write_json(REPORT, monitoring.mark_told(accepted).model_dump(mode="json"))
     return [f"{receiver.address}: {fault}" for fault in faults]

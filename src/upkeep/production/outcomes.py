@@ -1,20 +1,9 @@
-"""What came of each alarm episode and of each failure, as far as it is known.
+"""What came of each alarm episode and of each failure, as far as it is known: docs/outcomes.md defines the classes.
 
-An episode is one of :mod:`upkeep.judging.episodes`, of one machine and role: what a planner answers with one visit. As
-for the planner's own system, a maintenance or failure ends it, and the next alarm opens a new one. Each ends in one
-class:
-
-- ``failed``: a failure followed one of its alarms within the horizon, whatever a visit found before;
-- ``defect_found``, ``nothing_found``, ``no_code``: a visit answered it, and its finding says which. That is a
-  maintenance whose `alarm_at` lies in the episode or, of those without one, that came within the horizon of its alarms.
-  A challenger's alarms are shown to nobody, so what `alarm_at` says is left out for them;
-- ``survived``: readings go on for a horizon after its last alarm, and neither happened;
-- ``censored``: its machine fell silent before that;
-- ``pending``: that time has not come yet;
-- ``void``: it is no alarm of a machine at work, but of a smoke test or of one under repair.
-
-Each failure is ``caught``, ``missed`` or ``not_covered``: no prediction was made while a warning was in time. One
-machine's same row, scored again by the same model, is one prediction: the highest, which people were shown.
+An episode is one of :mod:`upkeep.judging.episodes`, of one machine and role; as for the planner's own system, a
+maintenance or failure ends it. One machine's same row, scored again by the same model, is one prediction: the highest,
+which people were shown. A challenger's alarms are shown to nobody, so what a visit's `alarm_at` says is left out for
+them, and only failures that its predictions cover are its.
 """
 
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Sources asked by GET, and what is remembered of earlier runs: their answers, and when each file was first seen."""
+"""Sources asked by GET, and what is remembered of earlier runs: their answers, and when each batch was first seen."""
 
 import time
 from collections.abc import Iterable
@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from upkeep.core import paths
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_regular, write_whole
+from upkeep.core.files import read_json
 from upkeep.core.names import shorten
 from upkeep.core.secrets import hide_variables
-from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.types import describe_faults
+from upkeep.judging.reports import Report
 from upkeep.production.health import Arrival, Poll
 from upkeep.scoring.alerts import read_url
 
@@ -29,40 +30,34 @@ MOST_BYTES = 1_000_000
 """Of an answer; what comes after is not waited for."""
 
 MOST_POLLS, MOST_DAYS = 500, 400
-"""Of a source, and since a file was seen: what is older is forgotten."""
+"""Of a source, and since a batch was seen: what is older is forgotten."""
 
 
-class History(Frozen):
+class History(Report):
     """What earlier runs saw; a run adds to it and changes nothing."""
 
     polls: tuple[Poll, ...] = ()
     seen: tuple[Arrival, ...] = ()
 
     def add(self, polls: Iterable[Poll], found: Iterable[Arrival], at: datetime) -> "History":
-        """Return it with these requests, and with what of the batches found was not seen before."""
-        known = {(seen.plant, seen.batch, seen.sha256) for seen in self.seen}
-        new = [seen for seen in found if (seen.plant, seen.batch, seen.sha256) not in known]
-        by_name = groupby(sorted((*self.polls, *polls), key=attrgetter("name", "at")), key=attrgetter("name"))
-        kept = [poll for _, own in by_name for poll in list(own)[-MOST_POLLS:]]
-        recent = [seen for seen in (*self.seen, *new) if seen.at > at - timedelta(days=MOST_DAYS)]
+        """Return it with these requests, and with the batches found that were not seen before."""
+        asked = sorted((*self.polls, *polls), key=attrgetter("name", "at"))
+        kept = [each for _, own in groupby(asked, attrgetter("name")) for each in list(own)[-MOST_POLLS:]]
+        first = {(each.plant, each.batch): each for each in reversed((*self.seen, *found))}
+        recent = [each for each in first.values() if each.at > at - timedelta(days=MOST_DAYS)]
         return History(polls=tuple(kept), seen=tuple(recent))
 
 
 def read_history() -> History:
     """Return what earlier runs saw: nothing if this is the first one; an UpkeepError if the file is damaged."""
-    try:
-        return History.model_validate_json(read_regular(HISTORY))
-    except FileNotFoundError:
+    if not HISTORY.exists():
         return History()
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
-        what = f"what earlier runs of `upkeep monitor` saw cannot be read: {reason}"
-        raise UpkeepError(what, remedy="delete the file; what is usual is then learnt anew", file=HISTORY) from error
-
-
-def write_history(history: History) -> None:
-    """Keep what was seen for the next run, in one step."""
-    write_whole(HISTORY, history.model_dump_json(indent=1, exclude_defaults=True).encode())
+    remedy = "delete the file; what is usual is then learnt anew"
+    try:
+        return History.model_validate(read_json(HISTORY, remedy=remedy))
+    except ValidationError as error:
+        what = f"what earlier runs of `upkeep monitor` saw cannot be read: {describe_faults(error)}"
+        raise UpkeepError(what, remedy=remedy, file=HISTORY) from error
 
 
 def poll(name: str, url: str, at: datetime) -> Poll:

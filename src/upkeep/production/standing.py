@@ -13,7 +13,6 @@ from pydantic import AwareDatetime
 from upkeep.judging.reports import PlantDrift, Report
 from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
-from upkeep.releases.history import Release
 
 FLEET = ""
 """Stands in a plant's place where something is about all of them."""
@@ -49,6 +48,20 @@ class Monitoring(Report):
     signals: list[Signal]
     page: str | None = None
 
+    def list_news(self, told_after: int) -> dict[str, Standing]:
+        """Return by plant each status that has held for so many runs and that the webhook was not told yet."""
+        return {
+            plant: each
+            for plant, each in self.standings.items()
+            if each.runs >= told_after and each.status != each.told
+        }
+
+    def mark_told(self, plants: Iterable[str]) -> "Monitoring":
+        """Return it with the status of these plants as told."""
+        old = self.standings
+        told = {plant: old[plant].model_copy(update={"told": old[plant].status}) for plant in plants}
+        return self.model_copy(update={"standings": old | told})
+
 
 def judge_drift(plant: str, found: PlantDrift | None) -> Signal:
     """Return what the drift report says of a plant; one that it does not know, or cannot judge, is unknown."""
@@ -71,22 +84,12 @@ def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agree
     status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", "run `upkeep outcomes`"
     if figures and figures["coded"] is not None:
         right, coded, least, most = ("?" if figures[name] is None else f"{figures[name]:.0%}" for name in SHOWN)
-        words = (
-            f"{right} of its alarms were right, of {coded} it is known; {least} to {most} of failures were warned of"
-        )
-        status, remedy = FINE, ""
+        of_alarms = f"{right} of its alarms were right, of {coded} it is known"
+        status, words, remedy = FINE, f"{of_alarms}; {least} to {most} of failures were warned of", ""
     outcomes = Signal(plant=plant, measure="outcomes", status=status, words=words, remedy=remedy)
     status, words, remedy = VERDICTS[agreement.verdict if agreement else "unknown"]
     words += f": {agreement.why}" if agreement else ""
     return [outcomes, Signal(plant=plant, measure="estimates", status=status, words=words, remedy=remedy)]
-
-
-def judge_releases(releases: Iterable[Release]) -> Signal:
-    """Return what is live in each stage, and since when, given what its tags say, the newest last."""
-    live = {each.stage: f"{each.version} in {each.stage} since {each.at:%Y-%m-%d}" for each in releases if each.stage}
-    words = "; ".join(live.values()) or "which models are live is not known"
-    remedy = "" if live else "run `upkeep release promote`"
-    return Signal(measure="releases", status=FINE if live else UNKNOWN, words=words, remedy=remedy)
 
 
 def summarise(
@@ -114,29 +117,11 @@ def _stand(
         before = known.get(signal.key)
         if known and (before.status if before else FINE) != signal.status:
             changes.append(f"{signal.name}: {signal.status}, {before.status if before else 'not looked at'} before")
-    why = [describe(signal) for signal in own if signal.status != FINE]
+    why = [
+        f"{signal.name}: {signal.words}" + (f" → {signal.remedy}" if signal.remedy else "")
+        for signal in own
+        if signal.status != FINE
+    ]
     if former and former.status == status:
         return former.model_copy(update={"why": why, "changes": changes, "runs": former.runs + 1})
-    told = former.told if former else FINE
-    return Standing(status=status, why=why, changes=changes, since=as_of, told=told)
-
-
-def describe(signal: Signal) -> str:
-    """Return where what was found, and what to do about it."""
-    return f"{signal.name}: {signal.words}" + (f" → {signal.remedy}" if signal.remedy else "")
-
-
-def list_news(monitoring: Monitoring, told_after: int) -> dict[str, Standing]:
-    """Return what a webhook should hear: each status that has held for so many runs and was not told yet, by plant."""
-    return {
-        plant: standing
-        for plant, standing in monitoring.standings.items()
-        if standing.runs >= told_after and standing.status != standing.told
-    }
-
-
-def mark_told(monitoring: Monitoring, plants: Iterable[str]) -> Monitoring:
-    """Return it with the status of these plants as told."""
-    old = monitoring.standings
-    told = {plant: old[plant].model_copy(update={"told": old[plant].status}) for plant in plants}
-    return monitoring.model_copy(update={"standings": old | told})
+    return Standing(status=status, why=why, changes=changes, since=as_of, told=former.told if former else FINE)
