@@ -10,7 +10,6 @@ from trained_fleet import PLANTS
 from upkeep.core.errors import UpkeepError
 from upkeep.features.inputs import Preparation
 from upkeep.model.storage import Metadata, load_model
-from upkeep.releases import rescoring
 from upkeep.releases.rescoring import PlantTables, rescore
 
 
@@ -29,9 +28,7 @@ def described(fleet, plant="lyon") -> Metadata:
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-@pytest.mark.parametrize("rows_at_a_time", [1, 65_536])
-def test_the_bits_are_those_that_train_stored(trained_fleet, monkeypatch, plant, rows_at_a_time):
-    monkeypatch.setattr(rescoring, "CHUNK_ROWS", rows_at_a_time)
+def test_the_bits_are_those_that_train_stored(trained_fleet, plant):
     rows = stored(trained_fleet, plant)
     blank = rows.sample(fraction=0.3, seed=1).with_columns(candidate=pl.lit("?"), probability=0.0, alarm=None)
     folder, present = trained_fleet / "models/plants" / plant, described(trained_fleet, plant)

@@ -36,13 +36,15 @@ def live(monkeypatch, alarms, weeks):
     """Let a plant live with a model that raises alarms at some hours, by machine, and return it."""
     plant = LivedPlant(FLEET)
 
-    def score(self, batch, _, machine=None):
+    def score(self, _, machines):
+        batch = len(self.telemetry)
         rows = [
             (FLEET.names[of], self.at(hour), 0.9)
             for of, hour in alarms
-            if hour // 168 == batch and machine in (None, FLEET.names[of])
+            if hour // 168 == batch and FLEET.names[of] in machines
         ]
-        return pl.DataFrame(rows, ["machine", "time", "probability"], orient="row")
+        schema = {"machine": pl.String, "time": pl.Datetime("us", "UTC"), "probability": pl.Float64}
+        return pl.DataFrame(rows, schema, orient="row")
 
     monkeypatch.setattr(LivedPlant, "_score", score)
     for _ in range(weeks):

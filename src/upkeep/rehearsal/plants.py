@@ -4,6 +4,7 @@ Plants under different policies are drawn alike. They share their failures, but 
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -48,11 +49,9 @@ class LivedPlant:
 
     def live(self, model: SavedModel | None, params: Params) -> None:
         """Let the next batch pass: score its rows, and visit the machines that a model raises alarms for."""
-        batch = len(self.telemetry)
         if model:
-            scored = self._score(batch, model)
-            for machine in range(len(self.fleet.names)):
-                self._answer_alarms(machine, scored, model, params)
+            self._answer_alarms(model, params)
+        batch = len(self.telemetry)
         self.telemetry.append(read_telemetry(self.fleet, batch))
         self.happened.append(read_events(self.fleet, batch))
 
@@ -77,17 +76,30 @@ class LivedPlant:
         events = pl.concat([*self.happened, told], how="diagonal").sort("machine", "time")
         return Tables(pl.concat(self.telemetry).sort("machine", "time"), events, list_machines(self.fleet))
 
-    def _answer_alarms(self, machine: int, scored: pl.DataFrame, model: SavedModel, params: Params) -> None:
-        """Send somebody for each alarm episode of a machine in a batch; what is scored after a visit is scored anew."""
-        name, response = self.fleet.names[machine], math.ceil(params.evaluate.lead_time_hours)
-        rows = scored.filter(machine=name).select("time", "probability").rows()[::-1]
-        while rows:
-            time, probability = rows.pop()
-            hour = (time - self.at(0)) // timedelta(hours=1)
-            if probability >= model.metadata.threshold and self._is_answered(machine, hour, hour + response, params):
-                visited = self._visit(machine, time, hour + response)
-                again = self._score(len(self.telemetry), model, name).select("time", "probability").rows()[::-1]
-                rows = [row for row in again if row[0] > visited]
+    def _answer_alarms(self, model: SavedModel, params: Params) -> None:
+        """Send somebody for each alarm episode of a batch; what is scored after a visit is scored anew."""
+        names, end = self.fleet.names.to_list(), self.now + timedelta(hours=self.fleet.hours_per_batch)
+        scored = self._score(model, names)
+        while scored.height:
+            alarms = scored.filter(pl.col("probability") >= model.metadata.threshold)
+            visits = {
+                str(name): visited
+                for (name,), rows in alarms.group_by("machine", maintain_order=True)
+                if (visited := self._answer_first(names.index(name), rows["time"], params)) and visited < end
+            }
+            if not visits:
+                return
+            scored = self._score(model, list(visits))
+            scored = scored.filter(pl.col("time") > pl.col("machine").replace_strict(visits))
+
+    def _answer_first(self, machine: int, alarms: Iterable[datetime], params: Params) -> datetime | None:
+        """Send somebody for the first of a machine's alarms that calls for it; return when they come, if any does."""
+        response = math.ceil(params.evaluate.lead_time_hours)
+        for alarm_at in alarms:
+            hour = (alarm_at - self.at(0)) // timedelta(hours=1)
+            if self._is_answered(machine, hour, hour + response, params):
+                return self._visit(machine, alarm_at, hour + response)
+        return None
 
     def _is_answered(self, machine: int, hour: int, visited: int, params: Params) -> bool:
         """Tell whether an alarm opens an episode, and its machine is at work until somebody comes."""
@@ -110,14 +122,14 @@ class LivedPlant:
         self.episodes[machine] = alarm_at, time if found else None
         return time
 
-    def _score(self, batch: int, model: SavedModel, machine: str | None = None) -> pl.DataFrame:
-        """Return machine, time and probability of the rows in a batch that are scored, of one machine or of all."""
-        own = pl.lit(value=True) if machine is None else pl.col("machine") == machine
-        dataset, end = model.metadata.dataset, self.at((batch + 1) * self.fleet.hours_per_batch)
+    def _score(self, model: SavedModel, machines: Sequence[str]) -> pl.DataFrame:
+        """Return machine, time and probability of the next batch's rows that are scored, of these machines."""
+        own, batch, dataset = pl.col("machine").is_in(machines), len(self.telemetry), model.metadata.dataset
         back = math.ceil(max(dataset.windows_hours) / self.fleet.hours_per_batch)
         telemetry = pl.concat([*self.telemetry[-back:], read_telemetry(self.fleet, batch)]).filter(own)
         happened = pl.concat([*self.happened, read_events(self.fleet, batch), self.visits], how="diagonal")
-        events, machines = happened.filter(own, pl.col("time") < end), list_machines(self.fleet).filter(own)
-        features = build_features(telemetry, events, machines, model.metadata.preparation, dataset)
+        end = self.at((batch + 1) * self.fleet.hours_per_batch)
+        events, records = happened.filter(own, pl.col("time") < end), list_machines(self.fleet).filter(own)
+        features = build_features(telemetry, events, records, model.metadata.preparation, dataset)
         scored = features.filter(pl.col("time") >= self.now, pl.col("time").dt.hour() % SCORED_EVERY_HOURS == 0)
         return scored.select("machine", "time", probability=pl.Series(predict(model, scored), dtype=pl.Float64))

@@ -133,14 +133,13 @@ class Rehearsal:
     def _train(self, week: int) -> bool:
         """Train; tell whether the models ship."""
         known = {name: plant.read_tables() for name, plant in self.learnt_from.items()}
-        self.trained_in = week
         try:
             challenger = train_models(known, str(week), self.dictionary, self.params)
         except UpkeepError:  # too little is known: what is live stays
             return False
         if self.champion and self.policy.is_gated and not may_follow(challenger, self.champion, known, self.params):
             return False
-        self.champion, self._drift = challenger, {}
+        self.champion, self.trained_in, self._drift = challenger, week, {}
         return True
 
     def _look_back(self, week: int, champion: TrainedFleet) -> Mapping[str, Sequence[bool]]:

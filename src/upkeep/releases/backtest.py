@@ -1,6 +1,7 @@
 """What past models would do today: each release's figures of its own time beside those on today's newest rows."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import polars as pl
@@ -38,6 +39,7 @@ def tabulate_past(releases: Sequence[PastRelease]) -> pl.DataFrame:
     ``_then`` is on the release's own test rows, ``_now`` with its interval, and ``_today`` by today's models, on the
     newest rows that it did not see: ``rows`` of them with ``failures``.
     """
+    columns = [f"{figure}_{when}" for figure in FIGURES for when in ("then", "now", "now_low", "now_high", "today")]
     rows = [
         {
             "release": release.name,
@@ -47,25 +49,17 @@ def tabulate_past(releases: Sequence[PastRelease]) -> pl.DataFrame:
             "settings": ", ".join(release.settings),
             "rows": release.now.rows if release.now else 0,
             "failures": release.now.failures if release.now else 0,
-            **{name: figure for measure in FIGURES for name, figure in _measure(release, measure).items()},
+            **dict(zip(columns, chain.from_iterable(_measure(release, name) for name in FIGURES), strict=True)),
             "not_scored": "; ".join(release.silent),
         }
         for release in releases
     ]
-    types = {name: pl.Float64() for name in (rows[0] if rows else ()) if name.startswith(FIGURES)}
-    return pl.DataFrame(rows, schema_overrides=types)
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(columns, pl.Float64()) if rows else None)
 
 
-def _measure(release: PastRelease, measure: str) -> dict[str, float | None]:
-    change = release.now.changes[measure] if release.now else Change(None, None)
-    low, high = change.before_interval or (None, None)
-    return {
-        f"{measure}_then": getattr(release.then, measure, None),
-        f"{measure}_now": change.before,
-        f"{measure}_now_low": low,
-        f"{measure}_now_high": high,
-        f"{measure}_today": change.after,
-    }
+def _measure(release: PastRelease, figure: str) -> Sequence[float | None]:
+    change = release.now.changes[figure] if release.now else Change(None, None)
+    return getattr(release.then, figure, None), change.before, *(change.before_interval or (None, None)), change.after
 
 
 def show_past(table: pl.DataFrame) -> str:

@@ -74,15 +74,10 @@ def train_on_batches(evidence: Evidence, needed: int = 1) -> Reasons:
     return {"new data": f"{count_things(len(evidence.batches), 'new batch')} up to that of {evidence.batches[-1]}"}
 
 
-def train_monthly(evidence: Evidence) -> Reasons:
-    """Train every four weeks."""
-    return train_on_batches(evidence) if evidence.age_days >= MONTH_DAYS else {}
-
-
 POLICIES: dict[str, Callable[[Evidence, Retrain], Reasons]] = {
     "evidence": train_by_evidence,
     "every_batch": lambda evidence, _: train_on_batches(evidence),
-    "monthly": lambda evidence, _: train_monthly(evidence),
+    "monthly": lambda evidence, _: train_on_batches(evidence) if evidence.age_days >= MONTH_DAYS else {},
     "never": lambda *_: {},
 }
 """By the names that ``retrain.policy`` takes."""
