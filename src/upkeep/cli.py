@@ -2,14 +2,14 @@
 
 import errno
 import gc
-import importlib
 import logging
 import os
 import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -59,17 +59,18 @@ def load_params() -> "Params":
     return params.load_params()
 
 
-def _tell(found: object) -> None:
-    """Print what a command found, which may repeat names of data and words of servers."""
-    typer.echo(show_lines(found))
+def tell(function: str, *arguments: Any, **options: Any) -> None:
+    """Call a function of the package, imported only now, and print what it returns, which may repeat foreign words."""
+    found = resolve_name(function)(*arguments, **options)
+    if found is not None:
+        typer.echo(show_lines(found))
 
 
 def run_stage(name: str) -> None:
     """Run the stage of this name with ``params.yaml``, and note how long it took; errors name the stage."""
     logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
     with timed(name):
-        module = importlib.import_module(f"upkeep.stages.{name}")
-        module.run(load_params())
+        tell(f"upkeep.stages.{name}:run", load_params())
 
 
 def _add_stage(name: str, summary: str) -> None:
@@ -91,9 +92,8 @@ def fetch(
 ) -> None:
     """Copy the source's new batches to data/raw; with --again, those that were mended, too."""
     if again or plant or batch or drop_vanished:
-        from upkeep.stages.fetch import read_again
-
-        _tell(read_again(load_params(), plant, batch.date() if batch else None, drop_vanished=drop_vanished))
+        day = batch.date() if batch else None
+        tell("upkeep.stages.fetch:read_again", load_params(), plant, day, drop_vanished=drop_vanished)
     run_stage("fetch")
 
 
@@ -103,15 +103,13 @@ def record() -> None:
     run_stage("record")
     times = stage_times()
     rows = [(name, f"{seconds:>7.1f}") for name, seconds in {**times, "all": sum(times.values())}.items()]
-    _tell(align_columns(("stage", "seconds"), rows))
+    typer.echo(align_columns(("stage", "seconds"), rows))
 
 
 @app.command()
 def check() -> None:
     """Check acceptance cases and quality floors; exit 1 and say which do not hold."""
-    from upkeep.gitlab.check import run
-
-    run(load_params())
+    tell("upkeep.gitlab.check:run", load_params())
 
 
 @app.command()
@@ -119,9 +117,7 @@ def score(
     until: Annotated[datetime | None, Day(help="Score as of the batch that holds this day.")] = None,
 ) -> None:
     """Score each machine's newest data and tell the prediction log, the table and the webhook of params.yaml."""
-    from upkeep.scoring.score import run
-
-    run(load_params(), until.date() if until else None)
+    tell("upkeep.scoring.score:run", load_params(), until.date() if until else None)
 
 
 @app.command()
@@ -140,7 +136,7 @@ def outcomes(
         known = as_known(read_ledger(params.production.ledger), as_of.replace(tzinfo=UTC) + timedelta(days=1))
     else:
         known = record_outcomes(params, datetime.now(UTC))
-    _tell(show_outcomes(known, params, ["plant", *([by] if by else [])]))
+    typer.echo(show_lines(show_outcomes(known, params, ["plant", *([by] if by else [])])))
 
 
 @app.command()
@@ -159,7 +155,8 @@ def rehearse(
     from upkeep.rehearsal.run import run
 
     size = World(plants, machines, weeks, seed=1, change="none")
-    _tell(run(load_params(), size, seeds, change or ["bearings"], policies.split(",") if policies else [*POLICIES]))
+    lived = run(load_params(), size, seeds, change or ["bearings"], policies.split(",") if policies else [*POLICIES])
+    typer.echo(show_lines(lived))
 
 
 @app.command()
@@ -171,7 +168,7 @@ def adopt(
     from upkeep.adopt.adopt import adopt
 
     for line in adopt(places, force=force):
-        _tell(line)
+        typer.echo(show_lines(line))
 
 
 @app.command()
@@ -182,34 +179,26 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this it is listed only.")] = False,
 ) -> None:
     """Remove what only takes room: raw data before fetch.since, old pieces and predictions, unneeded cache."""
-    from upkeep.gitlab.prune import prune
-
-    _tell(prune(load_params(), datetime.now(UTC).date(), days, remove=yes))
+    tell("upkeep.gitlab.prune:prune", load_params(), datetime.now(UTC).date(), days, remove=yes)
 
 
 @app.command()
 def fresh() -> None:
     """Tell whether the committed lock belongs to code, parameters and data; exit 1 and name the stale stages if not."""
-    from upkeep.gitlab.reproduction import check_freshness
-
-    _tell(check_freshness())
+    tell("upkeep.gitlab.reproduction:check_freshness")
 
 
 @app.command()
 def ready(parts: Annotated[list[str], typer.Argument(help="storage, engine or registry.")]) -> None:
     """Tell whether what a job needs is set up; exit 69 and name the step of docs/gitlab.md if it is not yet."""
-    from upkeep.gitlab.readiness import require
-
-    require(parts, os.environ)
+    tell("upkeep.gitlab.readiness:require", parts, os.environ)
 
 
 @app.command()
 def reproduce() -> None:
     """Run what a merge request made stale, share its results, renew its lock and hold it to the floors."""
-    from upkeep.gitlab.reproduction import reproduce
-
     forget_times()
-    _tell(reproduce(os.environ))
+    tell("upkeep.gitlab.reproduction:reproduce", os.environ)
     check()
 
 
@@ -224,7 +213,7 @@ def retrain() -> None:
         write_whole(paths.RETRAINING, error.what.encode())
         raise
     write_whole(paths.RETRAINING, said.encode())
-    _tell(said)
+    typer.echo(show_lines(said))
 
 
 @app.command()
@@ -232,9 +221,7 @@ def monitor(
     as_of: Annotated[datetime | None, Day(envvar="UPKEEP_TODAY", help="Another day than today.")] = None,
 ) -> None:
     """Tell how each plant stands: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
-    from upkeep.production.monitor import run
-
-    run(load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC))
+    tell("upkeep.production.monitor:run", load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC))
 
 
 @app.command()
@@ -244,9 +231,7 @@ def note(
     ] = None,
 ) -> None:
     """Judge this branch beside another: write reports/merge_request.md, and the merge request's note if allowed."""
-    from upkeep.gitlab.note import run
-
-    run(load_params(), target)
+    tell("upkeep.gitlab.note:run", load_params(), target)
 
 
 @app.command()
@@ -254,19 +239,14 @@ def backtest(
     most: Annotated[int, typer.Option(min=1, help="Of the newest releases, so many.")] = 20,
 ) -> None:
     """Ask the models of past releases about today's newest rows: how did each do then, how would it do now."""
-    from upkeep.gitlab.backtest import run
-
-    _tell(run(load_params(), most))
+    tell("upkeep.gitlab.backtest:run", load_params(), most)
 
 
 @app.command("notify-failure")
-@app.command("tell-failure", hidden=True)  # its former name
 def notify_failure() -> None:
     """Notify people of this job's failure by an issue or a webhook; meant for a job's after_script."""
-    from upkeep.gitlab.failure import notify_failure
-
     try:
-        _tell(notify_failure(os.environ))
+        tell("upkeep.gitlab.failure:notify_failure", os.environ)
     except UpkeepError as error:  # not kept, lest it take the place of what is to be told
         sys.exit(f"error: {error}")
 
@@ -294,31 +274,19 @@ def smoke(
     url: Annotated[str, typer.Option(help="Where the service answers.")] = "http://127.0.0.1:8000",
 ) -> None:
     """Send a running service the golden requests; exit 1 if an answer differs from training's."""
-    from upkeep.serving.smoke import smoke
-
-    _tell(smoke(url))
+    tell("upkeep.serving.smoke:smoke", url)
 
 
 @app.command()
 def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("public")) -> None:
     """Write reports and docs as a web site."""
-    from upkeep.reporting.pages import build_pages
-
-    _tell(build_pages(output))
-
-
-@release.callback(invoke_without_command=True)
-def _release(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:  # as it was once called
-        release_notes()
+    tell("upkeep.reporting.pages:build_pages", output)
 
 
 @release.command("notes")
 def release_notes() -> None:
     """Make the GitLab Release of this job's tag from the changelog."""
-    from upkeep.gitlab.release import release
-
-    _tell(f"wrote {release(os.environ)}")
+    tell("upkeep.gitlab.release:release", os.environ)
 
 
 @release.command("list")
@@ -327,7 +295,7 @@ def release_list() -> None:
     from upkeep.releases.history import tabulate_releases
     from upkeep.releases.tags import refresh
 
-    _tell(tabulate_releases(refresh()))
+    typer.echo(show_lines(tabulate_releases(refresh())))
 
 
 @release.command("show")
@@ -338,7 +306,7 @@ def release_show(
     from upkeep.releases.history import find_release, show_release
     from upkeep.releases.tags import refresh
 
-    _tell(show_release(find_release(refresh(), name)))
+    typer.echo(show_lines(show_release(find_release(refresh(), name))))
 
 
 @release.command("promote")
@@ -353,7 +321,7 @@ def release_promote(
     from upkeep.gitlab.deployment import Order, promote
 
     order = Order(stage, datetime.now(UTC), why, ship=not tag_only)
-    _tell(promote(order, image, verdict, load_params(), os.environ))
+    typer.echo(show_lines(promote(order, image, verdict, load_params(), os.environ)))
 
 
 @release.command("rollback")
@@ -366,7 +334,8 @@ def release_rollback(
     """Ship the image that the stage had before, from whatever registry still holds it, and note that."""
     from upkeep.gitlab.deployment import Order, roll_back
 
-    _tell(roll_back(Order(stage, datetime.now(UTC), why, ship=not tag_only), to, os.environ))
+    order = Order(stage, datetime.now(UTC), why, ship=not tag_only)
+    typer.echo(show_lines(roll_back(order, to, os.environ)))
 
 
 @app.command("gitlab-setup")
@@ -375,9 +344,7 @@ def gitlab_setup(
     apply: Annotated[bool, typer.Option("--apply", help="Change it; without this it is listed only.")] = False,
 ) -> None:
     """Set a GitLab project's variables, schedule, token and protections as a file says; list them first."""
-    from upkeep.gitlab.setup import set_up
-
-    _tell(set_up(file, os.environ, apply=apply))
+    tell("upkeep.gitlab.setup:set_up", file, os.environ, apply=apply)
 
 
 @app.command()
@@ -386,7 +353,7 @@ def doctor() -> None:
     from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate_findings
 
     findings = examine()
-    _tell(tabulate_findings(findings))
+    typer.echo(show_lines(tabulate_findings(findings)))
     raise_if_failed(findings)
 
 
@@ -425,9 +392,7 @@ def notebook_add(
     deps: Annotated[list[Path] | None, typer.Option("-d", "--dep", help="What it reads; may be repeated.")] = None,
 ) -> None:
     """Make a notebook a stage of dvc.yaml."""
-    from upkeep.reporting.notebooks import add_notebook
-
-    _tell(f"added stage {add_notebook(path, into, deps or [])}; `dvc repro` runs it")
+    tell("upkeep.reporting.notebooks:add_notebook", path, into, deps or [])
 
 
 def main() -> None:
