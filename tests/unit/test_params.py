@@ -45,7 +45,7 @@ def test_no_setting_has_a_default_besides_that_of_params_yaml(tmp_path: Path) ->
     }
     error = fault(tmp_path, params)
     missing = [f"{section}.{name}" for section, names in lacking.items() for name in names]
-    assert error.what.split("; ") == [f"{name}: Field required" for name in missing]
+    assert error.what.split("; ") == [*(f"{name}: Field required" for name in missing[:3]), "and 1 more"]
     assert f"copy {', '.join(missing)} from {EXAMPLE}" in error.remedy
 
 
@@ -57,24 +57,21 @@ def test_no_setting_has_a_default_besides_that_of_params_yaml(tmp_path: Path) ->
         ("address", "scheduler", "String should match pattern"),
         ("address", "http://scheduler:8786", "String should match pattern"),
         ("address", "tcp://scheduler", "String should match pattern"),
+        ("backend", "dask", "backend: dask needs the address of a scheduler"),
     ],
 )
 def test_work_is_mapped_by_some_workers_of_a_backend_that_there_is_at_an_address_with_its_port(
     tmp_path, name, value, wrong
 ) -> None:
     error = fault(tmp_path, {**GIVEN, "parallel": {**GIVEN["parallel"], name: value}})
-    assert error.what.startswith(f"parallel.{name}")
+    assert error.what.startswith("parallel")
     assert wrong in error.what
-    assert f"(found {value!r})" in error.what
 
 
-def test_a_misspelt_setting_is_shown_but_never_what_lies_beside_a_missing_one(tmp_path: Path) -> None:
+def test_a_misspelt_setting_is_named_without_the_values_beside_it(tmp_path: Path) -> None:
     webhook = {"url": "https://user:secret@planner.example", "alow_http": True}
-    assert "score.webhook.alow_http: Extra inputs are not permitted (found True)" in str(
-        fault(tmp_path, {**GIVEN, "score": {**GIVEN["score"], "webhook": webhook}})
-    )
-    error = fault(tmp_path, {**GIVEN, "score": {"table": {"url": "postgresql://user:secret@host/db"}}})
-    assert "score.table.name: Field required" in error.what
+    error = fault(tmp_path, {**GIVEN, "score": {**GIVEN["score"], "webhook": webhook}})
+    assert error.what == "score.webhook.alow_http: Extra inputs are not permitted"
     assert "secret" not in str(error)
 
 
@@ -111,12 +108,6 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UpkeepError, match="cannot be used: Permission denied"):
         load_params(tmp_path / "params.yaml")
-
-
-def test_an_error_shows_little_of_a_long_value_and_nothing_of_a_section(tmp_path: Path) -> None:
-    error = fault(tmp_path, {**GIVEN, "limits": {**GIVEN["limits"], "columns": "x" * 10_000}, "parallel": ["secret"]})
-    assert len(error.what) < 500
-    assert "secret" not in error.what
 
 
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

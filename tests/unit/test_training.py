@@ -31,7 +31,7 @@ def params():
     loaded = load_params(Path("params.yaml"))
     model = loaded.model.model_copy(update={"lightgbm": SMALL, "compare": []})
     return loaded.model_copy(
-        update={"model": model, "parallel": loaded.parallel.model_copy(update={"backend": "threading", "jobs": 1})}
+        update={"model": model, "parallel": loaded.parallel.model_copy(update={"backend": "threads", "jobs": 1})}
     )
 
 

@@ -7,9 +7,6 @@ from upkeep.core.errors import UpkeepError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-EXTRAS = {"s3": "s3", "s3a": "s3"}
-"""The extra of pyproject.toml that brings what an address's scheme needs."""
-
 
 def findings_beside(log: str) -> str:
     """Return where the service keeps what visits found: beside the predictions of the log at this address."""
@@ -24,6 +21,6 @@ def open_address(url: str, **options: Any) -> "tuple[AbstractFileSystem, str]":
         file_system, path = url_to_fs(url, **options)
     except ImportError as error:
         scheme = url.partition("://")[0].rpartition("::")[2]
-        remedy = f"pip install 'upkeep[{EXTRAS[scheme]}]'" if scheme in EXTRAS else "install it in upkeep's environment"
+        remedy = "pip install 'upkeep[s3]'" if scheme in ("s3", "s3a") else "install it in upkeep's environment"
         raise UpkeepError(f"{scheme}:// needs a package that is not installed: {error}", remedy=remedy) from error
     return file_system, str(path).rstrip("/")

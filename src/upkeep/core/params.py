@@ -1,17 +1,14 @@
 """``params.yaml`` as typed, validated objects; the settings are explained there, and only there have defaults."""
 
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import shorten
-from upkeep.core.types import Frozen
+from upkeep.core.types import Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
 
 EXAMPLE = Path("examples/cmapss/params.yaml")
@@ -240,10 +237,16 @@ class Gate(Frozen):
 class Parallel(Frozen):
     """How work is mapped over plants."""
 
-    backend: Literal["loky", "threads", "dask", "threading", "sequential"]
+    backend: Literal["loky", "threads", "dask", "sequential"]
     jobs: Literal[-1] | Annotated[int, Field(gt=0)]
     address: Annotated[str, Field(pattern=r"^(tcp|tls)://\S+:\d+$")] | None = None
     memory: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.backend == "dask" and not self.address:
+            raise ValueError("backend: dask needs the address of a scheduler, such as tcp://host:8786")
+        return self
 
 
 class Pieces(Frozen):
@@ -282,23 +285,11 @@ def load_params(path: Path = paths.PARAMS) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise _wrong_settings(path, error.errors()) from error
-
-
-def _wrong_settings(path: Path, faults: Sequence[ErrorDetails]) -> UpkeepError:
-    names = {".".join(map(str, fault["loc"])): fault for fault in faults}
-    missing = [name for name, fault in names.items() if fault["type"] == "missing"]
-    remedy = f"; copy {', '.join(missing)} from {EXAMPLE}, which has all" if missing else ""
-    return UpkeepError(
-        "; ".join(f"{name}: {fault['msg']}{_found(fault)}" for name, fault in names.items()),
-        expected="the settings and ranges that src/upkeep/core/params.py lists",
-        remedy=f"correct {path}{remedy}",
-        file=path,
-    )
-
-
-def _found(fault: ErrorDetails) -> str:
-    # Of a missing setting pydantic shows the whole section, and a section may hold a secret.
-    if fault["type"] == "missing" or isinstance(fault["input"], dict | list):
-        return ""
-    return f" (found {shorten(repr(fault['input']))})"
+        missing = [".".join(map(str, fault["loc"])) for fault in error.errors() if fault["type"] == "missing"]
+        remedy = f"; copy {', '.join(missing)} from {EXAMPLE}, which has all" if missing else ""
+        raise UpkeepError(
+            describe_faults(error),
+            expected="the settings and ranges that src/upkeep/core/params.py lists",
+            remedy=f"correct {path}{remedy}",
+            file=path,
+        ) from error

@@ -44,17 +44,8 @@ def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: 
     if how.folder is None:
         return make()
     file = how.folder / f"{name_piece(code, made_from)}{ENDING}"
-    try:
-        checksum, content = (kept := read_regular(file, int(how.max_gb * 1e9)))[:32], kept[32:]
-        if hashlib.sha256(content).digest() == checksum:
-            with suppress(OSError):  # a colleague's
-                os.utime(file)  # what is used stays longest
-            return _read_frames(content)
-        logger.warning("%s is damaged, and is made again", file)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        logger.warning("%s cannot be read, and is made again: %s", file, error.strerror)
+    if (kept := _read_frames(file, int(how.max_gb * 1e9))) is not None:
+        return kept
     made = make()
     content = _write_frames(made)
     try:
@@ -129,6 +120,18 @@ def _write_frames(frames: Frames) -> bytes:
     return packed.getvalue()
 
 
-def _read_frames(content: bytes) -> Frames:
-    with zipfile.ZipFile(BytesIO(content)) as archive:
+def _read_frames(file: Path, most_bytes: int) -> Frames | None:
+    """Return what is kept in a file, None if there is none, or it is damaged or cannot be read."""
+    try:
+        kept = read_regular(file, most_bytes)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            logger.warning("%s cannot be read, and is made again: %s", file, error.strerror)
+        return None
+    if hashlib.sha256(kept[32:]).digest() != kept[:32]:
+        logger.warning("%s is damaged, and is made again", file)
+        return None
+    with suppress(OSError):  # a colleague's
+        os.utime(file)  # what is used stays longest
+    with zipfile.ZipFile(BytesIO(kept[32:])) as archive:
         return {name: pl.read_parquet(archive.read(name)) for name in archive.namelist()}

@@ -34,9 +34,11 @@ def expand_variables(text: str, write: Callable[[str], str] = str) -> str:
     return VARIABLE.sub(lambda match: write(os.environ[match[1] or match[2]]), text)
 
 
-def expand_all(options: Mapping[str, Any]) -> dict[str, Any]:
+def expand_all(options: Any) -> Any:
     """Fill in variables in every string of a nested mapping."""
-    return {key: _expand_value(value) for key, value in options.items()}
+    if isinstance(options, Mapping):
+        return {key: expand_all(value) for key, value in options.items()}
+    return expand_variables(options) if isinstance(options, str) else options
 
 
 def hide_variables(message: str, *templates: str) -> str:
@@ -61,12 +63,6 @@ def _match_escaped(character: str) -> str:
 
 def _variables(text: str) -> list[str]:
     return [braced or bare for braced, bare in VARIABLE.findall(text)]
-
-
-def _expand_value(value: Any) -> Any:
-    if isinstance(value, str):
-        return expand_variables(value)
-    return expand_all(value) if isinstance(value, Mapping) else value
 
 
 def mask_credentials(text: str) -> str:
