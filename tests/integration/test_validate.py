@@ -28,7 +28,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Parameters of an empty repository to work in, one plant after the other."""
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     settings["validate"]["dictionary"] = str(ROOT / "data/references/dictionary.yaml")
-    settings["parallel"] = {"backend": "threading", "jobs": 1}
+    settings["parallel"] = {"backend": "threads", "jobs": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return load_params()
@@ -209,7 +209,7 @@ def test_without_raw_data_the_remedy_is_to_fetch(params: Params) -> None:
     with pytest.raises(UpkeepError, match="manifest of the raw data does not exist"):
         validate.run(params)
     deliver()
-    with pytest.raises(UpkeepError, match="there is no raw data"):
+    with pytest.raises(UpkeepError, match="has no telemetry"):
         validate.run(params)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -50,6 +51,13 @@ def write_table(rows: pl.DataFrame, file: Path, plant: str, row_group_size: int 
     half = file.with_name(f".{file.name}.{uuid4().hex[:8]}{TEMPORARY}")
     rows.write_parquet(half, row_group_size=row_group_size, metadata=metadata, mkdir=True)
     half.replace(file)  # a worker that was given up for lost may write it, too, and be killed meanwhile
+
+
+def read_spans(folder: Path, plants: Sequence[str]) -> pl.DataFrame:
+    """Return the first and the last time in each plant's table of a folder: ``plant``, ``first``, ``last``."""
+    span = {"first": pl.min("time"), "last": pl.max("time")}
+    scans = [pl.scan_parquet(table_file(folder, plant)).select(plant=pl.lit(plant), **span) for plant in plants]
+    return pl.concat(pl.collect_all(scans))
 
 
 def list_plants(folder: Path, files: str = "*.parquet", *, made_by: str | None = None) -> list[str]:

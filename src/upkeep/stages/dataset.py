@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import chain
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from upkeep.core.files import write_json, write_whole
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
 from upkeep.core.pieces import Frames, drop_oldest, recall
-from upkeep.core.plants import list_plants, name_file, table_file, write_table
+from upkeep.core.plants import list_plants, name_file, read_spans, table_file, write_table
 from upkeep.features.definition import KEYS, build_features, fit_preparation
 from upkeep.features.inputs import Preparation, Quantity, Vocabulary, read_records
 from upkeep.features.labels import label_rows
@@ -52,7 +52,8 @@ def run(params: Params) -> None:
     """Write each plant's ``train``, ``validation`` and ``test`` rows and what was fitted for them."""
     dictionary = load_dictionary(params.validate_.dictionary)
     plants = list_plants(paths.INTERIM / "telemetry", made_by="validate")
-    boundaries = time_boundaries(*_read_span(plants), params.dataset.split)
+    start, end = read_spans(paths.INTERIM / "telemetry", plants).select(pl.min("first"), pl.max("last")).row(0)
+    boundaries = time_boundaries(start, end, params.dataset.split)
     vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
     sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params)
@@ -168,14 +169,6 @@ def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quant
         }
         for table, columns in tables.items()
     }
-
-
-def _read_span(plants: list[str]) -> tuple[datetime, datetime]:
-    """Return the first and the last instant of the whole fleet's telemetry."""
-    files = [table_file(paths.INTERIM / "telemetry", plant) for plant in plants]
-    spans = pl.concat(pl.scan_parquet(file).select(start=pl.min("time"), end=pl.max("time")) for file in files)
-    start, end = spans.select(pl.min("start"), pl.max("end")).collect().row(0)
-    return start, end
 
 
 def _assign_split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> pl.Expr:

@@ -12,7 +12,7 @@ from upkeep.core import paths
 from upkeep.core.files import write_whole
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
-from upkeep.core.plants import list_plants, name_file, table_file
+from upkeep.core.plants import list_plants, name_file, read_spans, table_file
 from upkeep.judging.drift import Window, compare_windows, newest_window
 from upkeep.judging.reports import DriftReport, PlantDrift, write_report
 from upkeep.reporting.drift_pages import SCRIPT, list_pages, overview_page, plant_page, split_script
@@ -74,8 +74,7 @@ def _training_rows(plant: str) -> Path:
 
 def _newest_time(plants: Sequence[str]) -> datetime | None:
     """Return the last time in any plant's telemetry, None if no plant has a row."""
-    last = [pl.scan_parquet(table_file(TELEMETRY, plant)).select(pl.col("time").max()) for plant in plants]
-    newest = pl.concat(pl.collect_all(last))["time"].max() if last else None
+    newest = read_spans(TELEMETRY, plants)["last"].max() if plants else None
     return newest if isinstance(newest, datetime) else None
 
 

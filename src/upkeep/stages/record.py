@@ -3,6 +3,7 @@
 import logging
 import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from upkeep.core import paths
 from upkeep.core.files import locked, read_json, write_json
 from upkeep.core.params import Params
 from upkeep.core.secrets import mask_secrets
-from upkeep.reporting.experiments import Groups, Run, append_row, code_version, describe_row, hash_files
+from upkeep.reporting.experiments import Run, append_row, code_version, describe_row, hash_files
 from upkeep.reporting.tracking import DATABASE, SQLITE, KeptRun, keep_run, send_pending
 
 PENDING = paths.LOCAL / "pending"
@@ -57,13 +58,10 @@ def find_checkout() -> Path:
 
 
 def _describe_run(params: Params) -> Run:
-    metrics, validation = (
-        _read_object(paths.METRICS),
-        _read_object(paths.EVALUATION / "evaluation.json").get("validation", {}),
-    )
-    drift, quality = _read_object(paths.DRIFT / "drift.json"), _read_object(paths.DATA_QUALITY)
+    read = partial(read_json, remedy="run the stages before this one: dvc repro")
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
-    models = {model["plant"]: model for model in (_read_object(file) for file in files if file.name == "model.json")}
+    models = {model["plant"]: model for model in (read(file) for file in files if file.name == paths.MODEL_METADATA)}
+    drift, quality = read(paths.DRIFT / "drift.json"), read(paths.DATA_QUALITY)
     return Run(
         model={
             "name": params.record.experiment,
@@ -75,12 +73,9 @@ def _describe_run(params: Params) -> Run:
         description=params.record.description,
         parameters=mask_secrets(params.model_dump(mode="json", by_alias=True, exclude=OF_NO_STAGE)),
         data={split: _measure_split(split) for split in ("train", "validation", "test")},
-        metrics={
-            split: Groups(overall=found.get("overall", {}), plants=found.get("plants", {}))
-            for split, found in (("test", metrics), ("validation", validation))
-        },
+        metrics={"test": read(paths.METRICS), "validation": read(paths.EVALUATION / "evaluation.json")["validation"]},
         drift={plant: {"drifted": found["drifted"], "share": found["share"]} for plant, found in drift.items()},
-        data_quality={plant: found.get("tables") for plant, found in quality.get("plants", {}).items()},
+        data_quality={plant: found.get("tables") for plant, found in quality["plants"].items()},
     )
 
 
@@ -92,8 +87,3 @@ def _measure_split(split: str) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in files),
         "md5": hash_files(files, paths.PROCESSED),
     }
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(file, remedy="run the stages before this one: dvc repro")
-    return content

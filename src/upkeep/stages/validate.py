@@ -2,14 +2,12 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
-from itertools import chain, groupby
-from operator import attrgetter
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
-from upkeep.contract.findings import Finding, find_missing_batches, find_unknown_machines, sort_findings
+from upkeep.contract.findings import find_missing_batches, find_unknown_machines, sort_findings
 from upkeep.contract.validation import Checked, Excess, find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -18,7 +16,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.text import MEND, command_to_read_again, nearest_name
 from upkeep.sources.interim import check_deliveries, write_tables
-from upkeep.sources.manifest import RawFile, empty_manifest, read_manifest
+from upkeep.sources.manifest import Manifest, empty_manifest, raise_without_telemetry, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -46,17 +44,14 @@ def run(params: Params) -> None:
     manifest = read_manifest()
     if params.fetch.mode == "reference" and manifest.with_files(()) != empty_manifest(params.fetch):
         raise UpkeepError("fetch.options are not those that data/raw was fetched by", remedy="run `dvc repro fetch`")
-    files = _by_plant(manifest.files)
-    newest = max(file.batch for deliveries in files.values() for file in deliveries)
+    raise_without_telemetry(manifest.files, params.fetch)
     for folder in (*TABLES, paths.QUARANTINE.name):
         # The next stage takes every file it finds; what an earlier run left of another plant must not be there.
-        if (stale := paths.INTERIM / folder).exists():
-            shutil.rmtree(stale)
-    reports = map_plants(_validate, files, params.parallel, files, newest, manifest.findings, dictionary, params)
-    quality = {plant: report.quality for plant, report in reports.items()}
-    write_json(paths.DATA_QUALITY, {"plants": quality})
-    excess = [table for report in reports.values() for table in report.excess]
-    refuse_excess(excess, params.validate_)
+        shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)
+    plants = sorted({file.plant for file in manifest.files})
+    reports = map_plants(_validate, plants, params.parallel, manifest, dictionary, params)
+    write_json(paths.DATA_QUALITY, {"plants": {plant: report.quality for plant, report in reports.items()}})
+    refuse_excess([table for report in reports.values() for table in report.excess], params.validate_)
     _judge_strangers(reports)
 
 
@@ -75,34 +70,17 @@ def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
         )
 
 
-def _by_plant(files: Iterable[RawFile]) -> dict[str, list[RawFile]]:
-    by_plant = attrgetter("plant")
-    plants = {plant: list(own) for plant, own in groupby(sorted(files, key=by_plant), key=by_plant)}
-    if not plants:
-        raise UpkeepError(
-            "there is no raw data",
-            remedy="check fetch.until and fetch.options in params.yaml, then run `dvc repro fetch`",
-            file=paths.MANIFEST,
-        )
-    return plants
-
-
-def _validate(
-    plant: str,
-    files: Mapping[str, Sequence[RawFile]],
-    newest: date,
-    unread: Sequence[Finding],
-    dictionary: Dictionary,
-    params: Params,
-) -> PlantReport:
-    checked = check_deliveries(plant, files[plant], paths.RAW, dictionary, params)
+def _validate(plant: str, manifest: Manifest, dictionary: Dictionary, params: Params) -> PlantReport:
+    files = [file for file in manifest.files if file.plant == plant]
+    checked = check_deliveries(plant, files, paths.RAW, dictionary, params)
     write_tables(plant, checked, paths.INTERIM)
-    batches = [file.batch for file in files[plant] if file.table == "telemetry"]
+    batches = [file.batch for file in files if file.table == "telemetry"]
+    newest = max(file.batch for file in manifest.files)
     findings = find_missing_batches("telemetry", batches, newest, params.fetch.batch_days)
-    findings += sort_findings(unread)
+    findings += sort_findings(manifest.findings)
     findings += (finding for table in TABLES for finding in checked[table].findings)
     known = checked["telemetry"].clean["machine"].unique()
-    watched = {file.plant for own in files.values() for file in own if file.table == "telemetry"}
+    watched = {file.plant for file in manifest.files if file.table == "telemetry"}
     other = None if plant in watched else nearest_name(plant, watched)
     unknown = {
         table: find_unknown_machines(table, checked[table].clean, known, other) for table in ("events", "machines")
