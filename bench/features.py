@@ -2,8 +2,7 @@
 
 100 machines, a year of hourly rows, 4 sensors, windows of 8 and 48 hours. Both sides go from telemetry in Parquet to
 the finished table in the memory of the process that built it; the pipeline labels and splits it there. Ours takes ten
-plants on two workers, as the pipeline does. pandas takes the whole fleet in one process, as one does, and for
-comparison is mapped over the same plants, in one process and on two workers.
+plants on two workers, as the pipeline does; pandas takes the whole fleet in one process, as one does.
 """
 
 import importlib
@@ -18,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from bench.measuring import Row, median_by_key, run_module, take_seconds
+from bench.measuring import Row, interleave, run_module, take_seconds
 from bench.windows_ours import SENSORS
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel
@@ -29,26 +28,18 @@ FLEET = "fleet"
 ROUNDS = 3
 PASSES = 3
 
-Side = tuple[str, str, int]
-OURS: Side = ("ours", "plants", 2)
-PANDAS: Side = ("pandas", FLEET, 1)
-PANDAS_BY_PLANT: Side = ("pandas", "plants", 1)
-PANDAS_ON_TWO: Side = ("pandas", "plants", 2)
-
 
 def measure() -> list[Row]:
     """Return speed, memory and agreement."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         million = _write_telemetry(folder) / 1e6
-        runs: dict[Side, list[dict[str, float]]] = {side: [] for side in (OURS, PANDAS, PANDAS_BY_PLANT, PANDAS_ON_TWO)}
-        for _ in range(ROUNDS):
-            for (library, parts, jobs), results in runs.items():
-                arguments = (library, parts, str(jobs), name)
-                results.append(run_module("bench.features", *arguments, TQDM_DISABLE="1"))
+        sides = {
+            side: partial(run_module, "bench.features", side, name, TQDM_DISABLE="1") for side in ("ours", "pandas")
+        }
+        ours, whole = interleave(ROUNDS, sides)
         difference = _largest_difference(folder)
-    ours, whole, by_plant, on_two = (median_by_key(results) for results in runs.values())
-    speed, unit = million / ours["warm"], "million rows/s"
+    speed = million / ours["warm"]
     note = (
         f"medians of {ROUNDS} interleaved runs, of {PASSES} passes each after a first one, which imports and starts "
         f"workers; that took {ours['first']:.1f} and {whole['first']:.1f} s; with Parquet written at the end "
@@ -56,12 +47,8 @@ def measure() -> list[Row]:
     )
     peak = "sum over processes, shared pages counted in each"
     return [
-        Row("feature windows against pandas", speed, unit, million / whole["warm"], "ratio >= 6", note),
-        Row("feature windows against pandas by plant", speed, unit, million / by_plant["warm"]),
-        Row("feature windows against pandas by plant on 2 workers", speed, unit, million / on_two["warm"]),
+        Row("feature windows against pandas", speed, "million rows/s", million / whole["warm"], "ratio >= 6", note),
         Row("feature memory against pandas", ours["megabytes"], "MB", whole["megabytes"], "ratio <= 1", peak),
-        Row("feature memory against pandas by plant", ours["megabytes"], "MB", by_plant["megabytes"], note=peak),
-        Row("feature memory against pandas by plant on 2 workers", ours["megabytes"], "MB", on_two["megabytes"]),
         Row("feature windows, largest difference from pandas", difference, "", target="ours <= 1e-9"),
     ]
 
@@ -104,9 +91,9 @@ def _largest_difference(folder: Path) -> float:
     return float(np.nanmax(np.abs(one - other)))
 
 
-def _run_side(library: str, parts: str, jobs: int, folder: Path) -> dict[str, float]:
+def _run_side(library: str, folder: Path) -> dict[str, float]:
     """Return the seconds of the first pass, of the median later one, and of one that ends with files."""
-    names = [FLEET] if parts == FLEET else list(PLANTS)
+    names, jobs = (list(PLANTS), 2) if library == "ours" else ([FLEET], 1)
     go = partial(map_plants, _build, names, Parallel(backend="loky", jobs=jobs), library, folder)
     first, *later = (take_seconds(partial(go, False)) for _ in range(1 + PASSES))
     return {"first": first, "warm": statistics.median(later), "written": take_seconds(partial(go, True))}
@@ -120,5 +107,4 @@ def _build(part: str, library: str, folder: Path, written: bool) -> None:
 
 
 if __name__ == "__main__":
-    library, parts, jobs, folder = sys.argv[1:]
-    print(json.dumps(_run_side(library, parts, int(jobs), Path(folder))))
+    print(json.dumps(_run_side(sys.argv[1], Path(sys.argv[2]))))

@@ -16,15 +16,7 @@ SAMPLING_SECONDS = 0.01
 
 
 class Row(NamedTuple):
-    """One measured figure.
-
-    Attributes
-    ----------
-    ours, peer
-        None if it could not be measured, or has no peer.
-    target
-        Such as ``ratio >= 6``: which figure must be at least or at most what.
-    """
+    """One measured figure: `ours` and `peer` are None if there is none; `target` is such as ``ratio >= 6``."""
 
     name: str
     ours: float | None
@@ -53,14 +45,8 @@ class Row(NamedTuple):
         """Return what ``bench/results.json`` holds of it, numbers to four digits."""
         figures = {"ours": self.ours, "peer": self.peer, "ratio": self.ratio}
         rounded = {name: None if value is None else float(f"{value:.4g}") for name, value in figures.items()}
-        return {
-            "name": self.name,
-            **rounded,
-            "target": self.target,
-            "met": self.met,
-            "unit": self.unit,
-            "note": self.note,
-        }
+        told = {"target": self.target, "met": self.met, "unit": self.unit, "note": self.note}
+        return {"name": self.name, **rounded, **told}
 
 
 def take_seconds(work: Callable[[], object]) -> float:
@@ -73,6 +59,15 @@ def take_seconds(work: Callable[[], object]) -> float:
 def median_by_key(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the median of each figure over several runs."""
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def interleave(rounds: int, works: Mapping[str, Callable[[], Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Return the median figures of each work, taken in turns, so that a slow moment is not one side's alone."""
+    runs: dict[str, list[Mapping[str, float]]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            runs[name].append(work())
+    return [median_by_key(found) for found in runs.values()]
 
 
 class Ran(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from bench.measuring import ROOT, Row, median_by_key, run_module, take_seconds
+from bench.measuring import ROOT, Row, interleave, run_module, take_seconds
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel, Params, load_params
@@ -37,11 +37,10 @@ def measure() -> list[Row]:
     """Return the time for the sample and its peak memory."""
     with TemporaryDirectory() as name:
         megabytes = _write_fleet(Path(name))
-        runs: dict[str, list[dict[str, float]]] = {"reduce": [], "decode": []}
-        for _ in range(ROUNDS):
-            for side, results in runs.items():
-                results.append(run_module("bench.rates", side, name, TQDM_DISABLE="1"))
-    ours, peer = (median_by_key(results) for results in runs.values())
+        sides = {
+            side: partial(run_module, "bench.rates", side, name, TQDM_DISABLE="1") for side in ("reduce", "decode")
+        }
+        ours, peer = interleave(ROUNDS, sides)
     million = PLANTS * MACHINES * READINGS / 1e6
     note = (
         f"medians of {ROUNDS} interleaved runs, after a first pass that starts workers; {million:.0f} M readings in "

@@ -6,10 +6,9 @@ features with pandas. Same model, same rows, same process.
 """
 
 import json
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bench import mlflow_model, scoring_pandas
-from bench.measuring import ROOT, Row, run_module
+from bench.measuring import ROOT, Row, interleave, run_module, take_seconds
 from upkeep.core import paths
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Answer, Scorer, load_scorer
@@ -47,16 +46,11 @@ def measure() -> list[Row]:
         f"medians of {ROUNDS} interleaved rounds; {COPIES} copies of each machine of a plant, tables in memory on "
         "either side; the peer rolls at every row, as training must, with groupby().rolling(), and takes the newest"
     )
-    newest = "the peer aggregates the newest windows only, with code of its own for it"
-    unknown = "no machine was in the training data, so that its healthy level comes from the rows; the peer rolls"
-    fleet, unit = "10,000 machines in one batch", "machines/s"
-    difference = max(value for name, value in found.items() if "difference" in name)
+    fleet = "10,000 machines in one batch"
     return [
         Row("the scorer alone, one machine", found["one"], "answers/s", found["pyfunc"], "ratio >= 5", alone),
-        Row(fleet, found["known"], unit, found["known rolling"], "ratio >= 5", rolling),
-        Row(f"{fleet}, none known", found["unknown"], unit, found["unknown rolling"], note=unknown),
-        Row(f"{fleet}, newest windows", found["known"], unit, found["known newest"], note=newest),
-        Row(f"{fleet}, largest difference of features", difference, "", target="ours <= 1e-5"),
+        Row(fleet, found["fleet"], "machines/s", found["pandas"], "ratio >= 5", rolling),
+        Row(f"{fleet}, largest difference of features", found["difference"], "", target="ours <= 1e-5"),
     ]
 
 
@@ -73,34 +67,25 @@ def _measure() -> dict[str, float]:
     ready = mlflow_model.to_frame(scorer, features)
     rates = _rates({"one": lambda: scorer.score(*one), "pyfunc": lambda: pyfunc.predict(ready)}, CALLS)
     fleet = _each(plant, _repeat)
-    for name, of_fleet in (("known", _know(scorer, fleet[2])), ("unknown", scorer)):
-        rates |= _score_fleet(name, fleet, of_fleet, pyfunc)
-    return rates
+    return rates | _score_fleet(fleet, _know(scorer, fleet[2]), pyfunc)
 
 
-def _score_fleet(name: str, fleet: Tables, scorer: Scorer, pyfunc: Any) -> dict[str, float]:
-    """Return the machines scored a second by ours and both peers, and how far features differ."""
+def _score_fleet(fleet: Tables, scorer: Scorer, pyfunc: Any) -> dict[str, float]:
+    """Return the machines scored a second by ours and the peer, and how far features differ."""
     metadata = scorer.model.metadata
     frames = scoring_pandas.Tables(*(table.to_pandas() for table in fleet))
     fitted = scoring_pandas.lay_out(metadata.preparation)
 
-    def prepare(rolling: bool) -> pd.DataFrame:
-        return scoring_pandas.build(frames, fitted, metadata.dataset, metadata.features, rolling)
+    def prepare() -> pd.DataFrame:
+        return scoring_pandas.build(frames, fitted, metadata.dataset, metadata.features)
 
     def score() -> list[Answer]:
         return scorer.score(*read_tables(*fleet, scorer.vocabulary))
 
-    works = {
-        name: score,
-        f"{name} rolling": lambda: pyfunc.predict(prepare(True)),
-        f"{name} newest": lambda: pyfunc.predict(prepare(False)),
-    }
+    rates = _rates({"fleet": score, "pandas": lambda: pyfunc.predict(prepare())}, 1)
     ours = np.array([answer.features for answer in score()])
-    differences = {
-        f"{name} difference {rolling}": _largest_difference(ours, prepare(rolling).to_numpy())
-        for rolling in (True, False)
-    }
-    return {key: fleet[2].height * rate for key, rate in _rates(works, 1).items()} | differences
+    difference = _largest_difference(ours, prepare().to_numpy())
+    return {name: fleet[2].height * rate for name, rate in rates.items()} | {"difference": difference}
 
 
 def _read_newest() -> Tables:
@@ -137,16 +122,14 @@ def _know(scorer: Scorer, machines: pl.DataFrame) -> Scorer:
 
 def _rates(works: Mapping[str, Callable[[], object]], calls: int) -> dict[str, float]:
     """Return calls a second of each work, the median of interleaved rounds after a first call."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+
+    def call(work: Callable[[], object]) -> dict[str, float]:
+        return {"rate": calls / take_seconds(lambda: [work() for _ in range(calls)])}
+
     for work in works.values():
         work()
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            started = time.perf_counter()
-            for _ in range(calls):
-                work()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: calls / statistics.median(taken) for name, taken in seconds.items()}
+    found = interleave(ROUNDS, {name: partial(call, work) for name, work in works.items()})
+    return {name: each["rate"] for name, each in zip(works, found, strict=True)}
 
 
 def _largest_difference(ours: NDArray[np.float32], theirs: NDArray[np.float64]) -> float:

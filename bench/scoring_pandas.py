@@ -22,13 +22,7 @@ class Tables(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What was learnt from training rows, laid out for pandas.
-
-    Attributes
-    ----------
-    baselines
-        A column per sensor and ``start``, by machine.
-    """
+    """What was learnt from training rows, laid out for pandas; `baselines` has a column per sensor, by machine."""
 
     sensors: list[str]
     settings: list[str]
@@ -46,25 +40,22 @@ def lay_out(preparation: Preparation) -> Fitted:
         vocabulary.sensors,
         vocabulary.settings,
         {name: np.array(values) for name, values in preparation.conditions},
-        baselines.assign(start=pd.to_datetime([each.start for each in known.values()], unit="us", utc=True)),
+        baselines,
         {name: float(code) for code, name in enumerate(vocabulary.machine_models)},
     )
 
 
-def build(tables: Tables, fitted: Fitted, params: Dataset, names: list[str], rolling: bool) -> pd.DataFrame:
+def build(tables: Tables, fitted: Fitted, params: Dataset, names: list[str]) -> pd.DataFrame:
     """Return the features of each machine's newest row, in the order of `names`, by machine.
 
-    Parameters
-    ----------
-    rolling
-        Make windows at every row, as training has to, and keep the newest; else aggregate the newest windows only.
+    Windows are made at every row, as training has to, and the newest are kept.
     """
     scaled = _scale(tables.telemetry, fitted)
     newest = _newest(scaled)
-    baseline = _find_baselines(scaled, fitted, params).reindex(newest.index)
+    baseline = fitted.baselines.reindex(newest.index)
     blocks = [newest[fitted.sensors]]
     for hours in params.windows_hours:
-        windows = (_roll if rolling else _aggregate)(scaled, newest["time"], fitted.sensors, hours)
+        windows = _roll(scaled, fitted.sensors, hours)
         blocks += [windows[name].add_suffix(f"_{name}_{hours}h") for name in params.aggregates]
         blocks.append((windows["mean"] - baseline).add_suffix(f"_from_baseline_{hours}h"))
     blocks += [_count_events(tables.events, newest["time"], params)]
@@ -86,16 +77,7 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("machine", keep="last").set_index("machine")
 
 
-def _find_baselines(scaled: pd.DataFrame, fitted: Fitted, params: Dataset) -> pd.DataFrame:
-    """Return the level of each machine's first hours on record, of the rows at hand for a machine without one."""
-    unknown = scaled[~scaled["machine"].isin(fitted.baselines.index)]
-    first = unknown.groupby("machine", sort=False)["time"].transform("first")
-    opening = unknown[unknown["time"] < first + params.baseline_hours * HOUR]
-    own = opening.groupby("machine", sort=False)[fitted.sensors].mean()
-    return pd.concat([fitted.baselines[fitted.sensors], own])
-
-
-def _roll(scaled: pd.DataFrame, _: pd.Series, sensors: list[str], hours: int) -> dict[str, pd.DataFrame]:
+def _roll(scaled: pd.DataFrame, sensors: list[str], hours: int) -> dict[str, pd.DataFrame]:
     rows = scaled.set_index("time")
     readings = rows.groupby("machine", sort=False)[sensors].rolling(f"{hours}h")
     products = _multiply(rows, sensors, (rows.index - rows.index[0]) / HOUR)
@@ -105,16 +87,7 @@ def _roll(scaled: pd.DataFrame, _: pd.Series, sensors: list[str], hours: int) ->
     return {name: _newest(window.reset_index())[sensors] for name, window in windows.items()}
 
 
-def _aggregate(scaled: pd.DataFrame, newest: pd.Series, sensors: list[str], hours: int) -> dict[str, pd.DataFrame]:
-    age = (scaled["machine"].map(newest) - scaled["time"]) / HOUR
-    rows = scaled[age < hours]
-    readings = rows.groupby("machine", sort=False)[sensors]
-    sums = _multiply(rows, sensors, -age[age < hours]).groupby("machine", sort=False).sum()
-    windows = {"mean": readings.mean(), "std": readings.std(), "min": readings.min(), "max": readings.max()}
-    return windows | {"slope": _fit_slopes(sums, sensors)}
-
-
-def _multiply(rows: pd.DataFrame, sensors: list[str], hours: pd.Series | pd.Index) -> pd.DataFrame:
+def _multiply(rows: pd.DataFrame, sensors: list[str], hours: pd.Index) -> pd.DataFrame:
     """Return the products whose sums make a least-squares slope: n, t, t t, x and t x, where there is a reading."""
     t, x = np.asarray(hours)[:, None], rows[sensors].to_numpy()
     known = (~np.isnan(x)).astype(np.float64)

@@ -21,15 +21,7 @@ HOST = "127.0.0.1"
 
 
 class Server(NamedTuple):
-    """How a server is started, and what to ask it.
-
-    Attributes
-    ----------
-    command
-        ``{port}`` stands for the port.
-    body
-        Of a request to ``/invocations``.
-    """
+    """How a server is started, where ``{port}`` stands for its port, and the body of a request to ``/invocations``."""
 
     command: Sequence[str]
     variables: dict[str, str]
@@ -37,13 +29,7 @@ class Server(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A server that has answered once.
-
-    Attributes
-    ----------
-    seconds
-        From its start to the first answer.
-    """
+    """A server that has answered once, so many seconds after its start."""
 
     pid: int
     port: int

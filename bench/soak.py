@@ -38,15 +38,7 @@ OK = b"HTTP/1.1 200"
 
 @dataclass
 class Seen:
-    """What the load saw.
-
-    Attributes
-    ----------
-    late
-        Time to answer of each request, in seconds.
-    memory
-        Seconds since the start and resident MB.
-    """
+    """What the load saw: each request's time to answer in seconds, and resident MB at seconds since the start."""
 
     answers: int = 0
     failed: int = 0
