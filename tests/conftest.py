@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 from trained_fleet import train_small_fleet
 
+from upkeep.core.files import locked
+
 ROOT = Path(__file__).parents[1]
 
 # How long an example takes is the machine's affair. A gate judges the change: chance searches at everybody's desk.
@@ -36,8 +38,13 @@ def cmapss() -> Path:
 
 @pytest.fixture(scope="session")
 def trained_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small fleet that went through the pipeline; tests leave it as it is."""
-    return train_small_fleet(tmp_path_factory.mktemp("trained_fleet"))
+    """The folder of a small fleet that went through the pipeline; tests leave it as it is, for all workers share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained_fleet"
+    with locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            train_small_fleet(tmp_path_factory.mktemp("training")).rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

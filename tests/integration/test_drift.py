@@ -119,7 +119,8 @@ def findings(reports):
     return json.loads(reports["drift.json"])
 
 
-def test_running_again_by_several_workers_gives_the_same_bytes(fleet, reports):
+def test_several_workers_write_the_same_bytes_and_remove_pages_of_plants_that_are_gone(fleet, reports):
+    (fleet / "reports/drift/gone.html").write_text("a plant that was sold")
     assert run(fleet, "2", "loky") == reports
 
 
@@ -163,11 +164,6 @@ def test_pages_are_small_and_load_nothing_from_elsewhere(reports):
     for page in pages.values():
         assert len(page) <= 1e6
         assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", page)
-
-
-def test_pages_of_a_plant_that_is_gone_are_removed(fleet, reports):
-    (fleet / "reports/drift/gone.html").write_text("a plant that was sold")
-    assert run(fleet, "1") == reports
 
 
 def test_an_empty_fleet_is_an_empty_report(tmp_path, monkeypatch, fleet):

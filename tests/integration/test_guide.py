@@ -93,12 +93,9 @@ def upkeep(monkeypatch, command: str) -> str:
     return said.getvalue() if left.value.code else ""
 
 
-def test_three_csv_files_become_a_model_that_is_judged():
+def test_three_csv_files_become_a_model_that_is_judged(monkeypatch):
     for stage in ("fetch", "validate", "dataset", "train", "evaluate", "check"):
-        done = subprocess.run(
-            [Path(sys.executable).with_name("upkeep"), stage], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        assert upkeep(monkeypatch, stage) == ""
     quality = json.loads(Path("reports/data_quality.json").read_text())["plants"]["north"]["tables"]
     assert quality["telemetry"]["quarantined"] == {}
     assert quality["telemetry"]["clean"] == quality["telemetry"]["rows_in"] > 5_000

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from contextlib import chdir
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,32 @@ def weeks(tmp_path_factory):
     return folders
 
 
-@pytest.fixture
-def deliver(weeks, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return lambda until: shutil.copytree(weeks[until], tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def deliver(weeks):
+    return lambda until: shutil.copytree(weeks[until], ".", dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def run_first(weeks, tmp_path_factory):
+    """Copy what the stages make of the first delivery, run once for each split; return its checksums."""
+
+    @cache
+    def run_once(split: str) -> tuple[Path, dict[str, str]]:
+        folder = shutil.copytree(weeks[UNTIL], tmp_path_factory.mktemp(split), dirs_exist_ok=True)
+        with chdir(folder):
+            return folder, run(UNTIL, split)
+
+    def copy(split: str) -> dict[str, str]:
+        folder, written = run_once(split)
+        shutil.copytree(folder, ".", dirs_exist_ok=True)
+        return written
+
+    return copy
 
 
 def settle(
@@ -77,12 +100,11 @@ def kept() -> set[Path]:
 
 
 @pytest.mark.parametrize("split", ["date", "machine"])
-def test_the_bytes_are_the_same_with_pieces_without_and_with_some_lost_or_damaged(split, deliver, caplog):
-    deliver(UNTIL)
-    plain = run(UNTIL, split, kept=False)
-    assert not PIECES.exists()
-    assert run(UNTIL, split) == plain
+def test_the_bytes_are_the_same_with_pieces_without_and_with_some_lost_or_damaged(split, run_first, caplog):
+    plain = run_first(split)
     everything, drawn = kept(), np.random.default_rng(7)
+    assert run(UNTIL, split, kept=False) == plain
+    assert kept() == everything
     assert run(UNTIL, split) == plain
     assert kept() == everything
     for _ in range(2):
@@ -99,9 +121,8 @@ def test_the_bytes_are_the_same_with_pieces_without_and_with_some_lost_or_damage
 
 
 @pytest.mark.parametrize("split", ["date", "window"])
-def test_a_week_later_only_what_the_week_touches_is_made_again(split, deliver, monkeypatch):
-    deliver(UNTIL)
-    run(UNTIL, split)
+def test_a_week_later_only_what_the_week_touches_is_made_again(split, run_first, deliver, monkeypatch):
+    run_first(split)
     built: list[pl.DataFrame] = []
     build = definition.build_features
     monkeypatch.setattr(dataset, "build_features", lambda *tables: built.append(tables[0]) or build(*tables))
@@ -115,9 +136,8 @@ def test_a_week_later_only_what_the_week_touches_is_made_again(split, deliver, m
 
 
 @pytest.mark.parametrize("split", ["window", "time"])
-def test_a_week_later_the_bytes_are_those_made_without_pieces(split, deliver):
-    deliver(UNTIL)
-    run(UNTIL, split)
+def test_a_week_later_the_bytes_are_those_made_without_pieces(split, run_first, deliver):
+    run_first(split)
     deliver(WEEK_LATER)
     assert run(WEEK_LATER, split) == run(WEEK_LATER, split, kept=False)
 
@@ -141,18 +161,16 @@ def mend(table: str, **columns: pl.Expr) -> None:
         ("machines", {"model": pl.lit("another")}),
     ],
 )
-def test_a_row_mended_in_the_past_is_no_longer_what_was_kept(table, changed, deliver):
-    deliver(UNTIL)
-    before = run(UNTIL)
+def test_a_row_mended_in_the_past_is_no_longer_what_was_kept(table, changed, run_first):
+    before = run_first("date")
     mend(table, **changed)
     after = run(UNTIL)
     assert after != before
     assert after == run(UNTIL, kept=False)
 
 
-def test_another_setting_makes_other_pieces_and_no_room_keeps_none(deliver):
-    deliver(UNTIL)
-    run(UNTIL)
+def test_another_setting_makes_other_pieces_and_no_room_keeps_none(run_first):
+    run_first("date")
     first = kept()
     found = run(UNTIL, max_repair_hours=48)
     assert kept() > first

@@ -1,5 +1,4 @@
 import json
-import os
 import shlex
 import shutil
 import socket
@@ -7,49 +6,15 @@ import subprocess
 import sys
 import time
 from contextlib import chdir
+from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
+from click.testing import CliRunner
 from gitlab_mlflow import TOKEN, serving_gitlab
+from kept_runs import FACTS, MODEL, PENDING, REPORT, client, keep, parents, runs, write_outputs
 
-from upkeep.reporting.experiments import Run
-from upkeep.reporting.tracking import (
-    ANSWER_SECONDS,
-    COMPLETE,
-    KEY,
-    RELEASE,
-    KeptRun,
-    keep_run,
-    mirror_release,
-    send_pending,
-)
-
-PENDING = Path(".upkeep/pending")
-REPORT = Path("reports/metrics.json")
-MODEL = Path("models/plants/lyon/model.json")
-FACTS = {"commit": "abc", "until": "2025-12-22", "image": "registry.example.com/upkeep@sha256:123"}
-CONTENT = {
-    "model": {"name": "fleet", "kind": "lightgbm", "plants": {"lyon": {"scope": "plant"}}},
-    "description": "first try",
-    "parameters": {"model": {"seed": 7, "long": "x" * 7000}, **{f"parameter_{i}": i for i in range(150)}},
-    "data": {},
-    "metrics": {
-        "test": {
-            "overall": {"brier": 0.25, "roc_auc": None},
-            "plants": {"lyon": {"brier": 0.5}, "porto": {"brier": 0.1}},
-        },
-        "validation": {"overall": {"brier": 0.3}, "plants": {}},
-    },
-    "drift": {},
-    "data_quality": {},
-}
-
-
-def keep(key="k1", date="2025-03-01T00:00:00+00:00"):
-    run = KeptRun(key=key, date=date, commit="abc", content=Run.model_validate(CONTENT))
-    keep_run(PENDING, run, [REPORT, MODEL.parent, Path("reports/absent")])
+from upkeep.reporting.tracking import ANSWER_SECONDS, COMPLETE, KEY, RELEASE, mirror_release, send_pending
 
 
 def waiting():
@@ -59,9 +24,7 @@ def waiting():
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for file in (REPORT, MODEL):
-        file.parent.mkdir(parents=True)
-        file.write_text("first")
+    write_outputs()
     return tmp_path
 
 
@@ -79,21 +42,6 @@ def database(tmp_path_factory):
 def store(checkout, database):
     (checkout / "mlflow.db").write_bytes(database)
     return f"sqlite:///{checkout}/mlflow.db"
-
-
-def client(uri):
-    from mlflow import MlflowClient
-
-    return MlflowClient(uri)
-
-
-def runs(uri):
-    experiment = client(uri).get_experiment_by_name("fleet")
-    return client(uri).search_runs([experiment.experiment_id]) if experiment else []
-
-
-def parents(uri):
-    return [run for run in runs(uri) if "mlflow.parentRunId" not in run.data.tags]
 
 
 def test_a_run_arrives_with_figures_files_and_a_child_per_plant(store):
@@ -151,34 +99,31 @@ def test_a_kept_run_holds_the_files_as_they_were():
     assert (PENDING / "k1/artifacts/reports/metrics.json").read_text() == "first"
 
 
-def test_a_missing_database_is_created(checkout):
-    keep()
-    assert send_pending(PENDING, "sqlite:///new/mlflow.db") == []
-    assert sorted(file.name for file in (checkout / "new").iterdir()) == ["mlartifacts", "mlflow.db"]
-
-
 KILLED = f"""
 import os, signal, sys
 from pathlib import Path
+from alembic import command
 from mlflow import MlflowClient
 from upkeep.reporting.tracking import send_pending
 for step in sys.argv[1:]:  # each in a process of its own, after one import
     if not os.fork():
         os.chdir(step)
-        setattr(MlflowClient, step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-        send_pending(Path({str(PENDING)!r}), "sqlite:///mlflow.db")
+        called = command if step == "upgrade" else MlflowClient
+        setattr(called, step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        send_pending(Path({str(PENDING)!r}), "sqlite:///kept/mlflow.db")
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
 def test_a_sender_killed_at_any_step_leaves_one_whole_run_in_the_end(checkout, database, monkeypatch):
-    steps = ["get_experiment_by_name", "create_run", "log_artifacts", "set_tag"]
+    steps = ["upgrade", "create_run", "log_artifacts", "set_tag"]  # the first amid making a database that is not there
     for step in steps:
         shutil.copytree(REPORT.parent, checkout / step / REPORT.parent)
         shutil.copytree(MODEL.parent, checkout / step / MODEL.parent)
-        if step != "get_experiment_by_name":
-            (checkout / step / "mlflow.db").write_bytes(database)
+        if step != "upgrade":
+            (checkout / step / "kept").mkdir()
+            (checkout / step / "kept/mlflow.db").write_bytes(database)
         with chdir(step):
             keep()
     done = subprocess.run([sys.executable, "-c", KILLED, *steps], capture_output=True, text=True, check=True)
@@ -186,10 +131,12 @@ def test_a_sender_killed_at_any_step_leaves_one_whole_run_in_the_end(checkout, d
     for step in steps:
         monkeypatch.chdir(checkout / step)
         keep()
-        assert send_pending(PENDING, "sqlite:///mlflow.db") == []
-        (parent,) = parents("sqlite:///mlflow.db")
+        uri = f"sqlite:///{checkout / step}/kept/mlflow.db"  # a whole path: MLflow keeps its connections by address
+        assert send_pending(PENDING, uri) == []
+        (parent,) = parents(uri)
         assert COMPLETE in parent.data.tags
         assert waiting() == []
+        assert sorted(file.name for file in Path("kept").iterdir()) == ["mlartifacts", "mlflow.db"]
 
 
 @pytest.mark.usefixtures("checkout")
@@ -225,59 +172,6 @@ def test_an_address_that_mlflow_does_not_take_costs_a_warning(uri):
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
-
-
-@pytest.fixture
-def server(tmp_path, database, free_port):
-    """Start MLflow's own server when called, and stop it at the end."""
-    (tmp_path / "server.db").write_bytes(database)
-    started = []
-
-    def start():
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(free_port), "--workers", "1"]
-        command += [
-            "--backend-store-uri",
-            f"sqlite:///{tmp_path}/server.db",
-            "--artifacts-destination",
-            f"{tmp_path}/held",
-        ]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        started.append(subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True, **quiet))
-        wait_until_healthy(free_port)
-
-    yield start
-    for process in started:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=20)
-
-
-def wait_until_healthy(port):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                return
-        except (URLError, OSError):
-            time.sleep(0.1)
-    pytest.fail("the MLflow server did not start")
-
-
-@pytest.mark.usefixtures("checkout")
-def test_a_run_kept_while_the_server_was_down_is_sent_once_it_is_up(server, free_port):
-    uri = f"http://127.0.0.1:{free_port}"
-    keep()
-    assert len(send_pending(PENDING, uri)) == 1
-    server()
-    for _ in range(2):
-        assert send_pending(PENDING, uri) == []
-        keep()
-    (parent,) = parents(uri)
-    assert parent.data.metrics["test_brier"] == 0.25
-    assert [file.path for file in client(uri).list_artifacts(parent.info.run_id, "reports")] == ["reports/metrics.json"]
-    assert mirror_release(uri, "fleet", "v1.0.0", "staging", FACTS, "k1") == ""
-    released = client(uri).get_model_version_by_alias("fleet", "staging")
-    assert (released.run_id, released.tags[RELEASE]) == (parent.info.run_id, "v1.0.0")
 
 
 def in_registry(uri):
@@ -347,9 +241,9 @@ def test_a_deleted_experiment_keeps_runs_waiting_until_it_is_brought_back_as_tol
     (warning,) = send_pending(PENDING, store)
     assert "the experiment fleet was deleted there" in warning
     assert waiting() == ["k2"]
-    setting, *command = shlex.split(warning.split("`")[1])
-    name, _, value = setting.partition("=")
-    subprocess.run(command, env={**os.environ, name: value}, check=True, capture_output=True)
+    setting, program, *arguments = shlex.split(warning.split("`")[1])
+    command, *_ = entry_points(group="console_scripts", name=program)
+    CliRunner().invoke(command.load(), arguments, env=dict([setting.split("=")]), catch_exceptions=False)
     assert send_pending(PENDING, store) == []
     assert {run.info.run_name for run in parents(store)} == {"k1", "k2"}
 

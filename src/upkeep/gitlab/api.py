@@ -33,7 +33,7 @@ MOST_ROWS = 2_000  # of a list, such as the notes on a merge request
 MOST_SAID = 300  # characters of what it says in an error
 MAX_TITLE = 255  # characters; GitLab refuses an issue with a longer title
 
-RETRIES = Retry(total=4, connect=0, status_forcelist=(502, 503, 504), backoff_factor=0.5, retry_after_max=60)
+RETRIES = Retry(total=4, connect=0, other=0, status_forcelist=(502, 503, 504), backoff_factor=0.5, retry_after_max=60)
 """Of requests that may be sent twice; python-gitlab itself waits where GitLab asks for it, with 429."""
 
 REMEDIES = {
