@@ -109,7 +109,7 @@ def record() -> None:
 @app.command()
 def check() -> None:
     """Check acceptance cases and quality floors; exit 1 and say which do not hold."""
-    tell("upkeep.gitlab.check:run", load_params())
+    tell("upkeep.gitlab.gate:check", load_params())
 
 
 @app.command()
@@ -286,7 +286,7 @@ def pages(output: Annotated[Path, typer.Option(help="The folder to write.")] = P
 @release.command("notes")
 def release_notes() -> None:
     """Make the GitLab Release of this job's tag from the changelog."""
-    tell("upkeep.gitlab.release:release", os.environ)
+    tell("upkeep.gitlab.api:release", os.environ)
 
 
 @release.command("list")

@@ -14,7 +14,7 @@ from upkeep.core.files import write_json
 from upkeep.core.params import Params, load_params
 from upkeep.features.definition import build_features, fit_preparation
 from upkeep.features.inputs import Quantity, Vocabulary
-from upkeep.gitlab import check
+from upkeep.gitlab import gate
 from upkeep.judging.sanity import REFERENCES
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import (
@@ -200,7 +200,7 @@ def test_rows_that_were_chosen_by_their_outcome_are_no_ground_for_a_verdict():
     write_json(paths.DATASET, sizes)
     evaluate.run(PARAMS)
     with pytest.raises(UpkeepError, match="not known: in lyon test rows were kept because a failure came"):
-        check.run(judged_by(average_precision=0.5))
+        gate.check(judged_by(average_precision=0.5))
 
 
 def test_a_good_model_passes_its_floors_and_acceptance_cases(capsys):
@@ -215,7 +215,7 @@ def test_a_good_model_passes_its_floors_and_acceptance_cases(capsys):
         {"name": "health", "expect": "no_alarm", "telemetry": "healthy.csv"},
         {"name": "outage", "expect": "answer", "telemetry": "outage.csv"},
     )
-    check.run(judged_by(cases, failures_caught=0.6))
+    gate.check(judged_by(cases, failures_caught=0.6))
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
         ["ok", "failures_caught"],
         ["ok", "average_precision"],
@@ -234,7 +234,7 @@ def test_what_fails_is_named_and_what_passes_is_not():
         {"name": "elsewhere", "plant": "porto", "expect": "alarm", "telemetry": "worn.csv"},
     )
     with pytest.raises(UpkeepError) as raised:
-        check.run(judged_by(cases, average_precision=1.1, failures_caught=0.5))
+        gate.check(judged_by(cases, average_precision=1.1, failures_caught=0.5))
     assert "3 of 7 checks failed: average_precision (found" in str(raised.value)
     assert "elsewhere (found no such model)" in str(raised.value)
     assert "health" not in str(raised.value)
@@ -244,7 +244,7 @@ def test_events_of_an_acceptance_case_are_read(capsys):
     cases = write_cases({"name": "wear", "expect": "alarm", "telemetry": "worn.csv", "events": "events.csv"})
     (cases.parent / "events.csv").write_text("machine,time,kind,code\nnew,2025-01-06T05:00:00Z,error,E1\n")
     evaluate.run(PARAMS)
-    check.run(judged_by(cases))
+    gate.check(judged_by(cases))
     assert "ok  wear" in capsys.readouterr().out
 
 
@@ -254,10 +254,10 @@ def test_a_broken_file_of_an_acceptance_case_is_named(content):
     (cases.parent / "worn.csv").write_text(content)
     evaluate.run(PARAMS)
     with pytest.raises(UpkeepError) as raised:
-        check.run(judged_by(cases))
+        gate.check(judged_by(cases))
     assert raised.value.where["file"] == cases.parent / "worn.csv"
 
 
 def test_without_metrics_the_check_fails_and_says_what_to_run():
     with pytest.raises(UpkeepError, match="No such file"):
-        check.run(judged_by())
+        gate.check(judged_by())

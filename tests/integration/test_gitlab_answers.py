@@ -28,6 +28,9 @@ def answering(answers):
             answer = answers.get(path, {})
             answer(self) if callable(answer) else send(self, json.dumps(answer).encode())
 
+        def do_POST(self):
+            send(self)
+
         def log_message(self, *_):
             """Say nothing."""
 
@@ -50,7 +53,7 @@ def project(**answers):
     return {"/api/v4/user": USER, "/api/v4/projects/1": PROJECT, **answers}
 
 
-def refusal(answers, read=lambda opened: api.find_note(opened, 1)):
+def refusal(answers, read=lambda opened: api.put_note(opened, 1, "text")):
     with answering(answers) as (environment, _), pytest.raises(UpkeepError) as caught:
         read(api.open_project(environment))
     assert "glpat" not in str(caught.value)
@@ -107,7 +110,7 @@ def test_pages_without_end_end(monkeypatch):
         send(call, json.dumps(rows).encode(), Link=f'<http://{call.headers["Host"]}{NOTES}?page=2>; rel="next"')
 
     with answering(project(**{NOTES: page})) as (environment, asked):
-        assert api.find_note(api.open_project(environment), 1) is None
+        api.put_note(api.open_project(environment), 1, "text")
     assert len([path for path, _ in asked if path == NOTES]) == 3
 
 
@@ -125,7 +128,7 @@ def test_pages_without_end_end(monkeypatch):
     ],
 )
 def test_notes_of_another_shape_are_a_sentence(notes):
-    assert refusal(project(**{NOTES: notes})).startswith("reading the notes of merge request !1 failed: ")
+    assert refusal(project(**{NOTES: notes})).startswith("writing the note on merge request !1 failed: ")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[" * 100_000, b"\xff\xfe", b"null", b"[]"])

@@ -10,8 +10,7 @@ from gitlab_stand_in import MAINTAINER, GitLab, serving_gitlab
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import setup
-from upkeep.gitlab.api import open_project, put_note
-from upkeep.gitlab.release import release
+from upkeep.gitlab.api import open_project, put_note, release
 
 SECRET = "correct-horse-battery"
 EXAMPLE = ROOT / "examples/gitlab.yaml"

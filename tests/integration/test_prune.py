@@ -111,7 +111,7 @@ def test_raw_batches_go_only_if_since_leaves_them_out_and_what_training_loses_is
     assert "data/raw" not in prune(params, TODAY, None, remove=True)
     params = settings("2025-01-20")
     told = prune(params, TODAY, None, remove=False)
-    assert f"training loses {early:,} of {rows:,} rows of telemetry and" in told
+    assert f"training loses {early:,} of {rows:,} rows of telemetry, and" in told
     assert len({file.batch for file in read_manifest().files}) == 4
     prune(params, TODAY, None, remove=True)
     kept = {(file.table, file.batch.day) for file in read_manifest().files}

@@ -14,7 +14,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.gitlab.deployment import Order, promote, roll_back
 from upkeep.gitlab.doctor import push_tags
-from upkeep.gitlab.probes import NotInUseError
+from upkeep.gitlab.readiness import NotReadyError
 from upkeep.releases import tags
 from upkeep.releases.git import push_tag
 from upkeep.releases.git import run as run_git
@@ -291,5 +291,5 @@ def test_the_doctor_says_whether_others_could_write_the_history(remote, protecte
 
 
 def test_the_doctor_passes_over_tags_where_none_can_be_made_yet():
-    with pytest.raises(NotInUseError, match="UPKEEP_RELEASE_TOKEN is not set"):
+    with pytest.raises(NotReadyError, match="UPKEEP_RELEASE_TOKEN is not set"):
         push_tags({"GITLAB_CI": "true"})

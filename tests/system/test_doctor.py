@@ -414,7 +414,7 @@ def test_where_nothing_is_built_neither_engine_nor_registry_is_missed(monkeypatc
 
 def test_a_day_that_was_set_for_back_filling_and_forgotten_is_told(monkeypatch):
     monkeypatch.setenv("UPKEEP_TODAY", "2025-01-06")
-    assert "2025-01-06" in finding("clock").what
+    assert "2025-01-06" in finding("variables").what
 
 
 def test_a_webhook_whose_host_does_not_answer_is_told_without_its_address(monkeypatch):
@@ -425,6 +425,6 @@ def test_a_webhook_whose_host_does_not_answer_is_told_without_its_address(monkey
 
 
 def test_a_job_fails_with_the_names_of_the_checks_that_failed():
-    with pytest.raises(UpkeepError, match="2 of the checks failed: registry, clock"):
-        raise_if_failed([Finding(name, "FAIL", "", "mend it") for name in ("registry", "clock")])
-    raise_if_failed([Finding("registry", "ok", ""), Finding("clock", "skipped", "")])
+    with pytest.raises(UpkeepError, match="2 of the checks failed: registry, alerts"):
+        raise_if_failed([Finding(name, "FAIL", "", "mend it") for name in ("registry", "alerts")])
+    raise_if_failed([Finding("registry", "ok", ""), Finding("alerts", "skipped", "")])

@@ -9,11 +9,12 @@ from prediction_cases import HORIZON, evaluate_rows, how, machine
 
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, judge
-from upkeep.gitlab.note_text import Review
-from upkeep.gitlab.snapshot import Parameters, RawData, Snapshot
+from upkeep.gitlab.note import Review
+from upkeep.gitlab.snapshot import Parameters, Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import DataQuality, DriftReport, Evaluation, Sanity
 from upkeep.releases.succession import Succession, judge_succession
+from upkeep.sources.manifest import Manifest, RawFile
 
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
 FAILED = Check("failures_caught", "at least 0.6", "0.4", False)
@@ -38,14 +39,13 @@ def plant(name: str, alarms: Mapping[int, float] = GOOD, machines: int = 6) -> p
     return pl.concat(rows).with_columns(plant=pl.lit(name))
 
 
-def delivered(plants: list[str], *batches: str) -> RawData:
+def delivered(plants: list[str], *batches: str) -> Manifest:
     """The manifest of one telemetry file per plant and batch."""
+    common = {"table": "telemetry", "delivery": 1, "rows": 168, "bytes": 1, "file": ""}
     files = [
-        {"table": "telemetry", "plant": name, "batch": batch, "delivery": 1, "rows": 168, "sha256": f"{name}{batch}"}
-        for name in plants
-        for batch in batches
+        RawFile(**common, plant=name, batch=batch, sha256=f"{name}{batch}") for name in plants for batch in batches
     ]
-    return RawData(files=files)
+    return Manifest(source="files", options_sha256="", files=files)
 
 
 def fetched(path: str, until: str = "2025-02-24") -> Parameters:

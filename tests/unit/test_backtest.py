@@ -38,5 +38,5 @@ def test_without_any_release_the_table_is_empty():
 
 
 def test_the_picture_has_a_row_for_each_release():
-    names = [label.get_text() for label in draw_past(tabulate_past([LOST, JUDGED])).axes[0].get_yticklabels()]
+    names = [label.get_text() for label in draw_past([LOST, JUDGED]).axes[0].get_yticklabels()]
     assert names == ["v0.9.0", "v1.0.0"]

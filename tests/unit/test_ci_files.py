@@ -44,7 +44,6 @@ PROGRAMS = (
             "deployment",
             "doctor",
             "failure",
-            "probes",
             "readiness",
             "reproduction",
             "retraining",

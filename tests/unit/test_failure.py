@@ -61,21 +61,21 @@ def test_outside_of_a_pipelines_repository_nothing_is_kept(tmp_path):
 
 def test_an_alert_names_stage_plant_batch_column_and_links_the_job():
     keep_failure(fail(), JOB)
-    alert = describe_failure(read_failure(), JOB)
-    assert alert.title == "retrain failed: stage validate, plant lyon, batch 2025-12-29, column load_pct"
-    assert "[the job's log](https://git.example/j/77)" in alert.body
-    assert "- What to do: `mend the source`" in alert.body
+    title, body = describe_failure(read_failure(), JOB)
+    assert title == "retrain failed: stage validate, plant lyon, batch 2025-12-29, column load_pct"
+    assert "[the job's log](https://git.example/j/77)" in body
+    assert "- What to do: `mend the source`" in body
 
 
 def test_what_data_says_neither_mentions_people_nor_formats_itself():
     keep_failure(fail("found `x` @all\n# shout"), JOB)
-    assert "`found 'x' @all # shout`" in describe_failure(read_failure(), JOB).body
+    assert "`found 'x' @all # shout`" in describe_failure(read_failure(), JOB)[1]
 
 
 def test_a_job_that_left_no_error_is_told_too():
-    alert = describe_failure(None, JOB)
-    assert alert.title == "retrain failed"
-    assert "may have been stopped" in alert.body
+    title, body = describe_failure(None, JOB)
+    assert title == "retrain failed"
+    assert "may have been stopped" in body
 
 
 def test_the_failure_of_another_job_is_not_told_as_this_ones():

@@ -18,7 +18,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.gitlab.failure import Failure, describe_failure
 from upkeep.gitlab.gate import Verdict, judge
 from upkeep.gitlab.markdown import MOST_CHARACTERS, MOST_LISTED, code, inert, sentence, show, tabulate
-from upkeep.gitlab.note_text import write_note
+from upkeep.gitlab.note import write_note
 from upkeep.gitlab.retraining import describe_offer
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import Metrics
@@ -92,7 +92,7 @@ def note(changes: Mapping[str, object], checks=(HELD,), faults=(), times=None) -
     side = replace(AFTER, **changes)
     verdict = judge(BEFORE, side, Succession("promote", [], [], REVIEW.comparison), checks, (), faults)
     made = REVIEW._replace(challenger=side, checks=checks, times=times or {}, verdict=verdict)
-    return write_note(made, params().evaluate, [], {})
+    return write_note(made, params().evaluate, "", "")
 
 
 def renamed(text: str) -> Mapping[str, object]:
@@ -109,7 +109,7 @@ def compared(text: str) -> str:
     comparison = REVIEW.comparison._replace(plants=groups, alarms=alarms, failures=failures)
     side = replace(AFTER, **renamed(text))
     made = REVIEW._replace(champion=replace(side, name=text), challenger=side, comparison=comparison)
-    return write_note(made, params().evaluate, [], {})
+    return write_note(made, params().evaluate, "", "")
 
 
 def headline(text: str) -> Mapping[str, object]:
@@ -123,13 +123,13 @@ SLOTS: dict[str, Callable[[str], str]] = {
     "a plant's table": lambda text: note({"quality": quality(**{text: OUT_OF_RANGE})}),
     "a reason of quarantine": lambda text: note({"quality": quality(lyon={text: 3})}),
     "a column that drifted": lambda text: note({"drift": drift(**{text: [text]})}),
-    "a batch": lambda text: note({"manifest": delivered([text], text)}),
+    "a delivery's plant": lambda text: note({"manifest": delivered([text], "2025-01-13")}),
     "a metric": lambda text: note(headline(text)),
     "a check": lambda text: note({}, checks=[Check(text, text, text, False)]),
     "a missing file": lambda text: note({"missing": {text: text}}),
     "a fault": lambda text: note({}, faults=[text, sentence("it is {}", text)]),
     "a stage": lambda text: note({}, times={text: 1.0}),
-    "a failure's issue": lambda text: failed(text).body,
+    "a failure's issue": lambda text: failed(text)[1],
     "a retraining's merge request": lambda text: offered(text),
     "a cell": lambda text: tabulate(["x", "y"], [[text, code(text)]]),
 }
@@ -163,7 +163,7 @@ def test_attacks_do_no_more_than_a_harmless_text_either(slot, text):
 @given(text=TEXTS)
 @example(text="Closes #1\n\nCo-authored-by: x <x@y.org> [skip ci]")
 def test_a_title_and_a_commits_message_mention_and_command_nothing(text):
-    for shown in (failed(text).title, inert(text)):
+    for shown in (failed(text)[0], inert(text)):
         assert not re.search(r"[@#!~%&^$<\[](?=[\w/\"])|://", shown)
         assert len(shown.splitlines()) <= 1
 
@@ -222,7 +222,7 @@ def test_a_chat_is_told_nothing_that_mentions_anybody(monkeypatch):
     monkeypatch.setattr("urllib3.PoolManager.request", lambda *_, json, **__: sent.append(json) or Answer())
     from upkeep.gitlab.failure import _call_webhook
 
-    _call_webhook(failed("<!channel> <@U1> @here"), {"UPKEEP_ALERT_WEBHOOK": "https://chat.example.com/x"})
+    _call_webhook(*failed("<!channel> <@U1> @here"), {"UPKEEP_ALERT_WEBHOOK": "https://chat.example.com/x"})
     assert not re.search(r"<[!@]|@\w", json.loads(json.dumps(sent[0]))["text"])
 
 

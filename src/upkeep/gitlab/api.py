@@ -4,10 +4,9 @@ What answers is bounded: in time, in size, in the rows of a list; and it is GitL
 redirect to another host would take the token along.
 """
 
-import hashlib
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -16,8 +15,7 @@ from urllib.parse import urlsplit
 
 import gitlab
 import requests
-from gitlab.base import RESTObject
-from gitlab.v4.objects import PersonalAccessToken, Project, ProjectMergeRequestNote
+from gitlab.v4.objects import PersonalAccessToken, Project
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
@@ -27,6 +25,8 @@ from upkeep.gitlab.zones import TOKEN, Environment
 
 JOB = "CI_JOB_TOKEN"
 MARKER = "<!-- upkeep: the note on this merge request -->"  # its invisible first line, by which it finds itself again
+CHANGELOG = Path("CHANGELOG.md")
+SECTION = re.compile(r"^## (\S+).*\n(?s:(.*?))(?=^## |\Z)", re.MULTILINE)
 SECONDS, ALL_SECONDS = 30, 300  # to wait for a server that says nothing, and for all that one step asks of it
 MOST_BYTES = 20_000_000  # of one answer
 MOST_ROWS = 2_000  # of a list, such as the notes on a merge request
@@ -45,6 +45,9 @@ REMEDIES = {
 }
 """By GitLab's answer."""
 
+NONSENSE = (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What python-gitlab raises if an answer is not as GitLab's API describes it."""
+
 
 def open_project(environment: Environment, *, token: str = TOKEN) -> Project:
     """Return the project that ``CI_PROJECT_ID`` names, on the server that ``CI_SERVER_URL`` names.
@@ -56,10 +59,9 @@ def open_project(environment: Environment, *, token: str = TOKEN) -> Project:
     project = _variable(environment, "CI_PROJECT_ID")
     server = _open_server(environment, token)
     with explained(f"opening project {project} on {server.url}"):
-        if token == JOB:
-            return server.projects.get(project, lazy=True)
-        server.auth()
-        return server.projects.get(project)
+        if token != JOB:
+            server.auth()
+        return server.projects.get(project, lazy=token == JOB)
 
 
 def read_token(environment: Environment, token: str) -> PersonalAccessToken:
@@ -68,43 +70,31 @@ def read_token(environment: Environment, token: str) -> PersonalAccessToken:
         return _open_server(environment, token).personal_access_tokens.get("self")
 
 
-def find_note(project: Project, merge_request: int) -> ProjectMergeRequestNote | None:
-    """Return the note on a merge request that this token wrote, if there is one.
+def put_note(project: Project, merge_request: int, body: str) -> None:
+    """Write upkeep's one note on a merge request: a new one, or the one that is there with a new text.
 
     That of an earlier token stays: only its own author and maintainers may change a note.
     """
-    with explained(f"reading the notes of merge request !{merge_request}"):
-        notes = project.mergerequests.get(merge_request, lazy=True).notes.list(iterator=True)
-        user = project.manager.gitlab.user
-        own = (note for note in islice(notes, MOST_ROWS) if user and note.author["id"] == user.id)
-        return next((note for note in own if note.body.startswith(MARKER)), None)
-
-
-def put_note(project: Project, merge_request: int, body: str) -> None:
-    """Write upkeep's one note on a merge request: a new one, or the one that is there with a new text."""
-    note = find_note(project, merge_request)
+    own = getattr(project.manager.gitlab.user, "id", None)
     with explained(f"writing the note on merge request !{merge_request}"):
-        _put(project.mergerequests.get(merge_request, lazy=True).notes, note, {"body": f"{MARKER}\n{body}"})
+        notes = project.mergerequests.get(merge_request, lazy=True).notes
+        known, text = notes.list(iterator=True), {"body": f"{MARKER}\n{body}"}
+        _put(notes, known, lambda note: note.author["id"] == own and note.body.startswith(MARKER), text)
 
 
-def upload(project: Project, file: Path, known: str = "") -> str:
-    """Upload a picture, unless its address is in the text `known`, and return its address within the project."""
-    content = file.read_bytes()
-    name = f"{file.stem}-{hashlib.sha256(content).hexdigest()[:12]}{file.suffix}"
-    if earlier := re.search(rf"\]\(([^)]*/{re.escape(name)})\)", known):
-        return earlier[1]
+def upload(project: Project, file: Path) -> str:
+    """Upload a picture and return its address within the project."""
     with explained(f"uploading {file}"):
-        return str(project.upload(name, filedata=content)["url"])
+        return str(project.upload(file.name, filedata=file.read_bytes())["url"])
 
 
 def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) -> str:
     """Open an issue, or write `body` into the open one that has this title and these labels; return its address."""
     title = title[:MAX_TITLE]
     with explained(f"writing the issue '{title}'"):
-        issues = project.issues.list(state="opened", labels=list(labels), iterator=True)
-        known = next((issue for issue in islice(issues, MOST_ROWS) if issue.title == title), None)
-        made = _put(project.issues, known, {"description": body}, title=title, labels=",".join(labels))
-        return str(made["web_url"])
+        known = project.issues.list(state="opened", labels=list(labels), iterator=True)
+        fields = {"description": body, "title": title, "labels": ",".join(labels)}
+        return str(_put(project.issues, known, lambda issue: issue.title == title, fields)["web_url"])
 
 
 def find_open_tag(project: Project, beginning: str) -> str | None:
@@ -117,20 +107,30 @@ def find_open_tag(project: Project, beginning: str) -> str | None:
         return next((str(tag.name) for tag in islice(found, MOST_ROWS) if not tag.protected), None)
 
 
-def put_release(project: Project, tag: str, text: str) -> str:
-    """Make the release of a tag, or give the one that is there this text; return its address."""
+def release(environment: Environment) -> str:
+    """Make the release of the job's tag, or bring its text up to date, with the job's own token; return its address.
+
+    It says what the changelog does of a tag such as ``v1.2.0``, and which image was published.
+    """
+    tag, digest = environment.get("CI_COMMIT_TAG", ""), environment.get("IMAGE_DIGEST")
+    version = tag.removeprefix("v")
+    text = dict(SECTION.findall(CHANGELOG.read_text(encoding="utf-8"))).get(version, "").strip()
+    if not text:
+        what = f"{CHANGELOG} says nothing of {version or 'a release: the job has no tag'}"
+        remedy = "name the section *Unreleased* after the version, as CONTRIBUTING.md says, and tag that commit"
+        raise UpkeepError(what, remedy=remedy, file=CHANGELOG)
+    text += f"\n\nImage: `{digest}`\n" if digest else "\n"
+    project = open_project(environment, token=JOB)
     with explained(f"writing the release of {tag}"):
-        releases = islice(project.releases.list(iterator=True), MOST_ROWS)
-        known = next((release for release in releases if release.tag_name == tag), None)
-        made = _put(project.releases, known, {"description": text}, tag_name=tag, name=tag)
-        return str(made["_links"]["self"])
+        known, fields = project.releases.list(iterator=True), {"description": text, "tag_name": tag, "name": tag}
+        return str(_put(project.releases, known, lambda made: made.tag_name == tag, fields)["_links"]["self"])
 
 
-def _put(manager: Any, known: RESTObject | None, text: dict[str, str], **others: str) -> Any:
-    """Give what is known a new text, or make it, with the `others` of its fields; return what GitLab has of it."""
-    if known is None:
-        return manager.create({**others, **text}).attributes
-    return manager.update(known.get_id(), text)
+def _put(manager: Any, known: Any, fits: Callable[[Any], bool], fields: dict[str, str]) -> Any:
+    """Give the one that fits a new text, the first of the `fields`, or make it; return what GitLab has of it."""
+    found = next(filter(fits, islice(known, MOST_ROWS)), None)
+    text = dict(islice(fields.items(), 1))
+    return manager.update(found.get_id(), text) if found else manager.create(fields).attributes
 
 
 class _Adapter(HTTPAdapter):
@@ -165,14 +165,10 @@ def _open_server(environment: Environment, token: str) -> gitlab.Gitlab:
 
 
 def _variable(environment: Environment, name: str) -> str:
-    value = environment.get(name)
-    if not value:
-        raise UpkeepError(
-            f"the variable {name} is not set",
-            remedy=f"set {TOKEN} to a project access token with the scope `api`, in Settings > CI/CD > Variables; "
-            "GitLab itself sets those that begin with CI_",
-        )
-    return value
+    if value := environment.get(name):
+        return value
+    remedy = f"set {TOKEN} to a project access token with the scope `api`, in Settings > CI/CD > Variables; "
+    raise UpkeepError(f"the variable {name} is not set", remedy=f"{remedy}GitLab itself sets those that begin with CI_")
 
 
 @contextmanager
@@ -190,22 +186,19 @@ def explained(doing: str) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, ALL_SECONDS)
     try:
         yield
-    except gitlab.GitlabError as error:
-        what = f"GitLab answered {error.response_code}, {show_text(error.error_message)[:MOST_SAID]}"
-        remedy = REMEDIES.get(
-            error.response_code or 0, "read what it answered; its administrator finds more in its log"
-        )
+    except (gitlab.GitlabError, OSError, *NONSENSE) as error:
+        what = f"the answer is not what GitLab's API says ({type(error).__name__})"
+        remedy = "check that CI_SERVER_URL is GitLab's, 17.0 or newer, and what proxies make of its answers"
+        if isinstance(error, gitlab.GitlabError):
+            what = f"GitLab answered {error.response_code}, {show_text(error.error_message)[:MOST_SAID]}"
+            told = "read what it answered; its administrator finds more in its log"
+            remedy = REMEDIES.get(error.response_code or 0, told)
+        elif isinstance(error, OSError):  # what requests raises if there is no answer, or it comes from elsewhere
+            what = f"{type(error).__name__}, {show_text(error)[:MOST_SAID]}"
+            remedy = (
+                "check CI_SERVER_URL, whose host no redirect may leave, and the network; a private authority's "
+                "certificate goes to the file CI_SERVER_TLS_CA_FILE"
+            )
         raise UpkeepError(f"{doing} failed: {what}", remedy=remedy) from error
-    except OSError as error:  # what requests raises if there is no answer, or it comes from elsewhere
-        raise UpkeepError(
-            f"{doing} failed: {type(error).__name__}, {show_text(error)[:MOST_SAID]}",
-            remedy="check CI_SERVER_URL, whose host no redirect may leave, and the network; a private authority's "
-            "certificate goes to the file CI_SERVER_TLS_CA_FILE",
-        ) from error
-    except (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise UpkeepError(
-            f"{doing} failed: the answer is not what GitLab's API says ({type(error).__name__})",
-            remedy="check that CI_SERVER_URL is GitLab's, 17.0 or newer, and what proxies make of its answers",
-        ) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
-from upkeep.gitlab.probes import SHIP
 from upkeep.judging.reports import Headline, read_report
 from upkeep.releases import git
 from upkeep.releases.git import Environment
@@ -19,6 +18,7 @@ from upkeep.releases.history import Release, Stage, find_release, list_rollbacks
 from upkeep.releases.tags import assign, has_remote, refresh, register, require_push
 from upkeep.reporting.tracking import mirror_release
 
+SHIP = "deploy/ship.sh"
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
 JUDGED = (str(paths.PARAMS), "dvc.lock", str(paths.METRICS))
 """What a release's tag speaks of, as it is in the commit."""
@@ -84,11 +84,9 @@ def roll_back(order: Order, version: str, environment: Environment) -> str:
 def _require_deployable(release: Release, order: Order, environment: Environment) -> None:
     """Raise an UpkeepError unless the commit is on the branch that is deployed and the image is named by digest."""
     if (release.image or order.ship) and not IMAGE.fullmatch(release.image):
-        raise UpkeepError(
-            f"the image is '{release.image}'",
-            expected="IMAGE@sha256:DIGEST, so that what runs is what was tested",
-            remedy="pass the digest that `make push` left in image.env; or --tag-only, if nothing is to be shipped",
-        )
+        what = f"the image is '{release.image}', and not IMAGE@sha256:DIGEST: what runs must be what was tested"
+        remedy = "pass the digest that `make push` left in image.env; or --tag-only, if nothing is to be shipped"
+        raise UpkeepError(what, remedy=remedy)
     branch = environment.get("CI_COMMIT_BRANCH") or environment.get("UPKEEP_TARGET_BRANCH") or "main"
     tip = git.fetch(branch, history=True) if has_remote() else git.git("rev-parse", f"refs/heads/{branch}")
     if git.run(["git", "merge-base", "--is-ancestor", release.commit, tip]).returncode:
@@ -108,22 +106,21 @@ def _deliver(release: Release, order: Order, environment: Environment) -> str:
             raise
         what = f"{release.version} was shipped to {order.stage}, but that is not noted: {error.what}"
         raise UpkeepError(what, remedy=f"{error.remedy}; then run this again") from error
-    if warning := _mirror(made, environment.get("MLFLOW_TRACKING_URI", "")):
-        logger.warning(warning)
+    if uri := environment.get("MLFLOW_TRACKING_URI", ""):
+        _mirror(made, uri)
     return f"{order.stage} has {made.version}, as {made.tag}" + ("" if has_remote() else ", in this repository only")
 
 
-def _mirror(release: Release, uri: str) -> str:
-    """Tell MLflow's registry, where a server is set; return what kept it from that, if anything."""
-    if not uri:
-        return ""
+def _mirror(release: Release, uri: str) -> None:
+    """Tell MLflow's registry; a warning says what keeps it from that, if anything."""
+    facts = {"commit": release.commit, "until": release.until, "image": release.image}
     try:
         *_, run = csv.DictReader(io.StringIO(git.read_committed(release.commit, paths.EXPERIMENTS)))
-        model, key = run["model"], run["run"]
+        fault = mirror_release(uri, run["model"], release.version, str(release.stage), facts, run["run"])
     except (UpkeepError, LookupError, ValueError, csv.Error) as error:
-        return f"{paths.EXPERIMENTS} of {release.version} does not say which run it is: {error}"
-    facts = {"commit": release.commit, "until": release.until, "image": release.image}
-    return mirror_release(uri, model, release.version, str(release.stage), facts, key)
+        fault = f"{paths.EXPERIMENTS} of {release.version} does not say which run it is: {error}"
+    if fault:
+        logger.warning(fault)
 
 
 def _hold_to_floors(params: Params) -> str:

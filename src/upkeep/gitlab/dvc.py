@@ -36,35 +36,36 @@ CONFLICT = "<<<<<<< "
 logger = logging.getLogger(__name__)
 
 
-def stale(*stages: str) -> list[str]:
-    """List the stages, of all or of these and what they need, that ``dvc repro`` would run; no data is needed for it.
+def stale() -> list[str]:
+    """List the stages that ``dvc repro`` would run; no data is needed for it.
 
     Where a stale stage's own inputs are not here, DVC stops and what depends on it is not listed.
     """
-    done = _dvc("repro", "--dry", "--allow-missing", *stages, echo=False)
-    found = RUNNING.findall(done.stdout) + FAILED.findall(done.stdout)
-    if done.returncode and not found:
-        raise _explain("repro --dry", done.stdout)
+    failed, printed = _dvc("repro", "--dry", "--allow-missing", echo=False)
+    found = RUNNING.findall(printed) + FAILED.findall(printed)
+    if failed and not found:
+        raise _explain("repro --dry", printed)
     return list(dict.fromkeys(found))
 
 
 def repro(*stages: str, allow_missing: bool = True) -> list[str]:
     """Run what is stale, of all stages or of these and what they need, with inputs from the remote and earlier results.
 
-    Returns the stages that ran. `allow_missing` leaves data where it is if nothing needs it; what the remote has lost
-    is made again. A protected pipeline takes earlier results only from a remote that no merge request writes to. Raises
-    the UpkeepError of the stage which failed.
+    Returns the stages that ran, or raises the UpkeepError of the one which failed. `allow_missing` leaves data where it
+    is if nothing needs it; what the remote has lost is made again. A protected pipeline takes earlier results only from
+    a remote that no merge request writes to.
     """
     FAILURE.unlink(missing_ok=True)
     _fetch_proposed()
     anew = is_protected(os.environ) and not remotes_apart()
-    done = _dvc("repro", "--pull", *["--allow-missing"] * allow_missing, *["--no-run-cache"] * anew, *stages)
-    if done.returncode and allow_missing and MISSING in done.stdout:
+    options = [*["--allow-missing"] * allow_missing, *["--no-run-cache"] * anew]
+    failed, printed = _dvc("repro", "--pull", *options, *stages)
+    if failed and allow_missing and MISSING in printed:
         logger.warning("the remote lacks some of the data: making it again")
         return repro(*stages, allow_missing=False)
-    if done.returncode:
-        raise _explain("repro", done.stdout)
-    return RUNNING.findall(done.stdout)
+    if failed:
+        raise _explain("repro", printed)
+    return RUNNING.findall(printed)
 
 
 def pull(*targets: Path) -> bool:
@@ -72,10 +73,10 @@ def pull(*targets: Path) -> bool:
     if not targets:
         return True
     _fetch_proposed(*targets)
-    done = _dvc("pull", *map(str, targets))
-    if done.returncode and MISSING not in done.stdout:
-        raise _explain("pull", done.stdout)
-    return not done.returncode
+    failed, printed = _dvc("pull", *map(str, targets))
+    if failed and MISSING not in printed:
+        raise _explain("pull", printed)
+    return not failed
 
 
 def push() -> None:
@@ -93,10 +94,12 @@ def restore() -> None:
     _dvc("checkout", "--quiet", echo=False)
 
 
-def find_remote(name: str | None = None) -> str:
-    """Return the address of a remote, the default one's without a name; empty if there is none."""
+def find_remote(name: str | None = None) -> dict[str, Any]:
+    """Return what is set of a remote, the default one without a name, and its `name`; empty if there is none."""
     config = _read_config()
-    return str(config.get("remote", {}).get(name or config.get("core", {}).get("remote"), {}).get("url", ""))
+    name = name or config.get("core", {}).get("remote")
+    known = config.get("remote", {})
+    return {"name": name, **known[name]} if name in known else {}
 
 
 def _read_config() -> dict[str, Any]:
@@ -111,8 +114,8 @@ def _read_config() -> dict[str, Any]:
 
 def remotes_apart() -> bool:
     """Tell whether merge requests have a remote of their own beside the default one."""
-    own = find_remote(REMOTE).rstrip("/")
-    return bool(own) and own != find_remote().rstrip("/")
+    own, default = (find_remote(name).get("url", "").rstrip("/") for name in (REMOTE, None))
+    return bool(own) and own != default
 
 
 def add_remote(url: str) -> None:
@@ -135,30 +138,33 @@ def list_garbage() -> list[Path]:
     """
     settings = _read_config().get("cache", {})
     shared = settings.get("dir") or settings.get("local")
-    if shared or CACHE.resolve() != Path.cwd().resolve() / CACHE:
-        raise UpkeepError(
-            f"DVC's cache is not this checkout's own: {shared or CACHE.resolve()}",
-            remedy=f"type `dvc gc {' '.join(NEEDED)} --projects` with the folders of all checkouts that use it",
-        )
-    if git.git("stash", "list"):
-        raise UpkeepError(
-            "DVC does not know what git's stash needs", remedy="`git stash pop` or `git stash drop` first"
-        )
+    what, remedy = "", "type `dvc fetch`"
     outs = [out for stage in read_stages().values() for out in stage.get("outs", [])]
-    if not outs:
-        raise UpkeepError(f"{LOCK} lists no output, so nothing in the cache would be needed", remedy="run `dvc repro`")
-    lines = _require("gc", *NEEDED, "--dry", echo=False).splitlines()
-    listed = [Path(line.removeprefix(REMOVING)) for line in lines if line.startswith(REMOVING)]
-    folders = {out["path"]: str(out.get("md5")) for out in outs if str(out.get("md5")).endswith(".dir")}
-    if unknown := [path for path, md5 in folders.items() if not (CACHE / md5[:2] / md5[2:]).exists()]:
+    lists = {out["path"]: out["md5"] for out in outs if str(out.get("md5")).endswith(".dir")}
+    unknown = [path for path, md5 in lists.items() if not (CACHE / md5[:2] / md5[2:]).exists()]
+    if shared or CACHE.resolve() != Path.cwd().resolve() / CACHE:
+        what = f"DVC's cache is not this checkout's own: {shared or CACHE.resolve()}"
+        remedy = f"type `dvc gc {' '.join(NEEDED)} --projects` with the folders of all checkouts that use it"
+    elif git.git("stash", "list"):
+        what, remedy = "DVC does not know what git's stash needs", "`git stash pop` or `git stash drop` first"
+    elif not outs:
+        what, remedy = f"{LOCK} lists no output, so nothing in the cache would be needed", "run `dvc repro`"
+    elif unknown:
         what = f"the cache lacks what {LOCK} says of {unknown[0]}, so it is not known which files of it are needed"
-        raise UpkeepError(what, remedy="type `dvc fetch`")
-    return listed
+    if what:
+        raise UpkeepError(what, remedy=remedy)
+    printed = _require("gc", *NEEDED, "--dry", echo=False).splitlines()
+    return [Path(line.removeprefix(REMOVING)) for line in printed if line.startswith(REMOVING)]
 
 
 def collect_garbage() -> None:
     """Remove what :func:`list_garbage` lists."""
     _require("gc", *NEEDED, "--force", echo=False)
+
+
+def bring(*folders: Path) -> bool:
+    """Bring the outputs under these folders that ``dvc.lock`` knows and that are not here; False if some are lost."""
+    return pull(*(path for path in outputs(*folders) if not path.exists()))
 
 
 def outputs(*folders: Path, commit: str = "") -> list[Path]:
@@ -170,38 +176,34 @@ def outputs(*folders: Path, commit: str = "") -> list[Path]:
 def read_stages(commit: str = "") -> dict[str, Any]:
     """Return by name what ``dvc.lock`` says of each stage, here or in a commit; an UpkeepError if it is not DVC's."""
     stages: dict[str, Any] = read(LOCK, git.read_committed(commit, LOCK) if commit else None).get("stages", {})
-    try:
-        _list_outputs(stages)
-    except (AttributeError, LookupError, TypeError) as error:
-        raise _reject(LOCK, "does not list outputs as DVC does") from error
     return stages
 
 
-def _list_outputs(stages: dict[str, Any]) -> list[Path]:
-    return [Path(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]
-
-
 def read(file: Path, text: str | None = None) -> dict[str, Any]:
-    """Return what one of DVC's own files holds, or this `text` of it; an UpkeepError if it is no mapping in YAML.
+    """Return what one of DVC's own files holds, or this `text` of it; an UpkeepError if DVC would not write it so.
 
     A file that is not there holds nothing.
     """
     try:
         if text is None:
             text = read_regular(file).decode(errors="replace") if file.exists() else "{}"
-        content, why = parse_yaml(text), "is no mapping, as DVC writes it"
-    except (OSError, yaml.YAMLError) as error:
-        content, why = None, f"cannot be read: {show_text(error)}"
-    if isinstance(content, dict):
-        return content
-    raise _reject(file, "holds a merge conflict" if text and CONFLICT in text else why)
+        content: dict[str, Any] = parse_yaml(text)
+        stages = content.get("stages", {})
+        _list_outputs(stages if file == LOCK else {})
+    except (OSError, yaml.YAMLError, AttributeError, LookupError, TypeError) as error:
+        why = "is not as DVC writes it"
+        if text and CONFLICT in text:
+            why = "holds a merge conflict"
+        elif isinstance(error, OSError | yaml.YAMLError):
+            why = f"cannot be read: {show_text(error)}"
+        anew = f"git checkout origin/main -- {LOCK} && dvc repro, and commit what it writes"
+        remedy = anew if file == LOCK else f"correct it, or `git checkout HEAD -- {file}`"
+        raise UpkeepError(f"{file} {why}", remedy=remedy, file=file) from error
+    return content
 
 
-def _reject(file: Path, why: str) -> UpkeepError:
-    remedy = f"correct it, or `git checkout HEAD -- {file}`"
-    if file == LOCK:
-        remedy = f"git checkout origin/main -- {LOCK} && dvc repro, and commit what it writes"
-    return UpkeepError(f"{file} {why}", remedy=remedy, file=file)
+def _list_outputs(stages: dict[str, Any]) -> list[Path]:
+    return [Path(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]
 
 
 def _fetch_proposed(*targets: Path) -> None:
@@ -212,14 +214,14 @@ def _fetch_proposed(*targets: Path) -> None:
 
 def _require(*arguments: str, echo: bool = True) -> str:
     """Run DVC and return what it prints, or raise the UpkeepError that says why it failed."""
-    done = _dvc(*arguments, echo=echo)
-    if done.returncode:
-        raise _explain(arguments[0], done.stdout)
-    return done.stdout
+    failed, printed = _dvc(*arguments, echo=echo)
+    if failed:
+        raise _explain(arguments[0], printed)
+    return printed
 
 
-def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run DVC; what it prints goes to the job's log line by line, since training may take hours."""
+def _dvc(*arguments: str, echo: bool = True) -> tuple[bool, str]:
+    """Run DVC; return whether it failed, and what it printed: to the job's log, too, since training may take hours."""
     if shutil.which("dvc") is None:
         raise UpkeepError("dvc is not on PATH", remedy="make .venv && source .venv/bin/activate")
     lines = []
@@ -230,7 +232,7 @@ def _dvc(*arguments: str, echo: bool = True) -> subprocess.CompletedProcess[str]
             lines.append(line)
             if echo:
                 print(show_lines(mask_credentials(line)), flush=True)  # noqa: T201  # what the job's log is read for
-    return subprocess.CompletedProcess(arguments, process.returncode, "".join(lines))
+    return process.returncode != 0, "".join(lines)
 
 
 def _explain(command: str, text: str) -> UpkeepError:

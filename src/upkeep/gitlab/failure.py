@@ -5,7 +5,6 @@ import re
 import ssl
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import urllib3
 from pydantic import ValidationError
@@ -42,13 +41,6 @@ class Failure(Frozen):
         return UpkeepError(self.what, expected=self.expected, remedy=self.remedy, **self.where)
 
 
-class Alert(NamedTuple):
-    """A failure in words: a title that is the same for the same fault in the same place, and Markdown below it."""
-
-    title: str
-    body: str
-
-
 def keep_failure(error: UpkeepError, environment: Environment) -> None:
     """Write ``.upkeep/failure.json``, in a pipeline's repository only: anywhere else no later job would read it."""
     if PIPELINE.exists():
@@ -76,47 +68,49 @@ def notify_failure(environment: Environment) -> str:
         return f"nothing to tell: the job's status is {status}"
     failure = read_failure()
     own = failure and failure.job == environment.get("CI_JOB_ID")
-    alert = describe_failure(failure if own else None, environment)
+    title, body = describe_failure(failure if own else None, environment)
     done, errors = [], []
     for name, notify in ((TOKEN, _open_issue), (WEBHOOK, _call_webhook)):
         if environment.get(name):
             try:
-                done.append(notify(alert, environment))
+                done.append(notify(title, body, environment))
             except UpkeepError as error:
                 errors.append(error)
     if errors:
         raise errors[0]
     nobody = f"nobody was told: set {TOKEN} for an issue, or {WEBHOOK} for a message"
-    return f"{alert.title}\n{'; '.join(done) or nobody}"
+    return f"{title}\n{'; '.join(done) or nobody}"
 
 
-def describe_failure(failure: Failure | None, environment: Environment) -> Alert:
-    """Put a failure into words; None stands for a job that ended without an error of upkeep's own."""
-    # The service's image, which ends by errors, too, lacks jinja2.
-    from upkeep.reporting.templates import render_markdown
+def describe_failure(failure: Failure | None, environment: Environment) -> tuple[str, Markdown]:
+    """Return a title that is the same for the same fault in the same place, and Markdown below it.
+
+    None stands for a job that ended without an error of upkeep's own.
+    """
+    from upkeep.reporting.templates import render_markdown  # the service's image, which ends by errors, too, lacks it
 
     places = {name: failure.where[name] for name in PLACES if name in failure.where} if failure else {}
     named = ", ".join(f"{name} {value}" for name, value in places.items())
     job, link = environment.get("CI_JOB_NAME", "a command"), environment.get("CI_JOB_URL")
-    commit, branch = environment.get("CI_COMMIT_SHORT_SHA"), environment.get("CI_COMMIT_REF_NAME")
+    at = {"commit": environment.get("CI_COMMIT_SHORT_SHA"), "branch": environment.get("CI_COMMIT_REF_NAME")}
     log = Markdown(f"[the job's log]({link})" if link else "the log")
-    values = {"job": job, "places": places, "failure": failure, "log": log, "commit": commit, "branch": branch}
-    return Alert(inert(f"{job} failed{named and f': {named}'}"), render_markdown("failure.md", code=code, **values))
+    body = render_markdown("failure.md", code=code, job=job, places=places, failure=failure, log=log, **at)
+    return inert(f"{job} failed{named and f': {named}'}"), body
 
 
-def _open_issue(alert: Alert, environment: Environment) -> str:
+def _open_issue(title: str, body: str, environment: Environment) -> str:
     from upkeep.gitlab.api import open_project, put_issue  # slow to import, and most teams have one of the two
 
-    return f"wrote {put_issue(open_project(environment), *alert, LABELS)}"
+    return f"wrote {put_issue(open_project(environment), title, body, LABELS)}"
 
 
-def _call_webhook(alert: Alert, environment: Environment) -> str:
+def _call_webhook(title: str, body: str, environment: Environment) -> str:
     """Send JSON with the key ``text``, which Mattermost, Slack and Rocket.Chat show; the address itself is a secret."""
     trusted = ssl.create_default_context()
     if environment.get("CI_SERVER_TLS_CA_FILE"):
         trusted.load_verify_locations(environment["CI_SERVER_TLS_CA_FILE"])
     # Slack and Rocket.Chat mention people from within code, too.
-    message = {"text": re.sub("[<@]", rf"\g<0>{WORD_JOINER}", f"**{alert.title}**\n\n{alert.body}")}
+    message = {"text": re.sub("[<@]", rf"\g<0>{WORD_JOINER}", f"**{title}**\n\n{body}")}
     try:
         with urllib3.PoolManager(ssl_context=trusted, timeout=SECONDS) as pool:
             # What it says is not read: it may never end.

@@ -1,14 +1,49 @@
-"""The gate: whether a challenger may take the champion's place. What it cannot be sure of, it does not let pass."""
+"""The gate: whether a challenger may take the champion's place. What it cannot be sure of, it does not let pass.
 
-from collections.abc import Collection, Iterator, Sequence
+Floors and acceptance cases are checked, and both sides judged on the newest rows. An acceptance case whose plant has no
+model fails: a gate that skips what it was told to check is open.
+"""
+
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
+
+from upkeep.contract.casting import cast_column
 from upkeep.core import paths
-from upkeep.gitlab.markdown import code, sentence
-from upkeep.gitlab.snapshot import Snapshot
-from upkeep.judging.acceptance import Check
-from upkeep.releases.succession import Succession
+from upkeep.core.errors import UpkeepError
+from upkeep.core.parallel import map_plants
+from upkeep.core.params import Parallel, Params
+from upkeep.core.plants import name_file, table_file
+from upkeep.core.text import show_lines
+from upkeep.features.definition import build_features
+from upkeep.gitlab import dvc
+from upkeep.gitlab.markdown import bullets, code, sentence
+from upkeep.gitlab.snapshot import CommitFiles, Snapshot, locate_own, read_own, read_revision, read_working_tree
+from upkeep.gitlab.zones import TARGET, Environment
+from upkeep.judging.acceptance import (
+    AcceptanceCase,
+    Check,
+    check_case,
+    check_floors,
+    load_cases,
+    require_passed,
+    tabulate_checks,
+)
+from upkeep.judging.reports import Evaluation, read_report
+from upkeep.model.storage import find_models, load_model, predict
+from upkeep.releases import git
+from upkeep.releases.history import find_release, list_releases
+from upkeep.releases.rescoring import PlantTables, rescore
+from upkeep.releases.succession import Succession, find_newer, judge_succession
+from upkeep.releases.tags import refresh
 from upkeep.reporting.markdown import Markdown
+
+TIME = pl.Datetime("us", "UTC")
+EVENTS = {"machine": pl.String(), "time": TIME, "kind": pl.String(), "code": pl.String()}
 
 
 class Verdict(NamedTuple):
@@ -17,6 +52,38 @@ class Verdict(NamedTuple):
     ships: bool
     reasons: list[str]
     remarks: Sequence[str] = ()
+
+
+def check(params: Params) -> None:
+    """Print what holds of the floors and acceptance cases of params.yaml; an error if one does not, or is unknown.
+
+    A missed floor is let pass where the gate lets the models ship all the same, since what is live is no better.
+    """
+    try:
+        checks = make_checks(params)
+    except UpkeepError as error:
+        raise error.at(stage="check") from error
+    print(show_lines(tabulate_checks(checks)))  # noqa: T201  # the table is what this command is for
+    missed = find_missed(checks, params.evaluate.floors)
+    if not (missed and may_ship(checks, missed, params, os.environ)):
+        require_passed(checks)
+
+
+def may_ship(checks: Sequence[Check], missed: Mapping[str, float], params: Params, environment: Environment) -> bool:
+    """Ask the gate, with what a merge request's target has for champion, and else what production has; print why."""
+    try:
+        if branch := environment.get(TARGET):
+            commit = git.fetch(branch)
+        else:  # on a laptop nothing needs the network
+            commit = find_release(refresh() if environment.get("CI") else list_releases(), "production").commit
+        champion, challenger = read_revision(commit, branch or "production"), read_working_tree()
+    except UpkeepError as error:
+        print(show_lines(f"the floors hold, since no champion can be asked: {error.what}"))  # noqa: T201  # as above
+        return False
+    succession = judge_sides(champion, challenger, params, missed)
+    verdict = judge(champion, challenger, succession, checks, missed)
+    print(show_lines(bullets([*verdict.reasons, *verdict.remarks])))  # noqa: T201  # as above
+    return verdict.ships
 
 
 def judge(
@@ -30,8 +97,7 @@ def judge(
     """Judge a challenger by its floors and acceptance cases, of which there must be some, and beside the champion.
 
     `champion` is None if the target branch has no history, so that the checks decide alone; else the `succession` was
-    told of the `floors` that are missed. `faults` are why the challenger's reports cannot be relied on, such as stages
-    that did not run.
+    told of the `floors` that are missed. `faults` are why the challenger's reports cannot be relied on.
     """
     sides = {"this branch": challenger} | ({"the target branch": champion} if champion else {})
     missing = [
@@ -50,20 +116,128 @@ def judge(
         reasons.append(Markdown("nothing was checked: set `evaluate.floors` or `evaluate.golden` in params.yaml"))
     if champion is None or not compared:
         return Verdict(not reasons, reasons)
-    reasons += [*_vanished(champion, challenger), *succession.reasons]
+    reasons += [*_name_vanished(champion, challenger), *succession.reasons]
     return Verdict(succession.decision == "promote" and not reasons, reasons, succession.remarks)
 
 
-def _vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[Markdown]:
+def _name_vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[Markdown]:
     """Name the plants that were lost: a plant goes when its data goes, and that with a change of `fetch`."""
     before, after = champion.params.fetch, challenger.params.fetch
-    for plant in sorted(champion.plants - challenger.plants):
+    for plant in sorted(champion.judged.keys() - challenger.judged):
         if plant in challenger.raw_plants:
             yield sentence("{} has raw data, but no model that was judged", plant)
         elif (before.source, before.options) == (after.source, after.options):
-            yield sentence(
-                "{} has vanished from {}, though `fetch.source` and `fetch.options` are the same; if that is meant, "
-                "say so there",
-                plant,
-                code(paths.RAW),
-            )
+            words = "{} has vanished from {}, though `fetch.source` and `fetch.options` are the same"
+            yield sentence(f"{words}; if that is meant, say so there", plant, code(paths.RAW))
+
+
+def judge_sides(
+    champion: Snapshot | None, challenger: Snapshot, params: Params, missed_floors: Mapping[str, float]
+) -> Succession:
+    """Judge both by their predictions, or say why they cannot be: they come from a branch, and may be anything."""
+    try:
+        said, silent = predict_newest(champion or Snapshot(""), challenger.predictions, params.parallel)
+        found = judge_succession(said, challenger.predictions, params, missed_floors)
+    except (ArithmeticError, LookupError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        words = "the predictions of both sides cannot be compared: {}; run `dvc repro`, then `dvc push`"
+        return judge_succession({}, {}, params)._replace(reasons=[sentence(words, error)])
+    words = "{}: of the rows that came after the champion's own run it says nothing: {}"
+    return found._replace(remarks=[*found.remarks, *(sentence(words, *each) for each in silent.items())])
+
+
+def predict_newest(
+    champion: Snapshot, newest: Mapping[str, pl.DataFrame], how: Parallel
+) -> tuple[dict[str, pl.DataFrame], dict[str, str]]:
+    """Return by plant what the champion says of rows that it did not see, and why it says nothing of the newest ones.
+
+    Rows that its own run judged have that run's predictions, made by the code that is live. For later ones its models
+    come from the commit, by DVC, and score the interim tables here. Where they cannot, its own predictions stand alone.
+    """
+    said, silent = dict(champion.predictions), dict[str, str]()
+    newer = {plant: find_newer(said[plant], newest[plant]) for plant in sorted(said.keys() & newest.keys())}
+    newer = {plant: rows for plant, rows in newer.items() if rows.height}
+    if not newer:
+        return said, silent
+    try:
+        dvc.bring(paths.INTERIM, paths.MODELS)
+    except UpkeepError as error:
+        return said, dict.fromkeys(newer, error.what)
+    files, models = CommitFiles(champion.commit), dict[str, Path]()
+    threads = how.model_copy(update={"backend": "threads"})  # which share the rows
+    with tempfile.TemporaryDirectory() as folder:
+        for plant in newer:
+            try:
+                models[plant] = files.copy_model(plant, Path(folder))
+            except UpkeepError as error:
+                silent[plant] = error.what
+        found = map_plants(_score, models, threads, models, newer)
+    for plant, rows in found.items():
+        if isinstance(rows, str):
+            silent[plant] = rows
+        else:
+            said[plant] = pl.concat([said[plant], rows], how="diagonal_relaxed")
+    return said, dict(sorted(silent.items()))
+
+
+def _score(plant: str, models: Mapping[str, Path], newer: Mapping[str, pl.DataFrame]) -> pl.DataFrame | str:
+    """Return the plant's newer rows with predictions, or why there are none."""
+    try:
+        present = load_model(paths.MODELS / name_file(plant)).metadata
+        files = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
+        return rescore(models[plant], newer[plant], PlantTables(*map(pl.scan_parquet, files)), present)
+    except UpkeepError as error:
+        return error.what
+    except (OSError, pl.exceptions.PolarsError):  # a branch may hold anything, and its words may quote it
+        return f"{paths.INTERIM} is not what upkeep writes"
+
+
+def find_missed(checks: Sequence[Check], floors: Mapping[str, float]) -> dict[str, float]:
+    """Return the floors that do not hold and may be let pass: of none may an acceptance case have the name."""
+    found = {name: [check.passed for check in checks if check.name == name] for name in floors}
+    return {name: floors[name] for name, passed in found.items() if passed == [False]}
+
+
+def make_checks(params: Params) -> list[Check]:
+    """Return what holds of the floors and acceptance cases of ``params.yaml``, or raise why that is not known."""
+    checks = check_floors(read_report(Evaluation), params.evaluate.floors)
+    golden = params.evaluate.golden
+    if golden is not None:
+        read_own(golden)  # or raise why it is none of the branch's
+        checks += [_judge_case(case, golden.parent) for case in load_cases(golden)]
+    return checks
+
+
+def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
+    own = find_models(paths.MODELS).get(case.plant)
+    if own is None:
+        return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
+    model = load_model(own)
+    telemetry = _read_csv(folder / case.telemetry, ["machine", "time"])
+    events = _read_csv(folder / case.events, list(EVENTS)) if case.events else pl.DataFrame(schema=EVENTS)
+    machines = telemetry.select(pl.col("machine").unique().sort()).with_columns(
+        model=pl.lit(case.machines.model, pl.String), installed=pl.lit(case.machines.installed, TIME)
+    )
+    telemetry, events, machines = (
+        table.with_columns(plant=pl.lit(case.plant)) for table in (telemetry, events, machines)
+    )
+    metadata = model.metadata
+    features = build_features(telemetry, events, machines, metadata.preparation, metadata.dataset).sort("time")
+    return check_case(case, features["time"].to_list(), predict(model, features), metadata.threshold)
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    content, fault = read_own(path), "some rows have no time"
+    try:
+        table = pl.read_csv(content, schema_overrides=dict.fromkeys(columns, pl.String), infer_schema_length=None)
+        table = table.select(*columns, pl.exclude(columns))
+        table = table.with_columns(time=cast_column("time", pl.String(), "time").value)
+        if not table["time"].null_count():
+            return table
+    except (ValueError, pl.exceptions.PolarsError) as error:
+        fault = str(error)
+    raise UpkeepError(
+        f"an acceptance case cannot be read: {fault}",
+        expected=f"a CSV file with the columns {', '.join(columns)}",
+        remedy="correct the file, or the case that names it",
+        file=path,
+    )

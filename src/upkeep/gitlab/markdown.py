@@ -9,16 +9,13 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from upkeep.core.text import show_text
-from upkeep.reporting.markdown import Markdown, format_table, format_value
+from upkeep.reporting.markdown import Markdown, format_names, format_table, format_value
 
 MOST_CHARACTERS = 200
 """Of one name or message; the rest is cut off."""
 
 MOST_LISTED = 50
 """Rows or reasons listed one by one; nobody reads more."""
-
-MOST_NAMED = 6
-"""Names within a sentence."""
 
 # Signs are plain only where they can mean nothing: `_` within a word, `:` and `%` at its end or within a time.
 PLAIN = re.compile(
@@ -56,9 +53,7 @@ def inert(value: object) -> str:
 
 def name_first(names: Iterable[str]) -> Markdown:
     """Return the first names as a sentence holds them, and how many more there are."""
-    shown = [*map(show, names)]
-    rest = f" and {len(shown) - MOST_NAMED:,} more" if len(shown) > MOST_NAMED else ""
-    return Markdown(", ".join(shown[:MOST_NAMED]) + rest)
+    return Markdown(format_names([*map(show, names)]))
 
 
 def bullets(items: Sequence[object], most: int = MOST_LISTED, where: str = "") -> Markdown:

@@ -1,31 +1,44 @@
-"""Two branches' reports in; the note on the merge request out, and an error if the gate lets it not pass."""
+"""Two branches' reports in; the note on the merge request out, and an error if the gate lets it not pass.
+
+``reporting/templates/note.md`` says it in words; a report that is missing is None.
+"""
 
 import os
-import shutil
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import polars as pl
+
+from upkeep.contract.dictionary import TABLES
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
-from upkeep.core.params import Params
-from upkeep.core.text import show_lines
+from upkeep.core.params import Evaluate, Params
+from upkeep.core.secrets import mask_credentials
+from upkeep.core.text import count_things, show_lines
 from upkeep.core.timing import stage_times
-from upkeep.gitlab import check, dvc
-from upkeep.gitlab.api import find_note, open_project, put_note, upload
-from upkeep.gitlab.champion import judge_sides
+from upkeep.gitlab import dvc
+from upkeep.gitlab.api import open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
-from upkeep.gitlab.gate import judge
-from upkeep.gitlab.markdown import bullets, name_first, sentence, show
-from upkeep.gitlab.note_plots import draw_cost, draw_precision
-from upkeep.gitlab.note_text import Review, write_note
-from upkeep.gitlab.snapshot import read_revision, read_working_tree
-from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN, Environment
+from upkeep.gitlab.gate import Verdict, find_missed, judge, judge_sides, make_checks
+from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
+from upkeep.gitlab.pictures import Estimate, draw_estimates
+from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
+from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN
 from upkeep.judging.acceptance import Check
+from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
+from upkeep.judging.reports import DataQuality, DriftReport, Interval
 from upkeep.releases import git
+from upkeep.reporting.experiments import flatten
+from upkeep.reporting.markdown import UNKNOWN, Markdown, format_known
+from upkeep.reporting.plots import MOST_PLANTS, Picture
+from upkeep.reporting.templates import MARKDOWN
+from upkeep.sources.manifest import Manifest, RawFile
 
 STAGE = "note"
 NOTE = paths.REPORTS / "merge_request.md"
-PICTURES = paths.REPORTS / "merge_request"
+PICTURE = paths.REPORTS / "merge_request.png"
 MERGE_REQUEST = "CI_MERGE_REQUEST_IID"
 PAGES = {
     "model quality": paths.MODEL_QUALITY,
@@ -33,6 +46,27 @@ PAGES = {
     "data": paths.EDA,
     "drift": paths.DRIFT / "index.html",
 }
+DRAWN = ("average_precision", "cost")
+FORMS = {"average_precision": "{:.2f}", "failures_caught": "{:.0%}", "cost": "{:,.0f}"}
+MINUTE = "%Y-%m-%d %H:%M"
+NO_BREAK = "\N{NO-BREAK SPACE}"
+LOWER_IS_BETTER = {"cost", "false_alarms_per_machine_month"}
+
+Rows = Sequence[Sequence[object]]
+
+
+class Review(NamedTuple):
+    """What the note is written from; `champion` is None, and compared are no rows, if the target has no history.
+
+    `comparison` is on the newest rows, `checks` are this branch's, and `times` the seconds of each stage that ran.
+    """
+
+    champion: Snapshot | None
+    challenger: Snapshot
+    comparison: Comparison
+    verdict: Verdict
+    checks: Sequence[Check]
+    times: Mapping[str, float]
 
 
 def run(params: Params, target: str | None = None) -> None:
@@ -42,9 +76,13 @@ def run(params: Params, target: str | None = None) -> None:
     UpkeepError if the gate says no, or GitLab does not take the note.
     """
     review = make_review(params, target)
-    pictures = _draw(review)
-    images = [f"![{title}]({file.relative_to(paths.REPORTS)})" for file, title in pictures.items()]
-    text = write_note(review, params.evaluate, images, _link_pages("."))
+    picture = draw_changes(review)
+    PICTURE.unlink(missing_ok=True)  # that of an earlier comparison, or a branch's link to elsewhere
+    image = ""
+    if picture:
+        picture.savefig(PICTURE, metadata={"Software": None})
+        image = f"![{picture.get_suptitle().replace(chr(10), ' ')}]({{}})"
+    text = write_note(review, params.evaluate, image.format(PICTURE.name), ".")
     write_whole(NOTE, text.encode())
     ships, reasons, remarks = review.verdict
     said = f"{text.partition(chr(10))[0].removeprefix('## ')}\n{bullets([*reasons, *remarks])}{NOTE} says more"
@@ -52,11 +90,9 @@ def run(params: Params, target: str | None = None) -> None:
     token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
     if token and os.environ.get(MERGE_REQUEST):
         project, number = open_project(os.environ, token=token), int(os.environ[MERGE_REQUEST])
-        earlier = find_note(project, number)
-        known = earlier.body if earlier else ""
-        images = [f"![{title}]({upload(project, file, known)})" for file, title in pictures.items()]
-        pages = _link_pages(f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}")
-        put_note(project, number, write_note(review, params.evaluate, images, pages))
+        image = image.format(upload(project, PICTURE)) if image else ""
+        reports = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}"
+        put_note(project, number, write_note(review, params.evaluate, image, reports))
     if not ships:
         others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
         raise UpkeepError(
@@ -69,33 +105,23 @@ def run(params: Params, target: str | None = None) -> None:
 
 def make_review(params: Params, target: str | None) -> Review:
     """Read both sides, judge them on the newest rows and let the gate decide."""
-    champion, challenger = read_revision(*find_target(target, os.environ)), read_working_tree()
+    branch = target or os.environ.get(TARGET)
+    if not branch:
+        what = f"there is nothing to compare with: {TARGET}, which merge requests' jobs have, is not set"
+        raise UpkeepError(what, remedy="name it: upkeep note --target main")
+    revision = target or git.fetch(branch)  # a runner's own copy of the branch may be old or missing
+    champion, challenger = read_revision(revision, branch), read_working_tree()
     faults = _find_faults()
     checks: list[Check] = []
     try:
-        dvc.pull(*(judged for judged in dvc.outputs(paths.MODELS, paths.EVALUATION) if not judged.exists()))
-        checks = check.make_checks(params)
+        dvc.bring(paths.MODELS, paths.EVALUATION)
+        checks = make_checks(params)
     except UpkeepError as error:
         faults.append(sentence("the checks could not be made: {}", error.what))
-    missed = check.find_missed(checks, params.evaluate.floors)
+    missed = find_missed(checks, params.evaluate.floors)
     succession = judge_sides(champion, challenger, params, missed)
     verdict = judge(champion, challenger, succession, checks, missed, faults)
     return Review(champion, challenger, succession.figures, verdict, checks, stage_times())
-
-
-def find_target(target: str | None, environment: Environment) -> tuple[str, str]:
-    """Return the revision to compare with, and its name."""
-    if target is not None:
-        return target, target
-    branch = environment.get(TARGET)
-    if not branch:
-        raise UpkeepError(
-            "there is nothing to compare with",
-            expected=f"a merge request's job, where GitLab sets {TARGET}, or a revision",
-            remedy="name it: upkeep note --target main",
-        )
-    # A runner's own copy of the branch may be old or missing: it fetches the merge request only.
-    return git.fetch(branch), branch
 
 
 def _find_faults() -> list[str]:
@@ -115,23 +141,157 @@ def _find_faults() -> list[str]:
     return [sentence("the pipeline stopped{}: {}. What to do: {}", where, failure.what, failure.remedy)]
 
 
-def _draw(review: Review) -> dict[Path, str]:
-    """Draw what changed, and return the titles by file; nothing if there is nothing to compare."""
-    if PICTURES.is_symlink():  # a branch may hold one, and nothing is to be written elsewhere
-        PICTURES.unlink()
-    shutil.rmtree(PICTURES, ignore_errors=True)  # those of an earlier comparison
-    group = review.comparison.overall
-    if review.champion is None or group is None or not group.changed:
-        return {}
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    titles = {}
-    for file, draw in ((PICTURES / "cost.png", draw_cost), (PICTURES / "average_precision.png", draw_precision)):
-        picture = draw(review.comparison, review.champion.name)
-        picture.savefig(file, metadata={"Software": None})
-        titles[file] = picture.get_suptitle().replace("\n", " ")
-    return titles
+def draw_changes(review: Review) -> Picture | None:
+    """Draw both sides' precision and cost in the plants whose cost changed most; None if no figure has changed."""
+    common, plants = review.comparison.overall, review.comparison.plants
+    if review.champion is None or common is None or not common.changed:
+        return None
+    changes = {plant: group.changes for plant, group in plants.items()}
+    differ = {plant: abs((own["cost"].after or 0) - (own["cost"].before or 0)) for plant, own in changes.items()}
+    shown = sorted(changes, key=lambda plant: -differ[plant])[:MOST_PLANTS]
+    saved = (common.changes["cost"].before or 0) - (common.changes["cost"].after or 0)
+    words = f"{abs(saved):,.0f} {'less' if saved > 0 else 'more'}" if saved else "the same money"
+    drawn = {name: [changes[plant][name] for plant in shown] for name in DRAWN}
+    found: dict[str, dict[str, list[Estimate]]] = {
+        review.champion.name: {name: [(own.before, own.before_interval) for own in drawn[name]] for name in drawn},
+        "this branch": {name: [(own.after, own.after_interval) for own in drawn[name]] for name in drawn},
+    }
+    return draw_estimates(f"On the newest rows, following this branch's alarms costs {words}", shown, found)
 
 
-def _link_pages(reports: str) -> dict[str, str]:
-    """Return the pages' addresses, given that of the folder ``reports``."""
-    return {name: f"{reports}/{page.relative_to(paths.REPORTS)}" for name, page in PAGES.items() if page.exists()}
+def write_note(review: Review, evaluate: Evaluate, image: str, reports: str) -> str:
+    """Return the note, with a picture in Markdown, if any, and links to HTML reports below the address `reports`.
+
+    However much is compared, it has less than half of the million characters that GitLab takes.
+    """
+    before, after = review.champion or Snapshot("nothing"), review.challenger
+    failures = review.comparison.failures
+    alarms = review.comparison.alarms.sort("false", maintain_order=True)  # first those before a failure, which are few
+    pages = {name: f"{reports}/{page.relative_to(paths.REPORTS)}" for name, page in PAGES.items() if page.exists()}
+    return NOTE_TEMPLATE.render(
+        review=review,
+        tried=_compare_settings(before, after) if review.champion else [],
+        before=before,
+        after=after,
+        common=review.comparison.overall,
+        evaluate=evaluate,
+        plants=_list_plants(review),
+        image=Markdown(image),
+        alarms=alarms.select(
+            *("plant", "machine", pl.col("time").dt.strftime(MINUTE)),
+            *(pl.when("gained").then(pl.lit("gained")).otherwise(pl.lit("lost")), ~pl.col("false")),
+        ).rows(),
+        failures=failures.select(
+            *("plant", "machine", pl.col("failed_at").dt.strftime(MINUTE)),
+            pl.when("gained").then(pl.lit("caught in time")).otherwise(pl.lit("no longer caught")),
+        ).rows(),
+        caught=failures["gained"].sum(),
+        gained=_count_alarms(alarms.filter("gained")),
+        lost=_count_alarms(alarms.filter(~pl.col("gained"))),
+        added=_find_added(before.manifest, after.manifest),
+        quarantine=_list_quarantined(before.quality, after.quality),
+        drift=_compare_drift(before.drift, after.drift),
+        drifted=[plant for plant, found in sorted(after.drift.root.items() if after.drift else ()) if found.drifted],
+        links={name: Markdown(address) for name, address in pages.items()},
+    )
+
+
+def is_sure(change: Change) -> bool:
+    """Tell whether a change is more than chance explains."""
+    return change.interval is not None and (change.interval[0] > 0 or change.interval[1] < 0)
+
+
+def _list_plants(review: Review) -> Rows:
+    """Return a row per plant: both sides on common rows, or else what this branch has from its own test rows."""
+    groups: dict[str, Group] = dict(review.comparison.plants)
+    if review.comparison.overall:
+        groups = {Markdown("**all in both**"): review.comparison.overall, **groups}
+    rows = [[plant, *(_format_change(name, group.changes[name]) for name in JUDGED)] for plant, group in groups.items()]
+    for plant, own in sorted(review.challenger.judged.items()):
+        if plant not in groups:
+            figures = ((name, getattr(own.metrics, name), own.intervals.get(name)) for name in JUDGED)
+            rows.append([plant, *(_format_figure(*figure) for figure in figures)])
+    return rows
+
+
+def _format_change(name: str, change: Change) -> Markdown:
+    before, after = change.before, change.after
+    was, now = _format_figure(name, before, change.before_interval), _format_figure(name, after, change.after_interval)
+    if before is None or after is None:
+        return Markdown(f"{was}<br>{now}")
+    if before == after:
+        return Markdown(f"{was}<br>= same")
+    words = f"{'↑' if after > before else '↓'} {'better' if (after > before) != (name in LOWER_IS_BETTER) else 'worse'}"
+    if is_sure(change):
+        words = f"**{words}**"
+    elif _format_figure(name, before) == _format_figure(name, after):
+        words = "≈ same"
+    return Markdown(f"{was}<br>{now}<br>{words}")
+
+
+def _format_figure(name: str, value: float | None, interval: Interval = None) -> Markdown:
+    if value is None:
+        return Markdown(UNKNOWN)
+    form = FORMS.get(name, "{:.2f}").format
+    edges = f" ({form(interval[0])} to {form(interval[1])})" if interval else ""
+    return Markdown(form(value) + edges.replace(" ", NO_BREAK))
+
+
+def _count_alarms(alarms: pl.DataFrame) -> str:
+    false = alarms["false"].sum()
+    return f"{alarms.height} ({alarms.height - false} before a failure, {false} before none)"
+
+
+def _find_added(before: Manifest | None, after: Manifest | None) -> dict[str, Any] | None:
+    """Return the new `batches`, `rows` by plant, and how many files of before were `removed`; None if not known."""
+    if after is None or not after.files:
+        return None
+    old, new = (set(side.files) if side else set[RawFile]() for side in (before, after))
+    known, plants = {file.batch for file in old}, sorted({file.plant for file in new - old})
+    rows = []
+    for plant in plants:
+        files = [file for file in new - old if file.plant == plant]
+        counts = [sum(file.rows for file in files if file.table == table) for table in TABLES]
+        late = sum(file.batch in known or file.delivery > 1 for file in files)
+        rows.append([plant, len({file.batch for file in files} - known), *counts, late])
+    return {"batches": sorted({file.batch for file in new} - known), "rows": rows, "removed": len(old - new)}
+
+
+def _list_quarantined(before: DataQuality | None, after: DataQuality | None) -> Rows | None:
+    """Return a row per plant and table: the rows set aside before and now, and why; None if that is not known."""
+    if after is None or not after.plants:
+        return None
+    rows = []
+    for plant, found in sorted(after.plants.items()):
+        earlier = before.plants[plant].tables if before and plant in before.plants else {}
+        for table, counts in found.tables.items():
+            was = sum(earlier[table].quarantined.values()) if table in earlier else None
+            reasons = +Counter(counts.quarantined)  # without those that no row has
+            why = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
+            rows += [[plant, table, was, reasons.total(), why]] if was or reasons else []
+    return rows
+
+
+def _compare_drift(before: DriftReport | None, after: DriftReport | None) -> Rows:
+    """Return a row per plant: the share of columns that drifted before and now, and which did."""
+    old, new = (report.root if report else {} for report in (before, after))
+    return [
+        [
+            plant,
+            *(format_known("{:.0%}", side[plant].share if plant in side else None) for side in (old, new)),
+            name_first(name for name, column in found.columns.items() if column.drifted),
+        ]
+        for plant, found in sorted(new.items())
+    ]
+
+
+def _compare_settings(before: Snapshot, after: Snapshot) -> Rows:
+    """Return a row per setting of ``params.yaml`` that differs: what it was, and what it is."""
+    old, new = (flatten(side.params.model_dump()) for side in (before, after))
+    changed = [name for name in sorted(old.keys() | new) if old.get(name) != new.get(name)]
+    shown = [[mask_credentials(str(side.get(name, "not set"))) for side in (old, new)] for name in changed]
+    return [[code(name), *values] for name, values in zip(changed, shown, strict=True)]
+
+
+WORDS = {"table": tabulate, "bullets": bullets, "code": code, "count": count_things, "first": name_first}
+NOTE_TEMPLATE = MARKDOWN.overlay(finalize=show).get_template("note.md", globals={**WORDS, "is_sure": is_sure})

@@ -1,7 +1,7 @@
 """`upkeep prune`: what only takes room is listed, and removed if that is meant; what ``dvc.lock`` needs stays."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -9,26 +9,22 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
-import polars as pl
-
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Params
 from upkeep.core.pieces import ENDING
-from upkeep.core.plants import list_plants, table_file
 from upkeep.core.text import align_columns
 from upkeep.gitlab import dvc
 from upkeep.scoring.prediction_log import list_before, remove_parts
-from upkeep.sources.manifest import RawFile, read_manifest
+from upkeep.sources.manifest import read_manifest
 from upkeep.sources.store import drop_batches
 
 
 class Waste(NamedTuple):
-    """What of one kind may go: how many files and bytes, how it is removed, and what to know before."""
+    """What of one kind may go: the bytes of each file, how all are removed, and what to know before."""
 
     what: str
-    files: int
-    size: int
+    sizes: Collection[int]
     remove: Callable[[], object]
     note: str = ""
 
@@ -42,11 +38,14 @@ def prune(params: Params, today: date, days: int | None, *, remove: bool) -> str
     found = [*_find_raw(params.fetch), _find_cached()]
     if days is not None:
         oldest = today - timedelta(days=days)
-        found += [_find_pieces(params.pieces.folder, oldest), _find_predictions(params.score.log, oldest)]
-    rows = [(waste.what, f"{waste.files:,}", f"{waste.size / 1e6:,.1f}") for waste in found]
+        found.append(_find_pieces(params.pieces.folder, oldest))
+        parts = list_before(params.score.log, oldest)
+        drop = partial(remove_parts, params.score.log, list(parts))
+        found.append(Waste(f"predictions before {oldest}", parts.values(), drop))
+    rows = [(waste.what, f"{len(waste.sizes):,}", f"{sum(waste.sizes) / 1e6:,.1f}") for waste in found]
     notes = [f"{waste.what}: {waste.note}" for waste in found if waste.note]
     for waste in found:
-        if remove and waste.files:
+        if remove and waste.sizes:
             waste.remove()
     done = "all of it is removed" if remove else "nothing is removed yet: the same with --yes does"
     return "\n".join([align_columns(("what may go", "files", "MB"), rows), *notes, done])
@@ -58,32 +57,22 @@ def _find_raw(fetch: Fetch) -> list[Waste]:
         return []
     files = read_manifest().files
     left_out = [file for file in files if file.batch <= fetch.until and not fetch.covers(file.key)]
-    sizes = [path.stat().st_size for file in left_out if (path := paths.RAW / file.file).is_file()]
-    loss = _describe_loss(files, left_out, fetch.since) if left_out else ""
+    if not left_out:
+        return []
+    stored = (paths.RAW / file.file for file in left_out)
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in stored]
+    lost, rows = (sum(file.rows for file in some if file.table == "telemetry") for some in (left_out, files))
+    loss = f"training loses {lost:,} of {rows:,} rows of telemetry, and each machine's healthy baseline may move"
     drop = partial(drop_batches, paths.RAW, {file.key for file in left_out})
-    return [Waste(f"{paths.RAW} before {fetch.since}", len(left_out), sum(sizes), drop, loss)]
-
-
-def _describe_loss(files: Iterable[RawFile], left_out: Iterable[RawFile], since: date) -> str:
-    rows, lost = (sum(file.rows for file in some if file.table == "telemetry") for some in (files, left_out))
-    events = paths.INTERIM / "events"
-    failures = [
-        pl.read_parquet(table_file(events, plant)).filter(kind="failure")["time"] for plant in list_plants(events)
-    ]
-    gone = sum(int((times.dt.date() < since).sum()) for times in failures)
-    return (
-        f"training loses {lost:,} of {rows:,} rows of telemetry and {gone} of {sum(map(len, failures))} failures, and "
-        "takes each machine's healthy baseline from the rows that are left; `dvc repro` goes on from there"
-    )
+    return [Waste(f"{paths.RAW} before {fetch.since}", sizes, drop, f"{loss}; `dvc repro` goes on from there")]
 
 
 def _find_cached() -> Waste:
     try:
-        files = dvc.list_garbage()
+        sizes = [status.st_size for status in _look_at(dvc.list_garbage()).values()]
     except UpkeepError as error:
-        return Waste("DVC's cache", 0, 0, dvc.collect_garbage, f"left alone: {error.what}; {error.remedy}")
-    sizes = [status.st_size for status in _look_at(files).values()]
-    return Waste("DVC's cache, in no branch, tag or lock here", len(sizes), sum(sizes), dvc.collect_garbage)
+        return Waste("DVC's cache", [], dvc.collect_garbage, f"left alone: {error.what}; {error.remedy}")
+    return Waste("DVC's cache, in no branch, tag or lock here", sizes, dvc.collect_garbage)
 
 
 def _find_pieces(folder: Path | None, oldest: date) -> Waste:
@@ -91,15 +80,12 @@ def _find_pieces(folder: Path | None, oldest: date) -> Waste:
     before = datetime.combine(oldest, time(), UTC).timestamp()
     found = _look_at(folder.glob(f"*{ENDING}") if folder and not folder.is_symlink() else ())
     old = {file: status for file, status in found.items() if S_ISREG(status.st_mode) and status.st_mtime < before}
-    size = sum(status.st_size for status in old.values())
-    return Waste(f"pieces not used since {oldest}", len(old), size, partial(_unlink, old))
 
+    def remove() -> None:
+        for file in old:
+            file.unlink(missing_ok=True)
 
-def _find_predictions(log: str, oldest: date) -> Waste:
-    parts = list_before(log, oldest)
-    return Waste(
-        f"predictions before {oldest}", len(parts), sum(parts.values()), partial(remove_parts, log, list(parts))
-    )
+    return Waste(f"pieces not used since {oldest}", [status.st_size for status in old.values()], remove)
 
 
 def _look_at(files: Iterable[Path]) -> dict[Path, os.stat_result]:
@@ -109,8 +95,3 @@ def _look_at(files: Iterable[Path]) -> dict[Path, os.stat_result]:
         with suppress(FileNotFoundError):
             found[file] = file.lstat()
     return found
-
-
-def _unlink(files: Iterable[Path]) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)

@@ -4,14 +4,14 @@ import contextlib
 import logging
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Fetch, load_params
+from upkeep.core.params import load_params
 from upkeep.gitlab import dvc
 from upkeep.gitlab.zones import REMOTE, TOKEN, Environment, is_protected
 from upkeep.releases import git
@@ -20,7 +20,7 @@ from upkeep.sources.manifest import empty_manifest, read_manifest
 WRITTEN = ("dvc.lock", "data", "models", "reports")  # where a run changes files that git tracks
 PATCH = paths.LOCAL / "reproduced.patch"  # what a job would have committed that may not push
 EARLIER = 10  # how many locks before the newest one are searched for raw data
-SAME_BYTES = "the same bytes from the same code, parameters and data"
+SAME_BYTES = "the same bytes from the same code, parameters and data, on every machine"
 NO_RAW_DATA = "the remote has no raw data: fetching all batches from the source"
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 
 def check_freshness() -> str:
     """Say that no stage would run, or raise an error that names those that would."""
-    stages = dvc.stale()
-    if stages:
+    if stages := dvc.stale():
         where = f" --remote {REMOTE}" if dvc.remotes_apart() else ""
         raise UpkeepError(
             f"dvc.lock is stale: {', '.join(stages)}, and what depends on it, would run again",
@@ -47,7 +46,7 @@ def reproduce(environment: Environment) -> str:
     and must be replaced by hand, or is not what a protected pipeline makes.
     """
     if is_protected(environment):
-        return prove()
+        return _prove()
     stages = bring_up_to_date()
     files = git.changed(WRITTEN)
     if stages or files:
@@ -55,38 +54,32 @@ def reproduce(environment: Environment) -> str:
     ran = ", ".join(stages) or "none"
     if not files:
         return f"dvc.lock is as committed; stages that ran: {ran}"
+    named, stage = ", ".join(files), stages[0] if stages else None
+    # The newest commit must be on a branch of this project, unlike a merge train's.
     branch = environment.get("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME")
-    if branch is None or not _may_push(environment):
+    own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
+    detached = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached") == "detached"
+    if not (branch and environment.get(TOKEN) and own and detached):
         git.git("add", "--intent-to-add", "--", *files)
         PATCH.parent.mkdir(exist_ok=True)
         PATCH.write_bytes(f"{git.git('diff', '--binary', 'HEAD', '--', *files)}\n".encode(errors="surrogateescape"))
         raise UpkeepError(
-            f"the commit is stale in {', '.join(files)}; stages that ran: {ran}",
+            f"the commit is stale in {named}; stages that ran: {ran}",
             remedy=f"`git apply` the file {PATCH} of this job's artifacts, or run the first of these two; then push:\n"
             "    dvc repro --pull\n"
             f"    git add {shlex.join(files)} && git commit --message Reproduce",
-            stage=stages[0] if stages else None,
+            stage=stage,
         )
     if git.only_ours("-1", "HEAD"):
-        raise UpkeepError(
-            f"the newest commit is upkeep's own, and yet {', '.join(files)} came out otherwise again",
-            expected=f"{SAME_BYTES} on every machine",
-            remedy="find what differs with `git diff` after `dvc repro` on this runner's kind of machine",
-            stage=stages[0] if stages else None,
-        )
+        what = f"the newest commit is upkeep's own, and yet {named} came out otherwise again"
+        remedy = "find what differs with `git diff` after `dvc repro` on this runner's kind of machine"
+        raise UpkeepError(what, expected=SAME_BYTES, remedy=remedy, stage=stage)
     git.commit(f"Reproduce\n\nStages that ran: {ran}.", files)
     git.push(branch)
-    return f"dvc.lock was stale; {', '.join(files)} went to {branch}, whose new pipeline is the one that counts"
+    return f"dvc.lock was stale; {named} went to {branch}, whose new pipeline is the one that counts"
 
 
-def _may_push(environment: Environment) -> bool:
-    """Tell whether the newest commit is on a branch of this project, unlike a merge train's, and may be pushed to."""
-    own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
-    kind = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached")
-    return bool(environment.get(TOKEN)) and own and kind == "detached"
-
-
-def prove() -> str:
+def _prove() -> str:
     """Make everything from raw data, and see that it is what is committed; what is deployed may come from here only.
 
     A lock, and what it names on a remote, is whatever the author of a merge request has put there. Believed are raw
@@ -98,13 +91,12 @@ def prove() -> str:
     made = dvc.read_stages()
     if made == claimed:
         dvc.LOCK.write_bytes(committed)  # the order of its stages depends on their history
-    files = git.changed(WRITTEN)
-    if files:
+    if files := git.changed(WRITTEN):
         differing = [name for name, stage in made.items() if stage != claimed.get(name)]
         raise UpkeepError(
             f"{', '.join(files)}: what is committed is not what this pipeline makes of the raw data"
             f"{' from ' if differing else ''}{', '.join(differing)}",
-            expected=f"{SAME_BYTES}, whoever makes them",
+            expected=SAME_BYTES,
             remedy="run `dvc repro` on a branch and merge what differs; if nothing does there, ask who made the commit",
             stage=differing[0] if differing else None,
         )
@@ -114,10 +106,14 @@ def prove() -> str:
 
 def _take_raw_data(claimed: Mapping[str, Any]) -> None:
     """Have the commit's raw data in place, or an earlier one's to add to, and in ``dvc.lock`` nothing else."""
-    for stages in (each for each in (claimed, *_earlier_locks()) if "fetch" in each):
+    locks = [claimed]
+    for commit in git.git("log", f"--max-count={EARLIER}", "--skip=1", "--format=%H", "--", str(dvc.LOCK)).split():
+        with contextlib.suppress(UpkeepError):  # no lock there, or no readable one
+            locks.append(dvc.read_stages(commit))
+    for stages in (each for each in locks if "fetch" in each):
         dvc.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": {"fetch": stages["fetch"]}}), encoding="utf-8")
         if dvc.pull(paths.RAW):
-            if stages is not claimed or not _holds_all(load_params().fetch):
+            if stages is not claimed or not _holds_all():
                 dvc.LOCK.unlink()
             return
         shutil.rmtree(paths.RAW, ignore_errors=True)  # half of it may have come
@@ -125,15 +121,9 @@ def _take_raw_data(claimed: Mapping[str, Any]) -> None:
     dvc.LOCK.unlink(missing_ok=True)
 
 
-def _earlier_locks() -> Iterator[Mapping[str, Any]]:
-    """Yield the stages of earlier locks, the newest first."""
-    for commit in git.git("log", f"--max-count={EARLIER}", "--skip=1", "--format=%H", "--", str(dvc.LOCK)).split():
-        with contextlib.suppress(UpkeepError):  # no lock there, or no readable one
-            yield dvc.read_stages(commit)
-
-
-def _holds_all(fetch: Fetch) -> bool:
-    """Tell whether the raw data is that of these parameters, and not an earlier state that was sound, too."""
+def _holds_all() -> bool:
+    """Tell whether the raw data is that of ``params.yaml``, and not an earlier state that was sound, too."""
+    fetch = load_params().fetch
     try:
         manifest = read_manifest()
     except UpkeepError:
@@ -149,5 +139,4 @@ def bring_up_to_date() -> list[str]:
         # Fetched batches are not read again from the source, which may have changed them since.
         logger.warning(NO_RAW_DATA)
     ran = dvc.repro() if stale else []
-    missing = [path for path in dvc.outputs(paths.MODELS.parent, paths.REPORTS) if not path.exists()]
-    return ran if dvc.pull(*missing) else ran + dvc.repro(allow_missing=False)
+    return ran if dvc.bring(paths.MODELS.parent, paths.REPORTS) else ran + dvc.repro(allow_missing=False)

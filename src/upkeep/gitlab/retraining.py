@@ -20,6 +20,7 @@ from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.markdown import bullets, inert, show
+from upkeep.gitlab.note import make_review
 from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.gitlab.snapshot import CommitFiles
 from upkeep.gitlab.zones import Environment
@@ -49,15 +50,13 @@ def retrain(environment: Environment) -> str:
     """Train on the batches that have arrived, if there is a reason to, and offer the result; return what was done.
 
     ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule GitLab's default branch and the clock. What the gate refuses
-    is offered as a draft: planners should see it, and nobody can merge it by mistake. Raises the UpkeepError of the
-    stage which failed, or that no data has arrived for too long, or that git refuses.
+    is offered as a draft: planners should see it, and nobody can merge it by mistake. Raises an UpkeepError if a stage
+    fails, no data has arrived for too long, or git refuses.
     """
     target = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
     if not target:
-        raise UpkeepError(
-            "it is not known which branch to offer a retraining to",
-            remedy="outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain",
-        )
+        remedy = "outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain"
+        raise UpkeepError("it is not known which branch to offer a retraining to", remedy=remedy)
     with _checked_out(target, environment) as base:
         return _retrain(read_clock(environment), target, base, environment.get("CI_JOB_URL"))
 
@@ -79,13 +78,16 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
         git.git("checkout", "--quiet", "HEAD", "--", str(paths.PARAMS), str(dvc.LOCK))
         if not arrived:
             return _wait(params, age_days)
-        new = count_things(len(arrived), "new batch")
+        wanted = f"{how.new_batches} needed, and no drift or loss that lasts"
         if how.policy != "evidence":
-            return f"too early: {new} after that of {until}, and retrain.policy is {how.policy}"
-        return f"too early: {new} after that of {until}, {how.new_batches} needed, and no drift or loss that lasts"
+            wanted = f"and retrain.policy is {how.policy}"
+        return f"too early: {count_things(len(arrived), 'new batch')} after that of {until}, {wanted}"
     bring_up_to_date()
     dvc.push()  # before git's, so that nobody ever sees a lock without its data
-    verdict = _judge(base)
+    try:
+        verdict = make_review(load_params(), base).verdict
+    except UpkeepError as error:  # a gate that cannot judge lets nothing pass
+        verdict = Verdict(False, [f"the gate could not judge: {error.what}"])
     options = describe_offer(target, arrived[-1], reasons, verdict, job)
     why = "; ".join(reasons.values())
     git.commit(f"Retrain up to {arrived[-1]}\n\n{inert(why)}", git.changed([str(paths.PARAMS), *WRITTEN]))
@@ -97,24 +99,20 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
 @contextlib.contextmanager
 def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
     """Have the branch's newest commit in the working tree, and outside of CI what was there again afterwards."""
-    commit = git.fetch(branch)
-    if environment.get("CI"):  # a job's checkout is its own, and an earlier job may have been stopped half-way
-        git.git("checkout", "--quiet", "--force", "--detach", commit)
-        yield commit
-        return
-    if git.git("status", "--porcelain", "--untracked-files=no"):
-        raise UpkeepError(
-            "files differ from the newest commit, and a retraining commits what it changes",
-            remedy="commit them, or `git stash`; after a retraining that was killed: "
-            "git checkout --force BRANCH && dvc checkout",
-        )
+    commit, in_job = git.fetch(branch), bool(environment.get("CI"))
+    if not in_job and git.git("status", "--porcelain", "--untracked-files=no"):
+        killed = "after a retraining that was killed: git checkout --force BRANCH && dvc checkout"
+        what = "files differ from the newest commit, and a retraining commits what it changes"
+        raise UpkeepError(what, remedy=f"commit them, or `git stash`; {killed}")
     former = git.git("branch", "--show-current") or git.git("rev-parse", "HEAD")
-    git.git("checkout", "--quiet", "--detach", commit)
+    # A job's checkout is its own, and an earlier job may have been stopped half-way.
+    git.git("checkout", "--quiet", *["--force"] * in_job, "--detach", commit)
     try:
         yield commit
     finally:
-        git.git("checkout", "--quiet", "--force", former)
-        dvc.restore()
+        if not in_job:
+            git.git("checkout", "--quiet", "--force", former)
+            dvc.restore()
 
 
 def read_clock(environment: Environment) -> date:
@@ -189,11 +187,9 @@ def _set_until(params: Params, until: date) -> None:
     paths.PARAMS.write_bytes(advance(text, until).encode())
     wanted = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
     if load_params() != wanted:
-        raise UpkeepError(
-            "fetch.until cannot be moved on without changing other lines",
-            remedy='write it on a line of its own, indented below fetch: until: "2025-12-22"',
-            file=paths.PARAMS,
-        )
+        remedy = 'write it on a line of its own, indented below fetch: until: "2025-12-22"'
+        what = "fetch.until cannot be moved on without changing other lines"
+        raise UpkeepError(what, remedy=remedy, file=paths.PARAMS)
 
 
 def advance(text: str, until: date) -> str:
@@ -230,15 +226,6 @@ def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> Rea
         if live["cost_interval"] and failures and test.failures and test.cost is not None:
             return RealisedLoss(live["cost_interval"][0], test.cost / test.failures * failures)
     return None
-
-
-def _judge(base: str) -> Verdict:
-    from upkeep.gitlab.note import make_review  # slow to import, and most days there is nothing to judge
-
-    try:
-        return make_review(load_params(), base).verdict
-    except UpkeepError as error:  # a gate that cannot judge lets nothing pass
-        return Verdict(False, [f"the gate could not judge: {error.what}"])
 
 
 def describe_offer(

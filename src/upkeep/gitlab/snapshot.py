@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -28,10 +28,10 @@ from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, 
 from upkeep.model.storage import Metadata
 from upkeep.releases import git
 from upkeep.reporting.markdown import Markdown
+from upkeep.sources.manifest import Manifest
 
 Content = TypeVar("Content")
 MADE_ANEW = "run `dvc repro`, then `dvc push`"
-Count = Annotated[int, Field(ge=0, lt=10**15)]
 
 MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's predictions have a thousandth of that as a rule
 MOST_CELLS = 500_000_000  # of predictions: a file of a few bytes may unpack to any number
@@ -62,29 +62,12 @@ class Parameters(Report):
     fetch: Origin = Origin()
 
 
-class DeliveredFile(Report):
-    """What is compared of one stored delivery."""
-
-    table: str
-    plant: str
-    batch: str
-    delivery: Count
-    rows: Count
-    sha256: str
-
-
-class RawData(Report):
-    """``data/raw/manifest.json``, as far as it is compared; another version of upkeep may have written it."""
-
-    files: tuple[DeliveredFile, ...] = ()
-
-
 REPORTS: dict[str, tuple[Path, type[BaseModel]]] = {
     "metrics": (FILES[Headline], Headline),
     "evaluation": (FILES[Evaluation], Evaluation),
     "drift": (FILES[DriftReport], DriftReport),
     "quality": (FILES[DataQuality], DataQuality),
-    "manifest": (paths.MANIFEST, RawData),
+    "manifest": (paths.MANIFEST, Manifest),
 }
 """By field of :class:`Snapshot`."""
 
@@ -104,7 +87,7 @@ class Snapshot:
     evaluation: Evaluation | None = None
     drift: DriftReport | None = None
     quality: DataQuality | None = None
-    manifest: RawData | None = None
+    manifest: Manifest | None = None
     predictions: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,11 +95,6 @@ class Snapshot:
     def judged(self) -> Mapping[str, GroupReport]:
         """The plants whose models were judged, and how."""
         return self.evaluation.plants if self.evaluation else {}
-
-    @property
-    def plants(self) -> set[str]:
-        """Their names."""
-        return set(self.judged)
 
     @property
     def raw_plants(self) -> set[str]:

@@ -1,0 +1,28 @@
+"""One picture for all comparisons: a panel for each figure, a row for each plant or release, and what each side has."""
+
+from collections.abc import Mapping, Sequence
+
+from upkeep.judging.reports import Interval
+from upkeep.reporting.plots import GREY, INK, Picture, draw_rows, explain_lines
+
+LOOKS = (("o", GREY, -0.14), ("o", INK, 0.14), ("|", INK, 0.14))
+"""Mark, colour and place in its row of each side; the one to beat is on top."""
+
+Estimate = tuple[float | None, Interval]
+"""A figure and its interval, as far as they are known."""
+
+
+def draw_estimates(title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Picture:
+    """Draw what is found by side and figure, an estimate for each row."""
+    figures = list(dict.fromkeys(figure for own in found.values() for figure in own))
+    picture, panels = draw_rows(title, rows, len(figures), height=0.55)
+    for panel, figure in zip(panels, figures, strict=True):
+        for (side, own), (mark, colour, shift) in zip(found.items(), LOOKS, strict=False):
+            panel.plot([], [], mark, color=colour, markersize=9, label=side)
+            for row, (value, interval) in enumerate(own[figure]):
+                if interval:
+                    panel.plot(interval, [row + shift] * 2, color=colour, linewidth=4, alpha=0.35)
+                if value is not None:
+                    panel.plot(value, row + shift, mark, color=colour, markersize=9)
+        panel.set_xlabel(figure.replace("_", " "))
+    return explain_lines(picture)
