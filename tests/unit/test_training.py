@@ -121,7 +121,7 @@ def test_features_are_the_columns_after_the_weight():
 
 def test_ranges_leave_unknown_values_out():
     features = {"known": [1.0, None, 3.0, float("nan")], "never": [None] * 4}
-    ranges = find_ranges([LabelledRows(pl.DataFrame({"weight": 1.0, **features}, schema_overrides={"never": float}))])
+    ranges = find_ranges(LabelledRows(pl.DataFrame({"weight": 1.0, **features}, schema_overrides={"never": float})))
     assert (ranges["known"].minimum, ranges["known"].maximum) == (1.0, 3.0)
     assert ranges["never"].low is ranges["never"].maximum is None
 

@@ -24,14 +24,15 @@ class AlarmRule(NamedTuple):
 def fit_alarm_rule(rows: pl.DataFrame, log_odds: Floats, method: Method, params: Params) -> AlarmRule:
     """Calibrate and place the threshold by labelled rows that no model was fitted on."""
     calibration, doubt = fit_calibration(method, log_odds, rows["label"].to_numpy())
-    threshold, worry = _place_threshold(_with_probability(rows, log_odds, calibration), params)
-    return AlarmRule(calibration, threshold, [note for note in (doubt, worry) if note])
+    rule = AlarmRule(calibration, 1.0, [])
+    threshold, worry = _place_threshold(raise_alarms(rows, log_odds, rule), params)
+    return rule._replace(threshold=threshold, notes=[note for note in (doubt, worry) if note])
 
 
 def raise_alarms(rows: pl.DataFrame, log_odds: Floats, rule: AlarmRule) -> pl.DataFrame:
     """Return rows with their ``probability``, and whether there is an ``alarm``."""
-    found = _with_probability(rows, log_odds, rule.calibration)
-    return found.with_columns(alarm=pl.col("probability") >= rule.threshold)
+    probability = pl.Series(apply_calibration(rule.calibration, log_odds), dtype=pl.Float64)
+    return rows.with_columns(probability=probability, alarm=probability >= rule.threshold)
 
 
 def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weight: Floats) -> float:
@@ -65,7 +66,3 @@ def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | N
     # Machines count alike, however long their record.
     weight = rows.select(1 / pl.len().over("plant", "machine")).to_series().to_numpy()
     return best_f1_threshold(rows["label"].to_numpy(), rows["probability"].to_numpy(), weight), None
-
-
-def _with_probability(rows: pl.DataFrame, log_odds: Floats, calibration: Calibration) -> pl.DataFrame:
-    return rows.with_columns(probability=pl.Series(apply_calibration(calibration, log_odds), dtype=pl.Float64))

@@ -17,6 +17,8 @@ from upkeep.core.types import Floats
 from upkeep.judging.metrics import average_precision, has_both_classes
 from upkeep.model.calibration import fit_calibration, prior_log_odds
 
+Ranking = Callable[[pl.DataFrame], Floats]
+
 
 def class_prior(rows: pl.DataFrame) -> Floats:
     """Return the same number for all rows."""
@@ -30,7 +32,7 @@ def hours_in_service(rows: pl.DataFrame) -> Floats:
     """
     since = [_known(name) for name in rows.columns if name.startswith("hours_since_")]
     age = [_known(name) for name in rows.columns if name == "age_hours"]
-    hours = pl.coalesce(*([pl.min_horizontal(since)] if since else []), *age, pl.lit(0.0))
+    hours = pl.coalesce(pl.min_horizontal(*since, pl.lit(None, pl.Float64)), *age, pl.lit(0.0))
     return rows.with_columns(rank=hours.clip(lower_bound=0))["rank"].to_numpy()
 
 
@@ -45,8 +47,6 @@ def recent_errors(rows: pl.DataFrame) -> Floats:
 def _known(name: str) -> pl.Expr:
     return pl.col(name).cast(pl.Float64).fill_nan(None)
 
-
-Ranking = Callable[[pl.DataFrame], Floats]
 
 RANKINGS: dict[str, Ranking] = {
     "class_prior": class_prior,
@@ -74,23 +74,22 @@ def find_best_rule(read: Callable[[str], pl.DataFrame], features: list[str]) -> 
     `read` returns a column of them, such as ``label``, so that not all are in memory at a time.
     """
     label = read("label")["label"].cast(pl.Boolean).to_numpy()
-    if not features or not has_both_classes(label):
+    if not has_both_classes(label):
         return None
     best, highest = None, -1.0
     for name in features:
         rows = read(name)
-        rising = Rule(name, rises=True, known=np.sort(_lowest_if_unknown(rows, name)))
-        share = rising.rank(rows)
-        for rule, rank in ((rising, share), (rising._replace(rises=False), 1 - share)):
+        known = np.sort(_lowest_if_unknown(rows, name))
+        for rule in (Rule(name, rises=True, known=known), Rule(name, rises=False, known=known)):
             # Rounded, since the last digits, which a processor decides, must not choose.
-            area = round(average_precision(label, rank), 9)
+            area = round(average_precision(label, rule.rank(rows)), 9)
             if area > highest:
                 best, highest = rule, area
     return best
 
 
 def _lowest_if_unknown(rows: pl.DataFrame, feature: str) -> Floats:
-    return rows[feature].cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
+    return rows.select(_known(feature).fill_null(-np.inf)).to_series().to_numpy()
 
 
 def fit_baseline(rank: Ranking, train: Iterable[pl.DataFrame]) -> Ranking:
@@ -102,12 +101,7 @@ def fit_baseline(rank: Ranking, train: Iterable[pl.DataFrame]) -> Ranking:
     ranked = pl.concat(rows.select("label", "weight", rank=pl.Series(rank(rows))) for rows in train)
     label, weight = ranked["label"].to_numpy(), ranked["weight"].cast(pl.Float64).to_numpy()
     fitted = fit_calibration("sigmoid", np.log1p(ranked["rank"].to_numpy()), label, weight)
-    prior = prior_log_odds(label, weight)
-
-    def score(rows: pl.DataFrame) -> Floats:
-        if fitted.note:
-            return np.full(rows.height, prior)
-        line: Floats = fitted.calibration.slope * np.log1p(rank(rows)) + fitted.calibration.intercept
-        return line.round(LOG_ODDS)
-
-    return score
+    slope, intercept = fitted.calibration.slope, fitted.calibration.intercept
+    if fitted.note:
+        slope, intercept = 0.0, float(prior_log_odds(label, weight))
+    return lambda rows: (slope * np.log1p(rank(rows)) + intercept).round(LOG_ODDS)

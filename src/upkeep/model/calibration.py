@@ -120,19 +120,12 @@ def _fit_sigmoid(log_odds: Floats, label: Floats, weight: Floats) -> Calibration
 
 def _fit_isotonic(log_odds: Floats, label: Floats, weight: Floats) -> Calibration | None:
     """Fit the best non-decreasing step function; only the ends of its steps are kept."""
-    from scipy.optimize import isotonic_regression
+    from sklearn.isotonic import IsotonicRegression
 
-    scores, group = np.unique(log_odds, return_inverse=True)
-    total = np.bincount(group, weights=weight)
-    level = isotonic_regression(np.bincount(group, weights=weight * label) / total, weights=total).x
-    if level[0] == level[-1]:
-        return None
-    step = np.diff(level) > 0
-    ends = np.append(step, True) | np.insert(step, 0, True)
     # n rows without a failure do not prove that there is none: the rule of succession bounds what they can tell.
     bound = 1 / (len(label) + 2)
-    return Calibration(
-        method="isotonic",
-        knots=scores[ends].tolist(),
-        levels=significant(np.clip(level[ends], bound, 1 - bound), FITTED).tolist(),
-    )
+    steps = IsotonicRegression(y_min=bound, y_max=1 - bound).fit(log_odds, label, weight)
+    levels = significant(steps.y_thresholds_, FITTED)
+    if levels[0] == levels[-1]:
+        return None
+    return Calibration(method="isotonic", knots=steps.X_thresholds_.tolist(), levels=levels.tolist())

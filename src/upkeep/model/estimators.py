@@ -53,6 +53,17 @@ class Rows(NamedTuple):
         return np.concatenate(parts), self.label[::every], self.weight[::every]
 
 
+class RoundedScaler(StandardScaler):  # type: ignore[misc]  # scikit-learn ships no types
+    """Standardises by means and deviations that are the same on every processor."""
+
+    def fit(self, X: Floats, y: None = None, sample_weight: None = None) -> "RoundedScaler":  # noqa: ARG002, N803  # scikit-learn's names
+        """Fit as scikit-learn's own does, and round."""
+        super().fit(X)
+        for name in ("mean_", "scale_"):
+            setattr(self, name, significant(getattr(self, name), MEASURED))
+        return self
+
+
 class Fitted(NamedTuple):
     """A fitted model: `score` maps features of shape (n_rows, n_features) to log-odds of shape (n_rows,).
 
@@ -89,35 +100,30 @@ def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: 
     if kind == "lightgbm" and len(train.label):
         return _fit_boosters(train, validation, names, model, threads)
     if not has_both_classes(train.label):
-        prior = prior_log_odds(train.label, train.weight)
-        return restore(_state_line(np.zeros(len(names)), prior))
-    return _fit_gaussian_process(train, model) if kind == "gaussian_process" else _fit_pipeline(kind, train, model)
+        return restore(_state_line(np.zeros(len(names)), prior_log_odds(train.label, train.weight)))
+    return _fit_pipeline(kind, train, model)
 
 
 def make_estimator(kind: Kind, model: Model, n_features: int) -> Pipeline:
     """Return an unfitted scikit-learn pipeline of a kind other than ``lightgbm``."""
-    impute = SimpleImputer(strategy="median", keep_empty_features=True)
     seed = model.seed
-    match kind:
-        case "hist_gradient_boosting":
-            # Imputed, for it cannot bin a column without values. No early stopping: the validation rows that it would
-            # draw are neighbours in time of its training rows. Bins as LightGBM's here: each bound that it seeks among
-            # weighted rows takes it half a millisecond.
-            classifier = HistGradientBoostingClassifier(
-                max_bins=63, max_leaf_nodes=15, early_stopping=False, random_state=seed
-            )
-            return make_pipeline(impute, classifier)
-        case "random_forest":
-            return make_pipeline(
-                impute, RandomForestClassifier(n_estimators=100, min_samples_leaf=20, n_jobs=1, random_state=seed)
-            )
-        case "logistic":
-            # Newton's steps end at the optimum itself; where others stop short of it depends on the last digits.
-            return make_pipeline(impute, StandardScaler(), LogisticRegression(C=0.1, solver="newton-cholesky"))
-        case "gaussian_process":
-            kernel = ConstantKernel() * RBF(length_scale=np.sqrt(n_features))
-            return make_pipeline(impute, StandardScaler(), GaussianProcessClassifier(kernel, random_state=seed))
-    raise ValueError(f"{kind} is not a scikit-learn pipeline")
+    classifiers = {
+        # No early stopping: the validation rows that it would draw are neighbours in time of its training rows. Bins as
+        # LightGBM's here: each bound that it seeks among weighted rows takes it half a millisecond.
+        "hist_gradient_boosting": HistGradientBoostingClassifier(
+            max_bins=63, max_leaf_nodes=15, early_stopping=False, random_state=seed
+        ),
+        "random_forest": RandomForestClassifier(min_samples_leaf=20, n_jobs=1, random_state=seed),
+        # Newton's steps end at the optimum itself; where others stop short of it depends on the last digits.
+        "logistic": LogisticRegression(C=0.1, solver="newton-cholesky"),
+        "gaussian_process": GaussianProcessClassifier(
+            ConstantKernel() * RBF(length_scale=np.sqrt(n_features)), random_state=seed
+        ),
+    }
+    # Trees need none, but cannot bin a column without values.
+    impute = SimpleImputer(strategy="median", keep_empty_features=True)
+    scale = [RoundedScaler()] if kind in ("logistic", "gaussian_process") else []
+    return make_pipeline(impute, *scale, classifiers[kind])
 
 
 def _fit_boosters(train: Rows, validation: Rows, names: Sequence[str], model: Model, threads: int) -> Fitted:
@@ -168,12 +174,40 @@ def _derive_data_seed(seed: int) -> int:
 
 def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:
     features, label, weight = train.as_array(PIPELINE_ROWS)
-    estimator = make_estimator(kind, model, features.shape[1])
-    _fit_steps(estimator, features, label, weight)
+    estimator, shift = make_estimator(kind, model, features.shape[1]), 0.0
+    settings = {f"{estimator.steps[-1][0]}__sample_weight": weight}
+    if kind == "gaussian_process":  # which takes no weights
+        drawn = _draw_cases(label, weight, model)
+        shift = float(logit(np.average(label, weights=weight)) - logit(np.mean(label[drawn])))
+        features, label, settings = features[drawn], label[drawn], {}
+    with threadpool_limits(1):
+        estimator.fit(features.astype(np.float64), label, **settings)
     if kind == "logistic":
         impute, scale, line = (step for _, step in estimator.steps)
-        return restore(_state_line(line.coef_[0], line.intercept_[0], impute.statistics_, scale.mean_, scale.scale_))
-    return Fitted(lambda features: _score_pipeline(estimator, features).round(LOG_ODDS))
+        parts = significant(line.coef_[0], FITTED), significant(line.intercept_, FITTED)
+        return restore(_state_line(*parts, impute.statistics_, scale.mean_, scale.scale_))
+    return Fitted(partial(_score_pipeline, estimator, shift))
+
+
+def _draw_cases(label: NDArray[np.integer[Any]], weight: Floats, model: Model) -> NDArray[np.intp]:
+    """Return as many rows of either class, drawn by weight: a case-control sample, after which log-odds are shifted.
+
+    King and Zeng 2001, Logistic regression in rare events data, section 4.1.
+    """
+    rng, drawn = np.random.default_rng(model.seed), []
+    for rows in (np.flatnonzero(label == value) for value in (0, 1)):
+        most = max(1, min(model.gaussian_process_rows // 2, rows.size))
+        share = weight[rows] / weight[rows].sum()
+        drawn.append(np.sort(rng.choice(rows, size=most, replace=False, p=share)))
+    return np.concatenate(drawn)
+
+
+def _score_pipeline(estimator: Pipeline, shift: float, features: Floats32) -> Floats:
+    chunks = [features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS)]
+    with threadpool_limits(1):
+        # In float32, as the features are, probabilities above 1 - 6e-8 would all be 1.
+        scores = [logit(estimator.predict_proba(chunk.astype(np.float64))[:, 1]) for chunk in chunks]
+    return (np.concatenate([np.empty(0), *scores]) + shift).round(LOG_ODDS)
 
 
 def _state_line(
@@ -191,60 +225,3 @@ def _score_line(state: pl.DataFrame, features: Floats32) -> Floats:
         # One feature after the other: BLAS adds in an order of the processor's own.
         total += part["slope"] * ((known - part["mean"]) / part["scale"])
     return total.round(LOG_ODDS)
-
-
-def _fit_gaussian_process(train: Rows, model: Model) -> Fitted:
-    """Fit on a case-control subsample, then shift the log-odds back to the full rows' class shares.
-
-    King and Zeng 2001, Logistic regression in rare events data, section 4.1. Rows are drawn by weight, since a Gaussian
-    process takes none.
-    """
-    features, label, weight = train.as_array(PIPELINE_ROWS)
-    rng = np.random.default_rng(model.seed)
-    of_either = (np.flatnonzero(label == value) for value in (0, 1))
-    drawn = np.concatenate([_draw(rng, rows, weight, model.gaussian_process_rows // 2) for rows in of_either])
-    estimator = make_estimator("gaussian_process", model, features.shape[1])
-    _fit_steps(estimator, features[drawn], label[drawn])
-    shares = np.average(label, weights=weight), np.mean(label[drawn])
-    shift = logit(np.array(shares[0])) - logit(np.array(shares[1]))
-    return Fitted(lambda features: (_score_pipeline(estimator, features) + shift).round(LOG_ODDS))
-
-
-def _draw(rng: np.random.Generator, rows: NDArray[np.intp], weight: Floats, most: int) -> NDArray[np.intp]:
-    share = weight[rows] / weight[rows].sum()
-    return np.sort(rng.choice(rows, size=max(1, min(most, rows.size)), replace=False, p=share))
-
-
-def _fit_steps(
-    estimator: Pipeline, features: Floats32, label: NDArray[np.integer[Any]], weight: Floats | None = None
-) -> None:
-    """Fit a pipeline step by step, each on what the rounded steps before it make of the features."""
-    with threadpool_limits(1):
-        rows = features.astype(np.float64)
-        for step in estimator[:-1]:
-            step.fit(rows)
-            if isinstance(step, StandardScaler):
-                step.mean_, step.scale_ = significant(step.mean_, MEASURED), significant(step.scale_, MEASURED)
-            rows = step.transform(rows)
-        classifier = estimator[-1]
-        classifier.fit(rows, label, **({} if weight is None else {"sample_weight": weight}))
-        if isinstance(classifier, LogisticRegression):
-            classifier.coef_ = significant(classifier.coef_, FITTED)
-            classifier.intercept_ = significant(classifier.intercept_, FITTED)
-
-
-def _score_pipeline(estimator: Pipeline, features: Floats32) -> Floats:
-    if not len(features):
-        return np.empty(0)
-    chunks = [features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS)]
-    with threadpool_limits(1):
-        # In float32, as the features are, probabilities above 1 - 6e-8 would all be 1.
-        prepared = (estimator[:-1].transform(chunk.astype(np.float64)) for chunk in chunks)
-        return np.concatenate([_log_odds(estimator[-1], rows) for rows in prepared])
-
-
-def _log_odds(classifier: Any, rows: Floats) -> Floats:
-    if isinstance(classifier, HistGradientBoostingClassifier):
-        log_odds: Floats = classifier.decision_function(rows)
-        return log_odds
-    return logit(classifier.predict_proba(rows)[:, 1])

@@ -85,17 +85,13 @@ def summarise_readings(rows: Telemetry, preparation: Preparation, params: Datase
     baselines = newest_baselines(rows, (rows.readings - level) / spread, preparation, params)
     own = np.repeat(np.nan_to_num(baselines), np.diff(rows.starts), axis=0)
     values = np.stack([rows.readings, level, level + own * spread, spread], axis=1)
-    known = np.broadcast_to(~np.isnan(rows.readings)[:, None], values.shape)
-    ends = rows.starts[1:]
-    newest = np.where(known, values, np.nan)[ends - 1]
-    means = [newest]
+    known, starts, ends = ~np.isnan(rows.readings)[:, None], rows.starts[:-1], rows.starts[1:] - 1
+    age = np.repeat(rows.time[ends], np.diff(rows.starts)) - rows.time
+    means = [np.where(known, values, np.nan)[ends]]
     for hours in params.windows_hours:
-        begins = [
-            span.stop - int((rows.time[span] > rows.time[span.stop - 1] - to_microseconds(hours)).sum())
-            for _, span in rows.by_machine()
-        ]
-        bounds = np.column_stack([begins, ends]).ravel()[:-1]
-        sums, counts = (np.add.reduceat(of, bounds)[::2] for of in (np.where(known, values, 0.0), known.astype(float)))
+        inside = known & (age < to_microseconds(hours))[:, None, None]
+        counts = np.add.reduceat(inside.astype(np.float64), starts)
+        sums = np.add.reduceat(np.where(inside, values, 0.0), starts)
         means.append(sums / np.where(counts > 0, counts, np.nan))
     return np.stack(means, axis=1).astype(np.float32)
 
@@ -108,19 +104,15 @@ class Explainer:
         self._vocabulary, self._quantities = preparation.vocabulary, preparation.quantities
         self._windows = [0, *params.windows_hours]
 
-    def quantity(self, column: str, table: str = "telemetry") -> Quantity:
-        """Return what a column is called and its unit."""
-        return self._quantities.get(table, {}).get(column, Quantity(name=column))
-
     def name(self, feature: Feature) -> str:
         """Return what a feature is called."""
-        of = self._read_source(feature).name
-        return NAMES.get(feature.kind, "{of}").format(of=of or feature.name, span=_spell_hours(feature.hours))
+        of = self.quantity(feature).name
+        return NAMES.get(feature.kind, "{of}").format(of=of, span=_spell_hours(feature.hours))
 
-    def _read_source(self, feature: Feature) -> Quantity:
-        if feature.kind in ("errors", "since_maintenance"):  # a code is no column
-            return Quantity(name=feature.of)
-        return self.quantity(feature.of, "machines" if feature.kind == "attribute" else "telemetry")
+    def quantity(self, feature: Feature) -> Quantity:
+        """Return what a feature's column is called and its unit; a code, which is no column, is called as it is."""
+        table = {"errors": "", "since_maintenance": "", "attribute": "machines"}.get(feature.kind, "telemetry")
+        return self._quantities.get(table, {}).get(feature.of, Quantity(name=feature.of or feature.name))
 
     def find_reasons(self, values: Floats32, contributions: Floats, readings: Floats32) -> list[Reason]:
         """Return what raises one machine's probability most, the strongest first: at most three, none said twice.
@@ -162,28 +154,29 @@ class Explainer:
 
     def describe(self, feature: Feature, value: float, seen: Seen | None = None) -> str:
         """Return the sentence that says what a feature is; `value` is the model's, NaN if it is not known."""
-        of = self._read_source(feature)
+        of = self.quantity(feature)
         if feature.kind in READINGS:
             when = f"over the last {_spell_hours(feature.hours)}" if feature.hours else "at the newest reading"
             if math.isnan(value) or (seen and math.isnan(seen.reading)):
                 return f"{of.name}: no reading {when}"
             return _describe_readings(feature.kind, of, value, seen, when) if seen else f"{of.name} unusual {when}"
         if math.isnan(value):
-            return UNKNOWN.get(feature.kind, "{of}: not known").format(of=of.name or feature.name)
+            return UNKNOWN.get(feature.kind, "{of}: not known").format(of=of.name)
         match feature.kind:
             case "errors":
                 times = {0: "no error", 1: "1 error"}.get(round(value), f"{value:.0f} errors")
-                return f"{times} ({feature.of}) in the last {_spell_hours(feature.hours)}"
-            case "since_maintenance" | "since_failure":
-                what = f"maintenance ({feature.of})" if feature.kind == "since_maintenance" else "failure"
-                return f"last {what} {_spell_hours(value)} ago"
+                return f"{times} ({of.name}) in the last {_spell_hours(feature.hours)}"
+            case "since_maintenance":
+                return f"last maintenance ({of.name}) {_spell_hours(value)} ago"
+            case "since_failure":
+                return f"last failure {_spell_hours(value)} ago"
             case "age":
                 return f"the machine is {_spell_hours(value)} old"
             case "model":
                 return f"machine model {self._vocabulary.machine_models[round(value)]}"
             case "attribute" if texts := self._vocabulary.attributes.get(feature.of):
                 return f"{of.name}: {texts[round(value)]}"
-        return f"{of.name or feature.name}: {_amount(value, of.unit, abs(value) / 100)}"
+        return f"{of.name}: {_amount(value, of.unit, abs(value) / 100)}"
 
 
 def _describe_readings(kind: str, of: Quantity, value: float, seen: Seen, when: str) -> str:
@@ -191,9 +184,7 @@ def _describe_readings(kind: str, of: Quantity, value: float, seen: Seen, when: 
     amount = partial(_amount, unit=of.unit)
     match kind:
         case "std":
-            varied, usual = (
-                amount(spread, precision=seen.spread / 10) for spread in (value * seen.spread, seen.spread)
-            )
+            varied, usual = (amount(times * seen.spread, precision=seen.spread / 10) for times in (value, 1))
             return f"{of.name} varied by {varied} {when}" + (f", usual is {usual}" if usual != varied else "")
         case "slope":
             an_hour = abs(value) * seen.spread
@@ -229,10 +220,8 @@ def rank_features(plant: str, names: Sequence[str], words: Sequence[str], gains:
     `gains` are those of the boosters of the plant's model, each of shape (n_features,); all is 0 if none ever split.
     The columns: plant, feature, words, gain.
     """
-    total = np.sum(gains, axis=0) if len(gains) else np.zeros(len(names))
+    total = np.sum([np.zeros(len(names)), *gains], axis=0)
     share = (total / max(float(total.sum()), np.finfo(np.float64).tiny)).round(6)
-    ranked = pl.DataFrame(
-        {"plant": [plant] * len(names), "feature": names, "words": words, "gain": share},
-        schema={"plant": pl.String, "feature": pl.String, "words": pl.String, "gain": pl.Float64},
-    )
-    return ranked.sort("gain", "feature", descending=[True, False])
+    schema = {"feature": pl.String, "words": pl.String, "gain": pl.Float64}
+    ranked = pl.DataFrame([names, words, share], schema).sort("gain", "feature", descending=[True, False])
+    return ranked.select(pl.lit(plant).alias("plant"), *schema)

@@ -1,6 +1,6 @@
 """Labelled rows as training reads them: columns of all, features of a chunk at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
@@ -17,38 +17,46 @@ CHUNK_ROWS = 65_536
 
 
 class LabelledRows:
-    """One plant's rows of one split, as the dataset stage writes them: a frame, or the scan of a file.
+    """Rows of one split, of one plant or several, as the dataset stage writes them: frames, or scans of files.
 
-    `features` are the columns after ``weight``.
+    `features` are the columns after ``weight``, which all plants share.
     """
 
-    def __init__(self, rows: pl.DataFrame | pl.LazyFrame) -> None:
-        self._rows = rows.lazy()
-        columns = self._rows.collect_schema().names()
+    def __init__(self, *plants: pl.DataFrame | pl.LazyFrame) -> None:
+        self._plants = [rows.lazy() for rows in plants]
+        columns = self._plants[0].collect_schema().names()
         self.features = columns[columns.index("weight") + 1 :]
-        self.height = int(self._rows.select(pl.len()).collect().item())
+        self._heights = [int(rows.select(pl.len()).collect().item()) for rows in self._plants]
+        self.height = sum(self._heights)
 
     @cached_property
     def checksum(self) -> str:
         """What tells these rows' features, labels and weights from others."""
         return name_piece([], (rows.select("label", "weight", *self.features) for rows in self.chunks()))
 
-    @property
-    def starts(self) -> range:
-        """The first row of each chunk; there is one at least."""
-        return range(0, max(self.height, 1), CHUNK_ROWS)
-
     def read(self, *columns: str) -> pl.DataFrame:
         """Return some columns of all rows."""
-        return self._rows.select(columns).collect()
-
-    def read_chunk(self, start: int) -> pl.DataFrame:
-        """Return all columns of the chunk that starts with this row."""
-        return self._rows.slice(start, CHUNK_ROWS).collect()
+        return pl.concat(rows.select(columns).collect() for rows in self._plants)
 
     def chunks(self) -> Iterator[pl.DataFrame]:
-        """Read one chunk after the other."""
-        return map(self.read_chunk, self.starts)
+        """Read one chunk after the other, of which each plant has one at least."""
+        return (chunk.collect() for chunk, _ in self._cut())
+
+    def read_features(self) -> Floats32 | list[lgb.Sequence]:
+        """Return the features of all rows: an array if they are one chunk, else what LightGBM reads by chunks."""
+        read = lru_cache(maxsize=1)(self._read_matrix)  # LightGBM samples one row after the other
+        chunks = [Chunk(partial(read, number), rows) for number, (_, rows) in enumerate(self._cut())]
+        return read(0) if len(chunks) == 1 else chunks
+
+    def _read_matrix(self, number: int) -> Floats32:
+        return to_matrix(self._cut()[number][0].collect(), self.features)
+
+    def _cut(self) -> list[tuple[pl.LazyFrame, int]]:
+        return [
+            (rows.slice(start, CHUNK_ROWS), min(height - start, CHUNK_ROWS))
+            for rows, height in zip(self._plants, self._heights, strict=True)
+            for start in range(0, max(height, 1), CHUNK_ROWS)
+        ]
 
 
 class Chunk(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
@@ -65,16 +73,3 @@ class Chunk(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
     def __getitem__(self, index: int | slice | list[int]) -> NDArray[Any]:
         rows = self._read()[index]
         return rows.astype(np.float64) if rows.ndim == 1 else rows  # LightGBM samples in double precision
-
-
-def join_features(tables: Sequence[LabelledRows]) -> Floats32 | list[lgb.Sequence]:
-    """Return the features of all tables: an array if they are one chunk, else what LightGBM reads chunk by chunk."""
-    read = lru_cache(maxsize=1)(_read_matrix)  # LightGBM samples one row after the other
-    chunks = [(table, start) for table in tables for start in table.starts]
-    if len(chunks) == 1:
-        return read(*chunks[0])
-    return [Chunk(partial(read, table, start), min(table.height - start, CHUNK_ROWS)) for table, start in chunks]
-
-
-def _read_matrix(table: LabelledRows, start: int) -> Floats32:
-    return to_matrix(table.read_chunk(start), table.features)

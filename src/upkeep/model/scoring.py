@@ -1,6 +1,6 @@
 """What a model answers and how far to trust it: one plant's tables in, an answer per machine out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from typing_extensions import TypedDict  # pydantic, which describes these to th
 from upkeep.core.errors import UpkeepError
 from upkeep.core.paths import MODEL_METADATA
 from upkeep.core.plants import name_file
-from upkeep.core.types import Booleans, Floats, Floats32, Ints, measure_rows
+from upkeep.core.types import Floats, Floats32, Ints, measure_rows
 from upkeep.features.definition import newest_features
 from upkeep.features.inputs import UNKNOWN, Events, MachineRecord, Telemetry
 from upkeep.features.windows import HOUR, to_microseconds
@@ -75,10 +75,9 @@ class Scorer:
         # What is made of readings comes first; counters leave their training range by the mere passing of time.
         self._ranged = [feature for feature in self.explainer.features if feature.kind in READINGS]
         ranges = [metadata.training_ranges[feature.name] for feature in self._ranged]
-        self._low = np.array([-np.inf if found.minimum is None else found.minimum for found in ranges])
-        self._high = np.array([np.inf if found.maximum is None else found.maximum for found in ranges])
-        sensors = [metadata.training_ranges[name] for name in taken[: len(self.vocabulary.sensors)]]
-        self._trained = np.array([found.minimum is not None for found in sensors], dtype=np.bool_)
+        self._low, self._high = (
+            np.array([getattr(found, bound) for found in ranges], dtype=np.float64) for bound in ("minimum", "maximum")
+        )
 
     def score(
         self, rows: Telemetry, events: Events, records: Mapping[str, MachineRecord], threads: int = 1
@@ -86,32 +85,17 @@ class Scorer:
         """Return an answer per machine, in their order; where `records` are silent, the model's own record speaks."""
         metadata = self.model.metadata
         stored = metadata.preparation.records
-        known = {name: _merge(records.get(name), stored.get(name)) for name in rows.machines}
+        known = {name: _merge(records.get(name, UNKNOWN), stored.get(name, UNKNOWN)) for name in rows.machines}
         features = newest_features(rows, events, known, metadata.preparation, metadata.dataset)
-        probabilities = predict(self.model, features, threads)
-        readings = self.read(rows)
-        sensors = features[:, : len(self._ranged)]
-        leaves = (sensors < self._low) | (sensors > self._high)
-        maintenance = self._last_maintenance(events)
+        probabilities = predict(self.model, features, threads).tolist()
+        readings, maintenance = self.read(rows), self._last_maintenance(events)
         answers = []
         for index, (name, span) in enumerate(rows.by_machine()):
             time = rows.time[span]
-            warnings = self._judge_rows(name, time, rows.readings[span])
-            if leaves[index].any():
-                warnings.append(self._judge_range(features[index], leaves[index]))
-            probability = float(probabilities[index])
-            answers.append(
-                Answer(
-                    name,
-                    int(time[-1]),
-                    probability,
-                    probability >= metadata.threshold,
-                    warnings,
-                    features[index],
-                    readings[index],
-                    *maintenance.get(index, (None, None)),
-                )
-            )
+            warnings = [*self._judge_rows(name, time, rows.readings[span]), *self._judge_range(features[index])]
+            alarm = probabilities[index] >= metadata.threshold
+            answer = name, int(time[-1]), probabilities[index], alarm, warnings, features[index], readings[index]
+            answers.append(Answer(*answer, *maintenance.get(index, (None, None))))
         return answers
 
     def read(self, rows: Telemetry) -> Floats32:
@@ -126,62 +110,52 @@ class Scorer:
     def _last_maintenance(self, events: Events) -> dict[int, tuple[int, str]]:
         first = len(self.vocabulary.error_codes)
         codes = dict(enumerate(self.vocabulary.maintenance_codes, first))
-        last: dict[int, tuple[int, str]] = {}
-        for machine, time, kind in zip(*(column.tolist() for column in events), strict=True):
-            if kind in codes and time >= last.get(machine, (time, ""))[0]:
-                last[machine] = (time, codes[kind])
-        return last
+        in_order = zip(*(column[np.argsort(events.time, kind="stable")].tolist() for column in events), strict=True)
+        return {machine: (time, codes[kind]) for machine, time, kind in in_order if kind in codes}
 
-    def _judge_rows(self, name: str, time: Ints, readings: Floats) -> list[Caution]:
-        metadata = self.model.metadata
+    def _judge_rows(self, name: str, time: Ints, readings: Floats) -> Iterator[Caution]:
+        metadata, vocabulary = self.model.metadata, self.vocabulary
         narrow, wide = min(metadata.dataset.windows_hours), max(metadata.dataset.windows_hours)
-        warnings: list[Caution] = []
-
-        def warn(code: str, column: str, message: str) -> None:
-            warnings.append({"code": code, "message": message, "column": column})
-
         baseline = metadata.preparation.baselines.get(name)
         if baseline is None:
             message = f"machine {name} was not in the training data: its healthy level is taken from the rows sent"
-            warn("unknown_machine", "machine", message)
+            yield Caution(code="unknown_machine", message=message, column="machine")
         elif baseline.start < time[0] and time[-1] < baseline.start + to_microseconds(metadata.dataset.baseline_hours):
             message = f"machine {name} is new: without all its rows its healthy level is taken from those sent"
-            warn("short_history", "time", message)
+            yield Caution(code="short_history", message=message, column="time")
         recent = time > time[-1] - to_microseconds(wide)
-        inside = time[recent]
-        row_length = measure_rows(metadata.preparation.rows_every)
+        inside, row_length = time[recent], measure_rows(metadata.preparation.rows_every)
         span = (inside[-1] - inside[0] + row_length) / HOUR
-        if self.vocabulary.sensors and span < ENOUGH_HISTORY * wide:
-            warn(
-                "short_history",
-                "time",
-                f"the rows cover {round(span, 1):g} h of the {wide} h that the features look back",
-            )
+        if vocabulary.sensors and span < ENOUGH_HISTORY * wide:
+            message = f"the rows cover {round(span, 1):g} h of the {wide} h that the features look back"
+            yield Caution(code="short_history", message=message, column="time")
         longest = ((inside[1:] - inside[:-1]).max(initial=row_length) - row_length) / HOUR
         if longest > narrow:
-            warn("gap", "time", f"no readings for {round(longest, 1):g} h within the last {wide} h")
-        silent = np.isnan(readings[recent]).all(axis=0) & self._trained
-        for index in silent.nonzero()[0]:
-            sensor = self.vocabulary.sensors[index]
-            name = self.explainer.quantity(sensor).name
-            warn("missing_sensor", sensor, f"{name} has no reading in the last {wide} h, but had some in training")
-        return warnings
+            message = f"no readings for {round(longest, 1):g} h within the last {wide} h"
+            yield Caution(code="gap", message=message, column="time")
+        trained = ~np.isnan(self._low[: len(vocabulary.sensors)])
+        for index in (np.isnan(readings[recent]).all(axis=0) & trained).nonzero()[0]:
+            called = self.explainer.quantity(self._ranged[index]).name
+            message = f"{called} has no reading in the last {wide} h, but had some in training"
+            yield Caution(code="missing_sensor", message=message, column=vocabulary.sensors[index])
 
-    def _judge_range(self, features: Floats32, left: Booleans) -> Caution:
-        values = features[: len(left)]
-        excess = np.where(left, np.maximum(self._low - values, values - self._high), 0)
-        beyond = excess / (self._high - self._low + 1e-9)
-        worst = np.argsort(-beyond, kind="stable")[: min(RANGES_NAMED, int(left.sum()))]
-        named = ", ".join(self.explainer.name(self._ranged[index]) for index in worst)
-        others = int(left.sum()) - len(worst)
-        message = f"outside what training rows held: {named}{f' and {others} more' if others else ''}"
-        return {"code": RANGE_LEFT, "message": message, "column": self._ranged[int(worst[0])].name}
+    def _judge_range(self, features: Floats32) -> Iterator[Caution]:
+        values = features[: len(self._ranged)]
+        excess = np.fmax(self._low - values, values - self._high)  # NaN where nothing is known
+        left = int((excess > 0).sum())
+        if left:
+            beyond = np.where(excess > 0, excess, 0) / (self._high - self._low + 1e-9)
+            worst = np.argsort(-beyond, kind="stable")[: min(RANGES_NAMED, left)]
+            named = ", ".join(self.explainer.name(self._ranged[index]) for index in worst)
+            others = f" and {left - len(worst)} more" if left > len(worst) else ""
+            message = f"outside what training rows held: {named}{others}"
+            yield Caution(code=RANGE_LEFT, message=message, column=self._ranged[worst[0]].name)
 
 
-def _merge(given: MachineRecord | None, stored: MachineRecord | None) -> MachineRecord:
+def _merge(given: MachineRecord, stored: MachineRecord) -> MachineRecord:
     """Return what a request says of a machine and, where it says nothing, what is on record."""
-    if given is None or stored is None:
-        return given or stored or UNKNOWN
+    if given is UNKNOWN:
+        return stored
     installed = stored.installed if given.installed is None else given.installed  # 0 is 1970
     attributes = {**stored.attributes, **given.attributes}
     return MachineRecord(model=given.model or stored.model, installed=installed, attributes=attributes)

@@ -6,6 +6,7 @@ Scoring with a saved model takes LightGBM, NumPy and Polars only.
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -117,15 +118,15 @@ def find_models(folder: Path) -> dict[str, Path]:
     One that is damaged, or of another plant than its folder, stands under its folder's name: loading it tells why.
     """
     folders = sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}"))
-    return dict(sorted((_read_plant(own) or own.name, own) for own in folders))
+    return dict(sorted((_read_plant(own), own) for own in folders))
 
 
-def _read_plant(folder: Path) -> str | None:
-    try:
+def _read_plant(folder: Path) -> str:
+    with suppress(UpkeepError, LookupError, TypeError):
         plant = str(read_json(folder / MODEL_METADATA, remedy="")["plant"])
-    except (UpkeepError, LookupError, TypeError):
-        return None
-    return plant if name_file(plant) == folder.name else None
+        if name_file(plant) == folder.name:
+            return plant
+    return folder.name
 
 
 def load_model(folder: Path) -> SavedModel:
@@ -154,17 +155,16 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     matrix = to_matrix(features, model.metadata.features)
     if not len(matrix):
         return np.empty((0, matrix.shape[1] + 1))
-    shap = [booster.predict(matrix, pred_contrib=True, num_threads=1) for booster in model.boosters]
-    mean: Floats = np.mean(shap, axis=0)
-    return mean
+    return _average(model.boosters, matrix, pred_contrib=True, num_threads=1)
 
 
 def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Floats32, threads: int = 1) -> Floats:
     """Return the log-odds averaged over the boosters, shape (n_rows,)."""
-    if not len(matrix):
-        return np.empty(0)
-    scores = [booster.predict(matrix, raw_score=True, num_threads=threads) for booster in boosters]
-    mean: Floats = np.mean(scores, axis=0)
+    return _average(boosters, matrix, raw_score=True, num_threads=threads) if len(matrix) else np.empty(0)
+
+
+def _average(boosters: Sequence[lgb.Booster], matrix: Floats32, **asked: int) -> Floats:
+    mean: Floats = np.mean([booster.predict(matrix, **asked) for booster in boosters], axis=0)
     return mean
 
 

@@ -1,8 +1,7 @@
 """Candidates for each plant, judged on its validation rows: its own model, the fleet's, other kinds and baselines."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ from joblib import effective_n_jobs
 from pydantic import TypeAdapter
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Kind, Model, Params
+from upkeep.core.params import Kind, Params
 from upkeep.core.pieces import Frames, Recall, make_anew
 from upkeep.core.types import Floats
 from upkeep.judging.economics import tally_metrics
@@ -23,7 +22,7 @@ from upkeep.model.alarm_rule import AlarmRule, fit_alarm_rule, raise_alarms
 from upkeep.model.baselines import RANKINGS, Ranking, Rule, class_prior, find_best_rule, fit_baseline
 from upkeep.model.calibration import Calibration
 from upkeep.model.estimators import KEPT, Fitted, Rows, fit, restore
-from upkeep.model.labelled_rows import LabelledRows, join_features
+from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.storage import TrainingRange, to_matrix
 
 OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]
@@ -74,16 +73,7 @@ class Candidate(NamedTuple):
     report: TrainedCandidate
     calibration: Calibration
     predictions: pl.DataFrame
-    trained: Trained | None = None
-
-
-class Ways(NamedTuple):
-    """All that a plant's rows are scored by, by candidate: the `trained`, all `models`, and the `rules`."""
-
-    trained: dict[str, Trained]
-    models: dict[str, Fitted]
-    rules: dict[str, Ranking]
-    rule: Rule | None
+    trained: Trained | None
 
 
 class Selection(NamedTuple):
@@ -100,30 +90,32 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
 
     An UpkeepError is raised if plants differ in their features, or no plant has a training row.
     """
-    train = [LabelledRows(splits.train) for splits in plants.values()]
-    for plant, table in zip(plants, train, strict=True):
-        if table.features != train[0].features:
+    features = {plant: LabelledRows(splits.train).features for plant, splits in plants.items()}
+    first = next(iter(plants))
+    for plant, names in features.items():
+        if names != features[first]:
             raise UpkeepError(
-                f"the plant has {len(table.features)} features, not those of {next(iter(plants))} in their order",
+                f"the plant has {len(names)} features, not those of {first} in their order",
                 remedy="run `upkeep dataset` again, for all plants",
                 plant=plant,
             )
-    if not any(table.height for table in train):
+    train = LabelledRows(*(splits.train for splits in plants.values()))
+    if not train.height:
         raise UpkeepError(
             "no plant has a training row, labelled and before the validation period",
             remedy="fetch more history, or lower dataset.split.validation_share and test_share",
         )
     if len(plants) == 1:
         return None
-    validation = [LabelledRows(splits.validation) for splits in plants.values()]
+    validation = LabelledRows(*(splits.validation for splits in plants.values()))
     # Half the cores: LightGBM's threads wait for one another, so one busy core would hold up all of them.
     threads = max(1, effective_n_jobs(params.parallel.jobs) // 2)
-    trained = _train(params.model.kind, train, validation, params.model, recall, threads)
-    outcomes = [table.read(*OUTCOME) for table in validation]
-    if all(_count_failures(rows, params) >= FEW_FAILURES for rows in outcomes):
+    trained = _train(params.model.kind, train, validation, params, recall, threads)
+    known = validation.read(*OUTCOME)
+    if all(_count_failures(known.filter(plant=plant), params) >= FEW_FAILURES for plant in plants):
         return FleetModel(trained, None)
-    log_odds = np.concatenate([_score(table, {"fleet": trained.fitted})["fleet"] for table in validation])
-    alarm = fit_alarm_rule(pl.concat(outcomes), log_odds, params.model.calibration, params)
+    log_odds = _score(validation, {"fleet": trained.fitted}, {})["fleet"]
+    alarm = fit_alarm_rule(known, log_odds, params.model.calibration, params)
     note = "calibration and threshold are from all plants' validation rows"
     return FleetModel(trained, alarm._replace(notes=[note, *alarm.notes]))
 
@@ -136,65 +128,45 @@ def train_plant(
     `yardsticks` are simple rules and models of shuffled labels, which the choice does without.
     """
     train, validation, test = (LabelledRows(rows) for rows in splits)
-    ways = _find_ways(train, validation, fleet, params, recall, yardsticks=yardsticks)
+    kinds: dict[str, Kind] = {"plant": params.model.kind}
+    kinds |= {kind: kind for kind in params.model.compare if kind != params.model.kind}
+    own = {name: _train(kind, train, validation, params, recall) for name, kind in kinds.items()}
+    trained = {"plant": own["plant"], **({"fleet": fleet.trained} if fleet else {}), **own}
+    models, rules = {name: model.fitted for name, model in trained.items()}, dict[str, Ranking]()
+    notes = {name: _training_notes(model) for name, model in trained.items()}
+    if yardsticks:
+        models[SHUFFLED], rules, notes[BEST_FEATURE] = _make_yardsticks(train, validation, params, recall)
     known, ahead = validation.read(*OUTCOME), test.read(*OUTCOME)
     failures = _count_failures(known, params)
     borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
+
+    def judge() -> Frames:
+        scores, judged = _score(validation, models, rules), {}
+        for name, log_odds in scores.items():
+            method = params.model.calibration if name in models else "none"
+            alarm = (borrowed if name == "fleet" else None) or fit_alarm_rule(known, log_odds, method, params)
+            alarm = alarm._replace(notes=notes.get(name, []) + alarm.notes)
+            judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained.get(name), params)
+        return {"log_odds": pl.DataFrame(scores), "judged": pl.DataFrame({"json": [JUDGED.dump_json(judged)]})}
+
     # A failure that came beyond the horizon changes no verdict.
     near = pl.when(pl.col("hours_to_failure") <= params.dataset.horizon_hours).then("hours_to_failure")
-    told = (known.with_columns(hours_to_failure=near), borrowed, params.evaluate, params.dataset.horizon_hours)
-    fitted = ((own.rows, own.positives, own.fitted.state) for own in ways.trained.values())
-    origin = chain(_name_origin(params.model, train, validation), told, *fitted)
-    kept = recall(origin, lambda: _judge_ways(ways, validation, known, borrowed, params))
-    scores, candidates = _score(test, ways.models, ways.rules), {}
+    asked = (known.with_columns(hours_to_failure=near), borrowed, params.evaluate, params.dataset.horizon_hours)
+    fitted = ((model.rows, model.positives, model.fitted.state) for model in trained.values())
+    kept = recall(chain(_name_origin(params.model, train, validation), asked, *fitted), judge)
+    scores, candidates = _score(test, models, rules), {}
     for name, (calibration, report) in JUDGED.validate_json(kept["judged"].item()).items():
         alarm = AlarmRule(calibration, report.threshold, report.notes)
-        own = {"validation": raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm)}
-        own["test"] = raise_alarms(ahead, scores[name], alarm)
-        rows = [of_split.with_columns(split=pl.lit(split), candidate=pl.lit(name)) for split, of_split in own.items()]
-        candidates[name] = Candidate(report, calibration, pl.concat(rows), ways.trained.get(name))
+        rows = {
+            "validation": raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm),
+            "test": raise_alarms(ahead, scores[name], alarm),
+        }
+        predictions = [
+            judged.with_columns(split=pl.lit(split), candidate=pl.lit(name)) for split, judged in rows.items()
+        ]
+        candidates[name] = Candidate(report, calibration, pl.concat(predictions), trained.get(name))
     chosen, why = choose(candidates["plant"].report, candidates["fleet"].report if fleet else None, failures)
     return Selection(candidates, chosen, why, failures)
-
-
-def _find_ways(
-    train: LabelledRows,
-    validation: LabelledRows,
-    fleet: FleetModel | None,
-    params: Params,
-    recall: Recall,
-    *,
-    yardsticks: bool,
-) -> Ways:
-    trained = {"plant": _train(params.model.kind, [train], [validation], params.model, recall)}
-    if fleet:
-        trained["fleet"] = fleet.trained
-    for kind in params.model.compare:
-        if kind != params.model.kind:
-            trained[kind] = _train(kind, [train], [validation], params.model, recall)
-    models = {name: model.fitted for name, model in trained.items()}
-    if not yardsticks:
-        return Ways(trained, models, {}, None)
-    models[SHUFFLED] = _recall_shuffled(train, validation, params, recall)
-    rule = _recall_rule(train, recall)
-    ranks = {**RANKINGS, BEST_FEATURE: rule.rank if rule else class_prior}
-    return Ways(trained, models, {name: fit_baseline(rank, train.chunks()) for name, rank in ranks.items()}, rule)
-
-
-def _judge_ways(
-    ways: Ways, validation: LabelledRows, known: pl.DataFrame, borrowed: AlarmRule | None, params: Params
-) -> Frames:
-    """Return the ``log_odds`` of validation rows by each way, and as JSON how it is ``judged``."""
-    scores, judged = _score(validation, ways.models, ways.rules), {}
-    for name, log_odds in scores.items():
-        trained = ways.trained.get(name)
-        notes = [_describe_rule(ways.rule)] if name == BEST_FEATURE else _training_notes(trained) if trained else []
-        alarm = borrowed if name == "fleet" else None
-        method = params.model.calibration if name in ways.models else "none"
-        alarm = alarm or fit_alarm_rule(known, log_odds, method, params)
-        alarm = alarm._replace(notes=notes + alarm.notes)
-        judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained, params)
-    return {"log_odds": pl.DataFrame(scores), "judged": pl.DataFrame({"json": [JUDGED.dump_json(judged)]})}
 
 
 def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: int) -> tuple[str, str]:
@@ -223,60 +195,37 @@ def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: in
     )
 
 
-def find_ranges(train: Sequence[LabelledRows]) -> dict[str, TrainingRange]:
+def find_ranges(train: LabelledRows) -> dict[str, TrainingRange]:
     """Return the range of each feature in training rows, unknown values left out."""
-    names, ranges = train[0].features, {}
-    for start in range(0, len(names), COLUMNS_AT_ONCE):
-        some = names[start : start + COLUMNS_AT_ONCE]
-        columns = pl.concat(table.read(*some) for table in train).select(pl.all().cast(pl.Float64).fill_nan(None))
+    ranges = {}
+    for start in range(0, len(train.features), COLUMNS_AT_ONCE):
+        names = train.features[start : start + COLUMNS_AT_ONCE]
+        columns = train.read(*names).select(pl.all().cast(pl.Float64).fill_nan(None))
         tables = {
             "minimum": columns.min(),
             "low": columns.quantile(0.01, "nearest"),
             "high": columns.quantile(0.99, "nearest"),
             "maximum": columns.max(),
         }
-        for name in some:
+        for name in names:
             ranges[name] = TrainingRange(**{part: table[name][0] for part, table in tables.items()})
     return ranges
 
 
 def _train(
-    kind: Kind,
-    train: Sequence[LabelledRows],
-    validation: Sequence[LabelledRows],
-    model: Model,
-    recall: Recall,
-    threads: int = 1,
+    kind: Kind, train: LabelledRows, validation: LabelledRows, params: Params, recall: Recall, threads: int = 1
 ) -> Trained:
-    def make() -> Trained:
-        rows = _join_rows(train)
-        fitted = fit(kind, rows, _join_rows(validation), train[0].features, model, threads)
-        ranges = find_ranges(train) if fitted.boosters else {}
-        return Trained(fitted, len(rows.label), int(rows.label.sum()), ranges)
+    made: list[Fitted] = []
 
-    def keep() -> Frames:
-        made = make()
-        return {"model": made.fitted.state, "seen": pl.DataFrame({"json": [SEEN.dump_json(made[1:])]})}
+    def make() -> Frames:
+        rows = _read_rows(train)
+        made.append(fit(kind, rows, _read_rows(validation), train.features, params.model, threads))
+        ranges = find_ranges(train) if made[0].boosters else {}
+        seen = SEEN.dump_json((len(rows.label), int(rows.label.sum()), ranges))
+        return {"model": made[0].state, "seen": pl.DataFrame({"json": [seen]})}
 
-    if kind not in KEPT:
-        return make()
-    kept = recall(_name_origin((kind, model), *train, *validation), keep)
-    return Trained(restore(kept["model"]), *SEEN.validate_json(kept["seen"].item()))
-
-
-def _recall_shuffled(train: LabelledRows, validation: LabelledRows, params: Params, recall: Recall) -> Fitted:
-    origin = _name_origin((SHUFFLED, params.model), train, validation)
-    kept = recall(origin, lambda: {"model": _train_on_shuffled_labels(train, validation, params).state})
-    return restore(kept["model"])
-
-
-def _recall_rule(train: LabelledRows, recall: Recall) -> Rule | None:
-    def find() -> Frames:
-        rule = find_best_rule(train.read, train.features)
-        return {"rule": pl.DataFrame(rule._asdict() if rule else None)}
-
-    found = recall(_name_origin(BEST_FEATURE, train), find)["rule"]
-    return None if found.is_empty() else Rule(found["feature"][0], found["rises"][0], found["known"].to_numpy())
+    kept = recall(_name_origin((kind, params.model), train, validation), make) if kind in KEPT else make()
+    return Trained(made[0] if made else restore(kept["model"]), *SEEN.validate_json(kept["seen"].item()))
 
 
 def _name_origin(settings: object, *tables: LabelledRows) -> Iterator[object]:
@@ -285,9 +234,29 @@ def _name_origin(settings: object, *tables: LabelledRows) -> Iterator[object]:
         yield table.checksum
 
 
-def _join_rows(tables: Sequence[LabelledRows]) -> Rows:
-    outcome = pl.concat(table.read("label", "weight") for table in tables)
-    return Rows(join_features(tables), outcome["label"].to_numpy(), outcome["weight"].cast(pl.Float64).to_numpy())
+def _read_rows(table: LabelledRows) -> Rows:
+    outcome = table.read("label", "weight")
+    return Rows(table.read_features(), outcome["label"].to_numpy(), outcome["weight"].cast(pl.Float64).to_numpy())
+
+
+def _make_yardsticks(
+    train: LabelledRows, validation: LabelledRows, params: Params, recall: Recall
+) -> tuple[Fitted, dict[str, Ranking], list[str]]:
+    """Return what chance reaches, simple rules by name, and a note on the best of one feature."""
+
+    def find() -> Frames:
+        rule = find_best_rule(train.read, train.features)
+        chance = _train_on_shuffled_labels(train, validation, params)
+        return {"chance": chance.state, "rule": pl.DataFrame(rule._asdict() if rule else None)}
+
+    kept = recall(_name_origin((SHUFFLED, params.model), train, validation), find)
+    rank, note = class_prior, "training rows of one class tell no rule"
+    if not kept["rule"].is_empty():
+        feature, rises, _ = kept["rule"].row(0)
+        rank = Rule(feature, rises, kept["rule"]["known"].to_numpy()).rank
+        note = f"the {'higher' if rises else 'lower'} {feature}, the higher the risk"
+    rules = {name: fit_baseline(rank, train.chunks()) for name, rank in {**RANKINGS, BEST_FEATURE: rank}.items()}
+    return restore(kept["chance"]), rules, [note]
 
 
 def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, params: Params) -> Fitted:
@@ -299,7 +268,7 @@ def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, par
     lightgbm = {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS}
     small = params.model.model_copy(update={"lightgbm": lightgbm})
     every = -(-train.height // SHUFFLED_ROWS) or 1
-    outcome, (features, _, _) = train.read("label", "weight"), _join_rows([train]).as_array(SHUFFLED_ROWS)
+    outcome, (features, _, _) = train.read("label", "weight"), _read_rows(train).as_array(SHUFFLED_ROWS)
     # Without validation rows nothing stops early: their labels, which are true, would keep what little is right.
     nothing = Rows(features[:0], np.empty(0, np.int64), np.empty(0))
     models = {}
@@ -308,7 +277,7 @@ def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, par
         rows = Rows(features, shuffled["label"].to_numpy(), shuffled["weight"].cast(pl.Float64).to_numpy())
         models[f"seed {seed}"] = fit("lightgbm", rows, nothing, train.features, small, threads=1)
     label = validation.read("label")["label"].cast(pl.Boolean).to_numpy()
-    scores = _score(validation, models)
+    scores = _score(validation, models, {})
     return models[max(models, key=lambda name: round(np.nan_to_num(average_precision(label, scores[name])), 9))]
 
 
@@ -327,34 +296,26 @@ def shuffle_labels(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     return rows.with_columns(taken)
 
 
-def _describe_rule(rule: Rule | None) -> str:
-    if rule is None:
-        return "training rows of one class tell no rule"
-    return f"the {'higher' if rule.rises else 'lower'} {rule.feature}, the higher the risk"
-
-
-def _score(
-    table: LabelledRows, models: Mapping[str, Fitted], rules: Mapping[str, Ranking] = MappingProxyType({})
-) -> dict[str, Floats]:
+def _score(table: LabelledRows, models: Mapping[str, Fitted], rules: Mapping[str, Ranking]) -> dict[str, Floats]:
     """Return the log-odds of all rows by each model and rule; features are read and laid out once for all of them."""
     parts: dict[str, list[Floats]] = {name: [] for name in (*models, *rules)}
     for rows in table.chunks():
         matrix = to_matrix(rows, table.features)
-        for name, model in models.items():
-            parts[name].append(model.score(matrix))
-        for name, rule in rules.items():
-            parts[name].append(rule(rows))
+        for name, found in parts.items():
+            found.append(models[name].score(matrix) if name in models else rules[name](rows))
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def _judge_candidate(
     rows: pl.DataFrame, log_odds: Floats, alarm: AlarmRule, trained: Trained | None, params: Params
 ) -> TrainedCandidate:
-    own = raise_alarms(rows, log_odds, alarm)
+    own, judge = raise_alarms(rows, log_odds, alarm), params.evaluate
     area = average_precision(own["label"].cast(pl.Boolean).to_numpy(), own["probability"].to_numpy())
+    tally = tally_machines(own.sort("plant", "machine", "time"), judge.lead_time_hours, params.dataset.horizon_hours)
+    cost = float(tally_metrics(tally, np.ones((tally.height, 1)), judge.costs)["cost"].item())
     return TrainedCandidate(
         average_precision=None if np.isnan(area) else area,
-        cost=_cost(own, params),
+        cost=None if np.isnan(cost) else cost,
         threshold=alarm.threshold,
         calibration=alarm.calibration.method,
         rounds=trained.fitted.rounds if trained else [],
@@ -367,15 +328,6 @@ def _judge_candidate(
 def _count_failures(rows: pl.DataFrame, params: Params) -> int:
     rows = rows.with_columns(alarm=pl.lit(False), probability=pl.lit(0.0))
     return judge_failures(rows, params.evaluate.lead_time_hours, params.dataset.horizon_hours).height
-
-
-def _cost(own: pl.DataFrame, params: Params) -> float | None:
-    if own.is_empty():
-        return None
-    judge = params.evaluate
-    tally = tally_machines(own.sort("plant", "machine", "time"), judge.lead_time_hours, params.dataset.horizon_hours)
-    cost = float(tally_metrics(tally, np.ones((tally.height, 1)), judge.costs)["cost"].item())
-    return None if np.isnan(cost) else cost
 
 
 def _training_notes(trained: Trained) -> list[str]:

@@ -26,7 +26,7 @@ CODE = (
     "from upkeep.model.trial import answer; answer(int(sys.argv[1]), sys.argv[2:])"
 )
 
-WELL, DAMAGED = "it answers", "it is damaged"
+ANSWERED = "it answers"
 
 _begun: dict[tuple[Path, ...], subprocess.Popen[str]] = {}
 
@@ -76,12 +76,12 @@ def _ask(folders: Sequence[Path]) -> tuple[int, str]:
     process = _begun.pop(tuple(folders), None) or _start(folders)
     try:
         printed, said = process.communicate(timeout=_limit(folders))
+        words = said.strip().splitlines() or ["it said nothing"]
+        reason = f"the process ended with {process.returncode}: {words[-1]}"
     except subprocess.TimeoutExpired:
         process.kill()
-        return _count_answers(process.communicate()[0]), f"none within {_limit(folders):g} s"
-    words = said.strip().splitlines()
-    reason = f"the process ended with {process.returncode}: {words[-1] if words else 'it said nothing'}"
-    return _count_answers(printed), reason
+        printed, reason = process.communicate()[0], f"none within {_limit(folders):g} s"
+    return printed.split("\n").count(ANSWERED), reason  # LightGBM prints warnings between
 
 
 def _start(folders: Sequence[Path]) -> subprocess.Popen[str]:
@@ -94,15 +94,8 @@ def _limit(folders: Sequence[Path]) -> float:
     return START_SECONDS + MODEL_SECONDS * len(folders)
 
 
-def _count_answers(printed: str) -> int:
-    return sum(line in (WELL, DAMAGED) for line in printed.split("\n"))  # LightGBM prints warnings between
-
-
 def answer(seconds: int, folders: Iterable[str]) -> None:
-    """Score one machine by each model, and say so; what is wrong with a file is told by whoever reads it next.
-
-    The process ends after so many `seconds`.
-    """
+    """Score one machine by each model that is not damaged, and say so; the process ends after so many `seconds`."""
     from upkeep.model.scoring import load_scorer
 
     signal.alarm(seconds)
@@ -110,10 +103,10 @@ def answer(seconds: int, folders: Iterable[str]) -> None:
         try:
             scorer = load_scorer(Path(folder))
         except UpkeepError:
-            print(DAMAGED, flush=True)  # noqa: T201  # read by the process that waits
-            continue
-        _score_nothing(scorer)
-        print(WELL, flush=True)  # noqa: T201
+            pass  # whoever reads it next tells why
+        else:
+            _score_nothing(scorer)
+        print(ANSWERED, flush=True)  # noqa: T201  # read by the process that waits
 
 
 def _score_nothing(scorer: "Scorer") -> None:
