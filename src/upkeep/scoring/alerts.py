@@ -58,6 +58,7 @@ class Outcome(NamedTuple):
     fault: str = ""
     again: bool = False
     pause: float = 0.0
+    silence: bool = False
 
 
 class Episode(Frozen):
@@ -192,13 +193,19 @@ def send_alarms(
     outcomes = dict.fromkeys(waiting, Outcome(f"no time was left of the {seconds:g} s for all alarms", again=True))
     with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=EXCHANGE_SECONDS)) as pool:
         for least in PAUSES:
-            turn = {name: waiting[name] for name, outcome in outcomes.items() if outcome.again}
+            turn = [name for name, outcome in outcomes.items() if outcome.again]
             pause = max([least, *(outcomes[name].pause for name in turn)])
             if not turn or time.monotonic() + pause >= until:
                 break
             time.sleep(pause)
-            found = _send_once(pool, receiver, turn, until)
-            outcomes = {name: outcome for name, outcome in outcomes.items() if name not in found} | found
+            while turn and (left := until - time.monotonic()) > 0:
+                name = turn.pop(0)
+                outcome = _send(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
+                if outcome.silence:  # the others wait for the next time, when this one comes last
+                    outcomes |= dict.fromkeys(turn, outcome)
+                    turn = []
+                del outcomes[name]
+                outcomes[name] = outcome
     accepted = {
         name: watches[name].model_copy(update={"episode": episode.model_copy(update={"accepted": True})})
         for name, episode in waiting.items()
@@ -207,29 +214,10 @@ def send_alarms(
     return {**watches, **accepted}, [outcome.fault for outcome in outcomes.values() if outcome.fault]
 
 
-def _send_once(
-    pool: urllib3.PoolManager, receiver: Receiver, episodes: Mapping[str, Episode], until: float
-) -> dict[str, Outcome]:
-    """Send each alarm once; after one without an answer the others wait for the next time, when it comes last."""
-    outcomes: dict[str, Outcome] = {}
-    for name, episode in episodes.items():
-        left = min(EXCHANGE_SECONDS, until - time.monotonic())
-        if left <= 0:
-            break
-        try:
-            outcomes[name] = call_within(left, partial(_post, pool, receiver, episode))
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            silence = Outcome(f"no answer: {shorten(mask_credentials(str(error)))}", again=True)
-            others = [other for other in episodes if other not in outcomes and other != name]
-            return {**outcomes, **dict.fromkeys(others, silence), name: silence}
-    return outcomes
-
-
-def _post(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode) -> Outcome:
-    alarm = episode.alarm
-    body = json.dumps(alarm, ensure_ascii=False, separators=(",", ":")).encode()
+def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, seconds: float) -> Outcome:
+    body = json.dumps(episode.alarm, ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = str(int(time.time()))
-    identity = json.dumps([alarm["plant"], alarm["machine"], alarm["episode"]])
+    identity = json.dumps([episode.alarm[name] for name in ("plant", "machine", "episode")])
     headers = {
         **receiver.headers,
         "Content-Type": "application/json",
@@ -237,7 +225,11 @@ def _post(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode) -> Ou
         "X-Upkeep-Timestamp": timestamp,
         "X-Upkeep-Signature": sign(receiver.secret, timestamp, body),
     }
-    answer = pool.request("POST", receiver.url, body=body, headers=headers, preload_content=False)
+    ask = partial(pool.request, "POST", receiver.url, body=body, headers=headers, preload_content=False)
+    try:
+        answer = call_within(seconds, ask)
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        return Outcome(f"no answer: {shorten(mask_credentials(str(error)))}", again=True, silence=True)
     answer.close()  # the status says all; a body may be endless
     if 200 <= answer.status < 300:
         return Outcome()

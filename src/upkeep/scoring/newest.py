@@ -1,20 +1,26 @@
-"""The newest row of each machine of a plant, scored; and which machines have none that is worth it."""
+"""The newest row of each machine, scored, and which machines have none that is worth it; in words for the terminal."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import polars as pl
 
 from upkeep.contract.dictionary import NEEDED
 from upkeep.core.errors import UpkeepError
+from upkeep.core.text import align_columns
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
 from upkeep.scoring.prediction_log import Role, as_log_rows, as_prediction
 
 KEY_LENGTH = 16
+URGENT = 5
+SILENT = 20
+"""Machines that are named at most."""
+MINUTE = "%Y-%m-%d %H:%M"
 
 
 class Scored(NamedTuple):
@@ -52,30 +58,22 @@ def score_newest(
     events = tables["events"].join(recent, on="machine", how="semi")
     answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
     inputs = _write_inputs(telemetry, events, window)
-    scored_at = int(now.timestamp() * 1_000_000)
-    logged = as_log_rows(
-        [
-            as_prediction(
-                answer,
-                scorer,
-                inputs[answer.machine],
-                identity=None,
-                source="batch",
-                scored_at=scored_at,
-                role=role,
-            )
-            for answer in answers
-        ]
+    log = partial(
+        as_prediction,
+        scorer=scorer,
+        source="batch",
+        scored_at=int(now.timestamp() * 1_000_000),
+        identity=None,
+        role=role,
     )
+    logged = as_log_rows([log(answer, inputs=inputs[answer.machine]) for answer in answers])
     reasons = [[reason["words"] for reason in scorer.explain(answer.features, answer.readings)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
-    horizon = pl.lit(scorer.model.metadata.dataset.horizon_hours)
     predictions = _number(logged).with_columns(
-        reasons=pl.Series(reasons, dtype=pl.List(pl.String)), horizon_hours=horizon
+        reasons=pl.Series(reasons, dtype=pl.List(pl.String)),
+        horizon_hours=pl.lit(scorer.model.metadata.dataset.horizon_hours),
     )
-    silent = (
-        tables["machines"].select("machine").join(recent, on="machine", how="anti").join(seen, on="machine", how="left")
-    )
+    silent = tables["machines"].join(recent, on="machine", how="anti").join(seen, on="machine", how="left")
     return Scored(
         predictions.join(services, on="machine", how="left", maintain_order="left"),
         dict(silent.select("machine", "last").iter_rows()),
@@ -113,3 +111,42 @@ def _number(predictions: pl.DataFrame) -> pl.DataFrame:
     key = hashlib.sha256(content.write_csv().encode()).hexdigest()[:KEY_LENGTH]
     kind = pl.when(role="challenger").then(pl.lit("challenger")).otherwise(pl.lit("batch"))
     return predictions.with_columns(id=pl.format("{}-{}/{}", kind, pl.lit(key), pl.int_range(pl.len())))
+
+
+def describe_scores(scored: Mapping[str, Scored]) -> str:
+    """Return the plants, the most urgent machines and the silent ones as tables."""
+    plants = [(name, *_count_machines(plant)) for name, plant in scored.items()]
+    tables = [
+        align_columns(("plant", "data until", "scored", "alarms", "silent", "warnings"), plants),
+        align_columns(("most urgent", "data until", "probability", "", "because"), _rank(scored)),
+    ]
+    silent = [
+        (f"{name} {machine}", f"{last:{MINUTE}}" if last else "long before")
+        for name, plant in scored.items()
+        for machine, last in sorted(plant.silent.items())
+    ]
+    if silent:
+        others = [(f"and {len(silent) - SILENT} more", "")] if len(silent) > SILENT else []
+        tables.append(align_columns(("silent", "no data since"), silent[:SILENT] + others))
+    return "\n\n".join(tables)
+
+
+def _count_machines(plant: Scored) -> tuple[str, ...]:
+    rows = plant.predictions
+    counts = (rows.height, rows["alarm"].sum(), len(plant.silent), rows["warnings"].list.len().sum())
+    return str(rows["time"].dt.strftime(MINUTE).max()), *map(str, counts)
+
+
+def _rank(scored: Mapping[str, Scored]) -> list[tuple[str, ...]]:
+    rows = pl.concat([plant.predictions for plant in scored.values()])
+    urgent = rows.sort("alarm", "probability", "plant", "machine", descending=[True, True, False, False]).head(URGENT)
+    return [
+        (
+            f"{row['plant']} {row['machine']}",
+            f"{row['time']:{MINUTE}}",
+            f"{row['probability']:.1%}",
+            "alarm" if row["alarm"] else "",
+            next(iter(row["reasons"]), "nothing raises it"),
+        )
+        for row in urgent.iter_rows(named=True)
+    ]

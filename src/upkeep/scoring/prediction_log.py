@@ -154,13 +154,11 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame, log: Log = PR
     """
     days, folders = frame.with_columns(day=pl.col(log.filed_by).dt.date()), ("day", *log.folders)
     names = []
-    with _explained(f"{log.what} cannot be written", root_url):
-        store, root = _open_store(root_url)
+    with _opened(root_url, f"{log.what} cannot be written") as (store, root):
         for values, rows in days.partition_by(folders, as_dict=True, maintain_order=True).items():
-            content = BytesIO()
-            rows.drop("day").write_parquet(content, compression="zstd", row_group_size=ROW_GROUP)
             path = [f"{name}={_name_folder(str(value))}" for name, value in zip(folders, values, strict=True)]
             names.append("/".join([*path, f"{part_name}.parquet"]))
+            rows.drop("day").write_parquet(content := BytesIO(), compression="zstd", row_group_size=ROW_GROUP)
             _put(store, f"{root}/{names[-1]}", content.getvalue())
     return names
 
@@ -184,8 +182,7 @@ def read_parts(
     some rows are none, and one that the store does not give, which is not yielded and may be asked for again. An
     UpkeepError is raised if the log cannot be listed; one that does not exist yet has no files.
     """
-    with _explained(f"{log.what} cannot be read", root_url):
-        store, root = _open_store(root_url)
+    with _opened(root_url, f"{log.what} cannot be read") as (store, root):
         names = _list_parts(store, root, since_day, date.max)
     wanted = log._replace(schema=pl.Schema({name: log.schema[name] for name in columns or log.schema}))
     for name in names:
@@ -242,8 +239,7 @@ def complete(rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
 
 def list_before(root_url: str, day: date) -> dict[str, int]:
     """Return the log's files of earlier days and their sizes; what lies behind a link is none of them."""
-    with _explained("predictions cannot be read", root_url):
-        store, root = _open_store(root_url)
+    with _opened(root_url, "predictions cannot be read") as (store, root):
         return {
             name: store.size(f"{root}/{name}")
             for name in _list_parts(store, root, date.min, day)
@@ -253,8 +249,7 @@ def list_before(root_url: str, day: date) -> dict[str, int]:
 
 def remove_parts(root_url: str, names: Sequence[str]) -> None:
     """Remove files of the log, named as :func:`list_before` does, and folders that are empty then."""
-    with _explained("predictions cannot be removed", root_url):
-        store, root = _open_store(root_url)
+    with _opened(root_url, "predictions cannot be removed") as (store, root):
         store.rm([f"{root}/{name}" for name in names])
         if "file" in store.protocol:
             folders = {folder for name in names for folder in Path(root, name).parents[:2]}
@@ -275,11 +270,6 @@ def _list_parts(store: "AbstractFileSystem", root: str, since_day: date, end: da
     return sorted(names, key=lambda name: name.partition("/")[0], reverse=True)
 
 
-def _open_store(root_url: str) -> "tuple[AbstractFileSystem, str]":
-    options = {"config_kwargs": S3_WAITS} if root_url.startswith("s3://") else {}
-    return open_address(root_url, **options)
-
-
 def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
     from fsspec.asyn import AsyncFileSystem
     from fsspec.implementations.local import LocalFileSystem
@@ -297,16 +287,16 @@ def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
 
 
 @contextmanager
-def _explained(what: str, url: str) -> Iterator[None]:
-    """Turn whatever a store raises, and each raises its own, into our error."""
+def _opened(url: str, failure: str) -> "Iterator[tuple[AbstractFileSystem, str]]":
+    """Open a log's store; whatever it raises meanwhile, and each raises its own, becomes our error."""
     try:
-        yield
+        yield open_address(url, **({"config_kwargs": S3_WAITS} if url.startswith("s3://") else {}))
     except UpkeepError:
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise UpkeepError(
-            f"{what}: {type(error).__name__}: {reason}",
+            f"{failure}: {type(error).__name__}: {reason}",
             expected="a folder, or an address that fsspec opens, such as s3://bucket/log",
             remedy="check the address, the network, the rights and, for S3, AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
             file=url,

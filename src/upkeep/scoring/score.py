@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-from sqlalchemy import Engine
 
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.contract.validation import find_excess, refuse_excess
@@ -20,16 +19,15 @@ from upkeep.core import paths
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
-from upkeep.core.params import Params, Score
+from upkeep.core.params import Params
 from upkeep.core.plants import name_file
 from upkeep.model.scoring import load_scorer
 from upkeep.model.storage import find_models
 from upkeep.model.trial import find_faults
 from upkeep.scoring.alerts import Receiver, follow_episodes, open_receiver, read_watches, send_alarms, write_watches
-from upkeep.scoring.newest import Scored, score_newest
+from upkeep.scoring.newest import Scored, describe_scores, score_newest
 from upkeep.scoring.prediction_log import SCHEMA, write_part
 from upkeep.scoring.prediction_table import write_predictions
-from upkeep.scoring.summary import describe_scores
 from upkeep.sources import Delivery, Key
 from upkeep.sources.batches import first_day
 from upkeep.sources.interim import check_deliveries, write_tables
@@ -66,10 +64,20 @@ def _score(params: Params, until: date | None) -> list[UpkeepError]:
     problems: list[UpkeepError] = []
     with locked(FOLDER / "lock"):
         scored = _score_plants(params, first_day(until or now.date(), params.fetch.batch_days), now, problems)
-        if scored:
-            print(describe_scores(scored))  # noqa: T201  # the tables are what this command is for
-            predictions = pl.concat([plant.predictions for plant in scored.values()])
-            _deliver(settings, predictions, database, receiver, problems)
+        if not scored:
+            return problems
+        print(describe_scores(scored))  # noqa: T201  # the tables are what this command is for
+        predictions = pl.concat([plant.predictions for plant in scored.values()])
+        # A receiver that cannot be reached does not cost the others.
+        with _collecting(problems):
+            for plant in scored.values():
+                _log(settings.log, plant)
+        if database and settings.table:
+            with _collecting(problems):
+                write_predictions(database, settings.table, predictions)
+        if receiver:
+            with _collecting(problems):
+                _send(receiver, predictions)
     return problems
 
 
@@ -104,16 +112,10 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
 
 def _find_challengers(folder: Path | None) -> dict[str, Path]:
     """Return the folders of a challenger's models that answer, by plant; a warning tells of those that do not."""
-    if folder is None:
-        return {}
-    try:
-        models = find_models(folder)
-        faults = find_faults(models.values())
-        if not models:
-            logger.warning("%s, score.shadow in params.yaml, holds no model", folder)
-    except UpkeepError as error:
-        logger.warning("the challenger is not run: %s", error)
-        return {}
+    models = find_models(folder) if folder else {}
+    if folder and not models:
+        logger.warning("%s, score.shadow in params.yaml, holds no model", folder)
+    faults = find_faults(models.values())
     for fault in faults.values():
         logger.warning("the challenger is not run: %s", fault)
     return {plant: model for plant, model in models.items() if model not in faults}
@@ -122,8 +124,7 @@ def _find_challengers(folder: Path | None) -> dict[str, Path]:
 def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None:
     """Score a plant by its challenger too; whatever that raises is a warning and costs nobody anything."""
     try:
-        rows = call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger").predictions)
-        write_part(log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
+        _log(log, call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger")))
     except Exception as error:
         logger.warning("the challenger %s was not scored: %s", model, error)
 
@@ -159,23 +160,9 @@ def _read_plant(
     return tables
 
 
-def _deliver(
-    settings: Score,
-    predictions: pl.DataFrame,
-    database: Engine | None,
-    receiver: Receiver | None,
-    problems: list[UpkeepError],
-) -> None:
-    """Hand predictions to every receiver that is configured; one that cannot be reached does not cost the others."""
-    with _collecting(problems):
-        for rows in predictions.partition_by("plant", maintain_order=True):
-            write_part(settings.log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
-    if database and settings.table:
-        with _collecting(problems):
-            write_predictions(database, settings.table, predictions)
-    if receiver:
-        with _collecting(problems):
-            _send(receiver, predictions)
+def _log(log: str, scored: Scored) -> None:
+    rows = scored.predictions
+    write_part(log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
 
 
 def _send(receiver: Receiver, predictions: pl.DataFrame) -> None:
