@@ -35,14 +35,6 @@ def client(trained_fleet, tmp_path_factory):
 
 
 @pytest.fixture
-def small(trained_fleet, tmp_path):
-    """A service with limits that a small request reaches."""
-    limits = {"UPKEEP_MAX_ROWS": "200", "UPKEEP_MAX_MACHINES": "3", "UPKEEP_MAX_SECONDS": "5"}
-    with TestClient(create(trained_fleet, tmp_path, **limits)) as client:
-        yield client
-
-
-@pytest.fixture
 def table(trained_fleet):
     """A golden request of one machine to change."""
     cases = json.loads((trained_fleet / "models/golden/lyon.json").read_text())
@@ -108,23 +100,25 @@ def test_names_and_number_of_columns_are_bounded(client, table, spelling, names,
 
 
 @pytest.mark.parametrize("spelling", ["split", "records", "csv"])
-@pytest.mark.parametrize(("change", "variable"), [("rows", "UPKEEP_MAX_ROWS"), ("machines", "UPKEEP_MAX_MACHINES")])
-def test_rows_and_machines_are_bounded_by_settings(small, table, spelling, change, variable):
+@pytest.mark.parametrize(("change", "limit"), [("rows", "more than 200 rows"), ("machines", "more than 3 machines")])
+def test_rows_and_machines_are_bounded(client, table, spelling, change, limit, monkeypatch):
+    monkeypatch.setattr("upkeep.serving.table.MOST_ROWS", 200)
+    monkeypatch.setattr("upkeep.serving.request.MOST_MACHINES", 3)
     put(table, "machine", *(["a", "b", "c", "d"] if change == "machines" else ["a"]))
     table["data"] *= 5 if change == "rows" else 1
-    response = post(small, table, spelling)
+    response = post(client, table, spelling)
     assert response.status_code == 413
-    assert variable in first_error(response)["what"]
+    assert limit in first_error(response)["what"]
     put(table, "machine", "a", "b", "c")
     table["data"] = table["data"][:200]
-    assert len(post(small, table, spelling).json()["predictions"]) == 3
+    assert len(post(client, table, spelling).json()["predictions"]) == 3
 
 
-def test_a_request_that_takes_too_long_is_refused(trained_fleet, tmp_path, table):
-    with TestClient(create(trained_fleet, tmp_path, UPKEEP_MAX_SECONDS="1e-9")) as client:
-        response = post(client, table)
+def test_a_request_that_takes_too_long_is_refused(client, table, monkeypatch):
+    monkeypatch.setattr("upkeep.serving.table.MOST_SECONDS", 1e-9)
+    response = post(client, table)
     assert response.status_code == 413
-    assert "UPKEEP_MAX_SECONDS" in first_error(response)["what"]
+    assert "answering takes more than" in first_error(response)["what"]
 
 
 @pytest.mark.parametrize(

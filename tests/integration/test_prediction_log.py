@@ -202,10 +202,11 @@ def test_what_was_shipped_but_not_removed_before_a_kill_is_not_doubled(new_log, 
     new_log().close()
     assert logged_numbers(url) == [1, 2]
     copytree(spool.parent / "copy", spool, dirs_exist_ok=True)
+    as_log_rows([prediction(0)]).write_ipc_stream(spool / "0-0-1.arrow")  # of a process whose clock is behind
     log = new_log()
     log.append(prediction(3))
     log.close()
-    assert logged_numbers(url) == [1, 2, 3]
+    assert logged_numbers(url) == [0, 1, 2, 3]
 
 
 def test_what_a_version_without_roles_spooled_is_shipped(new_log, url, spool):
@@ -236,7 +237,7 @@ def test_a_store_that_refuses_costs_nothing(new_log, url, caplog):
 def test_what_the_disk_damaged_does_not_hold_back_the_others(new_log, url, spool, caplog):
     for number in (1, 2):
         spool_some(new_log, url, [number])
-    damaged = min(spool.rglob("*.arrow"))
+    damaged = min(spool.rglob("*.arrow"), key=lambda file: file.name)
     damaged.write_bytes(damaged.read_bytes()[:300])
     log = new_log()
     log.close()
@@ -267,6 +268,11 @@ def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
     kept = log.written
     assert 2 < kept < 10
     assert log.dropped["unwritten"] == 10 - kept
+    following = new_log(max_spool_bytes=20_000)
+    wait_until(lambda: following.spool_bytes)
+    following.append(prediction(10))
+    wait_until(lambda: following.write_error)
+    following.close()
     assert spooled_bytes(spool) <= 20_000
     Path(url).unlink()
     new_log().close()

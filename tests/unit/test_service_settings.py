@@ -48,7 +48,7 @@ def test_words_that_can_be_no_tokens_are_refused_without_being_repeated(tokens):
         ("UPKEEPTOKENS", "UPKEEP_TOKENS"),
         ("UPKEEP_TOKEN_FILE", "UPKEEP_TOKENS_FILE"),
         ("UPKEEP_PROT", "UPKEEP_PORT"),
-        ("UPKEEP_MAX_MACHINE", "UPKEEP_MAX_MACHINES"),
+        ("UPKEEP_MAX_REQUEST_BYTE", "UPKEEP_MAX_REQUEST_BYTES"),
     ],
 )
 def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(name, meant):

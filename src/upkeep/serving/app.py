@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; an UpkeepError is raised if a model or the dictionary is missing or damaged."""
-    service = Service(settings.models, settings.dictionary, settings.limits)
+    service = Service(settings.models, settings.dictionary)
     log = None
     if settings.log_url:
         log = LogWriter(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)

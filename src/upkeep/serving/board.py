@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate, groupby
 from typing import NamedTuple
@@ -118,7 +117,9 @@ class Board:
             news = 0
             for name, rows in of_day:
                 self._known_parts.add(name)
-                news += sum(map(self.add, _to_predictions(rows)))
+                shown = rows.filter(pl.col("role").ne_missing("challenger")).sort("scored_at")
+                newest = shown.unique(["plant", "machine", "time"], keep="last", maintain_order=True)
+                news += sum(map(self.add, newest.with_columns(cs.datetime().to_physical()).iter_rows(named=True)))
             # A day that adds nothing ends the first search only once each machine's history is full: golden requests,
             # or the same rows scored again, add nothing either.
             full = [len(machine.history) == HISTORY_POINTS for machine in self.rank()]
@@ -184,9 +185,3 @@ def _age(prediction: Prediction) -> tuple[int, int]:
 def _urgency(machine: BoardMachine) -> tuple[bool, float, str, str]:
     newest = machine.newest
     return not newest["alarm"], -newest["probability"], newest["plant"], newest["machine"]
-
-
-def _to_predictions(frame: pl.DataFrame) -> Iterator[Prediction]:
-    shown = frame.filter(pl.col("role").ne_missing("challenger"))
-    rows = shown.sort("scored_at").unique(["plant", "machine", "time"], keep="last", maintain_order=True)
-    return rows.with_columns(cs.datetime().to_physical()).iter_rows(named=True)

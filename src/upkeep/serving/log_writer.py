@@ -178,15 +178,13 @@ class LogWriter(Collector):
                 waiting = deque(sorted(self._spool.glob(f"*{SPOOLED}")))
                 while is_mine and (files := self._take_part(waiting)):
                     parts = [self._read(file) for file in files]
-                    # Named after its first file: if this process is killed before it has removed them, what is shipped
-                    # next begins with the same file, holds at least the same ones and takes the place of these parts.
+                    # Named after its first file: a part that is shipped again, since the store took half of it or this
+                    # process was killed before it had removed it, is the same one and takes the place of what is there.
                     for log, url in ((PREDICTION_LOG, self._url), (VISIT_LOG, findings_beside(self._url))):
                         if own := [rows for rows in parts if rows.schema == log.schema]:
                             write_part(url, files[0].stem, pl.concat(own), log)
                     files[0].parent.rename(self._spool / SHIPPED)
                     self.shipped += sum(rows.height for rows in parts)
-                if is_mine:
-                    self.spool_bytes = sum(file.stat().st_size for file in self._spool.glob(f"**/*{SPOOLED}"))
         except UpkeepError as problem:  # the store's
             error = str(problem).partition("\n")[0]
         except Exception as problem:  # whatever it is, the thread must live on to try again
@@ -196,10 +194,11 @@ class LogWriter(Collector):
     def _take_part(self, waiting: deque[Path]) -> list[Path]:
         """Return the files to be shipped next, in a folder of their own, which can be removed at once or not at all."""
         rmtree(self._spool / SHIPPED, ignore_errors=True)
+        self.spool_bytes = sum(file.stat().st_size for file in self._spool.rglob(f"*{SPOOLED}"))
         part = self._spool / "part"
         part.mkdir(exist_ok=True)
-        size = sum(file.stat().st_size for file in part.iterdir())  # of one that the store did not take
-        while waiting and (not size or size + waiting[0].stat().st_size <= PART_BYTES):
+        is_begun, size = any(part.iterdir()), 0
+        while waiting and not is_begun and (not size or size + waiting[0].stat().st_size <= PART_BYTES):
             size += waiting[0].stat().st_size
             waiting[0].rename(part / waiting.popleft().name)
         return sorted(part.iterdir())

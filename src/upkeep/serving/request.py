@@ -25,7 +25,7 @@ from upkeep.features.inputs import Events, MachineRecord, Telemetry, classify_ev
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
 from upkeep.serving.protocol import Error, Refused, cite
-from upkeep.serving.table import Table
+from upkeep.serving.table import MOST_MACHINES, Table
 
 NAMES_SHOWN = 5
 CLOCK_SLACK_MICROSECONDS = CLOCK_SLACK // timedelta(microseconds=1)
@@ -163,9 +163,9 @@ def _group_rows(table: Table) -> dict[tuple[Any, Any], list[int]]:
     machines: dict[tuple[Any, Any], list[int]] = {}
     for row, key in enumerate(zip(*names, strict=True)):
         machines.setdefault(key, []).append(row)
-        if len(machines) > table.limits.machines:
-            what = f"there are more than {table.limits.machines} machines (UPKEEP_MAX_MACHINES)"
-            raise Refused(413, what, "fewer machines at a time", table.point(row, "machine"))
+        if len(machines) > MOST_MACHINES:
+            what = f"there are more than {MOST_MACHINES} machines"
+            raise Refused(413, what, "fewer at a time", table.point(row, "machine"))
     return machines
 
 

@@ -11,11 +11,10 @@ import orjson
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.model.explanation import Reason
-from upkeep.model.scoring import Scorer
 from upkeep.model.trial import load_scorers
 from upkeep.scoring.prediction_log import Prediction, Role, as_prediction
 from upkeep.serving.request import Contract, read_request
-from upkeep.serving.table import LIMITS, RequestLimits, read_table
+from upkeep.serving.table import read_table
 
 SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
 
@@ -30,23 +29,18 @@ class Reply(NamedTuple):
 
 
 class Service:
-    """Every plant's model and the data dictionary; an UpkeepError is raised if one is missing or damaged."""
+    """Every plant's model and the data dictionary; an UpkeepError is raised if one is missing or damaged.
 
-    def __init__(self, models: Path, dictionary: Path, limits: RequestLimits = LIMITS, role: Role = "champion") -> None:
+    `horizon_hours` is how far ahead the models look: the farthest, should plants differ.
+    """
+
+    def __init__(self, models: Path, dictionary: Path, role: Role = "champion") -> None:
         self._role: Role = role
-        self._limits, known = limits, load_dictionary(dictionary)
-        self.scorers: Mapping[str, Scorer] = load_scorers(models)
+        known = load_dictionary(dictionary)
+        self.scorers = load_scorers(models)
         self._contracts = {plant: Contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Version of each plant's model."""
-        return {plant: scorer.version for plant, scorer in self.scorers.items()}
-
-    @property
-    def horizon_hours(self) -> float:
-        """How far ahead the models look; the farthest, should plants differ."""
-        return max(scorer.model.metadata.dataset.horizon_hours for scorer in self.scorers.values())
+        self.versions = {plant: scorer.version for plant, scorer in self.scorers.items()}
+        self.horizon_hours = max(scorer.model.metadata.dataset.horizon_hours for scorer in self.scorers.values())
 
     def answer(
         self, body: bytes, content_type: str, query: Mapping[str, str], request_id: str, source: str = "api"
@@ -56,7 +50,7 @@ class Service:
         `request_id` and `source` are what the log says of where the predictions come from. `Refused` is raised if the
         body is no table, has no rows or no column of machines, or is beyond a limit.
         """
-        table = read_table(body, content_type, query, self._limits)
+        table = read_table(body, content_type, query)
         requests, errors = read_request(table, self._contracts)
         predictions: list[Prediction] = []
         answers: list[dict[str, Any]] = []

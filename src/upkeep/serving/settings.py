@@ -7,14 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.types import Frozen
-from upkeep.serving.table import LIMITS, RequestLimits
 
 PREFIX = "UPKEEP_"
 ALIKE = 0.9  # of 1: a variable whose name is this much like a setting's was meant to be it
@@ -79,16 +78,8 @@ class Settings(Frozen):
     spool: Path = paths.LOCAL / "spool"
     spool_bytes: NonNegativeInt = 1_000_000_000
     max_request_bytes: NonNegativeInt = 24_000_000
-    max_rows: PositiveInt = LIMITS.rows
-    max_machines: PositiveInt = LIMITS.machines
-    max_seconds: PositiveFloat = LIMITS.seconds
     max_board_machines: PositiveInt = 20_000
     release: str = "unreleased"
-
-    @property
-    def limits(self) -> RequestLimits:
-        """What one request may hold and take."""
-        return RequestLimits(self.max_rows, self.max_machines, self.max_seconds)
 
 
 VARIABLES = {PREFIX + field.upper(): field for field in Settings.model_fields}

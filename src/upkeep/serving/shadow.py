@@ -28,11 +28,10 @@ def load_shadow(settings: Settings, log: LogWriter | None, metrics: Counters) ->
     """Return the challenger that the settings name; None, with a warning, if it cannot be run."""
     if settings.shadow_models is None:
         return None
-    if log is None:
-        logger.warning("the challenger is not run: it answers in the prediction log only; set UPKEEP_LOG_URL")
-        return None
     try:
-        service = Service(settings.shadow_models, settings.dictionary, settings.limits, role="challenger")
+        if log is None:
+            raise UpkeepError("it answers in the prediction log only", remedy="set UPKEEP_LOG_URL")
+        service = Service(settings.shadow_models, settings.dictionary, role="challenger")
     except UpkeepError as error:
         logger.warning("the challenger is not run: %s", error)
         return None

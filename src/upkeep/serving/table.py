@@ -1,55 +1,69 @@
-"""A request's body as a table: MLflow's scoring protocol, in its three spellings."""
+"""A request's body as a table: MLflow's scoring protocol, in its three spellings, and columns in their types."""
 
 import csv
 import io
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
+from itertools import chain, compress
+from math import isfinite
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import polars as pl
 
+from upkeep.contract.casting import cast_column
 from upkeep.core.names import MAX_NAME
 from upkeep.core.types import Floats
-from upkeep.serving.columns import Read, Type, read_column
 from upkeep.serving.protocol import Invocation, Options, Refused, check, cite, load_object, point
 
+MOST_ROWS, MOST_MACHINES = 200_000, 2_000  # of one request
+MOST_SECONDS = 10.0  # of processor time that one may take
 MOST_VALUES = 3_000_000
 MOST_COLUMNS = 1_000
 MOST_LINE = 1_000_000  # characters of a line of CSV, which is read at once
+
+Type = Literal["text", "number", "time"]
+
+PLAIN_TIME = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+PLAIN_TEXT = re.compile(r"[!-~](?:.*[!-~])?", re.DOTALL)
+DELIVERED = {str: pl.String(), float: pl.Float64(), int: pl.Int128(), bool: pl.Boolean()}
+"""How a delivery would hold values of each type; there is none for lists and objects."""
+
 Point = Callable[[int, str | None], str]
 
 
-class RequestLimits(NamedTuple):
-    """What one request may hold, and take in seconds of processor time."""
+class Read(NamedTuple):
+    """A column brought to a type: a value per row, None where there is none, times in microseconds since 1970.
 
-    rows: int = 200_000
-    machines: int = 2_000
-    seconds: float = 10.0
+    `failed` are the rows whose value could not be brought there.
+    """
 
-
-LIMITS = RequestLimits()
+    values: Sequence[Any]
+    failed: Set[int] = frozenset()
 
 
 class Table:
     """Rows as sent: values by column, all of the same length, and whether answers shall give reasons.
 
-    `point` gives the JSON pointer of a row and, if named, its column; of CSV, the line.
+    `point` gives the JSON pointer of a row and, if named, its column; of CSV, the line. `header` is where the names
+    stand. `Refused` is raised if a name is of no use, a row is of another length, or the table is too large.
     """
 
-    def __init__(self, columns: dict[str, list[Any]], point: Point, reasons: bool, limits: RequestLimits) -> None:
-        self.columns, self.point, self.reasons, self.limits = columns, point, reasons, limits
-        self.n_rows = len(next(iter(columns.values()), []))
+    def __init__(self, names: Sequence[str], rows: Sequence[Any], point: Point, header: str) -> None:
+        _check_names(names, len(rows), header)
+        self.columns, self.n_rows, self.point = _turn_rows(names, rows, point), len(rows), point
+        self.reasons: bool | None = None
         self._read: dict[tuple[str, Type], Read] = {}
         self._matrices: dict[tuple[str, ...], Floats] = {}
-        self._until = time.thread_time() + limits.seconds
+        self._until = time.thread_time() + MOST_SECONDS
 
     def check_time(self) -> None:
         """Raise `Refused` if the request has had its time; to be asked by the thread that made the table."""
         if time.thread_time() > self._until:
-            what = f"answering takes more than {self.limits.seconds:g} s (UPKEEP_MAX_SECONDS)"
-            raise Refused(413, what, "fewer machines at a time")
+            raise Refused(413, f"answering takes more than {MOST_SECONDS:g} s", "fewer machines at a time")
 
     def read(self, name: str, wanted: Type) -> Read:
         """Return a column in a type of the dictionary; one that was not sent is full of gaps."""
@@ -69,63 +83,53 @@ class Table:
         return self._matrices[names]
 
 
-class Sent(NamedTuple):
-    """Rows as they were spelt, by place or by name; where each stands in the body, and where the names stand."""
-
-    names: Sequence[str]
-    rows: Sequence[Any]
-    point: Point
-    header: str
-
-
-def read_table(body: bytes, content_type: str, query: Mapping[str, str], limits: RequestLimits = LIMITS) -> Table:
+def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Table:
     """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
     kind = content_type.partition(";")[0].strip().lower()
     options = check(Options, {"reasons": query.get("reasons") or None})
-    if kind == "text/csv":
-        sent = _read_csv(body, limits)
-    elif kind in ("", "application/json"):
-        sent, given = _read_json(body, limits)
-        options = given if given and given.reasons is not None else options
-    else:
+    if kind not in ("", "application/json", "text/csv"):
         raise Refused(415, f"the content type is {cite(kind)}", "application/json or text/csv")
-    _check_names(sent, limits)
-    return Table(_turn_rows(sent), sent.point, bool(options.reasons), limits)
+    table = _read_csv(body) if kind == "text/csv" else _read_json(body)
+    table.reasons = options.reasons if table.reasons is None else table.reasons
+    return table
 
 
-def _check_weight(body: bytes, rows: Sequence[bytes], what: str, limits: RequestLimits) -> None:
+def _check_weight(body: bytes, rows: Sequence[bytes], what: str) -> None:
     """Refuse what would be many times as large once it is read: a list without anything in it takes thirty times."""
     n_rows, n_values = sum(map(body.count, rows)), body.count(b",")
-    if n_rows > 2 * limits.rows + MOST_COLUMNS:  # a text may hold some of these signs too
-        raise Refused(413, f"the body holds {n_rows} {what}", f"at most {limits.rows} rows")
+    if n_rows > 2 * MOST_ROWS + MOST_COLUMNS:  # a text may hold some of these signs too
+        raise Refused(413, f"the body holds {n_rows} {what}", f"at most {MOST_ROWS} rows")
     if n_values > MOST_VALUES:
         raise Refused(413, f"the body holds {n_values} values", f"at most {MOST_VALUES} at a time")
 
 
-def _read_json(body: bytes, limits: RequestLimits) -> tuple[Sent, Options | None]:
-    _check_weight(body, (b"[", b"{"), "lists or objects", limits)
+def _read_json(body: bytes) -> Table:
+    _check_weight(body, (b"[", b"{"), "lists or objects")
     content = load_object(body)
     asked = check(Invocation, content)
     if (split := asked.dataframe_split) is not None:
         positions = {name: [index] for index, name in enumerate(split.columns)}
 
         def point_to_cell(row: int, column: str | None) -> str:
-            return point("dataframe_split", "data", row, *positions.get(column or "", []))
+            return point("dataframe_split", "data", row, *([] if column is None else positions.get(column, [])))
 
-        return Sent(split.columns, split.data, point_to_cell, "/dataframe_split/columns"), asked.params
-    if (records := asked.dataframe_records) is not None:
+        table = Table(split.columns, split.data, point_to_cell, "/dataframe_split/columns")
+    elif (records := asked.dataframe_records) is not None:
 
         def point_to_value(row: int, column: str | None) -> str:
             return point("dataframe_records", row, *([] if column is None else [column]))
 
         names = list(dict.fromkeys(chain.from_iterable(records)))
-        return Sent(names, records, point_to_value, "/dataframe_records"), asked.params
-    held = cite(next(iter(content))) if content else "nothing"
-    raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
+        table = Table(names, records, point_to_value, "/dataframe_records")
+    else:
+        held = cite(next(iter(content))) if content else "nothing"
+        raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
+    table.reasons = None if asked.params is None else asked.params.reasons
+    return table
 
 
-def _read_csv(body: bytes, limits: RequestLimits) -> Sent:
-    _check_weight(body, (b"\n", b"\r"), "ends of lines", limits)
+def _read_csv(body: bytes) -> Table:
+    _check_weight(body, (b"\n", b"\r"), "ends of lines")
     text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
     try:
         lines = enumerate(csv.reader(map(_check_line, text), strict=True), 1)
@@ -142,7 +146,7 @@ def _read_csv(body: bytes, limits: RequestLimits) -> Sent:
     def tell_line(row: int, column: str | None) -> str:
         return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
 
-    return Sent([name or "" for name in header], rows, tell_line, f"line {numbers[0]}")
+    return Table([name or "" for name in header], rows, tell_line, f"line {numbers[0]}")
 
 
 def _check_line(line: str) -> str:
@@ -151,28 +155,63 @@ def _check_line(line: str) -> str:
     return line
 
 
-def _check_names(sent: Sent, limits: RequestLimits) -> None:
+def _check_names(names: Sequence[str], n_rows: int, header: str) -> None:
     """Refuse names of no use, and a table that would be too large; rows of unlike columns make a very large one."""
-    name, count = next(iter(Counter(sent.names).most_common(1)), ("", 0))
-    longest, n_rows = max(sent.names, key=len, default=""), len(sent.rows)
+    name, count = next(iter(Counter(names).most_common(1)), ("", 0))
+    longest = max(names, key=len, default="")
     if count > 1:
-        raise Refused(400, f"the column {cite(name)} is given twice", "each once", sent.header)
+        raise Refused(400, f"the column {cite(name)} is given twice", "each once", header)
     if len(longest) > MAX_NAME:
         what = f"the name of column {cite(longest)} has {len(longest)} characters"
-        raise Refused(422, what, f"at most {MAX_NAME}", sent.header)
-    if len(sent.names) > MOST_COLUMNS:
-        raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", sent.header)
-    if n_rows > limits.rows or n_rows * len(sent.names) > MOST_VALUES:
-        what = f"there are more than {limits.rows} rows (UPKEEP_MAX_ROWS), or than {MOST_VALUES} values"
-        raise Refused(413, what, "fewer machines at a time", sent.header)
+        raise Refused(422, what, f"at most {MAX_NAME}", header)
+    if len(names) > MOST_COLUMNS:
+        raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", header)
+    if n_rows > MOST_ROWS or n_rows * len(names) > MOST_VALUES:
+        what = f"there are more than {MOST_ROWS} rows, or than {MOST_VALUES} values"
+        raise Refused(413, what, "fewer machines at a time", header)
 
 
-def _turn_rows(sent: Sent) -> dict[str, list[Any]]:
+def _turn_rows(names: Sequence[str], rows: Sequence[Any], point: Point) -> dict[str, list[Any]]:
     """Return rows as columns: by rows, which Python can interrupt for other requests."""
-    if sent.rows and isinstance(sent.rows[0], dict):
-        return {name: [row.get(name) for row in sent.rows] for name in sent.names}
-    for index, row in enumerate(sent.rows):
-        if len(row) != len(sent.names):
-            place = sent.point(index, None)
-            raise Refused(400, f"{place} holds {len(row)} values", f"{len(sent.names)} values", place)
-    return {name: [row[place] for row in sent.rows] for place, name in enumerate(sent.names)}
+    if rows and isinstance(rows[0], dict):
+        return {name: [row.get(name) for row in rows] for name in names}
+    for index, row in enumerate(rows):
+        if len(row) != len(names):
+            place = point(index, None)
+            raise Refused(400, f"{place} holds {len(row)} values", f"{len(names)} values", place)
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def read_column(values: Sequence[Any], wanted: Type) -> Read:
+    """Return values of a request in a type of the dictionary, as `validate` brings a delivery's columns there.
+
+    `upkeep.contract.casting` decides. Polars takes milliseconds to start on so few rows, so what nearly every request
+    is made of is read here: JSON's numbers, names without blanks around them, times such as 2025-01-06T13:00:00Z.
+    """
+    texts = [value for value in values if value is not None]
+    with suppress(TypeError, ValueError):  # no text; no such day or hour
+        if wanted == "number" and set(map(type, texts)) <= {float, int} and isfinite(sum(texts)):
+            return Read(values)
+        if wanted == "text" and all(map(PLAIN_TEXT.fullmatch, set(texts))):
+            return Read(values)
+        if wanted == "time" and all(map(PLAIN_TIME.fullmatch, texts)):
+            instants = iter(np.array([text[:-1] for text in texts], dtype="datetime64[us]").astype(np.int64).tolist())
+            return Read([None if value is None else next(instants) for value in values])
+    return _cast(values, wanted)
+
+
+def _cast(values: Sequence[Any], wanted: Type) -> Read:
+    """Read values of each JSON type as `validate` reads a column of that type."""
+    read: list[Any] = [None] * len(values)
+    failed = {row for row, value in enumerate(values) if value is not None and type(value) not in DELIVERED}
+    for kind, dtype in DELIVERED.items():
+        rows = [row for row, value in enumerate(values) if type(value) is kind]
+        if rows:
+            column = pl.DataFrame({"value": pl.Series([values[row] for row in rows], dtype=dtype)})
+            cast = cast_column("value", dtype, wanted)
+            failed_here = cast.failed | cast.value.is_infinite() if wanted == "number" else cast.failed
+            done = column.select(cast.value.to_physical().alias("value"), failed=failed_here)
+            for row, value in zip(rows, done["value"], strict=True):
+                read[row] = value
+            failed.update(compress(rows, done["failed"]))
+    return Read(read, failed)
