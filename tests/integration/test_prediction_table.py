@@ -10,7 +10,6 @@ from test_sql_source import PASSWORD, postgres  # noqa: F401  # a fixture
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import PredictionTable
-from upkeep.scoring import prediction_table
 from upkeep.scoring.prediction_table import write_predictions
 from upkeep.sources.sql import open_engine
 
@@ -99,14 +98,7 @@ def test_times_are_utc(url):
     assert time.startswith("2025-01-06 00:00:00")
 
 
-def test_many_rows_go_in_chunks(url, monkeypatch):
-    monkeypatch.setattr(prediction_table, "CHUNK_ROWS", 2)
-    write(url, predictions("M1", "M2", "M3", "M4", "M5"))
-    assert len(read(url)) == 5
-
-
-def test_either_all_rows_are_written_or_none(url, monkeypatch):
-    monkeypatch.setattr(prediction_table, "CHUNK_ROWS", 1)
+def test_either_all_rows_are_written_or_none(url):
     write(url, predictions("M0"))
     with pytest.raises(UpkeepError, match=r"(?i)null"):
         write(url, predictions("M1", "M2").with_columns(threshold=pl.Series([0.5, None])))

@@ -11,9 +11,6 @@ from upkeep.core.params import PredictionTable
 from upkeep.sources.sql import unreadable
 
 KEYS = ("plant", "machine", "time")
-CHUNK_ROWS = 1000
-"""Rows of one statement."""
-
 NAME_LENGTH = 255
 """Some databases take only text of a stated length as a key."""
 
@@ -30,10 +27,8 @@ def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions:
     try:
         with engine.begin() as connection:
             table.create(connection, checkfirst=True)
-            for start in range(0, len(rows), CHUNK_ROWS):
-                chunk = rows[start : start + CHUNK_ROWS]
-                connection.execute(same, [{f"same_{name}": row[name] for name in KEYS} for row in chunk])
-                connection.execute(sa.insert(table), chunk)
+            connection.execute(same, [{f"same_{name}": row[name] for name in KEYS} for row in rows])
+            connection.execute(sa.insert(table), rows)
     except SQLAlchemyError as error:
         remedy = (
             "check score.table in params.yaml, the password's variable and that the user may make and change tables"
