@@ -20,8 +20,7 @@ from upkeep.simulator.readings import list_machines, read_events, read_telemetry
 from upkeep.stages.dataset import Tables
 
 SCORED_EVERY_HOURS = 8
-FINDINGS_LATE = timedelta(days=7)
-"""How long after a visit its finding is known."""
+FINDINGS_LATE = timedelta(days=7)  # how long after a visit its finding is known
 
 
 @dataclass

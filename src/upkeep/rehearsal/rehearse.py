@@ -20,16 +20,6 @@ from upkeep.stages.drift import look_back
 START = date(2025, 1, 6)
 PLANTS = ("gdansk", "hamburg", "lyon", "porto", "turin", "bilbao", "malmo", "brno")
 
-LIGHTER: Mapping[str, Mapping[str, Any]] = {
-    "model": {"compare": [], "early_stopping_rounds": 15},
-    "dataset": {"negatives_kept": 0.05, "max_single_feature_auc": 1},
-    "retrain": {"new_batches": 8},  # with fewer, new data alone were a reason so often that evidence decided nothing
-    "parallel": {"backend": "sequential", "jobs": 1},
-    "pieces": {"folder": None},
-}
-SMALLER_TREES = {"n_estimators": 150, "learning_rate": 0.1}
-"""A rehearsal trains hundreds of times, so it does with smaller models and fewer healthy rows than params.yaml asks."""
-
 WEEKS = pl.Schema(
     {
         "seed": pl.Int64,
@@ -91,10 +81,9 @@ class Rehearsal:
         self.learnt_from = _draw_plants(world) if self.policy.knows_labels else self.lived
         self.champion: TrainedFleet | None = None
         self.trained_in = 0
-        self._drift: dict[tuple[str, int], bool] = {}
 
     def run(self) -> pl.DataFrame:
-        """Let all weeks pass; return them as rows of `WEEKS`."""
+        """Let all weeks pass; return a row of `WEEKS` for each."""
         ends = [(week, *self._live(week)) for week in range(1, self.world.weeks + 1)]
         rows = pl.DataFrame(ends, {name: WEEKS[name] for name in ("week", "reason", "promoted")}, orient="row")
         happened = pl.concat(plant.count_by_week() for plant in self.lived.values()).group_by("week").sum()
@@ -139,29 +128,20 @@ class Rehearsal:
             return False
         if self.champion and self.policy.is_gated and not may_follow(challenger, self.champion, known, self.params):
             return False
-        self.champion, self.trained_in, self._drift = challenger, week, {}
+        self.champion, self.trained_in = challenger, week
         return True
 
     def _look_back(self, week: int, champion: TrainedFleet) -> Mapping[str, Sequence[bool]]:
         """Return by plant whether it drifted in each of the last windows, as `upkeep retrain` looks back."""
         windows = min(self.params.retrain.drift_windows, week)
-        return {name: look_back(windows, partial(self._has_drifted, name, week, champion)) for name in self.learnt_from}
+        return {name: look_back(windows, partial(self._has_drifted, name, champion, week)) for name in self.learnt_from}
 
-    def _has_drifted(self, name: str, now: int, champion: TrainedFleet, weeks_ago: int) -> bool:
-        week = now - weeks_ago
-        if (name, week) not in self._drift:
-            plant = self.learnt_from[name]
-            end = plant.at(week * plant.fleet.hours_per_batch)
-            window = Window(end - timedelta(weeks=self.params.drift.window_batches), end)
-            telemetry, columns = plant.read_tables().telemetry, self.dictionary.readings(name)
-            found, _ = compare_windows(telemetry, champion.trained[name], columns, window, self.params.drift)
-            self._drift[name, week] = found.drifted
-        return self._drift[name, week]
-
-
-def rehearse(world: World, policy: str, params: Params) -> pl.DataFrame:
-    """Let a policy live through a world; return a row of `WEEKS` for each week."""
-    return Rehearsal(world, policy, params).run()
+    def _has_drifted(self, name: str, champion: TrainedFleet, now: int, weeks_ago: int) -> bool:
+        plant, columns = self.learnt_from[name], self.dictionary.readings(name)
+        end = plant.at((now - weeks_ago) * plant.fleet.hours_per_batch)
+        window = Window(end - timedelta(weeks=self.params.drift.window_batches), end)
+        telemetry = plant.read_tables().telemetry
+        return compare_windows(telemetry, champion.trained[name], columns, window, self.params.drift)[0].drifted
 
 
 def _draw_plants(world: World) -> dict[str, LivedPlant]:
@@ -176,7 +156,16 @@ def _draw_plants(world: World) -> dict[str, LivedPlant]:
 
 
 def _lighten(params: Params) -> Params:
-    """Return the parameters with smaller models, fewer healthy rows, and one core for each rehearsal."""
-    sections = {name: getattr(params, name).model_copy(update=changes) for name, changes in LIGHTER.items()}
-    trees = {"lightgbm": {**params.model.lightgbm, **SMALLER_TREES}}
-    return params.model_copy(update=sections | {"model": sections["model"].model_copy(update=trees)})
+    """Return parameters with smaller models, fewer healthy rows and one core: a rehearsal trains hundreds of times."""
+    trees = {**params.model.lightgbm, "n_estimators": 150, "learning_rate": 0.1}
+    lighter: dict[str, dict[str, Any]] = {
+        "model": {"compare": [], "early_stopping_rounds": 15, "lightgbm": trees},
+        "dataset": {"negatives_kept": 0.05, "max_single_feature_auc": 1},
+        "retrain": {
+            "new_batches": 8
+        },  # with fewer, new data alone were a reason so often that evidence decided nothing
+        "parallel": {"backend": "sequential", "jobs": 1},
+        "pieces": {"folder": None},
+    }
+    sections = {name: getattr(params, name).model_copy(update=changes) for name, changes in lighter.items()}
+    return params.model_copy(update=sections)

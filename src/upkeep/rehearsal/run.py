@@ -1,6 +1,6 @@
 """`upkeep rehearse`: which policies live through which worlds, and what is written of it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import get_args
 
@@ -12,7 +12,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.params import Params
-from upkeep.rehearsal.rehearse import POLICIES, WEEKS, World, rehearse
+from upkeep.rehearsal.rehearse import POLICIES, WEEKS, Rehearsal, World
 from upkeep.rehearsal.summary import draw_costs, summarise, tabulate
 from upkeep.simulator.fleet import Change
 
@@ -26,8 +26,9 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     Each change has a twin without any. An interrupt leaves what is done by then. An UpkeepError is raised if a change
     or a policy is not known.
     """
-    _require_known("change", changes, CHANGES)
-    _require_known("policy", policies, POLICIES)
+    for what, names, known in (("change", changes, CHANGES), ("policy", policies, POLICIES)):
+        if unknown := [name for name in names if name not in known]:
+            raise UpkeepError(f"there is no {what} {unknown[0]}", remedy=f"choose of {', '.join(known)}")
     lives = [
         (size._replace(seed=size.seed + number, change=change), policy)
         for number in range(seeds)
@@ -52,10 +53,8 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
 
 def _live(lives: Sequence[tuple[World, str]], params: Params) -> Iterator[pl.DataFrame]:
     with parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
-        yield from Parallel(return_as="generator_unordered")(delayed(rehearse)(*life, params) for life in lives)
+        yield from Parallel(return_as="generator_unordered")(delayed(_rehearse)(*life, params) for life in lives)
 
 
-def _require_known(what: str, names: Sequence[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UpkeepError(f"there is no {what} {name}", remedy=f"choose of {', '.join(known)}")
+def _rehearse(world: World, policy: str, params: Params) -> pl.DataFrame:
+    return Rehearsal(world, policy, params).run()

@@ -23,7 +23,18 @@ def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
     those of all weeks after the first model. ``detected_after`` are the weeks from the change until drift was a reason
     to train, null if it never was; ``false_drifts`` the weeks in which it was one although nothing had changed.
     """
-    runs = _sum_up_runs(weeks.sort(*RUN, "week"))  # in whatever order lives ended, sums of them are the same bits
+    middle = weeks.select(pl.col("week").max() // 2).item()
+    second_half, drifted = pl.col("week") > middle, pl.col("reason").str.contains("drift")
+    changed, trained = second_half & (pl.col("change") != "none"), ~pl.col("reason").is_in(["", "first"])
+    months = pl.col("week").filter(second_half).n_unique() / MONTH_WEEKS
+    ordered = weeks.sort(*RUN, "week")  # in whatever order lives ended, sums of them are the same bits
+    runs = ordered.group_by(RUN, maintain_order=True).agg(
+        *(pl.col(name).filter(second_half).sum() / months for name in COUNTED),
+        trainings=trained.sum(),
+        promotions=(trained & pl.col("promoted")).sum(),
+        detected_after=pl.col("week").filter(drifted & changed).min() - middle,
+        false_drifts=(drifted & ~changed).sum(),
+    )
     best = runs.filter(policy=BEST).select("change", "seed", best="cost")
     runs = runs.join(best, on=["change", "seed"], how="left").with_columns(regret=pl.col("cost") - pl.col("best"))
     figures = [
@@ -35,21 +46,6 @@ def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
         if (own := runs.filter(change=change, policy=policy)).height
     ]
     return pl.DataFrame(figures, infer_schema_length=None)
-
-
-def _sum_up_runs(weeks: pl.DataFrame) -> pl.DataFrame:
-    last = weeks.select(pl.col("week").max()).item()
-    second_half, drifted = pl.col("week") > last // 2, pl.col("reason").str.contains("drift")
-    changed = second_half & (pl.col("change") != "none")
-    trained = ~pl.col("reason").is_in(["", "first"])
-    months = (last - last // 2) / MONTH_WEEKS
-    return weeks.group_by(RUN, maintain_order=True).agg(
-        *(pl.col(name).filter(second_half).sum() / months for name in COUNTED),
-        trainings=trained.sum(),
-        promotions=(trained & pl.col("promoted")).sum(),
-        detected_after=pl.col("week").filter(drifted & changed).min() - last // 2,
-        false_drifts=(drifted & ~changed).sum(),
-    )
 
 
 def _find_margin(values: pl.Series, confidence: float) -> float | None:
