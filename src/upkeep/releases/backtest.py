@@ -64,10 +64,15 @@ def _measure(release: PastRelease, figure: str) -> Sequence[float | None]:
 
 def show_past(table: pl.DataFrame) -> str:
     """Return the table for a terminal: of each figure, then, now and what today's models reach."""
-    columns = [pl.col("release"), pl.col("data_until"), pl.col("tried"), pl.col("failures").cast(pl.String)]
+    columns = [
+        pl.col("release"),
+        pl.col("data_until").alias("data until"),
+        pl.col("tried"),
+        pl.col("failures").cast(pl.String),
+    ]
     for name in FIGURES:
         shown = (pl.col(f"{name}_{when}").map_elements("{:.2f}".format, pl.String).fill_null("-") for when in WHEN)
-        columns.append(pl.concat_str(shown, separator=" / ").alias(name))
+        columns.append(pl.concat_str(shown, separator=" / ").alias(name.replace("_", " ")))
     cells = table.select(columns)
     legend = "of each figure: then, on the release's own test rows / now, on the newest rows / today's models on these"
-    return f"{align_columns([name.replace('_', ' ') for name in cells.columns], cells.rows())}\n{legend}"
+    return f"{align_columns(cells.columns, cells.rows())}\n{legend}"

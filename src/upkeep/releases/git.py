@@ -14,27 +14,21 @@ from upkeep.core.secrets import mask_values
 Environment = Mapping[str, str]
 
 TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
-RELEASE_TOKEN = "UPKEEP_RELEASE_TOKEN"  # noqa: S105  # as above
-"""Of who may make protected tags; where it is not set, :data:`TOKEN` makes them."""
-
+RELEASE_TOKEN = "UPKEEP_RELEASE_TOKEN"  # noqa: S105  # as above; makes protected tags, TOKEN where it is not set
 AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
 MOST_BYTES = 10_000_000  # of a file of a commit, which a branch may have grown to any size
 NO_OPTIONS = "does not support push options"
 OUTDATED = ("stale info", "fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref")
 UNHEARD = re.compile(r"remote: +(Error encountered with push options.*)")  # GitLab takes the push all the same
-
+# How lines begin that say why git failed: the remote's own words rather than the hints around them.
 TELLING = ("fatal:", "error:", "remote: error", "remote: GitLab:", "! ")
-"""How lines begin that say why git failed: the remote's own words rather than the hints around them."""
 
 HELPER = '!f() {{ test "$1" != get || printf "username=%s\\npassword=%s\\n" upkeep "${}"; }}; f'
 """A credential helper that reads a token from the environment: no command line, address or file ever holds it."""
 
 
 def git(*arguments: str, text: str | None = None) -> str:
-    """Run git, on a `text` if it reads one, and return what it prints.
-
-    If it fails, raise an UpkeepError with its own words, without credentials.
-    """
+    """Run git, on a `text` if it reads one, and return what it prints; an UpkeepError says why it failed."""
     done = run(["git", *arguments], text=text)
     if done.returncode:
         raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy="run `upkeep doctor`")
@@ -91,8 +85,7 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
 
     `options` are GitLab's; a remote that takes none, such as a bare repository on a share, gets the branch only.
     `replacing` is the commit that an overwritten branch must be at, empty if it must not exist; None for one that only
-    grows. With `rehearse` the remote is only asked whether it would take it. Raises an UpkeepError if it refuses, or
-    the branch is no longer what it was.
+    grows. With `rehearse` the remote is only asked. Raises an UpkeepError if it refuses, or the branch has changed.
     """
     lease = [] if replacing is None else [f"--force-with-lease=refs/heads/{branch}:{replacing}"]
     what, how = f"HEAD:refs/heads/{branch}", [*["--dry-run"] * rehearse, *lease]
@@ -166,11 +159,8 @@ def find_reason(printed: str) -> str:
 
 
 def _address(token: str) -> str:
-    """Return where to push to, with upkeep's name in place of the job's token.
-
-    GitLab's runner writes that token into the address or, since its version 18.6, has git rewrite each address of this
-    server that names nobody.
-    """
+    """Return where to push to, with upkeep's name in place of the job's token."""
+    # GitLab's runner writes that into the address or, since 18.6, has git rewrite each address that names nobody.
     address = git("remote", "get-url", "--push", "origin")
     parts = urlsplit(address)
     if not os.environ.get(token) or parts.scheme not in ("http", "https"):
