@@ -86,6 +86,7 @@ def test_an_alarm_is_expected_to_be_true_as_often_as_alarms_like_it_were(probabi
     assert found.precision == pytest.approx(came_true, abs=0.03)
     low, high = found.precision_interval
     assert low < came_true < high < low + 0.2
+    assert f"240 alarms, {low:.0%} to {high:.0%} of them right, and" in str(found)
 
 
 def test_the_cost_is_that_of_planned_repairs_where_every_alarm_comes_true_and_nothing_is_missed():
@@ -156,6 +157,7 @@ def test_what_cannot_be_estimated_says_why_and_has_no_figures(logged, settled, d
     found = estimate(logged, settled, drift=drift)
     assert reason in found.reasons[0]
     assert (found.precision, found.monthly_cost, found.monthly_cost_interval) == (None, None, None)
+    assert str(found) == f"nothing is expected from 2025-01-06 on: {found.reasons[0]}"
 
 
 def test_columns_that_did_not_drift_and_a_single_row_outside_leave_the_estimate():

@@ -122,11 +122,6 @@ def test_a_plant_that_is_younger_than_what_is_needed_is_unknown_and_not_fine():
     assert str(LEAST_HISTORY) in young["quarantine", ""].words
 
 
-def test_a_plant_without_telemetry_is_unknown_with_the_command_that_brings_some():
-    signal = judge_arrival([], [], FETCH, noon(MONDAY))
-    assert (signal.status, signal.remedy) == ("unknown", "run `dvc repro fetch`")
-
-
 @pytest.mark.parametrize(
     ("days", "state", "status"),
     [(7, "fresh", "fine"), (13, "fresh", "fine"), (14, "late", "watch"), (21, "stale", "act"), (210, "stale", "act")],

@@ -6,7 +6,7 @@ from fleet_cases import at
 from outcome_cases import PARAMS, ends, event, judge, said
 
 from upkeep.core.params import Costs
-from upkeep.production.figures import OUTCOMES, live_figures, show_outcomes, tabulate_figures
+from upkeep.production.figures import OUTCOMES, find_losing_shadows, live_figures, show_outcomes, tabulate_figures
 from upkeep.production.outcomes import LEDGER
 
 COSTS = PARAMS.evaluate.costs  # 20000 a failure, 4000 a planned repair, 600 a false alarm
@@ -109,3 +109,26 @@ def test_costs_that_favour_inspections_leave_the_lower_end_below():
     dear = PARAMS.evaluate.model_copy(update={"costs": Costs(failure=1, planned_repair=1, false_alarm=5)})
     found = live_figures(ledger("no_code"), PARAMS.model_copy(update={"evaluate": dear})).row(0, named=True)
     assert (found["cost_from"], found["cost_to"]) == (1, 5)
+
+
+JUDGED = PARAMS.model_copy(update={"gate": PARAMS.gate.model_copy(update={"min_failures": 3})})
+THREE_CAUGHT, THREE_MISSED = ledger(*["caught"] * 3), ("missed",) * 3
+
+
+def in_shadow(*found: str, live: pl.DataFrame = THREE_CAUGHT) -> dict[str, str]:
+    """Return what is said of a challenger beside a champion that has missed failures before it ran."""
+    before = ledger(*["missed"] * 9, at=at(-99))
+    rows = pl.concat([before, live, ledger(*found, role="challenger", model_version="v2")])
+    return find_losing_shadows(rows, {"lyon": "v2", "porto": "v2"}, JUDGED)
+
+
+@pytest.mark.parametrize("uncovered", [0, 9])
+def test_a_challenger_that_has_surely_cost_more_than_what_is_live_is_told_with_both_costs(uncovered):
+    others = ledger(*["missed"] * uncovered, at=at(5))  # which it was not asked about
+    words = "run in the shadow, its alarms have cost 60,000 at least, those live 12,000 at most"
+    assert in_shadow(*THREE_MISSED, live=pl.concat([THREE_CAUGHT, others])) == {"lyon": words}
+
+
+@pytest.mark.parametrize("found", [(), THREE_MISSED[:2], ("missed", "caught", "caught"), ("caught",) * 3])
+def test_nothing_is_said_of_a_challenger_that_nobody_ran_or_of_which_too_little_is_known(found):
+    assert in_shadow(*found) == {}

@@ -5,7 +5,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -15,6 +16,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
 from upkeep.core.params import Evaluate, Params
+from upkeep.core.plants import name_file
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import count_things, show_lines
 from upkeep.core.timing import stage_times
@@ -24,11 +26,15 @@ from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import Verdict, find_missed, judge, judge_sides, make_checks
 from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
 from upkeep.gitlab.pictures import Estimate, draw_estimates
-from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
+from upkeep.gitlab.snapshot import CommitFiles, Snapshot, read_revision, read_working_tree
 from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
 from upkeep.judging.reports import DataQuality, DriftReport, Interval
+from upkeep.model.scoring import VERSION_DIGITS
+from upkeep.model.storage import checksum
+from upkeep.production.figures import find_losing_shadows
+from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
 from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import UNKNOWN, Markdown, format_known
@@ -111,7 +117,7 @@ def make_review(params: Params, target: str | None) -> Review:
         raise UpkeepError(what, remedy="name it: upkeep note --target main")
     revision = target or git.fetch(branch)  # a runner's own copy of the branch may be old or missing
     champion, challenger = read_revision(revision, branch), read_working_tree()
-    faults = _find_faults()
+    faults = [*_find_faults(), *_find_losses_in_shadow(challenger.predictions, params)]
     checks: list[Check] = []
     try:
         dvc.bring(paths.MODELS, paths.EVALUATION)
@@ -139,6 +145,21 @@ def _find_faults() -> list[str]:
     place = ", ".join(f"{name} {value}" for name, value in failure.where.items())
     where = sentence(" ({})", place) if place else ""
     return [sentence("the pipeline stopped{}: {}. What to do: {}", where, failure.what, failure.remedy)]
+
+
+def _find_losses_in_shadow(plants: Iterable[str], params: Params) -> list[str]:
+    """Say of which plants this branch's models have cost too much beside what is live, where a ledger knows of them."""
+    try:
+        outcomes = as_known(read_ledger(params.production.ledger), datetime.max.replace(tzinfo=UTC))
+    except UpkeepError:
+        return []
+    if outcomes.filter(role="challenger").is_empty():
+        return []
+    files, versions = CommitFiles(None), {}
+    for plant in plants:
+        metadata = paths.MODELS / name_file(plant) / paths.MODEL_METADATA
+        versions[plant] = (files.read(metadata, checksum) or "")[:VERSION_DIGITS]
+    return [sentence("{}: {}", *each) for each in find_losing_shadows(outcomes, versions, params).items()]
 
 
 def draw_changes(review: Review) -> Picture | None:

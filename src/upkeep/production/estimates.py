@@ -1,10 +1,9 @@
-"""Precision and cost of the newest alarms before anybody knows what came of them, and whether that came true.
+"""Precision and cost of alarms before anybody knows what came of them, and whether that came true.
 
 Each machine's time is cut into *stretches*: one begins at an alarm, as an episode does, or where the last one ended,
 and ends after a horizon, one without an alarm also at the next alarm. What came of the stretches of validation and test
-rows, by their highest probability, says what to expect of those that were logged. That holds while machines that look
-alike have the same future: where sensors left the training range or have drifted nothing is estimated, and a change in
-how machines fail shows in outcomes only. So estimates are shown, and decide nothing.
+rows, by their highest probability, says what to expect of those that were logged. docs/monitoring.md says when that
+holds: estimates are shown, and decide nothing.
 """
 
 from collections import Counter
@@ -27,20 +26,11 @@ from upkeep.judging.resampling import draw_machines, interval
 from upkeep.model.calibration import logistic, logit
 from upkeep.model.scoring import RANGE_LEFT
 
-FEWEST_ALARMS = 10
-"""Alarm episodes of validation and test rows, at least, that tell what a probability means."""
-
-MOST_OUTSIDE = 0.1
-"""Share of logged rows with a sensor outside of what training rows held, above which nothing is estimated."""
-
-MOST_OPEN = 0.25
-"""Share of a window's alarms whose outcome nobody will know: with more, what came true could be anything."""
-
-DOUBTFUL = 0.1
-"""So many misses, or more, are this unlikely by chance: then nobody can say that estimates agree."""
-
-NEWTON_STEPS, SMALLEST_STEP = 30, 1e-8
-"""Steps, of which six are usual, end when the parameters stand to more digits than are kept."""
+FEWEST_ALARMS = 10  # alarm episodes of validation and test rows, at least, that tell what a probability means
+MOST_OUTSIDE = 0.1  # share of logged rows outside of what training rows held, above which nothing is estimated
+MOST_OPEN = 0.25  # share of a window's alarms whose outcome nobody will know, above which anything could be true
+DOUBTFUL = 0.1  # so many misses, or more, are this unlikely by chance: then nobody can say that estimates agree
+NEWTON_STEPS, SMALLEST_STEP = 30, 1e-8  # six are usual until parameters stand to more digits than are kept
 
 
 class Estimate(NamedTuple):
@@ -59,6 +49,18 @@ class Estimate(NamedTuple):
     precision_interval: Interval = None
     monthly_cost: float | None = None
     monthly_cost_interval: Interval = None
+
+    def __str__(self) -> str:
+        """Return what is expected, or why nothing is."""
+        since, right, cost = (
+            f"from {self.window.start:%Y-%m-%d} on",
+            self.precision_interval,
+            self.monthly_cost_interval,
+        )
+        if cost is None:
+            return f"nothing is expected {since}: {'; '.join(self.reasons)}"
+        share = f", {right[0]:.0%} to {right[1]:.0%} of them right," if right else ""
+        return f"expected {since}: {self.alarms} alarms{share} and {cost[0]:,.0f} to {cost[1]:,.0f} of cost a month"
 
 
 class Realised(NamedTuple):
@@ -222,8 +224,7 @@ def _fit_chances(log_odds: Floats, happened: Booleans, times: Floats) -> Floats:
         error, spread = times * (chance - target), times * chance * (1 - chance)
         down = error.sum(axis=0), (error * score).sum(axis=0) + slope - 1
         a, b, c = spread.sum(axis=0) + 1e-9, (spread * score).sum(axis=0), (spread * score**2).sum(axis=0) + 1
-        determinant = a * c - b**2
-        steps = np.clip([c * down[0] - b * down[1], a * down[1] - b * down[0]] / determinant, -2, 2)
+        steps = np.clip([c * down[0] - b * down[1], a * down[1] - b * down[0]] / (a * c - b**2), -2, 2)
         intercept, slope = intercept - steps[0], slope - steps[1]
         if np.abs(steps).max() < SMALLEST_STEP:
             break
@@ -234,8 +235,7 @@ def _average(settled: pl.DataFrame, times: Floats, number: str, *, true: bool, u
     """Return how many failures were caught or missed per true or false alarm, once per resample."""
     is_such = (settled["alarm"] & (settled["true"] == true)).to_numpy()
     total, n = settled[number].to_numpy()[is_such] @ times[is_such], times[is_such].sum(axis=0)
-    average: Floats = np.divide(total, n, out=np.full_like(n, usual), where=n > 0)
-    return average
+    return np.where(n > 0, total / np.maximum(n, 1), usual)
 
 
 def compare_with_outcomes(

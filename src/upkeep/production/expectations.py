@@ -7,11 +7,12 @@ import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import shorten
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.judging.drift import Window
-from upkeep.judging.reports import DriftReport, PlantDrift
+from upkeep.judging.reports import DriftReport
 from upkeep.model.scoring import load_scorer
 from upkeep.production.estimates import Agreement, compare_with_outcomes, estimate_plant
 from upkeep.production.figures import live_figures
@@ -49,26 +50,23 @@ def _compare_plant(
     plant: str, logged: pl.DataFrame, outcomes: pl.DataFrame, drift: DriftReport, params: Params, as_of: datetime
 ) -> Agreement:
     """Estimate each past window as it would have been, and hold it against what came true."""
-    found = drift.root.get(plant)
     try:
         version = load_scorer(paths.MODELS / name_file(plant)).version
         trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
-    except UpkeepError as error:
-        return Agreement("unknown", f"{error.what}; {error.remedy}", [])
-    except (OSError, pl.exceptions.PolarsError):
-        return Agreement("unknown", "what it was judged on cannot be read; run `dvc checkout`", [])
-    own = logged.filter(plant=plant)
-    estimates = [
-        estimate_plant(own, trained, window, params, plant=plant, model_version=version, drift=_match(found, window))
-        for window in list_windows(as_of)
-    ]
-    return compare_with_outcomes(estimates, outcomes, as_of, params)
-
-
-def _match(found: PlantDrift | None, window: Window) -> PlantDrift | None:
-    """Return what was found if it is of a time that the window shares; as text, times in UTC are in their order."""
-    shares = found and found.window.start < window.end.isoformat() and window.start.isoformat() < found.window.end
-    return found if shares else None
+    except (UpkeepError, OSError, pl.exceptions.PolarsError) as error:
+        why = f"its model or what that was judged on cannot be read: {shorten(error)}; run `dvc checkout`"
+        return Agreement("unknown", why, [])
+    own, drifted = logged.filter(plant=plant), drift.root.get(plant)
+    estimates = []
+    for window in list_windows(as_of):
+        # As text, times in UTC are in their order.
+        seen = (
+            drifted and drifted.window.start < window.end.isoformat() and window.start.isoformat() < drifted.window.end
+        )
+        known = drifted if seen else None
+        estimates.append(estimate_plant(own, trained, window, params, plant=plant, model_version=version, drift=known))
+    found = compare_with_outcomes(estimates, outcomes, as_of, params)
+    return found._replace(why=f"{found.why}; {estimates[0]}")
 
 
 def list_windows(as_of: datetime) -> list[Window]:

@@ -95,6 +95,31 @@ def _measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, F
     }
 
 
+def find_losing_shadows(outcomes: pl.DataFrame, versions: Mapping[str, str], params: Params) -> dict[str, str]:
+    """Say in which plants a challenger's alarms have surely cost more than the champion's since it runs beside it.
+
+    `outcomes` are the ledger's rows as of one instant, `versions` the challenger's models by plant. Of failures count
+    those that its predictions cover, of which ``gate.min_failures`` are needed, prevented ones included; those need no
+    alarm of its own, which favours it.
+    """
+    found = {}
+    for plant, version in versions.items():
+        shadow = outcomes.filter(plant=plant, role="challenger", model_version=version)
+        champion = outcomes.filter(
+            pl.col("at") >= shadow.select(pl.min("at")).to_series(), plant=plant, role="champion"
+        )
+        covered = shadow.filter(kind="failure").select("machine", "at", "kind")
+        failures = champion.join(covered, on=["machine", "at", "kind"], how="semi")
+        judged = live_figures(pl.concat([shadow, champion.filter(kind="alarm"), failures]), params)
+        costs = {row["role"]: row["cost_interval"] for row in judged.to_dicts()}
+        own, live = costs.get("challenger"), costs.get("champion")
+        happened = shadow["outcome"].is_in(["caught", "missed", "defect_found"]).sum()
+        if own and live and own[0] > live[1] and happened >= params.gate.min_failures:
+            costs_of = f"its alarms have cost {own[0]:,.0f} at least, those live {live[1]:,.0f} at most"
+            found[plant] = f"run in the shadow, {costs_of}"
+    return found
+
+
 def show_outcomes(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> str:
     """Return for a terminal how many ended in each class by plant and role, and the figures of groups."""
     said = outcomes.drop_nulls("model_version")

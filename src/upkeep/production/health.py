@@ -21,21 +21,11 @@ from upkeep.sources.batches import batch_of, first_day
 from upkeep.sources.manifest import RawFile
 
 Status = Literal["act", "watch", "unknown", "fine"]
-ACT, WATCH, UNKNOWN, FINE = ORDER = get_args(Status)
-"""The worst first."""
-
-LEAST_HISTORY = 8
-"""Earlier batches, or requests, without which nobody can say what is usual."""
-
-FAILURES_TO_ACT = 3
-"""Requests that failed in a row."""
-
-LONGEST = 400
-"""Characters of what another command said."""
-
-SLACK_SECONDS = 1.0
-"""By which an answer may be slower than is usual."""
-
+ACT, WATCH, UNKNOWN, FINE = ORDER = get_args(Status)  # the worst first
+LEAST_HISTORY = 8  # earlier batches, or requests, without which nobody can say what is usual
+FAILURES_TO_ACT = 3  # requests that failed in a row
+LONGEST = 400  # characters of what another command said
+SLACK_SECONDS = 1.0  # by which an answer may be slower than is usual
 MEASURES = {
     "gaps": ("of the usual rows are missing", 0.05),
     "duplicates": ("of the delivered rows are copies, or late ones of other batches", 0.02),
@@ -104,7 +94,7 @@ class PlantDeliveries(NamedTuple):
     quality: PlantQuality
 
 
-def find_limit(earlier: Sequence[float] | pl.Series) -> float | None:
+def find_limit(earlier: Sequence[float]) -> float | None:
     """Return up to where a value is usual, given earlier ones: their outer fence; None if they are too few."""
     if len(earlier) < LEAST_HISTORY:
         return None
@@ -113,13 +103,10 @@ def find_limit(earlier: Sequence[float] | pl.Series) -> float | None:
 
 
 def judge_arrival(batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch, as_of: datetime) -> Signal:
-    """Judge by when a plant's batches came whether the newest is late; `seen` is when each was first seen.
+    """Judge by when a plant's batches came, in order, whether the newest is late; `seen` is when each was first seen.
 
     Only those that ended after somebody had begun to look tell how late is usual.
     """
-    if not batches:
-        words = "no telemetry has been delivered yet"
-        return Signal(measure="freshness", status=UNKNOWN, words=words, remedy="run `dvc repro fetch`")
     step, first_look = timedelta(days=fetch.batch_days), min((each.at for each in seen), default=as_of)
     came = {each.batch: each.at for each in seen}
     ended = {batch: datetime.combine(batch + step, time(), UTC) for batch in batches if batch in came}

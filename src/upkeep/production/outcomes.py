@@ -142,12 +142,8 @@ def _find_visits(events: pl.DataFrame, episodes: pl.DataFrame, horizon: timedelt
     found = asked.sort("before").join_asof(
         answered, left_on="before", right_on="at", by=SAID_BY, check_sortedness=False
     )
-    is_named = pl.col("names").is_not_null()
-    answers = found.filter(
-        pl.when(is_named)
-        .then(pl.col("names") <= pl.col("last"))
-        .otherwise(pl.col("visited_at") <= pl.col("last") + horizon)
-    ).sort(pl.col(FINDING).is_null(), "visited_at", FINDING)
+    ends = pl.coalesce("names", pl.col("visited_at") - horizon)
+    answers = found.filter(ends <= pl.col("last")).sort(pl.col(FINDING).is_null(), "visited_at", FINDING)
     return answers.group_by("episode").agg(pl.col("visited_at", FINDING).first())
 
 

@@ -23,14 +23,9 @@ from upkeep.production.health import Arrival, Poll
 from upkeep.scoring.alerts import read_url
 
 HISTORY = paths.LOCAL / "monitor" / "history.json"
-SECONDS = 10.0
-"""For an answer, from looking up the host to its last byte that is read."""
-
-MOST_BYTES = 1_000_000
-"""Of an answer; what comes after is not waited for."""
-
-MOST_POLLS, MOST_DAYS = 500, 400
-"""Of a source, and since a batch was seen: what is older is forgotten."""
+SECONDS = 10.0  # for an answer, from looking up the host to its last byte that is read
+MOST_BYTES = 1_000_000  # of an answer; what comes after is not waited for
+MOST_POLLS, MOST_DAYS = 500, 400  # of a source, and since a batch was seen: what is older is forgotten
 
 
 class History(Report):
@@ -44,7 +39,8 @@ class History(Report):
         asked = sorted((*self.polls, *polls), key=attrgetter("name", "at"))
         kept = [each for _, own in groupby(asked, attrgetter("name")) for each in list(own)[-MOST_POLLS:]]
         first = {(each.plant, each.batch): each for each in reversed((*self.seen, *found))}
-        recent = [each for each in first.values() if each.at > at - timedelta(days=MOST_DAYS)]
+        dated = sorted(first.values(), key=attrgetter("at", "plant", "batch"))
+        recent = [each for each in dated if each.at > at - timedelta(days=MOST_DAYS)]
         return History(polls=tuple(kept), seen=tuple(recent))
 
 

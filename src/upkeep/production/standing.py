@@ -14,9 +14,7 @@ from upkeep.judging.reports import PlantDrift, Report
 from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
 
-FLEET = ""
-"""Stands in a plant's place where something is about all of them."""
-
+FLEET = ""  # stands in a plant's place where something is about all of them
 SHOWN = ("precision", "coded", "recall_from", "recall_to")
 """Of the ledger's live figures of a plant."""
 
