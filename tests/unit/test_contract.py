@@ -12,8 +12,7 @@ from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column
 from upkeep.contract.duplicates import Sifted, drop_duplicates
-from upkeep.contract.quarantine import QUARANTINE
-from upkeep.contract.reconcile import Delivered
+from upkeep.contract.reconcile import QUARANTINE, Delivered
 from upkeep.contract.validation import Checked, add_missing_machines, check_table, find_excess, refuse_excess
 from upkeep.core.errors import UpkeepError
 

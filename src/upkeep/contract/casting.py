@@ -6,13 +6,14 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import DECIMAL
+from upkeep.contract.dictionary import DECIMAL, DTYPES
 
 EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Times outside are garbage; Polars itself cannot print the worst of them."""
 
+LOW, HIGH = (int(time.timestamp()) * 1_000_000 for time in (EARLIEST, LATEST))
 DAY, MILLISECOND = 86_400_000_000, 1000
-"""In microseconds."""
+"""In microseconds, as are the bounds."""
 
 ISO_TIME = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(?:Z|UTC|([+-]\d{2}(?::?\d{2})?))?$"
 """Date; then, each optional: hours and minutes, seconds, offset. Without an offset a time is in UTC."""
@@ -28,8 +29,6 @@ def _local_number(sign: str, other: str) -> str:
 
 
 LOCAL_NUMBERS = {",": _local_number(",", "."), ".": _local_number(".", ",")}
-
-_UTC = pl.Datetime("us", "UTC")
 
 
 class Cast(NamedTuple):
@@ -51,8 +50,9 @@ def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "numb
     """
     column = pl.col(name)
     if isinstance(delivered, pl.Null):
-        return Cast(column.cast({"text": pl.String(), "number": pl.Float64(), "time": _UTC}[wanted]))
-    return {"text": _to_text, "number": _to_number, "time": _to_time}[wanted](column, delivered)
+        return Cast(column.cast(DTYPES[wanted]))
+    cast = {"text": _to_text, "number": _to_number, "time": _to_time}[wanted](column, delivered)
+    return cast or Cast(pl.lit(None, DTYPES[wanted]), column.is_not_null())
 
 
 def cast_local(name: str, plain: Cast) -> Cast:
@@ -77,8 +77,8 @@ def printable(name: str, delivered: pl.DataType) -> pl.Expr:
     column = pl.selectors.by_name(name).as_expr()  # a column may be called *, which pl.col takes for all
     if _is_plain(delivered):
         return column
-    if isinstance(delivered, pl.Date | pl.Datetime):
-        return _to_text(column, delivered).value.fill_null(column.to_physical().cast(pl.String)).alias(name)
+    if isinstance(delivered, pl.Date | pl.Datetime) and (text := _to_text(column, delivered)):
+        return text.value.fill_null(column.to_physical().cast(pl.String)).alias(name)
     if isinstance(delivered, pl.Binary):
         return column.bin.encode("hex")
     if isinstance(delivered, pl.Duration):
@@ -93,10 +93,6 @@ def as_text(name: str, delivered: pl.DataType) -> pl.Expr:
         text = pl.struct(v=column).struct.json_encode().str.slice(5).str.head(-1)
         return pl.when(column.is_not_null()).then(text).alias(name)
     return column.cast(pl.String)
-
-
-def _refuse_type(column: pl.Expr, dtype: pl.DataType) -> Cast:
-    return Cast(pl.lit(None, dtype), column.is_not_null())
 
 
 def _is_text(delivered: pl.DataType) -> bool:
@@ -116,46 +112,44 @@ def _trim_text(column: pl.Expr) -> pl.Expr:
     return pl.when(text != "").then(text)
 
 
-def _to_text(column: pl.Expr, delivered: pl.DataType) -> Cast:
+def _to_text(column: pl.Expr, delivered: pl.DataType) -> Cast | None:
     if _is_text(delivered):
         return Cast(_trim_text(column))
     if delivered.is_float():
         whole = column.cast(pl.Int64, strict=False)
-        return Cast(
-            pl.when(whole.cast(delivered) == column).then(whole.cast(pl.String)).otherwise(column.fill_nan(None))
-        )
+        is_whole = whole.cast(delivered) == column
+        return Cast(pl.when(is_whole).then(whole.cast(pl.String)).otherwise(column.fill_nan(None)))
     if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
         return Cast(column.cast(pl.String))
-    if isinstance(delivered, pl.Date | pl.Datetime):
-        time, failed = _to_time(column, delivered)
-        return Cast(time.dt.to_string("iso:strict"), failed)
-    return _refuse_type(column, pl.String())
+    if time := _to_time(column, delivered):
+        return Cast(time.value.dt.to_string("iso:strict"), time.failed)
+    return None
 
 
-def _to_number(column: pl.Expr, delivered: pl.DataType) -> Cast:
+def _to_number(column: pl.Expr, delivered: pl.DataType) -> Cast | None:
     if _is_text(delivered):
         text = _trim_text(column)
         number = text.cast(pl.Float64, strict=False)
         return Cast(number.fill_nan(None), text.is_not_null() & number.is_null())
     if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
         return Cast(column.cast(pl.Float64).fill_nan(None))
-    return _refuse_type(column, pl.Float64())
+    return None
 
 
-def _to_time(column: pl.Expr, delivered: pl.DataType) -> Cast:
+def _to_time(column: pl.Expr, delivered: pl.DataType) -> Cast | None:
     if _is_text(delivered):
         text = _trim_text(column)
         time = _parse_time(text).to_physical()
-        time = pl.when(time.is_between(_micros(EARLIEST), _micros(LATEST))).then(time)
-        return Cast(time.cast(_UTC), text.is_not_null() & time.is_null())
+        time = pl.when(time.is_between(LOW, HIGH)).then(time)
+        return Cast(time.cast(DTYPES["time"]), text.is_not_null() & time.is_null())
     if not isinstance(delivered, pl.Date | pl.Datetime):
-        return _refuse_type(column, _UTC)
+        return None
     ticks = column.to_physical().cast(pl.Int64)
     if isinstance(delivered, pl.Datetime) and delivered.time_unit == "ns":
         ticks = ticks // 1000
     per_tick = DAY if isinstance(delivered, pl.Date) else MILLISECOND if delivered.time_unit == "ms" else 1
-    sane = ticks.is_between(_micros(EARLIEST) // per_tick, _micros(LATEST) // per_tick)
-    return Cast(pl.when(sane).then(ticks * per_tick).cast(_UTC), column.is_not_null() & ~sane)
+    sane = ticks.is_between(LOW // per_tick, HIGH // per_tick)
+    return Cast(pl.when(sane).then(ticks * per_tick).cast(DTYPES["time"]), column.is_not_null() & ~sane)
 
 
 def _parse_time(text: pl.Expr) -> pl.Expr:
@@ -168,7 +162,3 @@ def _parse_time(text: pl.Expr) -> pl.Expr:
         parts.field("4").fill_null("+00"),
     )
     return whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False)
-
-
-def _micros(time: datetime) -> int:
-    return int(time.timestamp()) * 1_000_000

@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field, ValidationError, model_validator
 
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import Name, shorten
+from upkeep.core.names import KEYS, Name, shorten
 from upkeep.core.types import Frozen, RowLength, describe_faults, measure_rows
 from upkeep.core.yaml import read_yaml
 
@@ -49,9 +49,6 @@ VISITS = pl.Schema(
 )
 """What planners say of visits on the service's page; of one visit, told by plant, machine and `visited_at`, the newest
 word counts. `id` is that of the request, `said_by` the name of its token, null where the service asks for none."""
-
-KEYS = ("plant", "machine", "time")
-"""Those without which a row is nobody's; the machines table has no time."""
 
 LONGEST_NAME = 60
 """Characters of a meaning that still serves as a name within a sentence."""

@@ -15,6 +15,9 @@ from upkeep.core.text import MEND, command_to_read_again
 KINDS = ("exact", "near", "repeated_batch")
 """A copy in every column; another reading within the same interval; a row of a batch that was delivered twice."""
 
+IDENTIFYING: tuple[str, ...] = ("machine", "time", "kind", "code")
+"""Columns that tell one row of a plant's table from another, which also sort it."""
+
 KIND, OTHERS, KEPT = "@kind", "@others", " of the kept"
 
 
@@ -54,12 +57,18 @@ def drop_duplicates(table: str, rows: pl.DataFrame, columns: Sequence[str], near
         .with_columns(kind.alias(KIND))
     )
     counts = {kind: left_out.filter(pl.col(KIND) == kind).height for kind in KINDS}
-    return Sifted(rows.filter(is_first), counts, left_out.filter(_is_near(columns) | _is_changed(columns)))
+    has_time, said = "time" in columns, [name for name in columns if name not in identity]
+    differs = pl.any_horizontal(pl.lit(False), *(pl.col(name).ne_missing(pl.col(name + KEPT)) for name in said))
+    # Readings said something else even if they are alike, as those of another sensor in long format.
+    is_near = (pl.col(KIND) == "near") & (differs | has_time)
+    is_changed = (pl.col(KIND) == "repeated_batch") & differs & has_time
+    return Sifted(rows.filter(is_first), counts, left_out.filter(is_near | is_changed))
 
 
 def _identity(table: str, columns: Iterable[str], near_seconds: int) -> dict[str, pl.Expr]:
     """Return what tells rows apart."""
-    identity = {name: pl.col(name) for name in identifying(columns)}
+    known = set(columns)
+    identity = {name: pl.col(name) for name in IDENTIFYING if name in known}
     if table == "telemetry" and near_seconds:
         identity["time"] = pl.col("time").dt.epoch("us") // (near_seconds * 1_000_000)
     return identity
@@ -100,21 +109,6 @@ def tell_apart(
     return rows.update(hashed, on=ROW)
 
 
-def _is_near(columns: Iterable[str]) -> pl.Expr:
-    """Tell which rows left out said something else: readings, as another sensor's in long format, even if alike."""
-    return (pl.col(KIND) == "near") & (True if "time" in columns else _differs(columns))
-
-
-def _is_changed(columns: Iterable[str]) -> pl.Expr:
-    """Tell which rows came again in their batch with other values."""
-    return (pl.col(KIND) == "repeated_batch") & _differs(columns) & ("time" in columns)
-
-
-def _differs(columns: Iterable[str]) -> pl.Expr:
-    said = [name for name in columns if name not in identifying(columns)]
-    return pl.any_horizontal(pl.col(name).ne_missing(pl.col(name + KEPT)) for name in said)
-
-
 def find_differing(table: str, plant: str, differing: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:
     """Report those of the rows left out that are no copies: what they said is not used.
 
@@ -123,22 +117,19 @@ def find_differing(table: str, plant: str, differing: pl.DataFrame, columns: Map
     """
     has_time = "time" in columns
     differing = differing.sort(DELIVERY, ROW, descending=not has_time)
-    near = differing.filter(_is_near(columns))
+    near = differing.filter(pl.col(KIND) == "near")
     findings = []
     if near.height:
         first = "the first of each interval counts" if has_time else "the newest row of each counts"
-        detail = (
-            f"{near.height} rows left out that are no copies, such as that of {_show_first(near, columns)}; {first}"
-        )
+        shown = f"that are no copies, such as that of {_show_first(near, columns)}"
         since, until = near["time"].sort()[[0, -1]] if has_time else (None, None)
+        detail = f"{near.height} rows left out {shown}; {first}"
         findings.append(report("near_duplicate", table, detail, since=since, until=until))
-    for rows in differing.filter(_is_changed(columns)).partition_by(BATCH):
+    for rows in differing.filter(pl.col(KIND) == "repeated_batch").partition_by(BATCH):
         batch = rows[BATCH][0]
+        shown = f"with other values, such as that of {_show_first(rows, columns)}"
         newest = f"to use the newest type {command_to_read_again(plant, batch)}"
-        detail = (
-            f"{rows.height} rows came again with other values, such as that of {_show_first(rows, columns)}; {newest}"
-        )
-        findings.append(report("changed_row", table, detail, batch=batch))
+        findings.append(report("changed_row", table, f"{rows.height} rows came again {shown}; {newest}", batch=batch))
     return findings
 
 
@@ -173,9 +164,3 @@ def explain_crowding(
             seen = f"{several}, which differ in {shorten(name)} ({names}): are they of several sensors, in long format?"
             return seen, f"set fetch.options.telemetry.pivot: {pivot}, named as in the file, or pivot in the query"
     return several, f"give each reading a time or a machine of its own: {MEND}"
-
-
-def identifying(columns: Iterable[str]) -> list[str]:
-    """Return the columns that tell one row of a plant's table from another, which also sort it."""
-    known = set(columns)
-    return [name for name in ("machine", "time", "kind", "code") if name in known]

@@ -176,14 +176,18 @@ def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hour
 
 
 def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.DataFrame:
+    known = pl.when(pl.col(sensor).is_not_null()).then(pl.col("time"))
+    before, after = known.forward_fill().over("machine"), known.backward_fill().over("machine")
     return (
-        _find_runs(rows.select("machine", "time", others=0, value=pl.col(sensor).is_null()))
-        .filter("value")
+        rows.select("machine", "time", since=before, until=after, is_gap=pl.col(sensor).is_null())
+        .filter("is_gap")
+        .group_by("machine", "since", "until", maintain_order=True)
+        .agg(first=pl.col("time").min(), last=pl.col("time").max())
         .select(
             "machine",
             column=pl.lit(sensor),
-            since=pl.coalesce("before", "first"),
-            until=pl.coalesce("after", "last"),
+            since=pl.coalesce("since", "first"),
+            until=pl.coalesce("until", "last"),
         )
         .join(limits, on="machine", maintain_order="left")
         .filter(pl.col("until") - pl.col("since") > pl.col("limit"))
@@ -241,18 +245,11 @@ def _find_runs(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the stretches in which a machine repeats one value, a row each; `rows` hold machine, time, others, value.
 
     It has the machine, value and number of rows; first and last time, and ``others`` (how often other sensors have
-    moved so far) at each; and the machine's times right before and after, null at the ends of its record.
+    moved so far) at each.
     """
     is_start = pl.any_horizontal(pl.col("machine", "value").ne_missing(pl.col("machine", "value").shift()))
     starts = rows.select(is_start.arg_true()).to_series()
     ends = starts.shift(-1, fill_value=rows.height) - 1
     last = rows[ends].select(last="time", others_last="others")
-    return (
-        rows[starts]
-        .select("machine", "value", first="time", others_first="others")
-        .with_columns(*last, rows=ends - starts + 1)
-        .with_columns(
-            before=pl.when(pl.col("machine") == pl.col("machine").shift()).then(pl.col("last").shift()),
-            after=pl.when(pl.col("machine") == pl.col("machine").shift(-1)).then(pl.col("first").shift(-1)),
-        )
-    )
+    first = rows[starts].select("machine", "value", first="time", others_first="others")
+    return first.with_columns(*last, rows=ends - starts + 1)

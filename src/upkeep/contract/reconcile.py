@@ -1,22 +1,37 @@
-"""Deliveries of whatever columns and types brought to the dictionary's, with what did not fit marked or reported."""
+"""Deliveries of whatever columns and types brought to the dictionary's, with what did not fit set aside or reported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
 
 import polars as pl
 
-from upkeep.contract.casting import Cast, cast_column, cast_local
-from upkeep.contract.dictionary import BROKEN_LINE, COLUMN, DECIMAL, OPTIONAL, REASON, RESERVED, Column
+from upkeep.contract.casting import Cast, as_text, cast_column, cast_local, printable
+from upkeep.contract.dictionary import BROKEN_LINE, COLUMN, DECIMAL, OPTIONAL, REASON, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report_runs
-from upkeep.core.names import shorten
+from upkeep.contract.rules import Rule
+from upkeep.core.names import MAX_NAME, shorten
 
 MANY = 10_000
 """Rows from which on each name is judged once before all rows are: a large delivery repeats few of them very often."""
 
 EMPTY_LINE = "empty line"
 """The reason of lines without any value, which many files end with."""
+
+ARTICLES = {"number": "a number", "time": "a time", "text": "text"}
+
+QUARANTINE: dict[str, pl.DataType] = {
+    "table": pl.String(),
+    "batch": pl.String(),
+    "delivery": pl.Int64(),
+    "machine": pl.String(),
+    "time": pl.Datetime("us", "UTC"),
+    "reason": pl.String(),
+    "column": pl.String(),
+    "value": pl.String(),
+    "row": pl.String(),
+}
+"""Rows that break the dictionary, as they were delivered, each with its place and reason."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +44,6 @@ class Delivered:
     batch: date
     delivery: int
     scan: Callable[[], pl.LazyFrame]
-
-
-class Fault(NamedTuple):
-    """Where a column's values break the dictionary."""
-
-    reason: str
-    column: str
-    holds: pl.Expr
 
 
 def reconcile(
@@ -52,27 +59,31 @@ def reconcile(
     if missing:
         rows = rows.with_columns(pl.lit(plant if name == "plant" else None).alias(name) for name in missing)
     casts = {name: cast_column(name, rows.schema[name], column.type) for name, column in columns.items()}
-    for name in (name for name, column in columns.items() if column.type == "text"):
-        if _holds_for_no_name(rows, name, casts[name].value.ne_missing(pl.col(name))):
+    for name, column in columns.items():
+        if column.type == "text" and _holds_for_no_name(rows, name, casts[name].value.ne_missing(pl.col(name))):
             casts[name] = Cast(pl.col(name))  # there is nothing to trim
-    if DECIMAL in rows.columns:
-        texts = [name for name in columns if columns[name].type == "number" and rows.schema[name] == pl.String]
-        casts |= {name: cast_local(name, casts[name]) for name in texts}
-    faults = []
+        if column.type == "number" and DECIMAL in rows.columns and rows.schema[name] == pl.String:
+            casts[name] = cast_local(name, casts[name])
+    rules = []
     if BROKEN_LINE in rows.columns:
         line = pl.col(BROKEN_LINE)
-        faults.append(Fault(EMPTY_LINE, BROKEN_LINE, line.str.contains(r"^[\s,;|]*$")))
-        faults.append(Fault("broken line", BROKEN_LINE, line.is_not_null()))
-    faults += [
-        Fault(f"missing column {name}", name, pl.lit(True))
-        for name in missing
-        if columns[name].required and name != "plant"
-    ]
-    article = {"number": "a number", "time": "a time", "text": "text"}
-    faults += [Fault(f"not {article[columns[name].type]}", name, cast.failed) for name, cast in casts.items()]
+        rules = [
+            Rule(EMPTY_LINE, BROKEN_LINE, line.str.contains(r"^[\s,;|]*$")),
+            Rule("broken line", BROKEN_LINE, line.is_not_null()),
+        ]
+    lacking = [name for name in missing if columns[name].required and name != "plant"]
+    rules += [Rule(f"missing column {name}", name, pl.lit(True)) for name in lacking]
+    rules += [Rule(f"not {ARTICLES[columns[name].type]}", name, cast.failed) for name, cast in casts.items()]
     values = (cast.value.alias(name) for name, cast in casts.items())
-    cast_rows = rows.select(*values, *further, _is_faulty(faults))
-    return _set_aside(cast_rows, rows, faults)
+    return _set_aside(rows.select(*values, *further, _is_broken(rules)), rows, rules)
+
+
+def set_aside(rows: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Return the rows that break no rule, and those set aside, if any, with ``@reason`` and ``@column``."""
+    for name in {rule.column for rule in rules}:
+        if _holds_for_no_name(rows, name, _is_broken([rule for rule in rules if rule.column == name])):
+            rules = [rule for rule in rules if rule.column != name]
+    return _set_aside(rows.with_columns(_is_broken(rules)), rows, rules)
 
 
 def _holds_for_no_name(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
@@ -82,31 +93,44 @@ def _holds_for_no_name(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
     return not rows.select(pl.col(column).unique()).select(holds.any()).item()
 
 
-def set_aside(rows: pl.DataFrame, faults: Sequence[Fault]) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Return the rows without a fault, and those set aside, if any, with ``@reason`` and ``@column``."""
-    for name in {fault.column for fault in faults}:
-        if _holds_for_no_name(rows, name, _is_faulty([fault for fault in faults if fault.column == name])):
-            faults = [fault for fault in faults if fault.column != name]
-    return _set_aside(rows.with_columns(_is_faulty(faults)), rows, faults)
-
-
-def _is_faulty(faults: Sequence[Fault]) -> pl.Expr:
-    return pl.any_horizontal(pl.lit(False), *(fault.holds for fault in faults)).fill_null(False).alias(REASON)
+def _is_broken(rules: Sequence[Rule]) -> pl.Expr:
+    return pl.any_horizontal(pl.lit(False), *(rule.broken for rule in rules)).fill_null(False).alias(REASON)
 
 
 def _set_aside(
-    rows: pl.DataFrame, judged: pl.DataFrame, faults: Sequence[Fault]
+    rows: pl.DataFrame, judged: pl.DataFrame, rules: Sequence[Rule]
 ) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Set rows aside for their first fault; `judged` are the same ones with what the faults are told by."""
-    faulty = rows.drop_in_place(REASON)
-    if not faulty.any():
+    """Set rows aside for the first rule that they break; `judged` are the same ones with what rules look at."""
+    broken = rows.drop_in_place(REASON)
+    if not broken.any():
         return rows, []
     nothing = pl.lit(None, pl.String)
-    reasons = (pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults)
-    names = (pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults)
+    reasons = (pl.when(rule.broken).then(pl.lit(rule.reason)) for rule in rules)
+    names = (pl.when(rule.broken).then(pl.lit(rule.column)) for rule in rules)
     first = [pl.coalesce(*reasons, nothing).alias(REASON), pl.coalesce(*names, nothing).alias(COLUMN)]
-    found = judged.filter(faulty).with_columns(first).select(REASON, COLUMN)
-    return rows.filter(~faulty), [rows.filter(faulty).hstack(found)]
+    found = judged.filter(broken).with_columns(first).select(REASON, COLUMN)
+    return rows.filter(~broken), [rows.filter(broken).hstack(found)]
+
+
+def describe_quarantined(table: str, item: Delivered, delivered: pl.DataFrame, bad: pl.DataFrame) -> pl.DataFrame:
+    """Return one delivery's reconciled rows that have a reason, with the columns of :data:`QUARANTINE`.
+
+    `delivered` holds all its rows as they came; ``@row`` tells which of them the `bad` ones are.
+    """
+    schema, name = delivered.schema, pl.col("machine")
+    judged = [*(name for name in bad.columns if not name.startswith(RESERVED)), BROKEN_LINE]
+    values = (pl.when(pl.col(COLUMN) == name).then(as_text(name, schema[name])) for name in judged if name in schema)
+    whole = pl.struct(printable(name, dtype) for name, dtype in schema.items() if name != DECIMAL)
+    as_delivered = delivered[bad[ROW]].with_columns(bad[COLUMN])
+    return bad.select(
+        table=pl.lit(table),
+        batch=pl.lit(item.batch.isoformat()),
+        delivery=pl.lit(item.delivery, pl.Int64),
+        machine=pl.when(name.str.len_chars() > MAX_NAME).then(name.str.head(MAX_NAME - 1) + "…").otherwise(name),
+        time=pl.col("time") if "time" in bad.columns else pl.lit(None, QUARANTINE["time"]),  # machines have none
+        reason=REASON,
+        column=COLUMN,
+    ).hstack(as_delivered.select(value=pl.coalesce(*values, pl.lit(None, pl.String)), row=whole.struct.json_encode()))
 
 
 def compare_schemas(

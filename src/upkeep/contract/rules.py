@@ -18,16 +18,17 @@ EXPECTED = {
 """What a value of each type looks like, for people."""
 
 
-class ValueRule(NamedTuple):
-    """Why a row is set aside, what was expected, and which values break it: as an expression, and of one that is known.
+class Rule(NamedTuple):
+    """Why a row is set aside for a column, and which rows are; then what was expected, and which known values are not.
 
-    `breaks` is None where only a missing value breaks the rule.
+    `breaks` is None where only a missing value breaks the rule, or none by itself does.
     """
 
     reason: str
-    expected: str
+    column: str
     broken: pl.Expr
-    breaks: Callable[[Any], object] | None
+    expected: str = ""
+    breaks: Callable[[Any], object] | None = None
 
 
 def is_name(value: pl.Expr) -> pl.Expr:
@@ -35,32 +36,32 @@ def is_name(value: pl.Expr) -> pl.Expr:
     return (value.str.len_chars() <= MAX_NAME) & ~value.str.contains(UNPRINTABLE)
 
 
-def list_rules(name: str, column: Column) -> list[ValueRule]:
+def list_rules(name: str, column: Column) -> list[Rule]:
     """Return the rules that the values of one column must hold."""
-    value = pl.col(name)
-    rules = []
+    rules, value = list[Rule](), pl.col(name)
+
+    def add(reason: str, broken: pl.Expr, expected: str, breaks: Callable[[Any], object] | None) -> None:
+        rules.append(Rule(reason, name, broken, expected, breaks))
+
     if column.role == "key":
-        rules.append(ValueRule("null key", EXPECTED[column.type], value.is_null(), None))
+        add("null key", value.is_null(), EXPECTED[column.type], None)
     if column.type == "text" and column.input is not False:
-        longest, unprintable = f"at most {MAX_NAME} characters", re.compile(UNPRINTABLE).search
-        too_long = value.str.len_chars() > MAX_NAME
-        rules.append(ValueRule("name too long", longest, too_long, lambda name: len(name) > MAX_NAME))
-        is_odd = value.str.contains(UNPRINTABLE)
-        rules.append(ValueRule("unprintable name", "no control characters and no line breaks", is_odd, unprintable))
+        is_long = value.str.len_chars() > MAX_NAME
+        add("name too long", is_long, f"at most {MAX_NAME} characters", lambda name: len(name) > MAX_NAME)
+        is_odd, odd = value.str.contains(UNPRINTABLE), re.compile(UNPRINTABLE)
+        add("unprintable name", is_odd, "no control characters and no line breaks", odd.search)
     if column.type == "number":
-        rules.append(ValueRule("not a number", EXPECTED["number"], value.is_infinite(), isinf))
+        add("not a number", value.is_infinite(), EXPECTED["number"], isinf)
     if (known := column.values) is not None:
-        listed = f"one of {', '.join(known)}"
-        rules.append(ValueRule("unknown value", listed, ~value.is_in(known), lambda value: value not in known))
+        add("unknown value", ~value.is_in(known), f"one of {', '.join(known)}", lambda value: value not in known)
     if column.range is not None:
         low, high = column.range
         span = f"{low:g} to {high:g}{f' {column.unit}' if column.unit else ''}"
-        outside = ~value.is_between(low, high)
-        rules.append(ValueRule("out of range", span, outside, lambda value: not low <= value <= high))
+        add("out of range", ~value.is_between(low, high), span, lambda value: not low <= value <= high)
     return rules
 
 
-def explain_misfits(rules: Sequence[ValueRule], values: Iterable[Any]) -> dict[Any, str]:
+def explain_misfits(rules: Sequence[Rule], values: Iterable[Any]) -> dict[Any, str]:
     """Return those of the distinct values that break a rule, each with what was expected in its place."""
     distinct, misfits = set(values), dict[Any, str]()
     for rule in reversed(rules):  # the first one that is broken counts

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +20,17 @@ from upkeep.contract.duplicates import (
     tell_apart,
 )
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors, sort_findings
-from upkeep.contract.quarantine import QUARANTINE, describe_quarantined
-from upkeep.contract.reconcile import EMPTY_LINE, Delivered, Fault, compare_schemas, reconcile, set_aside
+from upkeep.contract.reconcile import (
+    EMPTY_LINE,
+    QUARANTINE,
+    Delivered,
+    compare_schemas,
+    describe_quarantined,
+    reconcile,
+    set_aside,
+)
 from upkeep.contract.reduction import complete_cells, reduce_rows
-from upkeep.contract.rules import list_rules
+from upkeep.contract.rules import Rule, list_rules
 from upkeep.contract.units import Units
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
@@ -46,7 +53,7 @@ class Checked:
 
     ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code): the kept
     rows, or what :func:`~upkeep.contract.reduction.reduce_rows` makes of them; ``quarantined`` those of
-    :data:`upkeep.contract.quarantine.QUARANTINE`, in the order of delivery; ``duplicates`` how many rows were left out,
+    :data:`upkeep.contract.reconcile.QUARANTINE`, in the order of delivery; ``duplicates`` how many rows were left out,
     per kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` why too many of them are near duplicates, if they
     are, and what to do. The findings changed no row but for ``unit_converted``.
     """
@@ -79,12 +86,15 @@ class _Fold:
     ) -> None:
         self._table, self.plant, self._columns = table, plant, columns
         self.near_seconds = near_seconds
-        self._faults = _list_faults(columns, plant, batch_days)
+        self._rules = _order_rules(columns, plant, batch_days)
         self.units = Units(columns)
         self.delivered: list[set[str]] = []
         self.quarantined = [pl.DataFrame(schema=QUARANTINE)]
         self.rows_in, self.kept, self.left_out = 0, 0, Counter[str]()
         self.rows, self.late, self.differing = list[pl.DataFrame](), list[pl.DataFrame](), list[pl.DataFrame]()
+        own = {name: column.dtype for name, column in columns.items()}
+        ours = {ROW: pl.Int64, DELIVERY: pl.Int32, BATCH: pl.Date, OTHERS: pl.UInt64}
+        self.nothing = pl.DataFrame(schema={**own, **ours})  # what `judge` returns, without rows
 
     def judge(self, item: Delivered) -> pl.DataFrame:
         """Return the good rows of the next delivery; the others go to quarantine."""
@@ -101,15 +111,10 @@ class _Fold:
             pl.lit(None, pl.UInt64).alias(OTHERS),
         )
         rows = self.units.restore(rows, number, item.batch)
-        rows, broken = set_aside(rows, self._faults)
+        rows, broken = set_aside(rows, self._rules)
         if bad := [*unread, *broken]:
             self.quarantined.append(describe_quarantined(self._table, item, delivered, pl.concat(bad).sort(ROW)))
         return tell_apart(self._table, delivered, rows, self._columns, self.near_seconds)
-
-    def nothing(self) -> pl.DataFrame:
-        """Return what `judge` does, without rows."""
-        own = {name: column.dtype for name, column in self._columns.items()}
-        return pl.DataFrame(schema={**own, ROW: pl.Int64, DELIVERY: pl.Int32, BATCH: pl.Date, OTHERS: pl.UInt64})
 
     def settle(self, rows: pl.DataFrame, every: int) -> None:
         """Drop duplicates among good rows that no other ones can be duplicates of, and reduce them."""
@@ -120,6 +125,20 @@ class _Fold:
         if "time" in self._columns:
             self.late.append(kept.select("time", begins=BEGINS).filter(pl.col("time") < pl.col("begins")))
         self.rows.append(reduce_rows(kept, self._columns, every) if every else kept.select(*self._columns, DELIVERY))
+
+    def find(self, rows: pl.DataFrame, batches: Sequence[date], strictness: Validate) -> list[Finding]:
+        """Return what the deliveries, and the clean rows made of them, show; `batches` has each delivery's."""
+        table, columns = self._table, self._columns
+        findings = [*self.units.report(table, batches), *compare_schemas(table, batches, self.delivered, columns)]
+        findings += find_differing(table, self.plant, pl.concat(self.differing), columns)
+        findings += find_late_rows(table, pl.concat(self.late)) if self.late else []
+        if table == "telemetry":
+            sensors = [name for name, column in columns.items() if column.role == "sensor"]
+            having = {name: [n for n, names in enumerate(self.delivered) if name in names] for name in sensors}
+            could_hold = {name: pl.col(DELIVERY).is_in(numbers) for name, numbers in having.items()}
+            findings += find_outages(rows, could_hold, strictness.outage_hours)
+            findings += find_stuck_sensors(rows, sensors, strictness.stuck_hours)
+        return findings
 
 
 def check_table(
@@ -141,56 +160,43 @@ def check_table(
     Raises UpkeepError if rows in are not clean + duplicates + quarantined, which would be a bug.
     """
     deliveries = sorted(delivered, key=lambda item: (item.batch, item.delivery))
-    batches = [item.batch for item in deliveries]
     fold = _Fold(table, plant, columns, 0 if every else strictness.near_duplicate_seconds, batch_days)
-    nothing, judged = fold.nothing(), map(fold.judge, deliveries)
-    complete = complete_cells(nothing, judged, deliveries, every) if every else [pl.concat([nothing, *judged])]
-    for rows in complete:
+    judged = map(fold.judge, deliveries)
+    whole = complete_cells(fold.nothing, judged, deliveries, every) if every else [pl.concat([fold.nothing, *judged])]
+    for rows in whole:
         fold.settle(rows, every)
     rows = pl.concat(fold.rows).sort("machine", "time") if every else pl.concat(fold.rows)
-    findings = [*fold.units.report(table, batches), *compare_schemas(table, batches, fold.delivered, columns)]
-    findings += find_differing(table, plant, pl.concat(fold.differing), columns)
-    findings += find_late_rows(table, pl.concat(fold.late)) if fold.late else []
-    if table == "telemetry":
-        findings += _look_at_sensors(rows, fold.delivered, columns, strictness)
     most_near = strictness.max_near_duplicate_share * fold.rows_in
     is_crowded = table == "telemetry" and fold.left_out["near"] > most_near
-    checked = Checked(
+    quarantined = pl.concat(fold.quarantined)
+    if fold.kept + fold.left_out.total() + quarantined.height != fold.rows_in:
+        raise UpkeepError(
+            f"{fold.rows_in} rows came in, {fold.kept} clean + {fold.left_out.total()} duplicate + "
+            f"{quarantined.height} quarantined ones came out",
+            remedy="this is a bug in upkeep: please report it with the plant's files in data/raw",
+            plant=plant,
+            table=table,
+        )
+    return Checked(
         rows_in=fold.rows_in,
         kept=fold.kept,
         clean=rows.drop(DELIVERY),
-        quarantined=pl.concat(fold.quarantined),
+        quarantined=quarantined,
         duplicates={kind: fold.left_out[kind] for kind in KINDS},
-        findings=sort_findings(findings),
+        findings=sort_findings(fold.find(rows, [item.batch for item in deliveries], strictness)),
         crowding=_explain_crowding(deliveries, fold, columns) if is_crowded else None,
     )
-    _check_balance(table, plant, checked)
-    return checked
 
 
-def _list_faults(columns: Mapping[str, Column], plant: str, batch_days: int) -> list[Fault]:
-    rules = [(name, rule) for name, column in columns.items() for rule in list_rules(name, column)]
-    faults = [Fault(rule.reason, name, rule.broken) for name, rule in rules]
-    faults.append(Fault("other plant", "plant", pl.col("plant") != plant))
-    faults.sort(key=lambda fault: FIRST.get(fault.reason, len(FIRST)))
+def _order_rules(columns: Mapping[str, Column], plant: str, batch_days: int) -> list[Rule]:
+    rules = [rule for name, column in columns.items() for rule in list_rules(name, column)]
+    rules.append(Rule("other plant", "plant", pl.col("plant") != plant))
+    rules.sort(key=lambda rule: FIRST.get(rule.reason, len(FIRST)))
     if "time" in columns:
         # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
         latest = BEGINS + timedelta(days=batch_days) + CLOCK_SLACK
-        faults.append(Fault("after its batch", "time", pl.col("time") > latest))
-    return faults
-
-
-def _look_at_sensors(
-    rows: pl.DataFrame, delivered: Sequence[set[str]], columns: Mapping[str, Column], strictness: Validate
-) -> list[Finding]:
-    sensors = [name for name, column in columns.items() if column.role == "sensor"]
-    having = {
-        name: pl.Series([number for number, names in enumerate(delivered) if name in names], dtype=pl.Int32)
-        for name in sensors
-    }
-    could_hold = {name: pl.col(DELIVERY).is_in(numbers.implode()) for name, numbers in having.items()}
-    findings = find_outages(rows, could_hold, strictness.outage_hours)
-    return findings + find_stuck_sensors(rows, sensors, strictness.stuck_hours)
+        rules.append(Rule("after its batch", "time", pl.col("time") > latest))
+    return rules
 
 
 def _explain_crowding(deliveries: Sequence[Delivered], fold: _Fold, columns: Mapping[str, Column]) -> tuple[str, str]:
@@ -199,18 +205,6 @@ def _explain_crowding(deliveries: Sequence[Delivered], fold: _Fold, columns: Map
     delivered = deliveries[near[DELIVERY].mode().sort()[0]].scan().collect()
     rows, _ = reconcile(delivered, columns, fold.plant)
     return explain_crowding(rows, delivered, columns, fold.near_seconds)
-
-
-def _check_balance(table: str, plant: str, checked: Checked) -> None:
-    duplicates = sum(checked.duplicates.values())
-    if checked.kept + duplicates + checked.quarantined.height != checked.rows_in:
-        raise UpkeepError(
-            f"{checked.rows_in} rows came in, {checked.kept} clean + {duplicates} duplicate + "
-            f"{checked.quarantined.height} quarantined ones came out",
-            remedy="this is a bug in upkeep: please report it with the plant's files in data/raw",
-            plant=plant,
-            table=table,
-        )
 
 
 def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.DataFrame:
