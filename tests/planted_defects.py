@@ -68,7 +68,7 @@ def _defects_of_batch(plant: Plant, number: int) -> Iterator[Defect]:
     for kind in set(LARGE) - {"missing_batch"}:
         if plant._happens(kind, number):
             yield whole._replace(kind=kind, delivered=next_day)
-    if number == REGIME_DRIFT and plant._fleet(number).has_changed("regime", number):
+    if number == REGIME_DRIFT and plant.fleet.has_changed("regime", number):
         yield whole._replace(kind="regime_drift")
     if late.height:
         yield whole._replace(kind="late_rows", delivered=plant.day(due), machine=late["machine"][0], rows=late.height)

@@ -7,8 +7,7 @@ import numpy as np
 import polars as pl
 
 SENSORS = ("vibration_mm_s", "temperature_c", "pressure_bar", "current_a")
-FAULT_READINGS = (-999.0, 9999.0)
-"""What instruments send for "no reading"; far out of any sensor's range."""
+FAULT_READINGS = (-999.0, 9999.0)  # what instruments send for "no reading"; far out of any sensor's range
 GARBLED = ("n/a", "ERR", "--")
 
 Defect = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
@@ -80,8 +79,7 @@ def choose_stretch(rows: pl.DataFrame, rng: np.random.Generator, shortest: int, 
     hours = int(rng.integers(shortest, longest + 1))
     since = times[int(rng.integers(max(1, len(times) - hours)))]
     return pl.all_horizontal(
-        pl.col("machine") == machine,
-        pl.col("time").is_between(since, since + timedelta(hours=hours), closed="left"),
+        pl.col("machine") == machine, pl.col("time").is_between(since, since + timedelta(hours=hours), closed="left")
     )
 
 

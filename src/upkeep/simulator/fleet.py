@@ -20,8 +20,7 @@ from upkeep.core.types import Booleans, Floats, Floats32, Ints
 COMPONENTS = ("bearing", "hydraulics", "motor", "controller")
 EVENTS = {"machine": pl.Int64, "hour": pl.Int64, "kind": pl.String, "code": pl.String}
 SHIFT_HOURS = 8
-IDLE = 0
-"""Program of a machine that stands still; a plant's own programs are numbered from 1."""
+IDLE = 0  # program of a machine that stands still; a plant's own programs are numbered from 1
 
 LIFE_SHAPE = 3.0
 LIFE_HOURS = np.array([3700.0, 4200.0, 4200.0, 30000.0])
@@ -29,8 +28,7 @@ LIFE_HOURS = np.array([3700.0, 4200.0, 4200.0, 30000.0])
 MAINTENANCE_RESTORES = np.array([0.35, 0.35, 0.35, 0.0])
 """Share of the wear so far that scheduled maintenance takes away; nobody services a controller."""
 WEAR_PER_YEAR_OF_AGE = 0.03
-SILENT_SHARE = 0.05
-"""Share of failures that hardly show in any sensor."""
+SILENT_SHARE = 0.05  # share of failures that hardly show in any sensor
 
 
 Change = Literal["bearings", "sensor", "firmware", "regime", "overhauls", "maintenance"]
@@ -39,8 +37,7 @@ vibration; vibration sensors of another make; firmware that sends coarser steps;
 Then what no model has to learn: overhauls that leave machines nearly new, and maintenance twice as often."""
 OVERHAUL_RESTORES = 0.9
 """Share of the wear so far that scheduled maintenance takes away where it has become an overhaul."""
-FOUND_AT = 0.05
-"""How strongly wear must show for a visit to find it."""
+FOUND_AT = 0.05  # how strongly wear must show for a visit to find it
 
 
 class MachineModel(NamedTuple):

@@ -55,7 +55,9 @@ def _measure_sensors(fleet: Fleet, batch: int) -> dict[str, Floats]:
     bearing, hydraulics, motor, _ = fleet.signs[:, :, hours] * running
     speed, load = regime.speed_rpm[program], regime.load_pct[program]
     turning, power = speed / np.float32(3000), speed * load / np.float32(3e5)
-    vibration_gain, heat_gain, pressure_gain, current_gain = _gains(fleet)
+    # Each sensor's response to the same load, of shape (machines, 1).
+    of_model = np.array([model[2:] for model in MODELS], dtype=np.float32)[fleet.models]
+    vibration_gain, heat_gain, pressure_gain, current_gain = (of_model * fleet.gains).T[:, :, None]
 
     shaken, heated = 1.5 * bearing, 14 * bearing
     if fleet.has_changed("bearings", batch):
@@ -78,12 +80,6 @@ def _measure_sensors(fleet: Fleet, batch: int) -> dict[str, Floats]:
     if fleet.has_changed("firmware", batch):
         columns |= {name: (columns[name] / step).round() * step for name, step in COARSE_STEPS.items()}
     return columns
-
-
-def _gains(fleet: Fleet) -> Floats32:
-    """Return each sensor's response to the same load, of shape (sensors, machines, 1)."""
-    of_model = np.array([model[2:] for model in MODELS], dtype=np.float32)[fleet.models]
-    return (of_model * fleet.gains).T[:, :, None]
 
 
 def _rounded(values: Floats32, decimals: int) -> Floats:

@@ -1,9 +1,9 @@
 """The default source: plants whose deliveries, made up from a seed, are spoilt as real ones are."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,8 +25,7 @@ CYCLE = 17
 LARGE = {"repeated_batch": 5, "late_batch": 9, "missing_batch": 13}
 """Batch of each cycle in which one plant sends a batch again with the next, only with the next, or never; the plants
 take turns. They are more than :data:`LONGEST_DELAY` batches apart, so that late rows find a batch to arrive in."""
-UNIT_CHANGE = (10, 11, 12)
-"""Batches of each cycle in which the second plant's temperatures are in °F."""
+UNIT_CHANGE = (10, 11, 12)  # batches of each cycle in which the second plant's temperatures are in °F
 LONGEST_DELAY = 3
 
 NEW_COLUMN, VANISHED_COLUMN, REGIME_DRIFT = 20, 24, 43
@@ -47,30 +46,43 @@ class SimulatorOptions(Frozen):
 class Plant:
     """A plant, its machines and what they deliver in batches that are numbered from 0, which begins on `start`.
 
-    Its place among the plants of the options decides on its defects. When rows are needed, at least `batches` are
-    simulated at once.
+    Its place among the plants of the options decides on its defects.
     """
 
     name: str
     options: SimulatorOptions
     start: date
     batch_days: int
-    batches: int = 1
-    _simulated: Fleet | None = field(default=None, init=False)
+    batches: int
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """What befell the plant's machines, simulated once rows are needed."""
+        drift: dict[Change, int] = {"regime": REGIME_DRIFT} if self._is_at(-1) else {}
+        # A change holds from the first batch on that begins on its day or later.
+        days = {change: (day - self.start).days for change, day in self.options.changes.items()}
+        numbers = {change: max(0, -(-passed // self.batch_days)) for change, passed in days.items()}
+        return simulate_fleet(
+            self.name,
+            self.options.plants[self.name],
+            seed=self.options.seed,
+            start=self.start,
+            batches=self.batches,
+            batch_days=self.batch_days,
+            changes=drift | numbers,
+        )
 
     def arrives(self, number: int) -> bool:
         """Tell whether a file of telemetry comes with the batch of this number."""
         return not (self._happens("late_batch", number) or self._happens("missing_batch", number))
 
-    def list_machines(self) -> pl.DataFrame:
-        """Return the machines table."""
-        return list_machines(self._fleet(0))
-
     def read(self, table: Table, number: int) -> pl.DataFrame:
-        """Return the events or the telemetry that come with a batch."""
+        """Return the rows of a table that come with a batch; machines come once."""
+        if table == "machines":
+            return list_machines(self.fleet)
         if table == "telemetry":
             return self._spoil(IN_THE_FILE, number, self._collect(number))
-        events = read_events(self._fleet(number), number)
+        events = read_events(self.fleet, number)
         is_doubled = self._small(number) == "exact_duplicate" and not events.is_empty()
         return double_rows(events, self._draw(number, "events")) if is_doubled else events
 
@@ -99,7 +111,7 @@ class Plant:
 
     def _hold_back(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
         """Split what a batch's machines measured into rows in time and late rows, and tell when the latter arrive."""
-        rows = read_telemetry(self._fleet(number), number)
+        rows = read_telemetry(self.fleet, number)
         if self._small(number) != "late_rows" or not self.arrives(number) or rows.is_empty():
             return rows, rows.clear(), number
         rng = self._draw(number, "late_rows")
@@ -138,26 +150,6 @@ class Plant:
     def _draw(self, number: int, what: str) -> np.random.Generator:
         return draw(self.options.seed, self.name, what, number)
 
-    def _number_changes(self) -> dict[Change, int]:
-        """Return the batch from which on each change holds: the first that begins on its day or later."""
-        drift: dict[Change, int] = {"regime": REGIME_DRIFT} if self._is_at(-1) else {}
-        days = {change: (day - self.start).days for change, day in self.options.changes.items()}
-        return drift | {change: max(0, -(-passed // self.batch_days)) for change, passed in days.items()}
-
-    def _fleet(self, number: int) -> Fleet:
-        """Return the plant's fleet, simulated at least as far as this batch."""
-        if self._simulated is None or self._simulated.batches <= number:
-            self._simulated = simulate_fleet(
-                self.name,
-                self.options.plants[self.name],
-                seed=self.options.seed,
-                start=self.start,
-                batches=max(self.batches, number + 1),
-                batch_days=self.batch_days,
-                changes=self._number_changes(),
-            )
-        return self._simulated
-
 
 class Simulator:
     """Plants, machines and their weekly deliveries, made up from a seed.
@@ -167,23 +159,22 @@ class Simulator:
     """
 
     def __init__(self, options: Mapping[str, Any], batch_days: int, now: datetime | None = None) -> None:
-        chosen = read_options(SimulatorOptions, options, "simulator")
+        self._options = read_options(SimulatorOptions, options, "simulator")
         self._now = now or datetime.now(UTC)
         self._batch_days = batch_days
-        self._start = first_day(chosen.start, batch_days)
-        self._plants = [Plant(name, chosen, self._start, batch_days) for name in chosen.plants]
 
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every plant's telemetry and events per batch, and its machines with the first one."""
-        days = batches_between(self._start, min(until, self._now.date()), self._batch_days)
-        for plant in self._plants:
-            plant.batches = max(plant.batches, len(days))
+        start = first_day(self._options.start, self._batch_days)
+        days = batches_between(start, min(until, self._now.date()), self._batch_days)
+        for name in self._options.plants:
+            plant = Plant(name, self._options, start, self._batch_days, len(days))
             for number, day in enumerate(days):
                 if number == 0:
-                    yield Delivery("machines", plant.name, day, plant.list_machines)
-                yield Delivery("events", plant.name, day, partial(self._read, plant, "events", number))
+                    yield Delivery("machines", name, day, partial(plant.read, "machines", 0))
+                yield Delivery("events", name, day, partial(self._read, plant, "events", number))
                 if plant.arrives(number):
-                    yield Delivery("telemetry", plant.name, day, partial(self._read, plant, "telemetry", number))
+                    yield Delivery("telemetry", name, day, partial(self._read, plant, "telemetry", number))
 
     def _read(self, plant: Plant, table: Table, number: int) -> pl.DataFrame:
         """Leave out what is still to come; rows that lost their time come once their batch is complete."""
