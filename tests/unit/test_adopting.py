@@ -14,7 +14,7 @@ from upkeep.adopt.columns import Part, find_roles
 from upkeep.adopt.deliveries import Layout, pattern_of, sniff_text
 from upkeep.adopt.describing import describe, describe_telemetry, room_of
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params
-from upkeep.adopt.settings import count_short_histories, suggest
+from upkeep.adopt.settings import suggest
 from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
 from upkeep.adopt.words import kind_of, tidy_names, unit_of
@@ -279,7 +279,9 @@ def test_columns_that_are_all_settings_are_taken_for_sensors():
     described = describe_telemetry([rows], [])
     assert described["mode"].entry is not None
     assert described["mode"].entry["role"] == "sensor"
-    assert "mode: {role: sensor" in draft_dictionary({"telemetry": described}, {"telemetry": {"mode": "mode"}}, set())
+    assert "mode: {role: sensor" in draft_dictionary(
+        {"telemetry": described}, {"telemetry": {"mode": "mode"}}, {"mode"}
+    )
 
 
 def test_a_table_whose_numbers_never_change_is_refused():
@@ -357,7 +359,7 @@ def test_kinds_are_mapped_by_their_words_and_unclear_ones_are_named():
     found = events("ereignisse.csv", Art=["Ausfall", "Wartung", "X"], Teil=["Lager", "Filter", "Y"])
     assert (found.columns["kind"], found.columns["code"]) == ("Art", "Teil")
     assert found.options["kinds"] == {"Ausfall": "failure", "Wartung": "maintenance", "X": "error"}
-    assert "nothing tells: X" in found.reasons["kinds"]
+    assert "nothing tells: X" in found.guesses["kinds"].reason
 
 
 def test_a_file_named_after_a_kind_holds_that_kind_whatever_its_remarks_say():
@@ -456,19 +458,6 @@ def test_events_alone_get_scheduled_rows():
     assert found["dataset.horizon_hours"] >= 24
 
 
-def test_machines_with_less_history_than_a_window_and_a_horizon_are_counted():
-    keys = pl.DataFrame(
-        [
-            ("p", machine, START + timedelta(hours=hour))
-            for machine, count in (("old", 3000), ("new", 40))
-            for hour in range(count)
-        ],
-        schema=["plant", "machine", "time"],
-        orient="row",
-    )
-    assert count_short_histories(keys, suggest(keys, keys[::1000])) == (1, 96)
-
-
 # Drafts
 
 
@@ -491,7 +480,7 @@ def test_each_column_of_a_drafted_dictionary_has_its_reason_beside_it():
         {"plant": "p", "machine": "m", "time": range(9), "temp [°C]": [float(row * 7 % 9) for row in range(9)]}
     )
     described, names = {"telemetry": describe_telemetry([rows], [])}, {"telemetry": {"temp [°C]": "temp_deg_c"}}
-    drafted = draft_dictionary(described, names, {"temp [°C]"})
+    drafted = draft_dictionary(described, names, set())
     assert yaml.safe_load(drafted)["tables"]["telemetry"]["temp_deg_c"]["required"] is False
     line = next(line for line in drafted.splitlines() if "temp_deg_c" in line)
     assert "# by behaviour; 0 to 8 here" in line

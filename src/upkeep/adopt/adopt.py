@@ -10,7 +10,7 @@ from upkeep.adopt.columns import KEYS
 from upkeep.adopt.deliveries import is_database, look_at_database, look_at_files
 from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import draft_dictionary, draft_params, file_options, sql_options
-from upkeep.adopt.settings import Setting, count_short_histories, suggest
+from upkeep.adopt.settings import suggest
 from upkeep.adopt.tables import NO_EVENTS, Tables, events_from_label, find_labels, sort_tables
 from upkeep.adopt.words import tidy_names
 from upkeep.core import paths
@@ -49,9 +49,8 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
             remedy = f"{LABELLED} is made from it, and from new data when you adopt again"
         notes.append(f"when machines failed, only the column {shorten(label)} tells: {remedy}")
     described = {"telemetry": describe_telemetry(telemetry, labels), "machines": describe_machines(tables["machines"])}
-    names = {
-        table: tidy_names(name for name, (entry, _) in columns.items() if entry) for table, columns in described.items()
-    }
+    entries = {table: [name for name, (entry, _) in columns.items() if entry] for table, columns in described.items()}
+    names = {table: tidy_names(columns) for table, columns in entries.items()}
     keys = pl.concat([part.rows.select(KEYS) for part in tables["telemetry"] or tables["events"]]).drop_nulls()
     if url:
         options = sql_options(url, tables, names, str(keys["time"].dt.date().min()))
@@ -59,23 +58,18 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         options = file_options(tables, layouts, LABELLED if labelled is not None else None, names)
     settings = suggest(keys, happened.filter(kind="failure"), readings=bool(telemetry))
     text = paths.PARAMS.read_text(encoding="utf-8")
+    everywhere = [{*part.kept} - part.layout.partial for part in tables["telemetry"]]
     drafts = {
-        dictionary: draft_dictionary(described, names, _partial(tables)),
+        dictionary: draft_dictionary(described, names, set.intersection(*everywhere) if everywhere else set()),
         paths.PARAMS: draft_params(text, "sql" if url else "files", options, settings),
         **({LABELLED: labelled.write_csv()} if labelled is not None else {}),
     }
     yield from _tell(tables, happened)
-    doubts = _doubts(keys, happened, settings if telemetry else [])
+    doubts = _doubts(keys, happened, readings=bool(telemetry))
     yield from (f"note: {note}" for note in [*notes, *unused, *doubts])
     _write(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
-
-
-def _partial(tables: Tables) -> set[str]:
-    """Return the columns that not every file of telemetry has."""
-    every = {name for part in tables["telemetry"] for name in part.kept}
-    return every - every.intersection(*({*part.kept} - part.layout.partial for part in tables["telemetry"]))
 
 
 def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
@@ -86,30 +80,21 @@ def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
             span = f", {times[0]} to {times[-1]} UTC" if times.len() else ""
             machines = count_things(part.rows.select("plant", "machine").n_unique(), "machine")
             yield f"{table}: {part.layout.name}, {count_things(part.rows.height, 'row')} of {machines}{span}"
-            known = {**dict.fromkeys(part.placeholders.values(), "told by the path"), "pivot": "long format"}
             for ours, (reason, column, value) in part.guesses.items():
-                if ours != "kinds":
-                    told = known.get(ours) or (f"column {column}" if column else value)
+                if ours not in ("kinds", "pivot"):
+                    told = "the path" if ours in part.placeholders.values() else column or value
                     yield f"  {ours}: {shorten(told)}, {reason}"
     counts = happened.group_by("kind").len().sort("kind").iter_rows()
     yield f"events by kind: {', '.join(f'{kind} {count:,}' for kind, count in counts) or 'none are known'}"
 
 
-def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, settings: Sequence[Setting]) -> Iterator[str]:
-    """Yield what is doubtful about telemetry, if there are `settings` for it, and about failures."""
-    if settings and (repeated := keys.height - keys.n_unique()):
+def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, *, readings: bool) -> Iterator[str]:
+    """Yield what is doubtful about `keys`, if they are those of readings, and about failures."""
+    if readings and (repeated := keys.height - keys.n_unique()):
         yield (
-            f"{count_things(repeated, 'row')} with machine and time of another: validate judges which to keep; "
+            f"{count_things(repeated, 'row')} with machine and time of another: "
             "if they are of several machines, name the column that tells these apart in fetch.options"
         )
-    short, hours = count_short_histories(keys, settings) if settings else (0, 0)
-    if short:
-        yield f"{count_things(short, 'machine')} with less history than horizon and longest window: {hours:g} h"
-    strange = happened.join(keys, on=["plant", "machine"], how="anti")
-    if strange.height:
-        names = ", ".join(map(shorten, strange["machine"].unique().sort().head(3)))
-        events = count_things(strange.height, "event")
-        yield f"{events} of machines without telemetry, such as {names}: these teach nothing"
     failures = happened.filter(kind="failure").join(keys, on=["plant", "machine"], how="semi").height
     if not failures:
         yield "without failures there are reports on the data but no model: deliver when machines failed"

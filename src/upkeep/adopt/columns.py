@@ -19,8 +19,7 @@ MOSTLY = 0.9
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
 TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$"
-PATH_PART = re.compile(r"\{\d+\}")
-"""Columns that hold what differs between the addresses of files."""
+PATH_PART = re.compile(r"\{\d+\}")  # columns that hold what differs between the addresses of files
 VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
 
 
@@ -57,11 +56,6 @@ class Part:
     def options(self) -> dict[str, Any]:
         """What else the source ``files`` has to be told."""
         return {ours: guess.value for ours, guess in self.guesses.items() if guess.value is not None}
-
-    @property
-    def reasons(self) -> dict[str, str]:
-        """Ours: why."""
-        return {ours: guess.reason for ours, guess in self.guesses.items()}
 
     @property
     def kept(self) -> list[str]:
@@ -127,8 +121,10 @@ def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) ->
 
 def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> Guess | None:
     """Return the column that names the machine, by its name or by what tells rows of one instant apart, and why."""
-    named = [name for name in names if names_one(name, "machine") and _may_name_machines(rows[name])]
-    if named:
+    called = [name for name in names if names_one(name, "machine") and not _is_fraction(rows[name])]
+    # A column called unit may hold the units of a long format.
+    values = {name: rows[name].drop_nulls().unique().cast(pl.String).head(MOST_PLANTS) for name in called}
+    if named := [name for name in called if not all(unit_of(f"value_{value}") for value in values[name])]:
         return Guess("by its name", min(named, key=lambda name: words_of(name).isdisjoint({"id", "no", "nr"})))
     if clock is None:
         return None
@@ -151,12 +147,6 @@ def _run_side_by_side(timed: pl.DataFrame, names: Sequence[str]) -> bool:
     """Tell whether most groups of rows by these columns have rows in the time of the group before."""
     spans = timed.group_by(names).agg(since=pl.col("@time").min(), until=pl.col("@time").max()).sort("since", "until")
     return share_of((spans["since"] < spans["until"].shift()).drop_nulls()) > 0.5
-
-
-def _may_name_machines(column: pl.Series) -> bool:
-    """Tell whether values are neither fractions nor units, such as those of a column called unit."""
-    values = column.drop_nulls().unique().cast(pl.String).head(MOST_PLANTS)
-    return not _is_fraction(column) and not all(unit_of(f"value_{value}") for value in values)
 
 
 def _is_fraction(column: pl.Series) -> bool:

@@ -29,25 +29,19 @@ from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import ENDING, errors_named, open_file, read_parquet
 from upkeep.sources.sql import accept_any_value, as_frame, fetch_chunks, open_engine, unreadable
 
-SAMPLE_BYTES = 65_536
-"""Of a file's beginning; they tell how its text is written."""
+SAMPLE_BYTES = 65_536  # of a file's beginning; they tell how its text is written
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "utf_16"]
 """Tried where the bytes are no UTF-8."""
-FEW_LETTERS = 8
-"""So few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest."""
+FEW_LETTERS = 8  # so few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest
 USUAL = {"encoding": "utf-8", "separator": ",", "decimal": "."}
 """How text is written unless an option says otherwise."""
 DECIMAL_COMMA, DECIMAL_POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
-SPECIAL = re.compile(r"[{}*?[\]$]|::")
-"""In a path of ``params.yaml`` these mean something."""
-PATTERN = re.compile(r"\*|\^.*\$")
-"""A column of such a name is a pattern of names to Polars."""
+SPECIAL = re.compile(r"[{}*?[\]$]|::")  # in a path of `params.yaml` these mean something
+PATTERN = re.compile(r"\*|\^.*\$")  # a column of such a name is a pattern of names to Polars
 MOST_ROWS = 200_000
 """Read of a database's table: half of them its first, half its last in the order that the database gives."""
-MOST_NOTES = 10
-ALIKE = 0.8
-"""Share of common columns from which two files hold the same table."""
+ALIKE = 0.8  # share of common columns from which two files hold the same table
 
 
 @dataclass(frozen=True)
@@ -98,8 +92,7 @@ def look_at_files(places: Sequence[str], limits: Limits) -> tuple[list[Layout], 
             expected="a file, a folder, a glob or an address such as s3://bucket/folder with tables as CSV or Parquet",
             remedy="correct the path, or export the tables as CSV",
         )
-    more = [f"{len(notes) - MOST_NOTES} more files are left out"] if len(notes) > MOST_NOTES else []
-    return [_join(group) for group in _group(files)], [*notes[:MOST_NOTES], *more]
+    return [_join(group) for group in _group(files)], notes
 
 
 def is_database(place: str) -> bool:

@@ -16,10 +16,8 @@ COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
 """Words of a column's name, if it has any, that numbers the rows."""
 FEW_LEVELS, STEP_ROWS = 12, 3.0
 """A setting has at most so many levels, and keeps each for so many rows, in the median."""
-ROOM = 0.5
-"""Times the width from the 0.1 % to the 99.9 % quantile that a range leaves on either side."""
-EXTREME = 10.0
-"""Values beyond so many widths are taken for faults of the measurement and lie outside the range."""
+ROOM = 0.5  # times the width from the 0.1 % to the 99.9 % quantile that a range leaves on either side
+EXTREME = 10.0  # values beyond so many widths are taken for faults of the measurement and lie outside the range
 
 
 class Described(NamedTuple):
@@ -55,14 +53,10 @@ def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> 
 
 def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
     """Return what each column of the machines table is but for its keys, its model and when it was installed."""
-    kinds = {
-        name: "number" if part.rows.schema[name].is_numeric() else "text"
-        for part in parts
-        for name in filter(is_kept, part.kept)
-    }
-    return {
-        name: Described({"type": kind, "role": "attribute"}, "a fact about the machine") for name, kind in kinds.items()
-    }
+    columns = [part.rows[name] for part in parts for name in filter(is_kept, part.kept)]
+    kinds = {column.name: "number" if column.dtype.is_numeric() else "text" for column in columns}
+    why = "a fact about the machine"
+    return {name: Described({"type": kind, "role": "attribute"}, why) for name, kind in kinds.items()}
 
 
 def describe(name: str, rows: pl.DataFrame) -> Described:
@@ -76,7 +70,8 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
     entry: dict[str, Any] = {"role": role, **({"unit": unit} if unit else {})}
     if role == "setting":
         entry["input"] = True  # it may be a sensor of few levels after all
-    if role == "sensor" and _grows(name, known):
+    steps = known.select(pl.col(name).diff().over("machine")).to_series().drop_nulls()
+    if role == "sensor" and steps.len() > 10 and share_of(steps >= 0) > 0.999 and values.n_unique() > FEW_LEVELS:
         return Described(entry, "a counter that only grows, so no range")
     entry["range"], ordered = room_of(values, unit), values.sort()
     outside = int((~values.is_between(*entry["range"])).sum())
@@ -122,13 +117,6 @@ def _role(name: str, known: pl.DataFrame) -> tuple[str, str]:
     levels, lasting = known[name].n_unique(), float(runs.median() or 0)  # type: ignore[arg-type]  # a number
     if has_word(name, "setting") and levels <= known.height / 10:
         return "setting", "by its name"
-    if levels <= FEW_LEVELS and has_word(name, "driven"):
-        return "setting", f"by its name and its {levels} levels"
     if levels <= FEW_LEVELS and lasting >= STEP_ROWS and runs.len() > levels:
         return "setting", f"{levels} levels, each kept for {lasting:g} rows in the median"
     return "sensor", "by behaviour"
-
-
-def _grows(name: str, known: pl.DataFrame) -> bool:
-    steps = known.select(pl.col(name).diff().over("machine")).to_series().drop_nulls()
-    return steps.len() > 10 and share_of(steps >= 0) > 0.999 and known[name].n_unique() > FEW_LEVELS

@@ -28,27 +28,25 @@ from upkeep.sources.columns import CONSTANTS
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.sql import BOUND, open_engine
 
-MARK = "adopt:"
-"""Begins the comments of a draft in ``params.yaml``, so that the next draft takes their place."""
+MARK = "adopt:"  # begins the comments of a draft in `params.yaml`, so that the next draft takes their place
 TEMPLATE = Path(__file__).with_name("dictionary.yaml")
 """The keys of each table, and what else upkeep knows of it."""
 
-COLON = "\0"
-"""Stands for the colon of a query's parameter until those within names are told apart from it."""
+COLON = "\0"  # stands for the colon of a query's parameter until those within names are told apart from it
 
 Names = Mapping[str, Mapping[str, str]]
 """Of each table, the dictionary's names of the delivered columns that it has."""
 
 
-def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Names, partial: Collection[str]) -> str:
-    """Return the data dictionary for the columns of each table; those of `partial` not all files of telemetry have."""
+def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Names, needed: Collection[str]) -> str:
+    """Return the data dictionary for the columns of each table; those `needed` are in all files of telemetry."""
     head, _, keys = TEMPLATE.read_text(encoding="utf-8").partition("\ntables:")
     draft = _yaml().load(f"tables:{keys}")
     for table, columns in described.items():
         for name, (entry, reason) in columns.items():
             if entry is not None:
                 ours = names[table][name]
-                optional = {"required": False} if name in partial else {}
+                optional = {"required": False} if table == "telemetry" and name not in needed else {}
                 entry = {**entry, **optional, "meaning": _meaning(name, ours, entry)}
                 draft["tables"][table][ours] = on_one_line(entry)
                 draft["tables"][table].yaml_add_eol_comment(reason, key=ours)
@@ -110,7 +108,7 @@ def _reading(part: Part, path: str, constants: Mapping[str, str], names: Mapping
     given = {ours: theirs for ours, theirs in columns.items() if ours != theirs and theirs not in part.placeholders}
     found = {"path": path, "columns": given, **part.options, **constants, **part.layout.reading}
     values = read_options(TableFiles, found, "files").model_dump(mode="json", exclude_defaults=True)
-    reasons = part.reasons
+    reasons = {ours: guess.reason for ours, guess in part.guesses.items()}
     for name, value in values.items():
         if isinstance(value, dict):
             values[name] = annotate(value, reasons) if name == "columns" else on_one_line(value)
@@ -139,7 +137,8 @@ def sql_options(url: str, tables: Tables, names: Names, since: str) -> Commented
     for name in TABLES:
         if parts := tables[name]:
             values[name] = write(_query(parts, names.get(name, {})), " UNION ALL ")
-            reasons[name] = "; ".join(f"{ours} {why}" for part in parts for ours, why in part.reasons.items())
+            guesses = [guess for part in parts for guess in part.guesses.items()]
+            reasons[name] = "; ".join(f"{ours} {guess.reason}" for ours, guess in guesses)
     return annotate(values, reasons)
 
 

@@ -1,7 +1,6 @@
 """Settings of ``params.yaml`` that the data decides: until when, in which batches, how far ahead, which windows."""
 
 import math
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -12,15 +11,12 @@ from upkeep.adopt.times import quartiles
 from upkeep.sources.batches import first_day
 
 HOUR = timedelta(hours=1)
-HORIZON_HOURS = 48.0
-"""Where the data allows it."""
-ROWS_AHEAD, ROWS_A_WINDOW = 12, 4
-"""Rows within a horizon, and within the shortest window, at least."""
+HORIZON_HOURS = 48.0  # where the data allows it
+ROWS_AHEAD, ROWS_A_WINDOW = 12, 4  # rows within a horizon, and within the shortest window, at least
 HORIZONS_OF_HISTORY = 15
 """A horizon is that part of the history, and a third of the time between a machine's failures, at most."""
 SCHEDULED_HOURS = 12
-SMALL = 50_000
-"""Rows up to which all healthy ones are kept for training."""
+SMALL = 50_000  # rows up to which all healthy ones are kept for training
 
 
 class Setting(NamedTuple):
@@ -67,14 +63,6 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         Setting("evaluate.golden", None, "the shipped cases are about the simulated fleet"),
         *([Setting("drift.window_batches", max(1, batches // 4), f"of {batches} batches")] if batches < 32 else []),
     ]
-
-
-def count_short_histories(keys: pl.DataFrame, settings: Sequence[Setting]) -> tuple[int, float]:
-    """Return how many machines have less history than a horizon and the longest window, and how many hours that is."""
-    found = {place: value for place, value, _ in settings}
-    hours = found["dataset.horizon_hours"] + max(found["dataset.windows_hours"])
-    spans = keys.group_by("plant", "machine").agg(span=pl.col("time").max() - pl.col("time").min())
-    return spans.filter(pl.col("span") < timedelta(hours=hours)).height, hours
 
 
 def _find_span(times: pl.Series) -> tuple[datetime, datetime]:

@@ -223,16 +223,12 @@ def _label_grade(name: str, column: pl.Series) -> int | None:
 
 
 def _refuse(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
-    if not timed:
-        largest = max(layouts, key=lambda layout: layout.rows.height)
-        return UpkeepError(
-            f"no column of {largest.name} holds a date and time: {PURPOSE}, so it needs times",
-            expected="a time in each row, and sensors' values at that time",
-            remedy="deliver the readings with their times; rows that are single cases are for a plain classifier",
-        )
-    names = ", ".join(layout.name for layout in timed)
-    return UpkeepError(
-        f"nothing in {names} looks like telemetry or like machines' failures: {PURPOSE}",
-        expected="a table with a machine, a time and sensors' values; or at least one of failures, by machine and time",
-        remedy="add the readings; or call a file of failures failures.csv, and name machines in a column",
-    )
+    if timed:
+        names = ", ".join(layout.name for layout in timed)
+        what = f"nothing in {names} looks like telemetry or like machines' failures"
+        remedy = "add the readings; or call a file of failures failures.csv, and name machines in a column"
+    else:
+        what = f"no column of {max(layouts, key=lambda layout: layout.rows.height).name} holds a date and time"
+        remedy = "deliver the readings with their times; rows that are single cases are for a plain classifier"
+    expected = "a table with a machine, a time and sensors' values; or one of failures, by machine and time"
+    return UpkeepError(f"{what}: {PURPOSE}", expected=expected, remedy=remedy)

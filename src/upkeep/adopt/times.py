@@ -11,8 +11,7 @@ from upkeep.sources.times import COMMON_FORMATS, OFFSET, read_times, unit_since_
 
 ZONES = ("Europe/Berlin", "Europe/London", "America/New_York", "America/Chicago", "America/Los_Angeles")
 """Clocks that are looked for, by the hour that each skips in spring."""
-READABLE = 0.9
-"""Share of a column's values that must be times."""
+READABLE = 0.9  # share of a column's values that must be times
 SAMPLE_ROWS = 2000
 PLAIN_NUMBER = r"^([+-]?\d{0,7}([.,]\d*)?([eE][+-]?\d+)?|nan)$"
 """No format of times writes such: most columns are spared trying them all."""

@@ -18,8 +18,7 @@ Kind = Literal["error", "maintenance", "failure"]
 WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 OURS = {name for needed in NEEDED.values() for name in needed}
-MOST_LETTERS = 1000
-"""Of a text that is looked at for words."""
+MOST_LETTERS = 1000  # of a text that is looked at for words
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
