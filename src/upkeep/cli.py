@@ -113,9 +113,7 @@ def check() -> None:
 
 
 @app.command()
-def score(
-    until: Annotated[datetime | None, Day(help="Score as of the batch that holds this day.")] = None,
-) -> None:
+def score(until: Annotated[datetime | None, Day(help="Score as of the batch that holds this day.")] = None) -> None:
     """Score each machine's newest data and tell the prediction log, the table and the webhook of params.yaml."""
     tell("upkeep.scoring.score:run", load_params(), until.date() if until else None)
 
@@ -235,9 +233,7 @@ def note(
 
 
 @app.command()
-def backtest(
-    most: Annotated[int, typer.Option(min=1, help="Of the newest releases, so many.")] = 20,
-) -> None:
+def backtest(most: Annotated[int, typer.Option(min=1, help="Of the newest releases, so many.")] = 20) -> None:
     """Ask the models of past releases about today's newest rows: how did each do then, how would it do now."""
     tell("upkeep.gitlab.backtest:run", load_params(), most)
 
@@ -270,9 +266,7 @@ def serve() -> None:
 
 
 @app.command()
-def smoke(
-    url: Annotated[str, typer.Option(help="Where the service answers.")] = "http://127.0.0.1:8000",
-) -> None:
+def smoke(url: Annotated[str, typer.Option(help="Where the service answers.")] = "http://127.0.0.1:8000") -> None:
     """Send a running service the golden requests; exit 1 if an answer differs from training's."""
     tell("upkeep.serving.smoke:smoke", url)
 

@@ -3,8 +3,7 @@
 from upkeep.core.names import shorten
 from upkeep.core.secrets import mask_credentials
 
-LONGEST = 2000
-"""Characters of a part of an error: what a file or a request brought may be of any length."""
+LONGEST = 2000  # characters of a part of an error: what a file or a request brought may be of any length
 
 
 class UpkeepError(Exception):

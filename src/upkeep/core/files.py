@@ -22,8 +22,7 @@ TEMPORARY = ".tmp"
 MOST_BYTES = 100_000_000
 """Of a text file that upkeep reads whole, such as a manifest of a hundred thousand batches."""
 
-LOOK_SECONDS = 0.1
-"""How often a lock that is held is tried again."""
+LOOK_SECONDS = 0.1  # how often a lock that is held is tried again
 
 LONGEST_HOLDER = 200
 
@@ -94,8 +93,14 @@ def locked(lock: Path, *, seconds: float = 300.0) -> Iterator[bool]:
     for longer than that.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
+    until, is_told = time.monotonic() + seconds, False
     with lock.open("a+", encoding="utf-8", errors="replace") as stream:
-        if not (is_mine := _take(stream, seconds)) and seconds:
+        while not (is_mine := _take(stream)) and time.monotonic() < until:
+            if not is_told:
+                logger.warning("waiting for %s, which holds %s", _read_holder(stream), lock)
+            is_told = True
+            time.sleep(LOOK_SECONDS)
+        if not is_mine and seconds:
             raise UpkeepError(
                 f"{_read_holder(stream)} has held the lock for more than {seconds:g} s",
                 remedy="wait until that process ends, or end it if it hangs; then do this again",
@@ -108,22 +113,12 @@ def locked(lock: Path, *, seconds: float = 300.0) -> Iterator[bool]:
         yield is_mine
 
 
-def _take(stream: IO[str], seconds: float) -> bool:
-    """Take the lock of an open file, if need be once others let it go; False if they do not in time."""
-    until = time.monotonic() + seconds
-    is_told = False
-    while True:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            if not is_told:
-                logger.warning("waiting for %s, which holds %s", _read_holder(stream), stream.name)
-                is_told = True
-            time.sleep(LOOK_SECONDS)
-        else:
-            return True
+def _take(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read_holder(stream: IO[str]) -> str:

@@ -9,8 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-MAX_NAME = 200
-"""Characters of the name of a plant, machine, code, model or column."""
+MAX_NAME = 200  # characters of the name of a plant, machine, code, model or column
 
 UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 """Control characters, line breaks, and what turns the direction of text; for Python's expressions and Polars' alike."""
@@ -39,8 +38,7 @@ def check_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(check_name)]
-"""A name within an object that pydantic checks."""
+Name = Annotated[str, AfterValidator(check_name)]  # a name within an object that pydantic checks
 
 MARK = "@"
 OWN_COLUMNS = ("plant", "machine", "time", "machine_model", "split", "label", "hours_to_failure", "weight")

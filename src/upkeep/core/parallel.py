@@ -23,19 +23,15 @@ from upkeep.core.pieces import LOADED, name_versions
 from upkeep.core.plants import name_file
 
 Result = TypeVar("Result")
-Outcome = tuple[str, Result | Exception]
-"""A plant, and what came of its work."""
+Outcome = tuple[str, Result | Exception]  # a plant, and what came of its work
 
 Work = Callable[[str], Outcome[Result]]
 
-QUIET_SECONDS = 2
-"""A progress bar shows itself only once the work has lasted this long."""
+QUIET_SECONDS = 2  # a progress bar shows itself only once the work has lasted this long
 
-LOOK_SECONDS = 0.1
-"""How often a cluster is asked what is done."""
+LOOK_SECONDS = 0.1  # how often a cluster is asked what is done
 
-PATIENCE_SECONDS = 300
-"""How long a cluster may be without any worker."""
+PATIENCE_SECONDS = 300  # how long a cluster may be without any worker
 
 SETUP = "start scheduler and workers with this environment and this folder at parallel.address, as docs/scaling.md says"
 
@@ -53,7 +49,8 @@ def map_plants(
     names = list(plants)
     run = _run_on_cluster if how.backend == "dask" else _run_here
     work = partial(_call_for_plant, Path.cwd(), function, arguments)
-    outcomes = run(work, sorted(names, key=_weigh, reverse=True), how)
+    sizes = {name: sum(file.stat().st_size for file in paths.RAW.glob(f"*/{name_file(name)}/*")) for name in names}
+    outcomes = run(work, sorted(names, key=sizes.__getitem__, reverse=True), how)
     done = dict(tqdm(outcomes, total=len(names), delay=QUIET_SECONDS, unit="plant"))
     results, failed = {}, {}
     for name in names:
@@ -64,13 +61,11 @@ def map_plants(
         else:
             results[name] = outcome
     if failed:
-        raise _join_errors(failed)
+        (_, first), *rest = failed.items()
+        others = "; ".join(f"{plant}: {error.what}" for plant, error in rest)
+        what = f"{first.what}; and {len(rest)} more of the plants failed: {others}" if rest else first.what
+        raise UpkeepError(what, expected=first.expected, remedy=first.remedy, **first.where)
     return results
-
-
-def _weigh(plant: str) -> int:
-    """Return the bytes of a plant's raw data."""
-    return sum(file.stat().st_size for file in paths.RAW.glob(f"*/{name_file(plant)}/*"))
 
 
 def _call_for_plant(
@@ -81,13 +76,6 @@ def _call_for_plant(
         return plant, function(plant, *arguments)
     except UpkeepError as error:
         return plant, error.at(plant=plant)
-
-
-def _join_errors(failed: dict[str, UpkeepError]) -> UpkeepError:
-    (_, first), *rest = failed.items()
-    others = "; ".join(f"{plant}: {error.what}" for plant, error in rest)
-    what = f"{first.what}; and {len(rest)} more of the plants failed: {others}" if rest else first.what
-    return UpkeepError(what, expected=first.expected, remedy=first.remedy, **first.where)
 
 
 def _run_here(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Outcome[Result]]:

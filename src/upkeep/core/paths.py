@@ -11,8 +11,7 @@ QUARANTINE = INTERIM / "quarantine"
 PROCESSED = Path("data/processed/plants")
 PREDICTIONS = Path("data/predictions")
 MODELS = Path("models/plants")
-MODEL_METADATA = "model.json"
-"""What describes a model in its folder."""
+MODEL_METADATA = "model.json"  # what describes a model in its folder
 
 GOLDEN = Path("models/golden")
 
@@ -33,5 +32,4 @@ EXPERIMENTS = REPORTS / "experiments.csv"
 LOCAL = Path(".upkeep")
 """What belongs to this checkout only and to no stage: times, runs not yet sent. Ignored by git."""
 
-RETRAINING = LOCAL / "retraining.txt"
-"""What `upkeep retrain` said last."""
+RETRAINING = LOCAL / "retraining.txt"  # what `upkeep retrain` said last

@@ -25,14 +25,12 @@ from upkeep.core.params import Pieces
 LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")
 """Those whose versions may change the bytes of a result."""
 
-ENDING = ".piece"
-"""Of the files' names: nothing else in the folder is ever deleted."""
+ENDING = ".piece"  # of the files' names: nothing else in the folder is ever deleted
 
 logger = logging.getLogger(__name__)
 
 Frames = dict[str, pl.DataFrame]
-Recall = Callable[[Iterable[object], Callable[[], Frames]], Frames]
-""":func:`recall` of one code."""
+Recall = Callable[[Iterable[object], Callable[[], Frames]], Frames]  # `recall` of one code
 
 
 def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: Callable[[], Frames]) -> Frames:
@@ -55,8 +53,7 @@ def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: 
     return made
 
 
-make_anew: Recall = partial(recall, Pieces(folder=None, max_gb=0), ())
-"""Keep nothing."""
+make_anew: Recall = partial(recall, Pieces(folder=None, max_gb=0), ())  # keep nothing
 
 
 def name_piece(code: Sequence[str], made_from: Iterable[object]) -> str:

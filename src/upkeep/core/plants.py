@@ -21,11 +21,9 @@ LONGEST = 50
 DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)
 """What Windows takes for a device, whatever its ending."""
 
-OTHER_FILES = {"index", "lock"}
-"""Beside the plants' own files there are others."""
+OTHER_FILES = {"index", "lock"}  # beside the plants' own files there are others
 
-KEY = "plant"
-"""Where a Parquet file's metadata keep the name that its file's name does not tell."""
+KEY = "plant"  # where a Parquet file's metadata keep the name that its file's name does not tell
 
 
 def name_file(plant: str) -> str:

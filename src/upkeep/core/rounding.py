@@ -12,10 +12,8 @@ from upkeep.core.types import Floats
 
 MEASURED = 9
 """Significant digits of centres, levels and spreads: what hardly varies around a high level needs that many."""
-FITTED = 6
-"""Significant digits of coefficients that an iteration found, whose own tolerance is not much finer."""
-LOG_ODDS = 6
-"""Decimals of log-odds that do not come from LightGBM, whose own are the same everywhere."""
+FITTED = 6  # significant digits of coefficients that an iteration found, whose own tolerance is not much finer
+LOG_ODDS = 6  # decimals of log-odds that do not come from LightGBM, whose own are the same everywhere
 
 
 def significant(values: ArrayLike, digits: int) -> Floats:

@@ -10,8 +10,7 @@ from upkeep.core.names import UNSEEN, spell_out
 MEND = "mend the source"
 """What a remedy says where a delivery is at fault, until it is known what to type after that."""
 
-BACKSLASH = "\x00"
-"""Stands for one while others are added; :func:`show_text` leaves none."""
+BACKSLASH = "\x00"  # stands for one while others are added; `show_text` leaves none
 
 STEERING = re.compile(rf"(?!\s)(?:{UNSEEN})")
 """What steers a terminal, turns the text after it around, or is no character at all; white space is none of it."""

@@ -1,6 +1,5 @@
 """How long each stage took when it last ran in this checkout."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +8,9 @@ from pydantic import FiniteFloat, TypeAdapter
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_regular
+from upkeep.core.files import read_regular, write_json
 
 TIMES = paths.LOCAL / "stage_times.json"
-MOST_BYTES = 1_000_000
 NOTED = TypeAdapter(dict[str, FiniteFloat])
 
 
@@ -25,9 +23,7 @@ def timed(stage: str) -> Iterator[None]:
     except UpkeepError as error:
         raise error.at(stage=stage) from error
     # Read back only now: a notebook's kernel may have noted times of its own meanwhile.
-    times = {**stage_times(), stage: round(time.perf_counter() - started, 1)}
-    paths.LOCAL.mkdir(exist_ok=True)
-    TIMES.write_text(json.dumps(times), encoding="utf-8")
+    write_json(TIMES, {**stage_times(), stage: round(time.perf_counter() - started, 1)})
 
 
 def forget_times() -> None:
@@ -38,6 +34,6 @@ def forget_times() -> None:
 def stage_times() -> dict[str, float]:
     """Return the seconds that each stage took when it last ran in this checkout, since :func:`forget_times`."""
     try:  # a branch may bring the file along
-        return NOTED.validate_json(read_regular(TIMES, MOST_BYTES))
+        return NOTED.validate_json(read_regular(TIMES))
     except (OSError, ValueError):
         return {}

@@ -9,35 +9,7 @@ import yaml
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_text
 
-MOST_CHARACTERS = 1_000_000
-"""Of a file, and of what it stands for with all aliases filled in."""
-
-
-class _BoundedLoader(yaml.SafeLoader):
-    """Refuses aliases that stand for too much; each node's size is known once it is composed."""
-
-    def __init__(self, text: str | bytes) -> None:
-        super().__init__(text)
-        self._sizes: dict[yaml.Node, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        is_alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if node is None:
-            return None
-        if is_alias:
-            size = self._sizes.get(node, MOST_CHARACTERS)  # not known yet of what holds the alias itself
-        elif isinstance(node, yaml.ScalarNode):
-            size = len(node.value)
-        else:
-            parts = node.value if isinstance(node, yaml.SequenceNode) else chain(*node.value)
-            size = sum(self._sizes[part] for part in parts)
-        size += 1
-        self._sizes[node] = size
-        if size > MOST_CHARACTERS:
-            what = f"with its aliases filled in it has more than {MOST_CHARACTERS:,} characters"
-            raise yaml.composer.ComposerError(None, None, what, node.start_mark)
-        return node
+MOST_CHARACTERS = 1_000_000  # of a file, and of what it stands for with all aliases filled in
 
 
 def parse_yaml(text: str | bytes) -> Any:
@@ -45,13 +17,31 @@ def parse_yaml(text: str | bytes) -> Any:
     if len(text) > MOST_CHARACTERS:
         raise yaml.MarkedYAMLError(problem=f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
     try:
-        return yaml.load(text, _BoundedLoader)  # noqa: S506  # a safe one
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node and _measure(node, {}) > MOST_CHARACTERS:
+            what = f"with its aliases filled in it has more than {MOST_CHARACTERS:,} characters"
+            raise yaml.MarkedYAMLError(problem=what)
+        return loader.construct_document(node) if node else None
     except yaml.YAMLError:
         raise
     except RecursionError:
         raise yaml.MarkedYAMLError(problem="it is nested too deeply") from None
     except Exception as error:  # dates, numbers and tags of odd values raise whatever Python does
         raise yaml.MarkedYAMLError(problem=f"a value in it cannot be read: {error}") from error
+
+
+def _measure(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """Return how many characters a node stands for, or more than are allowed; `sizes` are those known already."""
+    if node not in sizes:
+        sizes[node] = MOST_CHARACTERS + 1  # until it is known: a node that holds itself has no end
+        if isinstance(node, yaml.ScalarNode):
+            size = len(node.value)
+        else:
+            parts = node.value if isinstance(node, yaml.SequenceNode) else chain(*node.value)
+            size = sum(_measure(part, sizes) for part in parts)
+        sizes[node] = min(size, MOST_CHARACTERS) + 1
+    return sizes[node]
 
 
 def read_yaml(file: Path, *, what: str, remedy: str) -> Any:

@@ -27,8 +27,8 @@ def run(params: Params) -> None:
     twentieth of the time that the page does, so that no more rows are held than those of a plant for each worker.
     """
     list_plants(paths.PROCESSED, "*/train.parquet", made_by="dataset")
-    plants, dictionary = list_plants(TELEMETRY), load_dictionary(params.validate_.dictionary)
-    window = _newest_window(_newest_time(plants), params)
+    plants, dictionary = list_plants(TELEMETRY, made_by="validate"), load_dictionary(params.validate_.dictionary)
+    window = _find_window(plants, params)
     findings = map_plants(_judge_plant, plants, params.parallel, dictionary, window, params)
     shutil.rmtree(paths.DRIFT, ignore_errors=True)  # it may hold pages of plants that are gone
     paths.DRIFT.mkdir(parents=True)
@@ -44,9 +44,9 @@ def recent_drift(params: Params) -> dict[str, list[bool]]:
     plant that nothing was trained on yet is left out.
     """
     plants = [plant for plant in list_plants(TELEMETRY) if _training_rows(plant).exists()]
-    if (newest := _newest_time(plants)) is None:
+    if not plants:
         return {}
-    dictionary, window = load_dictionary(params.validate_.dictionary), _newest_window(newest, params)
+    dictionary, window = load_dictionary(params.validate_.dictionary), _find_window(plants, params)
     return map_plants(_look_back, plants, params.parallel, dictionary, window, params)
 
 
@@ -72,14 +72,9 @@ def _training_rows(plant: str) -> Path:
     return paths.PROCESSED / name_file(plant) / "train.parquet"
 
 
-def _newest_time(plants: Sequence[str]) -> datetime | None:
-    """Return the last time in any plant's telemetry, None if no plant has a row."""
-    newest = read_spans(TELEMETRY, plants)["last"].max() if plants else None
-    return newest if isinstance(newest, datetime) else None
-
-
-def _newest_window(newest: datetime | None, params: Params) -> Window:
-    fetch = params.fetch
+def _find_window(plants: Sequence[str], params: Params) -> Window:
+    """Return the newest window of the fleet's telemetry, which no plant may have a row of."""
+    fetch, newest = params.fetch, read_spans(TELEMETRY, plants).select(pl.max("last")).item()
     newest = newest or datetime.combine(fetch.until, time(), UTC)
     return newest_window(newest, fetch.until, fetch.batch_days, params.drift.window_batches)
 

@@ -45,7 +45,9 @@ def run(params: Params) -> None:
             remedy="correct either in params.yaml",
         )
     plants = list_plants(paths.PREDICTIONS, made_by="train")
-    doubts = _read_doubts()
+    sizes = read_json(paths.DATASET, remedy=REMEDY)
+    # Why plants' test rows may mislead, as the dataset stage found.
+    doubts = {plant: splits["test"]["doubt"] for plant, splits in sizes.items() if splits["test"].get("doubt")}
     judged = map_plants(_judge, plants, params.parallel, params, doubts)
     outcomes = {name: own.outcomes for name, own in judged.items()}
     reports = {name: own.report for name, own in judged.items()}
@@ -65,8 +67,9 @@ def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
     outcomes = read_plant(predictions, params.evaluate, horizon)
     doubt = [doubts[plant]] if plant in doubts else []
     report = judge_group([outcomes], params.evaluate, params.model.seed, doubt)
-    chosen = predictions.filter("chosen", split="test").cast({"probability": pl.Float64}).collect()
-    chosen = chosen.sort("machine", "time")
+    chosen = (
+        predictions.filter("chosen", split="test").cast({"probability": pl.Float64}).sort("machine", "time").collect()
+    )
     curves = draw_curves(plant, chosen, params.evaluate, horizon)
     folder = paths.MODELS / name_file(plant)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
@@ -75,12 +78,6 @@ def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
     scorer = load_scorer(folder)
     alarms = list(_explain_alarms(chosen, plant, scorer, horizon))
     return Judged(outcomes, report, curves | {"importance": _rank(scorer)}, alarms)
-
-
-def _read_doubts() -> dict[str, str]:
-    """Return why plants' test rows may mislead, as the dataset stage found."""
-    sizes = read_json(paths.DATASET, remedy=REMEDY)
-    return {plant: splits["test"]["doubt"] for plant, splits in sizes.items() if splits["test"].get("doubt")}
 
 
 def _rank(scorer: Scorer) -> pl.DataFrame:

@@ -21,8 +21,7 @@ from upkeep.features.definition import KEYS, build_features
 from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import find_models, predict
 
-REQUESTS = 4
-"""Machines per plant, spread evenly from the least to the most at risk."""
+REQUESTS = 4  # machines per plant, spread evenly from the least to the most at risk
 
 logger = logging.getLogger(__name__)
 
