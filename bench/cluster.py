@@ -52,7 +52,7 @@ def measure() -> list[Row]:
         runs = {side: [] for side in sides}
         for _ in range(ROUNDS):
             for side, how in sides.items():
-                runs[side].append(_run(*how))
+                runs[side].append(_read(_start(*how)))
         seconds = {side: statistics.median(run["seconds"] for run in found) for side, found in runs.items()}
         digests = {str(run["digest"]) for found in runs.values() for run in found}
         with Client(two) as client:
@@ -93,10 +93,6 @@ def _read(process: subprocess.Popen[str]) -> dict[str, float | str]:
     output, _ = process.communicate()
     found: dict[str, float | str] = json.loads(output) if process.returncode == 0 else {"digest": "failed"}
     return found
-
-
-def _run(backend: str, address: str) -> dict[str, float | str]:
-    return _read(_start(backend, address))
 
 
 def _run_and_kill(client: Client, seconds: float, seed: int) -> str:

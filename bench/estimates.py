@@ -21,8 +21,8 @@ from upkeep.model.training import Splits, train_plant
 from upkeep.production.estimates import Agreement, Estimate, compare_with_outcomes, estimate_plant
 from upkeep.production.outcomes import judge_outcomes
 from upkeep.scoring.prediction_log import WARNINGS
-from upkeep.simulator.fleet import MODELS, Change, simulate_fleet
-from upkeep.simulator.readings import read_events, read_telemetry
+from upkeep.simulator.fleet import Change, simulate_fleet
+from upkeep.simulator.readings import list_machines, read_events, read_telemetry
 from upkeep.stages.dataset import Tables, build_splits, find_vocabulary
 from upkeep.stages.train import describe_model
 
@@ -101,9 +101,7 @@ def _simulate(seed: int, changes: dict[Change, int]) -> Tables:
     telemetry, events = (
         pl.concat(read(fleet, batch) for batch in range(BATCHES)) for read in (read_telemetry, read_events)
     )
-    machines = pl.DataFrame({"machine": fleet.names, "model": [MODELS[model].name for model in fleet.models]})
-    installed = pl.Series(fleet.installed, dtype=pl.Datetime("us", "UTC"))
-    return Tables(telemetry, events, machines.with_columns(plant=pl.lit(PLANT), installed=installed))
+    return Tables(telemetry, events, list_machines(fleet))
 
 
 def _spare(tables: Tables) -> Tables:

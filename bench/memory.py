@@ -18,8 +18,7 @@ from upkeep.model.training import Splits, train_fleet, train_plant
 
 PLANTS = 20
 FEATURES = 80
-HOURS = 1_000
-"""Rows of a machine; every other one fails at the end of them."""
+HOURS = 1_000  # rows of a machine; every other one fails at the end of them
 FLEET_MACHINES = {"train": 20, "validation": 4, "test": 1}
 PLANT_MACHINES = {"train": 300, "validation": 50, "test": 50}
 TREES = 50

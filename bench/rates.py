@@ -29,8 +29,7 @@ PLANTS, MACHINES, READINGS = 6, 20, 50_000
 SENSORS = {"vibration_mm_s": 3, "temperature_c": 60, "pressure_bar": 6, "current_a": 40, "humidity_pct": 50}
 MONDAY = date(2025, 1, 6)
 ROUNDS = 3
-WHOLE = 300
-"""Plants of the week that the sample stands for: five gigabytes."""
+WHOLE = 300  # plants of the week that the sample stands for: five gigabytes
 
 
 def measure() -> list[Row]:

@@ -28,11 +28,9 @@ PLANT, FIRST = "porto", "M001"
 HOURS = 48
 COPIES, COPY = 1000, "-"
 ROUNDS = 5
-CALLS = 200
-"""Of one machine's scoring, in each round."""
+CALLS = 200  # of one machine's scoring, in each round
 
-Tables = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
-"""Telemetry, events, machines."""
+Tables = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]  # telemetry, events, machines
 
 
 def measure() -> list[Row]:

@@ -11,8 +11,7 @@ from bench.measuring import Row, median_by_key, run_module
 from upkeep.simulator.source import Simulator
 
 ROUNDS = 5
-PLANTS = {"gdansk": 58, "hamburg": 58, "lyon": 58, "porto": 58}
-"""Two million rows."""
+PLANTS = {"gdansk": 58, "hamburg": 58, "lyon": 58, "porto": 58}  # two million rows
 WEEKS = 51
 LOOP_HOURS = 50_000
 

@@ -29,8 +29,7 @@ CAPACITY_SECONDS, CAPACITY_TRIES = 5, 4
 SHARE = 0.7
 CONNECTIONS = 8
 SAMPLE_SECONDS = 10
-SETTLE_SECONDS = 120
-"""Buffers and the first Parquet files are still being allocated until then."""
+SETTLE_SECONDS = 120  # buffers and the first Parquet files are still being allocated until then
 
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 OK = b"HTTP/1.1 200"
