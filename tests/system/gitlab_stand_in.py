@@ -163,15 +163,6 @@ class Handler(BaseHTTPRequestHandler):
     server: GitLab
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
     def _answer(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         address = urlsplit(self.path)
@@ -182,11 +173,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             with self.server.lock:
-                self._send(*self._route(unquote(address.path.removeprefix("/api/v4/")), address.path))
+                answer = self._route(unquote(address.path.removeprefix("/api/v4/")), address.path)
+                self._send(201 if self.command == "POST" else 200, answer)
         except RefusalError as refusal:
             self._send(refusal.status, refusal.answer)
 
-    def _route(self, path: str, raw: str) -> tuple[int, object]:
+    do_GET = do_POST = do_PUT = _answer  # noqa: N815  # http.server's names
+
+    def _route(self, path: str, raw: str) -> object:
         if not raw.startswith("/api/v4/"):
             raise RefusalError(404, {"error": "404 Not Found"})
         self.token = self._authenticate()
@@ -264,21 +258,13 @@ def _found(rows: list[dict], key: str, number: int) -> dict:
     raise RefusalError(404, {"message": "404 Not found"})
 
 
-def get_project(call: Handler) -> tuple[int, object]:
-    return 200, call.server.project
-
-
-def get_user(call: Handler) -> tuple[int, object]:
-    return 200, call.token.author | {"bot": True}
-
-
-def get_own_token(call: Handler) -> tuple[int, object]:
+def get_own_token(call: Handler) -> object:
     token = call.token
     named = {"id": token.id, "name": "upkeep", "user_id": token.id, "scopes": token.scopes}
-    return 200, named | {"active": True, "revoked": False, "expires_at": LAST_DAY}
+    return named | {"active": True, "revoked": False, "expires_at": LAST_DAY}
 
 
-def upload(call: Handler) -> tuple[int, object]:
+def upload(call: Handler) -> object:
     form = email.message_from_bytes(b"Content-Type: " + call.headers["Content-Type"].encode() + b"\r\n\r\n" + call.body)
     part = next((part for part in form.get_payload() if 'name="file"' in part["Content-Disposition"]), None)
     if part is None:
@@ -287,50 +273,38 @@ def upload(call: Handler) -> tuple[int, object]:
     url = f"/uploads/{secrets.token_hex(16)}/{name}"
     call.server.uploads[url] = part.get_payload(decode=True)
     stem, number = Path(name).stem, call.server.project["id"]
-    return 201, {"alt": stem, "url": url, "full_path": f"/-/project/{number}{url}", "markdown": f"![{stem}]({url})"}
+    return {"alt": stem, "url": url, "full_path": f"/-/project/{number}{url}", "markdown": f"![{stem}]({url})"}
 
 
-def list_notes(call: Handler, merge_request: int) -> tuple[int, object]:
+def list_notes(call: Handler, merge_request: int) -> object:
     _found(call.server.merge_requests, "iid", merge_request)
-    return 200, call.server.notes[merge_request][::-1]  # the newest first, as GitLab has it
+    return call.server.notes[merge_request][::-1]  # the newest first, as GitLab has it
 
 
-def create_note(call: Handler, merge_request: int) -> tuple[int, object]:
+def create_note(call: Handler, merge_request: int) -> object:
     _found(call.server.merge_requests, "iid", merge_request)
-    return 201, call.server.add_note(merge_request, call.fields({"body"}, {"body"})["body"], call.token.author)
+    return call.server.add_note(merge_request, call.fields({"body"}, {"body"})["body"], call.token.author)
 
 
-def update_note(call: Handler, merge_request: int, number: int) -> tuple[int, object]:
+def update_note(call: Handler, merge_request: int, number: int) -> object:
     _found(call.server.merge_requests, "iid", merge_request)
     note = _found(call.server.notes[merge_request], "id", number)
     if note["author"]["id"] != call.token.id or note["system"]:
         raise RefusalError(403, {"message": "403 Forbidden"})
     note.update(call.fields({"body"}, {"body"}))
-    return 200, note
+    return note
 
 
-def list_merge_requests(call: Handler) -> tuple[int, object]:
-    return 200, _chosen(call, call.server.merge_requests)
-
-
-def get_merge_request(call: Handler, number: int) -> tuple[int, object]:
-    return 200, _found(call.server.merge_requests, "iid", number)
-
-
-def create_merge_request(call: Handler) -> tuple[int, object]:
+def create_merge_request(call: Handler) -> object:
     fields = call.fields(MERGE_REQUEST_FIELDS, {"source_branch", "target_branch", "title"})
     source, target = fields["source_branch"], fields["target_branch"]
     if any((each["source_branch"], each["state"]) == (source, "opened") for each in call.server.merge_requests):
         raise RefusalError(409, {"message": ["Another open merge request already exists for this source branch"]})
     number = call.server.add_merge_request(source, target, fields["title"])
-    return 201, call.server.merge_requests[number - 1]
+    return call.server.merge_requests[number - 1]
 
 
-def list_issues(call: Handler) -> tuple[int, object]:
-    return 200, _chosen(call, call.server.issues)
-
-
-def create_issue(call: Handler) -> tuple[int, object]:
+def create_issue(call: Handler) -> object:
     fields = call.fields(ISSUE_FIELDS, {"title"})
     number = len(call.server.issues) + 1
     address = f"{call.server.url}/{call.server.project['path_with_namespace']}/-/issues/{number}"
@@ -338,35 +312,31 @@ def create_issue(call: Handler) -> tuple[int, object]:
     call.server.issues.append(
         issue | fields | {"labels": _labels(fields.get("labels", "")), "author": call.token.author}
     )
-    return 201, call.server.issues[-1]
+    return call.server.issues[-1]
 
 
-def update_issue(call: Handler, number: int) -> tuple[int, object]:
+def update_issue(call: Handler, number: int) -> object:
     issue, fields = _found(call.server.issues, "iid", number), call.fields(ISSUE_FIELDS)
     if fields.pop("state_event", None) == "close":
         issue["state"] = "closed"
     issue.update(fields)
-    return 200, issue
+    return issue
 
 
-def update_project(call: Handler) -> tuple[int, object]:
+def update_project(call: Handler) -> object:
     if call.token.role < MAINTAINER:
         raise RefusalError(403, {"message": "403 Forbidden"})
     for name, value in json.loads(call.body).items():
         call.server.project[name.removesuffix("_attributes")] = value
-    return 200, call.server.project
+    return call.server.project
 
 
-def list_tags(call: Handler) -> tuple[int, object]:
+def list_tags(call: Handler) -> object:
     beginning = call.query["search"].removeprefix("^")
-    return 200, [tag for tag in call.server.tags if tag["name"].startswith(beginning)]
+    return [tag for tag in call.server.tags if tag["name"].startswith(beginning)]
 
 
-def list_settings(call: Handler, kind: str) -> tuple[int, object]:
-    return 200, call.server.settings[kind]
-
-
-def create_setting(call: Handler, kind: str) -> tuple[int, object]:
+def create_setting(call: Handler, kind: str) -> object:
     fields = _check_setting(call, kind)
     made = {"id": call.server._number(), **fields}
     if kind == "access_tokens":
@@ -374,41 +344,28 @@ def create_setting(call: Handler, kind: str) -> tuple[int, object]:
     if kind == "releases":
         made |= {"_links": {"self": f"{call.server.url}/plants/upkeep/-/releases/{fields['tag_name']}"}}
     call.server.settings[kind].append({name: value for name, value in made.items() if name != "token"})
-    return 201, made
+    return made
 
 
-def update_setting(call: Handler, kind: str, key: str | int) -> tuple[int, object]:
+def update_setting(call: Handler, kind: str, key: str | int) -> object:
     found = _find_setting(call, kind, key)
     found.update(_check_setting(call, kind))
-    return 200, found
+    return found
 
 
-def rotate_token(call: Handler, key: int) -> tuple[int, object]:
+def rotate_token(call: Handler, key: int) -> object:
     found = _find_setting(call, "access_tokens", key)
     found["expires_at"] = json.loads(call.body)["expires_at"]
-    return 200, {**found, "token": call.server.add_token(*found["scopes"], role=found["access_level"])}
+    return {**found, "token": call.server.add_token(*found["scopes"], role=found["access_level"])}
 
 
-def list_runners(call: Handler) -> tuple[int, object]:
-    """Tell of each runner only what GitLab's list does."""
-    return 200, [{name: row[name] for name in ("id", "description")} for row in call.server.settings["runners"]]
+def _list_runner(row: dict) -> dict:
+    """Tell of a runner only what GitLab's list does."""
+    return {name: row[name] for name in ("id", "description")}
 
 
-def create_runner(call: Handler) -> tuple[int, object]:
-    status, made = create_setting(call, "runners")
-    return status, {"id": made["id"], "token": f"glrt-{secrets.token_hex(10)}"}
-
-
-def get_runner(call: Handler, key: int) -> tuple[int, object]:
-    return 200, _find_setting(call, "runners", key)
-
-
-def update_runner(call: Handler, key: int) -> tuple[int, object]:
-    return update_setting(call, "runners", key)
-
-
-def get_setting(call: Handler, kind: str, key: str | int) -> tuple[int, object]:
-    return 200, _find_setting(call, kind, key)
+def create_runner(call: Handler) -> object:
+    return {"id": create_setting(call, "runners")["id"], "token": f"glrt-{secrets.token_hex(10)}"}
 
 
 def _find_setting(call: Handler, kind: str, key: str | int) -> dict:
@@ -461,31 +418,31 @@ SETTINGS = {
 SETTABLE = "(variables|pipeline_schedules|protected_tags|protected_branches|access_tokens)"
 SETTABLE_ONE = r"(variables|pipeline_schedules|releases)/([\w.-]+)"
 OWN_TOKEN = "personal_access_tokens/self"
-ROUTES: list[tuple[str, str, Callable[..., tuple[int, object]]]] = [
-    ("GET", "user", get_user),
+ROUTES: list[tuple[str, str, Callable[..., object]]] = [
+    ("GET", "user", lambda call: call.token.author | {"bot": True}),
     ("GET", OWN_TOKEN, get_own_token),
-    ("GET", "{project}", get_project),
+    ("GET", "{project}", lambda call: call.server.project),
     ("PUT", "{project}", update_project),
     ("GET", "{project}/repository/tags", list_tags),
-    ("GET", "{project}/" + SETTABLE, list_settings),
+    ("GET", "{project}/" + SETTABLE, lambda call, kind: call.server.settings[kind]),
     ("POST", "{project}/" + SETTABLE, create_setting),
     ("POST", r"{project}/access_tokens/(\d+)/rotate", rotate_token),
-    ("GET", "{project}/(releases)", list_settings),
+    ("GET", "{project}/(releases)", lambda call, kind: call.server.settings[kind]),
     ("POST", "{project}/(releases)", create_setting),
-    ("GET", "{project}/" + SETTABLE_ONE, get_setting),
+    ("GET", "{project}/" + SETTABLE_ONE, _find_setting),
     ("PUT", "{project}/" + SETTABLE_ONE, update_setting),
-    ("GET", "{project}/runners", list_runners),
+    ("GET", "{project}/runners", lambda call: [_list_runner(row) for row in call.server.settings["runners"]]),
     ("POST", "user/runners", create_runner),
-    ("GET", r"runners/(\d+)", get_runner),
-    ("PUT", r"runners/(\d+)", update_runner),
+    ("GET", r"(runners)/(\d+)", _find_setting),
+    ("PUT", r"(runners)/(\d+)", update_setting),
     ("POST", "{project}/uploads", upload),
-    ("GET", r"{project}/merge_requests", list_merge_requests),
+    ("GET", r"{project}/merge_requests", lambda call: _chosen(call, call.server.merge_requests)),
     ("POST", r"{project}/merge_requests", create_merge_request),
-    ("GET", r"{project}/merge_requests/(\d+)", get_merge_request),
+    ("GET", r"{project}/merge_requests/(\d+)", lambda call, iid: _found(call.server.merge_requests, "iid", iid)),
     ("GET", r"{project}/merge_requests/(\d+)/notes", list_notes),
     ("POST", r"{project}/merge_requests/(\d+)/notes", create_note),
     ("PUT", r"{project}/merge_requests/(\d+)/notes/(\d+)", update_note),
-    ("GET", r"{project}/issues", list_issues),
+    ("GET", r"{project}/issues", lambda call: _chosen(call, call.server.issues)),
     ("POST", r"{project}/issues", create_issue),
     ("PUT", r"{project}/issues/(\d+)", update_issue),
 ]
