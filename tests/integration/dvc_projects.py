@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import ROOT
+
 import upkeep
 
 BIN = Path(sys.executable).parent
@@ -13,14 +15,18 @@ USER = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
 JOB = {"CI": "true", "CI_DEFAULT_BRANCH": "main"}
 
 
-def attempt(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with nothing of the caller's own GitLab variables; both streams end in `stdout`, as in a log."""
+def job_environment(**variables: str) -> dict[str, str]:
+    """Return what a command finds in its environment: nothing of the caller's own GitLab variables."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CI", "GIT_", "UPKEEP_"))}
-    path = {"PATH": f"{BIN}:{own['PATH']}", "PYTHONPATH": str(Path(upkeep.__file__).parents[1])}
+    return {**own, "PATH": f"{BIN}:{own['PATH']}", "PYTHONPATH": str(Path(upkeep.__file__).parents[1]), **variables}
+
+
+def attempt(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; both streams end in `stdout`, as in a log."""
     return subprocess.run(
         command,
         cwd=folder,
-        env={**own, **path, **variables},
+        env=job_environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -47,7 +53,7 @@ def make_project(folder: Path, remote: Path) -> None:
     run(folder, "dvc", "config", "core.analytics", "false")
     run(folder, "dvc", "remote", "add", "--quiet", "-d", "store", str(remote))
     run(folder, "dvc", "remote", "modify", "store", "verify", "true")
-    (folder / ".gitignore").write_text("/.upkeep/\n", encoding="utf-8")
+    shutil.copy(ROOT / ".gitignore", folder)
     run(folder, "dvc", "repro")
     run(folder, "dvc", "push", "--run-cache")
     git(folder, "add", ".")

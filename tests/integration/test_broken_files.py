@@ -237,7 +237,7 @@ def count_rows(content):
     return lines - 1
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(st.integers(0, 23).map(line), MANGLED), max_size=12), st.booleans(), st.booleans())
 def test_rows_counted_from_any_file_are_clean_duplicate_or_quarantined(tmp_path, lines, windows, ends):
     text = "\n".join([HEADER, *lines, line(23)]) + "\n" * ends

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import components
 import nbformat
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PLANTS = ("gdansk", "hamburg", "lyon", "porto")
 WHO = {"NAME": "tester", "EMAIL": "tester@example.com"}
@@ -31,16 +31,6 @@ def run(clone: Path, *command: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def clone_working_tree(target: Path) -> None:
-    """Clone the repository with what is not committed yet."""
-    run(ROOT, "git", "clone", "--quiet", str(ROOT), str(target))
-    changed = run(ROOT, "git", "ls-files", "-z", "--modified", "--others", "--exclude-standard").split("\0")
-    for name in filter(None, changed):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
-
-
 def shrink(clone: Path) -> None:
     """Make the fleet and the models so small that all of it takes seconds."""
     params = yaml.safe_load((clone / "params.yaml").read_text(encoding="utf-8"))
@@ -56,7 +46,7 @@ def shrink(clone: Path) -> None:
 def clone(tmp_path_factory):
     """A committed clone whose stages have run up to the evaluation."""
     clone = tmp_path_factory.mktemp("clone") / "upkeep"
-    clone_working_tree(clone)
+    components.clone(clone)
     shrink(clone)
     run(clone, "dvc", "repro", "--quiet", "evaluate")
     run(clone, "git", "add", ".")
