@@ -37,11 +37,13 @@ main() {
   (umask 077 && { cat "$DEPLOY_KEY" && echo; } >"$private/key")
   cp "$DEPLOY_KNOWN_HOSTS" "$private/known_hosts" # ssh would part a path at its spaces
   printf -v arguments '%q ' "${@:2}"
+  # Renamed into place: another session may be running the same scripts just now.
   tar -C "$here" -cf - lib.sh update.sh rollback.sh status.sh check.sh haproxy.cfg |
     ssh -F /dev/null -p "${DEPLOY_PORT:-22}" -i "$private/key" -o IdentitiesOnly=yes -o BatchMode=yes \
       -o StrictHostKeyChecking=yes -o UserKnownHostsFile="$private/known_hosts" -o GlobalKnownHostsFile=/dev/null \
       -o ConnectTimeout=20 -o ServerAliveInterval=15 -- "$DEPLOY_HOST" \
-      "mkdir -p ~/$folder/bin && tar -C ~/$folder/bin -xf - && exec ~/$folder/bin/$1.sh $arguments"
+      "cd && mkdir -p $folder/bin && new=\$(mktemp -d $folder/bin/new.XXXXXX) && tar -C \$new -xf - &&
+        mv -f \$new/* $folder/bin/ && rmdir \$new && exec ~/$folder/bin/$1.sh $arguments"
 }
 
 main "$@"
