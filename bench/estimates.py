@@ -9,8 +9,9 @@ import polars as pl
 
 from bench.measuring import Row
 from upkeep.contract.dictionary import load_dictionary
+from upkeep.core.names import KEYS
 from upkeep.core.params import Params, load_params
-from upkeep.features.definition import KEYS, build_features, list_features
+from upkeep.features.definition import build_features, list_features
 from upkeep.judging.drift import Window
 from upkeep.judging.economics import policy_cost
 from upkeep.judging.episodes import HOURS_PER_MONTH, tally_machines

@@ -18,8 +18,9 @@ from receiver import listening
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import KEYS
 from upkeep.core.params import Params
-from upkeep.features.definition import KEYS, build_features, fit_preparation
+from upkeep.features.definition import build_features, fit_preparation
 from upkeep.features.inputs import Vocabulary
 from upkeep.model.calibration import Calibration
 from upkeep.model.storage import Metadata, TrainingRange, checksum, load_model, save_model, to_text

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import polars as pl
 
-from upkeep.adopt.columns import KEYS
 from upkeep.adopt.deliveries import is_database, look_at_database, look_at_files
 from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import draft_dictionary, draft_params, file_options, sql_options
@@ -16,7 +15,7 @@ from upkeep.adopt.words import tidy_names
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
-from upkeep.core.names import shorten
+from upkeep.core.names import KEYS, shorten
 from upkeep.core.params import load_params
 from upkeep.core.text import count_things
 

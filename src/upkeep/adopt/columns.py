@@ -13,8 +13,8 @@ from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.contract.casting import cast_column, cast_local
 from upkeep.contract.dictionary import DECIMAL
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import KEYS
 
-KEYS = ("plant", "machine", "time")
 MOSTLY = 0.9
 MOST_SENSORS = 1000
 MOST_PLANTS = 200

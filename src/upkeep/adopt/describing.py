@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.adopt.columns import KEYS, Part
+from upkeep.adopt.columns import Part
 from upkeep.adopt.times import share_of
 from upkeep.adopt.words import has_word, is_kept, names_one, unit_of, words_of
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import MAX_NAME, shorten
+from upkeep.core.names import KEYS, MAX_NAME, shorten
 
 COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
 """Words of a column's name, if it has any, that numbers the rows."""

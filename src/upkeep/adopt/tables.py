@@ -6,13 +6,13 @@ from functools import partial
 
 import polars as pl
 
-from upkeep.adopt.columns import KEYS, Guess, Part, find_roles, read_numbers
+from upkeep.adopt.columns import Guess, Part, find_roles, read_numbers
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.times import in_zone, quartiles, share_of
 from upkeep.adopt.words import Kind, has_word, is_kept, kind_of, names_one
 from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import shorten
+from upkeep.core.names import KEYS, shorten
 from upkeep.core.params import Limits
 from upkeep.sources.bounds import check_shape
 

@@ -41,7 +41,9 @@ def check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]  # a name within an object that pydantic checks
 
 MARK = "@"
-OWN_COLUMNS = ("plant", "machine", "time", "machine_model", "split", "label", "hours_to_failure", "weight")
+KEYS = ("plant", "machine", "time")
+"""What tells whose row it is, and of when; the table of machines has no time."""
+OWN_COLUMNS = (*KEYS, "machine_model", "split", "label", "hours_to_failure", "weight")
 """What tables hold beside features."""
 
 AMBIGUOUS = re.compile(

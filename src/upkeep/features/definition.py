@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from upkeep.core.names import spell_code, spell_sensor
+from upkeep.core.names import KEYS, spell_code, spell_sensor
 from upkeep.core.params import Aggregate, Dataset
 from upkeep.core.types import Floats, Floats32, Ints
 from upkeep.features.conditions import fit_conditions
@@ -35,8 +35,6 @@ from upkeep.features.inputs import (
     read_telemetry,
 )
 from upkeep.features.windows import HOUR, roll, roll_newest, to_microseconds
-
-KEYS = ("plant", "machine", "time")
 
 
 class Feature(NamedTuple):

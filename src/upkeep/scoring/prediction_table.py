@@ -7,10 +7,10 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from upkeep.core.names import KEYS
 from upkeep.core.params import PredictionTable
 from upkeep.sources.sql import unreadable
 
-KEYS = ("plant", "machine", "time")
 NAME_LENGTH = 255
 """Some databases take only text of a stated length as a key."""
 

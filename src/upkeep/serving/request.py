@@ -14,12 +14,12 @@ import numpy as np
 import orjson
 import polars as pl
 
-from upkeep.contract.dictionary import KEYS, Dictionary
+from upkeep.contract.dictionary import Dictionary
 from upkeep.contract.reduction import cut_cells, reduce_numbers
 from upkeep.contract.rules import EXPECTED, explain_misfits, list_rules
 from upkeep.contract.units import find_unit
 from upkeep.contract.validation import CLOCK_SLACK
-from upkeep.core.names import shorten
+from upkeep.core.names import KEYS, shorten
 from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, classify_events, event_kinds
 from upkeep.model.scoring import Caution

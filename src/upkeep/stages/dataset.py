@@ -11,11 +11,12 @@ import polars as pl
 from upkeep.contract.dictionary import NEEDED, Dictionary, call_columns, load_dictionary
 from upkeep.core import paths
 from upkeep.core.files import write_json, write_whole
+from upkeep.core.names import KEYS
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
 from upkeep.core.pieces import Frames, drop_oldest, recall
 from upkeep.core.plants import list_plants, name_file, read_spans, table_file, write_table
-from upkeep.features.definition import KEYS, build_features, fit_preparation
+from upkeep.features.definition import build_features, fit_preparation
 from upkeep.features.inputs import Preparation, Quantity, Vocabulary, read_records
 from upkeep.features.labels import label_rows
 from upkeep.features.leakage import (

@@ -9,10 +9,10 @@ import polars as pl
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_json
+from upkeep.core.names import KEYS
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, name_file, table_file
-from upkeep.features.definition import KEYS
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import PlantOutcomes, draw_curves, evaluate, judge_group, read_plant

@@ -14,10 +14,11 @@ import polars as pl
 from upkeep.contract.dictionary import NEEDED
 from upkeep.core import paths
 from upkeep.core.files import write_json
+from upkeep.core.names import KEYS
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.plants import name_file, table_file
-from upkeep.features.definition import KEYS, build_features
+from upkeep.features.definition import build_features
 from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import find_models, predict
 
