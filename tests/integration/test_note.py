@@ -347,7 +347,7 @@ def test_the_note_is_not_written_through_a_link(work):
 
 def test_a_champion_without_a_model_of_the_newest_rows_is_told_and_its_own_predictions_stand():
     later = {name: rows.with_columns(time=rows["time"].dt.offset_by("20h")) for name, rows in GOOD.predictions.items()}
-    said, silent = predict_newest(read_revision("main", "main"), later, load_params().parallel)
+    said, silent = predict_newest(read_revision("main", "main"), later)
     assert said["lyon"].equals(GOOD.predictions["lyon"])
     assert silent["lyon"].startswith("its model is missing: neither git nor DVC's remote has it")
 
@@ -364,7 +364,7 @@ def test_a_champions_model_comes_from_its_commit_and_scores_what_came_later(work
     shutil.rmtree(work / "models")
     shutil.copytree(trained_fleet / "models/plants", work / "models/plants")
     champion = dataclasses.replace(read_revision("HEAD", "main"), predictions={"lyon": own})
-    said, silent = predict_newest(champion, {"lyon": newest}, load_params().parallel)
+    said, silent = predict_newest(champion, {"lyon": newest})
     assert silent == {}
     scored = said["lyon"].filter(split="test").sort("machine", "time")
     assert scored["probability"].equals(test.sort("machine", "time")["probability"])

@@ -34,7 +34,7 @@ def run(params: Params, most: int) -> str:
         if past is None:  # its pipeline had never run
             continue
         settings = flatten(past.params.model_dump())
-        said, silent = predict_newest(past, today.predictions, params.parallel)
+        said, silent = predict_newest(past, today.predictions)
         judged = PastRelease(
             release.version,
             release.commit,

@@ -20,8 +20,7 @@ from upkeep.reporting.tracking import mirror_release
 
 SHIP = "deploy/ship.sh"
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
-JUDGED = (str(paths.PARAMS), "dvc.lock", str(paths.METRICS))
-"""What a release's tag speaks of, as it is in the commit."""
+JUDGED = (str(paths.PARAMS), "dvc.lock", str(paths.METRICS))  # what a release's tag speaks of, as it is in the commit
 
 logger = logging.getLogger(__name__)
 

@@ -35,10 +35,7 @@ TOKENS = {TOKEN: "role Developer, scopes api and write_repository", NOTE_TOKEN: 
 IMAGES = ("UPKEEP_CI_IMAGE", "UPKEEP_TEST_IMAGE", "UPKEEP_BASE")  # what jobs run in, or the service's is built on
 DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
 FILES = ("DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS", "PIP_CONFIG_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
-"""Variables of type File."""
-
-STORAGE = "DVC remote"
-"""The check of what no project can do without: where nobody has set it up, it fails."""
+STORAGE = "DVC remote"  # no project can do without: where nobody has set it up, this check fails
 
 SSH_FAULTS = (
     (

@@ -26,10 +26,8 @@ FAILED = re.compile(r"failed to reproduce '([^']+)'")
 ERROR = re.compile(r"^ERROR: (.*)", re.MULTILINE)
 MISSING = "https://error.dvc.org/missing-files"  # when neither the cache nor the remote has what `dvc.lock` lists
 CACHE = Path(".dvc/cache/files/md5")
-NEEDED = ("--workspace", "--rev=HEAD", "--all-branches", "--all-tags", "--all-experiments")
-"""Whose files of the cache ``dvc gc`` keeps."""
-REMOVING = "Removing "
-"""How DVC begins a line about a file of the cache that nothing needs."""
+NEEDED = ("--workspace", "--rev=HEAD", "--all-branches", "--all-tags", "--all-experiments")  # what `dvc gc` keeps
+REMOVING = "Removing "  # how it begins a line about a file of the cache that nothing needs
 UNQUOTED = "Unsupported value of type 'date'"
 CONFLICT = "<<<<<<< "
 

@@ -15,8 +15,7 @@ import polars as pl
 from upkeep.contract.casting import cast_column
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.parallel import map_plants
-from upkeep.core.params import Parallel, Params
+from upkeep.core.params import Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.core.text import show_lines
 from upkeep.features.definition import build_features
@@ -136,7 +135,7 @@ def judge_sides(
 ) -> Succession:
     """Judge both by their predictions, or say why they cannot be: they come from a branch, and may be anything."""
     try:
-        said, silent = predict_newest(champion or Snapshot(""), challenger.predictions, params.parallel)
+        said, silent = predict_newest(champion or Snapshot(""), challenger.predictions)
         found = judge_succession(said, challenger.predictions, params, missed_floors)
     except (ArithmeticError, LookupError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
         words = "the predictions of both sides cannot be compared: {}; run `dvc repro`, then `dvc push`"
@@ -146,7 +145,7 @@ def judge_sides(
 
 
 def predict_newest(
-    champion: Snapshot, newest: Mapping[str, pl.DataFrame], how: Parallel
+    champion: Snapshot, newest: Mapping[str, pl.DataFrame]
 ) -> tuple[dict[str, pl.DataFrame], dict[str, str]]:
     """Return by plant what the champion says of rows that it did not see, and why it says nothing of the newest ones.
 
@@ -162,33 +161,24 @@ def predict_newest(
         dvc.bring(paths.INTERIM, paths.MODELS)
     except UpkeepError as error:
         return said, dict.fromkeys(newer, error.what)
-    files, models = CommitFiles(champion.commit), dict[str, Path]()
-    threads = how.model_copy(update={"backend": "threads"})  # which share the rows
+    files = CommitFiles(champion.commit)
+    for plant, rows in newer.items():
+        try:
+            said[plant] = pl.concat([said[plant], _score(plant, files, rows)], how="diagonal_relaxed")
+        except UpkeepError as error:
+            silent[plant] = error.what
+        except (OSError, pl.exceptions.PolarsError):  # a branch may hold anything, and its words may quote it
+            silent[plant] = f"{paths.INTERIM} is not what upkeep writes"
+    return said, silent
+
+
+def _score(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of a plant with the predictions of a commit's model, made from the interim tables here."""
+    tables = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
     with tempfile.TemporaryDirectory() as folder:
-        for plant in newer:
-            try:
-                models[plant] = files.copy_model(plant, Path(folder))
-            except UpkeepError as error:
-                silent[plant] = error.what
-        found = map_plants(_score, models, threads, models, newer)
-    for plant, rows in found.items():
-        if isinstance(rows, str):
-            silent[plant] = rows
-        else:
-            said[plant] = pl.concat([said[plant], rows], how="diagonal_relaxed")
-    return said, dict(sorted(silent.items()))
-
-
-def _score(plant: str, models: Mapping[str, Path], newer: Mapping[str, pl.DataFrame]) -> pl.DataFrame | str:
-    """Return the plant's newer rows with predictions, or why there are none."""
-    try:
+        model = files.copy_model(plant, Path(folder))
         present = load_model(paths.MODELS / name_file(plant)).metadata
-        files = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
-        return rescore(models[plant], newer[plant], PlantTables(*map(pl.scan_parquet, files)), present)
-    except UpkeepError as error:
-        return error.what
-    except (OSError, pl.exceptions.PolarsError):  # a branch may hold anything, and its words may quote it
-        return f"{paths.INTERIM} is not what upkeep writes"
+        return rescore(model, rows, PlantTables(*map(pl.scan_parquet, tables)), present)
 
 
 def find_missed(checks: Sequence[Check], floors: Mapping[str, float]) -> dict[str, float]:

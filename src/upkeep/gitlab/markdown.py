@@ -11,11 +11,8 @@ from datetime import date
 from upkeep.core.text import show_text
 from upkeep.reporting.markdown import Markdown, format_names, format_table, format_value
 
-MOST_CHARACTERS = 200
-"""Of one name or message; the rest is cut off."""
-
-MOST_LISTED = 50
-"""Rows or reasons listed one by one; nobody reads more."""
+MOST_CHARACTERS = 200  # of one name or message; the rest is cut off
+MOST_LISTED = 50  # rows or reasons listed one by one; nobody reads more
 
 # Signs are plain only where they can mean nothing: `_` within a word, `:` and `%` at its end or within a time.
 PLAIN = re.compile(

@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from upkeep.judging.reports import Interval
 from upkeep.reporting.plots import GREY, INK, Picture, draw_rows, explain_lines
 
-LOOKS = (("o", GREY, -0.14), ("o", INK, 0.14), ("|", INK, 0.14))
-"""Mark, colour and place in its row of each side; the one to beat is on top."""
-
-Estimate = tuple[float | None, Interval]
-"""A figure and its interval, as far as they are known."""
+LOOKS = (("o", GREY, -0.14), ("o", INK, 0.14), ("|", INK, 0.14))  # mark, colour and place in its row of each side
+Estimate = tuple[float | None, Interval]  # a figure, as far as it is known
 
 
 def draw_estimates(title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Picture:

@@ -33,8 +33,7 @@ KINDS = {
 }
 """What python-gitlab calls them, and what they are told apart by."""
 
-Step = tuple[str, Callable[[], object]]
-"""What is not as the file says, and what makes it so."""
+Step = tuple[str, Callable[[], object]]  # what is not as the file says, and what makes it so
 
 
 def _read_text(file: str) -> str:

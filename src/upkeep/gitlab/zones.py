@@ -11,11 +11,8 @@ TARGET = "CI_MERGE_REQUEST_TARGET_BRANCH_NAME"
 NOTE_TOKEN = "UPKEEP_NOTE_TOKEN"  # noqa: S105  # the variable's name, not its value
 """Of jobs of merge requests, where anybody with a branch can read it: it writes notes, and pushes nothing."""
 
-ENVIRONMENT = "merge-requests"
-"""GitLab's environment of the jobs of merge requests, so that a variable can have another value there."""
-
-REMOTE = "merge_requests"
-"""DVC's remote that these jobs, and developers, write to; nothing protected ever reads it."""
+ENVIRONMENT = "merge-requests"  # GitLab's, of their jobs, so that a variable can have another value there
+REMOTE = "merge_requests"  # DVC's, which these jobs, and developers, write to; nothing protected ever reads it
 
 PROTECTED = frozenset(
     {
