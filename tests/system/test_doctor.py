@@ -192,7 +192,8 @@ def test_a_branch_that_is_not_protected_is_told(monkeypatch):
 def test_a_repository_without_a_dvc_remote_is_told():
     found = finding("DVC remote")
     assert found.state == "FAIL"
-    assert "no remote" in found.what.lower()
+    assert found.what == "there is no DVC remote yet"
+    assert found.remedy.startswith("docs/gitlab.md, step 2")
 
 
 def test_a_folder_that_is_not_mounted_is_told_and_not_made(checkout):
