@@ -90,7 +90,7 @@ def test_text_among_numbers_reaches_validate_as_text(sqlite):
 )
 @pytest.mark.parametrize("rows_at_a_time", [1, 100])
 def test_values_of_several_types_in_one_column_keep_every_digit(sqlite, monkeypatch, loads, delivered, rows_at_a_time):
-    monkeypatch.setattr("upkeep.sources.sql.CHUNK_ROWS", rows_at_a_time)
+    monkeypatch.setattr("upkeep.sources.sql.ROWS_AS_OBJECTS", rows_at_a_time)
     query = " UNION ALL ".join(f"SELECT {load} AS load" for load in loads)
     rows = read_all(sqlite, machines=f"SELECT load FROM ({query}) WHERE :plant = 'lyon'")  # noqa: S608  # the test's own
     assert rows["machines", "lyon", 6]["load"].to_list() == delivered
@@ -104,7 +104,7 @@ def test_a_plant_of_sqlite_may_be_a_number(sqlite):
 
 def test_rows_come_in_one_order_whatever_the_database_says_and_in_chunks(sqlite, monkeypatch):
     whole = read_all(sqlite)["telemetry", "lyon", 6]
-    monkeypatch.setattr("upkeep.sources.sql.CHUNK_ROWS", 1)
+    monkeypatch.setattr("upkeep.sources.sql.ROWS_AS_OBJECTS", 1)
     query = f"{QUERIES['telemetry']} ORDER BY time DESC"
     chunked = read_all(sqlite, telemetry=query)["telemetry", "lyon", 6]
     assert chunked.equals(whole)

@@ -17,12 +17,12 @@ from upkeep.sources import bounds
 QUOTE = '"'
 QUOTED = r'"[^"]*"'
 BLANKS = " \t\r"
+BOM = "\ufeff"
+"""The byte order mark; files that are joined into one bring it and their headers along."""
 LINES_AT_ONCE = 10_000
 """That are held as Python objects."""
 SHOWN = 100
 """Characters of a line that is too long to be kept."""
-BOM = "\ufeff"
-"""The byte order mark; files that are joined into one bring it and their headers along."""
 
 
 def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits) -> pl.DataFrame:
@@ -49,11 +49,10 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     if rows.height != regular.sum():  # Polars takes some line for another number of rows, so each is read by itself
         regular, rows = regular & False, rows.clear()
     if not regular.all():
-        parts = lines.to_frame().filter(~regular).iter_slices(LINES_AT_ONCE)
-        parsed = [_parse_one_by_one(part["line"], header, names, separator, longest) for part in parts]
-        odd = pl.concat(parsed, how="diagonal")
+        parts = lines.filter(~regular).to_frame().iter_slices(LINES_AT_ONCE)
+        odd = [_parse_one_by_one(part["line"], header, names, separator, longest) for part in parts]
         place = pl.concat([regular.arg_true(), (~regular).arg_true()])
-        rows = pl.concat([rows, odd], how="diagonal")[place.arg_sort()]
+        rows = pl.concat([rows, *odd], how="diagonal")[place.arg_sort()]
     return rows.drop("") if "" in names and rows[""].null_count() == rows.height else rows
 
 
@@ -99,22 +98,15 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
 
 def _find_regular(lines: pl.Series, header: str, separator: str, width: int) -> pl.Series:
     """Tell which lines hold `width` fields beyond doubt; the others are looked at one by one."""
-    line = pl.col("line")
-    quoted = line.str.contains(QUOTE, literal=True)
-    frame = lines.to_frame()
-    if frame.select(quoted.any()).item():
+    has_value = lines.str.strip_chars(BLANKS + separator) != ""
+    bare, regular = lines, has_value & (lines.str.strip_chars_start(BOM) != header)
+    if lines.str.contains(QUOTE, literal=True).any():
         # A quoted stretch counts as one mark, which is regular only between separators; "" in it makes two marks.
         other = rf"[^{QUOTE}\x{ord(separator):02x}]"
-        bare = line.str.replace_all(QUOTED, QUOTE)
-        paired = line.str.count_matches(QUOTE, literal=True) % 2 == 0
-        paired &= ~bare.str.contains(f"{other}{QUOTE}|{QUOTE}{other}")
-    else:
-        bare, paired = line, pl.lit(True)
-    has_width = bare.str.count_matches(separator, literal=True) == width - 1
-    has_value = line.str.strip_chars(BLANKS + separator) != ""
-    return frame.select(
-        (paired & has_width & has_value & (line.str.strip_chars_start(BOM) != header)).alias("regular")
-    ).to_series()
+        bare = lines.str.replace_all(QUOTED, QUOTE)
+        regular &= lines.str.count_matches(QUOTE, literal=True) % 2 == 0
+        regular &= ~bare.str.contains(f"{other}{QUOTE}|{QUOTE}{other}")
+    return regular & (bare.str.count_matches(separator, literal=True) == width - 1)
 
 
 def _parse_regular(lines: pl.Series, names: Sequence[str], separator: str) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import NEEDED, OPTIONAL, TABLES, Table
+from upkeep.contract.dictionary import NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import is_name
 from upkeep.core.errors import UpkeepError
@@ -53,116 +53,103 @@ class Files:
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         self._options = read_options(FilesOptions, options, "files")
         self._batch_days = batch_days
-        self._open = lru_cache(maxsize=len(TABLES))(self._open_table)
+        self._deal = lru_cache(maxsize=FILES_IN_MEMORY)(self._deal_file)
 
     def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold; every file is read once for that."""
-        listed = [*self._open("telemetry").list_deliveries(), *self._open("events").list_deliveries()]
+        listed = [*self._list_table("telemetry"), *self._list_table("events")]
         first = min((delivery.batch for delivery in listed), default=until)
-        listed += self._open("machines", first).list_deliveries()
+        listed += self._list_table("machines", first)
         later = [delivery.batch for delivery in listed if delivery.batch > until]
         if later:
             logger.warning(f"batches after fetch.until are left for later: {len(later)}, the last of {max(later)}")
         return [delivery for delivery in listed if delivery.batch <= until]
 
     def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
-        """Return a delivery's rows from the files that it was pinned to; raises UpkeepError if one is not as it was."""
-        table = self._open(key.table, key.batch) if key.table == "machines" else self._open(key.table)
-        return table.read(key, references)
+        """Return a delivery's rows from the files that it was pinned to.
 
-    def _open_table(self, table: Table, batch: date | None = None) -> "_TableFiles":
-        """Return a table whose rows belong to the batch of their time, or all to one."""
-        batch_expr = batch_of(pl.col(TIME), self._batch_days) if batch is None else pl.lit(batch)
-        return _TableFiles(table, getattr(self._options, table), batch_expr, self.limits)
-
-
-class _TableFiles:
-    """The files of one table; those read last stay in memory."""
-
-    def __init__(self, table: Table, readings: Sequence[TableFiles], batch: pl.Expr, limits: Limits) -> None:
-        self._table, self._readings, self._batch, self._limits = table, readings, batch, limits
-        self._deal = lru_cache(maxsize=FILES_IN_MEMORY)(self._deal_file)
-
-    def list_deliveries(self) -> list[Delivery]:
-        findings, untimed = list[Finding](), list[tuple[UpkeepError, bool]]()
-        schemas: dict[Reference, pl.Schema] = {}
-        for number, reading in enumerate(self._readings):
-            paths, unread = _find(self._table, reading)
-            findings += unread
-            columns: dict[str, None] = {}
-            for path in paths:
-                with errors_named(reading, table=self._table, file=path):
-                    dealt = self._deal(path, number)
-                for reference, rows in dealt.items():
-                    schemas[reference] = rows.schema
-                    columns |= dict.fromkeys(rows.columns)
-                    if reference.batch is None:
-                        error = unreadable_times(rows, reading).at(table=self._table, file=path)
-                        untimed.append((error, rows["time"].count() >= SYSTEMATIC))
-            _check_columns(self._table, reading, columns)
-        for error, is_systematic in untimed:
-            if is_systematic or len(untimed) == len(schemas):
-                raise error
-            logger.warning(str(error))
-            name = str(error.where["file"]).rpartition("/")[2]
-            findings.append(report("unreadable_times", self._table, f"{name}: {error.what}; {error.remedy}"))
-        deliveries = []
-        for (plant, day), placed in sorted(_place(schemas).items()):
-            for group in _group_by_types(placed, schemas):
-                read = partial(self.read, Key(self._table, plant, day), group)
-                deliveries.append(Delivery(self._table, plant, day, read, tuple(findings), group))
-        return deliveries
-
-    def read(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
-        """Return one table of what several files hold, none of which may have changed or grow too large together."""
+        Raises UpkeepError if one is not as it was, or all of them are too large together.
+        """
         try:
             joined, size = list[pl.DataFrame](), 0
             for reference in references:
                 joined.append(self._take(key, reference))
                 size += bounds.measure(joined[-1])
-                bounds.check_size(size, self._limits)
+                bounds.check_size(size, self.limits)
             columns = {name for part in joined for name in part.columns}
-            bounds.check_shape(sum(part.height for part in joined), len(columns), self._limits)
+            bounds.check_shape(sum(part.height for part in joined), len(columns), self.limits)
         except UpkeepError as error:
             raise error.at(**key._asdict()) from error
         return pl.concat(joined, how="diagonal_relaxed")
 
+    def _list_table(self, table: Table, batch: date | None = None) -> list[Delivery]:
+        """List a table whose rows belong to the batch of their time, or all to one."""
+        findings, untimed = list[Finding](), list[tuple[UpkeepError, bool]]()
+        schemas: dict[Reference, pl.Schema] = {}
+        for number, reading in enumerate(getattr(self._options, table)):
+            paths, unread = _find(table, reading)
+            findings += unread
+            columns: dict[str, None] = {}
+            for path in paths:
+                with errors_named(reading, table=table, file=path):
+                    dealt = self._deal(table, batch, number, path)
+                for reference, rows in dealt.items():
+                    schemas[reference] = rows.schema
+                    columns |= dict.fromkeys(rows.columns)
+                    if reference.batch is None:
+                        error = unreadable_times(rows, reading).at(table=table, file=path)
+                        untimed.append((error, rows["time"].count() >= SYSTEMATIC))
+            _check_columns(table, reading, columns)
+        for error, is_systematic in untimed:
+            if is_systematic or len(untimed) == len(schemas):
+                raise error
+            logger.warning(str(error))
+            name = str(error.where["file"]).rpartition("/")[2]
+            findings.append(report("unreadable_times", table, f"{name}: {error.what}; {error.remedy}"))
+        return [
+            Delivery(*key, partial(self.read_pinned, key, group), tuple(findings), group)
+            for key, placed in sorted(_place(table, schemas).items())
+            for group in _group_by_types(placed, schemas)
+        ]
+
     def _take(self, key: Key, reference: Reference) -> pl.DataFrame:
-        if reference.reading >= len(self._readings) or ".." in reference.address.split("/"):
+        """Return what a file holds of a delivery; an UpkeepError if it is not as it was."""
+        number, readings = reference.reading, getattr(self._options, key.table)
+        if number >= len(readings) or ".." in reference.address.split("/"):
             raise not_as_pinned([(key, reference)], "is none of the files that fetch.options names")
-        reading = self._readings[reference.reading]
-        with errors_named(reading, file=reference.address):
-            file_system, root = find_place(reading)
+        with errors_named(readings[number], file=reference.address):
+            file_system, root = find_place(readings[number])
             path = _folder(root) + reference.address
             file_system.invalidate_cache(path)  # what it knows of the file may be older than the file
             try:
-                dealt = self._deal(path, reference.reading)
+                dealt = self._deal(key.table, key.batch if key.table == "machines" else None, number, path)
             except FileNotFoundError:
                 raise not_as_pinned([(key, reference)], "is gone", vanished=True) from None
         if reference not in dealt:
             raise not_as_pinned([(key, reference)], "has changed since it was fetched")
         return dealt[reference]
 
-    def _deal_file(self, path: str, number: int) -> dict[Reference, pl.DataFrame]:
+    def _deal_file(self, table: Table, batch: date | None, number: int, path: str) -> dict[Reference, pl.DataFrame]:
         """Read one file as delivered, with our column names, and with times in UTC if its reading says how."""
-        reading = self._readings[number]
-        packed = read_content(reading, path, self._limits)
-        content, is_text = unpack(packed, path, self._limits)
+        reading = getattr(self._options, table)[number]
+        packed = read_content(reading, path, self.limits)
+        content, is_text = unpack(packed, path, self.limits)
         if is_text:
             separator = reading.separator or ("\t" if ".tsv" in path.lower()[-8:] else ",")
-            rows = read_delimited(content, separator, reading.encoding, self._limits)
+            rows = read_delimited(content, separator, reading.encoding, self.limits)
         else:
-            rows = read_parquet(content, self._limits)
+            rows = read_parquet(content, self.limits)
         _, root = find_place(reading)
-        rows = name_columns(rows, _find_facts(root, path), reading, self._limits)
-        known = NEEDED[self._table] | OPTIONAL.get(self._table, {})
+        rows = name_columns(rows, _find_facts(root, path), reading, self.limits)
+        known = NEEDED[table] | OPTIONAL.get(table, {})
         for name in (name for name, kind in known.items() if kind == "time"):
             rows = bring_to_utc(rows, name, reading)
         address, sha256 = path.removeprefix(_folder(root)), hashlib.sha256(packed).hexdigest()
         whole = Reference(address=address, reading=number, bytes=len(packed), sha256=sha256)
+        of_row = batch_of(pl.col(TIME), self._batch_days) if batch is None else pl.lit(batch)
         return {
-            whole.model_copy(update={"plant": plant, "batch": batch}): part
-            for (plant, batch), part in _deal_rows(self._table, rows, self._batch).items()
+            whole.model_copy(update={"plant": plant, "batch": day}): part
+            for (plant, day), part in _deal_rows(table, rows, of_row).items()
         }
 
 
@@ -197,8 +184,14 @@ def _folder(root: str) -> str:
 
 def _find_facts(root: str, path: str) -> Mapping[str, str]:
     """Return what a file's place tells in ``{plant}`` and ``{machine}``; its pattern may be that of a folder."""
-    places = (_as_regex(pattern).search(path) for pattern in (root, f"{root}/**"))
-    return next((place.groupdict() for place in places if place), {})
+    named = {"{" + name + "}": f"(?P<{name}>[^/]+?)" for name in PLACEHOLDERS}
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", **named}
+    for pattern in (root, f"{root}/**"):
+        pieces = re.split(r"(\*\*/|\*\*|\*|\?|\{\w+\})", pattern)
+        regex = "".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$"
+        if place := re.search(regex, path, re.IGNORECASE):
+            return place.groupdict()
+    return {}
 
 
 def _as_glob(root: str) -> str:
@@ -207,13 +200,6 @@ def _as_glob(root: str) -> str:
     stem = re.sub(r"(\.\w+)*$", "", pattern)
     ending = pattern.removeprefix(stem)
     return stem + re.sub("[A-Za-z]", lambda a: f"[{a[0].lower()}{a[0].upper()}]" if "*" in stem else a[0], ending)
-
-
-def _as_regex(pattern: str) -> re.Pattern[str]:
-    named = {"{" + name + "}": f"(?P<{name}>[^/]+?)" for name in PLACEHOLDERS}
-    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", **named}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\{\w+\})", pattern)
-    return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces) + "$", re.IGNORECASE)
 
 
 def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tuple[Any, ...], pl.DataFrame]:
@@ -254,14 +240,14 @@ def _check_columns(table: Table, reading: TableFiles, delivered: Mapping[str, No
             raise absent(theirs, delivered, remedy, table=table, file=reading.path)
 
 
-def _place(references: Iterable[Reference]) -> dict[tuple[str, date], list[Reference]]:
-    """Collect parts of files by plant and batch; one that does not tell goes where the one before it goes."""
+def _place(table: Table, references: Iterable[Reference]) -> dict[Key, list[Reference]]:
+    """Collect parts of a table's files by plant and batch; one that does not tell goes where the one before it goes."""
     parts = [(part.plant, part.batch, part) for part in references]
     rows = pl.DataFrame(parts, schema={"plant": pl.String, "batch": pl.Date, "part": pl.Object}, orient="row")
     told = pl.col("plant", "batch").forward_fill().backward_fill()
-    placed: dict[tuple[str, date], list[Reference]] = {}
+    placed: dict[Key, list[Reference]] = {}
     for plant, batch, part in rows.with_columns(told).iter_rows():
-        placed.setdefault((plant or UNKNOWN_PLANT, batch), []).append(part)
+        placed.setdefault(Key(table, plant or UNKNOWN_PLANT, batch), []).append(part)
     return placed
 
 

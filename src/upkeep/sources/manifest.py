@@ -68,10 +68,8 @@ def empty_manifest(fetch: Fetch) -> Manifest:
     The options enter as a digest, before variables are filled in: no secret and no local path can land in the manifest.
     """
     origin = {"options": fetch.options, "batch_days": fetch.batch_days}
-    if fetch.rows_every_hours:
-        origin["rows_every_hours"] = fetch.rows_every_hours
-    if fetch.findings:
-        origin["findings"] = fetch.findings
+    added = {"rows_every_hours": fetch.rows_every_hours, "findings": fetch.findings}
+    origin |= {name: value for name, value in added.items() if value}
     text = json.dumps(origin, sort_keys=True, default=str)
     return Manifest(source=fetch.source, options_sha256=hashlib.sha256(text.encode()).hexdigest())
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import polars as pl
 from pydantic import ValidationInfo, field_validator
-from sqlalchemy import URL, Connection, CursorResult, Engine, bindparam, create_engine, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, CursorResult, Engine, bindparam, create_engine, make_url, text
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.types import NullType
 
 from upkeep.contract.dictionary import TABLES, Table
@@ -30,8 +30,8 @@ from upkeep.sources import Delivery, bounds, read_options
 from upkeep.sources.batches import batches_between
 from upkeep.sources.columns import spare_reserved
 
-CHUNK_ROWS = 50_000
-"""Rows held as Python objects at a time."""
+ROWS_AS_OBJECTS = 50_000
+"""Held at a time: a column's type takes less."""
 
 FETCHED_ROWS = 100
 """Asked for at once: however small those before were, each of them may be large."""
@@ -157,7 +157,7 @@ def fetch_chunks(result: Iterable[Sequence[Any]], limits: Limits) -> Iterator[li
         size += bounds.VALUE_BYTES * len(values) + sum(len(value) for value in values if isinstance(value, str | bytes))
         bounds.check_size(size, limits)
         held.append(values)
-        if len(held) >= CHUNK_ROWS:
+        if len(held) >= ROWS_AS_OBJECTS:
             yield held
             held = []
     if held:
@@ -178,27 +178,20 @@ def open_engine(template: str, setting: str) -> Engine:
 
     Raises UpkeepError if `template` is no URL, mentions a variable that is not set, or no driver is installed for it.
     """
-    url = _address(template, setting)
     try:
+        url = make_url(template if "://" in template else expand_variables(template))
+        if "@" in (url.host or ""):  # the end of a password, which the driver's errors would show
+            raise ValueError(url.host)
+        if "://" in template:  # variables are filled in part by part, so that a password may hold any character
+            parts = {name: getattr(url, name) for name in ("username", "password", "host", "database", "query")}
+            url = url.set(**expand_all({name: value for name, value in parts.items() if value is not None}))
         return create_engine(url)
-    except (SQLAlchemyError, ImportError) as error:
+    except (NoSuchModuleError, ImportError) as error:
         raise UpkeepError(
             f"there is no driver for {url.drivername} databases: {error}",
             expected="a dialect and driver that are installed, such as postgresql+psycopg or sqlite",
             remedy=f"correct {setting}, or add the driver to pyproject.toml",
         ) from error
-
-
-def _address(template: str, setting: str) -> URL:
-    """Return the database's URL; variables are filled in part by part, so that a password may hold any character."""
-    try:
-        url = make_url(template if "://" in template else expand_variables(template))
-        if "@" in (url.host or ""):  # the end of a password, which the driver's errors would show
-            raise ValueError(url.host)
-        if "://" not in template:
-            return url
-        parts = {name: getattr(url, name) for name in ("username", "password", "host", "database", "query")}
-        return url.set(**expand_all({name: value for name, value in parts.items() if value is not None}))
     except (SQLAlchemyError, ValueError):
         raise UpkeepError(
             f"{setting} is not a database URL",

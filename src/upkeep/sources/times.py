@@ -108,25 +108,19 @@ def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
     return UpkeepError(
         f"no time in the file can be read; the first is {delivered[0]!r}",
         expected="ISO 8601, such as 2025-01-06T13:00:00Z, or a date-time type",
-        remedy=_remedy(delivered, reading),
+        remedy=_find_remedy(delivered, reading),
     )
 
 
-def _remedy(delivered: pl.Series, reading: TableFiles) -> str:
+def _find_remedy(delivered: pl.Series, reading: TableFiles) -> str:
     number = delivered[:1].cast(pl.Float64, strict=False).fill_null(math.nan)[0]
     if unit := unit_since_1970(number):
         return f"these look like {unit} since 1970: set epoch: {unit}"
     if SPREADSHEET_DAYS[0] <= number <= SPREADSHEET_DAYS[1]:
         return "these look like a spreadsheet's days: give the column the format yyyy-mm-dd hh:mm:ss, and export it"
-    if fitting := _fitting_format(delivered):
-        return f"set time_format: '{fitting}', if that is how they are meant"
-    given = f"correct time_format, which is '{reading.time_format}'" if reading.time_format else "set time_format"
-    return f"{given}, or deliver ISO 8601"
-
-
-def _fitting_format(delivered: pl.Series) -> str | None:
     for known in COMMON_FORMATS:
         times = delivered.str.to_datetime(known, time_unit="us", strict=False).dt.replace_time_zone(None)
         if times.is_between(FIRST, LAST).fill_null(False).all():
-            return known
-    return None
+            return f"set time_format: '{known}', if that is how they are meant"
+    given = f"correct time_format, which is '{reading.time_format}'" if reading.time_format else "set time_format"
+    return f"{given}, or deliver ISO 8601"
