@@ -187,7 +187,7 @@ def test_a_tenth_of_the_dates_unreadable_stops_at_validate(monkeypatch, lines):
 @pytest.mark.parametrize(
     ("section", "setting", "value", "message"),
     [
-        ("dataset", "horizon_hour", 24, "dataset.horizon_hour: Extra inputs are not permitted (found 24)"),
+        ("dataset", "horizon_hour", 24, "dataset.horizon_hour: Extra inputs are not permitted"),
         ("dataset", "horizon_hours", "two days", "dataset.horizon_hours: Input should be a valid number"),
         ("model", "kind", "xgboost", "model.kind: Input should be 'lightgbm', "),
         ("fetch", "until", "2025-03-25", "is not the first day of a batch of 7 days"),

@@ -117,6 +117,8 @@ def _role(name: str, known: pl.DataFrame) -> tuple[str, str]:
     levels, lasting = known[name].n_unique(), float(runs.median() or 0)  # type: ignore[arg-type]  # a number
     if has_word(name, "setting") and levels <= known.height / 10:
         return "setting", "by its name"
+    if levels <= FEW_LEVELS and has_word(name, "driven"):
+        return "setting", f"by its name and its {levels} levels"
     if levels <= FEW_LEVELS and lasting >= STEP_ROWS and runs.len() > levels:
         return "setting", f"{levels} levels, each kept for {lasting:g} rows in the median"
     return "sensor", "by behaviour"
