@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from parameters import SHIPPED, changed
 from scipy.signal import lfilter
 
-from upkeep.core.params import load_params
 from upkeep.stages import drift
 
 REPOSITORY = Path(__file__).parents[2]
@@ -174,5 +174,5 @@ def test_an_empty_fleet_is_an_empty_report(tmp_path, monkeypatch, fleet):
     (tmp_path / "data/processed/plants/empty").mkdir(parents=True)
     plant(0)[:0].write_parquet("data/interim/telemetry/empty.parquet")
     plant(0)[:0].select("machine", "time").write_parquet("data/processed/plants/empty/train.parquet")
-    drift.run(load_params(REPOSITORY / "params.yaml"))
+    drift.run(SHIPPED.model_copy(update={"parallel": changed(SHIPPED.parallel, backend="sequential")}))
     assert not json.loads(Path("reports/drift/drift.json").read_text())["empty"]["drifted"]

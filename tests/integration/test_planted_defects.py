@@ -6,13 +6,13 @@ import shutil
 import polars as pl
 import pytest
 from conftest import ROOT
+from parameters import SHIPPED, changed
 from planted_defects import planted_defects
 
 from upkeep.core import paths
-from upkeep.core.params import load_params
 from upkeep.stages import fetch, validate
 
-PARAMS = load_params(ROOT / "params.yaml")
+PARAMS = SHIPPED.model_copy(update={"parallel": changed(SHIPPED.parallel, backend="sequential")})
 
 
 @pytest.fixture(scope="module")
