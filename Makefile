@@ -26,7 +26,7 @@ serve: .venv ## Serve models and the planner's page on http://127.0.0.1:8000
 	UPKEEP_HOST=127.0.0.1 UPKEEP_LOG_URL=data/prediction_log upkeep serve
 
 test: .venv ## Run the unit and integration tests
-	pytest tests/unit tests/integration -n 2 --dist worksteal # neighbours share what a module makes once
+	pytest tests/unit tests/integration -n 2 --dist loadfile --no-loadscope-reorder # what a module makes is made once
 
 system: .venv ## Run the tests that need containers or servers
 	pytest tests/system
