@@ -38,7 +38,7 @@ def judged(average_precision: float) -> str:
     sanity = {"base_rate": 0.1, "average_precision": {}, "faults": []}
     group = {"chosen": None, "metrics": metrics, "intervals": {}, "costs": costs, "candidates": {}}
     validation = {"overall": metrics, "plants": {}}
-    report = {"overall": {**group, "sanity": sanity}, "plants": {}, "machine_models": {}, "validation": validation}
+    report = {"overall": {**group, "sanity": sanity}, "plants": {}, "validation": validation}
     return json.dumps({**report, "notes": []}) + "\n"
 
 

@@ -90,8 +90,7 @@ def test_the_reason_is_what_the_rows_lack(figures, name, why):
 
 def compared(*interval: float) -> dict[str, Any]:
     """A group whose model exceeds one of shuffled labels by this much, which its report found too little."""
-    lead = {"difference": sum(interval) / 2, "interval": list(interval)}
-    shuffled = {"metrics": GROUP["metrics"], "lead": lead}
+    shuffled = {"metrics": GROUP["metrics"], "lead": sum(interval) / 2, "lead_interval": list(interval)}
     return {**with_faults("not surely above a constant"), "candidates": {"shuffled_labels": shuffled}}
 
 

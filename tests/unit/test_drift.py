@@ -17,6 +17,7 @@ from upkeep.core.plants import name_file
 from upkeep.judging.drift import (
     FEWEST_VALUES,
     Window,
+    as_numbers,
     compare_windows,
     count_independent,
     measure_similarity,
@@ -67,11 +68,15 @@ def test_training_rows_are_those_of_trained_machines_within_the_trained_time():
     assert training_rows(rows, rows[:1]).rows() == [("a", START)]
 
 
-def test_what_is_not_finite_is_no_value():
-    rows = telemetry(speed=[1.0, float("inf"), float("nan")] * 280)
-    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
-    assert found.columns["speed"].score == 0
-    assert found.notes == []
+def test_a_missing_column_a_text_and_an_infinity_become_nulls_with_a_note():
+    rows = pl.DataFrame({"a": ["1.5", "broken", None], "b": [1.0, float("inf"), float("nan")]})
+    typed, notes = as_numbers(rows, ["a", "b", "c"])
+    assert typed.to_dict(as_series=False) == {"a": [1.5, None, None], "b": [1.0, None, None], "c": [None, None, None]}
+    assert notes == [
+        "c is missing",
+        "a holds 1 values that are not finite numbers",
+        "b holds 2 values that are not finite numbers",
+    ]
 
 
 def test_a_swing_that_training_has_seen_raises_what_counts_as_usual():

@@ -8,7 +8,7 @@ import pytest
 from prediction_cases import HORIZON, evaluate_rows, how, machine
 
 from upkeep.judging.evaluation import draw_curves, judge, last_row_f1, read_outcomes
-from upkeep.judging.reports import Difference, Evaluation
+from upkeep.judging.reports import Evaluation
 from upkeep.judging.sanity import REFERENCES
 
 GOOD = {25: 0.9, 26: 0.8}
@@ -58,15 +58,16 @@ def test_every_candidate_is_compared_with_the_chosen_model():
     found = report(fleet()).plants["lyon"]
     assert found.chosen == "plant"
     assert found.candidates["fleet"].metrics.failures_caught == 0.0
-    assert found.candidates["fleet"].lead.difference > 0.1
-    assert found.candidates["plant"].lead == Difference(difference=0, interval=None)
+    assert found.candidates["fleet"].lead > 0.1
+    assert found.candidates["plant"].lead == 0
+    assert found.candidates["plant"].lead_interval is None
 
 
 def test_two_failing_machines_at_least_are_resampled_to_tell_an_interval():
     one, two = (report(pl.concat([many(machines=count), machine("healthy")])).overall for count in (2, 4))
     assert one.intervals["average_precision"] is one.intervals["failures_caught"] is None
     assert one.intervals["false_alarms_per_machine_month"] == [0, 0]
-    assert two.candidates["plant"].lead == Difference(difference=0, interval=[0, 0])
+    assert two.candidates["plant"].lead_interval == [0, 0]
 
 
 def test_overall_pools_what_each_plant_chose():

@@ -98,9 +98,9 @@ def test_readings_are_described_over_all_rows_and_between_plants() -> None:
     found = {row["column"]: row for row in exploration.describe_readings(telemetry, columns).rows(named=True)}
     assert list(found) == ["load_pct", "vibration_mm_s", "pressure_bar"]
     load, pressure = found["load_pct"], found["pressure_bar"]
-    assert (load["unit"], load["missing"], load["1%"], load["99%"]) == ("%", 0, 20, 800)
+    assert (load["unit"], load["missing_percent"], load["1%"], load["99%"]) == ("%", 0, 20, 800)
     assert (load["lowest_plant"], load["highest_plant"]) == (20, 200)
-    assert (pressure["missing"], pressure["50%"], pressure["lowest_plant"]) == (1, None, None)
+    assert (pressure["missing_percent"], pressure["50%"], pressure["lowest_plant"]) == (100, None, None)
 
 
 def test_a_trace_shows_wear_and_not_the_change_of_load() -> None:

@@ -68,6 +68,19 @@ def training_rows(telemetry: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def as_numbers(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    """Return exactly `columns` as numbers, null where there is none, with a note on whatever did not fit.
+
+    Evidently skips a column that one side lacks without a word, and stops at a text where a number was.
+    """
+    notes = [f"{name} is missing" for name in columns if name not in rows.columns]
+    given = rows.with_columns(pl.lit(None).alias(name) for name in columns if name not in rows.columns)
+    numbers = given.select(pl.col(name).cast(pl.Float64, strict=False) for name in columns)
+    typed = numbers.select(pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in columns)
+    lost = {name: typed[name].null_count() - given[name].null_count() for name in columns}
+    return typed, notes + [f"{name} holds {n} values that are not finite numbers" for name, n in lost.items() if n]
+
+
 def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
     """Return how far a window of this length got from the rest of the training data at most.
 
@@ -134,13 +147,15 @@ def compare_windows(
 
     `telemetry` is reconciled; of the `train` rows machine and time are read. Returns what ``drift.json`` says of the
     plant: a column that cannot be judged has no score, one that lost all its values has drifted, and notes say both.
-    Then what draws Evidently's page of the columns that could be judged. A value that is not finite counts as missing.
+    Then what draws Evidently's page of the columns that could be judged.
     """
     trained = training_rows(telemetry, train).sort("machine", "time")
     newest = telemetry.filter(pl.col("time") >= window.start, pl.col("time") < window.end)
     newest = newest.join(trained, on=["machine", "time"], how="anti")
     reference, current = (_read_side(rows, columns, how) for rows in (trained, newest))
-    found, notes = dict.fromkeys(columns, ColumnDrift()), []
+    found = dict.fromkeys(columns, ColumnDrift())
+    notes = [f"training window: {note}" for note in reference.notes]
+    notes += [f"newest window: {note}" for note in current.notes]
     if not columns:
         notes.append("the data dictionary names no setting and no sensor")
     elif trained.is_empty() or newest.is_empty():
@@ -164,7 +179,11 @@ def compare_windows(
     )
     farthest = sorted(thresholds, key=lambda name: -(found[name].score or 0.0) / thresholds[name])[:MOST_DRAWN]
     drawn = {name: threshold for name, threshold in thresholds.items() if name in farthest}
-    return finding, partial(_draw_page, current.sample, reference.sample, drawn, finding.drifted)
+    # Evidently's page judges the columns drawn, from a share on; ours may be another verdict, of all of them.
+    limit = how.max_drifted_share + 1e-4
+    if (sum(found[name].drifted for name in drawn) >= limit * max(len(drawn), 1)) != finding.drifted:
+        limit = 1e-4 if finding.drifted else 1.01
+    return finding, partial(_draw_page, current.sample, reference.sample, drawn, limit)
 
 
 class _Side(NamedTuple):
@@ -173,14 +192,15 @@ class _Side(NamedTuple):
     values: pl.DataFrame
     sample: pl.DataFrame
     hours: Floats
+    notes: list[str]
 
 
 def _read_side(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> _Side:
-    values = rows.select(pl.when(pl.col(name).is_finite()).then(name).cast(pl.Float64).alias(name) for name in columns)
+    values, notes = as_numbers(rows, columns)
     drawn = np.arange(values.height)
     if values.height > how.sample_rows:
         drawn = np.sort(np.random.default_rng(how.seed).choice(values.height, how.sample_rows, replace=False))
-    return _Side(values, values[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600)
+    return _Side(values, values[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600, notes)
 
 
 def _judge_column(
@@ -203,7 +223,9 @@ def _judge_column(
     return ColumnDrift(score=score, threshold=threshold, drifted=score >= threshold), None
 
 
-def _draw_page(current: pl.DataFrame, reference: pl.DataFrame, thresholds: Mapping[str, float], drifted: bool) -> str:
+def _draw_page(
+    current: pl.DataFrame, reference: pl.DataFrame, thresholds: Mapping[str, float], drift_share: float
+) -> str:
     """Return Evidently's page about the columns in `thresholds`, the same bytes on every run."""
     os.environ["DO_NOT_TRACK"] = "1"
     # Importing Evidently takes four seconds; nothing else in this module should have to wait for it.
@@ -214,9 +236,7 @@ def _draw_page(current: pl.DataFrame, reference: pl.DataFrame, thresholds: Mappi
     stand_ins = {name: f"\ue000{number}\ue001" for number, name in enumerate(thresholds)}
     columns = list(stand_ins.values())
     limits = dict(zip(columns, thresholds.values(), strict=True))
-    # Evidently knows nothing of columns without values, nor of those not drawn: its own verdict would be another one.
-    share = 1e-4 if drifted else 1.01
-    preset = DataDriftPreset(columns=columns, num_method=METHOD, per_column_threshold=limits, drift_share=share)
+    preset = DataDriftPreset(columns=columns, num_method=METHOD, per_column_threshold=limits, drift_share=drift_share)
     definition = DataDefinition(numerical_columns=columns)
     sides = [
         Dataset.from_pandas(rows.select(list(stand_ins)).rename(stand_ins).to_pandas(), definition)

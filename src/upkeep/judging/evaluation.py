@@ -15,7 +15,6 @@ from upkeep.judging.episodes import MACHINE, judge_failures, tally_machines
 from upkeep.judging.reports import (
     DECIMALS,
     CandidateReport,
-    Difference,
     Evaluation,
     GroupReport,
     Headline,
@@ -184,10 +183,7 @@ def judge_group(plants: Sequence[PlantOutcomes], how: Evaluate, seed: int, doubt
     names = {plant.chosen for plant in plants if plant.chosen}
     same = names.pop() if len(names) == 1 else None
     chosen = candidates[same] if same else judge(pool([plant.own for plant in plants]), how, seed)
-    reports = {
-        name: CandidateReport(metrics=candidate.metrics, lead=_measure_lead(chosen, candidate, how.confidence))
-        for name, candidate in candidates.items()
-    }
+    reports = {name: _compare_candidate(other, chosen, how.confidence) for name, other in candidates.items()}
     return GroupReport(
         chosen=same,
         metrics=chosen.metrics,
@@ -209,12 +205,13 @@ def _compare_costs(chosen: Judgement, candidates: Mapping[str, Judgement], costs
     )
 
 
-def _measure_lead(chosen: Judgement, other: Judgement, confidence: float) -> Difference | None:
-    if not chosen.machines.equals(other.machines):
-        return None
+def _compare_candidate(candidate: Judgement, chosen: Judgement, confidence: float) -> CandidateReport:
+    if not chosen.machines.equals(candidate.machines):
+        return CandidateReport(metrics=candidate.metrics)
     name = "average_precision"
-    more = chosen.resamples[name] - other.resamples[name]
-    return Difference(difference=chosen.figures[name] - other.figures[name], interval=interval(more, confidence))
+    more = chosen.resamples[name] - candidate.resamples[name]
+    lead = chosen.figures[name] - candidate.figures[name]
+    return CandidateReport(metrics=candidate.metrics, lead=lead, lead_interval=interval(more, confidence))
 
 
 def _explain_gaps(plant: str, group: GroupReport) -> Iterator[str]:

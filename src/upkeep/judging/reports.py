@@ -72,21 +72,15 @@ class Headline(Report):
     plants: dict[str, Metrics]
 
 
-class Difference(Report):
-    """By how much one policy's figure exceeds another's, on the same resamples."""
-
-    difference: Figure
-    interval: Interval
-
-
 class CandidateReport(Report):
     """One candidate's figures, and by how much the chosen models' average precision exceeds its own.
 
-    `lead` is None where their machines differ.
+    `lead` is that of the same resamples; None where their machines differ.
     """
 
     metrics: Metrics
-    lead: Difference | None = None
+    lead: Figure = None
+    lead_interval: Interval = None
 
 
 class PolicyCosts(Report):

@@ -100,13 +100,12 @@ def _compare_with_references(found: float, candidates: Mapping[str, CandidateRep
         if reference is None or reference.lead is None:
             faults.append(f"{NOT_KNOWN} to be above {words}: no such candidate was judged on all its machines")
             continue
-        lead = reference.lead
         beside = f"{words}: {found:.3f} against {reference.metrics.average_precision or 0:.3f}"
-        if lead.interval is None or lead.difference is None:
+        if reference.lead_interval is None:
             faults.append(f"{NOT_KNOWN} to be above {beside}, for there are no resamples of two failing machines")
             continue
-        low, high = lead.interval
-        wide_low, wide_high = (lead.difference + widening * (end - lead.difference) for end in lead.interval)
+        lead, (low, high) = reference.lead, reference.lead_interval
+        wide_low, wide_high = (lead + widening * (end - lead) for end in (low, high))
         if name in SIMPLE_RULES and high <= 0:
             faults.append(f"below {beside}, by {-high:.3f} to {-low:.3f}")
         elif name in KNOWS_NOTHING and wide_low <= 0:

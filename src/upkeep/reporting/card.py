@@ -42,7 +42,8 @@ def write_card(reports: Reports, params: Params) -> Markdown:
         params=params,
         verdict=describe_verdict(reports.evaluation, reports.checks, reports.drift),
         quality=tabulate_quality(reports.evaluation),
-        sanity=tabulate_sanity(reports.evaluation, reports.training.plants),
+        groups=_list_groups(reports.evaluation),
+        references=REFERENCES,
         name_floor=_name_floor,
         **reports._asdict(),
     )
@@ -76,12 +77,6 @@ def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPl
     """Return a table of the average precision of what was tried in each plant, the winner's bold, and why it won."""
     names = sorted({name for found in evaluation.plants.values() for name in found.candidates})
     return render_markdown("candidates.md", plants=evaluation.plants, trained=training, names=names)
-
-
-def tabulate_sanity(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
-    """Return the average precision of each plant's model beside that of candidates that know little or nothing."""
-    groups = [(plant, found, training.get(plant)) for plant, found in _list_groups(evaluation).items()]
-    return render_markdown("sanity.md", groups=groups, references=REFERENCES)
 
 
 def _list_groups(evaluation: Evaluation) -> dict[str, GroupReport]:

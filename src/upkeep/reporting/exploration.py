@@ -80,7 +80,7 @@ def tabulate_findings(quality: DataQuality) -> Markdown:
 def describe_readings(telemetry: pl.DataFrame, columns: Mapping[str, Column]) -> pl.DataFrame:
     """Say what each setting and sensor shows; `columns` are the dictionary's, by name.
 
-    The columns: column, unit, missing (share), what 1%, half and 99% of all readings lie below, and the lowest and the
+    The columns: column, unit, missing_percent, what 1%, half and 99% of all readings lie below, and the lowest and the
     highest median of a plant, which lie apart where plants differ, or deliver in another unit.
     """
     rows = []
@@ -89,7 +89,7 @@ def describe_readings(telemetry: pl.DataFrame, columns: Mapping[str, Column]) ->
             continue
         own = telemetry.group_by("plant").agg(pl.col(name).median())[name]
         found = telemetry.select(
-            missing=pl.col(name).null_count() / pl.len(),
+            missing_percent=100 * pl.col(name).null_count() / pl.len(),
             **{f"{level:.0%}": pl.col(name).quantile(level) for level in (0.01, 0.5, 0.99)},
             lowest_plant=pl.lit(own.min(), pl.Float64),
             highest_plant=pl.lit(own.max(), pl.Float64),

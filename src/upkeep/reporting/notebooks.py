@@ -95,10 +95,12 @@ def resolve_parameters(notebook: Path, params: Params, assignments: Iterable[str
     given = params.model_dump(mode="json", by_alias=True)
     values: dict[str, Any] = {}
     for name, setting in settings.items():
+        if setting is None:
+            continue
         try:
-            values |= {name: reduce(getitem, setting.split("."), given)} if setting else {}
+            values[name] = reduce(getitem, setting.split("."), given)
         except (KeyError, TypeError):
-            raise _unknown_name(f"params.yaml has no {setting!r}", str(setting), flatten(given), notebook) from None
+            raise _unknown_name(f"params.yaml has no {setting!r}", setting, flatten(given), notebook) from None
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or name not in settings:
