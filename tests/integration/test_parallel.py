@@ -50,6 +50,13 @@ def test_each_backend_gives_the_same_results_in_the_order_of_plants(backend, on,
     assert list(results.items()) == [("porto", "PORTO!"), ("lyon", "LYON!"), ("gdansk", "GDANSK!")]
 
 
+def test_without_an_address_dask_starts_workers_of_its_own_and_ends_them_without_a_word(monkeypatch, capfd):
+    monkeypatch.setattr(parallel, "tqdm", lambda outcomes, **_: outcomes)
+    [worker] = map_plants(lambda _: os.getpid(), ["lyon"], Parallel(backend="dask", jobs=1)).values()
+    assert not Path(f"/proc/{worker}").exists()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_worker_of_a_cluster_works_in_the_drivers_folder(on):
     assert map_plants(lambda _: Path.cwd(), ["lyon"], on("dask")) == {"lyon": Path.cwd()}
 

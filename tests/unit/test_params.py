@@ -57,7 +57,6 @@ def test_no_setting_has_a_default_besides_that_of_params_yaml(tmp_path: Path) ->
         ("address", "scheduler", "String should match pattern"),
         ("address", "http://scheduler:8786", "String should match pattern"),
         ("address", "tcp://scheduler", "String should match pattern"),
-        ("backend", "dask", "backend: dask needs the address of a scheduler"),
     ],
 )
 def test_work_is_mapped_by_some_workers_of_a_backend_that_there_is_at_an_address_with_its_port(

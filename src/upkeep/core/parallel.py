@@ -6,14 +6,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
@@ -96,7 +96,7 @@ def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel)
         from distributed import Client, KilledWorker
 
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it logs what it raises
-        with Client(how.address) as client, _give(work, client) as given:
+        with _find_cluster(how) as cluster, Client(cluster) as client, _give(work, client) as given:
             client.run_on_scheduler(_require_environment, _describe_environment(), "the scheduler")
             # What a killed run left to workers would write over this one's files.
             left = iter(lambda: any(client.run(_is_at_work, str(Path.cwd())).values()), False)
@@ -119,6 +119,22 @@ def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel)
         raise
     except Exception as error:  # distributed raises many kinds; what the work itself raises is an outcome
         raise UpkeepError(f"the Dask cluster cannot be used: {error}", remedy=SETUP) from error
+
+
+def _find_cluster(how: params.Parallel) -> Any:
+    """Return a context that yields the scheduler's address, or a cluster of this machine."""
+    from distributed import LocalCluster
+
+    if how.address:
+        return nullcontext(how.address)
+    return LocalCluster(
+        n_workers=effective_n_jobs(how.jobs),
+        threads_per_worker=1,
+        memory_limit=None,  # a worker that pauses for want of memory may never go on
+        dashboard_address="127.0.0.1:0",  # a port that is free
+        security=True,  # other users of this machine can reach its ports
+        silence_logs="ERROR",  # it warns of its own end
+    )
 
 
 @contextmanager
@@ -144,6 +160,8 @@ def _hand_out(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Ou
     pending = as_completed(client.map(work, plants, key=keys, pure=False))
     while not pending.is_empty():
         if not (finished := pending.next_batch(block=False)):
+            if client.cluster:  # whose workers nobody replaces that die as they start
+                client.cluster.scale(len(client.cluster.worker_spec))
             client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
             time.sleep(LOOK_SECONDS)
         for future in finished:

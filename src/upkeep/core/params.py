@@ -242,12 +242,6 @@ class Parallel(Frozen):
     address: Annotated[str, Field(pattern=r"^(tcp|tls)://\S+:\d+$")] | None = None
     memory: Annotated[int, Field(gt=0)] | None = None
 
-    @model_validator(mode="after")
-    def _check_address(self) -> Self:
-        if self.backend == "dask" and not self.address:
-            raise ValueError("backend: dask needs the address of a scheduler, such as tcp://host:8786")
-        return self
-
 
 class Pieces(Frozen):
     """Where results are kept for the next run, and how much of them; belongs to no stage."""
