@@ -123,7 +123,9 @@ def short_folder() -> Iterator[Path]:
 @contextmanager
 def bridge() -> Iterator[str]:
     """Make a network of our own, lest two engines on one machine give out the same addresses."""
-    number = next(networks) % 256
+    routes = subprocess.run(["ip", "route"], check=True, capture_output=True, text=True).stdout
+    free = (number % 256 for number in networks if f"10.213.{number % 256}.0/24" not in routes)  # a killed run's stay
+    number = next(free)
     name = f"upkeep{os.getpid()}.{number}"[:15]
     subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
     try:
