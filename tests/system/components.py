@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +22,6 @@ DOCKER = "/usr/bin/docker"
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 PROXY_IMAGE = "haproxy:bookworm"
 """Debian's HAProxy, in place of the hub's image that deploy/lib.sh names."""
-
-networks = count(os.getpid() % 200)
 
 
 class Engine(NamedTuple):
@@ -122,17 +119,22 @@ def short_folder() -> Iterator[Path]:
 
 @contextmanager
 def bridge() -> Iterator[str]:
-    """Make a network of our own, lest two engines on one machine give out the same addresses."""
-    routes = subprocess.run(["ip", "route"], check=True, capture_output=True, text=True).stdout
-    free = (number % 256 for number in networks if f"10.213.{number % 256}.0/24" not in routes)  # a killed run's stay
-    number = next(free)
-    name = f"upkeep{os.getpid()}.{number}"[:15]
-    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    """Make a network of our own, lest two engines on one machine give out the same addresses.
+
+    Its name is its number, and a name is given once: tests that run side by side never get one number, and what a
+    killed run has left is passed over.
+    """
+    names = ((number, f"upkeep{number}") for number in range(1, 255))
+    number, name = next(made for made in names if _done("ip", "link", "add", made[1], "type", "bridge"))
     try:
         subprocess.run(["ip", "address", "add", f"10.213.{number}.1/24", "dev", name], check=True)
         yield name
     finally:
         subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+def _done(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
@@ -144,7 +146,7 @@ def start_engine() -> Iterator[Engine]:
         command += ["--pidfile", folder / "pid", "--bridge", network, "--storage-driver", "overlay2"]
         command += ["--iptables=false", "--ip-masq=false", "--ip-forward=false"]
         try:
-            with running(command, folder / "log", lambda: _answers(engine)):
+            with running(command, folder / "log", lambda: _done(DOCKER, "--host", engine.socket, "version")):
                 yield engine
                 containers = engine.docker("ps", "-aq").split()
                 if containers:
@@ -152,10 +154,6 @@ def start_engine() -> Iterator[Engine]:
         finally:
             # The engine leaves the host's network mounted once a container has used it.
             subprocess.run(["umount", "--quiet", folder / "exec/netns/default"], check=False)
-
-
-def _answers(engine: Engine) -> bool:
-    return subprocess.run([DOCKER, "version"], env=engine.environment, capture_output=True, check=False).returncode == 0
 
 
 def add_python_image(engine: Engine, name: str = PYTHON_IMAGE, *more: str) -> None:

@@ -127,8 +127,10 @@ def install_runner() -> Runner:
         done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode:
             pytest.skip(f"needs npm's registry, for {' and '.join(PACKAGES)}: {done.stderr.strip().splitlines()[-1]}")
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
+        try:
+            part.rename(folder)
+        except OSError:  # another run's is there by now
+            shutil.rmtree(part)
     assert folder.stat().st_uid == os.geteuid(), f"{folder} belongs to someone else"
     return Runner(folder)
 

@@ -69,7 +69,7 @@ class Server:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that are free together with those 10,000 above, where SeaweedFS's parts talk to each other."""
-    start = 20_000 + os.getpid() % 10_000
+    start = 20_000 + os.getpid() * 16 % 10_000  # processes that were started together look at other ports
     free = (port for port in range(start, 32_000) if is_free(port) and is_free(port + 10_000))
     return [next(free) for _ in range(count)]
 

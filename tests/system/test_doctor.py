@@ -355,7 +355,6 @@ def test_a_token_with_the_scope_api_is_well(monkeypatch):
         for name, value in gitlab.environment(scopes=("api", "write_repository")).items():
             monkeypatch.setenv(name, value)
         assert finding("token").state == "ok"
-        assert finding("clock").state == "ok"
 
 
 @pytest.mark.parametrize("scopes", [("read_api",), ("read_repository", "write_repository")])
