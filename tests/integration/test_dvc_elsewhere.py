@@ -1,10 +1,13 @@
-"""DVC and make where others have the repository: in a temporary copy, in an archive, without the internet."""
+"""DVC and make where others have the repository: in a temporary copy, in an archive, without the internet, killed."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from dvc_projects import git, run
+from dvc_projects import BIN, git, run
+
+from upkeep.gitlab import dvc
 
 ROOT = Path(__file__).parents[2]
 STAGE = """
@@ -59,3 +62,14 @@ def test_an_archive_without_git_is_reproduced_and_its_plots_need_no_other_host(p
     page = (project / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert "vegaEmbed" in page
     assert "<script src" not in page
+
+
+def test_what_a_killed_dvc_left_half_written_of_its_locks_stops_no_later_command(project, monkeypatch):
+    git(project, "init", "-q")
+    (project / ".dvc/tmp").mkdir()
+    (project / ".dvc/tmp/rwlock").write_text('{"write": {"/')
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", str(BIN), prepend=os.pathsep)
+    assert dvc.stale() == ["one"]
+    (project / ".dvc/tmp/rwlock").write_text("")
+    assert dvc.repro() == ["one"]

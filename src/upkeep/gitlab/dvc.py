@@ -30,6 +30,7 @@ NEEDED = ("--workspace", "--rev=HEAD", "--all-branches", "--all-tags", "--all-ex
 REMOVING = "Removing "  # how it begins a line about a file of the cache that nothing needs
 UNQUOTED = "Unsupported value of type 'date'"
 CONFLICT = "<<<<<<< "
+HALF_WRITTEN = re.compile(r"Unable to read RWLock-file '([^']+)'")
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,10 @@ def _require(*arguments: str, echo: bool = True) -> str:
 
 
 def _dvc(*arguments: str, echo: bool = True) -> tuple[bool, str]:
-    """Run DVC; return whether it failed, and what it printed: to the job's log, too, since training may take hours."""
+    """Run DVC; return whether it failed, and what it printed: to the job's log, too, since training may take hours.
+
+    The list of who reads and writes what is of no use once a DVC was killed while writing it, and stops all later ones.
+    """
     if shutil.which("dvc") is None:
         raise UpkeepError("dvc is not on PATH", remedy="make .venv && source .venv/bin/activate")
     lines = []
@@ -230,7 +234,11 @@ def _dvc(*arguments: str, echo: bool = True) -> tuple[bool, str]:
             lines.append(line)
             if echo:
                 print(show_lines(mask_credentials(line)), flush=True)  # noqa: T201  # what the job's log is read for
-    return process.returncode != 0, "".join(lines)
+    printed = "".join(lines)
+    if process.returncode and (found := HALF_WRITTEN.search(printed)):
+        Path(found[1]).unlink(missing_ok=True)
+        return _dvc(*arguments, echo=echo)
+    return process.returncode != 0, printed
 
 
 def _explain(command: str, text: str) -> UpkeepError:
