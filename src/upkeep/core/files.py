@@ -16,11 +16,9 @@ from typing import IO, Any
 
 from upkeep.core.errors import UpkeepError
 
-TEMPORARY = ".tmp"
-"""How the names of half-written files end; what a killed process leaves of them may be deleted."""
+TEMPORARY = ".tmp"  # how the names of half-written files end; what a killed process leaves of them may be deleted
 
-MOST_BYTES = 100_000_000
-"""Of a text file that upkeep reads whole, such as a manifest of a hundred thousand batches."""
+MOST_BYTES = 100_000_000  # of a text file that upkeep reads whole, such as a manifest of a hundred thousand batches
 
 LOOK_SECONDS = 0.1  # how often a lock that is held is tried again
 

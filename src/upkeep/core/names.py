@@ -41,8 +41,7 @@ def check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]  # a name within an object that pydantic checks
 
 MARK = "@"
-KEYS = ("plant", "machine", "time")
-"""What tells whose row it is, and of when; the table of machines has no time."""
+KEYS = ("plant", "machine", "time")  # what tells whose row it is, and of when; the table of machines has no time
 OWN_COLUMNS = (*KEYS, "machine_model", "split", "label", "hours_to_failure", "weight")
 """What tables hold beside features."""
 

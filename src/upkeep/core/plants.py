@@ -18,8 +18,7 @@ PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)
 LONGEST = 50
 """Characters of a name that its file shows: at most 200 bytes in UTF-8, of the 255 that a file's name may have."""
 
-DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)
-"""What Windows takes for a device, whatever its ending."""
+DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)  # what Windows takes for a device, whatever its ending
 
 OTHER_FILES = {"index", "lock"}  # beside the plants' own files there are others
 

@@ -17,8 +17,7 @@ SECRET_NAME = re.compile(
     r"pass|secret|token|credential|connection_?string|(api|access|account|private|storage)_?key(?!_?id)|^key$|(^|_)sas$",
     re.IGNORECASE,
 )
-SHORTEST_SECRET = 4
-"""A shorter value of a variable is not looked for in texts, where it would be found by chance."""
+SHORTEST_SECRET = 4  # a shorter value of a variable is not looked for in texts, where it would be found by chance
 
 
 def expand_variables(text: str, write: Callable[[str], str] = str) -> str:

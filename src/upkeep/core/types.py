@@ -18,8 +18,7 @@ Single = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]
 
 Instant = Annotated[int, Field(ge=-(2**53), le=2**53)]  # Microseconds since 1970, within three centuries of it
 
-RowLength = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}[smhd]$")]
-"""How long a row of reduced readings is, such as 1h."""
+RowLength = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}[smhd]$")]  # how long a row of reduced readings is, such as 1h
 
 UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # in seconds
 

@@ -11,15 +11,11 @@ from pydantic import Field
 from upkeep.core.rounding import MEASURED, significant
 from upkeep.core.types import Floats, Frozen, Single
 
-FIT_ROWS = 5_000
-"""Conditions are found on a sample of this many rows; more do not move the centres."""
+FIT_ROWS = 5_000  # conditions are found on a sample of this many rows; more do not move the centres
 FIT_SEED = 0
-CHUNK_ROWS = 50_000
-"""Rows whose distances to all centres are held in memory at once."""
-ATTEMPTS = 5
-"""k-means depends on where it starts; the best of this many attempts is kept."""
-MIN_READINGS = 30
-"""A condition with fewer readings of a sensor borrows the plant's level and spread."""
+CHUNK_ROWS = 50_000  # rows whose distances to all centres are held in memory at once
+ATTEMPTS = 5  # k-means depends on where it starts; the best of this many attempts is kept
+MIN_READINGS = 30  # a condition with fewer readings of a sensor borrows the plant's level and spread
 
 
 class Conditions(Frozen):

@@ -11,8 +11,7 @@ from pydantic import Field
 from upkeep.core.types import Floats, Frozen, Instant, Ints, RowLength, Single
 from upkeep.features.conditions import Conditions
 
-FAILURE = ("failure", None)
-"""A failure counts whatever failed."""
+FAILURE = ("failure", None)  # a failure counts whatever failed
 
 
 class Vocabulary(Frozen):

@@ -14,15 +14,12 @@ from scipy.stats import fisher_exact, rankdata
 
 from upkeep.core.errors import UpkeepError
 
-MIN_POSITIVES = 20
-"""With fewer failing rows a feature may separate the classes by chance."""
+MIN_POSITIVES = 20  # with fewer failing rows a feature may separate the classes by chance
 
 LARGEST_RATIO = 3
 """The time before failures may be this much better covered by rows than other time: outages and pauses are chance."""
-FEW_FAILURES = 3
-"""Fewer failures tell nothing of how rows were kept."""
-RARE = 0.01
-"""What happens more seldom by chance is not taken for chance."""
+FEW_FAILURES = 3  # fewer failures tell nothing of how rows were kept
+RARE = 0.01  # what happens more seldom by chance is not taken for chance
 
 Splits = dict[str, pl.DataFrame]
 

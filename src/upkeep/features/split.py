@@ -12,11 +12,9 @@ SPLITS = ("train", "validation", "test")
 
 Boundaries = tuple[datetime, datetime]
 
-INSTANT = timedelta(microseconds=1)
-"""What times are counted in."""
+INSTANT = timedelta(microseconds=1)  # what times are counted in
 
-MONDAY = date(1970, 1, 5)
-"""Weeks are counted from here, so that windows stay where they are when older data arrives."""
+MONDAY = date(1970, 1, 5)  # weeks are counted from here, so that windows stay where they are when older data arrives
 
 
 def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:

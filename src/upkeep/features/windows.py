@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from upkeep.core.params import Aggregate
 from upkeep.core.types import Floats, Ints
 
-HOUR = 3_600_000_000
-"""Microseconds in an hour."""
+HOUR = 3_600_000_000  # microseconds in an hour
 
 
 def to_microseconds(hours: float) -> int:

@@ -15,8 +15,7 @@ from upkeep.core.yaml import read_yaml
 from upkeep.judging.reports import Evaluation, GroupReport, Sanity
 from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
 
-JUDGED_HOURS = 24
-"""An alarm is expected within the last hours of an acceptance case."""
+JUDGED_HOURS = 24  # an alarm is expected within the last hours of an acceptance case
 
 
 class Machine(Frozen):

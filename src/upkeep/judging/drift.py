@@ -23,17 +23,14 @@ from upkeep.core.params import Drift
 from upkeep.core.types import Floats
 from upkeep.judging.reports import METHOD, ColumnDrift, PlantDrift, WindowReport
 
-SMALLEST_SHIFT = 0.1
-"""Below this a distance is no drift: a tenth of a standard deviation, Evidently's own default."""
+SMALLEST_SHIFT = 0.1  # below this a distance is no drift: a tenth of a standard deviation, Evidently's own default
 
-FEWEST_VALUES = 30
-"""A column with fewer values on either side is not judged."""
+FEWEST_VALUES = 30  # a column with fewer values on either side is not judged
 
 LARGEST_SIMILARITY = 0.99
 """Neighbours more alike than this are taken as this alike, or a column that hardly moves could never drift."""
 
-MOST_DRAWN = 30
-"""Columns on a plant's page, those farthest from their threshold; each takes 90 kB."""
+MOST_DRAWN = 30  # columns on a plant's page, those farthest from their threshold; each takes 90 kB
 
 RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=metric_)[0-9a-f]{32}\b")
 """What Evidently draws anew for each page: an id per widget and one for the page."""

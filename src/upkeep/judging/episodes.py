@@ -19,8 +19,7 @@ import polars as pl
 from upkeep.core.types import Booleans, Ints
 
 MACHINE = ["plant", "machine"]
-HOURS_PER_MONTH = 730.5
-"""A twelfth of 365.25 days."""
+HOURS_PER_MONTH = 730.5  # a twelfth of 365.25 days
 
 
 class Timeline(NamedTuple):

@@ -27,8 +27,7 @@ from upkeep.judging.sanity import explain_unknown, judge_sanity
 OF_FAILING_MACHINES = ["average_precision", "failures_caught", "cost_saving"]
 WITH_INTERVAL = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost_saving"]
 MAX_CURVE_POINTS = 200
-JUDGED = [*MACHINE, "time", "label", "hours_to_failure", "probability", "alarm"]
-"""What is judged of predictions."""
+JUDGED = [*MACHINE, "time", "label", "hours_to_failure", "probability", "alarm"]  # what is judged of predictions
 
 
 class Outcomes(NamedTuple):

@@ -8,8 +8,7 @@ from scipy.sparse import csr_array
 
 from upkeep.core.types import Booleans, Floats, Ints
 
-MAX_CELLS = 4_000_000
-"""Cells of one block of resampled curves: 32 MB."""
+MAX_CELLS = 4_000_000  # cells of one block of resampled curves: 32 MB
 
 
 def draw_machines(n_machines: int, n_resamples: int, seed: int) -> Floats:

@@ -16,11 +16,9 @@ SIMPLE_RULES = {
 """Candidates that may not be surely better than a model, or it is not needed."""
 REFERENCES = KNOWS_NOTHING | SIMPLE_RULES
 
-WIDENED = 2
-"""Percentile intervals of few machines are too narrow: to be sure, they are taken twice as wide."""
+WIDENED = 2  # percentile intervals of few machines are too narrow: to be sure, they are taken twice as wide
 
-NOT_KNOWN = "not known"
-"""How a sentence begins that says of a figure or a comparison why there is none."""
+NOT_KNOWN = "not known"  # how a sentence begins that says of a figure or a comparison why there is none
 
 OF_BOTH_CLASSES = {*ROW_FIGURES, "last_row_f1"}
 OF_HEALTHY_ROWS = {"false_alarms_per_machine_month", "cost", "cost_saving"}

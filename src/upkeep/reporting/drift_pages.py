@@ -9,8 +9,7 @@ from upkeep.judging.reports import ColumnDrift, PlantDrift
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.templates import render_html
 
-SCRIPT = "evidently.js"
-"""What the plants' pages share."""
+SCRIPT = "evidently.js"  # what the plants' pages share
 
 MOST_COLUMNS, MOST_PAGES = 15, 50
 """Columns of a plant that are named on the page of all plants, and plants that have a page of their own."""

@@ -14,8 +14,7 @@ from upkeep.reporting import plots
 from upkeep.reporting.markdown import Markdown, format_table
 from upkeep.reporting.plots import Picture, Styles
 
-HOURS_PER_YEAR = 8766
-"""Of 365.25 days."""
+HOURS_PER_YEAR = 8766  # of 365.25 days
 
 MAX_PANELS = 6
 

@@ -39,8 +39,7 @@ TEMPLATE = Path(__file__).with_name("notebook_template.ipynb")
 FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}
 """What a notebook can be added into, and the folder of data that its results then go to."""
 
-REMEDY = "\n  remedy:   "
-"""What an UpkeepError that ends a cell says before its remedy."""
+REMEDY = "\n  remedy:   "  # what an UpkeepError that ends a cell says before its remedy
 
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 

@@ -26,8 +26,7 @@ PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8
 INK, GREY, PALE, ALERT = "#1d2733", "#7b8794", "#d8dde3", "#b3261e"
 LINES = ["-", "--", "-.", ":"]
 MARKS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-MOST_PLANTS = 15
-"""Plants that one picture tells apart."""
+MOST_PLANTS = 15  # plants that one picture tells apart
 
 WIDTH_INCHES = 9.2
 # Nothing else here draws, and axes look their style up while they are drawn on.

@@ -20,10 +20,8 @@ POLICIES = {
     "oracle": ("perfect foresight", "#b4c5d3"),
 }
 MAX_FEATURES = 12
-MAX_GAP_ROWS = 12
-"""What a line bridges."""
-FAIR = 0.1
-"""A plant's risks are fair if they are off by no more than this on average."""
+MAX_GAP_ROWS = 12  # what a line bridges
+FAIR = 0.1  # a plant's risks are fair if they are off by no more than this on average
 
 
 def rank_plants(report: Evaluation) -> list[str]:

@@ -37,20 +37,17 @@ GITLAB = re.compile(r"https?://.+/api/v4/projects/[^/]+/ml/mlflow/?")
 KEY, COMPLETE = "upkeep.run", "upkeep.complete"
 """Tags: which run this is, and that all of it has arrived; the second is set last."""
 
-RELEASE = "upkeep.release"
-"""Tag of a version in the registry, whose own numbers MLflow gives."""
+RELEASE = "upkeep.release"  # tag of a version in the registry, whose own numbers MLflow gives
 
 RELOCATE_RUNS = "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)"
 RELOCATE_EXPERIMENTS = "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?"
 
-DRAFT = ".draft-"
-"""What a folder's name starts with while it is being filled."""
+DRAFT = ".draft-"  # what a folder's name starts with while it is being filled
 
 ANSWER_SECONDS = 10
 """How long MLflow waits for an answer, which it asks for once, unless the user has set its variables."""
 
-LONGEST_PARAM, LONGEST_GITLAB_PARAM, LONGEST_TAG = 6000, 250, 5000
-"""Characters; MLflow, and GitLab, refuse more."""
+LONGEST_PARAM, LONGEST_GITLAB_PARAM, LONGEST_TAG = 6000, 250, 5000  # characters; MLflow, and GitLab, refuse more
 
 
 class KeptRun(Frozen):
