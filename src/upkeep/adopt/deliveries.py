@@ -33,8 +33,7 @@ SAMPLE_BYTES = 65_536  # of a file's beginning; they tell how its text is writte
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "utf_16"]
 """Tried where the bytes are no UTF-8."""
 FEW_LETTERS = 8  # so few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest
-USUAL = {"encoding": "utf-8", "separator": ",", "decimal": "."}
-"""How text is written unless an option says otherwise."""
+USUAL = {"encoding": "utf-8", "separator": ",", "decimal": "."}  # how text is written unless an option says otherwise
 DECIMAL_COMMA, DECIMAL_POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
 NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
 SPECIAL = re.compile(r"[{}*?[\]$]|::")  # in a path of `params.yaml` these mean something

@@ -14,8 +14,7 @@ from upkeep.core.names import KEYS, MAX_NAME, shorten
 
 COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
 """Words of a column's name, if it has any, that numbers the rows."""
-FEW_LEVELS, STEP_ROWS = 12, 3.0
-"""A setting has at most so many levels, and keeps each for so many rows, in the median."""
+FEW_LEVELS, STEP_ROWS = 12, 3.0  # a setting has at most so many levels, and keeps each for so many rows, in the median
 ROOM = 0.5  # times the width from the 0.1 % to the 99.9 % quantile that a range leaves on either side
 EXTREME = 10.0  # values beyond so many widths are taken for faults of the measurement and lie outside the range
 

@@ -29,13 +29,11 @@ from upkeep.sources.file_options import TableFiles
 from upkeep.sources.sql import BOUND, open_engine
 
 MARK = "adopt:"  # begins the comments of a draft in `params.yaml`, so that the next draft takes their place
-TEMPLATE = Path(__file__).with_name("dictionary.yaml")
-"""The keys of each table, and what else upkeep knows of it."""
+TEMPLATE = Path(__file__).with_name("dictionary.yaml")  # the keys of each table, and what else upkeep knows of it
 
 COLON = "\0"  # stands for the colon of a query's parameter until those within names are told apart from it
 
-Names = Mapping[str, Mapping[str, str]]
-"""Of each table, the dictionary's names of the delivered columns that it has."""
+Names = Mapping[str, Mapping[str, str]]  # of each table, the dictionary's names of the delivered columns that it has
 
 
 def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Names, needed: Collection[str]) -> str:

@@ -12,8 +12,7 @@ EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 """Times outside are garbage; Polars itself cannot print the worst of them."""
 
 LOW, HIGH = (int(time.timestamp()) * 1_000_000 for time in (EARLIEST, LATEST))
-DAY, MILLISECOND = 86_400_000_000, 1000
-"""In microseconds, as are the bounds."""
+DAY, MILLISECOND = 86_400_000_000, 1000  # in microseconds, as are the bounds
 
 ISO_TIME = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(?:Z|UTC|([+-]\d{2}(?::?\d{2})?))?$"
 """Date; then, each optional: hours and minutes, seconds, offset. Without an offset a time is in UTC."""

@@ -33,8 +33,7 @@ FINDING, ALARM_AT = "finding", "alarm_at"
 OPTIONAL = {"events": {FINDING: "text", ALARM_AT: "time"}}
 """What tables may hold besides: what a visit found, and when the alarm episode that it answers began."""
 EVENTS = pl.Schema({name: DTYPES[kind] for name, kind in (NEEDED["events"] | OPTIONAL["events"]).items()})
-DEFECT, NOTHING = FINDINGS = ("defect", "nothing")
-"""What a visit can have found; null if nobody said."""
+DEFECT, NOTHING = FINDINGS = ("defect", "nothing")  # what a visit can have found; null if nobody said
 VISITS = pl.Schema(
     {
         "id": pl.String(),
@@ -50,16 +49,13 @@ VISITS = pl.Schema(
 """What planners say of visits on the service's page; of one visit, told by plant, machine and `visited_at`, the newest
 word counts. `id` is that of the request, `said_by` the name of its token, null where the service asks for none."""
 
-LONGEST_NAME = 60
-"""Characters of a meaning that still serves as a name within a sentence."""
+LONGEST_NAME = 60  # characters of a meaning that still serves as a name within a sentence
 
 STATISTICS = {"std": "spread of", "min": "lowest", "max": "highest", "last": "last", "count": "readings of"}
 """What a row of reduced readings says of each sensor besides their mean, in words."""
-SENSED = ("std", "count")
-"""The statistics that are sensors themselves, and so become features."""
+SENSED = ("std", "count")  # the statistics that are sensors themselves, and so become features
 
-RESERVED = "@"
-"""Columns that start with this are upkeep's own, while it works."""
+RESERVED = "@"  # columns that start with this are upkeep's own, while it works
 ROW, DELIVERY, BATCH, REASON, COLUMN = "@row", "@delivery", "@batch", "@reason", "@column"
 """A row's number in its delivery, that of the delivery, the batch, and why and where the row is at fault."""
 BROKEN_LINE, DECIMAL = "@broken_line", "@decimal"

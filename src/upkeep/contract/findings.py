@@ -18,25 +18,18 @@ Finding = dict[str, str | None]
 
 HOUR = timedelta(hours=1)
 
-MAX_FINDINGS = 100
-"""Of one kind in one plant's table; what is beyond is counted in one more finding."""
+MAX_FINDINGS = 100  # of one kind in one plant's table; what is beyond is counted in one more finding
 
-LONGEST_DETAIL = 1000
-"""Characters of what a finding says: names of files and values of a row may be of any length."""
+LONGEST_DETAIL = 1000  # characters of what a finding says: names of files and values of a row may be of any length
 
-MAX_EXAMPLES = 3
-"""Machines that a finding about many names."""
+MAX_EXAMPLES = 3  # machines that a finding about many names
 
-SLOW = 3.0
-"""A machine that usually sends a row every `n` hours is silent only after this many times `n` hours."""
+SLOW = 3.0  # a machine that usually sends a row every `n` hours is silent only after this many times `n` hours
 
-MIN_REPEATS = 5
-"""A stuck value is repeated in at least this many rows: two equal ones around an outage are chance."""
+MIN_REPEATS = 5  # a stuck value is repeated in at least this many rows: two equal ones around an outage are chance
 
-LONG_RUN = 10.0
-"""A stuck value lasts at least this many times the sensor's median run of one value ..."""
-RARE_VALUE = 0.1
-"""... and no more than this share of the sensor's runs has it; else the sensor is just coarse."""
+LONG_RUN = 10.0  # a stuck value lasts at least this many times the sensor's median run of one value ...
+RARE_VALUE = 0.1  # ... and no more than this share of the sensor's runs has it; else the sensor is just coarse.
 
 
 def report(

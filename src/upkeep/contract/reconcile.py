@@ -15,8 +15,7 @@ from upkeep.core.names import MAX_NAME, shorten
 MANY = 10_000
 """Rows from which on each name is judged once before all rows are: a large delivery repeats few of them very often."""
 
-EMPTY_LINE = "empty line"
-"""The reason of lines without any value, which many files end with."""
+EMPTY_LINE = "empty line"  # the reason of lines without any value, which many files end with
 
 ARTICLES = {"number": "a number", "time": "a time", "text": "text"}
 

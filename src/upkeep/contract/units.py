@@ -12,13 +12,10 @@ from upkeep.core.types import Floats
 
 OWN = Unit(factor=1.0)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-NORMAL_IQR = 1.349
-"""Interquartile range of a normal distribution, in standard deviations."""
+NORMAL_IQR = 1.349  # interquartile range of a normal distribution, in standard deviations
 
-FAR = 1.0
-"""In spreads of an earlier delivery: values on average further than this from it are unlike it ..."""
-CLOSER = 8.0
-"""... and are in another unit if that brings them this many times closer."""
+FAR = 1.0  # in spreads of an earlier delivery: values on average further than this from it are unlike it ...
+CLOSER = 8.0  # ... and are in another unit if that brings them this many times closer.
 
 
 class Units:

@@ -40,8 +40,7 @@ from upkeep.core.text import MEND, command_to_read_again
 CLOCK_SLACK = timedelta(days=1)
 """How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
 
-BEGINS = pl.col(BATCH).cast(DTYPES["time"])
-"""The first instant of each row's batch."""
+BEGINS = pl.col(BATCH).cast(DTYPES["time"])  # the first instant of each row's batch
 
 FIRST = {"null key": 0, "name too long": 1, "unprintable name": 1, "other plant": 2}
 """Which reasons a row of several faults is set aside for; of the others it is the first column's."""

@@ -19,8 +19,7 @@ from upkeep.sources.opening import errors_named, open_file
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
-EPOCH = datetime(2000, 1, 3, tzinfo=UTC)
-"""Every engine is installed then, a Monday; its cycle 1 is an hour later."""
+EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # every engine is installed then, a Monday; its cycle 1 is an hour later
 
 SETTINGS = ("altitude", "mach", "tra")
 SENSORS = (

@@ -12,11 +12,9 @@ from upkeep.core.params import Limits
 from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
-CONSTANTS = ("plant", "machine", "kind", "code")
-"""Options that tell what is the same in every row."""
+CONSTANTS = ("plant", "machine", "kind", "code")  # options that tell what is the same in every row
 
-INSTANT = ("plant", "machine", "time")
-"""What the readings of one row have in common."""
+INSTANT = ("plant", "machine", "time")  # what the readings of one row have in common
 
 
 def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFiles, limits: Limits) -> pl.DataFrame:

@@ -17,12 +17,9 @@ from upkeep.sources import bounds
 QUOTE = '"'
 QUOTED = r'"[^"]*"'
 BLANKS = " \t\r"
-BOM = "\ufeff"
-"""The byte order mark; files that are joined into one bring it and their headers along."""
-LINES_AT_ONCE = 10_000
-"""That are held as Python objects."""
-SHOWN = 100
-"""Characters of a line that is too long to be kept."""
+BOM = "\ufeff"  # the byte order mark; files that are joined into one bring it and their headers along
+LINES_AT_ONCE = 10_000  # that are held as Python objects
+SHOWN = 100  # characters of a line that is too long to be kept
 
 
 def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits) -> pl.DataFrame:

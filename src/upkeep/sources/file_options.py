@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from upkeep.core.types import Frozen
 
-PLACEHOLDERS = ("plant", "machine")
-"""What a path can tell in place of a column."""
+PLACEHOLDERS = ("plant", "machine")  # what a path can tell in place of a column
 
 OF_ONE_TABLE = {"kind": "events", "code": "events", "kinds": "events", "pivot": "telemetry"}
 """Options that only one table can have."""

@@ -26,17 +26,14 @@ from upkeep.sources.manifest import not_as_pinned
 from upkeep.sources.opening import ENDING, ENDINGS, errors_named, find_place, read_content, read_parquet, unpack
 from upkeep.sources.times import bring_to_utc, unreadable_times
 
-UNKNOWN_PLANT = "unknown"
-"""Where rows go if no file of their table names a plant."""
+UNKNOWN_PLANT = "unknown"  # where rows go if no file of their table names a plant
 
-FILES_IN_MEMORY = 8
-"""A file holds rows of many batches, which are asked for one by one."""
+FILES_IN_MEMORY = 8  # a file holds rows of many batches, which are asked for one by one
 
 TIME = "@time"
 LEAP = timedelta(days=366)
 
-SYSTEMATIC = 10
-"""So many times in one file, of which none can be read, are not broken but written in another way."""
+SYSTEMATIC = 10  # so many times in one file, of which none can be read, are not broken but written in another way
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,7 @@ BUILT_IN = {
     "cmapss": "upkeep.sources.cmapss:Cmapss",
 }
 
-SHOWN = 40
-"""Characters of what is no name that tell which one it is."""
+SHOWN = 40  # characters of what is no name that tell which one it is
 
 EVENT = {"machine": pl.String(), "time": pl.Datetime("us", "UTC"), "batch": pl.Date()}
 

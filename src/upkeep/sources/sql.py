@@ -30,21 +30,17 @@ from upkeep.sources import Delivery, bounds, read_options
 from upkeep.sources.batches import batches_between
 from upkeep.sources.columns import spare_reserved
 
-ROWS_AS_OBJECTS = 50_000
-"""Held at a time: a column's type takes less."""
+ROWS_AS_OBJECTS = 50_000  # held at a time: a column's type takes less
 
-FETCHED_ROWS = 100
-"""Asked for at once: however small those before were, each of them may be large."""
+FETCHED_ROWS = 100  # asked for at once: however small those before were, each of them may be large
 
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
 WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+)\s*(?:>=\s*:since|<\s*:until)\b""")
 """How a query's watermark is usually written, and which column it is about."""
 
-UNTIMED_COUNTED = 1000
-"""Rows without a time, of which any is one too many."""
+UNTIMED_COUNTED = 1000  # rows without a time, of which any is one too many
 
-EXACT_DIGITS = 15
-"""A decimal number with no more digits than these comes back from a float as it was."""
+EXACT_DIGITS = 15  # a decimal number with no more digits than these comes back from a float as it was
 
 logger = logging.getLogger(__name__)
 

@@ -35,11 +35,9 @@ from upkeep.sources.manifest import (
 SAVE_SECONDS = 1
 """How often the manifest is saved under way: a killed run fetches again what the manifest does not list yet."""
 
-Fate = Literal["same", "changed", "vanished"]
-"""Of a stored batch that was read again."""
+Fate = Literal["same", "changed", "vanished"]  # of a stored batch that was read again
 
-AGAIN = ".again"
-"""How the name of a file ends while the one that it replaces is still listed."""
+AGAIN = ".again"  # how the name of a file ends while the one that it replaces is still listed
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
 from upkeep.sources.file_options import Epoch, TableFiles
 
-FIRST, LAST = EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)
-"""Of what a clock can have shown."""
+FIRST, LAST = EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)  # of what a clock can have shown
 
 OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
 
@@ -18,8 +17,7 @@ PER_SECOND: dict[Epoch, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """How many of each unit of ``epoch`` a second has."""
 
 YEAR_2000, YEAR_2100 = 946_684_800, 4_102_444_800
-SPREADSHEET_DAYS = (20_000, 80_000)
-"""1954 to 2119, in days since 1899-12-30."""
+SPREADSHEET_DAYS = (20_000, 80_000)  # 1954 to 2119, in days since 1899-12-30
 
 COMMON_FORMATS = (
     *("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y%m%d", "%Y%m%d%H%M"),

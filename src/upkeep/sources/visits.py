@@ -16,8 +16,7 @@ from upkeep.sources.batches import batch_of
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import errors_named, find_place, read_content, read_parquet
 
-VISIT = ["plant", "machine", "visited_at"]
-"""What tells visits apart: of each, the newest word counts."""
+VISIT = ["plant", "machine", "visited_at"]  # what tells visits apart: of each, the newest word counts
 
 logger = logging.getLogger(__name__)
 
