@@ -11,8 +11,7 @@ from upkeep.core.types import Floats, Frozen, Single
 
 Method = Literal["sigmoid", "isotonic", "none"]
 
-MIN_POSITIVES = 20
-"""With fewer positive (or negative) rows nothing is fitted."""
+MIN_POSITIVES = 20  # with fewer positive (or negative) rows nothing is fitted
 
 
 class Calibration(Frozen):

@@ -28,10 +28,8 @@ from upkeep.model.trees import check_trees
 
 PIPELINE_ROWS = 100_000
 """Rows that kinds other than LightGBM are fitted on at most: they hold several copies in double precision."""
-KEPT: tuple[Kind, ...] = ("lightgbm", "logistic")
-"""Kinds whose fitted models can be put in words, and so outlast a run."""
-CHUNK_ROWS = 4_096
-"""Rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows."""
+KEPT: tuple[Kind, ...] = ("lightgbm", "logistic")  # kinds whose fitted models can be put in words, and so outlast a run
+CHUNK_ROWS = 4_096  # rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows
 
 
 class Rows(NamedTuple):

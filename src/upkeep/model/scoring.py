@@ -18,14 +18,11 @@ from upkeep.model.explanation import READINGS, Explainer, Reason, summarise_read
 from upkeep.model.storage import SavedModel, checksum, contributions, load_model, predict
 
 VERSION_DIGITS = 12
-ENOUGH_HISTORY = 0.9
-"""Share of the widest window that rows must cover; hourly rows never cover the whole of it."""
+ENOUGH_HISTORY = 0.9  # share of the widest window that rows must cover; hourly rows never cover the whole of it
 
-RANGE_LEFT = "training_range_left"
-"""Code of the warning that a sensor shows what no training row held."""
+RANGE_LEFT = "training_range_left"  # code of the warning that a sensor shows what no training row held
 
-RANGES_NAMED = 3
-"""Features outside their training range that a warning names."""
+RANGES_NAMED = 3  # features outside their training range that a warning names
 
 
 class Caution(TypedDict):

@@ -25,16 +25,13 @@ from upkeep.model.estimators import KEPT, Fitted, Rows, fit, restore
 from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.storage import TrainingRange, to_matrix
 
-OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]
-"""What predictions keep of a row."""
+OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]  # what predictions keep of a row
 JUDGED = TypeAdapter(dict[str, tuple[Calibration, TrainedCandidate]])
 SEEN = TypeAdapter(tuple[int, int, dict[str, TrainingRange]])
 COLUMNS_AT_ONCE = 8
 """Features whose ranges are sought at a time: of a whole fleet's rows, which fit into memory together as bins only."""
-FEW_FAILURES = 3
-"""Validation rows with fewer failures than this cannot tell two models apart, nor place a threshold."""
-TIE = 0.005
-"""Average precisions closer than this are equal; then the cheaper model wins."""
+FEW_FAILURES = 3  # validation rows with fewer failures than this cannot tell two models apart, nor place a threshold
+TIE = 0.005  # average precisions closer than this are equal; then the cheaper model wins
 SHUFFLES, SHUFFLED_ROWS, SHUFFLED_ROUNDS = 5, 2_500, 20
 """What chance reaches is told by the luckiest of a few small models, in less time than by a large one."""
 

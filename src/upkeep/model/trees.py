@@ -13,10 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from upkeep.core.types import Ints
 
-DEEPEST = 500
-"""Splits above a leaf; the time and memory that reasons take grow with their square."""
-LARGEST_VALUE = 1e6
-"""What one leaf may add to the log-odds; beyond a thousand every probability is 0 or 1 anyway."""
+DEEPEST = 500  # splits above a leaf; the time and memory that reasons take grow with their square
+LARGEST_VALUE = 1e6  # what one leaf may add to the log-odds; beyond a thousand every probability is 0 or 1 anyway
 MISSING = (0, 2, 4, 6, 8, 10)
 """LightGBM's bits for what counts as missing and where it goes; the lowest bit says that a split is by category."""
 

@@ -36,8 +36,7 @@ SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its v
 EXCHANGE_SECONDS = 10.0
 """From looking up the host to the status of its answer, whose body is not read; who is slower has not answered."""
 
-RUN_SECONDS = 120.0
-"""For all alarms of a run together; the next run sends the others."""
+RUN_SECONDS = 120.0  # for all alarms of a run together; the next run sends the others
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each time that alarms are sent, if the receiver does not ask for more."""
@@ -77,8 +76,7 @@ class Watch(Frozen):
     episode: Episode | None
 
 
-Watches = dict[str, Watch]
-"""By ``plant/machine``; whatever the plant is called, its own part holds no slash."""
+Watches = dict[str, Watch]  # by ``plant/machine``; whatever the plant is called, its own part holds no slash
 
 WATCHES = TypeAdapter(Watches)
 

@@ -18,8 +18,7 @@ from upkeep.scoring.prediction_log import Role, as_log_rows, as_prediction
 
 KEY_LENGTH = 16
 URGENT = 5
-SILENT = 20
-"""Machines that are named at most."""
+SILENT = 20  # machines that are named at most
 MINUTE = "%Y-%m-%d %H:%M"
 
 

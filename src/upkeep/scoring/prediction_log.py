@@ -66,8 +66,7 @@ Prediction = dict[str, Any]
 DAY = re.compile(r"day=\d{4}-\d\d-\d\d")
 NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
 LONGEST_FOLDER = 200
-ROW_GROUP = 200
-"""Rows that are compressed at once: writing takes memory for all of them, several times over."""
+ROW_GROUP = 200  # rows that are compressed at once: writing takes memory for all of them, several times over
 
 SLICE_ROWS = 2_000
 """Read at once: a file of some kilobytes can stand for gigabytes, which shows before all of them are there."""

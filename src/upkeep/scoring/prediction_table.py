@@ -11,8 +11,7 @@ from upkeep.core.names import KEYS
 from upkeep.core.params import PredictionTable
 from upkeep.sources.sql import unreadable
 
-NAME_LENGTH = 255
-"""Some databases take only text of a stated length as a key."""
+NAME_LENGTH = 255  # some databases take only text of a stated length as a key
 
 
 def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:

@@ -38,8 +38,7 @@ from upkeep.sources.store import store_batches
 FOLDER = paths.LOCAL / "score"
 ALARMS = FOLDER / "alarms.json"
 
-CHALLENGER_SECONDS = 60.0
-"""For one plant; a challenger that takes longer is left out of this run."""
+CHALLENGER_SECONDS = 60.0  # for one plant; a challenger that takes longer is left out of this run
 
 logger = logging.getLogger(__name__)
 
