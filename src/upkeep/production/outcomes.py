@@ -41,8 +41,7 @@ OF_FAILURES = ("caught", "missed", "not_covered")
 
 SAID = ["probability", "threshold", "alarm"]
 SAID_BY = ["role", "machine"]
-JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source"]
-"""What is judged of the prediction log."""
+JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source"]  # what is judged of the prediction log
 
 INSTANT = timedelta(microseconds=1)
 

@@ -15,8 +15,7 @@ from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
 
 FLEET = ""  # stands in a plant's place where something is about all of them
-SHOWN = ("precision", "coded", "recall_from", "recall_to")
-"""Of the ledger's live figures of a plant."""
+SHOWN = ("precision", "coded", "recall_from", "recall_to")  # of the ledger's live figures of a plant
 
 VERDICTS: dict[str, tuple[Status, str, str]] = {
     "agrees": (FINE, "what came of its alarms is what was expected", ""),

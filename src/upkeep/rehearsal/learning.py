@@ -16,8 +16,7 @@ from upkeep.releases.succession import find_newer, judge_succession
 from upkeep.stages.dataset import Tables, build_splits, find_vocabulary
 from upkeep.stages.train import describe_model
 
-Known = Mapping[str, Tables]
-"""What is known of each plant."""
+Known = Mapping[str, Tables]  # what is known of each plant
 
 
 class TrainedFleet(NamedTuple):
