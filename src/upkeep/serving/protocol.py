@@ -87,7 +87,7 @@ class Error:
     column: str | None = None
 
 
-class Answer(BaseModel):
+class Predictions(BaseModel):
     """An answer per machine; `errors` tells of those that have none."""
 
     predictions: list[MachineRisk]
@@ -101,9 +101,9 @@ HEADERS = {
 }
 """Of refusals, by their status."""
 
-REFUSALS: dict[int | str, dict[str, Any]] = {"default": {"model": Answer, "description": "Why there is no answer."}}
+REFUSALS: dict[int | str, dict[str, Any]] = {"default": {"model": Predictions, "description": "Why there is no answer."}}
 RESPONSES: dict[int | str, dict[str, Any]] = REFUSALS | {
-    200: {"model": Answer, "description": "An answer per machine; `errors` tells of those that have none."},
+    200: {"model": Predictions, "description": "An answer per machine; `errors` tells of those that have none."},
 }
 # FastAPI lists the models of bodies that it reads itself; these stand where they are used.
 DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
@@ -130,7 +130,7 @@ class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault 
         self.error = Error(pointer, what, expected, whose.get("plant"), whose.get("machine"))
 
     def to_response(self, **headers: str) -> Response:
-        """Return the response that says so, as `Answer` describes it."""
+        """Return the response that says so, as `Predictions` describes it."""
         content = {"predictions": [], "errors": [self.error]}
         return to_json(content, self.status, HEADERS.get(self.status, {}) | headers)
 
