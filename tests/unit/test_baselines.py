@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from upkeep.model.baselines import RANKINGS, find_best_rule, fit_baseline, hours_in_service, recent_errors
+from upkeep.model.baselines import RANKINGS, find_best_feature, fit_baseline, hours_in_service, recent_errors
 from upkeep.model.calibration import logistic, prior_log_odds
 
 NAN = math.nan
@@ -74,7 +74,7 @@ def test_the_best_rule_is_the_feature_that_alone_ranks_best_upwards_or_downwards
     noise = np.random.default_rng(1).normal(size=400)
     wear = sign * (np.repeat([0.0, 1.0], 200) + 0.3 * noise)
     train = training(400, noise=noise, wear=wear, silent=[None] * 400)
-    rule = find_best_rule(train.select, ["noise", "wear", "silent"])
+    rule = find_best_feature(train.select, ["noise", "wear", "silent"])
     assert (rule.feature, rule.rises) == ("wear", rises)
     log_odds = fit_baseline(rule.rank, [train])(train)
     assert log_odds[200:].mean() > log_odds[:200].mean()
@@ -82,13 +82,13 @@ def test_the_best_rule_is_the_feature_that_alone_ranks_best_upwards_or_downwards
 
 def test_a_value_that_the_best_rule_does_not_know_counts_as_the_lowest():
     train = training(400, wear=np.linspace(0, 1, 400))
-    rule = find_best_rule(train.select, ["wear"])
+    rule = find_best_feature(train.select, ["wear"])
     rows = pl.DataFrame({"wear": [None, NAN, -9.0, 0.5, 9.0]}, strict=False)
     assert rule.rank(rows).tolist() == [0.0, 0.0, 0.0, 0.5, 1.0]
 
 
 def test_rows_of_one_class_tell_no_rule():
     train = training(400, wear=np.linspace(0, 1, 400))
-    assert find_best_rule(train.filter(label=1).select, ["wear"]) is None
-    assert find_best_rule(train.clear().select, ["wear"]) is None
-    assert find_best_rule(train.select, []) is None
+    assert find_best_feature(train.filter(label=1).select, ["wear"]) is None
+    assert find_best_feature(train.clear().select, ["wear"]) is None
+    assert find_best_feature(train.select, []) is None

@@ -55,7 +55,7 @@ RANKINGS: dict[str, Ranking] = {
 }
 
 
-class Rule(NamedTuple):
+class SingleFeature(NamedTuple):
     """One feature against one threshold: risk rises with it, or falls; an unknown value counts as the lowest."""
 
     feature: str
@@ -68,7 +68,7 @@ class Rule(NamedTuple):
         return share if self.rises else 1 - share
 
 
-def find_best_rule(read: Callable[[str], pl.DataFrame], features: list[str]) -> Rule | None:
+def find_best_feature(read: Callable[[str], pl.DataFrame], features: list[str]) -> SingleFeature | None:
     """Return the feature that alone ranks training rows best; None if they hold one class only.
 
     `read` returns a column of them, such as ``label``, so that not all are in memory at a time.
@@ -80,7 +80,7 @@ def find_best_rule(read: Callable[[str], pl.DataFrame], features: list[str]) -> 
     for name in features:
         rows = read(name)
         known = np.sort(_lowest_if_unknown(rows, name))
-        for rule in (Rule(name, rises=True, known=known), Rule(name, rises=False, known=known)):
+        for rule in (SingleFeature(name, rises=True, known=known), SingleFeature(name, rises=False, known=known)):
             # Rounded, since the last digits, which a processor decides, must not choose.
             area = round(average_precision(label, rule.rank(rows)), 9)
             if area > highest:

@@ -19,7 +19,7 @@ from upkeep.judging.metrics import average_precision
 from upkeep.judging.reports import TrainedCandidate
 from upkeep.judging.sanity import BEST_FEATURE, SHUFFLED
 from upkeep.model.alarm_rule import AlarmRule, fit_alarm_rule, raise_alarms
-from upkeep.model.baselines import RANKINGS, Ranking, Rule, class_prior, find_best_rule, fit_baseline
+from upkeep.model.baselines import RANKINGS, Ranking, SingleFeature, class_prior, find_best_feature, fit_baseline
 from upkeep.model.calibration import Calibration
 from upkeep.model.estimators import KEPT, Fitted, Rows, fit, restore
 from upkeep.model.labelled_rows import LabelledRows
@@ -242,7 +242,7 @@ def _make_yardsticks(
     """Return what chance reaches, simple rules by name, and a note on the best of one feature."""
 
     def find() -> Frames:
-        rule = find_best_rule(train.read, train.features)
+        rule = find_best_feature(train.read, train.features)
         chance = _train_on_shuffled_labels(train, validation, params)
         return {"chance": chance.state, "rule": pl.DataFrame(rule._asdict() if rule else None)}
 
@@ -250,7 +250,7 @@ def _make_yardsticks(
     rank, note = class_prior, "training rows of one class tell no rule"
     if not kept["rule"].is_empty():
         feature, rises, _ = kept["rule"].row(0)
-        rank = Rule(feature, rises, kept["rule"]["known"].to_numpy()).rank
+        rank = SingleFeature(feature, rises, kept["rule"]["known"].to_numpy()).rank
         note = f"the {'higher' if rises else 'lower'} {feature}, the higher the risk"
     rules = {name: fit_baseline(rank, train.chunks()) for name, rank in {**RANKINGS, BEST_FEATURE: rank}.items()}
     return restore(kept["chance"]), rules, [note]

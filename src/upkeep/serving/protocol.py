@@ -101,7 +101,9 @@ HEADERS = {
 }
 """Of refusals, by their status."""
 
-REFUSALS: dict[int | str, dict[str, Any]] = {"default": {"model": Predictions, "description": "Why there is no answer."}}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "default": {"model": Predictions, "description": "Why there is no answer."}
+}
 RESPONSES: dict[int | str, dict[str, Any]] = REFUSALS | {
     200: {"model": Predictions, "description": "An answer per machine; `errors` tells of those that have none."},
 }
