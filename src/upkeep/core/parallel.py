@@ -23,9 +23,9 @@ from upkeep.core.pieces import LOADED, name_versions
 from upkeep.core.plants import name_file
 
 Result = TypeVar("Result")
-Outcome = tuple[str, Result | Exception]  # a plant, and what came of its work
+Done = tuple[str, Result | Exception]  # a plant, and what came of its work
 
-Work = Callable[[str], Outcome[Result]]
+Work = Callable[[str], Done[Result]]
 
 QUIET_SECONDS = 2  # a progress bar shows itself only once the work has lasted this long
 
@@ -70,7 +70,7 @@ def map_plants(
 
 def _call_for_plant(
     folder: Path, function: Callable[..., Result], arguments: tuple[object, ...], plant: str
-) -> Outcome[Result]:
+) -> Done[Result]:
     os.chdir(folder)  # a worker may have begun in another one, and the paths of stages are relative
     try:
         return plant, function(plant, *arguments)
@@ -78,7 +78,7 @@ def _call_for_plant(
         return plant, error.at(plant=plant)
 
 
-def _run_here(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Outcome[Result]]:
+def _run_here(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Done[Result]]:
     backend = "threading" if how.backend == "threads" else how.backend
     run = Parallel(how.jobs, backend, return_as="generator_unordered")
     try:
@@ -90,7 +90,7 @@ def _run_here(work: Work[Result], plants: list[str], how: params.Parallel) -> It
         ) from error
 
 
-def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Outcome[Result]]:
+def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Done[Result]]:
     """Yield outcomes as they come; what a lost worker had is done again by another one."""
     try:
         from distributed import Client, KilledWorker
@@ -151,7 +151,7 @@ def _give(work: Work[Result], client: Any) -> Iterator[Work[Result]]:
     client.unregister_worker_plugin(name)
 
 
-def _hand_out(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Outcome[Result]]:
+def _hand_out(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Done[Result]]:
     """Yield outcomes as they come, a KilledWorker for a plant that has lost several workers."""
     from distributed import as_completed
 

@@ -51,7 +51,7 @@ class Receiver(NamedTuple):
     address: str
 
 
-class Outcome(NamedTuple):
+class Reply(NamedTuple):
     """What came of sending an alarm: why it was not accepted, whether to send it again, and after how many seconds."""
 
     fault: str = ""
@@ -188,31 +188,31 @@ def send_alarms(
         for name, watch in watches.items()
         if watch.raised and watch.episode and not watch.episode.accepted
     }
-    outcomes = dict.fromkeys(waiting, Outcome(f"no time was left of the {seconds:g} s for all alarms", again=True))
+    replies = dict.fromkeys(waiting, Reply(f"no time was left of the {seconds:g} s for all alarms", again=True))
     with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=EXCHANGE_SECONDS)) as pool:
         for least in PAUSES:
-            turn = [name for name, outcome in outcomes.items() if outcome.again]
-            pause = max([least, *(outcomes[name].pause for name in turn)])
+            turn = [name for name, reply in replies.items() if reply.again]
+            pause = max([least, *(replies[name].pause for name in turn)])
             if not turn or time.monotonic() + pause >= until:
                 break
             time.sleep(pause)
             while turn and (left := until - time.monotonic()) > 0:
                 name = turn.pop(0)
-                outcome = _send(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
-                if outcome.silence:  # the others wait for the next time, when this one comes last
-                    outcomes |= dict.fromkeys(turn, outcome)
+                reply = _send(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
+                if reply.silence:  # the others wait for the next time, when this one comes last
+                    replies |= dict.fromkeys(turn, reply)
                     turn = []
-                del outcomes[name]
-                outcomes[name] = outcome
+                del replies[name]
+                replies[name] = reply
     accepted = {
         name: watches[name].model_copy(update={"episode": episode.model_copy(update={"accepted": True})})
         for name, episode in waiting.items()
-        if not outcomes[name].fault
+        if not replies[name].fault
     }
-    return {**watches, **accepted}, [outcome.fault for outcome in outcomes.values() if outcome.fault]
+    return {**watches, **accepted}, [reply.fault for reply in replies.values() if reply.fault]
 
 
-def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, seconds: float) -> Outcome:
+def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, seconds: float) -> Reply:
     body = json.dumps(episode.alarm, ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = str(int(time.time()))
     identity = json.dumps([episode.alarm[name] for name in ("plant", "machine", "episode")])
@@ -227,15 +227,15 @@ def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, secon
     try:
         answer = call_within(seconds, ask)
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        return Outcome(f"no answer: {shorten(mask_credentials(str(error)))}", again=True, silence=True)
+        return Reply(f"no answer: {shorten(mask_credentials(str(error)))}", again=True, silence=True)
     answer.close()  # the status says all; a body may be endless
     if 200 <= answer.status < 300:
-        return Outcome()
+        return Reply()
     try:
         pause = float(min(urllib3.Retry().get_retry_after(answer) or 0, RUN_SECONDS))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         pause = 0.0
-    return Outcome(f"HTTP status {answer.status}", answer.status == 429 or answer.status >= 500, pause)
+    return Reply(f"HTTP status {answer.status}", answer.status == 429 or answer.status >= 500, pause)
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
