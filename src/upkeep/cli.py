@@ -344,11 +344,11 @@ def gitlab_setup(
 @app.command()
 def doctor() -> None:
     """Try each connection that the GitLab jobs need; exit 1 and say what to fix."""
-    from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate_findings
+    from upkeep.gitlab.doctor import examine, raise_if_failed, tabulate_diagnoses
 
-    findings = examine()
-    typer.echo(show_lines(tabulate_findings(findings)))
-    raise_if_failed(findings)
+    diagnoses = examine()
+    typer.echo(show_lines(tabulate_diagnoses(diagnoses)))
+    raise_if_failed(diagnoses)
 
 
 @app.command()

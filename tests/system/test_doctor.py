@@ -14,7 +14,7 @@ from git_server import serve_git
 from gitlab_stand_in import serving_gitlab
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab.doctor import Finding, examine, raise_if_failed, tabulate_findings
+from upkeep.gitlab.doctor import Diagnosis, examine, raise_if_failed, tabulate_diagnoses
 
 TOKEN, WRONG = "glpat-right-token", "glpat-wrong-token"
 SETTINGS = ("UPKEEP_", "CI_", "DEPLOY_", "MLFLOW_", "AWS_", "GITLAB_CI", "DOCKER_HOST")
@@ -57,7 +57,7 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PATH": path})
 
 
-def finding(name: str) -> Finding:
+def finding(name: str) -> Diagnosis:
     return next(found for found in examine() if found.name == name)
 
 
@@ -91,7 +91,7 @@ def test_a_token_that_may_not_push_is_told_without_the_token(monkeypatch):
     found = finding("push")
     assert found.state == "FAIL"
     assert "UPKEEP_GITLAB_TOKEN" in found.remedy
-    assert WRONG not in tabulate_findings([found])
+    assert WRONG not in tabulate_diagnoses([found])
 
 
 def test_the_rehearsed_push_leaves_nothing_behind(origin, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_wrong_s3_secret_is_told_without_the_secret(storage, monkeypatch):
     found = finding("DVC remote")
     assert found.state == "FAIL"
     assert "AWS_SECRET_ACCESS_KEY" in found.remedy
-    assert "wrong-horse-battery" not in tabulate_findings([found])
+    assert "wrong-horse-battery" not in tabulate_diagnoses([found])
 
 
 def add_remote(storage: seaweed.Server, name: str = "s3", url: str = "s3://plants/doctor") -> None:
@@ -228,7 +228,7 @@ def test_a_registry_that_wants_a_token_first_is_asked_for_one(monkeypatch, passw
         monkeypatch.setenv("UPKEEP_REGISTRY_PASSWORD", password)
         found = finding("registry")
     assert found.state == state
-    assert password not in tabulate_findings([found])
+    assert password not in tabulate_diagnoses([found])
 
 
 @pytest.mark.parametrize(("own", "state"), [(True, "ok"), (False, "FAIL")])
@@ -347,7 +347,7 @@ def test_a_tracking_server_that_is_down_is_told_without_its_password(monkeypatch
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://upkeep:correct-horse@127.0.0.1:{components.free_port()}")
     found = finding("MLflow")
     assert found.state == "FAIL"
-    assert "correct-horse" not in tabulate_findings([found])
+    assert "correct-horse" not in tabulate_diagnoses([found])
 
 
 def test_a_token_with_the_scope_api_is_well(monkeypatch):
@@ -381,7 +381,7 @@ def test_a_token_that_gitlab_does_not_know_is_told_without_the_token(monkeypatch
         monkeypatch.setenv("UPKEEP_GITLAB_TOKEN", WRONG)
         found = finding("token")
     assert found.state == "FAIL"
-    assert WRONG not in tabulate_findings([found])
+    assert WRONG not in tabulate_diagnoses([found])
 
 
 def test_a_token_that_ends_soon_is_told_with_its_last_day(monkeypatch):
@@ -421,10 +421,10 @@ def test_a_webhook_whose_host_does_not_answer_is_told_without_its_address(monkey
     monkeypatch.setenv("UPKEEP_ALERT_WEBHOOK", f"http://127.0.0.1:{components.free_port()}/hooks/a-secret")
     found = finding("alerts")
     assert found.state == "FAIL"
-    assert "a-secret" not in tabulate_findings([found])
+    assert "a-secret" not in tabulate_diagnoses([found])
 
 
 def test_a_job_fails_with_the_names_of_the_checks_that_failed():
     with pytest.raises(UpkeepError, match="2 of the checks failed: registry, alerts"):
-        raise_if_failed([Finding(name, "FAIL", "", "mend it") for name in ("registry", "alerts")])
-    raise_if_failed([Finding("registry", "ok", ""), Finding("alerts", "skipped", "")])
+        raise_if_failed([Diagnosis(name, "FAIL", "", "mend it") for name in ("registry", "alerts")])
+    raise_if_failed([Diagnosis("registry", "ok", ""), Diagnosis("alerts", "skipped", "")])

@@ -58,7 +58,7 @@ SSH_FAULTS = (
 """What ssh says, what that means and what to do; the first that fits."""
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """What one check found; `remedy` is empty unless it failed."""
 
     name: str
@@ -67,37 +67,37 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def examine(environment: Environment = os.environ) -> list[Finding]:
-    """Make every check, and return its findings without a secret in them."""
-    findings = []
+def examine(environment: Environment = os.environ) -> list[Diagnosis]:
+    """Make every check, and return its diagnoses without a secret in them."""
+    diagnoses = []
     for name, check in CHECKS.items():
         try:
-            finding = Finding(name, "ok", check(environment))
+            diagnosis = Diagnosis(name, "ok", check(environment))
         except UpkeepError as error:
-            finding = Finding(name, "FAIL", error.what, error.remedy)
+            diagnosis = Diagnosis(name, "FAIL", error.what, error.remedy)
             if isinstance(error, NotReadyError) and name != STORAGE:
-                finding = Finding(name, "skipped", error.what)
+                diagnosis = Diagnosis(name, "skipped", error.what)
         except Exception as error:  # what answers is not what should: a proxy's login page, say
             what = f"the answer makes no sense: {type(error).__name__}, {error}"
-            finding = Finding(name, "FAIL", what, "check the address, and proxies on the way")
-        what, remedy = (mask_environment(text, environment) for text in (finding.what, finding.remedy))
-        findings.append(finding._replace(what=what, remedy=remedy))
-    return findings
+            diagnosis = Diagnosis(name, "FAIL", what, "check the address, and proxies on the way")
+        what, remedy = (mask_environment(text, environment) for text in (diagnosis.what, diagnosis.remedy))
+        diagnoses.append(diagnosis._replace(what=what, remedy=remedy))
+    return diagnoses
 
 
-def tabulate_findings(findings: Iterable[Finding]) -> str:
-    """Return a line per finding, and below a failed one what to do."""
+def tabulate_diagnoses(diagnoses: Iterable[Diagnosis]) -> str:
+    """Return a line per diagnosis, and below a failed one what to do."""
     lines = []
-    for finding in findings:
-        lines.append(f"{finding.state:<8} {finding.name:<11} {finding.what}")
-        if finding.remedy:
-            lines.append(f"{'':<20} -> {finding.remedy}")
+    for diagnosis in diagnoses:
+        lines.append(f"{diagnosis.state:<8} {diagnosis.name:<11} {diagnosis.what}")
+        if diagnosis.remedy:
+            lines.append(f"{'':<20} -> {diagnosis.remedy}")
     return "\n".join(lines)
 
 
-def raise_if_failed(findings: Iterable[Finding]) -> None:
+def raise_if_failed(diagnoses: Iterable[Diagnosis]) -> None:
     """Raise an error that names the checks that failed, if any did."""
-    if failed := [finding.name for finding in findings if finding.state == "FAIL"]:
+    if failed := [diagnosis.name for diagnosis in diagnoses if diagnosis.state == "FAIL"]:
         remedy = "do what stands below each FAIL, from the top; docs/gitlab.md explains the variables"
         raise UpkeepError(f"{len(failed)} of the checks failed: {', '.join(failed)}", remedy=remedy)
 
