@@ -22,7 +22,7 @@ from upkeep.scoring.prediction_log import VISIT_LOG
 from upkeep.serving.board import Board, BoardMachine
 from upkeep.serving.body import Intake
 from upkeep.serving.log_writer import LogWriter
-from upkeep.serving.protocol import REFUSALS, Refused, check, load_object, to_json
+from upkeep.serving.protocol import REFUSALS, Refused, load_object, read_part, to_json
 from upkeep.serving.service import Service, describe, to_time
 from upkeep.serving.settings import Settings
 
@@ -128,7 +128,7 @@ def visit_route(board: Board, log: LogWriter) -> APIRouter:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refused(415, "the body is not said to be JSON", "Content-Type: application/json")
         async with intake.read(request) as body:
-            visit = check(Visit, load_object(body))
+            visit = read_part(Visit, load_object(body))
         now = datetime.now(UTC)
         if not (visit.alarm_at or EARLIEST) <= visit.visited_at <= now + CLOCK_SLACK:
             what = "visited_at is ahead of the clock, or before alarm_at"

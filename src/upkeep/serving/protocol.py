@@ -36,7 +36,7 @@ BRIEF.maxlevel = 5
 BRIEF.maxlist = BRIEF.maxdict = SHOWN
 BRIEF.maxstring = BRIEF.maxlong = BRIEF.maxother = 2 * SHOWN
 
-Model = TypeVar("Model", bound=BaseModel)
+Part = TypeVar("Part", bound=BaseModel)  # of a request
 
 
 class SplitTable(BaseModel):
@@ -153,10 +153,10 @@ def point(*place: int | str) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in place)
 
 
-def check(model: type[Model], content: Mapping[str, Any]) -> Model:
+def read_part(kind: type[Part], content: Mapping[str, Any]) -> Part:
     """Return content as an object of this kind; `Refused` is raised if it is none."""
     try:
-        return model.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
     *_, parent, last = ["the body", *fault["loc"]]

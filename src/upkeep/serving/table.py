@@ -17,7 +17,7 @@ import polars as pl
 from upkeep.contract.casting import cast_column
 from upkeep.core.names import MAX_NAME
 from upkeep.core.types import Floats
-from upkeep.serving.protocol import Invocation, Options, Refused, check, cite, load_object, point
+from upkeep.serving.protocol import Invocation, Options, Refused, cite, load_object, point, read_part
 
 MOST_ROWS, MOST_MACHINES = 200_000, 2_000  # of one request
 MOST_SECONDS = 10.0  # of processor time that one may take
@@ -86,7 +86,7 @@ class Table:
 def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Table:
     """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
     kind = content_type.partition(";")[0].strip().lower()
-    options = check(Options, {"reasons": query.get("reasons") or None})
+    options = read_part(Options, {"reasons": query.get("reasons") or None})
     if kind not in ("", "application/json", "text/csv"):
         raise Refused(415, f"the content type is {cite(kind)}", "application/json or text/csv")
     table = _read_csv(body) if kind == "text/csv" else _read_json(body)
@@ -106,7 +106,7 @@ def _check_weight(body: bytes, rows: Sequence[bytes], what: str) -> None:
 def _read_json(body: bytes) -> Table:
     _check_weight(body, (b"[", b"{"), "lists or objects")
     content = load_object(body)
-    asked = check(Invocation, content)
+    asked = read_part(Invocation, content)
     if (split := asked.dataframe_split) is not None:
         positions = {name: [index] for index, name in enumerate(split.columns)}
 
