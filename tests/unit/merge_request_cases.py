@@ -8,7 +8,7 @@ from parameters import SHIPPED, changed
 from prediction_cases import HORIZON, evaluate_rows, how, machine
 
 from upkeep.core.params import Params
-from upkeep.gitlab.gate import Verdict, judge
+from upkeep.gitlab.gate import Verdict, reach_verdict
 from upkeep.gitlab.note import Review
 from upkeep.gitlab.snapshot import Parameters, Snapshot
 from upkeep.judging.acceptance import Check
@@ -107,7 +107,7 @@ def succeeded(
 
 
 def judged(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), faults=(), floors=NO_FLOORS) -> Verdict:
-    return judge(champion, challenger, succeeded(champion, challenger, floors), checks, floors, faults)
+    return reach_verdict(champion, challenger, succeeded(champion, challenger, floors), checks, floors, faults)
 
 
 def review(champion: Snapshot | None, challenger: Snapshot, checks=(PASSED,), times=TIMES) -> Review:

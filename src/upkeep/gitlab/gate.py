@@ -80,12 +80,12 @@ def may_ship(checks: Sequence[Check], missed: Mapping[str, float], params: Param
         print(show_lines(f"the floors hold, since no champion can be asked: {error.what}"))  # noqa: T201  # as above
         return False
     succession = judge_sides(champion, challenger, params, missed)
-    verdict = judge(champion, challenger, succession, checks, missed)
+    verdict = reach_verdict(champion, challenger, succession, checks, missed)
     print(show_lines(bullets([*verdict.reasons, *verdict.remarks])))  # noqa: T201  # as above
     return verdict.ships
 
 
-def judge(
+def reach_verdict(
     champion: Snapshot | None,
     challenger: Snapshot,
     succession: Succession,

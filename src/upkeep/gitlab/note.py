@@ -23,7 +23,7 @@ from upkeep.core.timing import stage_times
 from upkeep.gitlab import dvc
 from upkeep.gitlab.api import open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
-from upkeep.gitlab.gate import Verdict, find_missed, judge, judge_sides, make_checks
+from upkeep.gitlab.gate import Verdict, find_missed, judge_sides, make_checks, reach_verdict
 from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
 from upkeep.gitlab.pictures import Estimate, draw_estimates
 from upkeep.gitlab.snapshot import CommitFiles, Snapshot, read_revision, read_working_tree
@@ -126,7 +126,7 @@ def make_review(params: Params, target: str | None) -> Review:
         faults.append(sentence("the checks could not be made: {}", error.what))
     missed = find_missed(checks, params.evaluate.floors)
     succession = judge_sides(champion, challenger, params, missed)
-    verdict = judge(champion, challenger, succession, checks, missed, faults)
+    verdict = reach_verdict(champion, challenger, succession, checks, missed, faults)
     return Review(champion, challenger, succession.figures, verdict, checks, stage_times())
 
 
