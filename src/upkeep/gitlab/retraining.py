@@ -58,7 +58,7 @@ def retrain(environment: Environment) -> str:
         remedy = "outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain"
         raise UpkeepError("it is not known which branch to offer a retraining to", remedy=remedy)
     with _checked_out(target, environment) as base:
-        return _retrain(read_clock(environment), target, base, environment.get("CI_JOB_URL"))
+        return _retrain(read_today(environment), target, base, environment.get("CI_JOB_URL"))
 
 
 def _retrain(today: date, target: str, base: str, job: str | None) -> str:
@@ -115,7 +115,7 @@ def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
             dvc.restore()
 
 
-def read_clock(environment: Environment) -> date:
+def read_today(environment: Environment) -> date:
     """Return today: ``UPKEEP_TODAY``, for tests and to fill in the past, or the clock's day in UTC."""
     text = environment.get("UPKEEP_TODAY")
     if not text:
