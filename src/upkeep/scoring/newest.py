@@ -14,7 +14,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import Role, as_log_rows, as_prediction
+from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction
 
 KEY_LENGTH = 16
 URGENT = 5
@@ -41,7 +41,7 @@ def score_newest(
     since: date,
     silence: timedelta,
     now: datetime,
-    role: Role = "champion",
+    role: ModelRole = "champion",
 ) -> Scored:
     """Score the machines of one plant, from its validated tables, at their newest rows; an error if none can be.
 

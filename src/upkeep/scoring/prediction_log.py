@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from upkeep.model.scoring import Answer, Scorer
 
-Role = Literal["champion", "challenger"]
+ModelRole = Literal["champion", "challenger"]
 """A champion's predictions are what people are shown; a challenger's, beside it, are logged only."""
 
 UTC_TIME = pl.Datetime("us", "UTC")
@@ -57,7 +57,7 @@ SCHEMA = pl.Schema(
         "inputs": pl.String(),
     }
 )
-"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `role` a :data:`Role`, null in files of before there
+"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `role` a :data:`ModelRole`, null in files of before there
 were challengers: a champion's; `time` the newest telemetry row's, `inputs` JSON of what was received."""
 
 Prediction = dict[str, Any]
@@ -75,7 +75,7 @@ IS_PREDICTION = {
     **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version", "warnings")},
     **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
     **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("time", "scored_at")},
-    "role": pl.col("role").is_null() | pl.col("role").is_in(get_args(Role)),
+    "role": pl.col("role").is_null() | pl.col("role").is_in(get_args(ModelRole)),
     "maintained_at": pl.col("maintained_at").is_null() | pl.col("maintained_at").dt.year().is_between(1900, 2200),
     "probability": pl.col("probability").is_between(0, 1),
 }
@@ -109,7 +109,7 @@ def as_prediction(
     identity: str | None,
     source: str,
     scored_at: int,
-    role: Role = "champion",
+    role: ModelRole = "champion",
 ) -> Prediction:
     """Return an answer as it is logged, with the rows that it was made of, in JSON."""
     return {

@@ -25,7 +25,7 @@ from upkeep.features.inputs import Events, MachineRecord, Telemetry, classify_ev
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
 from upkeep.serving.protocol import Error, Refused, cite
-from upkeep.serving.table import MOST_MACHINES, Table
+from upkeep.serving.table import MOST_MACHINES, RequestTable
 
 NAMES_SHOWN = 5
 CLOCK_SLACK_MICROSECONDS = CLOCK_SLACK // timedelta(microseconds=1)
@@ -126,7 +126,9 @@ class Contract:
         return _leave_out("out_of_range", int(outside.any(axis=1).sum()), name, why)
 
 
-def read_request(table: Table, contracts: Mapping[str, Contract]) -> "tuple[dict[str, PlantRequest], list[Error]]":
+def read_request(
+    table: RequestTable, contracts: Mapping[str, Contract]
+) -> "tuple[dict[str, PlantRequest], list[Error]]":
     """Return what is asked of each plant's model, and which machines cannot be answered.
 
     `Refused` is raised if a key column is missing or there is no row.
@@ -152,7 +154,7 @@ def read_request(table: Table, contracts: Mapping[str, Contract]) -> "tuple[dict
     return {plant: asked for plant, asked in plants.items() if asked.records}, errors
 
 
-def _group_rows(table: Table) -> dict[tuple[Any, Any], list[int]]:
+def _group_rows(table: RequestTable) -> dict[tuple[Any, Any], list[int]]:
     """Return the rows of each plant's machines, in their order; a name may be missing."""
     for name in KEYS:
         if name not in table.columns:
@@ -178,7 +180,7 @@ class PlantRequest:
     Of each machine, `cautions` are for the caller and `inputs`, its rows as JSON, for the prediction log.
     """
 
-    def __init__(self, table: Table, contract: Contract) -> None:
+    def __init__(self, table: RequestTable, contract: Contract) -> None:
         table.check_time()
         self.records: dict[str, MachineRecord] = {}
         self.cautions: list[list[Caution]] = []

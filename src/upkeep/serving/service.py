@@ -12,7 +12,7 @@ import orjson
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.model.explanation import Reason
 from upkeep.model.trial import load_scorers
-from upkeep.scoring.prediction_log import Prediction, Role, as_prediction
+from upkeep.scoring.prediction_log import ModelRole, Prediction, as_prediction
 from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import read_table
 
@@ -34,8 +34,8 @@ class Service:
     `horizon_hours` is how far ahead the models look: the farthest, should plants differ.
     """
 
-    def __init__(self, models: Path, dictionary: Path, role: Role = "champion") -> None:
-        self._role: Role = role
+    def __init__(self, models: Path, dictionary: Path, role: ModelRole = "champion") -> None:
+        self._role: ModelRole = role
         known = load_dictionary(dictionary)
         self.scorers = load_scorers(models)
         self._contracts = {plant: Contract(scorer.model.metadata, known) for plant, scorer in self.scorers.items()}

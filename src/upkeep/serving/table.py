@@ -45,7 +45,7 @@ class Read(NamedTuple):
     failed: Set[int] = frozenset()
 
 
-class Table:
+class RequestTable:
     """Rows as sent: values by column, all of the same length, and whether answers shall give reasons.
 
     `point` gives the JSON pointer of a row and, if named, its column; of CSV, the line. `header` is where the names
@@ -83,7 +83,7 @@ class Table:
         return self._matrices[names]
 
 
-def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Table:
+def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> RequestTable:
     """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
     kind = content_type.partition(";")[0].strip().lower()
     options = read_part(Options, {"reasons": query.get("reasons") or None})
@@ -103,7 +103,7 @@ def _check_weight(body: bytes, rows: Sequence[bytes], what: str) -> None:
         raise Refused(413, f"the body holds {n_values} values", f"at most {MOST_VALUES} at a time")
 
 
-def _read_json(body: bytes) -> Table:
+def _read_json(body: bytes) -> RequestTable:
     _check_weight(body, (b"[", b"{"), "lists or objects")
     content = load_object(body)
     asked = read_part(Invocation, content)
@@ -113,14 +113,14 @@ def _read_json(body: bytes) -> Table:
         def point_to_cell(row: int, column: str | None) -> str:
             return point("dataframe_split", "data", row, *([] if column is None else positions.get(column, [])))
 
-        table = Table(split.columns, split.data, point_to_cell, "/dataframe_split/columns")
+        table = RequestTable(split.columns, split.data, point_to_cell, "/dataframe_split/columns")
     elif (records := asked.dataframe_records) is not None:
 
         def point_to_value(row: int, column: str | None) -> str:
             return point("dataframe_records", row, *([] if column is None else [column]))
 
         names = list(dict.fromkeys(chain.from_iterable(records)))
-        table = Table(names, records, point_to_value, "/dataframe_records")
+        table = RequestTable(names, records, point_to_value, "/dataframe_records")
     else:
         held = cite(next(iter(content))) if content else "nothing"
         raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
@@ -128,7 +128,7 @@ def _read_json(body: bytes) -> Table:
     return table
 
 
-def _read_csv(body: bytes) -> Table:
+def _read_csv(body: bytes) -> RequestTable:
     _check_weight(body, (b"\n", b"\r"), "ends of lines")
     text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
     try:
@@ -146,7 +146,7 @@ def _read_csv(body: bytes) -> Table:
     def tell_line(row: int, column: str | None) -> str:
         return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
 
-    return Table([name or "" for name in header], rows, tell_line, f"line {numbers[0]}")
+    return RequestTable([name or "" for name in header], rows, tell_line, f"line {numbers[0]}")
 
 
 def _check_line(line: str) -> str:
