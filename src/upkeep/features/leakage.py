@@ -21,10 +21,10 @@ LARGEST_RATIO = 3
 FEW_FAILURES = 3  # fewer failures tell nothing of how rows were kept
 RARE = 0.01  # what happens more seldom by chance is not taken for chance
 
-Splits = dict[str, pl.DataFrame]
+Fingerprints = dict[str, pl.DataFrame]
 
 
-def check_leakage(splits: Splits, horizon: timedelta, by: str, *, readings: bool = True) -> None:
+def check_leakage(splits: Fingerprints, horizon: timedelta, by: str, *, readings: bool = True) -> None:
     """Raise an UpkeepError on any leakage between a plant's splits, made `by` time, date, window or machine.
 
     Their columns are ``machine``, ``time`` and ``fingerprint``. Without `readings`, features are counts and ages, in
@@ -40,7 +40,9 @@ def fingerprint(rows: pl.DataFrame, features: list[str]) -> pl.DataFrame:
     return rows.select("machine", "time", fingerprint=rows.select(features).hash_rows())
 
 
-def _find_leaks(splits: Splits, one: str, other: str, horizon: timedelta | None, *, readings: bool) -> Iterator[str]:
+def _find_leaks(
+    splits: Fingerprints, one: str, other: str, horizon: timedelta | None, *, readings: bool
+) -> Iterator[str]:
     """Yield what a split has in common with a later one, or with one of other machines if there is no `horizon`."""
     keys = ["machine", "time"]
     shared = splits[one].select(keys).join(splits[other].select(keys), on=keys)
