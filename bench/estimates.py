@@ -22,7 +22,7 @@ from upkeep.model.training import Splits, train_plant
 from upkeep.production.estimates import Agreement, Estimate, compare_with_outcomes, estimate_plant
 from upkeep.production.outcomes import judge_outcomes
 from upkeep.scoring.prediction_log import WARNINGS
-from upkeep.simulator.fleet import Change, simulate_fleet
+from upkeep.simulator.fleet import PlantChange, simulate_fleet
 from upkeep.simulator.readings import list_machines, read_events, read_telemetry
 from upkeep.stages.dataset import Tables, build_splits, find_vocabulary
 from upkeep.stages.train import describe_model
@@ -36,7 +36,7 @@ MONTH = timedelta(weeks=4)
 MONTHS = [Window(LIVE + n * MONTH, LIVE + (n + 1) * MONTH) for n in range(6)]
 HALF_YEAR = Window(MONTHS[0].start, MONTHS[-1].end)
 EVERY_HOURS = 8
-MILD: tuple[Change, ...] = ("overhauls", "maintenance")
+MILD: tuple[PlantChange, ...] = ("overhauls", "maintenance")
 """Machines look as healthy as they are, but more of them are."""
 
 
@@ -95,7 +95,7 @@ def _live(seed: int, params: Params) -> dict[str, Lived]:
     return {name: _judge(world, model, predictions, params) for name, world in worlds.items()}
 
 
-def _simulate(seed: int, changes: dict[Change, int]) -> Tables:
+def _simulate(seed: int, changes: dict[PlantChange, int]) -> Tables:
     fleet = simulate_fleet(
         PLANT, MACHINES, seed=seed, start=START.date(), batches=BATCHES, batch_days=7, changes=changes
     )

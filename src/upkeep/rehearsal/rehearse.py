@@ -14,7 +14,7 @@ from upkeep.judging.drift import Window, compare_windows
 from upkeep.rehearsal.learning import TrainedFleet, may_follow, train_models
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.releases.policies import Evidence, decide
-from upkeep.simulator.fleet import Change, simulate_fleet
+from upkeep.simulator.fleet import PlantChange, simulate_fleet
 from upkeep.stages.drift import look_back
 
 START = date(2025, 1, 6)
@@ -68,7 +68,7 @@ class World(NamedTuple):
     machines: int
     weeks: int
     seed: int
-    change: Change | Literal["none"]
+    change: PlantChange | Literal["none"]
 
 
 class Rehearsal:
@@ -145,7 +145,7 @@ class Rehearsal:
 
 
 def _draw_plants(world: World) -> dict[str, LivedPlant]:
-    changes: dict[Change, int] = {} if world.change == "none" else {world.change: world.weeks // 2}
+    changes: dict[PlantChange, int] = {} if world.change == "none" else {world.change: world.weeks // 2}
     plants = {}
     for plant in PLANTS[: world.plants]:
         fleet = simulate_fleet(

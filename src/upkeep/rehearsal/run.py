@@ -14,10 +14,10 @@ from upkeep.core.files import write_json
 from upkeep.core.params import Params
 from upkeep.rehearsal.rehearse import POLICIES, WEEKS, Rehearsal, World
 from upkeep.rehearsal.summary import draw_costs, summarise, tabulate
-from upkeep.simulator.fleet import Change
+from upkeep.simulator.fleet import PlantChange
 
 FOLDER = paths.REPORTS / "rehearsal"
-CHANGES = ("none", *get_args(Change))
+CHANGES = ("none", *get_args(PlantChange))
 
 
 def run(params: Params, size: World, seeds: int, changes: Sequence[str], policies: Sequence[str]) -> str:

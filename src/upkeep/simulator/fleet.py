@@ -31,7 +31,7 @@ WEAR_PER_YEAR_OF_AGE = 0.03
 SILENT_SHARE = 0.05  # share of failures that hardly show in any sensor
 
 
-Change = Literal["bearings", "sensor", "firmware", "regime", "overhauls", "maintenance"]
+PlantChange = Literal["bearings", "sensor", "firmware", "regime", "overhauls", "maintenance"]
 """What may change in a plant: bearings of another supplier, whose wear shows in heat and late, where it showed in
 vibration; vibration sensors of another make; firmware that sends coarser steps; another order book in a hotter hall.
 Then what no model has to learn: overhauls that leave machines nearly new, and maintenance twice as often."""
@@ -98,7 +98,7 @@ class Fleet:
     installed: list[datetime]
     gains: Floats32
     regimes: tuple[Regime, Regime]
-    changes: Mapping[Change, int]
+    changes: Mapping[PlantChange, int]
     program: NDArray[np.int8]
     absent: Booleans
     signs: Floats32
@@ -114,7 +114,7 @@ class Fleet:
         """Return how the plant ran in a batch."""
         return self.regimes[self.has_changed("regime", batch)]
 
-    def has_changed(self, change: Change, batch: int) -> bool:
+    def has_changed(self, change: PlantChange, batch: int) -> bool:
         """Tell whether a change holds in a batch."""
         return batch >= self.changes.get(change, self.batches)
 
@@ -131,7 +131,7 @@ def simulate_fleet(
     start: date,
     batches: int,
     batch_days: int,
-    changes: Mapping[Change, int] = MappingProxyType({}),
+    changes: Mapping[PlantChange, int] = MappingProxyType({}),
 ) -> Fleet:
     """Let a plant's machines run, wear, fail and be repaired from `start`, the first batch's first day.
 

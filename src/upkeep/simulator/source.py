@@ -13,7 +13,7 @@ from pydantic import Field
 from upkeep.contract.dictionary import Table
 from upkeep.core.types import Frozen
 from upkeep.simulator.defects import AT_THE_SENSOR, IN_THE_FILE, Defect, choose_stretch, double_rows
-from upkeep.simulator.fleet import Change, Fleet, draw, simulate_fleet
+from upkeep.simulator.fleet import Fleet, PlantChange, draw, simulate_fleet
 from upkeep.simulator.readings import list_machines, read_events, read_telemetry
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between, first_day
@@ -39,7 +39,7 @@ class SimulatorOptions(Frozen):
     start: date
     plants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[int, Field(gt=0)]] = Field(min_length=1)
     defects: bool = True
-    changes: dict[Change, date] = Field(default={})
+    changes: dict[PlantChange, date] = Field(default={})
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Plant:
     @cached_property
     def fleet(self) -> Fleet:
         """What befell the plant's machines, simulated once rows are needed."""
-        drift: dict[Change, int] = {"regime": REGIME_DRIFT} if self._is_at(-1) else {}
+        drift: dict[PlantChange, int] = {"regime": REGIME_DRIFT} if self._is_at(-1) else {}
         # A change holds from the first batch on that begins on its day or later.
         days = {change: (day - self.start).days for change, day in self.options.changes.items()}
         numbers = {change: max(0, -(-passed // self.batch_days)) for change, passed in days.items()}
