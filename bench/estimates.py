@@ -23,7 +23,7 @@ from upkeep.production.estimates import Agreement, Estimate, compare_with_outcom
 from upkeep.production.outcomes import judge_outcomes
 from upkeep.scoring.prediction_log import WARNINGS
 from upkeep.simulator.fleet import PlantChange, simulate_fleet
-from upkeep.simulator.readings import list_machines, read_events, read_telemetry
+from upkeep.simulator.readings import list_machines, simulate_events, simulate_telemetry
 from upkeep.stages.dataset import Tables, build_splits, find_vocabulary
 from upkeep.stages.train import describe_model
 
@@ -100,7 +100,7 @@ def _simulate(seed: int, changes: dict[PlantChange, int]) -> Tables:
         PLANT, MACHINES, seed=seed, start=START.date(), batches=BATCHES, batch_days=7, changes=changes
     )
     telemetry, events = (
-        pl.concat(read(fleet, batch) for batch in range(BATCHES)) for read in (read_telemetry, read_events)
+        pl.concat(read(fleet, batch) for batch in range(BATCHES)) for read in (simulate_telemetry, simulate_events)
     )
     return Tables(telemetry, events, list_machines(fleet))
 

@@ -12,7 +12,7 @@ from planted_defects import planted_defects
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.simulator.fleet import COMPONENTS, draw_regime, simulate_fleet, visit
-from upkeep.simulator.readings import read_events, read_telemetry
+from upkeep.simulator.readings import simulate_events, simulate_telemetry
 from upkeep.simulator.source import LARGE, NEW_COLUMN, REGIME_DRIFT, SMALL, VANISHED_COLUMN, Simulator
 
 START = date(2025, 1, 6)
@@ -436,7 +436,7 @@ def test_a_visit_in_time_prevents_the_failure_and_its_repair_and_nothing_else(wo
         (machine, "maintenance", "repair"),
     ]
     own = pl.col("machine") == fleet.names[machine]
-    for read_batch in (read_telemetry, read_events):
+    for read_batch in (simulate_telemetry, simulate_events):
         before, after = (read_all(of, read_batch) for of in (fleet, spared))
         assert before.filter(~own).equals(after.filter(~own))
 

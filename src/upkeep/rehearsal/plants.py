@@ -16,7 +16,7 @@ from upkeep.features.definition import build_features
 from upkeep.judging.episodes import opens_episode
 from upkeep.model.storage import SavedModel, predict
 from upkeep.simulator.fleet import Fleet, visit
-from upkeep.simulator.readings import list_machines, read_events, read_telemetry
+from upkeep.simulator.readings import list_machines, simulate_events, simulate_telemetry
 from upkeep.stages.dataset import Tables
 
 SCORED_EVERY_HOURS = 8
@@ -51,8 +51,8 @@ class LivedPlant:
         if model:
             self._answer_alarms(model, params)
         batch = len(self.telemetry)
-        self.telemetry.append(read_telemetry(self.fleet, batch))
-        self.happened.append(read_events(self.fleet, batch))
+        self.telemetry.append(simulate_telemetry(self.fleet, batch))
+        self.happened.append(simulate_events(self.fleet, batch))
 
     def count_by_week(self) -> pl.DataFrame:
         """Return for each ``week``, counted from 1, how many failures, defects found and false alarms it had."""
@@ -125,8 +125,8 @@ class LivedPlant:
         """Return machine, time and probability of the next batch's rows that are scored, of these machines."""
         own, batch, dataset = pl.col("machine").is_in(machines), len(self.telemetry), model.metadata.dataset
         back = math.ceil(max(dataset.windows_hours) / self.fleet.hours_per_batch)
-        telemetry = pl.concat([*self.telemetry[-back:], read_telemetry(self.fleet, batch)]).filter(own)
-        happened = pl.concat([*self.happened, read_events(self.fleet, batch), self.visits], how="diagonal")
+        telemetry = pl.concat([*self.telemetry[-back:], simulate_telemetry(self.fleet, batch)]).filter(own)
+        happened = pl.concat([*self.happened, simulate_events(self.fleet, batch), self.visits], how="diagonal")
         end = self.at((batch + 1) * self.fleet.hours_per_batch)
         events, records = happened.filter(own, pl.col("time") < end), list_machines(self.fleet).filter(own)
         features = build_features(telemetry, events, records, model.metadata.preparation, dataset)

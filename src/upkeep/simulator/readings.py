@@ -23,7 +23,7 @@ def list_machines(fleet: Fleet) -> pl.DataFrame:
     return rows.select(pl.lit(fleet.plant).alias("plant"), pl.all(), installed=installed)
 
 
-def read_telemetry(fleet: Fleet, batch: int) -> pl.DataFrame:
+def simulate_telemetry(fleet: Fleet, batch: int) -> pl.DataFrame:
     """Return what the sensors showed in a batch, one row per machine and hour, sorted by both.
 
     Hours in which a machine was off the network have no row.
@@ -88,7 +88,7 @@ def _rounded(values: Floats32, decimals: int) -> Floats:
     return exact.round(decimals)
 
 
-def read_events(fleet: Fleet, batch: int) -> pl.DataFrame:
+def simulate_events(fleet: Fleet, batch: int) -> pl.DataFrame:
     """Return the errors, failures and maintenance of a batch, sorted by machine, time, kind and code."""
     hours = fleet.hours(batch)
     own = fleet.happenings.filter(pl.col("hour").is_between(hours.start, hours.stop, closed="left"))

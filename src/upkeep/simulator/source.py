@@ -14,7 +14,7 @@ from upkeep.contract.dictionary import Table
 from upkeep.core.types import Frozen
 from upkeep.simulator.defects import AT_THE_SENSOR, IN_THE_FILE, Defect, choose_stretch, double_rows
 from upkeep.simulator.fleet import Fleet, PlantChange, draw, simulate_fleet
-from upkeep.simulator.readings import list_machines, read_events, read_telemetry
+from upkeep.simulator.readings import list_machines, simulate_events, simulate_telemetry
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between, first_day
 
@@ -82,7 +82,7 @@ class Plant:
             return list_machines(self.fleet)
         if table == "telemetry":
             return self._spoil(IN_THE_FILE, number, self._collect(number))
-        events = read_events(self.fleet, number)
+        events = simulate_events(self.fleet, number)
         is_doubled = self._small(number) == "exact_duplicate" and not events.is_empty()
         return double_rows(events, self._draw(number, "events")) if is_doubled else events
 
@@ -111,7 +111,7 @@ class Plant:
 
     def _hold_back(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
         """Split what a batch's machines measured into rows in time and late rows, and tell when the latter arrive."""
-        rows = read_telemetry(self.fleet, number)
+        rows = simulate_telemetry(self.fleet, number)
         if self._small(number) != "late_rows" or not self.arrives(number) or rows.is_empty():
             return rows, rows.clear(), number
         rng = self._draw(number, "late_rows")
