@@ -13,7 +13,7 @@ from upkeep.rehearsal import rehearse
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.rehearsal.rehearse import POLICIES, WEEKS, World
 from upkeep.rehearsal.run import run
-from upkeep.rehearsal.summary import summarise, tabulate
+from upkeep.rehearsal.summary import summarise, tabulate_policies
 from upkeep.simulator.fleet import COMPONENTS, simulate_fleet
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -159,7 +159,7 @@ def test_drift_is_detected_after_a_change_and_false_without_one():
 
 def test_the_table_shows_policies_in_their_order_with_money_in_thousands():
     lived = pl.concat(weeks(policy, [1000] * 8) for policy in ("oracle", "monthly"))
-    lines = tabulate(summarise(lived, 0.95)).splitlines()
+    lines = tabulate_policies(summarise(lived, 0.95)).splitlines()
     assert [line.split()[1:4] for line in lines[1:]] == [["monthly", "4.0", "0.0"], ["oracle", "4.0", "0.0"]]
 
 

@@ -11,7 +11,7 @@ from upkeep.judging.reports import PlantDrift
 from upkeep.production.estimates import Agreement
 from upkeep.production.expectations import WINDOW, list_windows
 from upkeep.production.health import ORDER, Signal
-from upkeep.production.standing import judge_alarms, judge_drift, summarise
+from upkeep.production.standing import judge_alarms, judge_drift, summarise_signals
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 
@@ -22,7 +22,7 @@ def looked_at(status, measure="quarantine", plant="lyon"):
 
 def run(statuses, days=0, before=None):
     signals = [looked_at(status, f"measure {row}") for row, status in enumerate(statuses)]
-    return summarise(signals, before, "Nothing new.", ["lyon"], MONDAY + timedelta(days=days))
+    return summarise_signals(signals, before, "Nothing new.", ["lyon"], MONDAY + timedelta(days=days))
 
 
 @pytest.mark.parametrize("statuses", list(product(ORDER, repeat=2)))
@@ -91,7 +91,7 @@ FIGURES = {"precision": 0.6, "coded": 0.8, "recall_from": 0.5, "recall_to": 0.7}
 def stand_with(figures, verdict):
     agreement = verdict and Agreement(verdict=verdict, why="precision outside of its interval", windows=[])
     signals = [judge_drift("lyon", drifted(False)), *judge_alarms("lyon", figures, agreement)]
-    return summarise(signals, None, "", ["lyon"], MONDAY).standings["lyon"]
+    return summarise_signals(signals, None, "", ["lyon"], MONDAY).standings["lyon"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from upkeep.production import health
 from upkeep.production.expectations import judge_expectations
 from upkeep.production.health import ACT, ORDER, UNKNOWN, Arrival, PlantDeliveries, Poll, Signal
 from upkeep.production.polling import HISTORY, poll, read_history
-from upkeep.production.standing import Monitoring, judge_drift, summarise
+from upkeep.production.standing import Monitoring, judge_drift, summarise_signals
 from upkeep.reporting.templates import render_html
 from upkeep.scoring.alerts import Episode, Watch, open_receiver, send_alarms
 from upkeep.sources.batches import first_day
@@ -103,7 +103,7 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
     retraining = health.explain_retraining(
         sorted({batch for _, batch in listed if batch > params.fetch.until}), params, said
     )
-    monitoring = summarise(signals, before, retraining, plants, as_of)
+    monitoring = summarise_signals(signals, before, retraining, plants, as_of)
     published = os.environ.get("CI_PAGES_URL")
     return monitoring.model_copy(update={"page": f"{published}/{PLANNER}" if published else None})
 

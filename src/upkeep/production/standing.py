@@ -89,7 +89,7 @@ def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agree
     return [outcomes, Signal(plant=plant, measure="estimates", status=status, words=words, remedy=remedy)]
 
 
-def summarise(
+def summarise_signals(
     signals: Sequence[Signal], before: Monitoring | None, retraining: str, plants: Iterable[str], as_of: datetime
 ) -> Monitoring:
     """Return how each plant, and the fleet, stand, given what was looked at now and how they stood `before`."""

@@ -13,7 +13,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.params import Params
 from upkeep.rehearsal.rehearse import POLICIES, WEEKS, Rehearsal, World
-from upkeep.rehearsal.summary import draw_costs, summarise, tabulate
+from upkeep.rehearsal.summary import draw_policy_costs, summarise, tabulate_policies
 from upkeep.simulator.fleet import PlantChange
 
 FOLDER = paths.REPORTS / "rehearsal"
@@ -47,8 +47,8 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
         return "interrupted before anything was done"
     summary = summarise(weeks, params.evaluate.confidence)
     write_json(FOLDER / "summary.json", {"size": size._asdict(), "policies": summary.to_dicts()})
-    (FOLDER / "cost.png").write_bytes(draw_costs(weeks, summary)._repr_png_()[0])
-    return tabulate(summary)
+    (FOLDER / "cost.png").write_bytes(draw_policy_costs(weeks, summary)._repr_png_()[0])
+    return tabulate_policies(summary)
 
 
 def _live(lives: Sequence[tuple[World, str]], params: Params) -> Iterator[pl.DataFrame]:

@@ -54,7 +54,7 @@ def _find_margin(values: pl.Series, confidence: float) -> float | None:
     return float(t.ppf((1 + confidence) / 2, len(values) - 1) * values.std() / math.sqrt(len(values)))
 
 
-def tabulate(summary: pl.DataFrame) -> str:
+def tabulate_policies(summary: pl.DataFrame) -> str:
     """Return the summary for a terminal; money is in thousands per four weeks."""
     return align_rows(
         [
@@ -82,7 +82,7 @@ def _show_money(amount: float | None, margin: float | None) -> str:
     return f"{amount / 1000:.1f}" + ("" if margin is None else f" ± {margin / 1000:.1f}")
 
 
-def draw_costs(weeks: pl.DataFrame, summary: pl.DataFrame) -> Picture:
+def draw_policy_costs(weeks: pl.DataFrame, summary: pl.DataFrame) -> Picture:
     """Draw what each policy costs in the course of the weeks, a panel for each change."""
     cheapest = summary.group_by("policy").agg(pl.col("cost").mean()).sort("cost", "policy").row(0, named=True)
     title = f"Least is paid by {cheapest['policy']}: {cheapest['cost'] / 1000:.0f} thousand in four weeks"
