@@ -23,7 +23,7 @@ from upkeep.serving.board import Board, BoardMachine
 from upkeep.serving.body import Intake
 from upkeep.serving.log_writer import LogWriter
 from upkeep.serving.protocol import REFUSALS, Refused, load_object, read_part, to_json
-from upkeep.serving.service import Service, describe, to_time
+from upkeep.serving.service import Service, describe_prediction, to_time
 from upkeep.serving.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
@@ -168,7 +168,7 @@ def _describe_machine(machine: BoardMachine, service: Service, *, explain: bool)
     newest, maintenance = machine.newest, machine.maintenance
     if explain and "reasons" not in newest:  # kept with the prediction they belong to: a newer one brings its own
         newest["reasons"] = service.explain(newest)
-    return describe(newest) | {
+    return describe_prediction(newest) | {
         "scored_at": to_time(newest["scored_at"]),
         "history": machine.history.tolist(),
         "last_maintenance": maintenance and {"time": to_time(maintenance[0]), "code": maintenance[1]},

@@ -68,7 +68,7 @@ class Service:
                 )
                 predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features, answer.readings)} if table.reasons else {}
-                answers.append(describe(prediction) | reasons)
+                answers.append(describe_prediction(prediction) | reasons)
         content = orjson.dumps({"predictions": answers, "errors": errors})
         return Reply(200 if answers else 422, content, predictions, len(errors))
 
@@ -80,7 +80,7 @@ class Service:
         return scorer.explain(prediction["features"], prediction["readings"])
 
 
-def describe(prediction: Prediction) -> dict[str, Any]:
+def describe_prediction(prediction: Prediction) -> dict[str, Any]:
     """Return what a caller, or the page, is told of a prediction; times as JSON has them."""
     return {name: prediction[name] for name in SHOWN} | {"time": to_time(prediction["time"])}
 
