@@ -16,7 +16,7 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from playwright.sync_api import expect
 
 from upkeep.production.health import ORDER, Signal
-from upkeep.production.standing import summarise
+from upkeep.production.standing import summarise_signals
 from upkeep.reporting.markdown import format_table
 from upkeep.reporting.templates import render_html
 from upkeep.serving.access import Access
@@ -444,7 +444,7 @@ SIGNALS = [
 
 def summary(**update):
     now = datetime(2025, 1, 6, tzinfo=UTC)
-    found = summarise(SIGNALS, None, "Nothing new.", [MARKUP, "gdansk", "lyon", "porto"], now)
+    found = summarise_signals(SIGNALS, None, "Nothing new.", [MARKUP, "gdansk", "lyon", "porto"], now)
     return found.model_copy(update=update)
 
 

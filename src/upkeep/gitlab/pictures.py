@@ -6,12 +6,10 @@ from upkeep.judging.reports import Interval
 from upkeep.reporting.plots import GREY, INK, Picture, draw_rows, explain_lines
 
 LOOKS = (("o", GREY, -0.14), ("o", INK, 0.14), ("|", INK, 0.14))  # mark, colour and place in its row of each side
-DrawnFigure = tuple[float | None, Interval]  # a figure, as far as it is known
+Known = tuple[float | None, Interval]  # a figure, as far as it is known
 
 
-def draw_estimates(
-    title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[DrawnFigure]]]
-) -> Picture:
+def draw_estimates(title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[Known]]]) -> Picture:
     """Draw what is found by side and figure, an estimate for each row."""
     figures = list(dict.fromkeys(figure for own in found.values() for figure in own))
     picture, panels = draw_rows(title, rows, len(figures), height=0.55)

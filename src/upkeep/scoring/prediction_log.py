@@ -57,8 +57,8 @@ SCHEMA = pl.Schema(
         "inputs": pl.String(),
     }
 )
-"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `role` a :data:`ModelRole`, null in files of before there
-were challengers: a champion's; `time` the newest telemetry row's, `inputs` JSON of what was received."""
+"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `role` a :data:`ModelRole`, null in files of before
+there were challengers: a champion's; `time` the newest telemetry row's, `inputs` JSON of what was received."""
 
 Prediction = dict[str, Any]
 """A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, lists as float32 arrays."""
