@@ -19,7 +19,7 @@ def parse_yaml(text: str | bytes) -> Any:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if node and _measure(node, {}) > MOST_CHARACTERS:
+        if node and _count_characters(node, {}) > MOST_CHARACTERS:
             what = f"with its aliases filled in it has more than {MOST_CHARACTERS:,} characters"
             raise yaml.MarkedYAMLError(problem=what)
         return loader.construct_document(node) if node else None
@@ -31,7 +31,7 @@ def parse_yaml(text: str | bytes) -> Any:
         raise yaml.MarkedYAMLError(problem=f"a value in it cannot be read: {error}") from error
 
 
-def _measure(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+def _count_characters(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
     """Return how many characters a node stands for, or more than are allowed; `sizes` are those known already."""
     if node not in sizes:
         sizes[node] = MOST_CHARACTERS + 1  # until it is known: a node that holds itself has no end
@@ -39,7 +39,7 @@ def _measure(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
             size = len(node.value)
         else:
             parts = node.value if isinstance(node, yaml.SequenceNode) else chain(*node.value)
-            size = sum(_measure(part, sizes) for part in parts)
+            size = sum(_count_characters(part, sizes) for part in parts)
         sizes[node] = min(size, MOST_CHARACTERS) + 1
     return sizes[node]
 

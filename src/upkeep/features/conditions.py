@@ -71,8 +71,8 @@ def fit_conditions(
     centres = significant(_find_centres(known / width, tolerance, most) * width, MEASURED)
     counts = np.bincount(assign_conditions(known, centres, width), minlength=len(centres))
     centres = centres[np.argsort(-counts, kind="stable")]
-    condition, overall = assign_conditions(settings, centres, width), _measure(readings)
-    measured = [_measure(readings[condition == index], overall) for index in range(len(centres))]
+    condition, overall = assign_conditions(settings, centres, width), _measure_levels(readings)
+    measured = [_measure_levels(readings[condition == index], overall) for index in range(len(centres))]
     levels, spreads = ([values.tolist() for values in part] for part in zip(*measured, strict=True))
     return Conditions(widths=list(widths), centres=centres.tolist(), levels=levels, spreads=spreads)
 
@@ -101,7 +101,7 @@ def _distance_to_nearest(points: Floats, centres: Floats) -> float:
     return float(np.sqrt(squares.mean()))
 
 
-def _measure(readings: Floats, fallback: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
+def _measure_levels(readings: Floats, fallback: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
     """Return mean and deviation of each sensor; where there are too few readings, the plant's own."""
     count = (~np.isnan(readings)).sum(axis=0)
     level = np.nansum(readings, axis=0) / np.maximum(count, 1)

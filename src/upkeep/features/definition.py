@@ -222,9 +222,9 @@ def _other_features(
     inputs = [vocabulary.settings.index(name) for name in vocabulary.inputs]
     # How long a machine is on record does not tell its age.
     installed = np.array([record.installed for record in known], dtype=np.float64)
-    models = _number([record.model for record in known], vocabulary.machine_models)
+    models = _encode([record.model for record in known], vocabulary.machine_models)
     attributes = (
-        _number([record.attributes.get(name) for record in known], texts)
+        _encode([record.attributes.get(name) for record in known], texts)
         for name, texts in vocabulary.attributes.items()
     )
     return [
@@ -236,7 +236,7 @@ def _other_features(
     ]
 
 
-def _number(values: Sequence[float | str | None], texts: Sequence[str] | None) -> Floats32:
+def _encode(values: Sequence[float | str | None], texts: Sequence[str] | None) -> Floats32:
     """Return numbers as they are and texts as positions among those known; NaN where one is not known."""
     if texts is None:
         return np.array(values, dtype=np.float32)

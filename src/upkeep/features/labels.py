@@ -74,7 +74,7 @@ def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
         "machine", "repaired", end="failure", positive_from=pl.col("failure") - timedelta(hours=params.horizon_hours)
     )
     return (
-        pl.concat([failures, _find_visits(events, repairs)])
+        pl.concat([failures, _find_telling_visits(events, repairs)])
         .group_by("machine", "end")
         .agg(pl.col("repaired").max(), pl.col("positive_from").min())
         .sort("machine", "end")
@@ -90,7 +90,7 @@ def find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     return repairs.with_columns(repaired=pl.min_horizontal("repaired", longest))
 
 
-def _find_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
+def _find_telling_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
     """Return the visits that found a defect, and those of which nobody said what they found, but for `repairs`."""
     absent = [name for name in OPTIONAL["events"] if name not in events.columns]
     told = events.with_columns(pl.lit(None, DTYPES[OPTIONAL["events"][name]]).alias(name) for name in absent)

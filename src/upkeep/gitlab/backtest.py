@@ -7,7 +7,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import predict_newest
-from upkeep.gitlab.pictures import Known, draw_estimates
+from upkeep.gitlab.pictures import KnownFigure, draw_estimates
 from upkeep.gitlab.snapshot import read_revision, read_working_tree
 from upkeep.judging.comparison import Change, compare
 from upkeep.releases.backtest import FIGURES, PastRelease, show_past, tabulate_past
@@ -59,7 +59,7 @@ def run(params: Params, most: int) -> str:
 
 def draw_past(releases: Sequence[PastRelease]) -> Picture:
     """Draw of each release what it reached then and would reach now, with intervals, beside today's models."""
-    found: dict[str, dict[str, list[Known]]] = {"then": {}, "now": {}, "today's models": {}}
+    found: dict[str, dict[str, list[KnownFigure]]] = {"then": {}, "now": {}, "today's models": {}}
     for name in FIGURES:
         changes = [each.now.changes[name] if each.now else Change(None, None) for each in releases]
         found["then"][name] = [(getattr(each.then, name, None), None) for each in releases]

@@ -25,7 +25,7 @@ from upkeep.gitlab.api import open_project, put_note, upload
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import Verdict, find_missed, judge_sides, make_checks, reach_verdict
 from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
-from upkeep.gitlab.pictures import Known, draw_estimates
+from upkeep.gitlab.pictures import KnownFigure, draw_estimates
 from upkeep.gitlab.snapshot import CommitFiles, Snapshot, read_revision, read_working_tree
 from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN
 from upkeep.judging.acceptance import Check
@@ -173,7 +173,7 @@ def draw_changes(review: Review) -> Picture | None:
     saved = (common.changes["cost"].before or 0) - (common.changes["cost"].after or 0)
     words = f"{abs(saved):,.0f} {'less' if saved > 0 else 'more'}" if saved else "the same money"
     drawn = {name: [changes[plant][name] for plant in shown] for name in DRAWN}
-    found: dict[str, dict[str, list[Known]]] = {
+    found: dict[str, dict[str, list[KnownFigure]]] = {
         review.champion.name: {name: [(own.before, own.before_interval) for own in drawn[name]] for name in drawn},
         "this branch": {name: [(own.after, own.after_interval) for own in drawn[name]] for name in drawn},
     }

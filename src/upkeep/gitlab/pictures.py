@@ -6,10 +6,12 @@ from upkeep.judging.reports import Interval
 from upkeep.reporting.plots import GREY, INK, Picture, draw_rows, explain_lines
 
 LOOKS = (("o", GREY, -0.14), ("o", INK, 0.14), ("|", INK, 0.14))  # mark, colour and place in its row of each side
-Known = tuple[float | None, Interval]  # a figure, as far as it is known
+KnownFigure = tuple[float | None, Interval]  # a figure, as far as it is known
 
 
-def draw_estimates(title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[Known]]]) -> Picture:
+def draw_estimates(
+    title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[KnownFigure]]]
+) -> Picture:
     """Draw what is found by side and figure, an estimate for each row."""
     figures = list(dict.fromkeys(figure for own in found.values() for figure in own))
     picture, panels = draw_rows(title, rows, len(figures), height=0.55)

@@ -155,7 +155,7 @@ def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgeme
     if seed is None:
         return Judgement(figures, {}, tally.select(MACHINE))
     draws = draw_machines(tally.height, how.bootstrap, seed)
-    machine = np.repeat(np.arange(tally.height), _count_rows(tally))
+    machine = np.repeat(np.arange(tally.height), _count_rows_of_machines(tally))
     precision = resample_average_precision(label, probability, machine, draws)
     resamples = {"average_precision": precision, **tally_metrics(tally, draws, how.costs)}
     if (tally["failing"] > 0).sum() < 2:  # all resamples draw the same failures, and agree without being sure
@@ -165,11 +165,11 @@ def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgeme
 
 def last_row_f1(outcomes: Outcomes) -> float:
     """Return the f1 of each machine's last row, the figure that the literature gives for C-MAPSS."""
-    last = outcomes.rows[np.cumsum(_count_rows(outcomes.tally)) - 1]
+    last = outcomes.rows[np.cumsum(_count_rows_of_machines(outcomes.tally)) - 1]
     return row_metrics.alarm_quality(last["label"].to_numpy(), last["alarm"].to_numpy())["f1"]
 
 
-def _count_rows(tally: pl.DataFrame) -> Ints:
+def _count_rows_of_machines(tally: pl.DataFrame) -> Ints:
     return (tally["healthy"] + tally["failing"]).cast(pl.Int64).to_numpy()
 
 

@@ -123,7 +123,7 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
     name, rendering, data = stage_name(notebook), rendering_of(notebook), FOLDERS[into]
     folder = data / name if data else None
     if not notebook.exists():
-        _create(notebook, folder or paths.REPORTS)
+        _create_notebook(notebook, folder or paths.REPORTS)
     settings = settings_of(notebook)
     if folder and "output_folder" not in settings:
         raise _unknown_name("the notebook has no parameter 'output_folder'", "output_folder", settings, notebook)
@@ -174,9 +174,9 @@ def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any])
     finally:
         if executed.exists():
             known_ids = {cell.get("id") for cell in _read_notebook(notebook).cells}
-            result = _strip(_read_notebook(executed), known_ids)
+            result = _strip_notebook(_read_notebook(executed), known_ids)
             nbformat.write(result, executed)
-            rendering.write_text(_render(result), encoding="utf-8")
+            rendering.write_text(_render_notebook(result), encoding="utf-8")
 
 
 def _read_notebook(notebook: Path) -> nbformat.NotebookNode:
@@ -216,7 +216,7 @@ def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError
     return UpkeepError(what, remedy=remedy, file=notebook, cell=error.exec_count)
 
 
-def _strip(notebook: nbformat.NotebookNode, known_ids: set[str | None]) -> nbformat.NotebookNode:
+def _strip_notebook(notebook: nbformat.NotebookNode, known_ids: set[str | None]) -> nbformat.NotebookNode:
     """Take out what differs between two runs: times, random ids, paths, addresses and the error stream."""
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for position, cell in enumerate(notebook.cells):
@@ -245,7 +245,7 @@ def _without_paths(node: Any) -> Any:
     return node
 
 
-def _render(notebook: nbformat.NotebookNode) -> str:
+def _render_notebook(notebook: nbformat.NotebookNode) -> str:
     """Return one HTML page that loads nothing: nbconvert's own pages fetch MathJax and require.js from the net."""
     look = {"template_name": "basic", "anchor_link_text": "", "embed_images": True}
     body, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True, **look).from_notebook_node(notebook)
@@ -253,7 +253,7 @@ def _render(notebook: nbformat.NotebookNode) -> str:
     return render_html("page.html", title=title, content=body)
 
 
-def _create(notebook: Path, folder: Path) -> None:
+def _create_notebook(notebook: Path, folder: Path) -> None:
     template = _read_notebook(TEMPLATE)
     for cell in template.cells:
         cell.source = cell.source.replace("TITLE", stage_name(notebook).replace("_", " ").capitalize())

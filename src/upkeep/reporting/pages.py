@@ -47,11 +47,11 @@ def build_pages(target: Path) -> str:
     for source, text in {**texts, Path("index.md"): contents}.items():
         page = (target / source).with_suffix(".html")
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(_render(text), encoding="utf-8")
+        page.write_text(_render_page(text), encoding="utf-8")
     return f"{target}: {len(reports)} reports, {len(texts) - 1} pages of the docs"
 
 
-def _render(text: str) -> str:
+def _render_page(text: str) -> str:
     from nbconvert.filters.markdown_mistune import markdown2html_mistune  # takes a second to import
 
     body = TO_MARKDOWN.sub(r"\1.html\2", markdown2html_mistune(text))

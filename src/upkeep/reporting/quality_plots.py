@@ -30,7 +30,7 @@ def rank_plants(report: Evaluation) -> list[str]:
     return sorted(report.plants, key=lambda plant: (-lost[plant], plant))
 
 
-def _tabulate(report: Evaluation) -> pl.DataFrame:
+def _tabulate_plants(report: Evaluation) -> pl.DataFrame:
     """Return what is drawn of failures and money, a row a plant in the order of their names, of many the worst."""
     rows = []
     for plant in sorted(rank_plants(report)[: plots.MOST_PLANTS]):
@@ -83,7 +83,7 @@ def _state_calibration(calibration: pl.DataFrame) -> str:
 
 def draw_events(report: Evaluation, styles: Styles) -> Picture:
     """Draw the failures caught and the false alarms of each plant."""
-    table = _tabulate(report).select("plant", "failures", "caught", "false_alarms")
+    table = _tabulate_plants(report).select("plant", "failures", "caught", "false_alarms")
     overall = report.overall.metrics
     title, lead = "No failure could have been caught in the test period", overall.median_lead_time_hours
     if overall.failures_caught is not None:
@@ -109,7 +109,7 @@ def draw_costs(report: Evaluation) -> Picture:
     if saved is not None and saving is not None:
         against = f"{saved:,.0f} against running to failure, {saving:.0%} of what perfect foresight would"
         title = f"Following the alarms saves {against}"
-    table = _tabulate(report)
+    table = _tabulate_plants(report)
     picture, (panel,) = plots.draw_rows(title, table["plant"], height=0.62)
     width = 0.8 / len(POLICIES)
     for index, (policy, (words, colour)) in enumerate(POLICIES.items()):

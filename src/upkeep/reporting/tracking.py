@@ -102,7 +102,7 @@ def send_pending(pending: Path, uri: str) -> list[str]:
     warnings = []
     for folder in sorted(waiting, key=lambda folder: waiting[folder]):
         try:
-            _send(client, folder, uri)
+            _send_run(client, folder, uri)
             shutil.rmtree(folder)
         except Exception as error:  # as above
             warnings.append(f"run {folder.name} kept in {pending}, not sent: {summarize(error, uri)}")
@@ -120,19 +120,19 @@ def mirror_release(uri: str, model: str, version: str, stage: str, facts: Mappin
     try:
         client = connect(uri)
         found = client.search_model_versions(f"name = '{model}' and tags.`{RELEASE}` = '{version}'")
-        number = found[0].version if found else _register(client, model, {RELEASE: version, **facts}, key)
+        number = found[0].version if found else _register_version(client, model, {RELEASE: version, **facts}, key)
         client.set_registered_model_alias(model, stage, str(number))
     except Exception as error:  # as above
         return f"{version} is not {stage} in MLflow's registry: {summarize(error, uri)}"
     return ""
 
 
-def _register(client: "MlflowClient", model: str, tags: dict[str, str], key: str) -> str:
+def _register_version(client: "MlflowClient", model: str, tags: dict[str, str], key: str) -> str:
     """Make a version of a model, which may be its first, with the run that made it if it has arrived."""
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
     experiment = client.get_experiment_by_name(model)
-    runs = _find_runs(client, experiment.experiment_id, key) if experiment else []
+    runs = _find_sent(client, experiment.experiment_id, key) if experiment else []
     run = next((run.info.run_id for run in runs if COMPLETE in run.data.tags), None)  # not one of its plants'
     source = f"runs:/{run}/{MODELS.as_posix()}" if run else f"git:{tags['commit']}"
     return str(client.create_model_version(model, source, run, tags, await_creation_for=0).version)
@@ -169,11 +169,11 @@ def _prepare_database(file: Path, pending: Path) -> None:
         shutil.move(draft, file)
 
 
-def _send(client: "MlflowClient", folder: Path, uri: str) -> None:
+def _send_run(client: "MlflowClient", folder: Path, uri: str) -> None:
     run = KeptRun.model_validate_json((folder / "run.json").read_bytes())
     content = run.content
-    experiment = _experiment(client, content.model["name"], uri)
-    known = _find_runs(client, experiment, run.key)
+    experiment = _find_experiment(client, content.model["name"], uri)
+    known = _find_sent(client, experiment, run.key)
     if any(COMPLETE in found.data.tags for found in known):
         return
     for half_sent in known:
@@ -183,19 +183,19 @@ def _send(client: "MlflowClient", folder: Path, uri: str) -> None:
     tags = {KEY: run.key, "mlflow.source.git.commit": run.commit, "mlflow.note.content": note}
     parent = client.create_run(experiment, start, tags, run_name=run.key).info.run_id
     overall = {split: groups.overall for split, groups in content.metrics.items()}
-    _log(client, parent, flatten(content.parameters), overall, uri)
+    _log_run(client, parent, flatten(content.parameters), overall, uri)
     for plant in sorted({plant for groups in content.metrics.values() for plant in groups.plants}):
         tags = {KEY: run.key, "mlflow.parentRunId": parent}
         child = client.create_run(experiment, start, tags, run_name=plant).info.run_id
         own = {split: groups.plants.get(plant, {}) for split, groups in content.metrics.items()}
-        _log(client, child, {"plant": plant, **content.model["plants"].get(plant, {})}, own, uri)
+        _log_run(client, child, {"plant": plant, **content.model["plants"].get(plant, {})}, own, uri)
         client.set_terminated(child, end_time=start)
     _log_files(client, parent, folder / "artifacts", uri)
     client.set_terminated(parent, end_time=start)
     client.set_tag(parent, COMPLETE, "true")
 
 
-def _find_runs(client: "MlflowClient", experiment: str, key: str) -> list["MlflowRun"]:
+def _find_sent(client: "MlflowClient", experiment: str, key: str) -> list["MlflowRun"]:
     """Return what was sent of a run."""
     from mlflow.utils import get_results_from_paginated_fn
 
@@ -218,7 +218,7 @@ def _log_files(client: "MlflowClient", run_id: str, folder: Path, uri: str) -> N
         client.log_artifacts(run_id, flat)  # all at once: once there is a file, GitLab gives an address that only reads
 
 
-def _experiment(client: "MlflowClient", name: str, uri: str) -> str:
+def _find_experiment(client: "MlflowClient", name: str, uri: str) -> str:
     known = client.get_experiment_by_name(name)
     if known is None:
         folder = (Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path()) / LOCAL_ARTIFACTS
@@ -243,7 +243,7 @@ def follow_checkout(database: Path = DATABASE) -> None:
                 connection.execute(RELOCATE_EXPERIMENTS, (here.as_uri(), stored))
 
 
-def _log(
+def _log_run(
     client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, Figures], uri: str
 ) -> None:
     """Log parameters, and figures with their split before each name; the client sends as much at once as it may."""

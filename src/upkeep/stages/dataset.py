@@ -57,12 +57,12 @@ def run(params: Params) -> None:
     boundaries = time_boundaries(start, end, params.dataset.split)
     vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
-    sizes = map_plants(_build, plants, params.parallel, vocabulary, boundaries, dictionary, params)
+    sizes = map_plants(_build_plant, plants, params.parallel, vocabulary, boundaries, dictionary, params)
     write_json(paths.DATASET, sizes)
     drop_oldest(params.pieces)
 
 
-def _build(
+def _build_plant(
     plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Params
 ) -> dict[str, dict[str, int | str | None]]:
     """Write one plant's rows; return how many rows and failing rows each split holds, and why these may mislead."""

@@ -80,17 +80,17 @@ def _find_window(plants: Sequence[str], params: Params) -> Window:
 
 
 def _judge_plant(plant: str, dictionary: Dictionary, window: Window, params: Params) -> PlantDrift:
-    return _compare_plant(plant, dictionary, window, params)[0]
+    return _compare_windows(plant, dictionary, window, params)[0]
 
 
 def _write_page(plant: str, dictionary: Dictionary, window: Window, params: Params) -> None:
-    found, draw_page = _compare_plant(plant, dictionary, window, params)
+    found, draw_page = _compare_windows(plant, dictionary, window, params)
     page, script = split_script(plant_page(plant, found, draw_page()))
     write_whole(paths.DRIFT / f"{name_file(plant)}.html", page.encode())
     write_whole(paths.DRIFT / SCRIPT, script.encode())
 
 
-def _compare_plant(
+def _compare_windows(
     plant: str, dictionary: Dictionary, window: Window, params: Params
 ) -> tuple[PlantDrift, Callable[[], str]]:
     rows = pl.read_parquet(table_file(TELEMETRY, plant))

@@ -48,7 +48,7 @@ def run(params: Params) -> None:
     sizes = read_json(paths.DATASET, remedy=REMEDY)
     # Why plants' test rows may mislead, as the dataset stage found.
     doubts = {plant: splits["test"]["doubt"] for plant, splits in sizes.items() if splits["test"].get("doubt")}
-    judged = map_plants(_judge, plants, params.parallel, params, doubts)
+    judged = map_plants(_judge_plant, plants, params.parallel, params, doubts)
     outcomes = {name: own.outcomes for name, own in judged.items()}
     reports = {name: own.report for name, own in judged.items()}
     report = evaluate(outcomes, reports, params.evaluate, params.model.seed, doubts)
@@ -61,7 +61,7 @@ def run(params: Params) -> None:
     write_report(report.headline)
 
 
-def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
+def _judge_plant(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
     horizon = params.dataset.horizon_hours
     predictions = pl.scan_parquet(table_file(paths.PREDICTIONS, plant))
     outcomes = read_plant(predictions, params.evaluate, horizon)
@@ -77,10 +77,10 @@ def _judge(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
         return Judged(outcomes, report, curves | {"importance": rank_features("", [], [], [])}, [])
     scorer = load_scorer(folder)
     alarms = list(_explain_alarms(chosen, plant, scorer, horizon))
-    return Judged(outcomes, report, curves | {"importance": _rank(scorer)}, alarms)
+    return Judged(outcomes, report, curves | {"importance": _rank_features(scorer)}, alarms)
 
 
-def _rank(scorer: Scorer) -> pl.DataFrame:
+def _rank_features(scorer: Scorer) -> pl.DataFrame:
     """Return the features of a plant's model by what they count."""
     explainer, model = scorer.explainer, scorer.model
     words = [explainer.name(feature) for feature in explainer.features]

@@ -36,10 +36,10 @@ def run(params: Params) -> None:
         logger.warning("no model is saved, so there is nothing for the service to answer")
     shutil.rmtree(paths.GOLDEN, ignore_errors=True)
     paths.GOLDEN.mkdir(parents=True)
-    map_plants(_write, plants, params.parallel)
+    map_plants(_write_requests, plants, params.parallel)
 
 
-def _write(plant: str) -> None:
+def _write_requests(plant: str) -> None:
     scorer = load_scorer(paths.MODELS / name_file(plant))
     telemetry, events, machines = (
         pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in ("telemetry", "events", "machines")
@@ -54,11 +54,11 @@ def _write(plant: str) -> None:
     )
     scored = newest.select(KEYS).with_columns(probability=predict(scorer.model, newest)).sort("probability", "machine")
     chosen = sorted({round(index * (scored.height - 1) / (REQUESTS - 1)) for index in range(REQUESTS)})
-    requests = [_request(scorer, row, telemetry, events) for row in scored[chosen].iter_rows(named=True)]
+    requests = [_make_request(scorer, row, telemetry, events) for row in scored[chosen].iter_rows(named=True)]
     write_json(file, requests)
 
 
-def _request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
+def _make_request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, events: pl.DataFrame) -> dict[str, Any]:
     metadata = scorer.model.metadata
     since = row["time"] - timedelta(hours=max(metadata.dataset.windows_hours))
     own = pl.col("machine") == row["machine"]

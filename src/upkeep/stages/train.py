@@ -35,22 +35,22 @@ def run(params: Params) -> None:
     for folder in (paths.MODELS, paths.PREDICTIONS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    fleet = train_fleet({plant: _scan_splits(plant) for plant in plants}, params, _keep(params))
+    fleet = train_fleet({plant: _scan_splits(plant) for plant in plants}, params, _choose_recall(params))
     if params.model.kind != "lightgbm":
         logger.warning(
             "models of kind %s are judged, but not saved: only LightGBM's can be read without unpickling. The service "
             "and `upkeep score` have none",
             params.model.kind,
         )
-    report = map_plants(_train, plants, params.parallel, fleet, params, checksum(paths.MANIFEST.read_bytes()))
+    report = map_plants(_train_plant, plants, params.parallel, fleet, params, checksum(paths.MANIFEST.read_bytes()))
     write_report(TrainingReport(kind=params.model.kind, plants=report))
     drop_oldest(params.pieces)
 
 
-def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
+def _train_plant(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
     """Write one plant's predictions and model; return what the report says of it."""
     splits = _open_splits(plant, params.parallel.memory)
-    selection = train_plant(splits, fleet, params, _keep(params))
+    selection = train_plant(splits, fleet, params, _choose_recall(params))
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     chosen = pl.col("candidate") == selection.chosen
     # Probabilities are in single precision already.
@@ -72,7 +72,7 @@ def _train(plant: str, fleet: FleetModel | None, params: Params, data_version: s
     )
 
 
-def _keep(params: Params) -> Recall:
+def _choose_recall(params: Params) -> Recall:
     """Return what keeps results for the next run, if models of this kind can be put in words."""
     # Of forced splits or bins, which LightGBM reads from a file, the parameters tell its name only.
     reads_file = any(name.startswith(("forced", "fs")) for name in params.model.lightgbm)

@@ -49,7 +49,7 @@ def run(params: Params) -> None:
         # The next stage takes every file it finds; what an earlier run left of another plant must not be there.
         shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)
     plants = sorted({file.plant for file in manifest.files})
-    reports = map_plants(_validate, plants, params.parallel, manifest, dictionary, params)
+    reports = map_plants(_validate_plant, plants, params.parallel, manifest, dictionary, params)
     write_json(paths.DATA_QUALITY, {"plants": {plant: report.quality for plant, report in reports.items()}})
     refuse_excess([table for report in reports.values() for table in report.excess], params.validate_)
     _judge_strangers(reports)
@@ -70,7 +70,7 @@ def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
         )
 
 
-def _validate(plant: str, manifest: Manifest, dictionary: Dictionary, params: Params) -> PlantReport:
+def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, params: Params) -> PlantReport:
     files = [file for file in manifest.files if file.plant == plant]
     checked = check_deliveries(plant, files, paths.RAW, dictionary, params)
     write_tables(plant, checked, paths.INTERIM)
