@@ -63,15 +63,15 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         paths.PARAMS: draft_params(text, "sql" if url else "files", options, settings),
         **({LABELLED: labelled.write_csv()} if labelled is not None else {}),
     }
-    yield from _tell(tables, happened)
+    yield from _tell_tables(tables, happened)
     doubts = _doubts(keys, happened, readings=bool(telemetry))
     yield from (f"note: {note}" for note in [*notes, *unused, *doubts])
-    _write(drafts, places, force=force)
+    _write_drafts(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
 
 
-def _tell(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
+def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
     """Yield what is which table, how much there is of it, and what its columns are taken for."""
     for table, parts in tables.items():
         for part in parts:
@@ -101,7 +101,7 @@ def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, *, readings: bool) -> It
         yield f"{count_things(failures, 'failure')} to learn from and to judge by: few; a dozen is a start"
 
 
-def _write(drafts: Mapping[Path, str], places: Sequence[str], *, force: bool) -> None:
+def _write_drafts(drafts: Mapping[Path, str], places: Sequence[str], *, force: bool) -> None:
     there = [str(file) for file in drafts if file.exists()]
     if there and not force:
         raise UpkeepError(

@@ -91,7 +91,7 @@ def look_at_files(places: Sequence[str], limits: Limits) -> tuple[list[Layout], 
             expected="a file, a folder, a glob or an address such as s3://bucket/folder with tables as CSV or Parquet",
             remedy="correct the path, or export the tables as CSV",
         )
-    return [_join(group) for group in _group(files)], notes
+    return [_join_files(group) for group in _group(files)], notes
 
 
 def is_database(place: str) -> bool:
@@ -266,7 +266,7 @@ def _group(files: Iterable[Layout]) -> list[list[Layout]]:
     return [alike for _, _, alike in groups]
 
 
-def _join(files: Sequence[Layout]) -> Layout:
+def _join_files(files: Sequence[Layout]) -> Layout:
     """Return files of one table as such."""
     paths = [path for file in files for path in file.paths]
     places = [path.split("/") for path in paths]

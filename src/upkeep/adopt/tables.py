@@ -54,7 +54,7 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
             tables[table].append(_as_events(read_as(table, part, zone=zone)))
     told = any("machine" in part.columns and "failure" in part.rows["kind"] for part in tables["events"])
     if not tables["telemetry"] and not told:
-        raise _refuse([part.layout for part in looked if part.clock], layouts)
+        raise _no_telemetry([part.layout for part in looked if part.clock], layouts)
     return tables, notes
 
 
@@ -222,7 +222,7 @@ def _label_grade(name: str, column: pl.Series) -> int | None:
     return 1 if names_one(name, "ahead", "ahead_too") else {"failure": 0, "error": 2}.get(kind_of(name) or "")
 
 
-def _refuse(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
+def _no_telemetry(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
     if timed:
         names = ", ".join(layout.name for layout in timed)
         what = f"nothing in {names} looks like telemetry or like machines' failures"

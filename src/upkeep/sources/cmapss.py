@@ -56,7 +56,7 @@ class Cmapss:
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List the batches of every subset in the folder."""
         folder = Path(expand_variables(self._template)).expanduser()
-        subsets = [subset for subset in SUBSETS if _find(folder, f"train_{subset}")]
+        subsets = [subset for subset in SUBSETS if _find_file(folder, f"train_{subset}")]
         if not subsets:
             raise UpkeepError(
                 f"no C-MAPSS file in {self._template}",
@@ -82,7 +82,7 @@ def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.Dat
     Raises UpkeepError if a file is missing or does not hold what NASA's does.
     """
     rows, left = _read_engines(folder, subset, "train", limits), dict[str, int]()
-    if _find(folder, f"test_{subset}"):
+    if _find_file(folder, f"test_{subset}"):
         test = _read_engines(folder, subset, "test", limits)
         engines = test["machine"].unique().sort()
         life = _read_file(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64)  # in the order of the engines
@@ -112,7 +112,7 @@ def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.D
 
 def _read_file(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
     """Read one file of numbers that single spaces separate; spaces at a line's end make empty columns, left out."""
-    path = _find(folder, name)
+    path = _find_file(folder, name)
     if path is None:
         raise _broken_file(name, "the file is missing")
     reading = TableFiles.model_construct(path=str(path))
@@ -125,7 +125,7 @@ def _read_file(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFr
     return numbers
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def _find_file(folder: Path, name: str) -> Path | None:
     return next((path for suffix in (".txt", ".txt.gz") if (path := folder / f"{name}{suffix}").is_file()), None)
 
 

@@ -37,15 +37,15 @@ def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -
     """Return our names of a column; one in the way of ours is set aside."""
     ours = [name for name, source in columns.items() if source == theirs]
     in_the_way = theirs in columns and columns[theirs] in delivered
-    return ours or [_set_aside(theirs) if in_the_way else spare_reserved(theirs)]
+    return ours or [_name_aside(theirs) if in_the_way else spare_reserved(theirs)]
 
 
 def spare_reserved(name: str) -> str:
     """Return what a delivered column is called: one like upkeep's own, or a pattern to Polars, is set aside."""
-    return _set_aside(name) if is_reserved(name) and name != BROKEN_LINE else name
+    return _name_aside(name) if is_reserved(name) and name != BROKEN_LINE else name
 
 
-def _set_aside(name: str) -> str:
+def _name_aside(name: str) -> str:
     return f"{name.lstrip(RESERVED)} (delivered)"
 
 

@@ -84,7 +84,7 @@ class Files:
         findings, untimed = list[Finding](), list[tuple[UpkeepError, bool]]()
         schemas: dict[Reference, pl.Schema] = {}
         for number, reading in enumerate(getattr(self._options, table)):
-            paths, unread = _find(table, reading)
+            paths, unread = _find_files(table, reading)
             findings += unread
             columns: dict[str, None] = {}
             for path in paths:
@@ -150,7 +150,7 @@ class Files:
         }
 
 
-def _find(table: Table, reading: TableFiles) -> tuple[list[str], list[Finding]]:
+def _find_files(table: Table, reading: TableFiles) -> tuple[list[str], list[Finding]]:
     """Return the files that match ``path``, and a finding for each that matches and cannot be read."""
     with errors_named(reading, table=table):
         file_system, root = find_place(reading)

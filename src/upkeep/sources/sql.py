@@ -233,11 +233,11 @@ def as_frame(chunks: Iterable[Sequence[Sequence[Any]]], names: Sequence[str]) ->
         [_as_series(name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)]
         for rows in chunks
     ]
-    columns = [_join(column) for column in zip(*parts, strict=True)]
+    columns = [_join_parts(column) for column in zip(*parts, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame(schema=list(names))
 
 
-def _join(parts: Sequence[pl.Series]) -> pl.Series:
+def _join_parts(parts: Sequence[pl.Series]) -> pl.Series:
     is_typed_alike = len({part.dtype for part in parts}) == 1
     return pl.concat(parts) if is_typed_alike else _as_series(parts[0].name, chain(*parts))
 

@@ -172,7 +172,7 @@ def replace_batches(
             is_same = _are_same(held, [file for file, _ in packed]) and not any(
                 _find_damage(raw, file) for file in held
             )
-            files = held if is_same else [_write(raw, file, content, AGAIN) for file, content in packed]
+            files = held if is_same else [_write_file(raw, file, content, AGAIN) for file, content in packed]
         fates[key] = "same" if is_same else "changed" if files else "vanished"
         stored[key] = files or held
     if drop_vanished:
@@ -205,10 +205,10 @@ def _settle(raw: Path, manifest: Manifest) -> Manifest:
 
 def store(raw: Path, key: Key, number: int, rows: pl.DataFrame) -> RawFile:
     """Write the delivery with this number (1, 2, ...) of a batch."""
-    return _write(raw, *pack_delivery(key, number, rows))
+    return _write_file(raw, *pack_delivery(key, number, rows))
 
 
-def _write(raw: Path, file: RawFile, content: bytes, ending: str = "") -> RawFile:
+def _write_file(raw: Path, file: RawFile, content: bytes, ending: str = "") -> RawFile:
     listed = file.model_copy(update={"file": file.file + ending})
     write_whole(_locate(raw, listed.file), content)
     return listed
