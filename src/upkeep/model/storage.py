@@ -118,10 +118,10 @@ def find_models(folder: Path) -> dict[str, Path]:
     One that is damaged, or of another plant than its folder, stands under its folder's name: loading it tells why.
     """
     folders = sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}"))
-    return dict(sorted((_read_plant(own), own) for own in folders))
+    return dict(sorted((_read_plant_name(own), own) for own in folders))
 
 
-def _read_plant(folder: Path) -> str:
+def _read_plant_name(folder: Path) -> str:
     with suppress(UpkeepError, LookupError, TypeError):
         plant = str(read_json(folder / MODEL_METADATA, remedy="")["plant"])
         if name_file(plant) == folder.name:
@@ -155,15 +155,15 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     matrix = to_matrix(features, model.metadata.features)
     if not len(matrix):
         return np.empty((0, matrix.shape[1] + 1))
-    return _average(model.boosters, matrix, pred_contrib=True, num_threads=1)
+    return _average_boosters(model.boosters, matrix, pred_contrib=True, num_threads=1)
 
 
 def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Floats32, threads: int = 1) -> Floats:
     """Return the log-odds averaged over the boosters, shape (n_rows,)."""
-    return _average(boosters, matrix, raw_score=True, num_threads=threads) if len(matrix) else np.empty(0)
+    return _average_boosters(boosters, matrix, raw_score=True, num_threads=threads) if len(matrix) else np.empty(0)
 
 
-def _average(boosters: Sequence[lgb.Booster], matrix: Floats32, **asked: int) -> Floats:
+def _average_boosters(boosters: Sequence[lgb.Booster], matrix: Floats32, **asked: int) -> Floats:
     mean: Floats = np.mean([booster.predict(matrix, **asked) for booster in boosters], axis=0)
     return mean
 

@@ -107,11 +107,11 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
     validation = LabelledRows(*(splits.validation for splits in plants.values()))
     # Half the cores: LightGBM's threads wait for one another, so one busy core would hold up all of them.
     threads = max(1, effective_n_jobs(params.parallel.jobs) // 2)
-    trained = _train(params.model.kind, train, validation, params, recall, threads)
+    trained = _train_kind(params.model.kind, train, validation, params, recall, threads)
     known = validation.read(*OUTCOME)
     if all(_count_failures(known.filter(plant=plant), params) >= FEW_FAILURES for plant in plants):
         return FleetModel(trained, None)
-    log_odds = _score(validation, {"fleet": trained.fitted}, {})["fleet"]
+    log_odds = _score_rows(validation, {"fleet": trained.fitted}, {})["fleet"]
     alarm = fit_alarm_rule(known, log_odds, params.model.calibration, params)
     note = "calibration and threshold are from all plants' validation rows"
     return FleetModel(trained, alarm._replace(notes=[note, *alarm.notes]))
@@ -127,7 +127,7 @@ def train_plant(
     train, validation, test = (LabelledRows(rows) for rows in splits)
     kinds: dict[str, Kind] = {"plant": params.model.kind}
     kinds |= {kind: kind for kind in params.model.compare if kind != params.model.kind}
-    own = {name: _train(kind, train, validation, params, recall) for name, kind in kinds.items()}
+    own = {name: _train_kind(kind, train, validation, params, recall) for name, kind in kinds.items()}
     trained = {"plant": own["plant"], **({"fleet": fleet.trained} if fleet else {}), **own}
     models, rules = {name: model.fitted for name, model in trained.items()}, dict[str, Ranking]()
     notes = {name: _training_notes(model) for name, model in trained.items()}
@@ -138,7 +138,7 @@ def train_plant(
     borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
 
     def judge() -> Frames:
-        scores, judged = _score(validation, models, rules), {}
+        scores, judged = _score_rows(validation, models, rules), {}
         for name, log_odds in scores.items():
             method = params.model.calibration if name in models else "none"
             alarm = (borrowed if name == "fleet" else None) or fit_alarm_rule(known, log_odds, method, params)
@@ -151,7 +151,7 @@ def train_plant(
     asked = (known.with_columns(hours_to_failure=near), borrowed, params.evaluate, params.dataset.horizon_hours)
     fitted = ((model.rows, model.positives, model.fitted.state) for model in trained.values())
     kept = recall(chain(_name_origin(params.model, train, validation), asked, *fitted), judge)
-    scores, candidates = _score(test, models, rules), {}
+    scores, candidates = _score_rows(test, models, rules), {}
     for name, (calibration, report) in JUDGED.validate_json(kept["judged"].item()).items():
         alarm = AlarmRule(calibration, report.threshold, report.notes)
         rows = {
@@ -209,7 +209,7 @@ def find_ranges(train: LabelledRows) -> dict[str, TrainingRange]:
     return ranges
 
 
-def _train(
+def _train_kind(
     kind: Kind, train: LabelledRows, validation: LabelledRows, params: Params, recall: Recall, threads: int = 1
 ) -> Trained:
     made: list[Fitted] = []
@@ -274,7 +274,7 @@ def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, par
         rows = Rows(features, shuffled["label"].to_numpy(), shuffled["weight"].cast(pl.Float64).to_numpy())
         models[f"seed {seed}"] = fit("lightgbm", rows, nothing, train.features, small, threads=1)
     label = validation.read("label")["label"].cast(pl.Boolean).to_numpy()
-    scores = _score(validation, models, {})
+    scores = _score_rows(validation, models, {})
     return models[max(models, key=lambda name: round(np.nan_to_num(average_precision(label, scores[name])), 9))]
 
 
@@ -293,7 +293,7 @@ def shuffle_labels(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     return rows.with_columns(taken)
 
 
-def _score(table: LabelledRows, models: Mapping[str, Fitted], rules: Mapping[str, Ranking]) -> dict[str, Floats]:
+def _score_rows(table: LabelledRows, models: Mapping[str, Fitted], rules: Mapping[str, Ranking]) -> dict[str, Floats]:
     """Return the log-odds of all rows by each model and rule; features are read and laid out once for all of them."""
     parts: dict[str, list[Floats]] = {name: [] for name in (*models, *rules)}
     for rows in table.chunks():

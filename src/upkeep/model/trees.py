@@ -64,11 +64,11 @@ def check_trees(text: str, features: Sequence[str]) -> None:
     numbers = {name: _read_field(trees, name, leaves) for name in FIELDS}
     _check_links(leaves, numbers)
     feature, kind, threshold = (numbers[name] for name in ("split_feature", "decision_type", "threshold"))
-    _require((feature >= 0) & (feature < len(features)), "a split by no feature")
-    _require(np.isin(kind & ~1, MISSING), "a split of an unknown kind")
+    _require_all((feature >= 0) & (feature < len(features)), "a split by no feature")
+    _require_all(np.isin(kind & ~1, MISSING), "a split of an unknown kind")
     sets = np.repeat([_count_sets(tree) for tree in trees], leaves - 1)
-    _require((kind % 2 == 0) | ((threshold >= 0) & (threshold < sets)), "a split by categories that there are not")
-    _require(np.abs(numbers["leaf_value"]) <= LARGEST_VALUE, f"a leaf beyond {LARGEST_VALUE:g}")
+    _require_all((kind % 2 == 0) | ((threshold >= 0) & (threshold < sets)), "a split by categories that there are not")
+    _require_all(np.abs(numbers["leaf_value"]) <= LARGEST_VALUE, f"a leaf beyond {LARGEST_VALUE:g}")
 
 
 def _split_text(text: str, features: Sequence[str]) -> list[re.Match[str]]:
@@ -98,7 +98,9 @@ def _read_field(trees: Sequence[re.Match[str]], name: str, leaves: Ints) -> NDAr
     lines = [tree[name] for tree in trees]
     found = np.array([line.count(" ") + bool(line) for line in lines])
     numbers = _parse(" ".join(filter(None, lines)), FIELDS[name])
-    _require((found == expected).all() and numbers.size == expected.sum(), f"another number of {name} than of leaves")
+    _require_all(
+        (found == expected).all() and numbers.size == expected.sum(), f"another number of {name} than of leaves"
+    )
     return numbers
 
 
@@ -112,7 +114,7 @@ def _count_sets(tree: re.Match[str]) -> int:
     if sets or tree["starts"]:
         starts, words = (_parse(tree[name] or "", INTEGERS) for name in ("starts", "words"))
         fits = starts.size == sets + 1 and starts[0] == 0 and starts[-1] == words.size and (np.diff(starts) > 0).all()
-        _require(fits, "sets of categories that do not fit")
+        _require_all(fits, "sets of categories that do not fit")
     return sets
 
 
@@ -126,21 +128,21 @@ def _check_links(leaves: Ints, numbers: Mapping[str, NDArray[Any]]) -> None:
     first_split, first_leaf = np.cumsum(splits) - splits, np.cumsum(leaves) - leaves
     children = np.stack([numbers["left_child"], numbers["right_child"]])
     own, is_split = np.arange(tree.size), children >= 0
-    _require(np.where(is_split, children < splits[tree], ~children < leaves[tree]), "a child that there is not")
+    _require_all(np.where(is_split, children < splits[tree], ~children < leaves[tree]), "a child that there is not")
     # Splits of all trees first, then their leaves.
     node = np.where(is_split, children + first_split[tree], ~children + first_leaf[tree] + tree.size)
-    _require(np.where(is_split, node > own, True), "a split below itself")
-    _require(np.bincount(node.ravel(), minlength=1) <= 1, "a node with two parents")
+    _require_all(np.where(is_split, node > own, True), "a split below itself")
+    _require_all(np.bincount(node.ravel(), minlength=1) <= 1, "a node with two parents")
     counts = np.concatenate([numbers["internal_count"], numbers["leaf_count"]])
-    _require((counts >= (np.arange(counts.size) < tree.size)) & (counts < 2**31), "a count out of range")
-    _require(counts[node].sum(axis=0) == counts[: tree.size], "counts that do not add up")
+    _require_all((counts >= (np.arange(counts.size) < tree.size)) & (counts < 2**31), "a count out of range")
+    _require_all(counts[node].sum(axis=0) == counts[: tree.size], "counts that do not add up")
     level = first_split[splits > 0]
     for _ in range(DEEPEST):
         below = node[:, level].ravel()
         level = below[below < tree.size]
-    _require(level.size == 0, f"more than {DEEPEST} splits above a leaf")
+    _require_all(level.size == 0, f"more than {DEEPEST} splits above a leaf")
 
 
-def _require(holds: ArrayLike, otherwise: str) -> None:
+def _require_all(holds: ArrayLike, otherwise: str) -> None:
     if not np.all(holds):
         raise ValueError(f"it holds {otherwise}")

@@ -60,7 +60,7 @@ def find_faults(folders: Iterable[Path]) -> dict[Path, UpkeepError]:
     """Ask the models in these folders for one answer each, and return why some gave none."""
     waiting, faults = list(folders), {}
     while waiting:
-        tried, reason = _ask(waiting)
+        tried, reason = _ask_trial(waiting)
         if tried < len(waiting):
             faults[waiting[tried]] = UpkeepError(
                 f"the model gives no answer: {reason}",
@@ -71,7 +71,7 @@ def find_faults(folders: Iterable[Path]) -> dict[Path, UpkeepError]:
     return faults
 
 
-def _ask(folders: Sequence[Path]) -> tuple[int, str]:
+def _ask_trial(folders: Sequence[Path]) -> tuple[int, str]:
     """Return how many models answered, one after the other, and why the next one did not, if there is one."""
     process = _begun.pop(tuple(folders), None) or _start(folders)
     try:
