@@ -183,8 +183,8 @@ def _expect(settled: pl.DataFrame, logged: pl.DataFrame, window: Window, params:
     true = true_chance.sum(axis=0)
     true[1:] = (rng.random(true_chance[:, 1:].shape) < true_chance[:, 1:]).sum(axis=0)
     # Some alarms come too late, and of two for the same failure one is followed by none of its own.
-    caught_each = np.minimum(_average(settled, times, "caught", true=True, usual=1.0), 1)
-    late = [_average(settled, times, "missed", true=which, usual=0.0) for which in (True, False)]
+    caught_each = np.minimum(_average_failures(settled, times, "caught", true=True, usual=1.0), 1)
+    late = [_average_failures(settled, times, "missed", true=which, usual=0.0) for which in (True, False)]
     missed = significant(missed_chance.sum(axis=0) + true * late[0] + (alarms - true) * late[1], FITTED)
     caught = true * caught_each
     caught[1:], missed[1:] = rng.binomial(true[1:].astype(np.int64), caught_each[1:]), rng.poisson(missed[1:])
@@ -231,7 +231,7 @@ def _fit_chances(log_odds: Floats, happened: Booleans, times: Floats) -> Floats:
     return significant([intercept, slope], FITTED)
 
 
-def _average(settled: pl.DataFrame, times: Floats, number: str, *, true: bool, usual: float) -> Floats:
+def _average_failures(settled: pl.DataFrame, times: Floats, number: str, *, true: bool, usual: float) -> Floats:
     """Return how many failures were caught or missed per true or false alarm, once per resample."""
     is_such = (settled["alarm"] & (settled["true"] == true)).to_numpy()
     total, n = settled[number].to_numpy()[is_such] @ times[is_such], times[is_such].sum(axis=0)

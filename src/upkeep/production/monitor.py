@@ -60,7 +60,11 @@ def run(params: Params, as_of: datetime) -> None:
             for plant, each in standings.items()
         ]
         print(show_lines(align_rows(rows)))  # noqa: T201  # what the command is for
-        faults = _tell(monitoring, params.monitor.webhook, params.monitor.told_after) if params.monitor.webhook else []
+        faults = (
+            _tell_webhook(monitoring, params.monitor.webhook, params.monitor.told_after)
+            if params.monitor.webhook
+            else []
+        )
     acting = [plant for plant, standing in standings.items() if standing.status == ACT]
     unknown = [signal for signal in monitoring.signals if signal.status == UNKNOWN]
     if acting:
@@ -150,7 +154,7 @@ def _read_former() -> Monitoring | None:
     return None
 
 
-def _tell(monitoring: Monitoring, webhook: Webhook, told_after: int) -> list[str]:
+def _tell_webhook(monitoring: Monitoring, webhook: Webhook, told_after: int) -> list[str]:
     """Tell the webhook what is new, signed and bounded as alarms are, and return why it did not accept some of it."""
     receiver, watches = open_receiver(webhook, "monitor.webhook"), {}
     for plant, standing in monitoring.list_news(told_after).items():

@@ -60,7 +60,7 @@ def poll(name: str, url: str, at: datetime) -> Poll:
     """Ask a source by GET once; a redirect is not followed, and counts as a failure as any status but 2xx does."""
     started = time.perf_counter()
     try:
-        fault = call_within(SECONDS, partial(_get, url))
+        fault = call_within(SECONDS, partial(_request_status, url))
     except UpkeepError as error:
         fault = f"not asked: {error.what}"
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -68,7 +68,7 @@ def poll(name: str, url: str, at: datetime) -> Poll:
     return Poll(name=name, at=at, seconds=round(time.perf_counter() - started, 3), fault=fault)
 
 
-def _get(template: str) -> str:
+def _request_status(template: str) -> str:
     url = read_url(template)
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("its url in monitor.watch is not a web address")

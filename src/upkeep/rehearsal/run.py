@@ -40,7 +40,7 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     FOLDER.mkdir(parents=True, exist_ok=True)
     weeks = WEEKS.to_frame()
     with suppress(KeyboardInterrupt):
-        for life in tqdm(_live(lives, params), total=len(lives), unit="life"):
+        for life in tqdm(_live_all(lives, params), total=len(lives), unit="life"):
             weeks.extend(life)
             weeks.sort("seed", "change", "policy", "week").write_csv(FOLDER / "weeks.csv")
     if weeks.is_empty():
@@ -51,7 +51,7 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     return tabulate_policies(summary)
 
 
-def _live(lives: Sequence[tuple[World, str]], params: Params) -> Iterator[pl.DataFrame]:
+def _live_all(lives: Sequence[tuple[World, str]], params: Params) -> Iterator[pl.DataFrame]:
     with parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
         yield from Parallel(return_as="generator_unordered")(delayed(_rehearse)(*life, params) for life in lives)
 

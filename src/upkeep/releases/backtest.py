@@ -49,7 +49,7 @@ def tabulate_past(releases: Sequence[PastRelease]) -> pl.DataFrame:
             "settings": ", ".join(release.settings),
             "rows": release.now.rows if release.now else 0,
             "failures": release.now.failures if release.now else 0,
-            **dict(zip(columns, chain.from_iterable(_measure(release, name) for name in FIGURES), strict=True)),
+            **dict(zip(columns, chain.from_iterable(_list_figures(release, name) for name in FIGURES), strict=True)),
             "not_scored": "; ".join(release.silent),
         }
         for release in releases
@@ -57,7 +57,7 @@ def tabulate_past(releases: Sequence[PastRelease]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(columns, pl.Float64()) if rows else None)
 
 
-def _measure(release: PastRelease, figure: str) -> Sequence[float | None]:
+def _list_figures(release: PastRelease, figure: str) -> Sequence[float | None]:
     change = release.now.changes[figure] if release.now else Change(None, None)
     return getattr(release.then, figure, None), change.before, *(change.before_interval or (None, None)), change.after
 

@@ -89,9 +89,9 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
     """
     lease = [] if replacing is None else [f"--force-with-lease=refs/heads/{branch}:{replacing}"]
     what, how = f"HEAD:refs/heads/{branch}", [*["--dry-run"] * rehearse, *lease]
-    done = _send(what, TOKEN, *how, *(f"--push-option={option}" for option in options))
+    done = _push_as(what, TOKEN, *how, *(f"--push-option={option}" for option in options))
     if done.returncode and NO_OPTIONS in done.stderr:
-        done = _send(what, TOKEN, *how)
+        done = _push_as(what, TOKEN, *how)
     if done.returncode:
         raise _explain_refusal(branch, done.stderr)
     if unheard := UNHEARD.search(done.stderr):
@@ -108,7 +108,7 @@ def push_tag(tag: str, made: str, *, rehearse: bool = False) -> bool:
     With `rehearse` the remote is only asked whether it lets us push. Raises an UpkeepError if it refuses.
     """
     token = RELEASE_TOKEN if os.environ.get(RELEASE_TOKEN) else TOKEN
-    done = _send(f"{made}:refs/tags/{tag}", token, *["--dry-run"] * rehearse)
+    done = _push_as(f"{made}:refs/tags/{tag}", token, *["--dry-run"] * rehearse)
     if not done.returncode:
         return True
     if git("ls-remote", "origin", f"refs/tags/{tag}"):
@@ -120,7 +120,7 @@ def push_tag(tag: str, made: str, *, rehearse: bool = False) -> bool:
     raise UpkeepError(f"the tag {tag} cannot be pushed: {find_reason(done.stderr)}", remedy=remedy)
 
 
-def _send(what: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _push_as(what: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Push as who has the token, if it is set."""
     # The empty helper drops all others, which would offer the job's own token: that one may not push.
     helpers = ["credential.helper=", f"credential.helper={HELPER.format(token)}"] if os.environ.get(token) else []

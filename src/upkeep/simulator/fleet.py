@@ -168,7 +168,7 @@ def simulate_fleet(
     happenings = [
         (machine, *happening)
         for machine, rng in enumerate(generators)
-        for happening in _live(fleet, machine, np.cumsum(wear[machine] * pace[machine]), rng)
+        for happening in _live_machine(fleet, machine, np.cumsum(wear[machine] * pace[machine]), rng)
     ]
     return replace(fleet, happenings=pl.DataFrame(happenings, schema=EVENTS, orient="row"))
 
@@ -273,7 +273,7 @@ def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
     return warmer.astype(np.float32)
 
 
-def _live(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
+def _live_machine(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
     """Yield hour, kind and code of a machine's failures, repairs and scheduled maintenance, one after the other.
 
     Its wear and its stops are marked in the fleet. `worn`, of shape (hours,), is the wear summed up to and including
