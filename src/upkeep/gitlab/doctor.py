@@ -138,7 +138,7 @@ def look_at_zones(environment: Environment) -> str:
 def read_git_remote(environment: Environment) -> str:
     """List the branches of `origin`."""
     remedy = "check the address that `git remote -v` shows, that it can be reached, and that you may read it"
-    branches = _run(["git", "ls-remote", "--heads", "origin"], environment, "origin cannot be read", remedy)
+    branches = _run_program(["git", "ls-remote", "--heads", "origin"], environment, "origin cannot be read", remedy)
     return f"origin answers; branches: {len(branches.splitlines())}"
 
 
@@ -213,7 +213,7 @@ def reach_engine(environment: Environment) -> str:
     _require_building(environment)
     engine = find_engine(environment)
     remedy = "start the engine, and let this user use it; UPKEEP_ENGINE and DOCKER_HOST say which one"
-    _run([engine, "version"], environment, engine, remedy)
+    _run_program([engine, "version"], environment, engine, remedy)
     return f"{engine} answers"
 
 
@@ -226,7 +226,7 @@ def log_in_to_registry(environment: Environment) -> str:
     user, password = (environment.get(f"{login_of}_REGISTRY_{part}", "") for part in ("USER", "PASSWORD"))
     local = host.startswith(("127.0.0.1", "localhost"))  # engines take these without TLS, too
     url = f"{'http' if local else 'https'}://{host}/v2/"
-    answer = _get(url, "UPKEEP_IMAGE", environment)
+    answer = _ask_server(url, "UPKEEP_IMAGE", environment)
     challenge = answer.headers.get("WWW-Authenticate", "")
     if challenge.lower().startswith("bearer "):
         terms = parse_dict_header(challenge[len("bearer ") :])
@@ -234,7 +234,7 @@ def log_in_to_registry(environment: Environment) -> str:
         url = f"{terms['realm']}?{urlencode(query)}"
     if challenge:
         login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
-        answer = _get(url, "UPKEEP_IMAGE", environment, **login)
+        answer = _ask_server(url, "UPKEEP_IMAGE", environment, **login)
     if "html" in answer.headers.get("Content-Type", ""):
         raise UpkeepError(f"{host} answers with a web page", remedy="check that UPKEEP_IMAGE names a registry")
     if answer.status != HTTPStatus.OK:
@@ -306,11 +306,11 @@ def reach_webhook(environment: Environment) -> str:
     url = urlsplit(environment.get(WEBHOOK, ""))
     if not url.hostname:
         raise NotReadyError(f"{WEBHOOK} is not set: a failed schedule opens an issue, if there is a token")
-    _get(f"{url.scheme}://{url.netloc}/", WEBHOOK, environment)
+    _ask_server(f"{url.scheme}://{url.netloc}/", WEBHOOK, environment)
     return f"{url.hostname} can be reached"
 
 
-def _run(command: list[str], environment: Environment, what: str, remedy: str) -> str:
+def _run_program(command: list[str], environment: Environment, what: str, remedy: str) -> str:
     """Run a program and return what it prints; an error says why it failed."""
     done = git.run(command, {**environment, "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}, SECONDS)
     if done.returncode:
@@ -318,7 +318,7 @@ def _run(command: list[str], environment: Environment, what: str, remedy: str) -
     return done.stdout
 
 
-def _get(url: str, variable: str, environment: Environment, **headers: str) -> Any:
+def _ask_server(url: str, variable: str, environment: Environment, **headers: str) -> Any:
     """Return a server's answer; an error, which names the `variable` that holds its address, if there is none."""
     own = urlsplit(url).hostname == environment.get("CI_SERVER_HOST")
     authority = environment.get("CI_SERVER_TLS_CA_FILE") if own else None

@@ -85,7 +85,7 @@ def push() -> None:
     """
     protected = is_protected(os.environ)
     where = [] if protected or not remotes_apart() else ["--remote", REMOTE]
-    _require("push", *where, *["--run-cache"] * protected)
+    _require_dvc("push", *where, *["--run-cache"] * protected)
 
 
 def restore() -> None:
@@ -152,13 +152,13 @@ def list_garbage() -> list[Path]:
         what = f"the cache lacks what {LOCK} says of {unknown[0]}, so it is not known which files of it are needed"
     if what:
         raise UpkeepError(what, remedy=remedy)
-    printed = _require("gc", *NEEDED, "--dry", echo=False).splitlines()
+    printed = _require_dvc("gc", *NEEDED, "--dry", echo=False).splitlines()
     return [Path(line.removeprefix(REMOVING)) for line in printed if line.startswith(REMOVING)]
 
 
 def collect_garbage() -> None:
     """Remove what :func:`list_garbage` lists."""
-    _require("gc", *NEEDED, "--force", echo=False)
+    _require_dvc("gc", *NEEDED, "--force", echo=False)
 
 
 def bring(*folders: Path) -> bool:
@@ -211,7 +211,7 @@ def _fetch_proposed(*targets: Path) -> None:
         _dvc("fetch", "--remote", REMOTE, *map(str, targets), echo=False)
 
 
-def _require(*arguments: str, echo: bool = True) -> str:
+def _require_dvc(*arguments: str, echo: bool = True) -> str:
     """Run DVC and return what it prints, or raise the UpkeepError that says why it failed."""
     failed, printed = _dvc(*arguments, echo=echo)
     if failed:

@@ -164,7 +164,7 @@ def predict_newest(
     files = CommitFiles(champion.commit)
     for plant, rows in newer.items():
         try:
-            said[plant] = pl.concat([said[plant], _score(plant, files, rows)], how="diagonal_relaxed")
+            said[plant] = pl.concat([said[plant], _score_newer(plant, files, rows)], how="diagonal_relaxed")
         except UpkeepError as error:
             silent[plant] = error.what
         except (OSError, pl.exceptions.PolarsError):  # a branch may hold anything, and its words may quote it
@@ -172,7 +172,7 @@ def predict_newest(
     return said, silent
 
 
-def _score(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataFrame:
+def _score_newer(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows of a plant with the predictions of a commit's model, made from the interim tables here."""
     tables = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
     with tempfile.TemporaryDirectory() as folder:

@@ -195,7 +195,7 @@ def read_own(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
     try:
         return read_regular(locate_own(file), most_bytes)
     except OSError as error:
-        raise _refuse(file, error.strerror or type(error).__name__) from error
+        raise _unread_file(file, error.strerror or type(error).__name__) from error
 
 
 def locate_own(file: Path) -> Path:
@@ -203,11 +203,11 @@ def locate_own(file: Path) -> Path:
     root, found = Path.cwd().resolve(), Path(os.path.realpath(file))
     inside = found.is_relative_to(root) and ".git" not in found.relative_to(root).parts
     if not (inside or CACHED.search(found.as_posix())):
-        raise _refuse(file, "it leads out of the repository")
+        raise _unread_file(file, "it leads out of the repository")
     return found
 
 
-def _refuse(file: Path, why: str) -> UpkeepError:
+def _unread_file(file: Path, why: str) -> UpkeepError:
     return UpkeepError(f"{file} is not read: {why}", remedy="put a file of the branch in its place", file=file)
 
 
@@ -227,5 +227,5 @@ def _read_bounded(source: Any, path: Path, most_bytes: int) -> bytes:
     with source.open(path.as_posix()) as stream:
         content = bytes(stream.read(most_bytes + 1))
     if len(content) > most_bytes:
-        raise _refuse(path, f"it is larger than {most_bytes:,} bytes")
+        raise _unread_file(path, f"it is larger than {most_bytes:,} bytes")
     return content
