@@ -327,7 +327,7 @@ def test_a_damaged_history_is_told_and_another_versions_report_is_passed_over():
     monitor.REPORT.write_text('{"as_of": "once"}')
     assert isinstance(run(), NotKnownError)
     polling.HISTORY.write_text("{")
-    assert "cannot be read" in run().what
+    assert "cannot be used" in run().what
 
 
 def test_a_retraining_that_failed_is_why_no_model_was_trained_again(monkeypatch):

@@ -150,7 +150,7 @@ def test_what_is_remembered_survives_the_file(tmp_path):
 
 def test_a_damaged_memory_is_told(tmp_path):
     (tmp_path / "alarms.json").write_text('{"lyon/M1": {"time": "2025')
-    with pytest.raises(UpkeepError, match="what is remembered of alarms cannot be read"):
+    with pytest.raises(UpkeepError, match="what is remembered of alarms cannot be used"):
         read_watches(tmp_path / "alarms.json")
 
 

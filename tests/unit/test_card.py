@@ -6,7 +6,7 @@ from parameters import SHIPPED as PARAMS
 from report_cases import GROUP, UNKNOWN, evaluation
 
 from upkeep.judging.acceptance import Check
-from upkeep.judging.reports import DataQuality, DriftReport, TrainingReport, parse_report
+from upkeep.judging.reports import DataQuality, DriftReport, TrainingReport
 from upkeep.reporting.card import Reports, describe_verdict, write_card
 
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
@@ -49,10 +49,10 @@ COUNTS = {"rows_in": 12345, "clean": 12000, "duplicates": {"exact": 300}, "quara
 
 def make_reports(group: dict[str, Any] = GROUP, plant: str = "lyon") -> Reports:
     return Reports(
-        delivered=parse_report(DataQuality, {"plants": {plant: {"tables": {"telemetry": COUNTS}, "findings": []}}}),
-        training=parse_report(TrainingReport, {"kind": "lightgbm", "plants": {plant: TRAINED}}),
+        delivered=DataQuality.model_validate({"plants": {plant: {"tables": {"telemetry": COUNTS}, "findings": []}}}),
+        training=TrainingReport.model_validate({"kind": "lightgbm", "plants": {plant: TRAINED}}),
         evaluation=evaluation({plant: group}, notes=["lyon: one machine only, so no intervals"]),
-        drift=parse_report(DriftReport, {plant: DRIFTED}),
+        drift=DriftReport.model_validate({plant: DRIFTED}),
         models={plant: {"data_version": "ab" * 32, "boosters": {"model.txt": "cd" * 32}}},
         period={plant: (date(2025, 1, 6), date(2025, 12, 28))},
         checks=[PASSED],
@@ -60,7 +60,7 @@ def make_reports(group: dict[str, Any] = GROUP, plant: str = "lyon") -> Reports:
 
 
 def judge(group: dict[str, Any], *checks: Check, drift: dict[str, Any] | None = None) -> str:
-    return describe_verdict(evaluation({"lyon": group}), checks, parse_report(DriftReport, drift or {}))
+    return describe_verdict(evaluation({"lyon": group}), checks, DriftReport.model_validate(drift or {}))
 
 
 def test_the_verdict_says_what_was_caught_and_what_it_saves() -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 import polars as pl
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, Name, shorten
-from upkeep.core.types import Frozen, RowLength, describe_faults, measure_rows
-from upkeep.core.yaml import read_yaml
+from upkeep.core.objects import read_object
+from upkeep.core.types import Frozen, RowLength, measure_rows
 
 Table = Literal["telemetry", "events", "machines"]
 TABLES: tuple[Table, ...] = get_args(Table)
@@ -243,8 +243,4 @@ def call_columns(columns: Mapping[str, Column]) -> dict[str, str]:
 def load_dictionary(path: Path) -> Dictionary:
     """Read and check a data dictionary; raises UpkeepError if the file is missing or holds no valid one."""
     remedy = "correct the file as docs/guide.md describes it, or validate.dictionary in params.yaml"
-    try:
-        return Dictionary.model_validate(read_yaml(path, what="the data dictionary", remedy=remedy))
-    except ValidationError as error:
-        what = f"the data dictionary cannot be used: {describe_faults(error)}"
-        raise UpkeepError(what, remedy=remedy, file=path) from error
+    return read_object(Dictionary, path, what="the data dictionary", remedy=remedy)

@@ -10,12 +10,12 @@ from typing import Annotated, Any, NamedTuple
 
 from gitlab.base import RESTObject
 from gitlab.v4.objects import Project
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.objects import read_object
 from upkeep.core.secrets import SECRET_NAME, expand_variables
-from upkeep.core.types import Frozen, describe_faults
-from upkeep.core.yaml import read_yaml
+from upkeep.core.types import Frozen
 from upkeep.gitlab import dvc, zones
 from upkeep.gitlab.api import explained, open_project
 from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
@@ -155,11 +155,7 @@ def set_up(file: Path, environment: Environment, *, apply: bool) -> str:
 
 def read_setup(file: Path) -> ProjectSettings:
     """Read the file; an error names what is wrong in it, without values."""
-    what = "the settings"
-    try:
-        return ProjectSettings.model_validate(read_yaml(file, what=what, remedy=EXAMPLE))
-    except ValidationError as error:
-        raise UpkeepError(f"{what} cannot be used: {describe_faults(error)}", remedy=EXAMPLE, file=file) from error
+    return read_object(ProjectSettings, file, what="the settings", remedy=EXAMPLE)
 
 
 def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:

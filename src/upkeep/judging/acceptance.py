@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.objects import read_object
 from upkeep.core.text import align_columns
-from upkeep.core.types import Floats, Frozen, describe_faults
-from upkeep.core.yaml import read_yaml
+from upkeep.core.types import Floats, Frozen
 from upkeep.judging.reports import Evaluation, GroupReport, Sanity
 from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
 
@@ -51,16 +50,13 @@ class Check(NamedTuple):
 
 def load_cases(path: Path) -> list[AcceptanceCase]:
     """Read the list of acceptance cases; raise an UpkeepError if the file is missing or a case is not as described."""
-    what, remedy = "the acceptance cases", "correct the file, or evaluate.golden in params.yaml"
-    try:
-        return TypeAdapter(list[AcceptanceCase]).validate_python(read_yaml(path, what=what, remedy=remedy))
-    except ValidationError as error:
-        raise UpkeepError(
-            f"{what} cannot be used: {describe_faults(error)}",
-            expected="a YAML list of name, plant, expect, telemetry, and optionally events and machines",
-            remedy=remedy,
-            file=path,
-        ) from error
+    return read_object(
+        list[AcceptanceCase],
+        path,
+        what="the acceptance cases",
+        expected="a YAML list of name, plant, expect, telemetry, and optionally events and machines",
+        remedy="correct the file, or evaluate.golden in params.yaml",
+    )
 
 
 def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Check]:

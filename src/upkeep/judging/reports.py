@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import polars as pl
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from upkeep.core import paths
-from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_json, write_json
-from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.files import write_json
+from upkeep.core.objects import read_object
+from upkeep.core.types import Frozen
 
 DECIMALS = 6
 
@@ -271,16 +271,7 @@ def write_report(report: BaseModel) -> None:
 
 def read_report(kind: type[AnyReport]) -> AnyReport:
     """Read a report from its place; raise an UpkeepError if it is missing or not what its stage writes."""
-    return parse_report(kind, read_json(FILES[kind], remedy=REMEDY))
-
-
-def parse_report(kind: type[AnyReport], content: object) -> AnyReport:
-    """Return JSON content, such as that of another git revision, as a typed report, or raise an UpkeepError."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        what = f"the report cannot be used: {describe_faults(error)}"
-        raise UpkeepError(what, remedy=REMEDY, file=FILES[kind]) from error
+    return read_object(kind, FILES[kind], what="the report", remedy=REMEDY)
 
 
 # `dvc plots show` puts a table's texts into a script as they are, where `</script>` in a plant's name would end it.

@@ -15,14 +15,15 @@ import lightgbm as lgb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_json, read_regular, write_json, write_whole
+from upkeep.core.objects import read_object
 from upkeep.core.params import Dataset
 from upkeep.core.paths import MODEL_METADATA
 from upkeep.core.plants import name_file
-from upkeep.core.types import Floats, Floats32, Frozen, Single, describe_faults
+from upkeep.core.types import Floats, Floats32, Frozen, Single
 from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
 from upkeep.model.trees import check_trees
@@ -192,18 +193,10 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
 
 
 def _read_metadata(file: Path) -> Metadata:
-    try:
-        return Metadata.model_validate_json(read_regular(file))
-    except FileNotFoundError as error:
-        raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file) from error
-    except OSError as error:
-        raise _damaged_model(f"the model's metadata cannot be read: {error.strerror}", file) from error
-    except ValidationError as error:
-        raise UpkeepError(
-            f"the model's metadata cannot be used: {describe_faults(error)}",
-            remedy="train the model again, or use the version of upkeep that wrote it",
-            file=file,
-        ) from error
+    if not file.exists():
+        raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file)
+    remedy = "restore the model's folder, train again, or use the version of upkeep that wrote it"
+    return read_object(Metadata, file, what="the model's metadata", remedy=remedy)
 
 
 def _read_booster(file: Path, sha256: str, metadata: Metadata) -> lgb.Booster:

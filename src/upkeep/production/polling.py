@@ -9,15 +9,13 @@ from operator import attrgetter
 from urllib.parse import unquote
 
 import urllib3
-from pydantic import ValidationError
 
 from upkeep.core import paths
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_json
 from upkeep.core.names import shorten
+from upkeep.core.objects import read_object
 from upkeep.core.secrets import hide_variables
-from upkeep.core.types import describe_faults
 from upkeep.judging.reports import Report
 from upkeep.production.health import Arrival, Poll
 from upkeep.scoring.alerts import read_url
@@ -49,11 +47,7 @@ def read_history() -> History:
     if not HISTORY.exists():
         return History()
     remedy = "delete the file; what is usual is then learnt anew"
-    try:
-        return History.model_validate(read_json(HISTORY, remedy=remedy))
-    except ValidationError as error:
-        what = f"what earlier runs of `upkeep monitor` saw cannot be read: {describe_faults(error)}"
-        raise UpkeepError(what, remedy=remedy, file=HISTORY) from error
+    return read_object(History, HISTORY, what="what earlier runs of `upkeep monitor` saw", remedy=remedy)
 
 
 def poll(name: str, url: str, at: datetime) -> Poll:

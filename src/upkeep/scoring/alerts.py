@@ -20,15 +20,16 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import urllib3
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, TypeAdapter
 
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_regular, write_whole
+from upkeep.core.files import write_whole
 from upkeep.core.names import shorten
+from upkeep.core.objects import read_object
 from upkeep.core.params import Webhook
 from upkeep.core.secrets import expand_variables, mask_credentials
-from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.types import Frozen
 from upkeep.judging.episodes import opens_episode
 
 SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its value
@@ -246,17 +247,10 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
 def read_watches(file: Path) -> Watches:
     """Read what the last run remembered; nothing if there was none, an error if the file is damaged."""
-    try:
-        return WATCHES.validate_json(read_regular(file))
-    except FileNotFoundError:
+    if not file.exists():
         return {}
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
-        raise UpkeepError(
-            f"what is remembered of alarms cannot be read: {reason}",
-            remedy="delete the file; alarms that go on are then sent once more",
-            file=file,
-        ) from error
+    remedy = "delete the file; alarms that go on are then sent once more"
+    return read_object(Watches, file, what="what is remembered of alarms", remedy=remedy)
 
 
 def write_watches(file: Path, watches: Watches) -> None:

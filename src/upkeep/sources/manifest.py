@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-from pydantic import ValidationError
 
 from upkeep.contract.dictionary import Table
 from upkeep.contract.findings import Finding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_regular, write_whole
+from upkeep.core.files import write_whole
+from upkeep.core.objects import read_object
 from upkeep.core.params import Fetch
 from upkeep.core.plants import name_file
 from upkeep.core.text import command_to_read_again, count_things
-from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Key, Reference
 
 ROW_GROUP_ROWS = 250_000
@@ -78,12 +78,8 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
     """Read ``data/raw/manifest.json``; raises UpkeepError if it is missing or damaged."""
     if not path.exists():
         raise UpkeepError("the manifest of the raw data does not exist", remedy="run `dvc repro fetch`", file=path)
-    try:
-        return Manifest.model_validate_json(read_regular(path))
-    except (OSError, ValidationError) as error:
-        fault = describe_faults(error) if isinstance(error, ValidationError) else error.strerror
-        remedy = f"delete the folder {path.parent} and run this again"
-        raise UpkeepError(f"the manifest of the raw data cannot be used: {fault}", remedy=remedy, file=path) from error
+    remedy = f"delete the folder {path.parent} and run this again"
+    return read_object(Manifest, path, what="the manifest of the raw data", remedy=remedy)
 
 
 def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:

@@ -1,0 +1,25 @@
+"""What a file holds as an object, or one sentence why not: people, other versions and strangers write files."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from upkeep.core.errors import UpkeepError
+from upkeep.core.files import read_regular
+from upkeep.core.types import describe_faults
+from upkeep.core.yaml import read_yaml
+
+T = TypeVar("T")
+
+
+def read_object(kind: type[T], file: Path, *, what: str, remedy: str, expected: str = "") -> T:
+    """Return the object of this kind that a JSON or YAML file holds; an UpkeepError, which calls it `what`, if none."""
+    try:
+        if file.suffix == ".json":
+            return TypeAdapter(kind).validate_json(read_regular(file))
+        return TypeAdapter(kind).validate_python(read_yaml(file, what=what, remedy=remedy))
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
+        what = f"{what} cannot be used: {reason}"
+        raise UpkeepError(what, expected=expected, remedy=remedy, file=file) from error
