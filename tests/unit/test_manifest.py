@@ -13,7 +13,8 @@ MONDAY = date(2025, 1, 6)
 
 
 def fetch(**changes):
-    chosen = {"source": "sql", "until": MONDAY, "batch_days": 7, "reread_batches": 1, "options": {"url": "${DB}"}}
+    batches = {"until": MONDAY, "batch_days": 7, "reread_batches": 1}
+    chosen = {"source": "sql", "mode": "copy", **batches, "options": {"url": "${DB}"}}
     return Fetch(**{**chosen, **changes})
 
 

@@ -10,7 +10,7 @@ from upkeep.releases.policies import POLICIES, Evidence, RealisedLoss
 from upkeep.releases.policies import decide as decide_by
 
 MONDAY = date(2025, 12, 29)
-HOW = Retrain(new_batches=3, max_age_days=35, drift_windows=5, drift_needed=2)
+HOW = Retrain(policy="evidence", new_batches=3, max_age_days=35, drift_windows=5, drift_needed=2)
 ONE, THREE = [MONDAY], [MONDAY + timedelta(weeks=week) for week in range(3)]
 
 

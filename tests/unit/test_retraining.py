@@ -61,7 +61,7 @@ class Shelf:
 def fetch(*batches):
     options = {"batches": [str(batch) for batch in batches]}
     until = MONDAY - timedelta(weeks=1)
-    return Fetch(source=f"{__name__}:Shelf", until=until, batch_days=7, reread_batches=4, options=options)
+    return Fetch(source=f"{__name__}:Shelf", mode="copy", until=until, batch_days=7, reread_batches=4, options=options)
 
 
 @pytest.mark.parametrize(

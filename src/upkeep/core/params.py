@@ -37,7 +37,7 @@ class Fetch(Frozen):
     """Where raw batches come from and up to which one."""
 
     source: str
-    mode: Literal["copy", "reference"] = "copy"
+    mode: Literal["copy", "reference"]
     since: date | None = None
     until: date
     batch_days: int = Field(gt=0)
@@ -202,7 +202,7 @@ class Production(Frozen):
 class Retrain(Frozen):
     """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
 
-    policy: Literal["evidence", "every_batch", "monthly", "never"] = "evidence"
+    policy: Literal["evidence", "every_batch", "monthly", "never"]
     new_batches: int = Field(gt=0)
     max_age_days: int = Field(gt=0)
     drift_windows: int = Field(gt=0)
