@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from report_cases import GROUP, evaluation
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
@@ -16,12 +17,26 @@ from upkeep.reporting.experiments import append_row, code_version, hash_files, r
 from upkeep.stages import record
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+def figures(average_precision, **others):
+    return {"rows": 3, "machines": 1, "positives": 1, "failures": 1, "average_precision": average_precision, **others}
+
+
 LOG = Path("reports/experiments.csv")
+COUNTS = {"rows_in": 3, "clean": 3, "duplicates": {}, "quarantined": {}}
+WINDOW = {"from": "2025-12-01T00:00:00+00:00", "to": "2025-12-29T00:00:00+00:00"}
+ROWS = {"current_rows": 3, "reference_rows": 3}
 REPORTS = {
-    "reports/metrics.json": {"overall": {"average_precision": 0.7}, "plants": {"lyon": {"average_precision": 0.6}}},
-    "reports/evaluation/evaluation.json": {"validation": {"overall": {"average_precision": 0.8}, "plants": {}}},
-    "reports/data_quality.json": {"plants": {"lyon": {"tables": {"telemetry": {"rows_in": 3}}, "findings": []}}},
-    "reports/drift/drift.json": {"lyon": {"drifted": True, "share": 0.6, "columns": {}}},
+    "reports/metrics.json": {"overall": figures(0.7), "plants": {"lyon": figures(0.6)}},
+    "reports/evaluation/evaluation.json": {
+        **evaluation({"lyon": GROUP}).model_dump(),
+        "validation": {"overall": figures(0.8), "plants": {}},
+    },
+    "reports/data_quality.json": {"plants": {"lyon": {"tables": {"telemetry": COUNTS}, "findings": []}}},
+    "reports/drift/drift.json": {
+        "lyon": {"drifted": True, "share": 0.6, "columns": {}, **ROWS, "window": WINDOW, "notes": []}
+    },
     "models/plants/lyon/model.json": {"plant": "lyon", "scope": "fleet", "kind": "lightgbm"},
 }
 
@@ -85,13 +100,11 @@ def test_reproducing_a_run_changes_nothing(params):
 @pytest.mark.usefixtures("checkout")
 def test_another_result_is_another_row_and_a_new_metric_a_new_column(params):
     record.run(params)
-    Path("reports/metrics.json").write_text(
-        json.dumps({"overall": {"average_precision": 0.9, "auc": 1.0}, "plants": {}})
-    )
+    Path("reports/metrics.json").write_text(json.dumps({"overall": figures(0.9, roc_auc=1.0), "plants": {}}))
     record.run(params)
     header, (first, second) = read_log(LOG)
-    assert header[-1] == "test_auc"
-    assert (first["test_auc"], second["test_auc"]) == ("", "1.0")
+    assert header[-1] == "test_roc_auc"
+    assert (first["test_roc_auc"], second["test_roc_auc"]) == ("", "1.0")
     assert (first["test_average_precision_lyon"], second["test_average_precision_lyon"]) == ("0.6", "")
 
 
@@ -149,9 +162,19 @@ def test_a_damaged_log_is_refused_and_left_as_it_is(params, damage):
 @pytest.mark.usefixtures("checkout")
 def test_a_missing_report_names_itself(params):
     Path("reports/metrics.json").unlink()
-    with pytest.raises(UpkeepError, match="the file cannot be read") as caught:
+    with pytest.raises(UpkeepError, match="the report cannot be used: No such file") as caught:
         record.run(params)
     assert caught.value.where["file"] == Path("reports/metrics.json")
+
+
+@pytest.mark.parametrize("name", [name for name in REPORTS if name.startswith("reports/")])
+@pytest.mark.usefixtures("checkout")
+def test_a_report_that_is_none_is_named_and_nothing_is_logged(params, name):
+    Path(name).write_text("[{}]")
+    with pytest.raises(UpkeepError, match="the report cannot be used") as caught:
+        record.run(params)
+    assert caught.value.where["file"] == Path(name)
+    assert not LOG.exists()
 
 
 def test_parallel_runs_lose_no_row(tmp_path):

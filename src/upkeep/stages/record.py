@@ -3,7 +3,6 @@
 import logging
 import os
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from upkeep.core import paths
 from upkeep.core.files import locked, read_json, write_json
 from upkeep.core.params import Params
 from upkeep.core.secrets import mask_secrets
-from upkeep.reporting.experiments import Run, append_row, code_version, describe_row, hash_files
+from upkeep.judging.reports import REMEDY, DataQuality, DriftReport, Evaluation, Headline, read_report
+from upkeep.reporting.experiments import Groups, Run, append_row, code_version, describe_row, hash_files
 from upkeep.reporting.tracking import DATABASE, SQLITE, KeptRun, keep_run, send_pending
 
 PENDING = paths.LOCAL / "pending"
@@ -58,10 +58,10 @@ def find_checkout() -> Path:
 
 
 def _describe_run(params: Params) -> Run:
-    read = partial(read_json, remedy="run the stages before this one: dvc repro")
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
-    models = {model["plant"]: model for model in (read(file) for file in files if file.name == paths.MODEL_METADATA)}
-    drift, quality = read(paths.DRIFT / "drift.json"), read(paths.DATA_QUALITY)
+    saved = [read_json(file, remedy=REMEDY) for file in files if file.name == paths.MODEL_METADATA]
+    models = {model["plant"]: model for model in saved}
+    drift, quality = read_report(DriftReport).root, read_report(DataQuality).plants
     return Run(
         model={
             "name": params.record.experiment,
@@ -73,9 +73,12 @@ def _describe_run(params: Params) -> Run:
         description=params.record.description,
         parameters=mask_secrets(params.model_dump(mode="json", by_alias=True, exclude=OF_NO_STAGE)),
         data={split: _measure_split(split) for split in ("train", "validation", "test")},
-        metrics={"test": read(paths.METRICS), "validation": read(paths.EVALUATION / "evaluation.json")["validation"]},
-        drift={plant: {"drifted": found["drifted"], "share": found["share"]} for plant, found in drift.items()},
-        data_quality={plant: found.get("tables") for plant, found in quality["plants"].items()},
+        metrics={
+            split: Groups.model_validate(found.model_dump(exclude_unset=True))
+            for split, found in (("test", read_report(Headline)), ("validation", read_report(Evaluation).validation))
+        },
+        drift={plant: found.model_dump(include={"drifted", "share"}) for plant, found in drift.items()},
+        data_quality={plant: found.model_dump(exclude_unset=True)["tables"] for plant, found in quality.items()},
     )
 
 
