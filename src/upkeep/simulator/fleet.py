@@ -273,6 +273,14 @@ def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
     return warmer.astype(np.float32)
 
 
+def _mark_repair(fleet: Fleet, machine: int, failed: int, hours: slice, *, absent: bool) -> None:
+    """Mark that a machine stands still in these hours, without the failed component, and on or off the network."""
+    fleet.program[machine, hours] = IDLE
+    fleet.signs[:, machine, hours] = fleet.signs[:, machine, hours.start - 1, None]
+    fleet.signs[failed, machine, hours] = 0
+    fleet.absent[machine, hours] = absent
+
+
 def _live_machine(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
     """Yield hour, kind and code of a machine's failures, repairs and scheduled maintenance, one after the other.
 
@@ -310,10 +318,7 @@ def _live_machine(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Gener
         if stop == ends[failing]:
             yield stop, "failure", COMPONENTS[failing]
             now = stop + 1 + int(rng.integers(12, 49))
-            fleet.program[machine, stop + 1 : now] = IDLE
-            fleet.signs[:, machine, stop + 1 : now] = fleet.signs[:, machine, stop, None]
-            fleet.signs[failing, machine, stop + 1 : now] = 0
-            fleet.absent[machine, stop + 1 : now] = rng.random() < 0.5
+            _mark_repair(fleet, machine, failing, slice(stop + 1, now), absent=rng.random() < 0.5)
             if now <= end:
                 yield now - 1, "maintenance", "repair"
             renew(failing)
