@@ -82,12 +82,14 @@ def test_a_half_sent_run_is_sent_anew(store, monkeypatch):
     assert len(runs(store)) == 3
 
 
-def test_one_run_that_cannot_be_sent_does_not_hold_up_the_others(store):
+@pytest.mark.parametrize("damage", [lambda run: json.dumps({**json.loads(run), "content": {}}), lambda run: run[:99]])
+def test_one_run_that_cannot_be_read_does_not_hold_up_the_others(store, damage):
     keep("bad", date="2025-01-01T00:00:00+00:00")
     record = PENDING / "bad/run.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "content": {}}))
+    record.write_text(damage(record.read_text()))
     keep("good")
-    assert len(send_pending(PENDING, store)) == 1
+    (warning,) = send_pending(PENDING, store)
+    assert warning.startswith("run bad kept in .upkeep/pending, not sent: what is kept of it cannot be used")
     assert waiting() == ["bad"]
     assert [run.data.tags[KEY] for run in parents(store)] == ["good"]
 

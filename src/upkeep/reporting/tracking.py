@@ -4,7 +4,6 @@ MLflow is called only here, by its client, since its fluent API dates each run t
 answers that client too, but ignores filters, takes short parameters only and keeps files in no folders.
 """
 
-import json
 import logging
 import os
 import re
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
+from upkeep.core.errors import UpkeepError
+from upkeep.core.objects import read_object
 from upkeep.core.paths import MODELS
 from upkeep.core.secrets import mask_environment, mask_values
 from upkeep.core.types import Frozen
@@ -89,20 +90,24 @@ def send_pending(pending: Path, uri: str) -> list[str]:
 
     Nothing that MLflow or its server does is an error: a run that could not be sent completely waits for the next call.
     """
-    waiting = {folder: json.loads((folder / "run.json").read_bytes())["date"] for folder in pending.glob("[!.]*")}
+    waiting, warnings = dict[Path, KeptRun](), list[str]()
+    for file in pending.glob("[!.]*/run.json"):
+        try:
+            waiting[file.parent] = read_object(KeptRun, file, what="what is kept of it", remedy="delete its folder")
+        except UpkeepError as error:
+            warnings.append(f"run {file.parent.name} kept in {pending}, not sent: {error.what}; {error.remedy}")
     if not waiting:
-        return []
+        return warnings
     try:
         if uri.startswith(SQLITE):
             _prepare_database(Path(uri.removeprefix(SQLITE)), pending)
         client = connect(uri)
     except Exception as error:  # whatever is wrong with a tracking server, it must not cost a trained model
         found = summarize(error, uri)
-        return [f"{len(waiting)} run(s) kept in {pending}, to be sent by the next `upkeep record`: {found}"]
-    warnings = []
-    for folder in sorted(waiting, key=lambda folder: waiting[folder]):
+        return [*warnings, f"{len(waiting)} run(s) kept in {pending}, to be sent by the next `upkeep record`: {found}"]
+    for folder, run in sorted(waiting.items(), key=lambda kept: kept[1].date):
         try:
-            _send_run(client, folder, uri)
+            _send_run(client, run, folder / "artifacts", uri)
             shutil.rmtree(folder)
         except Exception as error:  # as above
             warnings.append(f"run {folder.name} kept in {pending}, not sent: {summarize(error, uri)}")
@@ -169,8 +174,7 @@ def _prepare_database(file: Path, pending: Path) -> None:
         shutil.move(draft, file)
 
 
-def _send_run(client: "MlflowClient", folder: Path, uri: str) -> None:
-    run = KeptRun.model_validate_json((folder / "run.json").read_bytes())
+def _send_run(client: "MlflowClient", run: KeptRun, artifacts: Path, uri: str) -> None:
     content = run.content
     experiment = _find_experiment(client, content.model["name"], uri)
     known = _find_sent(client, experiment, run.key)
@@ -190,7 +194,7 @@ def _send_run(client: "MlflowClient", folder: Path, uri: str) -> None:
         own = {split: groups.plants.get(plant, {}) for split, groups in content.metrics.items()}
         _log_run(client, child, {"plant": plant, **content.model["plants"].get(plant, {})}, own, uri)
         client.set_terminated(child, end_time=start)
-    _log_files(client, parent, folder / "artifacts", uri)
+    _log_files(client, parent, artifacts, uri)
     client.set_terminated(parent, end_time=start)
     client.set_tag(parent, COMPLETE, "true")
 
