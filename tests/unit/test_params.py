@@ -92,6 +92,25 @@ def test_a_misspelt_setting_is_named_without_the_values_beside_it(tmp_path: Path
     assert "secret" not in str(error)
 
 
+LIMITED = [
+    (section, name, value)
+    for section, settings in GIVEN.items()
+    for name, setting in settings.items()
+    for value in {"int": (-2, 10**13), "float": (-2, 1e300)}.get(type(setting).__name__, ())
+]
+BEYOND = [
+    *LIMITED,
+    *(("fetch", name, day) for name in ("since", "until") for day in ("0001-01-01", "9999-12-31")),
+    *(("dataset", name, hours) for name in ("horizon_hours", "baseline_hours") for hours in (0, 1e-5)),
+]
+
+
+@pytest.mark.parametrize(("section", "name", "value"), BEYOND)
+def test_a_number_or_a_day_that_nothing_can_count_with_is_refused(tmp_path, section, name, value) -> None:
+    error = fault(tmp_path, {**GIVEN, section: {**GIVEN[section], name: value}})
+    assert error.what.startswith(f"{section}.{name}")
+
+
 UNUSABLE = {
     "missing": (str, "No such file"),
     "a folder": (lambda file: file.mkdir(), "it is a folder, not a file"),

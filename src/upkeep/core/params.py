@@ -20,7 +20,13 @@ Number = Annotated[
     PlainSerializer(lambda number: number),
 ]
 """A whole number stays one where it is written: 48 is no 48.0 in names of features, models and reports."""
-Hours = Annotated[Number, Field(gt=0, le=1e6)]
+# Bounds within which dates, spans and seeds stay what Python and the libraries can count with.
+Hours = Annotated[Number, Field(ge=0.001, le=1e6)]
+Day = Annotated[date, Field(ge=date(1900, 1, 1), lt=date(2200, 1, 1))]
+SmallCount = Annotated[int, Field(gt=0, le=1000)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Size = Annotated[float, Field(ge=0, le=1e12)]
 Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic", "gaussian_process"]
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
@@ -28,9 +34,9 @@ Aggregate = Literal["mean", "std", "min", "max", "slope"]
 class Limits(Frozen):
     """How large what is delivered may be, so that no file takes all memory."""
 
-    table_mb: int = Field(gt=0)
-    columns: int = Field(gt=0)
-    value_kb: int = Field(gt=0)
+    table_mb: Count
+    columns: Count
+    value_kb: Count
 
 
 class Fetch(Frozen):
@@ -38,10 +44,10 @@ class Fetch(Frozen):
 
     source: str
     mode: Literal["copy", "reference"]
-    since: date | None = None
-    until: date
-    batch_days: int = Field(gt=0)
-    reread_batches: int = Field(ge=0)
+    since: Day | None = None
+    until: Day
+    batch_days: Annotated[int, Field(gt=0, le=366)]
+    reread_batches: Annotated[int, Field(ge=0, le=1000)]
     rows_every_hours: Hours | None = None  # for plants without telemetry only
     findings: str | None = Field(default=None, min_length=1)  # an older params.yaml lacks it
     options: dict[str, Any]
@@ -65,7 +71,7 @@ class Validate(Frozen):
 
     dictionary: Path
     max_quarantined_share: Share
-    near_duplicate_seconds: int = Field(ge=0)
+    near_duplicate_seconds: Annotated[int, Field(ge=0, le=10**9)]
     max_near_duplicate_share: Share
     outage_hours: Hours
     stuck_hours: Hours
@@ -74,9 +80,9 @@ class Validate(Frozen):
 class SplitWindow(Frozen):
     """How long the newest rows validate and test, and by how many weeks at a time both move on."""
 
-    validation_weeks: int = Field(gt=0)
-    test_weeks: int = Field(gt=0)
-    every_weeks: int = Field(gt=0)
+    validation_weeks: SmallCount
+    test_weeks: SmallCount
+    every_weeks: SmallCount
 
 
 class Split(Frozen):
@@ -85,10 +91,10 @@ class Split(Frozen):
     by: Literal["time", "date", "window", "machine"]
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
-    seed: int
+    seed: Seed
     # Needed by a split by date or by window, and off in params.yaml, so they have no other place.
-    validation_from: date | None = None
-    test_from: date | None = None
+    validation_from: Day | None = None
+    test_from: Day | None = None
     # Not written where it is off: descriptions of models stay as they are.
     window: SplitWindow | None = Field(default=None, exclude_if=lambda window: window is None)
 
@@ -110,8 +116,8 @@ class Dataset(Frozen):
     windows_hours: list[Hours] = Field(min_length=1)
     aggregates: list[Aggregate] = Field(min_length=1)
     baseline_hours: Hours
-    condition_tolerance: Annotated[float, Field(gt=0)]
-    max_conditions: int = Field(gt=0)
+    condition_tolerance: Annotated[float, Field(gt=0, le=1e6)]
+    max_conditions: SmallCount
     max_repair_hours: Hours
     negatives_kept: Annotated[float, Field(gt=0, le=1)]
     max_single_feature_auc: Share
@@ -123,29 +129,29 @@ class Model(Frozen):
 
     kind: Kind
     compare: list[Kind]
-    seed: int
+    seed: Seed
     calibration: Literal["sigmoid", "isotonic", "none"]
     threshold: Literal["cost", "f1"]
-    early_stopping_rounds: int = Field(ge=0)
-    ensemble: int = Field(ge=1)
+    early_stopping_rounds: Annotated[int, Field(ge=0, le=10**9)]
+    ensemble: SmallCount
     lightgbm: dict[str, Any]
-    gaussian_process_rows: int = Field(gt=0)
+    gaussian_process_rows: Count
 
 
 class Costs(Frozen):
     """Money per event, all in one currency."""
 
-    failure: float = Field(ge=0)
-    planned_repair: float = Field(ge=0)
-    false_alarm: float = Field(ge=0)
+    failure: Size
+    planned_repair: Size
+    false_alarm: Size
 
 
 class Evaluate(Frozen):
     """How a model is judged."""
 
-    lead_time_hours: Annotated[Number, Field(ge=0)]
+    lead_time_hours: Annotated[Number, Field(ge=0, le=1e6)]
     recall_at_precision: Share
-    bootstrap: int = Field(ge=0)
+    bootstrap: Annotated[int, Field(ge=0, le=10**6)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     costs: Costs
     golden: Path | None
@@ -155,10 +161,10 @@ class Evaluate(Frozen):
 class Drift(Frozen):
     """How the newest data is compared with what was trained on."""
 
-    window_batches: int = Field(gt=0)
-    sample_rows: int = Field(gt=0)
+    window_batches: SmallCount
+    sample_rows: Count
     max_drifted_share: Share
-    seed: int
+    seed: Seed
 
 
 class Record(Frozen):
@@ -185,7 +191,7 @@ class Webhook(Frozen):
 class Score(Frozen):
     """What `upkeep score` reads and whom it tells; belongs to no stage of the pipeline."""
 
-    history_batches: int = Field(gt=0)
+    history_batches: SmallCount
     silent_hours: Hours
     log: str = Field(min_length=1)
     shadow: Path | None = None
@@ -203,10 +209,10 @@ class Retrain(Frozen):
     """When `upkeep retrain` trains again; belongs to no stage of the pipeline."""
 
     policy: Literal["evidence", "every_batch", "monthly", "never"]
-    new_batches: int = Field(gt=0)
-    max_age_days: int = Field(gt=0)
-    drift_windows: int = Field(gt=0)
-    drift_needed: int = Field(gt=0)
+    new_batches: SmallCount
+    max_age_days: Count
+    drift_windows: SmallCount
+    drift_needed: SmallCount
 
 
 class WatchedSource(Frozen):
@@ -221,33 +227,33 @@ class Monitor(Frozen):
 
     watch: list[WatchedSource]
     webhook: Webhook | None
-    told_after: int = Field(gt=0)
+    told_after: SmallCount
 
 
 class Gate(Frozen):
     """How much worse a challenger may be than the champion, on the newest rows; belongs to no stage."""
 
-    min_failures: int = Field(gt=0)
+    min_failures: Count
     precision_fall: Share
     largest_precision_fall: Share
-    cost_rise: float = Field(ge=0)
-    largest_cost_rise: float = Field(ge=0)
+    cost_rise: Size
+    largest_cost_rise: Size
 
 
 class Parallel(Frozen):
     """How work is mapped over plants."""
 
     backend: Literal["loky", "threads", "dask", "sequential"]
-    jobs: Literal[-1] | Annotated[int, Field(gt=0)]
+    jobs: Literal[-1] | SmallCount
     address: Annotated[str, Field(pattern=r"^(tcp|tls)://\S+:\d+$")] | None = None
-    memory: Annotated[int, Field(gt=0)] | None = None
+    memory: Count | None = None
 
 
 class Pieces(Frozen):
     """Where results are kept for the next run, and how much of them; belongs to no stage."""
 
     folder: Path | None
-    max_gb: float = Field(ge=0)
+    max_gb: Size
 
 
 class Params(Frozen):
