@@ -91,7 +91,7 @@ def running(command: Sequence[str | Path], log: Path, ready: Callable[[], bool])
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180  # where other tests have the processor, too
         while not ready():
             if process.poll() is not None or time.monotonic() > until:
                 pytest.fail(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}")

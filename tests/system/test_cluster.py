@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import components
@@ -73,9 +74,11 @@ def test_workers_in_containers_write_the_bytes_that_this_machine_writes(engine, 
 
     call("up", "--detach", "--no-build")
     try:
+        until = time.monotonic() + 180
+        while (logs := call("logs", "worker")).count("Registered to") < 2:
+            assert time.monotonic() < until, logs
+            time.sleep(0.5)
         run_stages(checkout, STAGES, backend="dask", address=f"tcp://127.0.0.1:{port}")
-        logs = call("logs", "worker")
     finally:
         call("down", "--volumes")
     assert digests(checkout) == here
-    assert logs.count("Registered to") == 2
