@@ -46,7 +46,17 @@ app.add_typer(notebook, name="notebook")
 release = typer.Typer(help="Which release of the fleet's models is where, and since when; kept as tags in git.")
 app.add_typer(release, name="release")
 
-Day = partial(typer.Option, formats=["%Y-%m-%d"])
+
+def check_day(day: datetime | None) -> datetime | None:
+    """Return a day that others can be counted from; one at the end of the calendar is refused."""
+    from upkeep.core.types import CALENDAR
+
+    if day and day.year not in CALENDAR:
+        raise typer.BadParameter(f"a day lies between {CALENDAR.start} and {CALENDAR.stop}")
+    return day
+
+
+Day = partial(typer.Option, formats=["%Y-%m-%d"], callback=check_day)
 Stage = Annotated[Literal["staging", "production"], typer.Argument(help="Where it goes.")]
 Why = Annotated[str, typer.Option(help="In words, for those who read the history.")]
 TagOnly = Annotated[bool, typer.Option("--tag-only", help="Note it only; nothing is sent to a server.")]

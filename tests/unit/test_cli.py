@@ -32,6 +32,16 @@ def test_a_misspelt_option_or_command_is_told_which_one_was_meant(typed: list[st
     assert meant in done.output
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+@pytest.mark.parametrize(
+    "typed", [["fetch", "--batch"], ["score", "--until"], ["outcomes", "--as-of"], ["monitor", "--as-of"]]
+)
+def test_a_day_at_the_end_of_the_calendar_is_refused(typed: list[str], day: str) -> None:
+    done = CliRunner().invoke(cli.app, [*typed, day])
+    assert done.exit_code == 2
+    assert "1900" in done.output
+
+
 def test_a_notebook_that_is_not_there_is_told_how_to_make_it(tmp_path: Path) -> None:
     from upkeep.reporting.notebooks import settings_of
 

@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from upkeep.contract.dictionary import DECIMAL, DTYPES
+from upkeep.core.types import CALENDAR
 
-EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC) for year in (CALENDAR.start, CALENDAR.stop))
 """Times outside are garbage; Polars itself cannot print the worst of them."""
 
 LOW, HIGH = (int(time.timestamp()) * 1_000_000 for time in (EARLIEST, LATEST))

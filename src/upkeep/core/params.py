@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, mo
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.types import Frozen, describe_faults
+from upkeep.core.types import CALENDAR, Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
 
 EXAMPLE = Path("examples/cmapss/params.yaml")
@@ -22,7 +22,7 @@ Number = Annotated[
 """A whole number stays one where it is written: 48 is no 48.0 in names of features, models and reports."""
 # Bounds within which dates, spans and seeds stay what Python and the libraries can count with.
 Hours = Annotated[Number, Field(ge=0.001, le=1e6)]
-Day = Annotated[date, Field(ge=date(1900, 1, 1), lt=date(2200, 1, 1))]
+Day = Annotated[date, Field(ge=date(CALENDAR.start, 1, 1), lt=date(CALENDAR.stop, 1, 1))]
 SmallCount = Annotated[int, Field(gt=0, le=1000)]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
