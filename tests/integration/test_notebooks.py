@@ -203,6 +203,14 @@ def test_a_stage_depends_on_the_settings_that_its_notebook_names() -> None:
     assert stage["cmd"] == "upkeep notebook run notebooks/03_try.ipynb"
 
 
+@pytest.mark.usefixtures("repository")
+def test_a_stage_finds_its_notebook_in_a_folder_whose_name_has_a_blank() -> None:
+    add_notebook(Path("my notes/03_try.ipynb"), "reports", [])
+    stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]["try"]
+    assert stage["cmd"] == "upkeep notebook run 'my notes/03_try.ipynb'"
+    assert stage["deps"] == ["my notes/03_try.ipynb"]
+
+
 def test_a_notebook_that_cannot_be_a_stage_changes_nothing() -> None:
     notebook = write_notebook("hours = 1")
     for into, what in (

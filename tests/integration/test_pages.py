@@ -43,10 +43,18 @@ def test_every_link_among_the_pages_leads_to_one(checkout):
 
 
 def test_what_an_earlier_run_left_is_gone(checkout):
-    (checkout / "public").mkdir()
+    build_pages(Path("public"))
     (checkout / "public/old.html").touch()
     build_pages(Path("public"))
     assert not (checkout / "public/old.html").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "docs", "reports/drift"])
+def test_a_folder_that_holds_anything_else_is_left_as_it_is(checkout, folder):
+    before = sorted(checkout.rglob("*"))
+    with pytest.raises(UpkeepError, match="holds other files"):
+        build_pages(Path(folder))
+    assert sorted(checkout.rglob("*")) == before
 
 
 def test_a_missing_report_is_told_with_how_to_get_it(checkout):

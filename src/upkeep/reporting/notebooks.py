@@ -5,6 +5,7 @@ takes its value from ``a.b`` in ``params.yaml``; one without keeps its default u
 """
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +133,9 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
         *(f"--deps={path}" for path in [notebook, *deps]),
         *(f"--params={setting}" for setting in settings.values() if setting),
         *(f"--outs={path}" for path in (rendering, rendering.with_suffix(".ipynb"), folder) if path),
-        f"upkeep notebook run {notebook}" + (f" -p output_folder={folder}" if folder else ""),
+        shlex.join(
+            ["upkeep", "notebook", "run", str(notebook), *(["-p", f"output_folder={folder}"] if folder else [])]
+        ),
     ]
     added = subprocess.run(command, capture_output=True, text=True, check=False)
     if added.returncode:

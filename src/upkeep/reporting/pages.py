@@ -24,7 +24,10 @@ ANCHOR = re.compile(r'(?<= id=")[^"]+')
 
 
 def build_pages(target: Path) -> str:
-    """Write the site to `target`, made anew, and return what is in it; raises UpkeepError if a report is missing."""
+    """Write the site to `target`, made anew, and return what is in it.
+
+    Raises UpkeepError if a report is missing, or the folder holds anything but such a site.
+    """
     reports = {title: report for title, report in REPORTS.items() if report.exists()}
     missing = [str(report) for title, report in REPORTS.items() if title not in {*reports, "Monitoring"}]
     if missing:
@@ -32,6 +35,10 @@ def build_pages(target: Path) -> str:
             f"{', '.join(missing)} missing",
             remedy="run `dvc repro`, or `dvc pull model_quality card eda drift`",
             file=missing[0],
+        )
+    if target.exists() and any(target.iterdir()) and not (target / FRONT[0].with_suffix(".html")).exists():
+        raise UpkeepError(
+            f"{target} holds other files, which would be lost", remedy="name a new folder, or an empty one"
         )
     shutil.rmtree(target, ignore_errors=True)
     for folder in (paths.DRIFT, DOCS, *([paths.MONITORING] if "Monitoring" in reports else [])):
