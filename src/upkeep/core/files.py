@@ -17,9 +17,7 @@ from typing import IO, Any
 from upkeep.core.errors import UpkeepError
 
 TEMPORARY = ".tmp"  # how the names of half-written files end; what a killed process leaves of them may be deleted
-
 MOST_BYTES = 100_000_000  # of a text file that upkeep reads whole, such as a manifest of a hundred thousand batches
-
 LOOK_SECONDS = 0.1  # how often a lock that is held is tried again
 
 LONGEST_HOLDER = 200

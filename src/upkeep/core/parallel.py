@@ -28,9 +28,7 @@ Done = tuple[str, Result | Exception]  # a plant, and what came of its work
 Work = Callable[[str], Done[Result]]
 
 QUIET_SECONDS = 2  # a progress bar shows itself only once the work has lasted this long
-
 LOOK_SECONDS = 0.1  # how often a cluster is asked what is done
-
 PATIENCE_SECONDS = 300  # how long a cluster may be without any worker
 
 SETUP = "start scheduler and workers with this environment and this folder at parallel.address, as docs/scaling.md says"

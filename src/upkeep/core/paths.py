@@ -30,5 +30,4 @@ RUN = REPORTS / "run.json"
 EXPERIMENTS = REPORTS / "experiments.csv"
 
 LOCAL = Path(".upkeep")  # What belongs to this checkout only and to no stage: times, runs not yet sent. Ignored by git.
-
 RETRAINING = LOCAL / "retraining.txt"  # what `upkeep retrain` said last

@@ -19,9 +19,7 @@ LONGEST = 50
 """Characters of a name that its file shows: at most 200 bytes in UTF-8, of the 255 that a file's name may have."""
 
 DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)  # what Windows takes for a device, whatever its ending
-
 OTHER_FILES = {"index", "lock"}  # beside the plants' own files there are others
-
 KEY = "plant"  # where a Parquet file's metadata keep the name that its file's name does not tell
 
 

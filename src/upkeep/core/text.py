@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from upkeep.core.names import UNSEEN, spell_out
 
 MEND = "mend the source"  # what a remedy says where a delivery is at fault, until it is known what to type after that
-
 BACKSLASH = "\x00"  # stands for one while others are added; `show_text` leaves none
 
 STEERING = re.compile(rf"(?!\s)(?:{UNSEEN})")

@@ -13,7 +13,6 @@ SPLITS = ("train", "validation", "test")
 Boundaries = tuple[datetime, datetime]
 
 INSTANT = timedelta(microseconds=1)  # what times are counted in
-
 MONDAY = date(1970, 1, 5)  # weeks are counted from here, so that windows stay where they are when older data arrives
 
 

@@ -24,7 +24,6 @@ from upkeep.core.types import Floats
 from upkeep.judging.reports import METHOD, ColumnDrift, PlantDrift, WindowReport
 
 SMALLEST_SHIFT = 0.1  # below this a distance is no drift: a tenth of a standard deviation, Evidently's own default
-
 FEWEST_VALUES = 30  # a column with fewer values on either side is not judged
 
 LARGEST_SIMILARITY = 0.99

@@ -17,7 +17,6 @@ SIMPLE_RULES = {
 REFERENCES = KNOWS_NOTHING | SIMPLE_RULES
 
 WIDENED = 2  # percentile intervals of few machines are too narrow: to be sure, they are taken twice as wide
-
 NOT_KNOWN = "not known"  # how a sentence begins that says of a figure or a comparison why there is none
 
 OF_BOTH_CLASSES = {*ROW_FIGURES, "last_row_f1"}
