@@ -111,6 +111,18 @@ def test_a_number_or_a_day_that_nothing_can_count_with_is_refused(tmp_path, sect
     assert error.what.startswith(f"{section}.{name}")
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"windows_hours": [8, 48, 8.0]}, "dataset.windows_hours: one stands there twice"),
+        ({"aggregates": ["mean", "mean"]}, "dataset.aggregates: one stands there twice"),
+        ({"split": GIVEN["dataset"]["split"] | {"test_share": 0.8}}, "dataset.split: validation_share and test_share"),
+    ],
+)
+def test_settings_that_make_no_features_or_no_training_rows_are_refused(tmp_path, changes, what) -> None:
+    assert what in fault(tmp_path, GIVEN | {"dataset": GIVEN["dataset"] | changes}).what
+
+
 UNUSABLE = {
     "missing": (str, "No such file"),
     "a folder": (lambda file: file.mkdir(), "it is a folder, not a file"),
@@ -120,6 +132,7 @@ UNUSABLE = {
     "empty": (lambda file: file.write_text(""), "holds nothing"),
     "a list": (lambda file: file.write_text("- fetch\n"), "holds no settings by name"),
     "no YAML": (lambda file: file.write_text("a: [\n"), "it is not valid YAML"),
+    "doubled": (lambda file: file.write_text("a: {b: 1,\n  b: 2}\n"), "b stands there twice\n.*line 2"),
     "nested": (lambda file: file.write_text("[" * 100_000), "it is nested too deeply"),
     "no date": (lambda file: file.write_text("until: 2025-13-45\n"), "a value in it cannot be read: month must be"),
     "too large": (lambda file: file.write_text("#" * 1_000_001), "it is larger than 1,000,000 bytes"),

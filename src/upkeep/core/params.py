@@ -31,6 +31,13 @@ Kind = Literal["lightgbm", "hist_gradient_boosting", "random_forest", "logistic"
 Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
 
+def check_once(values: list[Any]) -> list[Any]:
+    """Return values that name features; a ValueError if one stands there twice."""
+    if len({*values}) < len(values):
+        raise ValueError("one stands there twice")
+    return values
+
+
 class Limits(Frozen):
     """How large what is delivered may be, so that no file takes all memory."""
 
@@ -99,7 +106,9 @@ class Split(Frozen):
     window: SplitWindow | None = Field(default=None, exclude_if=lambda window: window is None)
 
     @model_validator(mode="after")
-    def _check_dates(self) -> Self:
+    def _check_parts(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on")
         if self.by == "window" and not self.window:
             raise ValueError("by: window needs window: {validation_weeks, test_weeks, every_weeks}")
         if self.by == "date" and not (
@@ -113,8 +122,8 @@ class Dataset(Frozen):
     """Features, labels and splits."""
 
     horizon_hours: Hours
-    windows_hours: list[Hours] = Field(min_length=1)
-    aggregates: list[Aggregate] = Field(min_length=1)
+    windows_hours: Annotated[list[Hours], AfterValidator(check_once)] = Field(min_length=1)
+    aggregates: Annotated[list[Aggregate], AfterValidator(check_once)] = Field(min_length=1)
     baseline_hours: Hours
     condition_tolerance: Annotated[float, Field(gt=0, le=1e6)]
     max_conditions: SmallCount

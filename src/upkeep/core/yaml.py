@@ -1,5 +1,6 @@
 """YAML as people write it, read within bounds: a few lines of aliases can stand for gigabytes."""
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ MOST_CHARACTERS = 1_000_000  # of a file, and of what it stands for with all ali
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """Return what YAML says; raises YAMLError, and nothing else, if it is none, or too large or too deep."""
+    """Return what YAML says; raises YAMLError, and nothing else, if it is none, too large, too deep or ambiguous.
+
+    A key that stands twice would silently be what it is the second time.
+    """
     if len(text) > MOST_CHARACTERS:
         raise yaml.MarkedYAMLError(problem=f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
     try:
@@ -38,10 +42,20 @@ def _count_characters(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
         if isinstance(node, yaml.ScalarNode):
             size = len(node.value)
         else:
+            if isinstance(node, yaml.MappingNode):
+                _refuse_doubled([key for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
             parts = node.value if isinstance(node, yaml.SequenceNode) else chain(*node.value)
             size = sum(_count_characters(part, sizes) for part in parts)
         sizes[node] = min(size, MOST_CHARACTERS) + 1
     return sizes[node]
+
+
+def _refuse_doubled(keys: Sequence[yaml.ScalarNode]) -> None:
+    seen = set[str]()
+    for key in keys:
+        if key.value in seen and key.value != "<<":  # merges may be several
+            raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+        seen.add(key.value)
 
 
 def read_yaml(file: Path, *, what: str, remedy: str) -> Any:
