@@ -41,7 +41,7 @@ def start(environment):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", int(environment["UPKEEP_PORT"]))) == 0:

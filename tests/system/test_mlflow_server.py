@@ -36,7 +36,7 @@ def start(tmp_path, monkeypatch):
 
 
 def wait_until_healthy(port):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             with urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
