@@ -68,7 +68,8 @@ def write_run() -> None:
         {"installed": pl.Datetime("us", "UTC")}
     )
     quantities = {"telemetry": {"heat": Quantity(name="bearing heat", unit="°C")}}
-    preparation = fit_preparation(rows, rows, machines, VOCABULARY, PARAMS.dataset, quantities)
+    fitted = fit_preparation(rows, rows, VOCABULARY, PARAMS.dataset)
+    preparation = fitted.model_copy(update={"quantities": quantities})
     features = build_features(rows, EVENTS, machines, preparation, PARAMS.dataset)
     names = features.columns[3:]
     left = LIFE - rows["heat"]

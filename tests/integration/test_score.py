@@ -140,7 +140,7 @@ def train(plant):
     telemetry, dataset = machine(plant, "M1", worn_from=6), SHIPPED.dataset
     machines = Plants.machines(Plants, plant)
     healthy = telemetry.filter(pl.col("time") < START + timedelta(weeks=2))
-    preparation = fit_preparation(healthy, telemetry, machines, vocabulary, dataset)
+    preparation = fit_preparation(healthy, telemetry, vocabulary, dataset)
     features = build_features(telemetry, Plants.events, machines, preparation, dataset).drop(KEYS)
     worn = telemetry["vibration_mm_s"].to_numpy() > 5
     data = lgb.Dataset(features.to_numpy(), worn, feature_name=features.columns)

@@ -42,7 +42,7 @@ def record(hours=40, machine="m1", seed=0):
 def build(rows=None, happened=HAPPENED, known=KNOWN, history=None, params=PARAMS):
     rows = record() if rows is None else rows
     preparation = fit_preparation(
-        rows if history is None else history, rows if history is None else history, known, VOCABULARY, params
+        rows if history is None else history, rows if history is None else history, VOCABULARY, params
     )
     return build_features(rows, happened, known, preparation, params)
 
@@ -104,9 +104,9 @@ def test_the_baseline_settles_after_the_first_hours():
 def test_changing_the_future_changes_no_feature_of_the_past():
     rows = record()
     cut = 25
-    preparation = fit_preparation(rows.head(cut), rows, KNOWN, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows.head(cut), rows, VOCABULARY, PARAMS)
     later = rows.with_columns(heat=pl.when(pl.col("time") >= at(cut)).then(999.0).otherwise("heat"))
-    changed = fit_preparation(later.head(cut), later, KNOWN, VOCABULARY, PARAMS)
+    changed = fit_preparation(later.head(cut), later, VOCABULARY, PARAMS)
     happened = pl.concat([HAPPENED, events((26, "error", "E1"), (27, "failure", "x"), (28, "maintenance", "repair"))])
     before = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).head(cut)
     after = build_features(later, happened, KNOWN, changed, PARAMS).head(cut)
@@ -115,7 +115,7 @@ def test_changing_the_future_changes_no_feature_of_the_past():
 
 def test_the_newest_features_have_the_bits_of_each_machines_last_row():
     rows = pl.concat([record(), record(30, machine="m2", seed=1), record(3, machine="m3", seed=2)])
-    preparation = fit_preparation(rows, rows.filter(pl.col("machine") != "m3"), KNOWN, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows, rows.filter(pl.col("machine") != "m3"), VOCABULARY, PARAMS)
     whole = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).group_by("machine", maintain_order=True).last()
     newest = newest_features(*read_tables(rows, HAPPENED, KNOWN, VOCABULARY), preparation, PARAMS)
     names = feature_names(VOCABULARY, PARAMS)
@@ -124,7 +124,7 @@ def test_the_newest_features_have_the_bits_of_each_machines_last_row():
 
 def test_the_last_hours_alone_give_the_same_bits_as_the_whole_history():
     rows = pl.concat([record(), record(machine="m2", seed=1)])
-    preparation = fit_preparation(rows, rows, KNOWN, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
     whole = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).filter(pl.col("time") == at(39))
     recent = rows.filter(pl.col("time") > at(39) - timedelta(hours=6)).reverse()
     alone = build_features(recent, HAPPENED, KNOWN, preparation, PARAMS).filter(pl.col("time") == at(39))
@@ -133,7 +133,7 @@ def test_the_last_hours_alone_give_the_same_bits_as_the_whole_history():
 
 def test_the_bits_do_not_depend_on_which_other_machines_are_there():
     rows = pl.concat([record(), record(machine="m2", seed=1)])
-    preparation = fit_preparation(rows, rows, KNOWN, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
     together = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS).filter(machine="m2")
     alone = build_features(rows.filter(machine="m2"), HAPPENED, KNOWN, preparation, PARAMS)
     assert_frame_equal(together, alone, check_exact=True)
@@ -141,7 +141,7 @@ def test_the_bits_do_not_depend_on_which_other_machines_are_there():
 
 def test_a_saved_preparation_gives_the_same_bits():
     rows = record()
-    preparation = fit_preparation(rows, rows, KNOWN, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows, rows, VOCABULARY, PARAMS)
     again = type(preparation).model_validate_json(preparation.model_dump_json())
     assert_frame_equal(
         build_features(rows, HAPPENED, KNOWN, preparation, PARAMS),
@@ -165,7 +165,7 @@ def test_a_dead_sensor_is_answered_with_nan_and_never_with_null():
 
 def test_without_training_rows_readings_are_taken_as_they_are():
     rows = record()
-    preparation = fit_preparation(rows.head(0), rows, KNOWN, VOCABULARY, PARAMS)
+    preparation = fit_preparation(rows.head(0), rows, VOCABULARY, PARAMS)
     features = build_features(rows, HAPPENED, KNOWN, preparation, PARAMS)
     assert features["heat"].to_list() == rows["heat"].cast(pl.Float32).to_list()
 
@@ -178,7 +178,7 @@ def test_a_setting_that_is_an_input_and_what_is_on_record_of_a_machine_are_featu
     known = pl.concat([KNOWN, machines(("m3", "A", 0))]).with_columns(
         power=pl.Series([5.5, None, 7.0]), hall=pl.Series(["west", "roof", "east"])
     )
-    preparation = fit_preparation(rows, rows, known, vocabulary, PARAMS)
+    preparation = fit_preparation(rows, rows, vocabulary, PARAMS)
     built = build_features(rows, HAPPENED, known, preparation, PARAMS)
     newest = built.group_by("machine", maintain_order=True).last()
     assert built["setting_speed"].to_list() == rows["speed"].to_list()

@@ -48,8 +48,8 @@ def records(draw):
 
 @given(records(), st.sets(st.integers(1, HOURS - 1), min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 12))
 def test_parts_cut_anywhere_have_the_bits_of_the_whole(tables, cuts, window, baseline):
-    params = dataset_params(windows_hours=[window, 6], baseline_hours=baseline)
-    preparation = fit_preparation(tables.telemetry, tables.telemetry, tables.machines, VOCABULARY, params)
+    params = dataset_params(windows_hours=sorted({window, 6}), baseline_hours=baseline)
+    preparation = fit_preparation(tables.telemetry, tables.telemetry, VOCABULARY, params)
     whole = build_features(*tables, preparation, params)
     ends = [at(hour) for hour in (-1, *sorted(cuts), HOURS)]
     for first, last in pairwise(ends):

@@ -9,7 +9,6 @@ the machine's record, only those inside its windows. What is learnt from data, o
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +24,10 @@ from upkeep.features.inputs import (
     Events,
     MachineRecord,
     Preparation,
-    Quantity,
     Telemetry,
     Vocabulary,
     event_kinds,
     read_matrix,
-    read_records,
     read_tables,
     read_telemetry,
 )
@@ -76,17 +73,12 @@ def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
 
 
 def fit_preparation(
-    training: pl.DataFrame,
-    record: pl.DataFrame,
-    machines: pl.DataFrame,
-    vocabulary: Vocabulary,
-    params: Dataset,
-    quantities: Mapping[str, dict[str, Quantity]] = MappingProxyType({}),
+    training: pl.DataFrame, record: pl.DataFrame, vocabulary: Vocabulary, params: Dataset
 ) -> Preparation:
     """Fit operating conditions and scales on one plant's training rows and note each machine's baseline.
 
     `record` holds each machine's first hours: a baseline is its own past, not something fitted over rows, and each
-    feature uses of it only what lies before it. What `machines` say is kept for requests that do not.
+    feature uses of it only what lies before it.
     """
     conditions = fit_conditions(
         read_matrix(training, vocabulary.settings),
@@ -103,13 +95,7 @@ def fit_preparation(
         settled = _expanding_baseline(time, scaled[span], params.baseline_hours)[-1]
         levels = [None if np.isnan(level) else float(level) for level in settled]
         baselines[name] = Baseline(start=int(time[0]), levels=levels)
-    return Preparation(
-        vocabulary=vocabulary,
-        conditions=conditions,
-        baselines=baselines,
-        records=read_records(machines, vocabulary),
-        quantities=dict(quantities),
-    )
+    return Preparation(vocabulary=vocabulary, conditions=conditions, baselines=baselines)
 
 
 def build_features(

@@ -73,7 +73,7 @@ class Preparation(Frozen):
     vocabulary: Vocabulary
     conditions: Conditions
     baselines: dict[str, Baseline]
-    records: dict[str, MachineRecord]
+    records: dict[str, MachineRecord] = Field(default={})
     quantities: dict[str, dict[str, Quantity]] = Field(default={})
     rows_every: RowLength | None = Field(default=None, exclude_if=lambda every: every is None)
 

@@ -109,7 +109,7 @@ def _recall_preparation(training: pl.DataFrame, tables: Tables, vocabulary: Voca
     record = tables.telemetry.filter(pl.col("time") < opening)
 
     def make() -> Frames:
-        fitted = fit_preparation(training, record, tables.machines.clear(), vocabulary, params.dataset)
+        fitted = fit_preparation(training, record, vocabulary, params.dataset)
         return {"fitted": pl.DataFrame({"json": [fitted.model_dump_json()]})}
 
     kept = recall(params.pieces, CODE, [training, record, vocabulary, params.dataset], make)["fitted"].item()
