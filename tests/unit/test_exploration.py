@@ -65,7 +65,9 @@ def make_quality(*findings: dict[str, object]) -> DataQuality:
 
 def test_a_fleet_row_counts_failures_per_machine_and_year() -> None:
     machines = pl.DataFrame({"plant": ["lyon"], "machine": ["M1"], "model": ["A"]})
-    row = exploration.describe_fleet(make_telemetry(24 * 366), make_events(300, 600), machines).row(0, named=True)
+    row = exploration.describe_fleet([make_telemetry(24 * 366).lazy()], make_events(300, 600), machines).row(
+        0, named=True
+    )
     assert (row["machines"], row["models"], row["failures"], row["failures_per_machine_year"]) == (1, 1, 2, 2.0)
 
 
@@ -73,7 +75,7 @@ def test_a_plant_without_failures_is_still_in_the_fleet() -> None:
     machines = pl.DataFrame(
         {"plant": ["lyon"], "machine": ["M1"], "model": [None]}, schema_overrides={"model": pl.String}
     )
-    row = exploration.describe_fleet(make_telemetry(), make_events(), machines).row(0, named=True)
+    row = exploration.describe_fleet([make_telemetry().lazy()], make_events(), machines).row(0, named=True)
     assert (row["models"], row["failures"]) == (0, 0)
 
 
@@ -93,7 +95,8 @@ def test_findings_of_telemetry_are_counted_by_kind_as_far_as_validate_lists_them
 
 def test_readings_are_described_over_all_rows_and_between_plants() -> None:
     other = make_telemetry(fails_at=-100).with_columns(pl.lit("porto").alias("plant"), pl.col("load_pct") * 10)
-    telemetry = pl.concat([make_telemetry(), other]).with_columns(pressure_bar=pl.lit(None, pl.Float64))
+    empty = other.with_columns(pressure_bar=pl.lit(None, pl.Float64))
+    telemetry = [make_telemetry().drop("pressure_bar").lazy(), empty.lazy()]
     columns = DICTIONARY.columns("telemetry")
     found = {row["column"]: row for row in exploration.describe_readings(telemetry, columns).rows(named=True)}
     assert list(found) == ["load_pct", "vibration_mm_s", "pressure_bar"]
@@ -104,7 +107,7 @@ def test_readings_are_described_over_all_rows_and_between_plants() -> None:
 
 
 def test_a_trace_shows_wear_and_not_the_change_of_load() -> None:
-    traces = exploration.trace_failures(make_telemetry(), make_events(300), DICTIONARY, 0.05, 12, hours=100)
+    traces = exploration.trace_failures([make_telemetry().lazy()], make_events(300), DICTIONARY, 0.05, 12, hours=100)
     vibration = traces.filter(sensor="vibration_mm_s").sort("hours_to_failure")
     assert (vibration["deviation"][:8] > 1).all()
     assert (vibration["deviation"][12:].abs() < 0.5).all()
@@ -116,12 +119,12 @@ def test_a_fleet_without_settings_is_traced_all_the_same() -> None:
     tables = DICTIONARY.model_dump()["tables"]
     del tables["telemetry"]["load_pct"]
     dictionary = Dictionary.model_validate({"tables": tables})
-    traces = exploration.trace_failures(make_telemetry(), make_events(300), dictionary, 0.05, 12, hours=100)
+    traces = exploration.trace_failures([make_telemetry().lazy()], make_events(300), dictionary, 0.05, 12, hours=100)
     assert set(panels_of(traces)) == {"vibration", "pressure"}
 
 
 def test_without_failures_there_is_no_trace() -> None:
-    traces = exploration.trace_failures(make_telemetry(), make_events(), DICTIONARY, 0.05, 12, hours=100)
+    traces = exploration.trace_failures([make_telemetry().lazy()], make_events(), DICTIONARY, 0.05, 12, hours=100)
     assert traces.is_empty()
     picture = exploration.draw_traces(traces, NAMES, 20, STYLES)
     assert picture.get_suptitle().startswith("No failure of a machine with sensors is on record")

@@ -1,4 +1,7 @@
-"""What the fleet is, whether its data can be relied on, and what it shows: small tables and their pictures."""
+"""What the fleet is, whether its data can be relied on, and what it shows: small tables and their pictures.
+
+Telemetry comes as a scan per plant, and no more of it is in memory than a plant's, or one column of all.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,18 +21,21 @@ HOURS_PER_YEAR = 8766  # of 365.25 days
 
 MAX_PANELS = 6
 
+Scans = Sequence[pl.LazyFrame]
 
-def describe_fleet(telemetry: pl.DataFrame, events: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:
+
+def describe_fleet(telemetry: Scans, events: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:
     """Say per plant how many machines of how many models were watched for how long, and how often they failed.
 
     The columns: plant, machines, models, rows, first and last (days), failures, failures_per_machine_year.
     """
-    watched = telemetry.group_by("plant").agg(
-        machines=pl.col("machine").n_unique(),
-        rows=pl.len(),
-        first=pl.col("time").min().dt.date(),
-        last=pl.col("time").max().dt.date(),
-    )
+    figures = {
+        "machines": pl.col("machine").n_unique(),
+        "rows": pl.len(),
+        "first": pl.col("time").min().dt.date(),
+        "last": pl.col("time").max().dt.date(),
+    }
+    watched = pl.concat(rows.group_by("plant").agg(**figures).collect() for rows in telemetry)
     years = (pl.col("last") - pl.col("first")).dt.total_hours() / HOURS_PER_YEAR
     models = machines.group_by("plant").agg(models=pl.col("model").drop_nulls().n_unique())
     failures = events.filter(kind="failure").group_by("plant").agg(failures=pl.len())
@@ -76,29 +82,30 @@ def tabulate_findings(quality: DataQuality) -> Markdown:
     return format_table(["plant", *kinds], rows)
 
 
-def describe_readings(telemetry: pl.DataFrame, columns: Mapping[str, Column]) -> pl.DataFrame:
+def describe_readings(telemetry: Scans, columns: Mapping[str, Column]) -> pl.DataFrame:
     """Say what each setting and sensor shows; `columns` are the dictionary's, by name.
 
     The columns: column, unit, missing_percent, what 1%, half and 99% of all readings lie below, and the lowest and the
     highest median of a plant, which lie apart where plants differ, or deliver in another unit.
     """
+    numbers = [name for name, of in columns.items() if of.role in ("setting", "sensor") and of.type == "number"]
+    own = pl.selectors.by_name(numbers, require_all=False).median()
+    medians = pl.concat([scan.select(own).collect() for scan in telemetry], how="diagonal")
     rows = []
-    for name, column in columns.items():
-        if name not in telemetry.columns or column.role not in ("setting", "sensor") or column.type != "number":
-            continue
-        own = telemetry.group_by("plant").agg(pl.col(name).median())[name]
-        found = telemetry.select(
-            missing_percent=100 * pl.col(name).null_count() / pl.len(),
-            **{f"{level:.0%}": pl.col(name).quantile(level) for level in (0.01, 0.5, 0.99)},
-            lowest_plant=pl.lit(own.min(), pl.Float64),
-            highest_plant=pl.lit(own.max(), pl.Float64),
-        )
-        rows.append({"column": name, "unit": column.unit or "", **found.row(0, named=True)})
+    for name in (name for name in numbers if name in medians.columns):
+        values = pl.concat(telemetry, how="diagonal").select(name).collect()[name]
+        found = {
+            "missing_percent": 100 * values.null_count() / max(values.len(), 1),
+            **{f"{level:.0%}": values.quantile(level) for level in (0.01, 0.5, 0.99)},
+            "lowest_plant": medians[name].min(),
+            "highest_plant": medians[name].max(),
+        }
+        rows.append({"column": name, "unit": columns[name].unit or "", **found})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def trace_failures(
-    telemetry: pl.DataFrame, events: pl.DataFrame, dictionary: Dictionary, tolerance: float, most: int, hours: float
+    telemetry: Scans, events: pl.DataFrame, dictionary: Dictionary, tolerance: float, most: int, hours: float
 ) -> pl.DataFrame:
     """Average how sensors leave their usual level in the last `hours` before a failure.
 
@@ -109,10 +116,11 @@ def trace_failures(
     The columns: plant, sensor, hours_to_failure (middle of a bin) and deviation (mean, in standard deviations).
     """
     traces = []
-    for (plant,), rows in telemetry.group_by("plant", maintain_order=True):
-        sensors = [name for name in dictionary.names("telemetry", "sensor", str(plant)) if name in rows.columns]
-        settings = [name for name in dictionary.names("telemetry", "setting", str(plant)) if name in rows.columns]
-        bounds = [dictionary.columns("telemetry", str(plant))[name].range or [0.0, 1.0] for name in settings]
+    for rows in (own for scan in telemetry if not (own := scan.collect()).is_empty()):
+        plant = rows["plant"][0]
+        sensors = [name for name in dictionary.names("telemetry", "sensor", plant) if name in rows.columns]
+        settings = [name for name in dictionary.names("telemetry", "setting", plant) if name in rows.columns]
+        bounds = [dictionary.columns("telemetry", plant)[name].range or [0.0, 1.0] for name in settings]
         given, readings = read_matrix(rows, settings), read_matrix(rows, sensors)
         conditions = fit_conditions(given, readings, [high - low for low, high in bounds], tolerance, most)
         scaled = pl.DataFrame(conditions.scale(given, readings), schema=sensors).fill_nan(None)
