@@ -128,12 +128,14 @@ def test_the_second_remote_is_set_up_as_the_first_one_is(server, tmp_path, monke
     config.write_text(f"[core]\n    remote = s3\n{first}")
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path, server, merge_requests_remote="s3://proposed/dvc")
-    assert set_up(file, server).startswith("add the DVC remote merge_requests to .dvc/config")
+    assert set_up(file, server).startswith("write the DVC remote merge_requests to .dvc/config")
     written = config.read_text()
     assert first.replace("    ", "") in written.replace("    ", "")
     theirs = written.partition("merge_requests")[2]
     assert all(line in theirs for line in ("url = s3://proposed/dvc", "endpointurl = https://s3", "verify = true"))
     assert set_up(file, server) == "everything is as the file says"
+    assert "write the DVC remote" in set_up(write(tmp_path, server, merge_requests_remote="s3://other/dvc"), server)
+    assert "url = s3://other/dvc" in config.read_text()
 
 
 def test_variables_are_masked_raw_expanded_protected_and_scoped_as_the_file_says(server, tmp_path):
@@ -183,6 +185,57 @@ def test_a_token_that_may_do_more_than_write_notes_is_replaced(server, tmp_path,
     assert set_up(file, server) == "everything is as the file says"
 
 
+def test_roles_that_somebody_has_changed_are_changed_back_and_those_that_the_file_does_not_name_stay(server, tmp_path):
+    file = write(
+        tmp_path,
+        server,
+        protected_tags=[{"name": "fleet*", "create_access_level": 40}],
+        protected_branches=[{"name": "main", "push_access_level": 0}],
+    )
+    set_up(file, server)
+    (tag,), (branch,) = (server.settings[f"protected_{kind}"] for kind in ("tags", "branches"))
+    tag["create_access_levels"][0]["access_level"] = 30
+    branch |= {name: [{"access_level": 30}] for name in ("push_access_levels", "merge_access_levels")}
+    assert set_up(file, server).splitlines() == [
+        "change create_access_level of protected_tags: fleet*",
+        "change push_access_level of protected_branches: main",
+        "done",
+    ]
+    (branch,) = server.settings["protected_branches"]
+    assert [branch[name][0]["access_level"] for name in ("push_access_levels", "merge_access_levels")] == [0, 30]
+    assert set_up(file, server) == "everything is as the file says"
+
+
+def test_a_protection_of_several_people_is_not_lost_with_the_change_of_another_role(server, tmp_path):
+    settings = {"protected_branches": [{"name": "main", "push_access_level": 0}]}
+    set_up(write(tmp_path, server, protected_branches=[{"name": "main"}]), server)
+    (branch,) = server.settings["protected_branches"]
+    branch["merge_access_levels"] = [{"access_level": 40}, {"access_level": None, "user_id": 7}]
+    with pytest.raises(UpkeepError, match="main has more than one merge_access_level"):
+        set_up(write(tmp_path, server, **settings), server)
+    assert server.settings["protected_branches"] == [branch]
+
+
+def test_a_setting_that_gitlab_ignores_is_told(server, tmp_path):
+    told = set_up(write(tmp_path, server, project_settings={"only_alow_merge": True}), server)
+    assert "this GitLab does not take only_alow_merge: misspelt, or of another version" in told
+
+
+def test_what_is_not_set_in_gitlab_is_set_and_the_order_of_tags_is_none(server, tmp_path):
+    guarded = {"description": "guarded", "tag_list": ["a", "b"], "run_untagged": False}
+    set_up(write(tmp_path, server, runners=[guarded]), server)
+    server.settings["runners"][0] |= {"tag_list": ["b", "a"], "run_untagged": None}
+    file = write(tmp_path, server, runners=[guarded])
+    assert set_up(file, server).splitlines() == ["change run_untagged of runners: guarded", "done"]
+    assert set_up(file, server) == "everything is as the file says"
+
+
+def test_a_short_lived_token_is_not_renewed_each_time(server, tmp_path):
+    file = write(tmp_path, server, token={"days": 7})
+    set_up(file, server)
+    assert set_up(file, server) == "everything is as the file says"
+
+
 def test_a_file_becomes_a_variable_of_type_file(server, tmp_path):
     (tmp_path / "key").write_text("-----BEGIN KEY-----\n")
     set_up(write(tmp_path, server, variables={"DEPLOY_KEY": [{"file": str(tmp_path / "key")}]}), server)
@@ -204,10 +257,12 @@ def test_a_hidden_value_which_nobody_is_told_counts_as_right(server, tmp_path):
         ({"variables": {"A": [{"value": "$NOWHERE_SET"}]}}, "the environment variable NOWHERE_SET is not set"),
         ({"variables": {"A": [{"file": "nowhere"}]}}, "variables.A.0.file"),
         ({"protected_tags": [{"tag": "v*"}]}, "one of protected_tags has no name"),
+        ({"merge_requests_remote": "s3://proposed/dvc"}, "there is no .dvc here for the DVC remote merge_requests"),
         ({"variabels": {}}, "variabels: Extra inputs are not permitted"),
     ],
 )
-def test_what_cannot_be_set_is_told(server, tmp_path, settings, told):
+def test_what_cannot_be_set_is_told(server, tmp_path, monkeypatch, settings, told):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UpkeepError) as caught:
         set_up(write(tmp_path, server, **settings), server)
     assert told in caught.value.what
@@ -231,7 +286,8 @@ def test_the_example_is_one_and_names_every_variable_of_the_docs():
     }
     assert rows - named == made
     settings = setup.read_setup(EXAMPLE)
-    assert settings.protected_tags == ({"name": "v*"}, {"name": "fleet*"})
+    roles = {each["name"]: each["create_access_level"] for each in settings.protected_tags}
+    assert roles == dict.fromkeys(["v*", "fleet*"], MAINTAINER)
 
 
 def test_a_project_that_is_private_to_others_is_not_found(server):

@@ -6,7 +6,8 @@ what GitLab refuses: no token or a wrong one (401), a token without the scope or
 project or object that is not there, or is private and not this token's (404), missing fields, too long texts and
 secrets that cannot be masked (400). On demand it answers as a busy one does (429), or a proxy before one that restarts
 (502).
-Unknown fields, which GitLab ignores, are refused as well, for they are our mistakes.
+Unknown fields, which GitLab ignores, are refused as well, for they are our mistakes; but not those of a project, which
+users word.
 Everything else that this project's tests meet is the real thing.
 """
 
@@ -178,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         except RefusalError as refusal:
             self._send(refusal.status, refusal.answer)
 
-    do_GET = do_POST = do_PUT = _answer  # noqa: N815  # http.server's names
+    do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815  # http.server's names
 
     def _route(self, path: str, raw: str) -> object:
         if not raw.startswith("/api/v4/"):
@@ -327,7 +328,8 @@ def update_project(call: Handler) -> object:
     if call.token.role < MAINTAINER:
         raise RefusalError(403, {"message": "403 Forbidden"})
     for name, value in json.loads(call.body).items():
-        call.server.project[name.removesuffix("_attributes")] = value
+        if name in PROJECT_FIELDS:
+            call.server.project[name.removesuffix("_attributes")] = value
     return call.server.project
 
 
@@ -339,6 +341,8 @@ def list_tags(call: Handler) -> object:
 def create_setting(call: Handler, kind: str) -> object:
     fields = _check_setting(call, kind)
     made = {"id": call.server._number(), **fields}
+    if kind in ROLES:
+        made = _protect(call, kind, made)
     if kind == "access_tokens":
         made |= {"active": True, "token": call.server.add_token(*fields["scopes"], role=fields["access_level"])}
     if kind == "releases":
@@ -351,6 +355,19 @@ def update_setting(call: Handler, kind: str, key: str | int) -> object:
     found = _find_setting(call, kind, key)
     found.update(_check_setting(call, kind))
     return found
+
+
+def _protect(call: Handler, kind: str, fields: dict) -> dict:
+    """Return a protection as GitLab tells it: roles as lists of those who may, maintainers where nobody was named."""
+    if any(each["name"] == fields["name"] for each in call.server.settings[kind]):
+        raise RefusalError(409, {"message": f"{fields['name']} is protected already"})
+    roles = {f"{role}s": [{"access_level": fields.pop(role, MAINTAINER)}] for role in ROLES[kind]}
+    return {**fields, **roles, **({"allow_force_push": False} if kind == "protected_branches" else {})}
+
+
+def unprotect(call: Handler, kind: str, name: str) -> object:
+    call.server.settings[kind].remove(_find_setting(call, kind, name))
+    return {}
 
 
 def rotate_token(call: Handler, key: int) -> object:
@@ -408,12 +425,15 @@ SETTINGS = {
     "variables": ("key", VARIABLE),
     "pipeline_schedules": ("id", {"description", "ref", "cron", "cron_timezone", "active"}),
     "protected_tags": ("name", {"name", "create_access_level"}),
-    "protected_branches": ("name", {"name", "push_access_level", "merge_access_level"}),
+    "protected_branches": ("name", {"name", "push_access_level", "merge_access_level", "allow_force_push"}),
     "access_tokens": ("id", {"name", "scopes", "access_level", "expires_at"}),
     "releases": ("tag_name", {"tag_name", "name", "description"}),
     "runners": ("id", {"runner_type", "project_id", "description", "tag_list", "access_level", "run_untagged"}),
 }
 """What names a setting of each kind, and its fields."""
+
+ROLES = {"protected_tags": ["create_access_level"], "protected_branches": ["push_access_level", "merge_access_level"]}
+PROJECT_FIELDS = {"only_allow_merge_if_pipeline_succeeds", "container_expiration_policy_attributes"}
 
 SETTABLE = "(variables|pipeline_schedules|protected_tags|protected_branches|access_tokens)"
 SETTABLE_ONE = r"(variables|pipeline_schedules|releases)/([\w.-]+)"
@@ -426,6 +446,7 @@ ROUTES: list[tuple[str, str, Callable[..., object]]] = [
     ("GET", "{project}/repository/tags", list_tags),
     ("GET", "{project}/" + SETTABLE, lambda call, kind: call.server.settings[kind]),
     ("POST", "{project}/" + SETTABLE, create_setting),
+    ("DELETE", r"{project}/(protected_tags|protected_branches)/([\w.*-]+)", unprotect),
     ("POST", r"{project}/access_tokens/(\d+)/rotate", rotate_token),
     ("GET", "{project}/(releases)", lambda call, kind: call.server.settings[kind]),
     ("POST", "{project}/(releases)", create_setting),

@@ -3,14 +3,13 @@
 The file holds no secret: ``$NAME`` in a value stands for a variable of whoever runs this, and no value is ever shown.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from gitlab.base import RESTObject
 from gitlab.v4.objects import Project
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.objects import read_object
@@ -23,16 +22,24 @@ from upkeep.releases.git import RELEASE_TOKEN
 
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 EXAMPLE = "see examples/gitlab.yaml"
-REPORTER, DEVELOPER, MAINTAINER = 20, 30, 40  # GitLab's numbers for the roles
 RENEW_DAYS = 30  # a token that ends sooner is replaced
+TOKENS = {
+    "token": (TOKEN, {"name": "upkeep", "scopes": ["api", "write_repository"], "role": 30}),
+    "note_token": (NOTE_TOKEN, {"name": "upkeep-notes", "scopes": ["api"], "role": 20}),
+    "release_token": (RELEASE_TOKEN, {"name": "upkeep-releases", "scopes": ["write_repository"], "role": 40}),
+}
+"""By what the file calls them: the variable that keeps each, and what it is; roles by GitLab's numbers."""
+
 KINDS = {
     "protected_tags": ("protectedtags", "name"),
     "protected_branches": ("protectedbranches", "name"),
     "schedules": ("pipelineschedules", "description"),
     "runners": ("runners", "description"),
+    "variables": ("variables", "key"),
 }
-"""What python-gitlab calls them, and what they are told apart by."""
+"""What python-gitlab calls them, and what they are told apart by; a variable by its environment, too."""
 
+Fields = dict[str, Any]
 Step = tuple[str, Callable[[], object]]  # what is not as the file says, and what makes it so
 
 
@@ -53,7 +60,7 @@ class Variable(Frozen):
     expanded: bool = False
     environment: str = "*"
 
-    def fields(self, name: str) -> dict[str, Any]:
+    def fields(self, name: str) -> Fields:
         """Return what GitLab keeps of it."""
         text = self.value if self.expanded else expand_variables(self.value)
         secret = bool(SECRET_NAME.search(name)) and self.file is None
@@ -73,26 +80,10 @@ class Variable(Frozen):
 class ProjectToken(Frozen):
     """A project access token, kept in a CI variable."""
 
-    name: str = "upkeep"
-    scopes: tuple[str, ...] = ("api", "write_repository")
-    role: int = DEVELOPER
+    name: str
+    scopes: tuple[str, ...]
+    role: int
     days: int = 365
-
-
-class NoteToken(ProjectToken):
-    """That of merge requests, whose jobs can all read it; GitLab knows no smaller one that writes notes."""
-
-    name: str = "upkeep-notes"
-    scopes: tuple[str, ...] = ("api",)
-    role: int = REPORTER
-
-
-class ReleaseToken(ProjectToken):
-    """That of deployments, which makes protected tags; it can do nothing but push."""
-
-    name: str = "upkeep-releases"
-    scopes: tuple[str, ...] = ("write_repository",)
-    role: int = MAINTAINER
 
 
 class ProjectSettings(Frozen):
@@ -110,27 +101,15 @@ class ProjectSettings(Frozen):
     runners: tuple[dict[str, Any], ...] = ()
     variables: dict[str, list[Variable]] = Field(default={})
     token: ProjectToken | None = None
-    note_token: NoteToken | None = None
-    release_token: ReleaseToken | None = None
+    note_token: ProjectToken | None = None
+    release_token: ProjectToken | None = None
     merge_requests_remote: str | None = None
 
-
-class _Runners(NamedTuple):
-    """The project's runners, as python-gitlab has other things: its own list tells neither tags nor protection."""
-
-    project: Project
-
-    def list(self, **how: Any) -> Iterator[RESTObject]:
-        server = self.project.manager.gitlab
-        return (server.runners.get(each.id) for each in self.project.runners.list(type="project_type", **how))
-
-    def create(self, fields: Mapping[str, Any]) -> str:
-        server, kind = self.project.manager.gitlab, {"runner_type": "project_type", "project_id": self.project.id}
-        made: Any = server.http_post("/user/runners", post_data={**kind, **fields})
-        return f"  on its machine: gitlab-runner register --url {server.url} --token {made['token']}"
-
-    def update(self, number: int, fields: dict[str, Any]) -> None:
-        self.project.manager.gitlab.runners.update(number, fields)
+    @field_validator(*TOKENS, mode="before")
+    @classmethod
+    def complete(cls, value: object, info: ValidationInfo) -> object:
+        """Fill in what the file does not say of a token."""
+        return TOKENS[str(info.field_name)][1] | value if isinstance(value, dict) else value
 
 
 def set_up(file: Path, environment: Environment, *, apply: bool) -> str:
@@ -160,71 +139,120 @@ def read_setup(file: Path) -> ProjectSettings:
 
 def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
     """Yield what differs, in the order in which it is to be changed."""
-    server, wanted = project.manager.gitlab, settings.project_settings
-    differing = {name: value for name, value in wanted.items() if not _holds(project.attributes, name, value)}
-    if differing:
-        yield f"set {', '.join(differing)}", lambda: server.projects.update(project.id, differing)
-    for kind, (attribute, key) in KINDS.items():
-        manager = _Runners(project) if kind == "runners" else getattr(project, attribute)
-        expected = getattr(settings, kind)
-        there = {getattr(each, key): each for each in (manager.list(iterator=True) if expected else ())}
+    wanted = settings.project_settings.items()
+    if differing := {name: value for name, value in wanted if _differs(project.attributes, name, value)}:
+        yield f"set {', '.join(differing)}", lambda: _set(project, differing)
+    variables = [form.fields(name) for name, forms in settings.variables.items() for form in forms]
+    known = _list(project, "variables")
+    for kind, (_, key) in KINDS.items():
+        expected = variables if kind == "variables" else getattr(settings, kind)
+        there = known if kind == "variables" or not expected else _list(project, kind)
         for fields in expected:
             if key not in fields:
                 raise UpkeepError(f"one of {kind} has no {key}", remedy=EXAMPLE)
-            yield from _compare(manager, f"{kind}: {fields[key]}", fields, there.get(fields[key]))
-    known = {(each.key, each.environment_scope): each for each in project.variables.list(iterator=True)}
-    for name, forms in settings.variables.items():
-        for form in forms:
-            yield from _compare_variable(project, form.fields(name), known.get((name, form.environment)))
-    tokens = {TOKEN: settings.token, NOTE_TOKEN: settings.note_token, RELEASE_TOKEN: settings.release_token}
-    for name, token in tokens.items():
-        if token:
-            yield from _renew_token(project, name, token, known.get((name, "*")))
-    url = settings.merge_requests_remote
-    if url and not dvc.remotes_apart():
-        words = f"add the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed"
+            yield from _compare(project, kind, fields, there)
+    for kind, (name, _) in TOKENS.items():
+        if token := getattr(settings, kind):
+            yield from _renew_token(project, name, token, known)
+    url = settings.merge_requests_remote or ""
+    if url and not Path(".dvc").is_dir():
+        what, remedy = (
+            f"there is no .dvc here for the DVC remote {zones.REMOTE}",
+            "run this in a checkout of the project",
+        )
+        raise UpkeepError(what, remedy=remedy)
+    if url and not (dvc.remotes_apart() and ("://" not in url or url == dvc.find_remote(zones.REMOTE)["url"])):
+        words = f"write the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed"
         yield words, lambda: dvc.add_remote(url)
 
 
-def _holds(found: Mapping[str, Any], name: str, value: object) -> bool:
+def _list(project: Project, kind: str) -> list[Fields]:
+    manager, server = getattr(project, KINDS[kind][0]), project.manager.gitlab
+    if kind == "runners":  # of which a list tells neither tags nor protection
+        listed = manager.list(type="project_type", iterator=True)
+        return [server.runners.get(each.id).attributes for each in listed]
+    return [_tell_roles(each.attributes) for each in manager.list(iterator=True)]
+
+
+def _tell_roles(found: Fields) -> Fields:
+    """Return what GitLab tells, with roles as it takes them: push_access_level of push_access_levels, if it is one."""
+    roles = {name[:-1]: told for name, told in found.items() if name.endswith("_access_levels") and told}
+    return {**found, **{name: told if told[1:] else told[0]["access_level"] for name, told in roles.items()}}
+
+
+def _compare(project: Project, kind: str, fields: Fields, known: Iterable[Fields]) -> Iterator[Step]:
+    """Yield how one of a kind comes to be as the file says; what GitLab does not tell of it counts as right."""
+    scope, names = fields.get("environment_scope", "*"), (KINDS[kind][1], "environment_scope")
+    what = f"{kind}: {fields[names[0]]}"
+    if kind == "variables":
+        masked = ", masked" if fields["masked"] else ""
+        what = f"variable {fields['key']}{f' of {scope}' if scope != '*' else ''}{masked}"
+    found = next((each for each in known if all(each.get(name) == fields.get(name) for name in names)), None)
+    if found is None:
+        yield f"add {what}", lambda: _add(project, kind, fields)
+        return
+    told = {name: value for name, value in found.items() if (name, value) != ("value", None)}  # hidden
+    if differing := [name for name, value in fields.items() if name in told and _differs(told, name, value)]:
+        yield f"change {', '.join(differing)} of {what}", lambda: _change(project, kind, found, fields)
+
+
+def _differs(found: Fields, name: str, value: object) -> bool:
     # What is set as container_expiration_policy_attributes is told as container_expiration_policy, with more in it.
     there = found.get(name.removesuffix("_attributes"))
-    return value.items() <= there.items() if isinstance(value, dict) and isinstance(there, dict) else there == value
+    if isinstance(value, dict) and isinstance(there, dict):
+        return not value.items() <= there.items()
+    if isinstance(value, list) and isinstance(there, list):
+        return sorted(map(str, value)) != sorted(map(str, there))  # a runner's tags, which come in any order
+    return bool(there != value)
 
 
-def _compare(
-    manager: Any, what: str, fields: dict[str, Any], found: RESTObject | None, **which: object
-) -> Iterator[Step]:
-    if found is None:
-        yield f"add {what}", lambda: manager.create(fields)
-        return
-    # GitLab does not tell the value of a variable that is hidden.
-    differing = [name for name, value in fields.items() if found.attributes.get(name) not in (value, None)]
-    if differing:
-        yield f"change {', '.join(differing)} of {what}", lambda: manager.update(found.get_id(), fields, **which)
+def _set(project: Project, fields: Fields) -> str | None:
+    made = project.manager.gitlab.projects.update(project.id, fields)
+    ignored = [name for name, value in fields.items() if _differs(made, name, value)]
+    return f"  this GitLab does not take {', '.join(ignored)}: misspelt, or of another version" if ignored else None
 
 
-def _compare_variable(project: Project, fields: dict[str, Any], known: RESTObject | None) -> Iterator[Step]:
-    scope = fields["environment_scope"]
-    what = f"variable {fields['key']}{f' of {scope}' if scope != '*' else ''}{', masked' if fields['masked'] else ''}"
-    return _compare(project.variables, what, fields, known, filter={"environment_scope": scope})
+def _add(project: Project, kind: str, fields: Fields) -> str | None:
+    if kind != "runners":
+        getattr(project, KINDS[kind][0]).create(fields)
+        return None
+    server, of_project = project.manager.gitlab, {"runner_type": "project_type", "project_id": project.id}
+    made: Any = server.http_post("/user/runners", post_data={**of_project, **fields})
+    return f"  on its machine: gitlab-runner register --url {server.url} --token {made['token']}"
 
 
-def _renew_token(project: Project, name: str, token: ProjectToken, kept: RESTObject | None) -> Iterator[Step]:
-    soon, ends = (str((datetime.now(UTC) + timedelta(days=days)).date()) for days in (RENEW_DAYS, token.days))
-    found = None
-    for each in project.access_tokens.list(iterator=True):
-        fits = each.active and (each.name, each.access_level) == (token.name, token.role)
-        if fits and {*token.scopes} == {*each.scopes}:  # one that may do more is no token for notes
-            found = found or each
-    hidden = kept is not None and kept.protected == (name in zones.PROTECTED)  # else others may know it
-    if found and hidden and (found.expires_at or ends) > soon:
+def _change(project: Project, kind: str, found: Fields, fields: Fields) -> None:
+    manager = project.manager.gitlab.runners if kind == "runners" else getattr(project, KINDS[kind][0])
+    if kind == "variables":
+        manager.update(found["key"], fields, filter={"environment_scope": found["environment_scope"]})
+    elif not kind.startswith("protected"):
+        manager.update(found["id"], fields)
+    else:  # GitLab cannot change a tag's, nor, in its Free tier, a branch's roles: the protection goes, and comes again
+        kept = {name: value for name, value in found.items() if name.endswith(("_access_level", "_force_push"))}
+        if several := [name for name, value in {**kept, **fields}.items() if isinstance(value, list)]:
+            what = f"{found['name']} has more than one {several[0]}"
+            raise UpkeepError(what, remedy="name it in the file, or change it in GitLab: Settings > Repository")
+        manager.delete(found["name"])
+        manager.create({**kept, **fields})
+
+
+def _renew_token(project: Project, name: str, token: ProjectToken, known: Iterable[Fields]) -> Iterator[Step]:
+    soon, ends = (
+        str((datetime.now(UTC) + timedelta(days=days)).date())
+        for days in (min(RENEW_DAYS, token.days // 2), token.days)
+    )
+    same = [each for each in project.access_tokens.list(iterator=True) if each.active and each.name == token.name]
+    # One that may do more is no token for notes.
+    fitting = [each for each in same if (each.access_level, {*each.scopes}) == (token.role, {*token.scopes})]
+    found, guarded = next(iter(fitting), None), name in zones.PROTECTED
+    hidden = (name, "*", guarded) in [(each["key"], each["environment_scope"], each["protected"]) for each in known]
+    if found and hidden and (found.expires_at or ends) > soon:  # if not hidden, others may know it
         return
 
     def make() -> None:
         # A rotated one is still the user who wrote the notes that there are.
         value = found.rotate(expires_at=ends)["token"] if found else project.access_tokens.create(fields).token
-        for _, change in _compare_variable(project, Variable(value=value, masked=True).fields(name), kept):
+        for _, change in _compare(project, "variables", Variable(value=value, masked=True).fields(name), known):
             change()
 
     fields = {"name": token.name, "scopes": list(token.scopes), "access_level": token.role, "expires_at": ends}
