@@ -9,7 +9,8 @@ from gitlab_stand_in import serving_gitlab
 from receiving import receiving
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab.api import MARKER, open_project, put_issue, put_note, upload
+from upkeep.gitlab.api import MARKER, open_project, put_issue, put_note
+from upkeep.gitlab.doctor import reach_webhook
 from upkeep.gitlab.failure import PIPELINE, keep_failure, notify_failure
 
 SOMEBODY = {"id": 999, "name": "Somebody", "username": "somebody"}
@@ -56,9 +57,16 @@ def test_a_note_of_an_earlier_token_which_nobody_else_may_change_gets_a_second_o
     assert [note["body"] for note in server.notes[1]] == [f"{MARKER}\nfirst", f"{MARKER}\nthird"]
 
 
-def test_a_picture_is_uploaded_and_told_where_it_is(server, project, tmp_path):
-    (tmp_path / "cost.png").write_bytes(b"a picture")
-    assert server.uploads[upload(project, tmp_path / "cost.png")] == b"a picture"
+def test_a_picture_is_uploaded_once(server, project, tmp_path):
+    picture = tmp_path / "cost.png"
+    for content in (b"a picture", b"a picture", b"another picture"):
+        picture.write_bytes(content)
+        put_note(project, 1, "![cost](cost.png)", picture)
+        (note,) = server.notes[1]
+        (address,) = [address for address in server.uploads if address in note["body"]]
+        assert server.uploads[address] == content
+        assert note["body"] == f"{MARKER}\n![cost]({address})"
+    assert sorted(server.uploads.values()) == [b"a picture", b"another picture"]
 
 
 def test_the_same_failure_has_one_open_issue_with_the_newest_text(server, project):
@@ -118,19 +126,34 @@ def test_a_server_that_does_not_answer_is_told():
     assert "CI_SERVER_URL" in caught.value.remedy
 
 
-def test_a_private_authority_is_trusted_only_when_it_is_named(tmp_path):
+@pytest.fixture
+def certificate(tmp_path):
+    """A server's certificate and key in one file; beside it ca.pem, which signed it."""
     certificate = tmp_path / "both.pem"
     parts = ["-keyout", certificate, "-out", tmp_path / "ca.pem", "-addext", "subjectAltName=IP:127.0.0.1"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=gitlab", *parts]
     subprocess.run(command, check=True, capture_output=True)
     certificate.write_text(certificate.read_text() + (tmp_path / "ca.pem").read_text())
+    return certificate
+
+
+def test_a_private_authority_is_trusted_only_when_it_is_named(certificate):
     with serving_gitlab(certificate) as server:
         environment = server.environment()
         with pytest.raises(UpkeepError, match="SSLError") as caught:
             open_project(environment)
         assert "CI_SERVER_TLS_CA_FILE" in caught.value.remedy
-        opened = open_project({**environment, "CI_SERVER_TLS_CA_FILE": str(tmp_path / "ca.pem")})
+        opened = open_project({**environment, "CI_SERVER_TLS_CA_FILE": str(certificate.with_name("ca.pem"))})
     assert opened.path_with_namespace == "plants/upkeep"
+
+
+def test_the_doctor_trusts_a_webhooks_host_as_far_as_the_message_itself_does(certificate):
+    with serving_gitlab(certificate) as server:
+        environment = {"UPKEEP_ALERT_WEBHOOK": f"{server.url}/hooks/a-secret", "CI_SERVER_HOST": "gitlab.example.com"}
+        with pytest.raises(UpkeepError, match="does not answer"):
+            reach_webhook(environment)
+        named = {**environment, "CI_SERVER_TLS_CA_FILE": str(certificate.with_name("ca.pem"))}
+        assert reach_webhook(named) == "127.0.0.1 can be reached"
 
 
 def fail(job: dict[str, str]) -> None:

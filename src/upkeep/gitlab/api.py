@@ -4,6 +4,7 @@ What answers is bounded: in time, in size, in the rows of a list; and it is GitL
 redirect to another host would take the token along.
 """
 
+import hashlib
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,7 @@ RETRIES = Retry(total=4, connect=0, other=0, status_forcelist=(502, 503, 504), b
 """Of requests that may be sent twice; python-gitlab itself waits where GitLab asks for it, with 429."""
 
 REMEDIES = {
-    400: "check that this GitLab is 17.0 or newer; what is masked must be 8 characters or more on one line",
+    400: "check that this GitLab is 17.1 or newer; what is masked must be 8 characters or more on one line",
     401: "make a new project access token with the scope `api` (Settings > Access tokens) and store it in the variable "
     "of the old one, which may have expired",
     403: "make a project access token with the scope `api` and the role that docs/gitlab.md, step 4, names",
@@ -70,31 +71,32 @@ def read_token(environment: Environment, token: str) -> PersonalAccessToken:
         return _open_server(environment, token).personal_access_tokens.get("self")
 
 
-def put_note(project: Project, merge_request: int, body: str) -> None:
+def put_note(project: Project, merge_request: int, body: str, picture: Path | None = None) -> None:
     """Write upkeep's one note on a merge request: a new one, or the one that is there with a new text.
 
-    That of an earlier token stays: only its own author and maintainers may change a note.
+    That of an earlier token stays: only its own author and maintainers may change a note. A picture to which `body`
+    links by its name is uploaded, unless the note that is there shows the same one.
     """
     own = getattr(project.manager.gitlab.user, "id", None)
     with explained(f"writing the note on merge request !{merge_request}"):
         notes = project.mergerequests.get(merge_request, lazy=True).notes
-        known, text = notes.list(iterator=True), {"body": f"{MARKER}\n{body}"}
-        _put(notes, known, lambda note: note.author["id"] == own and note.body.startswith(MARKER), text)
-
-
-def upload(project: Project, file: Path) -> str:
-    """Upload a picture and return its address within the project."""
-    with explained(f"uploading {file}"):
-        return str(project.upload(file.name, filedata=file.read_bytes())["url"])
+        found = _find(notes, lambda note: note.author["id"] == own and note.body.startswith(MARKER))
+        if picture:
+            content = picture.read_bytes()
+            name = f"{hashlib.sha256(content).hexdigest()[:12]}-{picture.name}"
+            shown = re.search(rf"\]\(([^)]*/{re.escape(name)})\)", found.body if found else "")
+            address = shown[1] if shown else project.upload(name, filedata=content)["url"]
+            body = body.replace(f"]({picture.name})", f"]({address})")
+        _put(notes, found, {"body": f"{MARKER}\n{body}"})
 
 
 def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) -> str:
     """Open an issue, or write `body` into the open one that has this title and these labels; return its address."""
     title = title[:MAX_TITLE]
     with explained(f"writing the issue '{title}'"):
-        known = project.issues.list(state="opened", labels=list(labels), iterator=True)
+        found = _find(project.issues, lambda issue: issue.title == title, state="opened", labels=list(labels))
         fields = {"description": body, "title": title, "labels": ",".join(labels)}
-        return str(_put(project.issues, known, lambda issue: issue.title == title, fields)["web_url"])
+        return str(_put(project.issues, found, fields)["web_url"])
 
 
 def find_open_tag(project: Project, beginning: str) -> str | None:
@@ -103,8 +105,8 @@ def find_open_tag(project: Project, beginning: str) -> str | None:
     GitLab tells protections themselves to maintainers only, and of each tag to all who may read it.
     """
     with explained(f"reading the tags {beginning}*"):
-        found = project.tags.list(search=f"^{beginning}", iterator=True)
-        return next((str(tag.name) for tag in islice(found, MOST_ROWS) if not tag.protected), None)
+        found = _find(project.tags, lambda tag: not tag.protected, search=f"^{beginning}")
+        return str(found.name) if found else None
 
 
 def release(environment: Environment) -> str:
@@ -122,13 +124,18 @@ def release(environment: Environment) -> str:
     text += f"\n\nImage: `{digest}`\n" if digest else "\n"
     project = open_project(environment, token=JOB)
     with explained(f"writing the release of {tag}"):
-        known, fields = project.releases.list(iterator=True), {"description": text, "tag_name": tag, "name": tag}
-        return str(_put(project.releases, known, lambda made: made.tag_name == tag, fields)["_links"]["self"])
+        found = _find(project.releases, lambda made: made.tag_name == tag)
+        fields = {"description": text, "tag_name": tag, "name": tag}
+        return str(_put(project.releases, found, fields)["_links"]["self"])
 
 
-def _put(manager: Any, known: Any, fits: Callable[[Any], bool], fields: dict[str, str]) -> Any:
-    """Give the one that fits a new text, the first of the `fields`, or make it; return what GitLab has of it."""
-    found = next(filter(fits, islice(known, MOST_ROWS)), None)
+def _find(manager: Any, fits: Callable[[Any], bool], **which: Any) -> Any:
+    """Return the first of a list that fits; None if none of its first rows does."""
+    return next(filter(fits, islice(manager.list(iterator=True, **which), MOST_ROWS)), None)
+
+
+def _put(manager: Any, found: Any, fields: dict[str, str]) -> Any:
+    """Give what was found a new text, the first of the `fields`, or make it; return what GitLab has of it."""
     text = dict(islice(fields.items(), 1))
     return manager.update(found.get_id(), text) if found else manager.create(fields).attributes
 
@@ -188,7 +195,7 @@ def explained(doing: str) -> Iterator[None]:
         yield
     except (gitlab.GitlabError, OSError, *NONSENSE) as error:
         what = f"the answer is not what GitLab's API says ({type(error).__name__})"
-        remedy = "check that CI_SERVER_URL is GitLab's, 17.0 or newer, and what proxies make of its answers"
+        remedy = "check that CI_SERVER_URL is GitLab's, 17.1 or newer, and what proxies make of its answers"
         if isinstance(error, gitlab.GitlabError):
             what = f"GitLab answered {error.response_code}, {show_text(error.error_message)[:MOST_SAID]}"
             told = "read what it answered; its administrator finds more in its log"

@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +23,7 @@ from upkeep.core.secrets import mask_environment
 from upkeep.gitlab import dvc, zones
 from upkeep.gitlab.api import find_open_tag, open_project, read_token
 from upkeep.gitlab.deployment import SHIP
-from upkeep.gitlab.failure import WEBHOOK
+from upkeep.gitlab.failure import WEBHOOK, trust
 from upkeep.gitlab.readiness import NotReadyError, find_engine, find_registry, find_storage
 from upkeep.gitlab.zones import NOTE_TOKEN, REMOTE, TOKEN, Environment
 from upkeep.releases import git
@@ -30,6 +31,7 @@ from upkeep.releases.history import ARTIFACT
 from upkeep.reporting.tracking import connect, summarize
 
 SECONDS = 20  # one connection may take
+LARGEST_SKEW = 300  # seconds between two clocks; storage refuses what was signed 900 apart
 TOKEN_DAYS = 14  # a token that ends sooner than this is one to renew
 TOKENS = {TOKEN: "role Developer, scopes api and write_repository", NOTE_TOKEN: "role Reporter, scope api"}
 IMAGES = ("UPKEEP_CI_IMAGE", "UPKEEP_TEST_IMAGE", "UPKEEP_BASE")  # what jobs run in, or the service's is built on
@@ -310,6 +312,16 @@ def reach_webhook(environment: Environment) -> str:
     return f"{url.hostname} can be reached"
 
 
+def compare_clocks(environment: Environment) -> str:
+    """Compare this machine's clock, by which a schedule tells what is new and storage is asked, with GitLab's."""
+    if not (server := environment.get("CI_SERVER_URL")):
+        raise NotReadyError("compared with GitLab's in its jobs only")
+    theirs = parsedate_to_datetime(_ask_server(server, "CI_SERVER_URL", environment).headers["Date"])
+    if (skew := abs((datetime.now(UTC) - theirs).total_seconds())) > LARGEST_SKEW:
+        raise UpkeepError(f"this machine's clock is {skew:,.0f} s off GitLab's", remedy="switch on NTP")
+    return "this machine's clock agrees with GitLab's"
+
+
 def _run_program(command: list[str], environment: Environment, what: str, remedy: str) -> str:
     """Run a program and return what it prints; an error says why it failed."""
     done = git.run(command, {**environment, "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}, SECONDS)
@@ -320,10 +332,8 @@ def _run_program(command: list[str], environment: Environment, what: str, remedy
 
 def _ask_server(url: str, variable: str, environment: Environment, **headers: str) -> Any:
     """Return a server's answer; an error, which names the `variable` that holds its address, if there is none."""
-    own = urlsplit(url).hostname == environment.get("CI_SERVER_HOST")
-    authority = environment.get("CI_SERVER_TLS_CA_FILE") if own else None
     try:
-        with urllib3.PoolManager(ca_certs=authority or None, retries=False, timeout=SECONDS) as pool:
+        with urllib3.PoolManager(ssl_context=trust(environment), retries=False, timeout=SECONDS) as pool:
             return pool.request("GET", url, headers=headers)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         host = urlsplit(url).netloc.rpartition("@")[2]
@@ -349,4 +359,5 @@ CHECKS: dict[str, Callable[[Environment], str]] = {
     "MLflow": reach_tracking_server,
     "token": use_token,
     "alerts": reach_webhook,
+    "clock": compare_clocks,
 }

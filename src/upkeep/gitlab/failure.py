@@ -98,6 +98,14 @@ def describe_failure(failure: Failure | None, environment: Environment) -> tuple
     return inert(f"{job} failed{named and f': {named}'}"), body
 
 
+def trust(environment: Environment) -> ssl.SSLContext:
+    """Return the authorities of the machine, or of ``SSL_CERT_FILE``, and that of GitLab's own certificate."""
+    trusted = ssl.create_default_context()
+    if authority := environment.get("CI_SERVER_TLS_CA_FILE"):
+        trusted.load_verify_locations(authority)
+    return trusted
+
+
 def _open_issue(title: str, body: str, environment: Environment) -> str:
     from upkeep.gitlab.api import open_project, put_issue  # slow to import, and most teams have one of the two
 
@@ -106,13 +114,10 @@ def _open_issue(title: str, body: str, environment: Environment) -> str:
 
 def _call_webhook(title: str, body: str, environment: Environment) -> str:
     """Send JSON with the key ``text``, which Mattermost, Slack and Rocket.Chat show; the address itself is a secret."""
-    trusted = ssl.create_default_context()
-    if environment.get("CI_SERVER_TLS_CA_FILE"):
-        trusted.load_verify_locations(environment["CI_SERVER_TLS_CA_FILE"])
     # Slack and Rocket.Chat mention people from within code, too.
     message = {"text": re.sub("[<@]", rf"\g<0>{WORD_JOINER}", f"**{title}**\n\n{body}")}
     try:
-        with urllib3.PoolManager(ssl_context=trusted, timeout=SECONDS) as pool:
+        with urllib3.PoolManager(ssl_context=trust(environment), timeout=SECONDS) as pool:
             # What it says is not read: it may never end.
             send = partial(pool.request, "POST", environment[WEBHOOK], json=message, redirect=False)
             status = call_within(SECONDS, partial(send, preload_content=False)).status

@@ -21,7 +21,7 @@ from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import count_things, show_lines
 from upkeep.core.timing import stage_times
 from upkeep.gitlab import dvc
-from upkeep.gitlab.api import open_project, put_note, upload
+from upkeep.gitlab.api import open_project, put_note
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import Verdict, find_missed, judge_sides, make_checks, reach_verdict
 from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
@@ -82,23 +82,22 @@ def run(params: Params, target: str | None = None) -> None:
     UpkeepError if the gate says no, or GitLab does not take the note.
     """
     review = make_review(params, target)
-    picture = draw_changes(review)
+    image, picture = "", draw_changes(review)
     PICTURE.unlink(missing_ok=True)  # that of an earlier comparison, or a branch's link to elsewhere
-    image = ""
     if picture:
         picture.savefig(PICTURE, metadata={"Software": None})
-        image = f"![{picture.get_suptitle().replace(chr(10), ' ')}]({{}})"
-    text = write_note(review, params.evaluate, image.format(PICTURE.name), ".")
+        image = f"![{picture.get_suptitle().replace(chr(10), ' ')}]({PICTURE.name})"
+    text = write_note(review, params.evaluate, image, ".")
     write_whole(NOTE, text.encode())
     ships, reasons, remarks = review.verdict
     said = f"{text.partition(chr(10))[0].removeprefix('## ')}\n{bullets([*reasons, *remarks])}{NOTE} says more"
     print(show_lines(said))  # noqa: T201  # what the job's log is read for
     token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
     if token and os.environ.get(MERGE_REQUEST):
-        project, number = open_project(os.environ, token=token), int(os.environ[MERGE_REQUEST])
-        image = image.format(upload(project, PICTURE)) if image else ""
         reports = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}"
-        put_note(project, number, write_note(review, params.evaluate, image, reports))
+        posted = write_note(review, params.evaluate, image, reports)
+        project = open_project(os.environ, token=token)
+        put_note(project, int(os.environ[MERGE_REQUEST]), posted, PICTURE if picture else None)
     if not ships:
         others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
         raise UpkeepError(
