@@ -13,7 +13,7 @@ from upkeep.core.files import locked
 ROOT = Path(__file__).parents[1]
 
 # How long an example takes is the machine's affair. A gate judges the change: chance searches at everybody's desk.
-settings.register_profile("upkeep", deadline=None, derandomize="UPKEEP_FORBID_SKIPS" in os.environ)
+settings.register_profile("upkeep", max_examples=40, deadline=None, derandomize="UPKEEP_FORBID_SKIPS" in os.environ)
 settings.load_profile("upkeep")
 
 
