@@ -624,7 +624,7 @@ FRAMES = st.dictionaries(
 GOOD = telemetry().with_columns(kind=pl.lit("error"), code=pl.lit("E1"), model=pl.lit("A"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(TABLES)), st.lists(st.one_of(FRAMES, st.just(GOOD)), max_size=4), st.randoms())
 def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(table, frames, random) -> None:
     deliveries = [
@@ -642,7 +642,7 @@ def test_every_row_of_any_garbage_ends_as_clean_or_duplicate_or_in_quarantine(ta
     assert not checked.clean.select(pl.any_horizontal(pl.col(keys).is_null()).any()).item()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(sorted(TABLES)), st.lists(st.one_of(FRAMES, st.just(GOOD)), max_size=3))
 def test_a_large_delivery_whose_names_are_judged_once_each_is_judged_as_any_other(table, frames) -> None:
     usual = check(*frames, table=table, columns=TABLES[table])
