@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prediction_cases import COSTS, HORIZON, LEAD, fleets, machine
 
@@ -66,7 +66,6 @@ def test_false_alarms_are_counted_per_month_of_a_machine():
     assert metrics(month)["false_alarms_per_machine_month"] == pytest.approx(730.5 / 1462)
 
 
-@settings(max_examples=40)
 @given(fleets(), any_costs)
 def test_no_policy_is_cheaper_than_the_oracle(rows, costs):
     failures = float(tally_machines(rows, LEAD, HORIZON)["failures"].sum())
@@ -78,21 +77,18 @@ def test_the_oracle_never_costs_more_than_run_to_failure(failures, costs):
     assert oracle_cost(float(failures), costs) <= run_to_failure_cost(float(failures), costs)
 
 
-@settings(max_examples=40)
 @given(fleets())
 def test_the_table_of_thresholds_agrees_with_following_the_alarms_at_each(rows):
     for threshold, cost in cost_by_threshold(rows, COSTS, LEAD, HORIZON).select("threshold", "cost").iter_rows():
         assert cost == cost_at(rows, threshold)
 
 
-@settings(max_examples=40)
 @given(fleets(), any_costs)
 def test_no_candidate_threshold_is_cheaper_than_the_best(rows, costs):
     best = cost_at(rows, best_threshold(rows, costs, LEAD, HORIZON), costs)
     assert best <= cost_by_threshold(rows, costs, LEAD, HORIZON)["cost"].min() + 1e-6
 
 
-@settings(max_examples=40)
 @given(fleets())
 def test_the_best_threshold_does_not_depend_on_the_order_of_rows(rows):
     shuffled = rows.sample(fraction=1.0, shuffle=True, seed=1)
