@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import polars as pl
 from fleet_cases import at
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from outcome_cases import PARAMS, ends, event, events, judge, predictions, said
 
@@ -49,7 +49,6 @@ def known_by(day: int, arrived, corrected) -> tuple[list[dict], list[dict]]:
     return [row for row in rows if "kind" not in row], [row for row in rows if "kind" in row]
 
 
-@settings(max_examples=60, deadline=None)
 @given(arrivals, corrections, st.lists(st.integers(1, MONTHS), max_size=4, unique=True).map(sorted))
 def test_labels_late_doubled_corrected_and_out_of_order_end_as_if_judged_at_once(arrived, corrected, days) -> None:
     until, ledger, judged = ends(60, m2=30), LEDGER.to_frame(), {}
