@@ -249,14 +249,14 @@ def assert_read_alike(frame, answer, dictionary=DICTIONARY):
         assert read.records[machine].model_dump() == known_of
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(tables())
 def test_json_is_read_as_validate_reads_columns_of_its_types(table):
     frame = pl.DataFrame({name: pl.Series(cells, dtype=column_type(cells)) for name, cells in table.items()})
     assert_read_alike(frame, ask_service(as_json(table)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(tables())
 def test_readings_are_reduced_as_validate_reduces_them(table):
     frame = pl.DataFrame({name: pl.Series(cells, dtype=column_type(cells)) for name, cells in table.items()})
@@ -279,7 +279,7 @@ def column_type(cells):
     return {frozenset({bool}): pl.Boolean, frozenset({float}): pl.Float64}.get(frozenset(types), pl.String)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(tables(text_only=True))
 def test_csv_is_read_as_validate_reads_the_same_file(table):
     text = io.StringIO()
@@ -288,7 +288,6 @@ def test_csv_is_read_as_validate_reads_the_same_file(table):
     assert_read_alike(pl.read_csv(content, infer_schema=False), ask_service(content, "text/csv"))
 
 
-@settings(max_examples=60)
 @given(st.lists(st.one_of(st.none(), st.floats(-60, 300, allow_subnormal=False)), min_size=1, max_size=8))
 def test_another_unit_is_told_from_the_values_as_validate_tells_it(temperatures):
     table = {
