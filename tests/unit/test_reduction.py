@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from parameters import SHIPPED, changed
 from polars.testing import assert_frame_equal
@@ -103,7 +103,6 @@ def test_a_spread_is_found_beside_a_large_level() -> None:
     assert reduce_one([1e9 + 1, 1e9 + 2, 1e9 + 3], [1, 2, 3])["std"] == [1.0]
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(np.nan), min_size=1, max_size=300), st.integers(1, 40))
 def test_a_cell_says_the_same_whatever_is_before_and_after_it(values, size) -> None:
     times = np.arange(1, len(values) + 1)
@@ -180,7 +179,6 @@ def test_a_sensor_that_repeats_a_value_is_stuck_in_reduced_rows_however_many_rea
 ONE = st.tuples(st.sampled_from(["M1", "M2"]), st.integers(0, 400), st.floats(-99, 99) | st.none())
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(ONE, max_size=40, unique_by=lambda one: one[:2]), st.randoms(use_true_random=False))
 def test_rows_are_the_same_to_the_bit_however_readings_are_cut_into_files_doubled_and_shuffled(found, random) -> None:
     rows = pl.concat([readings([], []), *(readings([at], [heat], machine) for machine, at, heat in found)])
