@@ -237,7 +237,7 @@ def count_rows(content):
     return lines - 1
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(st.integers(0, 23).map(line), MANGLED), max_size=12), st.booleans(), st.booleans())
 def test_rows_counted_from_any_file_are_clean_duplicate_or_quarantined(tmp_path, lines, windows, ends):
     text = "\n".join([HEADER, *lines, line(23)]) + "\n" * ends
@@ -248,7 +248,6 @@ def test_rows_counted_from_any_file_are_clean_duplicate_or_quarantined(tmp_path,
     assert count_rows(content) == sum(part.rows_in for part in plants) == sum(out)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(alphabet='",;ab \x00', max_size=8), min_size=1, max_size=8))
 def test_a_line_is_read_alike_whatever_stands_around_it(lines):
     together = read_delimited("\n".join(["a,b", *lines, ""]).encode(), ",", "utf-8", LIMITS)
