@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 
 import pytest
 from extreme_requests import extremes, write_request
-from hypothesis import given, settings
+from hypothesis import given
 from served import connect, read_all, serving, statuses, talk
 from starlette.testclient import TestClient
 from trained_fleet import service_environment
@@ -326,7 +326,6 @@ def port(trained_fleet, tmp_path_factory):
         yield port
 
 
-@settings(max_examples=40)
 @given(extremes(LARGEST))
 def test_whatever_its_size_a_request_is_answered_or_refused(port, extreme):
     headers, content = write_request(extreme, LARGEST)
