@@ -36,7 +36,7 @@ def address(app):
 def test_every_route_answers_as_the_document_says(address, method, path):
     operation = schemathesis.openapi.from_url(f"{address}/openapi.json")[path][method]
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def ask(case):
         # A schema cannot say which plants there are, nor that a table without rows is of no use.
@@ -61,7 +61,7 @@ ANY_VISIT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANY_VISIT)
 def test_visits_at_any_time_are_answered_or_refused(address, visit):
     assert httpx.post(f"{address}/findings", json=visit).status_code in (202, 400, 404)
@@ -87,7 +87,7 @@ def tables(draw):
     return {"columns": columns, "data": draw(st.lists(st.tuples(*cells), min_size=1, max_size=6))}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables())
 def test_tables_of_anything_are_answered_or_refused(address, table):
     response = httpx.post(f"{address}/invocations", json={"dataframe_split": table})
