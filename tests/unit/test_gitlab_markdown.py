@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
+from functools import cache
 
 import polars as pl
 import pytest
@@ -25,7 +26,6 @@ from upkeep.judging.reports import Metrics
 from upkeep.releases.succession import Succession
 
 LYON = plant("lyon", machines=2)
-HARMLESS = "Halle"
 DAY = date(2025, 12, 29)
 PIECES = [
     *"<>&\"'`*_|\\[](){}#+-=~$!:/@%^.1a \n\t\r\0\x1b\u2028\u202e",
@@ -147,17 +147,22 @@ def offered(text: str) -> str:
     return description.partition("=")[2].replace("\\n", "\n")  # as GitLab reads it
 
 
+@cache
+def harmless(slot: Callable[[str], str]) -> tuple[list[str], list[str], int]:
+    return outline(slot("Halle"))
+
+
 @pytest.mark.parametrize("slot", SLOTS.values(), ids=SLOTS)
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(text=TEXTS.filter(str.strip))
 def test_no_text_in_any_place_does_more_than_a_harmless_one(slot, text):
-    assert outline(slot(text)) == outline(slot(HARMLESS))
+    assert outline(slot(text)) == harmless(slot)
 
 
 @pytest.mark.parametrize("slot", SLOTS.values(), ids=SLOTS)
 @pytest.mark.parametrize("text", ATTACKS)
 def test_attacks_do_no_more_than_a_harmless_text_either(slot, text):
-    assert outline(slot(text)) == outline(slot(HARMLESS))
+    assert outline(slot(text)) == harmless(slot)
 
 
 @given(text=TEXTS)
@@ -198,7 +203,7 @@ def test_a_text_of_any_length_is_cut():
 
 def test_a_note_on_any_number_of_plants_is_within_what_gitlab_takes():
     long = "@" * 300
-    names = [f"{number}{long}" for number in range(3000)]
+    names = [f"{number}{long}" for number in range(1000)]
     counts = {f"{number}{long}": 10**14 for number in range(20)}
     text = note(
         {
@@ -213,7 +218,7 @@ def test_a_note_on_any_number_of_plants_is_within_what_gitlab_takes():
         times=dict.fromkeys(names, 1.0),
     )
     assert len(text) < 400_000
-    assert f"… and {3000 - MOST_LISTED:,} more" in text
+    assert f"… and {1000 - MOST_LISTED:,} more" in text
     assert not REFERENCE.search(re.sub("`[^`]*`", "", text))
 
 
