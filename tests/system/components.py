@@ -4,22 +4,26 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from upkeep.core.files import locked
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("models/plants", "models/golden")
 # Debian's client: another one, without BuildKit, may come first on PATH.
 DOCKER = "/usr/bin/docker"
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = count(10_000 + WORKER * 1000 + os.getpid() % 900)  # for each worker others
 PROXY_IMAGE = "haproxy:bookworm"
 """Debian's HAProxy, in place of the hub's image that deploy/lib.sh names."""
 
@@ -75,9 +79,8 @@ def need(**packages: str) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on, and never the same; connections have theirs from 32,768 on."""
+    return next(port for port in PORTS if not listens(port))
 
 
 def listens(port: int) -> bool:
@@ -182,14 +185,15 @@ def _root_file_system(name: str, packages: str, *hooks: str) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     assert folder.stat().st_uid == os.geteuid(), f"{folder} belongs to someone else"
     for old in set(folder.parent.glob("upkeep-images-*")) - {folder}:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)  # another run may be at it
     archive = folder / f"{name}.tar"
-    if not archive.exists():
-        part = archive.with_name(f"{name}.{os.getpid()}.tar")
-        options = [f"--customize-hook={hook}" for hook in hooks]
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", *options, "bookworm", part]
-        subprocess.run(command, check=True, timeout=300)
-        part.rename(archive)
+    with locked(archive.with_suffix(".lock")):
+        if not archive.exists():
+            part = archive.with_suffix(".part")
+            command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}"]
+            command += [*(f"--customize-hook={hook}" for hook in hooks), "bookworm", part]
+            subprocess.run(command, check=True, timeout=300)
+            part.rename(archive)
     return archive
 
 
@@ -245,17 +249,6 @@ def clone(folder: Path) -> None:
             shutil.copy2(source, copy)
         elif not source.exists():
             copy.unlink()
-
-
-def add_models(checkout: Path) -> None:
-    """Copy this checkout's models to another one; train them there if this one has none."""
-    if all((ROOT / name).exists() for name in MODELS):
-        for name in MODELS:
-            shutil.copytree(ROOT / name, checkout / name, dirs_exist_ok=True)
-        return
-    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    variables = {**os.environ, "PATH": programs, "PYTHONPATH": str(checkout / "src")}
-    subprocess.run(["dvc", "repro", "--quiet", "golden"], cwd=checkout, env=variables, check=True)
 
 
 def build(engine: Engine, checkout: Path, tag: str, *options: str) -> None:

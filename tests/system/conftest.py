@@ -1,12 +1,30 @@
 """Real components that several test modules share; each is started once, by the first test that needs it."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import components
 import pytest
+from gitlab_project import run
 from playwright.sync_api import Browser, sync_playwright
+
+GROUPS = (
+    ("reproduction", "image", "deployment", "push"),
+    ("gitlab_pipelines", "ci_image", "doctor", "cluster"),
+    *[(name,) for name in ("retraining", "faults", "reproduction_in_ci", "cmapss_quality", "exp_and_metrics")],
+)
+"""Files that share engines, a registry, a server, and the image of the models that were reproduced; and other long ones."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each group of files to one worker, as what takes longest first, and each other file as a whole."""
+    groups = {f"test_{name}": names[0] for names in GROUPS for name in names}
+    items.sort(key=lambda item: [*groups, item.path.stem].index(item.path.stem))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups.get(item.path.stem, item.path.stem)))
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +50,22 @@ def server() -> Iterator[components.Server]:
 
 
 @pytest.fixture(scope="session")
-def checkout(tmp_path_factory) -> Path:
-    """A clone of this repository as it stands, with its models; they are trained if they are not there."""
+def reproduced(tmp_path_factory) -> tuple[Path, str]:
+    """A fresh clone of what is committed, in which the whole pipeline has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("fresh") / "upkeep"
+    subprocess.run(["git", "clone", "--quiet", components.ROOT, folder], check=True)
+    return folder, run(folder, "dvc", "repro")
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory, request) -> Path:
+    """A clone of this repository as it stands, with its models, or those of what is committed if there are none."""
     folder: Path = tmp_path_factory.mktemp("checkout") / "upkeep"
     components.clone(folder)
-    components.add_models(folder)
+    there = all((components.ROOT / name).exists() for name in components.MODELS)
+    trained = components.ROOT if there else request.getfixturevalue("reproduced")[0]
+    for name in components.MODELS:
+        shutil.copytree(trained / name, folder / name, dirs_exist_ok=True)
     return folder
 
 
