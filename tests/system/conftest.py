@@ -15,7 +15,7 @@ GROUPS = (
     ("gitlab_pipelines", "ci_image", "doctor", "cluster"),
     *[(name,) for name in ("retraining", "faults", "reproduction_in_ci", "cmapss_quality", "exp_and_metrics")],
 )
-"""Files that share engines, a registry, a server, and the image of the models that were reproduced; and other long ones."""
+"""Files that share engines, a registry, a server, and the image of what was reproduced; and others that take long."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
