@@ -13,7 +13,10 @@ from playwright.sync_api import Browser, sync_playwright
 GROUPS = (
     ("reproduction", "image", "deployment", "push"),
     ("gitlab_pipelines", "ci_image", "doctor", "cluster"),
-    *[(name,) for name in ("retraining", "faults", "reproduction_in_ci", "cmapss_quality", "exp_and_metrics")],
+    *[
+        (name,)
+        for name in ("six_months", "retraining", "faults", "reproduction_in_ci", "cmapss_quality", "exp_and_metrics")
+    ],
 )
 """Files that share engines, a registry, a server, and the image of what was reproduced; and others that take long."""
 
