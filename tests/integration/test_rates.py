@@ -1,18 +1,19 @@
 """A fleet that reads every minute: rows by the hour, the same through pipeline, service and `upkeep score`."""
 
 import json
-from contextlib import chdir
-from datetime import UTC, date, datetime, timedelta
+import shutil
+from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-import yaml
-from conftest import ROOT
+from minute_fleet import MACHINES, WEEKS, train_minute_fleet
 from starlette.testclient import TestClient
 from trained_fleet import service_environment
 
-from upkeep.cli import run_stage
+from upkeep.contract import validation
+from upkeep.contract.reconcile import reconcile
 from upkeep.core.params import load_params
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import load_scorer
@@ -20,61 +21,16 @@ from upkeep.scoring import score
 from upkeep.scoring.prediction_log import read_parts
 from upkeep.serving.app import create_app
 from upkeep.serving.settings import read_settings
+from upkeep.stages import validate as validate_stage
 
-START = datetime(2025, 1, 6, tzinfo=UTC)
-WEEKS, MACHINES, FAILS_EVERY = 3, 4, 90
-SENSORS = ["vibration_mm_s", "temperature_c"]
-COLUMNS = ["plant", "machine", "time", "load_pct", *SENSORS]
 WIDEST = timedelta(hours=24)
-
-
-def write_deliveries(folder):
-    """Machines that shake ever more unevenly before they fail, while their means stay."""
-    draw = np.random.default_rng(3)
-    minutes = np.arange(WEEKS * 7 * 24 * 60)
-    tables, happened = [], []
-    for machine in range(MACHINES):
-        hours = minutes / 60 + 17 * machine
-        wear = np.exp((hours % FAILS_EVERY - FAILS_EVERY) / 12)
-        noise = draw.normal(size=(2, len(minutes)))
-        columns = {"plant": "lyon", "machine": f"M{machine}", "load_pct": 50.0, "temperature_c": 60 + noise[0]}
-        columns["vibration_mm_s"] = 5 + (0.1 + wear) * noise[1]
-        tables.append(pl.DataFrame(columns).with_columns(time=START + pl.duration(minutes=pl.Series(minutes))))
-        for fails in range(FAILS_EVERY - 17 * machine % FAILS_EVERY, WEEKS * 168, FAILS_EVERY):
-            for hour, kind in ((fails, "failure"), (fails + 2, "maintenance")):
-                happened.append(("lyon", f"M{machine}", START + timedelta(hours=hour), kind, "bearing"))
-    telemetry = pl.concat(tables).select(COLUMNS).sort("time", maintain_order=True)
-    spiked = pl.when(pl.int_range(pl.len()) == 777).then(999.0).otherwise("temperature_c").alias("temperature_c")
-    telemetry = telemetry.with_columns(spiked)
-    telemetry.write_parquet(folder / "telemetry.parquet")
-    events = pl.DataFrame(happened, schema=["plant", "machine", "time", "kind", "code"], orient="row")
-    events.write_parquet(folder / "events.parquet")
-    return telemetry, events
 
 
 @pytest.fixture(scope="module")
 def minutes(tmp_path_factory):
     """A folder in which all stages up to the golden requests ran, and the readings as they were delivered."""
     folder = tmp_path_factory.mktemp("minutes")
-    dictionary = yaml.safe_load((ROOT / "data/references/dictionary.yaml").read_text())
-    columns = dictionary["tables"]["telemetry"]
-    dictionary["tables"]["telemetry"] = {name: columns[name] for name in COLUMNS}
-    (folder / "dictionary.yaml").write_text(yaml.safe_dump({"rows_every": "1h", **dictionary}))
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    options = {table: {"path": str(folder / f"{table}.parquet")} for table in ("telemetry", "events")}
-    params["fetch"] |= {"source": "files", "until": "2025-01-20", "options": options}
-    params["validate"]["dictionary"] = "dictionary.yaml"
-    params["dataset"] |= {"horizon_hours": 24, "windows_hours": [6, 24], "baseline_hours": 24, "max_repair_hours": 12}
-    params["dataset"]["max_single_feature_auc"] = 1  # the spread tells all here, as it shall
-    params["model"] |= {"compare": [], "lightgbm": params["model"]["lightgbm"] | {"n_estimators": 20}}
-    params["score"] |= {"history_batches": 2}
-    params["parallel"]["backend"] = "sequential"
-    delivered = write_deliveries(folder)
-    with chdir(folder):
-        (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        for stage in ("fetch", "validate", "dataset", "train", "golden"):
-            run_stage(stage)
-    return folder, *delivered
+    return folder, *train_minute_fleet(folder)
 
 
 def bits(features):
@@ -136,3 +92,36 @@ def test_pipeline_service_and_batch_scoring_agree_to_the_bit_on_readings_of_a_mi
     ]
     newest = scorer.score(*read_tables(*tables, scorer.vocabulary))
     np.testing.assert_array_equal(bits(batch["features"].to_list()), bits([answer.features for answer in newest]))
+
+
+def validate(*, pieces: str | None) -> tuple[dict[str, bytes], int]:
+    """Run the stage here; return what it wrote, and how many deliveries of telemetry it read."""
+    params, read = load_params(), []
+    settings = params.pieces.model_copy(update={"folder": pieces and Path(pieces)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "reconcile", lambda *given: read.append(given[0].columns) or reconcile(*given))
+        validate_stage.run(params.model_copy(update={"pieces": settings}))
+    files = [*Path("data/interim").rglob("*.parquet"), Path("reports/data_quality.json")]
+    return {str(file): file.read_bytes() for file in files}, sum("temperature_c" in columns for columns in read)
+
+
+def test_a_delivery_is_reduced_once_and_what_was_kept_of_it_changes_no_byte(minutes, tmp_path, monkeypatch):
+    shutil.copytree(minutes[0] / "data/raw", tmp_path / "data/raw")
+    for name in ("params.yaml", "dictionary.yaml"):
+        shutil.copy(minutes[0] / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    manifest = Path("data/raw/manifest.json")
+    whole = json.loads(manifest.read_text())
+    newest = max(file["batch"] for file in whole["files"])
+    manifest.write_text(json.dumps(whole | {"files": [file for file in whole["files"] if file["batch"] < newest]}))
+    earlier, read = validate(pieces="kept")
+    assert read == WEEKS - 1
+    assert validate(pieces="kept") == (earlier, 0)
+    manifest.write_text(json.dumps(whole))
+    later, read = validate(pieces="kept")
+    assert read == 1
+    assert validate(pieces=None) == (later, WEEKS)
+    lost = np.random.default_rng(7).choice(sorted(Path("kept").iterdir()), 3, replace=False)
+    for file in lost:
+        file.unlink()
+    assert validate(pieces="kept")[0] == later

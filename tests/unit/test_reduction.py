@@ -1,6 +1,7 @@
 """Readings faster than rows: what a row says of them, whatever the order and the files they came in."""
 
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from parameters import SHIPPED, changed
 from polars.testing import assert_frame_equal
 
+from upkeep.contract import validation
 from upkeep.contract.dictionary import Column, Dictionary
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.reduction import complete_cells, cut_cells, end_of_cell, reduce_readings
+from upkeep.contract.reduction import cut_cells, end_of_cell, reduce_readings, reduce_rows
 from upkeep.contract.validation import Checked, check_table
 
 MONDAY, START = date(2025, 1, 6), datetime(2025, 1, 6, tzinfo=UTC)
@@ -147,15 +149,23 @@ def test_the_reading_on_a_border_joins_the_cell_that_an_earlier_batch_opened() -
     assert [finding["kind"] for finding in checked.findings] == []
 
 
-def test_rows_wait_for_the_last_delivery_that_has_any_of_their_cell_and_no_longer() -> None:
+def test_rows_wait_for_the_last_delivery_that_has_any_of_their_cell_or_may_complete_it(monkeypatch) -> None:
     frames = [readings([30, 90, 150], [1.0, 2.0, 3.0]), readings([200], [4.0]), readings([100], [5.0])]
     taken: list[int] = []
-    judged = (taken.append(number) or frame for number, frame in enumerate(frames))
-    deliveries = [Delivered(MONDAY, number, frame.lazy) for number, frame in enumerate(frames)]
-    found = [
-        (len(taken), rows["heat"].to_list()) for rows in complete_cells(frames[0].clear(), judged, deliveries, MINUTE)
-    ]
-    assert found == [(1, [1.0, 3.0]), (2, [4.0]), (3, [2.0, 5.0]), (3, [])]
+    found: list[tuple[int, list[float]]] = []
+
+    def scan(number: int) -> pl.LazyFrame:
+        taken.append(number)
+        return frames[number].lazy()
+
+    def reduce(rows: pl.DataFrame, *how: object) -> pl.DataFrame:
+        found.append((len(taken) - len(frames), rows["heat"].to_list()))  # each was scanned once for its cells
+        return reduce_rows(rows, *how)
+
+    monkeypatch.setattr(validation, "reduce_rows", reduce)
+    delivered = [Delivered(MONDAY, number, partial(scan, number)) for number in range(len(frames))]
+    check_table("telemetry", "lyon", delivered, TELEMETRY, STRICTNESS, 7, MINUTE)
+    assert found == [(1, [1.0]), (2, [3.0]), (3, [4.0]), (3, [2.0, 5.0])]
 
 
 def test_a_late_reading_changes_neither_the_last_one_nor_another_cell() -> None:

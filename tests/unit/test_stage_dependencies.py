@@ -101,7 +101,7 @@ def test_a_stage_depends_on_few_folders_of_code_and_on_no_needless_one(stage: st
     assert [path for path in code if not any(file.is_relative_to(path) for file in files)] == []
 
 
-@pytest.mark.parametrize("stage", ["dataset", "train"])
+@pytest.mark.parametrize("stage", ["validate", "dataset", "train"])
 def test_pieces_are_named_by_all_code_that_their_stage_depends_on(stage: str) -> None:
     package = SOURCES / "upkeep"
     code = {path for path in dependencies(stage) if path.is_relative_to(SOURCES)}

@@ -37,12 +37,14 @@ QUARANTINE: dict[str, pl.DataType] = {
 class Delivered:
     """Rows as a source delivered them: of which batch (its first day), and which delivery of it (1, 2, ...).
 
-    `scan` reads them, when they are wanted and as often, so that no more than one delivery need be in memory.
+    `scan` reads them, when they are wanted and as often, so that no more than one delivery need be in memory. `origin`
+    tells them from any others without that; only where results are kept is there need of it.
     """
 
     batch: date
     delivery: int
     scan: Callable[[], pl.LazyFrame]
+    origin: object = None
 
 
 def reconcile(

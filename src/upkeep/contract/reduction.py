@@ -4,15 +4,13 @@ A row stands for the cell (t - every, t] and is named by its end t, so it never 
 numbers depend on their order, so a cell is summed once, from its readings in order of time, when all of them are there.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import DELIVERY, STATISTICS, Column, name_statistic
-from upkeep.contract.reconcile import Delivered
 from upkeep.core.types import Booleans, Floats, Ints
 
 
@@ -109,30 +107,7 @@ def reduce_rows(rows: pl.DataFrame, columns: Mapping[str, Column], every: int) -
     return pl.DataFrame({**{name: reduced[name] for name in columns}, **reduced, DELIVERY: newest})
 
 
-def complete_cells(
-    waiting: pl.DataFrame, judged: Iterable[pl.DataFrame], deliveries: Sequence[Delivered], every: int
-) -> Iterator[pl.DataFrame]:
-    """Yield good rows once no later delivery has any of their cell; until then they wait in memory.
-
-    `judged` has the good rows of each of the `deliveries`, and `waiting`, to begin with, their columns only.
-    """
-    shared = _find_shared_cells(deliveries, every)
-    for number, good in enumerate(judged):
-        rows = pl.concat([waiting, good])
-        goes_on = shared.filter(pl.col("first") <= number, pl.col("last") > number)["end"]
-        waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(goes_on.implode()))["waits"]
-        waiting = rows.filter(waits)
-        yield rows.filter(~waits)
-    yield waiting
-
-
-def _find_shared_cells(deliveries: Sequence[Delivered], every: int) -> pl.DataFrame:
-    """Return the cells, by their `end`, that several deliveries have readings of, the `first` to the `last`."""
-    touched = [pl.DataFrame(schema={"end": pl.Int64, "number": pl.Int32})]
-    for number, item in enumerate(deliveries):
-        rows = item.scan()
-        if "time" in (schema := rows.collect_schema()):
-            end = end_of_cell(cast_column("time", schema["time"], "time").value, every)
-            touched.append(rows.select(end=end.unique(), number=pl.lit(number, pl.Int32)).collect())
-    cells = pl.concat(touched).group_by("end").agg(first=pl.col("number").min(), last=pl.col("number").max())
-    return cells.filter(pl.col("first") < pl.col("last"))
+def part_complete(rows: pl.DataFrame, goes_on: pl.Series, every: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part the rows whose cells are complete from those whose cell `goes_on`, by its end, in a later delivery."""
+    waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(goes_on.implode()))["waits"]
+    return rows.filter(~waits), rows.filter(waits)

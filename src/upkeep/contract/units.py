@@ -19,33 +19,37 @@ CLOSER = 8.0  # ... and are in another unit if that brings them this many times 
 
 
 class Units:
-    """What a plant's deliveries so far held of the columns that come in several units, and in which each was."""
+    """What a plant's deliveries so far held of the columns that come in several units, and in which each was.
+
+    `seen` has of a column and the number of a delivery: its batch, the unit if it was another one, and the values'
+    quantiles in the column's own if there were any.
+    """
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self._columns = {name: column for name, column in columns.items() if column.also}
-        self._past: dict[str, list[tuple[date, Floats]]] = {name: [] for name in self._columns}
-        self._found: dict[str, dict[int, str]] = {name: {} for name in self._columns}
+        self.seen: dict[str, dict[int, tuple[str, str | None, list[float] | None]]] = {
+            name: {} for name in self._columns
+        }
 
     def restore(self, rows: pl.DataFrame, number: int, batch: date) -> pl.DataFrame:
         """Return the rows of the next delivery, which has this number, in the dictionary's units."""
         for name, column in self._columns.items():
+            seen, day = self.seen[name], batch.isoformat()
             # A delivery is compared with those of earlier batches only.
-            earlier = [quantiles for its_batch, quantiles in self._past[name] if its_batch < batch]
+            earlier = [np.array(quantiles) for its_day, _, quantiles in seen.values() if quantiles and its_day < day]
             unit, quantiles = find_unit(rows[name], column, earlier)
             if unit:
-                self._found[name][number] = unit
                 converted = pl.col(name) * column.also[unit].factor + column.also[unit].offset
                 rows = rows.with_columns(converted)
-            if quantiles is not None:
-                self._past[name].append((batch, quantiles))
+            seen[number] = day, unit, None if quantiles is None else quantiles.tolist()
         return rows
 
     def report(self, table: str, batches: Sequence[date]) -> list[Finding]:
         """Report what was converted; `batches` holds the batch of each delivery."""
         findings: list[Finding] = []
-        for name, found in self._found.items():
-            for unit in sorted(set(found.values())):
-                numbers = [number for number, its_unit in found.items() if its_unit == unit]
+        for name, seen in self.seen.items():
+            for unit in sorted({unit for _, unit, _ in seen.values() if unit}):
+                numbers = [number for number, (_, its_unit, _) in seen.items() if its_unit == unit]
                 detail = f"{unit} instead of {self._columns[name].unit or 'its own unit'}"
                 findings += report_runs("unit_converted", table, name, numbers, batches, detail)
         return findings

@@ -12,32 +12,43 @@ from upkeep.contract.validation import Checked, add_missing_machines, check_tabl
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
+from upkeep.core.pieces import Recall, make_anew
 from upkeep.core.plants import table_file, write_table
 from upkeep.sources import FileSource
-from upkeep.sources.manifest import ROW_GROUP_ROWS, RawFile
+from upkeep.sources.manifest import ROW_GROUP_ROWS, RawFile, empty_manifest
 from upkeep.sources.registry import open_source
 from upkeep.sources.store import scan_delivery
 
 
 def check_deliveries(
-    plant: str, files: Sequence[RawFile], raw: Path, dictionary: Dictionary, params: Params
+    plant: str,
+    files: Sequence[RawFile],
+    raw: Path,
+    dictionary: Dictionary,
+    params: Params,
+    recall: Recall = make_anew,
 ) -> dict[Table, Checked]:
     """Hold a plant's deliveries, listed by the folder `raw`, against the data dictionary, table by table.
 
     Raises UpkeepError if a file is damaged, or not what it was when it was fetched.
     """
-    scan = partial(scan_delivery, raw)
+    scan, how = partial(scan_delivery, raw), None
     if params.fetch.mode == "reference" and isinstance(source := open_source(params.fetch, params.limits), FileSource):
-        scan = partial(_read_pinned, source)
+        scan, how = partial(_read_pinned, source), (empty_manifest(params.fetch), params.limits)
     return {
         table: check_table(
             table,
             plant,
-            (Delivered(file.batch, file.delivery, partial(scan, file)) for file in files if file.table == table),
+            [
+                Delivered(file.batch, file.delivery, partial(scan, file), (file, how))
+                for file in files
+                if file.table == table
+            ],
             dictionary.columns(table, plant),
             params.validate_,
             params.fetch.batch_days,
             dictionary.row_length if table == "telemetry" else 0,
+            recall,
         )
         for table in TABLES
     }

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -14,9 +15,13 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
+from upkeep.core.pieces import drop_oldest, make_anew, recall
 from upkeep.core.text import MEND, command_to_read_again, nearest_name
 from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.manifest import Manifest, empty_manifest, raise_without_telemetry, read_manifest
+from upkeep.sources.registry import BUILT_IN
+
+CODE = ("contract", "core", "simulator", "sources", "stages/validate.py")
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,7 @@ def run(params: Params) -> None:
         shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)
     plants = sorted({file.plant for file in manifest.files})
     reports = map_plants(_validate_plant, plants, params.parallel, manifest, dictionary, params)
+    drop_oldest(params.pieces)
     write_json(paths.DATA_QUALITY, {"plants": {plant: report.quality for plant, report in reports.items()}})
     refuse_excess([table for report in reports.values() for table in report.excess], params.validate_)
     _judge_strangers(reports)
@@ -72,7 +78,10 @@ def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
 
 def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, params: Params) -> PlantReport:
     files = [file for file in manifest.files if file.plant == plant]
-    checked = check_deliveries(plant, files, paths.RAW, dictionary, params)
+    # How a source of the user's own reads pinned files is in no code of this package.
+    foreign = params.fetch.mode == "reference" and params.fetch.source not in BUILT_IN
+    keep = make_anew if foreign else partial(recall, params.pieces, CODE)
+    checked = check_deliveries(plant, files, paths.RAW, dictionary, params, keep)
     write_tables(plant, checked, paths.INTERIM)
     batches = [file.batch for file in files if file.table == "telemetry"]
     newest = max(file.batch for file in manifest.files)
