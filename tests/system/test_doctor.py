@@ -156,6 +156,9 @@ def test_a_secret_that_a_merge_request_sees_is_named(monkeypatch, name):
     monkeypatch.setenv(name, "a-secret")
     found = finding("zones")
     assert (found.state, found.what) == ("FAIL", f"every merge request's job can read {name}")
+    assert found.remedy.startswith("tick *Protect variable*")
+    monkeypatch.setenv("CI_COMMIT_REF_PROTECTED", "true")
+    assert finding("zones").remedy.startswith("untick *Allow merge request pipelines")
 
 
 def test_what_one_remote_and_one_runner_cost_is_told(checkout, monkeypatch):
@@ -216,9 +219,13 @@ def test_a_folder_among_the_runners_files_is_no_remote(checkout, monkeypatch):
     assert "docs/gitlab.md, step 2" in found.remedy
 
 
-def test_a_registry_is_logged_in_to(registry, monkeypatch):
+def test_a_registry_is_logged_in_to_but_not_for_merge_requests(registry, monkeypatch):
     monkeypatch.setenv("UPKEEP_IMAGE", f"{registry}/team/upkeep")
     assert finding("registry").state == "ok"
+    monkeypatch.setenv("UPKEEP_IMAGE", f"127.0.0.1:{components.free_port()}/team/upkeep")
+    for name, value in MERGE_REQUEST.items():
+        monkeypatch.setenv(name, value)
+    assert finding("registry").what == "merge requests push no image"
 
 
 @pytest.mark.parametrize(("password", "state"), [("right-password", "ok"), ("wrong-password", "FAIL")])
@@ -329,6 +336,13 @@ def test_a_variable_that_was_forgotten_beside_others_is_told(server, monkeypatch
     assert finding("server").what == "not set: DEPLOY_KEY"
 
 
+def test_where_the_service_answers_is_missed_in_staging_only(server, monkeypatch):
+    deploy_to(server, monkeypatch, CI_ENVIRONMENT_NAME="staging")
+    assert finding("server").what == "not set: UPKEEP_STAGING_URL"
+    monkeypatch.setenv("CI_ENVIRONMENT_NAME", "production")
+    assert finding("server").state == "ok"
+
+
 def deploy_to(server: components.Server, monkeypatch: pytest.MonkeyPatch, **others: object) -> None:
     for name, value in {**server.variables, **others}.items():
         monkeypatch.setenv(name, str(value))
@@ -339,6 +353,7 @@ def test_a_tracking_server_is_reached(tmp_path, monkeypatch):
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--workers", "1"]
     command = [seaweed.BIN / "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *store]
     monkeypatch.setenv("PATH", f"{seaweed.BIN}:{os.environ['PATH']}")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # its processes take half a minute to start
     with components.running(command, tmp_path / "log", lambda: components.listens(port)):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         assert finding("MLflow").state == "ok"
@@ -374,6 +389,14 @@ def test_the_token_for_notes_may_do_nothing_else(monkeypatch, scopes, state):
         monkeypatch.setenv("CI_SERVER_URL", gitlab.url)
         monkeypatch.setenv("UPKEEP_NOTE_TOKEN", gitlab.add_token(*scopes))
         assert finding("token").state == state
+
+
+def test_the_token_of_releases_need_only_push(monkeypatch):
+    with serving_gitlab() as gitlab:
+        monkeypatch.setenv("CI_SERVER_URL", gitlab.url)
+        for scopes, state in ((("write_repository",), "ok"), (("read_repository",), "FAIL")):
+            monkeypatch.setenv("UPKEEP_RELEASE_TOKEN", gitlab.add_token(*scopes))
+            assert finding("token").state == state
 
 
 def test_a_token_that_gitlab_does_not_know_is_told_without_the_token(monkeypatch):

@@ -25,6 +25,7 @@ from upkeep.gitlab.api import find_open_tag, open_project, read_token
 from upkeep.gitlab.deployment import SHIP
 from upkeep.gitlab.failure import WEBHOOK, trust
 from upkeep.gitlab.readiness import NotReadyError, find_engine, find_registry, find_storage
+from upkeep.gitlab.setup import TOKENS
 from upkeep.gitlab.zones import NOTE_TOKEN, REMOTE, TOKEN, Environment
 from upkeep.releases import git
 from upkeep.releases.history import ARTIFACT
@@ -33,13 +34,12 @@ from upkeep.reporting.tracking import connect, summarize
 SECONDS = 20  # one connection may take
 LARGEST_SKEW = 300  # seconds between two clocks; storage refuses what was signed 900 apart
 TOKEN_DAYS = 14  # a token that ends sooner than this is one to renew
-TOKENS = {TOKEN: "role Developer, scopes api and write_repository", NOTE_TOKEN: "role Reporter, scope api"}
 IMAGES = ("UPKEEP_CI_IMAGE", "UPKEEP_TEST_IMAGE", "UPKEEP_BASE")  # what jobs run in, or the service's is built on
 DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
 FILES = ("DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS", "PIP_CONFIG_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 STORAGE = "DVC remote"  # no project can do without: where nobody has set it up, this check fails
 
-SSH_FAULTS = (
+SSH_FAULTS = (  # what ssh says, what that means and what to do; the first that fits
     (
         "IDENTIFICATION HAS CHANGED",
         "the host key of {host} is not the pinned one",
@@ -57,7 +57,6 @@ SSH_FAULTS = (
     ),
     ("", "{host} does not answer: {printed}", "check DEPLOY_HOST, DEPLOY_PORT and the firewall"),
 )
-"""What ssh says, what that means and what to do; the first that fits."""
 
 
 class Diagnosis(NamedTuple):
@@ -121,7 +120,12 @@ def look_at_zones(environment: Environment) -> str:
     if zones.is_merge_request(environment):
         if shown := sorted(name for name in zones.PROTECTED - zones.SHARED if environment.get(name)):
             what = f"every merge request's job can read {', '.join(shown)}"
-            raise UpkeepError(what, remedy="tick *Protect variable* at each; docs/gitlab.md, step 5, says who needs it")
+            remedy = "tick *Protect variable* at each; docs/gitlab.md, step 5, says who needs it"
+            if (
+                environment.get("CI_COMMIT_REF_PROTECTED") == "true"
+            ):  # between two protected branches, from GitLab 18 on
+                remedy = "untick *Allow merge request pipelines to access protected variables*; docs/gitlab.md, step 1"
+            raise UpkeepError(what, remedy=remedy)
         return "this merge request's job sees no variable that is to be protected"
     theirs = re.compile(rf"{re.escape(environment.get('CI_REGISTRY_IMAGE') or 'none')}([/:](?!.*@sha256:)|\Z)")
     if weak := [name for name in IMAGES if theirs.match(environment.get(name, ""))]:
@@ -200,11 +204,9 @@ def _use_remote(name: str | None) -> str:
             found = store.fs.cat_file(file)
             store.fs.rm_file(file)
     except Exception as error:  # each kind of storage has errors of its own
-        raise UpkeepError(
-            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            remedy="check the address that `dvc remote list` shows, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-            "AWS_CA_BUNDLE, and that this key may write, read and delete there",
-        ) from error
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        remedy = "check the address in .dvc/config, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do there"
+        raise UpkeepError(what, remedy=f"{remedy}: write, read and delete; and AWS_CA_BUNDLE") from error
     if found != label.encode():
         raise UpkeepError(f"{store.path} gives back other bytes than were written", remedy="read the storage's log")
     return f"{store.path} can be written and read"
@@ -220,8 +222,10 @@ def reach_engine(environment: Environment) -> str:
 
 
 def log_in_to_registry(environment: Environment) -> str:
-    """Ask the registry for the right to push."""
+    """Ask the registry for the right to push, which merge requests need not have."""
     _require_building(environment)
+    if zones.is_merge_request(environment):
+        raise NotReadyError("merge requests push no image")
     host, _, path = find_registry(environment).partition("/")
     # As deploy/push.sh does: GitLab's own login is for nobody but its own registry.
     login_of = "UPKEEP" if environment.get("UPKEEP_REGISTRY_USER") or environment.get("CI_REGISTRY") != host else "CI"
@@ -240,21 +244,20 @@ def log_in_to_registry(environment: Environment) -> str:
     if "html" in answer.headers.get("Content-Type", ""):
         raise UpkeepError(f"{host} answers with a web page", remedy="check that UPKEEP_IMAGE names a registry")
     if answer.status != HTTPStatus.OK:
-        raise UpkeepError(
-            f"{host} refuses the login of {user or 'nobody'}: {answer.status}",
-            remedy="check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD, such as a deploy token with "
-            "write_registry; if they are protected, they are not there in a merge request",
-        )
+        remedy = "check UPKEEP_REGISTRY_USER and UPKEEP_REGISTRY_PASSWORD, such as a deploy token with write_registry"
+        raise UpkeepError(f"{host} refuses the login of {user or 'nobody'}: {answer.status}", remedy=remedy)
     return f"{host} takes the login of {user or 'anybody'}"
 
 
 def log_in_to_server(environment: Environment) -> str:
     """Ask the customer's server whether it has what a deployment needs, the way a deployment gets there."""
-    missing = ", ".join(name for name in DEPLOYMENT if not environment.get(name))
-    if missing == ", ".join(DEPLOYMENT):
-        raise NotReadyError(f"not set: {missing}")
+    missing = [name for name in DEPLOYMENT if not environment.get(name)]
+    if missing == [*DEPLOYMENT]:
+        raise NotReadyError(f"not set: {', '.join(missing)}")
+    if environment.get("CI_ENVIRONMENT_NAME") == "staging" and not environment.get("UPKEEP_STAGING_URL"):
+        missing.append("UPKEEP_STAGING_URL")  # where `smoke staging` asks
     if missing:
-        raise UpkeepError(f"not set: {missing}", remedy="set it in the CI settings, or export it")
+        raise UpkeepError(f"not set: {', '.join(missing)}", remedy="set it in the CI settings, or export it")
     host, port = environment["DEPLOY_HOST"], environment.get("DEPLOY_PORT") or "22"
     done = git.run([SHIP, "check"], environment, SECONDS)
     if done.returncode and done.stderr.startswith("error: "):  # what the scripts found, there or here
@@ -275,31 +278,31 @@ def reach_tracking_server(environment: Environment) -> str:
     try:
         connect(uri)
     except Exception as error:  # MLflow has many kinds; each means that no run would arrive
-        raise UpkeepError(
-            summarize(error, uri),
-            remedy="check the variables MLFLOW_TRACKING_*, firewall and proxy, and REQUESTS_CA_BUNDLE if the "
-            "certificate is of your own authority",
-        ) from error
+        remedy = (
+            "check the variables MLFLOW_TRACKING_*, firewall and proxy, and REQUESTS_CA_BUNDLE if you have your own"
+        )
+        raise UpkeepError(summarize(error, uri), remedy=f"{remedy} authority") from error
     return f"{uri} answers"
 
 
 def use_token(environment: Environment) -> str:
     """Ask GitLab what the project tokens may do, and until when."""
     told = []
-    for name in (name for name in TOKENS if environment.get(name)):
-        token = read_token(environment, name)
-        remedy = f"make a project access token ({TOKENS[name]}) and set the variable to it"
-        if "api" not in token.scopes:
-            raise UpkeepError(f"{name} has no scope api, only {', '.join(token.scopes)}", remedy=remedy)
+    for name, wanted in TOKENS.values():
+        if not environment.get(name):
+            continue
+        token, needed, remedy = read_token(environment, name), wanted["scopes"][0], "see docs/gitlab.md, step 4"
+        if needed not in token.scopes:
+            raise UpkeepError(f"{name} has no scope {needed}, only {', '.join(token.scopes)}", remedy=remedy)
         if name == NOTE_TOKEN and len(token.scopes) > 1:
             what = f"{name}, which merge requests can read, has more scopes: {', '.join(token.scopes)}"
             raise UpkeepError(what, remedy=remedy)
         ends = token.expires_at
         if ends and (date.fromisoformat(ends) - datetime.now(UTC).date()).days < TOKEN_DAYS:
-            raise UpkeepError(f"{name} ends on {ends}", remedy=remedy)
-        told.append(f"{name} has the scope api{f' until {ends}' if ends else ''}")
+            raise UpkeepError(f"{name} ends on {ends}", remedy=f"*Rotate* it, or run `upkeep gitlab-setup`; {remedy}")
+        told.append(f"{name} has the scope {needed}{f' until {ends}' if ends else ''}")
     if not told:
-        raise NotReadyError(f"{' and '.join(TOKENS)} are not set: jobs write no notes and issues and push nothing")
+        raise NotReadyError("no token is set: jobs write no notes and issues and push nothing", step=4)
     return "; ".join(told)
 
 

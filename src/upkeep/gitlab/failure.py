@@ -83,10 +83,7 @@ def notify_failure(environment: Environment) -> str:
 
 
 def describe_failure(failure: Failure | None, environment: Environment) -> tuple[str, Markdown]:
-    """Return a title that is the same for the same fault in the same place, and Markdown below it.
-
-    None stands for a job that ended without an error of upkeep's own.
-    """
+    """Return a title, the same for the same fault in the same place, and Markdown; None: no error of upkeep's own."""
     from upkeep.reporting.templates import render_markdown  # the service's image, which ends by errors, too, lacks it
 
     places = {name: failure.where[name] for name in PLACES if name in failure.where} if failure else {}
@@ -125,8 +122,6 @@ def _call_webhook(title: str, body: str, environment: Environment) -> str:
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         status, found = 0, type(error).__name__
     if not 200 <= status < 300:
-        raise UpkeepError(
-            f"the address in {WEBHOOK} was not told: {found}",
-            remedy=f"set {WEBHOOK} in Settings > CI/CD > Variables to an address that accepts JSON with the key text",
-        )
+        remedy = f"set {WEBHOOK} in Settings > CI/CD > Variables to an address that accepts JSON with the key text"
+        raise UpkeepError(f"the address in {WEBHOOK} was not told: {found}", remedy=remedy)
     return f"told {WEBHOOK}"

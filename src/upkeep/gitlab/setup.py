@@ -20,27 +20,26 @@ from upkeep.gitlab.api import explained, open_project
 from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.releases.git import RELEASE_TOKEN
 
+Fields = dict[str, Any]
+Step = tuple[str, Callable[[], object]]  # what is not as the file says, and what makes it so
+
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 EXAMPLE = "see examples/gitlab.yaml"
 RENEW_DAYS = 30  # a token that ends sooner is replaced
-TOKENS = {
+# By what the file calls them: the variable that keeps each, and what it is; roles by GitLab's numbers.
+TOKENS: dict[str, tuple[str, Fields]] = {
     "token": (TOKEN, {"name": "upkeep", "scopes": ["api", "write_repository"], "role": 30}),
     "note_token": (NOTE_TOKEN, {"name": "upkeep-notes", "scopes": ["api"], "role": 20}),
     "release_token": (RELEASE_TOKEN, {"name": "upkeep-releases", "scopes": ["write_repository"], "role": 40}),
 }
-"""By what the file calls them: the variable that keeps each, and what it is; roles by GitLab's numbers."""
 
-KINDS = {
+KINDS = {  # what python-gitlab calls them, and what they are told apart by; a variable by its environment, too
     "protected_tags": ("protectedtags", "name"),
     "protected_branches": ("protectedbranches", "name"),
     "schedules": ("pipelineschedules", "description"),
     "runners": ("runners", "description"),
     "variables": ("variables", "key"),
 }
-"""What python-gitlab calls them, and what they are told apart by; a variable by its environment, too."""
-
-Fields = dict[str, Any]
-Step = tuple[str, Callable[[], object]]  # what is not as the file says, and what makes it so
 
 
 def _read_text(file: str) -> str:
@@ -87,10 +86,7 @@ class ProjectToken(Frozen):
 
 
 class ProjectSettings(Frozen):
-    """The file; what it does not name stays as it is. Settings, protections and schedules are as GitLab's API has them.
-
-    A variable has a list of forms, one for each environment.
-    """
+    """The file; what it does not name stays as it is. All but variables and tokens is as GitLab's API has it."""
 
     url: str
     project: str
@@ -99,7 +95,7 @@ class ProjectSettings(Frozen):
     protected_branches: tuple[dict[str, Any], ...] = ()
     schedules: tuple[dict[str, Any], ...] = ()
     runners: tuple[dict[str, Any], ...] = ()
-    variables: dict[str, list[Variable]] = Field(default={})
+    variables: dict[str, list[Variable]] = Field(default={})  # a form for each environment
     token: ProjectToken | None = None
     note_token: ProjectToken | None = None
     release_token: ProjectToken | None = None
