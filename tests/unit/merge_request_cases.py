@@ -10,7 +10,7 @@ from prediction_cases import HORIZON, evaluate_rows, how, machine
 from upkeep.core.params import Params
 from upkeep.gitlab.gate import Verdict, reach_verdict
 from upkeep.gitlab.note import Review
-from upkeep.gitlab.snapshot import Parameters, Snapshot
+from upkeep.gitlab.snapshot import Snapshot
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import DataQuality, DriftReport, Evaluation, Sanity
 from upkeep.releases.succession import Succession, judge_succession
@@ -48,9 +48,9 @@ def delivered(plants: list[str], *batches: str) -> Manifest:
     return Manifest(source="files", options_sha256="", files=files)
 
 
-def fetched(path: str, until: str = "2025-02-24") -> Parameters:
+def fetched(path: str, until: str = "2025-02-24") -> dict[str, str]:
     """The parameters of a fleet whose deliveries lie there."""
-    return Parameters.model_validate({"fetch": {"source": "files", "until": until, "options": {"path": path}}})
+    return {"fetch.source": "files", "fetch.until": until, "fetch.options.path": path}
 
 
 def drift(**drifted: Sequence[str]) -> DriftReport:

@@ -34,28 +34,24 @@ MOST_ROWS = 2_000  # of a list, such as the notes on a merge request
 MOST_SAID = 300  # characters of what it says in an error
 MAX_TITLE = 255  # characters; GitLab refuses an issue with a longer title
 
+# Of requests that may be sent twice; python-gitlab itself waits where GitLab asks for it, with 429.
 RETRIES = Retry(total=4, connect=0, other=0, status_forcelist=(502, 503, 504), backoff_factor=0.5, retry_after_max=60)
-"""Of requests that may be sent twice; python-gitlab itself waits where GitLab asks for it, with 429."""
-
-REMEDIES = {
+REMEDIES = {  # by GitLab's answer
     400: "check that this GitLab is 17.1 or newer; what is masked must be 8 characters or more on one line",
     401: "make a new project access token with the scope `api` (Settings > Access tokens) and store it in the variable "
     "of the old one, which may have expired",
     403: "make a project access token with the scope `api` and the role that docs/gitlab.md, step 4, names",
     404: "check that the token belongs to this very project, and that the merge request is there",
 }
-"""By GitLab's answer."""
 
+# What python-gitlab raises if an answer is not as GitLab's API describes it.
 NONSENSE = (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What python-gitlab raises if an answer is not as GitLab's API describes it."""
 
 
 def open_project(environment: Environment, *, token: str = TOKEN) -> Project:
-    """Return the project that ``CI_PROJECT_ID`` names, on the server that ``CI_SERVER_URL`` names.
+    """Return the project of ``CI_PROJECT_ID`` on ``CI_SERVER_URL``, with the token in a variable or :data:`JOB`'s own.
 
-    `token` is the variable of the token to use; :data:`JOB` is the job's own, which may do little. A private
-    certificate authority is taken from ``CI_SERVER_TLS_CA_FILE``. As all functions here do, it raises an UpkeepError if
-    a variable is missing, the server does not answer, or it refuses the token.
+    As all functions here do, it raises an UpkeepError if a variable is missing, the server does not answer, or refuses.
     """
     project = _variable(environment, "CI_PROJECT_ID")
     server = _open_server(environment, token)
@@ -110,10 +106,7 @@ def find_open_tag(project: Project, beginning: str) -> str | None:
 
 
 def release(environment: Environment) -> str:
-    """Make the release of the job's tag, or bring its text up to date, with the job's own token; return its address.
-
-    It says what the changelog does of a tag such as ``v1.2.0``, and which image was published.
-    """
+    """Make the release of the job's tag from the changelog, or bring its text up to date; return its address."""
     tag, digest = environment.get("CI_COMMIT_TAG", ""), environment.get("IMAGE_DIGEST")
     version = tag.removeprefix("v")
     text = dict(SECTION.findall(CHANGELOG.read_text(encoding="utf-8"))).get(version, "").strip()

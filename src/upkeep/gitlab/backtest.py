@@ -12,17 +12,13 @@ from upkeep.gitlab.snapshot import read_revision, read_working_tree
 from upkeep.judging.comparison import Change, compare
 from upkeep.releases.backtest import FIGURES, PastRelease, show_past, tabulate_past
 from upkeep.releases.history import list_releases
-from upkeep.reporting.experiments import flatten
 from upkeep.reporting.plots import Picture
 
 FOLDER = paths.REPORTS / "backtest"
 
 
 def run(params: Params, most: int) -> str:
-    """Write ``reports/backtest`` about the newest releases, at `most` so many, and return their table.
-
-    Raises an UpkeepError if this branch's own predictions are not there, or no release is.
-    """
+    """Write ``reports/backtest`` about the newest releases, at `most` so many, and return their table."""
     today = read_working_tree()
     if not today.predictions:
         raise UpkeepError("there are no predictions of today to compare with", remedy="run `dvc repro`, or `dvc pull`")
@@ -33,20 +29,19 @@ def run(params: Params, most: int) -> str:
         past = read_revision(release.commit, release.version)
         if past is None:  # its pipeline had never run
             continue
-        settings = flatten(past.params.model_dump())
         said, silent = predict_newest(past, today.predictions)
         judged = PastRelease(
             release.version,
             release.commit,
             release.why,
-            until=str(settings.get("fetch.until", "")),
-            settings=[name for name in settings if earlier and settings[name] != earlier.get(name)],
+            until=str(past.params.get("fetch.until", "")),
+            settings=[name for name, value in past.params.items() if earlier and value != earlier.get(name)],
             then=past.metrics.overall if past.metrics else None,
             now=compare(said, today.predictions, *how).overall,
             silent=[f"{what}: {why}" for what, why in {**silent, **past.missing}.items()],
         )
         releases.append(judged)
-        earlier = settings
+        earlier = past.params
     if not releases:
         remedy = "`git fetch --tags` brings others'; `upkeep release promote staging --tag-only` notes the first"
         raise UpkeepError("there is no past release", remedy=remedy)

@@ -38,8 +38,6 @@ def promote(order: Order, image: str, verdict: str, params: Params, environment:
     """Ship the newest commit's image and note the commit as the stage's release; return what was done.
 
     The commit becomes a release before anything is shipped, so that a token that may make no tags is found out in time.
-    Raises an UpkeepError, with the stage as it was, if the commit is not on its branch, or is not what lies here, or
-    the server or the remote refuses.
     """
     if differing := git.changed(JUDGED):
         what = f"{', '.join(differing)} differ from the newest commit, which is what would be promoted"
@@ -60,17 +58,12 @@ def promote(order: Order, image: str, verdict: str, params: Params, environment:
 
 
 def roll_back(order: Order, version: str, environment: Environment) -> str:
-    """Ship the image that a stage had before the live one, or had as this version, and note that; return what was done.
-
-    Raises an UpkeepError, with the stage as it was, if there is no such release, or the server or the remote refuses.
-    """
+    """Ship the image that a stage had before the live one, or as this version, and note it; return what was done."""
     had = [each for each in refresh() if each.stage == order.stage]
     kept = list_rollbacks(had, order.stage)
     if not kept or not (version or kept[1:]):
-        raise UpkeepError(
-            f"{order.stage} has had no release before the live one",
-            remedy="`deploy/ship.sh rollback` starts what the server has kept; `upkeep release list` shows the history",
-        )
+        remedy = "`deploy/ship.sh rollback` starts what the server has kept; `upkeep release list` shows the history"
+        raise UpkeepError(f"{order.stage} has had no release before the live one", remedy=remedy)
     target = find_release(had, version) if version else kept[-2]
     if target.commit == kept[-1].commit:
         raise UpkeepError(f"{target.version} is live in {order.stage}", remedy="name another version with --to")

@@ -54,10 +54,7 @@ class Verdict(NamedTuple):
 
 
 def check(params: Params) -> None:
-    """Print what holds of the floors and acceptance cases of params.yaml; an error if one does not, or is unknown.
-
-    A missed floor is let pass where the gate lets the models ship all the same, since what is live is no better.
-    """
+    """Print what holds of floors and acceptance cases; an error if one does not and the gate would not let it pass."""
     try:
         checks = make_checks(params)
     except UpkeepError as error:
@@ -121,11 +118,14 @@ def reach_verdict(
 
 def _name_vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[Markdown]:
     """Name the plants that were lost: a plant goes when its data goes, and that with a change of `fetch`."""
-    before, after = champion.params.fetch, challenger.params.fetch
+    before, after = (
+        {name: value for name, value in side.params.items() if name.startswith(("fetch.source", "fetch.options"))}
+        for side in (champion, challenger)
+    )
     for plant in sorted(champion.judged.keys() - challenger.judged):
         if plant in challenger.raw_plants:
             yield sentence("{} has raw data, but no model that was judged", plant)
-        elif (before.source, before.options) == (after.source, after.options):
+        elif before == after:
             words = "{} has vanished from {}, though `fetch.source` and `fetch.options` are the same"
             yield sentence(f"{words}; if that is meant, say so there", plant, code(paths.RAW))
 

@@ -1,7 +1,4 @@
-"""Two branches' reports in; the note on the merge request out, and an error if the gate lets it not pass.
-
-``reporting/templates/note.md`` says it in words; a report that is missing is None.
-"""
+"""Two branches' reports in; the note on the merge request out, and an error if the gate lets it not pass."""
 
 import os
 from collections import Counter
@@ -36,7 +33,6 @@ from upkeep.model.storage import checksum
 from upkeep.production.figures import find_losing_shadows
 from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
-from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import UNKNOWN, Markdown, format_known
 from upkeep.reporting.plots import MOST_PLANTS, Picture
 from upkeep.reporting.templates import MARKDOWN
@@ -76,10 +72,9 @@ class Review(NamedTuple):
 
 
 def run(params: Params, target: str | None = None) -> None:
-    """Write ``reports/merge_request.md`` and, in a job that may, the note on the merge request.
+    """Write ``reports/merge_request.md`` and, in a job that may, the note; an UpkeepError if the gate says no.
 
-    `target` is the revision to compare with; None: the newest commit of the merge request's target branch. Raises an
-    UpkeepError if the gate says no, or GitLab does not take the note.
+    `target` is the revision to compare with; None: the newest commit of the merge request's target branch.
     """
     review = make_review(params, target)
     image, picture = "", draw_changes(review)
@@ -307,10 +302,11 @@ def _compare_drift(before: DriftReport | None, after: DriftReport | None) -> Row
 
 def _compare_settings(before: Snapshot, after: Snapshot) -> Rows:
     """Return a row per setting of ``params.yaml`` that differs: what it was, and what it is."""
-    old, new = (flatten(side.params.model_dump()) for side in (before, after))
-    changed = [name for name in sorted(old.keys() | new) if old.get(name) != new.get(name)]
-    shown = [[mask_credentials(str(side.get(name, "not set"))) for side in (old, new)] for name in changed]
-    return [[code(name), *values] for name, values in zip(changed, shown, strict=True)]
+    old, new = before.params, after.params
+    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return [
+        [code(name), *(mask_credentials(str(side.get(name, "not set"))) for side in (old, new))] for name in changed
+    ]
 
 
 WORDS = {"table": tabulate, "bullets": bullets, "code": code, "count": count_things, "first": name_first}

@@ -41,9 +41,8 @@ def check_freshness() -> str:
 def reproduce(environment: Environment) -> str:
     """Run what is stale, share its results, and see that the branch has the lock of it; return what was done.
 
-    In a merge request, and with a token, a stale lock is replaced by a commit on its branch. A protected pipeline makes
-    everything itself instead, and compares. Raises the UpkeepError of the stage which failed, or that the lock is stale
-    and must be replaced by hand, or is not what a protected pipeline makes.
+    In a merge request, a stale lock is replaced by a commit on its branch if there is a token for it, else an error.
+    A protected pipeline makes everything itself instead, and compares.
     """
     if is_protected(environment):
         return _prove()

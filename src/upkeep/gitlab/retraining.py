@@ -1,7 +1,4 @@
-"""Continuous training: whether to train again on what has arrived, and the merge request that offers the result.
-
-docs/decisions/0006-retraining.md says why it decides as it does.
-"""
+"""Continuous training: whether to train again, and the merge request that offers it; docs/decisions/0006 says why."""
 
 import contextlib
 import re
@@ -50,8 +47,7 @@ def retrain(environment: Environment) -> str:
     """Train on the batches that have arrived, if there is a reason to, and offer the result; return what was done.
 
     ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule GitLab's default branch and the clock. What the gate refuses
-    is offered as a draft: planners should see it, and nobody can merge it by mistake. Raises an UpkeepError if a stage
-    fails, no data has arrived for too long, or git refuses.
+    is offered as a draft: planners should see it, and nobody can merge it by mistake.
     """
     target = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
     if not target:
@@ -156,10 +152,8 @@ def _find_offer(base: str) -> tuple[str | None, date | None]:
         return None, None
     commit = git.fetch(BRANCH, history=True)
     if not git.only_ours(f"{base}..{commit}"):
-        raise UpkeepError(
-            f"the branch {BRANCH} holds commits that are not upkeep's, and each retraining overwrites it",
-            remedy=f"merge it, or move the commits to a branch of your own and delete {BRANCH}",
-        )
+        what = f"the branch {BRANCH} holds commits that are not upkeep's, and each retraining overwrites it"
+        raise UpkeepError(what, remedy=f"merge it, or move the commits to a branch of your own and delete {BRANCH}")
     if git.git("rev-list", "--count", f"{commit}..{base}") != "0":
         return commit, None
     try:
@@ -231,17 +225,14 @@ def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> Rea
 def describe_offer(
     target: str, until: date, reasons: Mapping[str, str], verdict: Verdict, job: str | None
 ) -> list[str]:
-    r"""Return the push options that make GitLab open the merge request, or update the open one, without its API.
-
-    A push option cannot hold a line break: GitLab makes one of ``\n`` in a description.
-    """
+    """Return the push options that make GitLab open the merge request, or update the open one, without its API."""
     paragraphs = [
         f"**Why:** {'; '.join(map(show, reasons.values()))}.",
         f"**The gate:** {GATE[verdict.ships]}",
         bullets(verdict.reasons, MOST_REASONS, ", see the note on this merge request").rstrip(),
         f"Made by [this job]({job})." if job else "",
     ]
-    # A backslash of somebody else's could be followed by an n.
+    # A push option holds no line break: GitLab makes one of \n. A backslash of somebody else's could come before an n.
     description = "\n\n".join(filter(None, paragraphs)).replace("\\", "/").replace("\n", "\\n")
     return [
         "merge_request.create",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -24,9 +24,10 @@ from upkeep.core.plants import name_file, table_file
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
 from upkeep.gitlab.failure import PIPELINE
-from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline, Report
+from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline
 from upkeep.model.storage import Metadata
 from upkeep.releases import git
+from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import Markdown
 from upkeep.sources.manifest import Manifest
 
@@ -37,52 +38,34 @@ MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's prediction
 MOST_CELLS = 500_000_000  # of predictions: a file of a few bytes may unpack to any number
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")  # in DVC's cache, to which outputs may be links
 
-PREDICTED = {
+PREDICTED = {  # what is compared of predictions
     **dict.fromkeys(("plant", "machine", "split"), pl.String()),
     "time": pl.Datetime("us", "UTC"),
     **dict.fromkeys(("chosen", "alarm"), pl.Boolean()),
     "label": pl.UInt8(),
     **dict.fromkeys(("hours_to_failure", "probability"), pl.Float64()),
 }
-"""What is compared of predictions."""
 
-
-class Origin(Report):
-    """Where ``fetch`` reads, whatever it is."""
-
-    model_config = ConfigDict(extra="allow")
-    source: Any = None
-    options: Any = None
-
-
-class Parameters(Report):
-    """``params.yaml`` of any version."""
-
-    model_config = ConfigDict(extra="allow")
-    fetch: Origin = Origin()
-
-
-REPORTS: dict[str, tuple[Path, type[BaseModel]]] = {
+REPORTS: dict[str, tuple[Path, type[BaseModel]]] = {  # by field of a snapshot
     "metrics": (FILES[Headline], Headline),
     "evaluation": (FILES[Evaluation], Evaluation),
     "drift": (FILES[DriftReport], DriftReport),
     "quality": (FILES[DataQuality], DataQuality),
     "manifest": (paths.MANIFEST, Manifest),
 }
-"""By field of :class:`Snapshot`."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """What the gate and the note are made from; a report that is missing is None.
 
-    `name` is the revision's, as a reader knows it, `commit` None of the working tree, `predictions` are by plant, and
-    `missing` says by file why it could not be read.
+    `name` is the revision's, as a reader knows it, `commit` None of the working tree, `params` are by dotted names,
+    `predictions` by plant, and `missing` says by file why it could not be read.
     """
 
     name: str
     commit: str | None = None
-    params: Parameters = field(default_factory=Parameters)
+    params: Mapping[str, Any] = field(default_factory=dict)
     metrics: Headline | None = None
     evaluation: Evaluation | None = None
     drift: DriftReport | None = None
@@ -180,7 +163,7 @@ def read_working_tree() -> Snapshot:
 
 def _read_snapshot(commit: str | None, name: str) -> Snapshot:
     files = CommitFiles(commit)
-    params = files.read(paths.PARAMS, lambda content: Parameters.model_validate(parse_yaml(content))) or Parameters()
+    params = files.read(paths.PARAMS, parse_params) or {}
     reports: dict[str, Any] = {
         side: files.read(file, kind.model_validate_json) for side, (file, kind) in REPORTS.items()
     }
@@ -209,6 +192,14 @@ def locate_own(file: Path) -> Path:
 
 def _unread_file(file: Path, why: str) -> UpkeepError:
     return UpkeepError(f"{file} is not read: {why}", remedy="put a file of the branch in its place", file=file)
+
+
+def parse_params(content: bytes) -> dict[str, Any]:
+    """Return ``params.yaml`` of any version by dotted names; raises ValueError if it is none."""
+    params = parse_yaml(content)
+    if not (isinstance(params, dict) and isinstance(params.get("fetch", {}), dict)):
+        raise ValueError("no parameters")
+    return flatten(params)
 
 
 def parse_predictions(content: bytes) -> pl.DataFrame:
