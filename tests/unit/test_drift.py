@@ -5,8 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from evidently import DataDefinition, Dataset, Report
-from evidently.presets import DataDriftPreset
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
@@ -183,6 +181,9 @@ def test_a_column_that_lost_all_its_values_has_drifted():
 
 
 def test_scores_are_to_six_digits_those_that_evidently_reports_of_the_same_rows():
+    from evidently import DataDefinition, Dataset, Report  # both take seconds, in each worker that collects this file
+    from evidently.presets import DataDriftPreset
+
     rng, late = np.random.default_rng(0), np.arange(840) >= 28 * 24
     columns = {
         "steady": rng.normal(size=840),
