@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -33,8 +34,13 @@ def entries(stage: str) -> list[str]:
     return [f"import upkeep.stages.{stage}"]
 
 
-def imported(code: str) -> Iterator[str]:
-    """Yield the names of modules, and of what may be one, that run when this code does."""
+@cache
+def imported(code: str) -> frozenset[str]:
+    """Return the names of modules, and of what may be one, that run when this code does."""
+    return frozenset(find_imports(code))
+
+
+def find_imports(code: str) -> Iterator[str]:
     tree = ast.parse(code)
     for_types = [
         node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
@@ -61,7 +67,8 @@ def files_of(name: str) -> Iterator[Path]:
         yield from (file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file())
 
 
-def closure(code: str) -> set[Path]:
+@cache
+def closure(code: str) -> frozenset[Path]:
     """Return all files of the package that run when this code does."""
     found: set[Path] = set()
     waiting = [code]
@@ -70,7 +77,11 @@ def closure(code: str) -> set[Path]:
         new = {file for name in names for file in files_of(name)} - found
         found |= new
         waiting += [file.read_text(encoding="utf-8") for file in new]
-    return found
+    return frozenset(found)
+
+
+def code_of(stage: str) -> frozenset[Path]:
+    return frozenset().union(*(closure(code) for code in entries(stage)))
 
 
 def dependencies(stage: str) -> list[Path]:
@@ -79,7 +90,7 @@ def dependencies(stage: str) -> list[Path]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_all_code_that_it_runs(stage: str) -> None:
-    files = set.union(*(closure(code) for code in entries(stage)))
+    files = code_of(stage)
     assert len(files) > 3
     known = dependencies(stage)
     missing = {file for file in files - {VERSION} if not any(file.is_relative_to(path) for path in known)}
@@ -89,13 +100,13 @@ def test_a_stage_depends_on_all_code_that_it_runs(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_output_depends_on_the_version(stage: str) -> None:
-    files = set.union(*(closure(code) for code in entries(stage)))
+    files = code_of(stage)
     assert not [file for file in files - {VERSION} if "__version__" in file.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_few_folders_of_code_and_on_no_needless_one(stage: str) -> None:
-    files = set.union(*(closure(code) for code in entries(stage)))
+    files = code_of(stage)
     code = [path for path in dependencies(stage) if path.is_relative_to(SOURCES)]
     assert 3 <= len(code) <= 5
     assert [path for path in code if not any(file.is_relative_to(path) for file in files)] == []
