@@ -266,10 +266,6 @@ def serve() -> None:
 
     begin(Path(os.environ.get("UPKEEP_MODELS") or paths.MODELS))  # while the rest is imported
 
-    from upkeep.serving.lean import leave_out
-
-    leave_out()
-
     from upkeep.serving.app import serve
 
     serve()

@@ -1,6 +1,7 @@
 """The service at its limits: what exceeds one is refused by name, and costs nobody else anything."""
 
 import csv
+import encodings
 import io
 import json
 from copy import deepcopy
@@ -9,6 +10,7 @@ from http.client import HTTPConnection
 import pytest
 from extreme_requests import extremes, write_request
 from hypothesis import given
+from pydantic import ValidationError
 from served import connect, read_all, serving, statuses, talk
 from starlette.testclient import TestClient
 from trained_fleet import service_environment
@@ -16,7 +18,9 @@ from trained_fleet import service_environment
 from upkeep.serving import body
 from upkeep.serving.app import create_app
 from upkeep.serving.page import MOST_SHOWN
+from upkeep.serving.protocol import Invocation, Refused
 from upkeep.serving.settings import read_settings
+from upkeep.serving.table import read_table
 
 JSON = {"content-type": "application/json"}
 LARGEST = 500_000
@@ -112,6 +116,43 @@ def test_rows_and_machines_are_bounded(client, table, spelling, change, limit, m
     put(table, "machine", "a", "b", "c")
     table["data"] = table["data"][:200]
     assert len(post(client, table, spelling).json()["predictions"]) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"dataframe_split": {"columns": [1] * 1000, "data": []}},
+        {"dataframe_split": {"columns": ["a"], "data": [1] * 1000}},
+        {"dataframe_records": [1] * 1000},
+    ],
+)
+def test_of_items_that_are_all_wrong_the_first_is_told_since_all_would_fill_the_memory(content):
+    with pytest.raises(ValidationError) as refused:
+        Invocation.model_validate(content)
+    assert refused.value.error_count() == 1
+
+
+@pytest.mark.parametrize("spelling", ["columns", "one record", "many records"])
+def test_millions_of_names_are_refused_as_soon_as_they_are_too_many(spelling, monkeypatch):
+    monkeypatch.setattr("upkeep.serving.table.Counter", None)  # which would take each of them in
+    names = [f"c{number}" for number in range(1001)]
+    one, many = [dict.fromkeys(names, 1)], [{name: 1} for name in names]
+    split = {"dataframe_split": {"columns": names, "data": []}}
+    content = {"columns": split, "one record": {"dataframe_records": one}, "many records": {"dataframe_records": many}}
+    with pytest.raises(Refused, match="there are more than 1000 columns"):
+        read_table(json.dumps(content[spelling]).encode(), "application/json", {})
+
+
+@pytest.mark.parametrize("stated", ["charset*" + "9" * 5000 + "=a", "charset*=punycode''" + "a" * 20_000, ";" * 30_000])
+def test_whatever_a_content_type_states_is_looked_at_in_no_time(client, stated):
+    headers = {"content-type": f"text/csv; {stated}"}
+    assert client.post("/invocations", content=b"{}", headers=headers).status_code == 400
+
+
+def test_charsets_that_are_none_are_not_remembered(client):
+    headers = {"content-type": "text/csv; charset=never-heard-of"}
+    assert client.post("/invocations", content=b"{}", headers=headers).status_code == 415
+    assert "never_heard_of" not in encodings._cache
 
 
 def test_a_request_that_takes_too_long_is_refused(client, table, monkeypatch):

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,11 +35,9 @@ logger = logging.getLogger(__name__)
 class Access:
     """ASGI middleware around the whole application; any of the tokens opens it, and without one it is open to all.
 
-    Routes find the name of the token that opened it in ``state``, None where none did.
-
-    A browser that anybody's page runs in is among them, so where there is no token such a page's requests are refused:
-    those that come from another origin, and those to a name that is neither of this network nor one of `hosts`, since
-    its owner can point it here.
+    Routes find the name of that token in ``state``. To whom it is open, a browser with anybody's page in it belongs: of
+    such a page, requests from another origin are refused, and those to a name that is neither of this network nor one
+    of `hosts`, since its owner can point it here.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class Access:
         if not all(_is_local(host) or _name(host) in self._hosts for host in hosts):
             known = "an address, a name without dots, one of UPKEEP_ALLOWED_HOSTS, or a token: UPKEEP_TOKENS"
             raise Refused(403, f"the service is asked as {cite(', '.join(hosts))}", known)
-        if method != "GET" and origin is not None and [_split_address(origin).netloc] != hosts:
+        if method != "GET" and origin is not None and [origin.partition("://")[2]] != hosts:
             raise Refused(403, f"a page of {cite(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
 
 
@@ -112,11 +110,7 @@ def _is_local(host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    return _split_address(f"//{host}").hostname or ""
-
-
-def _split_address(address: str) -> SplitResult:
     try:
-        return urlsplit(address)
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # brackets that hold no address
-        return urlsplit("//.")
+        return "."

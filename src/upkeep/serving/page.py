@@ -91,10 +91,11 @@ def page_routes(board: Board, service: Service, settings: Settings) -> APIRouter
         machines = Counter(machine.newest["plant"] for machine in ranked)
         alarms = Counter(machine.newest["plant"] for machine in ranked if machine.newest["alarm"])
         plants = [{"plant": name, "machines": machines[name], "alarms": alarms[name]} for name in sorted(machines)]
+        part = search.casefold()
         found = [
             machine
             for machine in ranked
-            if plant in ("", machine.newest["plant"]) and search.casefold() in machine.newest["machine"].casefold()
+            if plant in ("", machine.newest["plant"]) and part in machine.newest["machine"].casefold()
         ]
         # Only an alarm is explained here: it is what the planner acts on, and each explanation takes milliseconds.
         shown = [_describe_machine(machine, service, explain=machine.newest["alarm"]) for machine in found[:limit]]

@@ -42,8 +42,9 @@ Part = TypeVar("Part", bound=BaseModel)  # of a request
 class SplitTable(BaseModel):
     """A table as names and rows."""
 
-    columns: list[str] = Field(examples=[["plant", "machine", "time", "vibration_mm_s"]])
-    data: list[list[Cell]] = Field(examples=[[["lyon", "M001", "2025-12-28T23:00:00Z", 2.1]]])
+    # The first fault tells enough: one for each of millions of items would fill the memory.
+    columns: list[str] = Field(fail_fast=True, examples=[["plant", "machine", "time", "vibration_mm_s"]])
+    data: list[list[Cell]] = Field(fail_fast=True, examples=[[["lyon", "M001", "2025-12-28T23:00:00Z", 2.1]]])
 
 
 class Options(BaseModel):
@@ -56,7 +57,7 @@ class Invocation(BaseModel):
     """A table, as names and rows or as a list of objects."""
 
     dataframe_split: SplitTable | None = None
-    dataframe_records: list[Record] | None = None
+    dataframe_records: list[Record] | None = Field(default=None, fail_fast=True)
     params: Options | None = None
 
 

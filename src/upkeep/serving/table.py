@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
-from itertools import chain, compress
+from itertools import compress, islice
 from math import isfinite
 from typing import Any, Literal, NamedTuple
 
@@ -46,10 +46,9 @@ class Read(NamedTuple):
 
 
 class RequestTable:
-    """Rows as sent: values by column, all of the same length, and whether answers shall give reasons.
+    """Rows as sent: values by column, and whether answers shall give reasons.
 
-    `point` gives the JSON pointer of a row and, if named, its column; of CSV, the line. `header` is where the names
-    stand. `Refused` is raised if a name is of no use, a row is of another length, or the table is too large.
+    `point` gives the JSON pointer of a row and, if named, its column; of CSV, the line. `header` is where names stand.
     """
 
     def __init__(self, names: Sequence[str], rows: Sequence[Any], point: Point, header: str) -> None:
@@ -108,10 +107,10 @@ def _read_json(body: bytes) -> RequestTable:
     content = load_object(body)
     asked = read_part(Invocation, content)
     if (split := asked.dataframe_split) is not None:
-        positions = {name: [index] for index, name in enumerate(split.columns)}
 
         def point_to_cell(row: int, column: str | None) -> str:
-            return point("dataframe_split", "data", row, *([] if column is None else positions.get(column, [])))
+            places = [place for place, name in enumerate(split.columns) if name == column]
+            return point("dataframe_split", "data", row, *places)
 
         table = RequestTable(split.columns, split.data, point_to_cell, "/dataframe_split/columns")
     elif (records := asked.dataframe_records) is not None:
@@ -119,8 +118,11 @@ def _read_json(body: bytes) -> RequestTable:
         def point_to_value(row: int, column: str | None) -> str:
             return point("dataframe_records", row, *([] if column is None else [column]))
 
-        names = list(dict.fromkeys(chain.from_iterable(records)))
-        table = RequestTable(names, records, point_to_value, "/dataframe_records")
+        names: dict[str, None] = {}
+        for record in records:
+            if len(names) <= MOST_COLUMNS:  # of one more it is refused
+                names |= dict.fromkeys(islice(record, MOST_COLUMNS + 1))
+        table = RequestTable(list(names), records, point_to_value, "/dataframe_records")
     else:
         held = cite(next(iter(content))) if content else "nothing"
         raise Refused(400, f"the body holds {held}", "dataframe_split, dataframe_records, or text/csv")
@@ -157,6 +159,8 @@ def _check_line(line: str) -> str:
 
 def _check_names(names: Sequence[str], n_rows: int, header: str) -> None:
     """Refuse names of no use, and a table that would be too large; rows of unlike columns make a very large one."""
+    if len(names) > MOST_COLUMNS:
+        raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", header)
     name, count = next(iter(Counter(names).most_common(1)), ("", 0))
     longest = max(names, key=len, default="")
     if count > 1:
@@ -164,8 +168,6 @@ def _check_names(names: Sequence[str], n_rows: int, header: str) -> None:
     if len(longest) > MAX_NAME:
         what = f"the name of column {cite(longest)} has {len(longest)} characters"
         raise Refused(422, what, f"at most {MAX_NAME}", header)
-    if len(names) > MOST_COLUMNS:
-        raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", header)
     if n_rows > MOST_ROWS or n_rows * len(names) > MOST_VALUES:
         what = f"there are more than {MOST_ROWS} rows, or than {MOST_VALUES} values"
         raise Refused(413, what, "fewer machines at a time", header)
@@ -183,10 +185,10 @@ def _turn_rows(names: Sequence[str], rows: Sequence[Any], point: Point) -> dict[
 
 
 def read_column(values: Sequence[Any], wanted: Type) -> Read:
-    """Return values of a request in a type of the dictionary, as `validate` brings a delivery's columns there.
+    """Return values in a type of the dictionary, as `upkeep.contract.casting` brings a delivery's columns there.
 
-    `upkeep.contract.casting` decides. Polars takes milliseconds to start on so few rows, so what nearly every request
-    is made of is read here: JSON's numbers, names without blanks around them, times such as 2025-01-06T13:00:00Z.
+    Polars takes milliseconds to start on so few rows, so what nearly every request is made of is read here: JSON's
+    numbers, names without blanks around them, times such as 2025-01-06T13:00:00Z.
     """
     texts = [value for value in values if value is not None]
     with suppress(TypeError, ValueError):  # no text; no such day or hour
