@@ -1,5 +1,7 @@
 """The prediction log on a real disk: what it survives, and what it costs when it cannot."""
 
+import contextlib
+import itertools
 import json
 import logging
 import os
@@ -9,17 +11,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
 from log_cases import DAY, logged_numbers, prediction, read_log
 
+from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
-from upkeep.scoring.prediction_log import as_log_rows, read_parts, write_part
+from upkeep.scoring.prediction_log import PREDICTION_LOG, as_log_rows, read_parts, write_part
 from upkeep.serving import log_writer
+from upkeep.serving import spool as spooling
 from upkeep.serving.log_writer import LogWriter
+from upkeep.serving.spool import Spool
 
 CASES = Path(__file__).parents[1] / "unit"
 MANY = 1_000_000_000
@@ -263,7 +268,7 @@ def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
     for number in range(10):
         log.append(prediction(number))
         wait_until(lambda: log.written == log.appended or log.write_error)
-    assert log.last_error == f"the spool {spool} cannot be written: it has reached its 20000 bytes"
+    assert log.last_error.startswith(f"the spool {spool} cannot be written: it has room for ")
     log.close()
     kept = log.written
     assert 2 < kept < 10
@@ -280,7 +285,7 @@ def test_a_full_spool_keeps_the_oldest(new_log, url, spool):
 
 
 def test_what_a_store_that_is_down_leaves_waiting_is_shipped_in_parts_that_stay_small(new_log, url, monkeypatch):
-    monkeypatch.setattr(log_writer, "PART_BYTES", 5_000)
+    monkeypatch.setattr(spooling, "PART_BYTES", 5_000)
     Path(url).write_text("in the way of the folder")
     log = new_log(ship_after_seconds=0.02)
     for number in range(20):
@@ -291,6 +296,80 @@ def test_what_a_store_that_is_down_leaves_waiting_is_shipped_in_parts_that_stay_
     log.close()
     assert logged_numbers(url) == list(range(20))
     assert max(rows.height for _, rows in read_parts(url, DAY, set())) < 10
+
+
+def test_a_store_that_is_down_for_long_leaves_few_files_waiting(new_log, url, spool):
+    Path(url).write_text("in the way of the folder")
+    log = new_log(ship_after_seconds=0.02)
+    for number in range(60):
+        log.append(prediction(number))
+        wait_until(lambda: log.written == log.appended)
+    wait_until(lambda: len(list(spool.glob("*.arrow"))) == 1)
+    Path(url).unlink()
+    log.close()
+    assert logged_numbers(url) == list(range(60))
+    assert spooled_bytes(spool) == 0
+
+
+class Killed(BaseException):
+    """What ends a process without asking."""
+
+
+STEPS = [(spooling, "write_whole"), (spooling, "write_part"), (spooling, "rmtree"), (Path, "rename"), (Path, "unlink")]
+
+
+def die_before(step, monkeypatch):
+    """Have the process end before the step of this number that changes files."""
+    steps = itertools.count()
+
+    def counted(change):
+        def work(*arguments, **options):
+            if next(steps) == step:
+                raise Killed
+            return change(*arguments, **options)
+
+        return work
+
+    for owner, name in STEPS:
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+@pytest.mark.parametrize("step", range(24))
+def test_whenever_it_is_killed_each_prediction_is_logged_once(url, spool, monkeypatch, step, is_down):
+    waiting = Spool(spool, PREDICTION_LOG, url)
+    sizes = [waiting.write(as_log_rows([prediction(number)]), MANY) for number in range(6)]
+    monkeypatch.setattr(spooling, "PART_BYTES", 2 * max(sizes))
+    if is_down:
+        Path(url).write_text("in the way of the folder")
+    with monkeypatch.context() as dying, contextlib.suppress(Killed, UpkeepError):
+        die_before(step, dying)
+        list(waiting.ship())
+    Path(url).unlink(missing_ok=True) if is_down else None
+    assert sum(rows for rows, _ in waiting.ship()) <= 6
+    assert logged_numbers(url) == list(range(6))
+    assert spooled_bytes(spool) == 0
+
+
+def test_a_file_of_somebody_elses_holds_up_no_prediction(new_log, url, spool, caplog):
+    spool_some(new_log, url, [1])
+    (spool / "0.arrow").write_text("something else")
+    (spool / "1.arrow").mkdir()
+    log = new_log()
+    log.close()
+    assert (logged_numbers(url), log.last_error) == ([1], "")
+    assert "0.arrow cannot be read back" in caplog.text
+
+
+def test_a_spool_that_is_removed_under_way_costs_no_more_than_what_was_in_it(new_log, url, spool):
+    log = new_log(ship_after_seconds=0.02)
+    log.append(prediction(1))
+    wait_until(lambda: log.shipped == 1)
+    rmtree(spool)
+    log.append(prediction(2))
+    log.close()
+    assert logged_numbers(url) == [1, 2]
+    assert not log.last_error
 
 
 def test_room_in_the_spool_is_used_again(new_log, url):
