@@ -390,6 +390,24 @@ def test_an_attribute_that_another_plants_machines_alone_have_costs_no_plant_its
         assert requests[plant].records["M1"].attributes == known
 
 
+def test_the_log_holds_the_rows_of_fast_readings_and_asked_with_them_the_service_reads_the_same():
+    every_second = [f"2025-01-06T13:{second // 60:02d}:{second % 60:02d}Z" for second in range(600)]
+    readings = [
+        {"plant": PLANT, "machine": "M1", "time": time, "load_pct": 50.0 + number % 7, "model": "A", "mood": "fine"}
+        for number, time in enumerate(every_second)
+    ]
+    error = {"plant": PLANT, "machine": "M1", "time": every_second[5], "kind": "error", "code": "E1"}
+    contracts = {PLANT: service_contract(REDUCED)}
+    requests, _ = ask_service(orjson.dumps({"dataframe_records": [*readings, error]}), contracts=contracts)
+    (logged,) = requests[PLANT].inputs
+    again, faults = ask_service(f'{{"dataframe_split": {logged}}}'.encode(), contracts=contracts)
+    assert len(logged) < 5_000
+    assert (faults, again[PLANT].records) == ([], requests[PLANT].records)
+    for tables in ("rows", "events"):
+        for once, twice in zip(getattr(requests[PLANT], tables), getattr(again[PLANT], tables), strict=True):
+            np.testing.assert_array_equal(once, twice)
+
+
 def test_readings_without_any_number_are_reduced_as_well():
     keys = {name: column for name, column in SHIPPED.tables["telemetry"].items() if column.role == "key"}
     dictionary = REDUCED.model_copy(update={"tables": {**DICTIONARY.tables, "telemetry": keys}})

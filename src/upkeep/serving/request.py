@@ -7,6 +7,7 @@ out of its range, is left out with a word to the caller; of readings that are on
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from time import time_ns
 from typing import Any
 
@@ -62,8 +63,8 @@ class Contract:
         self.tables["machines"] = {name: machines[name] for name in (*OF_MACHINES, *attributes)}
         self.numbers = {name: column for name, column in telemetry.items() if column.type == "number"}
         self._low, self._high = np.array([column.range or ANY for column in self.numbers.values()]).reshape(-1, 2).T
-        self._row_length = dictionary.row_length
-        self._near_seconds = 0 if self._row_length else metadata.near_duplicate_seconds
+        self.row_length = dictionary.row_length
+        self._near_seconds = 0 if self.row_length else metadata.near_duplicate_seconds
         self.rules = {
             (table, name): list_rules(name, column)
             for table, columns in self.tables.items()
@@ -94,9 +95,7 @@ class Contract:
 
     def reduce(self, time: Ints, values: Floats) -> tuple[Ints, Floats]:
         """Return the rows of one machine's readings, which are in order of time, as `validate` makes them."""
-        if not self._row_length:
-            return time, values
-        cells = cut_cells(time, self._row_length)
+        cells = cut_cells(time, self.row_length)
         readings = {name: of for name, of in zip(self.numbers, values.T, strict=True) if name not in self.statistics}
         reduced = reduce_numbers(readings, self.tables["telemetry"], cells)
         return cells.ends, np.array([reduced[name] for name in self.numbers]).reshape(-1, len(cells.ends)).T
@@ -207,7 +206,8 @@ class PlantRequest:
         if not len(time):
             what = "; ".join(caution["message"] for caution in cautions) or "there is no row of telemetry"
             raise Unusable(rows[0], None, "the machine's readings of the last hours", what)
-        if not self._contract.statistics & self._table.columns.keys():  # else they were reduced before
+        is_reduced = self._contract.row_length and not self._contract.statistics & self._table.columns.keys()
+        if is_reduced:  # else they were before
             time, values = self._contract.reduce(time, values)
         happened = [
             (machine, self._times[row], kind, self._codes[row])
@@ -221,7 +221,7 @@ class PlantRequest:
         unseen = sorted(f"{kind} {cite(code)}" for kind, code in sent - self._contract.codes)
         ignored = _ignore("unknown_code", "training saw no", unseen, "code")
         self.cautions.append([*self._unknown, *ignored, *cautions])
-        self.inputs.append(self._write_inputs(rows))
+        self.inputs.append(self._write_inputs(rows, (time, values) if is_reduced else None))
 
     @property
     def rows(self) -> Telemetry:
@@ -271,16 +271,26 @@ class PlantRequest:
         attributes = {name: value for name, value in given.items() if value is not None}
         return MachineRecord(model=model, installed=installed, attributes=attributes)
 
-    def _write_inputs(self, rows: Sequence[int]) -> str:
-        """Return rows as JSON, without the columns that nobody knows, which could be many times as large."""
-        delivered = {name: values for name, values in self._table.columns.items() if name in self._contract.known}
-        data = [[values[row] for values in delivered.values()] for row in rows]
-        content = {"columns": list(delivered), "data": data}
-        try:
-            return orjson.dumps(content).decode()
-        except orjson.JSONEncodeError:  # it reads values nested deeper than it writes
-            content["data"] = [[None if isinstance(value, list | dict) else value for value in row] for row in data]
-            return orjson.dumps(content).decode()
+    def _write_inputs(self, rows: Sequence[int], reduced: tuple[Ints, Floats] | None) -> str:
+        """Return rows as JSON, readings as what they were reduced to.
+
+        Columns that nobody knows are left out: they, as readings of each second, could be many times as large.
+        """
+        known = {name: values for name, values in self._table.columns.items() if name in self._contract.known}
+        # Lists and objects, which nothing reads, may be nested deeper than JSON is written.
+        said = [{name: of[row] for name, of in known.items() if not isinstance(of[row], list | dict)} for row in rows]
+        if reduced:
+            events = [one for row, one in zip(rows, said, strict=True) if self._kinds[row] is not None]
+            readings = (one for row, one in zip(rows, said, strict=True) if self._kinds[row] is None)
+            newest = {name: value for one in readings for name, value in one.items() if value is not None}
+            times = np.datetime_as_string(reduced[0].view("datetime64[us]"), unit="s", timezone="UTC").tolist()
+            said = events + [
+                newest | {"time": time} | dict(zip(self._contract.numbers, values, strict=True))
+                for time, values in zip(times, reduced[1].tolist(), strict=True)
+            ]
+        columns = list(dict.fromkeys(chain.from_iterable(said)))
+        content = {"columns": columns, "data": [[one.get(name) for name in columns] for one in said]}
+        return orjson.dumps(content).decode()
 
 
 def _leave_out(code: str, count: int, column: str, why: str) -> Caution:

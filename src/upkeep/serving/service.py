@@ -47,8 +47,7 @@ class Service:
     ) -> Reply:
         """Answer one request: each machine that can be answered, and why the others cannot.
 
-        `request_id` and `source` are what the log says of where the predictions come from. `Refused` is raised if the
-        body is no table, has no rows or no column of machines, or is beyond a limit.
+        `Refused` is raised if the body is no table, has no rows or no column of machines, or is beyond a limit.
         """
         table = read_table(body, content_type, query)
         requests, errors = read_request(table, self._contracts)
