@@ -1,7 +1,9 @@
 """The page's board fed from the prediction log: other workers, batches, and what was before a restart."""
 
+import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,6 +11,7 @@ import pytest
 from board_cases import HOUR, NOW, prediction
 
 from upkeep.scoring.prediction_log import as_log_rows, write_part
+from upkeep.serving.app import JsonLines
 from upkeep.serving.board import Board
 
 
@@ -104,6 +107,7 @@ def test_a_log_that_cannot_be_read_leaves_the_board_as_it_was_and_says_since_whe
 GOOD = as_log_rows([prediction("saw")])
 TIME = pl.Datetime("us", "UTC")
 FAR = pl.lit(2**62).cast(TIME)
+NO_WARNING = pl.Series([[None]], dtype=GOOD.schema["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,7 @@ FAR = pl.lit(2**62).cast(TIME)
         pytest.param(GOOD.with_columns(probability=pl.lit(float("nan"))), "1 row(s)", id="NaN"),
         pytest.param(GOOD.with_columns(machine=pl.lit("x" * 201)), "1 row(s)", id="a name too long"),
         pytest.param(GOOD.with_columns(warnings=pl.lit(None)), "1 row(s)", id="null warnings"),
+        pytest.param(GOOD.with_columns(warnings=NO_WARNING), "1 row(s)", id="a null among warnings"),
         pytest.param(GOOD.with_columns(role=pl.lit("usurper")), "1 row(s)", id="an unknown role"),
         pytest.param(GOOD.select("plant", "machine"), "1 row(s)", id="columns missing"),
         pytest.param(pl.DataFrame({"x": [1]}), "1 row(s)", id="other columns"),
@@ -177,6 +182,28 @@ def test_whatever_lies_in_its_folder_the_page_shows_what_the_log_holds_and_tells
     assert board.as_of is not None
     assert caplog.text.count("0.parquet") >= (placed != "a folder")
     assert len(caplog.messages) == len(set(caplog.messages))
+
+
+def test_what_the_board_cannot_take_of_a_file_costs_no_other_file(tmp_path, monkeypatch, caplog):
+    log(tmp_path, "a", prediction())
+    log(tmp_path, "b", prediction("saw"))
+    add = Board.add
+    monkeypatch.setattr(Board, "add", lambda board, row: {"press": add}[row["machine"]](board, row))
+    board = refreshed(tmp_path)
+    assert [each.newest["machine"] for each in board.rank()] == ["press"]
+    assert board.as_of is not None
+    assert "the page does not show all of" in caplog.text
+
+
+def test_a_file_whose_name_is_no_text_is_told_in_a_line_of_the_services_log(tmp_path, caplog):
+    log(tmp_path, "a", prediction())
+    (good,) = tmp_path.glob("*/*/a.parquet")
+    Path(os.fsdecode(os.fsencode(good.parent) + b"/\xff.parquet")).write_bytes(b"PAR1")
+    assert len(refreshed(tmp_path).rank()) == 1
+    (record,) = caplog.records
+    assert "\\udcff.parquet is damaged" in json.loads(JsonLines().format(record))["event"]
+    record.msg = "\udcff"
+    assert json.loads(JsonLines().format(record))["event"] == "\udcff"
 
 
 def test_a_file_that_could_not_be_read_is_read_as_soon_as_it_can_be(tmp_path):

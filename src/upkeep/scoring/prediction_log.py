@@ -72,7 +72,8 @@ SLICE_ROWS = 2_000
 """Read at once: a file of some kilobytes can stand for gigabytes, which shows before all of them are there."""
 
 IS_PREDICTION = {
-    **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version", "warnings")},
+    **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version")},
+    "warnings": pl.col("warnings").list.eval(pl.element().is_not_null()).list.all(),
     **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
     **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("time", "scored_at")},
     "role": pl.col("role").is_null() | pl.col("role").is_in(get_args(ModelRole)),
@@ -146,10 +147,9 @@ def as_log_rows(predictions: Sequence[Prediction]) -> pl.DataFrame:
 def write_part(root_url: str, part_name: str, frame: pl.DataFrame, log: Log = PREDICTION_LOG) -> list[str]:
     """Write rows of `log.schema` to the log, each day and folder to a file of its own; return the files.
 
-    They are named relative to `root_url`, a folder or an address such as ``s3://bucket/log``, and end with `part_name`,
-    which is unique for these rows. No reader sees a half-written file, and writing a part of the same name again
-    replaces it, so what may or may not have been written before a crash can be written once more. An UpkeepError is
-    raised if one of them cannot be written; those before it are there.
+    They are named relative to `root_url` and end with `part_name`, which is unique for these rows. No reader sees half
+    of one, and a part of the same name replaces it, so what a crash may have cut short can be written once more. An
+    UpkeepError is raised if one of them cannot be written; those before it are there.
     """
     days, folders = frame.with_columns(day=pl.col(log.filed_by).dt.date()), ("day", *log.folders)
     names = []
@@ -174,12 +174,11 @@ def _name_folder(plant: str) -> str:
 def read_parts(
     root_url: str, since_day: date, known: set[str], columns: list[str] | None = None, log: Log = PREDICTION_LOG
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield the log's files of this day and later with their rows, the newest day first.
+    """Yield the log's files of this day and later with their rows, the newest day first, but for those in `known`.
 
-    Files are named relative to `root_url`, as `write_part` names them; those in `known` are not read again. Whatever
-    one of them holds, the others are read: a warning names a file that is damaged, which has no rows then, or of which
-    some rows are none, and one that the store does not give, which is not yielded and may be asked for again. An
-    UpkeepError is raised if the log cannot be listed; one that does not exist yet has no files.
+    Whatever one of them holds, the others are read: a warning names a file that is damaged, which has no rows then, or
+    of which some rows are none, and one that the store does not give, which is not yielded. An UpkeepError is raised if
+    the log cannot be listed; one that does not exist yet has no files.
     """
     with _opened(root_url, f"{log.what} cannot be read") as (store, root):
         names = _list_parts(store, root, since_day, date.max)
@@ -191,7 +190,7 @@ def read_parts(
 
 def _read_part(store: "AbstractFileSystem", path: str, log: Log) -> pl.DataFrame | None:
     """Return the rows that a file holds, none if it is damaged; None if the store does not give the file."""
-    file = mask_credentials(path)
+    file = shorten(mask_credentials(path))
     try:
         found = store.info(path)
         if found["type"] != "file":

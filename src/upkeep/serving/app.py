@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import gc
+import json
 import logging
 import signal
 import sys
@@ -11,7 +12,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import uvicorn
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -210,4 +210,4 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return json.dumps(line, default=str)  # in ASCII: a file's name may hold what UTF-8 cannot

@@ -119,7 +119,10 @@ class Board:
                 self._known_parts.add(name)
                 shown = rows.filter(pl.col("role").ne_missing("challenger")).sort("scored_at")
                 newest = shown.unique(["plant", "machine", "time"], keep="last", maintain_order=True)
-                news += sum(map(self.add, newest.with_columns(cs.datetime().to_physical()).iter_rows(named=True)))
+                try:
+                    news += sum(map(self.add, newest.with_columns(cs.datetime().to_physical()).iter_rows(named=True)))
+                except Exception as error:  # whatever a file holds, it must not hide the others
+                    logger.warning("the page does not show all of %s: %s", name, error)
             # A day that adds nothing ends the first search only once each machine's history is full: golden requests,
             # or the same rows scored again, add nothing either.
             full = [len(machine.history) == HISTORY_POINTS for machine in self.rank()]
