@@ -51,6 +51,14 @@ def url(request, monkeypatch, tmp_path):
     return url
 
 
+def test_a_database_that_never_answers_is_given_up(sqlite, monkeypatch):
+    monkeypatch.setattr("upkeep.scoring.prediction_table.SECONDS", 0.2)
+    with sqlalchemy.create_engine(sqlite).connect() as holder:
+        holder.execute(sqlalchemy.text("BEGIN EXCLUSIVE"))
+        with pytest.raises(UpkeepError, match="predictions: not done within"):
+            write(sqlite, predictions("M1"))
+
+
 def write(url, rows, name="predictions"):
     engine = open_engine(url, "score.table.url")
     write_predictions(engine, PredictionTable(url=url, name=name), rows)

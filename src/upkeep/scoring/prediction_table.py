@@ -7,11 +7,15 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from upkeep.core.deadline import call_within
 from upkeep.core.names import KEYS
 from upkeep.core.params import PredictionTable
 from upkeep.sources.sql import unreadable
 
 NAME_LENGTH = 255  # some databases take only text of a stated length as a key
+
+SECONDS = 120.0
+"""For all rows; somebody else may hold the table for ever."""
 
 
 def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
@@ -23,12 +27,16 @@ def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions:
     table = _table(settings.name)
     rows = [_as_row(prediction, table) for prediction in predictions.iter_rows(named=True)]
     same = sa.delete(table).where(*(table.c[name] == sa.bindparam(f"same_{name}") for name in KEYS))
-    try:
+
+    def write() -> None:
         with engine.begin() as connection:
             table.create(connection, checkfirst=True)
             connection.execute(same, [{f"same_{name}": row[name] for name in KEYS} for row in rows])
             connection.execute(sa.insert(table), rows)
-    except SQLAlchemyError as error:
+
+    try:
+        call_within(SECONDS, write)
+    except (SQLAlchemyError, TimeoutError) as error:
         remedy = (
             "check score.table in params.yaml, the password's variable and that the user may make and change tables"
         )
