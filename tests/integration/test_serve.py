@@ -24,7 +24,7 @@ from upkeep.serving.settings import read_settings
 from upkeep.serving.smoke import smoke
 
 HEAVY = ["mlflow", "evidently", "dvc", "joblib", "sqlalchemy", "pyarrow", "s3fs", "urllib3"]
-NEVER = ["sklearn", "pandas", "matplotlib", "scipy"]
+NEVER = ["sklearn", "pandas", "matplotlib"]
 
 
 def free_port():
@@ -87,8 +87,6 @@ class Absent:
         if name.partition(".")[0] in {HEAVY + NEVER}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-from upkeep.serving.lean import leave_out
-leave_out()
 import upkeep.serving.app
 """
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
