@@ -17,7 +17,7 @@ from prediction_cases import START
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab.failure import Failure, describe_failure
-from upkeep.gitlab.gate import Verdict, judge
+from upkeep.gitlab.gate import Verdict, reach_verdict
 from upkeep.gitlab.markdown import MOST_CHARACTERS, MOST_LISTED, code, inert, sentence, show, tabulate
 from upkeep.gitlab.note import write_note
 from upkeep.gitlab.retraining import describe_offer
@@ -90,7 +90,7 @@ HELD = Check("x", "y", "z", True)
 def note(changes: Mapping[str, object], checks=(HELD,), faults=(), times=None) -> str:
     """The note on a branch whose reports are changed."""
     side = replace(AFTER, **changes)
-    verdict = judge(BEFORE, side, Succession("promote", [], [], REVIEW.comparison), checks, (), faults)
+    verdict = reach_verdict(BEFORE, side, Succession("promote", [], [], REVIEW.comparison), checks, (), faults)
     made = REVIEW._replace(challenger=side, checks=checks, times=times or {}, verdict=verdict)
     return write_note(made, params().evaluate, "", "")
 
