@@ -57,7 +57,7 @@ def week(number):
 
 def params(plants, until=MONDAY, reread=1, **options) -> Params:
     shipped = load_params(REPOSITORY / "params.yaml")
-    own = {"source": f"{__name__}:Shelf", "until": until, "batch_days": 7, "reread_batches": reread}
+    own = {"source": f"{__name__}:Shelf", "mode": "copy", "until": until, "batch_days": 7, "reread_batches": reread}
     chosen = shipped.fetch.model_validate({**own, "options": {"plants": plants, **options}})
     return shipped.model_copy(update={"fetch": chosen})
 

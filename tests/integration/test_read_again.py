@@ -27,7 +27,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of the stages `fetch` and `validate` on two CSV files."""
     monkeypatch.chdir(tmp_path)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    fetch = {"source": "files", "until": "2025-01-13", "batch_days": 7, "reread_batches": 1, "options": OPTIONS}
+    batches = {"until": "2025-01-13", "batch_days": 7, "reread_batches": 1}
+    fetch = {"source": "files", "mode": "copy", **batches, "options": OPTIONS}
     params |= {"fetch": fetch, "parallel": {"backend": "sequential", "jobs": 1}}
     params["validate"]["dictionary"] = "dictionary.yaml"
     for name, content in (("params", params), ("dictionary", {"tables": DICTIONARY})):

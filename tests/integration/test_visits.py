@@ -38,7 +38,8 @@ class Lyon:
 
 
 def params(log, **changes):
-    own = {"source": f"{__name__}:Lyon", "until": "2025-01-13", "batch_days": 7, "reread_batches": 1, "options": {}}
+    batches = {"until": "2025-01-13", "batch_days": 7, "reread_batches": 1}
+    own = {"source": f"{__name__}:Lyon", "mode": "copy", **batches, "options": {}}
     chosen = SHIPPED.fetch.model_validate(own | {"findings": str(log)} | changes)
     dictionary = ROOT / "data/references/dictionary.yaml"
     checked = SHIPPED.validate_.model_copy(update={"dictionary": dictionary, "max_quarantined_share": 1})
