@@ -42,8 +42,7 @@ Name = Annotated[str, AfterValidator(check_name)]  # a name within an object tha
 
 MARK = "@"
 KEYS = ("plant", "machine", "time")  # what tells whose row it is, and of when; the table of machines has no time
-OWN_COLUMNS = (*KEYS, "machine_model", "split", "label", "hours_to_failure", "weight")
-"""What tables hold beside features."""
+OWN_COLUMNS = (*KEYS, "machine_model", "split", "label", "hours_to_failure", "weight")  # beside features
 
 AMBIGUOUS = re.compile(
     rf"{'|'.join(OWN_COLUMNS)}|age_hours|model_code|(errors|hours_since|setting|attribute)(_.*)?"

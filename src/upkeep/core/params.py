@@ -11,8 +11,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.types import CALENDAR, Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
 
-EXAMPLE = Path("examples/cmapss/params.yaml")
-"""Another whole set of parameters, for what an older ``params.yaml`` lacks."""
+EXAMPLE = Path("examples/cmapss/params.yaml")  # all parameters, for what an older ``params.yaml`` lacks
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[
     float,

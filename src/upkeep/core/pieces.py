@@ -22,8 +22,7 @@ from pydantic_core import to_json
 from upkeep.core.files import read_regular, write_whole
 from upkeep.core.params import Pieces
 
-LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")
-"""Those whose versions may change the bytes of a result."""
+LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")  # whose versions may change a result's bytes
 
 ENDING = ".piece"  # of the files' names: nothing else in the folder is ever deleted
 

@@ -12,11 +12,9 @@ import polars as pl
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY
 
-PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)
-"""Names that are the same on every file system, and nobody's option."""
+PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)  # the same on every file system, and nobody's option
 
-LONGEST = 50
-"""Characters of a name that its file shows: at most 200 bytes in UTF-8, of the 255 that a file's name may have."""
+LONGEST = 50  # characters of a name that its file shows: 200 bytes in UTF-8 at most, of 255 that there may be
 
 DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)  # what Windows takes for a device, whatever its ending
 OTHER_FILES = {"index", "lock"}  # beside the plants' own files there are others

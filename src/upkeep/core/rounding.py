@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike
 
 from upkeep.core.types import Floats
 
-MEASURED = 9
-"""Significant digits of centres, levels and spreads: what hardly varies around a high level needs that many."""
+MEASURED = 9  # significant digits of centres, levels, spreads: what hardly varies around a high level needs as many
 FITTED = 6  # significant digits of coefficients that an iteration found, whose own tolerance is not much finer
 LOG_ODDS = 6  # decimals of log-odds that do not come from LightGBM, whose own are the same everywhere
 

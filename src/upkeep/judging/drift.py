@@ -34,8 +34,7 @@ MOST_DRAWN = 30  # columns on a plant's page, those farthest from their threshol
 RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=metric_)[0-9a-f]{32}\b")
 """What Evidently draws anew for each page: an id per widget and one for the page."""
 
-STAND_IN = re.compile(r"\\ue000(\d+)\\ue001")
-"""A column's number between two characters that no font has, as JSON spells them."""
+STAND_IN = re.compile(r"\\ue000(\d+)\\ue001")  # a column's number between what no font has, as JSON spells it
 
 
 class Window(NamedTuple):

@@ -15,8 +15,7 @@ from upkeep.core.types import Booleans, Floats
 from upkeep.judging.reports import OF_ALARMS, ROW_FIGURES
 
 CALIBRATION_BINS = 10
-MOST_CERTAIN = 1e-15
-"""A wrong answer of probability 0 or 1 would cost infinitely much; it is taken as this far from certain."""
+MOST_CERTAIN = 1e-15  # a wrong answer of probability 0 or 1 would cost infinitely much: it is taken as this uncertain
 
 
 def has_both_classes(label: Booleans | NDArray[np.integer]) -> bool:

@@ -29,11 +29,9 @@ def _round_figure(value: object) -> object:
     return value
 
 
-Figure = Annotated[float | None, BeforeValidator(_round_figure)]
-"""A number with six decimals; None where it is not defined."""
+Figure = Annotated[float | None, BeforeValidator(_round_figure)]  # with six decimals; None where it is not defined
 
-Interval = list[Annotated[float, BeforeValidator(_round_figure)]] | None
-"""Lower and upper end; None where it cannot be told."""
+Interval = list[Annotated[float, BeforeValidator(_round_figure)]] | None  # its ends; None where it cannot be told
 
 
 class Report(Frozen):
@@ -156,8 +154,7 @@ class Evaluation(Report):
         )
 
 
-METHOD = "wasserstein"
-"""A distance in standard deviations, not a p-value: with enough rows a p-value calls every difference drift."""
+METHOD = "wasserstein"  # in standard deviations: with enough rows, a p-value calls every difference drift
 
 
 class ColumnDrift(Report):

@@ -24,8 +24,7 @@ Figures = dict[str, int | float | None]
 
 KEY = "run"
 KEY_LENGTH = 16
-TAKEN = re.compile(r"[\w.:/ -]{1,250}")
-"""What MLflow takes as a parameter's name, unless a path of that name would be shortened."""
+TAKEN = re.compile(r"[\w.:/ -]{1,250}")  # by MLflow for a parameter's name, unless it would shorten such a path
 
 PER_PLANT = ("average_precision", "failures_caught")
 """Metrics that have a column per plant as well; the others are in MLflow's child runs, to keep the log readable."""

@@ -32,8 +32,7 @@ WIDTH_INCHES = 9.2
 # Nothing else here draws, and axes look their style up while they are drawn on.
 matplotlib.rc_file(Path(__file__).with_name("upkeep.mplstyle"), use_default_template=False)
 FONT = get_font(findfont(matplotlib.rcParams["font.family"][0]))
-ROOM, LONG_ROOM = 30, 56
-"""Characters of a name that a legend or a panel's title, and a row of a single panel, have room for."""
+ROOM, LONG_ROOM = 30, 56  # characters that a legend or a panel's title, and a row of a single panel, have room for
 
 
 def abridge(name: str, room: int = ROOM) -> str:

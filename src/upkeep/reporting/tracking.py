@@ -35,8 +35,7 @@ LOCAL_ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
 GITLAB = re.compile(r"https?://.+/api/v4/projects/[^/]+/ml/mlflow/?")
 
-KEY, COMPLETE = "upkeep.run", "upkeep.complete"
-"""Tags: which run this is, and that all of it has arrived; the second is set last."""
+KEY, COMPLETE = "upkeep.run", "upkeep.complete"  # tags: which run this is, and that all has arrived, set last
 
 RELEASE = "upkeep.release"  # tag of a version in the registry, whose own numbers MLflow gives
 
@@ -45,8 +44,7 @@ RELOCATE_EXPERIMENTS = "UPDATE experiments SET artifact_location = ? WHERE artif
 
 DRAFT = ".draft-"  # what a folder's name starts with while it is being filled
 
-ANSWER_SECONDS = 10
-"""How long MLflow waits for an answer, which it asks for once, unless the user has set its variables."""
+ANSWER_SECONDS = 10  # that MLflow waits for an answer, asked for once, unless the user has set its variables
 
 LONGEST_PARAM, LONGEST_GITLAB_PARAM, LONGEST_TAG = 6000, 250, 5000  # characters; MLflow, and GitLab, refuse more
 

@@ -28,8 +28,7 @@ OUTPUTS = (
     paths.MODEL_CARD,
     paths.MODELS,
 )
-OF_NO_STAGE = {"gate", "monitor", "parallel", "pieces", "production", "retrain", "score"}
-"""Sections that change no result."""
+OF_NO_STAGE = {"gate", "monitor", "parallel", "pieces", "production", "retrain", "score"}  # these change no result
 
 logger = logging.getLogger(__name__)
 
