@@ -43,10 +43,10 @@ push: ## Push the image; image.env gets its digest
 sbom: .venv ## List the image's parts in sbom.json (CycloneDX)
 	syft --quiet --output cyclonedx-json=sbom.json -- "$$IMAGE"
 
-bench: .venv ## Measure the figures that the docs quote
+bench: .venv ## Measure in a quarter of an hour
 	python -m bench
 
-bench-large: .venv ## Measure fleets of hundreds of plants: hours, and tens of gigabytes of disk
+bench-large: .venv ## Measure large fleets, a cluster, endurance and chance: hours, and tens of gigabytes of disk
 	python -m bench --large
 
 ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001

@@ -8,30 +8,26 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.measuring import ROOT
+from upkeep.core.text import align_columns
 
 MEASUREMENTS = (
     "features",
     "rates",
-    "splits",
-    "cluster",
     "simulator",
     "memory",
-    "chance",
-    "estimates",
     "cmapss",
     "pipeline",
     "pieces",
     "fresh",
-    "kernels",
-    "merge_request",
     "scoring",
     "serving",
-    "soak",
+    "readings",
     "extremes",
     "lines",
 )
-LARGE = ("scale", "rehearsal")
-"""Those that take hours and tens of gigabytes of disk; they run only if they are asked for."""
+"""Those that take a quarter of an hour together."""
+LARGE = ("kernels", "cluster", "chance", "estimates", "splits", "soak", "plant", "scale", "rehearsal")
+"""Those that take minutes to hours each, and tens of gigabytes of disk; they run only if they are asked for."""
 
 RESULTS = ROOT / "bench/results.json"
 
@@ -42,32 +38,27 @@ def main(names: list[str]) -> None:
     chosen = LARGE if names == ["--large"] else names or MEASUREMENTS
     if unknown := sorted(set(chosen) - set(known_names)):
         sys.exit(f"error: no measurement {', '.join(unknown)}; there are {', '.join(known_names)}")
-    found: list[dict[str, Any]] = []
     for name in tqdm(chosen, unit="measurement"):
         rows = importlib.import_module(f"bench.{name}").measure()
-        found += [{"measurement": name, **row.as_record()} for row in rows]
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    kept = [row for row in known if row["measurement"] not in chosen and row["measurement"] in known_names]
-    ordered = sorted([*kept, *found], key=lambda row: known_names.index(row["measurement"]))
-    RESULTS.write_text(json.dumps(ordered, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(format_table(found))
+        found = [{"measurement": name, **row.as_record()} for row in rows]
+        tqdm.write(format_table(found))
+        # At once: what fails later costs nothing that was measured.
+        known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+        kept = [row for row in known if row["measurement"] != name and row["measurement"] in known_names]
+        ordered = sorted([*kept, *found], key=lambda row: known_names.index(row["measurement"]))
+        RESULTS.write_text(json.dumps(ordered, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Return one line per figure, and its note below."""
-    width = max(len(row["name"]) for row in rows)
-    lines = [f"{'':{width}} {'ours':>10} {'peer':>10} {'ratio':>8}  {'target':<15} met"]
-    for row in rows:
-        figures = [_show(row[key], size) for key, size in (("ours", 10), ("peer", 10), ("ratio", 8))]
-        met = {True: "yes", False: "NO", None: ""}[row["met"]]
-        lines.append(f"{row['name']:{width}} {' '.join(figures)}  {row['target'] or '':<15} {met:<3} {row['unit']}")
-        if row["note"]:
-            lines.append(f"    {row['note']}")
-    return "\n".join(lines)
-
-
-def _show(value: float | None, width: int) -> str:
-    return f"{'-' if value is None else format(value, '.4g'):>{width}}"
+    """Return one line per figure, and their notes below."""
+    met = {True: "yes", False: "NO", None: ""}
+    figures = [("" if row[key] is None else f"{row[key]:.4g}" for key in ("ours", "peer", "ratio")) for row in rows]
+    lines = [
+        (row["name"], *shown, row["target"] or "", met[row["met"]], row["unit"])
+        for row, shown in zip(rows, figures, strict=True)
+    ]
+    notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"]]
+    return "\n".join([align_columns(("", "ours", "peer", "ratio", "target", "met", "unit"), lines), *notes])
 
 
 if __name__ == "__main__":

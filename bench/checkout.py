@@ -5,9 +5,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from bench.measuring import ROOT
+from upkeep.core import paths
+
+BY_WINDOW = {
+    "split": {
+        "by": "window",
+        "window": {"validation_weeks": 4, "test_weeks": 4, "every_weeks": 4},
+        "validation_share": 0.2,
+        "test_share": 0.25,
+        "seed": 7,
+    }
+}
+"""Settings of ``dataset`` by which a week leaves training rows as they are."""
 
 # What the pipeline writes may lie about half done while it runs here.
 WRITTEN = ("data/raw/", "data/interim/", "data/processed/", "data/predictions/", "models/", "reports/")
@@ -30,6 +46,16 @@ def clone(target: Path) -> None:
 def _list_files(*which: str) -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z", *which], cwd=ROOT, check=True, capture_output=True, text=True)
     return [name for name in listed.stdout.split("\0") if name]
+
+
+def set_fleet(folder: Path, plants: Mapping[str, int], until: date, **changed: Mapping[str, Any]) -> None:
+    """Write the shipped parameters for a simulated fleet, machines by plant; `changed` has more settings by section."""
+    params = yaml.safe_load((ROOT / paths.PARAMS).read_text(encoding="utf-8"))
+    params["fetch"] |= {"until": f"{until}", "options": params["fetch"]["options"] | {"plants": dict(plants)}}
+    params["validate"]["dictionary"] = str(ROOT / params["validate"]["dictionary"])
+    for section, settings in changed.items():
+        params[section] |= settings
+    (folder / paths.PARAMS).write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
 def call(command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None) -> None:

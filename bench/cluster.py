@@ -16,21 +16,22 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, chdir
+from datetime import date
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
 from distributed import Client, LocalCluster, get_task_stream
 
+from bench.checkout import set_fleet
 from bench.measuring import ROOT, Row, take_seconds
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel, load_params
 from upkeep.stages import dataset, fetch, validate
 
 PLANTS = {f"plant{number}": machines for number, machines in enumerate((40, 30, 25, 20, 20, 15, 15, 10, 10, 10))}
-UNTIL = "2025-06-30"
+UNTIL = date(2025, 6, 30)
 ROUNDS = 3
 KILLS = 20
 MANY_PLANTS = 300
@@ -76,11 +77,8 @@ def measure() -> list[Row]:
 
 def _fetch() -> None:
     """Fetch a fleet's raw data into the working folder."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["fetch"] |= {"until": UNTIL, "options": params["fetch"]["options"] | {"plants": PLANTS}}
-    params["validate"]["dictionary"] = str(ROOT / params["validate"]["dictionary"])
-    params["pieces"]["folder"] = None  # of the run before, which would be read instead of worked for
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    # Pieces of the run before would be read instead of worked for.
+    set_fleet(Path(), PLANTS, UNTIL, pieces={"folder": None})
     fetch.run(load_params())
 
 

@@ -5,7 +5,6 @@ the finished table in the memory of the process that built it; the pipeline labe
 plants on two workers, as the pipeline does; pandas takes the whole fleet in one process, as one does.
 """
 
-import importlib
 import json
 import statistics
 import sys
@@ -18,12 +17,16 @@ import numpy as np
 import polars as pl
 
 from bench.measuring import Row, interleave, run_module, take_seconds
-from bench.windows_ours import SENSORS
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel
+from upkeep.features.windows import roll
 from upkeep.simulator.source import Simulator
 
 PLANTS = {f"plant{number}": 10 for number in range(10)}
+SENSORS = ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a"]
+AGGREGATES = ["mean", "std", "min", "max", "slope"]
+WINDOWS_HOURS = [8, 48]
+NAMES = [f"{sensor}_{aggregate}_{hours}h" for hours in WINDOWS_HOURS for aggregate in AGGREGATES for sensor in SENSORS]
 FLEET = "fleet"
 ROUNDS = 3
 PASSES = 3
@@ -100,10 +103,35 @@ def _run_side(library: str, folder: Path) -> dict[str, float]:
 
 
 def _build(part: str, library: str, folder: Path, written: bool) -> None:
-    side = importlib.import_module(f"bench.windows_{library}")
-    table = side.build(_telemetry(folder, part))
-    if written:
-        side.save(table, _windows(folder, library, part))
+    telemetry, file = _telemetry(folder, part), _windows(folder, library, part)
+    if library == "ours":
+        table = build(telemetry)
+        if written:
+            table.write_parquet(file, compression="snappy")
+    else:
+        from bench import windows_pandas  # which our process must not pay for
+
+        frame = windows_pandas.build(telemetry)
+        if written:
+            frame.to_parquet(file, compression="snappy")
+
+
+def build(telemetry: Path) -> pl.DataFrame:
+    """Read telemetry, sorted by machine and time, and return its windows."""
+    rows = pl.read_parquet(telemetry)
+    time = rows["time"].dt.timestamp("us").to_numpy()
+    readings = np.ascontiguousarray(rows.select(SENSORS).to_numpy().T)
+    features = np.empty((len(WINDOWS_HOURS), len(AGGREGATES), len(SENSORS), rows.height))
+    start = 0
+    for length in rows["machine"].rle().struct.field("len"):
+        machine = slice(start, start + length)
+        for window, hours in zip(features, WINDOWS_HOURS, strict=True):
+            rolled = roll(time[machine], readings[:, machine], hours, AGGREGATES)
+            for aggregate, column in zip(window, rolled.values(), strict=True):
+                aggregate[:, machine] = column
+        start += length
+    columns = dict(zip(NAMES, features.reshape(len(NAMES), -1), strict=True))
+    return rows.select("machine", "time").hstack(pl.DataFrame(columns))
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ Seconds are those within the stages: DVC and the interpreter's start cost the sa
 import json
 import os
 import sys
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
-from bench.checkout import call
-from bench.measuring import ROOT, Row
+from bench.checkout import BY_WINDOW, call, set_fleet
+from bench.measuring import Row
 from upkeep.core.paths import LOCAL
 
 PLANTS, MACHINES = 8, 20
-LAST, NEXT = "2025-06-30", "2025-07-07"
+LAST, NEXT = date(2025, 6, 30), date(2025, 7, 7)
 STAGES = ("fetch", "validate", "dataset", "train", "golden", "evaluate", "drift", "card")
-WINDOW = {"validation_weeks": 4, "test_weeks": 4, "every_weeks": 4}
 
 
 def measure() -> list[Row]:
@@ -38,13 +36,8 @@ def measure() -> list[Row]:
     ]
 
 
-def _run(folder: Path, until: str) -> dict[str, float]:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    plants = {f"plant{number}": MACHINES for number in range(PLANTS)}
-    params["fetch"] |= {"until": until, "options": params["fetch"]["options"] | {"plants": plants}}
-    params["validate"]["dictionary"] = str(ROOT / params["validate"]["dictionary"])
-    params["dataset"]["split"] |= {"by": "window", "window": WINDOW}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+def _run(folder: Path, until: date) -> dict[str, float]:
+    set_fleet(folder, {f"plant{number}": MACHINES for number in range(PLANTS)}, until, dataset=BY_WINDOW)
     for stage in STAGES:
         call([sys.executable, "-m", "upkeep", stage], folder, {**os.environ, "TQDM_DISABLE": "1"})
     times: dict[str, float] = json.loads((folder / LOCAL / "stage_times.json").read_text(encoding="utf-8"))

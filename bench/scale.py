@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bench.checkout import clone, environment
+from bench.checkout import BY_WINDOW, clone, environment, set_fleet
 from bench.measuring import Ran, Row, run_command
 from upkeep.core import paths
 from upkeep.core.timing import TIMES
 
-START = date(2025, 1, 6)
+START = date(2025, 1, 6)  # of the shipped fleet, too
+DICTIONARY = "data/references/dictionary.yaml"
 MATRIX_PLANTS = 10
 MATRIX_STAGES = ("fetch", "validate", "dataset", "train", "golden", "evaluate", "drift")
 
@@ -69,19 +70,19 @@ def measure(middle: Fleet = MIDDLE, large: Fleet = LARGE) -> list[Row]:
 
 
 def _reproduce(checkout: Path, fleet: Fleet) -> Ran:
-    _set_fleet(checkout, [f"plant{number:03}" for number in range(fleet.plants)], fleet)
+    _set_fleet(checkout, [f"plant{number:03}" for number in range(fleet.plants)], fleet, DICTIONARY)
     return run_command(["dvc", "repro", "--quiet"], checkout, environment(checkout))
 
 
-def _set_fleet(folder: Path, plants: Sequence[str], fleet: Fleet, **changes: Any) -> None:
-    file = folder / paths.PARAMS
-    params = yaml.safe_load(file.read_text(encoding="utf-8"))
-    params["fetch"]["options"] |= {"start": f"{START}", "plants": dict.fromkeys(plants, fleet.machines)}
-    params["fetch"]["until"] = f"{START + timedelta(weeks=fleet.weeks - 1)}"
-    params["evaluate"]["golden"] = None  # cases of the default fleet's plants
-    params["dataset"]["max_single_feature_auc"] = 1  # of few failures, one column may tell all by chance
-    params["validate"] |= changes
-    file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+def _set_fleet(folder: Path, plants: Sequence[str], fleet: Fleet, dictionary: str) -> None:
+    set_fleet(
+        folder,
+        dict.fromkeys(plants, fleet.machines),
+        START + timedelta(weeks=fleet.weeks - 1),
+        validate={"dictionary": dictionary},
+        dataset={**BY_WINDOW, "max_single_feature_auc": 1},  # of few failures, one column may tell all by chance
+        evaluate={"golden": None},  # cases of the default fleet's plants
+    )
 
 
 def _run_matrix(fleet: Fleet) -> float:
@@ -97,9 +98,7 @@ def _run_matrix(fleet: Fleet) -> float:
         for plant in plants:
             own = checkout / "plants" / plant
             (own / paths.REPORTS).mkdir(parents=True)
-            (own / paths.PARAMS).write_bytes((checkout / paths.PARAMS).read_bytes())
-            dictionary = checkout / "data/references/dictionary.yaml"
-            _set_fleet(own, [plant], fleet, dictionary=str(dictionary))
+            _set_fleet(own, [plant], fleet, str(checkout / DICTIONARY))
         ran = run_command(["dvc", "repro", "--quiet"], checkout, environment(checkout))
     return ran.seconds * fleet.plants / len(plants)
 

@@ -1,8 +1,8 @@
 """Scoring in process: one machine, and 10,000 in one batch, against `pyfunc.predict`.
 
 One machine: our scorer goes from 48 hours of telemetry to an answer with its warnings, the peer from prepared features
-to a score. A batch: either side goes from tables of telemetry, events and machines to scores; the peer makes its
-features with pandas. Same model, same rows, same process.
+to a score. A batch: either side goes from tables to scores; the peer makes what readings tell with pandas, the rest is
+unknown to it. Same model, same rows, same process.
 """
 
 import json
@@ -42,7 +42,8 @@ def measure() -> list[Row]:
     )
     rolling = (
         f"medians of {ROUNDS} interleaved rounds; {COPIES} copies of each machine of a plant, tables in memory on "
-        "either side; the peer rolls at every row, as training must, with groupby().rolling(), and takes the newest"
+        "either side; the peer rolls at every row, as training must, with groupby().rolling(), takes the newest, and "
+        "leaves out events and records"
     )
     fleet = "10,000 machines in one batch"
     return [
@@ -71,18 +72,18 @@ def _measure() -> dict[str, float]:
 def _score_fleet(fleet: Tables, scorer: Scorer, pyfunc: Any) -> dict[str, float]:
     """Return the machines scored a second by ours and the peer, and how far features differ."""
     metadata = scorer.model.metadata
-    frames = scoring_pandas.Tables(*(table.to_pandas() for table in fleet))
-    fitted = scoring_pandas.lay_out(metadata.preparation)
+    telemetry, fitted = fleet[0].to_pandas(), scoring_pandas.lay_out(metadata.preparation)
 
     def prepare() -> pd.DataFrame:
-        return scoring_pandas.build(frames, fitted, metadata.dataset, metadata.features)
+        return scoring_pandas.build(telemetry, fitted, metadata.dataset)
 
     def score() -> list[Answer]:
         return scorer.score(*read_tables(*fleet, scorer.vocabulary))
 
-    rates = _rates({"fleet": score, "pandas": lambda: pyfunc.predict(prepare())}, 1)
-    ours = np.array([answer.features for answer in score()])
-    difference = _largest_difference(ours, prepare().to_numpy())
+    rates = _rates({"fleet": score, "pandas": lambda: pyfunc.predict(prepare().reindex(columns=metadata.features))}, 1)
+    theirs, features = prepare(), np.array([answer.features for answer in score()])
+    ours = features[:, [metadata.features.index(name) for name in theirs]]
+    difference = _largest_difference(ours, theirs.to_numpy())
     return {name: fleet[2].height * rate for name, rate in rates.items()} | {"difference": difference}
 
 

@@ -1,4 +1,4 @@
-"""The features of each machine's newest row as pandas makes them, vectorised over machines."""
+"""The windows of each machine's newest row as pandas makes them, vectorised over machines."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,6 @@ Floats = NDArray[np.float64]
 HOUR = pd.Timedelta(hours=1)
 
 
-class Tables(NamedTuple):
-    """One plant's tables; telemetry sorted by machine and time."""
-
-    telemetry: pd.DataFrame
-    events: pd.DataFrame
-    machines: pd.DataFrame
-
-
 class Fitted(NamedTuple):
     """What was learnt from training rows, laid out for pandas; `baselines` has a column per sensor, by machine."""
 
@@ -28,7 +20,6 @@ class Fitted(NamedTuple):
     settings: list[str]
     conditions: dict[str, Floats]
     baselines: pd.DataFrame
-    model_codes: dict[str, float]
 
 
 def lay_out(preparation: Preparation) -> Fitted:
@@ -36,21 +27,16 @@ def lay_out(preparation: Preparation) -> Fitted:
     vocabulary, known = preparation.vocabulary, preparation.baselines
     levels = [each.levels for each in known.values()]
     baselines = pd.DataFrame(levels, index=list(known), columns=vocabulary.sensors, dtype=float)
-    return Fitted(
-        vocabulary.sensors,
-        vocabulary.settings,
-        {name: np.array(values) for name, values in preparation.conditions},
-        baselines,
-        {name: float(code) for code, name in enumerate(vocabulary.machine_models)},
-    )
+    conditions = {name: np.array(values) for name, values in preparation.conditions}
+    return Fitted(vocabulary.sensors, vocabulary.settings, conditions, baselines)
 
 
-def build(tables: Tables, fitted: Fitted, params: Dataset, names: list[str]) -> pd.DataFrame:
-    """Return the features of each machine's newest row, in the order of `names`, by machine.
+def build(telemetry: pd.DataFrame, fitted: Fitted, params: Dataset) -> pd.DataFrame:
+    """Return what readings, sorted by machine and time, tell of each machine's newest row.
 
-    Windows are made at every row, as training has to, and the newest are kept.
+    Windows are made at every row, as training has to, and the newest are kept. Events and records are left out.
     """
-    scaled = _scale(tables.telemetry, fitted)
+    scaled = _scale(telemetry, fitted)
     newest = _newest(scaled)
     baseline = fitted.baselines.reindex(newest.index)
     blocks = [newest[fitted.sensors]]
@@ -58,10 +44,7 @@ def build(tables: Tables, fitted: Fitted, params: Dataset, names: list[str]) -> 
         windows = _roll(scaled, fitted.sensors, hours)
         blocks += [windows[name].add_suffix(f"_{name}_{hours}h") for name in params.aggregates]
         blocks.append((windows["mean"] - baseline).add_suffix(f"_from_baseline_{hours}h"))
-    blocks += [_count_events(tables.events, newest["time"], params)]
-    blocks += [_describe(tables.machines, newest["time"], fitted)]
-    table = pd.concat(blocks, axis=1).reindex(columns=names)
-    return table.fillna({name: 0.0 for name in names if name.startswith("errors_")})
+    return pd.concat(blocks, axis=1)
 
 
 def _scale(telemetry: pd.DataFrame, fitted: Fitted) -> pd.DataFrame:
@@ -102,25 +85,3 @@ def _fit_slopes(sums: pd.DataFrame, sensors: list[str]) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = np.where(n > 1, (n * tx - t * x) / (n * tt - t * t), np.nan)
     return pd.DataFrame(slope, index=sums.index, columns=sensors)
-
-
-def _count_events(events: pd.DataFrame, newest: pd.Series, params: Dataset) -> pd.DataFrame:
-    """Return errors per code and window, and hours since each kind of maintenance and since the last failure."""
-    past = events.assign(hours=(events["machine"].map(newest) - events["time"]) / HOUR)
-    past = past[past["hours"] >= 0]
-    is_error = past["kind"] == "error"
-    counts = []
-    for window in params.windows_hours:
-        recent = past[is_error & (past["hours"] < window)]
-        counts.append(pd.crosstab(recent["machine"], "errors_" + recent["code"] + f"_{window}h"))
-    others = past[~is_error]
-    kind = "hours_since_" + others["code"].where(others["kind"] == "maintenance", "failure")
-    return pd.concat([*counts, others.groupby(["machine", kind])["hours"].min().unstack()], axis=1)
-
-
-def _describe(machines: pd.DataFrame, newest: pd.Series, fitted: Fitted) -> pd.DataFrame:
-    """Return age and model, NaN where one is not known."""
-    known = machines.set_index("machine").reindex(newest.index)
-    return pd.DataFrame(
-        {"age_hours": (newest - known["installed"]) / HOUR, "model_code": known["model"].map(fitted.model_codes)}
-    )

@@ -1,6 +1,7 @@
 """The service and its peer, ``mlflow models serve``: started, asked, weighed and stopped."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,9 @@ START_SECONDS = 120
 STOP_SECONDS = 30
 POLL_SECONDS = 0.005
 HOST = "127.0.0.1"
+CONNECTIONS = 8
+
+Figures = dict[str, float]
 
 
 class Server(NamedTuple):
@@ -36,7 +40,7 @@ class Running(NamedTuple):
     seconds: float
 
 
-def service(environment: Path, folder: Path, body: bytes) -> Server:
+def service(environment: Path, folder: Path, body: bytes, **settings: str) -> Server:
     """Return the service as its image starts it, with the prediction log in a folder."""
     variables = {
         "PYTHONPATH": str(ROOT / "src"),
@@ -44,6 +48,7 @@ def service(environment: Path, folder: Path, body: bytes) -> Server:
         "UPKEEP_PORT": "{port}",
         "UPKEEP_LOG_URL": log_url(folder),
         "UPKEEP_SPOOL": str(folder / "spool"),
+        **settings,
     }
     return Server([str(environment / "bin/python"), "-m", "upkeep", "serve"], variables, body)
 
@@ -105,6 +110,18 @@ def ask(port: int, body: bytes) -> bytes | None:
         return None
     finally:
         connection.close()
+
+
+def load(server: Server, process: Running, folder: Path, seconds: int) -> Figures:
+    """Return what ``post.lua`` prints: requests a second, times to answer in ms, requests failed."""
+    body = folder / "body.json"
+    body.write_bytes(server.body)
+    script = str(ROOT / "bench/post.lua")
+    load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", script]
+    url = f"http://{HOST}:{process.port}/invocations"
+    done = subprocess.run([*load, url, "--", str(body)], check=True, capture_output=True, text=True)
+    found: Figures = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def proportional_megabytes(pid: int) -> dict[int, float]:

@@ -6,7 +6,6 @@ and the events of a machine, and logs its predictions; the peer gets the feature
 
 import json
 import shutil
-import subprocess
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ import numpy as np
 
 from bench import environments, mlflow_model, servers
 from bench.measuring import ROOT, Row, median_by_key
-from bench.servers import Running, Server
+from bench.servers import CONNECTIONS, Figures, Server
 from upkeep.core import paths
 from upkeep.core.types import Floats32
 from upkeep.model.scoring import load_scorer
@@ -23,10 +22,7 @@ from upkeep.scoring.prediction_log import read_parts
 
 PLANT, CASE = "porto", 1
 ROUNDS = 5
-CONNECTIONS = 8
 WARM_SECONDS, LOAD_SECONDS = 2, 8
-
-Figures = dict[str, float]
 
 
 def measure() -> list[Row]:
@@ -96,20 +92,8 @@ def _read_features(folder: Path) -> Floats32:
 
 def _run(server: Server, folder: Path) -> Figures:
     with servers.running(server, folder) as process:
-        _load(server, process, folder, WARM_SECONDS)
-        figures = _load(server, process, folder, LOAD_SECONDS)
+        servers.load(server, process, folder, WARM_SECONDS)
+        figures = servers.load(server, process, folder, LOAD_SECONDS)
         memory = servers.proportional_megabytes(process.pid)
     # The newest process is the worker: MLflow's command starts one and waits.
     return {**figures, "start": process.seconds, "worker": memory[max(memory)], "server": sum(memory.values())}
-
-
-def _load(server: Server, process: Running, folder: Path, seconds: int) -> Figures:
-    """Return what ``post.lua`` prints: requests a second, times to answer in ms, requests failed."""
-    body = folder / "body.json"
-    body.write_bytes(server.body)
-    script = str(ROOT / "bench/post.lua")
-    load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", script]
-    url = f"http://{servers.HOST}:{process.port}/invocations"
-    done = subprocess.run([*load, url, "--", str(body)], check=True, capture_output=True, text=True)
-    found: Figures = json.loads(done.stdout.splitlines()[-1])
-    return found

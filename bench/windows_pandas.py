@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-SENSORS = ["vibration_mm_s", "temperature_c", "pressure_bar", "current_a"]
-AGGREGATES = ["mean", "std", "min", "max", "slope"]
-WINDOWS_HOURS = [8, 48]
-NAMES = [f"{sensor}_{aggregate}_{hours}h" for hours in WINDOWS_HOURS for aggregate in AGGREGATES for sensor in SENSORS]
+from bench.features import NAMES, SENSORS, WINDOWS_HOURS
 
 
 def build(telemetry: Path) -> pd.DataFrame:
@@ -29,8 +26,3 @@ def build(telemetry: Path) -> pd.DataFrame:
     table = pd.concat(windows, axis=1)
     table.columns = NAMES
     return table.reset_index()
-
-
-def save(table: pd.DataFrame, file: Path) -> None:
-    """Write windows to Parquet."""
-    table.to_parquet(file, compression="snappy")

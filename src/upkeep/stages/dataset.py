@@ -1,8 +1,9 @@
 """Reconciled tables in; features, labels and splits out."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -156,8 +157,13 @@ def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Table
     )
 
 
-def _read_tables(plant: str) -> Tables:
-    return Tables(*(pl.read_parquet(table_file(paths.INTERIM / table, plant)) for table in Tables._fields))
+def _read_tables(plant: str, readings: Sequence[str] | None = None) -> Tables:
+    """Return a plant's tables; of telemetry all columns, or these."""
+    telemetry, *others = (pl.scan_parquet(table_file(paths.INTERIM / table, plant)) for table in Tables._fields)
+    return Tables(*pl.collect_all([telemetry.select(readings or pl.all()), *others]))
+
+
+_read_machines = partial(_read_tables, readings=("machine", "time"))
 
 
 def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quantity]]:
@@ -186,7 +192,7 @@ def find_vocabulary(
     boundaries: Boundaries,
     dictionary: Dictionary,
     params: Dataset,
-    read: Callable[[str], Tables] = _read_tables,
+    read: Callable[[str], Tables] = _read_machines,
 ) -> Vocabulary:
     """Collect the names that training rows of any plant know."""
     errors, maintenance, models = set[str](), set[str](), set[str]()
