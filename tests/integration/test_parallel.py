@@ -83,9 +83,13 @@ def test_the_plants_with_most_data_come_first():
         file = Path("data/raw/telemetry", parallel.name_file(plant), "2025-01-06.parquet")
         file.parent.mkdir(parents=True)
         file.write_bytes(b"x" * size)
+    pinned = Path("data/interim/telemetry/pinned.parquet")  # whose raw data stays where it is
+    pinned.parent.mkdir(parents=True)
+    pinned.write_bytes(b"x" * 15)
     order = []
-    map_plants(order.append, ["lyon", "Nürnberg", "porto", "unknown"], Parallel(backend="sequential", jobs=1))
-    assert order == ["Nürnberg", "porto", "lyon", "unknown"]
+    plants = ["lyon", "Nürnberg", "pinned", "porto", "unknown"]
+    map_plants(order.append, plants, Parallel(backend="sequential", jobs=1))
+    assert order == ["Nürnberg", "porto", "pinned", "lyon", "unknown"]
 
 
 @pytest.fixture
