@@ -216,6 +216,16 @@ def test_a_protection_of_several_people_is_not_lost_with_the_change_of_another_r
     assert server.settings["protected_branches"] == [branch]
 
 
+def test_a_protection_that_gitlab_refuses_to_change_is_there_afterwards_as_before(server, tmp_path):
+    set_up(write(tmp_path, server, protected_branches=[{"name": "main"}]), server)
+    (before,) = server.settings["protected_branches"]
+    wrong = {"name": "main", "push_access_level": 0, "nonsense": True}
+    with pytest.raises(UpkeepError, match="answered 400"):
+        set_up(write(tmp_path, server, protected_branches=[wrong]), server)
+    (after,) = server.settings["protected_branches"]
+    assert {**before, "id": None} == {**after, "id": None}
+
+
 def test_a_setting_that_gitlab_ignores_is_told(server, tmp_path):
     told = set_up(write(tmp_path, server, project_settings={"only_alow_merge": True}), server)
     assert "this GitLab does not take only_alow_merge: misspelt, or of another version" in told

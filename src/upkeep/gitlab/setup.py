@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+from gitlab import GitlabError
 from gitlab.v4.objects import Project
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
@@ -152,11 +153,8 @@ def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
             yield from _renew_token(project, name, token, known)
     url = settings.merge_requests_remote or ""
     if url and not Path(".dvc").is_dir():
-        what, remedy = (
-            f"there is no .dvc here for the DVC remote {zones.REMOTE}",
-            "run this in a checkout of the project",
-        )
-        raise UpkeepError(what, remedy=remedy)
+        what = f"there is no .dvc here for the DVC remote {zones.REMOTE}"
+        raise UpkeepError(what, remedy="run this in a checkout of the project")
     if url and not (dvc.remotes_apart() and ("://" not in url or url == dvc.find_remote(zones.REMOTE)["url"])):
         words = f"write the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed"
         yield words, lambda: dvc.add_remote(url)
@@ -225,11 +223,15 @@ def _change(project: Project, kind: str, found: Fields, fields: Fields) -> None:
         manager.update(found["id"], fields)
     else:  # GitLab cannot change a tag's, nor, in its Free tier, a branch's roles: the protection goes, and comes again
         kept = {name: value for name, value in found.items() if name.endswith(("_access_level", "_force_push"))}
-        if several := [name for name, value in {**kept, **fields}.items() if isinstance(value, list)]:
+        if several := [name for name, value in kept.items() if isinstance(value, list) and name not in fields]:
             what = f"{found['name']} has more than one {several[0]}"
             raise UpkeepError(what, remedy="name it in the file, or change it in GitLab: Settings > Repository")
         manager.delete(found["name"])
-        manager.create({**kept, **fields})
+        try:
+            manager.create({**kept, **fields})
+        except GitlabError:
+            manager.create({"name": found["name"], **kept})  # it must not stay away
+            raise
 
 
 def _renew_token(project: Project, name: str, token: ProjectToken, known: Iterable[Fields]) -> Iterator[Step]:
