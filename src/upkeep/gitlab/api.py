@@ -36,13 +36,18 @@ MAX_TITLE = 255  # characters; GitLab refuses an issue with a longer title
 
 # Of requests that may be sent twice; python-gitlab itself waits where GitLab asks for it, with 429.
 RETRIES = Retry(total=4, connect=0, other=0, status_forcelist=(502, 503, 504), backoff_factor=0.5, retry_after_max=60)
-REMEDIES = {  # by GitLab's answer
+REMEDIES = {  # by GitLab's answer; 0 is any other
+    0: "read what it answered; its administrator finds more in its log",
     400: "check that this GitLab is 17.1 or newer; what is masked must be 8 characters or more on one line",
     401: "make a new project access token with the scope `api` (Settings > Access tokens) and store it in the variable "
     "of the old one, which may have expired",
     403: "make a project access token with the scope `api` and the role that docs/gitlab.md, step 4, names",
     404: "check that the token belongs to this very project, and that the merge request is there",
 }
+NO_ANSWER = (
+    "check CI_SERVER_URL, whose host no redirect may leave, and the network; a private authority's certificate goes to "
+    "the file CI_SERVER_TLS_CA_FILE"
+)
 
 # What python-gitlab raises if an answer is not as GitLab's API describes it.
 NONSENSE = (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -191,14 +196,9 @@ def explained(doing: str) -> Iterator[None]:
         remedy = "check that CI_SERVER_URL is GitLab's, 17.1 or newer, and what proxies make of its answers"
         if isinstance(error, gitlab.GitlabError):
             what = f"GitLab answered {error.response_code}, {show_text(error.error_message)[:MOST_SAID]}"
-            told = "read what it answered; its administrator finds more in its log"
-            remedy = REMEDIES.get(error.response_code or 0, told)
+            remedy = REMEDIES.get(error.response_code or 0, REMEDIES[0])
         elif isinstance(error, OSError):  # what requests raises if there is no answer, or it comes from elsewhere
-            what = f"{type(error).__name__}, {show_text(error)[:MOST_SAID]}"
-            remedy = (
-                "check CI_SERVER_URL, whose host no redirect may leave, and the network; a private authority's "
-                "certificate goes to the file CI_SERVER_TLS_CA_FILE"
-            )
+            what, remedy = f"{type(error).__name__}, {show_text(error)[:MOST_SAID]}", NO_ANSWER
         raise UpkeepError(f"{doing} failed: {what}", remedy=remedy) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -225,9 +225,5 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
             return table
     except (ValueError, pl.exceptions.PolarsError) as error:
         fault = str(error)
-    raise UpkeepError(
-        f"an acceptance case cannot be read: {fault}",
-        expected=f"a CSV file with the columns {', '.join(columns)}",
-        remedy="correct the file, or the case that names it",
-        file=path,
-    )
+    what, expected = f"an acceptance case cannot be read: {fault}", f"a CSV file with the columns {', '.join(columns)}"
+    raise UpkeepError(what, expected=expected, remedy="correct the file, or the case that names it", file=path)

@@ -95,12 +95,10 @@ def run(params: Params, target: str | None = None) -> None:
         put_note(project, int(os.environ[MERGE_REQUEST]), posted, PICTURE if picture else None)
     if not ships:
         others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
-        raise UpkeepError(
-            f"this may not ship: {show(reasons[0])}{others}",
-            expected="a model that is no worse than the target branch's, as `gate` in params.yaml defines it",
-            remedy=f"see {NOTE}; a limit that is wrong is changed in a commit that says so",
-            stage=STAGE,
-        )
+        expected = "a model that is no worse than the target branch's, as `gate` in params.yaml defines it"
+        remedy = f"see {NOTE}; a limit that is wrong is changed in a commit that says so"
+        what = f"this may not ship: {show(reasons[0])}{others}"
+        raise UpkeepError(what, expected=expected, remedy=remedy, stage=STAGE)
 
 
 def make_review(params: Params, target: str | None) -> Review:

@@ -30,11 +30,9 @@ def check_freshness() -> str:
     """Say that no stage would run, or raise an error that names those that would."""
     if stages := dvc.stale():
         where = f" --remote {REMOTE}" if dvc.remotes_apart() else ""
-        raise UpkeepError(
-            f"dvc.lock is stale: {', '.join(stages)}, and what depends on it, would run again",
-            remedy=f'dvc repro && dvc push{where} && git commit --all --message "Reproduce" && git push',
-            stage=stages[0],
-        )
+        what = f"dvc.lock is stale: {', '.join(stages)}, and what depends on it, would run again"
+        remedy = f'dvc repro && dvc push{where} && git commit --all --message "Reproduce" && git push'
+        raise UpkeepError(what, remedy=remedy, stage=stages[0])
     return "nothing to do: dvc.lock belongs to this code, these parameters and the data it lists"
 
 
@@ -62,13 +60,11 @@ def reproduce(environment: Environment) -> str:
         git.git("add", "--intent-to-add", "--", *files)
         PATCH.parent.mkdir(exist_ok=True)
         PATCH.write_bytes(f"{git.git('diff', '--binary', 'HEAD', '--', *files)}\n".encode(errors="surrogateescape"))
-        raise UpkeepError(
-            f"the commit is stale in {named}; stages that ran: {ran}",
-            remedy=f"`git apply` the file {PATCH} of this job's artifacts, or run the first of these two; then push:\n"
-            "    dvc repro --pull\n"
-            f"    git add {shlex.join(files)} && git commit --message Reproduce",
-            stage=stage,
+        remedy = (
+            f"`git apply` the file {PATCH} of this job's artifacts, or run the first of these two; then push:\n"
+            f"    dvc repro --pull\n    git add {shlex.join(files)} && git commit --message Reproduce"
         )
+        raise UpkeepError(f"the commit is stale in {named}; stages that ran: {ran}", remedy=remedy, stage=stage)
     if git.only_ours("-1", "HEAD"):
         what = f"the newest commit is upkeep's own, and yet {named} came out otherwise again"
         remedy = "find what differs with `git diff` after `dvc repro` on this runner's kind of machine"
@@ -92,13 +88,10 @@ def _prove() -> str:
         dvc.LOCK.write_bytes(committed)  # the order of its stages depends on their history
     if files := git.changed(WRITTEN):
         differing = [name for name, stage in made.items() if stage != claimed.get(name)]
-        raise UpkeepError(
-            f"{', '.join(files)}: what is committed is not what this pipeline makes of the raw data"
-            f"{' from ' if differing else ''}{', '.join(differing)}",
-            expected=SAME_BYTES,
-            remedy="run `dvc repro` on a branch and merge what differs; if nothing does there, ask who made the commit",
-            stage=differing[0] if differing else None,
-        )
+        what = f"{', '.join(files)}: what is committed is not what this pipeline makes of the raw data"
+        what += f" from {', '.join(differing)}" if differing else ""
+        remedy = "run `dvc repro` on a branch and merge what differs; if nothing does there, ask who made the commit"
+        raise UpkeepError(what, expected=SAME_BYTES, remedy=remedy, stage=next(iter(differing), None))
     dvc.push()
     return f"what is committed is what this pipeline makes of the raw data; stages that ran: {', '.join(ran) or 'none'}"
 

@@ -137,13 +137,10 @@ def _wait(params: Params, age_days: int) -> str:
     until, most = params.fetch.until, params.retrain.max_age_days
     if age_days <= most:
         return f"nothing new: {params.fetch.source} has no complete batch after that of {until}"
-    raise UpkeepError(
-        f"no telemetry has arrived for {age_days} days, so there is nothing to train on",
-        expected=f"a batch at least every {most} days, retrain.max_age_days in params.yaml",
-        remedy="find out why the plants' deliveries stopped, or raise that number",
-        stage="fetch",
-        batch=until,
-    )
+    what = f"no telemetry has arrived for {age_days} days, so there is nothing to train on"
+    expected = f"a batch at least every {most} days, retrain.max_age_days in params.yaml"
+    remedy = "find out why the plants' deliveries stopped, or raise that number"
+    raise UpkeepError(what, expected=expected, remedy=remedy, stage="fetch", batch=until)
 
 
 def _find_offer(base: str) -> tuple[str | None, date | None]:
