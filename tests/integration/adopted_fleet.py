@@ -135,6 +135,22 @@ def write_plants_that_differ(telemetry: pl.DataFrame, events: pl.DataFrame) -> N
     events.with_columns(plant=plant).write_csv(FOLDER / "events.csv")
 
 
+def write_files_with_prefixes(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
+    """The machine is a part of its file's name."""
+    for (machine,), rows in telemetry.group_by("machine"):
+        rows.drop("plant", "machine").write_csv(FOLDER / f"readings [{machine}]_2025.csv")
+    events.drop("plant").write_csv(FOLDER / "events.csv")
+
+
+def write_spreadsheet(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
+    """A title, UTF-16, thousands grouped, words for gaps; events with nothing but machine, time and kind."""
+    thousands = pl.col("load_pct").map_elements("{:,.1f}".format, return_dtype=pl.String)
+    wide = telemetry.with_columns(thousands, spare=pl.lit("#N/A"), energy=pl.lit("1,250.5"))
+    title = "Readings of the year 2025\n\n"
+    (FOLDER / "telemetry.csv").write_text(title + wide.write_csv(), encoding="utf-16-le")
+    events.select("machine", "time", "kind").write_csv(FOLDER / "events.csv")
+
+
 def write_database(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
     engine = create_engine(f"sqlite:///{FOLDER}/plant.db")
     text = pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S")

@@ -181,6 +181,50 @@ def test_every_ending_that_the_docs_list_is_read(tmp_path, ending):
     assert check(tmp_path)["lyon"].clean.height == 1
 
 
+@pytest.mark.parametrize("name", ["all.csv", "all.csv.zst", "all.txt"])
+@pytest.mark.parametrize("packed", ["gz", "bz2", "xz", "zst"])
+def test_what_a_file_begins_with_tells_how_it_is_packed_whatever_it_is_called(tmp_path, name, packed):
+    (tmp_path / name).write_bytes(PACK[packed](f"{HEADER}\n{line(1)}\n".encode()))
+    assert check(tmp_path)["lyon"].clean.height == 1
+
+
+def test_parquet_is_read_and_a_spreadsheet_refused_whatever_they_are_called(tmp_path):
+    rows = pl.DataFrame({"plant": ["lyon"], "machine": ["m1"], "time": ["2025-01-06"], "load": [1.0]})
+    rows.write_parquet(tmp_path / "all.csv")
+    assert check(tmp_path)["lyon"].clean.height == 1
+    (tmp_path / "all.csv").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(UpkeepError, match="a spreadsheet") as caught:
+        check(tmp_path)
+    assert "export the sheet as CSV" in caught.value.remedy
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "zst"])
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_packed_file_of_several_parts_is_read_whole_or_refused(tmp_path, ending, broken):
+    first, second = (PACK[ending](text.encode()) for text in (f"{HEADER}\n{line(1)}\n", f"{line(2)}\n"))
+    (tmp_path / f"all.csv.{ending}").write_bytes(first + (b"?" + second[1:] if broken else second))
+    if broken:
+        with pytest.raises(UpkeepError, match="the file is damaged"):
+            check(tmp_path)
+    else:
+        assert check(tmp_path)["lyon"].clean.height == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_letters_of_two_and_four_bytes_are_read_with_and_without_a_mark(tmp_path, encoding):
+    (tmp_path / "all.csv").write_bytes(f"{HEADER}\n{line(1).replace('lyon', 'Łódź')}\n".encode(encoding))
+    assert check(tmp_path)["Łódź"].clean.height == 1
+
+
+@pytest.mark.parametrize("above", ["Export of 2025\nHall 7\n\n", "sep=,\n", "# by hand\n"])
+def test_what_stands_above_the_header_is_set_aside_and_the_rows_are_read(tmp_path, above):
+    (tmp_path / "all.csv").write_text(f"{above}{HEADER}\n{line(1)}\n{line(2)}\n")
+    found = check(tmp_path)["lyon"]
+    assert found.clean.height == 2
+    assert found.rows_in == 2 + above.count("\n")
+    assert set(found.quarantined["reason"]) <= {"broken line", "empty line"}
+
+
 NEEDED = {
     "telemetry": {"plant": "text", "machine": "text", "time": "time"},
     "events": {"plant": "text", "machine": "text", "time": "time", "kind": "text", "code": "text"},

@@ -457,6 +457,54 @@ def test_paths_match_endings_of_any_case_and_what_lies_below_folders(tmp_path, p
     assert rows["machine"].to_list() == (["m2"] if "m?" in path else ["M1", "m2"])
 
 
+def test_a_folder_among_the_files_that_match_is_a_finding(tmp_path):
+    (tmp_path / "all.csv").write_text(CSV)
+    (tmp_path / "old.csv").mkdir()
+    (tmp_path / "old.csv" / "part-0.csv").write_text(CSV)
+    for delivery in opened("files", {"telemetry": {"path": f"{tmp_path}/*.csv"}}).deliveries(UNTIL):
+        assert [finding["detail"] for finding in delivery.findings] == [
+            "old.csv is not read: it is a folder beside files; let path match what is in it"
+        ]
+
+
+@pytest.mark.parametrize("content", ["", "\ufeff", "\n\n", "plant,machine,time\n"])
+def test_a_file_without_rows_beside_others_is_a_finding(tmp_path, content):
+    (tmp_path / "all.csv").write_text(CSV)
+    (tmp_path / "lost.csv").write_text(content, encoding="utf-8")
+    for delivery in opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL):
+        assert [(finding["kind"], finding["detail"]) for finding in delivery.findings] == [
+            ("empty_file", "lost.csv holds no rows")
+        ]
+
+
+@pytest.mark.parametrize("path", ["hall [7]/*.csv", "hall [7]", "hall [7]/{machine}.csv"])
+def test_brackets_in_a_path_are_brackets(tmp_path, path):
+    (tmp_path / "hall [7]").mkdir()
+    (tmp_path / "hall [7]" / "m1.csv").write_text("plant,machine,time\nlyon,m1,2025-01-06\n")
+    (tmp_path / "hall 7.csv").write_text(CSV)
+    assert list(deliveries(tmp_path, {"path": f"{tmp_path}/{path}"})) == [("telemetry", "lyon", "2025-01-06")]
+
+
+def test_a_line_below_the_rows_names_no_plant(tmp_path):
+    (tmp_path / "all.csv").write_text("plant,machine,time\nlyon,m1,2025-01-06\n1 row exported,,\n")
+    [rows] = deliveries(tmp_path).values()
+    assert rows["plant"].to_list() == ["lyon", "1 row exported"]
+
+
+def test_words_for_gaps_are_gaps_in_whatever_column(tmp_path):
+    (tmp_path / "all.csv").write_text("plant,machine,time,load\nlyon,m1,2025-01-06, NA\nlyon,m1,2025-01-06,-9999\n")
+    [rows] = deliveries(tmp_path, {"gaps": ["NA", -9999]}).values()
+    assert rows["load"].to_list() == [None, None]
+    assert rows["machine"].to_list() == ["m1", "m1"]
+
+
+def test_bytes_of_parquet_that_are_text_are_text(tmp_path):
+    named = {"plant": [b"lyon"], "machine": ["M\u00fcller".encode()], "load": [b"\xff"]}
+    pl.DataFrame({**named, "time": [INSTANT]}).write_parquet(tmp_path / "a.parquet")
+    rows = deliveries(tmp_path, {"path": str(tmp_path)})["telemetry", "lyon", "2025-01-06"]
+    assert rows.select("machine", "load").row(0) == ("M\u00fcller", b"\xff")
+
+
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.csv.xz", "a.csv.zst"])
 def test_a_packed_file_that_is_cut_short_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(CSV.encode())[:-9] if "gz" in name else b"no such thing")

@@ -102,6 +102,20 @@ def test_a_plant_of_sqlite_may_be_a_number(sqlite):
     assert found["machines", "7", 6].rows() == [(7, "m1"), (7, "m2")]
 
 
+def test_plants_that_differ_only_in_type_or_blanks_lose_no_row_to_each_other(sqlite):
+    run_script(sqlite, "CREATE TABLE hall (plant, time TEXT); INSERT INTO hall VALUES (7, '2025-01-06 01:00:00'), "
+        "('7', '2025-01-06 02:00:00'), ('7 ', '2025-01-06 03:00:00'), (NULL, '2025-01-06 04:00:00')")  # fmt: skip
+    halls = {
+        "plants": "SELECT plant FROM hall",
+        "telemetry": QUERIES["telemetry"].replace("FROM telemetry", "FROM hall"),
+    }
+    source = opened("sql", {"url": sqlite, **QUERIES, **halls, "machines": None})
+    found = list(source.deliveries(MONDAY))
+    assert {delivery.plant for delivery in found} == {"7"}
+    assert sum(delivery.read().height for delivery in found) == 3
+    assert {finding["kind"] for delivery in found for finding in delivery.findings} == {"unnamed_rows"}
+
+
 def test_rows_come_in_one_order_whatever_the_database_says_and_in_chunks(sqlite, monkeypatch):
     whole = read_all(sqlite)["telemetry", "lyon", 6]
     monkeypatch.setattr("upkeep.sources.sql.ROWS_AS_OBJECTS", 1)

@@ -13,7 +13,7 @@ from ruamel.yaml.comments import CommentedMap
 from upkeep.adopt.columns import Part, find_roles
 from upkeep.adopt.deliveries import Layout, pattern_of, sniff_text
 from upkeep.adopt.describing import describe, describe_telemetry, room_of
-from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params
+from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
 from upkeep.adopt.settings import suggest
 from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
@@ -63,6 +63,31 @@ def test_separator_and_decimal_sign_are_seen(separator, decimal, values):
 def test_an_encoding_is_seen_by_its_letters(text, encoding):
     seen = sniff_text(text.encode(encoding))
     assert text.encode(encoding).decode(seen.get("encoding", "utf-8")) == text
+
+
+@pytest.mark.parametrize(
+    ("rows", "decimal"),
+    [
+        (['a,"1,234.5"', 'a,"234.5"'], "."),
+        (['a,"1,234"', 'a,"234"', "a,0.5"], "."),
+        (['a,"1,234"', 'a,"999"'], "."),
+        (['a,"0,5"', 'a,"1,25"'], ","),
+        (["a;1.234,5", "a;999"], ","),
+        (["a;1,234", "a;2,345"], ","),
+        (["a;1.234", "a;2.345"], None),
+        (["a;1'234.5"], "."),
+        (["a;12", "a;06.01.2025"], None),
+    ],
+)
+def test_marks_that_group_thousands_are_told_from_the_decimal_sign(rows, decimal):
+    assert sniff_text("\n".join([rows[0][1].join(["name", "value"]), *rows]).encode()).get("decimal") == decimal
+
+
+@pytest.mark.parametrize("above", ["", "Export of 2025\n\n"])
+@pytest.mark.parametrize("quoted", ["", ' "lost', ' "closed"'])
+def test_neither_titles_nor_a_lone_quote_hide_the_separator(above, quoted):
+    lines = ["machine;time", *[f"m{row};2025-01-06" for row in range(20)], f"m{quoted};2025-01-07"]
+    assert sniff_text((above + "\n".join(lines)).encode()) == {"separator": ";"}
 
 
 def test_a_table_so_wide_that_few_lines_are_looked_at_is_read_as_others_are():
@@ -168,6 +193,16 @@ def test_a_unit_is_read_from_a_name_only_if_it_says_one(name, unit):
 )
 def test_the_kind_of_an_event_is_read_from_its_words(text, kind):
     assert kind_of(text) == kind
+
+
+@pytest.mark.parametrize("text", ["No_Machine_Failure", "No failure", "kein Ausfall", "not broken"])
+def test_what_did_not_happen_is_no_event(text):
+    assert kind_of(text) is None
+
+
+@pytest.mark.parametrize("text", ["No. 5 failed", "failure no 5", "Nozzle failure"])
+def test_a_number_or_a_part_denies_no_failure(text):
+    assert kind_of(text) == "failure"
 
 
 @given(st.lists(st.text(min_size=1), unique=True))
@@ -362,6 +397,12 @@ def test_kinds_are_mapped_by_their_words_and_unclear_ones_are_named():
     assert "nothing tells: X" in found.guesses["kinds"].reason
 
 
+def test_a_kind_that_nothing_tells_apart_is_its_own_code_too():
+    found = events("log.csv", kind=["failure", "maintenance"])
+    [reading] = file_options({"telemetry": [], "events": [found], "machines": []}, [found.layout], None, {}).values()
+    assert reading["columns"] == {"kind": "kind", "code": "kind"}
+
+
 def test_a_file_named_after_a_kind_holds_that_kind_whatever_its_remarks_say():
     found = events("failures-2016.csv", Remarks=["pump replaced", "high temperature error"])
     assert found.options["kind"] == "failure"
@@ -407,8 +448,9 @@ def test_where_failures_are_known_alarms_are_readings_and_labels_are_still_left_
         (["d/a.csv"], {}, ["d/events.csv"], "d/a.csv"),
         (["d/2023-01-01.csv", "d/2023-02-01.csv"], {}, [], "d/*.csv"),
         (["d/log_2023.csv", "d/log_2024.csv"], {}, ["d/events.csv"], "d/log*.csv"),
-        (["d/p=n/m1.csv", "d/p=s/m2.csv"], {"{1}": "plant", "{2}": "machine"}, [], "d/p={plant}/{machine}.csv"),
-        (["d/m1.csv", "d/m2.csv"], {"{1}": "machine"}, ["d/events.csv"], None),
+        (["d/p=n/m1.csv", "d/p=s/m2.csv"], {"{1}": "{plant}", "{2}": "{machine}"}, [], "d/p={plant}/{machine}.csv"),
+        (["d/a_m1.csv", "d/a_m2.csv"], {"{1}": "a_{machine}"}, ["d/events.csv"], "d/a_{machine}.csv"),
+        (["d/m1.csv", "d/m2.csv"], {"{1}": "{machine}"}, ["d/events.csv"], None),
         (["d/a.csv", "d/x/y/a.csv"], {}, [], "d/**/*.csv"),
     ],
 )

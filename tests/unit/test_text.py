@@ -16,6 +16,8 @@ from upkeep.core.text import command_to_read_again, nearest_name
         ("7", ["press-7"], "press-7"),
         ("NORTH", ["north", "south"], "north"),
         ("Süd", ["SÜD"], "SÜD"),
+        ("Su\u0308d", ["Süd"], "Süd"),
+        ("7.0", ["7", "70"], "7"),
         ("press-1", ["press-2", "pump-1"], None),
         ("7", ["press-7", "pump-7"], None),
         ("south", ["north"], None),

@@ -64,6 +64,8 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         **({LABELLED: labelled.write_csv()} if labelled is not None else {}),
     }
     yield from _tell_tables(tables, happened)
+    if left_out := [name for name, (entry, _) in described["telemetry"].items() if entry is None]:
+        yield f"left out, for reasons that the dictionary gives: {shorten(', '.join(left_out))}"
     doubts = _doubts(keys, happened, readings=bool(telemetry))
     yield from (f"note: {note}" for note in [*notes, *unused, *doubts])
     _write_drafts(drafts, places, force=force)
@@ -94,11 +96,15 @@ def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, *, readings: bool) -> It
             f"{count_things(repeated, 'row')} with machine and time of another: "
             "if they are of several machines, name the column that tells these apart in fetch.options"
         )
-    failures = happened.filter(kind="failure").join(keys, on=["plant", "machine"], how="semi").height
-    if not failures:
+    failures = happened.filter(kind="failure")
+    known = failures.join(keys, on=["plant", "machine"], how="semi").height
+    if failures.is_empty():
         yield "without failures there are reports on the data but no model: deliver when machines failed"
-    elif failures < FEW_FAILURES:
-        yield f"{count_things(failures, 'failure')} to learn from and to judge by: few; a dozen is a start"
+    elif not known:
+        failed, read = (shorten("/".join(rows.select("plant", "machine").row(0)), 80) for rows in (failures, keys))
+        yield f"no machine has readings and failures: {read} has the ones, {failed} the others; use one name in all"
+    elif known < FEW_FAILURES:
+        yield f"{count_things(known, 'failure')} to learn from and to judge by: few; a dozen is a start"
 
 
 def _write_drafts(drafts: Mapping[Path, str], places: Sequence[str], *, force: bool) -> None:

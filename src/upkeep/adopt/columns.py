@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.adopt.deliveries import Layout
+from upkeep.adopt.deliveries import MOSTLY, Layout, read_numbers
 from upkeep.adopt.times import Clock, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
-from upkeep.contract.casting import cast_column, cast_local
-from upkeep.contract.dictionary import DECIMAL
+from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS
 
-MOSTLY = 0.9
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
 TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$"
@@ -79,20 +77,11 @@ def find_roles(layout: Layout) -> Part:
     taken = {*clocks, *(guess.column for guess in keys.values())}
     rest = rows.select(name for name in names if name not in taken and not PATH_PART.fullmatch(name))
     texts = rest.select(cast_column(name, dtype, "text").value.alias(name) for name, dtype in rest.schema.items())
-    numbers = read_numbers(rest, layout.reading.get("decimal", "."))
+    numbers = read_numbers(rest, layout.reading.get("decimal"))
     measured = [name for name in rest.columns if numbers[name].count() >= MOSTLY * max(texts[name].count(), 1)]
     text = rest.drop(measured).columns
     pivot = _find_pivot(rows, clock, keys.get("machine"), measured, text)
     return Part(layout, clock, keys, measured, text, pivot)
-
-
-def read_numbers(rows: pl.DataFrame, decimal: str) -> pl.DataFrame:
-    """Return all columns as numbers, those in text with this decimal sign; null where a value is none."""
-    casts = {name: cast_column(name, dtype, "number") for name, dtype in rows.schema.items()}
-    if decimal == ",":
-        casts |= {name: cast_local(name, casts[name]) for name in casts if rows.schema[name] == pl.String}
-    marked = rows.with_columns(pl.lit(decimal).alias(DECIMAL))
-    return marked.select(cast.value.alias(name) for name, cast in casts.items())
 
 
 def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:

@@ -1,30 +1,31 @@
 """Look at files, or a database's tables: what holds the same table, how it is written, and its rows as delivered."""
 
-import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
 from charset_normalizer import from_bytes
 from sqlalchemy.exc import SQLAlchemyError
 
-from upkeep.adopt.words import is_kept, kind_of
-from upkeep.contract.casting import as_text
-from upkeep.contract.dictionary import BROKEN_LINE
+from upkeep.adopt.words import WORDS, is_kept, kind_of
+from upkeep.contract.casting import LOCAL_NUMBERS, as_text, cast_column, cast_local
+from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL
 from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.params import Limits
 from upkeep.core.secrets import VARIABLE, expand_variables
-from upkeep.sources.bounds import SEPARATORS, bound_values, check_columns
-from upkeep.sources.delimited import read_delimited
+from upkeep.sources.bounds import bound_values, check_columns
+from upkeep.sources.columns import blank_gaps
+from upkeep.sources.delimited import find_header, find_unicode, read_delimited, read_fields
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import ENDING, errors_named, open_file, read_parquet
 from upkeep.sources.sql import accept_any_value, as_frame, fetch_chunks, open_engine, unreadable
@@ -33,13 +34,17 @@ SAMPLE_BYTES = 65_536  # of a file's beginning; they tell how its text is writte
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "utf_16"]
 """Tried where the bytes are no UTF-8."""
 FEW_LETTERS = 8  # so few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest
-USUAL = {"encoding": "utf-8", "separator": ",", "decimal": "."}  # how text is written unless an option says otherwise
-DECIMAL_COMMA, DECIMAL_POINT = re.compile(r"\s*[+-]?\d+,\d+\s*"), re.compile(r"\s*[+-]?\d+\.\d+\s*")
+SEPARATORS = ",;\t| "
+USUAL = {"encoding": "utf-8", "separator": ","}
+"""How text is written unless an option says otherwise."""
 NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
-SPECIAL = re.compile(r"[{}*?[\]$]|::")  # in a path of `params.yaml` these mean something
+SPECIAL = re.compile(r"[{}*?$]|::")  # in a path of `params.yaml` these mean something
 PATTERN = re.compile(r"\*|\^.*\$")  # a column of such a name is a pattern of names to Polars
 MOST_ROWS = 200_000
 """Read of a database's table: half of them its first, half its last in the order that the database gives."""
+SENTINEL = re.compile(r"-9{3,6}([.,]0*)?")
+EXTREME = 5.0  # times the width of all others that such a mark lies below them
+MOSTLY = 0.9  # share of a column's values that make it one of numbers
 ALIKE = 0.8  # share of common columns from which two files hold the same table
 
 
@@ -48,8 +53,9 @@ class Layout:
     """Files that hold one table, or a database's table.
 
     `rows` are as delivered, of CSV files as text. For several files, columns such as ``{0}`` hold the parts of their
-    addresses that differ, which `facts` has for each of `paths`. `reading` has the options of the source ``files`` that
-    tell how their text is written; `partial` the columns that only some of the files have.
+    addresses that differ, which `facts` has for each of `paths`, without what stands `around` the telling text.
+    `reading` has the options of the source ``files`` that tell how their text is written; `partial` the columns that
+    only some of the files have.
     """
 
     paths: list[str]
@@ -57,6 +63,13 @@ class Layout:
     reading: dict[str, Any] = field(default_factory=dict)
     partial: frozenset[str] = frozenset()
     facts: list[dict[str, str]] = field(default_factory=list)
+    around: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def trimmed(self, part: str, before: str, after: str) -> "Layout":
+        """Return the layout without what stands before and after the telling text in this part of all addresses."""
+        rows = self.rows.with_columns(pl.col(part).str.strip_prefix(before).str.strip_suffix(after))
+        facts = [{**fact, part: fact[part].removeprefix(before).removesuffix(after)} for fact in self.facts]
+        return replace(self, rows=rows, facts=facts, around={**self.around, part: (before, after)})
 
     @property
     def name(self) -> str:
@@ -126,20 +139,31 @@ def look_at_database(url: str, limits: Limits) -> list[Layout]:
 
 def sniff_text(content: bytes) -> dict[str, str]:
     """Return how a CSV file is written, where that is not as usual: ``encoding``, ``separator``, ``decimal``."""
-    encoding = _sniff_encoding(content)
+    encoding = find_unicode(content) or _sniff_encoding(content)
     lines = content[:SAMPLE_BYTES].decode(encoding, errors="replace").removeprefix("\ufeff").splitlines()
     lines = (lines if len(content) <= SAMPLE_BYTES else lines[:-1] or lines)[:200]  # the last one may be cut off
     separator = max(SEPARATORS, key=lambda candidate: _evenness(lines, candidate))
-    fields = [value for row in csv.reader(lines[1:], delimiter=separator) for value in row if separator != ","]
-    commas, points = (sum(map(bool, map(kind.fullmatch, fields))) for kind in (DECIMAL_COMMA, DECIMAL_POINT))
-    found = {"encoding": encoding, "separator": separator, "decimal": "," if commas > points else "."}
-    return {option: value for option, value in found.items() if value != USUAL[option]}
+    fields = {value.strip() for line in lines[1:] for value in read_fields(line, separator) or ()}
+    found = {"encoding": encoding, "separator": separator, "decimal": _sniff_decimal(fields, separator)}
+    return {option: value for option, value in found.items() if value and value != USUAL.get(option)}
+
+
+def _sniff_decimal(fields: Iterable[str], separator: str) -> str | None:
+    """Return the decimal sign of numbers if it is a comma, or a point beside marks that group thousands."""
+    signs = [{sign for sign, form in LOCAL_NUMBERS.items() if re.match(form, value)} for value in fields]
+    commas, points = signs.count({","}), signs.count({"."})
+    grouped = [
+        value for value in fields if re.match(LOCAL_NUMBERS["."], value) and re.search(r"\d\D\d{3}(\D|$)", value)
+    ]
+    if commas > points or (commas == points and separator != "," and any("," in value for value in grouped)):
+        return ","
+    return "." if any(re.search(r"\d[^\d.eE]\d", value) for value in grouped) else None
 
 
 def pattern_of(paths: Sequence[str], placeholders: Mapping[str, str], others: Iterable[str]) -> str | None:
     """Return an address with ``*``, ``{plant}`` and ``{machine}`` that matches these paths; None if it matches others.
 
-    `placeholders` tells which of the columns ``{0}``, ``{1}`` of :class:`Layout` is what.
+    `placeholders` tells what stands for which of the columns ``{0}``, ``{1}`` of :class:`Layout`.
     """
     places = [path.split("/") for path in paths]
     if len({len(parts) for parts in places}) == 1:
@@ -148,7 +172,7 @@ def pattern_of(paths: Sequence[str], placeholders: Mapping[str, str], others: It
     else:
         start = _common_start(paths)
         pattern = f"{start[: start.rfind('/') + 1]}**/*{_common_ending([parts[-1] for parts in places])}"
-    glob = re.sub(r"\{\w+\}", "*", pattern)
+    glob = re.sub(r"\{\w+\}", "*", pattern.replace("[", "[[]"))
     return None if any(fnmatchcase(other, glob) for other in others) else pattern
 
 
@@ -159,7 +183,7 @@ def _segment(names: Sequence[str], placeholder: str | None) -> str:
         return first
     if placeholder:
         ending = ENDING.search(first)
-        return f"{''.join(first.rpartition('=')[:2])}{{{placeholder}}}{ending[0] if ending else ''}"
+        return f"{''.join(first.rpartition('=')[:2])}{placeholder}{ending[0] if ending else ''}"
     before = re.sub(r"[^a-zA-Z]+$", "", _common_start(names))  # a year or a number may grow
     return f"{before}*{_common_ending(names)}"
 
@@ -192,7 +216,7 @@ def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
     if not ENDING.search(name):
         raise UpkeepError("it is neither CSV nor Parquet", remedy="export its table as CSV", file=name)
     if SPECIAL.search(name) or not name.isprintable():
-        what = "its name holds one of {}*?[]$, :: or a sign that cannot be printed, which mean something in a path"
+        what = "its name holds one of {}*?$, :: or a sign that cannot be printed, which mean something in a path"
         raise UpkeepError(what, remedy="rename it", file=name)
     with errors_named(reading, file=name):
         content, is_text = open_file(reading, path, limits)
@@ -204,8 +228,37 @@ def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
         if rows.is_empty():
             raise UpkeepError("it holds no rows", remedy="deliver it with rows below a line of column names")
         if rows.width < 2 or all(NUMBER.fullmatch(column) for column in rows.columns):
-            raise UpkeepError("it has no line of column names at its top", remedy="deliver it with one")
-    return Layout([name], _hold_rows(name, rows), written)
+            what = "it has no line of column names at its top, or another separator than , ; | tab or blank"
+            raise UpkeepError(what, remedy="deliver it with both")
+    rows = _hold_rows(name, rows)
+    if gaps := _find_gaps(rows, written.get("decimal")):
+        return Layout([name], blank_gaps(rows, gaps), {**written, "gaps": gaps})
+    return Layout([name], rows, written)
+
+
+def _find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
+    """Return the words for no value that stand in columns of numbers, and -999 and its like far below the others."""
+    odd = [gap for gap in WORDS["gaps"] if any((rows[name].str.strip_chars() == gap).any() for name in rows.columns)]
+    blank = blank_gaps(rows, odd)
+    numbers = read_numbers(blank, decimal)
+    measured = [name for name in rows.columns if 0 < blank[name].count() <= numbers[name].count() / MOSTLY]
+    held = set[str]()
+    for name in measured:
+        texts = rows[name].str.strip_chars()
+        marks = {text for text in texts.unique().drop_nulls() if SENTINEL.fullmatch(text)}
+        usual = numbers[name].filter(~texts.is_in(marks)).drop_nulls().to_numpy()
+        far = {mark for mark in marks if usual.size and float(mark) < usual.min() - EXTREME * np.ptp(usual)}
+        held |= far | {*texts.filter(blank[name].is_null()).drop_nulls()}
+    return sorted(held)
+
+
+def read_numbers(rows: pl.DataFrame, decimal: str | None) -> pl.DataFrame:
+    """Return all columns as numbers, those in text with this decimal sign; null where a value is none."""
+    casts = {name: cast_column(name, dtype, "number") for name, dtype in rows.schema.items()}
+    if decimal:
+        casts |= {name: cast_local(name, casts[name]) for name in casts if rows.schema[name] == pl.String}
+    marked = rows.with_columns(pl.lit(decimal).alias(DECIMAL))
+    return marked.select(cast.value.alias(name) for name, cast in casts.items())
 
 
 def _read_table(connection: sa.Connection, name: str, limits: Limits) -> pl.DataFrame:
@@ -228,7 +281,7 @@ def _hold_rows(name: str, rows: pl.DataFrame) -> pl.DataFrame:
     """
     if special := [column for column in rows.columns if PATTERN.fullmatch(column)]:
         raise UpkeepError(f"a column of {name} is called {special[0]}", remedy="rename the column")
-    rows = rows.drop(BROKEN_LINE, strict=False)
+    rows = rows.filter(pl.col(BROKEN_LINE).is_null()).drop(BROKEN_LINE) if BROKEN_LINE in rows.columns else rows
     odd = [name for name, dtype in rows.schema.items() if dtype.is_nested() or dtype in (pl.Binary, pl.Duration)]
     return rows.with_columns(as_text(name, rows.schema[name]) for name in odd)
 
@@ -245,8 +298,12 @@ def _sniff_encoding(content: bytes) -> str:
 
 
 def _evenness(lines: Sequence[str], separator: str) -> float:
-    """Return a score for a separator: columns, if nearly all lines have as many as the first one."""
-    counts = [len(row) for row in csv.reader(lines, delimiter=separator)] or [0]
+    """Return a score for a separator: columns, if nearly all lines have as many as the header."""
+    header = find_header(lines, separator) or 0
+    above = [line for line in lines[:header] if not line.startswith("sep=")]
+    if any(mark in line for line in above for mark in SEPARATORS.strip(" ")):  # as a header of its own has
+        header = 0
+    counts = [len(read_fields(line, separator) or ()) for line in lines[header:]] or [0]
     even = sum(count == counts[0] for count in counts) / len(counts)
     return counts[0] * even if counts[0] > 1 and even > ALIKE else even - 1
 
@@ -277,5 +334,7 @@ def _join_files(files: Sequence[Layout]) -> Layout:
     frames = [file.rows.with_columns(pl.lit(fact).alias(part) for part, fact in own.items()) for file, own in told]
     rows = pl.concat(frames, how="diagonal_relaxed")
     reading = {option: value for file in files for option, value in file.reading.items()}
+    if gaps := {gap for file in files for gap in file.reading.get("gaps", ())}:
+        reading["gaps"] = sorted(gaps)
     partial = {name for frame in frames for name in {*rows.columns} - {*frame.columns}}
     return Layout(paths, rows, reading, frozenset(partial), facts)

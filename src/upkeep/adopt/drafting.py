@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import getitem
@@ -95,7 +96,9 @@ def file_options(tables: Tables, layouts: Iterable[Layout], labelled: Path | Non
 def _readings(part: Part, known: Collection[str], names: Mapping[str, str]) -> list[CommentedMap]:
     """Return one mapping if a pattern matches the part's files and no others, else one for each file."""
     paths = part.layout.paths
-    if pattern := pattern_of(paths, part.placeholders, sorted({*known} - {*paths})):
+    around = {theirs: part.layout.around.get(theirs, ("", "")) for theirs in part.placeholders}
+    spelt = {theirs: f"{{{ours}}}".join(around[theirs]) for theirs, ours in part.placeholders.items()}
+    if pattern := pattern_of(paths, spelt, sorted({*known} - {*paths})):
         return [_reading(part, pattern, {}, names)]
     told = [{ours: facts[theirs] for theirs, ours in part.placeholders.items()} for facts in part.layout.facts]
     return [_reading(part, path, constants, names) for path, constants in zip(paths, told, strict=True)]
@@ -103,7 +106,9 @@ def _readings(part: Part, known: Collection[str], names: Mapping[str, str]) -> l
 
 def _reading(part: Part, path: str, constants: Mapping[str, str], names: Mapping[str, str]) -> CommentedMap:
     columns = {**part.columns, **{names[name]: name for name in part.kept if name in names}}
-    given = {ours: theirs for ours, theirs in columns.items() if ours != theirs and theirs not in part.placeholders}
+    taken = Counter(columns.values())
+    is_given = {ours: ours != theirs or taken[theirs] > 1 for ours, theirs in columns.items()}
+    given = {ours: columns[ours] for ours in columns if is_given[ours] and columns[ours] not in part.placeholders}
     found = {"path": path, "columns": given, **part.options, **constants, **part.layout.reading}
     values = read_options(TableFiles, found, "files").model_dump(mode="json", exclude_defaults=True)
     reasons = {ours: guess.reason for ours, guess in part.guesses.items()}

@@ -6,8 +6,8 @@ from functools import partial
 
 import polars as pl
 
-from upkeep.adopt.columns import Guess, Part, find_roles, read_numbers
-from upkeep.adopt.deliveries import Layout
+from upkeep.adopt.columns import Guess, Part, find_roles
+from upkeep.adopt.deliveries import Layout, read_numbers
 from upkeep.adopt.times import in_zone, quartiles, share_of
 from upkeep.adopt.words import Kind, has_word, is_kept, kind_of, names_one
 from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
@@ -31,7 +31,7 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     Raises UpkeepError if there are neither readings with times nor failures of machines, or a row per instant would
     take more than `limits` allow.
     """
-    looked = [find_roles(layout) for layout in layouts]
+    looked = _match_file_names([find_roles(layout) for layout in layouts])
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
     which = [(part, _which(part, largest)) for part in looked]
     read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
@@ -41,9 +41,10 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     telemetry = [part for part, table in which if table == "telemetry"]
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
         read, others = read_as("telemetry", part), tables["telemetry"]
-        if any(read.rows.join(other.rows, on=KEYS, how="semi").height > 0.05 * read.rows.height for other in others):
-            other = others[0].layout.name
-            notes.append(f"{part.layout.name} is left out: rows of its times are in {other} already; join the two")
+        most = 0.05 * read.rows.height
+        same = [other.layout.name for other in others if read.rows.join(other.rows, on=KEYS, how="semi").height > most]
+        if same:
+            notes.append(f"{part.layout.name} is left out: rows of its times are in {same[0]} already; join the two")
         else:
             others.append(read)
     zone = tables["telemetry"][0].options.get("time_zone") if tables["telemetry"] else None
@@ -106,6 +107,23 @@ def _which(part: Part, largest: int) -> Table | None:
     return "telemetry"
 
 
+def _match_file_names(looked: Sequence[Part]) -> list[Part]:
+    """Return the parts; of files such as ``data_press-1.csv`` the machine is the part that other tables call it."""
+    told = [(part, part.columns["machine"]) for part in looked if "machine" in part.columns]
+    columns = [part.layout.rows[column] for part, column in told if column not in part.placeholders]
+    known = {name for column in columns for name in column.drop_nulls().cast(pl.String).str.strip_chars().unique()}
+    matched = list(looked)
+    for part, column in told:
+        names = {facts[column] for facts in part.layout.facts} if column in part.placeholders else set[str]()
+        if names and not names & known:
+            cuts = (name.partition(machine) for name in sorted(names)[:20] for machine in sorted(known, key=len))
+            for before, _, after in (cut for cut in cuts if cut[1]):
+                if all(name.startswith(before) and name.endswith(after) for name in names):
+                    matched[matched.index(part)] = replace(part, layout=part.layout.trimmed(column, before, after))
+                    break
+    return matched
+
+
 def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
     """Return plant and machine of rows that do not tell: the only one that any table tells of, or a name for one."""
     constants = {}
@@ -133,7 +151,7 @@ def _as_table(
         guesses |= {option: Guess(clock.reason, value=value) for option, value in clock.options.items()}
     delivered = part.layout.rows
     read = [
-        *read_numbers(delivered.select(part.measured), part.layout.reading.get("decimal", ".")),
+        *read_numbers(delivered.select(part.measured), part.layout.reading.get("decimal")),
         *delivered.select(part.text),
     ]
     rows = _read_keys(part).with_columns(column for column in read if column.name not in KEYS)
@@ -223,10 +241,16 @@ def _label_grade(name: str, column: pl.Series) -> int | None:
 
 
 def _no_telemetry(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
+    unread = [(layout, name) for layout in layouts for name in layout.rows.columns if has_word(name, "time")]
     if timed:
         names = ", ".join(layout.name for layout in timed)
         what = f"nothing in {names} looks like telemetry or like machines' failures"
         remedy = "add the readings; or call a file of failures failures.csv, and name machines in a column"
+    elif unread:
+        layout, name = unread[0]
+        first = shorten(next(iter(layout.rows[name].drop_nulls()), "nothing"), 40)
+        what = f"the column {shorten(name)} of {layout.name} holds no date and time that can be read, but {first}"
+        remedy = "deliver ISO 8601, such as 2025-01-06T13:00:00Z; rows that are single cases are for a plain classifier"
     else:
         what = f"no column of {max(layouts, key=lambda layout: layout.rows.height).name} holds a date and time"
         remedy = "deliver the readings with their times; rows that are single cases are for a plain classifier"

@@ -51,6 +51,8 @@ def names_one(name: str, group: str, others: str = "numbered") -> bool:
 def kind_of(text: str) -> Kind | None:
     """Return which kind of event a text speaks of, if it says so."""
     folded = fold(text[:MOST_LETTERS])
+    if re.match(rf"({'|'.join(WORDS['denied'])})[\W_]+[a-z]", folded):
+        return None
     return next((kind for kind, parts in WORDS["kinds"].items() if any(part in folded for part in parts)), None)
 
 

@@ -120,7 +120,10 @@ def _to_text(column: pl.Expr, delivered: pl.DataType) -> Cast | None:
         is_whole = whole.cast(delivered) == column
         return Cast(pl.when(is_whole).then(whole.cast(pl.String)).otherwise(column.fill_nan(None)))
     if delivered.is_numeric() or isinstance(delivered, pl.Boolean):
-        return Cast(column.cast(pl.String))
+        text = column.cast(pl.String)
+        return Cast(
+            text.str.replace(r"(\.[0-9]*?)0+$", "${1}").str.strip_suffix(".") if delivered.is_decimal() else text
+        )
     if time := _to_time(column, delivered):
         return Cast(time.value.dt.to_string("iso:strict"), time.failed)
     return None

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -82,7 +83,7 @@ def command_to_read_again(plant: str | None = None, batch: object = None, *, dro
 def nearest_name(name: str, names: Iterable[str]) -> str | None:
     """Return which of the names was probably meant: one with the same numbers, spelt much alike, such as 1 for M-001.
 
-    Case, zeros in front of numbers and signs make no difference.
+    Case, zeros in front of numbers or behind their point and signs make no difference.
     """
     letters, numbers = _part_digits(name)
     alike = {_part_digits(other)[0]: other for other in sorted(names) if _part_digits(other)[1] == numbers}
@@ -93,5 +94,6 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
 
 
 def _part_digits(name: str) -> tuple[str, list[str]]:
+    name = re.sub(r"\.0+$", "", unicodedata.normalize("NFKC", name))
     numbers = [number.lstrip("0") for number in re.findall(r"\d+", name)]
     return re.sub(r"[\W\d_]+", "", name).casefold(), numbers

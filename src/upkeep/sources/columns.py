@@ -1,7 +1,7 @@
 """Delivered columns under our names, with what else than a column tells."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import polars as pl
 
@@ -21,6 +21,7 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
     """Rename columns to ours, and add what no column but the file's place or a constant tells."""
     if not rows.columns:  # a file without a header
         return rows
+    rows = blank_gaps(rows, reading.gaps)
     if reading.pivot:
         rows = _widen(rows, reading.pivot, reading.columns, limits)
     rows = rows.select(
@@ -31,6 +32,15 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
     if reading.kinds:
         rows = _translate_kinds(rows, reading.kinds)
     return rows.with_columns(pl.lit(reading.decimal).alias(DECIMAL)) if reading.decimal else rows
+
+
+def blank_gaps(rows: pl.DataFrame, gaps: Collection[str]) -> pl.DataFrame:
+    """Leave nothing where a text is one of `gaps`, which stand for no value."""
+    return rows.with_columns(
+        pl.when(~pl.col(name).str.strip_chars().is_in(gaps)).then(pl.col(name)).alias(name)
+        for name, dtype in rows.schema.items()
+        if gaps and dtype == pl.String and name != BROKEN_LINE
+    )
 
 
 def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -> list[str]:

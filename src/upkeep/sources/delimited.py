@@ -3,9 +3,10 @@
 Lines are counted before anything is parsed, so that no quote can swallow the lines after it.
 """
 
-import codecs
 import csv
+import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import polars as pl
 
@@ -17,9 +18,23 @@ from upkeep.sources import bounds
 QUOTE = '"'
 QUOTED = r'"[^"]*"'
 BLANKS = " \t\r"
-BOM = "\ufeff"  # the byte order mark; files that are joined into one bring it and their headers along
-LINES_AT_ONCE = 10_000  # that are held as Python objects
-SHOWN = 100  # characters of a line that is too long to be kept
+BOM = "\ufeff"
+"""The byte order mark; files that are joined into one bring it and their headers along."""
+BEGINNINGS = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "utf-32",
+    rb"\xff\xfe|\xfe\xff": "utf-16",
+    rb"[^\0]\0\0\0": "utf-32-le",
+    rb"\0\0\0[^\0]": "utf-32-be",
+    rb"[^\0]\0": "utf-16-le",
+    rb"\0[^\0]": "utf-16-be",
+}
+"""How text begins whose letters have two or four bytes, with or without a mark."""
+MOST_ABOVE = 100
+"""Lines above the header, at most."""
+LINES_AT_ONCE = 10_000
+"""That are held as Python objects."""
+SHOWN = 100
+"""Characters of a line that is too long to be kept."""
 
 
 def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits) -> pl.DataFrame:
@@ -34,7 +49,7 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     line_ends = max(content.count(b"\n"), content.count(b"\r"))
     bounds.check_size(len(content) + bounds.VALUE_BYTES * line_ends, limits)
     lines = _split_lines(_decode(content, encoding))
-    at = next((number for number, line in enumerate(lines) if line.strip(BLANKS)), None)
+    at = find_header(lines, separator)
     if at is None:
         return pl.DataFrame()
     header, lines = lines[at], pl.concat([lines[:at], lines[at + 1 :]])
@@ -53,11 +68,24 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     return rows.drop("") if "" in names and rows[""].null_count() == rows.height else rows
 
 
+def find_header(lines: Iterable[str], separator: str) -> int | None:
+    """Return which line holds the columns' names: the first with a separator soon, or else with any text.
+
+    What stands above it, such as a title or a spreadsheet's ``sep=;``, is no row.
+    """
+    written = [(number, line) for number, line in enumerate(islice(lines, MOST_ABOVE)) if line.strip(BLANKS)]
+    fits = (number for number, line in written if separator in line and not line.startswith("sep="))
+    return next(fits, written[0][0] if written else None)
+
+
+def find_unicode(content: bytes) -> str | None:
+    """Return the encoding that a mark at the beginning tells, or a first letter of several bytes; None if none does."""
+    return next((encoding for beginning, encoding in BEGINNINGS.items() if re.match(beginning, content)), None)
+
+
 def _decode(content: bytes, encoding: str) -> str:
     r"""Return the content as text; a byte that the encoding does not have stays visible, as ``\xfc``."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    return content.decode(encoding, errors="backslashreplace").removeprefix(BOM)
+    return content.decode(find_unicode(content) or encoding, errors="backslashreplace").removeprefix(BOM)
 
 
 def _split_lines(text: str) -> pl.Series:
@@ -67,7 +95,7 @@ def _split_lines(text: str) -> pl.Series:
     return pl.read_lines(text.encode(), name="line").to_series()
 
 
-def _read_fields(line: str, separator: str) -> list[str] | None:
+def read_fields(line: str, separator: str) -> list[str] | None:
     """Return one line's fields, or None if a quote on it has no partner or stands where none may."""
     try:
         return next(csv.reader([line], delimiter=separator, strict=True))
@@ -80,7 +108,7 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
     if len(header) > 1000 * limits.value_kb:
         what = f"the header has {len(header):,} characters, more than limits.value_kb in params.yaml allows"
         raise UpkeepError(what, remedy="export the file again, with a line of column names at its top")
-    names = _read_fields(header, separator) or header.split(separator)
+    names = read_fields(header, separator) or header.split(separator)
     bounds.check_columns(len(names), limits)
     unique = dict.fromkeys([BROKEN_LINE])
     again: dict[str, str] = {}
@@ -122,7 +150,7 @@ def _parse_one_by_one(
         if len(line) > longest:
             rows.append({BROKEN_LINE: f"{line[:SHOWN]}… ({len(line):,} characters)"})
             continue
-        fields = _read_fields(line, separator)
+        fields = read_fields(line, separator)
         if fields and len(fields) == len(names) + 1 and not fields[-1]:  # a separator may end a line
             fields.pop()
         elif fields and len(fields) == len(names) - 1 and not names[-1]:  # or the header

@@ -56,6 +56,7 @@ class TableFiles(Frozen):
     separator: str | None = None
     decimal: Literal[".", ","] | None = None
     encoding: str = "utf-8"
+    gaps: list[Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(default=[])
     storage_options: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")

@@ -90,6 +90,8 @@ class Files:
             for path in paths:
                 with errors_named(reading, table=table, file=path):
                     dealt = self._deal(table, batch, number, path)
+                if not dealt:
+                    findings.append(report("empty_file", table, f"{path.rpartition('/')[2]} holds no rows"))
                 for reference, rows in dealt.items():
                     schemas[reference] = rows.schema
                     columns |= dict.fromkeys(rows.columns)
@@ -151,31 +153,35 @@ class Files:
 
 
 def _find_files(table: Table, reading: TableFiles) -> tuple[list[str], list[Finding]]:
-    """Return the files that match ``path``, and a finding for each that matches and cannot be read."""
+    """Return the files that match ``path``, and a finding for each file or folder that matches and cannot be read."""
     with errors_named(reading, table=table):
         file_system, root = find_place(reading)
         matches = file_system.glob(_as_glob(root), detail=True)
         if matches and all(info["type"] == "directory" for info in matches.values()):
             root += "/**"
             matches = file_system.glob(_as_glob(root), detail=True)
-    paths = sorted(str(path) for path, info in matches.items() if info["type"] != "directory")
-    left = [path.removeprefix(_folder(root)) for path in paths if not ENDING.search(path)]
-    if len(left) == len(paths):
+        paths = sorted(str(path) for path, info in matches.items() if info["type"] != "directory")
+        reached = {*paths, *(path[: slash.start()] for path in paths for slash in re.finditer("/", path))}
+        folders = [path for path in sorted(map(str, matches)) if path not in reached and file_system.find(path)]
+    left = {path: f"it does not end in {ENDINGS}" for path in paths if not ENDING.search(path)}
+    left |= dict.fromkeys(folders, "it is a folder beside files; let path match what is in it")
+    why = {path.removeprefix(_folder(root)): reason for path, reason in left.items()}
+    files = [path for path in paths if path not in left]
+    if not files:
         raise UpkeepError(
-            f"no file matches {reading.path}, or none that can be read{f': there is {left[0]}' if left else ''}",
+            f"no file matches {reading.path}, or none that can be read{f': there is {next(iter(why))}' if why else ''}",
             expected=f"files that end in {ENDINGS}",
             remedy=f"correct fetch.options.{table}.path in params.yaml, or export the files as CSV",
             table=table,
         )
-    if left:
-        logger.warning(f"{table}: {len(left)} files of {reading.path} are not read, such as {left[0]}")
-    files = [path for path in paths if ENDING.search(path)]
-    return files, [report("unread_file", table, f"{name} is not read: it does not end in {ENDINGS}") for name in left]
+    if why:
+        logger.warning(f"{table}: {len(why)} files of {reading.path} are not read, such as {next(iter(why))}")
+    return files, [report("unread_file", table, f"{name} is not read: {reason}") for name, reason in why.items()]
 
 
 def _folder(root: str) -> str:
     """Return the folder, with a slash at its end, below which all files lie that a pattern may match."""
-    literal = re.split(r"[*?{[]", root)[0]
+    literal = re.split(r"[*?{]", root)[0]
     return literal[: literal.rfind("/") + 1]
 
 
@@ -193,7 +199,7 @@ def _find_facts(root: str, path: str) -> Mapping[str, str]:
 
 def _as_glob(root: str) -> str:
     """Return the pattern that fsspec understands; endings are compared without regard to case."""
-    pattern = re.sub(r"\{\w+\}", "*", root)
+    pattern = re.sub(r"\{\w+\}", "*", root.replace("[", "[[]"))
     stem = re.sub(r"(\.\w+)*$", "", pattern)
     ending = pattern.removeprefix(stem)
     return stem + re.sub("[A-Za-z]", lambda a: f"[{a[0].lower()}{a[0].upper()}]" if "*" in stem else a[0], ending)
@@ -207,7 +213,10 @@ def _deal_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tuple[A
         if name not in rows.columns:
             raise absent(name, rows.columns, _how_to_name(name, rows.columns))
     plant = cast_column("plant", rows.schema["plant"], "text").value
-    keys = {"@plant": pl.when(is_name(plant)).then(plant).forward_fill().backward_fill()}
+    told = [cast_column(name, rows.schema[name], "text").value for name in ("machine", "time") if name in rows.columns]
+    # A line below the rows, such as "5,167 rows exported", tells of no plant.
+    named = is_name(plant) & pl.any_horizontal(pl.lit(not told), *(value.is_not_null() for value in told))
+    keys = {"@plant": pl.when(named).then(plant).forward_fill().backward_fill()}
     if table != "machines":
         time = cast_column("time", rows.schema["time"], "time").value
         keys[TIME] = _without_leaps(time) if table == "telemetry" else time

@@ -1,6 +1,5 @@
 """Files at any address that fsspec can open: found, bounded, unpacked, and named in what goes wrong with them."""
 
-import bz2
 import gzip
 import lzma
 import re
@@ -24,9 +23,16 @@ from upkeep.sources.file_options import TableFiles
 ENDING = re.compile(r"\.(?:parquet|pq|(?P<text>csv|tsv|txt)(?:\.(?P<packed>gz|bz2|xz|zst))?)$", re.IGNORECASE)
 ENDINGS = ".parquet, .pq, .csv, .tsv or .txt, the last three also with .gz, .bz2, .xz or .zst"
 
+MAGIC = re.compile(rb"(?P<gz>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ\0)|(?P<zst>\x28\xb5\x2f\xfd)")
+"""How packed files begin, whatever their names end in."""
+ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"7z\xbc\xaf")
+"""How ZIP archives begin, spreadsheets among them, and older spreadsheets, and other archives."""
+PARQUET = b"PAR1"
+"""How a Parquet file begins and ends."""
+
 UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
     "gz": gzip.open,
-    "bz2": bz2.open,
+    "bz2": lambda packed: pa.CompressedInputStream(packed, "bz2"),  # Python's passes over a second part that is damaged
     "xz": lzma.open,
     "zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
 }
@@ -52,18 +58,24 @@ def read_content(reading: TableFiles, path: str, limits: Limits) -> bytes:
 
 
 def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
-    """Return what a file of this content holds once it is unpacked, and whether that is text, by the file's ending.
+    """Return what a file of this content holds once it is unpacked, and whether that is text.
 
-    Raises UpkeepError if it is damaged, or larger than `limits` allow.
+    How it begins tells, and else the file's ending. Raises UpkeepError if it is damaged, an archive, or larger than
+    `limits` allow.
     """
-    ending = ENDING.search(path.lower())
-    if not (ending and ending["packed"]):
-        return content, bool(ending and ending["text"])
-    try:
-        with UNPACK[ending["packed"]](BytesIO(content)) as stream:
-            return bounds.read_bounded(stream, limits), True
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise _unreadable_file(error) from error
+    ending, begins = ENDING.search(path.lower()), MAGIC.match(content)
+    packed = begins.lastgroup if begins else ending and ending["packed"]
+    if packed:
+        try:
+            with UNPACK[packed](BytesIO(content)) as stream:
+                content = bounds.read_bounded(stream, limits)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise _unreadable_file(error) from error
+    if content.startswith(ARCHIVES):
+        what = "the file is an archive or a spreadsheet, whatever its name ends in"
+        raise UpkeepError(what, remedy="unpack it, or export the sheet as CSV")
+    is_parquet = content.startswith(PARQUET) and content.endswith(PARQUET)
+    return content, bool(ending and ending["text"]) and not is_parquet
 
 
 def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
@@ -88,7 +100,15 @@ def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
     rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
     rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
-    return bounds.bound_values(rows, limits)
+    return bounds.bound_values(rows.with_columns(map(_decode, rows.select(pl.selectors.binary()))), limits)
+
+
+def _decode(column: pl.Series) -> pl.Series:
+    """Return as text what is text, though the file does not say so, as those of Impala and old ones of Spark do not."""
+    try:
+        return column.cast(pl.String)
+    except pl.exceptions.ComputeError:
+        return column
 
 
 def _unreadable_file(error: BaseException) -> UpkeepError:

@@ -77,24 +77,29 @@ class Sql:
     def deliveries(self, until: date) -> Iterator[Delivery]:
         """List every batch of every plant from ``since`` on; whether it has rows shows when it is read."""
         batches = batches_between(self._options.since, until, self._batch_days)
-        plants = self._plants()
+        plants, unnamed = self._plants()
         for table in TABLES:
             query = getattr(self._options, table)
             untimed = _ask_for_untimed(table, query) if query and table != "machines" else None
-            for plant, value in plants.items() if query else ():
-                findings = self._find_untimed(table, plant, value, untimed) if untimed else ()
+            for plant, value in plants if query else ():
+                findings = (*unnamed, *(self._find_untimed(table, plant, value, untimed) if untimed else ()))
                 # Machines have no time: they are one delivery, in the first batch.
                 for batch in batches if table != "machines" else batches[:1]:
                     yield Delivery(table, plant, batch, partial(self._read, query, value, batch), findings)
 
-    def _plants(self) -> dict[str, Any]:
-        """Return each plant's name and the value that the database has for it, to which ``:plant`` is bound."""
+    def _plants(self) -> tuple[list[tuple[str, Any]], tuple[Finding, ...]]:
+        """Return names of plants, each with a value that the database has for it, to which ``:plant`` is bound.
+
+        Several values may have one name, as 7 and '7' do; rows whose plant is null are a finding.
+        """
         values = self._options.plants
         if isinstance(values, str):
             with self._execute(values, {}) as result:
-                values = [value for value in result.scalars() if value is not None]
-        names = {_write_value(_simplify(value)).strip(): value for value in values}
-        return dict(sorted(names.items()))
+                values = list(result.scalars())
+        named = {(_write_value(_simplify(value)).strip(), repr(value)): value for value in values if value is not None}
+        what = "the query plants gives null: rows without a plant are in no batch; name their plant in the database"
+        unnamed = (report("unnamed_rows", "telemetry", what),) if None in values else ()
+        return [(name, value) for (name, _), value in sorted(named.items())], unnamed
 
     def _find_untimed(self, table: Table, plant: str, value: Any, query: str) -> tuple[Finding, ...]:
         """Return a finding about the rows that the query finds: their time is null, so they are in no batch."""
