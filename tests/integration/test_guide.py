@@ -93,7 +93,10 @@ def upkeep(monkeypatch, command: str) -> str:
     return said.getvalue() if left.value.code else ""
 
 
-def test_three_csv_files_become_a_model_that_is_judged(monkeypatch):
+@pytest.mark.parametrize("drafted", [False, True])
+def test_three_csv_files_become_a_model_that_is_judged(monkeypatch, drafted):
+    if drafted:
+        assert upkeep(monkeypatch, "adopt deliveries/ --force") == ""
     for stage in ("fetch", "validate", "dataset", "train", "evaluate", "check"):
         assert upkeep(monkeypatch, stage) == ""
     quality = json.loads(Path("reports/data_quality.json").read_text())["plants"]["north"]["tables"]

@@ -16,6 +16,7 @@ ROWS_AHEAD, ROWS_A_WINDOW = 12, 4  # rows within a horizon, and within the short
 HORIZONS_OF_HISTORY = 15
 """A horizon is that part of the history, and a third of the time between a machine's failures, at most."""
 SCHEDULED_HOURS = 12
+MANY_FAILURES = 60  # from which on trees as large as the shipped ones do not learn them by heart
 SMALL = 50_000  # rows up to which all healthy ones are kept for training
 
 
@@ -45,6 +46,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
     counts = f"{long}, {failures.height} failures of {machines} machines, {every}"
     rows = round(machines * history / step)
     scheduled = (None, "telemetry has times of its own") if readings else (SCHEDULED_HOURS, "there are events only")
+    few = 0 < failures.height < MANY_FAILURES
     near = min(60, int(step * 3600 // 2))
     return [
         Setting("fetch.until", first_day(end.date(), days).isoformat(), f"the newest row is of {end:%F %R} UTC"),
@@ -59,6 +61,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         Setting("dataset.max_repair_hours", _round(horizon * 1.5), "likewise, as long as nobody closes a repair"),
         *([Setting("dataset.negatives_kept", 1.0, f"all of only {rows} rows or so")] if rows < SMALL else []),
         Setting("dataset.split.by", *_suggest_split(keys, failures)),
+        *([Setting("model.lightgbm.num_leaves", 4, f"small trees for few failures: {failures.height}")] if few else []),
         Setting("evaluate.lead_time_hours", _round(horizon / 6), "a sixth of the horizon"),
         Setting("evaluate.golden", None, "the shipped cases are about the simulated fleet"),
         *([Setting("drift.window_batches", max(1, batches // 4), f"of {batches} batches")] if batches < 32 else []),
