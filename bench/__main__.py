@@ -15,6 +15,7 @@ MEASUREMENTS = (
     "rates",
     "simulator",
     "memory",
+    "logged_drift",
     "cmapss",
     "pipeline",
     "pieces",
@@ -26,8 +27,8 @@ MEASUREMENTS = (
     "lines",
 )
 """Those that take a quarter of an hour together."""
-LARGE = ("kernels", "cluster", "chance", "estimates", "splits", "soak", "plant", "scale", "rehearsal")
-"""Those that take minutes to hours each, and tens of gigabytes of disk; they run only if they are asked for."""
+LARGE = ("kernels", "cluster", "chance", "estimates", "splits", "soak", "plant", "scale", "rehearsal", "releases")
+"""Those that take minutes to hours each, tens of gigabytes of disk, or root; they run only if they are asked for."""
 
 RESULTS = ROOT / "bench/results.json"
 

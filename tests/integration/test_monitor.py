@@ -190,6 +190,15 @@ def test_a_source_that_cannot_be_listed_costs_nothing_else():
     assert "the historian is away" in asked["words"]
 
 
+def test_what_visits_found_is_not_read_to_learn_which_batches_there_are():
+    params = settings()
+    fetch = changed(params.fetch, findings="nowhere://log")
+    with pytest.raises(NotKnownError):
+        monitor.run(params.model_copy(update={"fetch": fetch}), as_of(0))
+    (asked,) = [signal for signal in report()["signals"] if signal["measure"] == "requests"]
+    assert asked["status"] == "fine"
+
+
 def test_a_source_is_asked_at_each_run_and_what_it_answered_is_remembered():
     with answering(200, 503, 302, 200) as (url, asked):
         for day in range(4):

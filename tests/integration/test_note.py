@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -18,13 +19,18 @@ from prediction_cases import HORIZON, how
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params, load_params
-from upkeep.gitlab import dvc, gate, note
+from upkeep.gitlab import backtest, dvc, gate, note
 from upkeep.gitlab import snapshot as snapshots
 from upkeep.gitlab.failure import keep_failure
 from upkeep.gitlab.gate import judge_sides, predict_newest
 from upkeep.gitlab.snapshot import REPORTS, Snapshot, read_revision, read_working_tree
 from upkeep.judging.acceptance import Check
 from upkeep.judging.reports import DataQuality
+from upkeep.model.scoring import VERSION_DIGITS
+from upkeep.model.storage import checksum
+from upkeep.production.ledger import OUTCOMES
+from upkeep.production.outcomes import LEDGER
+from upkeep.scoring.prediction_log import write_part
 
 STAGE = {
     "cmd": "true",
@@ -32,6 +38,7 @@ STAGE = {
     "outs": ["data/raw", "data/predictions", "reports/evaluation", "reports/drift", "reports/data_quality.json"],
     "metrics": [{"reports/metrics.json": {"cache": False}}],
 }
+NOW = datetime(2025, 11, 5, tzinfo=UTC)
 GOOD = snapshot("main", plant("lyon"), plant("porto"))
 WORSE = snapshot("main", plant("lyon"), plant("porto", BLIND))
 
@@ -173,6 +180,26 @@ def test_a_branch_that_is_not_worse_ships(work):
     run(work, "dvc", "checkout", "--quiet")
     note.run(load_params(), "feature")
     assert note.NOTE.read_text().startswith("## ✅ May ship: it saves 240")
+
+
+def test_a_branch_whose_models_have_cost_more_in_the_shadow_does_not_ship_whatever_its_test_figures_say(work):
+    git(work, "checkout", "--quiet", "--force", "main")
+    run(work, "dvc", "checkout", "--quiet")
+    model = paths.MODELS / "lyon" / paths.MODEL_METADATA
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"{}")
+    known = {"kind": "failure", "plant": "lyon", "at": NOW, "settled_at": NOW, "known_at": NOW}
+    known |= {"probability": 0.5, "threshold": 0.5}
+    ends = {"champion": ("live", "caught"), "challenger": (checksum(b"{}")[:VERSION_DIGITS], "missed")}
+    rows = [
+        {**known, "machine": f"M{machine}", "role": role, "model_version": version, "outcome": outcome}
+        for role, (version, outcome) in ends.items()
+        for machine in range(3)
+    ]
+    write_part(load_params().production.ledger, "part", pl.DataFrame(rows, schema=LEDGER), OUTCOMES)
+    with pytest.raises(UpkeepError, match="may not ship: lyon: run in the shadow, its alarms have cost"):
+        note.run(load_params(), "feature")
+    assert "⛔ May not ship" in note.NOTE.read_text()
 
 
 def floor(least: float) -> Params:
@@ -369,6 +396,23 @@ def test_a_champions_model_comes_from_its_commit_and_scores_what_came_later(work
     scored = said["lyon"].filter(split="test").sort("machine", "time")
     assert scored["probability"].equals(test.sort("machine", "time")["probability"])
     assert scored["alarm"].equals(test.sort("machine", "time")["alarm"])
+
+
+def test_a_past_release_stands_beside_what_it_would_do_now_and_what_todays_models_do(work):
+    for version, revision in {"v0.1.0": "start", "v1.0.0": "main"}.items():
+        git(work, "tag", "--annotate", f"fleet@{version}", "--message", "register\n\nWhy: wider windows", revision)
+    said = backtest.run(load_params(), 20)
+    (row,) = pl.read_csv("reports/backtest/backtest.csv").to_dicts()  # before the first run there was nothing to ask
+    assert (row["release"], row["tried"], row["data_until"]) == ("v1.0.0", "wider windows", "2025-12-22")
+    assert row["average_precision_then"] == GOOD.metrics.overall.average_precision
+    assert row["average_precision_now"] > row["average_precision_today"]
+    assert "v1.0.0" in said
+    assert Path("reports/backtest/backtest.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_past_release_the_error_says_how_to_have_one():
+    with pytest.raises(UpkeepError, match="there is no past release"):
+        backtest.run(load_params(), 20)
 
 
 def test_without_a_target_the_error_says_how_to_name_one():

@@ -6,7 +6,7 @@ from fleet_cases import at
 from outcome_cases import PARAMS, ends, event, judge, said
 
 from upkeep.core.params import Costs
-from upkeep.production.figures import OUTCOMES, find_losing_shadows, live_figures, show_outcomes, tabulate_figures
+from upkeep.production.figures import OUTCOMES, find_losing_shadows, live_figures, show_outcomes
 from upkeep.production.outcomes import LEDGER
 
 COSTS = PARAMS.evaluate.costs  # 20000 a failure, 4000 a planned repair, 600 a false alarm
@@ -72,7 +72,7 @@ def test_where_nothing_is_known_one_sentence_says_so():
 def test_what_nothing_tells_is_null_not_zero():
     found = figures("pending")
     assert found["precision"] is found["recall_from"] is found["precision_interval"] is None
-    assert "unknown" in tabulate_figures(live_figures(ledger("pending"), PARAMS))
+    assert "unknown" in show_outcomes(ledger("pending"), PARAMS)
 
 
 def test_an_interval_reaches_from_the_low_end_of_the_lower_bound_to_the_high_end_of_the_upper_one():

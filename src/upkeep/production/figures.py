@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.params import Costs, Params
-from upkeep.core.text import align_columns, count_things
+from upkeep.core.text import align_rows, count_things
 from upkeep.core.types import Floats
 from upkeep.judging.economics import divide_defined, policy_cost
 from upkeep.judging.episodes import MACHINE
@@ -121,27 +121,24 @@ def find_losing_shadows(outcomes: pl.DataFrame, versions: Mapping[str, str], par
 
 
 def show_outcomes(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> str:
-    """Return for a terminal how many ended in each class by plant and role, and the figures of groups."""
-    said = outcomes.drop_nulls("model_version")
-    counts = said.group_by("plant", "role").agg((pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES)
-    lines = counts.sort("plant", "role").select(pl.all().cast(pl.String)).rows()
-    classes = align_columns(["plant", "role", *(name.replace("_", " ") for name in OUTCOMES)], lines)
-    told = ["nothing is known yet: no prediction was judged"]
+    """Return for a terminal how many ended in each class by plant and role, and groups' figures with intervals."""
+    said, told = outcomes.drop_nulls("model_version"), ["nothing is known yet: no prediction was judged"]
     if said.height:
-        told = [classes, tabulate_figures(live_figures(said, params, by))]
+        counts, figures = (live_figures(said, params, groups).to_dicts() for groups in (("plant",), by))
+        names = {name: name.replace("_", " ") for name in ("plant", "role", *OUTCOMES)}
+        groups = [name for name in GROUPS if name in figures[0]]
+        told = [
+            align_rows([{head: str(row[name]) for name, head in names.items()} for row in counts]),
+            align_rows(
+                [
+                    {name: str(row[name]) for name in groups} | {name: _show(row, name) for name in SHOWN}
+                    for row in figures
+                ]
+            ),
+        ]
     if early := outcomes.height - said.height:
         told.append(f"left out: {count_things(early, 'failure')} from before there was any prediction")
     return "\n\n".join(told)
-
-
-def tabulate_figures(figures: pl.DataFrame) -> str:
-    """Return a line per group with its figures and, in brackets, their intervals."""
-    groups = [name for name in GROUPS if name in figures.columns]
-    lines = [
-        [*(str(row[name]) for name in groups), *(_show(row, name) for name in SHOWN)]
-        for row in figures.iter_rows(named=True)
-    ]
-    return align_columns([*groups, *SHOWN], lines)
 
 
 def _show(row: Mapping[str, Any], name: str) -> str:

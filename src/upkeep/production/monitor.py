@@ -23,6 +23,7 @@ from upkeep.judging.reports import DataQuality, DriftReport, PlantQuality, read_
 from upkeep.production import health
 from upkeep.production.expectations import judge_expectations
 from upkeep.production.health import ACT, ORDER, UNKNOWN, Arrival, PlantDeliveries, Poll, Signal
+from upkeep.production.logged_drift import judge_predictions
 from upkeep.production.polling import HISTORY, poll, read_history
 from upkeep.production.standing import Monitoring, judge_drift, summarise_signals
 from upkeep.reporting.templates import render_html
@@ -103,6 +104,7 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
     for name in (each.name for each in polls):
         signals.append(health.judge_polls(name, [each for each in history.polls if each.name == name]))
     signals += judge_expectations(plants, drift or DriftReport({}), params, as_of)
+    signals += _read(partial(judge_predictions, plants, params, as_of), "predictions", signals) or []
     said = read_text(paths.RETRAINING) if paths.RETRAINING.exists() else ""
     retraining = health.explain_retraining(
         sorted({batch for _, batch in listed if batch > params.fetch.until}), params, said
@@ -124,7 +126,8 @@ def _read(read: Callable[[], Found], what: str, signals: list[Signal]) -> Found 
 def _ask_source(params: Params, as_of: datetime) -> tuple[Poll, set[tuple[str, date]]]:
     """Ask ``fetch.source`` for plants and complete batches of telemetry; nothing of them is read."""
     newest = first_day(as_of.date(), params.fetch.batch_days) - timedelta(days=params.fetch.batch_days)
-    fetch, started = params.fetch.model_copy(update={"until": newest}), time.monotonic()
+    # What visits found is a log of its own, which a run would read from end to end for nothing.
+    fetch, started = params.fetch.model_copy(update={"until": newest, "findings": None}), time.monotonic()
     listed, fault = set[tuple[str, date]](), ""
     try:
         listed = {(key.plant, key.batch) for key in list_deliveries(fetch, params.limits) if key.table == "telemetry"}

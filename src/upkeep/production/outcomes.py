@@ -31,10 +31,8 @@ LEDGER = pl.Schema(
         **dict.fromkeys(("settled_at", "known_at"), DTYPES["time"]),
     }
 )
-"""`kind` is ``alarm``, an episode that began `at` this time, or ``failure``, one that happened then; `model_version` is
-that of the first alarm, or the one in force when a warning was in time at last, null if there was none; `probability`
-is the highest of the episode, or while a warning was in time; `settled_at` is when what decided the outcome happened,
-null while it is pending, and `known_at` when the ledger learnt it."""
+"""docs/outcomes.md says what they are. Null are a failure's `model_version` if none was in force while a warning was in
+time, and `settled_at` while an outcome is pending."""
 
 OF_ALARMS = ("pending", "failed", "survived", "defect_found", "nothing_found", "no_code", "censored", "void")
 OF_FAILURES = ("caught", "missed", "not_covered")

@@ -12,6 +12,8 @@ from upkeep.reporting.plots import INK, Picture, draw_lines, draw_panels, explai
 BEST, MONTH_WEEKS = "oracle", 4
 RUN = ["change", "policy", "seed"]
 COUNTED = ("cost", "failures", "defects_found", "false_alarms")
+HEADS = {"failures": "failures", "defects_found": "defects", "false_alarms": "false", "trainings": "trained"}
+HEADS |= {"promotions": "shipped", "detected_after": "found", "followed_after": "followed", "false_drifts": "drifts"}
 
 
 def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
@@ -21,7 +23,8 @@ def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
     ``defects_found`` and ``false_alarms`` are per four weeks of the second half. ``cost_margin`` and ``regret_margin``
     are half the width of their intervals by Student's t, null of a single seed. ``trainings`` and ``promotions`` are
     those of all weeks after the first model. ``detected_after`` are the weeks from the change until drift was a reason
-    to train, null if it never was; ``false_drifts`` the weeks in which it was one although nothing had changed.
+    to train, and ``followed_after`` those until models trained since then shipped, both null if that never was;
+    ``false_drifts`` are the weeks in which drift was a reason although nothing had changed.
     """
     middle = weeks.select(pl.col("week").max() // 2).item()
     second_half, drifted = pl.col("week") > middle, pl.col("reason").str.contains("drift")
@@ -32,6 +35,7 @@ def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
         *(pl.col(name).filter(second_half).sum() / months for name in COUNTED),
         trainings=trained.sum(),
         promotions=(trained & pl.col("promoted")).sum(),
+        followed_after=pl.col("week").filter(trained & pl.col("promoted") & changed).min() - middle,
         detected_after=pl.col("week").filter(drifted & changed).min() - middle,
         false_drifts=(drifted & ~changed).sum(),
     )
@@ -55,25 +59,14 @@ def _find_margin(values: pl.Series, confidence: float) -> float | None:
 
 
 def tabulate_policies(summary: pl.DataFrame) -> str:
-    """Return the summary for a terminal; money is in thousands per four weeks."""
-    return align_rows(
-        [
-            {
-                "change": row["change"],
-                "policy": row["policy"],
-                "cost": _show_money(row["cost"], row["cost_margin"]),
-                "regret": _show_money(row["regret"], row["regret_margin"]),
-                "failures": f"{row['failures']:.1f}",
-                "defects": f"{row['defects_found']:.1f}",
-                "false": f"{row['false_alarms']:.1f}",
-                "trained": f"{row['trainings']:.0f}",
-                "shipped": f"{row['promotions']:.0f}",
-                "found": "-" if row["detected_after"] is None else f"{row['detected_after']:.0f} weeks",
-                "drifts": f"{row['false_drifts']:.0f}",
-            }
-            for row in summary.rows(named=True)
-        ]
-    )
+    """Return the summary for a terminal; money is in thousands per four weeks, and detection in weeks."""
+    rows = []
+    for row in summary.rows(named=True):
+        named = {name: row[name] for name in ("change", "policy")}
+        money = {name: _show_money(row[name], row[f"{name}_margin"]) for name in ("cost", "regret")}
+        counts = {head: "-" if row[name] is None else f"{row[name]:.1f}" for name, head in HEADS.items()}
+        rows.append(named | money | counts)
+    return align_rows(rows)
 
 
 def _show_money(amount: float | None, margin: float | None) -> str:

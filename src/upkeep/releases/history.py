@@ -41,7 +41,6 @@ class Release(NamedTuple):
     at: datetime
     tag: str = ""
     version: str = ""
-    name: str = ARTIFACT
     action: str = ""
     verdict: str = ""
     until: str = ""
