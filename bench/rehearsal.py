@@ -11,18 +11,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 from joblib import Parallel, delayed, parallel_config
 
 from bench.measuring import ROOT, Row
-from upkeep.contract.dictionary import ALARM_AT, FINDING
+from upkeep.contract.dictionary import ALARM_AT, EVENTS, FINDING
 from upkeep.core.params import Params, load_params
+from upkeep.rehearsal import rehearse
 from upkeep.rehearsal.learning import Known, TrainedFleet
-from upkeep.rehearsal.rehearse import POLICIES, Rehearsal, World
+from upkeep.rehearsal.plants import LivedPlant
+from upkeep.rehearsal.rehearse import POLICIES, World
 from upkeep.rehearsal.run import run
 from upkeep.rehearsal.summary import summarise
 from upkeep.releases.succession import judge_succession
+from upkeep.stages.dataset import Tables
+
+Change = dict[str, Any]
+"""What is put in place of what, as :func:`unittest.mock.patch.object` takes it."""
 
 SIZE = World(plants=2, machines=8, weeks=104, seed=1, change="none")
 SEEDS = 10
@@ -31,24 +39,21 @@ UNIT = "money per 4 weeks"
 SIMPLE = ["never_6", "never_12", "every_batch", "monthly"]
 
 
-class NaiveLabels(Rehearsal):
-    """The loop that learns from failures alone, whatever visits have prevented."""
-
-    def read_known(self) -> Known:
-        """Return what is known, but not what visits found, nor which alarms they answered."""
-        forgotten = [pl.lit(None).alias(name) for name in (FINDING, ALARM_AT)]
-        return {
-            name: tables._replace(events=tables.events.with_columns(forgotten))
-            for name, tables in super().read_known().items()
-        }
+def learn_naively(plant: LivedPlant) -> Tables:
+    """Return what is known, but not what visits found, nor which alarms they answered."""
+    tables = READ_TABLES(plant)
+    forgotten = [pl.lit(None, EVENTS[name]).alias(name) for name in (FINDING, ALARM_AT)]
+    return tables._replace(events=tables.events.with_columns(forgotten))
 
 
-class FormerGate(Rehearsal):
-    """The loop whose gate asks no champion again."""
+def judge_common_rows(challenger: TrainedFleet, champion: TrainedFleet, _: Known, params: Params) -> bool:
+    """Judge by the test rows that both sides' own runs have, as the gate did before it asked champions again."""
+    return judge_succession(champion.predictions, challenger.predictions, params).decision == "promote"
 
-    def may_ship(self, challenger: TrainedFleet, champion: TrainedFleet, known: Known) -> bool:  # noqa: ARG002
-        """Judge by the test rows that both sides' own runs have."""
-        return judge_succession(champion.predictions, challenger.predictions, self.params).decision == "promote"
+
+READ_TABLES = LivedPlant.read_tables
+NAIVE_LABELS: Change = {"target": LivedPlant, "attribute": "read_tables", "new": learn_naively}
+FORMER_GATE: Change = {"target": rehearse, "attribute": "may_follow", "new": judge_common_rows}
 
 
 def measure() -> list[Row]:
@@ -64,8 +69,8 @@ def measure() -> list[Row]:
         summary = pl.DataFrame(
             json.loads(Path("reports/rehearsal/summary.json").read_text(encoding="utf-8"))["policies"]
         )
-        naive = _live(NaiveLabels, "none", params)
-        former = {change: _live(FormerGate, change, params) for change in CHANGES}
+        naive = _live(NAIVE_LABELS, "none", params)
+        former = {change: _live(FORMER_GATE, change, params) for change in CHANGES}
     rows = [row for change in summary["change"].unique(maintain_order=True) for row in _compare(summary, change)]
     loop = {row["change"]: row for row in summary.filter(policy="loop").iter_rows(named=True)}
     oracle = summary.filter(policy="oracle", change="none")["cost"].item()
@@ -87,16 +92,17 @@ def measure() -> list[Row]:
     ]
 
 
-def _live(kind: type[Rehearsal], change: str, params: Params) -> Mapping[str, float]:
-    """Return what the loop's weeks come to if it is of this kind."""
+def _live(otherwise: Change, change: str, params: Params) -> Mapping[str, float]:
+    """Return what the loop's weeks come to if something of it is otherwise."""
     worlds = [SIZE._replace(seed=SIZE.seed + number, change=change) for number in range(SEEDS)]
     with parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
-        weeks = Parallel()(delayed(_rehearse)(kind, world, params) for world in worlds)
+        weeks = Parallel()(delayed(_rehearse)(otherwise, world, params) for world in worlds)
     return summarise(pl.concat(weeks), params.evaluate.confidence).row(0, named=True)
 
 
-def _rehearse(kind: type[Rehearsal], world: World, params: Params) -> pl.DataFrame:
-    return kind(world, "loop", params).run()
+def _rehearse(otherwise: Change, world: World, params: Params) -> pl.DataFrame:
+    with patch.object(**otherwise):
+        return rehearse.Rehearsal(world, "loop", params).run()
 
 
 def _tell_earlier(change: str, ours: float | None, former: float | None) -> Row:

@@ -52,13 +52,10 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         """Return what is expected, or why nothing is."""
-        since, right, cost = (
-            f"from {self.window.start:%Y-%m-%d} on",
-            self.precision_interval,
-            self.monthly_cost_interval,
-        )
+        since, cost = f"from {self.window.start:%Y-%m-%d} on", self.monthly_cost_interval
         if cost is None:
             return f"nothing is expected {since}: {'; '.join(self.reasons)}"
+        right = self.precision_interval
         share = f", {right[0]:.0%} to {right[1]:.0%} of them right," if right else ""
         return f"expected {since}: {self.alarms} alarms{share} and {cost[0]:,.0f} to {cost[1]:,.0f} of cost a month"
 

@@ -21,12 +21,9 @@ from upkeep.production.ledger import as_known, read_ledger
 from upkeep.production.standing import judge_alarms
 from upkeep.scoring.prediction_log import SCHEMA, read_parts
 
-WINDOW, MOST_WINDOWS = timedelta(days=28), 13
-"""What is estimated and then held against outcomes: how long, and how many of them."""
-
+WINDOW, MOST_WINDOWS = timedelta(days=28), 13  # what is estimated and then held against outcomes
+# Windows are counted from here: were they counted back from today, each day would judge others, one by chance.
 FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
-"""From which windows are counted: were they counted back from today, each day would judge others, one by chance."""
-
 LOGGED = [name for name in SCHEMA if name not in ("features", "readings", "inputs")]
 
 

@@ -41,8 +41,7 @@ class Usual(NamedTuple):
     distance: float
 
 
-Learnt = tuple[str, list[Usual]]
-"""A live model's version, and what it learnt from."""
+Learnt = tuple[str, list[Usual]]  # a live model's version, and what it learnt from
 
 
 def judge_predictions(plants: Sequence[str], params: Params, as_of: datetime) -> list[Signal]:

@@ -11,7 +11,7 @@ from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.judging.drift import Window, compare_windows
-from upkeep.rehearsal.learning import Known, TrainedFleet, may_follow, train_models
+from upkeep.rehearsal.learning import TrainedFleet, may_follow, train_models
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.releases.policies import Evidence, decide
 from upkeep.simulator.fleet import PlantChange, simulate_fleet
@@ -121,23 +121,15 @@ class Rehearsal:
 
     def _train(self, week: int) -> bool:
         """Train; tell whether the models ship."""
-        known = self.read_known()
+        known = {name: plant.read_tables() for name, plant in self.learnt_from.items()}
         try:
             challenger = train_models(known, str(week), self.dictionary, self.params)
         except UpkeepError:  # too little is known: what is live stays
             return False
-        if self.champion and self.policy.is_gated and not self.may_ship(challenger, self.champion, known):
+        if self.champion and self.policy.is_gated and not may_follow(challenger, self.champion, known, self.params):
             return False
         self.champion, self.trained_in = challenger, week
         return True
-
-    def read_known(self) -> Known:
-        """Return what may be learnt from; the bench has another answer to this, and to the next."""
-        return {name: plant.read_tables() for name, plant in self.learnt_from.items()}
-
-    def may_ship(self, challenger: TrainedFleet, champion: TrainedFleet, known: Known) -> bool:
-        """Tell whether the gate lets the challenger take the champion's place."""
-        return may_follow(challenger, champion, known, self.params)
 
     def _look_back(self, week: int, champion: TrainedFleet) -> Mapping[str, Sequence[bool]]:
         """Return by plant whether it drifted in each of the last windows, as `upkeep retrain` looks back."""

@@ -12,8 +12,7 @@ from upkeep.reporting.plots import INK, Picture, draw_lines, draw_panels, explai
 BEST, MONTH_WEEKS = "oracle", 4
 RUN = ["change", "policy", "seed"]
 COUNTED = ("cost", "failures", "defects_found", "false_alarms")
-HEADS = {"failures": "failures", "defects_found": "defects", "false_alarms": "false", "trainings": "trained"}
-HEADS |= {"promotions": "shipped", "detected_after": "found", "followed_after": "followed", "false_drifts": "drifts"}
+SHOWN = (*COUNTED[1:], "trainings", "promotions", "detected_after", "followed_after", "false_drifts")
 
 
 def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
@@ -64,7 +63,7 @@ def tabulate_policies(summary: pl.DataFrame) -> str:
     for row in summary.rows(named=True):
         named = {name: row[name] for name in ("change", "policy")}
         money = {name: _show_money(row[name], row[f"{name}_margin"]) for name in ("cost", "regret")}
-        counts = {head: "-" if row[name] is None else f"{row[name]:.1f}" for name, head in HEADS.items()}
+        counts = {name: "-" if row[name] is None else f"{row[name]:.1f}" for name in SHOWN}
         rows.append(named | money | counts)
     return align_rows(rows)
 
