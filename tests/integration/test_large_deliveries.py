@@ -133,7 +133,7 @@ def test_a_line_or_a_value_that_is_too_long_costs_its_row_only(tmp_path):
         assert line.endswith(f"… ({length} characters)")
 
 
-@pytest.mark.parametrize("long", ["ü" * 600, b"\x00" * 1100])
+@pytest.mark.parametrize("long", ["ü" * 600, b"\xff" * 1100])
 def test_a_value_of_parquet_that_is_too_long_costs_its_row_only(tmp_path, long):
     pl.DataFrame({**KEYS, "note": [long, long[:10], None]}).write_parquet(tmp_path / "t.parquet")
     rows = read(tmp_path)

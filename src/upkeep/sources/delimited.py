@@ -18,23 +18,14 @@ from upkeep.sources import bounds
 QUOTE = '"'
 QUOTED = r'"[^"]*"'
 BLANKS = " \t\r"
-BOM = "\ufeff"
-"""The byte order mark; files that are joined into one bring it and their headers along."""
-BEGINNINGS = {
-    rb"\xff\xfe\0\0|\0\0\xfe\xff": "utf-32",
-    rb"\xff\xfe|\xfe\xff": "utf-16",
-    rb"[^\0]\0\0\0": "utf-32-le",
-    rb"\0\0\0[^\0]": "utf-32-be",
-    rb"[^\0]\0": "utf-16-le",
-    rb"\0[^\0]": "utf-16-be",
-}
-"""How text begins whose letters have two or four bytes, with or without a mark."""
-MOST_ABOVE = 100
-"""Lines above the header, at most."""
-LINES_AT_ONCE = 10_000
-"""That are held as Python objects."""
-SHOWN = 100
-"""Characters of a line that is too long to be kept."""
+BOM = "\ufeff"  # the byte order mark; files that are joined into one bring it and their headers along
+BEGINNING = re.compile(
+    rb"(?P<utf_32>\xff\xfe\0\0|\0\0\xfe\xff)|(?P<utf_16>\xff\xfe|\xfe\xff)|(?P<utf_32_le>[^\0]\0\0\0)"
+    rb"|(?P<utf_32_be>\0\0\0[^\0])|(?P<utf_16_le>[^\0]\0)|(?P<utf_16_be>\0[^\0])"
+)  # of text whose letters have two or four bytes, with a mark or without
+MOST_ABOVE = 100  # lines above the header, at most
+LINES_AT_ONCE = 10_000  # that are held as Python objects
+SHOWN = 100  # characters of a line that is too long to be kept
 
 
 def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits) -> pl.DataFrame:
@@ -80,7 +71,8 @@ def find_header(lines: Iterable[str], separator: str) -> int | None:
 
 def find_unicode(content: bytes) -> str | None:
     """Return the encoding that a mark at the beginning tells, or a first letter of several bytes; None if none does."""
-    return next((encoding for beginning, encoding in BEGINNINGS.items() if re.match(beginning, content)), None)
+    beginning = BEGINNING.match(content)
+    return beginning and beginning.lastgroup
 
 
 def _decode(content: bytes, encoding: str) -> str:
