@@ -50,12 +50,12 @@ def run(params: Params, until: date | None = None) -> None:
     scored or a receiver not be reached.
     """
     try:
-        _raise_summary(_score_and_deliver(params, until))
+        _raise_summary(_score_plants(params, until))
     except UpkeepError as error:
         raise error.of_stage("score") from error
 
 
-def _score_and_deliver(params: Params, until: date | None) -> list[UpkeepError]:
+def _score_plants(params: Params, until: date | None) -> list[UpkeepError]:
     settings = params.score
     database = open_engine(settings.table.url, "score.table.url") if settings.table else None
     receiver = open_receiver(settings.webhook) if settings.webhook else None
