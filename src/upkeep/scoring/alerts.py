@@ -199,7 +199,7 @@ def send_alarms(
             time.sleep(pause)
             while turn and (left := until - time.monotonic()) > 0:
                 name = turn.pop(0)
-                reply = _send_alarm(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
+                reply = _send(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
                 if reply.silence:  # the others wait for the next time, when this one comes last
                     replies |= dict.fromkeys(turn, reply)
                     turn = []
@@ -213,7 +213,7 @@ def send_alarms(
     return {**watches, **accepted}, [reply.fault for reply in replies.values() if reply.fault]
 
 
-def _send_alarm(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, seconds: float) -> Reply:
+def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, seconds: float) -> Reply:
     body = json.dumps(episode.alarm, ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = str(int(time.time()))
     identity = json.dumps([episode.alarm[name] for name in ("plant", "machine", "episode")])

@@ -68,7 +68,7 @@ def score_newest(
     logged = as_log_rows([log(answer, inputs=inputs[answer.machine]) for answer in answers])
     reasons = [[reason["words"] for reason in scorer.explain(answer.features, answer.readings)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
-    predictions = _give_ids(logged).with_columns(
+    predictions = _number(logged).with_columns(
         reasons=pl.Series(reasons, dtype=pl.List(pl.String)),
         horizon_hours=pl.lit(scorer.model.metadata.dataset.horizon_hours),
     )
@@ -102,7 +102,7 @@ def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedel
     }
 
 
-def _give_ids(predictions: pl.DataFrame) -> pl.DataFrame:
+def _number(predictions: pl.DataFrame) -> pl.DataFrame:
     """Return predictions with ids; the same ones, scored again on the same day, get the same and are logged once."""
     content = predictions.select(
         pl.col("scored_at").dt.date(), "plant", "machine", "time", "probability", "model_version"
@@ -117,7 +117,7 @@ def describe_scores(scored: Mapping[str, Scored]) -> str:
     plants = [(name, *_count_machines(plant)) for name, plant in scored.items()]
     tables = [
         align_columns(("plant", "data until", "scored", "alarms", "silent", "warnings"), plants),
-        align_columns(("most urgent", "data until", "probability", "", "because"), _list_urgent(scored)),
+        align_columns(("most urgent", "data until", "probability", "", "because"), _rank(scored)),
     ]
     silent = [
         (f"{name} {machine}", f"{last:{MINUTE}}" if last else "long before")
@@ -136,7 +136,7 @@ def _count_machines(plant: Scored) -> tuple[str, ...]:
     return str(rows["time"].dt.strftime(MINUTE).max()), *map(str, counts)
 
 
-def _list_urgent(scored: Mapping[str, Scored]) -> list[tuple[str, ...]]:
+def _rank(scored: Mapping[str, Scored]) -> list[tuple[str, ...]]:
     rows = pl.concat([plant.predictions for plant in scored.values()])
     urgent = rows.sort("alarm", "probability", "plant", "machine", descending=[True, True, False, False]).head(URGENT)
     return [

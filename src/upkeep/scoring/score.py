@@ -50,12 +50,12 @@ def run(params: Params, until: date | None = None) -> None:
     scored or a receiver not be reached.
     """
     try:
-        _raise_summary(_score_plants(params, until))
+        _raise_summary(_score(params, until))
     except UpkeepError as error:
         raise error.of_stage("score") from error
 
 
-def _score_plants(params: Params, until: date | None) -> list[UpkeepError]:
+def _score(params: Params, until: date | None) -> list[UpkeepError]:
     settings = params.score
     database = open_engine(settings.table.url, "score.table.url") if settings.table else None
     receiver = open_receiver(settings.webhook) if settings.webhook else None
@@ -70,13 +70,13 @@ def _score_plants(params: Params, until: date | None) -> list[UpkeepError]:
         # A receiver that cannot be reached does not cost the others.
         with _collecting(problems):
             for plant in scored.values():
-                _log_predictions(settings.log, plant)
+                _log(settings.log, plant)
         if database and settings.table:
             with _collecting(problems):
                 write_predictions(database, settings.table, predictions)
         if receiver:
             with _collecting(problems):
-                _send_alarms(receiver, predictions)
+                _send(receiver, predictions)
     return problems
 
 
@@ -123,7 +123,7 @@ def _find_challengers(folder: Path | None) -> dict[str, Path]:
 def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None:
     """Score a plant by its challenger too; whatever that raises is a warning and costs nobody anything."""
     try:
-        _log_predictions(log, call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger")))
+        _log(log, call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger")))
     except Exception as error:
         logger.warning("the challenger %s was not scored: %s", model, error)
 
@@ -159,12 +159,12 @@ def _read_plant(
     return tables
 
 
-def _log_predictions(log: str, scored: Scored) -> None:
+def _log(log: str, scored: Scored) -> None:
     rows = scored.predictions
     write_part(log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
 
 
-def _send_alarms(receiver: Receiver, predictions: pl.DataFrame) -> None:
+def _send(receiver: Receiver, predictions: pl.DataFrame) -> None:
     watches = follow_episodes(read_watches(ALARMS), predictions.iter_rows(named=True))
     # Before anything is sent: after a crash an episode must have the same start, and with it the same Idempotency-Key.
     write_watches(ALARMS, watches)

@@ -160,10 +160,10 @@ def _update_machine(known: BoardMachine | None, prediction: Prediction) -> Board
         maintenance = maintained_at, prediction["maintenance_code"]
     if known and not is_newer and np.array_equal(recent, history) and maintenance is known.maintenance:
         return known
-    return BoardMachine(_copy_kept(prediction) if known is None or is_newer else known.newest, recent, maintenance)
+    return BoardMachine(_keep(prediction) if known is None or is_newer else known.newest, recent, maintenance)
 
 
-def _copy_kept(prediction: Prediction) -> Prediction:
+def _keep(prediction: Prediction) -> Prediction:
     # The arrays are copied, since one row of a batch would keep the whole batch in memory.
     arrays = {name: prediction[name] for name in ("features", "readings")}
     copies = {name: np.array([] if of is None else of, dtype=np.float32) for name, of in arrays.items()}

@@ -28,7 +28,7 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
     token = next(iter(settings.tokens), b"").decode()
     differences = []
     for case in cases:
-        found, stored = _ask_service(url, case["request"], token), case["answer"]
+        found, stored = _ask(url, case["request"], token), case["answer"]
         differences += [
             f"{stored['plant']} {stored['machine']}: {name} is {found.get(name)!r}, not {value!r}"
             for name, value in stored.items()
@@ -44,7 +44,7 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
     return f"{len(cases)} golden answers of {plants} plants are as training stored them"
 
 
-def _ask_service(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
+def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
     """Return what the service says of the request's machine."""
     headers = {SMOKE: "1"} | ({"Authorization": f"Bearer {token}"} if token else {})
     address = f"{url.rstrip('/')}/invocations"
