@@ -28,6 +28,7 @@ from upkeep.model.storage import TrainingRange, to_matrix
 OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]  # what predictions keep of a row
 JUDGED = TypeAdapter(dict[str, tuple[Calibration, TrainedCandidate]])
 SEEN = TypeAdapter(tuple[int, int, dict[str, TrainingRange]])
+BOUNDS = ("minimum", "low", "high", "maximum")
 COLUMNS_AT_ONCE = 8
 """Features whose ranges are sought at a time: of a whole fleet's rows, which fit into memory together as bins only."""
 FEW_FAILURES = 3  # validation rows with fewer failures than this cannot tell two models apart, nor place a threshold
@@ -194,18 +195,13 @@ def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: in
 
 def find_ranges(train: LabelledRows) -> dict[str, TrainingRange]:
     """Return the range of each feature in training rows, unknown values left out."""
-    ranges = {}
+    ranges = dict[str, TrainingRange]()
     for start in range(0, len(train.features), COLUMNS_AT_ONCE):
         names = train.features[start : start + COLUMNS_AT_ONCE]
         columns = train.read(*names).select(pl.all().cast(pl.Float64).fill_nan(None))
-        tables = {
-            "minimum": columns.min(),
-            "low": columns.quantile(0.01, "nearest"),
-            "high": columns.quantile(0.99, "nearest"),
-            "maximum": columns.max(),
-        }
-        for name in names:
-            ranges[name] = TrainingRange(**{part: table[name][0] for part, table in tables.items()})
+        low, high = (columns.quantile(share, "nearest") for share in (0.01, 0.99))
+        bounds = pl.concat([columns.min(), low, high, columns.max()])
+        ranges |= {name: TrainingRange(**dict(zip(BOUNDS, bounds[name], strict=True))) for name in names}
     return ranges
 
 
