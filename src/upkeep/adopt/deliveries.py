@@ -35,8 +35,7 @@ ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "ut
 """Tried where the bytes are no UTF-8."""
 FEW_LETTERS = 8  # so few beyond ASCII do not tell an encoding, and are taken for cp1252, the commonest
 SEPARATORS = ",;\t| "
-USUAL = {"encoding": "utf-8", "separator": ","}
-"""How text is written unless an option says otherwise."""
+USUAL = {"encoding": "utf-8", "separator": ","}  # how text is written unless an option says otherwise
 NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
 SPECIAL = re.compile(r"[{}*?$]|::")  # in a path of `params.yaml` these mean something
 PATTERN = re.compile(r"\*|\^.*\$")  # a column of such a name is a pattern of names to Polars

@@ -9,10 +9,8 @@ from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
 
-VALUE_BYTES = 16
-"""What Polars takes for a text besides its letters, and at most for a number."""
-CHUNK_BYTES = 16_000_000
-"""Read at a time."""
+VALUE_BYTES = 16  # what Polars takes for a text besides its letters, and at most for a number
+CHUNK_BYTES = 16_000_000  # read at a time
 
 
 def check_size(size: int, limits: Limits) -> None:
