@@ -49,7 +49,7 @@ class Fetch(Frozen):
     """Where raw batches come from and up to which one."""
 
     source: str
-    mode: Literal["copy", "reference"]
+    mode: Literal["copy", "reference"] = "copy"  # the docs' short sections leave it out
     since: Day | None = None
     until: Day
     batch_days: Annotated[int, Field(gt=0, le=366)]
