@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,19 @@ from hypothesis import settings
 from trained_fleet import train_small_fleet
 
 from upkeep.core.files import locked
+from upkeep.model import trial
 
 ROOT = Path(__file__).parents[1]
 
 # How long an example takes is the machine's affair. A gate judges the change: chance searches at everybody's desk.
 settings.register_profile("upkeep", max_examples=40, deadline=None, derandomize="UPKEEP_FORBID_SKIPS" in os.environ)
 settings.load_profile("upkeep")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of each later look for garbage, as the service does; it took a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,6 +53,12 @@ def trained_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             train_small_fleet(tmp_path_factory.mktemp("training")).rename(folder)
     return folder
+
+
+@pytest.fixture
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are loaded without a process that asks each for an answer first; test_trial.py has it ask."""
+    monkeypatch.setattr(trial, "_ask", lambda folders: (len(folders), ""))
 
 
 @pytest.fixture(scope="session")
