@@ -16,7 +16,7 @@ from upkeep.serving.settings import read_settings
 
 
 @pytest.fixture
-def environment(trained_fleet, tmp_path):
+def environment(trained_fleet, tmp_path, unasked):  # noqa: ARG001  # for its effect
     found = service_environment(trained_fleet, tmp_path)
     models = tmp_path / "challenger"
     shutil.copytree(found.get("UPKEEP_MODELS", trained_fleet / "models/plants"), models)
