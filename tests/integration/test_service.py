@@ -286,6 +286,7 @@ def test_rows_sent_twice_count_once(client, request_):
     assert "duplicate_rows" in {warning["code"] for warning in prediction["warnings"]}
 
 
+@pytest.mark.usefixtures("unasked")
 def test_a_body_larger_than_allowed_is_refused(trained_fleet, tmp_path):
     environment = service_environment(trained_fleet, tmp_path, UPKEEP_MAX_REQUEST_BYTES="100")
     with TestClient(create_app(read_settings(environment))) as client:
@@ -294,6 +295,7 @@ def test_a_body_larger_than_allowed_is_refused(trained_fleet, tmp_path):
     assert "100 bytes" in response.json()["errors"][0]["what"]
 
 
+@pytest.mark.usefixtures("unasked")
 def test_without_a_token_only_the_open_routes_answer(trained_fleet, tmp_path, cases):
     environment = service_environment(trained_fleet, tmp_path, UPKEEP_TOKENS="old-token,new-token")
     with TestClient(create_app(read_settings(environment))) as client:
@@ -310,6 +312,7 @@ def test_without_a_token_only_the_open_routes_answer(trained_fleet, tmp_path, ca
             assert client.get("/fleet", headers={"authorization": f"Bearer {token}"}).status_code == 200
 
 
+@pytest.mark.usefixtures("unasked")
 def test_answers_are_counted_for_prometheus(trained_fleet, tmp_path, cases):
     with TestClient(create_app(read_settings(service_environment(trained_fleet, tmp_path)))) as client:
         for case in cases:
