@@ -24,11 +24,12 @@ def narrow(folder):
     (folder / "model.json").write_text(json.dumps(metadata))
 
 
-def test_a_model_that_cannot_answer_is_named_and_the_others_are_not(models):
+def test_a_model_that_cannot_answer_is_named_and_the_others_are_not(models, monkeypatch):
     narrow(models / "lyon")
     faults = find_faults([models / "lyon", models / "porto"])
     assert list(faults) == [models / "lyon"]
     assert "the model gives no answer: the process ended with 1: ValueError" in str(faults[models / "lyon"])
+    monkeypatch.setattr(trial, "find_faults", lambda _: faults)
     with pytest.raises(UpkeepError, match=r"lyon/model\.json"):
         load_scorers(models)
 
