@@ -26,6 +26,7 @@ def test_each_kind_is_judged_and_stages_pass_over_what_is_not_saved(kind, fleet,
     with chdir(shutil.copytree(fleet, tmp_path / "fleet")):
         params = yaml.safe_load(Path("params.yaml").read_text())
         params["model"] |= {"kind": kind, "gaussian_process_rows": 100}
+        params["evaluate"]["bootstrap"] = 10
         Path("params.yaml").write_text(yaml.safe_dump(params))
         for stage in ("train", "golden", "evaluate", "card"):
             run_stage(stage)
