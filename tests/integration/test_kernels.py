@@ -28,7 +28,7 @@ print(json.dumps(sorted({each["architecture"] for each in threadpool_info() if e
 
 
 def run_stages(fleet: Path, folder: Path, variables: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Run the stages on a fleet's reconciled data; return the kernels of OpenBLAS, and a hash per file written."""
+    """Run the stages on a plant's reconciled data; return the kernels of OpenBLAS, and a hash per file written."""
     folder.mkdir()
     params = yaml.safe_load((fleet / "params.yaml").read_text())
     params["dataset"]["windows_hours"] = [24]  # half the features take half the time
@@ -36,7 +36,7 @@ def run_stages(fleet: Path, folder: Path, variables: Mapping[str, str]) -> tuple
     params["model"] |= {"compare": ["logistic", "hist_gradient_boosting", "random_forest"]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("data/raw", "data/interim", "reports"):
-        shutil.copytree(fleet / name, folder / name)
+        shutil.copytree(fleet / name, folder / name, ignore=shutil.ignore_patterns("porto.*"))
     environment = {**os.environ, **variables}
     done = subprocess.run(
         [sys.executable, "-c", RUN, *STAGES], cwd=folder, env=environment, capture_output=True, text=True, check=False
