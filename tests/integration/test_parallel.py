@@ -188,7 +188,9 @@ def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(
     folder = Path.cwd()
     with Client(cluster, set_as_default=False) as killed:
         left = killed.submit(write, folder, "old", 1, key=("upkeep-old", str(folder), 0), pure=False)
+        until = time.monotonic() + 60
         while not Path("begun").exists():
+            assert time.monotonic() < until, "no worker of the cluster is left"
             time.sleep(0.01)
         left.release()
     map_plants(lambda plant: write(folder, f"new {plant}", 0), ["lyon"], on("dask"))
