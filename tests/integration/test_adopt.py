@@ -111,6 +111,21 @@ def test_a_status_beside_the_readings_becomes_failures_and_a_model(fleet, upkeep
     assert Path("models/plants").is_dir()
 
 
+def test_failures_of_machines_that_are_called_otherwise_are_told(fleet, upkeep):
+    telemetry, events = fleet
+    telemetry.write_csv(FOLDER / "telemetry.csv")
+    events.with_columns(machine=pl.col("machine").str.slice(6) + ".0").write_csv(FOLDER / "events.csv")
+    told = upkeep("adopt", "deliveries", "--force")
+    assert "no machine has readings and failures: north/press-1 has the ones, north/1.0 the others" in told
+
+
+def test_a_time_that_cannot_be_read_is_shown(upkeep):
+    (FOLDER / "a.csv").write_text("machine,time,x\na,45663.5,1\nb,45664.5,2\n")
+    assert "the column time of deliveries/a.csv holds no date and time that can be read, but 45663.5" in upkeep(
+        "adopt", "deliveries", "--force"
+    )
+
+
 def test_failures_alone_are_enough_for_a_first_model(fleet, upkeep):
     fleet[1].write_csv(FOLDER / "events.csv")
     upkeep("adopt", "deliveries", "--force")

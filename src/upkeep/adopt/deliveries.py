@@ -27,7 +27,7 @@ from upkeep.sources.bounds import bound_values, check_columns
 from upkeep.sources.columns import blank_gaps
 from upkeep.sources.delimited import find_header, find_unicode, read_delimited, read_fields
 from upkeep.sources.file_options import TableFiles
-from upkeep.sources.opening import ENDING, errors_named, open_file, read_parquet
+from upkeep.sources.opening import ENDING, errors_named, read_content, read_parquet, unpack
 from upkeep.sources.sql import accept_any_value, as_frame, fetch_chunks, open_engine, unreadable
 
 SAMPLE_BYTES = 65_536  # of a file's beginning; they tell how its text is written
@@ -218,7 +218,7 @@ def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
         what = "its name holds one of {}*?$, :: or a sign that cannot be printed, which mean something in a path"
         raise UpkeepError(what, remedy="rename it", file=name)
     with errors_named(reading, file=name):
-        content, is_text = open_file(reading, path, limits)
+        content, is_text = unpack(read_content(reading, path, limits), path, limits)
         if not is_text:
             return Layout([name], _hold_rows(name, read_parquet(content, limits)))
         written = sniff_text(content)

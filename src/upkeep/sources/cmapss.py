@@ -15,7 +15,7 @@ from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batch_of, first_day
 from upkeep.sources.file_options import TableFiles
-from upkeep.sources.opening import errors_named, open_file
+from upkeep.sources.opening import errors_named, read_content, unpack
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
@@ -117,7 +117,7 @@ def _read_file(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFr
         raise _broken_file(name, "the file is missing")
     reading = TableFiles.model_construct(path=str(path))
     with errors_named(reading, file=path):
-        content, _ = open_file(reading, str(path), limits)
+        content, _ = unpack(read_content(reading, str(path), limits), str(path), limits)
         text = pl.read_csv(content, separator=" ", has_header=False, infer_schema=False)
         numbers = text[:, :width].cast(pl.Float64)
     if numbers.width < width or sum(numbers.null_count().row(0)):

@@ -78,11 +78,6 @@ def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
     return content, bool(ending and ending["text"]) and not is_parquet
 
 
-def open_file(reading: TableFiles, path: str, limits: Limits) -> tuple[bytes, bool]:
-    """Return what a file holds, unpacked, and whether that is text; raises what the two steps of it raise."""
-    return unpack(read_content(reading, path, limits), path, limits)
-
-
 def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
     """Return the rows of a Parquet file, extension types as what they are stored as.
 
