@@ -15,7 +15,6 @@ from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
 
 FLEET = ""  # stands in a plant's place where something is about all of them
-SHOWN = ("precision", "coded", "recall_from", "recall_to")  # of the ledger's live figures of a plant
 
 VERDICTS: dict[str, tuple[Status, str, str]] = {
     "agrees": (FINE, "what came of its alarms is what was expected", ""),
@@ -80,7 +79,8 @@ def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agree
     """
     status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", "run `upkeep outcomes`"
     if figures and figures["coded"] is not None:
-        right, coded, least, most = ("?" if figures[name] is None else f"{figures[name]:.0%}" for name in SHOWN)
+        names = ("precision", "coded", "recall_from", "recall_to")
+        right, coded, least, most = ("?" if figures[name] is None else f"{figures[name]:.0%}" for name in names)
         of_alarms = f"{right} of its alarms were right, of {coded} it is known"
         status, words, remedy = FINE, f"{of_alarms}; {least} to {most} of failures were warned of", ""
     outcomes = Signal(plant=plant, measure="outcomes", status=status, words=words, remedy=remedy)

@@ -1,6 +1,6 @@
 """`upkeep rehearse`: which policies live through which worlds, and what is written of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import get_args
 
@@ -39,8 +39,9 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     ]
     FOLDER.mkdir(parents=True, exist_ok=True)
     weeks = WEEKS.to_frame()
-    with suppress(KeyboardInterrupt):
-        for life in tqdm(_live_all(lives, params), total=len(lives), unit="life"):
+    with suppress(KeyboardInterrupt), parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
+        done = Parallel(return_as="generator_unordered")(delayed(_rehearse)(*life, params) for life in lives)
+        for life in tqdm(done, total=len(lives), unit="life"):
             weeks.extend(life)
             weeks.sort("seed", "change", "policy", "week").write_csv(FOLDER / "weeks.csv")
     if weeks.is_empty():
@@ -49,11 +50,6 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     write_json(FOLDER / "summary.json", {"size": size._asdict(), "policies": summary.to_dicts()})
     (FOLDER / "cost.png").write_bytes(draw_policy_costs(weeks, summary)._repr_png_()[0])
     return tabulate_policies(summary)
-
-
-def _live_all(lives: Sequence[tuple[World, str]], params: Params) -> Iterator[pl.DataFrame]:
-    with parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
-        yield from Parallel(return_as="generator_unordered")(delayed(_rehearse)(*life, params) for life in lives)
 
 
 def _rehearse(world: World, policy: str, params: Params) -> pl.DataFrame:
