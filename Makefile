@@ -29,7 +29,7 @@ test: .venv ## Run the unit and integration tests
 	pytest tests/unit tests/integration -n 2 --dist loadfile --no-loadscope-reorder # what a module makes is made once
 
 system: .venv ## Run the tests that need containers or servers
-	pytest tests/system -n 2 --dist loadgroup --no-loadscope-reorder # groups: tests/system/conftest.py
+	pytest tests/system -n 2 --dist loadfile --no-loadscope-reorder # in groups, see tests/system/conftest.py
 
 lint: .venv ## Run every hook of .pre-commit-config.yaml over all files
 	pre-commit run --all-files

@@ -53,10 +53,15 @@ def main(names: list[str]) -> None:
 def format_table(rows: list[dict[str, Any]]) -> str:
     """Return one line per figure, and their notes below."""
     met = {True: "yes", False: "NO", None: ""}
-    figures = [("" if row[key] is None else f"{row[key]:.4g}" for key in ("ours", "peer", "ratio")) for row in rows]
     lines = [
-        (row["name"], *shown, row["target"] or "", met[row["met"]], row["unit"])
-        for row, shown in zip(rows, figures, strict=True)
+        (
+            row["name"],
+            *("" if row[key] is None else f"{row[key]:.4g}" for key in ("ours", "peer", "ratio")),
+            row["target"] or "",
+            met[row["met"]],
+            row["unit"],
+        )
+        for row in rows
     ]
     notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"]]
     return "\n".join([align_columns(("", "ours", "peer", "ratio", "target", "met", "unit"), lines), *notes])

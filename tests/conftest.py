@@ -20,7 +20,7 @@ settings.load_profile("upkeep")
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of each later look for garbage, as the service does; it took a tenth of the time."""
+    """Leave what was imported out of each later look for garbage, as the service does."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
@@ -58,7 +58,7 @@ def trained_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are loaded without a process that asks each for an answer first; test_trial.py has it ask."""
-    monkeypatch.setattr(trial, "_ask", lambda folders: (len(folders), ""))
+    monkeypatch.setattr(trial, "_ask_trial", lambda folders: (len(folders), ""))
 
 
 @pytest.fixture(scope="session")

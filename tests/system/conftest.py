@@ -9,6 +9,8 @@ import components
 import pytest
 from gitlab_project import run
 from playwright.sync_api import Browser, sync_playwright
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 GROUPS = (
     ("reproduction", "image", "deployment", "push"),
@@ -21,13 +23,25 @@ GROUPS = (
 """Files that share engines, a registry, a server, and the image of what was reproduced; and others that take long."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+BY_FILE = {f"test_{name}": names[0] for names in GROUPS for name in names}
+
+
+class GroupScheduling(LoadFileScheduling):
+    """Each group of files goes to one worker, and each other file as a whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(super()._split_scope(nodeid)).stem
+        return BY_FILE.get(name, name)
+
+
+@pytest.hookimpl(optionalhook=True)  # where xdist is switched off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    return GroupScheduling(config, log)  # xdist's own by marks, loadgroup, finds none since pytest 9.2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each group of files to one worker, as what takes longest first, and each other file as a whole."""
-    groups = {f"test_{name}": names[0] for names in GROUPS for name in names}
-    items.sort(key=lambda item: [*groups, item.path.stem].index(item.path.stem))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups.get(item.path.stem, item.path.stem)))
+    """Begin with the groups, as what takes longest."""
+    items.sort(key=lambda item: [*BY_FILE, item.path.stem].index(item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -27,3 +27,10 @@ def test_a_row_says_whether_its_target_is_met(target, met) -> None:
     row = Row("speed", 2.0, "s", 4.0, target, "beside a peer")
     assert row.as_record()["met"] is met
     assert "beside a peer" in format_table([row.as_record()])
+
+
+def test_each_line_of_the_table_shows_its_own_figures() -> None:
+    _, first, second = format_table(
+        [Row(name, ours, "s").as_record() for name, ours in (("a", 1.0), ("b", 2.0))]
+    ).splitlines()
+    assert (first.split(), second.split()) == (["a", "1", "s"], ["b", "2", "s"])

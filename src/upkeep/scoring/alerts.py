@@ -52,7 +52,7 @@ class Receiver(NamedTuple):
     address: str
 
 
-class Reply(NamedTuple):
+class Exchange(NamedTuple):
     """What came of sending an alarm: why it was not accepted, whether to send it again, and after how many seconds."""
 
     fault: str = ""
@@ -189,31 +189,31 @@ def send_alarms(
         for name, watch in watches.items()
         if watch.raised and watch.episode and not watch.episode.accepted
     }
-    replies = dict.fromkeys(waiting, Reply(f"no time was left of the {seconds:g} s for all alarms", again=True))
+    exchanges = dict.fromkeys(waiting, Exchange(f"no time was left of the {seconds:g} s for all alarms", again=True))
     with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=EXCHANGE_SECONDS)) as pool:
         for least in PAUSES:
-            turn = [name for name, reply in replies.items() if reply.again]
-            pause = max([least, *(replies[name].pause for name in turn)])
+            turn = [name for name, exchange in exchanges.items() if exchange.again]
+            pause = max([least, *(exchanges[name].pause for name in turn)])
             if not turn or time.monotonic() + pause >= until:
                 break
             time.sleep(pause)
             while turn and (left := until - time.monotonic()) > 0:
                 name = turn.pop(0)
-                reply = _send(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
-                if reply.silence:  # the others wait for the next time, when this one comes last
-                    replies |= dict.fromkeys(turn, reply)
+                exchange = _send(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
+                if exchange.silence:  # the others wait for the next time, when this one comes last
+                    exchanges |= dict.fromkeys(turn, exchange)
                     turn = []
-                del replies[name]
-                replies[name] = reply
+                del exchanges[name]
+                exchanges[name] = exchange
     accepted = {
         name: watches[name].model_copy(update={"episode": episode.model_copy(update={"accepted": True})})
         for name, episode in waiting.items()
-        if not replies[name].fault
+        if not exchanges[name].fault
     }
-    return {**watches, **accepted}, [reply.fault for reply in replies.values() if reply.fault]
+    return {**watches, **accepted}, [exchange.fault for exchange in exchanges.values() if exchange.fault]
 
 
-def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, seconds: float) -> Reply:
+def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, seconds: float) -> Exchange:
     body = json.dumps(episode.alarm, ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = str(int(time.time()))
     identity = json.dumps([episode.alarm[name] for name in ("plant", "machine", "episode")])
@@ -228,15 +228,15 @@ def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, secon
     try:
         answer = call_within(seconds, ask)
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        return Reply(f"no answer: {shorten(mask_credentials(str(error)))}", again=True, silence=True)
+        return Exchange(f"no answer: {shorten(mask_credentials(str(error)))}", again=True, silence=True)
     answer.close()  # the status says all; a body may be endless
     if 200 <= answer.status < 300:
-        return Reply()
+        return Exchange()
     try:
         pause = float(min(urllib3.Retry().get_retry_after(answer) or 0, RUN_SECONDS))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         pause = 0.0
-    return Reply(f"HTTP status {answer.status}", answer.status == 429 or answer.status >= 500, pause)
+    return Exchange(f"HTTP status {answer.status}", answer.status == 429 or answer.status >= 500, pause)
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
