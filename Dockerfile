@@ -1,16 +1,15 @@
-# The service: packages, models and code, each in a layer of its own, what changes least first.
-# deploy/build.sh builds it.
+# The service's image, built by deploy/build.sh: packages, models and code in separate layers, the most stable first.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 # hadolint ignore=DL3006  # the argument's default names a tag
 FROM ${BASE} AS base
-# LightGBM needs OpenMP's library. A base image that holds it needs no Debian mirror.
+# LightGBM needs OpenMP's library. With a base image that contains it, the build needs no Debian mirror.
 # hadolint ignore=DL3008  # Debian keeps only its newest version
 RUN python3 -c "import ctypes; ctypes.CDLL('libgomp.so.1')" 2>/dev/null \
  || (apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*)
 
-# Below, times and modes are levelled and modules compiled by hash, not by time: the same files make the same layers
-# whoever checked them out, and when.
+# Below, file times and modes are normalised, and modules are compiled by hash instead of time. So the same files give
+# the same layers, whoever checked them out and when.
 FROM base AS packages
 # hadolint ignore=DL3008  # Debian keeps only its newest version
 RUN command -v strip >/dev/null \

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= upkeep:latest
-# Recipes take both from their environment, so that neither make nor a shell runs what a name may hold.
+# Recipes read both from the environment, so that neither make nor a shell executes what a name contains.
 override PYTHON := $(value PYTHON)
 override IMAGE := $(value IMAGE)
 export PYTHON IMAGE
@@ -26,7 +26,7 @@ serve: .venv ## Serve models and the planner's page on http://127.0.0.1:8000
 	UPKEEP_HOST=127.0.0.1 UPKEEP_LOG_URL=data/prediction_log upkeep serve
 
 test: .venv ## Run the unit and integration tests
-	pytest tests/unit tests/integration -n 2 --dist loadfile --no-loadscope-reorder # what a module makes is made once
+	pytest tests/unit tests/integration -n 2 --dist loadfile --no-loadscope-reorder # so that a module's fixtures run once
 
 system: .venv ## Run the tests that need containers or servers
 	pytest tests/system -n 2 --dist loadfile --no-loadscope-reorder # in groups, see tests/system/conftest.py
@@ -43,10 +43,10 @@ push: ## Push the image; image.env gets its digest
 sbom: .venv ## List the image's parts in sbom.json (CycloneDX)
 	syft --quiet --output cyclonedx-json=sbom.json -- "$$IMAGE"
 
-bench: .venv ## Measure in a quarter of an hour
+bench: .venv ## Run the benchmarks: a quarter of an hour
 	python -m bench
 
-bench-large: .venv ## Measure large fleets, a cluster, endurance and chance: hours, and tens of gigabytes of disk
+bench-large: .venv ## Run the large benchmarks (fleets, cluster, endurance, chance): hours, tens of GB of disk
 	python -m bench --large
 
 ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
@@ -55,12 +55,12 @@ ui: .venv ## Browse runs in MLflow on http://127.0.0.1:5001
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --no-header --custom-compile-command "make lock" pyproject.toml
-# Typer needs Rich and its companions for colours only, which no container's log shows, and Uvicorn h11 where it has no
-# httptools: the image goes without.
+# The image omits Rich and its dependencies, which Typer uses only for colours, and h11, which Uvicorn uses only without
+# httptools.
 IMAGE_COMPILE := $(COMPILE) --constraint requirements.lock --extra serving \
   $(addprefix --no-emit-package ,rich markdown-it-py mdurl pygments h11)
 
-lock: .venv ## Resolve pyproject.toml into requirements.lock and the image's two
+lock: .venv ## Resolve pyproject.toml into requirements.lock and the two locks of the image
 	$(COMPILE) --all-extras -o requirements.lock
 	$(IMAGE_COMPILE) -o requirements-serving.lock
 	$(IMAGE_COMPILE) --extra s3 -o requirements-serving-s3.lock
@@ -68,10 +68,10 @@ lock: .venv ## Resolve pyproject.toml into requirements.lock and the image's two
 clean: ## Remove the environment and all outputs that DVC can restore
 	rm -rf .venv .upkeep/bench .upkeep/pieces .upkeep/score/*/ data/raw data/interim data/processed data/predictions models/plants models/golden .pytest_cache .mypy_cache .ruff_cache
 
-# Older than the lock, so that the next call goes on instead of taking half an environment for a whole one.
+# Makes .venv older than the lock, so that the next call continues an installation that failed.
 UNFINISHED := { touch --date=@0 .venv; exit 1; }
 
-# Made anew when the lock changes. The index, certificates and proxies are the machine's own.
+# Updated when the lock changes. Index, certificates and proxies are those of the machine.
 .venv: requirements.lock pyproject.toml
 	"$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
 	test -x $(BIN)/python || "$$PYTHON" -m venv .venv
