@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# Sourced by each job in Python: the environment of requirements.lock, made here or linked from UPKEEP_VENV, is active.
+# Sourced by each Python job: activates the environment of requirements.lock, created here or linked from UPKEEP_VENV.
 test -z "${UPKEEP_VENV:-}" || ln -sfn "$UPKEEP_VENV" .venv
 make --silent .venv
 # shellcheck source=/dev/null  # made by the line above
 . .venv/bin/activate
-export PYTHONPATH="$PWD/src" # this checkout's code, whatever a linked environment has installed
+export PYTHONPATH="$PWD/src" # use this checkout's code, not the code installed in a linked environment

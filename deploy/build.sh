@@ -37,7 +37,7 @@ locked_hash() { # folder, an output of a stage
     found && $1 == "md5:" { print $2; exit }' dvc.lock
 }
 
-# List what the image is made of and the commit does not hold; compiled modules do not get into it.
+# List what the image contains but the commit does not; compiled modules are not copied into it.
 changes() {
   git status --porcelain --ignored --untracked-files=all -- Dockerfile .dockerignore "$(lock)" \
     deploy/slim.sh dvc.lock data/references/dictionary.yaml src/upkeep ':(exclude,glob)**/__pycache__/**'
@@ -79,7 +79,7 @@ main() {
   if [ -n "${UPKEEP_BASE:-}" ]; then options+=(--build-arg "BASE=$UPKEEP_BASE"); fi
   local revision
   revision=$(commit)
-  # The host's network, since the host is what can reach the package index.
+  # The host's network, because the host can reach the package index.
   DOCKER_BUILDKIT=1 "$engine" build --network host "${options[@]}" --tag "$tag" --build-arg "COMMIT=$revision" \
     --build-arg "LOCK=$(lock)" --build-arg "DVC_LOCK=$(sha256sum <dvc.lock | head -c 64)" --build-arg "MODELS=$(model_versions)" "${@:2}" .
 }

@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# What the other scripts here share that run on the server; deploy/ship.sh puts them in the bin/ of the server's state folder.
+# Shared by the scripts that run on the server; deploy/ship.sh copies them to bin/ in the server's state folder.
 set -euo pipefail
 
 BIN=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 STATE=$(dirname "$BIN")
-NAME=$(basename "$STATE") # of containers and volume: another state folder is another installation
+NAME=$(basename "$STATE") # prefix of containers and volume: each state folder is a separate installation
 PROXY=$NAME-proxy
 CONFIG=$STATE/proxy/haproxy.cfg
 HISTORY=$STATE/releases.tsv
 
-# The operator's own, see docs/operations.md.
+# The operator's settings, see docs/operations.md.
 # shellcheck source=/dev/null
 if [ -f "$STATE/server.conf" ]; then . "$STATE/server.conf"; fi
 ENGINE=${UPKEEP_ENGINE:-$(command -v docker || command -v podman || true)}
 PROXY_IMAGE=${UPKEEP_PROXY_IMAGE:-docker.io/library/haproxy:3.2}
 PROXY_PORT=${UPKEEP_PROXY_PORT:-8080}
-FIRST_PORT=${UPKEEP_FIRST_PORT:-18000} # of the releases, on the loopback interface: this one and the next 19
+FIRST_PORT=${UPKEEP_FIRST_PORT:-18000} # ports of releases on the loopback interface: this one and the next 19
 MEMORY=${UPKEEP_MEMORY:-2g}
 HEALTH_SECONDS=${UPKEEP_HEALTH_SECONDS:-60}
 DRAIN_SECONDS=${UPKEEP_DRAIN_SECONDS:-30}
@@ -31,7 +31,7 @@ die() { # what, expected, remedy
   exit 1
 }
 
-# Descriptor 9 is the lock: what the engine leaves running must not inherit it.
+# Descriptor 9 is the lock: processes that the engine leaves running must not inherit it.
 engine() { "$ENGINE" "$@" 9>&-; }
 
 check_server() {
@@ -53,7 +53,7 @@ take_lock() { # what for
   say "$1 by $(id -un)${SSH_CLIENT:+ from ${SSH_CLIENT%% *}}, process $$, since $(now)" >"$STATE/lock"
 }
 
-# The container that the proxy's configuration names: the one truth of what is live.
+# The container that the proxy's configuration names, which defines what is live.
 live() { if [ -f "$CONFIG" ]; then sed -n 's/^ *server \([^ ]*\) .*/\1/p' "$CONFIG"; fi; }
 
 # Releases in the order in which rollbacks go back through them, the live one last.
@@ -84,7 +84,7 @@ free_port() {
 }
 
 launch() { # container, image: beside whatever runs
-  # A kept release has its container still, which cannot start if its port was taken meanwhile.
+  # A kept release still has its container, which cannot start if its port was taken in between.
   engine start "$1" >/dev/null 2>&1 && return
   engine rm -f "$1" >/dev/null 2>&1 || true
   local port settings=()
@@ -99,7 +99,7 @@ launch() { # container, image: beside whatever runs
 
 healthy() { curl -fs -m 5 -o /dev/null "http://127.0.0.1:$(label "$1" port)/health"; } # container
 
-wait_healthy() { # container; at once in vain if it crashes
+wait_healthy() { # container; fails at once if it crashes
   local deadline=$((SECONDS + HEALTH_SECONDS))
   until healthy "$1"; do
     if ((SECONDS >= deadline)); then return 1; fi
@@ -108,7 +108,7 @@ wait_healthy() { # container; at once in vain if it crashes
   done
 }
 
-approve() { # container: it is healthy, and its golden answers are those stored at training
+approve() { # container: check that it is healthy and gives the golden answers stored at training
   if ! wait_healthy "$1"; then
     engine logs --tail 20 "$1" >&2 || true
     die "$1 stopped, or was not healthy within $HEALTH_SECONDS s (its last words stand above); live: $(live)" \
@@ -124,7 +124,7 @@ proxy_url() {
   sed -n -E -e "s|^ *bind (:[0-9]+) ssl.*|https$here\1|p" -e "s|^ *bind (:[0-9]+)$|http$here\1|p" "$CONFIG"
 }
 
-# The release that answers through the proxy. Insecure: a certificate is for the server's name, not for 127.0.0.1.
+# The release that answers through the proxy. Insecure, because certificates are for the server's name, not 127.0.0.1.
 proxied() {
   local headers
   headers=$(curl -fsk -m 5 -D - -o /dev/null "$(proxy_url)/health") || return 0
@@ -139,7 +139,7 @@ haproxy() { # arguments of the engine's `run`, then haproxy's own
     --security-opt no-new-privileges --volume "$STATE/proxy:/etc/upkeep:ro" "$@"
 }
 
-load_config() { # into the proxy, which is started if need be
+load_config() { # into the proxy, which is started if necessary
   if [ "$(engine inspect -f '{{.State.Running}} {{.Config.Image}}' "$PROXY" 2>&1)" = "true $PROXY_IMAGE" ]; then
     engine kill --signal USR2 "$PROXY" >/dev/null
   else
@@ -162,14 +162,14 @@ render_config() { # container
     -e "s|@DRAIN@|$DRAIN_SECONDS|" "$BIN/haproxy.cfg"
 }
 
-# The former configuration stays as .before until the new one is proven; whoever finds it undoes the switch.
+# The former configuration stays as .before until the new one is proven; a run that finds it undoes the switch.
 switch_to() { # container
   render_config "$1" >"$CONFIG.next"
   haproxy --rm "$PROXY_IMAGE" -c -q -f /etc/upkeep/haproxy.cfg.next >&2 ||
     die "HAProxy refuses $CONFIG.next; live: $(live)" "a valid configuration" \
       "see its message above; tls.pem must be readable for the owner of $STATE/proxy"
   if [ -f "$CONFIG" ]; then cp "$CONFIG" "$CONFIG.copy"; else : >"$CONFIG.copy"; fi
-  mv "$CONFIG.copy" "$CONFIG.before" # renamed, since a killed cp leaves half a file
+  mv "$CONFIG.copy" "$CONFIG.before" # renamed, because a killed cp leaves a partial file
   mv "$CONFIG.next" "$CONFIG"
   if ! load_config; then
     engine logs --tail 20 "$PROXY" >&2 || true
@@ -191,7 +191,7 @@ drain() {
   while (($(engine top "$PROXY" | grep -c haproxy) > 2 && SECONDS < deadline)); do sleep 0.2; done
 }
 
-tidy() { # stop what is not live, remove what no rollback needs
+tidy() { # stop containers that are not live, remove those that no rollback needs
   local name kept
   kept=$(releases)
   for name in $(engine ps -a --filter "label=upkeep.name=$NAME" --format '{{.Names}}'); do
@@ -205,14 +205,14 @@ tidy() { # stop what is not live, remove what no rollback needs
   done
 }
 
-remove_images() { # repository: what was pulled by digest and no container needs
+remove_images() { # repository: remove images pulled by digest that no container needs
   local image
   for image in $(engine images --format '{{.Tag}} {{.ID}}' "$1" | awk '$1 == "<none>" { print $2 }'); do
     engine image rm "$image" >/dev/null 2>&1 || true # refused while a container needs it, running or kept
   done
 }
 
-# Put right what an interrupted run or a crash left: everything follows the configuration file.
+# Repair the state after an interrupted run or a crash: everything follows the configuration file.
 recover() {
   local current
   if [ -f "$CONFIG.before" ]; then undo_switch; fi

@@ -13,7 +13,7 @@ log_in() { # registry
   local user=${UPKEEP_REGISTRY_USER:-} password=${UPKEEP_REGISTRY_PASSWORD:-}
   if [ -z "$user" ] && [ "$1" = "${CI_REGISTRY:-}" ]; then user=$CI_REGISTRY_USER password=$CI_REGISTRY_PASSWORD; fi
   if [ -z "$user" ]; then return; fi
-  # A login of our own, gone with this run: the machine's next job may be another project's.
+  # A login for this run only: the machine's next job may belong to another project.
   DOCKER_CONFIG=$(mktemp -d)
   REGISTRY_AUTH_FILE=$DOCKER_CONFIG/config.json
   export DOCKER_CONFIG REGISTRY_AUTH_FILE

@@ -35,9 +35,9 @@ main() {
   trap 'rm -rf "$private"' EXIT
   # CI writes file variables readable for all and may drop the last line's end; ssh accepts neither.
   (umask 077 && { cat "$DEPLOY_KEY" && echo; } >"$private/key")
-  cp "$DEPLOY_KNOWN_HOSTS" "$private/known_hosts" # ssh would part a path at its spaces
+  cp "$DEPLOY_KNOWN_HOSTS" "$private/known_hosts" # ssh would split a path at spaces
   printf -v arguments '%q ' "${@:2}"
-  # Renamed into place: another session may be running the same scripts just now.
+  # Renamed into place: another session may be running the same scripts at this moment.
   tar -C "$here" -cf - lib.sh update.sh rollback.sh status.sh check.sh haproxy.cfg |
     ssh -F /dev/null -p "${DEPLOY_PORT:-22}" -i "$private/key" -o IdentitiesOnly=yes -o BatchMode=yes \
       -o StrictHostKeyChecking=yes -o UserKnownHostsFile="$private/known_hosts" -o GlobalKnownHostsFile=/dev/null \

@@ -3,7 +3,7 @@
 # shellcheck source=deploy/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# Settings are part of a release: after they changed, the same image is another release.
+# Settings are part of a release: the same image with other settings is another release.
 container_for() { # image
   local digest=${1##*:} settings
   settings=$(find "$STATE" \( -name upkeep.env -o -name server.conf -o -name tls.pem \) -exec sha256sum {} + |
@@ -39,7 +39,7 @@ main() {
     return
   fi
   say "pull $image"
-  # What a rollback goes back to lies here mostly, and a digest needs nobody's word: the registry may be down.
+  # A rollback's image is usually here already, and a digest needs no check: the registry may be down.
   engine image inspect "$image" >/dev/null 2>&1 || engine pull -q "$image" >/dev/null || die "$image could not be pulled; live: ${before:-nothing}" \
     "an image in a registry that this server may read" "see the message above; $ENGINE login, once, if it asks for one"
   say "start $candidate beside ${before:-nothing}"
