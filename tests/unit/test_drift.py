@@ -20,13 +20,20 @@ from upkeep.judging.drift import (
     count_independent,
     measure_similarity,
     newest_window,
+    read_windows,
     smallest_drift,
-    steady,
     training_rows,
     usual_distance,
 )
 from upkeep.judging.reports import METHOD, PlantDrift
-from upkeep.reporting.drift_pages import list_pages, overview_page, plant_page, split_script
+from upkeep.reporting.drift_pages import (
+    draw_page,
+    list_pages,
+    number_ids,
+    overview_page,
+    plant_page,
+    split_script,
+)
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 HOW = Drift(window_batches=1, sample_rows=500, max_drifted_share=0.5, seed=7)
@@ -145,28 +152,28 @@ def test_random_ids_are_numbered_and_links_between_them_hold():
     first = page("0" * 31 + "a", "01a1fc3b-8cbe-7c76-a9f3-d88a90609df2")
     second = page("1" * 31 + "b", "01a1fc3b-8ed0-736a-96a8-bda34aaf6f45")
     assert first != second
-    assert steady(first) == steady(second)
-    assert steady(first).startswith("code aaaaaaaa-0000")
-    widget, link = re.findall(r'"(?:id|see)": "([^"]+)"', steady(first))
+    assert number_ids(first) == number_ids(second)
+    assert number_ids(first).startswith("code aaaaaaaa-0000")
+    widget, link = re.findall(r'"(?:id|see)": "([^"]+)"', number_ids(first))
     assert widget == link
 
 
 def test_a_plant_without_newest_rows_is_not_judged():
     rows = telemetry(speed=1.0).filter(pl.col("time") < WINDOW[0])
-    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)
     assert not found.drifted
     assert found.notes == ["no rows in the newest window"]
 
 
 def test_rows_that_were_trained_on_are_not_newest_rows():
     rows = telemetry(speed=1.0)
-    found = compare_windows(rows, rows.select("machine", "time"), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, rows.select("machine", "time"), ["speed"], WINDOW, HOW)
     assert (found.current_rows, found.reference_rows) == (0, rows.height)
 
 
 def test_three_rows_are_too_few_to_judge():
     rows = telemetry(speed=1.0)[[0, 1, -1]]
-    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)
     assert found.columns["speed"].score is None
     assert found.notes == [f"speed is not judged: 1 newest and 2 training values, {FEWEST_VALUES} needed"]
 
@@ -175,7 +182,7 @@ def test_a_column_that_lost_all_its_values_has_drifted():
     rows = telemetry(speed=pl.Series(np.arange(840.0))).with_columns(
         pl.when(pl.col("time") < WINDOW[0]).then("speed").alias("speed")
     )
-    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)
     assert found.drifted
     assert found.columns["speed"].drifted
 
@@ -197,7 +204,7 @@ def test_scores_are_to_six_digits_those_that_evidently_reports_of_the_same_rows(
     }
     rows = telemetry(**columns)
     all_rows = HOW.model_copy(update={"sample_rows": rows.height})
-    found, _ = compare_windows(rows, keys(rows), list(columns), WINDOW, all_rows)
+    found = compare_windows(rows, keys(rows), list(columns), WINDOW, all_rows)
     as_evidently = DataDefinition(numerical_columns=list(columns))
     sides = [rows.filter(late).select(list(columns)), rows.filter(~late).select(list(columns))]
     report = Report([DataDriftPreset(num_method=METHOD)]).run(
@@ -213,7 +220,7 @@ def test_scores_are_to_six_digits_those_that_evidently_reports_of_the_same_rows(
 
 def test_pages_say_the_verdict_and_escape_what_they_show():
     rows = telemetry(**{"<b>": 1.0})[[0, -1]]
-    found = compare_windows(rows, keys(rows), ["<b>"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["<b>"], WINDOW, HOW)
     page = plant_page("lyon", found, "<html><body>\n<p>Evidently</p></body></html>")
     assert "cannot be judged" in page
     assert "&lt;b&gt; is not judged" in page
@@ -225,7 +232,7 @@ def test_pages_say_the_verdict_and_escape_what_they_show():
 def test_only_a_plant_in_which_something_drifted_is_linked_to_a_page_of_its_own():
     values = np.random.default_rng(0).normal(size=840) + 5 * (np.arange(840) >= 28 * 24)
     rows = telemetry(speed=pl.Series(values))
-    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)[0]
+    found = compare_windows(rows, keys(rows), ["speed"], WINDOW, HOW)
     assert f'<a href="{name_file("<i>/?")}.html">&lt;i&gt;/?</a>' in overview_page({"<i>/?": found})
 
 
@@ -249,8 +256,8 @@ def test_no_name_of_a_column_ends_the_script_that_holds_it():
     values = pl.Series(np.random.default_rng(0).normal(size=840) + 5 * (np.arange(840) >= 28 * 24))
     names = ["</script><script>harm()</script>", "01234567-89ab-cdef-0123-456789abcdef"]
     rows = telemetry(**dict.fromkeys(names, values))
-    _, draw_page = compare_windows(rows, keys(rows), names, WINDOW, HOW)
-    page = draw_page()
+    found = compare_windows(rows, keys(rows), names, WINDOW, HOW)
+    page = draw_page(*read_windows(rows, keys(rows), names, WINDOW, HOW), found, HOW)
     assert "harm()" in page
     assert "<script>harm()" not in page
     assert names[1] in page

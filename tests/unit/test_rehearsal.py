@@ -107,7 +107,7 @@ def test_drift_is_a_reason_in_a_rehearsal_if_the_newest_window_and_another_of_th
     monkeypatch, drifted, reason
 ):
     def compare_windows(telemetry, trained, columns, window, params):  # noqa: ARG001  # called as the stage's
-        return SimpleNamespace(drifted=(window.end.date() - FLEET.start).days // 7 in drifted), None
+        return SimpleNamespace(drifted=(window.end.date() - FLEET.start).days // 7 in drifted)
 
     monkeypatch.setattr(rehearse, "compare_windows", compare_windows)
     monkeypatch.setattr(LivedPlant, "read_tables", lambda _: SimpleNamespace(telemetry=None))

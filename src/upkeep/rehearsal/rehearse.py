@@ -36,11 +36,11 @@ WEEKS = pl.Schema(
 
 
 class Policy(NamedTuple):
-    """What it follows of :data:`upkeep.releases.policies.POLICIES`, and what else tells policies apart.
+    """When models are trained and from what, and whether they ship at once.
 
-    One trains `again_at_half` time, whatever it follows. What a gated policy trains ships only if the gate agrees. One
-    that knows labels learns from plants like its own in which nobody answers alarms, so that each failure happens and
-    none is prevented; its drift is found and its gate judges there as well.
+    `follows` names one of :data:`upkeep.releases.policies.POLICIES`. With `again_at_half` models are also trained half
+    way through the weeks, with `is_gated` they ship only if the gate agrees. With `knows_labels` training, drift and
+    gate see copies of the plants in which nobody answers alarms, so that no failure is prevented.
     """
 
     follows: str
@@ -57,12 +57,12 @@ POLICIES = {
     "loop": Policy("evidence", is_gated=True),
     "oracle": Policy("evidence", is_gated=True, knows_labels=True),
 }
-"""All train for the first time after a quarter of the weeks: in 24 months, ``never_6`` never after these six months,
-and ``never_12`` once more after twelve."""
+"""All train for the first time after a quarter of the weeks. Of 24 months that leaves ``never_6`` with a model of the
+first six months, and ``never_12`` with one of the first twelve."""
 
 
 class World(NamedTuple):
-    """How many plants live for how many weeks, how they are drawn, and what changes in the middle, if anything."""
+    """The size of a simulated fleet, the seed that it is drawn by, and what changes half way through its weeks."""
 
     plants: int
     machines: int
@@ -72,7 +72,7 @@ class World(NamedTuple):
 
 
 class Rehearsal:
-    """One policy's plants, its models, and the plants that it learns from."""
+    """One policy in one world: its plants, its live models, and the plants that it learns from."""
 
     def __init__(self, world: World, policy: str, params: Params) -> None:
         self.world, self.name, self.policy = world, policy, POLICIES[policy]
@@ -83,7 +83,7 @@ class Rehearsal:
         self.trained_in = 0
 
     def run(self) -> pl.DataFrame:
-        """Let all weeks pass; return a row of `WEEKS` for each."""
+        """Simulate all weeks; return a row of `WEEKS` for each."""
         ends = [(week, *self._live(week)) for week in range(1, self.world.weeks + 1)]
         rows = pl.DataFrame(ends, {name: WEEKS[name] for name in ("week", "reason", "promoted")}, orient="row")
         happened = pl.concat(plant.count_by_week() for plant in self.lived.values()).group_by("week").sum()
@@ -99,7 +99,7 @@ class Rehearsal:
         return whole.select(WEEKS.names()).cast(WEEKS)
 
     def _live(self, week: int) -> tuple[str, bool]:
-        """Let a week pass; return why something was trained at its end, and whether that shipped."""
+        """Simulate a week; return why models were trained at its end, if they were, and whether they shipped."""
         for name, plant in self.lived.items():
             plant.live(self.champion.models[name] if self.champion else None, self.params)
         if self.policy.knows_labels:
@@ -109,7 +109,7 @@ class Rehearsal:
         return reason, bool(reason) and self._train(week)
 
     def _decide(self, week: int) -> str:
-        """Return the labels of the reasons to train."""
+        """Return the reasons to train at the end of a week, an empty text if there is none."""
         if self.champion is None:
             return "first" if week >= self.world.weeks // 4 else ""
         if self.policy.again_at_half and week == self.world.weeks // 2:
@@ -120,11 +120,10 @@ class Rehearsal:
         return ", ".join(decide(Evidence(batches, 7 * len(batches), drifted), how))
 
     def _train(self, week: int) -> bool:
-        """Train; tell whether the models ship."""
         known = {name: plant.read_tables() for name, plant in self.learnt_from.items()}
         try:
             challenger = train_models(known, str(week), self.dictionary, self.params)
-        except UpkeepError:  # too little is known: what is live stays
+        except UpkeepError:  # there is too little to train on
             return False
         if self.champion and self.policy.is_gated and not may_follow(challenger, self.champion, known, self.params):
             return False
@@ -141,7 +140,7 @@ class Rehearsal:
         end = plant.at((now - weeks_ago) * plant.fleet.hours_per_batch)
         window = Window(end - timedelta(weeks=self.params.drift.window_batches), end)
         telemetry = plant.read_tables().telemetry
-        return compare_windows(telemetry, champion.trained[name], columns, window, self.params.drift)[0].drifted
+        return compare_windows(telemetry, champion.trained[name], columns, window, self.params.drift).drifted
 
 
 def _draw_plants(world: World) -> dict[str, LivedPlant]:
@@ -161,7 +160,7 @@ def _lighten(params: Params) -> Params:
     lighter: dict[str, dict[str, Any]] = {
         "model": {"compare": [], "early_stopping_rounds": 15, "lightgbm": trees},
         "dataset": {"negatives_kept": 0.05, "max_single_feature_auc": 1},
-        # With fewer, new data alone were a reason so often that evidence decided nothing.
+        # With fewer, new data alone would be a reason so often that no other evidence counted.
         "retrain": {"new_batches": 8},
         "parallel": {"backend": "sequential", "jobs": 1},
         "pieces": {"folder": None},

@@ -1,11 +1,21 @@
-"""The drift report's pages: one table of all plants, and a heading on the pages of those that drifted."""
+"""The drift report's pages: one table of all plants, and Evidently's page of each plant in which something drifted.
 
+Nothing else calls Evidently. It takes half a second a plant, so :mod:`upkeep.judging.drift` takes the distances itself,
+with the function that Evidently calls.
+"""
+
+import json
+import os
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from itertools import count
 from math import inf
 
+from upkeep.core.params import Drift
 from upkeep.core.plants import name_file
-from upkeep.judging.reports import ColumnDrift, PlantDrift
+from upkeep.judging.drift import WindowRows
+from upkeep.judging.reports import METHOD, ColumnDrift, PlantDrift
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.templates import render_html
 
@@ -13,10 +23,15 @@ SCRIPT = "evidently.js"  # what the plants' pages share
 
 MOST_COLUMNS, MOST_PAGES = 15, 50
 """Columns of a plant that are named on the page of all plants, and plants that have a page of their own."""
+MOST_DRAWN = 30  # columns on a plant's page, those farthest from their threshold; each takes 90 kB
+
+RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=metric_)[0-9a-f]{32}\b")
+"""What Evidently draws anew for each page: an id per widget and one for the page."""
+STAND_IN = re.compile(r"\\ue000(\d+)\\ue001")  # a column's number between what no font has, as JSON spells it
 
 
 def list_pages(findings: Mapping[str, PlantDrift]) -> list[str]:
-    """Return the first plants of which there is more to see than a line: a column drifted that can be drawn."""
+    """Return the plants that have a page: the first ones in which a column drifted that can be drawn."""
     return [
         plant
         for plant, found in findings.items()
@@ -41,9 +56,9 @@ def plant_page(plant: str, found: PlantDrift, detail: str) -> str:
 
 
 def split_script(page: str) -> tuple[str, str]:
-    """Return a page without the longest script of its body, which it names instead, and that script.
+    """Return a page with the longest script of its body replaced by a link, and that script.
 
-    What stands in its head is the plant's own data, which may be longer.
+    The script in the page's head holds the plant's own data, which may be longer.
     """
     script = max(re.findall(r"<script>(.*?)</script>", page.partition("<body>")[2], re.DOTALL), key=len)
     return page.replace(f"<script>{script}</script>", f'<script src="{SCRIPT}"></script>'), script
@@ -66,3 +81,57 @@ def _describe_shift(column: ColumnDrift) -> str:
     if column.score is None:
         return "no values any more"
     return f"shifted by {column.score:.2f}, usual up to {column.threshold:.2f}"
+
+
+def draw_page(current: WindowRows, reference: WindowRows, found: PlantDrift, how: Drift) -> str:
+    """Return Evidently's page of the columns that could be judged, with the verdict that was `found`.
+
+    The bytes are the same on every run.
+    """
+    os.environ["DO_NOT_TRACK"] = "1"
+    # Importing Evidently takes four seconds; who needs no page should not have to wait for it.
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    thresholds = _choose_columns(found)
+    # Evidently puts names into a script as they are, where `</script>` would end it; a name may look like an id, too.
+    stand_ins = {name: f"\ue000{number}\ue001" for number, name in enumerate(thresholds)}
+    columns = list(stand_ins.values())
+    preset = DataDriftPreset(
+        columns=columns,
+        num_method=METHOD,
+        per_column_threshold=dict(zip(columns, thresholds.values(), strict=True)),
+        drift_share=_choose_share(found, list(thresholds), how.max_drifted_share),
+    )
+    definition = DataDefinition(numerical_columns=columns)
+    sides = [
+        Dataset.from_pandas(rows.sample.select(list(stand_ins)).rename(stand_ins).to_pandas(), definition)
+        for rows in (current, reference)
+    ]
+    page = number_ids(Report([preset]).run(*sides).get_html_str(as_iframe=False))
+    names = [json.dumps(name)[1:-1].replace("<", r"\u003c") for name in thresholds]
+    return STAND_IN.sub(lambda stand_in: names[int(stand_in[1])], page)
+
+
+def _choose_columns(found: PlantDrift) -> dict[str, float]:
+    """Return the thresholds of the columns to draw, in the report's order."""
+    judged = {name: column.threshold for name, column in found.columns.items() if column.threshold is not None}
+    excess = {name: (found.columns[name].score or 0.0) / threshold for name, threshold in judged.items()}
+    farthest = sorted(judged, key=lambda name: -excess[name])[:MOST_DRAWN]
+    return {name: threshold for name, threshold in judged.items() if name in farthest}
+
+
+def _choose_share(found: PlantDrift, drawn: list[str], largest: float) -> float:
+    """Return the share of drifted columns from which on Evidently, which sees those drawn only, agrees with us."""
+    share = largest + 1e-4
+    drifted = sum(found.columns[name].drifted for name in drawn)
+    if (drifted >= share * max(len(drawn), 1)) == found.drifted:
+        return share
+    return 1e-4 if found.drifted else 1.01
+
+
+def number_ids(page: str) -> str:
+    """Return Evidently's page with its random ids numbered in order of appearance."""
+    start = page.index("var metric_")
+    numbers: dict[str, int] = defaultdict(count().__next__)
+    return page[:start] + RANDOM_ID.sub(lambda found: f"{numbers[found[0]]:0{len(found[0])}d}", page[start:])
