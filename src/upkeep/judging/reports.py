@@ -1,6 +1,6 @@
-"""The reports of the stages as typed objects and tables, for all who read them: card, notebooks, gate, note, record.
+"""The stages' reports as typed objects and tables, for all readers: card, notebooks, gate, note, record.
 
-A field that another version of upkeep wrote is passed over; one that a reader needs and that is missing is an error.
+Unknown fields, which another version of upkeep may have written, are ignored; a missing one is an error.
 """
 
 import math
@@ -20,7 +20,7 @@ DECIMALS = 6
 
 OF_ALARMS = ("precision", "recall", "f1")
 ROW_FIGURES = ("average_precision", "roc_auc", "brier", "log_loss", "recall_at_precision", *OF_ALARMS)
-"""Figures of single rows, which tell of nothing where all are of one class."""
+"""Figures of single rows, undefined where all are of one class."""
 
 
 def _round_figure(value: object) -> object:
@@ -71,9 +71,9 @@ class Headline(Report):
 
 
 class CandidateReport(Report):
-    """One candidate's figures, and by how much the chosen models' average precision exceeds its own.
+    """One candidate's figures, and by how much the chosen models' average precision exceeds its own (`lead`).
 
-    `lead` is that of the same resamples; None where their machines differ.
+    The lead is None where they were not judged on the same machines.
     """
 
     metrics: Metrics
@@ -82,7 +82,7 @@ class CandidateReport(Report):
 
 
 class PolicyCosts(Report):
-    """What four ways of deciding on visits would have cost."""
+    """What each of four policies would have cost."""
 
     run_to_failure: Figure
     fixed_interval: Figure
@@ -96,9 +96,9 @@ class PolicyCosts(Report):
 
 
 class Sanity(Report):
-    """What the chosen models must beat: the share of failing rows, and what candidates reach that know little or none.
+    """What the chosen models must beat: the share of failing rows, and the average precision of simple candidates.
 
-    `average_precision` is by candidate. `faults` say why the models are not known to beat them; none if they are.
+    `faults` say why the models are not known to beat them, empty if they are.
     """
 
     base_rate: Figure
@@ -223,10 +223,22 @@ class TrainingReport(Report):
     plants: dict[str, TrainedPlant]
 
 
-class TableQuality(Report):
-    """Where the rows of one table went; duplicates and quarantined rows by kind and reason.
+class SplitSize(Report):
+    """How many rows a split has, how many of them precede a failure, and why they may mislead, if they may."""
 
-    `reduced_to` is how many rows were made of the clean ones, None if they are the rows.
+    rows: int
+    failing: int
+    doubt: str | None = None
+
+
+class DatasetReport(RootModel[dict[str, dict[str, SplitSize]]]):
+    """``reports/dataset.json``: by plant and split."""
+
+
+class TableQuality(Report):
+    """What became of the rows of one table; duplicates are by kind, quarantined rows by reason.
+
+    `reduced_to` is how many rows the clean ones were reduced to, None if they were not.
     """
 
     rows_in: int
@@ -237,7 +249,7 @@ class TableQuality(Report):
 
 
 class PlantQuality(Report):
-    """One plant's tables, and what was seen in its data that changes nothing."""
+    """One plant's tables, and findings, which changed no row."""
 
     tables: dict[str, TableQuality]
     findings: list[dict[str, str | None]]
@@ -254,6 +266,7 @@ AnyReport = TypeVar("AnyReport", bound=BaseModel)
 FILES: dict[type[BaseModel], Path] = {
     Headline: paths.METRICS,
     Evaluation: paths.EVALUATION / "evaluation.json",
+    DatasetReport: paths.DATASET,
     DriftReport: paths.DRIFT / "drift.json",
     TrainingReport: paths.TRAINING,
     DataQuality: paths.DATA_QUALITY,

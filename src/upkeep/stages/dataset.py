@@ -65,7 +65,7 @@ def run(params: Params) -> None:
 def _build_plant(
     plant: str, vocabulary: Vocabulary, boundaries: Boundaries, dictionary: Dictionary, params: Params
 ) -> dict[str, dict[str, int | str | None]]:
-    """Write one plant's rows; return how many rows and failing rows each split holds, and why these may mislead."""
+    """Write one plant's rows; return each split's part of ``reports/dataset.json``."""
     tables = _read_tables(plant)
     splits, preparation, labels = build_splits(plant, tables, vocabulary, boundaries, dictionary, params)
     folder = paths.PROCESSED / name_file(plant)
@@ -87,7 +87,7 @@ def build_splits(
     how, splits, fingerprints = params.dataset, {}, {}
     split = _assign_split(tables, boundaries, dictionary, how)
     fitted = _recall_preparation(tables.telemetry.filter(split == "train"), tables, vocabulary, params)
-    known = {"records": read_records(tables.machines, vocabulary), "quantities": _quantities(dictionary, plant)}
+    known = {"records": read_records(tables.machines, vocabulary), "quantities": _name_quantities(dictionary, plant)}
     preparation = fitted.model_copy(update=known | {"rows_every": dictionary.rows_every})
     labels = label_rows(tables.telemetry, tables.events, how, timedelta(microseconds=dictionary.row_length))
     labels = labels.with_columns(weight=pl.lit(1.0), split=split)
@@ -104,7 +104,7 @@ def build_splits(
 
 
 def _recall_preparation(training: pl.DataFrame, tables: Tables, vocabulary: Vocabulary, params: Params) -> Preparation:
-    """Return what training rows and each machine's first hours tell; nothing that is on record of machines."""
+    """Return what is fitted on training rows and on each machine's first hours, without the records of machines."""
     opening = pl.col("time").min().over("machine") + timedelta(hours=params.dataset.baseline_hours)
     record = tables.telemetry.filter(pl.col("time") < opening)
 
@@ -121,7 +121,7 @@ def _recall_features(
 ) -> Frames:
     """Return the ``features`` of a split's kept rows, in their order, and the ``fingerprints`` of all labelled.
 
-    They are made of nothing but what those rows can know, so that later batches leave a finished split as it is.
+    They are computed from nothing but what those rows can know, so that later batches leave a finished split as it is.
     """
     known = find_known(labelled, tables, params.dataset)
     machines = set(known.telemetry["machine"])
@@ -141,9 +141,9 @@ def _recall_features(
 
 
 def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
-    """Return what these rows' features are made of: telemetry from the widest window before them, and earlier events.
+    """Return what these rows' features are computed from: telemetry from the widest window on, and earlier events.
 
-    A baseline that is not settled yet is a window, too. What visits found, which may be said late, is in labels only.
+    A baseline's hours are a window, too. What visits found is left out: it may be known late, and serves labels only.
     """
     if labelled.is_empty():
         return Tables(*(table.clear() for table in tables))
@@ -157,17 +157,16 @@ def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Table
     )
 
 
-def _read_tables(plant: str, readings: Sequence[str] | None = None) -> Tables:
-    """Return a plant's tables; of telemetry all columns, or these."""
+def _read_tables(plant: str, columns: Sequence[str] | None = None) -> Tables:
     telemetry, *others = (pl.scan_parquet(table_file(paths.INTERIM / table, plant)) for table in Tables._fields)
-    return Tables(*pl.collect_all([telemetry.select(readings or pl.all()), *others]))
+    return Tables(*pl.collect_all([telemetry.select(columns or pl.all()), *others]))
 
 
-_read_machines = partial(_read_tables, readings=("machine", "time"))
+_read_machines = partial(_read_tables, columns=("machine", "time"))
 
 
-def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quantity]]:
-    """Return what people call the columns that features are made of, by table, and their units."""
+def _name_quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quantity]]:
+    """Return the name in words and the unit of each column that features are made of, by table."""
     tables = {table: dictionary.row_columns(table, plant) for table in ("telemetry", "machines")}
     return {
         table: {
@@ -178,7 +177,7 @@ def _quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quant
 
 
 def _assign_split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary, params: Dataset) -> pl.Expr:
-    """Return the expression that tells a row's split from its ``machine`` and ``time``."""
+    """Return an expression over ``machine`` and ``time`` that gives a row's split."""
     if params.split.by != "machine":
         return split_by_time(boundaries, timedelta(hours=params.horizon_hours))
     pins = [pl.col(name) == "test" for name in dictionary.names("machines", "split")]
@@ -194,7 +193,7 @@ def find_vocabulary(
     params: Dataset,
     read: Callable[[str], Tables] = _read_machines,
 ) -> Vocabulary:
-    """Collect the names that training rows of any plant know."""
+    """Collect the names that occur in training rows of any plant; `read` returns a plant's tables."""
     errors, maintenance, models = set[str](), set[str](), set[str]()
     machines = []
     for plant in plants:
@@ -216,12 +215,12 @@ def find_vocabulary(
         maintenance_codes=sorted(maintenance),
         machine_models=sorted(models),
         inputs=[name for name in widths if dictionary.all_columns("telemetry")[name].input],
-        attributes=_attributes(pl.concat(machines, how="diagonal"), plants, dictionary),
+        attributes=_find_attributes(pl.concat(machines, how="diagonal"), plants, dictionary),
     )
 
 
-def _attributes(machines: pl.DataFrame, plants: list[str], dictionary: Dictionary) -> dict[str, list[str] | None]:
-    """Return the attributes that are features; a text that one machine alone has names the machine, not its kind."""
+def _find_attributes(machines: pl.DataFrame, plants: list[str], dictionary: Dictionary) -> dict[str, list[str] | None]:
+    """Return the texts of each attribute, None for a number; one that a single machine has would name the machine."""
     columns = {name: column for plant in plants for name, column in dictionary.attributes(plant).items()}
     return {
         name: None

@@ -8,7 +8,6 @@ import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import read_json
 from upkeep.core.names import KEYS
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
@@ -16,7 +15,15 @@ from upkeep.core.plants import list_plants, name_file, table_file
 from upkeep.features.inputs import read_telemetry
 from upkeep.judging.episodes import pick_alarms
 from upkeep.judging.evaluation import PlantOutcomes, draw_curves, evaluate, judge_group, read_plant
-from upkeep.judging.reports import REMEDY, Alarm, AlarmReason, GroupReport, write_curves, write_report
+from upkeep.judging.reports import (
+    Alarm,
+    AlarmReason,
+    DatasetReport,
+    GroupReport,
+    read_report,
+    write_curves,
+    write_report,
+)
 from upkeep.model.explanation import rank_features
 from upkeep.model.scoring import Scorer, load_scorer
 from upkeep.model.storage import to_matrix
@@ -24,7 +31,7 @@ from upkeep.model.storage import to_matrix
 ALARMS_PER_PLANT = 5
 
 
-class Judged(NamedTuple):
+class EvaluatedPlant(NamedTuple):
     """What a plant adds to the reports; without a saved model it has neither alarms nor rows of ``importance``."""
 
     outcomes: PlantOutcomes
@@ -45,23 +52,23 @@ def run(params: Params) -> None:
             remedy="correct either in params.yaml",
         )
     plants = list_plants(paths.PREDICTIONS, made_by="train")
-    sizes = read_json(paths.DATASET, remedy=REMEDY)
+    sizes = read_report(DatasetReport).root
     # Why plants' test rows may mislead, as the dataset stage found.
-    doubts = {plant: splits["test"]["doubt"] for plant, splits in sizes.items() if splits["test"].get("doubt")}
-    judged = map_plants(_judge_plant, plants, params.parallel, params, doubts)
-    outcomes = {name: own.outcomes for name, own in judged.items()}
-    reports = {name: own.report for name, own in judged.items()}
+    doubts = {plant: doubt for plant, splits in sizes.items() if (doubt := splits["test"].doubt)}
+    found = map_plants(_evaluate_plant, plants, params.parallel, params, doubts)
+    outcomes = {name: own.outcomes for name, own in found.items()}
+    reports = {name: own.report for name, own in found.items()}
     report = evaluate(outcomes, reports, params.evaluate, params.model.seed, doubts)
-    alarms = [alarm for own in judged.values() for alarm in own.alarms]
-    unsaved = [plant for plant, own in judged.items() if own.curves["importance"].is_empty()]
+    alarms = [alarm for own in found.values() for alarm in own.alarms]
+    unsaved = [plant for plant, own in found.items() if own.curves["importance"].is_empty()]
     notes = [f"{plant}: no saved model, so no reasons for alarms" for plant in unsaved]
     report = report.model_copy(update={"alarms": alarms, "notes": report.notes + notes})
-    write_curves({name: pl.concat(own.curves[name] for own in judged.values()) for name in judged[plants[0]].curves})
+    write_curves({name: pl.concat(own.curves[name] for own in found.values()) for name in found[plants[0]].curves})
     write_report(report)
     write_report(report.headline)
 
 
-def _judge_plant(plant: str, params: Params, doubts: Mapping[str, str]) -> Judged:
+def _evaluate_plant(plant: str, params: Params, doubts: Mapping[str, str]) -> EvaluatedPlant:
     horizon = params.dataset.horizon_hours
     predictions = pl.scan_parquet(table_file(paths.PREDICTIONS, plant))
     outcomes = read_plant(predictions, params.evaluate, horizon)
@@ -74,21 +81,17 @@ def _judge_plant(plant: str, params: Params, doubts: Mapping[str, str]) -> Judge
     folder = paths.MODELS / name_file(plant)
     # Only LightGBM models are saved; others are judged, but cannot be asked for reasons.
     if not (folder / paths.MODEL_METADATA).exists():
-        return Judged(outcomes, report, curves | {"importance": rank_features("", [], [], [])}, [])
+        return EvaluatedPlant(outcomes, report, curves | {"importance": rank_features("", [], [], [])}, [])
     scorer = load_scorer(folder)
+    words = [scorer.explainer.name(feature) for feature in scorer.explainer.features]
+    gains = [booster.feature_importance("gain") for booster in scorer.model.boosters]
+    importance = rank_features(plant, scorer.model.metadata.features, words, gains)
     alarms = list(_explain_alarms(chosen, plant, scorer, horizon))
-    return Judged(outcomes, report, curves | {"importance": _rank_features(scorer)}, alarms)
-
-
-def _rank_features(scorer: Scorer) -> pl.DataFrame:
-    """Return the features of a plant's model by what they count."""
-    explainer, model = scorer.explainer, scorer.model
-    words = [explainer.name(feature) for feature in explainer.features]
-    gains = [booster.feature_importance("gain") for booster in model.boosters]
-    return rank_features(model.metadata.plant, model.metadata.features, words, gains)
+    return EvaluatedPlant(outcomes, report, curves | {"importance": importance}, alarms)
 
 
 def _explain_alarms(chosen: pl.DataFrame, plant: str, scorer: Scorer, horizon_hours: float) -> Iterator[Alarm]:
+    """Yield the plant's surest alarms on test rows, with the reasons that its readings give for each."""
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(*KEYS, "probability", "hours_to_failure")
     theirs = pl.col("machine").is_in(alarms["machine"].implode())
     test = pl.scan_parquet(paths.PROCESSED / name_file(plant) / "test.parquet")
