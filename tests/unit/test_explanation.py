@@ -14,12 +14,12 @@ from upkeep.features.definition import Feature, newest_features
 from upkeep.features.inputs import Baseline, Events, Preparation, Quantity, Telemetry, Vocabulary
 from upkeep.features.windows import HOUR
 from upkeep.judging.episodes import pick_alarms
-from upkeep.model.explanation import Explainer, Seen, rank_features, summarise_readings
+from upkeep.model.explanation import Explainer, MeanReading, rank_features, summarise_readings
 
 PARAMS = dataset_params(windows_hours=[8])
 NOW = int(START.timestamp()) * 1_000_000
 NAMED = {"current_a": Quantity(name="motor current", unit="A")}
-SEEN = Seen(reading=41.2, level=30.0, healthy=29.0, spread=4.0)
+SEEN = MeanReading(reading=41.2, level=30.0, healthy=29.0, spread=4.0)
 
 
 def feature(kind, of="current_a", hours=8):
@@ -83,12 +83,15 @@ def test_the_newest_reading_is_of_no_window():
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        (Seen(0.04321, 0.04, 0.04, 0.002), "motor current 0.043 A over the last 8 h, its healthy level is 0.040 A"),
         (
-            Seen(1590.21, 1587, 1587.04, 0.8),
+            MeanReading(0.04321, 0.04, 0.04, 0.002),
+            "motor current 0.043 A over the last 8 h, its healthy level is 0.040 A",
+        ),
+        (
+            MeanReading(1590.21, 1587, 1587.04, 0.8),
             "motor current 1,590.2 A over the last 8 h, its healthy level is 1,587.0 A",
         ),
-        (Seen(41321, 4, 2100, 900), "motor current 41,321 A over the last 8 h, its healthy level is 2,100 A"),
+        (MeanReading(41321, 4, 2100, 900), "motor current 41,321 A over the last 8 h, its healthy level is 2,100 A"),
     ],
 )
 def test_as_many_decimals_are_shown_as_the_spread_is_worth(seen, words):
@@ -156,7 +159,9 @@ def test_readings_are_the_true_means_whatever_the_settings_were_in_between():
     rows = Telemetry(["m1"], np.array([0, 8]), NOW + np.arange(8) * HOUR, load[:, None], readings[:, None])
     newest, window = summarise_readings(rows, preparation, PARAMS)[0, :, :, 0]
     assert window.tolist() == pytest.approx(
-        Seen(reading=(4 * 14 + 3 * 47) / 7, level=(4 * 10 + 3 * 40) / 7, healthy=(4 * 10.5 + 3 * 41) / 7, spread=10 / 7)
+        MeanReading(
+            reading=(4 * 14 + 3 * 47) / 7, level=(4 * 10 + 3 * 40) / 7, healthy=(4 * 10.5 + 3 * 41) / 7, spread=10 / 7
+        )
     )
     assert np.isnan(newest).all()
     explainer = Explainer(preparation, PARAMS)

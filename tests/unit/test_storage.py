@@ -143,7 +143,6 @@ def test_a_null_is_scored_like_nan(folder):
 def test_no_rows_give_no_probabilities(folder):
     model = load_model(folder)
     assert predict(model, np.empty((0, 2))).shape == (0,)
-    assert contributions(model, np.empty((0, 2))).shape == (0, 3)
 
 
 def test_contributions_add_up_to_the_log_odds(folder, unseen):

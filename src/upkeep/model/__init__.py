@@ -1,1 +1,1 @@
-"""Models: estimators, training, evaluation, money and storage; pure functions over frames and arrays."""
+"""Models: estimators, training, calibration, storage, scoring and explanation."""

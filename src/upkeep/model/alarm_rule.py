@@ -1,4 +1,4 @@
-"""When an alarm is raised: log-odds to probabilities, and the threshold on these, fitted on rows new to the model."""
+"""From log-odds to alarms: calibration, and a threshold, both fitted on rows that the model was not trained on."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from upkeep.model.calibration import Calibration, Method, apply_calibration, fit
 
 
 class AlarmRule(NamedTuple):
-    """From log-odds to alarms: at `threshold` of the calibrated probability and above; `notes` as a candidate's."""
+    """The alarm is raised at `threshold` of the calibrated probability and above; `notes` are a candidate's."""
 
     calibration: Calibration
     threshold: float
@@ -22,24 +22,23 @@ class AlarmRule(NamedTuple):
 
 
 def fit_alarm_rule(rows: pl.DataFrame, log_odds: Floats, method: Method, params: Params) -> AlarmRule:
-    """Calibrate and place the threshold by labelled rows that no model was fitted on."""
-    calibration, doubt = fit_calibration(method, log_odds, rows["label"].to_numpy())
+    """Fit calibration and threshold on labelled rows that the model was not trained on."""
+    calibration, uncalibrated = fit_calibration(method, log_odds, rows["label"].to_numpy())
     rule = AlarmRule(calibration, 1.0, [])
-    threshold, worry = _place_threshold(raise_alarms(rows, log_odds, rule), params)
-    return rule._replace(threshold=threshold, notes=[note for note in (doubt, worry) if note])
+    threshold, unplaced = _choose_threshold(raise_alarms(rows, log_odds, rule), params)
+    return rule._replace(threshold=threshold, notes=[note for note in (uncalibrated, unplaced) if note])
 
 
 def raise_alarms(rows: pl.DataFrame, log_odds: Floats, rule: AlarmRule) -> pl.DataFrame:
-    """Return rows with their ``probability``, and whether there is an ``alarm``."""
+    """Return rows with columns ``probability`` and ``alarm``."""
     probability = pl.Series(apply_calibration(rule.calibration, log_odds), dtype=pl.Float64)
     return rows.with_columns(probability=probability, alarm=probability >= rule.threshold)
 
 
 def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weight: Floats) -> float:
-    """Return the threshold with the highest F1, in the middle of the neighbouring ones that are nearly as good.
+    """Return the middle of the range of thresholds around the best one whose F1 is within 1% of the highest.
 
-    Nearly as good is within 1% of the highest F1: the optimum is flat, and its exact place is chance. Arrays have shape
-    (n_rows,) and at least one label 1.
+    The optimum is flat, and its exact place is chance. Arrays have shape (n_rows,) and at least one label is 1.
     """
     precision, recall, at = precision_recall_curve(label, probability, sample_weight=weight)
     f1 = (2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny))[:-1]
@@ -51,11 +50,11 @@ def best_f1_threshold(label: NDArray[np.integer[Any]], probability: Floats, weig
     return float((highest + lowest) / 2)
 
 
-def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | None]:
-    """Return the threshold that ``model.threshold`` asks for, and a note if the rows cannot tell it."""
+def _choose_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | None]:
+    """Return the threshold that ``model.threshold`` asks for, and a note if rows of one class cannot tell it."""
     judge = params.evaluate
     unknown = None if rows["label"].sum() else "no failure in validation rows"
-    if rows.height and rows["label"].sum() == rows.height:  # where alarms are never false, one at each row costs least
+    if rows.height and rows["label"].sum() == rows.height:  # no alarm would be false, so an alarm at each costs least
         at = break_even(judge.costs) if params.model.threshold == "cost" else 0.5
         return at, f"no healthy validation row: the alarm is raised at {at:.3g}"
     if params.model.threshold == "cost":
@@ -63,6 +62,6 @@ def _place_threshold(rows: pl.DataFrame, params: Params) -> tuple[float, str | N
         return at, unknown and f"{unknown}: the alarm is raised above all that was seen there"
     if unknown:
         return 0.5, f"{unknown}: the alarm is raised at 0.5"
-    # Machines count alike, however long their record.
+    # Each machine has the same weight, however long its record.
     weight = rows.select(1 / pl.len().over("plant", "machine")).to_series().to_numpy()
     return best_f1_threshold(rows["label"].to_numpy(), rows["probability"].to_numpy(), weight), None

@@ -1,8 +1,8 @@
-"""What a plant would do without a model, so that a model's worth can be told.
+"""Baselines: what a plant would do without a model, beside which models are judged.
 
 Each baseline ranks rows by one number. Its probability is fitted on training rows; its alarm threshold, such as the
-interval of fixed-interval maintenance, is chosen on validation rows by the same rule as a model's, which favours the
-baseline more than the habits of most plants would.
+interval of fixed-interval maintenance, is chosen on validation rows as a model's is, which is better than most plants'
+habits.
 """
 
 import re
@@ -26,9 +26,9 @@ def class_prior(rows: pl.DataFrame) -> Floats:
 
 
 def hours_in_service(rows: pl.DataFrame) -> Floats:
-    """Return the hours since the last maintenance or failure, or since installation if there was none; at least 0.
+    """Return the hours since the last maintenance or failure, or since installation if there was none.
 
-    A machine may have readings from before the day that it is said to have been installed.
+    They are at least 0: a machine may have readings from before its day of installation on record.
     """
     since = [_known(name) for name in rows.columns if name.startswith("hours_since_")]
     age = [_known(name) for name in rows.columns if name == "age_hours"]
@@ -56,22 +56,22 @@ RANKINGS: dict[str, Ranking] = {
 
 
 class SingleFeature(NamedTuple):
-    """One feature against one threshold: risk rises with it, or falls; an unknown value counts as the lowest."""
+    """Risk rises with one feature, or falls; `known` are its values in training rows, ascending, unknown ones first."""
 
     feature: str
     rises: bool
     known: Floats
 
     def rank(self, rows: pl.DataFrame) -> Floats:
-        """Return the share of training rows, `known` in ascending order, that each row exceeds."""
+        """Return the share of training rows whose value each row exceeds, or that exceed it."""
         share = np.searchsorted(self.known, _lowest_if_unknown(rows, self.feature), side="right") / self.known.size
         return share if self.rises else 1 - share
 
 
 def find_best_feature(read: Callable[[str], pl.DataFrame], features: list[str]) -> SingleFeature | None:
-    """Return the feature that alone ranks training rows best; None if they hold one class only.
+    """Return the best rule on one feature by average precision on training rows; None if these hold one class only.
 
-    `read` returns a column of them, such as ``label``, so that not all are in memory at a time.
+    `read` returns one column of them, so that not all are in memory at a time.
     """
     label = read("label")["label"].cast(pl.Boolean).to_numpy()
     if not has_both_classes(label):
@@ -81,7 +81,7 @@ def find_best_feature(read: Callable[[str], pl.DataFrame], features: list[str]) 
         rows = read(name)
         known = np.sort(_lowest_if_unknown(rows, name))
         for rule in (SingleFeature(name, rises=True, known=known), SingleFeature(name, rises=False, known=known)):
-            # Rounded, since the last digits, which a processor decides, must not choose.
+            # Rounded, since the last digits depend on the processor and must not decide.
             area = round(average_precision(label, rule.rank(rows)), 9)
             if area > highest:
                 best, highest = rule, area
@@ -93,10 +93,9 @@ def _lowest_if_unknown(rows: pl.DataFrame, feature: str) -> Floats:
 
 
 def fit_baseline(rank: Ranking, train: Iterable[pl.DataFrame]) -> Ranking:
-    """Fit the probability of a ranking, such as one of `RANKINGS`, on training rows, given chunk by chunk.
+    """Fit a baseline on training rows, given in chunks; return what maps rows to log-odds of shape (n_rows,).
 
-    What is returned maps rows to log-odds of shape (n_rows,), rising with what the baseline ranks by; where training
-    rows cannot tell how risk grows, the class prior is what is left.
+    Log-odds rise with the ranking; where training rows do not tell how, they are constant, those of the class prior.
     """
     ranked = pl.concat(rows.select("label", "weight", rank=pl.Series(rank(rows))) for rows in train)
     label, weight = ranked["label"].to_numpy(), ranked["weight"].cast(pl.Float64).to_numpy()

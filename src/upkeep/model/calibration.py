@@ -1,4 +1,4 @@
-"""From a model's log-odds to a probability that means what it says."""
+"""Calibration: from a model's log-odds to probabilities that agree with observed frequencies."""
 
 from typing import Annotated, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from upkeep.core.types import Floats, Frozen, Single
 
 Method = Literal["sigmoid", "isotonic", "none"]
 
-MIN_POSITIVES = 20  # with fewer positive (or negative) rows nothing is fitted
+MIN_POSITIVES = 20  # positive rows, and negative ones, without which nothing is fitted
 
 
 class Calibration(Frozen):
@@ -37,28 +37,27 @@ class Calibration(Frozen):
 
 
 class Fit(NamedTuple):
-    """A calibration, and why it is ``none`` although another was asked for."""
+    """A calibration, and why it is ``none`` if another one was asked for."""
 
     calibration: Calibration
     note: str | None = None
 
 
 def fit_calibration(method: Method, log_odds: Floats, label: NDArray[np.integer], weight: Floats | None = None) -> Fit:
-    """Fit a calibration on rows that the model was not trained on; all arrays have shape (n_rows,).
+    """Fit a calibration on rows that the model was not trained on; all arrays have shape (n_rows,), labels are 0 or 1.
 
-    Where the rows cannot carry it (few of either class, or log-odds that do not rise with the label, which is 0 or 1),
-    the result is ``none`` with a note saying so.
+    The result is ``none`` with a note if either class has too few rows, or log-odds do not rise with the label.
     """
-    plain = Calibration(method="none")
+    uncalibrated = Calibration(method="none")
     if method == "none":
-        return Fit(plain)
+        return Fit(uncalibrated)
     positives = int(np.sum(label))
     scarce = min(positives, len(label) - positives)
     if scarce < MIN_POSITIVES:
-        return Fit(plain, f"not calibrated: {scarce} rows of the rarer class, {MIN_POSITIVES} needed")
+        return Fit(uncalibrated, f"not calibrated: {scarce} rows of the rarer class, {MIN_POSITIVES} needed")
     weight = np.ones(len(label)) if weight is None else weight
     fitted = (_fit_sigmoid if method == "sigmoid" else _fit_isotonic)(log_odds, label.astype(np.float64), weight)
-    return Fit(plain, "not calibrated: the scores do not rise with the label") if fitted is None else Fit(fitted)
+    return Fit(fitted) if fitted else Fit(uncalibrated, "not calibrated: the scores do not rise with the label")
 
 
 def apply_calibration(calibration: Calibration, log_odds: Floats) -> Floats:
@@ -76,22 +75,21 @@ def logistic(log_odds: Floats) -> Floats:
 
 
 def logit(probability: Floats) -> Floats:
-    """Return the log-odds of probabilities, which are kept 1e-9 away from certainty."""
+    """Return the log-odds of probabilities, which are clipped 1e-9 short of certainty."""
     kept = np.clip(probability.astype(np.float64), 1e-9, 1 - 1e-9)  # in float32 the upper bound would be 1
     log_odds: Floats = np.log(kept) - np.log1p(-kept)
     return log_odds
 
 
 def prior_log_odds(label: NDArray[np.integer], weight: Floats) -> Floats:
-    """Return the log-odds of the weighted share of positive rows by Laplace's rule of succession, shape ()."""
+    """Return the log-odds of the weighted share of positive rows, by Laplace's rule of succession; shape ()."""
     return logit((np.sum(weight * label) + 1) / (np.sum(weight) + 2)).round(LOG_ODDS)
 
 
 def _fit_sigmoid(log_odds: Floats, label: Floats, weight: Floats) -> Calibration | None:
-    """Fit Platt scaling with his regularised targets.
+    """Fit Platt scaling with its regularised targets (Platt 1999, Probabilistic outputs for support vector machines).
 
-    Platt 1999, Probabilistic outputs for support vector machines. Sums are NumPy's own, not BLAS's, so that they do not
-    depend on the number of threads.
+    Sums are NumPy's, not BLAS's, whose results depend on the number of threads.
     """
     from scipy.optimize import minimize  # only training fits; scoring starts faster without it
 
@@ -118,10 +116,10 @@ def _fit_sigmoid(log_odds: Floats, label: Floats, weight: Floats) -> Calibration
 
 
 def _fit_isotonic(log_odds: Floats, label: Floats, weight: Floats) -> Calibration | None:
-    """Fit the best non-decreasing step function; only the ends of its steps are kept."""
+    """Fit the best non-decreasing step function, of which only the ends of its steps are kept."""
     from sklearn.isotonic import IsotonicRegression
 
-    # n rows without a failure do not prove that there is none: the rule of succession bounds what they can tell.
+    # n rows without a failure do not prove that none can happen: the rule of succession bounds the probability.
     bound = 1 / (len(label) + 2)
     steps = IsotonicRegression(y_min=bound, y_max=1 - bound).fit(log_odds, label, weight)
     levels = significant(steps.y_thresholds_, FITTED)

@@ -28,14 +28,14 @@ from upkeep.model.trees import check_trees
 
 PIPELINE_ROWS = 100_000
 """Rows that kinds other than LightGBM are fitted on at most: they hold several copies in double precision."""
-KEPT: tuple[Kind, ...] = ("lightgbm", "logistic")  # kinds whose fitted models can be put in words, and so outlast a run
+KEPT: tuple[Kind, ...] = ("lightgbm", "logistic")  # kinds whose fitted models are a table, and so can outlast a run
 CHUNK_ROWS = 4_096  # rows scored at a time by pipelines: a Gaussian process needs memory for chunk times training rows
 
 
 class Rows(NamedTuple):
     """Labelled rows: features of shape (n_rows, n_features), NaN where unknown; label and weight of shape (n_rows,).
 
-    Features that are not held as one array are read by LightGBM chunk by chunk.
+    Features that are not one array are chunks that LightGBM reads.
     """
 
     features: Floats32 | list[lgb.Sequence]
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
     weight: Floats
 
     def as_array(self, most: int) -> tuple[Floats32, NDArray[np.integer[Any]], Floats]:
-        """Return features, label and weight of these rows; of more than `most`, of some that lie evenly among them."""
+        """Return features, label and weight as arrays, of every n-th row if there are more than `most`."""
         every = -(-len(self.label) // most) or 1
         chunks = self.features if isinstance(self.features, list) else [self.features]
         starts = np.cumsum([0, *map(len, chunks)])
@@ -55,7 +55,7 @@ class RoundedScaler(StandardScaler):  # type: ignore[misc]  # scikit-learn ships
     """Standardises by means and deviations that are the same on every processor."""
 
     def fit(self, X: Floats, y: None = None, sample_weight: None = None) -> "RoundedScaler":  # noqa: ARG002, N803  # scikit-learn's names
-        """Fit as scikit-learn's own does, and round."""
+        """Fit as scikit-learn's scaler does, and round."""
         super().fit(X)
         for name in ("mean_", "scale_"):
             setattr(self, name, significant(getattr(self, name), MEASURED))
@@ -65,7 +65,7 @@ class RoundedScaler(StandardScaler):  # type: ignore[misc]  # scikit-learn ships
 class Fitted(NamedTuple):
     """A fitted model: `score` maps features of shape (n_rows, n_features) to log-odds of shape (n_rows,).
 
-    `state` is all that it consists of, from which :func:`restore` makes it again; empty for kinds not among `KEPT`.
+    `state` is the table from which :func:`restore` makes it again, empty for kinds that are not among `KEPT`.
     """
 
     score: Callable[[Floats32], Floats]
@@ -83,22 +83,22 @@ class Fitted(NamedTuple):
 
 
 def restore(state: pl.DataFrame) -> Fitted:
-    """Return the fitted model of a state: LightGBM's texts, or what a logistic regression does to each feature."""
-    # Scored from the text, as the saved model will be; text also travels to other processes, boosters do not.
-    return Fitted(partial(_score_boosters if "text" in state.columns else _score_line, state), state)
+    """Return the fitted model of a state: LightGBM's texts, or a logistic regression's terms, a row per feature."""
+    # Scored from the text, as the saved model will be; text can be sent to other processes, boosters cannot.
+    return Fitted(partial(_score_boosters if "text" in state.columns else _score_terms, state), state)
 
 
 def fit(kind: Kind, train: Rows, validation: Rows, names: Sequence[str], model: Model, threads: int) -> Fitted:
     """Fit one kind of model; where training rows hold one class only, the result is a constant.
 
-    LightGBM stops early on validation rows, and its result does not depend on `threads`; the other kinds take one
-    thread, since theirs would, and `PIPELINE_ROWS` rows at most. An UpkeepError is raised if LightGBM refuses its
+    LightGBM stops early on validation rows, and its result does not depend on `threads`. The results of other kinds
+    would, so they take one thread, and at most `PIPELINE_ROWS` rows. An UpkeepError is raised if LightGBM refuses its
     parameters.
     """
     if kind == "lightgbm" and len(train.label):
         return _fit_boosters(train, validation, names, model, threads)
     if not has_both_classes(train.label):
-        return restore(_state_line(np.zeros(len(names)), prior_log_odds(train.label, train.weight)))
+        return restore(_tabulate_terms(np.zeros(len(names)), prior_log_odds(train.label, train.weight)))
     return _fit_pipeline(kind, train, model)
 
 
@@ -106,19 +106,19 @@ def make_estimator(kind: Kind, model: Model, n_features: int) -> Pipeline:
     """Return an unfitted scikit-learn pipeline of a kind other than ``lightgbm``."""
     seed = model.seed
     classifiers = {
-        # No early stopping: the validation rows that it would draw are neighbours in time of its training rows. Bins as
-        # LightGBM's here: each bound that it seeks among weighted rows takes it half a millisecond.
+        # No early stopping: it would draw validation rows that are neighbours in time of its training rows. As many
+        # bins as LightGBM has in params.yaml: each takes half a millisecond to find among weighted rows.
         "hist_gradient_boosting": HistGradientBoostingClassifier(
             max_bins=63, max_leaf_nodes=15, early_stopping=False, random_state=seed
         ),
         "random_forest": RandomForestClassifier(min_samples_leaf=20, n_jobs=1, random_state=seed),
-        # Newton's steps end at the optimum itself; where others stop short of it depends on the last digits.
+        # Newton's method reaches the optimum; where other solvers stop short of it depends on the last digits.
         "logistic": LogisticRegression(C=0.1, solver="newton-cholesky"),
         "gaussian_process": GaussianProcessClassifier(
             ConstantKernel() * RBF(length_scale=np.sqrt(n_features)), random_state=seed
         ),
     }
-    # Trees need none, but cannot bin a column without values.
+    # Trees take unknown values, but cannot bin a column without any known one.
     impute = SimpleImputer(strategy="median", keep_empty_features=True)
     scale = [RoundedScaler()] if kind in ("logistic", "gaussian_process") else []
     return make_pipeline(impute, *scale, classifiers[kind])
@@ -143,7 +143,7 @@ def _score_boosters(state: pl.DataFrame, features: Floats32) -> Floats:
 
 
 def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run: dict[str, int]) -> lgb.Booster:
-    # Stopping by average precision, which a few failures decide, would at times keep two trees: log-loss is steadier.
+    # Average precision, which a few failures decide, would sometimes stop after two trees: log-loss is steadier.
     fixed = {"objective": "binary", "metric": "binary_logloss", "verbosity": -1}
     settings = {**model.lightgbm, **fixed, **run, "deterministic": True, "force_row_wise": True}
     rounds = settings.pop("n_estimators", 100)
@@ -164,7 +164,7 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
 
 
 def _derive_data_seed(seed: int) -> int:
-    """Return by which seed LightGBM samples an array's rows to bin them; it derives none where it reads chunks."""
+    """Return the seed by which LightGBM samples an array's rows to bin them, which it does not derive for chunks."""
     nothing = lgb.Dataset(np.zeros((2, 1)), [0, 1], params={"verbosity": -1})
     text = lgb.train({"seed": seed, "verbosity": -1}, nothing, 1).model_to_string()
     return int(text.partition("[data_random_seed: ")[2].partition("]")[0])
@@ -181,16 +181,17 @@ def _fit_pipeline(kind: Kind, train: Rows, model: Model) -> Fitted:
     with threadpool_limits(1):
         estimator.fit(features.astype(np.float64), label, **settings)
     if kind == "logistic":
-        impute, scale, line = (step for _, step in estimator.steps)
-        parts = significant(line.coef_[0], FITTED), significant(line.intercept_, FITTED)
-        return restore(_state_line(*parts, impute.statistics_, scale.mean_, scale.scale_))
+        impute, scale, regression = (step for _, step in estimator.steps)
+        slope, intercept = significant(regression.coef_[0], FITTED), significant(regression.intercept_, FITTED)
+        return restore(_tabulate_terms(slope, intercept, impute.statistics_, scale.mean_, scale.scale_))
     return Fitted(partial(_score_pipeline, estimator, shift))
 
 
 def _draw_cases(label: NDArray[np.integer[Any]], weight: Floats, model: Model) -> NDArray[np.intp]:
-    """Return as many rows of either class, drawn by weight: a case-control sample, after which log-odds are shifted.
+    """Draw rows of either class by weight, as many of each if there are enough: a case-control sample.
 
-    King and Zeng 2001, Logistic regression in rare events data, section 4.1.
+    Log-odds of a model fitted on it are to be shifted (King and Zeng 2001, Logistic regression in rare events data,
+    section 4.1).
     """
     rng, drawn = np.random.default_rng(model.seed), []
     for rows in (np.flatnonzero(label == value) for value in (0, 1)):
@@ -203,23 +204,23 @@ def _draw_cases(label: NDArray[np.integer[Any]], weight: Floats, model: Model) -
 def _score_pipeline(estimator: Pipeline, shift: float, features: Floats32) -> Floats:
     chunks = [features[start : start + CHUNK_ROWS] for start in range(0, len(features), CHUNK_ROWS)]
     with threadpool_limits(1):
-        # In float32, as the features are, probabilities above 1 - 6e-8 would all be 1.
+        # In float32, which the features are in, probabilities above 1 - 6e-8 would all be 1.
         scores = [logit(estimator.predict_proba(chunk.astype(np.float64))[:, 1]) for chunk in chunks]
     return (np.concatenate([np.empty(0), *scores]) + shift).round(LOG_ODDS)
 
 
-def _state_line(
+def _tabulate_terms(
     slope: Floats, intercept: ArrayLike, unknown: ArrayLike = 0.0, mean: ArrayLike = 0.0, scale: ArrayLike = 1.0
 ) -> pl.DataFrame:
+    """Return a logistic regression as a table: a row per feature; `unknown` stands in for values not known."""
     parts = {"slope": slope, "intercept": intercept, "unknown": unknown, "mean": mean, "scale": scale}
     return pl.DataFrame({name: np.broadcast_to(part, slope.shape) for name, part in parts.items()})
 
 
-def _score_line(state: pl.DataFrame, features: Floats32) -> Floats:
-    """Return a logistic regression's log-odds of features, with medians for those not known, standardised."""
+def _score_terms(state: pl.DataFrame, features: Floats32) -> Floats:
     total = np.full(len(features), state["intercept"][0])
-    for values, part in zip(features.T, state.iter_rows(named=True), strict=True):
-        known = np.where(np.isnan(values), part["unknown"], values.astype(np.float64))
-        # One feature after the other: BLAS adds in an order of the processor's own.
-        total += part["slope"] * ((known - part["mean"]) / part["scale"])
+    for values, term in zip(features.T, state.iter_rows(named=True), strict=True):
+        known = np.where(np.isnan(values), term["unknown"], values.astype(np.float64))
+        # One feature after the other: BLAS adds in an order that depends on the processor.
+        total += term["slope"] * ((known - term["mean"]) / term["scale"])
     return total.round(LOG_ODDS)

@@ -1,7 +1,7 @@
-"""Why a model says what it says: features by gain, and single alarms by LightGBM's own SHAP contributions.
+"""Explanations: features by gain, and single alarms by LightGBM's own SHAP contributions.
 
-A reason is a sentence that the planner can check at the machine: readings in their own unit, counts, days. The odds
-stand beside it, for programs.
+A reason is a sentence that the planner can check at the machine: readings in their own unit, counts, days. Its odds are
+beside it, for programs.
 """
 
 import math
@@ -36,7 +36,7 @@ NAMES = {
     "age": "age",
     "model": "machine model",
 }
-"""What each kind of feature is called; one of another kind is called what it is made of, or by its own name."""
+"""What each kind of feature is called; other kinds are called by the column that they are made of."""
 
 READINGS = ("newest", "mean", "std", "min", "max", "slope", "from_baseline")
 """The kinds that are made of one sensor's readings."""
@@ -47,13 +47,13 @@ UNKNOWN = {
     "age": "age not known",
     "model": "unknown machine model",
 }
-"""What is said of a feature whose value is not known."""
+"""What is said of a feature whose value is unknown."""
 
 
 class Reason(TypedDict):
-    """What a feature adds to the score: in log-odds, as the factor of the odds of a failure, in the planner's words.
+    """What a feature adds to the score, in log-odds and as a factor of the odds of a failure, and a sentence on it.
 
-    `value` is as the model takes it; None if it is not known.
+    `value` is as the model takes it; None if it is unknown.
     """
 
     feature: str
@@ -63,10 +63,10 @@ class Reason(TypedDict):
     words: str
 
 
-class Seen(NamedTuple):
-    """What a sensor read over some hours, in its unit, and what it reads at the settings of these hours.
+class MeanReading(NamedTuple):
+    """A sensor's mean reading over some hours, and what is usual at the settings of these hours, in its unit.
 
-    That is the plant's `level` and `spread` there, and the `healthy` level of the machine itself.
+    `level` and `spread` are the plant's, `healthy` is the level of the machine itself.
     """
 
     reading: float
@@ -76,10 +76,10 @@ class Seen(NamedTuple):
 
 
 def summarise_readings(rows: Telemetry, preparation: Preparation, params: Dataset) -> Floats32:
-    """Return :class:`Seen` of each machine's newest row, then of each window that ends with it, per sensor.
+    """Return a :class:`MeanReading` of each machine's newest row, then of each window that ends with it, per sensor.
 
     The shape is (n_machines, 1 + n_windows, 4, n_sensors); NaN where there was no reading. Scaled features cannot be
-    turned into units without it, since a window's rows may lie in several operating conditions.
+    turned back into units without it, since a window's rows may be of several operating conditions.
     """
     level, spread = preparation.conditions.usual(rows.settings)
     baselines = newest_baselines(rows, (rows.readings - level) / spread, preparation, params)
@@ -110,17 +110,16 @@ class Explainer:
         return NAMES.get(feature.kind, "{of}").format(of=of, span=_spell_hours(feature.hours))
 
     def quantity(self, feature: Feature) -> Quantity:
-        """Return what a feature's column is called and its unit; a code, which is no column, is called as it is."""
+        """Return the name in words and the unit of a feature's column; a code, which is no column, is its own name."""
         table = {"errors": "", "since_maintenance": "", "attribute": "machines"}.get(feature.kind, "telemetry")
         return self._quantities.get(table, {}).get(feature.of, Quantity(name=feature.of or feature.name))
 
     def find_reasons(self, values: Floats32, contributions: Floats, readings: Floats32) -> list[Reason]:
-        """Return what raises one machine's probability most, the strongest first: at most three, none said twice.
+        """Return what raises one machine's probability most, the strongest reason first: at most three.
 
-        `values` have shape (n_features,), NaN where one is not known, and `contributions`, SHAP values in log-odds from
-        :func:`upkeep.model.storage.contributions`, that or, with the expected value last, (n_features + 1,);
-        `readings` are the machine's own of :func:`summarise_readings`, in any shape, none in what an earlier version
-        logged.
+        `values` have shape (n_features,), NaN where one is unknown; `contributions` are SHAP values in log-odds from
+        :func:`upkeep.model.storage.contributions`, of the same shape or with the expected value last. `readings` are
+        the machine's part of :func:`summarise_readings`, in any shape, empty in what an earlier version logged.
         """
         seen = self._arrange(readings)
         reasons: dict[str, Reason] = {}
@@ -141,19 +140,19 @@ class Explainer:
             reasons.setdefault(words, reason)
         return list(reasons.values())
 
-    def _arrange(self, readings: Floats32) -> dict[tuple[str, float], Seen]:
+    def _arrange(self, readings: Floats32) -> dict[tuple[str, float], MeanReading]:
         sensors = self._vocabulary.sensors
-        shape = len(self._windows), len(Seen._fields), len(sensors)
+        shape = len(self._windows), len(MeanReading._fields), len(sensors)
         if readings.size != math.prod(shape):
             return {}
         return {
-            (sensor, hours): Seen(*values)
+            (sensor, hours): MeanReading(*values)
             for hours, of_window in zip(self._windows, readings.reshape(shape), strict=True)
             for sensor, values in zip(sensors, of_window.T.tolist(), strict=True)
         }
 
-    def describe(self, feature: Feature, value: float, seen: Seen | None = None) -> str:
-        """Return the sentence that says what a feature is; `value` is the model's, NaN if it is not known."""
+    def describe(self, feature: Feature, value: float, seen: MeanReading | None = None) -> str:
+        """Return a sentence on a feature's `value`, which is as the model takes it, NaN if it is unknown."""
         of = self.quantity(feature)
         if feature.kind in READINGS:
             when = f"over the last {_spell_hours(feature.hours)}" if feature.hours else "at the newest reading"
@@ -179,8 +178,7 @@ class Explainer:
         return f"{of.name}: {_amount(value, of.unit, abs(value) / 100)}"
 
 
-def _describe_readings(kind: str, of: Quantity, value: float, seen: Seen, when: str) -> str:
-    """Return the sentence on a feature that is made of one sensor's readings."""
+def _describe_readings(kind: str, of: Quantity, value: float, seen: MeanReading, when: str) -> str:
     amount = partial(_amount, unit=of.unit)
     match kind:
         case "std":
@@ -201,7 +199,6 @@ def _describe_readings(kind: str, of: Quantity, value: float, seen: Seen, when: 
 
 
 def _amount(value: float, unit: str, precision: float) -> str:
-    """Return an amount with its unit, with as many decimals as the precision is worth."""
     decimals = 0 if precision >= 1 or precision <= 0 else math.ceil(-math.log10(precision))
     return f"{value + 0.0:,.{decimals}f} {unit}".rstrip()
 
@@ -215,10 +212,10 @@ def _spell_hours(hours: float) -> str:
 
 
 def rank_features(plant: str, names: Sequence[str], words: Sequence[str], gains: Sequence[Floats]) -> pl.DataFrame:
-    """Return how much each feature lowered the loss in training, as a share of all, the highest first.
+    """Return each feature's share of the gain in training, the highest first: plant, feature, words, gain.
 
-    `gains` are those of the boosters of the plant's model, each of shape (n_features,); all is 0 if none ever split.
-    The columns: plant, feature, words, gain.
+    `gains` are those of the boosters of the plant's model, each of shape (n_features,); all shares are 0 if none ever
+    split.
     """
     total = np.sum([np.zeros(len(names)), *gains], axis=0)
     share = (total / max(float(total.sum()), np.finfo(np.float64).tiny)).round(6)

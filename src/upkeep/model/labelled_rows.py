@@ -1,4 +1,4 @@
-"""Labelled rows as training reads them: columns of all, features of a chunk at a time."""
+"""Labelled rows as training reads them: single columns of all rows, all features of a chunk of rows."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache, partial
@@ -31,7 +31,7 @@ class LabelledRows:
 
     @cached_property
     def checksum(self) -> str:
-        """What tells these rows' features, labels and weights from others."""
+        """A checksum of these rows' features, labels and weights."""
         return name_piece([], (rows.select("label", "weight", *self.features) for rows in self.chunks()))
 
     def read(self, *columns: str) -> pl.DataFrame:
@@ -39,12 +39,12 @@ class LabelledRows:
         return pl.concat(rows.select(columns).collect() for rows in self._plants)
 
     def chunks(self) -> Iterator[pl.DataFrame]:
-        """Read one chunk after the other, of which each plant has one at least."""
+        """Read one chunk after the other; each plant has at least one."""
         return (chunk.collect() for chunk, _ in self._cut())
 
     def read_features(self) -> Floats32 | list[lgb.Sequence]:
-        """Return the features of all rows: an array if they are one chunk, else what LightGBM reads by chunks."""
-        read = lru_cache(maxsize=1)(self._read_matrix)  # LightGBM samples one row after the other
+        """Return the features of all rows: an array if they are one chunk, else chunks for LightGBM to read."""
+        read = lru_cache(maxsize=1)(self._read_matrix)  # LightGBM asks for one row after the other to sample them
         chunks = [Chunk(partial(read, number), rows) for number, (_, rows) in enumerate(self._cut())]
         return read(0) if len(chunks) == 1 else chunks
 
@@ -60,7 +60,7 @@ class LabelledRows:
 
 
 class Chunk(lgb.Sequence):  # type: ignore[misc]  # LightGBM ships no types
-    """Features that LightGBM reads when it bins them, so that it holds a byte a value and never all at once."""
+    """Features that LightGBM reads as it bins them, so that it holds a byte a value and no chunk but one."""
 
     batch_size = CHUNK_ROWS
 

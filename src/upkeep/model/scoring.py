@@ -1,4 +1,4 @@
-"""What a model answers and how far to trust it: one plant's tables in, an answer per machine out."""
+"""Scoring: one plant's tables in, an answer per machine out, with warnings where it is less reliable."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,13 +20,13 @@ from upkeep.model.storage import SavedModel, checksum, contributions, load_model
 VERSION_DIGITS = 12
 ENOUGH_HISTORY = 0.9  # share of the widest window that rows must cover; hourly rows never cover the whole of it
 
-RANGE_LEFT = "training_range_left"  # code of the warning that a sensor shows what no training row held
+RANGE_LEFT = "training_range_left"  # code of the warning that a feature lies outside its training range
 
 RANGES_NAMED = 3  # features outside their training range that a warning names
 
 
 class Caution(TypedDict):
-    """A reason to trust an answer less; `column` is None where none is to blame."""
+    """A reason to trust an answer less, and the column to blame, None if there is none."""
 
     code: str
     message: str
@@ -72,14 +72,13 @@ class Scorer:
         # What is made of readings comes first; counters leave their training range by the mere passing of time.
         self._ranged = [feature for feature in self.explainer.features if feature.kind in READINGS]
         ranges = [metadata.training_ranges[feature.name] for feature in self._ranged]
-        self._low, self._high = (
-            np.array([getattr(found, bound) for found in ranges], dtype=np.float64) for bound in ("minimum", "maximum")
-        )
+        self._low = np.array([found.minimum for found in ranges], dtype=np.float64)
+        self._high = np.array([found.maximum for found in ranges], dtype=np.float64)
 
     def score(
         self, rows: Telemetry, events: Events, records: Mapping[str, MachineRecord], threads: int = 1
     ) -> list[Answer]:
-        """Return an answer per machine, in their order; where `records` are silent, the model's own record speaks."""
+        """Return an answer per machine, in their order; `records` take precedence over those saved with the model."""
         metadata = self.model.metadata
         stored = metadata.preparation.records
         known = {name: _merge(records.get(name, UNKNOWN), stored.get(name, UNKNOWN)) for name in rows.machines}
@@ -96,7 +95,7 @@ class Scorer:
         return answers
 
     def read(self, rows: Telemetry) -> Floats32:
-        """Return what reasons say of readings in their units, an array per machine."""
+        """Return what :meth:`explain` needs of readings, an array per machine."""
         found = summarise_readings(rows, self.model.metadata.preparation, self.model.metadata.dataset)
         return found.reshape(len(rows.machines), -1)
 
@@ -150,7 +149,6 @@ class Scorer:
 
 
 def _merge(given: MachineRecord, stored: MachineRecord) -> MachineRecord:
-    """Return what a request says of a machine and, where it says nothing, what is on record."""
     if given is UNKNOWN:
         return stored
     installed = stored.installed if given.installed is None else given.installed  # 0 is 1970

@@ -1,7 +1,4 @@
-"""Saved models: LightGBM text and JSON, never a pickle; and what scoring needs of them.
-
-Scoring with a saved model takes LightGBM, NumPy and Polars only.
-"""
+"""Saved models: LightGBM text and JSON, never a pickle; and scoring with them, by LightGBM, NumPy and Polars only."""
 
 import hashlib
 import re
@@ -34,7 +31,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class TrainingRange(Frozen):
-    """What training rows held of one feature; None if they held nothing."""
+    """The range of one feature in training rows; None if no value was known."""
 
     minimum: Single | None
     low: Single | None = Field(description="1% quantile")
@@ -45,11 +42,11 @@ class TrainingRange(Frozen):
 class Metadata(Frozen):
     """Everything about a saved model but its trees: ``model.json``.
 
-    It learnt from the training rows of its plant or of the whole fleet (`scope`), of which `positives` lie before a
-    failure. `features` are in the order that the boosters take; `dataset` and `preparation`, what was fitted for this
-    plant, say how they are made, from telemetry that holds one row of a machine in `near_duplicate_seconds` (0: an
-    instant). The alarm is raised at `threshold` and above. `boosters` are checksums by file, `data_version` is that of
-    the manifest of raw data.
+    The model was trained on `rows` of its plant or of the whole fleet (`scope`), of which `positives` precede a
+    failure. `features` are in the boosters' order; they are computed by `dataset` and by `preparation`, which was
+    fitted for this plant, from telemetry with one row per machine and `near_duplicate_seconds` (0: per instant). The
+    alarm is raised at `threshold` and above. `boosters` are checksums by file, `data_version` is the checksum of the
+    raw data's manifest.
     """
 
     format: Literal[2] = 2
@@ -76,7 +73,7 @@ class Metadata(Frozen):
 
 
 class SavedModel(NamedTuple):
-    """A model that can score."""
+    """A saved model, ready to score."""
 
     metadata: Metadata
     boosters: tuple[lgb.Booster, ...]
@@ -99,12 +96,12 @@ def to_text(booster: lgb.Booster, rounds: int) -> str:
 
 
 def booster_names(features: Sequence[str]) -> list[str]:
-    """Return names that LightGBM takes; it refuses spaces, brackets and the like, which an error code may hold."""
+    """Return names that LightGBM accepts: it refuses spaces, brackets and the like, which error codes may hold."""
     return [quote(feature, safe="") for feature in features]
 
 
 def save_model(folder: Path, metadata: Metadata, texts: Sequence[str]) -> None:
-    """Write a model into its folder, in place of any that was there; the metadata holds the checksums of the texts."""
+    """Write a model into its folder, replacing what was there; the metadata holds the checksums of the texts."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("model*.txt"):
         stale.unlink()
@@ -114,9 +111,9 @@ def save_model(folder: Path, metadata: Metadata, texts: Sequence[str]) -> None:
 
 
 def find_models(folder: Path) -> dict[str, Path]:
-    """Return the folders of saved models by plant, in the plants' order.
+    """Return the folders of saved models by plant, sorted.
 
-    One that is damaged, or of another plant than its folder, stands under its folder's name: loading it tells why.
+    A damaged model, or one of another plant than its folder, is listed by the folder's name: loading it says why.
     """
     folders = sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}"))
     return dict(sorted((_read_plant_name(own), own) for own in folders))
@@ -131,10 +128,10 @@ def _read_plant_name(folder: Path) -> str:
 
 
 def load_model(folder: Path) -> SavedModel:
-    """Read a model back, trusting nothing that does not fit together.
+    """Read a saved model, and check that it is whole and consistent.
 
-    An UpkeepError is raised if a file is missing, was changed, has another format, or the boosters take other features
-    than the metadata says.
+    An UpkeepError is raised if a file is missing, was changed or has another format, or if the boosters take other
+    features than the metadata says.
     """
     metadata = _read_metadata(folder / MODEL_METADATA)
     boosters = tuple(_read_booster(folder / name, sha256, metadata) for name, sha256 in metadata.boosters.items())
@@ -154,8 +151,6 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     explainable AI for trees), averaged over the boosters; the last column is the expected log-odds.
     """
     matrix = to_matrix(features, model.metadata.features)
-    if not len(matrix):
-        return np.empty((0, matrix.shape[1] + 1))
     return _average_boosters(model.boosters, matrix, pred_contrib=True, num_threads=1)
 
 
@@ -170,10 +165,10 @@ def _average_boosters(boosters: Sequence[lgb.Booster], matrix: Floats32, **asked
 
 
 def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequence[str]) -> Floats32:
-    """Return features as boosters take them, in training and in scoring alike: float32, NaN where one is unknown.
+    """Return features as boosters take them, in training and in scoring: float32, NaN where one is unknown.
 
-    They are given as a frame that holds them by name, or as an array of shape (n_rows, n_features) in the order of
-    `names`. An UpkeepError is raised if one is missing or the array has another width.
+    `features` is a frame that has them by name, or an array of shape (n_rows, n_features) in the order of `names`. An
+    UpkeepError is raised if one is missing or the array has another width.
     """
     if isinstance(features, pl.DataFrame):
         missing = [name for name in names if name not in features.columns]

@@ -1,4 +1,4 @@
-"""Candidates for each plant, judged on its validation rows: its own model, the fleet's, other kinds and baselines."""
+"""Trains each plant's candidates, judges them on validation rows, and chooses the plant's own model or the fleet's."""
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -28,13 +28,12 @@ from upkeep.model.storage import TrainingRange, to_matrix
 OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]  # what predictions keep of a row
 JUDGED = TypeAdapter(dict[str, tuple[Calibration, TrainedCandidate]])
 SEEN = TypeAdapter(tuple[int, int, dict[str, TrainingRange]])
-BOUNDS = ("minimum", "low", "high", "maximum")
 COLUMNS_AT_ONCE = 8
-"""Features whose ranges are sought at a time: of a whole fleet's rows, which fit into memory together as bins only."""
-FEW_FAILURES = 3  # validation rows with fewer failures than this cannot tell two models apart, nor place a threshold
+"""Features whose ranges are computed at a time: a whole fleet's rows fit into memory as bins only."""
+FEW_FAILURES = 3  # with fewer in validation rows, models cannot be told apart, nor a threshold be chosen
 TIE = 0.005  # average precisions closer than this are equal; then the cheaper model wins
 SHUFFLES, SHUFFLED_ROWS, SHUFFLED_ROUNDS = 5, 2_500, 20
-"""What chance reaches is told by the luckiest of a few small models, in less time than by a large one."""
+"""The luckiest of a few small models shows what chance reaches, in less time than a large one."""
 
 
 class Splits(NamedTuple):
@@ -46,7 +45,7 @@ class Splits(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A model and what it was trained on; `ranges` are by feature, none of a kind that is not saved."""
+    """A model and what it was trained on; `ranges` are by feature, empty for kinds that are not saved."""
 
     fitted: Fitted
     rows: int
@@ -55,17 +54,17 @@ class Trained(NamedTuple):
 
 
 class FleetModel(NamedTuple):
-    """The fleet-wide model, and its alarm by all validation rows if a plant has too few of its own."""
+    """The fleet-wide model, and its alarm rule on all plants' validation rows if a plant has too few failures."""
 
     trained: Trained
     alarm: AlarmRule | None
 
 
 class Candidate(NamedTuple):
-    """One way of raising alarms in a plant: its `predictions` of validation and test rows, and how it did on the first.
+    """One way of raising alarms in a plant: its `predictions` of validation and test rows, and a report on the former.
 
     Average precision is None where the plant's validation rows hold one class only, the cost where they hold no healthy
-    one. Notes say what was done otherwise than ``params.yaml`` asks for, and why.
+    one. Notes say how it departs from what ``params.yaml`` asks for, and why.
     """
 
     report: TrainedCandidate
@@ -75,7 +74,7 @@ class Candidate(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """All candidates of one plant by name, which of them ships, and why."""
+    """All candidates of one plant by name, which of them ships, and why; `failures` are those in validation rows."""
 
     candidates: dict[str, Candidate]
     chosen: str
@@ -84,7 +83,7 @@ class Selection(NamedTuple):
 
 
 def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = make_anew) -> FleetModel | None:
-    """Train one model on all plants' rows, if it is not kept; None if there is one plant only.
+    """Train one model on all plants' rows, or recall it; None if there is one plant only.
 
     An UpkeepError is raised if plants differ in their features, or no plant has a training row.
     """
@@ -121,20 +120,17 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
 def train_plant(
     splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew, *, yardsticks: bool = True
 ) -> Selection:
-    """Train a plant's own models, as far as they are not kept, and choose its own or the fleet's.
+    """Train a plant's own models, or recall them, and choose its own or the fleet's.
 
     `yardsticks` are simple rules and models of shuffled labels, which the choice does without.
     """
     train, validation, test = (LabelledRows(rows) for rows in splits)
-    kinds: dict[str, Kind] = {"plant": params.model.kind}
-    kinds |= {kind: kind for kind in params.model.compare if kind != params.model.kind}
-    own = {name: _train_kind(kind, train, validation, params, recall) for name, kind in kinds.items()}
-    trained = {"plant": own["plant"], **({"fleet": fleet.trained} if fleet else {}), **own}
+    trained = _train_models(train, validation, fleet, params, recall)
     models, rules = {name: model.fitted for name, model in trained.items()}, dict[str, Ranking]()
     notes = {name: _training_notes(model) for name, model in trained.items()}
     if yardsticks:
         models[SHUFFLED], rules, notes[BEST_FEATURE] = _make_yardsticks(train, validation, params, recall)
-    known, ahead = validation.read(*OUTCOME), test.read(*OUTCOME)
+    known = validation.read(*OUTCOME)
     failures = _count_failures(known, params)
     borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
 
@@ -147,20 +143,20 @@ def train_plant(
             judged[name] = alarm.calibration, _judge_candidate(known, log_odds, alarm, trained.get(name), params)
         return {"log_odds": pl.DataFrame(scores), "judged": pl.DataFrame({"json": [JUDGED.dump_json(judged)]})}
 
-    # A failure that came beyond the horizon changes no verdict.
+    # A failure beyond the horizon changes nothing that is judged.
     near = pl.when(pl.col("hours_to_failure") <= params.dataset.horizon_hours).then("hours_to_failure")
     asked = (known.with_columns(hours_to_failure=near), borrowed, params.evaluate, params.dataset.horizon_hours)
     fitted = ((model.rows, model.positives, model.fitted.state) for model in trained.values())
-    kept = recall(chain(_name_origin(params.model, train, validation), asked, *fitted), judge)
-    scores, candidates = _score_rows(test, models, rules), {}
+    kept = recall(chain(_list_inputs(params.model, train, validation), asked, *fitted), judge)
+    scores, ahead, candidates = _score_rows(test, models, rules), test.read(*OUTCOME), {}
     for name, (calibration, report) in JUDGED.validate_json(kept["judged"].item()).items():
         alarm = AlarmRule(calibration, report.threshold, report.notes)
-        rows = {
-            "validation": raise_alarms(known, kept["log_odds"][name].to_numpy(), alarm),
-            "test": raise_alarms(ahead, scores[name], alarm),
-        }
         predictions = [
-            judged.with_columns(split=pl.lit(split), candidate=pl.lit(name)) for split, judged in rows.items()
+            raise_alarms(rows, log_odds, alarm).with_columns(split=pl.lit(split), candidate=pl.lit(name))
+            for split, rows, log_odds in (
+                ("validation", known, kept["log_odds"][name].to_numpy()),
+                ("test", ahead, scores[name]),
+            )
         ]
         candidates[name] = Candidate(report, calibration, pl.concat(predictions), trained.get(name))
     chosen, why = choose(candidates["plant"].report, candidates["fleet"].report if fleet else None, failures)
@@ -168,11 +164,11 @@ def train_plant(
 
 
 def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: int) -> tuple[str, str]:
-    """Return which of the two ships, and why in a sentence.
+    """Return which of the two ships, and why in a sentence; `failures` are those in the plant's validation rows.
 
-    The higher average precision on the plant's validation rows wins; of equal ones the cheaper; of equally cheap ones
-    the fleet's, which has seen more failures. Where there are fewer than three failures to judge by, or none to learn
-    from, it is the fleet's too. `failures` are those in the plant's validation rows.
+    The higher average precision on validation rows wins, in a tie the lower cost, and at equal cost the fleet's model,
+    which has seen more failures. The fleet's also ships if the plant has fewer than three failures to judge by, or none
+    to learn from.
     """
     if fleet is None:
         return "plant", "there is no other plant to learn from"
@@ -194,15 +190,26 @@ def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: in
 
 
 def find_ranges(train: LabelledRows) -> dict[str, TrainingRange]:
-    """Return the range of each feature in training rows, unknown values left out."""
+    """Return the range of each feature in training rows, without unknown values."""
     ranges = dict[str, TrainingRange]()
     for start in range(0, len(train.features), COLUMNS_AT_ONCE):
         names = train.features[start : start + COLUMNS_AT_ONCE]
         columns = train.read(*names).select(pl.all().cast(pl.Float64).fill_nan(None))
         low, high = (columns.quantile(share, "nearest") for share in (0.01, 0.99))
-        bounds = pl.concat([columns.min(), low, high, columns.max()])
-        ranges |= {name: TrainingRange(**dict(zip(BOUNDS, bounds[name], strict=True))) for name in names}
+        bounds = {"minimum": columns.min(), "low": low, "high": high, "maximum": columns.max()}
+        ranges |= {name: TrainingRange(**{bound: row[name][0] for bound, row in bounds.items()}) for name in names}
     return ranges
+
+
+def _train_models(
+    train: LabelledRows, validation: LabelledRows, fleet: FleetModel | None, params: Params, recall: Recall
+) -> dict[str, Trained]:
+    """Return the models that compete in a plant: its own, the fleet's, and other kinds for comparison."""
+    kinds: list[Kind] = [kind for kind in params.model.compare if kind != params.model.kind]
+    trained = {"plant": _train_kind(params.model.kind, train, validation, params, recall)}
+    if fleet:
+        trained["fleet"] = fleet.trained
+    return trained | {kind: _train_kind(kind, train, validation, params, recall) for kind in kinds}
 
 
 def _train_kind(
@@ -217,13 +224,14 @@ def _train_kind(
         seen = SEEN.dump_json((len(rows.label), int(rows.label.sum()), ranges))
         return {"model": made[0].state, "seen": pl.DataFrame({"json": [seen]})}
 
-    kept = recall(_name_origin((kind, params.model), train, validation), make) if kind in KEPT else make()
+    kept = recall(_list_inputs((kind, params.model), train, validation), make) if kind in KEPT else make()
     return Trained(made[0] if made else restore(kept["model"]), *SEEN.validate_json(kept["seen"].item()))
 
 
-def _name_origin(settings: object, *tables: LabelledRows) -> Iterator[object]:
+def _list_inputs(settings: object, *tables: LabelledRows) -> Iterator[object]:
+    """Yield what names a kept result; its checksums read all rows, so they are computed only if asked for."""
     yield settings
-    for table in tables:  # which are read only if results are kept
+    for table in tables:
         yield table.checksum
 
 
@@ -235,14 +243,14 @@ def _read_rows(table: LabelledRows) -> Rows:
 def _make_yardsticks(
     train: LabelledRows, validation: LabelledRows, params: Params, recall: Recall
 ) -> tuple[Fitted, dict[str, Ranking], list[str]]:
-    """Return what chance reaches, simple rules by name, and a note on the best of one feature."""
+    """Return the luckiest model of shuffled labels, simple rules by name, and a note on the best single feature."""
 
     def find() -> Frames:
         rule = find_best_feature(train.read, train.features)
         chance = _train_on_shuffled_labels(train, validation, params)
         return {"chance": chance.state, "rule": pl.DataFrame(rule._asdict() if rule else None)}
 
-    kept = recall(_name_origin((SHUFFLED, params.model), train, validation), find)
+    kept = recall(_list_inputs((SHUFFLED, params.model), train, validation), find)
     rank, note = class_prior, "training rows of one class tell no rule"
     if not kept["rule"].is_empty():
         feature, rises, _ = kept["rule"].row(0)
@@ -253,16 +261,16 @@ def _make_yardsticks(
 
 
 def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, params: Params) -> Fitted:
-    """Train on labels that have nothing to do with their rows; of a few such models, return the luckiest.
+    """Train a few models on shuffled labels, and return the luckiest on validation rows.
 
-    Labels that are shuffled may still go with a sensor that tells wear: that is luck, and a model must have more. They
+    Shuffled labels may still agree with a sensor that shows wear by luck, which a real model must exceed. The models
     are LightGBM's whatever ``model.kind`` is: a Gaussian process takes minutes to learn nothing.
     """
     lightgbm = {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS}
     small = params.model.model_copy(update={"lightgbm": lightgbm})
     every = -(-train.height // SHUFFLED_ROWS) or 1
     outcome, (features, _, _) = train.read("label", "weight"), _read_rows(train).as_array(SHUFFLED_ROWS)
-    # Without validation rows nothing stops early: their labels, which are true, would keep what little is right.
+    # Without validation rows, so that nothing stops early: their true labels would select what is right by chance.
     nothing = Rows(features[:0], np.empty(0, np.int64), np.empty(0))
     models = {}
     for seed in range(params.model.seed, params.model.seed + SHUFFLES):
@@ -275,10 +283,10 @@ def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, par
 
 
 def shuffle_labels(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Give blocks of rows, in the order of machine and time, the ``label`` and ``weight`` of other blocks.
+    """Permute ``label`` and ``weight`` in blocks of rows, which are in the order of machine and time.
 
-    A block is as long as the longest run of failing rows, so that labels resemble their neighbours' as before; there
-    are ten at least. What is left over at the end keeps its labels.
+    A block is as long as the longest run of failing rows, so that labels still resemble their neighbours', and there
+    are at least ten. The rows left over at the end keep their labels.
     """
     runs = rows["label"].rle().struct.unnest()
     longest = runs.filter(value=1)["len"].max() or 1
@@ -290,7 +298,7 @@ def shuffle_labels(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 
 def _score_rows(table: LabelledRows, models: Mapping[str, Fitted], rules: Mapping[str, Ranking]) -> dict[str, Floats]:
-    """Return the log-odds of all rows by each model and rule; features are read and laid out once for all of them."""
+    """Return the log-odds of all rows by each model and rule; features are read once for all of them."""
     parts: dict[str, list[Floats]] = {name: [] for name in (*models, *rules)}
     for rows in table.chunks():
         matrix = to_matrix(rows, table.features)

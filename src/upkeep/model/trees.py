@@ -1,7 +1,7 @@
-"""Whether a booster's text holds trees that can be walked: asked before LightGBM, which trusts what it reads.
+"""Checks a booster's text before LightGBM reads it, which trusts what it reads.
 
-Checksums tell damage, not forgery, since whoever can write a model can write its checksum too. A split that is its own
-ancestor would hold a request for ever; a feature, a child or a count out of range reads foreign memory.
+Checksums detect damage, not forgery: whoever can write a model can write its checksum, too. A split that is its own
+ancestor would hang a request for ever; a feature, a child or a count out of range would read foreign memory.
 """
 
 import re
@@ -55,9 +55,9 @@ FOOTER = re.compile(
 
 
 def check_trees(text: str, features: Sequence[str]) -> None:
-    """Raise a ValueError that says what is wrong with a booster that takes `features`, in their order.
+    """Raise a ValueError that says what is wrong with a booster of these features, if anything is.
 
-    What is not laid out as LightGBM writes it is refused, and so are linear leaves, for which there are no reasons.
+    Anything that is not laid out as LightGBM writes it is refused, and so are linear leaves, which cannot be explained.
     """
     trees = _split_text(text, features)
     leaves = np.array([int(tree["leaves"]) for tree in trees])
@@ -91,7 +91,7 @@ def _split_text(text: str, features: Sequence[str]) -> list[re.Match[str]]:
 
 
 def _read_field(trees: Sequence[re.Match[str]], name: str, leaves: Ints) -> NDArray[Any]:
-    """Return one field of all trees, one after the other; of leaves or splits, as many as each tree has."""
+    """Return one field of all trees' leaves or splits, one tree after the other."""
     expected = leaves if name in OF_LEAVES else leaves - 1
     if name == "leaf_weight":
         expected = np.where(leaves > 1, leaves, 0)
@@ -109,7 +109,7 @@ def _parse(line: str, numbers: str) -> NDArray[Any]:
 
 
 def _count_sets(tree: re.Match[str]) -> int:
-    """Return how many sets of categories a tree's splits may name; each is some words of bits."""
+    """Return how many sets of categories a tree has for its splits; each is a bit set of one or more words."""
     sets = int(tree["sets"])
     if sets or tree["starts"]:
         starts, words = (_parse(tree[name] or "", INTEGERS) for name in ("starts", "words"))
@@ -119,9 +119,9 @@ def _count_sets(tree: re.Match[str]) -> int:
 
 
 def _check_links(leaves: Ints, numbers: Mapping[str, NDArray[Any]]) -> None:
-    """Raise unless each tree's splits lead to each other split and each leaf once, and counts add up on the way.
+    """Raise unless each split but the first and each leaf of a tree has one parent, and counts add up.
 
-    LightGBM numbers splits as it makes them, so a child that comes after its parent closes no circle.
+    LightGBM numbers splits as it makes them, so where each child comes after its parent there is no cycle.
     """
     splits = leaves - 1
     tree = np.repeat(np.arange(leaves.size), splits)

@@ -1,6 +1,6 @@
-"""Models asked for one answer in a process of their own first: one that hangs or crashes takes nobody with it.
+"""Tries saved models in a process of their own first, so that one that hangs or crashes harms nothing else.
 
-What this module needs for the answers itself is imported late, so that a service begins to ask before it imports it.
+Imports that only answers need are late, so that a service can start the trial before it imports them itself.
 """
 
 import signal
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from upkeep.model.scoring import Scorer
 
 START_SECONDS, MODEL_SECONDS = 60, 1.0
-"""How long the process may take to begin, and beside that for each model, which takes a few hundredths of that."""
+"""How long the process may take to start, and for each model, which usually takes a few hundredths of a second."""
 
-# LightGBM would import these, and take three times as long, where they are installed. Imports make hardly any garbage.
+# LightGBM would import these if they are installed, and take three times as long. Imports make hardly any garbage.
 CODE = (
     "import gc, sys; gc.disable();"
     "sys.modules.update(dict.fromkeys(('dask', 'matplotlib', 'pandas', 'pyarrow', 'sklearn')));"
@@ -32,16 +32,16 @@ _begun: dict[tuple[Path, ...], subprocess.Popen[str]] = {}
 
 
 def begin(folder: Path) -> None:
-    """Begin to ask every plant's model for an answer, which :func:`load_scorers` will wait for."""
+    """Start the trial of every plant's model, which :func:`load_scorers` will wait for."""
     folders = sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}"))
     if folders:
         _begun[tuple(folders)] = _start(folders)
 
 
 def load_scorers(folder: Path) -> "dict[str, Scorer]":
-    """Read every plant's model, once each has answered.
+    """Read every plant's model after a trial of each.
 
-    An UpkeepError is raised if there is none, or one is damaged, does not answer or is of another plant than its
+    An UpkeepError is raised if there is none, or if one is damaged, gives no answer or is of another plant than its
     folder.
     """
     from upkeep.model.scoring import load_scorer
@@ -57,7 +57,7 @@ def load_scorers(folder: Path) -> "dict[str, Scorer]":
 
 
 def find_faults(folders: Iterable[Path]) -> dict[Path, UpkeepError]:
-    """Ask the models in these folders for one answer each, and return why some gave none."""
+    """Try the models in these folders, and return why some gave no answer."""
     waiting, faults = list(folders), {}
     while waiting:
         tried, reason = _ask_trial(waiting)
@@ -72,7 +72,7 @@ def find_faults(folders: Iterable[Path]) -> dict[Path, UpkeepError]:
 
 
 def _ask_trial(folders: Sequence[Path]) -> tuple[int, str]:
-    """Return how many models answered, one after the other, and why the next one did not, if there is one."""
+    """Return how many models answered, in order, and why the next one, if there is one, did not."""
     process = _begun.pop(tuple(folders), None) or _start(folders)
     try:
         printed, said = process.communicate(timeout=_limit(folders))
@@ -85,7 +85,7 @@ def _ask_trial(folders: Sequence[Path]) -> tuple[int, str]:
 
 
 def _start(folders: Sequence[Path]) -> subprocess.Popen[str]:
-    ends = str(int(_limit(folders)) + 1)  # by itself, should nobody wait for it any more
+    ends = str(int(_limit(folders)) + 1)  # after so many seconds by itself, should nobody wait for it any more
     command = [sys.executable, "-P", "-c", CODE, ends, *map(str, folders)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
 
@@ -95,7 +95,7 @@ def _limit(folders: Sequence[Path]) -> float:
 
 
 def answer(seconds: int, folders: Iterable[str]) -> None:
-    """Score one machine by each model that is not damaged, and say so; the process ends after so many `seconds`."""
+    """Score one machine by each model that is not damaged, and print that it answers; end after so many `seconds`."""
     from upkeep.model.scoring import load_scorer
 
     signal.alarm(seconds)
@@ -103,7 +103,7 @@ def answer(seconds: int, folders: Iterable[str]) -> None:
         try:
             scorer = load_scorer(Path(folder))
         except UpkeepError:
-            pass  # whoever reads it next tells why
+            pass  # loading it says why
         else:
             _score_nothing(scorer)
         print(ANSWERED, flush=True)  # noqa: T201  # read by the process that waits
