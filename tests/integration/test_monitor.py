@@ -255,7 +255,7 @@ def test_an_answer_without_end_is_cut_and_one_that_never_begins_is_given_up(monk
 def test_however_well_its_data_looks_a_plant_is_not_fine_once_the_ledger_disagrees(monkeypatch, verdict, status):
     monkeypatch.setattr(expectations, "read_ledger", lambda _: one_alarm())
     agreement = Agreement(verdict=verdict, why="precision outside of its interval in 3 of 4 windows", windows=[])
-    monkeypatch.setattr(expectations, "_compare_plant", lambda *_: agreement)
+    monkeypatch.setattr(expectations, "_check_estimates", lambda *_: agreement)
     (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
     run()
     assert report()["standings"][PLANT]["status"] == status

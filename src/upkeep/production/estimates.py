@@ -1,9 +1,9 @@
-"""Precision and cost of alarms before anybody knows what came of them, and whether that came true.
+"""Estimates of precision and cost before outcomes are known, and whether the outcomes agreed with them.
 
-Each machine's time is cut into *stretches*: one begins at an alarm, as an episode does, or where the last one ended,
-and ends after a horizon, one without an alarm also at the next alarm. What came of the stretches of validation and test
-rows, by their highest probability, says what to expect of those that were logged. docs/monitoring.md says when that
-holds: estimates are shown, and decide nothing.
+Each machine's time is cut into *stretches*. A stretch begins at an alarm, as an episode does, or at the end of the one
+before; it ends after a horizon or, without an alarm, at the next alarm if that comes first. What came of the stretches
+of validation and test rows, by their highest probability, tells what to expect of the logged ones. docs/monitoring.md
+says when that holds: estimates are shown, and decide nothing.
 """
 
 from collections import Counter
@@ -25,6 +25,7 @@ from upkeep.judging.reports import Interval, PlantDrift
 from upkeep.judging.resampling import draw_machines, interval
 from upkeep.model.calibration import logistic, logit
 from upkeep.model.scoring import RANGE_LEFT
+from upkeep.production.outcomes import IS_SHOWN
 
 FEWEST_ALARMS = 10  # alarm episodes of validation and test rows, at least, that tell what a probability means
 MOST_OUTSIDE = 0.1  # share of logged rows outside of what training rows held, above which nothing is estimated
@@ -94,14 +95,13 @@ def estimate_plant(
     `logged` are rows of :data:`upkeep.scoring.prediction_log.SCHEMA`, `predictions` what ``train`` wrote of the plant
     for the same model, and `drift` what was found of the window, if it was looked at.
     """
-    champion = pl.col("role").fill_null("champion") == "champion"
-    answers = logged.filter(champion, pl.col("source") != "smoke", model_version=model_version)
-    # As outcomes do, the highest answer is taken where a row was asked twice.
-    own = answers.sort("probability", "scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
+    shown = logged.filter(IS_SHOWN, model_version=model_version)
+    # As in outcomes, the highest probability counts where a row was scored twice.
+    own = shown.sort("probability", "scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
     own = own.with_columns(hours_to_failure=pl.lit(None, pl.Float64))
     known = predictions.filter("chosen", pl.col("split").is_in(["validation", "test"])).sort(*MACHINE, "time")
     spacing = own.select(pl.col("time").diff().over(MACHINE).median()).item()
-    if spacing is not None:  # who asks seldom sees less
+    if spacing is not None:  # as seldom as the log's rows
         known = known.unique([*MACHINE, pl.col("time").dt.truncate(spacing)], keep="first", maintain_order=True)
     settled, is_inside = cut_stretches(known, params), pl.col("time").is_between(*window, closed="left")
     found = Estimate(plant, model_version, window, list(_find_doubts(own.filter(is_inside), settled, drift)))
@@ -111,7 +111,6 @@ def estimate_plant(
 
 
 def _find_doubts(rows: pl.DataFrame, settled: pl.DataFrame, drift: PlantDrift | None) -> Iterator[str]:
-    """Say why nothing can be estimated."""
     if rows.is_empty():
         yield "the model's predictions of this window are not in the log"
     outside = rows.filter(pl.col("warnings").list.eval(pl.element().struct.field("code") == RANGE_LEFT).list.any())
@@ -127,10 +126,10 @@ def _find_doubts(rows: pl.DataFrame, settled: pl.DataFrame, drift: PlantDrift | 
 
 
 def cut_stretches(rows: pl.DataFrame, params: Params) -> pl.DataFrame:
-    """Return each stretch: plant, machine, time of its first row, alarm, log-odds of its highest probability.
+    """Return a row per stretch: plant, machine, time of its first row, alarm, log-odds of its highest probability.
 
-    And what came of it, where that is known: ``true`` if a failure follows one of its alarms within a horizon, and how
-    many failures were ``caught`` by its alarm or ``missed``, those whose last warning in time would have been in it.
+    What came of it is ``true``, whether a failure follows one of its alarms within a horizon, and the numbers of
+    failures ``caught`` by its alarm, and ``missed``, of which the last chance to warn in time lay in it.
     """
     lead, horizon = params.evaluate.lead_time_hours, params.dataset.horizon_hours
     timeline, alarm = read_timeline(rows, horizon), rows["alarm"].to_numpy()
@@ -163,10 +162,10 @@ def _find_starts(horizon_end: Ints, alarm: Booleans) -> Ints:
 
 
 def _expect(settled: pl.DataFrame, logged: pl.DataFrame, window: Window, params: Params) -> dict[str, Any]:
-    """Return the figures of logged stretches by what came of settled ones.
+    """Return the figures of an :class:`Estimate` for logged stretches, given what came of `settled` ones.
 
-    An interval is of what may come true: machines are drawn with replacement, what a probability means is fitted anew
-    on each draw, and then each alarm is true or not by its chance, and failures are missed as in a Poisson process.
+    Intervals cover what may come true: machines are drawn with replacement and the chances fitted anew on each draw;
+    then each alarm is true or false by its chance, and failures are missed as in a Poisson process.
     """
     how, alarms = params.evaluate, logged.filter("alarm").height
     of_machine = settled.select(pl.struct(MACHINE).rle_id()).to_series().to_numpy()
@@ -179,7 +178,7 @@ def _expect(settled: pl.DataFrame, logged: pl.DataFrame, window: Window, params:
     rng = np.random.default_rng(params.model.seed)
     true = true_chance.sum(axis=0)
     true[1:] = (rng.random(true_chance[:, 1:].shape) < true_chance[:, 1:]).sum(axis=0)
-    # Some alarms come too late, and of two for the same failure one is followed by none of its own.
+    # Some alarms come too late, and two alarms may be for the same failure.
     caught_each = np.minimum(_average_failures(settled, times, "caught", true=True, usual=1.0), 1)
     late = [_average_failures(settled, times, "missed", true=which, usual=0.0) for which in (True, False)]
     missed = significant(missed_chance.sum(axis=0) + true * late[0] + (alarms - true) * late[1], FITTED)
@@ -198,7 +197,7 @@ def _expect(settled: pl.DataFrame, logged: pl.DataFrame, window: Window, params:
 
 
 def _tell_chances(settled: pl.DataFrame, logged: pl.DataFrame, times: Floats, *, alarm: bool, happened: str) -> Floats:
-    """Return each logged stretch's chance of something, with or without an alarm, shape (n_stretches, n_resamples)."""
+    """Return the chances that it `happened` to logged stretches with this `alarm`, shape (n_stretches, n_resamples)."""
     is_such = settled["alarm"].to_numpy() == alarm
     known, ahead = settled.filter(is_such), logged.filter(pl.col("alarm") == alarm)["log_odds"].to_numpy()
     intercept, slope = _fit_chances(known["log_odds"].to_numpy(), known[happened].to_numpy() > 0, times[is_such])
@@ -229,7 +228,7 @@ def _fit_chances(log_odds: Floats, happened: Booleans, times: Floats) -> Floats:
 
 
 def _average_failures(settled: pl.DataFrame, times: Floats, number: str, *, true: bool, usual: float) -> Floats:
-    """Return how many failures were caught or missed per true or false alarm, once per resample."""
+    """Return the mean `number` of failures of true, or false, alarms, by resample; `usual` where there are none."""
     is_such = (settled["alarm"] & (settled["true"] == true)).to_numpy()
     total, n = settled[number].to_numpy()[is_such] @ times[is_such], times[is_such].sum(axis=0)
     return np.where(n > 0, total / np.maximum(n, 1), usual)
@@ -238,10 +237,10 @@ def _average_failures(settled: pl.DataFrame, times: Floats, number: str, *, true
 def compare_with_outcomes(
     estimates: Sequence[Estimate], ledger: pl.DataFrame, known_at: datetime, params: Params
 ) -> Agreement:
-    """Hold one plant's estimates of windows that do not overlap against what came true.
+    """Compare one plant's estimates of windows that do not overlap with what came true.
 
     `ledger` has the columns of :data:`upkeep.production.outcomes.LEDGER` and one row per key, as known at `known_at`. A
-    window is compared once a horizon has passed after it and no alarm of it is pending.
+    window is compared once a horizon has passed since its end and none of its alarms is pending.
     """
     realised = [found for each in estimates if (found := _read_outcomes(each, ledger, known_at, params))]
     by_figure = {

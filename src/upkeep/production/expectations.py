@@ -1,4 +1,4 @@
-"""What was expected of each plant's alarms and what came of them, read from the prediction log and the ledger."""
+"""Estimates and outcomes of each plant's alarms, read from the prediction log and the ledger, as signals."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ LOGGED = [name for name in SCHEMA if name not in ("features", "readings", "input
 
 
 def judge_expectations(plants: Sequence[str], drift: DriftReport, params: Params, as_of: datetime) -> list[Signal]:
-    """Return what came of each plant's alarms, and whether that was expected; what cannot be read is not known."""
+    """Return what came of each plant's alarms, and whether that was expected; unknown where it cannot be read."""
     try:
         outcomes = as_known(read_ledger(params.production.ledger), as_of)
         since = (as_of - (MOST_WINDOWS + 1) * WINDOW).date()
@@ -39,14 +39,14 @@ def judge_expectations(plants: Sequence[str], drift: DriftReport, params: Params
     logged = pl.concat([SCHEMA.to_frame().select(LOGGED), *parts])
     figures = {row["plant"]: row for row in live_figures(outcomes, params).filter(role="champion").to_dicts()}
     judged = [plant for plant in figures if plant in plants and (paths.MODELS / name_file(plant)).exists()]
-    agreements = map_plants(_compare_plant, judged, params.parallel, logged, outcomes, drift, params, as_of)
+    agreements = map_plants(_check_estimates, judged, params.parallel, logged, outcomes, drift, params, as_of)
     return [signal for plant in plants for signal in judge_alarms(plant, figures.get(plant), agreements.get(plant))]
 
 
-def _compare_plant(
+def _check_estimates(
     plant: str, logged: pl.DataFrame, outcomes: pl.DataFrame, drift: DriftReport, params: Params, as_of: datetime
 ) -> Agreement:
-    """Estimate each past window as it would have been, and hold it against what came true."""
+    """Estimate each past window as it would have been estimated then, and compare that with what came true."""
     try:
         version = load_scorer(paths.MODELS / name_file(plant)).version
         trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))

@@ -1,7 +1,7 @@
-"""Live figures: what the ledger of outcomes says of alarms in production, with what is not known beside it.
+"""Live figures: precision, recall and cost of alarms in production, from the ledger of outcomes.
 
-docs/outcomes.md defines them. Episodes and failures are counted, not rows, so how often machines are scored does not
-change them. What is void, censored or pending counts for none, nor do failures before any model was in force.
+docs/outcomes.md defines them. They count episodes and failures, not rows, so they do not depend on how often machines
+are scored. What is void, censored or pending is left out, and so are failures before any model was in force.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,26 +26,26 @@ SHOWN = {
     "recall": ("{:.0%}", ["recall_from", "recall_to"]),
     "cost": ("{:,.0f}", ["cost_from", "cost_to"]),
 }
-"""What people are shown, in which form, and of which figures."""
+"""The format of each column that people are shown, and the figures in it: one, or the ends of a range."""
 
 FIGURES = [name for _, names in SHOWN.values() for name in names]
 INTERVALS = {f"{name}_interval": (ends[0], ends[-1]) for name, (_, ends) in SHOWN.items() if name != "coded"}
-"""From the low end of the first figure's resamples to the high end of the second's."""
+"""Each is from the low end of its first figure's interval to the high end of its second's."""
 
 
 def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> pl.DataFrame:
-    """Return the figures of each group of what is known: the ledger's rows as of one instant.
+    """Return the figures of each group of `outcomes`, the ledger's rows as known at one instant.
 
-    Groups are roles, which are kept apart, and `by`: any of plant, model_version and week, the Monday (UTC) of episode
-    or failure. Columns are the groups', a count per outcome, `FIGURES`, null where nothing divides, and `INTERVALS`,
-    each [low, high] from machines resampled, null where none can be told.
+    Roles are always groups of their own; `by` adds any of plant, model_version and week, the Monday (UTC) of episode or
+    failure. Columns are the groups', a count per outcome, `FIGURES`, null where they are not defined, and `INTERVALS`,
+    each [low, high] from resampled machines, null where they cannot be told.
     """
     rows = outcomes.drop_nulls("model_version").with_columns(week=pl.col("at").dt.truncate("1w").dt.date())
     names = [name for name in GROUPS if name in ("role", *by)]
     found = []
     for key, own in rows.sort(names).partition_by(names, as_dict=True, maintain_order=True).items():
         group = dict(zip(names, key, strict=True))
-        # A machine that a week or a model says nothing of is one of the plant all the same.
+        # A plant's machines without outcomes in this week, or of this model, are resampled, too.
         fleet = {name: group[name] for name in ("role", "plant") if name in group}
         machines = rows.filter(**fleet).select(MACHINE).unique().sort(MACHINE)
         found.append(group | _measure_group(own, machines, params))
@@ -55,7 +55,7 @@ def live_figures(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("p
 
 
 def _measure_group(rows: pl.DataFrame, machines: pl.DataFrame, params: Params) -> dict[str, object]:
-    """Return counts, figures and intervals of one group, of whose role and plant these are all machines."""
+    """Return counts, figures and intervals of one group; `machines` are all of its role and plant."""
     counts = rows.group_by(MACHINE).agg((pl.col("outcome") == name).sum().alias(name) for name in OUTCOMES)
     tally = machines.join(counts, on=MACHINE, how="left", maintain_order="left").select(pl.col(OUTCOMES).fill_null(0))
     draws = draw_machines(machines.height, params.evaluate.bootstrap, params.model.seed)
@@ -72,10 +72,10 @@ def _measure_group(rows: pl.DataFrame, machines: pl.DataFrame, params: Params) -
 
 
 def _measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, Floats]:
-    """Return `FIGURES` of counts of each outcome, arrays of one shape; NaN where nothing divides.
+    """Return `FIGURES` given the count of each outcome, arrays of one shape; NaN where they are not defined.
 
-    A repair in time prevents the failure that it was for, so a defect found counts as one caught; a visit without a
-    code may have been a repair or an inspection.
+    A repair in time prevents a failure, so a defect found counts as a failure caught. A visit without a code may have
+    been a repair or an inspection, hence the ranges.
     """
     right = counts["defect_found"] + counts["failed"]
     coded = right + counts["nothing_found"]
@@ -96,11 +96,11 @@ def _measure_outcomes(counts: Mapping[str, Floats], costs: Costs) -> dict[str, F
 
 
 def find_losing_shadows(outcomes: pl.DataFrame, versions: Mapping[str, str], params: Params) -> dict[str, str]:
-    """Say in which plants a challenger's alarms have surely cost more than the champion's since it runs beside it.
+    """Return, by plant, why a challenger in the shadow loses: its alarms have surely cost more than the champion's.
 
-    `outcomes` are the ledger's rows as of one instant, `versions` the challenger's models by plant. Of failures count
-    those that its predictions cover, of which ``gate.min_failures`` are needed, prevented ones included; those need no
-    alarm of its own, which favours it.
+    `outcomes` are the ledger's rows as known at one instant, `versions` the challenger's models by plant. Both sides
+    are judged on the failures that the challenger's predictions cover. ``gate.min_failures`` of these are needed,
+    prevented ones included, which count for the challenger without an alarm of its own, and so favour it.
     """
     found = {}
     for plant, version in versions.items():
@@ -121,21 +121,17 @@ def find_losing_shadows(outcomes: pl.DataFrame, versions: Mapping[str, str], par
 
 
 def show_outcomes(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("plant",)) -> str:
-    """Return for a terminal how many ended in each class by plant and role, and groups' figures with intervals."""
+    """Return tables for the terminal: the count of each outcome by plant and role, and the groups' figures."""
     said, told = outcomes.drop_nulls("model_version"), ["nothing is known yet: no prediction was judged"]
     if said.height:
         counts, figures = (live_figures(said, params, groups).to_dicts() for groups in (("plant",), by))
         names = {name: name.replace("_", " ") for name in ("plant", "role", *OUTCOMES)}
         groups = [name for name in GROUPS if name in figures[0]]
-        told = [
-            align_rows([{head: str(row[name]) for name, head in names.items()} for row in counts]),
-            align_rows(
-                [
-                    {name: str(row[name]) for name in groups} | {name: _show(row, name) for name in SHOWN}
-                    for row in figures
-                ]
-            ),
+        counted = [{head: str(row[name]) for name, head in names.items()} for row in counts]
+        shown = [
+            {name: str(row[name]) for name in groups} | {name: _show(row, name) for name in SHOWN} for row in figures
         ]
+        told = [align_rows(counted), align_rows(shown)]
     if early := outcomes.height - said.height:
         told.append(f"left out: {count_things(early, 'failure')} from before there was any prediction")
     return "\n\n".join(told)

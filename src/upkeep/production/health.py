@@ -1,7 +1,7 @@
-"""Health of the sources: what each plant, sensor and address delivered last, held against what is usual for it.
+"""Health of the sources: what each plant, sensor and address delivered last, compared with what is usual for it.
 
-What is usual is learnt from its own earlier batches, up to their outer fence: three times the distance between the
-quartiles beyond the upper one (Tukey, Exploratory Data Analysis, 1977). A few weeks that went wrong do not move it.
+Usual is what its own earlier batches stayed within: up to three interquartile ranges above their upper quartile, the
+outer fence (Tukey 1977, Exploratory Data Analysis). A few bad weeks do not move it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ from upkeep.sources.manifest import RawFile
 
 Status = Literal["act", "watch", "unknown", "fine"]
 ACT, WATCH, UNKNOWN, FINE = ORDER = get_args(Status)  # the worst first
-LEAST_HISTORY = 8  # earlier batches, or requests, without which nobody can say what is usual
+LEAST_HISTORY = 8  # earlier batches, or requests, that are needed to say what is usual
 FAILURES_TO_ACT = 3  # requests that failed in a row
 LONGEST = 400  # characters of what another command said
-SLACK_SECONDS = 1.0  # by which an answer may be slower than is usual
+SLACK_SECONDS = 1.0  # by which an answer may be slower than usual
 MEASURES = {
     "gaps": ("of the usual rows are missing", 0.05),
     "duplicates": ("of the delivered rows are copies, or late ones of other batches", 0.02),
@@ -33,17 +33,17 @@ MEASURES = {
     "missing": ("of the rows have no value", 0.02),
     "broken": ("of the delivered values are in quarantine", 0.01),
 }
-"""Shares that are measured of each batch, in words; a smaller excess over what is usual matters to nobody."""
+"""Shares that are measured of each batch, in words, and by how much one may exceed what is usual."""
 
 CHANGES = {"unit_converted": "units", "extra_column": "columns"}
-"""Findings of ``validate`` that a planner should hear of while they are new, and the measure that they count as."""
+"""Findings of ``validate`` that planners are told of while they are new, and their measures."""
 
 
 class Signal(Report):
-    """One thing that was looked at; `plant` is empty where it is about the fleet, `place` the sensor or address.
+    """One thing that was looked at, of a plant or, if `plant` is empty, of the fleet; `place` is a sensor or address.
 
-    `limit` is up to where `value` is usual, None if too little is known. `remedy` is what to do, or the command that
-    makes known what is not. `since` is when this status began.
+    `value` is usual up to `limit`, which is None while too little is known. `remedy` is what to do about it, or the
+    command that finds out what is unknown. `since` is when this status began.
     """
 
     plant: str = ""
@@ -58,7 +58,7 @@ class Signal(Report):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it the same thing in another run."""
+        """What identifies it from run to run."""
         return self.plant, self.measure, self.place
 
     @property
@@ -68,7 +68,7 @@ class Signal(Report):
 
 
 class Arrival(Report):
-    """When a plant's batch of telemetry was first seen, in the source or here."""
+    """When a plant's batch of telemetry was first seen, in the source or in ``data/raw``."""
 
     plant: str
     batch: date
@@ -76,7 +76,7 @@ class Arrival(Report):
 
 
 class Poll(Report):
-    """One request to a source: how long its answer took, and what was wrong with it."""
+    """One request to a source: how long it took, and what went wrong, if anything."""
 
     name: str
     at: AwareDatetime
@@ -85,7 +85,7 @@ class Poll(Report):
 
 
 class PlantDeliveries(NamedTuple):
-    """What there is of one plant's telemetry: files, clean rows, sensors, its quarantine, and what validate found."""
+    """One plant's telemetry: its files, clean rows, sensors and quarantine, and what ``validate`` reports of it."""
 
     files: Sequence[RawFile]
     telemetry: pl.LazyFrame
@@ -95,7 +95,7 @@ class PlantDeliveries(NamedTuple):
 
 
 def find_limit(earlier: Sequence[float]) -> float | None:
-    """Return up to where a value is usual, given earlier ones: their outer fence; None if they are too few."""
+    """Return the outer fence of earlier values, up to which a value is usual; None if they are too few."""
     if len(earlier) < LEAST_HISTORY:
         return None
     low, high = np.quantile(earlier, (0.25, 0.75))
@@ -103,9 +103,9 @@ def find_limit(earlier: Sequence[float]) -> float | None:
 
 
 def judge_arrival(batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch, as_of: datetime) -> Signal:
-    """Judge by when a plant's batches came, in order, whether the newest is late; `seen` is when each was first seen.
+    """Judge whether a plant's newest batch is late, given its batches in order and when each was first `seen`.
 
-    Only those that ended after somebody had begun to look tell how late is usual.
+    Only batches that ended after the first look tell how late is usual.
     """
     step, first_look = timedelta(days=fetch.batch_days), min((each.at for each in seen), default=as_of)
     came = {each.batch: each.at for each in seen}
@@ -121,10 +121,10 @@ def judge_arrival(batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch
 
 
 def judge_freshness(batches: Sequence[date], due: date, batch_days: int, sensor: str = "") -> Signal:
-    """Judge by the batches in which a plant, or a sensor, has something, in order, whether what is due is there.
+    """Judge whether a plant, or a sensor, has values in the batch that is `due`, given those in which it has, in order.
 
-    It is fresh, late or stale (missing for longer than usual, and for longer than twice that), or recovered: the newest
-    batch is there, and before it more were missing than usual.
+    It is fresh, late (missing for longer than usual), stale (for more than twice as long), or recovered: there again
+    after a gap longer than usual.
     """
     numbers = [batch.toordinal() // batch_days for batch in batches]
     steps = [after - before for before, after in pairwise(numbers)]
@@ -154,10 +154,10 @@ def judge_freshness(batches: Sequence[date], due: date, batch_days: int, sensor:
 
 
 def judge_deliveries(found: PlantDeliveries, batch_days: int) -> Iterator[Signal]:
-    """Yield what there is to say of a plant's batches, of which there is one at least, and of its sensors.
+    """Yield signals of a plant's batches, of which there is at least one, and of its sensors.
 
-    A sensor that never had a value is not judged for freshness. A unit or column that became another is told while that
-    is new: what has been so for long, or ever since, is usual by now.
+    A sensor that never had a value is not judged for freshness. A changed unit or column is told while the change is
+    new, and not if it holds since the first batch.
     """
     batches, measures = sorted({file.batch for file in found.files}), measure_batches(found, batch_days)
     having = measures.filter(pl.col("value") < 1, measure="missing").group_by("place", maintain_order=True)
@@ -185,8 +185,8 @@ def _judge_measure(measure: str, place: str, shares: Sequence[float], newest: da
 def measure_batches(found: PlantDeliveries, batch_days: int) -> pl.DataFrame:
     """Return :data:`MEASURES` of each batch of a plant: batch, measure, place (a sensor, or none) and value.
 
-    What is measured of the clean rows goes by their time, so late rows of a batch count as copies in the one that they
-    came with. Where rows are reduced, copies cannot be told.
+    Clean rows are counted in the batch of their time, so late rows count as copies in the batch that they came with.
+    Where rows are reduced, copies cannot be counted.
     """
     sent = pl.DataFrame([(file.batch, file.rows) for file in found.files], ["batch", "sent"], orient="row")
     missing = {f"missing/{sensor}": pl.col(sensor).null_count() / pl.len() for sensor in found.sensors}
@@ -216,7 +216,7 @@ def measure_batches(found: PlantDeliveries, batch_days: int) -> pl.DataFrame:
 
 
 def judge_polls(name: str, polls: Sequence[Poll]) -> Signal:
-    """Judge a source by its answers, the newest of `polls` last: whether there was one, and how long it took."""
+    """Judge a source by its `polls`, the newest last: whether it answered, and how fast."""
     faults = [poll.fault for poll in polls]
     took = [poll.seconds for poll in polls if not poll.fault]
     share = f"{sum(map(bool, faults))} of {count_things(len(faults), 'request')} failed"

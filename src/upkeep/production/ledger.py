@@ -1,7 +1,7 @@
 """The ledger of outcomes: what was learnt of each episode and failure, and when; rows are added, never changed.
 
-Whoever asks what was known on a day gets the newest row of each key up to that day. An episode or failure that the
-events no longer show, such as one whose time was corrected, is withdrawn by a row of its own.
+What was known on a day is the newest row of each key up to that day. An episode or failure that the events no longer
+show, such as one whose time was corrected, is withdrawn by a row of its own.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ IS_OUTCOME = {
     **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
     **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("at", "known_at")},
 }
-"""What holds of each row that upkeep writes; who shares the folder may write others."""
+"""What holds of each row that upkeep writes; others who share the folder may write anything."""
 
 OUTCOMES = Log("outcomes", LEDGER, IS_OUTCOME, "known_at", ())
 EPISODE = [name for name in KEY if name != "model_version"]
@@ -43,7 +43,7 @@ def read_ledger(url: str) -> pl.DataFrame:
 
 
 def as_known(ledger: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """Return what the ledger had learnt by an instant: a row per key, sorted by them."""
+    """Return what was known at an instant: a row per key, sorted by key."""
     newest = ledger.filter(pl.col("known_at") <= at).sort("known_at", *LEARNT).unique(KEY, keep="last")
     return newest.filter(pl.col("outcome") != WITHDRAWN).sort(KEY)
 
@@ -56,10 +56,10 @@ def find_news(
     params: Params,
     known_at: datetime,
 ) -> pl.DataFrame:
-    """Return the rows to add to a ledger: those that it does not hold yet as they are judged now, and the withdrawn.
+    """Return the rows to add to a ledger: outcomes that are new or have changed, and withdrawals.
 
-    Tables are those of :func:`upkeep.production.outcomes.judge_outcomes`. What they no longer reach stays as it is:
-    plants without readings, failures before ``fetch.since``, and what predictions settled that were removed since.
+    Tables are those of :func:`upkeep.production.outcomes.judge_outcomes`. What they no longer cover stays as it is:
+    plants without readings, failures before ``fetch.since``, and outcomes of predictions that have been removed.
     """
     state = as_known(ledger, known_at)
     kept, remembered = _find_kept(state, predictions, telemetry_ends, params)
@@ -75,11 +75,11 @@ def find_news(
 def _find_kept(
     state: pl.DataFrame, predictions: pl.DataFrame, telemetry_ends: pl.DataFrame, params: Params
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return what stays as it is, and alarms whose predictions were removed as predictions: episodes follow them."""
+    """Return the outcomes that stay as they are and, as predictions, the alarms whose predictions were removed."""
     is_alarm, is_read = pl.col("kind") == "alarm", pl.col("plant").is_in(telemetry_ends["plant"].implode())
     said = predictions.with_columns(pl.col("role").fill_null("champion"), at="time", kind=pl.lit("alarm"))
     removed = state.filter(is_alarm).join(said, on=KEY, how="anti")
-    # Of nothing does the ledger know a model before the first prediction, but where earlier ones were removed.
+    # A model that is known from before the first prediction shows that earlier predictions were removed.
     begin = pl.col("begin").fill_null(LAST)
     known_from = pl.col("at").filter(pl.col("model_version").is_not_null()).min().over("plant")
     failures = state.join(said.group_by("plant").agg(begin=pl.col("at").min()), on="plant", how="left")
@@ -96,13 +96,13 @@ def _find_kept(
 
 
 def record_outcomes(params: Params, now: datetime) -> pl.DataFrame:
-    """Add to the ledger of ``params.yaml`` what is new by now, and return what is known then.
+    """Add what is new to the ledger of ``params.yaml``, and return what is known now.
 
-    An UpkeepError is raised if the log or the ledger cannot be listed or written, or no table is there.
+    An UpkeepError is raised if the log or the ledger cannot be listed or written, or there are no tables.
     """
     with locked(paths.LOCAL / "outcomes" / "lock"):
         ledger = read_ledger(params.production.ledger)
-        # Another run may have had its turn meanwhile, or another machine's clock be ahead.
+        # Another run may have written while this one waited, or another machine's clock may be ahead.
         known_at = max([now, *(ledger["known_at"].top_k(1) + INSTANT)])
         parts = read_parts(params.score.log, date.min, set(), JUDGED)
         predictions = pl.concat([SCHEMA.to_frame().select(JUDGED), *(rows for _, rows in parts)])
@@ -114,7 +114,7 @@ def record_outcomes(params: Params, now: datetime) -> pl.DataFrame:
 
 
 def _read_tables(params: Params) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return all plants' events, and when each machine's readings end: as the pipeline or `upkeep score` read last."""
+    """Return events, and when each machine's readings end, from the newer tables of pipeline and `upkeep score`."""
     row_length = timedelta(microseconds=load_dictionary(params.validate_.dictionary).row_length)
     found: dict[str, tuple[datetime, pl.DataFrame, Path]] = {}
     for folder in [*sorted(SCORED.glob("*/interim")), paths.INTERIM]:

@@ -1,7 +1,7 @@
-"""Whether what live models are asked, and what they answer, still looks like what they learnt from.
+"""Whether the rows that live models score, and their probabilities, still look like the rows they learnt from.
 
-Drift is what it is in :mod:`upkeep.judging.drift`: farther from the training rows than a time as long ever was from the
-rest of them. A log of any size is read file by file, of which a sample is kept.
+Drift is defined as in :mod:`upkeep.judging.drift`: a distance from the training rows that no window of them as long
+ever had from the rest. A log of any size is read file by file, and only a sample of it is kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,17 @@ from upkeep.judging.drift import FEWEST_VALUES, Window, measure_distance, smalle
 from upkeep.model.explanation import READINGS
 from upkeep.model.scoring import load_scorer
 from upkeep.production.health import FINE, UNKNOWN, WATCH, Signal
+from upkeep.production.outcomes import IS_SHOWN
 from upkeep.scoring.prediction_log import SCHEMA, read_parts
 
 PROBABILITY, ANSWERS = "probability", "its answers"
 LOGGED = ["plant", "machine", "time", "scored_at", "role", "source", "model_version", PROBABILITY, "features"]
 
 
-class Usual(NamedTuple):
-    """What a live model learnt from: values of a feature, or of its answers if `place` is None, and what is usual.
+class Reference(NamedTuple):
+    """What logged values are compared with: a training feature, by its `place`, or the probabilities if that is None.
 
-    `distance` is how far a time as long as the log's, or half of the values' own, got from the rest of them at most.
+    `distance` is the farthest that a window as long as the log's, or half the time of the values, got from the rest.
     """
 
     sensor: str
@@ -41,11 +42,11 @@ class Usual(NamedTuple):
     distance: float
 
 
-Learnt = tuple[str, list[Usual]]  # a live model's version, and what it learnt from
+Learnt = tuple[str, list[Reference]]  # a live model's version, and what it learnt from
 
 
 def judge_predictions(plants: Sequence[str], params: Params, as_of: datetime) -> list[Signal]:
-    """Return how each live model's logged predictions look, where its own rows are at hand; nothing of other plants.
+    """Return a signal for each plant whose model and training rows are here.
 
     An UpkeepError is raised if the log cannot be listed.
     """
@@ -64,7 +65,7 @@ def _list_files(plant: str) -> tuple[Path, Path]:
 
 
 def _read_learnt(plant: str, window: Window, how: Drift) -> Learnt | None:
-    """Return what a plant's model learnt from; None if that cannot be read."""
+    """Return the version of a plant's model and what it learnt from; None if either cannot be read."""
     model, trained = _list_files(plant)
     try:
         scorer = load_scorer(model.parent)
@@ -76,21 +77,22 @@ def _read_learnt(plant: str, window: Window, how: Drift) -> Learnt | None:
         return None
     rows, answers = draw_rows(rows, how), draw_rows(answers, how)
     find = partial(find_usual, window=window)
-    usual = [Usual(ANSWERS, None, *find(answers[PROBABILITY], answers["time"]))]
-    usual += [
-        Usual(scorer.explainer.quantity(each).name, place, *find(rows[each.name], rows["time"])) for place, each in own
+    references = [Reference(ANSWERS, None, *find(answers[PROBABILITY], answers["time"]))]
+    references += [
+        Reference(scorer.explainer.quantity(each).name, place, *find(rows[each.name], rows["time"]))
+        for place, each in own
     ]
-    return scorer.version, usual
+    return scorer.version, references
 
 
 def draw_rows(rows: pl.DataFrame, how: Drift) -> pl.DataFrame:
-    """Return ``drift.sample_rows`` rows, each drawn as often as its weight asks for; none of none."""
+    """Draw ``drift.sample_rows`` rows by weight, with replacement; none if there are none."""
     share = rows["weight"].to_numpy() / rows["weight"].sum()
     return rows[np.random.default_rng(how.seed).choice(rows.height, how.sample_rows, p=share)] if rows.height else rows
 
 
 def find_usual(values: pl.Series, times: pl.Series, window: Window) -> tuple[Floats, float]:
-    """Return the values that are known, and how far a time as long as the window, or half of theirs, got at most."""
+    """Return the known values, and the `distance` of a :class:`Reference` made of them."""
     is_known = values.is_finite().fill_null(value=False)
     known, hours = values.filter(is_known).to_numpy(), times.filter(is_known).dt.epoch("s").to_numpy() / 3600
     span = np.ptp(hours) if hours.size else 0
@@ -99,15 +101,14 @@ def find_usual(values: pl.Series, times: pl.Series, window: Window) -> tuple[Flo
 
 
 def sample_log(url: str, live: Mapping[str, str], window: Window, most: int) -> dict[str, pl.DataFrame]:
-    """Return by plant what its live model, given by version, was asked and answered in a window: at most so many rows.
+    """Return by plant at most so many rows of the log that its live model, given by version, scored in a window.
 
-    Which ones goes by machine and time, so it does not matter how the log is cut into files.
+    They are chosen by a hash of machine and time, so that it does not matter how the log is cut into files.
     """
     kept: dict[str, pl.DataFrame] = {}
-    is_shown = (pl.col("role").fill_null("champion") == "champion") & (pl.col("source") != "smoke")
     is_recent = pl.col("scored_at").is_between(*window, closed="left")
     for _, rows in read_parts(url, window.start.date(), set(), LOGGED):
-        drawn = rows.filter(is_shown, is_recent).with_columns(draw=pl.struct("machine", "time").hash())
+        drawn = rows.filter(IS_SHOWN, is_recent).with_columns(draw=pl.struct("machine", "time").hash())
         for (plant,), own in drawn.partition_by("plant", as_dict=True).items():
             if plant in live:
                 both = [kept.get(plant, own.clear()), own.filter(model_version=live[plant])]
@@ -116,7 +117,7 @@ def sample_log(url: str, live: Mapping[str, str], window: Window, most: int) -> 
 
 
 def judge_plant(plant: str, learnt: Learnt | None, logged: pl.DataFrame, largest_share: float) -> Signal:
-    """Return whether the answers have moved, or a sensor: more than this share of what is made of its readings."""
+    """Return whether the probabilities have drifted, or more than this share of the features made of one sensor."""
     signal = partial(Signal, plant=plant, measure="predictions")
     if learnt is None:
         words = "its model or what that learnt from cannot be read"
@@ -126,7 +127,7 @@ def judge_plant(plant: str, learnt: Learnt | None, logged: pl.DataFrame, largest
         values = logged[PROBABILITY] if place is None else logged["features"].list.get(place, null_on_oob=True)
         newest = values.filter(values.is_finite()).to_numpy()
         if min(newest.size, usual.size) >= FEWEST_VALUES:
-            # By chance samples lie farther away than what they are of ever did.
+            # The distance between samples is larger by chance than that between what they are drawn from.
             limit = distance + smallest_drift(newest.size, usual.size)
             rows.append((sensor, measure_distance(newest, usual), limit))
     if not rows:

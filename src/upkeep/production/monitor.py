@@ -1,4 +1,4 @@
-"""`upkeep monitor`: looks at what is there, tells how each plant stands on two pages, in JSON, and by the webhook."""
+"""`upkeep monitor`: how each plant stands, told by two pages, in JSON, and to the webhook."""
 
 import os
 import time
@@ -39,16 +39,16 @@ Found = TypeVar("Found")
 
 
 class NotKnownError(UpkeepError):
-    """Nobody has to act, but something needed is not known; jobs list `code` under ``allow_failure: exit_codes``."""
+    """Nobody has to act, but something needed is unknown; jobs list `code` under ``allow_failure: exit_codes``."""
 
     code = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 def run(params: Params, as_of: datetime) -> None:
-    """Write ``reports/monitoring`` and tell the webhook of what is new.
+    """Write ``reports/monitoring`` and tell the webhook what is new.
 
-    Raises an UpkeepError if somebody has to act, or the webhook does not answer, and a NotKnownError if nobody has to
-    but something needed is not known.
+    Raises an UpkeepError if somebody has to act or the webhook does not answer, else a NotKnownError if something
+    needed is unknown.
     """
     with locked(HISTORY.with_name("lock")):
         monitoring = _look(params, _read_former(), as_of)
@@ -61,11 +61,8 @@ def run(params: Params, as_of: datetime) -> None:
             for plant, each in standings.items()
         ]
         print(show_lines(align_rows(rows)))  # noqa: T201  # what the command is for
-        faults = (
-            _tell_webhook(monitoring, params.monitor.webhook, params.monitor.told_after)
-            if params.monitor.webhook
-            else []
-        )
+        webhook = params.monitor.webhook
+        faults = _tell_webhook(monitoring, webhook, params.monitor.told_after) if webhook else []
     acting = [plant for plant, standing in standings.items() if standing.status == ACT]
     unknown = [signal for signal in monitoring.signals if signal.status == UNKNOWN]
     if acting:
@@ -82,40 +79,38 @@ def run(params: Params, as_of: datetime) -> None:
 def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitoring:
     signals: list[Signal] = []
     manifest = _read(read_manifest, "deliveries", signals)
-    quality = _read(partial(read_report, DataQuality), "data quality", signals)
-    drift = _read(partial(read_report, DriftReport), "drift", [])  # each plant says so
+    quality = _read(partial(read_report, DataQuality), "data quality", signals) or DataQuality(plants={})
+    drift = _read(partial(read_report, DriftReport), "drift", []) or DriftReport({})  # each plant has a signal of it
     files = [file for file in manifest.files if file.table == "telemetry"] if manifest else []
     asked, listed = _ask_source(params, as_of)
-    there = sorted({(file.plant, file.batch) for file in files} | listed)
+    batches = sorted({(file.plant, file.batch) for file in files} | listed)
     polls = [asked, *(poll(source.name, source.url, as_of) for source in params.monitor.watch)]
-    history = read_history().add(polls, (Arrival(plant=plant, batch=batch, at=as_of) for plant, batch in there), as_of)
+    arrivals = [Arrival(plant=plant, batch=batch, at=as_of) for plant, batch in batches]
+    history = read_history().add(polls, arrivals, as_of)
     write_whole(HISTORY, history.model_dump_json(indent=1, exclude_defaults=True).encode())
-    plants, dictionary = sorted({plant for plant, _ in there}), load_dictionary(params.validate_.dictionary)
+    plants, dictionary = sorted({plant for plant, _ in batches}), load_dictionary(params.validate_.dictionary)
     for plant in plants:
-        batches = [batch for of, batch in there if of == plant]
-        found = [
-            health.judge_arrival(batches, [each for each in history.seen if each.plant == plant], params.fetch, as_of)
-        ]
+        seen = [each for each in history.seen if each.plant == plant]
+        found = [health.judge_arrival([batch for of, batch in batches if of == plant], seen, params.fetch, as_of)]
         own = [file for file in files if file.plant == plant]
-        if own and quality and plant in quality.plants:
+        if own and plant in quality.plants:
             found += _judge_tables(plant, own, quality.plants[plant], dictionary, params.fetch.batch_days)
         signals += [signal.model_copy(update={"plant": plant}) for signal in found]
-        signals.append(judge_drift(plant, drift.root.get(plant) if drift else None))
+        signals.append(judge_drift(plant, drift.root.get(plant)))
     for name in (each.name for each in polls):
         signals.append(health.judge_polls(name, [each for each in history.polls if each.name == name]))
-    signals += judge_expectations(plants, drift or DriftReport({}), params, as_of)
+    signals += judge_expectations(plants, drift, params, as_of)
     signals += _read(partial(judge_predictions, plants, params, as_of), "predictions", signals) or []
     said = read_text(paths.RETRAINING) if paths.RETRAINING.exists() else ""
-    retraining = health.explain_retraining(
-        sorted({batch for _, batch in listed if batch > params.fetch.until}), params, said
-    )
+    untrained = sorted({batch for _, batch in listed if batch > params.fetch.until})
+    retraining = health.explain_retraining(untrained, params, said)
     monitoring = summarise_signals(signals, before, retraining, plants, as_of)
     published = os.environ.get("CI_PAGES_URL")
     return monitoring.model_copy(update={"page": f"{published}/{PLANNER}" if published else None})
 
 
 def _read(read: Callable[[], Found], what: str, signals: list[Signal]) -> Found | None:
-    """Return what there is to read; None, and a signal that says so, if it is not there or of no use."""
+    """Return what is read; None, with a signal added that says why, if it cannot be."""
     try:
         return read()
     except UpkeepError as error:
@@ -124,9 +119,9 @@ def _read(read: Callable[[], Found], what: str, signals: list[Signal]) -> Found 
 
 
 def _ask_source(params: Params, as_of: datetime) -> tuple[Poll, set[tuple[str, date]]]:
-    """Ask ``fetch.source`` for plants and complete batches of telemetry; nothing of them is read."""
+    """List plants and complete batches of telemetry in ``fetch.source``, without reading them, and how that went."""
     newest = first_day(as_of.date(), params.fetch.batch_days) - timedelta(days=params.fetch.batch_days)
-    # What visits found is a log of its own, which a run would read from end to end for nothing.
+    # Findings are in a log, which would be read from end to end for nothing.
     fetch, started = params.fetch.model_copy(update={"until": newest, "findings": None}), time.monotonic()
     listed, fault = set[tuple[str, date]](), ""
     try:
@@ -151,14 +146,14 @@ def _judge_tables(
 
 
 def _read_former() -> Monitoring | None:
-    """Return what the last run said; None if there was none, or another version's that tells nothing."""
+    """Return the last run's report; None if there is none, or it is of another version."""
     with suppress(ValidationError):
         return Monitoring.model_validate(read_json(REPORT, remedy="delete the file")) if REPORT.exists() else None
     return None
 
 
 def _tell_webhook(monitoring: Monitoring, webhook: Webhook, told_after: int) -> list[str]:
-    """Tell the webhook what is new, signed and bounded as alarms are, and return why it did not accept some of it."""
+    """Tell the webhook what is new, as alarms are told, and return why it did not accept it, if it did not."""
     receiver, watches = open_receiver(webhook, "monitor.webhook"), {}
     for plant, standing in monitoring.list_news(told_after).items():
         alarm = {"plant": plant, "machine": None, "status": standing.status, "why": standing.why}

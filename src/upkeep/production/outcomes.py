@@ -1,9 +1,9 @@
 """What came of each alarm episode and of each failure, as far as it is known: docs/outcomes.md defines the classes.
 
-An episode is one of :mod:`upkeep.judging.episodes`, of one machine and role; as for the planner's own system, a
-maintenance or failure ends it. One machine's same row, scored again by the same model, is one prediction: the highest,
-which people were shown. A challenger's alarms are shown to nobody, so what a visit's `alarm_at` says is left out for
-them, and only failures that its predictions cover are its.
+Episodes are those of :mod:`upkeep.judging.episodes`, per machine and role; here a maintenance or failure ends them,
+too. A row that the same model scored more than once counts once, with its highest probability, which people were
+shown. A challenger's alarms are shown to nobody: what a visit's `alarm_at` says is ignored for them, and only failures
+that the challenger's predictions cover are counted.
 """
 
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from upkeep.judging.episodes import find_episodes, judge_failures, read_timeline
 from upkeep.scoring.prediction_log import complete
 
 KEY = ["kind", "plant", "machine", "at", "role", "model_version"]
-"""What tells the ledger's rows apart, but for what was known when."""
+"""What identifies an episode or failure; the ledger has a row for each time that something was learnt of it."""
 
 LEDGER = pl.Schema(
     {
@@ -31,8 +31,8 @@ LEDGER = pl.Schema(
         **dict.fromkeys(("settled_at", "known_at"), DTYPES["time"]),
     }
 )
-"""docs/outcomes.md says what they are. Null are a failure's `model_version` if none was in force while a warning was in
-time, and `settled_at` while an outcome is pending."""
+"""docs/outcomes.md explains them. `model_version` is null of a failure if no model was in force while a warning would
+have been in time, and `settled_at` is null while an outcome is pending."""
 
 OF_ALARMS = ("pending", "failed", "survived", "defect_found", "nothing_found", "no_code", "censored", "void")
 OF_FAILURES = ("caught", "missed", "not_covered")
@@ -40,6 +40,9 @@ OF_FAILURES = ("caught", "missed", "not_covered")
 SAID = ["probability", "threshold", "alarm"]
 SAID_BY = ["role", "machine"]
 JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source"]  # what is judged of the prediction log
+
+IS_SHOWN = (pl.col("role").fill_null("champion") == "champion") & (pl.col("source") != "smoke")
+"""Which rows of the prediction log people were shown."""
 
 INSTANT = timedelta(microseconds=1)
 
@@ -56,11 +59,11 @@ def judge_outcomes(
     parts = [LEDGER.to_frame()]
     for plant in sorted({*predictions["plant"], *events["plant"]}):
         said, happened, ends = (table.filter(plant=plant) for table in (predictions, events, telemetry_ends))
-        parts.append(_judge_plant(plant, said, happened, ends, params))
+        parts.append(_settle_plant(plant, said, happened, ends, params))
     return pl.concat(parts).with_columns(known_at=pl.lit(known_at, DTYPES["time"])).sort(KEY)
 
 
-def _judge_plant(
+def _settle_plant(
     plant: str, predictions: pl.DataFrame, events: pl.DataFrame, ends: pl.DataFrame, params: Params
 ) -> pl.DataFrame:
     failures = events.filter(kind="failure").select("machine", at="time").unique().sort("machine", "at")
@@ -107,7 +110,7 @@ def _read_rows(predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.Dat
 
 def _find_alarms(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     """Return a row per episode, numbered: when its alarms began and ended, and the failure that followed, if any."""
-    # What no episode goes beyond takes the place of its plant and machine.
+    # Episodes end at a change of plant or machine; here also at a change of role or validity, and at each service.
     parted = rows.with_columns(plant=pl.struct("role", "is_void"), machine=pl.struct("machine", "service"))
     starts, _ = find_episodes(read_timeline(parted, horizon_hours), rows["alarm"].to_numpy())
     number = np.searchsorted(starts, np.arange(rows.height), side="right")
@@ -130,7 +133,7 @@ def _find_alarms(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
 def _find_visits(events: pl.DataFrame, episodes: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
     """Return the visit that answers each episode which has one: the first with a finding, else the first."""
     visits = complete(events.filter(kind="maintenance").lazy(), EVENTS).collect()
-    # It answers the newest episode before what it names, or else before itself.
+    # A visit answers the newest episode before the alarm that it names, or else before itself.
     names = pl.when(role="champion").then(ALARM_AT)
     asked = visits.join(episodes.select("role").unique(), how="cross").select(
         *SAID_BY, FINDING, visited_at="time", names=names, before=pl.coalesce(names, pl.col("time") - INSTANT)
@@ -145,7 +148,7 @@ def _find_visits(events: pl.DataFrame, episodes: pl.DataFrame, horizon: timedelt
 
 
 def _settle_alarms(episodes: pl.DataFrame, ends: pl.DataFrame, params: Params) -> pl.DataFrame:
-    """Return each episode's outcome, and when what decided it happened; the first rule that holds decides."""
+    """Return each episode's outcome by the first rule that applies, and when what decided it happened."""
     until, last = pl.col("known_until"), pl.col("last")
     end = last + timedelta(hours=params.dataset.horizon_hours)
     newest = pl.lit(ends["known_until"].max(), DTYPES["time"])
@@ -168,7 +171,7 @@ def _settle_alarms(episodes: pl.DataFrame, ends: pl.DataFrame, params: Params) -
 
 
 def _settle_failures(rows: pl.DataFrame, failures: pl.DataFrame, params: Params) -> pl.DataFrame:
-    """Return each failure's outcome for the champion, and for a challenger's those that its predictions cover."""
+    """Return each failure's outcome for the champion, and for a challenger of those that its predictions cover."""
     lead, horizon = params.evaluate.lead_time_hours, params.dataset.horizon_hours
     parts = []
     for role in sorted({"champion", *rows["role"]}):

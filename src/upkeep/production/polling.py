@@ -1,4 +1,4 @@
-"""Sources asked by GET, and what is remembered of earlier runs: their answers, and when each batch was first seen."""
+"""Sources polled by GET, and the history of earlier runs: their polls, and when each batch was first seen."""
 
 import time
 from collections.abc import Iterable
@@ -27,13 +27,13 @@ MOST_POLLS, MOST_DAYS = 500, 400  # of a source, and since a batch was seen: wha
 
 
 class History(Report):
-    """What earlier runs saw; a run adds to it and changes nothing."""
+    """Polls, and first sightings of batches, of earlier runs."""
 
     polls: tuple[Poll, ...] = ()
     seen: tuple[Arrival, ...] = ()
 
     def add(self, polls: Iterable[Poll], found: Iterable[Arrival], at: datetime) -> "History":
-        """Return it with these requests, and with the batches found that were not seen before."""
+        """Return the history with these polls, and with the batches `found` that were not seen before."""
         asked = sorted((*self.polls, *polls), key=attrgetter("name", "at"))
         kept = [each for _, own in groupby(asked, attrgetter("name")) for each in list(own)[-MOST_POLLS:]]
         first = {(each.plant, each.batch): each for each in reversed((*self.seen, *found))}
@@ -43,7 +43,7 @@ class History(Report):
 
 
 def read_history() -> History:
-    """Return what earlier runs saw: nothing if this is the first one; an UpkeepError if the file is damaged."""
+    """Return the history, empty on the first run; an UpkeepError is raised if the file is damaged."""
     if not HISTORY.exists():
         return History()
     remedy = "delete the file; what is usual is then learnt anew"
@@ -51,7 +51,7 @@ def read_history() -> History:
 
 
 def poll(name: str, url: str, at: datetime) -> Poll:
-    """Ask a source by GET once; a redirect is not followed, and counts as a failure as any status but 2xx does."""
+    """Ask a source by GET once; any status but 2xx is a fault, redirects included, which are not followed."""
     started = time.perf_counter()
     try:
         fault = call_within(SECONDS, partial(_request_status, url))

@@ -1,6 +1,6 @@
-"""How each plant stands, why, since when and what changed since the last run, given all that was looked at.
+"""How each plant stands, why, since when, and what changed since the last run, given all signals.
 
-A plant stands as the worst of what was looked at: `act` where somebody has to, `watch` where something is unusual,
+A plant's status is the worst of its signals': `act` where somebody has to, `watch` where something is unusual,
 `unknown` where something needed is not known, else `fine`.
 """
 
@@ -14,18 +14,18 @@ from upkeep.judging.reports import PlantDrift, Report
 from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
 
-FLEET = ""  # stands in a plant's place where something is about all of them
+FLEET = ""  # in a plant's place: all plants
 
 VERDICTS: dict[str, tuple[Status, str, str]] = {
     "agrees": (FINE, "what came of its alarms is what was expected", ""),
     "disagrees": (ACT, "what came of its alarms is not what was expected", "rely on no alarm alone; train anew"),
     "unknown": (UNKNOWN, "whether its alarms turn out as expected is not known", "run `upkeep outcomes`"),
 }
-"""Status, words and remedy by what estimates and outcomes say of each other."""
+"""Status, words and remedy by whether outcomes agree with estimates."""
 
 
 class Standing(Report):
-    """How a plant stands: why, the worst first; since when and for how many runs; and what the webhook was told."""
+    """How a plant stands: why, the worst reason first; since when, for how many runs; and what the webhook knows."""
 
     status: Status
     why: list[str]
@@ -36,7 +36,7 @@ class Standing(Report):
 
 
 class Monitoring(Report):
-    """``reports/monitoring/monitoring.json``; `page` is where the planner's page is published, if it is known."""
+    """``reports/monitoring/monitoring.json``; `page` is where the planner's page is published, if that is known."""
 
     as_of: AwareDatetime
     retraining: str
@@ -45,7 +45,7 @@ class Monitoring(Report):
     page: str | None = None
 
     def list_news(self, told_after: int) -> dict[str, Standing]:
-        """Return by plant each status that has held for so many runs and that the webhook was not told yet."""
+        """Return by plant each status that has held for so many runs and has not been told yet."""
         return {
             plant: each
             for plant, each in self.standings.items()
@@ -53,14 +53,14 @@ class Monitoring(Report):
         }
 
     def mark_told(self, plants: Iterable[str]) -> "Monitoring":
-        """Return it with the status of these plants as told."""
+        """Return a copy in which the webhook knows these plants' status."""
         old = self.standings
         told = {plant: old[plant].model_copy(update={"told": old[plant].status}) for plant in plants}
         return self.model_copy(update={"standings": old | told})
 
 
 def judge_drift(plant: str, found: PlantDrift | None) -> Signal:
-    """Return what the drift report says of a plant; one that it does not know, or cannot judge, is unknown."""
+    """Return the drift report's verdict on a plant; unknown if the report lacks the plant or could not judge it."""
     judged = [column for column in found.columns.values() if column.threshold or column.drifted] if found else []
     if found is None or not judged:
         words, remedy = "whether its data still looks like what was trained on is not known", "run `dvc repro drift`"
@@ -72,10 +72,10 @@ def judge_drift(plant: str, found: PlantDrift | None) -> Signal:
 
 
 def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agreement | None) -> list[Signal]:
-    """Return what came of a plant's alarms, and whether it is what was expected of them.
+    """Return what came of a plant's alarms, and whether that was expected.
 
-    `figures` is the plant's row of the ledger's live figures. However well the data looks, a plant whose outcomes are
-    not those expected is to act on: machines may fail in another way than those that were trained on.
+    `figures` is the plant's row of the ledger's live figures. However good the data looks, outcomes that are not as
+    expected call for action: machines may fail in another way than those in the training data.
     """
     status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", "run `upkeep outcomes`"
     if figures and figures["coded"] is not None:
@@ -92,7 +92,7 @@ def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agree
 def summarise_signals(
     signals: Sequence[Signal], before: Monitoring | None, retraining: str, plants: Iterable[str], as_of: datetime
 ) -> Monitoring:
-    """Return how each plant, and the fleet, stand, given what was looked at now and how they stood `before`."""
+    """Return how each plant and the fleet stand, given the signals of now and how they stood `before`."""
     known = {signal.key: signal for signal in before.signals} if before else {}
     dated = []
     for signal in sorted(signals, key=lambda signal: ORDER.index(signal.status)):
