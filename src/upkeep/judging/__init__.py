@@ -1,1 +1,1 @@
-"""How good predictions are: figures, money, comparisons and drift."""
+"""How good predictions are: metrics, money, comparisons and drift."""

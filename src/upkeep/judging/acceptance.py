@@ -1,4 +1,4 @@
-"""What a model must hold before it may be shipped: quality floors, and acceptance cases that it must judge right."""
+"""Checks before a model may ship: quality floors, and acceptance cases that it must judge right."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -18,14 +18,14 @@ JUDGED_HOURS = 24  # an alarm is expected within the last hours of an acceptance
 
 
 class Machine(Frozen):
-    """What is on record of an acceptance case's machine."""
+    """An acceptance case's record of its machine."""
 
     model: str | None = None
     installed: datetime | None = None
 
 
 class AcceptanceCase(Frozen):
-    """A machine's history and what a model of its plant must make of it.
+    """A machine's history, and what a model of its plant must answer to it.
 
     `expect` is ``alarm``: a row of the last 24 hours raises the alarm; ``no_alarm``: no row does; or ``answer``: the
     last row gets a probability, whatever it is. CSV files are relative to the file that lists the cases.
@@ -40,7 +40,7 @@ class AcceptanceCase(Frozen):
 
 
 class Check(NamedTuple):
-    """One thing that was expected and what was found."""
+    """What was expected, what was found, and whether that passes."""
 
     name: str
     expected: str
@@ -60,11 +60,11 @@ def load_cases(path: Path) -> list[AcceptanceCase]:
 
 
 def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Check]:
-    """Hold what ``evaluate`` reports to floors, and each group that has one to what chance and simple rules reach.
+    """Check the figures of ``evaluate`` against floors, and each group with a floor against chance and simple rules.
 
     `floors` gives the least value by name: ``average_precision`` is the whole fleet's,
-    ``plants.lyon.average_precision`` one plant's. What is missing or not known does not pass. A floor of the fleet also
-    asks of each plant that has none of its own that its model is not known to rank as chance does.
+    ``plants.lyon.average_precision`` one plant's. What is missing or unknown does not pass. With a floor of the fleet,
+    a plant without one of its own must not be known to rank as chance does.
     """
     plants = {f"plants.{plant}": group for plant, group in evaluation.plants.items()}
     groups = {"": evaluation.overall, **plants}
@@ -98,7 +98,7 @@ def _check_sanity(place: str, sanity: Sanity) -> Check:
 
 
 def check_case(case: AcceptanceCase, time: Sequence[datetime], probability: Floats, threshold: float) -> Check:
-    """Hold a model's answer to what an acceptance case expects; `time`, ascending, and `probability` are its rows'."""
+    """Check a model's probabilities of a case's rows, at ascending times, against what the case expects."""
     expected = {
         "alarm": f"an alarm in the last {JUDGED_HOURS} h",
         "no_alarm": "no alarm at any row",

@@ -1,7 +1,7 @@
 """Champion against challenger, on the test rows that both have predictions of and neither was trained on.
 
-Both sides are held to the challenger's truth: its labels know of failures that had not happened when the champion was
-judged. One draw of machines serves both, so that the interval of a change leaves out what is hard for both.
+Both are judged by the challenger's labels, which know of failures that had not happened when the champion was judged.
+Both are resampled alike, so that the interval of a change leaves out what is hard for both.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from upkeep.core.names import KEYS
 from upkeep.core.params import Evaluate
 from upkeep.judging.economics import run_to_failure_cost
 from upkeep.judging.episodes import MACHINE, find_episodes, judge_failures, read_timeline
@@ -18,12 +19,11 @@ from upkeep.judging.evaluation import Judgement, judge, read_outcomes
 from upkeep.judging.reports import Interval
 from upkeep.judging.resampling import interval
 
-ROW = [*MACHINE, "time"]
 JUDGED = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost"]
 
 
 class Change(NamedTuple):
-    """A figure of champion and challenger, each with its interval, and the interval of `after` less `before`."""
+    """A figure of the champion (`before`) and the challenger, with the interval of each and of the difference."""
 
     before: float | None
     after: float | None
@@ -33,9 +33,9 @@ class Change(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What changed in one plant, or in all: by the names of `Metrics`, on the rows that both have predictions of.
+    """What changed in one plant, or in all, on the rows that both have predictions of.
 
-    `unplanned_cost` is what the failures cost when nothing is done.
+    `changes` are by the names of `Metrics`; `unplanned_cost` is what the failures cost when nothing is done.
     """
 
     first: datetime
@@ -48,15 +48,15 @@ class Group(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether any figure did."""
+        """Whether any figure changed."""
         return any(change.before != change.after for change in self.changes.values())
 
 
 class Comparison(NamedTuple):
     """What differs between champion and challenger, in the plants that have a test row in common.
 
-    `alarms` are episodes that one side has and the other has not: plant, machine, time, gained, false (Booleans).
-    `failures` are those that one side caught in time and the other did not: plant, machine, failed_at, gained.
+    `alarms` are episodes that only one of them has: plant, machine, time, gained, false (Booleans). `failures` are
+    those that only one of them caught in time: plant, machine, failed_at, gained.
     """
 
     plants: dict[str, Group]
@@ -72,7 +72,7 @@ def compare(
     horizon_hours: float,
     seed: int,
 ) -> Comparison:
-    """Compare the chosen models of both sides; by plant, rows of all splits and candidates, as ``train`` writes them.
+    """Compare the chosen models of both, given by plant all predictions as ``train`` writes them.
 
     `horizon_hours` is that of the challenger's labels, `seed` that of the resamples.
     """
@@ -90,11 +90,11 @@ def compare(
 
 
 def share_rows(champion: pl.DataFrame, challenger: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return one plant's test rows that both sides' chosen models judged, in the same order, with the same truth."""
+    """Return one plant's test rows that both have predictions of, in the same order, with the challenger's labels."""
     before, after = (side.filter("chosen", split="test") for side in (champion, challenger))
-    truth = after.select(*ROW, "label", "hours_to_failure").join(before.select(ROW), on=ROW, how="semi").sort(ROW)
-    answers = [*ROW, "probability", "alarm"]
-    before, after = (truth.join(side.select(answers), on=ROW, maintain_order="left") for side in (before, after))
+    truth = after.select(*KEYS, "label", "hours_to_failure").join(before.select(KEYS), on=KEYS, how="semi").sort(KEYS)
+    answers = [*KEYS, "probability", "alarm"]
+    before, after = (truth.join(side.select(answers), on=KEYS, maintain_order="left") for side in (before, after))
     return before, after
 
 
@@ -125,20 +125,20 @@ def _compare_figure(before: Judgement, after: Judgement, name: str, confidence: 
 
 
 def _compare_alarms(champion: pl.DataFrame, challenger: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
-    """List the episodes of one side that no episode of the other lies within a horizon of."""
+    """List the episodes of either that are a horizon or more away from each episode of the other."""
     before, after = (_list_episodes(rows, horizon_hours) for rows in (champion, challenger))
     sides = []
     for mine, others, gained in ((after, before, True), (before, after, False)):
         apart = (pl.col("time") - pl.col("other")).abs()
         pairs = mine.join(others.select(*MACHINE, other="time"), on=MACHINE)
         near = pairs.filter(apart < pl.duration(hours=horizon_hours))
-        sides.append(mine.join(near, on=ROW, how="anti").with_columns(gained=pl.lit(gained)))
-    return pl.concat(sides).select(_NO_ALARMS.columns).sort(*ROW, "gained")
+        sides.append(mine.join(near, on=KEYS, how="anti").with_columns(gained=pl.lit(gained)))
+    return pl.concat(sides).select(_NO_ALARMS.columns).sort(*KEYS, "gained")
 
 
 def _list_episodes(rows: pl.DataFrame, horizon_hours: float) -> pl.DataFrame:
     starts, false = find_episodes(read_timeline(rows, horizon_hours), rows["alarm"].to_numpy())
-    return rows.select(ROW)[starts].with_columns(false=pl.Series(false, dtype=pl.Boolean))
+    return rows.select(KEYS)[starts].with_columns(false=pl.Series(false, dtype=pl.Boolean))
 
 
 def _compare_failures(
@@ -150,6 +150,8 @@ def _compare_failures(
     return both.filter(pl.col("caught") != pl.col("gained")).select(_NO_FAILURES.columns).sort(keys)
 
 
-_KEYS = {"plant": pl.String, "machine": pl.String}
-_NO_ALARMS = pl.DataFrame(schema={**_KEYS, "time": pl.Datetime("us", "UTC"), "gained": pl.Boolean, "false": pl.Boolean})
-_NO_FAILURES = pl.DataFrame(schema={**_KEYS, "failed_at": pl.Datetime("us", "UTC"), "gained": pl.Boolean})
+_TEXTS = dict.fromkeys(MACHINE, pl.String)
+_NO_ALARMS = pl.DataFrame(
+    schema={**_TEXTS, "time": pl.Datetime("us", "UTC"), "gained": pl.Boolean, "false": pl.Boolean}
+)
+_NO_FAILURES = pl.DataFrame(schema={**_TEXTS, "failed_at": pl.Datetime("us", "UTC"), "gained": pl.Boolean})

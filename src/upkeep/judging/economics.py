@@ -1,9 +1,9 @@
-"""Money: what following the alarms costs, beside letting machines run to failure and beside a perfect oracle.
+"""Money: the cost of following the alarms, of running to failure, and of a perfect oracle.
 
-One way of counting serves every candidate: a failure caught in time costs a planned repair, any other an unplanned
-stop, and a false episode (see :mod:`upkeep.judging.episodes`) an inspection that finds nothing. Fixed-interval
-maintenance is counted the same way, each of its due dates being an alarm. That favours it, since real fixed-interval
-maintenance replaces the part without looking.
+All candidates are counted alike: a failure caught in time costs a planned repair, any other an unplanned stop, and a
+false episode (see :mod:`upkeep.judging.episodes`) an inspection that finds nothing. Fixed-interval maintenance is
+counted as if each due date were an alarm. That favours it, since real fixed-interval maintenance replaces the part
+without looking.
 """
 
 from typing import TypeVar
@@ -39,8 +39,8 @@ def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> di
     """Return what planners ask of a policy, once per resample of machines, each of shape (n_resamples,).
 
     ``failures_caught`` (share), ``false_alarms_per_machine_month``, ``cost`` and ``cost_saving`` (share of what the
-    oracle saves against run-to-failure; negative if the alarms cost more than they save) are NaN where nothing divides,
-    or where no row is healthy and so no alarm could have been false. `tally` is from
+    oracle saves against run-to-failure; negative if the alarms cost more than they save) are NaN where the divisor is
+    0, or where no row is healthy and so no alarm could have been false. `tally` is from
     :func:`upkeep.judging.episodes.tally_machines`, `multiplicity` how often each resample counts each machine, shape
     (n_machines, n_resamples).
     """
@@ -75,8 +75,8 @@ def break_even(costs: Costs) -> float:
 def candidate_thresholds(probability: Floats) -> Floats:
     """Return the thresholds worth trying, ascending, shape (at most 200,); the last one lies above every probability.
 
-    They are observed probabilities at ranks that grow geometrically, hence dense among the high ones, where the choice
-    is made.
+    They are the observed probabilities at geometrically growing ranks, hence dense among the high ones, where the
+    choice is made.
     """
     if probability.size == 0:
         return np.array([])
@@ -110,9 +110,9 @@ def cost_by_threshold(
 def best_threshold(predictions: pl.DataFrame, costs: Costs, lead_time_hours: float, horizon_hours: float) -> float:
     """Return the threshold at which following the alarms on one candidate's rows costs least.
 
-    Of equally cheap thresholds, the middle of the longest run of neighbours is taken, as the one that other data
-    would move least. If it is cheapest to raise no alarm at all (always so when no failure is known), the result lies
-    above every probability seen and is no lower than the costs' break-even probability.
+    Of equally cheap thresholds it is the middle of the longest run of neighbours, which other data would move least. If
+    raising no alarm is cheapest, as without a known failure, it lies above every probability seen and is no lower than
+    the costs' break-even probability.
     """
     table = cost_by_threshold(predictions, costs, lead_time_hours, horizon_hours)
     if table.is_empty():

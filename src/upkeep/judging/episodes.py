@@ -62,9 +62,9 @@ def find_episodes(timeline: Timeline, alarm: Booleans) -> tuple[Ints, Booleans]:
 
 
 def opens_episode(latest: datetime | None, alarm_at: datetime, horizon: timedelta) -> bool:
-    """Return whether a machine's alarm opens a new episode; the definition that :func:`find_episodes` follows.
+    """Return whether a machine's alarm opens a new episode, as :func:`find_episodes` defines it.
 
-    `latest` is the start of the machine's latest episode: None if it has had none, or was repaired since.
+    `latest` is the start of the machine's latest episode: None if there was none, or it was repaired since.
     """
     return latest is None or alarm_at >= latest + horizon
 
@@ -112,9 +112,9 @@ def tally_machines(predictions: pl.DataFrame, lead_time_hours: float, horizon_ho
 
 
 def pick_alarms(predictions: pl.DataFrame, horizon_hours: float, count: int) -> pl.DataFrame:
-    """Return the first row of the most probable alarm episodes, what a planner would have seen, `count` at most.
+    """Return the first rows of alarm episodes, which a planner would have seen: the most probable, at most `count`.
 
-    `predictions` are one candidate's of one plant, sorted by machine and time; the most probable come first.
+    `predictions` are one candidate's of one plant, sorted by machine and time.
     """
     starts, _ = find_episodes(read_timeline(predictions, horizon_hours), predictions["alarm"].to_numpy())
     return predictions[starts].sort("probability", "machine", "time", descending=[True, False, False]).head(count)

@@ -1,4 +1,4 @@
-"""Judging candidates on rows that none was fitted on: per plant and overall."""
+"""Judges candidates on rows that none was fitted on, per plant and overall."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -31,10 +31,10 @@ JUDGED = [*MACHINE, "time", "label", "hours_to_failure", "probability", "alarm"]
 
 
 class Outcomes(NamedTuple):
-    """What one candidate's rows hold for judging, five bytes a row: a fleet's are its plants' one after the other.
+    """What judging needs of one candidate's rows; a fleet's are its plants', one after the other.
 
-    `rows`, in the order of machine and time, are label, probability (in single precision, as it is stored) and alarm;
-    `tally` is :func:`upkeep.judging.episodes.tally_machines`'s, `warning_hours` those of the failures caught.
+    `rows` have label, probability (in single precision, as it is stored) and alarm, in the order of machine and time.
+    `tally` is from :func:`upkeep.judging.episodes.tally_machines`; `warning_hours` are those of the failures caught.
     """
 
     rows: pl.DataFrame
@@ -43,10 +43,10 @@ class Outcomes(NamedTuple):
 
 
 class PlantOutcomes(NamedTuple):
-    """One plant's rows: those for testing by candidate.
+    """One plant's outcomes on test rows, by candidate.
 
-    `own` and `validation` are the `chosen` one's outcomes on test and on validation rows; without test rows, nothing is
-    chosen.
+    `own` and `validation` are those of the `chosen` candidate on test and on validation rows; without test rows
+    `chosen` is None.
     """
 
     chosen: str | None
@@ -56,9 +56,10 @@ class PlantOutcomes(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """One candidate's figures on one group of rows, of the `machines` named; NaN where one is not defined.
+    """One candidate's figures on one group of rows, NaN where undefined, and the machines that these are of.
 
-    `resamples` are of average precision and of what planners ask, each of shape (n_resamples,).
+    `resamples` are those of average precision and of :func:`upkeep.judging.economics.tally_metrics`, each of shape
+    (n_resamples,).
     """
 
     figures: dict[str, float]
@@ -72,9 +73,9 @@ class Judgement(NamedTuple):
 
 
 def read_plant(predictions: pl.DataFrame | pl.LazyFrame, how: Evaluate, horizon_hours: float) -> PlantOutcomes:
-    """Return what is judged of one plant: rows of all splits and candidates, as ``train`` writes them.
+    """Return what is judged of one plant's predictions, as ``train`` writes them.
 
-    Of a file's scan the rows of one candidate are in memory at a time.
+    Of a scan, one candidate's rows are in memory at a time.
     """
     rows, test = predictions.lazy(), pl.col("split") == "test"
 
@@ -94,7 +95,7 @@ def read_plant(predictions: pl.DataFrame | pl.LazyFrame, how: Evaluate, horizon_
 
 
 def read_outcomes(rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> Outcomes:
-    """Return what is judged of one candidate's rows, sorted by plant, machine and time."""
+    """Return what is judged of one candidate's rows, which are sorted by plant, machine and time."""
     return Outcomes(
         rows.select(pl.col("label").cast(pl.Boolean), pl.col("probability").cast(pl.Float32), "alarm"),
         tally_machines(rows, how.lead_time_hours, horizon_hours),
@@ -103,7 +104,7 @@ def read_outcomes(rows: pl.DataFrame, how: Evaluate, horizon_hours: float) -> Ou
 
 
 def pool(parts: Sequence[Outcomes]) -> Outcomes:
-    """Return the outcomes of several plants as of one fleet."""
+    """Return the outcomes of several plants as those of one fleet."""
     rows, tallies, warnings = zip(*parts, strict=True)
     return Outcomes(pl.concat(rows), pl.concat(tallies), pl.concat(warnings))
 
@@ -115,10 +116,10 @@ def evaluate(
     seed: int,
     doubts: Mapping[str, str] = MappingProxyType({}),
 ) -> Evaluation:
-    """Report on all plants together; alarms, whose reasons need the models, are left to add.
+    """Report on all plants; alarms, whose reasons need the models, are to be added.
 
-    `reports` are the plants' own, by :func:`judge_group`; `seed` is that of the resamples, and `doubts` say of plants
-    why their test rows may mislead.
+    `reports` are each plant's own from :func:`judge_group`; `seed` is that of the resamples, and `doubts` say why a
+    plant's test rows may mislead.
     """
     outcomes = list(plants.values())
     seen = {name: plant.validation for name, plant in plants.items()}
@@ -136,7 +137,7 @@ def evaluate(
 def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgement:
     """Judge one candidate on one group of rows.
 
-    `seed` is that of the resamples, which are the same for as many machines; None: no resamples.
+    `seed` is that of the resamples, which are the same for any rows of as many machines; None: no resamples.
     """
     rows, tally, warning_hours = outcomes
     label, probability = rows["label"].to_numpy(), rows["probability"].cast(pl.Float64).to_numpy()
@@ -164,7 +165,7 @@ def judge(outcomes: Outcomes, how: Evaluate, seed: int | None = None) -> Judgeme
 
 
 def last_row_f1(outcomes: Outcomes) -> float:
-    """Return the f1 of each machine's last row, the figure that the literature gives for C-MAPSS."""
+    """Return the f1 over each machine's last row, which the literature reports for C-MAPSS."""
     last = outcomes.rows[np.cumsum(_count_rows_of_machines(outcomes.tally)) - 1]
     return row_metrics.alarm_quality(last["label"].to_numpy(), last["alarm"].to_numpy())["f1"]
 
@@ -174,7 +175,7 @@ def _count_rows_of_machines(tally: pl.DataFrame) -> Ints:
 
 
 def judge_group(plants: Sequence[PlantOutcomes], how: Evaluate, seed: int, doubts: Sequence[str] = ()) -> GroupReport:
-    """Judge the chosen models and every candidate on the test rows of plants; `doubts` are about these rows."""
+    """Judge the chosen models and every candidate on the test rows of plants; `doubts` say why these may mislead."""
     candidates: dict[str, Judgement] = {}
     for name in sorted({name for plant in plants for name in plant.candidates}):
         parts = [plant.candidates[name] for plant in plants if name in plant.candidates]
@@ -214,7 +215,7 @@ def _compare_candidate(candidate: Judgement, chosen: Judgement, confidence: floa
 
 
 def _explain_gaps(plant: str, group: GroupReport) -> Iterator[str]:
-    """Say which of a plant's figures are not known, and why; and why those that are may not be relied on."""
+    """Yield notes on which of a plant's figures are unknown, and why, and on why others may not be relied on."""
     unknown: dict[str, list[str]] = {}
     for name in WITH_INTERVAL:
         if getattr(group.metrics, name) is None:
@@ -223,7 +224,7 @@ def _explain_gaps(plant: str, group: GroupReport) -> Iterator[str]:
         yield f"{plant}: {reason}, so not known: {', '.join(names)}"
     if not unknown and group.metrics.machines < 2:
         yield f"{plant}: one machine only, so no intervals"
-    # Where average precision is not known, the last fault says so once more.
+    # Where average precision is unknown, the last fault only repeats that.
     faults = group.sanity.faults if group.metrics.average_precision is not None else group.sanity.faults[:-1]
     yield from (f"{plant}: average precision is {fault}" for fault in faults)
 

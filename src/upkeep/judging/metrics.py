@@ -1,9 +1,9 @@
-"""How well probabilities and alarms tell apart single rows: scikit-learn's figures, and NaN where one is not defined.
+"""Metrics of single rows: scikit-learn's, and NaN where all rows are of one class.
 
-Rows of one class only cannot be told apart: where all precede a failure, noise has an average precision of 1, and a
-constant of 1 a perfect Brier score.
+There they would mislead: where all rows precede a failure, noise has an average precision of 1, and a constant of 1 a
+perfect Brier score.
 
-All take arrays of shape (n_rows,): `label` (Boolean), `probability` and `alarm` (Boolean).
+All functions take arrays of shape (n_rows,): `label` (Boolean), `probability` and `alarm` (Boolean).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from upkeep.core.types import Booleans, Floats
 from upkeep.judging.reports import OF_ALARMS, ROW_FIGURES
 
 CALIBRATION_BINS = 10
-MOST_CERTAIN = 1e-15  # a wrong answer of probability 0 or 1 would cost infinitely much: it is taken as this uncertain
+MOST_CERTAIN = 1e-15  # probabilities are clipped this far from 0 and 1, where the log loss of an error is infinite
 
 
 def has_both_classes(label: Booleans | NDArray[np.integer]) -> bool:
@@ -26,7 +26,7 @@ def has_both_classes(label: Booleans | NDArray[np.integer]) -> bool:
 def precision_recall(label: Booleans, probability: Floats) -> tuple[Floats, Floats, Floats]:
     """Return thresholds, precision and recall at each distinct probability of a positive row, descending.
 
-    Between two of them recall cannot change and precision can only fall, so nothing worth choosing is left out.
+    Between these recall cannot change and precision can only fall, so no threshold worth choosing is left out.
     """
     if not has_both_classes(label):
         return np.empty(0), np.empty(0), np.empty(0)
@@ -68,10 +68,10 @@ def alarm_quality(label: Booleans, alarm: Booleans) -> dict[str, float]:
 
 
 def calibration_curve(label: Booleans, probability: Floats) -> pl.DataFrame:
-    """Compare what was predicted with what happened, in ten bins of equal width; scikit-learn's does not count rows.
+    """Return the calibration curve in ten bins of equal width, without empty ones.
 
-    Each has lower, upper, rows, predicted (mean probability) and observed (share of positive rows); empty ones are left
-    out.
+    Columns are lower, upper, rows (which scikit-learn's curve lacks), predicted (mean probability) and observed (share
+    of positive rows).
     """
     position = np.minimum((probability * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     counts, predicted, observed = (

@@ -1,4 +1,4 @@
-"""What a model must beat before its figures mean anything, and why a figure is not known."""
+"""What a model must beat before its figures mean anything, and why a figure is unknown."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ SIMPLE_RULES = {
     "error_count": "the number of errors alone",
     BEST_FEATURE: "the best single feature",
 }
-"""Candidates that may not be surely better than a model, or it is not needed."""
+"""Candidates that must not be surely better than a model, or it is not needed."""
 REFERENCES = KNOWS_NOTHING | SIMPLE_RULES
 
-WIDENED = 2  # percentile intervals of few machines are too narrow: to be sure, they are taken twice as wide
-NOT_KNOWN = "not known"  # how a sentence begins that says of a figure or a comparison why there is none
+WIDENED = 2  # percentile intervals of few machines are too narrow, so they are widened by this factor
+NOT_KNOWN = "not known"  # how a sentence begins that says why there is no figure or comparison
 
 OF_BOTH_CLASSES = {*ROW_FIGURES, "last_row_f1"}
 OF_HEALTHY_ROWS = {"false_alarms_per_machine_month", "cost", "cost_saving"}
@@ -25,7 +25,7 @@ OF_FAILURES = {"failures_caught", "cost_saving", "median_lead_time_hours"}
 
 
 def explain_unknown(metrics: Metrics, figure: str) -> str:
-    """Say why a figure of test rows is not known."""
+    """Return why a figure of test rows is unknown."""
     if figure not in Metrics.model_fields:
         return f"there is no figure of this name; there are {', '.join(sorted(OF_BOTH_CLASSES | OF_FAILURES))}"
     if not metrics.rows:
@@ -45,10 +45,10 @@ def explain_unknown(metrics: Metrics, figure: str) -> str:
 
 
 def fewest_failures(confidence: float) -> int:
-    """Return how many failures are needed before a model can be told from chance with this confidence.
+    """Return how many failures are needed to tell a model from chance with this confidence.
 
-    Chance ranks all of n failures above a reference with probability ``2 ** -n``, and all below with the same (the sign
-    test; David and Nagaraja 2003, Order Statistics, section 7.1).
+    Chance ranks all of n failures above a reference with probability ``2 ** -n``, and all below it with the same (the
+    sign test; David and Nagaraja 2003, Order Statistics, section 7.1).
     """
     return math.ceil(1 - math.log2(1 - confidence))
 
@@ -56,7 +56,7 @@ def fewest_failures(confidence: float) -> int:
 def judge_sanity(
     metrics: Metrics, candidates: Mapping[str, CandidateReport], confidence: float, doubts: Sequence[str]
 ) -> Sanity:
-    """Compare chosen models with candidates that know little, on the same resamples; `doubts` are about the rows."""
+    """Compare the chosen models with simple candidates; `doubts` say why the rows may mislead."""
     needed = fewest_failures(confidence)
     if metrics.average_precision is None:
         faults = [f"{NOT_KNOWN}: {explain_unknown(metrics, 'average_precision')}"]
@@ -74,9 +74,9 @@ def judge_sanity(
 
 
 def find_chance(group: GroupReport) -> list[str]:
-    """Say why a group's models rank as chance does, by the plain interval; nothing if they do not, or nobody can tell.
+    """Return why a group's models are known to rank as chance does, by plain intervals; nothing if they are not.
 
-    Few failures in a plant are seldom enough to be sure of a good model, but a bad one shows.
+    A plant's few failures seldom suffice to be sure that a model is good, but they show that one is bad.
     """
     found = group.metrics.average_precision
     if found is None or all(fault.startswith(NOT_KNOWN) for fault in group.sanity.faults):
@@ -86,10 +86,10 @@ def find_chance(group: GroupReport) -> list[str]:
 
 
 def _compare_with_references(found: float, candidates: Mapping[str, CandidateReport], widening: float) -> list[str]:
-    """Say why the chosen models are not known to beat each candidate; nothing of those that they are known to beat.
+    """Return why the chosen models are not known to beat each candidate, for those of which that is so.
 
-    One that knows nothing must be beaten with an interval so many times as wide; a simple rule must not be surely
-    better.
+    A candidate that knows nothing must be beaten by an interval widened by this factor; a simple rule must not be
+    surely better.
     """
     faults = []
     for name, words in REFERENCES.items():

@@ -20,7 +20,7 @@ Known = Mapping[str, Tables]  # what is known of each plant
 
 
 class TrainedFleet(NamedTuple):
-    """By plant: a model, machine and time of the rows it was trained on, and predictions as ``train`` writes them."""
+    """By plant: the model, machine and time of its training rows, and its predictions as ``train`` writes them."""
 
     models: dict[str, SavedModel]
     trained: dict[str, pl.DataFrame]
@@ -28,7 +28,7 @@ class TrainedFleet(NamedTuple):
 
 
 def train_models(known: Known, version: str, dictionary: Dictionary, params: Params) -> TrainedFleet:
-    """Train as the stages `dataset` and `train` do; an UpkeepError is raised if what is known is not enough."""
+    """Train as the stages `dataset` and `train` do; an UpkeepError is raised if there is too little to train on."""
     times = pl.concat(tables.telemetry.select("time") for tables in known.values())
     first, last = times.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
     boundaries = time_boundaries(first, last, params.dataset.split)
@@ -50,7 +50,7 @@ def train_models(known: Known, version: str, dictionary: Dictionary, params: Par
 
 
 def may_follow(challenger: TrainedFleet, champion: TrainedFleet, known: Known, params: Params) -> bool:
-    """Tell whether the gate lets the challenger ship, by the newest rows, which neither was trained on."""
+    """Return whether the gate lets the challenger ship, judged on the newest rows, which neither was trained on."""
     before = {}
     for plant, own in challenger.predictions.items():
         judged, model = champion.predictions[plant], champion.models[plant]

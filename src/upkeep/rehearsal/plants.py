@@ -1,6 +1,7 @@
-"""A simulated plant that lives under a policy: its alarms cause visits, and visits prevent failures.
+"""A simulated plant under a policy: its alarms cause visits, and visits prevent failures.
 
-Plants under different policies are drawn alike. They share their failures, but for those that a visit prevented.
+Plants are drawn alike whatever the policy, so that all policies face the same failures, except those that a visit
+prevented.
 """
 
 import math
@@ -25,10 +26,11 @@ FINDINGS_LATE = timedelta(days=7)  # how long after a visit its finding is known
 
 @dataclass
 class LivedPlant:
-    """A plant's machines so far, and what was said and done about them.
+    """A plant's machines, what their sensors and controllers sent so far, and who visited them.
 
-    `telemetry` and `happened` are of the batches that are over, `visits` events of kind maintenance with their
-    findings. `episodes` hold when each machine's latest alarm episode began, and when a visit ended it by a repair.
+    `telemetry` and `happened` (failures, errors and maintenance) have a frame per past batch; `visits` are events of
+    kind maintenance with their findings. `episodes` holds the start of each machine's latest alarm episode, and the
+    time of the repair that ended it, if one did.
     """
 
     fleet: Fleet
@@ -39,7 +41,7 @@ class LivedPlant:
 
     @property
     def now(self) -> datetime:
-        """When the last batch that is over ended."""
+        """The end of the last past batch."""
         return self.at(len(self.telemetry) * self.fleet.hours_per_batch)
 
     def at(self, hour: int) -> datetime:
@@ -47,7 +49,7 @@ class LivedPlant:
         return datetime.combine(self.fleet.start, datetime.min.time(), UTC) + timedelta(hours=hour)
 
     def live(self, model: SavedModel | None, params: Params) -> None:
-        """Let the next batch pass: score its rows, and visit the machines that a model raises alarms for."""
+        """Simulate the next batch: score its rows, and visit the machines that the model raises alarms for."""
         if model:
             self._answer_alarms(model, params)
         batch = len(self.telemetry)
@@ -68,7 +70,7 @@ class LivedPlant:
         return pl.concat([weeks, *counts], how="align_left").fill_null(0)
 
     def read_tables(self) -> Tables:
-        """Return what is known once the last batch is over."""
+        """Return what is known at the end of the last past batch; a visit's finding is known later than the visit."""
         late = pl.col("time") > self.now - FINDINGS_LATE
         visits = self.visits.filter(pl.col("time") < self.now)
         told = visits.with_columns(pl.when(~late).then(FINDING).alias(FINDING))
@@ -76,7 +78,7 @@ class LivedPlant:
         return Tables(pl.concat(self.telemetry).sort("machine", "time"), events, list_machines(self.fleet))
 
     def _answer_alarms(self, model: SavedModel, params: Params) -> None:
-        """Send somebody for each alarm episode of a batch; what is scored after a visit is scored anew."""
+        """Send somebody for each alarm episode of the next batch; rows after a visit are scored again."""
         names, end = self.fleet.names.to_list(), self.now + timedelta(hours=self.fleet.hours_per_batch)
         scored = self._score(model, names)
         while scored.height:
@@ -92,7 +94,7 @@ class LivedPlant:
             scored = scored.filter(pl.col("time") > pl.col("machine").replace_strict(visits))
 
     def _answer_first(self, machine: int, alarms: Iterable[datetime], params: Params) -> datetime | None:
-        """Send somebody for the first of a machine's alarms that calls for it; return when they come, if any does."""
+        """Send somebody for the first alarm that is answered; return when they visit, None if none is answered."""
         response = math.ceil(params.evaluate.lead_time_hours)
         for alarm_at in alarms:
             hour = (alarm_at - self.at(0)) // timedelta(hours=1)
@@ -101,7 +103,7 @@ class LivedPlant:
         return None
 
     def _is_answered(self, machine: int, hour: int, visited: int, params: Params) -> bool:
-        """Tell whether an alarm opens an episode, and its machine is at work until somebody comes."""
+        """Return whether an alarm opens an episode and its machine still works when somebody comes."""
         own = self.fleet.happenings.filter(pl.col("hour") <= visited, machine=machine)
         failed = max(own.filter(kind="failure")["hour"], default=-1)
         repaired = max(own.filter(pl.col("hour") < hour, code="repair")["hour"], default=-1)
@@ -113,7 +115,7 @@ class LivedPlant:
         return opens_episode(None if is_over else began, self.at(hour), horizon)
 
     def _visit(self, machine: int, alarm_at: datetime, hour: int) -> datetime:
-        """Send somebody within the hour; note what was found, and return when."""
+        """Visit a machine within an hour, repair what shows wear, and return when."""
         self.fleet, found = visit(self.fleet, machine, hour)
         time, finding = self.at(hour) + timedelta(minutes=30), DEFECT if found else NOTHING
         row = (self.fleet.plant, self.fleet.names[machine], time, "maintenance", "inspection", finding, alarm_at)
@@ -122,7 +124,7 @@ class LivedPlant:
         return time
 
     def _score(self, model: SavedModel, machines: Sequence[str]) -> pl.DataFrame:
-        """Return machine, time and probability of the next batch's rows that are scored, of these machines."""
+        """Return machine, time and probability of these machines' rows of the next batch, every eighth hour."""
         own, batch, dataset = pl.col("machine").is_in(machines), len(self.telemetry), model.metadata.dataset
         back = math.ceil(max(dataset.windows_hours) / self.fleet.hours_per_batch)
         telemetry = pl.concat([*self.telemetry[-back:], simulate_telemetry(self.fleet, batch)]).filter(own)

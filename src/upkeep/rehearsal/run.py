@@ -1,4 +1,4 @@
-"""`upkeep rehearse`: which policies live through which worlds, and what is written of it."""
+"""`upkeep rehearse`: runs each policy in each world, and writes what came of it."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,15 +21,15 @@ CHANGES = ("none", *get_args(PlantChange))
 
 
 def run(params: Params, size: World, seeds: int, changes: Sequence[str], policies: Sequence[str]) -> str:
-    """Rehearse in worlds of this size, with seeds from its own on; write ``reports/rehearsal``, and return the table.
+    """Rehearse in worlds of this size, write ``reports/rehearsal``, and return the table for the terminal.
 
-    Each change has a twin without any. An interrupt leaves what is done by then. An UpkeepError is raised if a change
-    or a policy is not known.
+    Seeds count up from that of `size`; worlds without any change are always among those rehearsed. An interrupt keeps
+    what has been done. An UpkeepError is raised if a change or a policy is unknown.
     """
     for what, names, known in (("change", changes, CHANGES), ("policy", policies, POLICIES)):
         if unknown := [name for name in names if name not in known]:
             raise UpkeepError(f"there is no {what} {unknown[0]}", remedy=f"choose of {', '.join(known)}")
-    lives = [
+    rehearsals = [
         (size._replace(seed=size.seed + number, change=change), policy)
         for number in range(seeds)
         for change in CHANGES
@@ -40,9 +40,9 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     FOLDER.mkdir(parents=True, exist_ok=True)
     weeks = WEEKS.to_frame()
     with suppress(KeyboardInterrupt), parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
-        done = Parallel(return_as="generator_unordered")(delayed(_rehearse)(*life, params) for life in lives)
-        for life in tqdm(done, total=len(lives), unit="life"):
-            weeks.extend(life)
+        done = Parallel(return_as="generator_unordered")(delayed(_rehearse)(*each, params) for each in rehearsals)
+        for rows in tqdm(done, total=len(rehearsals), unit="rehearsal"):
+            weeks.extend(rows)
             weeks.sort("seed", "change", "policy", "week").write_csv(FOLDER / "weeks.csv")
     if weeks.is_empty():
         return "interrupted before anything was done"

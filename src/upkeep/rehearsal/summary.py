@@ -1,4 +1,4 @@
-"""What a rehearsal's weeks come to, as a table and as a picture."""
+"""The costs of each policy in a rehearsal, as a table and as a picture."""
 
 import math
 
@@ -16,20 +16,20 @@ SHOWN = (*COUNTED[1:], "trainings", "promotions", "detected_after", "followed_af
 
 
 def summarise(weeks: pl.DataFrame, confidence: float) -> pl.DataFrame:
-    """Return a row per change and policy: means over seeds, which have lived through the same weeks.
+    """Return a row per change and policy: means over seeds.
 
     ``cost``, ``regret`` (the cost above the oracle's in the same world, null without one), ``failures``,
     ``defects_found`` and ``false_alarms`` are per four weeks of the second half. ``cost_margin`` and ``regret_margin``
-    are half the width of their intervals by Student's t, null of a single seed. ``trainings`` and ``promotions`` are
-    those of all weeks after the first model. ``detected_after`` are the weeks from the change until drift was a reason
-    to train, and ``followed_after`` those until models trained since then shipped, both null if that never was;
-    ``false_drifts`` are the weeks in which drift was a reason although nothing had changed.
+    are half the width of their intervals by Student's t, null of a single seed. ``trainings`` and ``promotions`` count
+    all weeks after the first model. ``detected_after`` and ``followed_after`` are the weeks from the change until drift
+    was a reason to train, and until models trained since then shipped, null if that never happened. ``false_drifts``
+    counts the weeks in which drift was a reason although nothing had changed.
     """
     middle = weeks.select(pl.col("week").max() // 2).item()
     second_half, drifted = pl.col("week") > middle, pl.col("reason").str.contains("drift")
     changed, trained = second_half & (pl.col("change") != "none"), ~pl.col("reason").is_in(["", "first"])
     months = pl.col("week").filter(second_half).n_unique() / MONTH_WEEKS
-    ordered = weeks.sort(*RUN, "week")  # in whatever order lives ended, sums of them are the same bits
+    ordered = weeks.sort(*RUN, "week")  # so that sums are the same bits in whatever order rehearsals ended
     runs = ordered.group_by(RUN, maintain_order=True).agg(
         *(pl.col(name).filter(second_half).sum() / months for name in COUNTED),
         trainings=trained.sum(),
@@ -75,7 +75,7 @@ def _show_money(amount: float | None, margin: float | None) -> str:
 
 
 def draw_policy_costs(weeks: pl.DataFrame, summary: pl.DataFrame) -> Picture:
-    """Draw what each policy costs in the course of the weeks, a panel for each change."""
+    """Draw each policy's cost over the weeks, a panel for each change."""
     cheapest = summary.group_by("policy").agg(pl.col("cost").mean()).sort("cost", "policy").row(0, named=True)
     title = f"Least is paid by {cheapest['policy']}: {cheapest['cost'] / 1000:.0f} thousand in four weeks"
     changes = summary["change"].unique(maintain_order=True).to_list()

@@ -32,10 +32,10 @@ def run(params: Params) -> None:
 
 
 def read_again(params: Params, plant: str | None, batch: date | None, *, drop_vanished: bool) -> str:
-    """Put what the source has now in the place of stored batches: of all, of one plant's, or those that hold a day.
+    """Replace stored batches by what the source has now: all of them, one plant's, or those that hold a day.
 
-    Returns what became of them. Raises UpkeepError if nothing is stored of that plant or day, or a delivery cannot be
-    read; ``data/raw`` is then as it was.
+    Returns a text that says what became of each. Raises UpkeepError if nothing is stored of that plant or day, or a
+    delivery cannot be read; ``data/raw`` is then unchanged.
     """
     day = first_day(batch, params.fetch.batch_days) if batch else None
 

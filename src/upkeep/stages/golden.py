@@ -1,7 +1,7 @@
-"""Reconciled tables and models in; requests, with the answers that the service must give to them, out.
+"""Reconciled tables and models in; requests, and the answers that the service must give to them, out.
 
-The answers come from each machine's whole history, by the way that training takes; the requests hold no more than a
-client would send. A deployment goes ahead only if the new container answers them to the last digit.
+The answers are computed from each machine's whole history, as in training; a request holds no more than a client would
+send. A deployment goes ahead only if the new container gives the same answers to the last digit.
 """
 
 import logging
@@ -64,7 +64,7 @@ def _make_request(scorer: Scorer, row: dict[str, Any], telemetry: pl.DataFrame, 
     own = pl.col("machine") == row["machine"]
     readings = telemetry.filter(own, pl.col("time") > since)
     happened = events.filter(own, pl.col("time") <= row["time"]).sort("time")
-    # Errors count within the windows; of all else the newest of its kind is what features look back to.
+    # Features count errors within the windows, and of all other events look back to the newest of each kind.
     happened = pl.concat(
         [
             happened.filter(pl.col("kind") == "error", pl.col("time") > since),

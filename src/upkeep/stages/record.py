@@ -28,7 +28,7 @@ OUTPUTS = (
     paths.MODEL_CARD,
     paths.MODELS,
 )
-OF_NO_STAGE = {"gate", "monitor", "parallel", "pieces", "production", "retrain", "score"}  # these change no result
+OF_NO_STAGE = {"gate", "monitor", "parallel", "pieces", "production", "retrain", "score"}  # settings without a result
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def run(params: Params) -> None:
 
 
 def find_checkout() -> Path:
-    """Return where runs are kept: `dvc exp run --temp`, and its queue, work in a copy that is deleted afterwards."""
+    """Return the checkout that keeps runs: `dvc exp run --temp` and its queue work in a copy that is deleted later."""
     root = Path(os.environ.get("DVC_ROOT", ""))
     return root if root / ".dvc/tmp/exps" in Path.cwd().parents else Path()
 
@@ -82,7 +82,6 @@ def _describe_run(params: Params) -> Run:
 
 
 def _measure_split(split: str) -> dict[str, Any]:
-    """Return the size and the hash of one split over all plants."""
     files = sorted(paths.PROCESSED.glob(f"*/{split}.parquet"))
     return {
         "rows": sum(pl.scan_parquet(file).select(pl.len()).collect().item() for file in files),

@@ -73,8 +73,8 @@ def _train_plant(plant: str, fleet: FleetModel | None, params: Params, data_vers
 
 
 def _choose_recall(params: Params) -> Recall:
-    """Return what keeps results for the next run, if models of this kind can be put in words."""
-    # Of forced splits or bins, which LightGBM reads from a file, the parameters tell its name only.
+    """Return what keeps results for the next run, if models of this kind can be written as text."""
+    # Forced splits and bins are read from a file, whose content the parameters do not tell.
     reads_file = any(name.startswith(("forced", "fs")) for name in params.model.lightgbm)
     return partial(recall, params.pieces, CODE) if params.model.kind in KEPT and not reads_file else make_anew
 
@@ -84,7 +84,7 @@ def _scan_splits(plant: str) -> Splits:
 
 
 def _open_splits(plant: str, megabytes: int | None) -> Splits:
-    """Return a plant's rows, in memory if they take no more than so much of it: they are read many times."""
+    """Return a plant's rows, which are read many times: in memory if they fit into so much of it, else as scans."""
     splits = _scan_splits(plant)
     size = sum(4 * table.height * len(table.features) for table in map(LabelledRows, splits))  # in single precision
     return splits if megabytes and size > megabytes * 1e6 else Splits(*(rows.lazy().collect() for rows in splits))

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 class PlantReport(NamedTuple):
-    """A plant's part of the report, its tables of which too much is not used, and whose failures it has.
+    """A plant's part of the report, the tables that lost too many rows, and whether it has failures of known machines.
 
-    `strangers` tells of failures of machines that are spelt otherwise in telemetry, or are not in it.
+    `strangers` describes the failures of machines that telemetry spells otherwise or lacks, None if there are none.
     """
 
     quality: dict[str, Any]
@@ -41,9 +41,9 @@ class PlantReport(NamedTuple):
 def run(params: Params) -> None:
     """Write clean tables and the quarantine, per plant, and ``reports/data_quality.json``.
 
-    Raises UpkeepError if a raw file is damaged, or a pinned one would be read by other options than it was fetched by,
-    or more than ``validate.max_quarantined_share`` of a table is in quarantine; then all is written nevertheless, so
-    that the quarantine can be looked at.
+    Raises UpkeepError if a raw file is damaged, or a pinned one would be read with other options than it was fetched
+    with, or more than ``validate.max_quarantined_share`` of a table is in quarantine. In the last case everything has
+    been written before, so that the quarantine can be looked at.
     """
     dictionary = load_dictionary(params.validate_.dictionary)
     manifest = read_manifest()
@@ -51,8 +51,7 @@ def run(params: Params) -> None:
         raise UpkeepError("fetch.options are not those that data/raw was fetched by", remedy="run `dvc repro fetch`")
     raise_without_telemetry(manifest.files, params.fetch)
     for folder in (*TABLES, paths.QUARANTINE.name):
-        # The next stage takes every file it finds; what an earlier run left of another plant must not be there.
-        shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)
+        shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)  # it may hold plants that are gone
     plants = sorted({file.plant for file in manifest.files})
     reports = map_plants(_validate_plant, plants, params.parallel, manifest, dictionary, params)
     drop_oldest(params.pieces)
@@ -62,7 +61,7 @@ def run(params: Params) -> None:
 
 
 def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
-    """Warn of failures of machines that telemetry has not; raise an UpkeepError if there are no others."""
+    """Warn of failures of machines that telemetry lacks; raise an UpkeepError if there are no others."""
     strangers = {plant: report.strangers for plant, report in reports.items() if report.strangers}
     for plant, detail in strangers.items():
         logger.warning(f"plant {plant}, events: {detail}")
@@ -78,7 +77,7 @@ def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
 
 def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, params: Params) -> PlantReport:
     files = [file for file in manifest.files if file.plant == plant]
-    # How a source of the user's own reads pinned files is in no code of this package.
+    # The code of a user's own source is not part of a piece's name.
     foreign = params.fetch.mode == "reference" and params.fetch.source not in BUILT_IN
     keep = make_anew if foreign else partial(recall, params.pieces, CODE)
     checked = check_deliveries(plant, files, paths.RAW, dictionary, params, keep)
@@ -95,7 +94,7 @@ def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, para
         table: find_unknown_machines(table, checked[table].clean, known, other) for table in ("events", "machines")
     }
     failed = checked["events"].clean.filter(kind="failure")["machine"].is_in(known.implode())
-    # A plant without telemetry may be meant so, unless another one's name is nearly its own.
+    # A plant may have no telemetry on purpose, unless another plant is called almost the same.
     is_strange = not failed.all() and (plant in watched or other)
     return PlantReport(
         {
