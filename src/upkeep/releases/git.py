@@ -1,4 +1,4 @@
-"""Git's command line: what a job commits and pushes, without a token ever showing."""
+"""Git's command line, for what jobs commit and push, without a token ever showing."""
 
 import os
 import re
@@ -16,19 +16,18 @@ Environment = Mapping[str, str]
 TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 RELEASE_TOKEN = "UPKEEP_RELEASE_TOKEN"  # noqa: S105  # as above; makes protected tags, TOKEN where it is not set
 AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
-MOST_BYTES = 10_000_000  # of a file of a commit, which a branch may have grown to any size
+MOST_BYTES = 10_000_000  # of a committed file, which anybody with a branch may make as large as they like
 NO_OPTIONS = "does not support push options"
 OUTDATED = ("stale info", "fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref")
-UNHEARD = re.compile(r"remote: +(Error encountered with push options.*)")  # GitLab takes the push all the same
-# How lines begin that say why git failed: the remote's own words rather than the hints around them.
-TELLING = ("fatal:", "error:", "remote: error", "remote: GitLab:", "! ")
+OPTIONS_FAILED = re.compile(r"remote: +(Error encountered with push options.*)")  # GitLab accepts the push all the same
+REASONS = ("fatal:", "error:", "remote: error", "remote: GitLab:", "! ")  # how lines begin that say why git failed
 
 HELPER = '!f() {{ test "$1" != get || printf "username=%s\\npassword=%s\\n" upkeep "${}"; }}; f'
 """A credential helper that reads a token from the environment: no command line, address or file ever holds it."""
 
 
 def git(*arguments: str, text: str | None = None) -> str:
-    """Run git, on a `text` if it reads one, and return what it prints; an UpkeepError says why it failed."""
+    """Run git, with `text` as its input, and return what it prints; an UpkeepError says why it failed."""
     done = run(["git", *arguments], text=text)
     if done.returncode:
         raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy="run `upkeep doctor`")
@@ -41,7 +40,7 @@ def tip(branch: str) -> str | None:
 
 
 def fetch(branch: str, *, history: bool = False) -> str:
-    """Get a branch of the remote and return its newest commit; with its whole history if a job's clone has not."""
+    """Fetch a branch of the remote, with its whole history if asked, and return its newest commit."""
     shallow = history and git("rev-parse", "--is-shallow-repository") == "true"
     try:
         git("fetch", "--quiet", "--no-tags", *["--unshallow"] * shallow, "origin", f"refs/heads/{branch}")
@@ -63,18 +62,18 @@ def read_committed(commit: str, file: Path) -> str:
 
 
 def changed(paths: Iterable[str]) -> list[str]:
-    """List the files under `paths` that differ from the newest commit or are not in it; ignored ones aside."""
+    """List the files under `paths` that differ from the newest commit or are not in it, without ignored ones."""
     entries = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths).split("\0")
     return [entry[3:] for entry in entries if entry]
 
 
 def only_ours(*commits: str) -> bool:
-    """Tell whether :func:`commit` made all the commits that ``git log`` lists for these arguments."""
+    """Return whether :func:`commit` made all commits that ``git log`` lists for these arguments."""
     return set(git("log", "--format=%ce", *commits).splitlines()) <= {EMAIL}
 
 
 def commit(message: str, paths: Sequence[str]) -> None:
-    """Commit these files as upkeep; hooks of a laptop are none of its business."""
+    """Commit these files as upkeep, without running hooks."""
     git("add", "--all", "--", *paths)
     author = ("-c", f"user.name={AUTHOR}", "-c", f"user.email={EMAIL}", "-c", "commit.gpgSign=false")
     git(*author, "commit", "--quiet", "--no-verify", "--message", message)
@@ -83,9 +82,9 @@ def commit(message: str, paths: Sequence[str]) -> None:
 def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = None, rehearse: bool = False) -> str:
     """Push the newest commit to a branch of the remote and return what the remote says.
 
-    `options` are GitLab's; a remote that takes none, such as a bare repository on a share, gets the branch only.
-    `replacing` is the commit that an overwritten branch must be at, empty if it must not exist; None for one that only
-    grows. With `rehearse` the remote is only asked. Raises an UpkeepError if it refuses, or the branch has changed.
+    `options` are GitLab's; a remote without any, such as a bare repository on a share, gets the branch only.
+    `replacing` is the commit that a branch to be overwritten must be at, empty if it must not exist; None does not
+    overwrite. With `rehearse` the remote is only asked. Raises an UpkeepError if it refuses, or the branch has changed.
     """
     lease = [] if replacing is None else [f"--force-with-lease=refs/heads/{branch}:{replacing}"]
     what, how = f"HEAD:refs/heads/{branch}", [*["--dry-run"] * rehearse, *lease]
@@ -94,18 +93,18 @@ def push(branch: str, *, options: Sequence[str] = (), replacing: str | None = No
         done = _push_as(what, TOKEN, *how)
     if done.returncode:
         raise _explain_refusal(branch, done.stderr)
-    if unheard := UNHEARD.search(done.stderr):
+    if failed := OPTIONS_FAILED.search(done.stderr):
         raise UpkeepError(
-            f"{branch} was pushed, but GitLab did not do what was asked with it: {find_reason(unheard[1])}",
+            f"{branch} was pushed, but GitLab did not do what was asked with it: {find_reason(failed[1])}",
             remedy="open the merge request by hand, or mend what GitLab names and delete the branch",
         )
     return mask_values(done.stderr, os.environ.get(TOKEN)).strip()
 
 
 def push_tag(tag: str, made: str, *, rehearse: bool = False) -> bool:
-    """Push a tag object under this name; False if the remote has another one of this name already.
+    """Push a tag object under this name, and return whether the remote had none of this name.
 
-    With `rehearse` the remote is only asked whether it lets us push. Raises an UpkeepError if it refuses.
+    With `rehearse` the remote is only asked. Raises an UpkeepError if it refuses.
     """
     token = RELEASE_TOKEN if os.environ.get(RELEASE_TOKEN) else TOKEN
     done = _push_as(f"{made}:refs/tags/{tag}", token, *["--dry-run"] * rehearse)
@@ -121,8 +120,7 @@ def push_tag(tag: str, made: str, *, rehearse: bool = False) -> bool:
 
 
 def _push_as(what: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Push as who has the token, if it is set."""
-    # The empty helper drops all others, which would offer the job's own token: that one may not push.
+    # The empty helper drops all others, which would offer the job's own token, which may not push.
     helpers = ["credential.helper=", f"credential.helper={HELPER.format(token)}"] if os.environ.get(token) else []
     settings = [word for helper in helpers for word in ("-c", helper)]
     return run(["git", *settings, "push", "--no-verify", *options, _address(token), what])
@@ -135,11 +133,11 @@ def run(
     *,
     text: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program that asks nobody anything and speaks English; an UpkeepError if it is missing or takes too long."""
+    """Run a program, without prompts and in English; an UpkeepError is raised if it is missing or takes too long."""
     variables = {"GIT_TERMINAL_PROMPT": "0", **environment, "LC_ALL": "C"}
     if authority := environment.get("CI_SERVER_TLS_CA_FILE"):
         variables.setdefault("GIT_SSL_CAINFO", authority)
-    texts: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names and contents of files may be of any bytes
+    texts: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # names and contents of files may be any bytes
     try:
         return subprocess.run(
             command, env=variables, input=text, capture_output=True, check=False, timeout=seconds, **texts
@@ -152,10 +150,10 @@ def run(
 
 
 def find_reason(printed: str) -> str:
-    """Return the line that says most of what a command printed, without credentials."""
+    """Return the line of what a command printed that says why it failed, without credentials."""
     text = mask_values(printed, os.environ.get(TOKEN), os.environ.get(RELEASE_TOKEN))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith(TELLING)), lines[-1] if lines else "it said nothing")
+    return next((line for line in lines if line.startswith(REASONS)), lines[-1] if lines else "it said nothing")
 
 
 def _address(token: str) -> str:

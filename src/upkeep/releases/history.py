@@ -1,4 +1,4 @@
-"""Who had which release in which stage, and when: read from tags in GTO's grammar, which are the only state there is.
+"""Which release was in which stage, and when: read from tags in GTO's grammar, which are the only state.
 
 ``fleet@v12.0.0`` makes a commit a release, and ``fleet#production#7`` says where it went; the trailers of their
 messages say the rest. docs/decisions/0017-releases-are-tags.md says why.
@@ -31,9 +31,9 @@ Stage = Literal["staging", "production"]
 class Release(NamedTuple):
     """What one tag says: a commit was made a release, or went to a stage; what its message does not say is empty.
 
-    `version` of an assignment is that of its commit, or the commit itself if nobody has made that a release. `action`
-    is ``register``, ``promote`` or ``rollback``, `until` the first day of the newest batch that the models know,
-    `image` by digest, and `by` name and address as git writes them.
+    An assignment's `version` is that of its commit, or the commit itself if that is no release. `action` is
+    ``register``, ``promote`` or ``rollback``, `until` the first day of the newest batch that the models know, `image` a
+    reference by digest, and `by` name and address as git writes them.
     """
 
     commit: str
@@ -50,14 +50,14 @@ class Release(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Return an assignment's number; 0 of a tag that assigns nothing."""
+        """The number of an assignment, 0 of a tag that assigns nothing."""
         return int(self.tag.rpartition("#")[2]) if self.stage else 0
 
 
 def list_releases() -> list[Release]:
     """Read all releases and assignments from this repository's annotated tags, the oldest first.
 
-    Tags of the same artifact that mean something else to GTO, such as a deprecation, are passed over.
+    Tags of the same artifact that mean something else to GTO, such as a deprecation, are ignored.
     """
     form = "".join(f"%({field})%00" for field in FIELDS)
     values = iter(git("for-each-ref", f"--format={form}", TAGS).split("\0"))
@@ -74,9 +74,9 @@ def list_releases() -> list[Release]:
 
 
 def list_rollbacks(releases: Iterable[Release], stage: str) -> list[Release]:
-    """Return what a stage's rollbacks go back through, the live release last.
+    """Return the stack of a stage's releases that rollbacks go back through, the live one last.
 
-    A promotion puts its commit on top; a rollback takes off what lies above the one that it went back to.
+    A promotion is put on top; a rollback removes what lies above the release that it went back to.
     """
     kept: list[Release] = []
     for release in (each for each in releases if each.stage == stage):
@@ -88,7 +88,7 @@ def list_rollbacks(releases: Iterable[Release], stage: str) -> list[Release]:
 
 
 def find_release(releases: Sequence[Release], name: str) -> Release:
-    """Return what a name means, the newest if several: a tag, a version or a stage; an UpkeepError if nothing."""
+    """Return the newest release of this tag, version or stage; an UpkeepError is raised if there is none."""
     for release in reversed(releases):
         if name in (release.tag, release.version, release.stage):
             return release
@@ -96,14 +96,14 @@ def find_release(releases: Sequence[Release], name: str) -> Release:
 
 
 def show_release(release: Release) -> str:
-    """Return all that a tag says, a line each, and how to get the models that it names."""
+    """Return what a tag says, line by line, and the command that gets its models."""
     said = {**release._asdict(), "at": f"{release.at.strftime(TIME)} UTC"}
     lines = [f"{name:<9}{value}" for name, value in said.items() if value]
     return "\n".join([*lines, f"models   dvc artifacts get . {ARTIFACT} --rev {release.version}"])
 
 
 def tabulate_releases(releases: Iterable[Release]) -> str:
-    """Return who had what in which stage from when to when, the newest first."""
+    """Return a table of all assignments, the newest first."""
     rows, ends = [], dict[str, str]()
     for each in reversed([release for release in releases if release.stage]):
         stage, begin, digest = each.stage or "", each.at.strftime(TIME), each.image.rpartition(":")[2][:SHOWN]

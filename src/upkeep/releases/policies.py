@@ -1,7 +1,7 @@
-"""When to train again: each policy a function of what is known, that returns its reasons by label and in words.
+"""When to train again: each policy is a function of the evidence that returns its reasons, by label, in words.
 
-``retrain.policy`` of ``params.yaml`` names the one that `upkeep retrain` follows. None trains without new data, which
-would give the same models.
+``retrain.policy`` of ``params.yaml`` names the one that `upkeep retrain` follows. No policy trains without new data,
+which would give the same models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +17,9 @@ Reasons = dict[str, str]
 
 
 class RealisedLoss(NamedTuple):
-    """What following a plant's alarms has cost, at least: the low end of its interval; and what was promised.
+    """The low end of the interval of what following a plant's alarms has cost, and what was promised.
 
-    The promise is what it cost on test rows, per failure, times the failures there have been.
+    The promise is the cost per failure on test rows, times the failures since.
     """
 
     least: float
@@ -29,9 +29,9 @@ class RealisedLoss(NamedTuple):
 class Evidence(NamedTuple):
     """What a policy may know.
 
-    `batches` are the first days of those that were not trained on, in order; `age_days` is how many days ago the last
-    batch trained on ended. `drifted` looks up, by plant, whether it drifted in each of the last windows, the newest
-    first: a policy that does not ask does not wait for it. `realised` has the plants whose costs are known.
+    `batches` are the first days of the batches that were not trained on, in order; `age_days` is the time since the
+    last batch trained on ended. `drifted` returns by plant whether it drifted in each of the last windows, the newest
+    first; it is slow, and called only if needed. `realised` has the plants whose costs are known.
     """
 
     batches: Sequence[date]
@@ -41,12 +41,12 @@ class Evidence(NamedTuple):
 
 
 def decide(evidence: Evidence, how: Retrain) -> Reasons:
-    """Return why to train again, by the chosen policy; nothing if there is no reason."""
+    """Return why to train again, by the chosen policy; empty if there is no reason."""
     return POLICIES[how.policy](evidence, how) if evidence.batches else {}
 
 
 def train_by_evidence(evidence: Evidence, how: Retrain) -> Reasons:
-    """Train on enough new data, on drift that lasts, on a loss that was not promised, or when models are old."""
+    """Train on enough new data, on lasting drift, on a loss beyond what was promised, or when models are old."""
     reasons = train_on_batches(evidence, how.new_batches)
     lasting = [
         f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"

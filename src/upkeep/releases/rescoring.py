@@ -1,4 +1,4 @@
-"""A saved model asked about rows newer than itself: a model's folder and one plant's tables in, predictions out."""
+"""Scores newer rows by a saved model: a model's folder and one plant's tables in, predictions out."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ ROW = ["machine", "time"]
 
 
 class PlantTables(NamedTuple):
-    """One plant's reconciled tables, of any time: frames, or scans of the files in ``data/interim``."""
+    """One plant's reconciled tables: frames, or scans of the files in ``data/interim``."""
 
     telemetry: pl.DataFrame | pl.LazyFrame
     events: pl.DataFrame | pl.LazyFrame
@@ -24,12 +24,12 @@ class PlantTables(NamedTuple):
 
 
 def rescore(folder: Path, rows: pl.DataFrame, tables: PlantTables, present: Metadata) -> pl.DataFrame:
-    """Return one plant's labelled rows with what the saved model in a folder says of them, sorted by machine and time.
+    """Return one plant's labelled rows with the predictions of the saved model in a folder, by machine and time.
 
-    `rows` are such as those in ``data/predictions``; their ``candidate``, ``chosen``, ``probability`` and ``alarm`` are
-    replaced, or added. For rows that the model was judged on by its own run the bits are those that ``train`` stored.
-    `present` describes a model of today's tables, by which columns and units are compared. Raises an UpkeepError if the
-    model is damaged, of another plant, or cannot read these tables.
+    `rows` are like those in ``data/predictions``; their ``candidate``, ``chosen``, ``probability`` and ``alarm`` are
+    replaced, or added. For rows that the model's own run judged, the bits are those that ``train`` stored. Columns and
+    units are compared with those of `present`, a model of today's tables. Raises an UpkeepError if the model is
+    damaged, of another plant, or cannot read these tables.
     """
     model = load_scorer(folder).model
     _require_same_tables(model.metadata, present)
@@ -37,12 +37,12 @@ def rescore(folder: Path, rows: pl.DataFrame, tables: PlantTables, present: Meta
 
 
 def ask_model(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> pl.DataFrame:
-    """Return rows with what a model says of them, sorted by machine and time; see :func:`rescore`."""
+    """Return rows with a model's predictions, sorted by machine and time; see :func:`rescore`."""
     ordered, metadata = rows.sort(ROW), model.metadata
     back = timedelta(hours=max(*metadata.dataset.windows_hours, metadata.dataset.baseline_hours))
     own = pl.col("machine").is_in(rows["machine"].unique().implode())
     is_near = pl.col("time") >= rows.select(pl.col("time").min() - back).to_series()
-    # Of a machine that the model has no baseline of, the beginning is one.
+    # A machine without a baseline in the model needs its first rows for one.
     has_baseline = pl.col("machine").is_in(list(metadata.preparation.baselines))
     telemetry = tables.telemetry.lazy().filter(own, is_near | ~has_baseline).collect()
     events, machines = (table.lazy().filter(own).collect() for table in (tables.events, tables.machines))
@@ -61,7 +61,7 @@ def ask_model(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> pl.
 
 
 def _require_same_tables(model: Metadata, present: Metadata) -> None:
-    """Raise an UpkeepError if the model would take these tables for what they are not."""
+    """Raise an UpkeepError if the model would misread these tables."""
     was, now = (_describe_tables(side, model.preparation.vocabulary) for side in (model, present))
     differing = [f"{name} was {was[name]}, and is {now[name]}" for name in was if was[name] != now[name]]
     if differing:
@@ -73,7 +73,7 @@ def _require_same_tables(model: Metadata, present: Metadata) -> None:
 
 
 def _describe_tables(metadata: Metadata, read: Vocabulary) -> dict[str, object]:
-    """Return what is on record of the tables that a model reads, and of the columns of them that `read` names."""
+    """Return what must be the same for a model to read tables, by name; of columns those that `read` names."""
     preparation = metadata.preparation
     found: dict[str, object] = {
         "plant": metadata.plant,

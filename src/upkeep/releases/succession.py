@@ -1,6 +1,6 @@
-"""Whether a challenger may take the champion's place, judged on the newest rows, which neither was trained on.
+"""Whether a challenger may replace the champion, judged on the newest rows, which neither was trained on.
 
-Pure: predictions of both in, a decision with its reasons out. What it cannot be sure of, it does not let pass.
+Predictions of both in, a decision with its reasons out; it fails closed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ TOGETHER = "all plants together"
 
 
 class Succession(NamedTuple):
-    """What was decided, why the challenger may not ship if so, and what is to be known even if it may.
+    """What was decided, the reasons against the challenger, and remarks that are no reasons.
 
-    `decision` is ``promote``, ``keep`` (the champion is better) or ``unknown``, which keeps the champion, too.
+    `decision` is ``promote``, ``keep`` (the champion is better) or ``unknown``, which also keeps the champion.
     `figures` compare both on the newest rows.
     """
 
@@ -31,11 +31,11 @@ class Succession(NamedTuple):
 
 
 def find_newer(champion: pl.DataFrame, challenger: pl.DataFrame) -> pl.DataFrame:
-    """Return the challenger's test rows that the champion can be asked about, and was not by its own run.
+    """Return the challenger's test rows that the champion was neither fitted on nor judged on by its own run.
 
-    Both are one plant's rows in ``data/predictions``. Test rows tell of each machine from when on the champion did not
-    see it; a machine without any may have been trained on, so of it only what came after all the champion's rows is
-    taken. What the champion was fitted on is so left out, whether its run split rows by time or by machine.
+    Both are one plant's rows in ``data/predictions``. The champion has not seen a machine from its first test row on. A
+    machine without test rows may have been trained on, so only its rows after all the champion's are taken. This holds
+    whether the champion's run split rows by time or by machine.
     """
     judged = champion.filter("chosen", split="test")
     asked = challenger.filter("chosen", split="test").join(judged, on=ROW, how="anti")
@@ -51,11 +51,11 @@ def judge_succession(
     params: Params,
     missed_floors: Mapping[str, float] = MappingProxyType({}),
 ) -> Succession:
-    """Judge both on the test rows that they have in common, held to what the challenger knows of failures.
+    """Judge both on the test rows that they have in common, by the challenger's labels.
 
-    By plant, `champion` holds its own run's predictions and those of the rows that :func:`find_newer` names, made by
-    :func:`upkeep.releases.rescoring.rescore`; `challenger` those of its own run. `missed_floors` are the floors that
-    the challenger is below by its own evaluation: each is a reason, unless the champion is below it and no better.
+    By plant, `challenger` holds its own run's predictions, and `champion` those of its run and, made by
+    :func:`upkeep.releases.rescoring.rescore`, those of the rows of :func:`find_newer`. `missed_floors` are the floors
+    that the challenger is below in its own evaluation: each is a reason, unless the champion is below it and no better.
     """
     figures = compare(champion, challenger, params.evaluate, params.dataset.horizon_hours, params.model.seed)
     unknown = list(_find_unknown(champion, challenger, figures, params.gate))
@@ -86,7 +86,7 @@ def _find_unknown(
 
 
 def _find_groups(figures: Comparison, least: int) -> tuple[dict[str, Group], list[str]]:
-    """Return whose ranking is judged: plants with enough failures and, where there are others, all plants together."""
+    """Return plants with enough failures and, if there are others, all together; and remarks on the others."""
     enough = {plant: group for plant, group in figures.plants.items() if group.failures >= least}
     few = ", ".join(f"{plant} {group.failures}" for plant, group in figures.plants.items() if plant not in enough)
     if not few or figures.overall is None or figures.overall.failures < least:
@@ -109,20 +109,19 @@ def _judge_cost(change: Change, limits: Gate, missed_failure: float) -> Iterator
     if before is None or after is None:
         yield "what following the alarms costs is not known, since none of the newest rows is healthy"
         return
-    # A share of next to nothing is nothing: a champion that cost 0 could never be followed by one false alarm.
-    measure = max(before, missed_failure)
-    allowed, largest = limits.cost_rise * measure, limits.largest_cost_rise * measure
+    # As a share of a champion's cost near 0, a single false alarm would always be too much.
+    base = max(before, missed_failure)
+    allowed, largest = limits.cost_rise * base, limits.largest_cost_rise * base
     if why := explain_loss(after - before, change.interval, allowed, largest):
         yield f"following the alarms costs {after:,.0f} instead of {before:,.0f} on the newest rows{why}"
 
 
 def explain_loss(loss: float, interval: Sequence[float] | None, allowed: float, largest: float) -> str | None:
-    """Say why a loss is too much: above `largest` always, above `allowed` unless chance may explain it; else None.
+    """Return why a loss is too much, None if it is not: above `largest`, or above `allowed` and not by chance.
 
     Without an interval of the loss, chance explains nothing.
     """
-    # Spelt so that a loss that is not a number is too much.
-    if not loss <= largest:
+    if not loss <= largest:  # which is also true of NaN
         return ", which is more than gate in params.yaml lets pass, chance or not"
     if loss <= allowed:
         return None
@@ -132,7 +131,7 @@ def explain_loss(loss: float, interval: Sequence[float] | None, allowed: float, 
 
 
 def _judge_floor(figures: Comparison, name: str, floor: float) -> tuple[bool, str]:
-    """Tell whether a floor may be missed, since the champion misses it by as much or more, and say so."""
+    """Return whether a floor may be missed, since the champion misses it by as much or more, and words on it."""
     place, _, figure = name.rpartition(".")
     group = figures.plants.get(place.removeprefix("plants.")) if place else figures.overall
     change = group.changes.get(figure, Change(None, None)) if group else Change(None, None)

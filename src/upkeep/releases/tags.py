@@ -1,4 +1,4 @@
-"""Tags made and pushed, each once: where somebody else was first, under the next number."""
+"""Makes and pushes the tags of releases, each under the next number that nobody else took first."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -12,18 +12,18 @@ ATTEMPTS = 5  # to be the first with a number
 LONGEST = 300  # characters of one thing that a message says
 
 Number = Callable[[Sequence[Release]], Release]
-"""What gives a release its name among those there are, or returns the one of them that says the same."""
+"""Returns a release with its name, given those that exist, or the one of these that says the same already."""
 
 
 def refresh() -> list[Release]:
-    """Return all releases, with the remote's tags in place of what is here under their names."""
+    """Return all releases, after fetching the remote's tags, which replace local ones of the same name."""
     if has_remote():
         git.git("fetch", "--quiet", "--force", "--no-tags", "origin", f"{TAGS}:{TAGS}")
     return list_releases()
 
 
 def has_remote() -> bool:
-    """Tell whether there is an ``origin``; without one, tags stay in this repository."""
+    """Return whether there is an ``origin``; without one, tags stay in this repository."""
     return "origin" in git.git("remote").split()
 
 
@@ -41,7 +41,7 @@ def register(release: Release) -> Release:
 
 
 def assign(release: Release) -> Release:
-    """Note that a release went to its stage, unless it is there, by a number of all stages together, as GTO counts."""
+    """Assign a release to its stage, unless it is there; as in GTO, one series of numbers serves all stages."""
 
     def number(known: Sequence[Release]) -> Release:
         newest = max((each.number for each in known), default=0)
@@ -53,7 +53,7 @@ def assign(release: Release) -> Release:
 
 
 def require_push(release: Release) -> None:
-    """Raise an UpkeepError if the remote would not even hear of a new tag on the release's commit."""
+    """Raise an UpkeepError if the remote would refuse a new tag on the release's commit."""
     if has_remote():
         git.push_tag(f"{ARTIFACT}#rehearsal", release.commit, rehearse=True)
 
@@ -64,9 +64,9 @@ def _add(number: Number) -> Release:
         release = number(known)
         if release in known:
             return release
-        # GTO and DVC go by time, so a clock that is behind must not put the newest tag before others.
+        # GTO and DVC sort by time, so with a clock that is behind the newest tag would not be the last.
         release = release._replace(at=max([release.at, *(each.at + timedelta(seconds=1) for each in known[-1:])]))
-        made = git.git("mktag", text=_word(release))
+        made = git.git("mktag", text=_format_tag(release))
         if _publish(release.tag, made):
             return release
     what = f"{ATTEMPTS} times in a row somebody else was first with the next tag of {ARTIFACT}"
@@ -74,14 +74,14 @@ def _add(number: Number) -> Release:
 
 
 def _publish(tag: str, made: str) -> bool:
-    """Give the tag to the remote and to this repository, or to this one only; False if there is one of that name."""
+    """Push the tag to the remote, if there is one, and keep it here; return False if its name is taken."""
     if has_remote():
         return git.push_tag(tag, made) and not git.git("update-ref", f"refs/tags/{tag}", made)
     return not git.run(["git", "update-ref", f"refs/tags/{tag}", made, "0" * len(made)]).returncode
 
 
-def _word(release: Release) -> str:
-    """Return the tag object, in git's own format."""
+def _format_tag(release: Release) -> str:
+    """Return the tag object in git's format."""
     said = {key: show_text(getattr(release, field))[:LONGEST] for field, key in TRAILERS.items()}
     trailers = "".join(f"{key}: {value}\n" for key, value in said.items() if value)
     where = f" to {release.stage}" if release.stage else ""

@@ -1,7 +1,4 @@
-"""The model card: what the models are for, how good they are and where they fail, in words for planner and engineer.
-
-The words are in ``templates/model_card.md`` and ``templates/verdict.md``.
-"""
+"""The model card, and parts of it that other texts share; the words are in ``templates/``."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -50,7 +47,7 @@ def write_card(reports: Reports, params: Params) -> Markdown:
 
 
 def describe_verdict(evaluation: Evaluation, checks: Sequence[Check], drift: DriftReport) -> Markdown:
-    """Say in a few bulleted sentences whether the models can be used; `checks` are those of the quality floors."""
+    """Return a few bulleted sentences on whether the models can be used; `checks` are those of the quality floors."""
     return render_markdown(
         "verdict.md",
         evaluation=evaluation,
@@ -63,18 +60,18 @@ def describe_verdict(evaluation: Evaluation, checks: Sequence[Check], drift: Dri
 
 
 def _pays_reliably(found: GroupReport) -> bool:
-    """Tell whether following a plant's alarms pays even at the unlucky end of the interval."""
+    """Return whether following a plant's alarms pays even at the low end of the interval."""
     interval, value = found.intervals["cost_saving"], found.metrics.cost_saving
     return value is not None and value > 0 and (interval is None or interval[0] > 0)
 
 
 def tabulate_quality(evaluation: Evaluation) -> Markdown:
-    """Return a table of how good the models are, plant by plant and over all."""
+    """Return a table of the models' figures by plant and over all."""
     return render_markdown("quality.md", groups=_list_groups(evaluation), count_caught=_count_caught)
 
 
 def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
-    """Return a table of the average precision of what was tried in each plant, the winner's bold, and why it won."""
+    """Return a table of each plant's candidates by average precision, the chosen one in bold, and why it was chosen."""
     names = sorted({name for found in evaluation.plants.values() for name in found.candidates})
     return render_markdown("candidates.md", plants=evaluation.plants, trained=training, names=names)
 

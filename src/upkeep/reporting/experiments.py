@@ -1,6 +1,6 @@
-"""The experiment log: one row per run, keyed by what the run consists of, so that reproducing a run adds none.
+"""The experiment log: one row per run, keyed by the run's content, so that reproducing a run adds none.
 
-Where it came from is beside it: the commit of the code, and the hashes that ``dvc.lock`` gives its files.
+Beside the content it has the commit of the code, and the hashes that ``dvc.lock`` gives the files.
 """
 
 import csv
@@ -30,9 +30,7 @@ PER_PLANT = ("average_precision", "failures_caught")
 """Metrics that have a column per plant as well; the others are in MLflow's child runs, to keep the log readable."""
 
 WRITTEN_BY_RUNS = ("params.yaml", "dvc.lock", "data", "models", "reports")
-"""Parameters are recorded with each run and the rest is what runs write; whatever else has changed is code."""
-
-UNKNOWN = "unknown"
+"""Parameters, which each run records, and what runs write; a change of anything else is a change of code."""
 
 
 class Groups(Frozen):
@@ -43,7 +41,7 @@ class Groups(Frozen):
 
 
 class Run(Frozen):
-    """What makes a run, and neither when nor where it was made.
+    """The content of a run, without when and where it was made.
 
     `model` holds name, kind, bytes and md5 of all models, and each plant's kind and scope; `data` holds rows, bytes and
     md5 by split; `metrics` are by split, too.
@@ -65,7 +63,7 @@ class Run(Frozen):
 
 
 def describe_row(run: Run, date: str, commit: str, outputs: Sequence[str]) -> Row:
-    """Return the row of a run that was made at `date`, UTC, by the code of `commit`, and wrote the paths `outputs`."""
+    """Return the row of a run made at `date` (UTC) by the code of `commit`, which wrote the paths `outputs`."""
     cells: dict[str, object] = {
         KEY: run.key,
         "date": date,
@@ -87,7 +85,7 @@ def describe_row(run: Run, date: str, commit: str, outputs: Sequence[str]) -> Ro
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted names such as ``overall.cost``."""
+    """Return nested values by dotted names, such as ``overall.cost``."""
     flat: dict[str, Any] = {}
     for name, value in nested.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -95,15 +93,15 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def name_param(name: str) -> str:
-    """Return a dotted name, within which a plant may be called anything, as MLflow takes it for a parameter."""
+    """Return a dotted name, which may hold any plant's name, as MLflow accepts it for a parameter."""
     return name if TAKEN.fullmatch(name) and posixpath.normpath(name) == name else name_file(name)
 
 
 def append_row(file: Path, row: Row, lock: Path) -> Row:
-    """Add a run to the log unless it is there, and return its row as logged: the first date and commit are kept.
+    """Add a run to the log unless it is there, and return its row as logged, with its first date and commit.
 
-    A new column is added at the end; older rows leave it empty. The file is replaced as a whole, under a lock. Raises
-    UpkeepError if the log is not a table that this function has written.
+    New columns are added at the end, empty in older rows. The file is replaced as a whole, under a lock. Raises
+    UpkeepError if the log is damaged.
     """
     with locked(lock):
         header, rows = read_log(file)
@@ -119,10 +117,7 @@ def append_row(file: Path, row: Row, lock: Path) -> Row:
 
 
 def read_log(file: Path) -> tuple[list[str], list[Row]]:
-    """Return the log's columns and rows; none if there is no log yet.
-
-    Raises UpkeepError if it is not a table with a cell per column in each row.
-    """
+    """Return the log's columns and rows, none if there is no log yet; an UpkeepError is raised if it is damaged."""
     if not file.exists() or not file.stat().st_size:
         return [], []
     try:
@@ -169,5 +164,5 @@ def code_version(folder: Path) -> str:
             for command in commands
         )
     except (OSError, subprocess.CalledProcessError):
-        return UNKNOWN
+        return "unknown"
     return f"{commit}-dirty" if changes else commit

@@ -1,6 +1,6 @@
-"""What the fleet is, whether its data can be relied on, and what it shows: small tables and their pictures.
+"""Tables and pictures of the fleet, of the quality of its data, and of how sensors move before failures.
 
-Telemetry comes as a scan per plant, and no more of it is in memory than a plant's, or one column of all.
+Telemetry is given as a scan per plant; one plant's, or one column of all, is in memory at a time.
 """
 
 from collections import Counter
@@ -25,10 +25,7 @@ Scans = Sequence[pl.LazyFrame]
 
 
 def describe_fleet(telemetry: Scans, events: pl.DataFrame, machines: pl.DataFrame) -> pl.DataFrame:
-    """Say per plant how many machines of how many models were watched for how long, and how often they failed.
-
-    The columns: plant, machines, models, rows, first and last (days), failures, failures_per_machine_year.
-    """
+    """Return per plant: machines, models, rows, first and last (days), failures and failures_per_machine_year."""
     figures = {
         "machines": pl.col("machine").n_unique(),
         "rows": pl.len(),
@@ -50,10 +47,7 @@ def describe_fleet(telemetry: Scans, events: pl.DataFrame, machines: pl.DataFram
 
 
 def count_losses(quality: DataQuality) -> pl.DataFrame:
-    """Say what became of the telemetry rows that each plant delivered, from ``reports/data_quality.json``.
-
-    The columns: plant, rows_in, clean, duplicate, and one for each reason to quarantine a row.
-    """
+    """Return what became of each plant's telemetry rows: plant, rows_in, clean, duplicate, and a column per reason."""
     rows = [
         {
             "plant": plant,
@@ -69,7 +63,7 @@ def count_losses(quality: DataQuality) -> pl.DataFrame:
 
 
 def tabulate_findings(quality: DataQuality) -> Markdown:
-    """Return a table of how often ``validate`` found what in each plant's telemetry; it lists so many of a kind."""
+    """Return a table of how often ``validate`` reported each kind of finding in each plant's telemetry."""
     counts = {
         plant: Counter(str(finding["kind"]) for finding in found.findings if finding["table"] == "telemetry")
         for plant, found in sorted(quality.plants.items())
@@ -83,10 +77,10 @@ def tabulate_findings(quality: DataQuality) -> Markdown:
 
 
 def describe_readings(telemetry: Scans, columns: Mapping[str, Column]) -> pl.DataFrame:
-    """Say what each setting and sensor shows; `columns` are the dictionary's, by name.
+    """Return a row per setting and sensor; `columns` are the dictionary's, by name.
 
-    The columns: column, unit, missing_percent, what 1%, half and 99% of all readings lie below, and the lowest and the
-    highest median of a plant, which lie apart where plants differ, or deliver in another unit.
+    The columns: column, unit, missing_percent, quantiles of 1%, 50% and 99%, and the lowest and the highest median of a
+    plant, which lie apart where plants differ, or deliver in another unit.
     """
     numbers = [name for name, of in columns.items() if of.role in ("setting", "sensor") and of.type == "number"]
     own = pl.selectors.by_name(numbers, require_all=False).median()
@@ -107,13 +101,12 @@ def describe_readings(telemetry: Scans, columns: Mapping[str, Column]) -> pl.Dat
 def trace_failures(
     telemetry: Scans, events: pl.DataFrame, dictionary: Dictionary, tolerance: float, most: int, hours: float
 ) -> pl.DataFrame:
-    """Average how sensors leave their usual level in the last `hours` before a failure.
+    """Return sensors' mean deviation from their usual level in the last `hours` before a failure.
 
     Values are scaled within their operating condition (`tolerance` and `most` are those of
     :func:`~upkeep.features.conditions.fit_conditions`), so that a change of program does not look like wear, and
-    compared with what the same machine shows at other times.
-
-    The columns: plant, sensor, hours_to_failure (middle of a bin) and deviation (mean, in standard deviations).
+    compared with the same machine's at other times. The columns: plant, sensor, hours_to_failure (middle of a bin) and
+    deviation (in standard deviations).
     """
     traces = []
     for rows in (own for scan in telemetry if not (own := scan.collect()).is_empty()):
@@ -152,7 +145,7 @@ def _trace_plant(scaled: pl.DataFrame, failures: pl.DataFrame, sensors: Sequence
 def draw_traces(traces: pl.DataFrame, names: Mapping[str, str], horizon_hours: float, styles: Styles) -> Picture:
     """Draw how sensors move before failures, from :func:`trace_failures`; the horizon is shaded.
 
-    The sensor comes first that moves farthest within the horizon, in any plant; `names` are the sensors' in words.
+    The sensors that move farthest within the horizon, in any plant, come first; `names` are the sensors' in words.
     """
     close = traces.filter(pl.col("hours_to_failure") <= horizon_hours).group_by("plant", "sensor")
     moved = close.agg(pl.col("deviation").mean()).drop_nulls().select("sensor", "plant", "deviation")

@@ -1,4 +1,4 @@
-"""Values, lists and tables in Markdown, as people read them; whatever is not Markdown already is escaped."""
+"""Values, lists and tables in Markdown; whatever is not Markdown already is escaped."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,13 @@ BARE_PIPE = re.compile(r"(?<!\\)\|")
 
 
 class Markdown(str):
-    """Text that is Markdown already: it is shown as it is, where any other text is escaped."""
+    """Text that is Markdown already, and so is not escaped."""
 
     __slots__ = ()
 
 
 def format_value(value: object) -> Markdown:
-    """Return a value as a reader expects it: 12,345 and 0.917; None is "not known", and text formats nothing."""
+    """Return a value as a reader expects it: 12,345 and 0.917; None is "not known", and text is escaped."""
     match value:
         case Markdown():
             return value
@@ -43,13 +43,13 @@ def format_known(form: str, value: float | None) -> str:
 
 
 def find_title(text: str, default: str) -> str:
-    """Return the first heading of the first level."""
+    """Return the first heading of the first level, `default` if there is none."""
     found = TITLE.search(text)
     return found[1] if found else default
 
 
 def format_names(names: Sequence[str]) -> str:
-    """Return names as a sentence holds them, the first few of many: ``lyon, porto and 3 more``."""
+    """Return names as part of a sentence, the first few of many: ``lyon, porto and 3 more``."""
     listed = [*names] if len(names) <= MOST_NAMES else [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
     return f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else "".join(listed)
 
@@ -62,7 +62,7 @@ def format_interval(value: float | None, interval: Sequence[float] | None) -> st
 
 
 def format_code(text: object) -> Markdown:
-    """Return text as code on one line: whatever data says, it can neither mention people nor format itself."""
+    """Return text as code on one line, within which it can neither mention people nor be formatted."""
     shown = show_text(text).replace("`", "'")
     if not shown or "|" in shown:  # within backticks there is no way to write either in a cell
         return Markdown(f"<code>{escape_markdown(shown)}</code>")

@@ -1,7 +1,7 @@
 """Notebooks as stages of the pipeline: checked parameters, papermill, and renderings that are the same on every run.
 
-The cell tagged ``parameters`` names a notebook's parameters and their defaults. A comment ``# params: a.b`` beside one
-takes its value from ``a.b`` in ``params.yaml``; one without keeps its default unless the caller gives another.
+The cell tagged ``parameters`` names a notebook's parameters and their defaults. One with a comment ``# params: a.b``
+takes its value from ``a.b`` in ``params.yaml``; one without keeps its default unless the caller sets it.
 """
 
 import re
@@ -38,15 +38,15 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SETTING = re.compile(r"params:\s*(\S+)")
 TEMPLATE = Path(__file__).with_name("notebook_template.ipynb")
 FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}
-"""What a notebook can be added into, and the folder of data that its results then go to."""
+"""What ``--into`` takes, and the folder of data that a notebook's results then go to."""
 
-REMEDY = "\n  remedy:   "  # what an UpkeepError that ends a cell says before its remedy
+REMEDY = "\n  remedy:   "  # what precedes the remedy in the text of an UpkeepError
 
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class _ThisInterpreter(AsyncKernelManager):
-    """Starts a kernel in the running interpreter, whatever kernelspecs and profiles the machine holds."""
+    """Starts a kernel in the running interpreter, whatever kernelspecs and profiles the machine has."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -62,7 +62,7 @@ class _ThisInterpreter(AsyncKernelManager):
         )
 
     async def _async_interrupt_kernel(self) -> None:
-        """Pass over the interrupt before a shutdown, at which an idle kernel writes "KeyboardInterrupt caught"."""
+        """Skip the interrupt before a shutdown, at which an idle kernel writes "KeyboardInterrupt caught"."""
 
 
 def stage_name(notebook: Path) -> str:
@@ -148,11 +148,11 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
 
 
 def run_notebook(notebook: Path, rendering: Path, parameters: Mapping[str, Any]) -> None:
-    """Execute a notebook and render it, both without anything that differs between two equal runs.
+    """Execute a notebook and render it, without anything that differs between two equal runs.
 
-    Writes `rendering` (one HTML file that needs no other, code hidden) and, beside it, the executed ``.ipynb``. After a
-    failing cell both hold what was done up to there. The kernel starts in the working directory. Raises UpkeepError if
-    the notebook cannot be read or a cell fails.
+    Writes `rendering` (one self-contained HTML file, code hidden) and, beside it, the executed ``.ipynb``. If a cell
+    fails, both hold what ran before. The kernel starts in the working directory. Raises UpkeepError if the notebook
+    cannot be read or a cell fails.
     """
     executed = rendering.with_suffix(".ipynb")
     rendering.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def _failed_cell(notebook: Path, rendering: Path, error: PapermillExecutionError
 
 
 def _strip_notebook(notebook: nbformat.NotebookNode, known_ids: set[str | None]) -> nbformat.NotebookNode:
-    """Take out what differs between two runs: times, random ids, paths, addresses and the error stream."""
+    """Remove what differs between two runs: times, random ids, paths, addresses and the error stream."""
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for position, cell in enumerate(notebook.cells):
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
@@ -234,7 +234,7 @@ def _strip_notebook(notebook: nbformat.NotebookNode, known_ids: set[str | None])
 
 
 def _without_paths(node: Any) -> Any:
-    """Shorten absolute paths and drop memory addresses in all of an output's text; images stay as they are."""
+    """Shorten absolute paths and drop memory addresses in all text of an output; images stay as they are."""
     match node:
         case str():
             # The environment often lies inside the checkout, and that inside the home: the longest path first.

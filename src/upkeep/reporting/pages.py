@@ -1,4 +1,4 @@
-"""The reports and the docs as a web site that needs no server of its own: GitLab Pages, or any folder."""
+"""The reports and the docs as a static web site, for GitLab Pages or any folder."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ ANCHOR = re.compile(r'(?<= id=")[^"]+')
 
 
 def build_pages(target: Path) -> str:
-    """Write the site to `target`, made anew, and return what is in it.
+    """Write the site to the folder `target`, replacing an older one, and return a line that says what is in it.
 
     Raises UpkeepError if a report is missing, or the folder holds anything but such a site.
     """

@@ -1,7 +1,7 @@
-"""What all pictures share: a finding as the title, one look, and one style for each plant wherever it appears.
+"""What all pictures share: a finding as the title, one look, and the same style for a plant in each picture.
 
 Colour-blind readers can tell the plants' colours apart (palette: Okabe and Ito 2008, Color universal design), and lines
-and marks differ in greyscale, too. Of many plants the worst are shown.
+and marks also differ in greyscale. Of many plants the worst are shown.
 """
 
 import math
@@ -29,14 +29,14 @@ MARKS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 MOST_PLANTS = 15  # plants that one picture tells apart
 
 WIDTH_INCHES = 9.2
-# Nothing else here draws, and axes look their style up while they are drawn on.
+# For the whole process: axes look their style up while they are drawn on.
 matplotlib.rc_file(Path(__file__).with_name("upkeep.mplstyle"), use_default_template=False)
 FONT = get_font(findfont(matplotlib.rcParams["font.family"][0]))
 ROOM, LONG_ROOM = 30, 56  # characters that a legend or a panel's title, and a row of a single panel, have room for
 
 
 def abridge(name: str, room: int = ROOM) -> str:
-    """Return a name as a picture has room for it, which is not hidden from a legend by an underscore at its start."""
+    """Return a name shortened to `room`; a blank goes before an underscore, which would hide it from legends."""
     shown = _spell_undrawable(name)
     if len(shown) > room:
         shown = f"{shown[: room // 2]}…{shown[1 - room // 2 :]}"
@@ -44,12 +44,12 @@ def abridge(name: str, room: int = ROOM) -> str:
 
 
 def _spell_undrawable(text: str) -> str:
-    """Return text on one line, with the code of each character that the font lacks, where a box would be drawn."""
+    """Return text on one line, with its code for each character that the font lacks, which would be a box."""
     return "".join(each if FONT.get_char_index(ord(each)) else f"(U+{ord(each):04X})" for each in show_text(text))
 
 
 class Picture(Figure):
-    """A figure that a notebook shows as it is, the same bytes each time, its title as the alternative text."""
+    """A figure that a notebook shows as a PNG, the same bytes each time, its title as the alternative text."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         png = BytesIO()
@@ -112,13 +112,13 @@ Styles = Mapping[str, Style]
 
 
 def style_plants(ranked: Sequence[str]) -> Styles:
-    """Return the style of each plant that is drawn, the first ones, in the order of their names."""
+    """Return the styles of the first few plants, which are drawn, sorted by name."""
     looks = zip(cycle(PALETTE), cycle(LINES), cycle(MARKS), sorted(ranked[:MOST_PLANTS]), strict=False)
     return {plant: Style(color, line, mark, abridge(plant)) for color, line, mark, plant in looks}
 
 
 def each_plant(table: pl.DataFrame, styles: Styles) -> Iterator[tuple[Style, pl.DataFrame]]:
-    """Yield the style and the rows of each plant that is drawn, in the order of the styles."""
+    """Yield the style and the rows of each plant, in the order of the styles."""
     rows = table.partition_by("plant", as_dict=True)
     yield from ((style, rows[(plant,)]) for plant, style in styles.items() if (plant,) in rows)
 
@@ -130,7 +130,7 @@ def draw_lines(panel: Axes, table: pl.DataFrame, styles: Styles, x: str, y: str)
 
 
 def show_dates(panel: Axes) -> None:
-    """Label the horizontal axis with days or months, whatever fits."""
+    """Label the horizontal axis with days or months, whichever fits."""
     locator = matplotlib.dates.AutoDateLocator(minticks=3, maxticks=9)
     panel.xaxis.set_major_locator(locator)
     panel.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))

@@ -1,4 +1,4 @@
-"""Pictures of how good the models are: the evaluation in, Matplotlib figures out."""
+"""Pictures of the models' quality: the evaluation in, Matplotlib figures out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ POLICIES = {
     "oracle": ("perfect foresight", "#b4c5d3"),
 }
 MAX_FEATURES = 12
-MAX_GAP_ROWS = 12  # what a line bridges
-FAIR = 0.1  # a plant's risks are fair if they are off by no more than this on average
+MAX_GAP_ROWS = 12  # a longer gap interrupts the line
+FAIR = 0.1  # a plant's risks are calibrated well enough if they are off by no more than this on average
 
 
 def rank_plants(report: Evaluation) -> list[str]:
-    """Return the plants, the one whose alarms cost most more than perfect foresight first, and those not known last."""
+    """Return plants by how much more their alarms cost than perfect foresight, the worst first, unknown ones last."""
     lost = {plant: (found.costs.alarms or 0) - (found.costs.oracle or 0) for plant, found in report.plants.items()}
     return sorted(report.plants, key=lambda plant: (-lost[plant], plant))
 
 
 def _tabulate_plants(report: Evaluation) -> pl.DataFrame:
-    """Return what is drawn of failures and money, a row a plant in the order of their names, of many the worst."""
+    """Return failures and costs, a row for each of the worst plants, sorted by name."""
     rows = []
     for plant in sorted(rank_plants(report)[: plots.MOST_PLANTS]):
         found = report.plants[plant]
@@ -62,7 +62,7 @@ def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
 
 
 def _state_calibration(calibration: pl.DataFrame) -> str:
-    """Say where risks of 10% and more, those that planners see, are too high or too low; a constant tells nothing."""
+    """Say in which plants risks of 10% and more, which planners see, are too high, too low, or a mere constant."""
     seen, tells = pl.col("predicted") >= 0.1, pl.col("observed").max() > pl.col("observed").min()
     excess = ((pl.col("predicted") - pl.col("observed")) * pl.col("rows")).filter(seen).sum()
     off = pl.when(tells).then(excess / pl.col("rows").filter(seen).sum()).fill_nan(None)
@@ -103,7 +103,7 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
 
 
 def draw_costs(report: Evaluation) -> Picture:
-    """Draw what following the alarms costs beside doing nothing, fixed intervals and perfect foresight."""
+    """Draw the costs of following the alarms, running to failure, fixed intervals and perfect foresight."""
     saved, saving = report.overall.costs.saved, report.overall.metrics.cost_saving
     title = "No failure could have been caught in the test period, so no saving is known"
     if saved is not None and saving is not None:
@@ -121,7 +121,7 @@ def draw_costs(report: Evaluation) -> Picture:
 
 
 def draw_importance(importance: pl.DataFrame, styles: Styles) -> Picture:
-    """Draw what the models look at, from ``reports/evaluation/importance.csv``."""
+    """Draw the features by gain, from ``reports/evaluation/importance.csv``."""
     mean = importance.group_by("feature").agg(pl.first("words"), pl.mean("gain"))
     top = mean.sort("gain", "feature", descending=[True, False]).head(MAX_FEATURES)
     names = top["words"].to_list()
@@ -143,10 +143,9 @@ def draw_importance(importance: pl.DataFrame, styles: Styles) -> Picture:
 def draw_alarms(
     alarms: Sequence[Alarm], predictions: pl.DataFrame, thresholds: Mapping[str, float], horizon_hours: float
 ) -> Picture:
-    """Draw the risk of some machines around their alarm.
+    """Draw the risk of machines around their alarms, and the failures within a horizon after these.
 
-    Predictions and thresholds, by plant, are the chosen models'; a failure later than the horizon after an alarm has
-    nothing to do with it.
+    Predictions and thresholds, by plant, are the chosen models'.
     """
     ahead = [math.inf if alarm.hours_to_failure is None else alarm.hours_to_failure for alarm in alarms]
     followed = sum(hours <= horizon_hours for hours in ahead)

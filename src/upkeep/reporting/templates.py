@@ -1,4 +1,4 @@
-"""What is filled into the texts and pages of ``templates/``: whatever is no markup already is escaped."""
+"""Renders the texts and pages of ``templates/``; values that are not markup already are escaped."""
 
 import html
 import re
@@ -14,12 +14,12 @@ from upkeep.reporting.markdown import Markdown
 
 
 def show_value(value: object) -> object:
-    """Return text without what nobody would see; Jinja escapes it then, unless it is markup."""
+    """Return a value with invisible characters of text shown as codes; Jinja then escapes text that is no markup."""
     return show_text(value) if type(value) is str else value
 
 
 def set_commands(text: str) -> str:
-    """Return a sentence with what stands between backticks in it set as code, as an error's remedy names commands."""
+    """Return a sentence as HTML, with the commands that it has between backticks as code."""
     return do_mark_safe(re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(show_text(text))))
 
 
@@ -44,10 +44,10 @@ MARKDOWN.filters["names"] = markdown.format_names
 
 
 def render_html(template: str, **values: object) -> str:
-    """Return a page of ``templates/`` with these values; ``page.html`` takes `content` as the HTML that it is."""
+    """Return a page of ``templates/`` with these values; the `content` of ``page.html`` is HTML already."""
     return HTML.get_template(template).render(values)
 
 
 def render_markdown(template: str, **values: object) -> Markdown:
-    """Return a text of ``templates/`` with these values, written by :func:`~upkeep.reporting.markdown.format_value`."""
+    """Return a text of ``templates/``; :func:`~upkeep.reporting.markdown.format_value` writes the values."""
     return Markdown(MARKDOWN.get_template(template).render(values))

@@ -1,7 +1,7 @@
-"""Runs sent to MLflow, or to GitLab's own pages, each once; what cannot be sent waits in a folder.
+"""Sends runs to MLflow, or to GitLab's own pages, each once; what cannot be sent waits in a folder.
 
-MLflow is called only here, by its client, since its fluent API dates each run to the moment when it is sent. GitLab
-answers that client too, but ignores filters, takes short parameters only and keeps files in no folders.
+Only this module calls MLflow, by its client, since its fluent API dates a run to the moment when it is sent. GitLab
+serves the same client, but ignores filters, accepts only short parameters and has no folders for files.
 """
 
 import logging
@@ -37,20 +37,20 @@ GITLAB = re.compile(r"https?://.+/api/v4/projects/[^/]+/ml/mlflow/?")
 
 KEY, COMPLETE = "upkeep.run", "upkeep.complete"  # tags: which run this is, and that all has arrived, set last
 
-RELEASE = "upkeep.release"  # tag of a version in the registry, whose own numbers MLflow gives
+RELEASE = "upkeep.release"  # tag of a version in the registry, which MLflow numbers by itself
 
 RELOCATE_RUNS = "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)"
 RELOCATE_EXPERIMENTS = "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?"
 
 DRAFT = ".draft-"  # what a folder's name starts with while it is being filled
 
-ANSWER_SECONDS = 10  # that MLflow waits for an answer, asked for once, unless the user has set its variables
+ANSWER_SECONDS = 10  # for which MLflow waits for an answer, without a retry, unless the user has set its variables
 
 LONGEST_PARAM, LONGEST_GITLAB_PARAM, LONGEST_TAG = 6000, 250, 5000  # characters; MLflow, and GitLab, refuse more
 
 
 class KeptRun(Frozen):
-    """A run as it waits to be sent, with when and by which code it was made first."""
+    """A run that waits to be sent, with the date and the commit of the code when it was first made."""
 
     key: str
     date: str
@@ -59,10 +59,10 @@ class KeptRun(Frozen):
 
 
 def keep_run(pending: Path, run: KeptRun, artifacts: Iterable[Path]) -> None:
-    """Put a run aside until it is sent, with copies of its files, which the next run will overwrite.
+    """Keep a run until it is sent, with copies of its files, which the next run will overwrite.
 
-    Only one process at a time may work on the folder `pending`; the caller sees to that. Of `artifacts`, relative paths
-    of files and folders, those that do not exist are left out.
+    Only one process at a time may work on the folder `pending`, which the caller ensures. `artifacts` are relative
+    paths of files and folders; those that do not exist are left out.
     """
     for left_by_a_killed_process in pending.glob(f"{DRAFT}*"):
         shutil.rmtree(left_by_a_killed_process)
@@ -84,9 +84,9 @@ def keep_run(pending: Path, run: KeptRun, artifacts: Iterable[Path]) -> None:
 
 
 def send_pending(pending: Path, uri: str) -> list[str]:
-    """Send all runs that wait, oldest first, and return one warning for each problem, without credentials.
+    """Send all waiting runs, oldest first, and return a warning for each problem, without credentials.
 
-    Nothing that MLflow or its server does is an error: a run that could not be sent completely waits for the next call.
+    No failure of MLflow or its server is an error: a run that could not be sent completely waits for the next call.
     """
     waiting, warnings = dict[Path, KeptRun](), list[str]()
     for file in pending.glob("[!.]*/run.json"):
@@ -113,10 +113,10 @@ def send_pending(pending: Path, uri: str) -> list[str]:
 
 
 def mirror_release(uri: str, model: str, version: str, stage: str, facts: Mapping[str, str], key: str) -> str:
-    """Have a release among the versions of `model` in the server's registry, with the stage as its alias.
+    """Make a release a version of `model` in the server's registry, with the stage as its alias.
 
-    `key` is that of the run which made it. Returns one warning, without credentials, if that cannot be: git has the
-    truth. GitLab's registry knows no aliases, and its pages show the tags themselves.
+    `key` is that of the run which made it. Returns a warning, without credentials, if that fails: the truth is in git.
+    GitLab's registry knows no aliases, and its pages show the tags themselves.
     """
     if GITLAB.fullmatch(uri):
         return ""
@@ -131,7 +131,7 @@ def mirror_release(uri: str, model: str, version: str, stage: str, facts: Mappin
 
 
 def _register_version(client: "MlflowClient", model: str, tags: dict[str, str], key: str) -> str:
-    """Make a version of a model, which may be its first, with the run that made it if it has arrived."""
+    """Make a version of a model, which may be its first, from the run that made it if that has been sent."""
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
     experiment = client.get_experiment_by_name(model)
@@ -161,7 +161,7 @@ def connect(uri: str) -> "MlflowClient":
 
 
 def _prepare_database(file: Path, pending: Path) -> None:
-    """Follow a database that was moved, or make one: elsewhere, for MLflow cannot resume where it was killed."""
+    """Update a database that was moved, or make one in a draft, since MLflow cannot resume where it was killed."""
     if file.exists():
         follow_checkout(file)
         return
@@ -198,7 +198,6 @@ def _send_run(client: "MlflowClient", run: KeptRun, artifacts: Path, uri: str) -
 
 
 def _find_sent(client: "MlflowClient", experiment: str, key: str) -> list["MlflowRun"]:
-    """Return what was sent of a run."""
     from mlflow.utils import get_results_from_paginated_fn
 
     def search(most: int, token: str | None) -> "PagedList[MlflowRun]":
@@ -235,7 +234,7 @@ def _find_experiment(client: "MlflowClient", name: str, uri: str) -> str:
 
 
 def follow_checkout(database: Path = DATABASE) -> None:
-    """Tell a database that was moved or copied with its files where they are now, for MLflow stores whole paths."""
+    """Correct the paths in a database that was moved or copied with its files, since MLflow stores them absolute."""
     here = database.resolve().parent / LOCAL_ARTIFACTS
     with closing(sqlite3.connect(database)) as connection, connection:
         for (stored,) in connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall():
@@ -248,7 +247,7 @@ def follow_checkout(database: Path = DATABASE) -> None:
 def _log_run(
     client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, Figures], uri: str
 ) -> None:
-    """Log parameters, and figures with their split before each name; the client sends as much at once as it may."""
+    """Log parameters, and metrics with their split before each name."""
     from mlflow.entities import Metric, Param
 
     longest = LONGEST_GITLAB_PARAM if GITLAB.fullmatch(uri) else LONGEST_PARAM

@@ -1,4 +1,4 @@
-"""What sensors and gateways do to rows on their way: each function spoils a batch."""
+"""Defects that sensors and gateways cause: each function spoils a batch."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +14,7 @@ Defect = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
 
 
 def lose_rows(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Take a machine off the network for 8 to 30 hours."""
+    """Drop the rows of a machine that is off the network for 8 to 30 hours."""
     return rows.filter(~choose_stretch(rows, rng, 8, 30))
 
 
@@ -46,7 +46,7 @@ def double_rows(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
 
 
 def double_nearly(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Send some rows again 5 to 20 seconds later, with slightly other vibration and current."""
+    """Send some rows again 5 to 20 seconds later, with slightly different vibration and current."""
     chosen = _choose_rows(rows, rng, 0.02)
     seconds = pl.Series(rng.integers(5, 21, len(chosen)) * 1_000_000).cast(pl.Duration("us"))
     again = rows[chosen].with_columns(
@@ -72,7 +72,7 @@ def lose_keys(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
 
 
 def choose_stretch(rows: pl.DataFrame, rng: np.random.Generator, shortest: int, longest: int) -> pl.Expr:
-    """Choose a machine and some hours of it; return the expression that is true there only."""
+    """Choose a machine and some of its hours; return an expression that is true of these rows only."""
     names = rows["machine"].unique().sort()
     machine = names[int(rng.integers(len(names)))]
     times = rows.filter(machine=machine)["time"]
@@ -84,7 +84,6 @@ def choose_stretch(rows: pl.DataFrame, rng: np.random.Generator, shortest: int, 
 
 
 def _choose_rows(rows: pl.DataFrame, rng: np.random.Generator, share: float) -> list[int]:
-    """Choose a share of the rows, at least one."""
     chosen = rng.choice(rows.height, max(1, round(share * rows.height)), replace=False)
     return sorted(chosen.tolist())
 

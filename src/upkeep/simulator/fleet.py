@@ -1,7 +1,7 @@
-"""The life of a simulated fleet: programs load machines, load wears them, wear shows and ends in failures.
+"""A simulated fleet: programs load machines, load wears them, wear shows in sensors and ends in failures.
 
-Nothing here looks ahead: what happens in a batch depends on the batches before it only, so that a longer history starts
-with the same bytes. Random numbers are therefore drawn per batch, and per machine in the order of its life.
+What happens in a batch depends only on the batches before it, so that a longer history starts with the same bytes.
+Random numbers are therefore drawn per batch, and per machine in the order of its life.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,22 +26,21 @@ LIFE_SHAPE = 3.0
 LIFE_HOURS = np.array([3700.0, 4200.0, 4200.0, 30000.0])
 """Weibull shape and scale of each component's life, in hours at the plant's mean load."""
 MAINTENANCE_RESTORES = np.array([0.35, 0.35, 0.35, 0.0])
-"""Share of the wear so far that scheduled maintenance takes away; nobody services a controller."""
+"""Share of the wear so far that scheduled maintenance removes; controllers are not serviced."""
 WEAR_PER_YEAR_OF_AGE = 0.03
 SILENT_SHARE = 0.05  # share of failures that hardly show in any sensor
 
 
 PlantChange = Literal["bearings", "sensor", "firmware", "regime", "overhauls", "maintenance"]
-"""What may change in a plant: bearings of another supplier, whose wear shows in heat and late, where it showed in
-vibration; vibration sensors of another make; firmware that sends coarser steps; another order book in a hotter hall.
-Then what no model has to learn: overhauls that leave machines nearly new, and maintenance twice as often."""
-OVERHAUL_RESTORES = 0.9
-"""Share of the wear so far that scheduled maintenance takes away where it has become an overhaul."""
+"""What may change in a plant: bearings of another supplier, whose wear shows late, and in heat instead of vibration;
+vibration sensors of another make; firmware that sends coarser steps; another order book in a hotter hall. The last two
+are nothing that a model has to learn: overhauls that leave machines nearly new, and maintenance twice as often."""
+OVERHAUL_RESTORES = 0.9  # share of the wear so far that an overhaul removes
 FOUND_AT = 0.05  # how strongly wear must show for a visit to find it
 
 
 class MachineModel(NamedTuple):
-    """How fast a make of machine wears and how its sensors answer."""
+    """How fast a model of machine wears, and how strongly its sensors respond to load."""
 
     name: str
     wear: float
@@ -64,8 +63,8 @@ class Regime:
     """How a plant runs its machines.
 
     Speed, load and wear per hour (in hours at the plant's mean load) have an entry per program, the idle one first;
-    `share` is how often a working shift runs each of the others. Then working shifts per day and days per week, mean
-    air temperature, and how common each of :data:`MODELS` is.
+    `share` is how often a working shift runs each of the others. `shifts` are per day, `days` per week, `ambient_c` is
+    the mean air temperature, and `model_share` how common each of :data:`MODELS` is.
     """
 
     speed_rpm: Floats32
@@ -80,13 +79,13 @@ class Regime:
 
 @dataclass(frozen=True)
 class Fleet:
-    """A plant's machines and what befell them.
+    """A plant's machines and their history.
 
     Per machine: ``names``, ``models`` (indices into :data:`MODELS`), ``installed``, and each sensor's response in
-    ``gains``; per machine and hour: the ``program`` that it ran, and whether it was off the network, ``absent``.
-    ``changes`` are the batches from which on something is otherwise, ``regimes`` the plant's before and after such a
-    change. ``signs`` tells per component, machine and hour how strongly wear shows, 0 (healthy) to 1.3; ``ambient_c``
-    how much warmer than the regime's mean the air is in each hour. ``happenings`` are failures and maintenance.
+    ``gains``; per machine and hour: the ``program`` that it ran, and whether it was off the network (``absent``).
+    ``changes`` are the first batches of changes, ``regimes`` the plant's before and after a change of regime. ``signs``
+    is how strongly wear shows, 0 (healthy) to 1.3, per component, machine and hour; ``ambient_c`` how much warmer than
+    the regime's mean the air is in each hour. ``happenings`` are failures and maintenance.
     """
 
     plant: str
@@ -107,7 +106,7 @@ class Fleet:
 
     @property
     def batches(self) -> int:
-        """How many batches were simulated."""
+        """The number of simulated batches."""
         return len(self.ambient_c) // self.hours_per_batch
 
     def regime(self, batch: int) -> Regime:
@@ -115,7 +114,7 @@ class Fleet:
         return self.regimes[self.has_changed("regime", batch)]
 
     def has_changed(self, change: PlantChange, batch: int) -> bool:
-        """Tell whether a change holds in a batch."""
+        """Return whether a change is in effect in a batch."""
         return batch >= self.changes.get(change, self.batches)
 
     def hours(self, batch: int) -> slice:
@@ -133,9 +132,9 @@ def simulate_fleet(
     batch_days: int,
     changes: Mapping[PlantChange, int] = MappingProxyType({}),
 ) -> Fleet:
-    """Let a plant's machines run, wear, fail and be repaired from `start`, the first batch's first day.
+    """Simulate how a plant's machines run, wear, fail and are repaired from `start`, the first batch's first day.
 
-    The plant's name decides its regime, whatever the seed; `changes` tell from which batch on something is otherwise.
+    The plant's name decides its regime, whatever the seed; `changes` are the first batches of changes.
     """
     regime = draw_regime(plant)
     generators = [draw(seed, plant, "machine", machine) for machine in range(machines)]
@@ -174,10 +173,10 @@ def simulate_fleet(
 
 
 def visit(fleet: Fleet, machine: int, hour: int) -> tuple[Fleet, list[str]]:
-    """Let somebody look at a machine late in an hour and renew the components whose wear shows; return these as well.
+    """Inspect a machine late in an hour and renew the components whose wear shows; return these as well.
 
-    A failure that such wear leads to does not happen, nor does its repair. All else is as it was drawn, so that fleets
-    with other visits still share their failures: a component goes on as it would have after that repair.
+    A failure that such wear would lead to does not happen, nor its repair. All else stays as drawn, so that fleets with
+    different visits share their other failures: a component goes on as it would have after that repair.
     """
     signs, end = fleet.signs.copy(), fleet.signs.shape[-1]
     found = np.flatnonzero(signs[:, machine, hour] >= FOUND_AT)
@@ -192,7 +191,7 @@ def visit(fleet: Fleet, machine: int, hour: int) -> tuple[Fleet, list[str]]:
 
 
 def _spare_failure(fleet: Fleet, machine: int, hour: int, component: str) -> Fleet:
-    """Let a machine run on where the component would have failed in this hour and been repaired, if it would."""
+    """Let a machine run on if its component would have failed in this hour and been repaired."""
     own = fleet.happenings.filter(machine=machine)
     if own.filter(hour=hour, kind="failure", code=component).is_empty():
         return fleet
@@ -209,7 +208,7 @@ def _spare_failure(fleet: Fleet, machine: int, hour: int, component: str) -> Fle
 
 
 def draw(seed: int, plant: str, what: str, *index: int) -> np.random.Generator:
-    """Return the random numbers of one thing in one plant, the same whatever else is drawn."""
+    """Return the random generator of one thing in one plant, the same whatever else is drawn."""
     return np.random.default_rng([seed, crc32(plant.encode()), crc32(what.encode()), *index])
 
 
@@ -260,7 +259,7 @@ def _draw_programs(fleet: Fleet, batch: int) -> Ints:
 
 
 def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
-    """Return by how much the hall is warmer than usual in each hour: season, time of day and weather."""
+    """Return how much warmer than usual the hall is in each hour: season, time of day and weather."""
     rng = draw(seed, plant, "weather")
     weather, today = [], 0.0
     for _ in range(days):
@@ -274,7 +273,7 @@ def _draw_ambient(seed: int, plant: str, start: date, days: int) -> Floats32:
 
 
 def _mark_repair(fleet: Fleet, machine: int, failed: int, hours: slice, *, absent: bool) -> None:
-    """Mark that a machine stands still in these hours, without the failed component, and on or off the network."""
+    """Mark that a machine stands still in these hours, without signs of the failed component, on or off the network."""
     fleet.program[machine, hours] = IDLE
     fleet.signs[:, machine, hours] = fleet.signs[:, machine, hours.start - 1, None]
     fleet.signs[failed, machine, hours] = 0
@@ -282,13 +281,13 @@ def _mark_repair(fleet: Fleet, machine: int, failed: int, hours: slice, *, absen
 
 
 def _live_machine(fleet: Fleet, machine: int, worn: Floats, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
-    """Yield hour, kind and code of a machine's failures, repairs and scheduled maintenance, one after the other.
+    """Yield hour, kind and code of a machine's failures, repairs and scheduled maintenance, in order.
 
-    Its wear and its stops are marked in the fleet. `worn`, of shape (hours,), is the wear summed up to and including
-    each hour, had the machine never stopped.
+    Signs of wear and stops are marked in the fleet. `worn`, of shape (hours,), is the wear up to and including each
+    hour, had the machine never stopped.
     """
     end = len(worn)
-    # Hours from which on maintenance is more thorough, and comes twice as often.
+    # Hours from which maintenance is an overhaul, and comes twice as often.
     overhauled, hurried = (
         fleet.changes.get(change, fleet.batches) * fleet.hours_per_batch for change in ("overhauls", "maintenance")
     )

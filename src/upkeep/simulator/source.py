@@ -1,4 +1,4 @@
-"""The default source: plants whose deliveries, made up from a seed, are spoilt as real ones are."""
+"""The default source: simulated plants whose deliveries have defects as real ones do."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from upkeep.sources import Delivery, read_options
 from upkeep.sources.batches import batches_between, first_day
 
 SMALL = (*AT_THE_SENSOR, *IN_THE_FILE, "late_rows")
-"""Every batch but the first has one of these, each plant another one."""
+"""Every batch but the first has one of these, a different one in each plant."""
 
 CYCLE = 17
 LARGE = {"repeated_batch": 5, "late_batch": 9, "missing_batch": 13}
@@ -44,9 +44,9 @@ class SimulatorOptions(Frozen):
 
 @dataclass
 class Plant:
-    """A plant, its machines and what they deliver in batches that are numbered from 0, which begins on `start`.
+    """A plant and its deliveries, in batches numbered from 0, which begins on `start`.
 
-    Its place among the plants of the options decides on its defects.
+    Its place among the plants of the options decides its defects.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Plant:
 
     @cached_property
     def fleet(self) -> Fleet:
-        """What befell the plant's machines, simulated once rows are needed."""
+        """The plant's machines and their history, simulated when rows are first needed."""
         drift: dict[PlantChange, int] = {"regime": REGIME_DRIFT} if self._is_at(-1) else {}
-        # A change holds from the first batch on that begins on its day or later.
+        # A change takes effect with the first batch that begins on its day or later.
         days = {change: (day - self.start).days for change, day in self.options.changes.items()}
         numbers = {change: max(0, -(-passed // self.batch_days)) for change, passed in days.items()}
         return simulate_fleet(
@@ -73,7 +73,7 @@ class Plant:
         )
 
     def arrives(self, number: int) -> bool:
-        """Tell whether a file of telemetry comes with the batch of this number."""
+        """Return whether a file of telemetry comes with the batch of this number."""
         return not (self._happens("late_batch", number) or self._happens("missing_batch", number))
 
     def read(self, table: Table, number: int) -> pl.DataFrame:
@@ -87,7 +87,7 @@ class Plant:
         return double_rows(events, self._draw(number, "events")) if is_doubled else events
 
     def _collect(self, number: int) -> pl.DataFrame:
-        """Return the telemetry that the gateway has to send with a batch, before it writes the file."""
+        """Return the telemetry that the gateway sends with a batch, without the defects of the file."""
         parts = [self._send(number), *self._arrive_late(number)]
         if self._happens("repeated_batch", number - 1) or self._happens("late_batch", number - 1):
             parts.append(self._send(number - 1))
@@ -99,7 +99,7 @@ class Plant:
         return rows
 
     def _send(self, number: int) -> pl.DataFrame:
-        """Return the rows of a batch that its machines sent in time, as their sensors gave them."""
+        """Return the rows of a batch that came in time, with the defects of sensors."""
         rows, _, _ = self._hold_back(number)
         if number >= NEW_COLUMN and self._is_at(0):
             rows = rows.with_columns(oil_particles_ppm=self._draw(number, "oil").integers(50, 900, rows.height) / 10)
@@ -110,7 +110,7 @@ class Plant:
         return defects[kind](rows, self._draw(number, kind)) if kind in defects and rows.height else rows
 
     def _hold_back(self, number: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-        """Split what a batch's machines measured into rows in time and late rows, and tell when the latter arrive."""
+        """Split a batch's rows into those in time and those late, and return the batch that the latter come with."""
         rows = simulate_telemetry(self.fleet, number)
         if self._small(number) != "late_rows" or not self.arrives(number) or rows.is_empty():
             return rows, rows.clear(), number
@@ -121,7 +121,6 @@ class Plant:
         return rows.filter(~late), rows.filter(late), due
 
     def _arrive_late(self, number: int) -> Iterator[pl.DataFrame]:
-        """Yield the rows of earlier batches that arrive in this one."""
         for earlier in range(max(0, number - LONGEST_DELAY), number):
             if self._small(earlier) == "late_rows":
                 _, late, due = self._hold_back(earlier)
@@ -133,29 +132,25 @@ class Plant:
         return batch == LARGE[large] and self._is_at(turn + list(LARGE).index(large))
 
     def _small(self, number: int) -> str:
-        """Return which of the small defects a batch has; the first one, in which baselines begin, has none."""
+        """Return the small defect of a batch, empty for the first one, in which baselines begin."""
         if not self.options.defects or number == 0:
             return ""
         return SMALL[(number - 1 + list(self.options.plants).index(self.name)) % len(SMALL)]
 
     def _is_at(self, place: int) -> bool:
-        """Tell whether this is the plant at that place, counted round, and defects are wanted."""
+        """Return whether this is the plant at that place, modulo their number, and defects are wanted."""
         plants = list(self.options.plants)
         return self.options.defects and plants[place % len(plants)] == self.name
-
-    def day(self, number: int) -> date:
-        """Return the first day of a batch."""
-        return self.start + timedelta(days=number * self.batch_days)
 
     def _draw(self, number: int, what: str) -> np.random.Generator:
         return draw(self.options.seed, self.name, what, number)
 
 
 class Simulator:
-    """Plants, machines and their weekly deliveries, made up from a seed.
+    """Simulated plants, machines and their deliveries.
 
-    The rows of a batch depend on the options only, never on how far the history goes on. Of the batch that is under
-    way, only what lies before `now` is delivered, by default the clock's time: nothing has measured the rest yet.
+    The rows of a batch depend on the options only, not on how long the history is. Of the current batch only what lies
+    before `now`, by default the clock's time, is delivered: the rest has not been measured yet.
     """
 
     def __init__(self, options: Mapping[str, Any], batch_days: int, now: datetime | None = None) -> None:
@@ -177,7 +172,7 @@ class Simulator:
                     yield Delivery("telemetry", name, day, partial(self._read, plant, "telemetry", number))
 
     def _read(self, plant: Plant, table: Table, number: int) -> pl.DataFrame:
-        """Leave out what is still to come; rows that lost their time come once their batch is complete."""
+        """Return the rows up to now; rows that lost their time come once their batch is complete."""
         rows = plant.read(table, number)
-        is_complete = plant.day(number + 1) <= self._now.date()
+        is_complete = plant.start + timedelta(days=(number + 1) * plant.batch_days) <= self._now.date()
         return rows if is_complete else rows.filter(pl.col("time") < self._now)
