@@ -138,9 +138,7 @@ def compare_windows(
         for name, similarity in measure_similarity(reference.machine, reference.values).items():
             found[name], note = _judge_column(name, current, reference, similarity, window)
             notes += [note] if note else []
-    n_drifted = sum(column.drifted for column in found.values())
-    n_judged = sum(column.drifted or column.threshold is not None for column in found.values())
-    share = n_drifted / max(n_judged, 1)
+    share = sum(column.drifted for column in found.values()) / max(sum(column.judged for column in found.values()), 1)
     return PlantDrift(
         drifted=share > how.max_drifted_share,
         share=share,

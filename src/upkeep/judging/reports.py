@@ -165,6 +165,11 @@ class ColumnDrift(Report):
     threshold: Figure = None
     drifted: bool = False
 
+    @property
+    def judged(self) -> bool:
+        """Whether there was a distance, or no value any more."""
+        return self.drifted or self.threshold is not None
+
 
 class WindowReport(Report):
     """The newest window, from its start to its exclusive end, in ISO 8601."""

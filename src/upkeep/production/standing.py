@@ -45,7 +45,7 @@ class Monitoring(Report):
     page: str | None = None
 
     def list_news(self, told_after: int) -> dict[str, Standing]:
-        """Return by plant each status that has held for so many runs and has not been told yet."""
+        """Return by plant each status that has held for `told_after` runs and has not been told yet."""
         return {
             plant: each
             for plant, each in self.standings.items()
@@ -61,7 +61,7 @@ class Monitoring(Report):
 
 def judge_drift(plant: str, found: PlantDrift | None) -> Signal:
     """Return the drift report's verdict on a plant; unknown if the report lacks the plant or could not judge it."""
-    judged = [column for column in found.columns.values() if column.threshold or column.drifted] if found else []
+    judged = [column for column in found.columns.values() if column.judged] if found else []
     if found is None or not judged:
         words, remedy = "whether its data still looks like what was trained on is not known", "run `dvc repro drift`"
         return Signal(plant=plant, measure="drift", status=UNKNOWN, words=words, remedy=remedy)

@@ -71,7 +71,7 @@ def _describe_plant(plant: str, found: PlantDrift, pages: Collection[str] = ()) 
         "name": plant,
         "page": f"{name_file(plant)}.html" if plant in pages else None,
         "found": found,
-        "judged": sum(bool(column.threshold or column.drifted) for column in found.columns.values()),
+        "judged": sum(column.judged for column in found.columns.values()),
         "drifted": len(drifted),
         "shifts": {name: _describe_shift(drifted[name]) for name in farthest},
     }
