@@ -87,7 +87,7 @@ def _live(seed: int, params: Params) -> dict[str, Lived]:
     dictionary, boundaries = load_dictionary(params.validate_.dictionary), (VALIDATION, TEST)
     vocabulary = find_vocabulary([PLANT], boundaries, dictionary, params.dataset, lambda _: past)
     built = build_splits(PLANT, past, vocabulary, boundaries, dictionary, params)
-    selection = train_plant(Splits(**built.splits), None, params, yardsticks=False)
+    selection = train_plant(Splits(**built.splits), None, params, references=False)
     metadata, texts = describe_model(PLANT, selection, built.preparation, params, VERSION)
     model = SavedModel(metadata, tuple(lgb.Booster(model_str=text) for text in texts))
     predictions = selection.candidates[selection.chosen].predictions.with_columns(chosen=pl.lit(value=True))

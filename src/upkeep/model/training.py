@@ -118,18 +118,18 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
 
 
 def train_plant(
-    splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew, *, yardsticks: bool = True
+    splits: Splits, fleet: FleetModel | None, params: Params, recall: Recall = make_anew, *, references: bool = True
 ) -> Selection:
     """Train a plant's own models, or recall them, and choose its own or the fleet's.
 
-    `yardsticks` are simple rules and models of shuffled labels, which the choice does without.
+    `references` are simple rules and models of shuffled labels, which the choice does without.
     """
     train, validation, test = (LabelledRows(rows) for rows in splits)
     trained = _train_models(train, validation, fleet, params, recall)
     models, rules = {name: model.fitted for name, model in trained.items()}, dict[str, Ranking]()
     notes = {name: _training_notes(model) for name, model in trained.items()}
-    if yardsticks:
-        models[SHUFFLED], rules, notes[BEST_FEATURE] = _make_yardsticks(train, validation, params, recall)
+    if references:
+        models[SHUFFLED], rules, notes[BEST_FEATURE] = _fit_references(train, validation, params, recall)
     known = validation.read(*OUTCOME)
     failures = _count_failures(known, params)
     borrowed = fleet.alarm if fleet and failures < FEW_FAILURES else None
@@ -240,7 +240,7 @@ def _read_rows(table: LabelledRows) -> Rows:
     return Rows(table.read_features(), outcome["label"].to_numpy(), outcome["weight"].cast(pl.Float64).to_numpy())
 
 
-def _make_yardsticks(
+def _fit_references(
     train: LabelledRows, validation: LabelledRows, params: Params, recall: Recall
 ) -> tuple[Fitted, dict[str, Ranking], list[str]]:
     """Return the luckiest model of shuffled labels, simple rules by name, and a note on the best single feature."""

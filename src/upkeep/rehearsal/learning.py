@@ -40,7 +40,7 @@ def train_models(known: Known, version: str, dictionary: Dictionary, params: Par
     splits = {plant: Splits(**rows.splits) for plant, rows in built.items()}
     fleet, found = train_fleet(splits, params), TrainedFleet({}, {}, {})
     for plant, rows in splits.items():
-        selection = train_plant(rows, fleet, params, yardsticks=False)
+        selection = train_plant(rows, fleet, params, references=False)
         metadata, texts = describe_model(plant, selection, built[plant].preparation, params, version)
         found.models[plant] = SavedModel(metadata, tuple(lgb.Booster(model_str=text) for text in texts))
         found.trained[plant] = built[plant].splits["train"].select("machine", "time")
@@ -54,6 +54,6 @@ def may_follow(challenger: TrainedFleet, champion: TrainedFleet, known: Known, p
     before = {}
     for plant, own in challenger.predictions.items():
         judged, model = champion.predictions[plant], champion.models[plant]
-        newer = rescoring.ask_model(model, find_newer(judged, own), rescoring.PlantTables(*known[plant]))
+        newer = rescoring.predict_rows(model, find_newer(judged, own), rescoring.PlantTables(*known[plant]))
         before[plant] = pl.concat([judged, newer], how="diagonal_relaxed")
     return judge_succession(before, challenger.predictions, params).decision == "promote"

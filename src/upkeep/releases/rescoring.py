@@ -33,10 +33,10 @@ def rescore(folder: Path, rows: pl.DataFrame, tables: PlantTables, present: Meta
     """
     model = load_scorer(folder).model
     _require_same_tables(model.metadata, present)
-    return ask_model(model, rows, tables)
+    return predict_rows(model, rows, tables)
 
 
-def ask_model(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> pl.DataFrame:
+def predict_rows(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> pl.DataFrame:
     """Return rows with a model's predictions, sorted by machine and time; see :func:`rescore`."""
     ordered, metadata = rows.sort(ROW), model.metadata
     back = timedelta(hours=max(*metadata.dataset.windows_hours, metadata.dataset.baseline_hours))
