@@ -133,7 +133,11 @@ def load_model(folder: Path) -> SavedModel:
     An UpkeepError is raised if a file is missing, was changed or has another format, or if the boosters take other
     features than the metadata says.
     """
-    metadata = _read_metadata(folder / MODEL_METADATA)
+    file = folder / MODEL_METADATA
+    if not file.exists():
+        raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file)
+    remedy = "restore the model's folder, train again, or use the version of upkeep that wrote it"
+    metadata = read_object(Metadata, file, what="the model's metadata", remedy=remedy)
     boosters = tuple(_read_booster(folder / name, sha256, metadata) for name, sha256 in metadata.boosters.items())
     return SavedModel(metadata, boosters)
 
@@ -185,13 +189,6 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
             remedy="pass the features in the order of the model's metadata",
         )
     return np.ascontiguousarray(features, dtype=np.float32)
-
-
-def _read_metadata(file: Path) -> Metadata:
-    if not file.exists():
-        raise UpkeepError("there is no model", remedy="run `upkeep train`, or `dvc pull`", file=file)
-    remedy = "restore the model's folder, train again, or use the version of upkeep that wrote it"
-    return read_object(Metadata, file, what="the model's metadata", remedy=remedy)
 
 
 def _read_booster(file: Path, sha256: str, metadata: Metadata) -> lgb.Booster:

@@ -85,7 +85,7 @@ def _ask_trial(folders: Sequence[Path]) -> tuple[int, str]:
 
 
 def _start(folders: Sequence[Path]) -> subprocess.Popen[str]:
-    ends = str(int(_limit(folders)) + 1)  # after so many seconds by itself, should nobody wait for it any more
+    ends = str(int(_limit(folders)) + 1)  # in case nothing waits for it any more
     command = [sys.executable, "-P", "-c", CODE, ends, *map(str, folders)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
 
@@ -95,7 +95,7 @@ def _limit(folders: Sequence[Path]) -> float:
 
 
 def answer(seconds: int, folders: Iterable[str]) -> None:
-    """Score one machine by each model that is not damaged, and print that it answers; end after so many `seconds`."""
+    """Score one machine by each model that is not damaged, and print that it answers; end after these `seconds`."""
     from upkeep.model.scoring import load_scorer
 
     signal.alarm(seconds)

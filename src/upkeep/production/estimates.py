@@ -29,9 +29,9 @@ from upkeep.production.outcomes import IS_SHOWN
 
 FEWEST_ALARMS = 10  # alarm episodes of validation and test rows, at least, that tell what a probability means
 MOST_OUTSIDE = 0.1  # share of logged rows outside of what training rows held, above which nothing is estimated
-MOST_OPEN = 0.25  # share of a window's alarms whose outcome nobody will know, above which anything could be true
-DOUBTFUL = 0.1  # so many misses, or more, are this unlikely by chance: then nobody can say that estimates agree
-NEWTON_STEPS, SMALLEST_STEP = 30, 1e-8  # six are usual until parameters stand to more digits than are kept
+MOST_OPEN = 0.25  # share of a window's alarms whose outcome will never be known, above which it is not compared
+DOUBTFUL = 0.1  # probability of as many misses by chance below which estimates are not said to agree
+NEWTON_STEPS, SMALLEST_STEP = 30, 1e-8  # it usually takes six until parameters have more digits than are kept
 
 
 class Estimate(NamedTuple):
@@ -271,7 +271,7 @@ def _read_outcomes(estimate: Estimate, ledger: pl.DataFrame, known_at: datetime,
     named = {"plant": estimate.plant, "model_version": estimate.model_version, "role": "champion"}
     count = Counter(ledger.filter(pl.col("at").is_between(*window, closed="left"), **named)["outcome"])
     true, false = count["failed"] + count["defect_found"], count["survived"] + count["nothing_found"]
-    open_ = count["no_code"] + count["censored"]  # what nobody will ever know
+    open_ = count["no_code"] + count["censored"]  # which will never be known
     alarms, costs = true + false + open_, params.evaluate.costs
     if count["pending"] or open_ > MOST_OPEN * alarms or (estimate.alarms and not alarms):
         return None

@@ -233,9 +233,9 @@ def judge_polls(name: str, polls: Sequence[Poll]) -> Signal:
 
 
 def explain_retraining(arrived: Sequence[date], params: Params, said: str = "") -> str:
-    """Say in one sentence why no model was trained again, such as that the gate kept the champion.
+    """Return one sentence on why no model was trained again, such as that the gate kept the champion.
 
-    `arrived` are the complete batches after that of ``fetch.until``, `said` what `upkeep retrain` ended with last.
+    `arrived` are the complete batches after that of ``fetch.until``, `said` is how `upkeep retrain` ended last.
     """
     if not arrived:
         return f"Not trained again: {params.fetch.source} has no complete batch after that of {params.fetch.until}."

@@ -101,7 +101,7 @@ def find_usual(values: pl.Series, times: pl.Series, window: Window) -> tuple[Flo
 
 
 def sample_log(url: str, live: Mapping[str, str], window: Window, most: int) -> dict[str, pl.DataFrame]:
-    """Return by plant at most so many rows of the log that its live model, given by version, scored in a window.
+    """Return by plant the logged rows that its live model, given by version, scored in a window, at most `most`.
 
     They are chosen by a hash of machine and time, so that it does not matter how the log is cut into files.
     """

@@ -68,7 +68,7 @@ def train_by_evidence(evidence: Evidence, how: Retrain) -> Reasons:
 
 
 def train_on_batches(evidence: Evidence, needed: int = 1) -> Reasons:
-    """Train as soon as so many batches have arrived."""
+    """Train as soon as the `needed` number of batches has arrived."""
     if len(evidence.batches) < needed:
         return {}
     return {"new data": f"{count_things(len(evidence.batches), 'new batch')} up to that of {evidence.batches[-1]}"}

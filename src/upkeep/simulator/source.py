@@ -29,7 +29,7 @@ UNIT_CHANGE = (10, 11, 12)  # batches of each cycle in which the second plant's 
 LONGEST_DELAY = 3
 
 NEW_COLUMN, VANISHED_COLUMN, REGIME_DRIFT = 20, 24, 43
-"""First batch in which the first plant also counts oil particles, the third lacks humidity, the last runs otherwise."""
+"""First batch in which the first plant also counts oil particles, the third lacks humidity, the last changes regime."""
 
 
 class SimulatorOptions(Frozen):

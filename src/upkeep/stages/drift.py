@@ -54,7 +54,7 @@ def recent_drift(params: Params) -> dict[str, list[bool]]:
 def look_back(windows: int, has_drifted: Callable[[int], bool]) -> list[bool]:
     """Return whether something drifted in each of the last windows, the newest first.
 
-    `has_drifted` tells it of the window that ended so many batches ago. Without drift in the newest window the others
+    `has_drifted` takes the number of batches since the window's end. Without drift in the newest window the others
     decide nothing, and are left out.
     """
     newest = has_drifted(0)

@@ -59,13 +59,12 @@ def find_checkout() -> Path:
 def _describe_run(params: Params) -> Run:
     files = sorted(file for file in paths.MODELS.rglob("*") if file.is_file())
     saved = [read_json(file, remedy=REMEDY) for file in files if file.name == paths.MODEL_METADATA]
-    models = {model["plant"]: model for model in saved}
     drift, quality = read_report(DriftReport).root, read_report(DataQuality).plants
     return Run(
         model={
             "name": params.record.experiment,
             "kind": params.model.kind,
-            "plants": {plant: {name: model.get(name) for name in ("kind", "scope")} for plant, model in models.items()},
+            "plants": {model["plant"]: {name: model.get(name) for name in ("kind", "scope")} for model in saved},
             "bytes": sum(file.stat().st_size for file in files),
             "md5": hash_files(files, paths.MODELS),
         },

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class PlantReport(NamedTuple):
     """A plant's part of the report, the tables that lost too many rows, and whether it has failures of known machines.
 
-    `strangers` describes the failures of machines that telemetry spells otherwise or lacks, None if there are none.
+    `strangers` describes the failures of machines that telemetry spells differently or lacks, None if there are none.
     """
 
     quality: dict[str, Any]
