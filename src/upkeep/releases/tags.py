@@ -81,7 +81,6 @@ def _publish(tag: str, made: str) -> bool:
 
 
 def _format_tag(release: Release) -> str:
-    """Return the tag object in git's format."""
     said = {key: show_text(getattr(release, field))[:LONGEST] for field, key in TRAILERS.items()}
     trailers = "".join(f"{key}: {value}\n" for key, value in said.items() if value)
     where = f" to {release.stage}" if release.stage else ""

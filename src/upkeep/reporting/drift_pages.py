@@ -84,10 +84,7 @@ def _describe_shift(column: ColumnDrift) -> str:
 
 
 def draw_page(current: WindowRows, reference: WindowRows, found: PlantDrift, how: Drift) -> str:
-    """Return Evidently's page of the columns that could be judged, with the verdict that was `found`.
-
-    The bytes are the same on every run.
-    """
+    """Return Evidently's page of the columns that could be judged, the same bytes on every run."""
     os.environ["DO_NOT_TRACK"] = "1"
     # Importing Evidently takes four seconds; who needs no page should not have to wait for it.
     from evidently import DataDefinition, Dataset, Report

@@ -142,6 +142,10 @@ class Plant:
         plants = list(self.options.plants)
         return self.options.defects and plants[place % len(plants)] == self.name
 
+    def day(self, number: int) -> date:
+        """Return the first day of a batch."""
+        return self.start + timedelta(days=number * self.batch_days)
+
     def _draw(self, number: int, what: str) -> np.random.Generator:
         return draw(self.options.seed, self.name, what, number)
 
@@ -174,5 +178,5 @@ class Simulator:
     def _read(self, plant: Plant, table: Table, number: int) -> pl.DataFrame:
         """Return the rows up to now; rows that lost their time come once their batch is complete."""
         rows = plant.read(table, number)
-        is_complete = plant.start + timedelta(days=(number + 1) * plant.batch_days) <= self._now.date()
+        is_complete = plant.day(number + 1) <= self._now.date()
         return rows if is_complete else rows.filter(pl.col("time") < self._now)

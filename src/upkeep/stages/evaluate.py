@@ -91,7 +91,6 @@ def _evaluate_plant(plant: str, params: Params, doubts: Mapping[str, str]) -> Ev
 
 
 def _explain_alarms(chosen: pl.DataFrame, plant: str, scorer: Scorer, horizon_hours: float) -> Iterator[Alarm]:
-    """Yield the plant's surest alarms on test rows, with the reasons that its readings give for each."""
     alarms = pick_alarms(chosen, horizon_hours, ALARMS_PER_PLANT).select(*KEYS, "probability", "hours_to_failure")
     theirs = pl.col("machine").is_in(alarms["machine"].implode())
     test = pl.scan_parquet(paths.PROCESSED / name_file(plant) / "test.parquet")
