@@ -10,8 +10,8 @@ from receiving import receiving
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab.api import MARKER, open_project, put_issue, put_note
-from upkeep.gitlab.doctor import reach_webhook
 from upkeep.gitlab.failure import PIPELINE, keep_failure, notify_failure
+from upkeep.gitlab.server_checks import reach_webhook
 
 SOMEBODY = {"id": 999, "name": "Somebody", "username": "somebody"}
 

@@ -13,7 +13,7 @@ from gitlab_stand_in import serving_gitlab
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.gitlab.deployment import Order, promote, roll_back
-from upkeep.gitlab.doctor import push_tags
+from upkeep.gitlab.project_checks import push_tags
 from upkeep.gitlab.readiness import NotReadyError
 from upkeep.releases import tags
 from upkeep.releases.git import push_tag

@@ -9,7 +9,8 @@ import yaml
 from typer.main import get_command
 
 from upkeep.cli import app
-from upkeep.gitlab.doctor import CHECKS, SSH_FAULTS
+from upkeep.gitlab.doctor import CHECKS
+from upkeep.gitlab.server_checks import SSH_FAULTS
 from upkeep.serving.settings import VARIABLES
 
 ROOT = Path(__file__).parents[2]

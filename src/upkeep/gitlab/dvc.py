@@ -1,4 +1,4 @@
-"""DVC's command line: stages run and data moved. A stage that fails is told in its own words, last of all."""
+"""DVC's command line: run stages, move data, read ``dvc.lock``; a stage's own error is reported as it stands."""
 
 import logging
 import os
@@ -17,6 +17,7 @@ from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import show_lines, show_text
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
+from upkeep.gitlab.remotes import read_config, readable_remotes, remotes_apart
 from upkeep.gitlab.zones import REMOTE, is_protected
 from upkeep.releases import git
 
@@ -36,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 def stale() -> list[str]:
-    """List the stages that ``dvc repro`` would run; no data is needed for it.
+    """List the stages that ``dvc repro`` would run; it needs no data.
 
-    Where a stale stage's own inputs are not here, DVC stops and what depends on it is not listed.
+    DVC stops at a stale stage whose inputs are missing, so stages after it are not listed.
     """
     failed, printed = _dvc("repro", "--dry", "--allow-missing", echo=False)
     found = RUNNING.findall(printed) + FAILED.findall(printed)
@@ -48,11 +49,11 @@ def stale() -> list[str]:
 
 
 def repro(*stages: str, allow_missing: bool = True) -> list[str]:
-    """Run what is stale, of all stages or of these and what they need, with inputs from the remote and earlier results.
+    """Run the stale stages, or those among the named ones and what they need; return the stages that ran.
 
-    Returns the stages that ran, or raises the UpkeepError of the one which failed. `allow_missing` leaves data where it
-    is if nothing needs it; what the remote has lost is made again. A protected pipeline takes earlier results only from
-    a remote that no merge request writes to.
+    Inputs come from the remote, and results of earlier runs are reused; a protected pipeline reuses them only from a
+    remote that no merge request writes to. With `allow_missing`, data that nothing needs is not fetched; data that the
+    remote has lost is made again. Raises the UpkeepError of the stage that failed.
     """
     FAILURE.unlink(missing_ok=True)
     _fetch_proposed()
@@ -68,7 +69,7 @@ def repro(*stages: str, allow_missing: bool = True) -> list[str]:
 
 
 def pull(*targets: Path) -> bool:
-    """Bring outputs from the remote to the working tree; False if it lacks some, an UpkeepError if it is unreadable."""
+    """Pull outputs into the working tree; False if the remote lacks some, an UpkeepError if it cannot be read."""
     if not targets:
         return True
     _fetch_proposed(*targets)
@@ -79,9 +80,9 @@ def pull(*targets: Path) -> bool:
 
 
 def push() -> None:
-    """Send what the cache holds of ``dvc.lock`` to this zone's remote.
+    """Push what the cache holds of ``dvc.lock`` to this zone's remote.
 
-    Only a protected pipeline adds the record of which run made it, which others take for results of their own code.
+    Only a protected pipeline pushes the run cache, whose results other runs of the same code reuse.
     """
     protected = is_protected(os.environ)
     where = [] if protected or not remotes_apart() else ["--remote", REMOTE]
@@ -89,71 +90,38 @@ def push() -> None:
 
 
 def restore() -> None:
-    """Put the outputs that ``dvc.lock`` lists into the working tree, as far as the cache has them."""
+    """Check out the outputs that ``dvc.lock`` lists, as far as the cache has them."""
     _dvc("checkout", "--quiet", echo=False)
 
 
-def find_remote(name: str | None = None) -> dict[str, Any]:
-    """Return what is set of a remote, the default one without a name, and its `name`; empty if there is none."""
-    config = _read_config()
-    name = name or config.get("core", {}).get("remote")
-    known = config.get("remote", {})
-    return {"name": name, **known[name]} if name in known else {}
-
-
-def _read_config() -> dict[str, Any]:
-    from dvc.config import Config  # slow to import
-    from dvc.exceptions import DvcException
-
-    try:
-        return dict(Config.from_cwd())
-    except DvcException:  # which DVC's own command is about to tell
-        return {}
-
-
-def remotes_apart() -> bool:
-    """Tell whether merge requests have a remote of their own beside the default one."""
-    own, default = (find_remote(name).get("url", "").rstrip("/") for name in (REMOTE, None))
-    return bool(own) and own != default
-
-
-def add_remote(url: str) -> None:
-    """Give merge requests a remote of their own, set up as the default one is."""
-    from dvc.config import Config
-
-    with Config.from_cwd().edit("repo") as config:
-        config["remote"][REMOTE] = {**config["remote"].get(config["core"].get("remote"), {}), "url": url}
-
-
-def readable_remotes() -> list[str | None]:
-    """Return the names of the remotes that this zone reads, the first one first; None is the default one."""
-    return [None] if is_protected(os.environ) or not remotes_apart() else [None, REMOTE]
-
-
 def list_garbage() -> list[Path]:
-    """List what of the cache neither ``dvc.lock`` here nor a local branch, tag or experiment lists.
+    """List the cache's files that neither ``dvc.lock`` here nor a local branch, tag or experiment needs.
 
-    Raises UpkeepError if the cache may be that of other checkouts, too, or if not all that is needed can be known.
+    Raises UpkeepError if other checkouts may share the cache, or if not everything that is needed can be known.
     """
-    settings = _read_config().get("cache", {})
+    _require_known_needs()
+    printed = _require_dvc("gc", *NEEDED, "--dry", echo=False).splitlines()
+    return [Path(line.removeprefix(REMOVING)) for line in printed if line.startswith(REMOVING)]
+
+
+def _require_known_needs() -> None:
+    settings = read_config().get("cache", {})
     shared = settings.get("dir") or settings.get("local")
-    what, remedy = "", "type `dvc fetch`"
-    outs = [out for stage in read_stages().values() for out in stage.get("outs", [])]
-    lists = {out["path"]: out["md5"] for out in outs if str(out.get("md5")).endswith(".dir")}
-    unknown = [path for path, md5 in lists.items() if not (CACHE / md5[:2] / md5[2:]).exists()]
     if shared or CACHE.resolve() != Path.cwd().resolve() / CACHE:
         what = f"DVC's cache is not this checkout's own: {shared or CACHE.resolve()}"
         remedy = f"type `dvc gc {' '.join(NEEDED)} --projects` with the folders of all checkouts that use it"
-    elif git.git("stash", "list"):
-        what, remedy = "DVC does not know what git's stash needs", "`git stash pop` or `git stash drop` first"
-    elif not outs:
-        what, remedy = f"{LOCK} lists no output, so nothing in the cache would be needed", "run `dvc repro`"
-    elif unknown:
-        what = f"the cache lacks what {LOCK} says of {unknown[0]}, so it is not known which files of it are needed"
-    if what:
         raise UpkeepError(what, remedy=remedy)
-    printed = _require_dvc("gc", *NEEDED, "--dry", echo=False).splitlines()
-    return [Path(line.removeprefix(REMOVING)) for line in printed if line.startswith(REMOVING)]
+    if git.git("stash", "list"):
+        what = "DVC does not know what git's stash needs"
+        raise UpkeepError(what, remedy="`git stash pop` or `git stash drop` first")
+    outs = [out for stage in read_stages().values() for out in stage.get("outs", [])]
+    if not outs:
+        what = f"{LOCK} lists no output, so nothing in the cache would be needed"
+        raise UpkeepError(what, remedy="run `dvc repro`")
+    for path, md5 in ((out["path"], str(out.get("md5"))) for out in outs):
+        if md5.endswith(".dir") and not (CACHE / md5[:2] / md5[2:]).exists():
+            what = f"the cache lacks what {LOCK} says of {path}, so it is not known which files of it are needed"
+            raise UpkeepError(what, remedy="type `dvc fetch`")
 
 
 def collect_garbage() -> None:
@@ -162,26 +130,26 @@ def collect_garbage() -> None:
 
 
 def bring(*folders: Path) -> bool:
-    """Bring the outputs under these folders that ``dvc.lock`` knows and that are not here; False if some are lost."""
+    """Pull the missing outputs under these folders; False if the remote lacks some."""
     return pull(*(path for path in outputs(*folders) if not path.exists()))
 
 
 def outputs(*folders: Path, commit: str = "") -> list[Path]:
-    """List the outputs under these folders that ``dvc.lock`` knows, here or in a commit."""
+    """List the outputs under these folders, by ``dvc.lock`` here or in a commit."""
     known = _list_outputs(read_stages(commit))
     return [path for path in known if any(path.is_relative_to(folder) for folder in folders)]
 
 
 def read_stages(commit: str = "") -> dict[str, Any]:
-    """Return by name what ``dvc.lock`` says of each stage, here or in a commit; an UpkeepError if it is not DVC's."""
+    """Return each stage's entry in ``dvc.lock``, here or in a commit; an UpkeepError if DVC did not write it."""
     stages: dict[str, Any] = read(LOCK, git.read_committed(commit, LOCK) if commit else None).get("stages", {})
     return stages
 
 
 def read(file: Path, text: str | None = None) -> dict[str, Any]:
-    """Return what one of DVC's own files holds, or this `text` of it; an UpkeepError if DVC would not write it so.
+    """Return the content of one of DVC's files, or of its `text`; an UpkeepError if DVC did not write it.
 
-    A file that is not there holds nothing.
+    A missing file has no content.
     """
     try:
         if text is None:
@@ -206,13 +174,13 @@ def _list_outputs(stages: dict[str, Any]) -> list[Path]:
 
 
 def _fetch_proposed(*targets: Path) -> None:
-    """Have in the cache what the merge requests' own remote holds of these; what it lacks, the default one may have."""
+    """Fetch into the cache what the merge requests' own remote has; the default one may have the rest."""
     if REMOTE in readable_remotes():
         _dvc("fetch", "--remote", REMOTE, *map(str, targets), echo=False)
 
 
 def _require_dvc(*arguments: str, echo: bool = True) -> str:
-    """Run DVC and return what it prints, or raise the UpkeepError that says why it failed."""
+    """Run DVC and return what it prints; raise an UpkeepError that says why if it fails."""
     failed, printed = _dvc(*arguments, echo=echo)
     if failed:
         raise _explain(arguments[0], printed)
@@ -220,9 +188,9 @@ def _require_dvc(*arguments: str, echo: bool = True) -> str:
 
 
 def _dvc(*arguments: str, echo: bool = True) -> tuple[bool, str]:
-    """Run DVC; return whether it failed, and what it printed: to the job's log, too, since training may take hours.
+    """Run DVC; return whether it failed and what it printed, which goes to the job's log at once.
 
-    The list of who reads and writes what is of no use once a DVC was killed while writing it, and stops all later ones.
+    A DVC that is killed leaves a half-written lock file, which stops all later ones: it is removed, and DVC run again.
     """
     if shutil.which("dvc") is None:
         raise UpkeepError("dvc is not on PATH", remedy="make .venv && source .venv/bin/activate")
@@ -242,7 +210,7 @@ def _dvc(*arguments: str, echo: bool = True) -> tuple[bool, str]:
 
 
 def _explain(command: str, text: str) -> UpkeepError:
-    """Return the failed stage's own error, of which DVC knows only that its command failed, or DVC's."""
+    """Return the error of the stage that failed, if it left one, or else DVC's."""
     try:  # DVC names neither file nor line
         for file in (LOCK, PIPELINE):
             read(file)
@@ -255,7 +223,7 @@ def _explain(command: str, text: str) -> UpkeepError:
         return kept.as_error()
     stage = FAILED.search(text)
     found = (ERROR.findall(text) or text.strip().splitlines() or ["it said nothing"])[-1]
-    remedy = "run `upkeep doctor`"
+    remedy = git.ASK_DOCTOR
     if stage:
         remedy = f"read what `{stage[1]}` says above; `dvc repro {stage[1]}` runs it on your machine"
     return UpkeepError(f"`dvc {command}` failed: {found}", remedy=remedy, stage=stage[1] if stage else None)

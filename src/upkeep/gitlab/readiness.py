@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab import dvc
+from upkeep.gitlab.remotes import find_remote, remotes_apart
 from upkeep.gitlab.zones import ONE_REMOTE, TARGET, Environment
 from upkeep.releases.git import fetch, git, run
 
@@ -35,13 +35,13 @@ def require(parts: Iterable[str], environment: Environment) -> None:
         if part not in PARTS:
             raise UpkeepError(f"jobs need no part called {part}", remedy=f"name some of {', '.join(PARTS)}")
         PARTS[part](environment)
-        if part == "storage" and not dvc.remotes_apart():
+        if part == "storage" and not remotes_apart():
             logger.warning(ONE_REMOTE)
 
 
 def find_storage(environment: Environment) -> str:
     """Return the address of DVC's default remote, which must keep something beyond the job."""
-    url, builds = str(dvc.find_remote().get("url", "")), environment.get("CI_BUILDS_DIR")
+    url, builds = str(find_remote().get("url", "")), environment.get("CI_BUILDS_DIR")
     what = "" if url else "there is no DVC remote yet"
     if url and builds and "://" not in url and Path(url).resolve().is_relative_to(Path(builds).resolve()):
         what = f"there is no DVC remote yet: {url} lies among the runner's own files, and may go with the job"

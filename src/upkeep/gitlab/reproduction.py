@@ -13,6 +13,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.gitlab import dvc
+from upkeep.gitlab.remotes import remotes_apart
 from upkeep.gitlab.zones import REMOTE, TOKEN, Environment, is_protected
 from upkeep.releases import git
 from upkeep.sources.manifest import empty_manifest, read_manifest
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 def check_freshness() -> str:
     """Say that no stage would run, or raise an error that names those that would."""
     if stages := dvc.stale():
-        where = f" --remote {REMOTE}" if dvc.remotes_apart() else ""
+        where = f" --remote {REMOTE}" if remotes_apart() else ""
         what = f"dvc.lock is stale: {', '.join(stages)}, and what depends on it, would run again"
         remedy = f'dvc repro && dvc push{where} && git commit --all --message "Reproduce" && git push'
         raise UpkeepError(what, remedy=remedy, stage=stages[0])

@@ -16,8 +16,9 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.objects import read_object
 from upkeep.core.secrets import SECRET_NAME, expand_variables
 from upkeep.core.types import Frozen
-from upkeep.gitlab import dvc, zones
+from upkeep.gitlab import zones
 from upkeep.gitlab.api import explained, open_project
+from upkeep.gitlab.remotes import add_remote, find_remote, remotes_apart
 from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.releases.git import RELEASE_TOKEN
 
@@ -155,9 +156,9 @@ def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
     if url and not Path(".dvc").is_dir():
         what = f"there is no .dvc here for the DVC remote {zones.REMOTE}"
         raise UpkeepError(what, remedy="run this in a checkout of the project")
-    if url and not (dvc.remotes_apart() and ("://" not in url or url == dvc.find_remote(zones.REMOTE)["url"])):
+    if url and not (remotes_apart() and ("://" not in url or url == find_remote(zones.REMOTE)["url"])):
         words = f"write the DVC remote {zones.REMOTE} to .dvc/config, which is then to be committed"
-        yield words, lambda: dvc.add_remote(url)
+        yield words, lambda: add_remote(url)
 
 
 def _list(project: Project, kind: str) -> list[Fields]:

@@ -24,6 +24,7 @@ from upkeep.core.plants import name_file, table_file
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
 from upkeep.gitlab.failure import PIPELINE
+from upkeep.gitlab.remotes import readable_remotes
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline
 from upkeep.model.storage import Metadata
 from upkeep.releases import git
@@ -92,7 +93,7 @@ class CommitFiles:
         from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
 
         self._in_tree = commit is None
-        self._sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in dvc.readable_remotes()]
+        self._sources = [DVCFileSystem(".", rev=commit, remote=remote) for remote in readable_remotes()]
         self.missing: dict[str, str] = {}
 
     def read(self, path: Path, parse: Callable[[bytes], Content]) -> Content | None:

@@ -16,7 +16,8 @@ Environment = Mapping[str, str]
 TOKEN = "UPKEEP_GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 RELEASE_TOKEN = "UPKEEP_RELEASE_TOKEN"  # noqa: S105  # as above; makes protected tags, TOKEN where it is not set
 AUTHOR, EMAIL = "upkeep", "upkeep@localhost"
-MOST_BYTES = 10_000_000  # of a committed file, which anybody with a branch may make as large as they like
+MOST_BYTES = 10_000_000  # of a file of a commit, which a branch may have grown to any size
+ASK_DOCTOR = "run `upkeep doctor`"  # the remedy for what git itself says; the doctor says another
 NO_OPTIONS = "does not support push options"
 OUTDATED = ("stale info", "fetch first", "non-fast-forward", "failed to update ref", "cannot lock ref")
 OPTIONS_FAILED = re.compile(r"remote: +(Error encountered with push options.*)")  # GitLab accepts the push all the same
@@ -30,7 +31,7 @@ def git(*arguments: str, text: str | None = None) -> str:
     """Run git, with `text` as its input, and return what it prints; an UpkeepError says why it failed."""
     done = run(["git", *arguments], text=text)
     if done.returncode:
-        raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy="run `upkeep doctor`")
+        raise UpkeepError(f"`git {arguments[0]}` failed: {find_reason(done.stderr)}", remedy=ASK_DOCTOR)
     return done.stdout.rstrip("\n")
 
 
