@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 
 ROOT = Path(__file__).parents[1]
 START = datetime(2025, 1, 6, tzinfo=UTC)

@@ -10,7 +10,7 @@ import polars as pl
 import yaml
 from conftest import ROOT
 
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 from upkeep.core.params import load_params
 from upkeep.reporting.notebooks import rendering_of, resolve_parameters, run_notebook
 

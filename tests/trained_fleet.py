@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 
 ROOT = Path(__file__).parents[1]
 PLANTS = {"lyon": 4, "porto": 4}

@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 from parameters import LIMITS, SHIPPED, changed
 
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.scoring import score

@@ -20,7 +20,7 @@ REPORTED = {"Prescott": "Katmai"}
 RUN = """
 import json, sys
 from threadpoolctl import threadpool_info
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 for stage in sys.argv[1:]:
     run_stage(stage)
 print(json.dumps(sorted({each["architecture"] for each in threadpool_info() if each["internal_api"] == "openblas"})))

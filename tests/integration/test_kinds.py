@@ -10,7 +10,7 @@ import pytest
 import yaml
 from trained_fleet import train_small_fleet
 
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 from upkeep.core.params import Kind
 
 

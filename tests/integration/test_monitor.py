@@ -343,8 +343,8 @@ def test_a_retraining_that_failed_is_why_no_model_was_trained_again(monkeypatch)
     def fail(_):
         raise UpkeepError("git has refused", remedy="")
 
-    monkeypatch.setattr("upkeep.gitlab.retraining.retrain", fail)
+    monkeypatch.setattr("upkeep.gitlab.retraining.offer_retraining", fail)
     with pytest.raises(UpkeepError, match="git has refused"):
-        cli.retrain()
+        cli.jobs.retrain()
     run()
     assert report()["retraining"].endswith("`upkeep retrain` said last: git has refused")

@@ -6,7 +6,7 @@ from contextlib import chdir
 import pytest
 from conftest import ROOT
 
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 from upkeep.core.errors import UpkeepError
 
 BEFORE = {

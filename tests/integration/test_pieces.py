@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from upkeep.cli import run_stage
+from upkeep.cli.stages import run_stage
 from upkeep.features import definition
 from upkeep.model import training
 from upkeep.stages import dataset

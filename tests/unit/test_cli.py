@@ -17,8 +17,8 @@ FILES = sorted(file.stem for file in (ROOT / "src/upkeep/stages").glob("[!_]*.py
 @pytest.mark.parametrize("stage", FILES)
 def test_the_command_of_each_file_in_stages_runs_that_stage(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(cli, "run_stage", ran.append)
-    monkeypatch.setattr(cli, "stage_times", lambda: {"fetch": 1.5, "train": 20.0})
+    monkeypatch.setattr(cli.stages, "run_stage", ran.append)
+    monkeypatch.setattr(cli.stages, "stage_times", lambda: {"fetch": 1.5, "train": 20.0})
     done = CliRunner().invoke(cli.app, [stage])
     assert ran == [stage]
     times = "stage  seconds\nfetch      1.5\ntrain     20.0\nall       21.5\n"

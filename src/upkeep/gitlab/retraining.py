@@ -10,6 +10,7 @@ import yaml
 
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
+from upkeep.core.files import write_whole
 from upkeep.core.params import Fetch, Limits, Params, load_params
 from upkeep.core.plants import name_file
 from upkeep.core.text import count_things
@@ -44,7 +45,21 @@ UNTIL = re.compile(
 
 
 def retrain(environment: Environment) -> str:
-    """Train on the batches that have arrived, if there is a reason to, and offer the result; return what was done.
+    """Train on new batches if there is a reason to, offer the result, and return what was done.
+
+    What was done, or the error, is kept for `upkeep monitor` to show.
+    """
+    try:
+        said = offer_retraining(environment)
+    except UpkeepError as error:
+        write_whole(paths.RETRAINING, error.what.encode())
+        raise
+    write_whole(paths.RETRAINING, said.encode())
+    return said
+
+
+def offer_retraining(environment: Environment) -> str:
+    """Train on new batches if there is a reason to, and push the result as a merge request; return what was done.
 
     ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule GitLab's default branch and the clock. What the gate refuses
     is offered as a draft: planners should see it, and nobody can merge it by mistake.
