@@ -103,6 +103,16 @@ def test_a_token_that_merge_requests_could_read_is_renewed_and_a_runner_gets_its
     assert set_up(file, server) == "everything is as the file says"
 
 
+def test_a_run_that_is_ended_before_a_new_token_is_stored_says_what_to_do(server, tmp_path, monkeypatch):
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup, "_add", end)
+    with pytest.raises(UpkeepError, match="UPKEEP_GITLAB_TOKEN does not hold it") as caught:
+        set_up(write(tmp_path, server, token={}), server)
+    assert "revoke upkeep in Settings > Access tokens" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("form", "protected"), [({}, True), ({"environment": "merge-requests"}, False), ({"protected": False}, False)]
 )

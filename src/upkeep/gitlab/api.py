@@ -1,7 +1,7 @@
-"""GitLab's API: a note on a merge request, uploads, an issue, a release; python-gitlab's only caller.
+"""GitLab's API: notes, uploads, issues, releases.
 
-What answers is bounded: in time, in size, in the rows of a list; and it is GitLab's own server or nobody, for a
-redirect to another host would take the token along.
+Answers are bounded in time, in size and in the rows of a list, and redirects to other hosts are refused, since they
+would take the token along.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from upkeep.core.text import show_text
 from upkeep.gitlab.zones import TOKEN, Environment
 
 JOB = "CI_JOB_TOKEN"
-MARKER = "<!-- upkeep: the note on this merge request -->"  # its invisible first line, by which it finds itself again
+MARKER = "<!-- upkeep: the note on this merge request -->"  # its invisible first line, by which it is found again
 CHANGELOG = Path("CHANGELOG.md")
 SECTION = re.compile(r"^## (\S+).*\n(?s:(.*?))(?=^## |\Z)", re.MULTILINE)
 SECONDS, ALL_SECONDS = 30, 300  # to wait for a server that says nothing, and for all that one step asks of it
@@ -50,13 +50,13 @@ NO_ANSWER = (
 )
 
 # What python-gitlab raises if an answer is not as GitLab's API describes it.
-NONSENSE = (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+MALFORMED = (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def open_project(environment: Environment, *, token: str = TOKEN) -> Project:
-    """Return the project of ``CI_PROJECT_ID`` on ``CI_SERVER_URL``, with the token in a variable or :data:`JOB`'s own.
+    """Open the project ``CI_PROJECT_ID`` on ``CI_SERVER_URL`` with the token in the variable `token`.
 
-    As all functions here do, it raises an UpkeepError if a variable is missing, the server does not answer, or refuses.
+    Like all functions here it raises an UpkeepError if a variable is missing or GitLab does not answer or refuses.
     """
     project = _variable(environment, "CI_PROJECT_ID")
     server = _open_server(environment, token)
@@ -67,16 +67,16 @@ def open_project(environment: Environment, *, token: str = TOKEN) -> Project:
 
 
 def read_token(environment: Environment, token: str) -> PersonalAccessToken:
-    """Return what GitLab knows of a token: `scopes`, and `expires_at`, its last day in ISO 8601 or None."""
+    """Return GitLab's record of a token: its `scopes`, and `expires_at`, its last day in ISO 8601 or None."""
     with explained(f"asking for the rights of {token}"):
         return _open_server(environment, token).personal_access_tokens.get("self")
 
 
 def put_note(project: Project, merge_request: int, body: str, picture: Path | None = None) -> None:
-    """Write upkeep's one note on a merge request: a new one, or the one that is there with a new text.
+    """Write upkeep's note on a merge request, or replace the text of the one that is there.
 
-    That of an earlier token stays: only its own author and maintainers may change a note. A picture to which `body`
-    links by its name is uploaded, unless the note that is there shows the same one.
+    A note by an earlier token stays, since only its author and maintainers may change it. A picture that `body` links
+    to by name is uploaded unless the present note shows the same one.
     """
     own = getattr(project.manager.gitlab.user, "id", None)
     with explained(f"writing the note on merge request !{merge_request}"):
@@ -92,7 +92,7 @@ def put_note(project: Project, merge_request: int, body: str, picture: Path | No
 
 
 def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) -> str:
-    """Open an issue, or write `body` into the open one that has this title and these labels; return its address."""
+    """Open an issue, or update the open one with this title and these labels; return its address."""
     title = title[:MAX_TITLE]
     with explained(f"writing the issue '{title}'"):
         found = _find(project.issues, lambda issue: issue.title == title, state="opened", labels=list(labels))
@@ -101,9 +101,9 @@ def put_issue(project: Project, title: str, body: str, labels: Sequence[str]) ->
 
 
 def find_open_tag(project: Project, beginning: str) -> str | None:
-    """Return a tag whose name begins so and that others than the project's protection names may make, if there is one.
+    """Return the name of an unprotected tag with this beginning, or None.
 
-    GitLab tells protections themselves to maintainers only, and of each tag to all who may read it.
+    Only maintainers can list protections, but whoever may read a tag sees whether it is protected.
     """
     with explained(f"reading the tags {beginning}*"):
         found = _find(project.tags, lambda tag: not tag.protected, search=f"^{beginning}")
@@ -111,7 +111,7 @@ def find_open_tag(project: Project, beginning: str) -> str | None:
 
 
 def release(environment: Environment) -> str:
-    """Make the release of the job's tag from the changelog, or bring its text up to date; return its address."""
+    """Create the release of the job's tag from the changelog, or update its text; return its address."""
     tag, digest = environment.get("CI_COMMIT_TAG", ""), environment.get("IMAGE_DIGEST")
     version = tag.removeprefix("v")
     text = dict(SECTION.findall(CHANGELOG.read_text(encoding="utf-8"))).get(version, "").strip()
@@ -128,18 +128,18 @@ def release(environment: Environment) -> str:
 
 
 def _find(manager: Any, fits: Callable[[Any], bool], **which: Any) -> Any:
-    """Return the first of a list that fits; None if none of its first rows does."""
+    """Return the first object of a list that fits, among its first rows, or None."""
     return next(filter(fits, islice(manager.list(iterator=True, **which), MOST_ROWS)), None)
 
 
 def _put(manager: Any, found: Any, fields: dict[str, str]) -> Any:
-    """Give what was found a new text, the first of the `fields`, or make it; return what GitLab has of it."""
+    """Update the text of what was found, the first of the `fields`, or create it; return GitLab's record of it."""
     text = dict(islice(fields.items(), 1))
     return manager.update(found.get_id(), text) if found else manager.create(fields).attributes
 
 
 class _Adapter(HTTPAdapter):
-    """Reads no more of an answer than it may hold."""
+    """Reads no more of an answer than `MOST_BYTES`."""
 
     def send(self, request: requests.PreparedRequest, *options: Any, **named: Any) -> requests.Response:
         response = super().send(request, *options, **named)
@@ -178,9 +178,9 @@ def _variable(environment: Environment, name: str) -> str:
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turn GitLab's refusals, silence and nonsense into what the user can mend; the token is in none of it.
+    """Turn refusals, silence and malformed answers into an UpkeepError without the token in it.
 
-    What takes too long ends, wherever it waits: for a name, a byte, or the end that a busy server names.
+    An alarm signal ends whatever takes too long: a look-up, a byte, or the pause that a busy server asks for.
     """
 
     def stop(*_: object) -> None:
@@ -191,7 +191,7 @@ def explained(doing: str) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, ALL_SECONDS)
     try:
         yield
-    except (gitlab.GitlabError, OSError, *NONSENSE) as error:
+    except (gitlab.GitlabError, OSError, *MALFORMED) as error:
         what = f"the answer is not what GitLab's API says ({type(error).__name__})"
         remedy = "check that CI_SERVER_URL is GitLab's, 17.1 or newer, and what proxies make of its answers"
         if isinstance(error, gitlab.GitlabError):

@@ -1,4 +1,4 @@
-"""A release taken to a stage: shipped to its server, and only then noted in git; a rollback is no other thing."""
+"""Deployments: an image is shipped to a stage's server, then the release is tagged in git; rollbacks do the same."""
 
 import csv
 import io
@@ -20,13 +20,13 @@ from upkeep.reporting.tracking import mirror_release
 
 SHIP = "deploy/ship.sh"
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
-JUDGED = (str(paths.PARAMS), "dvc.lock", str(paths.METRICS))  # what a release's tag speaks of, as it is in the commit
+JUDGED = (str(paths.PARAMS), "dvc.lock", str(paths.METRICS))  # what a release's tag describes
 
 logger = logging.getLogger(__name__)
 
 
 class Order(NamedTuple):
-    """What is asked for: a stage, when and why; `ship` is False where others have shipped, or nothing is."""
+    """A deployment as asked for; `ship` is False if it is only to be recorded."""
 
     stage: Stage
     now: datetime
@@ -35,9 +35,9 @@ class Order(NamedTuple):
 
 
 def promote(order: Order, image: str, verdict: str, params: Params, environment: Environment) -> str:
-    """Ship the newest commit's image and note the commit as the stage's release; return what was done.
+    """Ship the newest commit's image and record the commit as the stage's release; return what was done.
 
-    The commit becomes a release before anything is shipped, so that a token that may make no tags is found out in time.
+    The release is tagged before anything is shipped, so that a token without the right to tag fails early.
     """
     if differing := git.changed(JUDGED):
         what = f"{', '.join(differing)} differ from the newest commit, which is what would be promoted"
@@ -58,7 +58,7 @@ def promote(order: Order, image: str, verdict: str, params: Params, environment:
 
 
 def roll_back(order: Order, version: str, environment: Environment) -> str:
-    """Ship the image that a stage had before the live one, or as this version, and note it; return what was done."""
+    """Ship the image of the stage's previous release, or of this version, and record it; return what was done."""
     had = [each for each in refresh() if each.stage == order.stage]
     kept = list_rollbacks(had, order.stage)
     if not kept or not (version or kept[1:]):
@@ -74,7 +74,7 @@ def roll_back(order: Order, version: str, environment: Environment) -> str:
 
 
 def _require_deployable(release: Release, order: Order, environment: Environment) -> None:
-    """Raise an UpkeepError unless the commit is on the branch that is deployed and the image is named by digest."""
+    """Raise an UpkeepError unless the commit is on the deployed branch and the image is named by digest."""
     if (release.image or order.ship) and not IMAGE.fullmatch(release.image):
         what = f"the image is '{release.image}', and not IMAGE@sha256:DIGEST: what runs must be what was tested"
         remedy = "pass the digest that `make push` left in image.env; or --tag-only, if nothing is to be shipped"
@@ -104,7 +104,7 @@ def _deliver(release: Release, order: Order, environment: Environment) -> str:
 
 
 def _mirror(release: Release, uri: str) -> None:
-    """Tell MLflow's registry; a warning says what keeps it from that, if anything."""
+    """Mirror the release to MLflow's registry; log a warning if that fails."""
     facts = {"commit": release.commit, "until": release.until, "image": release.image}
     try:
         *_, run = csv.DictReader(io.StringIO(git.read_committed(release.commit, paths.EXPERIMENTS)))
@@ -116,7 +116,7 @@ def _mirror(release: Release, uri: str) -> None:
 
 
 def _hold_to_floors(params: Params) -> str:
-    """Say what the committed figures are beside their floors."""
+    """Return the committed figures beside their floors, in words."""
     headline = read_report(Headline)
     groups = {"": headline.overall} | {f"plants.{plant}": group for plant, group in headline.plants.items()}
     found = {name: groups.get(name.rpartition(".")[0]) for name in params.evaluate.floors}
@@ -125,7 +125,7 @@ def _hold_to_floors(params: Params) -> str:
 
 
 def _name_caller(environment: Environment) -> str:
-    """Return who pressed the button, or who git says works here."""
+    """Return the GitLab user who started the job, or else git's own user."""
     known = {f"GIT_COMMITTER_{part}": environment.get(f"GITLAB_USER_{part}") for part in ("NAME", "EMAIL")}
     told = {**environment, **{name: value for name, value in known.items() if value}}
     ident = git.run(["git", "var", "GIT_COMMITTER_IDENT"], told).stdout

@@ -1,4 +1,4 @@
-"""What ended a command: kept for the jobs that come after, and sent to whoever has to mend it."""
+"""A command's last error: kept for later jobs, and sent to the people who have to fix it."""
 
 import contextlib
 import re
@@ -28,7 +28,7 @@ MOST_BYTES = 1_000_000  # of what is kept of a failure; a branch may bring the f
 
 
 class Failure(Frozen):
-    """An error as it is kept, without credentials; `job` is GitLab's number, None outside of CI."""
+    """An UpkeepError as stored; `job` is GitLab's job ID, None outside CI."""
 
     what: str
     expected: str
@@ -42,26 +42,26 @@ class Failure(Frozen):
 
 
 def keep_failure(error: UpkeepError, environment: Environment) -> None:
-    """Write ``.upkeep/failure.json``, in a pipeline's repository only: anywhere else no later job would read it."""
+    """Write ``.upkeep/failure.json`` if this folder has a pipeline; elsewhere no later job would read it."""
     if PIPELINE.exists():
         where = {name: str(value) for name, value in error.where.items()}
         job = environment.get("CI_JOB_ID")
         failure = Failure(what=error.what, expected=error.expected, remedy=error.remedy, where=where, job=job)
-        with contextlib.suppress(OSError, ValueError):  # a full disk is told by the error itself, not by a second one
+        with contextlib.suppress(OSError, ValueError):  # a full disk must not hide the error itself
             write_whole(FAILURE, f"{failure.model_dump_json(indent=1)}\n".encode())
 
 
 def read_failure() -> Failure | None:
-    """Return what was kept last; None if nothing was, or it cannot be read."""
+    """Return the failure that was kept last; None if there is none or it cannot be read."""
     with contextlib.suppress(OSError, ValidationError):
         return Failure.model_validate_json(read_regular(FAILURE, MOST_BYTES))
     return None
 
 
 def notify_failure(environment: Environment) -> str:
-    """Notify people of this job's failure: by a webhook, an issue, or both, whichever is set up; return what was done.
+    """Report this job's failure by an issue, a webhook, or both, whichever is set up; return what was done.
 
-    Raises an UpkeepError if the webhook or GitLab could not be reached; the other one was all the same.
+    Raises an UpkeepError if one of them fails; the other is tried all the same.
     """
     status = environment.get("CI_JOB_STATUS")
     if status in ("success", "canceled"):  # else it failed, or ran out of time
@@ -83,8 +83,8 @@ def notify_failure(environment: Environment) -> str:
 
 
 def describe_failure(failure: Failure | None, environment: Environment) -> tuple[str, Markdown]:
-    """Return a title, the same for the same fault in the same place, and Markdown; None: no error of upkeep's own."""
-    from upkeep.reporting.templates import render_markdown  # the service's image, which ends by errors, too, lacks it
+    """Return a title, the same for the same fault, and a Markdown body; `failure` is None if upkeep kept no error."""
+    from upkeep.reporting.templates import render_markdown  # the service's image, which keeps errors too, lacks jinja2
 
     places = {name: failure.where[name] for name in PLACES if name in failure.where} if failure else {}
     named = ", ".join(f"{name} {value}" for name, value in places.items())
@@ -96,7 +96,7 @@ def describe_failure(failure: Failure | None, environment: Environment) -> tuple
 
 
 def trust(environment: Environment) -> ssl.SSLContext:
-    """Return the authorities of the machine, or of ``SSL_CERT_FILE``, and that of GitLab's own certificate."""
+    """Return a TLS context that trusts the machine's authorities, or ``SSL_CERT_FILE``'s, and GitLab's own."""
     trusted = ssl.create_default_context()
     if authority := environment.get("CI_SERVER_TLS_CA_FILE"):
         trusted.load_verify_locations(authority)
@@ -110,7 +110,7 @@ def _open_issue(title: str, body: str, environment: Environment) -> str:
 
 
 def _call_webhook(title: str, body: str, environment: Environment) -> str:
-    """Send JSON with the key ``text``, which Mattermost, Slack and Rocket.Chat show; the address itself is a secret."""
+    """Post JSON with the key ``text``, as Mattermost, Slack and Rocket.Chat read it; the address is a secret."""
     # Slack and Rocket.Chat mention people from within code, too.
     message = {"text": re.sub("[<@]", rf"\g<0>{WORD_JOINER}", f"**{title}**\n\n{body}")}
     try:

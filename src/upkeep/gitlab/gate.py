@@ -1,7 +1,7 @@
-"""The gate: whether a challenger may take the champion's place. What it cannot be sure of, it does not let pass.
+"""The gate: whether a challenger may replace the champion; in doubt it may not.
 
-Floors and acceptance cases are checked, and both sides judged on the newest rows. An acceptance case whose plant has no
-model fails: a gate that skips what it was told to check is open.
+Floors and acceptance cases are checked, and both models judged on the newest rows. An acceptance case whose plant has
+no model fails.
 """
 
 import os
@@ -46,7 +46,7 @@ EVENTS = {"machine": pl.String(), "time": TIME, "kind": pl.String(), "code": pl.
 
 
 class Verdict(NamedTuple):
-    """Whether the challenger may ship, the reasons if it may not, and what to know if it may, in GitLab's Markdown."""
+    """Whether the challenger may ship, the reasons if not, and remarks; in GitLab's Markdown."""
 
     ships: bool
     reasons: list[str]
@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
 
 
 def check(params: Params) -> None:
-    """Print what holds of floors and acceptance cases; an error if one does not and the gate would not let it pass."""
+    """Print the floors and acceptance cases; raise an UpkeepError if one fails and the gate does not overrule it."""
     try:
         checks = make_checks(params)
     except UpkeepError as error:
@@ -66,7 +66,7 @@ def check(params: Params) -> None:
 
 
 def may_ship(checks: Sequence[Check], missed: Mapping[str, float], params: Params, environment: Environment) -> bool:
-    """Ask the gate, with what a merge request's target has for champion, and else what production has; print why."""
+    """Print and return the gate's verdict beside the merge request's target branch, or else beside production."""
     try:
         if branch := environment.get(TARGET):
             commit = git.fetch(branch)
@@ -90,10 +90,10 @@ def reach_verdict(
     floors: Collection[str],
     faults: Sequence[str] = (),
 ) -> Verdict:
-    """Judge a challenger by its floors and acceptance cases, of which there must be some, and beside the champion.
+    """Judge a challenger by its floors and acceptance cases, and beside the champion.
 
-    `champion` is None if the target branch has no history, so that the checks decide alone; else the `succession` was
-    told of the `floors` that are missed. `faults` are why the challenger's reports cannot be relied on.
+    `champion` is None if the target branch has no history; then the checks alone decide. Of missed `floors` the
+    `succession` decides. `faults` are reasons why the challenger's reports cannot be relied on.
     """
     sides = {"this branch": challenger} | ({"the target branch": champion} if champion else {})
     missing = [
@@ -117,7 +117,7 @@ def reach_verdict(
 
 
 def _name_vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[Markdown]:
-    """Name the plants that were lost: a plant goes when its data goes, and that with a change of `fetch`."""
+    """Yield a reason for each plant that lost its model, unless a change of `fetch` took its data away."""
     before, after = (
         {name: value for name, value in side.params.items() if name.startswith(("fetch.source", "fetch.options"))}
         for side in (champion, challenger)
@@ -133,7 +133,7 @@ def _name_vanished(champion: Snapshot, challenger: Snapshot) -> Iterator[Markdow
 def judge_sides(
     champion: Snapshot | None, challenger: Snapshot, params: Params, missed_floors: Mapping[str, float]
 ) -> Succession:
-    """Judge both by their predictions, or say why they cannot be: they come from a branch, and may be anything."""
+    """Judge both sides by their predictions; a branch whose predictions cannot be compared does not pass."""
     try:
         said, silent = predict_newest(champion or Snapshot(""), challenger.predictions)
         found = judge_succession(said, challenger.predictions, params, missed_floors)
@@ -147,10 +147,10 @@ def judge_sides(
 def predict_newest(
     champion: Snapshot, newest: Mapping[str, pl.DataFrame]
 ) -> tuple[dict[str, pl.DataFrame], dict[str, str]]:
-    """Return by plant what the champion says of rows that it did not see, and why it says nothing of the newest ones.
+    """Return the champion's predictions by plant, and by plant why it has none of the newest rows.
 
-    Rows that its own run judged have that run's predictions, made by the code that is live. For later ones its models
-    come from the commit, by DVC, and score the interim tables here. Where they cannot, its own predictions stand alone.
+    Rows of the champion's own run keep that run's predictions. Later rows are scored here, from the interim tables, by
+    the models of its commit, which DVC provides; where that fails, the run's predictions stand alone.
     """
     said, silent = dict(champion.predictions), dict[str, str]()
     newer = {plant: find_newer(said[plant], newest[plant]) for plant in sorted(said.keys() & newest.keys())}
@@ -173,7 +173,7 @@ def predict_newest(
 
 
 def _score_newer(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of a plant with the predictions of a commit's model, made from the interim tables here."""
+    """Score a plant's rows with a commit's model, from the interim tables here."""
     tables = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
     with tempfile.TemporaryDirectory() as folder:
         model = files.copy_model(plant, Path(folder))
@@ -182,13 +182,13 @@ def _score_newer(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataF
 
 
 def find_missed(checks: Sequence[Check], floors: Mapping[str, float]) -> dict[str, float]:
-    """Return the floors that do not hold and may be let pass: of none may an acceptance case have the name."""
+    """Return the missed floors that the gate may overrule: those whose name no acceptance case has."""
     found = {name: [check.passed for check in checks if check.name == name] for name in floors}
     return {name: floors[name] for name, passed in found.items() if passed == [False]}
 
 
 def make_checks(params: Params) -> list[Check]:
-    """Return what holds of the floors and acceptance cases of ``params.yaml``, or raise why that is not known."""
+    """Check the floors and acceptance cases of ``params.yaml``; raise an UpkeepError if that is not possible."""
     checks = check_floors(read_report(Evaluation), params.evaluate.floors)
     golden = params.evaluate.golden
     if golden is not None:

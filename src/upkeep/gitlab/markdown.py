@@ -1,7 +1,7 @@
-"""Text in GitLab's Markdown: whatever data, files and people say formats nothing, mentions nobody, commands nothing.
+"""Untrusted text in GitLab's Markdown, so that it formats nothing, mentions nobody and commands nothing.
 
-GitLab finds more in a text than Markdown does: ``@all``, ``#1`` or ``~label`` anywhere, ``/merge`` on a line of its
-own, bare addresses, HTML. In code it finds nothing, so what is not plain words is shown as code.
+GitLab reacts to more than Markdown does: ``@all``, ``#1`` or ``~label`` anywhere, ``/merge`` on a line of its own, bare
+addresses, HTML. It leaves code alone, so whatever is not plain words is shown as code.
 """
 
 import re
@@ -25,7 +25,7 @@ WORD_JOINER = "\N{WORD JOINER}"
 
 
 def show(value: object) -> Markdown:
-    """Return a value as it is if it is Markdown or plain words, a number or date as readers expect it, else as code."""
+    """Return Markdown and plain words as they are, numbers and dates formatted, and anything else as code."""
     if value is None or isinstance(value, Markdown | int | float | date):
         return format_value(value)
     text = _shorten(value)
@@ -33,23 +33,23 @@ def show(value: object) -> Markdown:
 
 
 def code(value: object) -> Markdown:
-    """Return text as code on one line, which ends neither early nor with a table's cell."""
+    """Return text as code on one line that nothing in it can end early."""
     text = re.sub(r"\\+(?=\|)", "", _shorten(value)).replace("`", "'")
     return Markdown(f"`{text or ' '}`")
 
 
 def sentence(words: str, *values: object) -> Markdown:
-    """Return words of our own with values in place of ``{}``, each as :func:`show` has it."""
+    """Return trusted words with each ``{}`` replaced by a value as :func:`show` returns it."""
     return Markdown(words.format(*map(show, values)))
 
 
 def inert(value: object) -> str:
-    """Return text for a title or a commit's message, which know no code: signs are cut off from what follows them."""
+    """Return text for a title or a commit's message, where code is no option: signs are parted from what follows."""
     return ACTIVE.sub(rf"\g<0>{WORD_JOINER}", _shorten(value))
 
 
 def name_first(names: Iterable[str]) -> Markdown:
-    """Return the first names as a sentence holds them, and how many more there are."""
+    """Return the first names, joined as in a sentence, and how many more there are."""
     return Markdown(format_names([*map(show, names)]))
 
 

@@ -1,4 +1,4 @@
-"""Two branches' reports in; the note on the merge request out, and an error if the gate lets it not pass."""
+"""`upkeep note`: compare two branches' reports, write the note on the merge request, and fail if the gate does."""
 
 import os
 from collections import Counter
@@ -13,7 +13,6 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
 from upkeep.core.params import Evaluate, Params
-from upkeep.core.plants import name_file
 from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import count_things, show_lines
 from upkeep.core.timing import stage_times
@@ -28,8 +27,6 @@ from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
 from upkeep.judging.reports import DataQuality, DriftReport, Interval
-from upkeep.model.scoring import VERSION_DIGITS
-from upkeep.model.storage import checksum
 from upkeep.production.figures import find_losing_shadows
 from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
@@ -58,9 +55,9 @@ Rows = Sequence[Sequence[object]]
 
 
 class Review(NamedTuple):
-    """What the note is written from; `champion` is None, and compared are no rows, if the target has no history.
+    """What the note reports; `champion` is None, and the `comparison` empty, if the target branch has no history.
 
-    `comparison` is on the newest rows, `checks` are this branch's, and `times` the seconds of each stage that ran.
+    The `comparison` is on the newest rows, `checks` are this branch's, and `times` the seconds of each stage that ran.
     """
 
     champion: Snapshot | None
@@ -72,33 +69,44 @@ class Review(NamedTuple):
 
 
 def run(params: Params, target: str | None = None) -> None:
-    """Write ``reports/merge_request.md`` and, in a job that may, the note; an UpkeepError if the gate says no.
+    """Write ``reports/merge_request.md`` and, with a token, the note; an UpkeepError if the gate says no.
 
-    `target` is the revision to compare with; None: the newest commit of the merge request's target branch.
+    `target` is the revision to compare with, by default the newest commit of the merge request's target branch.
     """
     review = make_review(params, target)
-    image, picture = "", draw_changes(review)
-    PICTURE.unlink(missing_ok=True)  # that of an earlier comparison, or a branch's link to elsewhere
-    if picture:
-        picture.savefig(PICTURE, metadata={"Software": None})
-        image = f"![{picture.get_suptitle().replace(chr(10), ' ')}]({PICTURE.name})"
+    image = _save_picture(review)
     text = write_note(review, params.evaluate, image, ".")
     write_whole(NOTE, text.encode())
     ships, reasons, remarks = review.verdict
     said = f"{text.partition(chr(10))[0].removeprefix('## ')}\n{bullets([*reasons, *remarks])}{NOTE} says more"
     print(show_lines(said))  # noqa: T201  # what the job's log is read for
-    token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
-    if token and os.environ.get(MERGE_REQUEST):
-        reports = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}"
-        posted = write_note(review, params.evaluate, image, reports)
-        project = open_project(os.environ, token=token)
-        put_note(project, int(os.environ[MERGE_REQUEST]), posted, PICTURE if picture else None)
+    _post(review, params.evaluate, image)
     if not ships:
         others = f"; {len(reasons) - 1} more stand above" if len(reasons) > 1 else ""
         expected = "a model that is no worse than the target branch's, as `gate` in params.yaml defines it"
         remedy = f"see {NOTE}; a limit that is wrong is changed in a commit that says so"
         what = f"this may not ship: {show(reasons[0])}{others}"
         raise UpkeepError(what, expected=expected, remedy=remedy, stage=STAGE)
+
+
+def _save_picture(review: Review) -> str:
+    """Write the picture of the changes and return a link to it; empty if nothing has changed."""
+    picture = draw_changes(review)
+    PICTURE.unlink(missing_ok=True)  # an earlier comparison's, or a branch's link to elsewhere
+    if picture is None:
+        return ""
+    picture.savefig(PICTURE, metadata={"Software": None})
+    return f"![{picture.get_suptitle().replace(chr(10), ' ')}]({PICTURE.name})"
+
+
+def _post(review: Review, evaluate: Evaluate, image: str) -> None:
+    """Put the note on the merge request, in a job that has one and a token for it."""
+    token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
+    if token and os.environ.get(MERGE_REQUEST):
+        reports = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}"
+        text = write_note(review, evaluate, image, reports)
+        project = open_project(os.environ, token=token)
+        put_note(project, int(os.environ[MERGE_REQUEST]), text, PICTURE if image else None)
 
 
 def make_review(params: Params, target: str | None) -> Review:
@@ -123,7 +131,7 @@ def make_review(params: Params, target: str | None) -> Review:
 
 
 def _find_faults() -> list[str]:
-    """Say why this branch's reports are not those of its code, parameters and data, if so."""
+    """Return the reasons why this branch's reports may not be those of its code, parameters and data."""
     try:
         stale = dvc.stale()
     except UpkeepError as error:
@@ -140,22 +148,20 @@ def _find_faults() -> list[str]:
 
 
 def _find_losses_in_shadow(plants: Iterable[str], params: Params) -> list[str]:
-    """Say of which plants this branch's models have cost too much beside what is live, where a ledger knows of them."""
+    """Return the plants where this branch's models, run in shadow, have cost more than the live ones, as reasons."""
     try:
         outcomes = as_known(read_ledger(params.production.ledger), datetime.max.replace(tzinfo=UTC))
     except UpkeepError:
         return []
     if outcomes.filter(role="challenger").is_empty():
         return []
-    files, versions = CommitFiles(None), {}
-    for plant in plants:
-        metadata = paths.MODELS / name_file(plant) / paths.MODEL_METADATA
-        versions[plant] = (files.read(metadata, checksum) or "")[:VERSION_DIGITS]
+    files = CommitFiles(None)
+    versions = {plant: files.read_version(plant) for plant in plants}
     return [sentence("{}: {}", *each) for each in find_losing_shadows(outcomes, versions, params).items()]
 
 
 def draw_changes(review: Review) -> Picture | None:
-    """Draw both sides' precision and cost in the plants whose cost changed most; None if no figure has changed."""
+    """Draw both sides' figures in the plants whose cost changed most; None if no figure has changed."""
     common, plants = review.comparison.overall, review.comparison.plants
     if review.champion is None or common is None or not common.changed:
         return None
@@ -173,9 +179,9 @@ def draw_changes(review: Review) -> Picture | None:
 
 
 def write_note(review: Review, evaluate: Evaluate, image: str, reports: str) -> str:
-    """Return the note, with a picture in Markdown, if any, and links to HTML reports below the address `reports`.
+    """Return the note; `image` is the picture's link, `reports` the address below which HTML reports are linked.
 
-    However much is compared, it has less than half of the million characters that GitLab takes.
+    It is cut to less than half of the million characters that GitLab takes.
     """
     before, after = review.champion or Snapshot("nothing"), review.challenger
     failures = review.comparison.failures
@@ -215,7 +221,7 @@ def is_sure(change: Change) -> bool:
 
 
 def _list_plants(review: Review) -> Rows:
-    """Return a row per plant: both sides on common rows, or else what this branch has from its own test rows."""
+    """Return a row per plant: both sides on common rows, or else this branch on its own test rows."""
     groups: dict[str, Group] = dict(review.comparison.plants)
     if review.comparison.overall:
         groups = {Markdown("**all in both**"): review.comparison.overall, **groups}
@@ -256,7 +262,7 @@ def _count_alarms(alarms: pl.DataFrame) -> str:
 
 
 def _find_added(before: Manifest | None, after: Manifest | None) -> dict[str, Any] | None:
-    """Return the new `batches`, `rows` by plant, and how many files of before were `removed`; None if not known."""
+    """Return the new `batches`, their `rows` by plant, and how many files were `removed`; None if not known."""
     if after is None or not after.files:
         return None
     old, new = (set(side.files) if side else set[RawFile]() for side in (before, after))
@@ -271,7 +277,7 @@ def _find_added(before: Manifest | None, after: Manifest | None) -> dict[str, An
 
 
 def _list_quarantined(before: DataQuality | None, after: DataQuality | None) -> Rows | None:
-    """Return a row per plant and table: the rows set aside before and now, and why; None if that is not known."""
+    """Return a row per plant and table: the rows quarantined before and now, and why; None if not known."""
     if after is None or not after.plants:
         return None
     rows = []
@@ -286,7 +292,7 @@ def _list_quarantined(before: DataQuality | None, after: DataQuality | None) -> 
 
 
 def _compare_drift(before: DriftReport | None, after: DriftReport | None) -> Rows:
-    """Return a row per plant: the share of columns that drifted before and now, and which did."""
+    """Return a row per plant: the share of drifted columns before and now, and their names."""
     old, new = (report.root if report else {} for report in (before, after))
     return [
         [
@@ -299,7 +305,7 @@ def _compare_drift(before: DriftReport | None, after: DriftReport | None) -> Row
 
 
 def _compare_settings(before: Snapshot, after: Snapshot) -> Rows:
-    """Return a row per setting of ``params.yaml`` that differs: what it was, and what it is."""
+    """Return a row per parameter that differs: its old and its new value."""
     old, new = before.params, after.params
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     return [

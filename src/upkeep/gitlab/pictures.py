@@ -1,4 +1,4 @@
-"""One picture for all comparisons: a panel for each figure, a row for each plant or release, and what each side has."""
+"""The picture of a comparison: a panel for each figure, a row for each plant or release, a mark for each side."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,13 +6,13 @@ from upkeep.judging.reports import Interval
 from upkeep.reporting.plots import GREY, INK, Picture, draw_rows, explain_lines
 
 LOOKS = (("o", GREY, -0.14), ("o", INK, 0.14), ("|", INK, 0.14))  # mark, colour and place in its row of each side
-KnownFigure = tuple[float | None, Interval]  # a figure, as far as it is known
+KnownFigure = tuple[float | None, Interval]  # a figure and its interval, each None if it is not known
 
 
 def draw_estimates(
     title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[KnownFigure]]]
 ) -> Picture:
-    """Draw what is found by side and figure, an estimate for each row."""
+    """Draw estimates, given by side and figure, one for each row."""
     figures = list(dict.fromkeys(figure for own in found.values() for figure in own))
     picture, panels = draw_rows(title, rows, len(figures), height=0.55)
     for panel, figure in zip(panels, figures, strict=True):

@@ -1,4 +1,4 @@
-"""`upkeep prune`: what only takes room is listed, and removed if that is meant; what ``dvc.lock`` needs stays."""
+"""`upkeep prune`: list data that nothing needs any more and, if asked to, remove it."""
 
 import os
 from collections.abc import Callable, Collection, Iterable
@@ -21,7 +21,7 @@ from upkeep.sources.store import drop_batches
 
 
 class Waste(NamedTuple):
-    """What of one kind may go: the bytes of each file, how all are removed, and what to know before."""
+    """Files of one kind that may go: the bytes of each, how to remove all, and a note for whoever decides."""
 
     what: str
     sizes: Collection[int]
@@ -30,10 +30,10 @@ class Waste(NamedTuple):
 
 
 def prune(params: Params, today: date, days: int | None, *, remove: bool) -> str:
-    """List what may go, and remove it if `remove`; return what was found.
+    """Return a table of what may go, and remove it if `remove`.
 
-    Of raw data that is what ``fetch.since`` leaves out, of DVC's cache what :func:`dvc.list_garbage` lists; pieces and
-    predictions go if they are older than so many `days`.
+    These are raw batches before ``fetch.since``, the cache's files that :func:`dvc.list_garbage` lists and, if `days`
+    is given, pieces and predictions older than that.
     """
     found = [*_find_raw(params.fetch), _find_cached()]
     if days is not None:
@@ -52,7 +52,7 @@ def prune(params: Params, today: date, days: int | None, *, remove: bool) -> str
 
 
 def _find_raw(fetch: Fetch) -> list[Waste]:
-    """Return the batches that are stored although ``fetch.since`` leaves them out, and what training loses."""
+    """Return the stored batches before ``fetch.since``, with a note of how many rows training loses."""
     if fetch.since is None or not paths.MANIFEST.exists():
         return []
     files = read_manifest().files
@@ -76,7 +76,7 @@ def _find_cached() -> Waste:
 
 
 def _find_pieces(folder: Path | None, oldest: date) -> Waste:
-    """Return the pieces that no run has used since a day; a run that needs one again makes it again."""
+    """Return the pieces that no run has used since a day; a run that needs one makes it again."""
     before = datetime.combine(oldest, time(), UTC).timestamp()
     found = _look_at(folder.glob(f"*{ENDING}") if folder and not folder.is_symlink() else ())
     old = {file: status for file, status in found.items() if S_ISREG(status.st_mode) and status.st_mtime < before}
@@ -89,7 +89,7 @@ def _find_pieces(folder: Path | None, oldest: date) -> Waste:
 
 
 def _look_at(files: Iterable[Path]) -> dict[Path, os.stat_result]:
-    """Return what files are, links not followed; one that somebody else removes meanwhile is left out."""
+    """Return the status of files, links not followed; files that vanish meanwhile are left out."""
     found = {}
     for file in files:
         with suppress(FileNotFoundError):

@@ -1,6 +1,6 @@
-"""What a job cannot do without and a new project has not got yet: a plain reason instead of a red pipeline.
+"""What a job needs and a new project has not set up yet: a plain reason instead of a red pipeline.
 
-Only what nobody has set up counts as not there yet. What is set up and does not work is for the job itself to tell.
+Only what nobody has set up is "not ready". What is set up and does not work fails in the job itself.
 """
 
 import logging
@@ -30,7 +30,7 @@ class NotReadyError(UpkeepError):
 
 
 def require(parts: Iterable[str], environment: Environment) -> None:
-    """Raise a NotReadyError that names the first of these parts, of :data:`PARTS`, that nobody has set up."""
+    """Raise a NotReadyError for the first of these parts, of :data:`PARTS`, that is not set up."""
     for part in parts:
         if part not in PARTS:
             raise UpkeepError(f"jobs need no part called {part}", remedy=f"name some of {', '.join(PARTS)}")
@@ -40,13 +40,13 @@ def require(parts: Iterable[str], environment: Environment) -> None:
 
 
 def find_storage(environment: Environment) -> str:
-    """Return the address of DVC's default remote, which must keep something beyond the job."""
+    """Return the address of DVC's default remote, which must outlive the job."""
     url, builds = str(find_remote().get("url", "")), environment.get("CI_BUILDS_DIR")
     what = "" if url else "there is no DVC remote yet"
     if url and builds and "://" not in url and Path(url).resolve().is_relative_to(Path(builds).resolve()):
         what = f"there is no DVC remote yet: {url} lies among the runner's own files, and may go with the job"
     target = environment.get(TARGET)
-    # Else a branch that loses the remote would pass the gate unjudged.
+    # A branch that removes the remote must not pass the gate unjudged.
     if what and target and git("diff", "--name-only", fetch(target), "--", SETTINGS):
         remedy = f"git checkout {shlex.quote(target)} -- {SETTINGS}, or name a remote that jobs can reach"
         raise UpkeepError(f"this branch changes {SETTINGS}, and {what}", remedy=remedy, file=SETTINGS)
@@ -56,7 +56,7 @@ def find_storage(environment: Environment) -> str:
 
 
 def find_engine(environment: Environment) -> str:
-    """Return the container engine's client, which must reach one unless somebody has named it."""
+    """Return the container engine's client; unless a variable names it, it must reach its engine."""
     engine = environment.get("UPKEEP_ENGINE") or next(filter(None, map(shutil.which, ENGINES)), "")
     if environment.get("UPKEEP_ENGINE") or environment.get("DOCKER_HOST"):
         return engine or ENGINES[0]
@@ -67,7 +67,7 @@ def find_engine(environment: Environment) -> str:
 
 
 def find_registry(environment: Environment) -> str:
-    """Return where the service's image goes, without a tag."""
+    """Return the name of the service's image, without a tag."""
     image = environment.get("UPKEEP_IMAGE") or environment.get("CI_REGISTRY_IMAGE") or ""
     if not image or image.startswith("$"):  # GitLab leaves the name of a variable that is not set
         raise NotReadyError("there is no image registry: the project has none, nor is UPKEEP_IMAGE set")

@@ -1,10 +1,10 @@
-"""What a branch's commits must hold: the lock, figures and log that its code, parameters and data give."""
+"""`upkeep fresh` and `upkeep reproduce`: hold a branch to the lock and reports that its code and data produce."""
 
 import contextlib
 import logging
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,7 +19,7 @@ from upkeep.releases import git
 from upkeep.sources.manifest import empty_manifest, read_manifest
 
 WRITTEN = ("dvc.lock", "data", "models", "reports")  # where a run changes files that git tracks
-PATCH = paths.LOCAL / "reproduced.patch"  # what a job would have committed that may not push
+PATCH = paths.LOCAL / "reproduced.patch"  # left by a job that may not push
 EARLIER = 10  # how many locks before the newest one are searched for raw data
 SAME_BYTES = "the same bytes from the same code, parameters and data, on every machine"
 NO_RAW_DATA = "the remote has no raw data: fetching all batches from the source"
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_freshness() -> str:
-    """Say that no stage would run, or raise an error that names those that would."""
+    """Raise an UpkeepError that names the stages that would run again, if there are any."""
     if stages := dvc.stale():
         where = f" --remote {REMOTE}" if remotes_apart() else ""
         what = f"dvc.lock is stale: {', '.join(stages)}, and what depends on it, would run again"
@@ -38,10 +38,10 @@ def check_freshness() -> str:
 
 
 def reproduce(environment: Environment) -> str:
-    """Run what is stale, share its results, and see that the branch has the lock of it; return what was done.
+    """Run stale stages, push their results, and hold the branch to the new lock; return what was done.
 
-    In a merge request, a stale lock is replaced by a commit on its branch if there is a token for it, else an error.
-    A protected pipeline makes everything itself instead, and compares.
+    In a merge request, a stale lock is replaced by a commit on its branch, or an error without a token for that. A
+    protected pipeline makes everything from raw data instead, and compares.
     """
     if is_protected(environment):
         return _prove()
@@ -53,14 +53,9 @@ def reproduce(environment: Environment) -> str:
     if not files:
         return f"dvc.lock is as committed; stages that ran: {ran}"
     named, stage = ", ".join(files), stages[0] if stages else None
-    # The newest commit must be on a branch of this project, unlike a merge train's.
-    branch = environment.get("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME")
-    own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
-    detached = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached") == "detached"
-    if not (branch and environment.get(TOKEN) and own and detached):
-        git.git("add", "--intent-to-add", "--", *files)
-        PATCH.parent.mkdir(exist_ok=True)
-        PATCH.write_bytes(f"{git.git('diff', '--binary', 'HEAD', '--', *files)}\n".encode(errors="surrogateescape"))
+    branch = _find_own_branch(environment)
+    if not (branch and environment.get(TOKEN)):
+        _write_patch(files)
         remedy = (
             f"`git apply` the file {PATCH} of this job's artifacts, or run the first of these two; then push:\n"
             f"    dvc repro --pull\n    git add {shlex.join(files)} && git commit --message Reproduce"
@@ -75,11 +70,24 @@ def reproduce(environment: Environment) -> str:
     return f"dvc.lock was stale; {named} went to {branch}, whose new pipeline is the one that counts"
 
 
-def _prove() -> str:
-    """Make everything from raw data, and see that it is what is committed; what is deployed may come from here only.
+def _find_own_branch(environment: Environment) -> str | None:
+    """Return the merge request's branch if the newest commit is on it; a fork's or a merge train's is not."""
+    own = environment.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID") == environment.get("CI_MERGE_REQUEST_PROJECT_ID")
+    detached = environment.get("CI_MERGE_REQUEST_EVENT_TYPE", "detached") == "detached"
+    return environment.get("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME") if own and detached else None
 
-    A lock, and what it names on a remote, is whatever the author of a merge request has put there. Believed are raw
-    data, if it is where no merge request writes, and results that protected pipelines have recorded there.
+
+def _write_patch(files: Sequence[str]) -> None:
+    git.git("add", "--intent-to-add", "--", *files)
+    PATCH.parent.mkdir(exist_ok=True)
+    PATCH.write_bytes(f"{git.git('diff', '--binary', 'HEAD', '--', *files)}\n".encode(errors="surrogateescape"))
+
+
+def _prove() -> str:
+    """Make everything from raw data and compare it with the commit; only this may be deployed.
+
+    The lock, and what it names on a remote, come from the author of a merge request and are not trusted. Trusted are
+    raw data on a remote that no merge request writes to, and results that protected pipelines recorded there.
     """
     committed, claimed = dvc.LOCK.read_bytes(), dvc.read_stages()
     _take_raw_data(claimed)
@@ -98,7 +106,7 @@ def _prove() -> str:
 
 
 def _take_raw_data(claimed: Mapping[str, Any]) -> None:
-    """Have the commit's raw data in place, or an earlier one's to add to, and in ``dvc.lock`` nothing else."""
+    """Pull the commit's raw data, or an earlier commit's to add to, and leave only its stage in ``dvc.lock``."""
     locks = [claimed]
     for commit in git.git("log", f"--max-count={EARLIER}", "--skip=1", "--format=%H", "--", str(dvc.LOCK)).split():
         with contextlib.suppress(UpkeepError):  # no lock there, or no readable one
@@ -109,13 +117,13 @@ def _take_raw_data(claimed: Mapping[str, Any]) -> None:
             if stages is not claimed or not _holds_all():
                 dvc.LOCK.unlink()
             return
-        shutil.rmtree(paths.RAW, ignore_errors=True)  # half of it may have come
+        shutil.rmtree(paths.RAW, ignore_errors=True)  # it may be incomplete
     logger.warning(NO_RAW_DATA)
     dvc.LOCK.unlink(missing_ok=True)
 
 
 def _holds_all() -> bool:
-    """Tell whether the raw data is that of ``params.yaml``, and not an earlier state that was sound, too."""
+    """Tell whether the raw data is all that ``params.yaml`` asks for, and not an earlier state."""
     fetch = load_params().fetch
     try:
         manifest = read_manifest()
@@ -126,10 +134,10 @@ def _holds_all() -> bool:
 
 
 def bring_up_to_date() -> list[str]:
-    """Run the stale stages and have models and reports in place; return the stages that ran."""
+    """Run the stale stages and pull models and reports; return the stages that ran."""
     stale = dvc.stale()
     if "fetch" in stale and not paths.RAW.exists() and not dvc.pull(paths.RAW):
-        # Fetched batches are not read again from the source, which may have changed them since.
+        # Fetched batches are pulled rather than read again, since the source may have changed them.
         logger.warning(NO_RAW_DATA)
     ran = dvc.repro() if stale else []
     return ran if dvc.bring(paths.MODELS.parent, paths.REPORTS) else ran + dvc.repro(allow_missing=False)

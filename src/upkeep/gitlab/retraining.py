@@ -1,4 +1,4 @@
-"""Continuous training: whether to train again, and the merge request that offers it; docs/decisions/0006 says why."""
+"""`upkeep retrain`: decide whether to train again, and offer the result as a merge request (docs/decisions/0006)."""
 
 import contextlib
 import re
@@ -12,7 +12,6 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
 from upkeep.core.params import Fetch, Limits, Params, load_params
-from upkeep.core.plants import name_file
 from upkeep.core.text import count_things
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
@@ -23,8 +22,6 @@ from upkeep.gitlab.reproduction import WRITTEN, bring_up_to_date
 from upkeep.gitlab.snapshot import CommitFiles
 from upkeep.gitlab.zones import Environment
 from upkeep.judging.reports import Headline, Metrics
-from upkeep.model.scoring import VERSION_DIGITS
-from upkeep.model.storage import checksum
 from upkeep.production.figures import live_figures
 from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
@@ -36,9 +33,9 @@ from upkeep.stages.drift import recent_drift
 
 BRANCH = "retrain"  # the one that retrainings are offered on, so that there are never two merge requests
 LABELS = ("new data", "drift", "loss", "age")  # of the merge request, one for each reason to train again
-MOST_REASONS = 10  # of the gate's: git takes title, description and all as one line of at most 64 kB
+MOST_REASONS = 10  # of the gate's: a push option may have 64 kB
 GATE = {True: "it may ship.", False: "it may not ship, so this is a draft."}
-YEARS = range(2000, 2200)  # that a clock may say; others are slips
+YEARS = range(2000, 2200)  # any other is a typing error
 UNTIL = re.compile(
     r"""(^fetch:[^\n]*\n(?:(?:[ \t#][^\n]*)?\n)*?[ \t]+until:[ \t]*)["']?\d{4}-\d\d-\d\d["']?""", re.MULTILINE
 )
@@ -109,7 +106,7 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
 
 @contextlib.contextmanager
 def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
-    """Have the branch's newest commit in the working tree, and outside of CI what was there again afterwards."""
+    """Check out the branch's newest commit, and outside CI what was there before again afterwards."""
     commit, in_job = git.fetch(branch), bool(environment.get("CI"))
     if not in_job and git.git("status", "--porcelain", "--untracked-files=no"):
         killed = "after a retraining that was killed: git checkout --force BRANCH && dvc checkout"
@@ -127,7 +124,7 @@ def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
 
 
 def read_today(environment: Environment) -> date:
-    """Return today: ``UPKEEP_TODAY``, for tests and to fill in the past, or the clock's day in UTC."""
+    """Return ``UPKEEP_TODAY``, for tests and to catch up on the past, or the clock's day in UTC."""
     text = environment.get("UPKEEP_TODAY")
     if not text:
         return datetime.now(UTC).date()
@@ -139,7 +136,7 @@ def read_today(environment: Environment) -> date:
 
 
 def new_batches(fetch: Fetch, limits: Limits, today: date) -> list[date]:
-    """List the batches after ``fetch.until`` that rows are made of and that are complete today; nothing is read."""
+    """List the complete batches after ``fetch.until``, without reading them."""
     newest = first_day(today, fetch.batch_days) - timedelta(days=fetch.batch_days)
     if newest <= fetch.until:
         return []
@@ -159,7 +156,7 @@ def _wait(params: Params, age_days: int) -> str:
 
 
 def _find_offer(base: str) -> tuple[str | None, date | None]:
-    """Return the commit that is offered already, and its ``fetch.until`` if it was made from `base`."""
+    """Return the commit that the branch offers already, and its ``fetch.until`` if it was made from `base`."""
     if git.tip(BRANCH) is None:
         return None, None
     commit = git.fetch(BRANCH, history=True)
@@ -171,12 +168,12 @@ def _find_offer(base: str) -> tuple[str | None, date | None]:
     try:
         offered = parse_yaml(git.read_committed(commit, paths.PARAMS))
         return commit, date.fromisoformat(str(offered["fetch"]["until"]))
-    except (yaml.YAMLError, LookupError, TypeError, ValueError):  # no offer that anybody could take: made anew
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):  # nobody could merge it: it is made again
         return commit, None
 
 
 def _bring(params: Params, newest: date) -> list[date]:
-    """Fetch and validate what is new, and move ``fetch.until`` on; return the listed batches that have rows."""
+    """Fetch and validate up to `newest`, and move ``fetch.until``; return the new batches that have telemetry."""
     dvc.repro("dataset", allow_missing=False)  # what the champion was trained on, to measure drift against
     _set_until(params, newest)
     dvc.repro("fetch")
@@ -199,12 +196,12 @@ def _set_until(params: Params, until: date) -> None:
 
 
 def advance(text: str, until: date) -> str:
-    """Return the text of ``params.yaml`` with another ``fetch.until``; comments and layout stay."""
+    """Return the text of ``params.yaml`` with another ``fetch.until``, comments and layout unchanged."""
     return UNTIL.sub(rf'\g<1>"{until}"', text, count=1)
 
 
 def find_losses(base: str, today: date, params: Params) -> dict[str, RealisedLoss]:
-    """Return by plant what alarms of the models of the commit `base` have cost, and what was promised, where known."""
+    """Return by plant the realised and the promised cost of the models of the commit `base`, where known."""
     try:
         ledger = read_ledger(params.production.ledger)
     except UpkeepError:
@@ -215,17 +212,16 @@ def find_losses(base: str, today: date, params: Params) -> dict[str, RealisedLos
     files, found = CommitFiles(base), {}
     promised = files.read(paths.METRICS, Headline.model_validate_json)
     for plant, test in promised.plants.items() if promised else ():
-        version = files.read(paths.MODELS / name_file(plant) / paths.MODEL_METADATA, checksum)
-        own = outcomes.filter(plant=plant, model_version=(version or "")[:VERSION_DIGITS])
+        own = outcomes.filter(plant=plant, model_version=files.read_version(plant))
         if realised := weigh_outcomes(own, test, params):
             found[plant] = realised
     return found
 
 
 def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> RealisedLoss | None:
-    """Return what one model's alarms have cost a plant, and what its test figures promised; None if nobody can tell.
+    """Return what a model's alarms have cost a plant and what its test figures promised; None if not known.
 
-    A failure that no prediction covers is left out: no other model would have foretold it.
+    Failures that no prediction covers are left out: another model would have missed them, too.
     """
     for live in live_figures(outcomes.filter(pl.col("outcome") != "not_covered"), params).iter_rows(named=True):
         failures = live["caught"] + live["defect_found"] + live["missed"]
@@ -237,14 +233,14 @@ def weigh_outcomes(outcomes: pl.DataFrame, test: Metrics, params: Params) -> Rea
 def describe_offer(
     target: str, until: date, reasons: Mapping[str, str], verdict: Verdict, job: str | None
 ) -> list[str]:
-    """Return the push options that make GitLab open the merge request, or update the open one, without its API."""
+    """Return the push options by which GitLab opens the merge request, or updates the open one."""
     paragraphs = [
         f"**Why:** {'; '.join(map(show, reasons.values()))}.",
         f"**The gate:** {GATE[verdict.ships]}",
         bullets(verdict.reasons, MOST_REASONS, ", see the note on this merge request").rstrip(),
         f"Made by [this job]({job})." if job else "",
     ]
-    # A push option holds no line break: GitLab makes one of \n. A backslash of somebody else's could come before an n.
+    # A push option is one line, in which GitLab reads \n as a line break, also where the text itself has a backslash.
     description = "\n\n".join(filter(None, paragraphs)).replace("\\", "/").replace("\n", "\\n")
     return [
         "merge_request.create",

@@ -1,6 +1,6 @@
-"""A project on GitLab set up from one file: what differs from it is listed, and changed if so wished.
+"""`upkeep gitlab-setup`: list where a GitLab project differs from a file and, if asked to, change it.
 
-The file holds no secret: ``$NAME`` in a value stands for a variable of whoever runs this, and no value is ever shown.
+The file holds no secret: ``$NAME`` in a value is filled in from the environment, and no value is ever shown.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,19 +23,19 @@ from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.releases.git import RELEASE_TOKEN
 
 Fields = dict[str, Any]
-Step = tuple[str, Callable[[], object]]  # what is not as the file says, and what makes it so
+Step = tuple[str, Callable[[], object]]  # a difference from the file, in words, and what removes it
 
 OWN_TOKEN = "GITLAB_TOKEN"  # noqa: S105  # the variable's name, not its value
 EXAMPLE = "see examples/gitlab.yaml"
 RENEW_DAYS = 30  # a token that ends sooner is replaced
-# By what the file calls them: the variable that keeps each, and what it is; roles by GitLab's numbers.
+# By their names in the file: the variable that keeps each token, and its defaults; roles are GitLab's numbers.
 TOKENS: dict[str, tuple[str, Fields]] = {
     "token": (TOKEN, {"name": "upkeep", "scopes": ["api", "write_repository"], "role": 30}),
     "note_token": (NOTE_TOKEN, {"name": "upkeep-notes", "scopes": ["api"], "role": 20}),
     "release_token": (RELEASE_TOKEN, {"name": "upkeep-releases", "scopes": ["write_repository"], "role": 40}),
 }
 
-KINDS = {  # what python-gitlab calls them, and what they are told apart by; a variable by its environment, too
+KINDS = {  # python-gitlab's manager of each, and the key of one; a variable's key is its environment, too
     "protected_tags": ("protectedtags", "name"),
     "protected_branches": ("protectedbranches", "name"),
     "schedules": ("pipelineschedules", "description"),
@@ -52,7 +52,7 @@ def _read_text(file: str) -> str:
 
 
 class Variable(Frozen):
-    """A CI variable: `value`, or a `file`'s content; its name decides on masking and protection if it does not."""
+    """A CI variable: a `value` or a `file`'s content; its name gives the defaults of `masked` and `protected`."""
 
     value: str = ""
     file: Annotated[str, AfterValidator(_read_text)] | None = None
@@ -62,7 +62,7 @@ class Variable(Frozen):
     environment: str = "*"
 
     def fields(self, name: str) -> Fields:
-        """Return what GitLab keeps of it."""
+        """Return the variable as GitLab's API takes it."""
         text = self.value if self.expanded else expand_variables(self.value)
         secret = bool(SECRET_NAME.search(name)) and self.file is None
         theirs = self.environment == zones.ENVIRONMENT and name in zones.SHARED
@@ -88,7 +88,7 @@ class ProjectToken(Frozen):
 
 
 class ProjectSettings(Frozen):
-    """The file; what it does not name stays as it is. All but variables and tokens is as GitLab's API has it."""
+    """The file. What it does not name stays as it is; all but variables and tokens are fields of GitLab's API."""
 
     url: str
     project: str
@@ -106,12 +106,12 @@ class ProjectSettings(Frozen):
     @field_validator(*TOKENS, mode="before")
     @classmethod
     def complete(cls, value: object, info: ValidationInfo) -> object:
-        """Fill in what the file does not say of a token."""
+        """Fill in a token's defaults."""
         return TOKENS[str(info.field_name)][1] | value if isinstance(value, dict) else value
 
 
 def set_up(file: Path, environment: Environment, *, apply: bool) -> str:
-    """List what differs from the file and, with `apply`, change it; a second time there is nothing left to do."""
+    """Return what differs from the file and, with `apply`, change it; a second run finds nothing to do."""
     settings = read_setup(file)
     if not environment.get(OWN_TOKEN):
         remedy = f"export {OWN_TOKEN}=..., a token of your own (role Maintainer, scope api); it is kept nowhere"
@@ -131,12 +131,12 @@ def set_up(file: Path, environment: Environment, *, apply: bool) -> str:
 
 
 def read_setup(file: Path) -> ProjectSettings:
-    """Read the file; an error names what is wrong in it, without values."""
+    """Read the file; errors in it are told without values."""
     return read_object(ProjectSettings, file, what="the settings", remedy=EXAMPLE)
 
 
 def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
-    """Yield what differs, in the order in which it is to be changed."""
+    """Yield the differences in the order in which they are to be removed."""
     wanted = settings.project_settings.items()
     if differing := {name: value for name, value in wanted if _differs(project.attributes, name, value)}:
         yield f"set {', '.join(differing)}", lambda: _set(project, differing)
@@ -163,20 +163,20 @@ def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
 
 def _list(project: Project, kind: str) -> list[Fields]:
     manager, server = getattr(project, KINDS[kind][0]), project.manager.gitlab
-    if kind == "runners":  # of which a list tells neither tags nor protection
+    if kind == "runners":  # whose list has neither tags nor protection
         listed = manager.list(type="project_type", iterator=True)
         return [server.runners.get(each.id).attributes for each in listed]
     return [_tell_roles(each.attributes) for each in manager.list(iterator=True)]
 
 
 def _tell_roles(found: Fields) -> Fields:
-    """Return what GitLab tells, with roles as it takes them: push_access_level of push_access_levels, if it is one."""
+    """Return GitLab's record with roles as its API takes them: push_access_levels of one as push_access_level."""
     roles = {name[:-1]: told for name, told in found.items() if name.endswith("_access_levels") and told}
     return {**found, **{name: told if told[1:] else told[0]["access_level"] for name, told in roles.items()}}
 
 
 def _compare(project: Project, kind: str, fields: Fields, known: Iterable[Fields]) -> Iterator[Step]:
-    """Yield how one of a kind comes to be as the file says; what GitLab does not tell of it counts as right."""
+    """Yield the step that adds or changes one object; a field that GitLab does not show counts as equal."""
     scope, names = fields.get("environment_scope", "*"), (KINDS[kind][1], "environment_scope")
     what = f"{kind}: {fields[names[0]]}"
     if kind == "variables":
@@ -192,12 +192,12 @@ def _compare(project: Project, kind: str, fields: Fields, known: Iterable[Fields
 
 
 def _differs(found: Fields, name: str, value: object) -> bool:
-    # What is set as container_expiration_policy_attributes is told as container_expiration_policy, with more in it.
+    # GitLab shows container_expiration_policy_attributes as container_expiration_policy, with more fields.
     there = found.get(name.removesuffix("_attributes"))
     if isinstance(value, dict) and isinstance(there, dict):
         return not value.items() <= there.items()
     if isinstance(value, list) and isinstance(there, list):
-        return sorted(map(str, value)) != sorted(map(str, there))  # a runner's tags, which come in any order
+        return sorted(map(str, value)) != sorted(map(str, there))  # a runner's tags have no order
     return bool(there != value)
 
 
@@ -222,7 +222,7 @@ def _change(project: Project, kind: str, found: Fields, fields: Fields) -> None:
         manager.update(found["key"], fields, filter={"environment_scope": found["environment_scope"]})
     elif not kind.startswith("protected"):
         manager.update(found["id"], fields)
-    else:  # GitLab cannot change a tag's, nor, in its Free tier, a branch's roles: the protection goes, and comes again
+    else:  # GitLab cannot change a tag's roles nor, in its Free tier, a branch's: the protection is made again
         kept = {name: value for name, value in found.items() if name.endswith(("_access_level", "_force_push"))}
         if several := [name for name, value in kept.items() if isinstance(value, list) and name not in fields]:
             what = f"{found['name']} has more than one {several[0]}"
@@ -231,7 +231,7 @@ def _change(project: Project, kind: str, found: Fields, fields: Fields) -> None:
         try:
             manager.create({**kept, **fields})
         except GitlabError:
-            manager.create({"name": found["name"], **kept})  # it must not stay away
+            manager.create({"name": found["name"], **kept})  # it must not stay unprotected
             raise
 
 
@@ -241,18 +241,23 @@ def _renew_token(project: Project, name: str, token: ProjectToken, known: Iterab
         for days in (min(RENEW_DAYS, token.days // 2), token.days)
     )
     same = [each for each in project.access_tokens.list(iterator=True) if each.active and each.name == token.name]
-    # One that may do more is no token for notes.
+    # A token with more rights is replaced, too.
     fitting = [each for each in same if (each.access_level, {*each.scopes}) == (token.role, {*token.scopes})]
     found, guarded = next(iter(fitting), None), name in zones.PROTECTED
     hidden = (name, "*", guarded) in [(each["key"], each["environment_scope"], each["protected"]) for each in known]
-    if found and hidden and (found.expires_at or ends) > soon:  # if not hidden, others may know it
+    if found and hidden and (found.expires_at or ends) > soon:  # one that was not hidden may be known to others
         return
 
     def make() -> None:
-        # A rotated one is still the user who wrote the notes that there are.
+        # Rotation keeps the token's user, who is the author of the notes so far.
         value = found.rotate(expires_at=ends)["token"] if found else project.access_tokens.create(fields).token
-        for _, change in _compare(project, "variables", Variable(value=value, masked=True).fields(name), known):
-            change()
+        try:
+            for _, change in _compare(project, "variables", Variable(value=value, masked=True).fields(name), known):
+                change()
+        except BaseException as error:  # Ctrl-C, too: the next run would find a sound token and not renew it
+            what = f"the token {token.name} is new, but the variable {name} does not hold it: {type(error).__name__}"
+            remedy = f"revoke {token.name} in Settings > Access tokens, then run this again, which makes another one"
+            raise UpkeepError(what, remedy=remedy) from error
 
     fields = {"name": token.name, "scopes": list(token.scopes), "access_level": token.role, "expires_at": ends}
     yield f"{'rotate' if found else 'make'} the token with {' and '.join(token.scopes)}, kept in {name}", make

@@ -1,7 +1,7 @@
-"""One side of a merge request: the reports and predictions of a git revision, or of the working tree.
+"""The reports and predictions of a git revision, or of the working tree: one side of a merge request.
 
-What DVC tracks is read by its hash in that revision's ``dvc.lock``, from the cache or from the remote; nothing is
-checked out. A branch may hold anything, so files are bounded, and none of them may lead elsewhere.
+Files tracked by DVC are read by the hash in that revision's ``dvc.lock``, from the cache or the remote; nothing is
+checked out. A branch may hold anything, so files are bounded in size, and links out of the repository are refused.
 """
 
 import contextlib
@@ -26,20 +26,21 @@ from upkeep.gitlab import dvc
 from upkeep.gitlab.failure import PIPELINE
 from upkeep.gitlab.remotes import readable_remotes
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline
-from upkeep.model.storage import Metadata
+from upkeep.model.scoring import VERSION_DIGITS
+from upkeep.model.storage import Metadata, checksum
 from upkeep.releases import git
 from upkeep.reporting.experiments import flatten
 from upkeep.reporting.markdown import Markdown
 from upkeep.sources.manifest import Manifest
 
 Content = TypeVar("Content")
-MADE_ANEW = "run `dvc repro`, then `dvc push`"
+MAKE_AGAIN = "run `dvc repro`, then `dvc push`"
 
-MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's predictions have a thousandth of that as a rule
-MOST_CELLS = 500_000_000  # of predictions: a file of a few bytes may unpack to any number
-CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")  # in DVC's cache, to which outputs may be links
+MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's predictions usually have a thousandth of that
+MOST_CELLS = 500_000_000  # of predictions: a small file may unpack to any number
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")  # in DVC's cache, which outputs may link to
 
-PREDICTED = {  # what is compared of predictions
+PREDICTED = {  # the columns of predictions that are compared
     **dict.fromkeys(("plant", "machine", "split"), pl.String()),
     "time": pl.Datetime("us", "UTC"),
     **dict.fromkeys(("chosen", "alarm"), pl.Boolean()),
@@ -58,10 +59,10 @@ REPORTS: dict[str, tuple[Path, type[BaseModel]]] = {  # by field of a snapshot
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the gate and the note are made from; a report that is missing is None.
+    """The reports of one side, each None if it is missing.
 
-    `name` is the revision's, as a reader knows it, `commit` None of the working tree, `params` are by dotted names,
-    `predictions` by plant, and `missing` says by file why it could not be read.
+    `name` is what readers call the side; `commit` is None for the working tree; `params` are by dotted name,
+    `predictions` by plant; `missing` says by file why it could not be read.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Snapshot:
 
 
 class CommitFiles:
-    """The files of a revision, or of the working tree and what it lacks of them; `missing` says why one is not read."""
+    """Reads the files of a commit, or of the working tree (None); `missing` says by file why it could not be read."""
 
     def __init__(self, commit: str | None) -> None:
         from dvc.api import DVCFileSystem  # takes a second, and most commands need none of it
@@ -97,34 +98,38 @@ class CommitFiles:
         self.missing: dict[str, str] = {}
 
     def read(self, path: Path, parse: Callable[[bytes], Content]) -> Content | None:
-        """Return a file's content, parsed; None if that is not to be had."""
+        """Return a file's parsed content, or None."""
         most = MOST_BYTES if path.suffix != ".parquet" else MOST_TABLE_BYTES
         try:
             content = read_own(path, most) if self._in_tree and path.exists() else self._read_first(path, most)
         except FileNotFoundError:
-            why: str = Markdown(f"neither git nor DVC's remote has it; {MADE_ANEW}")
+            why: str = Markdown(f"neither git nor DVC's remote has it; {MAKE_AGAIN}")
         except UpkeepError as error:
             why = error.what
-        except Exception as error:  # a remote fails in as many ways as there are kinds of remote; all mean no report
+        except Exception as error:  # each kind of remote raises its own errors
             why = f"{type(error).__name__}: {error}"
         else:
             try:
                 return parse(content)
             except (ValueError, yaml.YAMLError, RecursionError, pl.exceptions.PolarsError):  # which may quote secrets
-                remedy = "mend it there first" if path == paths.PARAMS else MADE_ANEW
+                remedy = "mend it there first" if path == paths.PARAMS else MAKE_AGAIN
                 why = Markdown(f"it is not what upkeep writes or reads; {remedy}")
         self.missing[path.as_posix()] = why
         return None
 
     def _read_first(self, path: Path, most_bytes: int) -> bytes:
-        """Return a file from the first of DVC's remotes that has it."""
         for source in self._sources[:-1]:
-            with contextlib.suppress(Exception):  # a folder that a remote lacks is no file that is not found
+            with contextlib.suppress(Exception):  # a remote that lacks a folder does not raise FileNotFoundError
                 return _read_bounded(source, path, most_bytes)
         return _read_bounded(self._sources[-1], path, most_bytes)
 
+    def read_version(self, plant: str) -> str:
+        """Return the version of a plant's model, or an empty text."""
+        metadata = paths.MODELS / name_file(plant) / paths.MODEL_METADATA
+        return (self.read(metadata, checksum) or "")[:VERSION_DIGITS]
+
     def copy_model(self, plant: str, folder: Path) -> Path:
-        """Write a plant's model into a folder of its own there; an UpkeepError if it is not to be had."""
+        """Copy a plant's model into a folder below `folder`; an UpkeepError if one of its files cannot be read."""
         own, copy = paths.MODELS / name_file(plant), folder / name_file(plant)
         found = self.read(own / paths.MODEL_METADATA, lambda content: (Metadata.model_validate_json(content), content))
         if found:
@@ -132,29 +137,29 @@ class CommitFiles:
             for name, content in {paths.MODEL_METADATA: found[1], **texts}.items():
                 write_whole(copy / name, content or b"")
         if why := next((why for file, why in self.missing.items() if own in Path(file).parents), None):
-            raise UpkeepError(f"its model is missing: {why}", remedy=MADE_ANEW, plant=plant)
+            raise UpkeepError(f"its model is missing: {why}", remedy=MAKE_AGAIN, plant=plant)
         return copy
 
 
 def read_revision(revision: str, name: str) -> Snapshot | None:
-    """Return the snapshot of a git revision, which git must know; None if its pipeline has never run."""
-    try:  # DVC takes a revision that git does not know for an empty one, which would pass for a first run
+    """Return the snapshot of a git revision; None if its pipeline has never run."""
+    try:  # to DVC an unknown revision is an empty one, which would pass for a first run
         commit = git.git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     except UpkeepError as error:
         remedy = "name another one; `git branch --all` lists the branches"
         raise UpkeepError(f"git knows no revision {revision}", remedy=remedy) from error
     if not git.git("ls-tree", "--name-only", commit, str(dvc.LOCK)):
         return None
-    with contextlib.suppress(UpkeepError):  # a lock that cannot be read is no first run
+    with contextlib.suppress(UpkeepError):  # a lock that cannot be read does not make this a first run
         if paths.METRICS not in dvc.outputs(paths.REPORTS, commit=commit):
             return None
     return _read_snapshot(commit, name)
 
 
 def read_working_tree() -> Snapshot:
-    """Return the snapshot of the working tree; what it lacks is looked up by its hash in ``dvc.lock``."""
+    """Return the snapshot of the working tree; missing outputs are read by their hash in ``dvc.lock``."""
     name = "this branch"
-    try:  # DVC's own parser is killed by what is nested deeply
+    try:  # first, since deep nesting crashes DVC's own parser
         dvc.read(PIPELINE)
         dvc.read_stages()
     except UpkeepError as error:
@@ -175,7 +180,7 @@ def _read_snapshot(commit: str | None, name: str) -> Snapshot:
 
 
 def read_own(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return a branch's file; an UpkeepError if it leads out of the repository, is none, or is too large to read."""
+    """Return a branch's file; an UpkeepError if it is missing, too large, or a link out of the repository."""
     try:
         return read_regular(locate_own(file), most_bytes)
     except OSError as error:
@@ -183,7 +188,7 @@ def read_own(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def locate_own(file: Path) -> Path:
-    """Return where a branch's file is, links followed; an UpkeepError if it leads out of the repository."""
+    """Resolve a branch's file; an UpkeepError if it is a link out of the repository."""
     root, found = Path.cwd().resolve(), Path(os.path.realpath(file))
     inside = found.is_relative_to(root) and ".git" not in found.relative_to(root).parts
     if not (inside or CACHED.search(found.as_posix())):
@@ -196,7 +201,7 @@ def _unread_file(file: Path, why: str) -> UpkeepError:
 
 
 def parse_params(content: bytes) -> dict[str, Any]:
-    """Return ``params.yaml`` of any version by dotted names; raises ValueError if it is none."""
+    """Return the parameters in ``params.yaml`` of any version, by dotted name; raises ValueError if it has none."""
     params = parse_yaml(content)
     if not (isinstance(params, dict) and isinstance(params.get("fetch", {}), dict)):
         raise ValueError("no parameters")
@@ -204,7 +209,7 @@ def parse_params(content: bytes) -> dict[str, Any]:
 
 
 def parse_predictions(content: bytes) -> pl.DataFrame:
-    """Return a plant's predictions; raises ValueError or PolarsError if they are not what is compared."""
+    """Return a plant's predictions; raises ValueError or PolarsError if they cannot be compared."""
     rows = pl.scan_parquet(io.BytesIO(content))
     if rows.select(pl.len()).collect().item() * len(rows.collect_schema()) > MOST_CELLS:
         raise ValueError("too many rows")

@@ -1,14 +1,14 @@
-"""Two zones of trust, merge requests and protected pipelines; docs/decisions/0012 says what keeps them apart."""
+"""The two trust zones, merge requests and protected pipelines; docs/decisions/0012 says what keeps them apart."""
 
 from upkeep.releases import git
 
 Environment = git.Environment
 TOKEN = git.TOKEN
 TARGET = "CI_MERGE_REQUEST_TARGET_BRANCH_NAME"
-# Of jobs of merge requests, where anybody with a branch can read it: it writes notes, and pushes nothing.
+# Readable by whoever may push a branch, so it may write notes and push nothing.
 NOTE_TOKEN = "UPKEEP_NOTE_TOKEN"  # noqa: S105  # the variable's name, not its value
-ENVIRONMENT = "merge-requests"  # GitLab's, of their jobs, so that a variable can have another value there
-REMOTE = "merge_requests"  # DVC's, which these jobs, and developers, write to; nothing protected ever reads it
+ENVIRONMENT = "merge-requests"  # GitLab's environment of their jobs, in which a variable can have another value
+REMOTE = "merge_requests"  # the DVC remote that these jobs and developers write to; protected pipelines never read it
 
 # What only protected pipelines may see; merge requests may have values of their own for some of them.
 SHARED = frozenset(
@@ -35,5 +35,5 @@ def is_merge_request(environment: Environment) -> bool:
 
 
 def is_protected(environment: Environment) -> bool:
-    """Tell whether this is a job of a pipeline that trains, ships or releases: no merge request's, and on no laptop."""
+    """Tell whether this is a job of a protected pipeline: in CI, and not of a merge request."""
     return bool(environment.get("CI")) and not is_merge_request(environment)
