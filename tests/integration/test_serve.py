@@ -112,6 +112,13 @@ def test_a_service_that_is_not_there_is_told(environment):
         smoke(address(environment), environment)
 
 
+@pytest.mark.parametrize("url", ["", "ftp://host"])
+def test_an_address_that_is_none_is_told_and_not_blamed_on_the_service(environment, url):
+    with pytest.raises(UpkeepError, match="is no web address") as caught:
+        smoke(url, environment)
+    assert "--url http" in caught.value.remedy
+
+
 def test_sigterm_finishes_what_is_under_way_and_keeps_the_log(service, environment, trained_fleet):
     cases = json.loads((trained_fleet / "models/golden/lyon.json").read_text())
     many = cases[0]["request"]["dataframe_split"]

@@ -1,7 +1,7 @@
-"""Alarms sent to the planner's own system: each episode once, signed, and again until it is accepted.
+"""Sends alarms to the planner's own system: each episode once, signed, and repeated until it is accepted.
 
-Episodes are those that the report counts and costs (:mod:`upkeep.judging.episodes`), so an alarm that never stops is
-sent anew each horizon. A maintenance or failure after an episode began ends it at once.
+Episodes are those of the report (:mod:`upkeep.judging.episodes`), so an alarm that never stops is sent again each
+horizon. A maintenance or failure after an episode's start ends it.
 """
 
 import hashlib
@@ -35,16 +35,16 @@ from upkeep.judging.episodes import opens_episode
 SECRET = "UPKEEP_WEBHOOK_SECRET"  # noqa: S105  # the variable's name, not its value
 
 EXCHANGE_SECONDS = 10.0
-"""From looking up the host to the status of its answer, whose body is not read; who is slower has not answered."""
+"""From looking up the host to the status of its answer, whose body is not read."""
 
-RUN_SECONDS = 120.0  # for all alarms of a run together; the next run sends the others
+RUN_SECONDS = 120.0  # for all alarms of a run; the next run sends the rest
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds before each time that alarms are sent, if the receiver does not ask for more."""
+"""Seconds before each attempt, unless the receiver asks for more."""
 
 
 class Receiver(NamedTuple):
-    """Where alarms go; `address` is what may be shown of the URL, whose path may hold a secret too."""
+    """Where alarms go; `address` is the part of the URL that may be shown, since its path may hold a secret."""
 
     url: str
     headers: dict[str, str]
@@ -53,7 +53,10 @@ class Receiver(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What came of sending an alarm: why it was not accepted, whether to send it again, and after how many seconds."""
+    """One attempt to send an alarm: the fault if it was not accepted, whether to try again, and after how many seconds.
+
+    `silence` is True if the receiver did not answer at all.
+    """
 
     fault: str = ""
     again: bool = False
@@ -62,7 +65,7 @@ class Exchange(NamedTuple):
 
 
 class Episode(Frozen):
-    """What one visit answers: when it began, what the receiver is sent, and whether it has accepted that."""
+    """An episode of an alarm: its start, the message to send, and whether the receiver has accepted it."""
 
     start: AwareDatetime
     alarm: dict[str, Any]
@@ -70,7 +73,7 @@ class Episode(Frozen):
 
 
 class Watch(Frozen):
-    """What is remembered of a machine: its newest scored row, whether that raises the alarm, and the latest episode."""
+    """A machine's state between runs: its newest scored row, whether that raises the alarm, and the latest episode."""
 
     time: AwareDatetime
     raised: bool = True
@@ -83,7 +86,7 @@ WATCHES = TypeAdapter(Watches)
 
 
 def open_receiver(webhook: Webhook, setting: str = "score.webhook") -> Receiver:
-    """Return where alarms go; an error that shows neither says that the URL of `setting` or the secret is of no use."""
+    """Return the receiver that the setting names; an UpkeepError, which shows neither, for a wrong URL or secret."""
     secret = os.environ.get(SECRET)
     if not secret:
         raise UpkeepError(
@@ -108,12 +111,12 @@ def open_receiver(webhook: Webhook, setting: str = "score.webhook") -> Receiver:
 
 
 def read_url(template: str) -> urllib3.util.Url:
-    """Return the parts of a web address, none of them if it is not one; a user or password may hold any character."""
+    """Return the parts of a web address, all None if it is not one; its password may hold any character."""
     scheme, _, rest = (template if "://" in template else expand_variables(template)).partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     user, at, host = authority.rpartition("@")
     filled = f"{expand_variables(user, partial(quote, safe=''))}{at}{expand_variables(host + rest[len(authority) :])}"
-    # Else a password with a slash would end the host's name, which is looked up and shown.
+    # A password with a slash would end up in the host's name, which is looked up and shown.
     is_clear = bool(at) or ":" not in authority or "@" not in rest
     try:
         return urllib3.util.parse_url(f"{scheme}://{filled}" if is_clear else "")
@@ -129,7 +132,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def follow_episodes(known: Mapping[str, Watch], scores: Iterable[Mapping[str, Any]]) -> Watches:
-    """Return what is known of each machine after these scores; a score older than what is known changes nothing.
+    """Return each machine's state after these scores; a score older than the known one changes nothing.
 
     Scores are rows of :attr:`upkeep.scoring.newest.Scored.predictions`.
     """
@@ -146,7 +149,7 @@ def _follow_machine(episode: Episode | None, score: Mapping[str, Any]) -> Watch:
     time, serviced_at, horizon = score["time"], score["serviced_at"], timedelta(hours=score["horizon_hours"])
     if episode and serviced_at and serviced_at > episode.start:
         episode = None
-    # A row before the service says nothing of the machine after it.
+    # A row before the service tells nothing about the machine after it.
     raised = score["alarm"] and not (serviced_at and serviced_at > time)
     if raised and (episode is None or opens_episode(episode.start, time, horizon)):
         episode = Episode(start=time, alarm=_describe_alarm(score, time), accepted=False)
@@ -178,10 +181,9 @@ def _iso(time: datetime) -> str:
 def send_alarms(
     receiver: Receiver, watches: Mapping[str, Watch], *, seconds: float = RUN_SECONDS
 ) -> tuple[Watches, list[str]]:
-    """Send each alarm that is raised and not accepted yet; one that is refused leaves the others their turn.
+    """Send each raised alarm that is not accepted yet; return the updated watches, and the faults of the others.
 
-    Returns the watches with what is accepted now, and why each of the other alarms was not. What a busy receiver did
-    not take is sent again, up to five times, as long as there is time left of these seconds.
+    Alarms that a busy or silent receiver did not take are sent again, up to five times, within `seconds` for all.
     """
     until = time.monotonic() + seconds
     waiting = {
@@ -200,7 +202,7 @@ def send_alarms(
             while turn and (left := until - time.monotonic()) > 0:
                 name = turn.pop(0)
                 exchange = _send(pool, receiver, waiting[name], min(EXCHANGE_SECONDS, left))
-                if exchange.silence:  # the others wait for the next time, when this one comes last
+                if exchange.silence:  # the others wait for the next attempt, in which this one comes last
                     exchanges |= dict.fromkeys(turn, exchange)
                     turn = []
                 del exchanges[name]
@@ -229,7 +231,7 @@ def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, secon
         answer = call_within(seconds, ask)
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         return Exchange(f"no answer: {shorten(mask_credentials(str(error)))}", again=True, silence=True)
-    answer.close()  # the status says all; a body may be endless
+    answer.close()  # the status is enough, and a body may be endless
     if 200 <= answer.status < 300:
         return Exchange()
     try:
@@ -240,13 +242,13 @@ def _send(pool: urllib3.PoolManager, receiver: Receiver, episode: Episode, secon
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
-    """Return the header by which a receiver knows that an alarm is from here and was not changed on its way."""
+    """Return the signature by which a receiver knows that an alarm is genuine and unchanged."""
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
     return f"sha256={digest}"
 
 
 def read_watches(file: Path) -> Watches:
-    """Read what the last run remembered; nothing if there was none, an error if the file is damaged."""
+    """Read the last run's watches; none if there was no run, an UpkeepError if the file is damaged."""
     if not file.exists():
         return {}
     remedy = "delete the file; alarms that go on are then sent once more"
@@ -254,5 +256,5 @@ def read_watches(file: Path) -> Watches:
 
 
 def write_watches(file: Path, watches: Watches) -> None:
-    """Remember what is known of alarms, in one step."""
+    """Replace the stored watches at once."""
     write_whole(file, WATCHES.dump_json(watches, indent=1))

@@ -1,10 +1,9 @@
-"""The newest row of each machine, scored, and which machines have none that is worth it; in words for the terminal."""
+"""Scores each machine's newest row, finds silent machines, and describes both for the terminal."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from functools import partial
 from typing import NamedTuple
 
 import polars as pl
@@ -23,11 +22,11 @@ MINUTE = "%Y-%m-%d %H:%M"
 
 
 class Scored(NamedTuple):
-    """What is said of one plant.
+    """One plant's scores.
 
-    `predictions` holds a row per machine: the columns of the prediction log, ``reasons`` in words, ``horizon_hours`` of
-    the alarm, and ``serviced_at``, the time of the last maintenance or failure, null if there was none. `silent` are
-    the machines without a recent row, and when the last one was, if that is known.
+    `predictions` has a row per machine: the columns of the prediction log, ``reasons`` in words, ``horizon_hours`` of
+    the alarm, and ``serviced_at``, the time of the last maintenance or failure or null. `silent` are the machines
+    without a recent row, with the time of their last one if it is known.
     """
 
     predictions: pl.DataFrame
@@ -43,29 +42,29 @@ def score_newest(
     now: datetime,
     role: ModelRole = "champion",
 ) -> Scored:
-    """Score the machines of one plant, from its validated tables, at their newest rows; an error if none can be.
+    """Score one plant's machines at their newest rows, from its validated tables; an UpkeepError if there is no row.
 
-    Telemetry is complete from the day `since` on; a machine whose last row is older than the plant's newest by more
-    than `silence` is silent; `now` is in UTC.
+    Telemetry is complete from the day `since` on. A machine is silent if its last row is older than the plant's newest
+    by more than `silence`. `now` is in UTC.
     """
     window = timedelta(hours=max(scorer.model.metadata.dataset.windows_hours))
     begin = datetime.combine(since, time(), UTC)
     seen = tables["telemetry"].filter(pl.col("time") >= begin).group_by("machine").agg(last=pl.col("time").max())
-    # A window that begins before the complete telemetry would be a feature of half the rows.
+    # Windows must not reach back before the complete telemetry.
     recent = _find_recent(seen, begin + window, silence)
     telemetry = tables["telemetry"].join(recent, on="machine", how="semi").sort("machine", "time")
     events = tables["events"].join(recent, on="machine", how="semi")
     answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
     inputs = _write_inputs(telemetry, events, window)
-    log = partial(
-        as_prediction,
-        scorer=scorer,
-        source="batch",
-        scored_at=int(now.timestamp() * 1_000_000),
-        identity=None,
-        role=role,
+    scored_at = int(now.timestamp() * 1_000_000)
+    logged = as_log_rows(
+        [
+            as_prediction(
+                answer, scorer, inputs[answer.machine], identity=None, source="batch", scored_at=scored_at, role=role
+            )
+            for answer in answers
+        ]
     )
-    logged = as_log_rows([log(answer, inputs=inputs[answer.machine]) for answer in answers])
     reasons = [[reason["words"] for reason in scorer.explain(answer.features, answer.readings)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
     predictions = _number(logged).with_columns(
@@ -80,7 +79,7 @@ def score_newest(
 
 
 def _find_recent(seen: pl.DataFrame, earliest: datetime, silence: timedelta) -> pl.DataFrame:
-    """Return the machines whose last row is not before `earliest`, nor more than `silence` before their plant's."""
+    """Return the machines whose last row is neither before `earliest` nor more than `silence` before the plant's."""
     recent = seen.filter(pl.col("last") >= earliest, pl.col("last") >= pl.col("last").max() - silence)
     if recent.is_empty():
         raise UpkeepError(
@@ -92,7 +91,7 @@ def _find_recent(seen: pl.DataFrame, earliest: datetime, silence: timedelta) -> 
 
 
 def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedelta) -> dict[str, str]:
-    """Return, per machine, the rows that its newest features are made of, in the shape of a request's dataframe."""
+    """Return by machine the rows of its newest features as JSON, in the form of a request."""
     within = telemetry.filter(pl.col("time") > pl.col("time").max().over("machine") - window)
     rows = pl.concat([within, events.select(*NEEDED["events"])], how="diagonal")
     rows = rows.with_columns(pl.selectors.datetime().dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ"))
@@ -103,7 +102,7 @@ def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedel
 
 
 def _number(predictions: pl.DataFrame) -> pl.DataFrame:
-    """Return predictions with ids; the same ones, scored again on the same day, get the same and are logged once."""
+    """Return predictions with ids; the same predictions on the same day have the same ids, and are logged once."""
     content = predictions.select(
         pl.col("scored_at").dt.date(), "plant", "machine", "time", "probability", "model_version"
     )

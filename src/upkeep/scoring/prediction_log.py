@@ -1,7 +1,7 @@
 """The prediction log: one row per machine and answer, in Parquet by day and plant, at any address that fsspec opens.
 
-``{root}/day=2025-03-31/plant=lyon/{part}.parquet``; the day is that of ``scored_at`` in UTC. Other tables that are only
-ever added to are kept in the same way.
+``{root}/day=2025-03-31/plant=lyon/{part}.parquet``; the day is that of ``scored_at`` in UTC. Other append-only tables
+are stored in the same way.
 """
 
 import json
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from upkeep.model.scoring import Answer, Scorer
 
 ModelRole = Literal["champion", "challenger"]
-"""A champion's predictions are what people are shown; a challenger's, beside it, are logged only."""
+"""A champion's predictions are shown to people; a challenger's are only logged."""
 
 UTC_TIME = pl.Datetime("us", "UTC")
 WARNINGS = pl.List(pl.Struct({"code": pl.String, "message": pl.String, "column": pl.String}))
@@ -57,19 +57,19 @@ SCHEMA = pl.Schema(
         "inputs": pl.String(),
     }
 )
-"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests), `role` a :data:`ModelRole`, null in files of before
-there were challengers: a champion's; `time` the newest telemetry row's, `inputs` JSON of what was received."""
+"""`source` is ``api``, ``batch`` or ``smoke`` (golden requests); `role` a :data:`ModelRole`, null (champion) in old
+files; `time` that of the newest telemetry row; `inputs` the received rows as JSON."""
 
 Prediction = dict[str, Any]
-"""A row before it is one: the columns of `SCHEMA`, times as microseconds since 1970, lists as float32 arrays."""
+"""A row of `SCHEMA` in Python: times are microseconds since 1970, lists are float32 arrays."""
 
 DAY = re.compile(r"day=\d{4}-\d\d-\d\d")
 NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
 LONGEST_FOLDER = 200
-ROW_GROUP = 200  # rows that are compressed at once: writing takes memory for all of them, several times over
+ROW_GROUP = 200  # rows compressed together, which takes several times their memory
 
 SLICE_ROWS = 2_000
-"""Read at once: a file of some kilobytes can stand for gigabytes, which shows before all of them are there."""
+"""Read at once, since a file of kilobytes may unpack to gigabytes."""
 
 IS_PREDICTION = {
     **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version")},
@@ -80,11 +80,11 @@ IS_PREDICTION = {
     "maintained_at": pl.col("maintained_at").is_null() | pl.col("maintained_at").dt.year().is_between(1900, 2200),
     "probability": pl.col("probability").is_between(0, 1),
 }
-"""What holds of each row that upkeep writes; who shares the folder may write others."""
+"""What holds for every row that upkeep writes; others may write to the folder, too."""
 
 
 class Log(NamedTuple):
-    """What is kept, in words; its columns, and what is true of them; by which time's day and by what it is filed."""
+    """An append-only table: its name, its columns, what `holds` for each row, and the columns of its folders."""
 
     what: str
     schema: pl.Schema
@@ -98,7 +98,7 @@ VISIT_LOG = Log("findings", VISITS, {FINDING: pl.col(FINDING).is_in(FINDINGS)}, 
 
 logger = logging.getLogger(__name__)
 
-# The client's own waits would hold the caller for minutes when S3 is out.
+# The client's defaults would block for minutes when S3 is down.
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
 
 
@@ -112,7 +112,7 @@ def as_prediction(
     scored_at: int,
     role: ModelRole = "champion",
 ) -> Prediction:
-    """Return an answer as it is logged, with the rows that it was made of, in JSON."""
+    """Return an answer as a row of the log; `inputs` are the rows that it was made from, as JSON."""
     return {
         "id": identity,
         "source": source,
@@ -129,7 +129,7 @@ def as_prediction(
 def as_log_rows(predictions: Sequence[Prediction]) -> pl.DataFrame:
     """Return predictions as rows of `SCHEMA`, in their order; a number that is NaN becomes null.
 
-    A column that is missing is a KeyError; a value of another type a TypeError, ValueError or PolarsError.
+    Raises KeyError if a column is missing, and TypeError, ValueError or PolarsError for a value of another type.
     """
     columns: dict[str, Any] = {name: [prediction[name] for prediction in predictions] for name in SCHEMA}
     for name, kind in SCHEMA.items():
@@ -145,11 +145,11 @@ def as_log_rows(predictions: Sequence[Prediction]) -> pl.DataFrame:
 
 
 def write_part(root_url: str, part_name: str, frame: pl.DataFrame, log: Log = PREDICTION_LOG) -> list[str]:
-    """Write rows of `log.schema` to the log, each day and folder to a file of its own; return the files.
+    """Write rows to a file for each day and folder of the log; return the files' names, relative to `root_url`.
 
-    They are named relative to `root_url` and end with `part_name`, which is unique for these rows. No reader sees half
-    of one, and a part of the same name replaces it, so what a crash may have cut short can be written once more. An
-    UpkeepError is raised if one of them cannot be written; those before it are there.
+    `part_name` is unique for these rows. Files are written at once or not at all, and one of the same name is
+    replaced, so a part can be written again after a crash. An UpkeepError is raised at the first file that cannot be
+    written.
     """
     days, folders = frame.with_columns(day=pl.col(log.filed_by).dt.date()), ("day", *log.folders)
     names = []
@@ -163,9 +163,9 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame, log: Log = PR
 
 
 def _name_folder(plant: str) -> str:
-    """Return a name as whoever reads the log by its folders decodes it; capitals too are escaped, as some disks fold.
+    """Return a folder's name, percent-encoded, capitals too, since some disks ignore case.
 
-    A folder's name may be of 255 bytes, so the longest plants are cut: theirs is what the column ``plant`` says.
+    Names are limited to 255 bytes, so very long ones are replaced; the column ``plant`` has the full name.
     """
     escaped = NOT_PLAIN.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), plant)
     return escaped if len(escaped) <= LONGEST_FOLDER else name_file(plant)
@@ -174,11 +174,11 @@ def _name_folder(plant: str) -> str:
 def read_parts(
     root_url: str, since_day: date, known: set[str], columns: list[str] | None = None, log: Log = PREDICTION_LOG
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield the log's files of this day and later with their rows, the newest day first, but for those in `known`.
+    """Yield the names and rows of the log's files from this day on, newest day first, without those in `known`.
 
-    Whatever one of them holds, the others are read: a warning names a file that is damaged, which has no rows then, or
-    of which some rows are none, and one that the store does not give, which is not yielded. An UpkeepError is raised if
-    the log cannot be listed; one that does not exist yet has no files.
+    Files are read one by one: a damaged file has no rows, rows that upkeep cannot have written are left out, and an
+    unreadable file is skipped, each with a warning. An UpkeepError is raised if the log cannot be listed; a log that
+    does not exist has no files.
     """
     with _opened(root_url, f"{log.what} cannot be read") as (store, root):
         names = _list_parts(store, root, since_day, date.max)
@@ -189,7 +189,7 @@ def read_parts(
 
 
 def _read_part(store: "AbstractFileSystem", path: str, log: Log) -> pl.DataFrame | None:
-    """Return the rows that a file holds, none if it is damaged; None if the store does not give the file."""
+    """Return a file's valid rows, none if it is damaged; None if it cannot be read."""
     file = shorten(mask_credentials(path))
     try:
         found = store.info(path)
@@ -213,7 +213,7 @@ def _read_part(store: "AbstractFileSystem", path: str, log: Log) -> pl.DataFrame
 
 
 def _collect_bounded(table: pl.LazyFrame) -> pl.DataFrame:
-    """Return a file's rows; raises OSError if they take more memory than a file may have bytes."""
+    """Return a file's rows; raises OSError if they take more than MOST_BYTES of memory."""
     slices: list[pl.DataFrame] = []
     while not slices or slices[-1].height == SLICE_ROWS:
         slices.append(table.slice(SLICE_ROWS * len(slices), SLICE_ROWS).collect())
@@ -228,7 +228,7 @@ def _warn_once(message: str) -> None:
 
 
 def complete(rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
-    """Return rows with these columns; an older version's files lack some, which are null."""
+    """Return rows with these columns; those that files of older versions lack are null."""
     known = rows.collect_schema()
     return rows.select(
         pl.col(name).cast(kind) if name in known else pl.lit(None, kind).alias(name) for name, kind in schema.items()
@@ -236,7 +236,7 @@ def complete(rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
 
 
 def list_before(root_url: str, day: date) -> dict[str, int]:
-    """Return the log's files of earlier days and their sizes; what lies behind a link is none of them."""
+    """Return the log's files of earlier days with their sizes, links out of it excluded."""
     with _opened(root_url, "predictions cannot be read") as (store, root):
         return {
             name: store.size(f"{root}/{name}")
@@ -246,7 +246,7 @@ def list_before(root_url: str, day: date) -> dict[str, int]:
 
 
 def remove_parts(root_url: str, names: Sequence[str]) -> None:
-    """Remove files of the log, named as :func:`list_before` does, and folders that are empty then."""
+    """Remove files of the log, named as by :func:`list_before`, and folders that are empty then."""
     with _opened(root_url, "predictions cannot be removed") as (store, root):
         store.rm([f"{root}/{name}" for name in names])
         if "file" in store.protocol:
@@ -274,7 +274,7 @@ def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
 
     if isinstance(store, LocalFileSystem):
         write_whole(Path(path), content)
-    elif isinstance(store, AsyncFileSystem):  # object stores: what is there is whole, and folders need not be made
+    elif isinstance(store, AsyncFileSystem):  # object stores write whole files and need no folders
         store.pipe_file(path, content)
     else:
         folder, _, name = path.rpartition("/")
@@ -286,7 +286,7 @@ def _put(store: "AbstractFileSystem", path: str, content: bytes) -> None:
 
 @contextmanager
 def _opened(url: str, failure: str) -> "Iterator[tuple[AbstractFileSystem, str]]":
-    """Open a log's store; whatever it raises meanwhile, and each raises its own, becomes our error."""
+    """Open a log's store, and turn whatever it raises meanwhile into an UpkeepError."""
     try:
         yield open_address(url, **({"config_kwargs": S3_WAITS} if url.startswith("s3://") else {}))
     except UpkeepError:

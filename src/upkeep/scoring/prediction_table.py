@@ -1,4 +1,4 @@
-"""The newest predictions as a table of any database that SQLAlchemy reaches, for the planner's own reports."""
+"""Writes the newest predictions to a table of any SQLAlchemy database, for the planner's own reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +12,16 @@ from upkeep.core.names import KEYS
 from upkeep.core.params import PredictionTable
 from upkeep.sources.sql import unreadable
 
-NAME_LENGTH = 255  # some databases take only text of a stated length as a key
+NAME_LENGTH = 255  # some databases need a length for text in a key
 
 SECONDS = 120.0
-"""For all rows; somebody else may hold the table for ever."""
+"""For all rows, since another client may lock the table for ever."""
 
 
 def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
-    """Write predictions, each in place of what the table held of its machine and time; all of them or none.
+    """Write predictions in one transaction, each in place of the row of its machine and time.
 
-    They have the columns of a logged prediction, and ``reasons`` in words. An UpkeepError without credentials is raised
+    They have the columns of the prediction log, and ``reasons`` in words. An UpkeepError without credentials is raised
     if the database cannot be reached or refuses them.
     """
     table = _table(settings.name)

@@ -1,6 +1,6 @@
-"""The source's newest batches in; predictions out: to the log, to a table, and alarms to the planner's own system.
+"""`upkeep score`: score the source's newest batches; predictions go to log and table, alarms to the planner's system.
 
-Its errors name the stage ``score``, even where the code of ``fetch`` and ``validate`` finds them on its behalf.
+Errors name the stage ``score``, even those that the code of ``fetch`` and ``validate`` raises.
 """
 
 import logging
@@ -38,16 +38,16 @@ from upkeep.sources.store import store_batches
 FOLDER = paths.LOCAL / "score"
 ALARMS = FOLDER / "alarms.json"
 
-CHALLENGER_SECONDS = 60.0  # for one plant; a challenger that takes longer is left out of this run
+CHALLENGER_SECONDS = 60.0  # for one plant; a slower challenger is left out of this run
 
 logger = logging.getLogger(__name__)
 
 
 def run(params: Params, until: date | None = None) -> None:
-    """Score each machine's newest row, up to the batch that holds `until`, by default today, and deliver the result.
+    """Score each machine's newest row up to the batch of the day `until`, by default today, and deliver the result.
 
-    An UpkeepError is raised at once if the source cannot be listed, and once all others are done if a plant cannot be
-    scored or a receiver not be reached.
+    An UpkeepError is raised at once if the source cannot be listed, and at the end if a plant cannot be scored or a
+    receiver cannot be reached.
     """
     try:
         _raise_summary(_score(params, until))
@@ -67,7 +67,7 @@ def _score(params: Params, until: date | None) -> list[UpkeepError]:
             return problems
         print(describe_scores(scored))  # noqa: T201  # the tables are what this command is for
         predictions = pl.concat([plant.predictions for plant in scored.values()])
-        # A receiver that cannot be reached does not cost the others.
+        # Each receiver by itself: one that cannot be reached must not stop the others.
         with _collecting(problems):
             for plant in scored.values():
                 _log(settings.log, plant)
@@ -76,12 +76,12 @@ def _score(params: Params, until: date | None) -> list[UpkeepError]:
                 write_predictions(database, settings.table, predictions)
         if receiver:
             with _collecting(problems):
-                _send(receiver, predictions)
+                _send_new_alarms(receiver, predictions)
     return problems
 
 
 def _score_plants(params: Params, until: date, now: datetime, problems: list[UpkeepError]) -> dict[str, Scored]:
-    """Score plant by plant; what is wrong with one is noted, and does not cost the others."""
+    """Score plant by plant; add the errors of plants that cannot be scored to `problems`."""
     params = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
     dictionary = load_dictionary(params.validate_.dictionary)
     models = find_models(paths.MODELS)
@@ -110,7 +110,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
 
 
 def _find_challengers(folder: Path | None) -> dict[str, Path]:
-    """Return the folders of a challenger's models that answer, by plant; a warning tells of those that do not."""
+    """Return the folders of the challenger's working models by plant; log a warning about the others."""
     models = find_models(folder) if folder else {}
     if folder and not models:
         logger.warning("%s, score.shadow in params.yaml, holds no model", folder)
@@ -121,7 +121,7 @@ def _find_challengers(folder: Path | None) -> dict[str, Path]:
 
 
 def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None:
-    """Score a plant by its challenger too; whatever that raises is a warning and costs nobody anything."""
+    """Score a plant by its challenger, too, and log a warning if that fails."""
     try:
         _log(log, call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger")))
     except Exception as error:
@@ -131,11 +131,11 @@ def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None
 def _read_plant(
     plant: str, listed: Mapping[Key, list[Delivery]], since: date, dictionary: Dictionary, params: Params
 ) -> dict[str, pl.DataFrame]:
-    """Fetch what scoring needs of one plant, hold it against the data dictionary and return its clean tables.
+    """Fetch the batches that scoring one plant needs, validate them and return the clean tables.
 
-    Of telemetry that is the batches from `since` on and the first ones on record: values tell their unit only beside
-    earlier ones, and a plant that has delivered °F ever since would else be read as one whose machines run hot. The
-    quarantine is judged by the newer ones: old good ones must not hide that the newest is broken.
+    Of telemetry these are the batches from `since` on and the first ones: a unit is recognised only beside earlier
+    values, and °F from a plant that has always delivered it would else look like hot machines. The share in quarantine
+    is that of the newer batches, so that old good ones cannot hide a broken new one.
     """
     own = FOLDER / name_file(plant)
     raw, interim = own / "raw", own / "interim"
@@ -164,9 +164,9 @@ def _log(log: str, scored: Scored) -> None:
     write_part(log, rows["id"][0].partition("/")[0], rows.select(SCHEMA.names()))
 
 
-def _send(receiver: Receiver, predictions: pl.DataFrame) -> None:
+def _send_new_alarms(receiver: Receiver, predictions: pl.DataFrame) -> None:
     watches = follow_episodes(read_watches(ALARMS), predictions.iter_rows(named=True))
-    # Before anything is sent: after a crash an episode must have the same start, and with it the same Idempotency-Key.
+    # Stored before sending: after a crash an episode must keep its start, and so its Idempotency-Key.
     write_watches(ALARMS, watches)
     watches, faults = send_alarms(receiver, watches)
     write_watches(ALARMS, watches)

@@ -1,4 +1,4 @@
-"""Access to the service: who may ask what, and under which id each request is logged and counted."""
+"""Access to the service: tokens and origins are checked, and each request gets an id and is logged and counted."""
 
 import hmac
 import ipaddress
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from upkeep.serving.counters import Counters
 from upkeep.serving.protocol import Refused, cite
 
-OPEN = {"/", "/ping", "/health", "/version"}  # without a token: none of them holds data
+OPEN = {"/", "/ping", "/health", "/version"}  # need no token, as none of them holds data
 HEADERS = {
     "cache-control": "no-store",  # page and service must never be of different releases
     "cross-origin-resource-policy": "same-origin",
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class Access:
-    """ASGI middleware around the whole application; any of the tokens opens it, and without one it is open to all.
+    """ASGI middleware around the whole application: any of the tokens opens it; without tokens it is open to all.
 
-    Routes find the name of that token in ``state``. To whom it is open, a browser with anybody's page in it belongs: of
-    such a page, requests from another origin are refused, and those to a name that is neither of this network nor one
-    of `hosts`, since its owner can point it here.
+    Routes find the name of the token in ``state``. An open service can be reached by any web page in a user's browser,
+    so requests from another origin are refused, and those to a host name that is neither local nor one of `hosts`,
+    since its owner could point it here (DNS rebinding).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Access:
         started, status, asked = time.perf_counter(), 500, Headers(scope=scope)
         given = asked.get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
-        # Whatever answers GET answers HEAD, of which the server sends the headers only: it goes by its own scope.
+        # Routes of GET answer HEAD, too; the server, which has its own scope, leaves the body out.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         token = self._find_token(asked)
         scope = {**scope, "method": method, "state": {"request_id": request_id, "token": token}}
@@ -74,7 +74,7 @@ class Access:
         except Refused as refused:
             await refused.to_response()(scope, receive, send_with_id)
         finally:
-            # By route, not by path: what strangers ask for must not become a label each.
+            # Counted by route: paths that strangers invent must not become labels.
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
             self._metrics.count_request(route, status, seconds)
@@ -82,10 +82,10 @@ class Access:
             logger.info("request", extra=told | {"ms": round(seconds * 1000, 2)})
 
     def _find_token(self, asked: Headers) -> str | None:
-        """Return the name of the token that a request bears, if it is one of them."""
+        """Return the name of the request's token; None if it has none, or a wrong one."""
         scheme, _, token = asked.get("authorization", "").partition(" ")
         given = token.strip().encode("latin-1")
-        # All are compared, in constant time each: how long it takes tells nothing about them.
+        # All are compared, each in constant time, so that timing tells nothing about them.
         names = [name for known, name in self._tokens.items() if hmac.compare_digest(given, known)]
         return names[0] if names and scheme.lower() == "bearer" else None
 
@@ -100,7 +100,7 @@ class Access:
 
 @lru_cache(maxsize=64)
 def _is_local(host: str) -> bool:
-    """Tell whether a Host header is an address, or a name that only the own network or machine resolves."""
+    """Tell whether a Host header is an IP address, or a name that only this machine or network resolves."""
     name = _name(host)
     try:
         ipaddress.ip_address(name)

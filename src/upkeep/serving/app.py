@@ -1,4 +1,4 @@
-"""The service over HTTP: models, page, prediction log, counters and access put together; and its life as a process."""
+"""The HTTP service: puts models, page, prediction log, metrics and access together, and runs them as a process."""
 
 import asyncio
 import ctypes
@@ -30,12 +30,12 @@ from upkeep.serving.service import Reply, Service
 from upkeep.serving.settings import Settings, find_unknown, read_settings
 from upkeep.serving.shadow import Shadow, load_shadow
 
-STOP_SECONDS = 20  # what requests under way have left after SIGTERM
+STOP_SECONDS = 20  # that requests under way have after SIGTERM
 INLINE_BYTES, INLINE_ROWS = 100_000, 100
-"""Smaller requests take milliseconds and are answered at once; larger ones in a thread, lest the others wait."""
+"""Up to this size requests take milliseconds and are answered at once; larger ones run in a thread."""
 
-KEPT_AT_ONCE = 50  # predictions, between which other requests have their turn
-MOST_THREADS = 4  # that work for the page: with more, Python would get round to other requests too seldom
+KEPT_AT_ONCE = 50  # predictions that are logged before other requests have their turn
+MOST_THREADS = 4  # for the page; more would take too much of the interpreter's time from requests
 RESERVED = set(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
 Keep = Callable[[Reply], Awaitable[None]]
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; an UpkeepError is raised if a model or the dictionary is missing or damaged."""
+    """Create the application; an UpkeepError is raised if a model or the dictionary is missing or damaged."""
     service = Service(settings.models, settings.dictionary)
     log = None
     if settings.log_url:
@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=run_threads,
         docs_url=None,  # its scripts come from a third party's host
         redoc_url=None,
-        redirect_slashes=False,  # the address to go to would be whatever host the request names
+        redirect_slashes=False,  # it would redirect to whatever host the request names
     )
     app.add_middleware(Access, tokens=settings.tokens, metrics=metrics, hosts=settings.allowed_hosts)
     app.exception_handler(HTTPException)(_refuse_route)
@@ -98,7 +98,7 @@ def _scoring_route(service: Service, max_request_bytes: int, keep: Keep, shadow:
     """Return MLflow's scoring protocol; `keep` takes each reply, on the event loop."""
     router = APIRouter(default_response_class=Response)
     intake = Intake(max_request_bytes)
-    # Two take twice the memory and, on one core, no less time; one of few bytes need not wait for those of many.
+    # Two large ones at once would take twice the memory and no less time; small bodies do not wait for large ones.
     one_large, one_small = CapacityLimiter(1), CapacityLimiter(1)
 
     @router.post("/invocations", openapi_extra=INVOCATIONS, responses=RESPONSES)
@@ -122,7 +122,7 @@ def _scoring_route(service: Service, max_request_bytes: int, keep: Keep, shadow:
 
 
 def _answer_large(service: Service, asked: tuple[Any, ...]) -> Reply:
-    """Answer, and give back the memory that this took, which the C library keeps otherwise."""
+    """Answer, and return the memory that this took to the system, which the C library would keep."""
     try:
         return service.answer(*asked)
     finally:
@@ -131,7 +131,7 @@ def _answer_large(service: Service, asked: tuple[Any, ...]) -> Reply:
 
 
 def _status_routes(service: Service, release: str, log: LogWriter | None, metrics: Counters) -> APIRouter:
-    """Return what operators, and MLflow's clients, ask of the service itself."""
+    """Return the routes for operators and MLflow's clients: health, versions and metrics."""
     router = APIRouter(default_response_class=Response)
 
     @router.get("/ping")
@@ -165,16 +165,16 @@ async def _refuse_route(_: Request, error: HTTPException) -> Response:
 
 
 def serve() -> None:
-    """Serve until SIGTERM; then finish what is under way and put the prediction log away.
+    """Serve until SIGTERM; then finish requests under way and ship the prediction log.
 
     An UpkeepError is raised if a setting, a model or the dictionary is missing or damaged.
     """
-    # uvicorn stops on SIGTERM by itself and then raises it once more, which would end the process as if it had failed.
+    # uvicorn stops on SIGTERM and then raises it again, which would end the process as if it had failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = read_settings()
     app = create_app(settings)
-    gc.freeze()  # modules and models stay for good: no collection need look at them again
-    gc.set_threshold(20_000, 20, 20)  # what a large request holds would be looked through again and again
+    gc.freeze()  # modules and models stay, so collections need not scan them
+    gc.set_threshold(20_000, 20, 20)  # fewer scans of what a large request holds
     gc.enable()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
@@ -198,10 +198,10 @@ def serve() -> None:
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record with its extra fields, but no payload, as one JSON object a line."""
+    """Formats a record, with its extra fields, as a JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
+        """Return the line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -1,4 +1,4 @@
-"""What the page knows: each machine's newest prediction and how its risk went, in memory."""
+"""The fleet in memory, as the page shows it: each machine's newest prediction and the history of its risk."""
 
 import logging
 import threading
@@ -20,8 +20,8 @@ LATE_DAYS = 1
 REFRESH_SECONDS = 60.0
 
 MOST_BYTES = 200_000_000
-MACHINE_BYTES = 3_000  # what a machine takes beside its arrays and texts
-MOST_TEXT = 10_000  # characters of names and warnings; what is logged with more was not written by this version
+MACHINE_BYTES = 3_000  # that a machine takes beside its arrays and texts
+MOST_TEXT = 10_000  # characters of names and warnings; upkeep itself logs none with more
 DAY_MS = 86_400_000
 DAY_US = 1000 * DAY_MS
 KEPT = [name for name in SCHEMA if name not in ("id", "inputs")]
@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 class BoardMachine(NamedTuple):
-    """One machine on the board; replaced as a whole, so that a reader never sees half of it.
+    """One machine on the board; replaced as a whole, so that no reader sees half an update.
 
-    `newest` is the prediction of the newest telemetry, as logged, without its inputs. `history` has one point per
-    telemetry time, the oldest first, shape (n_points, 2): time in milliseconds and probability. `maintenance` is the
-    last one that any of the machine's predictions knew of: its time in microseconds, and its code.
+    `newest` is the logged prediction of the newest telemetry, without its inputs. `history` has a point per telemetry
+    time, oldest first, shape (n_points, 2): time in milliseconds and probability. `maintenance` is the last known
+    one: its time in microseconds and its code.
     """
 
     newest: Prediction
@@ -43,10 +43,10 @@ class BoardMachine(NamedTuple):
 
 
 class Board:
-    """The fleet as the page shows it; fed and read from several threads.
+    """The fleet's newest predictions; several threads add and read them.
 
-    What other processes predicted is read from the prediction log, if there is one. Above `most_machines`, or more than
-    `most_bytes` of them, those not scored for longest are forgotten.
+    Predictions of other processes are read from the prediction log, if there is one. Beyond `most_machines` or
+    `most_bytes`, the machines not scored for longest are dropped.
     """
 
     def __init__(self, log_url: str = "", *, most_machines: int = 20_000, most_bytes: int = MOST_BYTES) -> None:
@@ -69,12 +69,12 @@ class Board:
 
     @property
     def as_of(self) -> datetime | None:
-        """When the board last knew everything that is logged; None if the log could not be read yet."""
+        """When the prediction log was last read in full; None if not yet. Without a log, now."""
         return self._log_read_at if self._log_url else datetime.now(UTC)
 
     def add(self, prediction: Prediction) -> bool:
-        """Put a prediction on the board and return whether it changed anything; an older one never hides a newer."""
-        # Golden requests are of the past, and of nobody's concern; a challenger's predictions are shown to nobody.
+        """Add a prediction and return whether it changed anything; an older one never replaces a newer one."""
+        # Golden requests hold old data, and a challenger's predictions are not for people.
         if prediction["source"] == "smoke" or prediction["role"] == "challenger" or _count_text(prediction) > MOST_TEXT:
             return False
         key = prediction["plant"], prediction["machine"]
@@ -82,7 +82,7 @@ class Board:
             known = self._machines.get(key)
             self._machines[key] = machine = _update_machine(known, prediction)
             self._bytes += _count_bytes(machine) - (_count_bytes(known) if known else 0)
-            # Forgetting sorts the fleet, so it waits until there is something worth sorting for.
+            # Dropping machines sorts the fleet, so it is not done for each one.
             if len(self._machines) > 1.1 * self._most_machines or self._bytes > 1.1 * self._most_bytes:
                 self._forget()
         return machine is not known
@@ -92,17 +92,17 @@ class Board:
         return self._machines.get((plant, machine))
 
     def rank(self) -> list[BoardMachine]:
-        """Return all machines in the order in which a planner should look: alarms first, then the highest risk."""
+        """Return all machines, the most urgent first: alarms, then by risk."""
         return sorted(self._machines.values(), key=_urgency)
 
     def refresh(self) -> None:
-        """Read what the log holds that is new; on failure the board stays as it is and `as_of` tells its age."""
+        """Read new parts of the log; on failure the board stays as it is, and `as_of` shows its age."""
         if not self._log_url:
             return
         now = datetime.now(UTC)
         try:
             self._read_log(now.date())
-        except Exception as error:  # whatever a store or a file holds, it must not end the refreshing
+        except Exception as error:  # no store and no file may end the refreshing
             logger.warning("the page cannot show what other processes predicted: %s", error)
             return
         with self._lock:
@@ -121,10 +121,10 @@ class Board:
                 newest = shown.unique(["plant", "machine", "time"], keep="last", maintain_order=True)
                 try:
                     news += sum(map(self.add, newest.with_columns(cs.datetime().to_physical()).iter_rows(named=True)))
-                except Exception as error:  # whatever a file holds, it must not hide the others
+                except Exception as error:  # no file may hide the others
                     logger.warning("the page does not show all of %s: %s", name, error)
-            # A day that adds nothing ends the first search only once each machine's history is full: golden requests,
-            # or the same rows scored again, add nothing either.
+            # The first search ends at a day without news once each history is full; golden requests and repeated rows
+            # add nothing either.
             full = [len(machine.history) == HISTORY_POINTS for machine in self.rank()]
             if is_first and not news and full and all(full):
                 break
@@ -148,12 +148,12 @@ class Board:
 
 
 def _update_machine(known: BoardMachine | None, prediction: Prediction) -> BoardMachine:
-    """Return a machine with one more prediction; `known` itself if the prediction tells nothing new."""
+    """Return a machine with one more prediction; `known` itself if that changes nothing."""
     history, maintenance = (known.history, known.maintenance) if known else (np.empty((0, 2)), None)
     is_newer = known is None or _age(prediction) > _age(known.newest)
     point = np.array([[prediction["time"] // 1000, prediction["probability"]]])
     joined = np.concatenate((point, history) if is_newer else (history, point))
-    _, first = np.unique(joined[:, 0], return_index=True)  # of two points at one time the newer prediction's
+    _, first = np.unique(joined[:, 0], return_index=True)  # at the same time, the newer prediction's
     recent = joined[first][joined[first, 0] >= joined[:, 0].max() - HISTORY_DAYS * DAY_MS][-HISTORY_POINTS:]
     maintained_at = prediction["maintained_at"]
     if maintained_at is not None and (maintenance is None or maintained_at > maintenance[0]):
@@ -164,7 +164,7 @@ def _update_machine(known: BoardMachine | None, prediction: Prediction) -> Board
 
 
 def _keep(prediction: Prediction) -> Prediction:
-    # The arrays are copied, since one row of a batch would keep the whole batch in memory.
+    # Copies, since a view of one row would keep its whole batch in memory.
     arrays = {name: prediction[name] for name in ("features", "readings")}
     copies = {name: np.array([] if of is None else of, dtype=np.float32) for name, of in arrays.items()}
     return {key: prediction[key] for key in KEPT} | copies

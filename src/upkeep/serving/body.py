@@ -1,4 +1,4 @@
-"""A request's body as its headers say: unpacked, and as UTF-8."""
+"""Reading a request's body: bounded, decompressed and in UTF-8."""
 
 import asyncio
 import codecs
@@ -16,23 +16,23 @@ from starlette.requests import ClientDisconnect
 from upkeep.serving.protocol import Refused, cite
 
 BODY_SECONDS = 60.0
-LARGEST_HELD = 4  # of the largest bodies that are allowed, so many may be in memory at once
+LARGEST_HELD = 4  # bodies of the largest size that may be in memory at once
 GZIP, ZLIB = zlib.MAX_WBITS | 16, zlib.MAX_WBITS
 CODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": ZLIB}
 CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s"';]*)""", re.IGNORECASE)
 CHARSETS = {"ascii", "utf_8", "utf_8_sig", "utf_16", "utf_16_le", "utf_16_be", "latin_1", "iso8859_15", "cp1252"}
-"""By Python's names; others take very long over some texts, and Python remembers each name it was asked for in vain."""
+"""By Python's names. Some other codecs are very slow on some texts, and Python caches every unknown name."""
 
 
 class Intake:
-    """Reads bodies of up to `most` bytes, and of all those that are not answered yet only a few times as many."""
+    """Reads bodies of up to `most` bytes, and holds at most `LARGEST_HELD` times as many of unanswered requests."""
 
     def __init__(self, most: int) -> None:
         self._most, self._held = most, 0
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """Give a body, unpacked and in UTF-8, until the request is answered; `Refused` is raised if it cannot be."""
+        """Yield a body, decompressed and in UTF-8, or raise `Refused`; its bytes count until the context ends."""
         sizes: list[int] = []
 
         def take(size: int) -> None:
@@ -68,7 +68,7 @@ async def _receive(request: Request, most: int, take: Callable[[int], None]) -> 
                     raise _too_large(most)
                 take(len(chunk))
                 chunks.append(chunk)
-    except ClientDisconnect as error:  # nobody hears it, but it is no fault of the service either
+    except ClientDisconnect as error:  # nobody reads this answer, but it is not counted as the service's fault
         raise Refused(400, "the connection ended before the body did", "the whole body") from error
     except TimeoutError as error:
         raise Refused(408, "the body did not come in time", f"all of it in {BODY_SECONDS:g} s") from error

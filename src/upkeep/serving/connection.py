@@ -1,6 +1,6 @@
-"""What a connection may cost before any token is asked for: bytes, number and time of headers, and waiting itself.
+"""Limits on connections before any token is checked: headers in bytes, number and time, and open connections.
 
-uvicorn bounds none of them with httptools, which is several times as fast as h11.
+uvicorn has no such limits with httptools, which is several times as fast as h11.
 """
 
 from asyncio import Transport
@@ -13,10 +13,10 @@ from upkeep.serving.protocol import Refused
 MOST_HEADER_BYTES = 32_768
 MOST_HEADERS = 100  # of a request, its trailers included
 HEADER_SECONDS = 10.0  # from the connection, or the last answer, to the end of a request's headers
-SEND_SECONDS = 60.0  # from an answer to when the client has taken it whole
-MOST_WAITING = 500  # connections that have not sent their headers yet; for another one, the oldest is closed
-MOST_CONNECTIONS = 900  # a process may have 1024 files open, by the usual limit
-MOST_PIPELINED = 16  # requests that came before the answers to those before them
+SEND_SECONDS = 60.0  # for the client to receive an answer
+MOST_WAITING = 500  # connections that have not sent their headers yet; beyond, the oldest is closed
+MOST_CONNECTIONS = 900  # the usual limit of a process is 1024 open files
+MOST_PIPELINED = 16  # requests that wait for the answers to earlier ones
 CHECK_SECONDS = 2.0
 
 HEADER_LIMITS = f"at most {MOST_HEADERS} headers of together {MOST_HEADER_BYTES} bytes"
@@ -24,12 +24,12 @@ TOO_MANY_HEADERS = 431, "the headers are too many or too large", HEADER_LIMITS
 
 
 class Connection(HttpToolsProtocol):
-    """One connection, as uvicorn serves it, within limits."""
+    """One connection of uvicorn's, within limits."""
 
     _waiting: ClassVar[dict["Connection", None]] = {}
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin to wait for headers."""
+        """Start to wait for headers, and close the connection that has waited longest if there are too many."""
         super().connection_made(transport)
         self._header_bytes = self._unparsed = 0
         self._advanced = False
@@ -49,19 +49,19 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, unless it is more than headers may be, or the rest of what was refused."""
+        """Parse data, unless the request was refused; refuse headers that are too large."""
         if self._refusal is not None:
-            return  # many a client hears nothing before it has sent all: for that it has the time of headers
+            return  # many clients read no answer before they have sent everything: they have HEADER_SECONDS for it
         self._advanced = False
         super().data_received(data)
-        # Half a header, or of what may stand between chunks, brings no event that could be counted.
+        # An unfinished header or chunk extension causes no event in which it could be counted.
         self._unparsed = 0 if self._advanced else self._unparsed + len(data)
         if self._unparsed > MOST_HEADER_BYTES and self._refusal is None:
             self._refuse(*TOO_MANY_HEADERS)
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Count anew."""
+        """Reset the count of header bytes."""
         super().on_message_begin()
         self._advanced = True
         self._header_bytes = 0
@@ -71,7 +71,7 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
         self._header_bytes += len(name) + len(value)
         if len(self.headers) > MOST_HEADERS or self._header_bytes > MOST_HEADER_BYTES:
-            # The parser stops, and uvicorn takes it for a request that is no HTTP.
+            # This stops the parser; uvicorn then calls send_400_response.
             raise self._refuse(*TOO_MANY_HEADERS)
 
     def on_headers_complete(self) -> None:
@@ -90,7 +90,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request, or refuse it."""
+        """Start to wait for the next request, or send a pending refusal."""
         self._taken_at = self.loop.time()
         is_last = not self.pipeline
         super().on_response_complete()
@@ -100,10 +100,10 @@ class Connection(HttpToolsProtocol):
                 self._send_refusal(self._refusal)
 
     def send_400_response(self, _: str) -> None:
-        """Refuse a request that is no HTTP, or is beyond a limit, once those before it are answered; hear no other."""
+        """Refuse a malformed request, or one beyond a limit, after earlier ones are answered; read no further."""
         refusal = self._refuse(400, "this is no HTTP request", "HTTP/1.1")
         if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
-            # It is the body of this one that is wrong: it has no other answer.
+            # The current request's own body is malformed, so the refusal is its answer.
             self.cycle.disconnected = self.cycle.response_complete = True
             self.cycle.message_event.set()
             if self.pipeline:
@@ -118,12 +118,12 @@ class Connection(HttpToolsProtocol):
         response = refusal.to_response(connection="close")
         head = [b"%b: %b\r\n" % header for header in response.raw_headers]
         self.transport.write(b"".join([STATUS_LINE[response.status_code], *head, b"\r\n", bytes(response.body)]))
-        self._await_headers()  # which will not come: the connection ends when their time is over
+        self._await_headers()  # none will be read: the connection is closed after HEADER_SECONDS
         self.flow.resume_reading()
         self.transport.write_eof()
 
     def _refuse(self, status: int, what: str, expected: str) -> Refused:
-        """Return why nothing more is heard on this connection: the first reason counts."""
+        """Refuse everything further on this connection; the first reason stays."""
         self._refusal = self._refusal or Refused(status, what, expected)
         return self._refusal
 

@@ -1,4 +1,4 @@
-"""What the service counts for Prometheus."""
+"""The service's metrics for Prometheus."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -13,7 +13,7 @@ PROBABILITIES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8
 
 
 class Counters:
-    """One worker's counters, in a registry of their own."""
+    """One worker's metrics, in a registry of their own."""
 
     def __init__(self, versions: Mapping[str, str], log: LogWriter | None) -> None:
         self._registry = CollectorRegistry()
@@ -38,12 +38,12 @@ class Counters:
             self._registry.register(log)
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
-        """Note an answered request."""
+        """Count an answered request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def count_predictions(self, predictions: Iterable[Prediction], unanswered: int) -> None:
-        """Note what was answered, and how many machines could not be."""
+        """Count predictions, and machines that could not be answered."""
         for prediction in predictions:
             plant = prediction["plant"]
             self._probabilities.labels(plant).observe(prediction["probability"])
@@ -53,5 +53,5 @@ class Counters:
         self._unanswered.inc(unanswered)
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,8 +1,8 @@
-"""Predictions on their way to the prediction log: queue, spool on disk, and from there to wherever the log is kept.
+"""Writes the prediction log in the background: a queue, a spool on disk, and then the log's store.
 
-`LogWriter.append` puts a prediction on a queue. A thread writes what is queued to the spool four times a second, each
-time a file of its own. Another ships these files each minute, the oldest first; what the store does not take stays.
-None of this reaches a request. What planners say of visits goes the same way, to a log beside the predictions.
+`LogWriter.append` puts a row on a queue. A thread writes the queue to a new file of the spool four times a second.
+Another ships these files each minute, the oldest first; what the store refuses stays. Requests wait for none of it.
+Planners' findings take the same way, to a log of their own.
 """
 
 import logging
@@ -27,7 +27,7 @@ from upkeep.serving.spool import Spool
 
 QUEUE_BYTES = 100_000_000
 PREDICTION_BYTES, WARNING_BYTES = 2_000, 500
-"""What a prediction takes in memory beside its inputs, and what each of its warnings."""
+"""Memory of a prediction without its inputs, and of each of its warnings."""
 
 BATCH_BYTES = 4_000_000
 
@@ -37,15 +37,15 @@ logger = logging.getLogger(__name__)
 
 
 class LogWriter(Collector):
-    """Write predictions to the prediction log at `url` without the requests noticing.
+    """Writes rows to the prediction log at `url` in the background.
 
-    `spool` is a folder on a local disk, which processes may share; beyond `max_spool_bytes` the oldest predictions are
-    kept and new ones dropped. `ship_after_seconds` is how far the log is behind, `flush_seconds` what a kill can cost.
+    `spool` is a folder on a local disk, which processes may share; beyond `max_spool_bytes` new rows are dropped.
+    `ship_after_seconds` is how far the log is behind, `flush_seconds` what a kill can cost.
 
-    `appended`, `written` and `shipped` count rows given to the writer, those that reached the spool, and those that
-    reached the store, what other processes left in the spool included. `dropped` are those lost: not taken by the spool
-    (``unwritten``), not as the schema wants them (``malformed``), not given back by the disk (``unreadable``). The
-    errors say why the spool, or the store, takes no rows at the moment; they hold no credentials.
+    `appended`, `written` and `shipped` count rows given to the writer, rows that reached the spool, and rows that
+    reached the store, including those that other processes left in the spool. `dropped` counts lost rows: refused by
+    the spool (``unwritten``), against the schema (``malformed``), lost by the disk (``unreadable``). `write_error` and
+    `ship_error` say, without credentials, why the spool or the store refuses rows at the moment.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class LogWriter(Collector):
         self._spools = {PREDICTION_LOG.what: Spool(spool, PREDICTION_LOG, url), VISIT_LOG.what: visits}
         self._ship_after_seconds, self._flush_seconds = ship_after_seconds, flush_seconds
         self._queue: deque[tuple[Spool, dict[str, Any]]] = deque()
-        # Two sums, each changed by one thread only, in place of a lock on the event loop.
+        # Two sums, each changed by one thread only, so that the event loop needs no lock.
         self._bytes_in = self._bytes_out = 0
         self._taken: tuple[Spool, pl.DataFrame] | None = None
         self._closing, self._all_written = threading.Event(), threading.Event()
-        # Daemons, for a store that never answers must not keep the process from ending.
+        # Daemons: a store that never answers must not keep the process alive.
         works = self._write_until_closed, self._ship_until_closed
         self._threads = [threading.Thread(target=work, daemon=True) for work in works]
 
     @property
     def last_error(self) -> str:
-        """What is wrong at the moment and needs somebody, the more urgent first; empty if nothing is."""
+        """What is wrong at the moment, the spool before the store; empty if nothing is."""
         return self.write_error or self.ship_error
 
     def collect(self) -> Iterable[Metric]:
-        """Return how the writer is doing, for Prometheus."""
+        """Return the writer's metrics for Prometheus."""
         rows = CounterMetricFamily("upkeep_prediction_log_rows", "Rows of the prediction log", labels=["state"])
         for state in ("appended", "written", "shipped"):
             rows.add_metric([state], getattr(self, state))
@@ -92,12 +92,12 @@ class LogWriter(Collector):
         return rows, dropped, spooled, refused
 
     def start(self) -> None:
-        """Begin to write, and to ship what the spool holds; whatever is wrong with either is in `last_error`."""
+        """Start to write and ship; `last_error` says what is wrong with either."""
         for thread in self._threads:
             thread.start()
 
     def append(self, row: dict[str, Any], log: Log = PREDICTION_LOG) -> bool:
-        """Take a row, in microseconds, and return whether it was taken; to be called from one thread."""
+        """Queue a row, its times in microseconds, and return whether there was room; call it from one thread only."""
         self.appended += 1
         size = _size(row)
         if self._bytes_in - self._bytes_out + size > QUEUE_BYTES:
@@ -108,7 +108,7 @@ class LogWriter(Collector):
         return True
 
     def close(self, timeout: float = 10.0) -> None:
-        """Write what is queued and try once to ship; what cannot be shipped in this many seconds waits in the spool."""
+        """Write the queue and ship once, within `timeout` seconds; what is not shipped stays in the spool."""
         until = time.monotonic() + timeout
         self._closing.set()
         for thread in self._threads:
@@ -122,7 +122,7 @@ class LogWriter(Collector):
         self._all_written.set()
 
     def _flush(self) -> None:
-        """Write what is queued, oldest first; what the spool does not take is kept for the next time."""
+        """Write the queue to the spool; rows that it refuses are tried again next time."""
         error = ""
         try:
             while self._taken or self._queue:
@@ -130,12 +130,12 @@ class LogWriter(Collector):
                 self.spool_bytes += spool.write(rows, self._max_spool_bytes - self.spool_bytes)
                 self.written += rows.height
                 self._taken = None
-        except Exception as problem:  # whatever it is, the thread must live on to try again
+        except Exception as problem:  # the thread must go on and try again
             error = f"the spool {self._folder} cannot be written: {problem}"
         self._note("write_error", error)
 
     def _take_queued(self) -> tuple[Spool, pl.DataFrame]:
-        """Return the oldest rows, of one log, with where they wait for it."""
+        """Take the oldest rows of one log off the queue; return them with their spool."""
         taken, size, spool = [], 0, self._queue[0][0]
         while self._queue and self._queue[0][0] is spool and size < BATCH_BYTES:
             taken.append(self._queue.popleft()[1])
@@ -143,7 +143,7 @@ class LogWriter(Collector):
         self._bytes_out += size
         try:
             return spool, as_log_rows(taken) if spool.log is PREDICTION_LOG else pl.DataFrame(taken, spool.log.schema)
-        except Exception as error:  # one that breaks the schema must not hold up those to come
+        except Exception as error:  # rows that break the schema must not hold up later ones
             logger.error("prediction log: %s rows do not fit the schema: %s", len(taken), error)
             self.dropped["malformed"] += len(taken)
             return spool, spool.log.schema.to_frame()
@@ -157,7 +157,7 @@ class LogWriter(Collector):
     def _ship(self) -> None:
         error = ""
         try:
-            # One process of those that share the spool ships for all; the one that ends waits for its turn.
+            # One of the processes that share the spool ships for all; one that is ending waits for its turn.
             with locked(self._folder / "shipping.lock", seconds=10.0 * self._closing.is_set()) as is_mine:
                 if is_mine:
                     self.spool_bytes = sum(file.stat().st_size for file in self._folder.rglob("*.arrow"))
@@ -166,13 +166,13 @@ class LogWriter(Collector):
                         self.spool_bytes -= size
         except UpkeepError as problem:  # the store's
             error = str(problem).partition("\n")[0]
-        except Exception as problem:  # whatever it is, the thread must live on to try again
+        except Exception as problem:  # the thread must go on and try again
             error = f"the spool {self._folder} cannot be shipped: {type(problem).__name__}: {problem}"
         self.dropped["unreadable"] = sum(spool.unreadable for spool in self._spools.values())
         self._note("ship_error", error)
 
     def _note(self, name: Literal["write_error", "ship_error"], error: str) -> None:
-        """Keep an error, or that there is none, and log when it turns bad or good."""
+        """Store the current error, and log when it appears or goes away."""
         before = getattr(self, name)
         setattr(self, name, error)
         if error and not before:

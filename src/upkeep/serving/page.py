@@ -1,7 +1,6 @@
-"""The planner's page, what it asks for and what planners say on it of their visits.
+"""The planner's page and its routes: the fleet by risk, one machine with its reasons, and findings of visits.
 
-It asks for the fleet ranked by risk, and for one machine with its reasons. Each word on a visit is kept, the newest
-counts (``fetch.findings``).
+Each finding is kept; of those on the same visit the newest counts (``fetch.findings``).
 """
 
 import logging
@@ -28,8 +27,8 @@ from upkeep.serving.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 MOST_SHOWN = 1_000  # machines in one answer, which the page asks for each minute
-MOST_BYTES = 10_000_000  # of what `upkeep monitor` wrote
-VISIT_BYTES = 10_000  # of what is said of one
+MOST_BYTES = 10_000_000  # of monitoring.json
+VISIT_BYTES = 10_000  # of a finding
 Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
 
 Time = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST), AfterValidator(lambda time: time.astimezone(UTC))]
@@ -58,7 +57,7 @@ class ShownStanding(BaseModel):
 
 
 class ShownMonitoring(BaseModel):
-    """What the page shows of ``monitoring.json``; `page` is where all of it is published, if it is."""
+    """What the page shows of ``monitoring.json``; `page` is the address of the published report, if any."""
 
     as_of: AwareDatetime | None = None
     page: str | None = None
@@ -71,7 +70,7 @@ VISIT: dict[str, Any] = {
 
 
 def page_routes(board: Board, service: Service, settings: Settings) -> APIRouter:
-    """Return the routes of the page, which shows the machines of `board` with the reasons that `service` gives."""
+    """Return the routes of the page, which shows the board's machines and the service's reasons."""
     router, files = APIRouter(), {path.name for path in STATIC.iterdir()}
 
     @router.get("/", include_in_schema=False)
@@ -86,20 +85,7 @@ def page_routes(board: Board, service: Service, settings: Settings) -> APIRouter
 
     @router.get("/fleet")
     def list_fleet(plant: str = "", search: str = "", limit: Limit = 100) -> Response:
-        """Return the fleet, or one plant's or the machines whose name holds `search`, the most urgent first."""
-        ranked = board.rank()
-        machines = Counter(machine.newest["plant"] for machine in ranked)
-        alarms = Counter(machine.newest["plant"] for machine in ranked if machine.newest["alarm"])
-        plants = [{"plant": name, "machines": machines[name], "alarms": alarms[name]} for name in sorted(machines)]
-        part = search.casefold()
-        found = [
-            machine
-            for machine in ranked
-            if plant in ("", machine.newest["plant"]) and part in machine.newest["machine"].casefold()
-        ]
-        # Only an alarm is explained here: it is what the planner acts on, and each explanation takes milliseconds.
-        shown = [_describe_machine(machine, service, explain=machine.newest["alarm"]) for machine in found[:limit]]
-        fleet = {"as_of": board.as_of, "plants": plants, "total": len(found), "machines": shown}
+        """Return the fleet, one plant of it, or the machines whose name contains `search`; the most urgent first."""
         about = {
             "generated_at": datetime.now(UTC),
             "horizon_hours": service.horizon_hours,
@@ -107,7 +93,7 @@ def page_routes(board: Board, service: Service, settings: Settings) -> APIRouter
             "takes_findings": settings.log_url is not None,
             "monitoring": _read_monitoring(settings.monitoring),
         }
-        return to_json(about | fleet)
+        return to_json(about | _describe_fleet(board, service, plant, search.casefold(), limit))
 
     @router.get("/fleet/machine", responses={404: {}})  # no path can hold every name: a slash, or two dots
     def show_machine(plant: str, machine: str) -> Response:
@@ -118,14 +104,14 @@ def page_routes(board: Board, service: Service, settings: Settings) -> APIRouter
 
 
 def visit_route(board: Board, log: LogWriter) -> APIRouter:
-    """Return the route by which planners say what visits to the machines of `board` found, which goes to `log`."""
+    """Return the route that takes planners' findings on the board's machines and puts them into the log."""
     router = APIRouter(default_response_class=Response)
     intake = Intake(VISIT_BYTES)
 
     @router.post("/findings", status_code=202, openapi_extra=VISIT, responses=REFUSALS)
     async def add_finding(request: Request) -> Response:
-        """Keep what a visit found; sent again for the same visit, it corrects what was said before."""
-        # A browser sends another site's forms unasked, but this type only after it has asked, which is refused.
+        """Keep a finding; sent again for the same visit, it corrects the earlier one."""
+        # Browsers send other sites' forms at once, but JSON only after a preflight request, which is refused.
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refused(415, "the body is not said to be JSON", "Content-Type: application/json")
         async with intake.read(request) as body:
@@ -143,8 +129,23 @@ def visit_route(board: Board, log: LogWriter) -> APIRouter:
     return router
 
 
+def _describe_fleet(board: Board, service: Service, plant: str, part: str, limit: int) -> dict[str, Any]:
+    """Return the counts of each plant, and the first machines of `plant`, or of all, whose name contains `part`."""
+    ranked = board.rank()
+    machines = Counter(machine.newest["plant"] for machine in ranked)
+    alarms = Counter(machine.newest["plant"] for machine in ranked if machine.newest["alarm"])
+    plants = [{"plant": name, "machines": machines[name], "alarms": alarms[name]} for name in sorted(machines)]
+    found = [
+        machine
+        for machine in ranked
+        if plant in ("", machine.newest["plant"]) and part in machine.newest["machine"].casefold()
+    ]
+    # Only alarms are explained: they are what the planner acts on, and each explanation takes milliseconds.
+    shown = [_describe_machine(machine, service, explain=machine.newest["alarm"]) for machine in found[:limit]]
+    return {"as_of": board.as_of, "plants": plants, "total": len(found), "machines": shown}
+
+
 def _find_machine(board: Board, plant: str, machine: str) -> BoardMachine:
-    """Return a machine of the board; `Refused` is raised if it is none of them."""
     found = board.get(plant, machine)
     if found is None:
         what = "no prediction of this machine is known"
@@ -153,7 +154,7 @@ def _find_machine(board: Board, plant: str, machine: str) -> BoardMachine:
 
 
 def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
-    """Return how the plants stand, none of them if the file cannot be used; None if no file is named."""
+    """Return the plants' standings, none if the file cannot be read; None if no file is configured."""
     if file is None:
         return None
     try:
@@ -167,7 +168,7 @@ def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
 
 def _describe_machine(machine: BoardMachine, service: Service, *, explain: bool) -> dict[str, Any]:
     newest, maintenance = machine.newest, machine.maintenance
-    if explain and "reasons" not in newest:  # kept with the prediction they belong to: a newer one brings its own
+    if explain and "reasons" not in newest:  # kept with the prediction that they explain
         newest["reasons"] = service.explain(newest)
     return describe_prediction(newest) | {
         "scored_at": to_time(newest["scored_at"]),

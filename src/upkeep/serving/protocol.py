@@ -1,7 +1,4 @@
-"""MLflow's scoring protocol as typed objects: what `/invocations` is asked and what it answers.
-
-They check requests and describe both to programs in ``/openapi.json``.
-"""
+"""MLflow's scoring protocol as typed objects, which check requests and describe both sides in ``/openapi.json``."""
 
 import json
 from collections.abc import Mapping
@@ -17,21 +14,21 @@ from upkeep.model.explanation import Reason
 from upkeep.model.scoring import Caution
 
 SMOKE = "x-upkeep-smoke"
-"""Header by which the service tells golden requests, which are old data, from a plant's; they stay off the page."""
+"""Header of golden requests, whose old data must not appear on the page."""
 
 CELL = {"type": ["string", "number", "boolean", "null"]}
 Cell = Annotated[Any, WithJsonSchema(CELL)]
-"""Anything: what a machine's row may hold is for the data dictionary to say, and costs that machine only."""
+"""Any value: the data dictionary judges it, and a wrong one costs its machine only."""
 
 Record = Annotated[InstanceOf[dict[str, Any]], WithJsonSchema({"type": "object", "additionalProperties": CELL})]
-"""A row that is not copied, as other models are: of all rows that would take much memory."""
+"""A row, not copied into a model of its own, which would take much memory for all rows."""
 
 EXPECTED = {"model_type": "an object", "is_instance_of": "an object"}
-"""In the words of JSON, by pydantic's type of error."""
+"""By pydantic's type of error, in JSON's terms."""
 
-EXACT_DIGITS = 19  # of an integer; one of more is read as a float
+EXACT_DIGITS = 19  # longer integers are read as floats
 SHOWN = 40  # characters of a value that an error repeats
-BRIEF = Repr()  # which takes no time for what is not shown
+BRIEF = Repr()  # stops early, unlike repr
 BRIEF.maxlevel = 5
 BRIEF.maxlist = BRIEF.maxdict = SHOWN
 BRIEF.maxstring = BRIEF.maxlong = BRIEF.maxother = 2 * SHOWN
@@ -42,7 +39,7 @@ Part = TypeVar("Part", bound=BaseModel)  # of a request
 class SplitTable(BaseModel):
     """A table as names and rows."""
 
-    # The first fault tells enough: one for each of millions of items would fill the memory.
+    # One fault is enough: one for each of millions of items would fill the memory.
     columns: list[str] = Field(fail_fast=True, examples=[["plant", "machine", "time", "vibration_mm_s"]])
     data: list[list[Cell]] = Field(fail_fast=True, examples=[[["lyon", "M001", "2025-12-28T23:00:00Z", 2.1]]])
 
@@ -77,7 +74,7 @@ class MachineRisk(BaseModel):
 
 @dataclass(frozen=True)
 class Error:
-    """Why a machine, or a whole request, is not answered: a JSON pointer into the body, or its line of CSV, and why."""
+    """Why a machine, or a whole request, has no answer; `pointer` is a JSON pointer into the body, or a line of CSV."""
 
     pointer: str
     what: str
@@ -108,7 +105,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 RESPONSES: dict[int | str, dict[str, Any]] = REFUSALS | {
     200: {"model": Predictions, "description": "An answer per machine; `errors` tells of those that have none."},
 }
-# FastAPI lists the models of bodies that it reads itself; these stand where they are used.
+# FastAPI lists only models of bodies that it parses itself, so these are defined where they are used.
 DEFINITIONS = "#/paths/~1invocations/post/requestBody/content/application~1json/schema/$defs/{model}"
 INVOCATIONS: dict[str, Any] = {
     "parameters": [
@@ -125,7 +122,7 @@ INVOCATIONS: dict[str, Any] = {
 
 
 class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault of the program
-    """A request that has no answer at all: its HTTP status, 4xx, and what is wrong, as errors tell it."""
+    """A request that is not answered: its HTTP status, 4xx, and the error."""
 
     def __init__(self, status: int, what: str, expected: str, pointer: str = "", **whose: str) -> None:
         super().__init__(what)
@@ -133,13 +130,13 @@ class Refused(Exception):  # noqa: N818  # the answer to a request, not a fault 
         self.error = Error(pointer, what, expected, whose.get("plant"), whose.get("machine"))
 
     def to_response(self, **headers: str) -> Response:
-        """Return the response that says so, as `Predictions` describes it."""
+        """Return the response, in the form of `Predictions`."""
         content = {"predictions": [], "errors": [self.error]}
         return to_json(content, self.status, HEADERS.get(self.status, {}) | headers)
 
 
 def to_json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return content as a response."""
+    """Return a response of JSON."""
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
@@ -155,7 +152,7 @@ def point(*place: int | str) -> str:
 
 
 def read_part(kind: type[Part], content: Mapping[str, Any]) -> Part:
-    """Return content as an object of this kind; `Refused` is raised if it is none."""
+    """Validate a part of a request; `Refused` is raised at its first fault."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -168,13 +165,13 @@ def read_part(kind: type[Part], content: Mapping[str, Any]) -> Part:
 
 
 def load_object(body: bytes) -> dict[str, Any]:
-    """Return the object that a body holds in JSON, be it with the numbers that Python writes beyond the standard."""
+    """Parse a body as a JSON object; NaN, Infinity and large integers, as Python writes them, are accepted, too."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         try:
             content = json.loads(body.decode(), parse_constant=_read_constant, parse_int=_read_integer)
-            orjson.dumps(content)  # which no lone surrogate passes: no answer could repeat it
+            orjson.dumps(content)  # fails on lone surrogates, which no answer could repeat
         except (ValueError, TypeError, RecursionError):
             raise Refused(400, f"the body is not JSON: {error}", "a JSON object") from error
     if not isinstance(content, dict):

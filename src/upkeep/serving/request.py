@@ -1,8 +1,8 @@
-"""A request's table as the arrays that scoring takes, machine by machine; one bad machine does not cost the others.
+"""Turns a request's table into the arrays that scoring takes; a bad machine does not affect the others.
 
-Rows are judged as `validate` judges a delivery, each by the data dictionary of its own plant. A value that cannot be
-brought to its type costs its machine the answer, with the reason. A row that is not to be believed, such as a reading
-out of its range, is left out with a word to the caller; of readings that are one, the first counts.
+Rows are judged as `validate` judges a delivery, by their plant's data dictionary. A value of the wrong type makes its
+machine unanswerable. A reading that is out of range or in the future is left out with a warning; of duplicates the
+first counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,21 +34,21 @@ ANY = (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max))
 """The range of a column that states none: all that is finite."""
 
 OF_MACHINES = ("model", "installed")
-"""What of the table of machines a request may say, beside the attributes that are features."""
+"""Columns of the machines table that a request may have, beside attributes that are features."""
 
 
 class Unusable(Exception):  # noqa: N818  # as `Refused`
-    """Why a machine is not answered: the row that tells it, its column, what is expected there; `what`, if no value."""
+    """Why a machine is not answered: the row, its column and what is expected there; or `what`, without a column."""
 
     def __init__(self, row: int, column: str | None, expected: str, what: str = "") -> None:
         self.row, self.column, self.expected, self.what = row, column, expected, what
 
 
 class Contract:
-    """What one plant's requests are held against: its model's and the data dictionary's words on its columns.
+    """The data dictionary's and the model's rules for one plant's requests.
 
-    `statistics` are the columns that only rows of reduced readings have. An UpkeepError is raised if the model was
-    trained on other rows than the dictionary says.
+    `statistics` are the columns that only reduced rows have. An UpkeepError is raised if the model was trained on
+    rows of another length than the dictionary says.
     """
 
     def __init__(self, metadata: Metadata, dictionary: Dictionary) -> None:
@@ -70,10 +70,10 @@ class Contract:
             for table, columns in self.tables.items()
             for name, column in columns.items()
         }
-        self.rules |= {("telemetry", name): [] for name in self.numbers}  # out of its range, only the row is left out
+        self.rules |= {("telemetry", name): [] for name in self.numbers}  # out of range, a number costs its row only
 
     def choose_readings(self, time: Ints, values: Floats) -> tuple[Ints, Floats, list[Caution]]:
-        """Return one machine's readings that count, in order of time, and what is said of the others.
+        """Return one machine's valid readings, in order of time, and warnings about the others.
 
         `time` is in microseconds, shape (n_rows,); `values` are the columns of `numbers`, shape (n_rows, n_numbers).
         """
@@ -94,7 +94,7 @@ class Contract:
         return time[kept], values[kept], cautions
 
     def reduce(self, time: Ints, values: Floats) -> tuple[Ints, Floats]:
-        """Return the rows of one machine's readings, which are in order of time, as `validate` makes them."""
+        """Reduce one machine's readings, in order of time, to rows as `validate` does."""
         cells = cut_cells(time, self.row_length)
         readings = {name: of for name, of in zip(self.numbers, values.T, strict=True) if name not in self.statistics}
         reduced = reduce_numbers(readings, self.tables["telemetry"], cells)
@@ -105,7 +105,7 @@ class Contract:
         return outside
 
     def _restore_units(self, values: Floats) -> list[Caution]:
-        """Convert, in place, columns that came in another unit, as `validate` does with a plant's first delivery."""
+        """Convert columns in another unit, in place, as `validate` does with a plant's first delivery."""
         cautions = []
         for index, (name, column) in enumerate(self.numbers.items()):
             unit = find_unit(pl.Series(values[:, index]), column, [])[0] if column.also else None
@@ -128,7 +128,7 @@ class Contract:
 def read_request(
     table: RequestTable, contracts: Mapping[str, Contract]
 ) -> "tuple[dict[str, PlantRequest], list[Error]]":
-    """Return what is asked of each plant's model, and which machines cannot be answered.
+    """Return a request for each plant's model, and an error for each machine that cannot be answered.
 
     `Refused` is raised if a key column is missing or there is no row.
     """
@@ -154,7 +154,7 @@ def read_request(
 
 
 def _group_rows(table: RequestTable) -> dict[tuple[Any, Any], list[int]]:
-    """Return the rows of each plant's machines, in their order; a name may be missing."""
+    """Return row numbers by plant and machine, either of which may be None."""
     for name in KEYS:
         if name not in table.columns:
             raise Refused(400, f"there is no column {name!r}", f"the columns {', '.join(KEYS)} and the sensors' own")
@@ -174,9 +174,9 @@ Happening = tuple[str, int, str, str | None]  # machine, time in microseconds, k
 
 
 class PlantRequest:
-    """What is asked of one plant's model, machine by machine: their `records`, `rows` and `events`.
+    """A request to one plant's model: `records`, `rows` and `events` of its machines.
 
-    Of each machine, `cautions` are for the caller and `inputs`, its rows as JSON, for the prediction log.
+    Each machine has `cautions` for the caller and `inputs`, its rows as JSON, for the prediction log.
     """
 
     def __init__(self, table: RequestTable, contract: Contract) -> None:
@@ -195,7 +195,7 @@ class PlantRequest:
         self._events: dict[Happening, None] = {}
 
     def take(self, machine: str, rows: Sequence[int]) -> None:
-        """Take one machine's rows; `Unusable` is raised if it cannot be answered."""
+        """Add one machine; `Unusable` is raised if it cannot be answered."""
         for row in rows:
             if row in self._misfits:
                 raise Unusable(row, *self._misfits[row])
@@ -207,7 +207,7 @@ class PlantRequest:
             what = "; ".join(caution["message"] for caution in cautions) or "there is no row of telemetry"
             raise Unusable(rows[0], None, "the machine's readings of the last hours", what)
         is_reduced = self._contract.row_length and not self._contract.statistics & self._table.columns.keys()
-        if is_reduced:  # else they were before
+        if is_reduced:
             time, values = self._contract.reduce(time, values)
         happened = [
             (machine, self._times[row], kind, self._codes[row])
@@ -225,7 +225,7 @@ class PlantRequest:
 
     @property
     def rows(self) -> Telemetry:
-        """Readings of the machines that were taken, in their order."""
+        """The added machines' readings."""
         times, values = (np.concatenate(arrays) for arrays in zip(*self._readings, strict=True))
         readable = np.column_stack([values, np.full(len(values), np.nan)])
         places = {name: place for place, name in enumerate(self._contract.numbers)}
@@ -240,11 +240,11 @@ class PlantRequest:
 
     @property
     def events(self) -> Events:
-        """What happened to them, once each."""
+        """The added machines' events, without duplicates."""
         return classify_events(self._events, list(self.records), self._contract.vocabulary)
 
     def _find_misfits(self) -> dict[int, tuple[str, str]]:
-        """Return, by row, the first column for which `validate` would refuse it, and what was expected there."""
+        """Return by row the first column that `validate` would reject, and what it expects there."""
         misfits: dict[int, tuple[str, str]] = {}
         unread = self._table.read("kind", "text").failed
         for (section, name), rules in self._contract.rules.items():
@@ -262,7 +262,7 @@ class PlantRequest:
         return misfits
 
     def _read_record(self, rows: Sequence[int]) -> MachineRecord:
-        """Return what the rows say of their machine; the newest value counts, as in `validate`."""
+        """Return the machine's record; the newest value counts, as in `validate`."""
         given = {}
         for name, column in self._contract.tables["machines"].items():
             values = self._table.read(name, column.type).values
@@ -272,12 +272,9 @@ class PlantRequest:
         return MachineRecord(model=model, installed=installed, attributes=attributes)
 
     def _write_inputs(self, rows: Sequence[int], reduced: tuple[Ints, Floats] | None) -> str:
-        """Return rows as JSON, readings as what they were reduced to.
-
-        Columns that nobody knows are left out: they, as readings of each second, could be many times as large.
-        """
+        """Return rows as JSON, readings as reduced, without unknown columns, which could be many times as large."""
         known = {name: values for name, values in self._table.columns.items() if name in self._contract.known}
-        # Lists and objects, which nothing reads, may be nested deeper than JSON is written.
+        # Lists and objects are never read, and may be nested deeper than orjson writes.
         said = [{name: of[row] for name, of in known.items() if not isinstance(of[row], list | dict)} for row in rows]
         if reduced:
             events = [one for row, one in zip(rows, said, strict=True) if self._kinds[row] is not None]
@@ -298,7 +295,7 @@ def _leave_out(code: str, count: int, column: str, why: str) -> Caution:
 
 
 def _ignore(code: str, what: str, names: Sequence[str], column: str) -> list[Caution]:
-    """Tell of names that are not used, if there are any."""
+    """Return a warning about names that are not used, if there are any."""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     message = f"{what} {', '.join(names[:NAMES_SHOWN])}{more}: ignored"
     return [Caution(code=code, message=message, column=column)] if names else []

@@ -1,4 +1,4 @@
-"""A request's bytes in, an answer and what is logged of it out; nothing in here knows of HTTP but the status."""
+"""Scoring requests: a body in, an answer and predictions for the log out; of HTTP only the status is known here."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model
 
 
 class Reply(NamedTuple):
-    """What a request gets, in JSON; and for the log, the page and the counters, what was answered and what was not."""
+    """An answer in JSON with its HTTP status, its predictions, and the number of machines without one."""
 
     status: int
     content: bytes
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
 class Service:
     """Every plant's model and the data dictionary; an UpkeepError is raised if one is missing or damaged.
 
-    `horizon_hours` is how far ahead the models look: the farthest, should plants differ.
+    `horizon_hours` is the longest horizon of the models.
     """
 
     def __init__(self, models: Path, dictionary: Path, role: ModelRole = "champion") -> None:
@@ -45,7 +45,7 @@ class Service:
     def answer(
         self, body: bytes, content_type: str, query: Mapping[str, str], request_id: str, source: str = "api"
     ) -> Reply:
-        """Answer one request: each machine that can be answered, and why the others cannot.
+        """Answer one request: predictions of the machines that can be answered, errors for the others.
 
         `Refused` is raised if the body is no table, has no rows or no column of machines, or is beyond a limit.
         """
@@ -80,10 +80,10 @@ class Service:
 
 
 def describe_prediction(prediction: Prediction) -> dict[str, Any]:
-    """Return what a caller, or the page, is told of a prediction; times as JSON has them."""
+    """Return the fields of a prediction that callers and the page see."""
     return {name: prediction[name] for name in SHOWN} | {"time": to_time(prediction["time"])}
 
 
 def to_time(microseconds: int) -> datetime:
-    """Return a time given in microseconds since 1970."""
+    """Return the time of microseconds since 1970."""
     return datetime.fromtimestamp(microseconds / 1e6, UTC)

@@ -16,15 +16,15 @@ from upkeep.core.secrets import mask_credentials
 from upkeep.core.types import Frozen
 
 PREFIX = "UPKEEP_"
-ALIKE = 0.9  # of 1: a variable whose name is this much like a setting's was meant to be it
+ALIKE = 0.9  # similarity, of at most 1, above which an unknown name is a misspelt setting
 COMMENT = re.compile(r"(?:^|\s)#(.*)")
 TOKEN = re.compile(r"[!-~]+")
 
 
 def _find_client(url: str) -> str:
-    """Refuse an address whose client is not installed: waiting would not mend that."""
+    """Refuse an address whose client is not installed."""
     if "://" in url:
-        from fsspec import get_filesystem_class  # late, as a log in a folder starts without it
+        from fsspec import get_filesystem_class  # late, since a log in a folder does not need it
 
         try:
             get_filesystem_class(url.partition("://")[0])
@@ -34,7 +34,7 @@ def _find_client(url: str) -> str:
 
 
 def _split_tokens(text: str) -> dict[bytes, str]:
-    """Return each token's name, which is the comment on its line, or else its number."""
+    """Return each token with its name: the comment on its line, or else its number."""
     found: dict[bytes, str] = {}
     for line in text.split("\n"):
         tokens, *comment = COMMENT.split(line, maxsplit=1)
@@ -44,7 +44,7 @@ def _split_tokens(text: str) -> dict[bytes, str]:
                 raise ValueError("a token holds a blank or a letter that no HTTP header can carry; # begins a comment")
             found[token.encode()] = name or f"token {len(found) + 1}"
     if not found:
-        # It would open the service to all, which nobody who set it wants.
+        # Whoever sets it does not want an open service.
         raise ValueError("it is set, but holds no token; unset it to let everybody in")
     return found
 
@@ -86,9 +86,9 @@ VARIABLES = {PREFIX + field.upper(): field for field in Settings.model_fields}
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; one that is of no use, or a variable that is nearly one of them, is an UpkeepError.
+    """Read the settings; an invalid value or a misspelt variable is an UpkeepError.
 
-    A variable that is empty is as good as none, but for tokens: without one the service is open.
+    Empty variables count as unset, except for tokens, since without one the service is open.
     """
     for name in environment:
         if name not in VARIABLES and (meant := get_close_matches(name.upper(), VARIABLES, 1, ALIKE)):
@@ -100,7 +100,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     except ValidationError as error:
         fault = error.errors()[0]
         name = PREFIX + str(fault["loc"][0]).upper()
-        # Tokens are secrets: what is wrong with them is told without them.
         found = "" if "TOKENS" in name else f" is {mask_credentials(given[name])!r}"
         what = f"{name}{found}: {fault['msg'].removeprefix('Value error, ')}"
         raise UpkeepError(what, remedy=f"correct or unset {name}") from error

@@ -1,7 +1,7 @@
-"""A challenger beside the champion: the same requests, answered once more for the log and shown to nobody.
+"""Shadow mode: a challenger answers the champion's requests again, for the log only.
 
-It works behind the answers, in tasks and a thread of its own: what it does not keep up with is left out, and whatever
-it raises costs its own rows only. Its models have answered in a process of their own before, as a champion's have.
+It works after the answer, in tasks and a thread of its own. Requests that it cannot keep up with are left out, and its
+errors cost its own rows only.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from upkeep.serving.service import Service
 from upkeep.serving.settings import Settings
 
 MOST_WAITING, MOST_BYTES = 100, 24_000_000
-"""Requests that wait for the challenger, and bytes of their bodies: beyond either, new ones are left out."""
+"""Waiting requests, and bytes of their bodies, beyond which new ones are left out."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def load_shadow(settings: Settings, log: LogWriter | None, metrics: Counters) ->
 
 
 class Shadow:
-    """Answers by the challenger, one after the other, for the log."""
+    """Answers requests by the challenger, one after the other, for the log."""
 
     def __init__(self, service: Service, log: LogWriter, metrics: Counters) -> None:
         self._service, self._log, self._metrics = service, log, metrics
@@ -48,7 +48,7 @@ class Shadow:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self, asked: tuple[Any, ...], answered: list[Prediction]) -> None:
-        """Take a request that the champion has answered, if there is room for it."""
+        """Queue a request that the champion has answered, if there is room for it."""
         if len(self._tasks) > MOST_WAITING or self._bytes + len(asked[0]) > MOST_BYTES:
             self._metrics.shadow_requests.labels("left_out").inc()
             return
@@ -58,7 +58,7 @@ class Shadow:
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """Leave what waits: whoever stops the service does not wait for a challenger."""
+        """Drop waiting requests, so that the service stops without delay."""
         for task in self._tasks:
             task.cancel()
 
@@ -73,7 +73,7 @@ class Shadow:
                     same = "same" if alarm == prediction["alarm"] else "differs"
                     self._metrics.shadow_alarms.labels(prediction["plant"], same).inc()
             self._metrics.shadow_requests.labels("answered").inc()
-        except Exception as error:  # whatever a challenger raises, the next request has its turn
+        except Exception as error:  # no error of a challenger may stop the next request
             self._metrics.shadow_requests.labels("failed").inc()
             logger.warning("the challenger gave no answer: %s", error)
         finally:

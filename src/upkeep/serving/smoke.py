@@ -16,7 +16,7 @@ SECONDS = 30
 
 
 def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Send every golden request and return what to tell of it.
+    """Send every golden request and return a summary.
 
     An UpkeepError is raised if there are none, the service does not answer, or an answer differs from the stored one.
     """
@@ -45,7 +45,6 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
-    """Return what the service says of the request's machine."""
     headers = {SMOKE: "1"} | ({"Authorization": f"Bearer {token}"} if token else {})
     address = f"{url.rstrip('/')}/invocations"
     try:
@@ -54,6 +53,8 @@ def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
         if response.status != HTTPStatus.OK:
             raise ValueError(f"{response.status}: {content.get('errors')}")
         answer: dict[str, Any] = content["predictions"][0]
+    except urllib3.exceptions.LocationValueError as error:
+        raise UpkeepError(f"{url!r} is no web address", remedy="pass one, as in --url http://127.0.0.1:8000") from error
     except (urllib3.exceptions.HTTPError, ValueError, LookupError) as error:
         remedy = "look at the service's log, and at UPKEEP_TOKENS"
         raise UpkeepError(f"the service does not answer with scores: {error} [{url}]", remedy=remedy) from error

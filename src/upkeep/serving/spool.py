@@ -1,4 +1,4 @@
-"""Rows of one log that wait on disk for its store, in a folder of Arrow files, which survive the process.
+"""A log's rows that wait on disk for its store, as a folder of Arrow files, which survive the process.
 
 Files never change. Whoever ships them holds a lock, and may be killed at any moment.
 """
@@ -20,20 +20,20 @@ from upkeep.scoring.prediction_log import Log, complete, write_part
 
 PART_BYTES = 5_000_000  # that are shipped at once; in memory they take about three times as many
 PART, MERGING, DONE = "part", "merging", "shipped"
-"""Folders of files that are being shipped, that are being put together, and that may be removed."""
+"""Folders of files that are being shipped, that are being merged, and that may be deleted."""
 
 logger = logging.getLogger(__name__)
 
 
 class Spool:
-    """What waits in `folder` for the log at `url`; `unreadable` counts rows that the disk did not give back."""
+    """Rows in `folder` that wait for the log at `url`; `unreadable` counts rows that could not be read back."""
 
     def __init__(self, folder: Path, log: Log, url: str) -> None:
         self.log, self.unreadable = log, 0
         self._folder, self._url = folder, url
 
     def write(self, rows: pl.DataFrame, room: int) -> int:
-        """Add rows and return how many bytes they take; raises OSError if there is no `room` for them."""
+        """Write rows to a new file and return its size; raises OSError if it is larger than `room`."""
         content = _pack(rows)
         if len(content) > room:
             raise OSError(f"it has room for {room} more bytes, by UPKEEP_SPOOL_BYTES")
@@ -45,14 +45,14 @@ class Spool:
     def ship(self) -> Iterator[tuple[int, int]]:
         """Ship part by part, the oldest first, and yield how many rows and bytes each had.
 
-        If the store does not take one, an UpkeepError is raised, once the others are put together: a long outage would
-        else leave hundreds of thousands of files.
+        If the store refuses one, waiting files are merged, since a long outage would leave hundreds of thousands, and
+        an UpkeepError is raised.
         """
         self._recover()
         waiting = deque(_list(self._folder))
         try:
-            # Named after its first file: a part that is shipped again, since the store took half of it or this process
-            # was killed before it had removed it, is the same one and takes the place of what is there.
+            # A part is named after its first file, so one that is shipped again, after a kill or half a write, replaces
+            # what is there.
             while files := _list(self._folder / PART) or _move(_take_group(waiting), self._folder / PART):
                 rows, size = self._read(files), sum(file.stat().st_size for file in files)
                 write_part(self._url, files[0].stem, rows, self.log)
@@ -67,14 +67,14 @@ class Spool:
             raise
 
     def _recover(self) -> None:
-        """Undo what a process that was killed had half done: what it put together, or removed."""
+        """Finish deletions and undo merges that a killed process left half done."""
         rmtree(self._folder / DONE, ignore_errors=True)
         if files := _list(self._folder / MERGING):
             (self._folder / _name_merged(files)).unlink(missing_ok=True)
             _move(files, self._folder)
 
     def _remove(self, name: str) -> None:
-        """Remove a folder at once or not at all."""
+        # Renamed first, so that it is gone at once or not at all.
         done = (self._folder / name).rename(self._folder / DONE)
         rmtree(done, ignore_errors=True)
 
@@ -82,9 +82,9 @@ class Spool:
         parts = [self.log.schema.to_frame()]
         for file in files:
             try:
-                rows = pl.read_ipc_stream(BytesIO(file.read_bytes()))  # of a path it would keep the file in memory
+                rows = pl.read_ipc_stream(BytesIO(file.read_bytes()))  # from a path, Polars would map the file
                 parts.append(complete(rows.lazy(), self.log.schema).collect())  # an older version may have left it
-            except (Exception, pl.exceptions.PanicException) as error:  # the others must not wait for it
+            except (Exception, pl.exceptions.PanicException) as error:  # no file may hold up the others
                 logger.error("prediction log: %s cannot be read back: %s", file, error)
                 self.unreadable += _count_rows(file)
         return pl.concat(parts)
@@ -100,7 +100,7 @@ def _list(folder: Path) -> list[Path]:
 
 
 def _take_group(waiting: deque[Path]) -> list[Path]:
-    """Return the next files, as many as are small enough together."""
+    """Take the next files, up to PART_BYTES together."""
     group: list[Path] = []
     size = 0
     while waiting and (not group or size + waiting[0].stat().st_size <= PART_BYTES):

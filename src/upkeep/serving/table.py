@@ -1,4 +1,4 @@
-"""A request's body as a table: MLflow's scoring protocol, in its three spellings, and columns in their types."""
+"""Parses a request's body, in each of the scoring protocol's three forms, into a table with typed columns."""
 
 import csv
 import io
@@ -30,15 +30,15 @@ Type = Literal["text", "number", "time"]
 PLAIN_TIME = re.compile(r"(?:19|20|21)\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 PLAIN_TEXT = re.compile(r"[!-~](?:.*[!-~])?", re.DOTALL)
 DELIVERED = {str: pl.String(), float: pl.Float64(), int: pl.Int128(), bool: pl.Boolean()}
-"""How a delivery would hold values of each type; there is none for lists and objects."""
+"""Column types of a delivery by JSON's types; there is none for lists and objects."""
 
 Point = Callable[[int, str | None], str]
 
 
 class Read(NamedTuple):
-    """A column brought to a type: a value per row, None where there is none, times in microseconds since 1970.
+    """A column cast to a type: a value or None per row; times are in microseconds since 1970.
 
-    `failed` are the rows whose value could not be brought there.
+    `failed` are the rows whose value could not be cast.
     """
 
     values: Sequence[Any]
@@ -46,9 +46,10 @@ class Read(NamedTuple):
 
 
 class RequestTable:
-    """Rows as sent: values by column, and whether answers shall give reasons.
+    """A request's rows as columns of values as sent, and whether the caller wants `reasons`.
 
-    `point` gives the JSON pointer of a row and, if named, its column; of CSV, the line. `header` is where names stand.
+    `point` returns the place of a row and, if given, a column: a JSON pointer, or a line of CSV. `header` is the place
+    of the names.
     """
 
     def __init__(self, names: Sequence[str], rows: Sequence[Any], point: Point, header: str) -> None:
@@ -60,12 +61,12 @@ class RequestTable:
         self._until = time.thread_time() + MOST_SECONDS
 
     def check_time(self) -> None:
-        """Raise `Refused` if the request has had its time; to be asked by the thread that made the table."""
+        """Raise `Refused` if the request's time is over; call it from the thread that made the table."""
         if time.thread_time() > self._until:
             raise Refused(413, f"answering takes more than {MOST_SECONDS:g} s", "fewer machines at a time")
 
     def read(self, name: str, wanted: Type) -> Read:
-        """Return a column in a type of the dictionary; one that was not sent is full of gaps."""
+        """Return a column cast to a type of the dictionary; one that was not sent holds None only."""
         if (name, wanted) not in self._read:
             values = self.columns.get(name)
             self._read[name, wanted] = Read([None] * self.n_rows) if values is None else read_column(values, wanted)
@@ -75,7 +76,7 @@ class RequestTable:
         """Return columns as float64, shape (n_rows, n_columns), NaN where there is no value."""
         if names not in self._matrices:
             matrix = np.full((len(names), self.n_rows), np.nan)
-            for place, name in enumerate(names):  # one by one: Python does nothing else meanwhile
+            for place, name in enumerate(names):  # one by one, since NumPy holds the interpreter's lock meanwhile
                 if name in self.columns:
                     matrix[place] = np.array(self.read(name, "number").values, dtype=np.float64)  # None is NaN
             self._matrices[names] = matrix.T
@@ -83,7 +84,7 @@ class RequestTable:
 
 
 def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> RequestTable:
-    """Return the table that a request holds; `Refused` is raised if it is none in one of the protocol's spellings."""
+    """Parse a request's body; `Refused` is raised if it has none of the protocol's forms."""
     kind = content_type.partition(";")[0].strip().lower()
     options = read_part(Options, {"reasons": query.get("reasons") or None})
     if kind not in ("", "application/json", "text/csv"):
@@ -94,9 +95,9 @@ def read_table(body: bytes, content_type: str, query: Mapping[str, str]) -> Requ
 
 
 def _check_weight(body: bytes, rows: Sequence[bytes], what: str) -> None:
-    """Refuse what would be many times as large once it is read: a list without anything in it takes thirty times."""
+    """Refuse bodies that parsing makes many times as large: an empty list takes thirty times its text."""
     n_rows, n_values = sum(map(body.count, rows)), body.count(b",")
-    if n_rows > 2 * MOST_ROWS + MOST_COLUMNS:  # a text may hold some of these signs too
+    if n_rows > 2 * MOST_ROWS + MOST_COLUMNS:  # texts may contain some of these signs
         raise Refused(413, f"the body holds {n_rows} {what}", f"at most {MOST_ROWS} rows")
     if n_values > MOST_VALUES:
         raise Refused(413, f"the body holds {n_values} values", f"at most {MOST_VALUES} at a time")
@@ -120,7 +121,7 @@ def _read_json(body: bytes) -> RequestTable:
 
         names: dict[str, None] = {}
         for record in records:
-            if len(names) <= MOST_COLUMNS:  # of one more it is refused
+            if len(names) <= MOST_COLUMNS:  # with more it is refused below
                 names |= dict.fromkeys(islice(record, MOST_COLUMNS + 1))
         table = RequestTable(list(names), records, point_to_value, "/dataframe_records")
     else:
@@ -158,7 +159,7 @@ def _check_line(line: str) -> str:
 
 
 def _check_names(names: Sequence[str], n_rows: int, header: str) -> None:
-    """Refuse names of no use, and a table that would be too large; rows of unlike columns make a very large one."""
+    """Refuse repeated or long names, and too large a table; records with different keys make a very large one."""
     if len(names) > MOST_COLUMNS:
         raise Refused(413, f"there are more than {MOST_COLUMNS} columns", f"at most {MOST_COLUMNS}", header)
     name, count = next(iter(Counter(names).most_common(1)), ("", 0))
@@ -174,7 +175,7 @@ def _check_names(names: Sequence[str], n_rows: int, header: str) -> None:
 
 
 def _turn_rows(names: Sequence[str], rows: Sequence[Any], point: Point) -> dict[str, list[Any]]:
-    """Return rows as columns: by rows, which Python can interrupt for other requests."""
+    """Return rows as columns, in loops that the interpreter can interrupt for other requests."""
     if rows and isinstance(rows[0], dict):
         return {name: [row.get(name) for row in rows] for name in names}
     for index, row in enumerate(rows):
@@ -185,10 +186,10 @@ def _turn_rows(names: Sequence[str], rows: Sequence[Any], point: Point) -> dict[
 
 
 def read_column(values: Sequence[Any], wanted: Type) -> Read:
-    """Return values in a type of the dictionary, as `upkeep.contract.casting` brings a delivery's columns there.
+    """Cast values to a type of the dictionary, with the results of `upkeep.contract.casting`.
 
-    Polars takes milliseconds to start on so few rows, so what nearly every request is made of is read here: JSON's
-    numbers, names without blanks around them, times such as 2025-01-06T13:00:00Z.
+    Polars takes milliseconds to start on so few rows, so what nearly all requests hold is cast here: JSON's numbers,
+    names without blanks around them, and times such as 2025-01-06T13:00:00Z.
     """
     texts = [value for value in values if value is not None]
     with suppress(TypeError, ValueError):  # no text; no such day or hour
@@ -203,7 +204,7 @@ def read_column(values: Sequence[Any], wanted: Type) -> Read:
 
 
 def _cast(values: Sequence[Any], wanted: Type) -> Read:
-    """Read values of each JSON type as `validate` reads a column of that type."""
+    """Cast values of each JSON type as `validate` casts a column of that type."""
     read: list[Any] = [None] * len(values)
     failed = {row for row, value in enumerate(values) if value is not None and type(value) not in DELIVERED}
     for kind, dtype in DELIVERED.items():
