@@ -340,7 +340,7 @@ def test_a_damaged_history_is_told_and_another_versions_report_is_passed_over():
 
 
 def test_a_retraining_that_failed_is_why_no_model_was_trained_again(monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise UpkeepError("git has refused", remedy="")
 
     monkeypatch.setattr("upkeep.gitlab.retraining.offer_retraining", fail)

@@ -34,12 +34,33 @@ def test_a_misspelt_option_or_command_is_told_which_one_was_meant(typed: list[st
 
 @pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
 @pytest.mark.parametrize(
-    "typed", [["fetch", "--batch"], ["score", "--until"], ["outcomes", "--as-of"], ["monitor", "--as-of"]]
+    "typed",
+    [
+        ["fetch", "--batch"],
+        ["score", "--until"],
+        ["outcomes", "--as-of"],
+        ["monitor", "--as-of"],
+        ["retrain", "--as-of"],
+    ],
 )
 def test_a_day_at_the_end_of_the_calendar_is_refused(typed: list[str], day: str) -> None:
     done = CliRunner().invoke(cli.app, [*typed, day])
     assert done.exit_code == 2
     assert "1900" in done.output
+
+
+def test_the_clock_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upkeep.gitlab.retraining.retrain", lambda today, _: f"today is {today}")
+    done = CliRunner().invoke(cli.app, ["retrain"], env={"UPKEEP_TODAY": "2025-12-29"})
+    assert done.output == "today is 2025-12-29\n"
+
+
+@pytest.mark.parametrize("command", ["monitor", "retrain"])
+@pytest.mark.parametrize("text", ["tomorrow", "29.12.2025", "0001-01-01"])
+def test_a_clock_that_says_nonsense_is_refused(command: str, text: str) -> None:
+    done = CliRunner().invoke(cli.app, [command], env={"UPKEEP_TODAY": text})
+    assert done.exit_code == 2
+    assert "UPKEEP_TODAY" in done.output
 
 
 def test_a_notebook_that_is_not_there_is_told_how_to_make_it(tmp_path: Path) -> None:

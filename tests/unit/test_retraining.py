@@ -10,11 +10,10 @@ from outcome_cases import PARAMS
 from parameters import LIMITS
 from test_live_figures import ledger
 
-from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch, Params
 from upkeep.gitlab import retraining
 from upkeep.gitlab.gate import Verdict
-from upkeep.gitlab.retraining import advance, describe_offer, find_losses, new_batches, read_today, weigh_outcomes
+from upkeep.gitlab.retraining import advance, describe_offer, find_losses, new_batches, weigh_outcomes
 from upkeep.judging.reports import Headline, Metrics
 from upkeep.model.storage import checksum
 from upkeep.production.ledger import OUTCOMES
@@ -24,16 +23,6 @@ from upkeep.sources import Delivery
 ROOT = Path(__file__).parents[2]
 MONDAY = date(2025, 12, 29)
 ONE, THREE = [MONDAY], [MONDAY + timedelta(weeks=week) for week in range(3)]
-
-
-def test_the_clock_can_be_set():
-    assert read_today({"UPKEEP_TODAY": "2025-12-29"}) == MONDAY
-
-
-@pytest.mark.parametrize("text", ["tomorrow", "29.12.2025", "0001-01-01", "9999-12-31"])
-def test_a_clock_that_says_nonsense_is_refused(text):
-    with pytest.raises(UpkeepError, match=f"UPKEEP_TODAY is '{text}'"):
-        read_today({"UPKEEP_TODAY": text})
 
 
 def test_hundreds_of_reasons_are_cut_to_what_git_takes():

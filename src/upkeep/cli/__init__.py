@@ -25,7 +25,7 @@ app.add_typer(releases.app, name="release")
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is told without a traceback."""
+    """Run the command line; errors that the user can fix are shown without a traceback."""
     try:
         app()
     except UpkeepError as error:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _end(error: UpkeepError) -> NoReturn:
-    """Keep an error for the commands that come after, and end with it as the last words of the log."""
+    """Keep an error for later jobs, print it last and exit."""
     from upkeep.gitlab.failure import keep_failure
 
     keep_failure(error, os.environ)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from functools import partial
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ def check_day(day: datetime | None) -> datetime | None:
 
 
 Day = partial(typer.Option, formats=["%Y-%m-%d"], callback=check_day)
+Today = Annotated[datetime | None, Day("--as-of", envvar="UPKEEP_TODAY", help="Another day than today.")]
 
 
 def load_params() -> "Params":

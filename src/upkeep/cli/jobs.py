@@ -1,13 +1,14 @@
-"""Commands that GitLab's jobs run: checks, reproduction, retraining, the note, and what sets GitLab up."""
+"""The commands of GitLab's jobs, and of setting GitLab up."""
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from upkeep.cli.calling import call, load_params
+from upkeep.cli.calling import Today, call, load_params
 from upkeep.core.errors import UpkeepError
 from upkeep.core.text import show_lines
 from upkeep.core.timing import forget_times
@@ -23,13 +24,13 @@ def check() -> None:
 
 @app.command()
 def fresh() -> None:
-    """Tell whether the committed lock belongs to code, parameters and data; exit 1 and name the stale stages if not."""
+    """Check that the committed lock belongs to code, parameters and data; exit 1 and name stale stages if not."""
     call("upkeep.gitlab.reproduction:check_freshness")
 
 
 @app.command()
 def ready(parts: Annotated[list[str], typer.Argument(help="storage, engine or registry.")]) -> None:
-    """Tell whether what a job needs is set up; exit 69 and name the step of docs/gitlab.md if it is not yet."""
+    """Check that what a job needs is set up; exit 69 and name the step of docs/gitlab.md if not."""
     call("upkeep.gitlab.readiness:require", parts, os.environ)
 
 
@@ -42,9 +43,9 @@ def reproduce() -> None:
 
 
 @app.command()
-def retrain() -> None:
+def retrain(today: Today = None) -> None:
     """Train again if there is a reason to, and offer the result as a merge request."""
-    call("upkeep.gitlab.retraining:retrain", os.environ)
+    call("upkeep.gitlab.retraining:retrain", (today or datetime.now(UTC)).date(), os.environ)
 
 
 @app.command()
@@ -53,19 +54,19 @@ def note(
         str | None, typer.Option(help="Revision to compare with; default: the merge request's target branch.")
     ] = None,
 ) -> None:
-    """Judge this branch beside another: write reports/merge_request.md, and the merge request's note if allowed."""
+    """Compare this branch with another: write reports/merge_request.md and, with a token, the note."""
     call("upkeep.gitlab.note:run", load_params(), target)
 
 
 @app.command()
-def backtest(most: Annotated[int, typer.Option(min=1, help="Of the newest releases, so many.")] = 20) -> None:
-    """Ask the models of past releases about today's newest rows: how did each do then, how would it do now."""
+def backtest(most: Annotated[int, typer.Option(min=1, help="How many of the newest releases.")] = 20) -> None:
+    """Judge the models of past releases on today's newest rows: how did each do then, how would it do now."""
     call("upkeep.gitlab.backtest:run", load_params(), most)
 
 
 @app.command("notify-failure")
 def notify_failure() -> None:
-    """Notify people of this job's failure by an issue or a webhook; meant for a job's after_script."""
+    """Report this job's failure by an issue or a webhook; for a job's after_script."""
     try:
         call("upkeep.gitlab.failure:notify_failure", os.environ)
     except UpkeepError as error:  # `main` would keep it in place of the failure that is to be told

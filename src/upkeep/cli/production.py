@@ -1,4 +1,4 @@
-"""Commands of everyday work: adopt deliveries, score machines, serve, watch what came of predictions, tidy up."""
+"""The commands of everyday work: adopt deliveries, score, serve, monitor, clean up."""
 
 import gc
 import os
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from upkeep.cli.calling import Day, call, load_params
+from upkeep.cli.calling import Day, Today, call, load_params
 from upkeep.core import paths
 from upkeep.core.text import show_lines
 
@@ -29,18 +29,18 @@ def adopt(
 
 @app.command()
 def score(until: Annotated[datetime | None, Day(help="Score as of the batch that holds this day.")] = None) -> None:
-    """Score each machine's newest data and tell the prediction log, the table and the webhook of params.yaml."""
+    """Score each machine's newest data; predictions go to the log, table and webhook of params.yaml."""
     call("upkeep.scoring.score:run", load_params(), until.date() if until else None)
 
 
 @app.command()
 def outcomes(
     by: Annotated[
-        Literal["model_version", "week"] | None, typer.Option(help="Part each plant's figures by it, too.")
+        Literal["model_version", "week"] | None, typer.Option(help="Split each plant's figures by this.")
     ] = None,
-    as_of: Annotated[datetime | None, Day(help="Tell what was known after this day; adds nothing.")] = None,
+    as_of: Annotated[datetime | None, Day(help="Show what was known after this day; adds nothing.")] = None,
 ) -> None:
-    """Add what came of alarms and failures to the ledger, and tell it with live precision, recall and money."""
+    """Add outcomes of alarms and failures to the ledger, and show live precision, recall and money."""
     from upkeep.production.figures import show_outcomes
     from upkeep.production.ledger import as_known, read_ledger, record_outcomes
 
@@ -53,25 +53,21 @@ def outcomes(
 
 
 @app.command()
-def monitor(
-    as_of: Annotated[datetime | None, Day(envvar="UPKEEP_TODAY", help="Another day than today.")] = None,
-) -> None:
-    """Tell how each plant stands: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
-    call("upkeep.production.monitor:run", load_params(), as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC))
+def monitor(today: Today = None) -> None:
+    """Report each plant's status: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
+    call("upkeep.production.monitor:run", load_params(), today.replace(tzinfo=UTC) if today else datetime.now(UTC))
 
 
 @app.command()
 def rehearse(
     plants: Annotated[int, typer.Option(min=1, max=8, help="Simulated plants.")] = 2,
     machines: Annotated[int, typer.Option(min=2, max=1000, help="Machines per plant.")] = 8,
-    weeks: Annotated[
-        int, typer.Option(min=24, max=520, help="Weeks to live through; changes come in the middle.")
-    ] = 104,
-    seeds: Annotated[int, typer.Option(min=1, help="Worlds to draw.")] = 1,
-    change: Annotated[list[str] | None, typer.Option(help="What changes; may be repeated. none: nothing.")] = None,
-    policies: Annotated[str | None, typer.Option(help="With commas between; all, if none is given.")] = None,
+    weeks: Annotated[int, typer.Option(min=24, max=520, help="Simulated weeks; changes come in the middle.")] = 104,
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds to simulate.")] = 1,
+    change: Annotated[list[str] | None, typer.Option(help="What changes; may be repeated; none: nothing.")] = None,
+    policies: Annotated[str | None, typer.Option(help="Names with commas between; default: all.")] = None,
 ) -> None:
-    """Live through simulated years under several policies of retraining, and tell what each costs."""
+    """Simulate years under several policies of retraining, and show what each costs."""
     from upkeep.rehearsal.rehearse import POLICIES, World
     from upkeep.rehearsal.run import run
 
@@ -103,11 +99,11 @@ def smoke(url: Annotated[str, typer.Option(help="Where the service answers.")] =
 @app.command()
 def prune(
     days: Annotated[
-        int | None, typer.Option(min=0, max=36500, help="Pieces not used, and predictions made, so long ago.")
+        int | None, typer.Option(min=0, max=36500, help="Also pieces and predictions older than this.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this it is listed only.")] = False,
 ) -> None:
-    """Remove what only takes room: raw data before fetch.since, old pieces and predictions, unneeded cache."""
+    """Remove what nothing needs: raw data before fetch.since, old pieces and predictions, unused cache."""
     call("upkeep.gitlab.prune:prune", load_params(), datetime.now(UTC).date(), days, remove=yes)
 
 

@@ -9,16 +9,16 @@ import typer
 from upkeep.cli.calling import call, load_params
 from upkeep.core.text import show_lines
 
-Stage = Annotated[Literal["staging", "production"], typer.Argument(help="Where it goes.")]
-Why = Annotated[str, typer.Option(help="In words, for those who read the history.")]
-TagOnly = Annotated[bool, typer.Option("--tag-only", help="Note it only; nothing is sent to a server.")]
+Stage = Annotated[Literal["staging", "production"], typer.Argument(help="The stage to deploy to.")]
+Why = Annotated[str, typer.Option(help="The reason, for the history.")]
+TagOnly = Annotated[bool, typer.Option("--tag-only", help="Only record it; nothing is shipped.")]
 
 app = typer.Typer(help="Which release of the fleet's models is where, and since when; kept as tags in git.")
 
 
 @app.command("list")
 def release_list() -> None:
-    """List who had what in which stage, and when, the newest first."""
+    """List which release was in which stage, and when, newest first."""
     from upkeep.releases.history import tabulate_releases
     from upkeep.releases.tags import refresh
 
@@ -44,7 +44,7 @@ def release_promote(
     why: Why = "",
     tag_only: TagOnly = False,
 ) -> None:
-    """Ship an image with deploy/ship.sh and, once it answers well, note its commit as the stage's release."""
+    """Ship an image with deploy/ship.sh and, once it answers well, record its commit as the stage's release."""
     from upkeep.gitlab.deployment import Order, promote
 
     order = Order(stage, datetime.now(UTC), why, ship=not tag_only)
@@ -58,7 +58,7 @@ def release_rollback(
     why: Why = "",
     tag_only: TagOnly = False,
 ) -> None:
-    """Ship the image that the stage had before, from whatever registry still holds it, and note that."""
+    """Ship the image that the stage had before, from a registry that still holds it, and record that."""
     from upkeep.gitlab.deployment import Order, roll_back
 
     order = Order(stage, datetime.now(UTC), why, ship=not tag_only)
@@ -67,5 +67,5 @@ def release_rollback(
 
 @app.command("notes")
 def release_notes() -> None:
-    """Make the GitLab Release of this job's tag from the changelog."""
+    """Create the GitLab Release of this job's tag from the changelog."""
     call("upkeep.gitlab.api:release", os.environ)

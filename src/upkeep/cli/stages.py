@@ -1,4 +1,4 @@
-"""Commands that dvc.yaml's stages run, and those that write notebooks as stages."""
+"""The commands of dvc.yaml's stages, and of notebooks as stages."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ STAGES = {
     "drift": "Compare the newest batches with the training window.",
     "card": "Write the model card.",
 }
-"""What each stage does; `upkeep fetch` and `upkeep record` do something besides."""
+"""Stages whose command only runs them; `fetch` and `record` do more."""
 
 app = typer.Typer()
 notebook = typer.Typer(help="Notebooks as stages.", no_args_is_help=True)
@@ -29,7 +29,7 @@ app.add_typer(notebook, name="notebook")
 
 
 def run_stage(name: str) -> None:
-    """Run the stage of this name with ``params.yaml``, and note how long it took; errors name the stage."""
+    """Run a stage with ``params.yaml`` and record how long it took."""
     logging.basicConfig(level=logging.WARNING, format=f"{name}: %(message)s", stream=sys.stderr)
     with timed(name):
         call(f"upkeep.stages.{name}:run", load_params())
@@ -48,11 +48,11 @@ for _name, _summary in STAGES.items():
 @app.command()
 def fetch(
     again: Annotated[bool, typer.Option("--again", help="Read stored batches again and replace what changed.")] = False,
-    plant: Annotated[str | None, typer.Option(help="Of this plant only.")] = None,
-    batch: Annotated[datetime | None, Day(help="That hold this day only.")] = None,
-    drop_vanished: Annotated[bool, typer.Option("--drop-vanished", help="And drop what the source lost.")] = False,
+    plant: Annotated[str | None, typer.Option(help="Only batches of this plant.")] = None,
+    batch: Annotated[datetime | None, Day(help="Only batches that hold this day.")] = None,
+    drop_vanished: Annotated[bool, typer.Option("--drop-vanished", help="Drop what the source no longer has.")] = False,
 ) -> None:
-    """Copy the source's new batches to data/raw; with --again, those that were mended, too."""
+    """Copy the source's new batches to data/raw; with --again, also those that were corrected."""
     if again or plant or batch or drop_vanished:
         day = batch.date() if batch else None
         call("upkeep.stages.fetch:read_again", load_params(), plant, day, drop_vanished=drop_vanished)

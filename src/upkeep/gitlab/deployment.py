@@ -47,7 +47,7 @@ def promote(order: Order, image: str, verdict: str, params: Params, environment:
         stage=order.stage,
         at=order.now,
         action="promote",
-        verdict=verdict or _hold_to_floors(params),
+        verdict=verdict or _describe_floors(params),
         until=str(params.fetch.until),
         image=image,
         by=_name_caller(environment),
@@ -115,7 +115,7 @@ def _mirror(release: Release, uri: str) -> None:
         logger.warning(fault)
 
 
-def _hold_to_floors(params: Params) -> str:
+def _describe_floors(params: Params) -> str:
     """Return the committed figures beside their floors, in words."""
     headline = read_report(Headline)
     groups = {"": headline.overall} | {f"plants.{plant}": group for plant, group in headline.plants.items()}

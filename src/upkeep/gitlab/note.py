@@ -3,8 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 import polars as pl
 
@@ -66,6 +66,14 @@ class Review(NamedTuple):
     verdict: Verdict
     checks: Sequence[Check]
     times: Mapping[str, float]
+
+
+class AddedData(NamedTuple):
+    """The raw data that a branch adds: its batches, a row of counts per plant, and how many files are gone."""
+
+    batches: Sequence[date]
+    rows: Rows
+    removed: int
 
 
 def run(params: Params, target: str | None = None) -> None:
@@ -261,8 +269,7 @@ def _count_alarms(alarms: pl.DataFrame) -> str:
     return f"{alarms.height} ({alarms.height - false} before a failure, {false} before none)"
 
 
-def _find_added(before: Manifest | None, after: Manifest | None) -> dict[str, Any] | None:
-    """Return the new `batches`, their `rows` by plant, and how many files were `removed`; None if not known."""
+def _find_added(before: Manifest | None, after: Manifest | None) -> AddedData | None:
     if after is None or not after.files:
         return None
     old, new = (set(side.files) if side else set[RawFile]() for side in (before, after))
@@ -273,7 +280,7 @@ def _find_added(before: Manifest | None, after: Manifest | None) -> dict[str, An
         counts = [sum(file.rows for file in files if file.table == table) for table in TABLES]
         late = sum(file.batch in known or file.delivery > 1 for file in files)
         rows.append([plant, len({file.batch for file in files} - known), *counts, late])
-    return {"batches": sorted({file.batch for file in new} - known), "rows": rows, "removed": len(old - new)}
+    return AddedData(sorted({file.batch for file in new} - known), rows, len(old - new))
 
 
 def _list_quarantined(before: DataQuality | None, after: DataQuality | None) -> Rows | None:

@@ -69,7 +69,7 @@ def _find_raw(fetch: Fetch) -> list[Waste]:
 
 def _find_cached() -> Waste:
     try:
-        sizes = [status.st_size for status in _look_at(dvc.list_garbage()).values()]
+        sizes = [status.st_size for status in _stat_all(dvc.list_garbage()).values()]
     except UpkeepError as error:
         return Waste("DVC's cache", [], dvc.collect_garbage, f"left alone: {error.what}; {error.remedy}")
     return Waste("DVC's cache, in no branch, tag or lock here", sizes, dvc.collect_garbage)
@@ -78,7 +78,7 @@ def _find_cached() -> Waste:
 def _find_pieces(folder: Path | None, oldest: date) -> Waste:
     """Return the pieces that no run has used since a day; a run that needs one makes it again."""
     before = datetime.combine(oldest, time(), UTC).timestamp()
-    found = _look_at(folder.glob(f"*{ENDING}") if folder and not folder.is_symlink() else ())
+    found = _stat_all(folder.glob(f"*{ENDING}") if folder and not folder.is_symlink() else ())
     old = {file: status for file, status in found.items() if S_ISREG(status.st_mode) and status.st_mtime < before}
 
     def remove() -> None:
@@ -88,7 +88,7 @@ def _find_pieces(folder: Path | None, oldest: date) -> Waste:
     return Waste(f"pieces not used since {oldest}", [status.st_size for status in old.values()], remove)
 
 
-def _look_at(files: Iterable[Path]) -> dict[Path, os.stat_result]:
+def _stat_all(files: Iterable[Path]) -> dict[Path, os.stat_result]:
     """Return the status of files, links not followed; files that vanish meanwhile are left out."""
     found = {}
     for file in files:

@@ -35,19 +35,18 @@ BRANCH = "retrain"  # the one that retrainings are offered on, so that there are
 LABELS = ("new data", "drift", "loss", "age")  # of the merge request, one for each reason to train again
 MOST_REASONS = 10  # of the gate's: a push option may have 64 kB
 GATE = {True: "it may ship.", False: "it may not ship, so this is a draft."}
-YEARS = range(2000, 2200)  # any other is a typing error
 UNTIL = re.compile(
     r"""(^fetch:[^\n]*\n(?:(?:[ \t#][^\n]*)?\n)*?[ \t]+until:[ \t]*)["']?\d{4}-\d\d-\d\d["']?""", re.MULTILINE
 )
 
 
-def retrain(environment: Environment) -> str:
+def retrain(today: date, environment: Environment) -> str:
     """Train on new batches if there is a reason to, offer the result, and return what was done.
 
     What was done, or the error, is kept for `upkeep monitor` to show.
     """
     try:
-        said = offer_retraining(environment)
+        said = offer_retraining(today, environment)
     except UpkeepError as error:
         write_whole(paths.RETRAINING, error.what.encode())
         raise
@@ -55,18 +54,18 @@ def retrain(environment: Environment) -> str:
     return said
 
 
-def offer_retraining(environment: Environment) -> str:
+def offer_retraining(today: date, environment: Environment) -> str:
     """Train on new batches if there is a reason to, and push the result as a merge request; return what was done.
 
-    ``UPKEEP_TARGET_BRANCH`` and ``UPKEEP_TODAY`` overrule GitLab's default branch and the clock. What the gate refuses
-    is offered as a draft: planners should see it, and nobody can merge it by mistake.
+    ``UPKEEP_TARGET_BRANCH`` overrules GitLab's default branch. What the gate refuses is offered as a draft: planners
+    should see it, and nobody can merge it by mistake.
     """
     target = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
     if not target:
         remedy = "outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain"
         raise UpkeepError("it is not known which branch to offer a retraining to", remedy=remedy)
     with _checked_out(target, environment) as base:
-        return _retrain(read_today(environment), target, base, environment.get("CI_JOB_URL"))
+        return _retrain(today, target, base, environment.get("CI_JOB_URL"))
 
 
 def _retrain(today: date, target: str, base: str, job: str | None) -> str:
@@ -121,18 +120,6 @@ def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
         if not in_job:
             git.git("checkout", "--quiet", "--force", former)
             dvc.restore()
-
-
-def read_today(environment: Environment) -> date:
-    """Return ``UPKEEP_TODAY``, for tests and to catch up on the past, or the clock's day in UTC."""
-    text = environment.get("UPKEEP_TODAY")
-    if not text:
-        return datetime.now(UTC).date()
-    with contextlib.suppress(ValueError):
-        today = date.fromisoformat(text)
-        if today.year in YEARS:
-            return today
-    raise UpkeepError(f"UPKEEP_TODAY is {text!r}", remedy="set it to a date such as 2025-12-29, or unset it")
 
 
 def new_batches(fetch: Fetch, limits: Limits, today: date) -> list[date]:
