@@ -11,7 +11,7 @@ from parameters import LIMITS
 from test_live_figures import ledger
 
 from upkeep.core.params import Fetch, Params
-from upkeep.gitlab import retraining
+from upkeep.gitlab import retraining, snapshot
 from upkeep.gitlab.gate import Verdict
 from upkeep.gitlab.retraining import advance, describe_offer, find_losses, new_batches, weigh_outcomes
 from upkeep.judging.reports import Headline, Metrics
@@ -124,7 +124,7 @@ def champion(tmp_path, monkeypatch):
     headline = Headline(overall=TEST, plants={"lyon": TEST, "porto": TEST})
     content = {"metrics.json": headline.model_dump_json().encode(), "model.json": b"{}"}
 
-    class CommitFiles:
+    class CommitFiles(snapshot.CommitFiles):
         def __init__(self, commit):
             assert commit == "base"
 

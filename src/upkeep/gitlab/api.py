@@ -128,7 +128,6 @@ def release(environment: Environment) -> str:
 
 
 def _find(manager: Any, fits: Callable[[Any], bool], **which: Any) -> Any:
-    """Return the first object of a list that fits, among its first rows, or None."""
     return next(filter(fits, islice(manager.list(iterator=True, **which), MOST_ROWS)), None)
 
 

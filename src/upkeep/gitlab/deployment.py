@@ -116,7 +116,6 @@ def _mirror(release: Release, uri: str) -> None:
 
 
 def _describe_floors(params: Params) -> str:
-    """Return the committed figures beside their floors, in words."""
     headline = read_report(Headline)
     groups = {"": headline.overall} | {f"plants.{plant}": group for plant, group in headline.plants.items()}
     found = {name: groups.get(name.rpartition(".")[0]) for name in params.evaluate.floors}

@@ -180,7 +180,6 @@ def _fetch_proposed(*targets: Path) -> None:
 
 
 def _require_dvc(*arguments: str, echo: bool = True) -> str:
-    """Run DVC and return what it prints; raise an UpkeepError that says why if it fails."""
     failed, printed = _dvc(*arguments, echo=echo)
     if failed:
         raise _explain(arguments[0], printed)

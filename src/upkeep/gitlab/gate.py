@@ -173,7 +173,6 @@ def predict_newest(
 
 
 def _score_newer(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataFrame:
-    """Score a plant's rows with a commit's model, from the interim tables here."""
     tables = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
     with tempfile.TemporaryDirectory() as folder:
         model = files.copy_model(plant, Path(folder))

@@ -108,7 +108,6 @@ def _save_picture(review: Review) -> str:
 
 
 def _post(review: Review, evaluate: Evaluate, image: str) -> None:
-    """Put the note on the merge request, in a job that has one and a token for it."""
     token = next((name for name in (NOTE_TOKEN, TOKEN) if os.environ.get(name)), None)
     if token and os.environ.get(MERGE_REQUEST):
         reports = f"{os.environ.get('CI_JOB_URL', '')}/artifacts/file/{paths.REPORTS}"
@@ -312,7 +311,6 @@ def _compare_drift(before: DriftReport | None, after: DriftReport | None) -> Row
 
 
 def _compare_settings(before: Snapshot, after: Snapshot) -> Rows:
-    """Return a row per parameter that differs: its old and its new value."""
     old, new = before.params, after.params
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     return [

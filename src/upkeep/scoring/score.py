@@ -121,7 +121,6 @@ def _find_challengers(folder: Path | None) -> dict[str, Path]:
 
 
 def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None:
-    """Score a plant by its challenger, too, and log a warning if that fails."""
     try:
         _log(log, call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger")))
     except Exception as error:

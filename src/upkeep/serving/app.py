@@ -131,7 +131,6 @@ def _answer_large(service: Service, asked: tuple[Any, ...]) -> Reply:
 
 
 def _status_routes(service: Service, release: str, log: LogWriter | None, metrics: Counters) -> APIRouter:
-    """Return the routes for operators and MLflow's clients: health, versions and metrics."""
     router = APIRouter(default_response_class=Response)
 
     @router.get("/ping")

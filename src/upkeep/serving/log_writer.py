@@ -172,7 +172,6 @@ class LogWriter(Collector):
         self._note("ship_error", error)
 
     def _note(self, name: Literal["write_error", "ship_error"], error: str) -> None:
-        """Store the current error, and log when it appears or goes away."""
         before = getattr(self, name)
         setattr(self, name, error)
         if error and not before:

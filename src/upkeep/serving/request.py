@@ -295,7 +295,6 @@ def _leave_out(code: str, count: int, column: str, why: str) -> Caution:
 
 
 def _ignore(code: str, what: str, names: Sequence[str], column: str) -> list[Caution]:
-    """Return a warning about names that are not used, if there are any."""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     message = f"{what} {', '.join(names[:NAMES_SHOWN])}{more}: ignored"
     return [Caution(code=code, message=message, column=column)] if names else []

@@ -22,7 +22,6 @@ TOKEN = re.compile(r"[!-~]+")
 
 
 def _find_client(url: str) -> str:
-    """Refuse an address whose client is not installed."""
     if "://" in url:
         from fsspec import get_filesystem_class  # late, since a log in a folder does not need it
 

@@ -100,7 +100,6 @@ def _list(folder: Path) -> list[Path]:
 
 
 def _take_group(waiting: deque[Path]) -> list[Path]:
-    """Take the next files, up to PART_BYTES together."""
     group: list[Path] = []
     size = 0
     while waiting and (not group or size + waiting[0].stat().st_size <= PART_BYTES):
