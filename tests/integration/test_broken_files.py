@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from parameters import LIMITS, opened
 
 from upkeep.contract.dictionary import Column
+from upkeep.contract.excess import find_excess
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.validation import check_table, find_excess
+from upkeep.contract.validation import check_table
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate, load_params

@@ -12,7 +12,7 @@ from minute_fleet import MACHINES, WEEKS, train_minute_fleet
 from starlette.testclient import TestClient
 from trained_fleet import service_environment
 
-from upkeep.contract import validation
+from upkeep.contract import table_check
 from upkeep.contract.reconcile import reconcile
 from upkeep.core.params import load_params
 from upkeep.features.inputs import read_tables
@@ -99,7 +99,7 @@ def validate(*, pieces: str | None) -> tuple[dict[str, bytes], int]:
     params, read = load_params(), []
     settings = params.pieces.model_copy(update={"folder": pieces and Path(pieces)})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validation, "reconcile", lambda *given: read.append(given[0].columns) or reconcile(*given))
+        patch.setattr(table_check, "reconcile", lambda *given: read.append(given[0].columns) or reconcile(*given))
         validate_stage.run(params.model_copy(update={"pieces": settings}))
     files = [*Path("data/interim").rglob("*.parquet"), Path("reports/data_quality.json")]
     return {str(file): file.read_bytes() for file in files}, sum("temperature_c" in columns for columns in read)

@@ -11,9 +11,10 @@ from parameters import SHIPPED, changed
 from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column
-from upkeep.contract.duplicates import Sifted, drop_duplicates
+from upkeep.contract.duplicates import Deduplicated, drop_duplicates
+from upkeep.contract.excess import find_excess, refuse_excess
 from upkeep.contract.reconcile import QUARANTINE, Delivered
-from upkeep.contract.validation import Checked, add_missing_machines, check_table, find_excess, refuse_excess
+from upkeep.contract.validation import Checked, add_missing_machines, check_table
 from upkeep.core.errors import UpkeepError
 
 MONDAY = date(2025, 1, 6)
@@ -654,10 +655,10 @@ def test_a_large_delivery_whose_names_are_judged_once_each_is_judged_as_any_othe
 
 
 def test_rows_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose_all(*arguments: Any) -> Sifted:
+    def lose_all(*arguments: Any) -> Deduplicated:
         sifted = drop_duplicates(*arguments)
         return sifted._replace(kept=sifted.kept.clear())
 
-    monkeypatch.setattr("upkeep.contract.validation.drop_duplicates", lose_all)
+    monkeypatch.setattr("upkeep.contract.table_check.drop_duplicates", lose_all)
     with pytest.raises(UpkeepError, match="2 rows came in, 0 clean"):
         check(telemetry())

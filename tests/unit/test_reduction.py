@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from parameters import SHIPPED, changed
 from polars.testing import assert_frame_equal
 
-from upkeep.contract import validation
 from upkeep.contract.dictionary import Column, Dictionary
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.reduction import cut_cells, end_of_cell, reduce_readings, reduce_rows
@@ -162,7 +161,7 @@ def test_rows_wait_for_the_last_delivery_that_has_any_of_their_cell_or_may_compl
         found.append((len(taken) - len(frames), rows["heat"].to_list()))  # each was scanned once for its cells
         return reduce_rows(rows, *how)
 
-    monkeypatch.setattr(validation, "reduce_rows", reduce)
+    monkeypatch.setattr("upkeep.contract.table_check.reduce_rows", reduce)
     delivered = [Delivered(MONDAY, number, partial(scan, number)) for number in range(len(frames))]
     check_table("telemetry", "lyon", delivered, TELEMETRY, STRICTNESS, 7, MINUTE)
     assert found == [(1, [1.0]), (2, [3.0]), (3, [4.0]), (3, [2.0, 5.0])]

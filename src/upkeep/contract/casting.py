@@ -1,4 +1,4 @@
-"""Delivered values brought to the dictionary's types: what cannot be brought there is marked, never guessed."""
+"""Delivered values cast to the dictionary's types: a value that cannot be cast is marked, never guessed."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,7 +10,7 @@ from upkeep.contract.dictionary import DECIMAL, DTYPES
 from upkeep.core.types import CALENDAR
 
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC) for year in (CALENDAR.start, CALENDAR.stop))
-"""Times outside are garbage; Polars itself cannot print the worst of them."""
+"""Times outside these bounds are garbage, and Polars cannot even print the worst of them."""
 
 LOW, HIGH = (int(time.timestamp()) * 1_000_000 for time in (EARLIEST, LATEST))
 DAY, MILLISECOND = 86_400_000_000, 1000  # in microseconds, as are the bounds
@@ -23,7 +23,7 @@ GROUPING = "'\N{RIGHT SINGLE QUOTATION MARK} \N{NO-BREAK SPACE}\N{THIN SPACE}\N{
 
 
 def _local_number(sign: str, other: str) -> str:
-    """Return what a number looks like with this decimal sign: thousands grouped by one mark throughout, or not."""
+    """Return the pattern of numbers with this decimal sign, their thousands grouped by one mark throughout, or not."""
     grouped = "|".join(rf"[1-9][0-9]{{0,2}}(?:[{mark}][0-9]{{3}})+" for mark in other + GROUPING)
     return rf"^[+-]?(?:(?:{grouped}|[0-9]+)(?:[{sign}][0-9]*)?|[{sign}][0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
@@ -32,21 +32,21 @@ LOCAL_NUMBERS = {",": _local_number(",", "."), ".": _local_number(".", ",")}
 
 
 class Cast(NamedTuple):
-    """An expression for a column's values in the wanted type, and one for where a value could not be brought there."""
+    """The expression of a column's values in the wanted type, and that of the rows whose value could not be cast."""
 
     value: pl.Expr
     failed: pl.Expr = pl.lit(False)
 
 
-@lru_cache(maxsize=1024)  # building takes as long as casting some fifty rows, which is what a request holds
+@lru_cache(maxsize=1024)  # building them takes as long as casting the fifty rows of a request
 def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "number", "time"]) -> Cast:
-    """Return the expressions that bring one delivered column to a type of the dictionary.
+    """Return the expressions that cast one delivered column to a type of the dictionary.
 
     Empty text and NaN are gaps, so they become null without having failed. Text is trimmed. Whole floats become text
     without a decimal point, so that machine 7 is the same machine in a delivery with numbers and in one with text.
-    A number in text has ASCII digits, at most one decimal point and an exponent, or is ``inf``; 1_000 and 1,5 are none.
-    True and false are 1 and 0. Times in text are those of :data:`ISO_TIME`, cut to microseconds; second 60 is the next
-    minute's first. Integers are never times: their unit and epoch would be a guess.
+    A number in text has ASCII digits, at most one decimal point and an exponent, or is ``inf``; 1_000 and 1,5 are not
+    numbers. True and false are 1 and 0. Times in text match :data:`ISO_TIME` and are cut to microseconds; second 60 is
+    the first of the next minute. Integers are never times: their unit and epoch would be a guess.
     """
     column = pl.col(name)
     if isinstance(delivered, pl.Null):
@@ -56,10 +56,11 @@ def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "numb
 
 
 def cast_local(name: str, plain: Cast) -> Cast:
-    """Return `plain`, but numbers in text as they are written where the row's :data:`DECIMAL` is their decimal sign.
+    """Return the cast `plain` of a column of text, with numbers read by the decimal sign in the row's ``@decimal``.
 
-    The other of point and comma groups thousands, as do blanks and apostrophes, where it stands in threes and the first
-    digit is not 0: with a decimal comma 1.001,5 and 1 001,5 are 1001.5, and neither 12.5 nor 0.001 is a number.
+    The other of point and comma, blanks and apostrophes group thousands, if there are three digits to each group and
+    the first digit is not 0: with a decimal comma 1.001,5 and 1 001,5 are 1001.5, and neither 12.5 nor 0.001 is a
+    number.
     """
     text = _trim_text(pl.col(name)).str.replace(MINUS, "-", literal=True)
     value, failed = plain
@@ -73,8 +74,8 @@ def cast_local(name: str, plain: Cast) -> Cast:
 
 
 def printable(name: str, delivered: pl.DataType) -> pl.Expr:
-    """Return a delivered column as something that can be written as JSON whatever it holds."""
-    column = pl.selectors.by_name(name).as_expr()  # a column may be called *, which pl.col takes for all
+    """Return a delivered column of any type as one that can be written as JSON."""
+    column = pl.selectors.by_name(name).as_expr()  # a column may be called *, which pl.col would take for all columns
     if _is_plain(delivered):
         return column
     if isinstance(delivered, pl.Date | pl.Datetime) and (text := _to_text(column, delivered)):
@@ -87,7 +88,7 @@ def printable(name: str, delivered: pl.DataType) -> pl.Expr:
 
 
 def as_text(name: str, delivered: pl.DataType) -> pl.Expr:
-    """Return a delivered column as text whatever it holds."""
+    """Return a delivered column of any type as text."""
     column = printable(name, delivered)
     if delivered.is_nested() and _is_plain(delivered):
         text = pl.struct(v=column).struct.json_encode().str.slice(5).str.head(-1)

@@ -27,13 +27,13 @@ NEEDED = {
     "events": {"plant": "text", "machine": "text", "time": "time", "kind": "text", "code": "text"},
     "machines": {"plant": "text", "machine": "text", "model": "text", "installed": "time"},
 }
-"""What every table must hold, and of which type: what tells its rows apart, and what features are made of."""
+"""The columns that every table must have, by type: its keys, and what features are made of."""
 
 FINDING, ALARM_AT = "finding", "alarm_at"
 OPTIONAL = {"events": {FINDING: "text", ALARM_AT: "time"}}
-"""What tables may hold besides: what a visit found, and when the alarm episode that it answers began."""
+"""Columns that a table may have: what a visit found, and when the alarm episode that it answers began."""
 EVENTS = pl.Schema({name: DTYPES[kind] for name, kind in (NEEDED["events"] | OPTIONAL["events"]).items()})
-DEFECT, NOTHING = FINDINGS = ("defect", "nothing")  # what a visit can have found; null if nobody said
+DEFECT, NOTHING = FINDINGS = ("defect", "nothing")  # what a visit can have found; null if nobody reported it
 VISITS = pl.Schema(
     {
         "id": pl.String(),
@@ -46,20 +46,20 @@ VISITS = pl.Schema(
         "said_by": pl.String(),
     }
 )
-"""What planners say of visits on the service's page; of one visit, told by plant, machine and `visited_at`, the newest
-word counts. `id` is that of the request, `said_by` the name of its token, null where the service asks for none."""
+"""Visits as planners report them on the service's page. Plant, machine and `visited_at` identify a visit, whose newest
+report counts. `id` is that of the request; `said_by` names its token, null where the service asks for none."""
 
-LONGEST_NAME = 60  # characters of a meaning that still serves as a name within a sentence
+LONGEST_NAME = 60  # characters: a longer meaning does not serve as a name within a sentence
 
 STATISTICS = {"std": "spread of", "min": "lowest", "max": "highest", "last": "last", "count": "readings of"}
-"""What a row of reduced readings says of each sensor besides their mean, in words."""
+"""What a row of reduced readings holds of each sensor besides its mean, in words."""
 SENSED = ("std", "count")  # the statistics that are sensors themselves, and so become features
 
 RESERVED = "@"  # columns that start with this are upkeep's own, while it works
 ROW, DELIVERY, BATCH, REASON, COLUMN = "@row", "@delivery", "@batch", "@reason", "@column"
-"""A row's number in its delivery, that of the delivery, the batch, and why and where the row is at fault."""
+"""A row's number in its delivery, the delivery's number, the batch, and reason and column of a fault."""
 BROKEN_LINE, DECIMAL = "@broken_line", "@decimal"
-"""What a source tells of a row: the line of a file that holds no row, and the decimal sign of its numbers in text."""
+"""What a source adds to its rows: a line that holds no row, as it stands, and the decimal sign of numbers in text."""
 
 
 class Unit(Frozen):
@@ -72,9 +72,9 @@ class Unit(Frozen):
 class Column(Frozen):
     """One column of a table.
 
-    ``setting`` columns tell under which conditions a machine ran; ``sensor`` columns how it answered;
-    ``attribute`` columns are static facts of a machine; a ``split`` column pins machines to the test set. `input` says
-    whether the value itself is a feature: if it is not given, attributes of machines are and settings are not.
+    ``setting`` columns hold the conditions under which a machine ran, ``sensor`` columns how it responded, and
+    ``attribute`` columns static facts about it; a ``split`` column pins machines to the test set. `input` says whether
+    the value itself is a feature; by default attributes of machines are, and settings are not.
     """
 
     meaning: str
@@ -112,7 +112,7 @@ class Column(Frozen):
 
 
 class Dictionary(Frozen):
-    """All tables, and where plants differ from them; readings that come faster than `rows_every` are reduced."""
+    """All tables, and where plants differ from them; readings faster than `rows_every` are reduced to such rows."""
 
     rows_every: RowLength | None = None
     tables: dict[Table, dict[Name, Column]]
@@ -123,21 +123,8 @@ class Dictionary(Frozen):
         types: dict[str, str] = {}
         for plant in (None, *self.plants):
             where = f" of plant {plant}" if plant else ""
-            for table, needed in NEEDED.items():
-                columns = self.columns(table, plant)
-                found = {name: column.type for name, column in columns.items()}
-                listed = needed | {name: kind for name, kind in OPTIONAL.get(table, {}).items() if name in found}
-                wrong = [f"{name} ({kind})" for name, kind in listed.items() if found.get(name) != kind]
-                keys = [name for name in KEYS if name in needed]
-                if wrong := wrong or [f"role: key for {name}" for name in keys if columns[name].role != "key"]:
-                    raise ValueError(f"the table {table}{where} needs {', '.join(wrong)}")
-                if table == "events" and FINDING in columns and {*(columns[FINDING].values or ())} != {*FINDINGS}:
-                    raise ValueError(f"{FINDING} of the table events{where} needs values: [{', '.join(FINDINGS)}]")
-                if taken := [name for name in columns if _is_taken(name, table)]:
-                    raise ValueError(
-                        f"the table {table}{where} uses reserved names: {', '.join(taken)}; give such columns others "
-                        f"here and in fetch.options.{table}.columns, as in my_name: '{taken[0]}', or in the query"
-                    )
+            for table in NEEDED:
+                _check_columns(table, self.columns(table, plant), where)
             for name, column in self.attributes(plant).items():
                 if types.setdefault(name, column.type) != column.type:
                     raise ValueError(f"the attribute {name} of machines is {types[name]}, but {column.type}{where}")
@@ -151,12 +138,12 @@ class Dictionary(Frozen):
         return measure_rows(self.rows_every)
 
     def columns(self, table: str, plant: str | None = None) -> dict[str, Column]:
-        """Return the columns of one table, as they hold in one plant."""
+        """Return the columns of one table, with those of a plant in place of the general ones."""
         own = self.plants.get(plant, {}) if plant else {}
         return {**self.tables.get(table, {}), **own.get(table, {})}  # type: ignore[call-overload]  # a plain str is a fine key to look up
 
     def require_rows(self, trained_every: str | None, plant: str) -> None:
-        """Raise an UpkeepError if readings are reduced otherwise than those that the plant's model was trained on."""
+        """Raise an UpkeepError if readings are not reduced as those that the plant's model was trained on."""
         if self.rows_every != trained_every:
             raise UpkeepError(
                 f"the data dictionary says rows_every: {self.rows_every or 'nothing'}",
@@ -166,7 +153,7 @@ class Dictionary(Frozen):
             )
 
     def row_columns(self, table: str, plant: str | None = None) -> dict[str, Column]:
-        """Return the columns of one table's rows: those delivered, then what is known of readings that were reduced."""
+        """Return the columns of one table's rows: those delivered, then the statistics of reduced readings."""
         return self.columns(table, plant) | (self._statistics(plant) if table == "telemetry" else {})
 
     def _statistics(self, plant: str | None) -> dict[str, Column]:
@@ -185,13 +172,13 @@ class Dictionary(Frozen):
         return found
 
     def all_columns(self, table: str) -> dict[str, Column]:
-        """Return the columns of one table in all plants, those that only some plants have included."""
+        """Return the columns that one table has in any plant."""
         return {
             name: column for plant in (None, *self.plants) for name, column in self.row_columns(table, plant).items()
         }
 
     def attributes(self, plant: str | None = None) -> dict[str, Column]:
-        """Return the columns of the machines table that are features themselves; model and age are so anyway."""
+        """Return the columns of the machines table that are features besides the model and the age."""
         columns = self.columns("machines", plant)
         own = {name: column for name, column in columns.items() if column.role == "attribute" and column.type != "time"}
         return {name: column for name, column in own.items() if name != "model" and column.input is not False}
@@ -201,23 +188,36 @@ class Dictionary(Frozen):
         return [name for name, column in self.row_columns(table, plant).items() if column.role == role]
 
     def readings(self, plant: str | None = None) -> list[str]:
-        """Return the names of telemetry's settings and, after them, sensors."""
+        """Return the names of telemetry's settings, then of its sensors."""
         return [*self.names("telemetry", "setting", plant), *self.names("telemetry", "sensor", plant)]
 
 
+def _check_columns(table: str, columns: Mapping[str, Column], where: str) -> None:
+    """Raise a ValueError if a table lacks a column, or one has the wrong type, role, values or name."""
+    types = {name: column.type for name, column in columns.items()}
+    expected = NEEDED[table] | {name: kind for name, kind in OPTIONAL.get(table, {}).items() if name in columns}
+    lacking = [f"{name} ({kind})" for name, kind in expected.items() if types.get(name) != kind]
+    keys = (name for name in KEYS if name in NEEDED[table])
+    if lacking := lacking or [f"role: key for {name}" for name in keys if columns[name].role != "key"]:
+        raise ValueError(f"the table {table}{where} needs {', '.join(lacking)}")
+    if table == "events" and FINDING in columns and {*(columns[FINDING].values or ())} != {*FINDINGS}:
+        raise ValueError(f"{FINDING} of the table events{where} needs values: [{', '.join(FINDINGS)}]")
+    # A row of a request holds columns of all tables, so that a name of one table is taken in the others.
+    others = {name for needed in NEEDED.values() for name in needed} - set(NEEDED[table])
+    if taken := [name for name in columns if name in others or is_reserved(name)]:
+        raise ValueError(
+            f"the table {table}{where} uses reserved names: {', '.join(taken)}; give such columns others "
+            f"here and in fetch.options.{table}.columns, as in my_name: '{taken[0]}', or in the query"
+        )
+
+
 def name_statistic(sensor: str, statistic: str) -> str:
-    """Return the column that holds what a row says of a sensor beside its mean."""
+    """Return the name of the column that holds a statistic of a sensor's reduced readings."""
     return f"{sensor}.{statistic}"
 
 
-def _is_taken(name: str, table: str) -> bool:
-    """Tell whether a column cannot be called so: rows of requests hold columns of all tables, some of them ours."""
-    ours = {own for needed in NEEDED.values() for own in needed} - set(NEEDED[table])
-    return name in ours or is_reserved(name)
-
-
 def is_reserved(name: str) -> bool:
-    """Tell whether a name is upkeep's own while it works, or a pattern to Polars."""
+    """Tell whether a name is one of upkeep's temporary columns, or a pattern to Polars."""
     return name == "*" or name.startswith(RESERVED) or (name.startswith("^") and name.endswith("$"))
 
 
@@ -241,6 +241,6 @@ def call_columns(columns: Mapping[str, Column]) -> dict[str, str]:
 
 
 def load_dictionary(path: Path) -> Dictionary:
-    """Read and check a data dictionary; raises UpkeepError if the file is missing or holds no valid one."""
+    """Read a data dictionary; raises UpkeepError if the file is missing or does not hold a valid one."""
     remedy = "correct the file as docs/guide.md describes it, or validate.dictionary in params.yaml"
     return read_object(Dictionary, path, what="the data dictionary", remedy=remedy)

@@ -1,6 +1,6 @@
-"""One row of each reading, event or machine is kept; the others are counted, each as the kind of duplicate it is."""
+"""Duplicates: of each reading, event or machine one row is kept, and the others are counted by kind."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,18 +13,18 @@ from upkeep.core.names import shorten
 from upkeep.core.text import MEND, command_to_read_again
 
 KINDS = ("exact", "near", "repeated_batch")
-"""A copy in every column; another reading within the same interval; a row of a batch that was delivered twice."""
+"""A copy in every column; another reading within the same interval; a row of a batch that was delivered again."""
 
 IDENTIFYING: tuple[str, ...] = ("machine", "time", "kind", "code")
-"""Columns that tell one row of a plant's table from another, which also sort it."""
+"""Columns that identify a row of a plant's table, and sort it."""
 
 KIND, OTHERS, KEPT = "@kind", "@others", " of the kept"
 
 
-class Sifted(NamedTuple):
-    """Rows without duplicates, sorted by what tells them apart, and how many were left out of each kind.
+class Deduplicated(NamedTuple):
+    """Rows without duplicates, sorted by their identity, and how many of each kind were left out.
 
-    `differing` are those left out that are no copies: with their kind, and the columns of the row that is kept in their
+    `differing` are the rows left out that are not copies, with their kind and with the columns of the row kept in their
     place, whose names end in :data:`KEPT`.
     """
 
@@ -33,51 +33,57 @@ class Sifted(NamedTuple):
     differing: pl.DataFrame
 
 
-def drop_duplicates(table: str, rows: pl.DataFrame, columns: Sequence[str], near_seconds: int) -> Sifted:
+def drop_duplicates(table: str, rows: pl.DataFrame, columns: Sequence[str], near_seconds: int) -> Deduplicated:
     """Keep the first delivered of several readings or events, the newest of several rows of a machine.
 
-    What a visit found is often said after it was delivered: each of its rows takes the newest word on that.
+    A visit's finding is often reported after the visit was delivered, so each of its rows takes the newest finding.
     `rows` have the dictionary's columns, then ``@row``, ``@delivery``, ``@batch`` and ``@others``. Readings of a
-    machine within the same interval of `near_seconds` are one; 0: those of the same instant only. What one delivery
-    tells apart by a column that the dictionary does not have is no copy, such as another sensor's row in long format.
+    machine within the same interval of `near_seconds` are one; 0: those of the same instant only. Rows of one delivery
+    that differ in a column unknown to the dictionary are not copies: they may be of several sensors, in long format.
     """
     identity = _identity(table, columns, near_seconds)
     rows, is_first = _sort(table, rows, identity)
-    if said := [name for name in OPTIONAL.get(table, {}) if name in columns]:
-        rows = rows.with_columns(pl.col(said).drop_nulls().last().over(list(identity)))
+    if updated := [name for name in OPTIONAL.get(table, {}) if name in columns]:
+        rows = rows.with_columns(pl.col(updated).drop_nulls().last().over(list(identity)))
+    left_out = _list_left_out(rows, is_first, columns, identity)
+    counts = {kind: left_out.filter(pl.col(KIND) == kind).height for kind in KINDS}
+    has_time, values = "time" in columns, [name for name in columns if name not in identity]
+    differs = pl.any_horizontal(pl.lit(False), *(pl.col(name).ne_missing(pl.col(name + KEPT)) for name in values))
+    # Two readings in one interval are two even if they are alike, as those of two sensors in long format may be.
+    is_near = (pl.col(KIND) == "near") & (differs | has_time)
+    is_changed = (pl.col(KIND) == "repeated_batch") & differs & has_time
+    return Deduplicated(rows.filter(is_first), counts, left_out.filter(is_near | is_changed))
+
+
+def _list_left_out(
+    rows: pl.DataFrame, is_first: pl.Series, columns: Sequence[str], identity: Mapping[str, pl.Expr]
+) -> pl.DataFrame:
+    """Return the duplicates with their kind, and with the columns of the row that is kept in their place."""
     repeated = _repeated(rows, is_first).with_columns(pl.struct(identity.values()).alias("@identity"))
     from_another = pl.col(DELIVERY) != pl.col(DELIVERY).first().over(columns)
     exact = from_another | ~pl.struct(*columns, OTHERS).is_first_distinct()
     kept = pl.col(*columns, DELIVERY, BATCH).first().over("@identity").name.suffix(KEPT)
     again = (pl.col(BATCH) == pl.col(BATCH + KEPT)) & (pl.col(DELIVERY) != pl.col(DELIVERY + KEPT))
     kind = pl.when(again).then(pl.lit("repeated_batch")).when("@exact").then(pl.lit("exact")).otherwise(pl.lit("near"))
-    left_out = (
+    return (
         repeated.with_columns(kept, exact.alias("@exact"))
         .filter(~pl.col("@identity").is_first_distinct())
         .with_columns(kind.alias(KIND))
     )
-    counts = {kind: left_out.filter(pl.col(KIND) == kind).height for kind in KINDS}
-    has_time, said = "time" in columns, [name for name in columns if name not in identity]
-    differs = pl.any_horizontal(pl.lit(False), *(pl.col(name).ne_missing(pl.col(name + KEPT)) for name in said))
-    # Readings said something else even if they are alike, as those of another sensor in long format.
-    is_near = (pl.col(KIND) == "near") & (differs | has_time)
-    is_changed = (pl.col(KIND) == "repeated_batch") & differs & has_time
-    return Sifted(rows.filter(is_first), counts, left_out.filter(is_near | is_changed))
 
 
-def _identity(table: str, columns: Iterable[str], near_seconds: int) -> dict[str, pl.Expr]:
-    """Return what tells rows apart."""
-    known = set(columns)
-    identity = {name: pl.col(name) for name in IDENTIFYING if name in known}
+def _identity(table: str, columns: Collection[str], near_seconds: int) -> dict[str, pl.Expr]:
+    """Return the expressions whose values identify a row."""
+    identity = {name: pl.col(name) for name in IDENTIFYING if name in columns}
     if table == "telemetry" and near_seconds:
         identity["time"] = pl.col("time").dt.epoch("us") // (near_seconds * 1_000_000)
     return identity
 
 
 def _sort(table: str, rows: pl.DataFrame, identity: Mapping[str, pl.Expr]) -> tuple[pl.DataFrame, pl.Series]:
-    """Return rows sorted by their identity, those that count first, and which of them are the first of theirs."""
+    """Return rows sorted by identity, the one to keep of each first, and which of them are these."""
     if table == "telemetry":
-        # Numbers that stand for machines sort ten times as fast as their names do, and nearly all files are in order.
+        # Numbers sort ten times as fast as the machines' names, and nearly all files are in order already.
         names = pl.Enum(rows["machine"].unique().drop_nulls().sort())
         order = rows.select(pl.col("machine").cast(names).to_physical(), identity["time"].to_physical())
         machine, time = (values.to_numpy() for values in order.fill_null(0).get_columns())
@@ -94,11 +100,11 @@ def _repeated(rows: pl.DataFrame, is_first: pl.Series) -> pl.DataFrame:
 
 
 def tell_apart(
-    table: str, delivered: pl.DataFrame, rows: pl.DataFrame, columns: Iterable[str], near_seconds: int
+    table: str, delivered: pl.DataFrame, rows: pl.DataFrame, columns: Collection[str], near_seconds: int
 ) -> pl.DataFrame:
-    """Set ``@others``, a number for what a row says in columns that the dictionary does not have.
+    """Set ``@others`` of repeated rows to a hash of their values in columns that the dictionary does not have.
 
-    `rows` are the good ones of `delivered`, and ``@row`` tells which. Of a row that the delivery holds once it is null.
+    `rows` are the good rows of `delivered`, to which ``@row`` is the index.
     """
     others = [name for name in delivered.columns if name not in columns and not name.startswith(RESERVED)]
     if not others or "time" not in columns:
@@ -110,10 +116,10 @@ def tell_apart(
 
 
 def find_differing(table: str, plant: str, differing: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:
-    """Report those of the rows left out that are no copies: what they said is not used.
+    """Report the rows left out that are not copies, so that their values are not used.
 
-    ``near_duplicate``: another reading within the same interval, an older row of a machine. ``changed_row``: a row of a
-    batch that came again with other values.
+    ``near_duplicate``: another reading within the same interval, or an older row of a machine. ``changed_row``: a row
+    of a batch that came again with other values.
     """
     has_time = "time" in columns
     differing = differing.sort(DELIVERY, ROW, descending=not has_time)
@@ -134,7 +140,7 @@ def find_differing(table: str, plant: str, differing: pl.DataFrame, columns: Map
 
 
 def _show_first(rows: pl.DataFrame, columns: Iterable[str]) -> str:
-    """Show the first row beside the one that is kept in its place, by the columns in which they differ."""
+    """Describe how the first row differs from the one that is kept in its place."""
     row = rows.row(0, named=True)
     differing = (name for name in columns if row[name] != row[name + KEPT])
     pairs = ", ".join(f"{name} {shorten(row[name])} beside {shorten(row[name + KEPT])}" for name in differing)
@@ -145,9 +151,9 @@ def _show_first(rows: pl.DataFrame, columns: Iterable[str]) -> str:
 def explain_crowding(
     rows: pl.DataFrame, delivered: pl.DataFrame, columns: Mapping[str, Column], near_seconds: int
 ) -> tuple[str, str]:
-    """Say why many of these readings are near duplicates, a faster rate or several sensors, and the remedy.
+    """Return why many readings are near duplicates, such as a faster rate or several sensors, and the remedy.
 
-    `rows` are those of one delivery that could be read, `delivered` all of it.
+    `rows` are those of one delivery that could be read, `delivered` all of them as they came.
     """
     instants = rows.select("machine", "time").unique().sort("machine", "time")
     if near_seconds and instants.height > rows.height / 2:

@@ -18,15 +18,15 @@ Finding = dict[str, str | None]
 
 HOUR = timedelta(hours=1)
 
-MAX_FINDINGS = 100  # of one kind in one plant's table; what is beyond is counted in one more finding
+MAX_FINDINGS = 100  # listed of one kind in one plant's table; one more finding counts the rest
 
-LONGEST_DETAIL = 1000  # characters of what a finding says: names of files and values of a row may be of any length
+LONGEST_DETAIL = 1000  # characters of a finding's text: names of files and values of rows may be of any length
 
-MAX_EXAMPLES = 3  # machines that a finding about many names
+MAX_EXAMPLES = 3  # machines named in a finding about many
 
 SLOW = 3.0  # a machine that usually sends a row every `n` hours is silent only after this many times `n` hours
 
-MIN_REPEATS = 5  # a stuck value is repeated in at least this many rows: two equal ones around an outage are chance
+MIN_REPEATS = 5  # rows of a stuck value at least: two equal ones around an outage are chance
 
 LONG_RUN = 10.0  # a stuck value lasts at least this many times the sensor's median run of one value ...
 RARE_VALUE = 0.1  # ... and no more than this share of the sensor's runs has it; else the sensor is just coarse.
@@ -43,14 +43,14 @@ def report(
     since: date | datetime | None = None,
     until: date | datetime | None = None,
 ) -> Finding:
-    """Return one finding as it stands in ``reports/data_quality.json``."""
+    """Return one finding in the form of ``reports/data_quality.json``."""
     place = {"machine": machine, "column": column, "batch": batch, "from": since, "to": until}
     shown = {name: value.isoformat() if isinstance(value, date) else value for name, value in place.items()}
     return {"kind": kind, "table": table, **shown, "detail": shorten(detail, LONGEST_DETAIL)}
 
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort findings by kind and place; those of a kind beyond :data:`MAX_FINDINGS` are counted, not listed."""
+    """Sort findings by kind and place; of a kind, those beyond :data:`MAX_FINDINGS` are counted, not listed."""
     ordered = sorted(findings, key=lambda finding: tuple(value or "" for value in finding.values()))
     listed: list[Finding] = []
     counted: list[Finding] = []
@@ -107,9 +107,9 @@ def find_missing_batches(table: str, batches: Iterable[date], newest: date, batc
 def find_unknown_machines(
     table: str, rows: pl.DataFrame, known: pl.Series, other_plant: str | None = None
 ) -> list[Finding]:
-    """Report rows whose machine is none of the `known` ones, which are those that the plant's telemetry has.
+    """Report rows whose machine is not among the `known` ones of the plant's telemetry.
 
-    `other_plant` is the one that is probably meant, if the plant has no telemetry at all.
+    `other_plant` is the plant that was probably meant, if this one has no telemetry at all.
     """
     strange = rows.filter(~pl.col("machine").is_in(known.implode()))
     if strange.is_empty():
@@ -148,8 +148,8 @@ def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:
 def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hours: float) -> list[Finding]:
     """Report machines without rows, and sensors without values, for longer than `outage_hours`.
 
-    `rows` are sorted by machine and time. `sensors` has an expression per sensor, which rows can hold it: a column that
-    was not delivered at all is not an outage of each machine.
+    `rows` are sorted by machine and time. `sensors` has for each sensor the expression of the rows whose delivery had
+    its column: a column that was not delivered at all is not an outage of each machine.
     """
     gap = (pl.col("time") - pl.col("time").shift()).over("machine")
     gaps = rows.select("machine", until="time", since=pl.col("time").shift().over("machine"), gap=gap).with_columns(
@@ -191,7 +191,7 @@ def _find_nulls(rows: pl.DataFrame, sensor: str, limits: pl.DataFrame) -> pl.Dat
 def find_stuck_sensors(rows: pl.DataFrame, sensors: Sequence[str], stuck_hours: float) -> list[Finding]:
     """Report sensors that repeat one value for at least `stuck_hours` while others of the machine move.
 
-    A sensor that never moves on some machine's whole record is reported once per column, as ``constant_sensor``.
+    A sensor that is constant over the whole record of some machines is reported once, as ``constant_sensor``.
     `rows` have ``machine``, ``time`` and the sensors, and are sorted by machine and time.
     """
     same_machine = pl.col("machine") == pl.col("machine").shift()
@@ -235,10 +235,10 @@ def _judge_runs(runs: pl.DataFrame, sensor: str, stuck_hours: float) -> list[Fin
 
 
 def _find_runs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the stretches in which a machine repeats one value, a row each; `rows` hold machine, time, others, value.
+    """Return one row per stretch in which a machine repeats one value; `rows` hold machine, time, others and value.
 
-    It has the machine, value and number of rows; first and last time, and ``others`` (how often other sensors have
-    moved so far) at each.
+    Columns are the machine, the value, the number of rows, the first and last time, and ``others`` (how often other
+    sensors have moved so far) at each of the two.
     """
     is_start = pl.any_horizontal(pl.col("machine", "value").ne_missing(pl.col("machine", "value").shift()))
     starts = rows.select(is_start.arg_true()).to_series()

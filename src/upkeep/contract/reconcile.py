@@ -1,4 +1,4 @@
-"""Deliveries of whatever columns and types brought to the dictionary's, with what did not fit set aside or reported."""
+"""Deliveries brought to the dictionary's columns and types; rows that do not fit are set aside, columns reported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from upkeep.contract.rules import Rule
 from upkeep.core.names import MAX_NAME, shorten
 
 MANY = 10_000
-"""Rows from which on each name is judged once before all rows are: a large delivery repeats few of them very often."""
+"""From this many rows on, names are judged before rows: a large delivery repeats a few of them very often."""
 
 EMPTY_LINE = "empty line"  # the reason of lines without any value, which many files end with
 
@@ -30,15 +30,15 @@ QUARANTINE: dict[str, pl.DataType] = {
     "value": pl.String(),
     "row": pl.String(),
 }
-"""Rows that break the dictionary, as they were delivered, each with its place and reason."""
+"""Columns of the rows that break the dictionary: each row as it was delivered, with its place and reason."""
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """Rows as a source delivered them: of which batch (its first day), and which delivery of it (1, 2, ...).
+    """One delivery of a batch, which is named by its first day; `delivery` counts from 1.
 
-    `scan` reads them, when they are wanted and as often, so that no more than one delivery need be in memory. `origin`
-    tells them from any others without that; only where results are kept is there need of it.
+    `scan` reads its rows anew each time, so that no more than one delivery need be in memory. `origin` identifies their
+    content without reading them; it is needed only where results are kept.
     """
 
     batch: date
@@ -52,8 +52,8 @@ def reconcile(
 ) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Bring one delivery's rows to the dictionary's columns and types, and add `further` columns.
 
-    Returns those without a fault, and those set aside: where a value cannot be cast, a required column is missing, or a
-    line is no row.
+    Returns the rows without a fault, and those set aside: a value cannot be cast, a required column is missing, or a
+    line does not hold a row.
     """
     missing = [name for name in columns if name not in rows.columns]
     # The delivery is filed under its plant; a column that only repeats it is not worth losing the batch for.
@@ -80,7 +80,7 @@ def reconcile(
 
 
 def set_aside(rows: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Return the rows that break no rule, and those set aside, if any, with ``@reason`` and ``@column``."""
+    """Return the rows that break no rule, and those that do, if any, with ``@reason`` and ``@column``."""
     for name in {rule.column for rule in rules}:
         if _holds_for_no_name(rows, name, _is_broken([rule for rule in rules if rule.column == name])):
             rules = [rule for rule in rules if rule.column != name]
@@ -88,7 +88,7 @@ def set_aside(rows: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, 
 
 
 def _holds_for_no_name(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
-    """Tell that something holds for none of a column's names, if these are known to be few beside the rows."""
+    """Tell whether a condition holds for none of a large column's distinct texts; False where it is not large."""
     if rows.height < MANY or rows.schema[column] != pl.String:
         return False
     return not rows.select(pl.col(column).unique()).select(holds.any()).item()
@@ -101,7 +101,7 @@ def _is_broken(rules: Sequence[Rule]) -> pl.Expr:
 def _set_aside(
     rows: pl.DataFrame, judged: pl.DataFrame, rules: Sequence[Rule]
 ) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Set rows aside for the first rule that they break; `judged` are the same ones with what rules look at."""
+    """Set rows aside for the first rule that they break; `judged` are the same rows with the columns of the rules."""
     broken = rows.drop_in_place(REASON)
     if not broken.any():
         return rows, []
@@ -114,9 +114,9 @@ def _set_aside(
 
 
 def describe_quarantined(table: str, item: Delivered, delivered: pl.DataFrame, bad: pl.DataFrame) -> pl.DataFrame:
-    """Return one delivery's reconciled rows that have a reason, with the columns of :data:`QUARANTINE`.
+    """Return one delivery's bad rows with the columns of :data:`QUARANTINE`.
 
-    `delivered` holds all its rows as they came; ``@row`` tells which of them the `bad` ones are.
+    `delivered` holds all its rows as they came, to which the ``@row`` of the `bad` ones is the index.
     """
     schema, name = delivered.schema, pl.col("machine")
     judged = [*(name for name in bad.columns if not name.startswith(RESERVED)), BROKEN_LINE]
@@ -139,7 +139,7 @@ def compare_schemas(
 ) -> list[Finding]:
     """Report columns that the dictionary does not know, and columns of the dictionary that were not delivered.
 
-    `batches` and `delivered` hold the batch of each delivery and the names of its columns.
+    `batches` and `delivered` hold each delivery's batch and the names of its columns.
     """
     findings: list[Finding] = []
     for name in sorted(name for name in set().union(*delivered) - set(columns) if not name.startswith(RESERVED)):

@@ -1,7 +1,7 @@
-"""Readings that come faster than rows: what one row says of them, to the bit, in whatever order they arrived.
+"""Readings that come faster than rows, reduced to one row per cell: the same bits in whatever order they arrive.
 
-A row stands for the cell (t - every, t] and is named by its end t, so it never looks ahead. Sums of floating-point
-numbers depend on their order, so a cell is summed once, from its readings in order of time, when all of them are there.
+A row stands for the cell (t - every, t] and has the time t, so it never looks ahead. Sums of floating-point numbers
+depend on their order, so a cell is summed once, from all of its readings, in order of time.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from upkeep.core.types import Booleans, Floats, Ints
 
 
 class Cells(NamedTuple):
-    """Where each cell's readings start, and its end in microseconds since 1970, shape (n_cells,) each."""
+    """The position of each cell's first reading, and its end in microseconds since 1970, shape (n_cells,) each."""
 
     starts: Ints
     ends: Ints
@@ -27,10 +27,10 @@ def end_of_cell(time: pl.Expr, every: int) -> pl.Expr:
 
 
 def cut_cells(time: Ints, every: int, starts: Ints | None = None) -> Cells:
-    """Cut readings into cells of `every` microseconds, as long as `time` is in, shape (n_readings,).
+    """Cut readings at these times, in microseconds, shape (n_readings,), into cells of `every` microseconds.
 
-    Readings are machine by machine, each machine's in order of time; `starts` are the machines' first ones, by default
-    there is one machine.
+    They are grouped by machine, each machine's in order of time; `starts` are the positions of the machines' first
+    ones; without it there is one machine.
     """
     ends = -(-time // every) * every
     opens = np.ones(len(time), dtype=np.bool_)
@@ -44,9 +44,9 @@ def cut_cells(time: Ints, every: int, starts: Ints | None = None) -> Cells:
 def reduce_readings(values: Floats, cells: Cells) -> dict[str, Floats]:
     """Return a column's ``mean`` and :data:`~upkeep.contract.dictionary.STATISTICS` per cell, shape (n_cells,) each.
 
-    `values` are of shape (n_readings,), NaN where there is none. A cell without any has a count of 0 and NaN else; the
-    standard deviation has n - 1 in the denominator and is NaN for a single reading. A mean is within its readings'
-    bounds, whatever the rounding of their sum, so equal ones deviate by nothing. What float64 cannot hold is NaN.
+    `values` are of shape (n_readings,), NaN where one is missing. A cell without any has a count of 0, and all else is
+    NaN; the standard deviation has n - 1 in the denominator and is NaN for a single reading. A mean is clipped to the
+    bounds of its readings, so that equal ones deviate by exactly 0. A sum beyond float64 gives NaN.
     """
     starts, known = cells.starts, ~np.isnan(values)
     sizes = np.diff(starts, append=len(values))
@@ -66,7 +66,7 @@ def reduce_readings(values: Floats, cells: Cells) -> dict[str, Floats]:
 
 
 def find_last(known: Booleans, cells: Cells) -> Ints:
-    """Return the position of each cell's last reading that is known, -1 where none is."""
+    """Return the position of each cell's last known reading, -1 where none is known."""
     if known.all():
         return cells.starts + np.diff(cells.starts, append=len(known)) - 1
     positions: Ints = np.maximum.reduceat(np.where(known, np.arange(len(known)), -1), cells.starts)
@@ -74,9 +74,9 @@ def find_last(known: Booleans, cells: Cells) -> Ints:
 
 
 def reduce_numbers(numbers: Mapping[str, Floats], columns: Mapping[str, Column], cells: Cells) -> dict[str, Floats]:
-    """Return what rows say of telemetry's numeric columns: means of settings and sensors, and sensors' statistics.
+    """Return telemetry's numeric columns per cell: means of settings and sensors, and statistics of sensors.
 
-    Of a column that is neither it is the last value.
+    Any other column has its last value.
     """
     reduced: dict[str, Floats] = {}
     for name, values in numbers.items():
@@ -90,8 +90,8 @@ def reduce_numbers(numbers: Mapping[str, Floats], columns: Mapping[str, Column],
 def reduce_rows(rows: pl.DataFrame, columns: Mapping[str, Column], every: int) -> pl.DataFrame:
     """Return a row per machine and cell of a plant's telemetry, which is sorted by machine and time.
 
-    Its columns are those of :func:`reduce_numbers`, what else was known last, and the newest of the deliveries that the
-    readings are from.
+    Columns are those of :func:`reduce_numbers`, the last known value of any other, and the newest of the deliveries
+    that the readings come from.
     """
     runs = rows["machine"].rle().struct.field("len")
     cells = cut_cells(rows["time"].dt.timestamp("us").to_numpy(), every, (runs.cum_sum() - runs).to_numpy())
@@ -105,9 +105,3 @@ def reduce_rows(rows: pl.DataFrame, columns: Mapping[str, Column], every: int) -
     reduced["time"] = pl.Series(cells.ends).cast(columns["time"].dtype)
     newest = np.maximum.reduceat(rows[DELIVERY].to_numpy(), cells.starts)
     return pl.DataFrame({**{name: reduced[name] for name in columns}, **reduced, DELIVERY: newest})
-
-
-def part_complete(rows: pl.DataFrame, goes_on: pl.Series, every: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Part the rows whose cells are complete from those whose cell `goes_on`, by its end, in a later delivery."""
-    waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(goes_on.implode()))["waits"]
-    return rows.filter(~waits), rows.filter(waits)

@@ -1,13 +1,14 @@
-"""What the dictionary says of a column's values, once they are of its type: each rule for frames and for one value."""
+"""The dictionary's rules for values of the right type, each for a column of a frame and for a single value."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from math import isinf
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.contract.dictionary import Column
+from upkeep.contract.dictionary import BATCH, DTYPES, Column
 from upkeep.core.names import MAX_NAME, UNPRINTABLE
 
 EXPECTED = {
@@ -15,13 +16,21 @@ EXPECTED = {
     "number": "a number, or null where there is none",
     "time": "a time such as 2025-01-06T13:00:00Z, between 1900 and 2200",
 }
-"""What a value of each type looks like, for people."""
+"""What a value of each type looks like, in messages."""
+
+CLOCK_SLACK = timedelta(days=1)
+"""How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
+
+BATCH_BEGINS = pl.col(BATCH).cast(DTYPES["time"])  # the first instant of each row's batch
+
+PRECEDENCE = {"null key": 0, "name too long": 1, "unprintable name": 1, "other plant": 2}
+"""Which reason counts for a row of several faults; among all others it is the first column's."""
 
 
 class Rule(NamedTuple):
-    """Why a row is set aside for a column, and which rows are; then what was expected, and which known values are not.
+    """The reason for which rows that are `broken` are set aside; `expected` and `breaks` explain a single value.
 
-    `breaks` is None where only a missing value breaks the rule, or none by itself does.
+    `breaks` tells whether a known value breaks the rule; it is None where only a missing one does, or none by itself.
     """
 
     reason: str
@@ -37,7 +46,7 @@ def is_name(value: pl.Expr) -> pl.Expr:
 
 
 def list_rules(name: str, column: Column) -> list[Rule]:
-    """Return the rules that the values of one column must hold."""
+    """Return the rules for the values of one column."""
     rules, value = list[Rule](), pl.col(name)
 
     def add(reason: str, broken: pl.Expr, expected: str, breaks: Callable[[Any], object] | None) -> None:
@@ -61,10 +70,22 @@ def list_rules(name: str, column: Column) -> list[Rule]:
     return rules
 
 
+def list_table_rules(columns: Mapping[str, Column], plant: str, batch_days: int) -> list[Rule]:
+    """Return the rules for a plant's rows of a table, in the order in which a row of several faults is judged."""
+    rules = [rule for name, column in columns.items() for rule in list_rules(name, column)]
+    rules.append(Rule("other plant", "plant", pl.col("plant") != plant))
+    rules.sort(key=lambda rule: PRECEDENCE.get(rule.reason, len(PRECEDENCE)))
+    if "time" in columns:
+        # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
+        latest = BATCH_BEGINS + timedelta(days=batch_days) + CLOCK_SLACK
+        rules.append(Rule("after its batch", "time", pl.col("time") > latest))
+    return rules
+
+
 def explain_misfits(rules: Sequence[Rule], values: Iterable[Any]) -> dict[Any, str]:
-    """Return those of the distinct values that break a rule, each with what was expected in its place."""
+    """Return the distinct values that break a rule, each with what was expected in its place."""
     distinct, misfits = set(values), dict[Any, str]()
-    for rule in reversed(rules):  # the first one that is broken counts
+    for rule in reversed(rules):  # of several broken rules the first one counts
         breaks = rule.breaks
         if breaks is not None:
             misfits |= {value: rule.expected for value in distinct if value is not None and breaks(value)}

@@ -1,4 +1,4 @@
-"""A sensor that was delivered in another unit, found by its values and brought back to the dictionary's."""
+"""Sensors that are delivered in another unit: found by their values, and converted to the dictionary's unit."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -19,10 +19,10 @@ CLOSER = 8.0  # ... and are in another unit if that brings them this many times 
 
 
 class Units:
-    """What a plant's deliveries so far held of the columns that come in several units, and in which each was.
+    """The unit of each delivery so far, for a plant's columns that come in several units.
 
-    `seen` has of a column and the number of a delivery: its batch, the unit if it was another one, and the values'
-    quantiles in the column's own if there were any.
+    `seen` holds, by column and number of the delivery: its batch, its unit if that is not the column's own, and the
+    quantiles of its values in the column's own unit, if there were any.
     """
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
@@ -56,9 +56,10 @@ class Units:
 
 
 def find_unit(values: pl.Series, column: Column, earlier: Sequence[Floats]) -> tuple[str | None, Floats | None]:
-    """Tell in which other unit of the dictionary a delivery's values are, None if in their own, by earlier ones.
+    """Return which other unit a delivery's values are in, and their :data:`QUANTILES` in the column's own unit.
 
-    Returns the unit and the values' :data:`QUANTILES` in the column's own, None if there is no value.
+    The unit is None if it is the column's own, and the quantiles are None if there is no value. `earlier` are the
+    quantiles of earlier deliveries.
     """
     values = values.filter(values.is_finite()).sort()
     if values.is_empty():

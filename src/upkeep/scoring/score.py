@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from upkeep.contract.dictionary import Dictionary, load_dictionary
-from upkeep.contract.validation import find_excess, refuse_excess
+from upkeep.contract.excess import find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError

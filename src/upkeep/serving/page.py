@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from upkeep.contract.casting import EARLIEST, LATEST
-from upkeep.contract.validation import CLOCK_SLACK
+from upkeep.contract.rules import CLOCK_SLACK
 from upkeep.core.files import read_regular
 from upkeep.core.types import describe_faults
 from upkeep.scoring.prediction_log import VISIT_LOG

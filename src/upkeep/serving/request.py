@@ -17,9 +17,8 @@ import polars as pl
 
 from upkeep.contract.dictionary import Dictionary
 from upkeep.contract.reduction import cut_cells, reduce_numbers
-from upkeep.contract.rules import EXPECTED, explain_misfits, list_rules
+from upkeep.contract.rules import CLOCK_SLACK, EXPECTED, explain_misfits, list_rules
 from upkeep.contract.units import find_unit
-from upkeep.contract.validation import CLOCK_SLACK
 from upkeep.core.names import KEYS, shorten
 from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, classify_events, event_kinds

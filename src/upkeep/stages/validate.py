@@ -8,8 +8,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
+from upkeep.contract.excess import Excess, find_excess, refuse_excess
 from upkeep.contract.findings import find_missing_batches, find_unknown_machines, sort_findings
-from upkeep.contract.validation import Checked, Excess, find_excess, refuse_excess
+from upkeep.contract.validation import Checked
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json

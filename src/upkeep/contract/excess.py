@@ -1,0 +1,79 @@
+"""Tables of which too large a share cannot be used: found with the worst cause of it, and refused."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from upkeep.contract.dictionary import Table
+from upkeep.contract.reconcile import EMPTY_LINE
+from upkeep.contract.validation import Checked
+from upkeep.core.errors import UpkeepError
+from upkeep.core.params import Validate
+from upkeep.core.plants import table_file
+from upkeep.core.text import MEND, command_to_read_again
+
+
+class Excess(NamedTuple):
+    """A table of which too large a share is not used, the setting that limits it, and the batch if one alone is bad."""
+
+    share: float
+    what: str
+    limit: str
+    remedy: str
+    where: dict[str, str]
+    only_batch: str | None = None
+
+
+def find_excess(plant: str, checked: Mapping[Table, Checked], params: Validate, quarantine: Path) -> list[Excess]:
+    """List a plant's tables of which more is not used than ``validate.max_..._share`` allows, not counting empty lines.
+
+    `quarantine` is the folder in which people find the rows.
+    """
+    found = []
+    for table, part in checked.items():
+        bad = part.quarantined.filter(pl.col("reason") != EMPTY_LINE)
+        if bad.height > params.max_quarantined_share * part.rows_in:
+            found.append(_describe_quarantine(plant, table, bad, part.rows_in, table_file(quarantine, plant)))
+        if part.crowding:
+            share, (seen, remedy) = part.duplicates["near"] / part.rows_in, part.crowding
+            what = f"of the rows are left out as near duplicates, although they differ: {seen}"
+            remedy += "; or raise that share to use the first reading of each interval"
+            found.append(Excess(share, what, "max_near_duplicate_share", remedy, {"plant": plant, "table": table}))
+    return found
+
+
+def _describe_quarantine(plant: str, table: Table, bad: pl.DataFrame, rows_in: int, file: Path) -> Excess:
+    causes = bad.group_by("batch", "reason", "column").len()
+    worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False])
+    batch, reason, column, rows = worst.row(0)
+    return Excess(
+        share=bad.height / rows_in,
+        what=f"of the rows are in quarantine, most of them, {rows}, as '{reason}'",
+        limit="max_quarantined_share",
+        remedy=f"look at {file}; correct the data dictionary or that share, or {MEND}",
+        where={"plant": plant, "table": table, "batch": batch, "column": column},
+        only_batch=batch if bad["batch"].n_unique() == 1 else None,
+    )
+
+
+def refuse_excess(
+    found: Sequence[Excess], params: Validate, read_again: Callable[..., str] = command_to_read_again
+) -> None:
+    """Raise an UpkeepError about the worst of the tables that :func:`find_excess` found, if any; count the others.
+
+    `read_again` returns what to type once the source was mended, given a plant and a batch, or nothing for all.
+    """
+    if not found:
+        return
+    worst = max(found, key=lambda excess: excess.share)
+    others = f"; {len(found) - 1} more of the plants' tables hold too much" if len(found) > 1 else ""
+    plants = {excess.where["plant"] for excess in found}
+    place = (*plants, worst.only_batch if len(found) == 1 else None) if len(plants) == 1 else ()
+    raise UpkeepError(
+        f"{worst.share:.1%} {worst.what}{others}",
+        expected=f"at most {getattr(params, worst.limit):.1%}, validate.{worst.limit} in params.yaml",
+        remedy=worst.remedy.replace(MEND, f"{MEND} and type {read_again(*place)}"),
+        **worst.where,
+    )
