@@ -14,6 +14,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from upkeep.core import parallel
+from upkeep.core.cluster import _describe_environment
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel
@@ -24,7 +25,7 @@ BACKENDS = ["sequential", "threads", "loky", "dask"]
 @pytest.fixture(autouse=True)
 def _own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parallel, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("upkeep.core.cluster.LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_an_address_where_nobody_answers_is_named(shout):
 
 
 def test_a_cluster_that_has_no_worker_for_too_long_is_given_up(shout, monkeypatch):
-    monkeypatch.setattr(parallel, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("upkeep.core.cluster.PATIENCE_SECONDS", 0.2)
     with (
         LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
         pytest.raises(UpkeepError, match="cannot be used: Only 0/1 workers arrived"),
@@ -141,8 +142,10 @@ def test_a_cluster_that_has_no_worker_for_too_long_is_given_up(shout, monkeypatc
 
 
 def test_a_worker_with_other_packages_does_nothing_and_is_told_what_differs(on, shout, monkeypatch):
-    own = parallel._describe_environment()
-    monkeypatch.setattr(parallel, "_describe_environment", lambda: own | {"polars": "0.1", "upkeep": "changed"})
+    own = _describe_environment()
+    monkeypatch.setattr(
+        "upkeep.core.cluster._describe_environment", lambda: own | {"polars": "0.1", "upkeep": "changed"}
+    )
     other = (
         rf"the worker tcp://\S+ has polars {own['polars']} instead of 0.1, upkeep {own['upkeep']} instead of changed"
     )
@@ -178,7 +181,7 @@ def test_a_worker_of_several_threads_is_refused_for_they_share_a_folder(shout):
 
 
 def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(cluster, on, monkeypatch, capsys):
-    monkeypatch.setattr(parallel, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr("upkeep.core.cluster.QUIET_SECONDS", 0.1)
 
     def write(folder, text, seconds):
         (folder / "begun").touch()

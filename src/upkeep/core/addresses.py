@@ -1,4 +1,4 @@
-"""Addresses of files, wherever they are: what a kind of address needs besides fsspec is imported when it is used."""
+"""Addresses of files that fsspec can open."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def findings_beside(log: str) -> str:
-    """Return where the service keeps what visits found: beside the predictions of the log at this address."""
+    """Return where the service keeps the findings of visits: beside the prediction log at this address."""
     return f"{log.rstrip('/')}/findings"
 
 
 def open_address(url: str, **options: Any) -> "tuple[AbstractFileSystem, str]":
-    """Return the file system of an address, and the path in it; raises UpkeepError if its package is not installed."""
+    """Return an address's file system and the path in it; raises UpkeepError if the package for it is not installed."""
     from fsspec.core import url_to_fs
 
     try:

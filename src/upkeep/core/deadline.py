@@ -1,4 +1,4 @@
-"""A deadline for the whole of what a foreign host may draw out: looking it up, connecting, each byte of an answer."""
+"""A deadline for a whole exchange with a foreign host: its lookup, the connection and the answer."""
 
 import threading
 from collections.abc import Callable
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def call_within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what is done in time, else raise a TimeoutError and leave the work to itself.
+    """Return the result of `work`, or raise a TimeoutError and leave it running if it takes longer.
 
-    A socket's own limit begins anew with each byte, and there is none for looking up a host.
+    A socket's own limit begins anew with each byte, and looking up a host has none.
     """
     result: Future[T] = Future()
 

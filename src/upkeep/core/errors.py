@@ -3,15 +3,14 @@
 from upkeep.core.names import shorten
 from upkeep.core.secrets import mask_credentials
 
-LONGEST = 2000  # characters of a part of an error: what a file or a request brought may be of any length
+LONGEST = 2000  # characters of a part of an error: text from a file or a request may be of any length
 
 
 class UpkeepError(Exception):
-    """Something the user can mend: what was wrong, with the value found, and what to do about it.
+    """Something the user can mend: what is wrong, with the value found, and what to do about it.
 
-    `expected` says what should have been there where `what` does not say it already; `where` is the place: any of
-    ``stage``, ``plant``, ``batch``, ``table``, ``column``, ``file``, ``cell``. The credentials of addresses are masked
-    in all of them.
+    `expected` says what should have been found, unless `what` does; `where` is the place: any of ``stage``, ``plant``,
+    ``batch``, ``table``, ``column``, ``file``, ``cell``. Credentials in addresses are masked in all of them.
 
     Examples
     --------
@@ -40,16 +39,16 @@ class UpkeepError(Exception):
         return _rebuild_error, (self.what, self.expected, self.remedy, self.where)
 
     def at(self, **where: object) -> "UpkeepError":
-        """Return the same error with more of the place filled in; what is known already wins."""
+        """Return the same error with more of its place; what is known already stays."""
         return _rebuild_error(self.what, self.expected, self.remedy, {**where, **self.where})
 
     def of_stage(self, stage: str) -> "UpkeepError":
-        """Return the same error as this stage's own, whose work the code of another one found wrong."""
+        """Return the same error as one of this stage, even if another stage's code raised it."""
         return _rebuild_error(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
 
 
 def _clean(text: str) -> str:
-    # Credentials are found by what stands behind them, so they go before anything is cut off.
+    # Credentials are recognised by what follows them, so they are masked before anything is cut off.
     masked = mask_credentials(text[: 4 * LONGEST])
     start = masked if len(masked) <= LONGEST else f"{masked[: LONGEST - 1]}…"
     return "\n".join(shorten(line, LONGEST) for line in start.splitlines())

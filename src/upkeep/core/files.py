@@ -1,4 +1,4 @@
-"""Files that are read or named as broken, written whole or not at all, and kept from other processes meanwhile."""
+"""Files read within bounds, replaced atomically, and locked against other processes."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from upkeep.core.errors import UpkeepError
 
-TEMPORARY = ".tmp"  # how the names of half-written files end; what a killed process leaves of them may be deleted
+TEMPORARY = ".tmp"  # ends the names of half-written files; those that a killed process left may be deleted
 MOST_BYTES = 100_000_000  # of a text file that upkeep reads whole, such as a manifest of a hundred thousand batches
 LOOK_SECONDS = 0.1  # how often a lock that is held is tried again
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_regular(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return a file's content; raises OSError if it is no regular file, which may never end, or a larger one."""
+    """Return a file's content; raises OSError if it is larger, or not a regular file, since a pipe may never end."""
     status = file.stat()
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
@@ -34,11 +34,11 @@ def read_regular(file: Path, most_bytes: int = MOST_BYTES) -> bytes:
     if status.st_size > most_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes")
     with file.open("rb") as stream:
-        return stream.read(status.st_size)  # not `most_bytes`: for as much Python asks the system before it reads
+        return stream.read(status.st_size)  # not `most_bytes`: Python allocates as much before it reads
 
 
 def read_text(file: Path, most_bytes: int = MOST_BYTES) -> str:
-    """Return a text file's content; raises OSError if it is no regular file, a larger one, or not UTF-8."""
+    """Return a text file's content; raises OSError as :func:`read_regular` does, or if it is not UTF-8."""
     content = read_regular(file, most_bytes)
     try:
         return content.decode()
@@ -49,7 +49,7 @@ def read_text(file: Path, most_bytes: int = MOST_BYTES) -> str:
 
 
 def read_json(file: Path, *, remedy: str) -> Any:
-    """Return a JSON file's content; raise an UpkeepError with this remedy if it is missing or is not JSON."""
+    """Return a JSON file's content; raises UpkeepError with this remedy if it cannot be read or is not JSON."""
     try:
         return json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
@@ -58,13 +58,13 @@ def read_json(file: Path, *, remedy: str) -> Any:
 
 
 def write_json(file: Path, content: object) -> None:
-    """Write content as indented JSON that git shows line by line; folders are made, NaN and infinities refused."""
+    """Write content as indented JSON, for readable diffs; folders are made, NaN and infinities refused."""
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     write_whole(file, f"{text}\n".encode())
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads it, even after a crash, finds the old content or the new."""
+    """Replace a file atomically: whoever reads it, even after a crash, finds the old content or the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         dir=file.parent, prefix=f".{file.name}.", suffix=TEMPORARY, delete=False
@@ -83,10 +83,10 @@ def write_whole(file: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(lock: Path, *, seconds: float = 300.0) -> Iterator[bool]:
-    """Hold a lock that other processes of this machine respect; it is let go even if this process is killed.
+    """Hold a lock that other processes on this machine respect; it is released even if this process is killed.
 
-    Yields False if somebody else holds it and `seconds` is 0, and raises an UpkeepError that says who if they hold it
-    for longer than that.
+    Waits for `seconds` if another process holds it, then raises an UpkeepError that names that process; if `seconds` is
+    0, yields False instead.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     until, is_told = time.monotonic() + seconds, False

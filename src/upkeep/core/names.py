@@ -1,7 +1,7 @@
-"""Names that come from outside: how long and of what they may be, and how messages and features repeat them.
+"""Names that come from outside: which ones are allowed, and how messages and features spell them.
 
-Features and upkeep's own columns beside them share a table. A name that could be read as one of those, or as another
-feature's, stands between two @, which no column of a data dictionary begins with; any other is spelt as it is.
+Features share a table with upkeep's own columns. A name that could be read as one of those, or as that of another
+feature, is put between two @, with which no column of a data dictionary begins; any other is spelt as it is.
 """
 
 import re
@@ -12,25 +12,25 @@ from pydantic import AfterValidator
 MAX_NAME = 200  # characters of the name of a plant, machine, code, model or column
 
 UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-"""Control characters, line breaks, and what turns the direction of text; for Python's expressions and Polars' alike."""
+"""Control characters, line breaks and marks of text direction, as a regular expression for both Python and Polars."""
 
 UNSEEN = rf"{UNPRINTABLE}|[\ud800-\udfff\ufffe\uffff]"
-"""What is no character at all besides: files' names may hold lone surrogates, which no stream takes."""
+"""The same and non-characters: names of files may hold lone surrogates, which cannot be encoded."""
 
 
 def spell_out(unseen: re.Match[str]) -> str:
-    """Return the code of what nobody would see, as people write it."""
+    """Return the escape sequence of an unprintable character."""
     return ascii(unseen[0])[1:-1]
 
 
 def shorten(text: object, longest: int = MAX_NAME) -> str:
-    """Return what comes from outside as a message repeats it: on one line, and with … in place of what is too long."""
+    """Return text from outside as messages repeat it: on one line, cut with … where it is too long."""
     line = re.sub(UNSEEN, spell_out, str(text)[: longest + 1])
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def check_name(name: str) -> str:
-    """Return a name that may stay as it is; raise a ValueError that says why if it may not."""
+    """Return the name; raise a ValueError that says why if it is not allowed."""
     if len(name) > MAX_NAME:
         raise ValueError(f"a name has at most {MAX_NAME} characters, not {len(name):,}")
     if re.search(UNPRINTABLE, name):
@@ -41,7 +41,7 @@ def check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]  # a name within an object that pydantic checks
 
 MARK = "@"
-KEYS = ("plant", "machine", "time")  # what tells whose row it is, and of when; the table of machines has no time
+KEYS = ("plant", "machine", "time")  # the keys of a row; the machines table has no time
 OWN_COLUMNS = (*KEYS, "machine_model", "split", "label", "hours_to_failure", "weight")  # beside features
 
 AMBIGUOUS = re.compile(

@@ -1,4 +1,4 @@
-"""What a file holds as an object, or one sentence why not: people, other versions and strangers write files."""
+"""Files read as validated objects."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def read_object(kind: type[T], file: Path, *, what: str, remedy: str, expected: str = "") -> T:
-    """Return the object of this kind that a JSON or YAML file holds; an UpkeepError, which calls it `what`, if none."""
+    """Read an object of this kind from a JSON or YAML file; an UpkeepError about a file that fails calls it `what`."""
     try:
         if file.suffix == ".json":
             return TypeAdapter(kind).validate_json(read_regular(file))

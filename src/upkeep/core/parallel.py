@@ -1,39 +1,19 @@
 """Work mapped over plants: the same code, and the same bytes, on a laptop and on a cluster."""
 
-import hashlib
-import logging
 import os
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import cache, partial
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
 
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from upkeep.core import params, paths
+from upkeep.core.cluster import Done, Result, Work, run_on_cluster
 from upkeep.core.errors import UpkeepError
-from upkeep.core.pieces import LOADED, name_versions
 from upkeep.core.plants import name_file
-
-Result = TypeVar("Result")
-Done = tuple[str, Result | Exception]  # a plant, and what came of its work
-
-Work = Callable[[str], Done[Result]]
-
-QUIET_SECONDS = 2  # a progress bar shows itself only once the work has lasted this long
-LOOK_SECONDS = 0.1  # how often a cluster is asked what is done
-PATIENCE_SECONDS = 300  # how long a cluster may be without any worker
-
-SETUP = "start scheduler and workers with this environment and this folder at parallel.address, as docs/scaling.md says"
-
-KILLED = "each worker that had this plant was killed"
+from upkeep.core.timing import QUIET_SECONDS
 
 
 def map_plants(
@@ -41,11 +21,11 @@ def map_plants(
 ) -> dict[str, Result]:
     """Call ``function(plant, *arguments)`` for each plant, in parallel; return results in the order of `plants`.
 
-    Large plants come first. Where some fail the others are done nevertheless; then an UpkeepError names the first that
-    failed and, with what is wrong, the rest. One is raised at once if the backend cannot be used.
+    Large plants come first. A plant that fails does not stop the others: once they are done, an UpkeepError names the
+    first that failed and what is wrong with the rest. If the backend cannot be used, one is raised at once.
     """
     names = list(plants)
-    run = _run_on_cluster if how.backend == "dask" else _run_here
+    run = run_on_cluster if how.backend == "dask" else _run_here
     work = partial(_call_for_plant, Path.cwd(), function, arguments)
     outcomes = run(work, sorted(names, key=_measure, reverse=True), how)
     done = dict(tqdm(outcomes, total=len(names), delay=QUIET_SECONDS, unit="plant"))
@@ -66,7 +46,7 @@ def map_plants(
 
 
 def _measure(plant: str) -> int:
-    """Return the bytes that are stored of a plant; raw data that stays where it is tells none, clean tables do."""
+    """Return how many bytes are stored of a plant: raw files, unless they stay in the source, and clean tables."""
     own = name_file(plant)
     files = [*paths.RAW.glob(f"*/{own}/*"), *paths.INTERIM.glob(f"*/{own}.parquet")]
     return sum(file.stat().st_size for file in files)
@@ -92,119 +72,3 @@ def _run_here(work: Work[Result], plants: list[str], how: params.Parallel) -> It
             "a worker process was killed at work, as the system does where memory runs out",
             remedy="free memory or lower parallel.jobs in params.yaml, then do this again",
         ) from error
-
-
-def _run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel) -> Iterator[Done[Result]]:
-    """Yield outcomes as they come; what a lost worker had is done again by another one."""
-    try:
-        from distributed import Client, KilledWorker
-
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it logs what it raises
-        with _find_cluster(how) as cluster, Client(cluster) as client, _give(work, client) as given:
-            client.run_on_scheduler(_require_environment, _describe_environment(), "the scheduler")
-            # What a killed run left to workers would write over this one's files.
-            left = iter(lambda: any(client.run(_is_at_work, str(Path.cwd())).values()), False)
-            for _ in tqdm(left, desc="waiting for what an earlier run left at work", delay=QUIET_SECONDS, unit="look"):
-                time.sleep(LOOK_SECONDS)
-            blamed = []
-            for plant, outcome in _hand_out(client, given, plants):
-                if isinstance(outcome, KilledWorker):
-                    blamed.append(plant)
-                else:
-                    yield plant, outcome
-            # With a plant that kills its workers dies what waits behind it: alone, each shows whether it is the one.
-            for plant in blamed:
-                [(_, outcome)] = _hand_out(client, given, [plant])
-                if isinstance(outcome, KilledWorker):
-                    remedy = "give workers more memory; their logs may tell more"
-                    outcome = UpkeepError(KILLED, remedy=remedy, plant=plant)
-                yield plant, outcome
-    except UpkeepError:
-        raise
-    except Exception as error:  # distributed raises many kinds; what the work itself raises is an outcome
-        raise UpkeepError(f"the Dask cluster cannot be used: {error}", remedy=SETUP) from error
-
-
-def _find_cluster(how: params.Parallel) -> Any:
-    """Return a context that yields the scheduler's address, or a cluster of this machine."""
-    from distributed import LocalCluster
-
-    if how.address:
-        return nullcontext(how.address)
-    return LocalCluster(
-        n_workers=effective_n_jobs(how.jobs),
-        threads_per_worker=1,
-        memory_limit=None,  # a worker that pauses for want of memory may never go on
-        dashboard_address="127.0.0.1:0",  # a port that is free
-        security=True,  # other users of this machine can reach its ports
-        silence_logs="ERROR",  # it warns of its own end
-    )
-
-
-@contextmanager
-def _give(work: Work[Result], client: Any) -> Iterator[Work[Result]]:
-    """Give each worker the work once, those that come late too: sent with each plant, large arguments take long."""
-    from distributed import WorkerPlugin
-
-    plugin, name = WorkerPlugin(), f"upkeep-{uuid4().hex}"
-    plugin.work = work
-    client.register_plugin(plugin, name)
-    paths.LOCAL.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=paths.LOCAL, prefix="cluster-") as mark:
-        yield partial(_call_on_worker, Path.cwd(), Path(mark.name).absolute(), name, _describe_environment())
-    client.unregister_worker_plugin(name)
-
-
-def _hand_out(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Done[Result]]:
-    """Yield outcomes as they come, a KilledWorker for a plant that has lost several workers."""
-    from distributed import as_completed
-
-    run = f"upkeep-{uuid4().hex}"
-    keys = [(run, str(Path.cwd()), place) for place in range(len(plants))]
-    pending = as_completed(client.map(work, plants, key=keys, pure=False))
-    while not pending.is_empty():
-        if not (finished := pending.next_batch(block=False)):
-            if client.cluster:  # whose workers nobody replaces that die as they start
-                client.cluster.scale(len(client.cluster.worker_spec))
-            client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
-            time.sleep(LOOK_SECONDS)
-        for future in finished:
-            if future.status != "error":
-                yield future.result()
-            elif isinstance(error := future.exception(), UpkeepError):
-                raise error  # of the worker, not of the plant
-            else:
-                yield plants[future.key[-1]], error.with_traceback(future.traceback())
-            future.release()  # or it is computed again if the worker is lost that keeps it
-
-
-def _is_at_work(folder: str, dask_worker: Any) -> bool:
-    return any(task.key[1:2] == (folder,) for task in dask_worker.state.executing)
-
-
-def _call_on_worker(folder: Path, mark: Path, name: str, environment: dict[str, str], plant: str) -> Any:
-    from distributed import get_worker
-
-    worker = get_worker()
-    place = f"the worker {worker.address}"
-    _require_environment(environment, place)
-    if not mark.exists():
-        raise UpkeepError(f"{place} does not see the driver's folder {folder}", remedy=SETUP)
-    if worker.state.nthreads > 1:
-        what = f"{place} has {worker.state.nthreads} threads, which share one working folder"
-        raise UpkeepError(what, remedy="start it with --nthreads 1")
-    return worker.plugins[name].work(plant)
-
-
-def _require_environment(expected: dict[str, str], place: str) -> None:
-    own = _describe_environment()
-    differing = [f"{name} {own[name]} instead of {expected[name]}" for name in expected if own[name] != expected[name]]
-    if differing:
-        raise UpkeepError(f"{place} has {', '.join(differing)}, so results could differ", remedy=SETUP)
-
-
-@cache
-def _describe_environment() -> dict[str, str]:
-    """Return what results depend on: versions, and a checksum of upkeep's code as this process began with it."""
-    code = hashlib.sha256(repr(LOADED).encode()).hexdigest()[:12]
-    return {**name_versions(), "distributed": version("distributed"), "upkeep": code}

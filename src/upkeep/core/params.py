@@ -1,4 +1,4 @@
-"""``params.yaml`` as typed, validated objects; the settings are explained there, and only there have defaults."""
+"""``params.yaml`` as typed, validated objects; settings are explained there, and have their defaults only there."""
 
 from datetime import date
 from pathlib import Path
@@ -11,14 +11,14 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.types import CALENDAR, Frozen, describe_faults
 from upkeep.core.yaml import read_yaml
 
-EXAMPLE = Path("examples/cmapss/params.yaml")  # all parameters, for what an older ``params.yaml`` lacks
+EXAMPLE = Path("examples/cmapss/params.yaml")  # has all settings, some of which an older params.yaml lacks
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[
     float,
     AfterValidator(lambda number: int(number) if number.is_integer() else number),
     PlainSerializer(lambda number: number),
 ]
-"""A whole number stays one where it is written: 48 is no 48.0 in names of features, models and reports."""
+"""A number that stays whole where it is: 48, not 48.0, in names of features, models and reports."""
 # Bounds within which dates, spans and seeds stay what Python and the libraries can count with.
 Hours = Annotated[Number, Field(ge=0.001, le=1e6)]
 Day = Annotated[date, Field(ge=date(CALENDAR.start, 1, 1), lt=date(CALENDAR.stop, 1, 1))]
@@ -31,14 +31,14 @@ Aggregate = Literal["mean", "std", "min", "max", "slope"]
 
 
 def check_once(values: list[Any]) -> list[Any]:
-    """Return values that name features; a ValueError if one stands there twice."""
+    """Return the values; raise a ValueError if one is listed twice, since they name features."""
     if len({*values}) < len(values):
         raise ValueError("one stands there twice")
     return values
 
 
 class Limits(Frozen):
-    """How large what is delivered may be, so that no file takes all memory."""
+    """How large delivered tables may be, so that no file takes all memory."""
 
     table_mb: Count
     columns: Count
@@ -67,7 +67,7 @@ class Fetch(Frozen):
         return self
 
     def covers(self, key: tuple[str, str, date]) -> bool:
-        """Tell whether a batch, given by table, plant and first day, is used; machines have no time, so theirs are."""
+        """Tell whether a batch, given by table, plant and first day, is used; ``since`` does not apply to machines."""
         table, _, batch = key
         return batch <= self.until and (table == "machines" or self.since is None or batch >= self.since)
 
@@ -84,7 +84,7 @@ class Validate(Frozen):
 
 
 class SplitWindow(Frozen):
-    """How long the newest rows validate and test, and by how many weeks at a time both move on."""
+    """Lengths of the windows of the newest rows that validate and test, and by how many weeks both advance."""
 
     validation_weeks: SmallCount
     test_weeks: SmallCount
@@ -190,7 +190,7 @@ class PredictionTable(Frozen):
 
 
 class Webhook(Frozen):
-    """Who hears of alarms; the secret that signs them is in ``UPKEEP_WEBHOOK_SECRET``."""
+    """Where alarms are sent; the secret that signs them is in ``UPKEEP_WEBHOOK_SECRET``."""
 
     url: str = Field(min_length=1)
     allow_http: bool = False  # a webhook is off in params.yaml, so this has no other place
@@ -208,7 +208,7 @@ class Score(Frozen):
 
 
 class Production(Frozen):
-    """Where `upkeep outcomes` keeps what came of predictions; belongs to no stage of the pipeline."""
+    """Where `upkeep outcomes` keeps the outcomes of predictions; belongs to no stage of the pipeline."""
 
     ledger: str = Field(min_length=1)
 
@@ -224,14 +224,14 @@ class Retrain(Frozen):
 
 
 class WatchedSource(Frozen):
-    """A source that `upkeep monitor` asks by GET; it may hold variables."""
+    """A source that `upkeep monitor` polls by GET; its URL may mention variables."""
 
     name: str = Field(min_length=1)
     url: str = Field(min_length=1)
 
 
 class Monitor(Frozen):
-    """Whom `upkeep monitor` asks, and whom it tells; belongs to no stage of the pipeline."""
+    """What `upkeep monitor` polls, and where it reports; belongs to no stage of the pipeline."""
 
     watch: list[WatchedSource]
     webhook: Webhook | None
@@ -258,7 +258,7 @@ class Parallel(Frozen):
 
 
 class Pieces(Frozen):
-    """Where results are kept for the next run, and how much of them; belongs to no stage."""
+    """Where results are kept for the next run, and how much space they may take; belongs to no stage."""
 
     folder: Path | None
     max_gb: Size

@@ -1,4 +1,4 @@
-"""Results kept for the next run, each under a name made of all that it came from: deleting them costs time only.
+"""A cache of results, each named by a hash of all that it was made from: deleting them costs time only.
 
 A piece is a few tables in one file. It is part of no output and never leaves this machine: whoever may write to the
 folder decides what the stages read, so pieces made in one trust zone must not reach another.
@@ -24,7 +24,7 @@ from upkeep.core.params import Pieces
 
 LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")  # whose versions may change a result's bytes
 
-ENDING = ".piece"  # of the files' names: nothing else in the folder is ever deleted
+ENDING = ".piece"  # of file names: nothing else in the folder is ever deleted
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ Recall = Callable[[Iterable[object], Callable[[], Frames]], Frames]  # `recall` 
 
 
 def recall(how: Pieces, code: Sequence[str], made_from: Iterable[object], make: Callable[[], Frames]) -> Frames:
-    """Return the tables that this code made of these inputs before; where they are not kept, or damaged, make them.
+    """Return the tables that this code made from these inputs before; make them if they are not kept, or are damaged.
 
-    `code` are the rooms and files of the package that take part, as the stage's dependencies in ``dvc.yaml`` list
-    them. All else that the tables depend on must be in `made_from`: tables, bytes and settings, always in one order.
+    `code` are the folders and files of the package that take part, as the stage's dependencies in ``dvc.yaml`` list
+    them. Everything else that the tables depend on must be in `made_from`, always in the same order.
     """
     if how.folder is None:
         return make()
@@ -56,7 +56,7 @@ make_anew: Recall = partial(recall, Pieces(folder=None, max_gb=0), ())  # keep n
 
 
 def name_piece(code: Sequence[str], made_from: Iterable[object]) -> str:
-    """Return the name of what this code makes of these tables, bytes and settings."""
+    """Return the name of the piece that this code makes from these tables, bytes and settings."""
     own = {file: checksum for file, checksum in LOADED.items() if file in code or file.partition("/")[0] in code}
     digest = hashlib.sha256(to_json([name_versions(), own]))
     for part in made_from:
@@ -65,12 +65,12 @@ def name_piece(code: Sequence[str], made_from: Iterable[object]) -> str:
 
 
 def drop_oldest(how: Pieces) -> None:
-    """Delete the pieces that were not used for longest, until the others fit into ``pieces.max_gb``."""
+    """Delete the least recently used pieces until the others fit into ``pieces.max_gb``."""
     if how.folder is None:
         return
     found = []
     for file in how.folder.glob(f"*{ENDING}*"):
-        with suppress(FileNotFoundError):  # another run, or somebody, deletes pieces as well
+        with suppress(FileNotFoundError):  # another run may delete pieces as well
             found.append((file.stat(), file))
     excess = sum(status.st_size for status, _ in found) - how.max_gb * 1e9
     for status, file in sorted(found, key=lambda piece: piece[0].st_mtime_ns):
@@ -96,14 +96,14 @@ def _read_code(package: Path) -> dict[str, str]:
 
 
 LOADED = _read_code(Path(__file__).parents[1])
-"""The code as this process began with it: who edits a file meanwhile changes nothing of what is made here."""
+"""The code that this process loaded: editing a file meanwhile does not change what is made here."""
 
 
 def _spell(part: object) -> bytes:
     if not isinstance(part, pl.DataFrame):
         return part if isinstance(part, bytes) else to_json(part)
-    # Parquet keeps values alone: in memory a table also holds what rows and nulls once were. The size of its row groups
-    # is stated because Polars' own choice may depend on the number of threads.
+    # Parquet holds nothing but the values, whereas memory keeps remains of former rows and nulls. The size of row
+    # groups is stated because Polars' own choice may depend on the number of threads.
     part.write_parquet(buffer := BytesIO(), compression="uncompressed", statistics=False, row_group_size=250_000)
     return buffer.getvalue()
 
@@ -117,7 +117,7 @@ def _write_frames(frames: Frames) -> bytes:
 
 
 def _read_frames(file: Path, most_bytes: int) -> Frames | None:
-    """Return what is kept in a file, None if there is none, or it is damaged or cannot be read."""
+    """Return the tables kept in a file; None if it is missing, damaged or unreadable."""
     try:
         kept = read_regular(file, most_bytes)
     except OSError as error:
@@ -127,7 +127,7 @@ def _read_frames(file: Path, most_bytes: int) -> Frames | None:
     if hashlib.sha256(kept[32:]).digest() != kept[:32]:
         logger.warning("%s is damaged, and is made again", file)
         return None
-    with suppress(OSError):  # a colleague's
-        os.utime(file)  # what is used stays longest
+    with suppress(OSError):  # the file may be a colleague's
+        os.utime(file)  # the least recently used ones are deleted first
     with zipfile.ZipFile(BytesIO(kept[32:])) as archive:
         return {name: pl.read_parquet(archive.read(name)) for name in archive.namelist()}

@@ -1,4 +1,4 @@
-"""What files and folders of a plant are called, and whose a file is: a plant's own name is kept inside it."""
+"""Files and folders by plant: how they are named, and how a plant's own name is found again in its file."""
 
 import hashlib
 import re
@@ -12,20 +12,20 @@ import polars as pl
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY
 
-PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)  # the same on every file system, and nobody's option
+PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}", re.ASCII)  # the same on every file system, and not taken for an option
 
-LONGEST = 50  # characters of a name that its file shows: 200 bytes in UTF-8 at most, of 255 that there may be
+LONGEST = 50  # characters of a name in that of its file: at most 200 bytes of UTF-8, of 255 that file systems allow
 
-DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)  # what Windows takes for a device, whatever its ending
-OTHER_FILES = {"index", "lock"}  # beside the plants' own files there are others
-KEY = "plant"  # where a Parquet file's metadata keep the name that its file's name does not tell
+DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)  # device names of Windows, whatever their ending
+OTHER_FILES = {"index", "lock"}  # files that stand beside the plants' own
+KEY = "plant"  # the key of a Parquet file's metadata for a plant's name that differs from the file's
 
 
 def name_file(plant: str) -> str:
-    """Return what a plant's file or folder is called, without an ending.
+    """Return the name of a plant's file or folder, without an ending.
 
-    A short name of a-z, 0-9, _ and - is called as it is. Any other keeps its letters and digits and ends in a dot and a
-    hash of it: so no two plants share a file, even where upper and lower case or two spellings of é are the same.
+    A short name of a-z, 0-9, _ and - stays as it is. Any other keeps its letters and digits, followed by a dot and a
+    hash of it, so that no two plants share a file, even where case or two encodings of é make no difference.
     """
     if PLAIN.fullmatch(plant) and not DEVICES.fullmatch(plant) and plant not in OTHER_FILES:
         return plant
@@ -34,16 +34,16 @@ def name_file(plant: str) -> str:
 
 
 def table_file(folder: Path, plant: str) -> Path:
-    """Return where in a folder of one Parquet file per plant a plant's table is."""
+    """Return the path of a plant's table in a folder of one Parquet file per plant."""
     return folder / f"{name_file(plant)}.parquet"
 
 
 def write_table(rows: pl.DataFrame, file: Path, plant: str, row_group_size: int | None = None) -> None:
-    """Write a table of one plant, which :func:`list_plants` knows again even if it is empty; folders are made."""
+    """Write a plant's table, atomically, such that :func:`list_plants` finds the plant's name; folders are made."""
     metadata = None if name_file(plant) == plant else {KEY: plant}
     half = file.with_name(f".{file.name}.{uuid4().hex[:8]}{TEMPORARY}")
     rows.write_parquet(half, row_group_size=row_group_size, metadata=metadata, mkdir=True)
-    half.replace(file)  # a worker that was given up for lost may write it, too, and be killed meanwhile
+    half.replace(file)  # a worker given up for lost may write it as well, and be killed meanwhile
 
 
 def read_spans(folder: Path, plants: Sequence[str]) -> pl.DataFrame:
@@ -54,9 +54,9 @@ def read_spans(folder: Path, plants: Sequence[str]) -> pl.DataFrame:
 
 
 def list_plants(folder: Path, files: str = "*.parquet", *, made_by: str | None = None) -> list[str]:
-    """Return the names of the plants whose tables are in a folder: those that match the pattern `files`.
+    """Return the names of the plants whose tables are in a folder and match the pattern `files`.
 
-    An UpkeepError is raised if there is none, and `made_by` names the stage that should have made them.
+    Raises UpkeepError if there is none, if `made_by` names the stage that should have made them.
     """
     found = sorted(folder.glob(files))
     if made_by and not found:

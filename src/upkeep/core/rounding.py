@@ -1,8 +1,8 @@
-"""Numbers without the digits that a processor decides.
+"""Numbers rounded to digits that do not depend on the processor.
 
-NumPy and BLAS pick their kernels by processor. These add up in another order, or take an exponential by another
-polynomial, and what is computed differs in its last digits. What is fitted is therefore rounded where it is fitted,
-before anything is computed from it: see docs/decisions/0009-same-bytes-on-every-processor.md.
+NumPy and BLAS choose their kernels by processor; these sum in another order, or use another polynomial for an
+exponential, so that results differ in their last digits. Fitted numbers are therefore rounded where they are fitted,
+before anything is computed from them: see docs/decisions/0009-same-bytes-on-every-processor.md.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from upkeep.core.types import Floats
 
-MEASURED = 9  # significant digits of centres, levels, spreads: what hardly varies around a high level needs as many
+MEASURED = 9  # significant digits of centres, levels, spreads: a small variation around a high level needs as many
 FITTED = 6  # significant digits of coefficients that an iteration found, whose own tolerance is not much finer
 LOG_ODDS = 6  # decimals of log-odds that do not come from LightGBM, whose own are the same everywhere
 
@@ -23,5 +23,5 @@ def significant(values: ArrayLike, digits: int) -> Floats:
 
 
 def single_precision(probability: Floats) -> Floats:
-    """Return probabilities to the seven digits that mean something: what Float32 holds, as it is stored."""
+    """Return probabilities rounded to Float32, as they are stored: seven digits are all that mean anything."""
     return probability.astype(np.float32).astype(np.float64)

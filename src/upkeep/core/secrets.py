@@ -1,4 +1,4 @@
-"""Secrets: filled in from the environment, and taken out again of whatever is shown, logged or sent.
+"""Secrets: filled in from the environment, and masked in all that is shown, logged or sent.
 
 This is the only place that does either.
 """
@@ -10,18 +10,18 @@ from typing import Any
 from urllib.parse import unquote
 
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-# Each takes all of a word, whether or not there is a secret in it, so that no character is looked at again.
+# Each matches a whole word, with or without a secret in it, so that no character is scanned twice.
 USER_INFO = re.compile(r"//(?P<user>\S+@)?(?P<rest>\S*)")
 QUERY = re.compile(r"(?P<before>//[^\s?]*\??|\?(?=[\w.%-]+=))(?P<query>\S*)")
 SECRET_NAME = re.compile(
     r"pass|secret|token|credential|connection_?string|(api|access|account|private|storage)_?key(?!_?id)|^key$|(^|_)sas$",
     re.IGNORECASE,
 )
-SHORTEST_SECRET = 4  # a shorter value of a variable is not looked for in texts, where it would be found by chance
+SHORTEST_SECRET = 4  # shorter values of variables are not masked: they would be found in texts by chance
 
 
 def expand_variables(text: str, write: Callable[[str], str] = str) -> str:
-    """Fill in ``$NAME`` and ``${NAME}`` from the environment, as `write` writes it; an UpkeepError if it is not set."""
+    """Fill in ``$NAME`` and ``${NAME}``, each value passed through `write`; raises UpkeepError if one is not set."""
     from upkeep.core.errors import UpkeepError  # which masks what it says, and so needs this module first
 
     for name in _variables(text):
@@ -41,14 +41,14 @@ def expand_all(options: Any) -> Any:
 
 
 def hide_variables(message: str, *templates: str) -> str:
-    """Put the names of the variables that `templates` mention back in place of their values, which may be secrets."""
+    """Replace the values of the variables that `templates` mention, which may be secrets, by the variables' names."""
     for name in {name for template in templates for name in _variables(template)}:
         message = _replace(message, os.environ.get(name), f"${{{name}}}")
     return mask_credentials(message)
 
 
 def _replace(text: str, secret: str | None, shown: str) -> str:
-    """Replace a secret however its characters are written: as they are, or some of them as %XX, as addresses do."""
+    """Replace a secret even if some of its characters are percent-encoded, as in addresses."""
     for spelling in {secret, unquote(secret)} if secret else ():
         text = re.sub("".join(map(_match_escaped, spelling)), lambda _: shown, text)
     return text

@@ -1,4 +1,4 @@
-"""Text for people: what a name may look like in a terminal, in Markdown and in HTML, and which name was meant."""
+"""Text for people: safe in a terminal and in Markdown, aligned in columns, and the name that was probably meant."""
 
 import re
 import shlex
@@ -8,58 +8,58 @@ from difflib import get_close_matches
 
 from upkeep.core.names import UNSEEN, spell_out
 
-MEND = "mend the source"  # what a remedy says where a delivery is at fault, until it is known what to type after that
-BACKSLASH = "\x00"  # stands for one while others are added; `show_text` leaves none
+MEND = "mend the source"  # in remedies; callers that know what to type afterwards add it
+BACKSLASH = "\x00"  # stands for a backslash while others are added; `show_text` leaves no such character
 
 STEERING = re.compile(rf"(?!\s)(?:{UNSEEN})")
-"""What steers a terminal, turns the text after it around, or is no character at all; white space is none of it."""
+"""Characters that control a terminal or the direction of text, and non-characters; white space is not among them."""
 
 # An underscore within a word formats nothing, and names of columns are full of them.
 FORMATTING = re.compile(
     r"[`*\[\]<|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w)|:(?=//)|(?<=[wW]{3})\."  # spans, HTML, cells, entities, links
     r"|\A[#>=:/]|\A[-+](?![\d.])|@(?=\w)|#(?=\w|#*\Z)|!(?=\d)|%(?=[\w\"])|(?<![\w:]):(?=[\w+-]+:)"
 )
-"""What Markdown takes for more than a character, and GitLab for a command, a mention, a reference or an emoji."""
+"""Characters that mean something to Markdown, or begin a command, mention, reference or emoji on GitLab."""
 
 LIST_NUMBER = re.compile(r"\A(\d{1,9})([.)])(?=\s|\Z)")
 
 
 def show_text(text: object) -> str:
-    """Return text on one line, each white space in it a blank; what nobody would see is shown as its code."""
+    """Return text on one line, with single blanks, and unprintable characters as escape sequences."""
     return STEERING.sub(spell_out, " ".join(str(text).split()))
 
 
 def show_lines(text: object) -> str:
-    """Return text for a job's log or a terminal, line by line, which it cannot steer: its blanks stay."""
+    """Return lines of text that cannot control a terminal or a job's log; their blanks stay."""
     return "\n".join(STEERING.sub(spell_out, line) for line in str(text).splitlines())
 
 
 def escape_markdown(text: object) -> str:
-    """Return text as Markdown that shows it, on one line, and does nothing else.
+    """Return Markdown that shows the text on one line and does nothing else.
 
     Names come from whoever delivers data, and reports are published: a name must not become a link, a picture, a
-    script, a heading, another cell of a table, or a mention or a command in a note on GitLab. Text that is put into
-    HTML is escaped by the templates that it is put into.
+    script, a heading, another cell of a table, or a mention or command in a note on GitLab. HTML is escaped by its
+    templates.
     """
     shown = show_text(text).replace("\\", BACKSLASH)
     return LIST_NUMBER.sub(r"\1\\\2", FORMATTING.sub(r"\\\g<0>", shown)).replace(BACKSLASH, "&#92;")
 
 
 def count_things(number: int, thing: str) -> str:
-    """Return a number and the noun that it counts, in the plural where it takes one."""
+    """Return a number with the noun that it counts, in the plural if need be."""
     plural = "" if number == 1 else "es" if thing.endswith("ch") else "s"
     return f"{number:,} {thing}{plural}"
 
 
 def name_apart(name: str, taken: Container[str]) -> str:
-    """Return a name that is none of those taken: this one, or this one in brackets."""
+    """Return the name, in as many brackets as it takes to differ from those taken."""
     while name in taken:
         name = f"({name})"
     return name
 
 
 def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a header and rows of as many cells as lines whose columns stand below each other."""
+    """Return a header and its rows as lines with aligned columns."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -68,12 +68,12 @@ def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def align_rows(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return rows, of which there is one at least, as :func:`align_columns` does; each cell has its column's name."""
+    """Return one or more rows, each a mapping by column, as :func:`align_columns` does."""
     return align_columns([*rows[0]], [[*row.values()] for row in rows])
 
 
 def command_to_read_again(plant: str | None = None, batch: object = None, *, drop_vanished: bool = False) -> str:
-    """Return what to type once stored batches were mended in the source: all of them, a plant's, or one batch."""
+    """Return the commands that read stored batches again once the source is mended: all, a plant's, or one."""
     options = {"--plant": plant, "--batch": batch}
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     words += ["--drop-vanished"] * drop_vanished
@@ -81,9 +81,9 @@ def command_to_read_again(plant: str | None = None, batch: object = None, *, dro
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:
-    """Return which of the names was probably meant: one with the same numbers, spelt much alike, such as 1 for M-001.
+    """Return the name that was probably meant: one with the same numbers and a similar spelling, such as 1 for M-001.
 
-    Case, zeros in front of numbers or behind their point and signs make no difference.
+    Case, leading zeros, a trailing .0 and punctuation make no difference.
     """
     letters, numbers = _part_digits(name)
     alike = {_part_digits(other)[0]: other for other in sorted(names) if _part_digits(other)[1] == numbers}

@@ -1,4 +1,4 @@
-"""Types that every room shares: arrays by what they hold, and the base of all objects that are read from files."""
+"""Types that every room shares: arrays, and the base of all objects that are read from files."""
 
 from typing import Annotated
 
@@ -14,13 +14,13 @@ Ints = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 Single = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]
-"""A number that single precision can hold, as features do: what is computed of a few of them stays finite."""
+"""A number that float32 can hold, as features do: what is computed from a few of them stays finite."""
 
 Instant = Annotated[int, Field(ge=-(2**53), le=2**53)]  # Microseconds since 1970, within three centuries of it
 RowLength = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}[smhd]$")]  # how long a row of reduced readings is, such as 1h
-CALENDAR = range(1900, 2200)  # years: no sum of spans and of times within them leaves what can be counted
+CALENDAR = range(1900, 2200)  # years: sums of times and spans within them do not overflow
 UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # in seconds
-FAULTS_NAMED = 3  # where much is wrong, as in a file of another version, the first faults tell enough
+FAULTS_NAMED = 3  # where much is wrong, as in a file of another version, the first ones suffice
 
 
 class Frozen(BaseModel):

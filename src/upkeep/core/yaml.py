@@ -1,4 +1,4 @@
-"""YAML as people write it, read within bounds: a few lines of aliases can stand for gigabytes."""
+"""YAML read within bounds, since a few lines of aliases can stand for gigabytes."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -14,9 +14,9 @@ MOST_CHARACTERS = 1_000_000  # of a file, and of what it stands for with all ali
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """Return what YAML says; raises YAMLError, and nothing else, if it is none, too large, too deep or ambiguous.
+    """Return the content of YAML; raises only YAMLError, if it is invalid, too large, too deep or has a doubled key.
 
-    A key that stands twice would silently be what it is the second time.
+    The second value of a doubled key would silently win.
     """
     if len(text) > MOST_CHARACTERS:
         raise yaml.MarkedYAMLError(problem=f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
@@ -36,7 +36,7 @@ def parse_yaml(text: str | bytes) -> Any:
 
 
 def _count_characters(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
-    """Return how many characters a node stands for, or more than are allowed; `sizes` are those known already."""
+    """Return how many characters a node expands to, or a number above the limit; `sizes` are those known already."""
     if node not in sizes:
         sizes[node] = MOST_CHARACTERS + 1  # until it is known: a node that holds itself has no end
         if isinstance(node, yaml.ScalarNode):

@@ -1,4 +1,4 @@
-"""``data/raw``: each delivery stored once, beside a manifest of where it is from and of every file's checksum."""
+"""``data/raw``: each delivery stored once, beside the manifest of their origin and checksums."""
 
 import hashlib
 import logging
@@ -15,9 +15,9 @@ from upkeep.contract.findings import Finding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
-from upkeep.core.parallel import QUIET_SECONDS
 from upkeep.core.params import Fetch
 from upkeep.core.text import command_to_read_again
+from upkeep.core.timing import QUIET_SECONDS
 from upkeep.sources import Delivery, Key, Reference
 from upkeep.sources.manifest import (
     Manifest,
@@ -33,11 +33,11 @@ from upkeep.sources.manifest import (
 )
 
 SAVE_SECONDS = 1
-"""How often the manifest is saved under way: a killed run fetches again what the manifest does not list yet."""
+"""How often the manifest is saved meanwhile: after a killed run, what it does not list is fetched again."""
 
 Fate = Literal["same", "changed", "vanished"]  # of a stored batch that was read again
 
-AGAIN = ".again"  # how the name of a file ends while the one that it replaces is still listed
+AGAIN = ".again"  # ends the name of a file until the one that it replaces is deleted
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ logger = logging.getLogger(__name__)
 def store_batches(
     listed: Mapping[Key, list[Delivery]], fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]
 ) -> Manifest:
-    """Make the folder `raw` hold the wanted batches, each fetched once but for the newest, and no others.
+    """Make the folder `raw` hold the wanted batches and no others; only the newest are fetched more than once.
 
-    With ``fetch.mode: reference`` it holds their manifest only. Raises UpkeepError if a delivery cannot be read, or a
-    file fetched earlier is no longer what the manifest says.
+    With ``fetch.mode: reference`` it holds only their manifest. Raises UpkeepError if a delivery cannot be read, or a
+    file fetched earlier differs from the manifest.
     """
     listed = {key: deliveries for key, deliveries in listed.items() if wanted(key)}
     manifest = _resume(fetch, raw, wanted).model_copy(update={"findings": _collect_findings(listed)})
@@ -66,7 +66,7 @@ def store_batches(
 
 
 def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
-    """Return what is stored and still wanted, checked; everything else is removed from `raw`."""
+    """Return the manifest of what is stored, wanted and undamaged; everything else is removed from `raw`."""
     fresh, is_pinned = empty_manifest(fetch), fetch.mode == "reference"
     listing = raw / paths.MANIFEST.name
     known = read_manifest(listing) if listing.exists() else fresh
@@ -74,7 +74,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
         logger.warning(f"fetch: source, mode, options, findings or batch_days changed, so {raw} starts afresh")
         known = fresh
     manifest = known.with_files(file for file in known.files if wanted(file.key))
-    # The manifest goes first: a kill in between leaves files that nothing lists, which the next run removes.
+    # The manifest is written first: files that a killed run leaves unlisted are removed by the next one.
     write_manifest(manifest, listing)
     manifest = _settle(raw, manifest)
     if not is_pinned:
@@ -84,7 +84,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
 
 
 def _collect_findings(listed: Mapping[Key, list[Delivery]]) -> tuple[Finding, ...]:
-    """Return what the deliveries tell of what the source could not read, each finding once."""
+    """Return the deliveries' findings about the source, each once."""
     found = (finding for deliveries in listed.values() for delivery in deliveries for finding in delivery.findings)
     return tuple({tuple(finding.items()): finding for finding in found}.values())
 
@@ -92,14 +92,14 @@ def _collect_findings(listed: Mapping[Key, list[Delivery]]) -> tuple[Finding, ..
 def to_fetch(
     listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], reread_batches: int
 ) -> list[Key]:
-    """Choose what to read: the batches not stored yet, and of each plant's table the newest stored ones again."""
+    """Choose the batches to read: those not stored yet, and again the newest stored ones of each plant and table."""
     newest_first = groupby(sorted(stored, reverse=True), key=lambda key: (key.table, key.plant))
     newest = {key for _, keys in newest_first for key in islice(keys, reread_batches)}
     return sorted(key for key in listed if key not in stored or key in newest)
 
 
 def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]) -> list[RawFile]:
-    """Store what one plant delivered of one batch; of a batch read again, only what holds other rows than before."""
+    """Store one plant's deliveries of a batch; of one read again, only those whose rows differ from all before."""
     files = list(stored)
     for rows in read_batch(key, deliveries):
         known = stored and any(same_rows(rows, pl.read_parquet(_locate(raw, file.file))) for file in files)
@@ -109,16 +109,16 @@ def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[R
 
 
 def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
-    """Tell whether two deliveries hold the same rows, in whatever order."""
+    """Tell whether two deliveries hold the same rows, in any order."""
     return one.schema == other.schema and one.hash_rows().sort().equals(other.hash_rows().sort())
 
 
 def _pin_batches(
     raw: Path, stored: dict[Key, list[RawFile]], listed: Mapping[Key, list[Delivery]], chosen: Collection[Key]
 ) -> None:
-    """Pin the chosen batches anew, and those of which a file is another one that holds the same rows of them.
+    """Pin the chosen batches anew, and those of which a file has changed but holds the same rows of the batch.
 
-    So a file may grow by rows of other batches. Raises UpkeepError if rows that were pinned before have changed, or
+    A file may thus grow by rows of other batches. Raises UpkeepError if rows that were pinned before have changed, or
     their file is gone.
     """
     lost = list[tuple[Key, Reference]]()
@@ -137,7 +137,7 @@ def _pin_batches(
 
 
 def _pin(key: Key, deliveries: Sequence[Delivery]) -> list[RawFile]:
-    """Read a batch and return what it holds, and where."""
+    """Read a batch, and return its manifest entries with references."""
     files = [pack_delivery(key, number, rows)[0] for number, rows in enumerate(read_batch(key, deliveries), 1)]
     there = zip(files, deliveries, strict=True)
     return [file.model_copy(update={"references": delivery.references}) for file, delivery in there]
@@ -150,10 +150,10 @@ def _are_same(held: Iterable[RawFile], files: Iterable[RawFile]) -> bool:
 def replace_batches(
     listed: Mapping[Key, list[Delivery]], raw: Path, chosen: Callable[[Key], bool], *, drop_vanished: bool
 ) -> dict[Key, Fate]:
-    """Read the chosen ones of the stored batches again; what the source has now takes the place of what it had.
+    """Read the chosen stored batches again, and replace them by what the source has now.
 
-    All of it at once, when the last one is read: until then `raw` holds what it held. A batch that the source no
-    longer has stays, unless `drop_vanished`. Returns what became of each chosen batch.
+    They are replaced all at once, after the last one is read. A batch that the source no longer has stays, unless
+    `drop_vanished`. Returns what became of each chosen batch.
 
     Raises UpkeepError if a delivery cannot be read.
     """
@@ -182,9 +182,9 @@ def replace_batches(
 
 
 def _settle(raw: Path, manifest: Manifest) -> Manifest:
-    """Give files that took the place of others the names of those, and delete all that the manifest does not list.
+    """Rename files that replace others, and delete those that the manifest does not list.
 
-    That is what a killed run left behind, and what is no longer wanted.
+    The latter are what a killed run left behind, and what is no longer wanted.
     """
     files = []
     for file in manifest.files:
@@ -215,7 +215,7 @@ def _write_file(raw: Path, file: RawFile, content: bytes, ending: str = "") -> R
 
 
 def scan_delivery(raw: Path, file: RawFile) -> pl.LazyFrame:
-    """Return a stored delivery's rows; raises UpkeepError if the file is missing, changed or no Parquet file."""
+    """Return a stored delivery's rows; raises UpkeepError if the file is missing, changed or not Parquet."""
     check_file(raw, file)
     try:
         rows = pl.scan_parquet(raw / file.file, glob=False)
@@ -247,7 +247,7 @@ def _damaged_file(raw: Path, file: RawFile, what: str) -> UpkeepError:
 
 
 def _locate(raw: Path, file: str) -> Path:
-    """Return where a file of `raw` is; raises UpkeepError if its name or a link leads to a folder outside."""
+    """Return the path of a file in `raw`; raises UpkeepError if its name or a link leads outside."""
     path = raw / file
     folder = path.parent.resolve()
     if not folder.is_relative_to(raw.resolve()):
@@ -261,7 +261,7 @@ def _locate(raw: Path, file: str) -> Path:
 
 
 def drop_batches(raw: Path, dropped: Collection[Key]) -> None:
-    """Drop these of the stored batches; whatever else lies in `raw` stays."""
+    """Delete these stored batches; everything else in `raw` stays."""
     manifest = read_manifest(raw / paths.MANIFEST.name)
     stored = group_by_key(manifest.files)
     _save(raw, manifest, {key: files for key, files in stored.items() if key not in dropped})
