@@ -1,4 +1,4 @@
-"""Where batches come from: one class per source, each behind :class:`Source`."""
+"""Where batches come from: one class per source, all of the protocol :class:`Source`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 class Key(NamedTuple):
-    """What a delivery is about; `batch` is the first day of its batch."""
+    """The table, the plant and the batch of a delivery; a batch is named by its first day."""
 
     table: Table
     plant: str
@@ -26,10 +26,10 @@ class Key(NamedTuple):
 
 
 class Reference(Frozen):
-    """What of a delivery one file holds, and how the file is known again.
+    """The part of a delivery that one file holds, with the file's size and checksum.
 
-    `address` is relative to the folder of the table's `reading`, counted from 0, so that neither secrets nor places of
-    one machine are part of it; `plant` and `batch` are what the file's rows tell, None if they do not.
+    `address` is relative to the folder of the table's `reading`, which counts from 0, so that it holds no secret and no
+    local path; `plant` and `batch` are those of the file's rows, None if the rows do not tell.
     """
 
     address: str
@@ -42,10 +42,10 @@ class Reference(Frozen):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What one plant delivered of one table in one batch, named after its first day.
+    """What one plant delivered of one table in one batch, which is named by its first day.
 
-    `read` returns the rows as delivered, broken ones included; it is called only if the batch is needed. `findings` are
-    about what the source could not read of the table. `references` are the files that it lies in, if it lies in files.
+    `read` returns the rows as delivered, broken ones included; it is called only if the batch is needed. `findings` say
+    what the source could not read of the table. `references` are the files that hold the delivery, if files do.
     """
 
     table: Table
@@ -62,7 +62,7 @@ class Delivery:
 
 
 class Source(Protocol):
-    """A place that batches come from; `limits`, those of ``params.yaml``, are set before it is asked."""
+    """A place that batches come from; its `limits`, those of ``params.yaml``, are set before it is used."""
 
     limits: Limits
 
@@ -70,21 +70,22 @@ class Source(Protocol):
         """Take ``fetch.options`` and ``fetch.batch_days`` from ``params.yaml``."""
 
     def deliveries(self, until: date) -> Iterable[Delivery]:
-        """List what there is up to and including the batch that starts on ``until``."""
+        """List the deliveries up to and including the batch that starts on ``until``."""
 
 
 @runtime_checkable
 class FileSource(Source, Protocol):
-    """A source of files, which can be read where they are: ``fetch.mode: reference``."""
+    """A source whose files can be read where they are: ``fetch.mode: reference``."""
 
     def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
         """Return a delivery's rows from the files that it was pinned to; an UpkeepError if one is not as it was."""
 
 
 def read_options(model: type[Options], options: Mapping[str, Any], source: str) -> Options:
-    """Check ``fetch.options`` against what the source takes.
+    """Return ``fetch.options`` as the object that the source takes.
 
-    Raises UpkeepError if an option is unknown, missing or of the wrong type, without its value, which may be a secret.
+    Raises UpkeepError if an option is unknown, missing or of the wrong type; its value, which may be a secret, is not
+    shown.
     """
     try:
         return model.model_validate(dict(options))

@@ -1,4 +1,4 @@
-"""The calendar of batches: which one a reading belongs to, the same in every source."""
+"""The calendar of batches, which is the same for every source."""
 
 from datetime import date, timedelta
 
@@ -16,13 +16,13 @@ def first_day(day: date, batch_days: int) -> date:
 
 
 def batch_of(time: pl.Expr, batch_days: int) -> pl.Expr:
-    """Return, as dates, the first day of the batch that holds each UTC time; null where the time is null."""
+    """Return the first day, as a date, of the batch that holds each UTC time; null where the time is null."""
     days = time.dt.date().cast(pl.Int32)
     into_batch = (days + EPOCH.toordinal() - 1) % batch_days
     return (days - into_batch).cast(pl.Date)
 
 
 def batches_between(since: date, until: date, batch_days: int) -> list[date]:
-    """List the first days of the batches from the one that holds `since` to the one that starts by `until`."""
+    """List the first days of batches, from the one that holds `since` to the last one that starts by `until`."""
     first = first_day(since, batch_days)
     return [first + timedelta(days=days) for days in range(0, (until - first).days + 1, batch_days)]

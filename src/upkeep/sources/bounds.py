@@ -1,4 +1,4 @@
-"""How large a delivered table may be, found out before it is read: a megabyte of file can stand for gigabytes."""
+"""Bounds on a delivered table, checked before it is read: a file of a megabyte can expand to gigabytes."""
 
 from collections.abc import Iterator
 from typing import IO
@@ -9,7 +9,7 @@ from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
 
-VALUE_BYTES = 16  # what Polars takes for a text besides its letters, and at most for a number
+VALUE_BYTES = 16  # memory that Polars needs for a text besides its characters, and at most for a number
 CHUNK_BYTES = 16_000_000  # read at a time
 
 
@@ -38,7 +38,7 @@ def check_shape(rows: int, columns: int, limits: Limits) -> None:
 
 
 def read_bounded(stream: IO[bytes], limits: Limits) -> bytes:
-    """Return what a stream holds, which may never end; raises UpkeepError once it is too much."""
+    """Return the content of a stream, which may never end; raises UpkeepError once it is too large."""
     size, chunks = 0, list[bytes]()
     while chunk := stream.read(CHUNK_BYTES):
         size += len(chunk)
@@ -48,15 +48,15 @@ def read_bounded(stream: IO[bytes], limits: Limits) -> bytes:
 
 
 def measure(rows: pl.DataFrame) -> int:
-    """Return how many bytes of memory rows take once each has texts of its own, which Parquet may hold once for all."""
+    """Return the bytes of memory that rows take, each with texts of its own, which Parquet may store only once."""
     texts = (_measure_texts(leaf) for column in rows.iter_columns() for leaf in _list_leaves(column))
     return VALUE_BYTES * rows.height * rows.width + sum(int(sizes.sum()) for sizes in texts)
 
 
 def bound_values(rows: pl.DataFrame, limits: Limits) -> pl.DataFrame:
-    """Return rows whose values are none too long: a row with one that is becomes a broken line, which says so.
+    """Return rows without values that are too long: a row with such a value becomes a broken line that says so.
 
-    Raises UpkeepError if all of them together are too large.
+    Raises UpkeepError if the rows together are too large.
     """
     check_size(measure(rows), limits)
     longest, told = 1000 * limits.value_kb, []
@@ -69,7 +69,7 @@ def bound_values(rows: pl.DataFrame, limits: Limits) -> pl.DataFrame:
 
 
 def _measure_texts(column: pl.Series) -> pl.Series:
-    """Return the bytes of each text of a column; none if it holds no texts."""
+    """Return the bytes of each text of a column; an empty series if it holds no texts."""
     match column.dtype:
         case pl.Binary():
             return column.bin.size()
@@ -79,7 +79,7 @@ def _measure_texts(column: pl.Series) -> pl.Series:
 
 
 def _list_leaves(column: pl.Series) -> Iterator[pl.Series]:
-    """Yield the columns of plain values that lists and structs consist of."""
+    """Yield the columns of plain values of which lists and structs consist."""
     match column.dtype:
         case pl.Struct():
             for field in column.struct.unnest().iter_columns():

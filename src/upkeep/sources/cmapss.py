@@ -19,7 +19,7 @@ from upkeep.sources.opening import errors_named, read_content, unpack
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 
-EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # every engine is installed then, a Monday; its cycle 1 is an hour later
+EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday, on which every engine is installed; its cycle 1 is an hour later
 
 SETTINGS = ("altitude", "mach", "tra")
 SENSORS = (
@@ -45,7 +45,7 @@ class CmapssOptions(Frozen):
 
 
 class Cmapss:
-    """The text files as NASA publishes them, plain or gzipped, as many subsets as the folder holds."""
+    """NASA's text files, plain or gzipped, of all subsets in a folder."""
 
     limits: Limits
 
@@ -54,7 +54,7 @@ class Cmapss:
         self._batch_days = batch_days
 
     def deliveries(self, until: date) -> Iterator[Delivery]:
-        """List the batches of every subset in the folder."""
+        """List the deliveries of every subset in the folder."""
         folder = Path(expand_variables(self._template)).expanduser()
         subsets = [subset for subset in SUBSETS if _find_file(folder, f"train_{subset}")]
         if not subsets:
@@ -76,10 +76,10 @@ class Cmapss:
 def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.DataFrame]:
     """Read one subset, such as ``FD001``, as the three tables.
 
-    ``telemetry`` is that of training and official test engines; ``events`` the end of each engine, which for a test
-    engine is its last row plus the published remaining life; ``machines`` has ``test`` as their ``split``.
+    ``telemetry`` holds training and official test engines; ``events`` the end of each engine, which for a test engine
+    is its last row plus the published remaining life; ``machines`` gives test engines the ``split`` ``test``.
 
-    Raises UpkeepError if a file is missing or does not hold what NASA's does.
+    Raises UpkeepError if a file is missing or does not hold what NASA's holds.
     """
     rows, left = _read_engines(folder, subset, "train", limits), dict[str, int]()
     if _find_file(folder, f"test_{subset}"):
@@ -111,7 +111,7 @@ def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.D
 
 
 def _read_file(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
-    """Read one file of numbers that single spaces separate; spaces at a line's end make empty columns, left out."""
+    """Read a file of space-separated numbers; the empty columns that trailing spaces make are left out."""
     path = _find_file(folder, name)
     if path is None:
         raise _broken_file(name, "the file is missing")

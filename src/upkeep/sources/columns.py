@@ -1,4 +1,4 @@
-"""Delivered columns under our names, with what else than a column tells."""
+"""Delivered columns renamed to ours, with those added that a file's path or a constant tells."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
@@ -12,13 +12,13 @@ from upkeep.core.params import Limits
 from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
-CONSTANTS = ("plant", "machine", "kind", "code")  # options that tell what is the same in every row
+CONSTANTS = ("plant", "machine", "kind", "code")  # options that give the value of every row
 
-INSTANT = ("plant", "machine", "time")  # what the readings of one row have in common
+INSTANT = ("plant", "machine", "time")  # the columns that the readings of one row share
 
 
 def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFiles, limits: Limits) -> pl.DataFrame:
-    """Rename columns to ours, and add what no column but the file's place or a constant tells."""
+    """Rename columns to ours, and add those that the file's path (`facts`) or a constant tells."""
     if not rows.columns:  # a file without a header
         return rows
     rows = blank_gaps(rows, reading.gaps)
@@ -35,7 +35,7 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
 
 
 def blank_gaps(rows: pl.DataFrame, gaps: Collection[str]) -> pl.DataFrame:
-    """Leave nothing where a text is one of `gaps`, which stand for no value."""
+    """Replace texts that are among `gaps`, which stand for a missing value, by null."""
     return rows.with_columns(
         pl.when(~pl.col(name).str.strip_chars().is_in(gaps)).then(pl.col(name)).alias(name)
         for name, dtype in rows.schema.items()
@@ -44,14 +44,14 @@ def blank_gaps(rows: pl.DataFrame, gaps: Collection[str]) -> pl.DataFrame:
 
 
 def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -> list[str]:
-    """Return our names of a column; one in the way of ours is set aside."""
+    """Return our names of a column; one whose name is needed for another column is set aside."""
     ours = [name for name, source in columns.items() if source == theirs]
     in_the_way = theirs in columns and columns[theirs] in delivered
     return ours or [_name_aside(theirs) if in_the_way else spare_reserved(theirs)]
 
 
 def spare_reserved(name: str) -> str:
-    """Return what a delivered column is called: one like upkeep's own, or a pattern to Polars, is set aside."""
+    """Return the name of a delivered column, changed if it is reserved."""
     return _name_aside(name) if is_reserved(name) and name != BROKEN_LINE else name
 
 
@@ -60,7 +60,7 @@ def _name_aside(name: str) -> str:
 
 
 def _translate_kinds(rows: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
-    """Put our kinds of events in place of those delivered, which become the code where there is none."""
+    """Replace delivered kinds of events by ours; where there is no code, the delivered kind becomes it."""
     if "kind" not in rows.columns:
         raise absent("kind", rows.columns, "name it in columns, or give kind: in place of kinds:")
     delivered = cast_column("kind", rows.schema["kind"], "text").value
@@ -72,8 +72,8 @@ def _translate_kinds(rows: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFra
 def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits: Limits) -> pl.DataFrame:
     """Turn a row per sensor and instant into a row per instant.
 
-    Of a sensor with several values at one instant, each further one makes a further row. A column that is neither part
-    of the instant nor named in `columns` keeps its first value.
+    Where a sensor has several values at one instant, each further one makes a further row. A column that is neither
+    part of the instant nor named in `columns` keeps its first value.
     """
     for name in (pivot.name, pivot.value):
         if name not in rows.columns:
@@ -96,7 +96,7 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits:
 
 
 def absent(name: str, columns: Iterable[str], remedy: str, **where: object) -> UpkeepError:
-    """Return the error about a column that is not there, with the closest there is."""
+    """Return the error about a missing column, with the closest name that there is."""
     names = list(columns)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return UpkeepError(

@@ -1,4 +1,4 @@
-"""CSV and its kin, read line by line: each line but the header becomes one row, whatever is broken in it.
+"""Delimited text such as CSV: each line but the header becomes one row, whatever is broken in it.
 
 Lines are counted before anything is parsed, so that no quote can swallow the lines after it.
 """
@@ -18,28 +18,30 @@ from upkeep.sources import bounds
 QUOTE = '"'
 QUOTED = r'"[^"]*"'
 BLANKS = " \t\r"
-BOM = "\ufeff"  # the byte order mark; files that are joined into one bring it and their headers along
+BOM = "\ufeff"  # the byte order mark; a file joined from several holds several, and their headers
 BEGINNING = re.compile(
     rb"(?P<utf_32>\xff\xfe\0\0|\0\0\xfe\xff)|(?P<utf_16>\xff\xfe|\xfe\xff)|(?P<utf_32_le>[^\0]\0\0\0)"
     rb"|(?P<utf_32_be>\0\0\0[^\0])|(?P<utf_16_le>[^\0]\0)|(?P<utf_16_be>\0[^\0])"
-)  # of text whose letters have two or four bytes, with a mark or without
+)  # how text begins whose letters have two or four bytes, with or without a mark
 MOST_ABOVE = 100  # lines above the header, at most
 LINES_AT_ONCE = 10_000  # that are held as Python objects
-SHOWN = 100  # characters of a line that is too long to be kept
+SHOWN = 100  # characters that are kept of a line that is too long
 
 
 def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits) -> pl.DataFrame:
     """Read every value as text, so that a broken one reaches ``validate`` as it was delivered.
 
-    A line that is no row of its own is kept whole in the column :data:`BROKEN_LINE`: one with more or fewer fields than
-    the header, with a quote that is not closed on it, without any value, or that repeats the header. Of one that is
-    longer than `limits` allow its beginning and its length are kept.
+    A line that is not a row is kept whole in the column :data:`BROKEN_LINE`: one with more or fewer fields than the
+    header, with a quote that is not closed on it, without any value, or that repeats the header. Of a line that is
+    longer than `limits` allow, the beginning and the length are kept.
 
     Raises UpkeepError if there are more columns or lines than `limits` allow.
     """
     line_ends = max(content.count(b"\n"), content.count(b"\r"))
     bounds.check_size(len(content) + bounds.VALUE_BYTES * line_ends, limits)
-    lines = _split_lines(_decode(content, encoding))
+    # A byte that the encoding does not have stays visible, as \xfc.
+    text = content.decode(find_unicode(content) or encoding, errors="backslashreplace")
+    lines = _split_lines(text.removeprefix(BOM))
     at = find_header(lines, separator)
     if at is None:
         return pl.DataFrame()
@@ -49,7 +51,7 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     longest = 1000 * limits.value_kb
     regular = _find_regular(lines, header, separator, len(names)) & (lines.str.len_bytes() <= longest)
     rows = _parse_regular(lines.filter(regular), names, separator)
-    if rows.height != regular.sum():  # Polars takes some line for another number of rows, so each is read by itself
+    if rows.height != regular.sum():  # Polars reads some line as none or several rows, so each is read by itself
         regular, rows = regular & False, rows.clear()
     if not regular.all():
         parts = lines.filter(~regular).to_frame().iter_slices(LINES_AT_ONCE)
@@ -60,9 +62,9 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
 
 
 def find_header(lines: Iterable[str], separator: str) -> int | None:
-    """Return which line holds the columns' names: the first with a separator soon, or else with any text.
+    """Return the number of the line with the columns' names: the first with a separator, or else with any text.
 
-    What stands above it, such as a title or a spreadsheet's ``sep=;``, is no row.
+    Lines above it, such as a title or a spreadsheet's ``sep=;``, are not rows.
     """
     written = [(number, line) for number, line in enumerate(islice(lines, MOST_ABOVE)) if line.strip(BLANKS)]
     fits = (number for number, line in written if separator in line and not line.startswith("sep="))
@@ -70,14 +72,9 @@ def find_header(lines: Iterable[str], separator: str) -> int | None:
 
 
 def find_unicode(content: bytes) -> str | None:
-    """Return the encoding that a mark at the beginning tells, or a first letter of several bytes; None if none does."""
+    """Return the encoding by the mark at the beginning or a first letter of several bytes; None if neither is there."""
     beginning = BEGINNING.match(content)
     return beginning and beginning.lastgroup
-
-
-def _decode(content: bytes, encoding: str) -> str:
-    r"""Return the content as text; a byte that the encoding does not have stays visible, as ``\xfc``."""
-    return content.decode(find_unicode(content) or encoding, errors="backslashreplace").removeprefix(BOM)
 
 
 def _split_lines(text: str) -> pl.Series:
@@ -88,7 +85,7 @@ def _split_lines(text: str) -> pl.Series:
 
 
 def read_fields(line: str, separator: str) -> list[str] | None:
-    """Return one line's fields, or None if a quote on it has no partner or stands where none may."""
+    """Return one line's fields, or None if a quote on it is unpaired or misplaced."""
     try:
         return next(csv.reader([line], delimiter=separator, strict=True))
     except csv.Error:
@@ -96,7 +93,7 @@ def read_fields(line: str, separator: str) -> list[str] | None:
 
 
 def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
-    """Return the header's names, told apart from each other and from :data:`BROKEN_LINE`."""
+    """Return the header's names, made unique and distinct from :data:`BROKEN_LINE`."""
     if len(header) > 1000 * limits.value_kb:
         what = f"the header has {len(header):,} characters, more than limits.value_kb in params.yaml allows"
         raise UpkeepError(what, remedy="export the file again, with a line of column names at its top")
@@ -114,7 +111,7 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
 
 
 def _find_regular(lines: pl.Series, header: str, separator: str, width: int) -> pl.Series:
-    """Tell which lines hold `width` fields beyond doubt; the others are looked at one by one."""
+    """Tell which lines certainly hold `width` fields; the others are parsed one by one."""
     has_value = lines.str.strip_chars(BLANKS + separator) != ""
     bare, regular = lines, has_value & (lines.str.strip_chars_start(BOM) != header)
     if lines.str.contains(QUOTE, literal=True).any():

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from upkeep.core.types import Frozen
 
-PLACEHOLDERS = ("plant", "machine")  # what a path can tell in place of a column
+PLACEHOLDERS = ("plant", "machine")  # columns whose value may stand in the path instead
 
 OF_ONE_TABLE = {"kind": "events", "code": "events", "kinds": "events", "pivot": "telemetry"}
 """Options that only one table can have."""
@@ -22,7 +22,7 @@ Name = Annotated[str | None, Field(coerce_numbers_to_str=True)]
 
 
 def _name_keys(kinds: Any) -> Any:
-    """Return kinds with the keys that YAML takes for numbers, true or false as the text that files hold."""
+    """Return kinds with keys that YAML reads as numbers or booleans turned back into the text of files."""
     if not isinstance(kinds, Mapping):
         return kinds
     return {str(key).lower() if isinstance(key, bool) else str(key): kind for key, kind in kinds.items()}
@@ -33,7 +33,7 @@ def _as_list(readings: Any) -> Any:
 
 
 class Pivot(Frozen):
-    """Two columns of a long format, by the names that the files have: which sensor, and its value."""
+    """The two columns of a long format, by their names in the files: the sensor's name and its value."""
 
     name: str
     value: str
@@ -101,7 +101,7 @@ def _judge_time_format(time_format: str, time_zone: ZoneInfo | None) -> dict[str
 
 
 class FilesOptions(Frozen):
-    """``fetch.options`` of the source ``files``: of each table one reading, or several."""
+    """``fetch.options`` of the source ``files``: one reading or several of each table."""
 
     telemetry: Annotated[list[TableFiles], BeforeValidator(_as_list)] = Field(default=[])
     events: Annotated[list[TableFiles], BeforeValidator(_as_list)] = Field(default=[])

@@ -1,4 +1,4 @@
-"""From ``data/raw`` to ``data/interim``: a plant's deliveries held against the dictionary, and what comes of them."""
+"""From ``data/raw`` to ``data/interim``: a plant's deliveries checked against the dictionary, and written as tables."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -28,9 +28,9 @@ def check_deliveries(
     params: Params,
     recall: Recall = make_anew,
 ) -> dict[Table, Checked]:
-    """Hold a plant's deliveries, listed by the folder `raw`, against the data dictionary, table by table.
+    """Check a plant's deliveries, which lie in the folder `raw`, against the data dictionary, table by table.
 
-    Raises UpkeepError if a file is damaged, or not what it was when it was fetched.
+    Raises UpkeepError if a file is damaged, or has changed since it was fetched.
     """
     scan, how = partial(scan_delivery, raw), None
     if params.fetch.mode == "reference" and isinstance(source := open_source(params.fetch, params.limits), FileSource):

@@ -1,4 +1,4 @@
-"""``data/raw/manifest.json``: where the raw data is from, and each delivery's size and checksum.
+"""``data/raw/manifest.json``: the origin of the raw data, and each delivery's size and checksum.
 
 With ``fetch.mode: reference`` deliveries stay in the source's files, to which the manifest pins them.
 """
@@ -26,11 +26,11 @@ from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Key, Reference
 
 ROW_GROUP_ROWS = 250_000
-"""Stated, because Polars' own choice may depend on the number of threads, and so would the bytes."""
+"""Stated because Polars' own choice, and with it the bytes, may depend on the number of threads."""
 
 
 class RawFile(Frozen):
-    """One delivery and its rows as Parquet: copied to `file`, relative to ``data/raw``, or left in `references`."""
+    """One delivery, as Parquet: copied to `file`, relative to ``data/raw``, or left in the files of `references`."""
 
     table: Table
     plant: str
@@ -49,7 +49,7 @@ class RawFile(Frozen):
 
 
 class Manifest(Frozen):
-    """Where the raw data is from, its files sorted by table, plant, batch and delivery, and what was not read."""
+    """The origin of the raw data, its files by table, plant, batch and delivery, and findings about the source."""
 
     source: str
     options_sha256: str
@@ -63,9 +63,9 @@ class Manifest(Frozen):
 
 
 def empty_manifest(fetch: Fetch) -> Manifest:
-    """Return the manifest of a source of which nothing is fetched yet.
+    """Return the manifest of a source from which nothing is fetched yet.
 
-    The options enter as a digest, before variables are filled in: no secret and no local path can land in the manifest.
+    It has a digest of the options before variables are filled in, so that it holds no secret and no local path.
     """
     origin = {"options": fetch.options, "batch_days": fetch.batch_days}
     added = {"rows_every_hours": fetch.rows_every_hours, "findings": fetch.findings}
@@ -83,12 +83,12 @@ def read_manifest(path: Path = paths.MANIFEST) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, path: Path = paths.MANIFEST) -> None:
-    """Write ``data/raw/manifest.json`` in one step."""
+    """Write ``data/raw/manifest.json`` atomically."""
     write_whole(path, f"{manifest.model_dump_json(indent=1, exclude_defaults=True)}\n".encode())
 
 
 def read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFrame]:
-    """Read a batch, delivery by delivery; an UpkeepError names it."""
+    """Read the deliveries of a batch; an UpkeepError about one of them names the batch."""
     for delivery in deliveries:
         try:
             yield delivery.read()
@@ -97,7 +97,7 @@ def read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFram
 
 
 def pack_delivery(key: Key, number: int, rows: pl.DataFrame) -> tuple[RawFile, bytes]:
-    """Return the delivery with this number (1, 2, ...) of a batch as the manifest lists it, and as Parquet.
+    """Return the delivery with this number (1, 2, ...) of a batch as the manifest's entry, and as Parquet.
 
     Equal rows give equal bytes.
     """
@@ -119,7 +119,7 @@ Item = TypeVar("Item", Delivery, RawFile)
 
 
 def group_by_key(items: Iterable[Item]) -> dict[Key, list[Item]]:
-    """Collect deliveries or files by table, plant and batch, in the order they come."""
+    """Group deliveries or files by table, plant and batch, in their order."""
     groups: dict[Key, list[Item]] = {}
     for item in items:
         groups.setdefault(item.key, []).append(item)
@@ -127,7 +127,7 @@ def group_by_key(items: Iterable[Item]) -> dict[Key, list[Item]]:
 
 
 def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -> None:
-    """Raise an error if there is nothing of the table that all else is about."""
+    """Raise an UpkeepError if nothing of the table telemetry was found."""
     if not any(each.table == "telemetry" for each in found):
         raise UpkeepError(
             f"the source {fetch.source} has no telemetry up to the batch of {fetch.until}",
@@ -137,8 +137,8 @@ def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -
 
 
 def how_to_read_again(raw: Path, plant: str | None, batch: date | None, *, drop_vanished: bool = False) -> str:
-    """Return what to do about batches of a folder that are no longer what its manifest says."""
-    if raw != paths.RAW:  # that of `upkeep score`
+    """Return the remedy for batches of a folder that differ from its manifest."""
+    if raw != paths.RAW:  # the folder of `upkeep score`
         return f"delete the folder {raw} and run this again"
     return f"type {command_to_read_again(plant, batch, drop_vanished=drop_vanished)}"
 
@@ -146,7 +146,7 @@ def how_to_read_again(raw: Path, plant: str | None, batch: date | None, *, drop_
 def not_as_pinned(
     lost: Sequence[tuple[Key, Reference]], what: str, raw: Path = paths.RAW, *, vanished: bool = False
 ) -> UpkeepError:
-    """Return the error about batches whose files are not what they were when they were fetched."""
+    """Return the error about batches whose files have changed since they were fetched."""
     (key, reference), *others = lost
     plants = {other.plant for other, _ in lost}
     plant, batch = key.plant if len(plants) == 1 else None, None if others else key.batch

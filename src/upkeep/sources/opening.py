@@ -1,4 +1,4 @@
-"""Files at any address that fsspec can open: found, bounded, unpacked, and named in what goes wrong with them."""
+"""Files at any address that fsspec can open: read within bounds, decompressed, and named in errors."""
 
 import gzip
 import lzma
@@ -24,7 +24,7 @@ ENDING = re.compile(r"\.(?:parquet|pq|(?P<text>csv|tsv|txt)(?:\.(?P<packed>gz|bz
 ENDINGS = ".parquet, .pq, .csv, .tsv or .txt, the last three also with .gz, .bz2, .xz or .zst"
 
 MAGIC = re.compile(rb"(?P<gz>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ\0)|(?P<zst>\x28\xb5\x2f\xfd)")
-"""How packed files begin, whatever their names end in."""
+"""How compressed files begin, whatever their names end in."""
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"7z\xbc\xaf")
 """How ZIP archives begin, spreadsheets among them, and older spreadsheets, and other archives."""
 PARQUET = b"PAR1"
@@ -32,19 +32,19 @@ PARQUET = b"PAR1"
 
 UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
     "gz": gzip.open,
-    "bz2": lambda packed: pa.CompressedInputStream(packed, "bz2"),  # Python's passes over a second part that is damaged
+    "bz2": lambda packed: pa.CompressedInputStream(packed, "bz2"),  # Python's bz2 ignores a damaged second stream
     "xz": lzma.open,
     "zst": lambda packed: pa.CompressedInputStream(packed, "zstd"),
 }
 
 
 def find_place(reading: TableFiles) -> tuple[Any, str]:
-    """Return the file system that ``path`` leads to, and the path in it."""
+    """Return the file system of a reading's ``path``, and the path in it."""
     return open_address(expand_variables(reading.path), **expand_all(reading.storage_options))
 
 
 def read_content(reading: TableFiles, path: str, limits: Limits) -> bytes:
-    """Return what a file holds; raises UpkeepError if it is no regular file or larger than `limits` allow."""
+    """Return a file's content; raises UpkeepError if it is not a regular file, or larger than `limits` allow."""
     file_system, _ = find_place(reading)
     found = file_system.info(path)
     if found["type"] != "file":  # a pipe or a device may never end
@@ -58,10 +58,10 @@ def read_content(reading: TableFiles, path: str, limits: Limits) -> bytes:
 
 
 def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
-    """Return what a file of this content holds once it is unpacked, and whether that is text.
+    """Return a file's content decompressed, and whether it is text.
 
-    How it begins tells, and else the file's ending. Raises UpkeepError if it is damaged, an archive, or larger than
-    `limits` allow.
+    Both are decided by how it begins, or else by the file's ending. Raises UpkeepError if it is damaged, an archive, or
+    larger than `limits` allow.
     """
     ending, begins = ENDING.search(path.lower()), MAGIC.match(content)
     packed = begins.lastgroup if begins else ending and ending["packed"]
@@ -79,9 +79,9 @@ def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
 
 
 def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
-    """Return the rows of a Parquet file, extension types as what they are stored as.
+    """Return the rows of a Parquet file, with extension types as their storage types.
 
-    Raises UpkeepError if they are more than `limits` allow, which the file's footer tells before they are read.
+    Raises UpkeepError if they exceed `limits`, by the file's footer, which is read first.
     """
     try:
         footer = pq.read_metadata(BytesIO(content))
@@ -95,11 +95,11 @@ def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
     rows = pl.read_parquet(BytesIO(content), hive_partitioning=False)
     extensions = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.BaseExtension)]
     rows = rows.with_columns(pl.col(extensions).ext.storage()) if extensions else rows
-    return bounds.bound_values(rows.with_columns(map(_decode, rows.select(pl.selectors.binary()))), limits)
+    return bounds.bound_values(rows.with_columns(map(_as_text_if_utf8, rows.select(pl.selectors.binary()))), limits)
 
 
-def _decode(column: pl.Series) -> pl.Series:
-    """Return as text what is text, though the file does not say so, as those of Impala and old ones of Spark do not."""
+def _as_text_if_utf8(column: pl.Series) -> pl.Series:
+    """Return binary as text if it is UTF-8: files of Impala and of old versions of Spark do not mark text as such."""
     try:
         return column.cast(pl.String)
     except pl.exceptions.ComputeError:
@@ -113,7 +113,7 @@ def _unreadable_file(error: BaseException) -> UpkeepError:
 
 @contextmanager
 def errors_named(reading: TableFiles, **where: Any) -> Iterator[None]:
-    """Turn what Polars and the file systems behind fsspec raise into errors that name the file and no secret."""
+    """Turn errors of Polars and of fsspec's file systems into UpkeepErrors that name the file and hide secrets."""
     try:
         yield
     except UpkeepError as error:

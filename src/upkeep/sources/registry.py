@@ -1,4 +1,4 @@
-"""The sources that ``params.yaml`` can name, and what the one it names has to deliver.
+"""The sources that ``params.yaml`` can name, and the deliveries of the one that it names.
 
 Plants that deliver events but no telemetry get rows, one per machine and interval, so that features have a time.
 """
@@ -26,7 +26,7 @@ BUILT_IN = {
     "cmapss": "upkeep.sources.cmapss:Cmapss",
 }
 
-SHOWN = 40  # characters of what is no name that tell which one it is
+SHOWN = 40  # characters of an invalid name in its error
 
 EVENT = {"machine": pl.String(), "time": pl.Datetime("us", "UTC"), "batch": pl.Date()}
 
@@ -53,9 +53,9 @@ def open_source(fetch: Fetch, limits: Limits) -> Source:
 
 
 def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
-    """List what the source has from ``fetch.since`` to ``fetch.until``, and what visits to its plants found.
+    """List what the source has from ``fetch.since`` to ``fetch.until``, and the findings of visits to its plants.
 
-    Raises UpkeepError if it cannot be listed, has no telemetry, or calls a plant what no name is.
+    Raises UpkeepError if it cannot be listed, has no telemetry, or the name of a plant is not allowed.
     """
     offered = open_source(fetch, limits).deliveries(fetch.until)
     deliveries = [delivery for delivery in offered if fetch.covers(delivery.key)]
@@ -77,10 +77,10 @@ def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
 
 
 def schedule_rows(deliveries: Sequence[Delivery], fetch: Fetch) -> Iterator[Delivery]:
-    """List telemetry without sensors for the plants that have none; `deliveries` are all that there are.
+    """List telemetry without sensors for the plants among all `deliveries` that have no telemetry.
 
-    A machine has a row every ``fetch.rows_every_hours`` from the batch on in which its first event lies. The batch of
-    ``fetch.until`` may still be under way, so there rows end with the plant's newest event.
+    A machine has a row every ``fetch.rows_every_hours``, beginning with the batch of its first event. The batch of
+    ``fetch.until`` may still be under way, so its rows end with the plant's newest event.
     """
     with_telemetry = {delivery.plant for delivery in deliveries if delivery.table == "telemetry"}
     by_plant: dict[str, list[Delivery]] = {}
@@ -94,7 +94,7 @@ def schedule_rows(deliveries: Sequence[Delivery], fetch: Fetch) -> Iterator[Deli
 
 
 def _read_events(deliveries: Iterable[Delivery]) -> pl.DataFrame:
-    """Return machine, time and batch of all events; what cannot be read, ``validate`` tells of."""
+    """Return machine, time and batch of all events that can be read; ``validate`` reports the others."""
     frames = [pl.DataFrame(schema=EVENT)]
     for delivery in deliveries:
         rows = delivery.read()

@@ -1,6 +1,6 @@
 """Queries on any database that SQLAlchemy reaches, one plant and one batch at a time.
 
-Their values come as columns of the one type that holds all of a column's values, or else of text.
+A column of a result has the one type that holds all of its values, or else is text.
 """
 
 import json
@@ -30,17 +30,17 @@ from upkeep.sources import Delivery, bounds, read_options
 from upkeep.sources.batches import batches_between
 from upkeep.sources.columns import spare_reserved
 
-ROWS_AS_OBJECTS = 50_000  # held at a time: a column's type takes less
+ROWS_AS_OBJECTS = 50_000  # held as Python objects at a time: columns take less memory
 
-FETCHED_ROWS = 100  # asked for at once: however small those before were, each of them may be large
+FETCHED_ROWS = 100  # asked for at once, few because each of them may be large
 
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
 WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+)\s*(?:>=\s*:since|<\s*:until)\b""")
-"""How a query's watermark is usually written, and which column it is about."""
+"""How a query usually bounds a batch, and by which column."""
 
-UNTIMED_COUNTED = 1000  # rows without a time, of which any is one too many
+UNTIMED_COUNTED = 1000  # rows without a time, beyond which they are not counted
 
-EXACT_DIGITS = 15  # a decimal number with no more digits than these comes back from a float as it was
+EXACT_DIGITS = 15  # a decimal number with no more digits survives the way through a float
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class SqlOptions(Frozen):
 
 
 class Sql:
-    """Rows of three queries; ``:since`` and ``:until`` bound a batch, ``since <= time < until`` in UTC."""
+    """Rows of three queries; ``:since`` and ``:until`` bound a batch: ``since <= time < until``, in UTC."""
 
     limits: Limits
 
@@ -75,7 +75,7 @@ class Sql:
         self._engine = open_engine(self._options.url, "fetch.options.url")
 
     def deliveries(self, until: date) -> Iterator[Delivery]:
-        """List every batch of every plant from ``since`` on; whether it has rows shows when it is read."""
+        """List every batch of every plant from ``since`` on; whether it has rows is known once it is read."""
         batches = batches_between(self._options.since, until, self._batch_days)
         plants, unnamed = self._plants()
         for table in TABLES:
@@ -88,7 +88,7 @@ class Sql:
                     yield Delivery(table, plant, batch, partial(self._read, query, value, batch), findings)
 
     def _plants(self) -> tuple[list[tuple[str, Any]], tuple[Finding, ...]]:
-        """Return names of plants, each with a value that the database has for it, to which ``:plant`` is bound.
+        """Return the plants' names, each with the database's own value of it, to which ``:plant`` is bound.
 
         Several values may have one name, as 7 and '7' do; rows whose plant is null are a finding.
         """
@@ -102,7 +102,7 @@ class Sql:
         return [(name, value) for (name, _), value in sorted(named.items())], unnamed
 
     def _find_untimed(self, table: Table, plant: str, value: Any, query: str) -> tuple[Finding, ...]:
-        """Return a finding about the rows that the query finds: their time is null, so they are in no batch."""
+        """Return a finding about rows in no batch since their time is null, if the query finds any."""
         with self._execute(query, {"plant": value}) as result:
             count = len(result.fetchmany(UNTIMED_COUNTED))
         more = " or more" if count == UNTIMED_COUNTED else ""
@@ -110,7 +110,7 @@ class Sql:
         return (report("untimed_rows", table, what),) if count else ()
 
     def _read(self, query: str, plant: Any, batch: date) -> pl.DataFrame:
-        """Return a query's rows, sorted, since those of a database come in no order that lasts."""
+        """Return a query's rows, sorted, since a database returns them in any order."""
         values = {"plant": plant, "since": batch, "until": batch + timedelta(days=self._batch_days)}
         with self._execute(query, values) as result:
             names = [spare_reserved(name) for name in result.keys()]  # noqa: SIM118  # no dict
@@ -141,7 +141,7 @@ class Sql:
 
 
 def _ask_for_untimed(table: Table, query: str) -> str | None:
-    """Return the query for rows whose time is null, which no batch has, or None if its bounds are written otherwise."""
+    """Return the query for rows whose time is null, or None if the query's bounds are written in another way."""
     untimed = WITHIN_BATCH.sub(r"\1 IS NULL", query)
     if not _bound(untimed) & {"since", "until"}:
         return untimed
@@ -151,7 +151,7 @@ def _ask_for_untimed(table: Table, query: str) -> str | None:
 
 
 def fetch_chunks(result: Iterable[Sequence[Any]], limits: Limits) -> Iterator[list[list[Any]]]:
-    """Yield a query's rows, their values simplified; raises UpkeepError once they are too many or too large."""
+    """Yield a query's rows in chunks, their values simplified; raises UpkeepError once they are too large."""
     held, size = list[list[Any]](), 0
     for row in result:
         values = [_simplify(value) for value in row]
@@ -168,14 +168,14 @@ def fetch_chunks(result: Iterable[Sequence[Any]], limits: Limits) -> Iterator[li
 def unreadable(
     error: Exception, template: str, engine: Engine, remedy: str, what: str = "the database cannot be read"
 ) -> UpkeepError:
-    """Return what a database's driver raised as our error, without the secrets of its address `template`."""
+    """Return a database driver's error as an UpkeepError, without the secrets of its address `template`."""
     message = hide_variables(str(getattr(error, "orig", None) or error), template)
     message = mask_values(message, engine.url.password).strip()
     return UpkeepError(f"{what}: {message}", remedy=remedy)
 
 
 def open_engine(template: str, setting: str) -> Engine:
-    """Return the database that a setting of ``params.yaml`` names; it is not reached yet.
+    """Return the engine of the database that a setting of ``params.yaml`` names, not connected yet.
 
     Raises UpkeepError if `template` is no URL, mentions a variable that is not set, or no driver is installed for it.
     """
@@ -206,7 +206,7 @@ def _bound(query: str) -> set[str]:
 
 
 def accept_any_value(connection: Connection) -> None:
-    """Have the driver return as text what no Python type holds, such as infinite dates, instead of failing."""
+    """Make the driver return values that no Python type holds, such as infinite dates, as text."""
     driver: Any = connection.connection.driver_connection
     if connection.dialect.driver == "pysqlite":
         driver.text_factory = lambda content: content.decode(errors="backslashreplace")
@@ -215,7 +215,7 @@ def accept_any_value(connection: Connection) -> None:
 
 
 def _accept_any_postgresql_value(driver: Any) -> None:
-    import psycopg  # only who asks PostgreSQL waits for it
+    import psycopg  # imported for PostgreSQL only
     from psycopg.types.string import TextLoader
 
     class TimeOrText(psycopg.adapt.Loader):
@@ -233,7 +233,7 @@ def _accept_any_postgresql_value(driver: Any) -> None:
 
 
 def as_frame(chunks: Iterable[Sequence[Sequence[Any]]], names: Sequence[str]) -> pl.DataFrame:
-    """Return a query's rows, simplified, which come in chunks: few of them are Python objects at a time."""
+    """Return the simplified rows of a query, which come in chunks, as a frame."""
     parts = [
         [_as_series(name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)]
         for rows in chunks
@@ -258,7 +258,7 @@ def _as_series(name: str, values: Iterable[Any]) -> pl.Series:
 
 
 def _simplify(value: Any) -> Any:
-    """Return a value as one of the types that a column may have, and as text if none of them holds it."""
+    """Return a value as one of the types that columns may have, or as text if none of them holds it."""
     match value:
         case Decimal() if value.is_finite() and value == value.to_integral_value() and abs(value) < 2**63:
             return int(value)  # so that machine 7.000 is machine 7
@@ -278,7 +278,7 @@ def _simplify(value: Any) -> Any:
 
 
 def _write_value(value: Any) -> str:
-    """Return a value that :func:`_simplify` returned as text: bytes as PostgreSQL writes them, 7.0 as 7."""
+    """Return a simplified value as text: bytes as PostgreSQL writes them, 7.0 as 7."""
     match value:
         case bool():
             return str(value).lower()

@@ -1,4 +1,4 @@
-"""Delivered times, in the plant's own clock and format, brought to UTC."""
+"""Delivered times, in a plant's own clock and format, converted to UTC."""
 
 import math
 
@@ -9,12 +9,12 @@ from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
 from upkeep.sources.file_options import Epoch, TableFiles
 
-FIRST, LAST = EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)  # of what a clock can have shown
+FIRST, LAST = EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None)  # bounds of local times
 
 OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
 
 PER_SECOND: dict[Epoch, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-"""How many of each unit of ``epoch`` a second has."""
+"""How many of each unit of ``epoch`` make a second."""
 
 YEAR_2000, YEAR_2100 = 946_684_800, 4_102_444_800
 SPREADSHEET_DAYS = (20_000, 80_000)  # 1954 to 2119, in days since 1899-12-30
@@ -34,7 +34,7 @@ COMMON_FORMATS = (
 
 
 def bring_to_utc(rows: pl.DataFrame, name: str, reading: TableFiles) -> pl.DataFrame:
-    """Bring a column of times to UTC, if the reading says how; a value that cannot be read stays as it was."""
+    """Convert a column of times to UTC, if the reading says how; a value that cannot be read stays as it was."""
     dtype = rows.schema.get(name)
     if dtype is None or not (reading.time_zone or reading.time_format or reading.epoch):
         return rows
@@ -47,23 +47,23 @@ def bring_to_utc(rows: pl.DataFrame, name: str, reading: TableFiles) -> pl.DataF
 
 
 def read_times(column: pl.Series, reading: TableFiles) -> pl.Series:
-    """Return a column's times in UTC under this reading; null where a value is no time by it."""
+    """Return a column's times in UTC as this reading has them; null where a value is not a time."""
     return column.to_frame().select(_read_times(column.name, column.dtype, reading)[1].alias(column.name)).to_series()
 
 
 def _read_times(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
-    """Return what the clock showed, and when that was in UTC."""
+    """Return the local time, and the same in UTC."""
     local, has_offset = _read_clock(name, dtype, reading)
     local = local.dt.replace_time_zone(None)
     local = pl.when(local.is_between(FIRST, LAST)).then(local)
-    # When clocks go back, an hour comes twice: the first is meant. When they go forward, one does not exist.
+    # When clocks go back, an hour comes twice, of which the first is taken; when they go forward, one does not exist.
     placed = local.dt.replace_time_zone(str(reading.time_zone or "UTC"), ambiguous="earliest", non_existent="null")
     utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
     return local, utc
 
 
 def _read_clock(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
-    """Return what the clock showed, and whether that is in UTC already."""
+    """Return the time as it is written, and whether that is in UTC already."""
     column = pl.col(name)
     if isinstance(dtype, pl.Date | pl.Datetime):
         return cast_column(name, dtype, "time").value, pl.lit(bool(getattr(dtype, "time_zone", None)))
@@ -77,7 +77,7 @@ def _read_clock(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.
 
 
 def _since_1970(number: pl.Expr, unit: Epoch) -> pl.Expr:
-    """Read numbers since 1970-01-01 UTC: whole ones exactly, others to the microsecond."""
+    """Return numbers since 1970-01-01 UTC as times: whole numbers exactly, others to the microsecond."""
     seconds = number.cast(pl.Float64, strict=False) / PER_SECOND[unit]
     whole = number.cast(pl.Int64, strict=False)
     is_whole = whole.cast(pl.Float64) == number.cast(pl.Float64, strict=False)
@@ -88,7 +88,7 @@ def _since_1970(number: pl.Expr, unit: Epoch) -> pl.Expr:
 
 
 def unit_since_1970(number: float) -> Epoch | None:
-    """Return the unit in which a number since 1970 is a time of this century, if there is one."""
+    """Return the unit in which a number since 1970 is a time in this century, if there is one."""
     return next((unit for unit, each in PER_SECOND.items() if YEAR_2000 <= number / each < YEAR_2100), None)
 
 
