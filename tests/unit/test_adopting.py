@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from ruamel.yaml.comments import CommentedMap
 
 from upkeep.adopt.columns import Part, find_roles
-from upkeep.adopt.deliveries import Layout, pattern_of, sniff_text
+from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.describing import describe, describe_telemetry, room_of
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
+from upkeep.adopt.patterns import pattern_of
 from upkeep.adopt.settings import suggest
+from upkeep.adopt.sniffing import sniff_text
 from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
 from upkeep.adopt.words import kind_of, tidy_names, unit_of

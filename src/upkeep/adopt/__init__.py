@@ -1,1 +1,1 @@
-"""Drafts of the data dictionary and of ``params.yaml`` from what deliveries hold: look, guess, draft."""
+"""Drafts of the data dictionary and of ``params.yaml``, guessed from what deliveries hold."""

@@ -1,4 +1,4 @@
-"""`upkeep adopt`: look at deliveries, guess what they are, and draft the data dictionary and parameters for them."""
+"""`upkeep adopt`: look at deliveries, guess what they are, and draft the data dictionary and ``params.yaml``."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ from upkeep.core.params import load_params
 from upkeep.core.text import count_things
 
 LABELLED = Path("data/references/labelled_events.csv")
-"""Where failures are written that only a label beside the readings tells of."""
+"""Where failures are written that are known only from a label beside the readings."""
 FEW_FAILURES = 12
-"""With fewer, a split into training, validation and test rows has too few of them to learn from and to judge by."""
+"""With fewer, training, validation and test rows have too few of them each."""
 
 
 def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
-    """Draft the dictionary and ``params.yaml`` for deliveries at these places; yield what to tell about it.
+    """Draft the dictionary and ``params.yaml`` for deliveries at these places; yield the lines to print about them.
 
     Raises UpkeepError if nothing there can be used or, unless `force` is set, files would be overwritten.
     """
@@ -74,7 +74,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
 
 
 def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
-    """Yield what is which table, how much there is of it, and what its columns are taken for."""
+    """Yield a description of each table: its files, rows and span, and what its columns are taken for."""
     for table, parts in tables.items():
         for part in parts:
             times = part.rows["time"].drop_nulls().sort().dt.strftime("%Y-%m-%d %H:%M")
@@ -90,7 +90,7 @@ def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
 
 
 def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, *, readings: bool) -> Iterator[str]:
-    """Yield what is doubtful about `keys`, if they are those of readings, and about failures."""
+    """Yield doubts about `keys`, if they are those of readings, and about failures."""
     if readings and (repeated := keys.height - keys.n_unique()):
         yield (
             f"{count_things(repeated, 'row')} with machine and time of another: "

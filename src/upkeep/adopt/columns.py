@@ -1,4 +1,4 @@
-"""What the columns of one table are: plant, machine, time, sensor in words and its value, or something measured."""
+"""The roles of a table's columns: plant, machine, time, names of sensors in long format, measured or text."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.adopt.deliveries import MOSTLY, Layout, read_numbers
+from upkeep.adopt.deliveries import Layout
+from upkeep.adopt.sniffing import MOSTLY, read_numbers
 from upkeep.adopt.times import Clock, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.contract.casting import cast_column
@@ -17,12 +18,12 @@ from upkeep.core.names import KEYS
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
 TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$"
-PATH_PART = re.compile(r"\{\d+\}")  # columns that hold what differs between the addresses of files
+PATH_PART = re.compile(r"\{\d+\}")  # names of columns that hold parts of files' addresses
 VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
 
 
 class Guess(NamedTuple):
-    """What tells one of our names or options in a delivery: a column of it, or a value for all its rows; and why."""
+    """Where one of our columns or options comes from: a delivered column, or a value for all rows; and why."""
 
     reason: str
     column: str | None = None
@@ -31,10 +32,10 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One layout as one of our tables: what its columns are as delivered, and what is guessed of it, by our names.
+    """A layout with the roles of its columns, and the guesses about it by our names.
 
-    At first guesses are of plant and machine only. Once it is known which table it is, they tell all that the source
-    needs, and `rows` has the rows under our names.
+    At first there are guesses of plant and machine only. Once it is known which table the layout is, they have all that
+    the source needs, and `rows` has the rows under our names.
     """
 
     layout: Layout
@@ -52,22 +53,22 @@ class Part:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What else the source ``files`` has to be told."""
+        """The other options of the source ``files``."""
         return {ours: guess.value for ours, guess in self.guesses.items() if guess.value is not None}
 
     @property
     def kept(self) -> list[str]:
-        """The delivered names of what the rows hold besides their keys."""
+        """The delivered names of the rows' columns besides the keys."""
         return [name for name in self.rows.columns if name not in KEYS]
 
     @property
     def placeholders(self) -> dict[str, str]:
-        """Theirs: ours, of what the path tells."""
+        """Theirs: ours, for columns that stand for parts of the path."""
         return {theirs: ours for ours, theirs in self.columns.items() if PATH_PART.fullmatch(theirs)}
 
 
 def find_roles(layout: Layout) -> Part:
-    """Return what each column of a table is, by its name and by what it holds."""
+    """Return the role of each column of a layout, by its name and its values."""
     rows = layout.rows
     clocks = {name: clock for name in rows.columns if (clock := read_clock(rows[name])) is not None}
     clock = min(clocks.values(), key=lambda clock: not has_word(clock.column, "time"), default=None)
@@ -96,7 +97,7 @@ def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
 
 
 def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> dict[str, Guess]:
-    """Return by our names the columns of plant and machine, as far as there are such, and why they are."""
+    """Return the guesses of plant and machine, as far as there are columns for them."""
     named = [name for name in names if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS]
     plant = Guess("by its name", named[0]) if named else None
     machine = _find_machine(rows, [name for name in names if name not in named[:1]], clock)
@@ -109,9 +110,9 @@ def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) ->
 
 
 def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> Guess | None:
-    """Return the column that names the machine, by its name or by what tells rows of one instant apart, and why."""
+    """Guess the machine's column by its name, or because it distinguishes rows of the same time."""
     called = [name for name in names if names_one(name, "machine") and not _is_fraction(rows[name])]
-    # A column called unit may hold the units of a long format.
+    # A column called unit may hold units of measurement, in long format.
     values = {name: rows[name].drop_nulls().unique().cast(pl.String).head(MOST_PLANTS) for name in called}
     if named := [name for name in called if not all(unit_of(f"value_{value}") for value in values[name])]:
         return Guess("by its name", min(named, key=lambda name: words_of(name).isdisjoint({"id", "no", "nr"})))
@@ -133,7 +134,7 @@ def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None)
 
 
 def _run_side_by_side(timed: pl.DataFrame, names: Sequence[str]) -> bool:
-    """Tell whether most groups of rows by these columns have rows in the time of the group before."""
+    """Tell whether most groups of rows by these columns overlap in time with the group before."""
     spans = timed.group_by(names).agg(since=pl.col("@time").min(), until=pl.col("@time").max()).sort("since", "until")
     return share_of((spans["since"] < spans["until"].shift()).drop_nulls()) > 0.5
 
@@ -145,7 +146,7 @@ def _is_fraction(column: pl.Series) -> bool:
 def _find_pivot(
     rows: pl.DataFrame, clock: Clock | None, machine: Guess | None, measured: Sequence[str], text: Sequence[str]
 ) -> tuple[str, str] | None:
-    """Return the columns with a sensor's name and its value if each row holds one sensor's value."""
+    """Return the columns of a sensor's name and its value if the table is in long format."""
     values = [column for column in measured if VALUE.search(column)] or measured
     if clock is None or len(values) != 1:
         return None

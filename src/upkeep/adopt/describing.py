@@ -1,4 +1,4 @@
-"""What each measured column is for the data dictionary: sensor, setting or attribute, with unit and range."""
+"""Entries of measured columns in the data dictionary: sensor, setting or attribute, with unit and range."""
 
 import math
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, MAX_NAME, shorten
 
 COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
-"""Words of a column's name, if it has any, that numbers the rows."""
-FEW_LEVELS, STEP_ROWS = 12, 3.0  # a setting has at most so many levels, and keeps each for so many rows, in the median
-ROOM = 0.5  # times the width from the 0.1 % to the 99.9 % quantile that a range leaves on either side
-EXTREME = 10.0  # values beyond so many widths are taken for faults of the measurement and lie outside the range
+"""Words in the names of columns that number the rows."""
+FEW_LEVELS, STEP_ROWS = 12, 3.0  # levels of a setting at most, and rows for which it keeps one, in the median
+ROOM = 0.5  # that a range leaves on either side, in widths from the 0.1 % to the 99.9 % quantile
+EXTREME = 10.0  # widths beyond which values are taken for faulty and lie outside the range
 
 
 class Described(NamedTuple):
-    """A column's entry in the dictionary, or None if it is left out; and why."""
+    """A column's entry in the dictionary, None if it is left out, and the reason."""
 
     entry: dict[str, Any] | None
     reason: str
 
 
 def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> dict[str, Described]:
-    """Return what each column of telemetry is but for its keys; `labels` are those that tell of failures.
+    """Describe each column of telemetry except its keys; `labels` are those that tell of failures.
 
-    Raises UpkeepError if there is telemetry and no column of it holds numbers that change over time.
+    Raises UpkeepError if there is telemetry, but no column of it holds numbers that change over time.
     """
     if not parts:
         return {}
@@ -51,7 +51,7 @@ def describe_telemetry(parts: Sequence[pl.DataFrame], labels: Sequence[str]) -> 
 
 
 def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
-    """Return what each column of the machines table is but for its keys, its model and when it was installed."""
+    """Describe each column of the machines table except its keys, the model and the date of installation."""
     columns = [part.rows[name] for part in parts for name in filter(is_kept, part.kept)]
     kinds = {column.name: "number" if column.dtype.is_numeric() else "text" for column in columns}
     why = "a fact about the machine"
@@ -59,7 +59,7 @@ def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
 
 
 def describe(name: str, rows: pl.DataFrame) -> Described:
-    """Return what one column is; `rows` have ``machine`` and the column, in order of machine and time."""
+    """Describe one column; `rows` have ``machine`` and the column, in order of machine and time."""
     known = rows.drop_nulls(name)
     values = known[name]
     if reason := _why_left_out(name, values, rows.height):
@@ -93,10 +93,10 @@ def _why_left_out(name: str, values: pl.Series, rows: int) -> str | None:
 
 
 def room_of(values: pl.Series, unit: str | None) -> list[float]:
-    """Return a range with room: quantiles, and what lies beyond them within reason, widened and rounded outwards."""
+    """Return a range around the quantiles and the plausible values beyond them, widened and rounded outwards."""
     ordered = values.sort()
     usual = [float(ordered[round(share * (ordered.len() - 1))]) for share in (0.001, 0.999)]
-    least = max(1e-9 * max(map(abs, usual)), 1e-300)  # of what numbers of this size can tell apart
+    least = max(1e-9 * max(map(abs, usual)), 1e-300)  # the least width at which values of this size differ
     width = max(usual[1] - usual[0], least) if usual[0] < usual[1] else max(abs(usual[1]), 1.0)
     near = ordered.filter(ordered.is_between(usual[0] - EXTREME * width, usual[1] + EXTREME * width))
     if unit == "%" and near[0] >= 0 and near[-1] <= 100:

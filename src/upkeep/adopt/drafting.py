@@ -1,4 +1,4 @@
-"""The data dictionary and the parameters as YAML, each guess with its reason as a comment."""
+"""The data dictionary and ``params.yaml`` as YAML, each guess with its reason as a comment."""
 
 import io
 import re
@@ -16,8 +16,9 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from sqlalchemy.sql import ColumnElement, Select
 
 from upkeep.adopt.columns import Part
-from upkeep.adopt.deliveries import Layout, pattern_of
+from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.describing import Described
+from upkeep.adopt.patterns import pattern_of
 from upkeep.adopt.settings import Setting
 from upkeep.adopt.tables import Tables
 from upkeep.contract.dictionary import TABLES, Column, Dictionary, names_in_words
@@ -29,16 +30,16 @@ from upkeep.sources.columns import CONSTANTS
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.sql import BOUND, open_engine
 
-MARK = "adopt:"  # begins the comments of a draft in `params.yaml`, so that the next draft takes their place
-TEMPLATE = Path(__file__).with_name("dictionary.yaml")  # the keys of each table, and what else upkeep knows of it
+MARK = "adopt:"  # begins comments in `params.yaml`, so that the next draft replaces them
+TEMPLATE = Path(__file__).with_name("dictionary.yaml")  # the columns of each table that upkeep knows
 
-COLON = "\0"  # stands for the colon of a query's parameter until those within names are told apart from it
+COLON = "\0"  # stands for the colon of a query's parameter until colons within names are escaped
 
-Names = Mapping[str, Mapping[str, str]]  # of each table, the dictionary's names of the delivered columns that it has
+Names = Mapping[str, Mapping[str, str]]  # by table, the dictionary's name of each delivered column that it has
 
 
 def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Names, needed: Collection[str]) -> str:
-    """Return the data dictionary for the columns of each table; those `needed` are in all files of telemetry."""
+    """Return the data dictionary for these columns of each table; those `needed` are in all files of telemetry."""
     head, _, keys = TEMPLATE.read_text(encoding="utf-8").partition("\ntables:")
     draft = _yaml().load(f"tables:{keys}")
     for table, columns in described.items():
@@ -80,7 +81,7 @@ def draft_params(text: str, source: str, options: CommentedMap, settings: Sequen
 def file_options(tables: Tables, layouts: Iterable[Layout], labelled: Path | None, names: Names) -> CommentedMap:
     """Return ``fetch.options`` of the source ``files`` for the tables found among `layouts`.
 
-    `labelled` is the file of failures that a label told of.
+    `labelled` is the file of failures that are known from a label.
     """
     known = {path for layout in layouts for path in layout.paths}
     options = CommentedMap()
@@ -94,7 +95,7 @@ def file_options(tables: Tables, layouts: Iterable[Layout], labelled: Path | Non
 
 
 def _readings(part: Part, known: Collection[str], names: Mapping[str, str]) -> list[CommentedMap]:
-    """Return one mapping if a pattern matches the part's files and no others, else one for each file."""
+    """Return one reading if a pattern matches exactly the part's files, else one for each file."""
     paths = part.layout.paths
     around = {theirs: part.layout.around.get(theirs, ("", "")) for theirs in part.placeholders}
     spelt = {theirs: f"{{{ours}}}".join(around[theirs]) for theirs, ours in part.placeholders.items()}
@@ -146,7 +147,7 @@ def sql_options(url: str, tables: Tables, names: Names, since: str) -> Commented
 
 
 def _query(parts: Sequence[Part], names: Mapping[str, str]) -> Iterator[Select[Any]]:
-    """Yield the query of each part, for one plant and batch, or for one plant of a table without times."""
+    """Yield the query of each part, for one plant and, where there is a time, for one batch."""
     selected = [_select(part, names) for part in parts]
     every = dict.fromkeys(name for given in selected for name in given)
     for part, given in zip(parts, selected, strict=True):
@@ -175,7 +176,7 @@ def _select(part: Part, names: Mapping[str, str]) -> dict[str, ColumnElement[Any
 
 
 def annotate(values: Mapping[str, Any], reasons: Mapping[str, str]) -> CommentedMap:
-    """Return a mapping whose entries have their reasons as comments behind them."""
+    """Return a mapping whose entries are followed by their reasons as comments."""
     mapping = CommentedMap(values)
     for name in filter(reasons.__contains__, values):
         mapping.yaml_add_eol_comment(reasons[name], key=name)
@@ -183,7 +184,7 @@ def annotate(values: Mapping[str, Any], reasons: Mapping[str, str]) -> Commented
 
 
 def on_one_line(values: Mapping[str, Any]) -> CommentedMap:
-    """Return a mapping that is written on one line."""
+    """Return a mapping that YAML writes on one line."""
     mapping = CommentedMap(values)
     mapping.fa.set_flow_style()
     return mapping

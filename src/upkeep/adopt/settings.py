@@ -1,4 +1,4 @@
-"""Settings of ``params.yaml`` that the data decides: until when, in which batches, how far ahead, which windows."""
+"""Settings of ``params.yaml`` that depend on the data, such as batches, horizon and windows."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,13 @@ from upkeep.adopt.times import quartiles
 from upkeep.sources.batches import first_day
 
 HOUR = timedelta(hours=1)
-HORIZON_HOURS = 48.0  # where the data allows it
+HORIZON_HOURS = 48.0  # if the data allows it
 ROWS_AHEAD, ROWS_A_WINDOW = 12, 4  # rows within a horizon, and within the shortest window, at least
 HORIZONS_OF_HISTORY = 15
-"""A horizon is that part of the history, and a third of the time between a machine's failures, at most."""
+"""The history is at least so many horizons long, and the time between a machine's failures at least three."""
 SCHEDULED_HOURS = 12
-MANY_FAILURES = 60  # from which on trees as large as the shipped ones do not learn them by heart
-SMALL = 50_000  # rows up to which all healthy ones are kept for training
+MANY_FAILURES = 60  # with fewer, trees as large as the default ones overfit
+SMALL = 50_000  # up to so many rows, all healthy ones are kept for training
 
 
 class Setting(NamedTuple):
@@ -69,7 +69,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
 
 
 def _find_span(times: pl.Series) -> tuple[datetime, datetime]:
-    """Return the first and last time, but for clocks that are far off the others."""
+    """Return the first and last time, without those of clocks that are far off."""
     micros = times.dt.epoch("us").sort()
     low, high = (int(micros[round(share * (micros.len() - 1))]) for share in (0.001, 0.999))
     slack = (high - low) // 2 + 86_400_000_000
@@ -89,7 +89,7 @@ def _suggest_split(keys: pl.DataFrame, failures: pl.DataFrame) -> tuple[str, str
 
 
 def _round(hours: float) -> float:
-    """Return whole hours, or below 10 hours a number with one digit that counts."""
+    """Return whole hours, or below 10 hours a number with one significant digit."""
     if hours >= 10:
         return int(hours)
     digit = 10.0 ** math.floor(math.log10(hours))

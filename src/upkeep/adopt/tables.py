@@ -1,4 +1,4 @@
-"""Which layout is which of our three tables, how it is read as one, and what happened by it."""
+"""Layouts sorted into our three tables, their rows read as such, and the events in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,8 @@ from functools import partial
 import polars as pl
 
 from upkeep.adopt.columns import Guess, Part, find_roles
-from upkeep.adopt.deliveries import Layout, read_numbers
+from upkeep.adopt.deliveries import Layout
+from upkeep.adopt.sniffing import read_numbers
 from upkeep.adopt.times import in_zone, quartiles, share_of
 from upkeep.adopt.words import Kind, has_word, is_kept, kind_of, names_one
 from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
@@ -26,7 +27,7 @@ Tables = dict[Table, list[Part]]
 
 
 def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list[str]]:
-    """Return what is which table, and what to say about layouts that are left out.
+    """Return the layouts of each table, and a note about each one that is left out.
 
     Raises UpkeepError if there are neither readings with times nor failures of machines, or a row per instant would
     take more than `limits` allow.
@@ -60,9 +61,9 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
 
 
 def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str]:
-    """Return the columns of telemetry that say whether a machine has failed, the plainest one first.
+    """Return the columns of telemetry that tell whether a machine has failed, the clearest one first.
 
-    With `failures_known` from elsewhere, a column that speaks of alarms or faults is a reading like others.
+    With `failures_known` from elsewhere, a column about alarms or faults is a reading like others.
     """
     grades = {name: _label_grade(name, rows[name]) for name in rows.columns}
     found = {name: grade for name, grade in grades.items() if grade is not None and not (failures_known and grade > 1)}
@@ -70,7 +71,7 @@ def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str
 
 
 def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
-    """Return a failure where a label sets in, and maintenance where the machine is healthy again.
+    """Return a failure where a label begins, and maintenance where the machine is healthy again.
 
     `rows` have ``plant``, ``machine``, ``time`` and the label; the events have ``kind`` and ``code`` besides.
     """
@@ -88,7 +89,7 @@ def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
 
 
 def _which(part: Part, largest: int) -> Table | None:
-    """Return which table a layout is, `largest` being the rows of the largest that has times and numbers."""
+    """Return which table a layout is; `largest` is the number of rows of the largest one with times and numbers."""
     rows, clock, name, machine = part.layout.rows, part.clock, part.layout.file_name, part.columns.get("machine")
     static = clock is None or has_word(clock.column, "installed")
     if machine and static and rows[machine].n_unique() >= 0.95 * rows.height:
@@ -108,7 +109,7 @@ def _which(part: Part, largest: int) -> Table | None:
 
 
 def _match_file_names(looked: Sequence[Part]) -> list[Part]:
-    """Return the parts; of files such as ``data_press-1.csv`` the machine is the part that other tables call it."""
+    """Return the parts; machines in file names such as ``data_press-1.csv`` are cut to the names in other tables."""
     told = [(part, part.columns["machine"]) for part in looked if "machine" in part.columns]
     columns = [part.layout.rows[column] for part, column in told if column not in part.placeholders]
     known = {name for column in columns for name in column.drop_nulls().cast(pl.String).str.strip_chars().unique()}
@@ -125,7 +126,7 @@ def _match_file_names(looked: Sequence[Part]) -> list[Part]:
 
 
 def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
-    """Return plant and machine of rows that do not tell: the only one that any table tells of, or a name for one."""
+    """Return plant and machine for rows without them: the only one in other tables, or a made-up name."""
     constants = {}
     for ours in ("plant", "machine"):
         told = [part.layout.rows[part.columns[ours]] for part in looked if ours in part.columns]
@@ -140,7 +141,7 @@ def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
 def _as_table(
     table: Table, part: Part, *, constants: Mapping[str, Guess], limits: Limits, zone: str | None = None
 ) -> Part:
-    """Return one layout as one of our tables, its times and numbers read; local times are of `zone`."""
+    """Return a part as one of our tables, with its times and numbers read; local times are those of `zone`."""
     clock = part.clock
     if clock and clock.is_local and zone:
         clock = in_zone(clock, zone, ", as telemetry is")
@@ -169,7 +170,7 @@ def _as_table(
 
 
 def _read_keys(part: Part) -> pl.DataFrame:
-    """Return ``plant``, ``machine`` and ``time`` of each row, as far as they are guessed yet."""
+    """Return ``plant``, ``machine`` and ``time`` of each row, as far as they are known yet."""
     keys = {}
     for ours in ("plant", "machine"):
         guess = part.guesses.get(ours, Guess("", value=ours))
@@ -178,7 +179,7 @@ def _read_keys(part: Part) -> pl.DataFrame:
 
 
 def _as_events(part: Part) -> Part:
-    """Return a table of events with each row's kind: told by a column, by its file's name, or not at all."""
+    """Return a table of events with each row's kind: by a column, by the file's name, or else an error."""
     name, rows, constant = part.layout.file_name, part.rows, kind_of(part.layout.file_name)
     kinds = pl.repeat(constant or "error", rows.height, dtype=pl.String, eager=True)
     guesses = {**part.guesses}
@@ -205,31 +206,31 @@ def _as_events(part: Part) -> Part:
 
 
 def _kinds_in(column: pl.Series) -> list[Kind | None]:
-    """Return the kind of event that each of a column's different values tells of, of many values the first ones."""
+    """Return the kind of event that each distinct value of a column names; of many values, the first ones'."""
     return [kind_of(str(value)) for value in column.drop_nulls().unique().sort().head(MOST_CODES)]
 
 
 def _speaking(column: pl.Series) -> float:
-    """Return the share of a column's different values that tell a kind of event."""
+    """Return the share of a column's distinct values that name a kind of event."""
     kinds = _kinds_in(column)
     return sum(kind is not None for kind in kinds) / max(len(kinds), 1)
 
 
 def _tells_more(name: str, column: pl.Series, constant: Kind | None) -> bool:
-    """Tell whether a column tells the kinds of events, and more of them than the name of their file."""
+    """Tell whether a column names the kinds of events, and more of them than the file's name does."""
     more = constant is None or (has_word(name, "kind") and not {*_kinds_in(column)} <= {constant, None})
     return more and _speaking(column) >= 0.5
 
 
 def _is_failed(text: pl.Series) -> pl.Series:
-    """Return where a label says that the machine has failed: 1 or true, or a word for it."""
+    """Return where a label means that the machine has failed: 1, true, or a word for it."""
     text = text.str.strip_chars().str.to_lowercase()
     words = [value for value in text.drop_nulls().unique().to_list() if kind_of(value) == "failure"]
     return text.is_in(words or SET).fill_null(value=False)
 
 
 def _label_grade(name: str, column: pl.Series) -> int | None:
-    """Return how plainly a column tells of failures, 0 being the plainest; None if it does not, or of most rows."""
+    """Return how clearly a column marks failures, 0 being clearest; None if it does not, or marks most rows."""
     if not 2 <= column.drop_nulls().n_unique() <= MOST_KINDS or share_of(_is_failed(column.cast(pl.String))) > 0.5:
         return None
     values = {str(value).strip().lower() for value in column.drop_nulls().unique()}

@@ -18,9 +18,9 @@ PLAIN_NUMBER = r"^([+-]?\d{0,7}([.,]\d*)?([eE][+-]?\d+)?|nan)$"
 
 
 class Clock(NamedTuple):
-    """The column that holds the time, the options of the source ``files`` that read it, its times in UTC and why.
+    """The column of times, the options of the source ``files`` that read it, its times in UTC, and the reason.
 
-    `is_local` tells that the column says nothing of its offset.
+    `is_local` tells that the column does not give its offset.
     """
 
     column: str
@@ -31,7 +31,7 @@ class Clock(NamedTuple):
 
 
 def read_clock(column: pl.Series) -> Clock | None:
-    """Return how a column writes times; None if it holds none."""
+    """Return how a column writes times; None if it does not hold times."""
     if isinstance(column.dtype, pl.Date | pl.Datetime):
         has_zone = bool(getattr(column.dtype, "time_zone", None))
         return _read_by(column, {}, "a time with its zone" if has_zone else "a date-time type", is_local=not has_zone)
@@ -52,14 +52,14 @@ def read_clock(column: pl.Series) -> Clock | None:
 
 
 def in_zone(clock: Clock, zone: str, why: str) -> Clock:
-    """Return the same clock read as local time of a zone."""
+    """Return the same clock, read as local time in a zone."""
     times = _read_as(clock.times.dt.replace_time_zone(None), {"time_zone": zone})
     options = {**clock.options, "time_zone": zone}
     return Clock(clock.column, options, times, f"{clock.reason}; local{why}", is_local=False)
 
 
 def share_of(flags: pl.Series) -> float:
-    """Return which share of the flags is set."""
+    """Return the share of flags that are true."""
     return float(flags.fill_null(value=False).sum()) / max(flags.len(), 1)
 
 
@@ -82,7 +82,7 @@ def _is_read(sample: pl.Series, options: dict[str, str]) -> bool:
 
 
 def _find_epoch(sample: pl.Series) -> str | None:
-    """Return the unit of numbers since 1970, if their name or their order says that they are such."""
+    """Return the unit of numbers since 1970, if their name or their order shows that they are times."""
     if sample.dtype == pl.String and share_of(sample.str.contains(r"^\s*\d{9,19}(\.\d*)?\s*$")) < READABLE:
         return None
     middle = sample.cast(pl.Float64, strict=False).median()
@@ -93,7 +93,7 @@ def _find_epoch(sample: pl.Series) -> str | None:
 
 
 def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:
-    """Return the format by which the fewest rows go back in time and, of several such, all lie closest together."""
+    """Return the format with the fewest steps back in time and, of several such, with the shortest span."""
     read = {form: _read_as(column, {"time_format": form}) for form in forms}
     if not read:
         return None
@@ -106,7 +106,7 @@ def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:
 
 
 def _read_by(column: pl.Series, options: dict[str, str], reason: str, *, is_local: bool) -> Clock:
-    """Return times; those without offset by the clock of which they skip the hours that it skips, if there is one."""
+    """Return times; local ones are of the zone whose skipped hours they lack, if there is one, else in UTC."""
     clock = Clock(column.name, options, _read_as(column, options), reason, is_local)
     if not is_local:
         return clock
@@ -117,7 +117,7 @@ def _read_by(column: pl.Series, options: dict[str, str], reason: str, *, is_loca
 
 
 def _skips_hours_of(zone: str, times: pl.Series) -> bool:
-    """Tell whether times lack the hours that this zone's clocks skip, and have all of the three before and after."""
+    """Tell whether times lack the hours that a zone's clocks skip, and have the three hours before and after."""
     known = set(times.dt.truncate("1h").drop_nulls())
     hours = pl.Series([hour + timedelta(hours=1) for hour in sorted(known)], dtype=pl.Datetime("us"))
     skipped = hours.filter(hours.dt.replace_time_zone(zone, non_existent="null", ambiguous="earliest").is_null())

@@ -1,4 +1,4 @@
-"""The words of ``words.yaml``, and what names and texts that have them tell."""
+"""What names and texts mean by their words, which ``words.yaml`` lists."""
 
 import re
 import unicodedata
@@ -23,18 +23,18 @@ IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def is_kept(name: str) -> bool:
-    """Tell whether a name may stand in a draft: YAML keeps line breaks in it, but not all that nobody sees."""
+    """Tell whether a name can be written in a draft: YAML keeps line breaks, but no other unprintable characters."""
     return len(name) <= MAX_NAME and not re.search(UNPRINTABLE, name.replace("\n", " "))
 
 
 def fold(text: str) -> str:
-    """Return text in small letters without accents: ``Störung`` is ``stoerung``."""
+    """Return text in lower case without accents: ``Störung`` becomes ``stoerung``."""
     text = text.lower().translate(GERMAN)
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
 
 
 def words_of(name: str) -> set[str]:
-    """Return the words of a column's name: of ``machineID`` and ``machine_id`` they are machine and id."""
+    """Return the words of a column's name: those of ``machineID`` and ``machine_id`` are machine and id."""
     return set(re.findall(r"[a-z]+|\d+", fold(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))))
 
 
@@ -44,12 +44,12 @@ def has_word(name: str, group: str) -> bool:
 
 
 def names_one(name: str, group: str, others: str = "numbered") -> bool:
-    """Tell whether a column's name has a word of a group, and else only such or `others`, such as ``id`` or ``no``."""
+    """Tell whether a column's name has a word of a group, and no words but these and `others`, such as ``id``."""
     return has_word(name, group) and words_of(name) <= {*WORDS[group], *WORDS[others]}
 
 
 def kind_of(text: str) -> Kind | None:
-    """Return which kind of event a text speaks of, if it says so."""
+    """Return the kind of event that a text names, if any."""
     folded = fold(text[:MOST_LETTERS])
     if re.match(rf"({'|'.join(WORDS['denied'])})[\W_]+[a-z]", folded):
         return None
@@ -57,7 +57,7 @@ def kind_of(text: str) -> Kind | None:
 
 
 def unit_of(name: str) -> str | None:
-    """Return the unit that a column's name says: in brackets, or as its ending."""
+    """Return the unit in a column's name: in brackets, or as its ending."""
     known = {end: unit for unit, ends in WORDS["units"].items() for end in ends}
     known |= {unit.lower().replace("/", "_"): unit for unit in WORDS["units"]["itself"]}
     bracketed = re.search(r"[\[(]\s*([^\])\d\s][^\])\s]{0,9})\s*[\])]", name)
@@ -72,9 +72,9 @@ def unit_of(name: str) -> str | None:
 
 
 def tidy_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the names that the dictionary has for delivered ones: identifiers, unless two would become one.
+    """Return the dictionary's names for delivered ones: identifiers, unless two names would become the same.
 
-    A name that upkeep has a use of its own for stands in brackets.
+    A reserved name is put in brackets.
     """
     tidied = {name: name if IDENTIFIER.fullmatch(name) else _tidy(name) for name in names}
     count, chosen, taken = Counter(tidied.values()), dict[str, str](), {*OURS}

@@ -1,0 +1,95 @@
+"""How the text of a file is written: encoding, separator, decimal sign and marks of missing values."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import polars as pl
+from charset_normalizer import from_bytes
+
+from upkeep.adopt.words import WORDS
+from upkeep.contract.casting import LOCAL_NUMBERS, cast_column, cast_local
+from upkeep.contract.dictionary import DECIMAL
+from upkeep.sources.columns import blank_gaps
+from upkeep.sources.delimited import find_header, find_unicode, read_fields
+
+SAMPLE_BYTES = 65_536  # of a file's beginning, by which separator and decimal sign are guessed
+ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "utf_16"]
+"""Tried where the bytes are not UTF-8."""
+FEW_LETTERS = 8  # beyond ASCII: so few do not show the encoding, which is then taken for cp1252, the commonest
+SEPARATORS = ",;\t| "
+USUAL = {"encoding": "utf-8", "separator": ","}  # how text is written unless an option says otherwise
+SENTINEL = re.compile(r"-9{3,6}([.,]0*)?")
+EXTREME = 5.0  # widths of all other values that such a mark lies below them
+MOSTLY = 0.9  # share of numbers among a column's values that makes it one of numbers
+EVEN = 0.8  # share of lines with as many columns as the header above which a separator is likely
+
+
+def sniff_text(content: bytes) -> dict[str, str]:
+    """Return the ``encoding``, ``separator`` and ``decimal`` of a CSV file, where they differ from :data:`USUAL`."""
+    encoding = find_unicode(content) or _sniff_encoding(content)
+    lines = content[:SAMPLE_BYTES].decode(encoding, errors="replace").removeprefix("\ufeff").splitlines()
+    lines = (lines if len(content) <= SAMPLE_BYTES else lines[:-1] or lines)[:200]  # the last one may be cut off
+    separator = max(SEPARATORS, key=lambda candidate: _evenness(lines, candidate))
+    fields = {value.strip() for line in lines[1:] for value in read_fields(line, separator) or ()}
+    found = {"encoding": encoding, "separator": separator, "decimal": _sniff_decimal(fields, separator)}
+    return {option: value for option, value in found.items() if value and value != USUAL.get(option)}
+
+
+def _sniff_encoding(content: bytes) -> str:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        around = content[max(0, error.start - SAMPLE_BYTES) : error.start + SAMPLE_BYTES]
+        tells = sum(byte > 127 for byte in around) > FEW_LETTERS
+        best = from_bytes(around, cp_isolation=ENCODINGS).best() if tells else None
+        return best.encoding if best else "cp1252"
+    return "utf-8"
+
+
+def _evenness(lines: Sequence[str], separator: str) -> float:
+    """Return a separator's score: the number of columns, if nearly all lines have as many as the header."""
+    header = find_header(lines, separator) or 0
+    above = [line for line in lines[:header] if not line.startswith("sep=")]
+    if any(mark in line for line in above for mark in SEPARATORS.strip(" ")):  # as the header of a table has
+        header = 0
+    counts = [len(read_fields(line, separator) or ()) for line in lines[header:]] or [0]
+    even = sum(count == counts[0] for count in counts) / len(counts)
+    return counts[0] * even if counts[0] > 1 and even > EVEN else even - 1
+
+
+def _sniff_decimal(fields: Iterable[str], separator: str) -> str | None:
+    """Return the decimal sign if it is a comma, or a point where other marks group thousands."""
+    signs = [{sign for sign, form in LOCAL_NUMBERS.items() if re.match(form, value)} for value in fields]
+    commas, points = signs.count({","}), signs.count({"."})
+    grouped = [
+        value for value in fields if re.match(LOCAL_NUMBERS["."], value) and re.search(r"\d\D\d{3}(\D|$)", value)
+    ]
+    if commas > points or (commas == points and separator != "," and any("," in value for value in grouped)):
+        return ","
+    return "." if any(re.search(r"\d[^\d.eE]\d", value) for value in grouped) else None
+
+
+def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
+    """Return the texts for missing values in columns of numbers, with such as -999 if it is far below the others."""
+    odd = [gap for gap in WORDS["gaps"] if any((rows[name].str.strip_chars() == gap).any() for name in rows.columns)]
+    blank = blank_gaps(rows, odd)
+    numbers = read_numbers(blank, decimal)
+    measured = [name for name in rows.columns if 0 < blank[name].count() <= numbers[name].count() / MOSTLY]
+    held = set[str]()
+    for name in measured:
+        texts = rows[name].str.strip_chars()
+        marks = {text for text in texts.unique().drop_nulls() if SENTINEL.fullmatch(text)}
+        usual = numbers[name].filter(~texts.is_in(marks)).drop_nulls().to_numpy()
+        far = {mark for mark in marks if usual.size and float(mark) < usual.min() - EXTREME * np.ptp(usual)}
+        held |= far | {*texts.filter(blank[name].is_null()).drop_nulls()}
+    return sorted(held)
+
+
+def read_numbers(rows: pl.DataFrame, decimal: str | None) -> pl.DataFrame:
+    """Return all columns as numbers, text read with this decimal sign; null where a value is not a number."""
+    casts = {name: cast_column(name, dtype, "number") for name, dtype in rows.schema.items()}
+    if decimal:
+        casts |= {name: cast_local(name, casts[name]) for name in casts if rows.schema[name] == pl.String}
+    marked = rows.with_columns(pl.lit(decimal).alias(DECIMAL))
+    return marked.select(cast.value.alias(name) for name, cast in casts.items())
