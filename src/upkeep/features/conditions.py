@@ -1,4 +1,4 @@
-"""Operating conditions: under which settings a machine ran, and what its sensors read there when it is well."""
+"""Operating conditions: the settings under which machines run, and the usual readings of each sensor in them."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,11 +19,11 @@ MIN_READINGS = 30  # a condition with fewer readings of a sensor borrows the pla
 
 
 class Conditions(Frozen):
-    """Operating conditions of one plant and each sensor's level in them.
+    """Operating conditions of one plant, and each sensor's level in them.
 
-    `widths` are those of the settings' ranges, in their own units; distances between settings are shares of them.
+    `widths` are the widths of the settings' ranges, in their own units, by which distances between settings are scaled.
     `centres` are the settings of each condition, shape (n_conditions, n_settings), the most frequent condition first;
-    `levels` and `spreads` mean and standard deviation of each sensor in each, shape (n_conditions, n_sensors).
+    `levels` and `spreads` are the mean and the standard deviation of each sensor, shape (n_conditions, n_sensors).
     """
 
     widths: list[Single]
@@ -38,7 +38,7 @@ class Conditions(Frozen):
         return scaled
 
     def usual(self, settings: Floats) -> tuple[Floats, Floats]:
-        """Return level and spread of each sensor in the condition of each row, shape (n_rows, n_sensors) each."""
+        """Return each sensor's level and spread in the condition of each row, shape (n_rows, n_sensors) each."""
         widths, centres, levels, spreads = self._arrays
         condition = assign_conditions(settings, centres, widths)
         return levels[condition], spreads[condition]
@@ -61,11 +61,11 @@ def assign_conditions(settings: Floats, centres: Floats, widths: Floats) -> NDAr
 def fit_conditions(
     settings: Floats, readings: Floats, widths: Sequence[float], tolerance: float, most: int
 ) -> Conditions:
-    """Find the operating conditions in training rows and each sensor's level and spread in them.
+    """Fit the operating conditions of training rows, and each sensor's level and spread in them.
 
-    The number of conditions is the smallest, up to `most`, at which rows lie within `tolerance` of their condition's
-    centre (root mean square, as a share of the settings' ranges, `widths`). `settings` and `readings` are training
-    rows, shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where a value is missing.
+    The number of conditions is the smallest, up to `most`, with which the root mean square distance of rows from their
+    condition's centre, as a share of the settings' ranges (`widths`), is at most `tolerance`. `settings` and `readings`
+    have shapes (n_rows, n_settings) and (n_rows, n_sensors), NaN where a value is missing.
     """
     known, width = settings[~np.isnan(settings).any(axis=1)], np.asarray(widths)
     centres = significant(_find_centres(known / width, tolerance, most) * width, MEASURED)
@@ -78,7 +78,7 @@ def fit_conditions(
 
 
 def _find_centres(points: Floats, tolerance: float, most: int) -> Floats:
-    """Return the fewest k-means centres that leave points within `tolerance`, shape (k, n_settings)."""
+    """Return the fewest k-means centres that keep points within `tolerance`, shape (k, n_settings)."""
     from scipy.cluster.vq import kmeans2  # only training finds conditions; scoring starts faster without it
 
     if not len(points) or not points.shape[1]:
@@ -102,7 +102,7 @@ def _distance_to_nearest(points: Floats, centres: Floats) -> float:
 
 
 def _measure_levels(readings: Floats, fallback: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
-    """Return mean and deviation of each sensor; where there are too few readings, the plant's own."""
+    """Return each sensor's mean and standard deviation; those of `fallback` where there are too few readings."""
     count = (~np.isnan(readings)).sum(axis=0)
     level = np.nansum(readings, axis=0) / np.maximum(count, 1)
     deviation = np.sqrt(np.nansum((readings - level) ** 2, axis=0) / np.maximum(count - 1, 1))

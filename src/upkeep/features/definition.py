@@ -3,9 +3,8 @@
 :func:`build_features` gives a row of features per row of telemetry; :func:`newest_features` gives those of each
 machine's newest row only, the same bits, for scoring.
 
-A feature at time t uses rows and events with time <= t only, and apart from counters such as the age, which come with
-the machine's record, only those inside its windows. What is learnt from data, once, on training rows, is a
-:class:`~upkeep.features.inputs.Preparation`.
+A feature at time t uses only rows and events with time <= t, and except for counters such as the age, only those inside
+its windows. What is fitted, once, on training rows, is a :class:`~upkeep.features.inputs.Preparation`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +34,7 @@ from upkeep.features.windows import HOUR, roll, roll_newest, to_microseconds
 
 
 class Feature(NamedTuple):
-    """What a feature says: its kind, the column or code it is made `of`, if any, and its window, 0 if it has none."""
+    """A feature: its name and kind, the column or code that it is made `of`, if any, and its window, or 0."""
 
     name: str
     kind: str
@@ -44,7 +43,7 @@ class Feature(NamedTuple):
 
 
 def list_features(vocabulary: Vocabulary, params: Dataset) -> list[Feature]:
-    """Return the features in their order, each name once; :mod:`upkeep.core.names` spells them."""
+    """Return the features in their order; :mod:`upkeep.core.names` makes sure that no two share a name."""
     sensors, windows = [(sensor, spell_sensor(sensor)) for sensor in vocabulary.sensors], params.windows_hours
     features = [Feature(spelt, "newest", sensor) for sensor, spelt in sensors]
     for hours in windows:
@@ -75,10 +74,10 @@ def feature_names(vocabulary: Vocabulary, params: Dataset) -> list[str]:
 def fit_preparation(
     training: pl.DataFrame, record: pl.DataFrame, vocabulary: Vocabulary, params: Dataset
 ) -> Preparation:
-    """Fit operating conditions and scales on one plant's training rows and note each machine's baseline.
+    """Fit operating conditions on one plant's training rows, and take each machine's baseline from `record`.
 
-    `record` holds each machine's first hours: a baseline is its own past, not something fitted over rows, and each
-    feature uses of it only what lies before it.
+    `record` holds each machine's first hours: a baseline is the machine's own past rather than fitted over rows, and a
+    feature uses only the part of it that lies before it.
     """
     conditions = fit_conditions(
         read_matrix(training, vocabulary.settings),
@@ -121,7 +120,7 @@ def build_features(
 def newest_features(
     rows: Telemetry, events: Events, records: Mapping[str, MachineRecord], preparation: Preparation, params: Dataset
 ) -> Floats32:
-    """Return the features of each machine's newest row, shape (n_machines, n_features): the bits of `build_features`.
+    """Return the features of each machine's newest row, shape (n_machines, n_features), as `build_features` has them.
 
     A machine that is not in `records` has neither a model nor a date of installation.
     """
@@ -139,7 +138,7 @@ def newest_features(
 
 
 def newest_baselines(rows: Telemetry, scaled: Floats, preparation: Preparation, params: Dataset) -> Floats:
-    """Return each machine's healthy level as its newest row knows it, in spreads, shape (n_machines, n_sensors)."""
+    """Return each machine's baseline at its newest row, in spreads, shape (n_machines, n_sensors)."""
     hours = params.baseline_hours
     known = (
         _find_baseline(name, rows.time[span], scaled[span], preparation, hours) for name, span in rows.by_machine()
@@ -164,7 +163,7 @@ def _sensor_features(rows: Telemetry, preparation: Preparation, params: Dataset)
 def _sensor_block(
     scaled: Floats, windows: Iterable[Mapping[Aggregate, Floats]], baseline: Floats, params: Dataset
 ) -> Floats:
-    """Return scaled readings, their rolling statistics and distances from the baseline, in the order of their names.
+    """Return scaled readings, their rolling statistics and their distances from the baseline, in the features' order.
 
     `scaled` and `baseline` are of shape (n_sensors, n), and so is each statistic of the windows.
     """
@@ -175,7 +174,7 @@ def _sensor_block(
 
 
 def _find_baseline(name: str, time: Ints, scaled: Floats, preparation: Preparation, hours: float) -> Floats:
-    """Return the healthy level of a machine known at each of its rows, shape (n_rows, n_sensors)."""
+    """Return a machine's baseline as it is known at each of its rows, shape (n_rows, n_sensors)."""
     known = preparation.baselines.get(name)
     if known is None:
         return _expanding_baseline(time, scaled, hours)
@@ -185,7 +184,7 @@ def _find_baseline(name: str, time: Ints, scaled: Floats, preparation: Preparati
 
 
 def _expanding_baseline(time: Ints, scaled: Floats, hours: float) -> Floats:
-    """Return the mean of the machine's first hours as far as they are known at each row: it settles, then stays."""
+    """Return the mean of the machine's first hours up to each row, which stays the same after those hours."""
     opening = scaled[time < time[0] + to_microseconds(hours)]
     count = np.cumsum(~np.isnan(opening), axis=0)
     with np.errstate(invalid="ignore"):
@@ -202,11 +201,11 @@ def _other_features(
     vocabulary: Vocabulary,
     params: Dataset,
 ) -> list[Floats32]:
-    """Return what is not made of sensors at the chosen rows, which are those of the machines at these positions."""
+    """Return the features not made of sensors at the chosen rows; `machine` is the position of each row's machine."""
     time = rows.time[chosen]
     known = [records.get(name, UNKNOWN) for name in rows.machines]
     inputs = [vocabulary.settings.index(name) for name in vocabulary.inputs]
-    # How long a machine is on record does not tell its age.
+    # The age of a machine without a date of installation is unknown: its first row does not tell it.
     installed = np.array([record.installed for record in known], dtype=np.float64)
     models = _encode([record.model for record in known], vocabulary.machine_models)
     attributes = (
@@ -223,7 +222,7 @@ def _other_features(
 
 
 def _encode(values: Sequence[float | str | None], texts: Sequence[str] | None) -> Floats32:
-    """Return numbers as they are and texts as positions among those known; NaN where one is not known."""
+    """Return numbers as they are, and texts as positions in `texts`; NaN where a value is not known."""
     if texts is None:
         return np.array(values, dtype=np.float32)
     positions = {text: position for position, text in enumerate(texts)}
@@ -235,8 +234,8 @@ def _event_features(
 ) -> list[Floats32]:
     """Return error counts per code and window, then hours since each kind of maintenance and the last failure.
 
-    One sorted list of numbers holds all events, ordered by kind, machine and time; how many of them lie before a row's
-    number is found by bisection for all rows and kinds at once.
+    Each event is encoded as one number, ordered by kind, machine and time; bisection then counts the events up to each
+    row for all rows and kinds at once.
     """
     instants = np.unique(events.time)
     n_errors = len(vocabulary.error_codes)

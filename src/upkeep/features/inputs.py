@@ -1,4 +1,4 @@
-"""What features are made of: one plant's tables as arrays, and what was learnt from its training rows."""
+"""The inputs of features: one plant's tables as arrays, and what was fitted on its training rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -15,12 +15,12 @@ FAILURE = ("failure", None)  # a failure counts whatever failed
 
 
 class Vocabulary(Frozen):
-    """Names that every plant's features share, so that one fleet-wide model can read them all.
+    """The names that features are made of: the same for all plants, so that one fleet-wide model can read them all.
 
-    A plant without a setting or a sensor has nulls there; `widths` are the settings' ranges. Codes and machine models
-    are those seen in training rows; the position of a machine model is its ``model_code``. `inputs` are the settings
-    that are features themselves, and `attributes` those of machines that are: None for a number, and for a text the
-    values that machines trained on share, whose position is the feature.
+    A plant that lacks a setting or a sensor has nulls there; `widths` are the widths of the settings' ranges. Codes and
+    machine models are those seen in training rows; the position of a machine model is its ``model_code``. `inputs` are
+    the settings that are features themselves, and `attributes` the machines' attributes that are: None for a number,
+    and for a text the known values, whose position is the feature.
     """
 
     settings: list[str]
@@ -34,7 +34,7 @@ class Vocabulary(Frozen):
 
 
 class Baseline(Frozen):
-    """What a machine's sensors read in its first, healthy hours on record.
+    """A machine's level in its first hours on record, when it is taken to be healthy.
 
     `start` is its first instant on record, in microseconds since 1970, and `levels` the mean scaled reading per
     sensor, None where there was none.
@@ -45,7 +45,7 @@ class Baseline(Frozen):
 
 
 class MachineRecord(Frozen):
-    """What is on record of a machine; `installed` is in microseconds since 1970."""
+    """A machine's static data; `installed` is in microseconds since 1970."""
 
     model: str | None = None
     installed: Instant | None = None
@@ -65,9 +65,9 @@ class Quantity(Frozen):
 class Preparation(Frozen):
     """All that features need besides the rows; saved with the model.
 
-    A machine without a baseline gets its own from the rows at hand; records are for requests that say nothing of it.
-    Quantities are for those who read of features, by table and column. `rows_every` is that of the data dictionary by
-    which the rows were made.
+    A machine without a baseline gets one from the rows at hand. `records` serve requests that do not describe their
+    machines; `quantities`, by table and column, serve texts about features. `rows_every` is that of the data dictionary
+    with which the rows were made.
     """
 
     vocabulary: Vocabulary
@@ -79,7 +79,7 @@ class Preparation(Frozen):
 
 
 class Telemetry(NamedTuple):
-    """One plant's readings, machine by machine, each machine's in order of time and none twice at one instant.
+    """One plant's readings, grouped by machine, each machine's in strictly increasing order of time.
 
     `starts` are the first row of each machine, then the number of rows, shape (n_machines + 1,); `time` is in
     microseconds since 1970, shape (n_rows,). `settings` and `readings` are in the vocabulary's order, shapes
@@ -93,7 +93,7 @@ class Telemetry(NamedTuple):
     readings: Floats
 
     def by_machine(self) -> Iterator[tuple[str, slice]]:
-        """Yield each machine's name and which rows are its own."""
+        """Yield each machine's name and its rows."""
         for name, (start, end) in zip(self.machines, pairwise(self.starts.tolist()), strict=True):
             yield name, slice(start, end)
 
@@ -110,7 +110,7 @@ class Events(NamedTuple):
 
 
 def event_kinds(vocabulary: Vocabulary) -> dict[tuple[str, str | None], int]:
-    """Return the position of each kind of event that features tell apart, by kind and code."""
+    """Return the position of each kind of event that has a feature, by kind and code."""
     kinds = [("error", code) for code in vocabulary.error_codes]
     kinds += [("maintenance", code) for code in vocabulary.maintenance_codes]
     return {kind: position for position, kind in enumerate([*kinds, FAILURE])}
@@ -119,9 +119,9 @@ def event_kinds(vocabulary: Vocabulary) -> dict[tuple[str, str | None], int]:
 def classify_events(
     events: Iterable[tuple[str, int, str, str | None]], machines: Sequence[str], vocabulary: Vocabulary
 ) -> Events:
-    """Return events as arrays, without those of other machines and of kinds that no feature tells apart.
+    """Return events as arrays, without those of other machines and of kinds that have no feature.
 
-    `events` are machine, time in microseconds, kind and code of each.
+    `events` are tuples of machine, time in microseconds, kind and code.
     """
     kinds, positions = event_kinds(vocabulary), {name: position for position, name in enumerate(machines)}
     found = [
@@ -154,7 +154,7 @@ def read_telemetry(ordered: pl.DataFrame, vocabulary: Vocabulary) -> Telemetry:
 
 
 def read_records(machines: pl.DataFrame, vocabulary: Vocabulary) -> dict[str, MachineRecord]:
-    """Return what is on record of each machine."""
+    """Return each machine's static data."""
     installed = pl.col("installed").cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
     attributes = [name for name in vocabulary.attributes if name in machines.columns]
     return {
@@ -168,7 +168,7 @@ def read_records(machines: pl.DataFrame, vocabulary: Vocabulary) -> dict[str, Ma
 
 
 def read_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Floats:
-    """Return columns as float64, shape (n_rows, n_columns), NaN for nulls and where there is none, or one of text."""
+    """Return columns as float64, shape (n_rows, n_columns), NaN for nulls and for a column that is missing or text."""
     matrix = np.full((frame.height, len(columns)), np.nan)
     for index, name in enumerate(columns):
         if name in frame.columns and frame.schema[name].is_numeric():

@@ -9,7 +9,7 @@ from upkeep.contract.dictionary import ALARM_AT, DEFECT, DTYPES, FINDING, OPTION
 from upkeep.core.params import Dataset
 
 join_nearest = partial(pl.DataFrame.join_asof, by="machine", check_sortedness=False)
-"""Joins each row with its machine's nearest one before it, or after it; both sides are sorted by time."""
+"""Join each row with its machine's nearest row before or after it; both frames are sorted by time."""
 
 
 def label_rows(
@@ -17,26 +17,26 @@ def label_rows(
 ) -> pl.DataFrame:
     """Label each row of one plant whose outcome is known and that is not under repair.
 
-    A row is *censored*, and left out, when its horizon runs past the last reading of its machine: of one that fell
-    silent nothing is known, whatever the others deliver. A machine whose readings end at a failure or before it is
-    repaired, such as an engine run to its end, has no unknown future. Other events tell nothing of the time up to
-    them, and may even lie ahead: times of up to a day after the delivery are accepted. Where readings are reduced, the
-    last row may hold the beginning of its `row_length` only, so what is known ends with the row before.
+    A row is *censored*, and left out, when its horizon runs past the last reading of its machine: nothing is known of a
+    machine that fell silent, whatever others deliver. A machine whose readings end at a failure or before its repair,
+    such as an engine run to its end, has no unknown future. Other events say nothing about the time before them, and
+    may even lie ahead: times up to a day after the delivery are accepted. Where readings are reduced, the last row may
+    hold only the beginning of its `row_length`, so that what is known ends with the row before.
 
-    A visit may have prevented the failure that its alarm foretold: ``finding`` and ``alarm_at`` of events, where there
-    are such columns, tell. Of the rows whose horizon contains a visit
+    A visit may have prevented the failure that an alarm predicted, which ``finding`` and ``alarm_at`` of events tell,
+    where there are such columns. Of the rows whose horizon contains a visit
 
     - that found a *defect*, those from the alarm on are positive, as if the machine had failed at the visit and been
-      repaired at once. When it would have failed is not known, so those before the alarm, or all if there was none,
-      are left out;
-    - that answers an alarm, but nobody said what it found, all are left out;
-    - of any other kind, such as one that found *nothing* or that ends a failure's repair, failures decide as ever.
+      repaired at once. When it would have failed is not known, so those before the alarm, or all of them if there was
+      none, are left out;
+    - that answers an alarm, but whose finding nobody reported, all are left out;
+    - of any other kind, such as one that found *nothing* or that ends a failure's repair, failures alone decide.
 
     A row's label depends on nothing after its horizon: an alarm more than a horizon before its visit was too early.
 
-    Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (to a visit that found a defect, too;
-    null where neither follows) and ``repaired`` (when the last repair ended, null where there was none), sorted by
-    machine and time.
+    Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (or to a visit that found a defect; null
+    if neither follows) and ``repaired`` (when the last repair ended, null if there was none), sorted by machine and
+    time.
     """
     keys = telemetry.select("machine", "time").sort("machine", "time")
     ends = _find_ends(events, params)
@@ -64,10 +64,10 @@ def label_rows(
 
 
 def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
-    """Return what ends a machine's time in order: failures, and visits that may have prevented one.
+    """Return what ends a machine's healthy time: failures, and visits that may have prevented one.
 
-    Columns are ``machine``, ``end``, ``repaired`` (null if that is not known) and ``positive_from``, from when on rows
-    whose horizon contains the end are positive.
+    Columns are ``machine``, ``end``, ``repaired`` (null if it is not known) and ``positive_from``, the time from which
+    on rows are positive whose horizon contains the end.
     """
     repairs = find_repairs(events, params)
     failures = repairs.select(
@@ -91,7 +91,7 @@ def find_repairs(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
 
 
 def _find_telling_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.DataFrame:
-    """Return the visits that found a defect, and those of which nobody said what they found, but for `repairs`."""
+    """Return the visits that found a defect, or whose finding nobody reported, except those that end `repairs`."""
     absent = [name for name in OPTIONAL["events"] if name not in events.columns]
     told = events.with_columns(pl.lit(None, DTYPES[OPTIONAL["events"][name]]).alias(name) for name in absent)
     has_defect, answers = pl.col(FINDING) == DEFECT, pl.col(ALARM_AT) < pl.col("time")

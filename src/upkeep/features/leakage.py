@@ -1,6 +1,6 @@
-"""Checks that nothing of the answer, or of one split, has found its way into other features, or into which rows are.
+"""Checks that neither the label nor another split leaks into features, or into the choice of rows.
 
-Where rows were kept because a failure came, what is learnt or judged on them holds for no other rows.
+Where rows were kept because a failure followed, a model trained or judged on them is valid for no other rows.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from upkeep.core.errors import UpkeepError
 MIN_POSITIVES = 20  # with fewer failing rows a feature may separate the classes by chance
 
 LARGEST_RATIO = 3
-"""The time before failures may be this much better covered by rows than other time: outages and pauses are chance."""
-FEW_FAILURES = 3  # fewer failures tell nothing of how rows were kept
-RARE = 0.01  # what happens more seldom by chance is not taken for chance
+"""Rows may cover the time before failures this much better than other time: outages and pauses happen by chance."""
+FEW_FAILURES = 3  # fewer failures do not show how rows were chosen
+RARE = 0.01  # a p-value below this is not put down to chance
 
 Fingerprints = dict[str, pl.DataFrame]
 
@@ -27,8 +27,8 @@ Fingerprints = dict[str, pl.DataFrame]
 def check_leakage(splits: Fingerprints, horizon: timedelta, by: str, *, readings: bool = True) -> None:
     """Raise an UpkeepError on any leakage between a plant's splits, made `by` time, date, window or machine.
 
-    Their columns are ``machine``, ``time`` and ``fingerprint``. Without `readings`, features are counts and ages, in
-    which rows are alike by nature.
+    Their columns are ``machine``, ``time`` and ``fingerprint``. Without `readings`, features are counts and ages only,
+    which are the same for many rows.
     """
     for one, other in combinations(splits, 2):
         for leak in _find_leaks(splits, one, other, horizon if by != "machine" else None, readings=readings):
@@ -36,20 +36,20 @@ def check_leakage(splits: Fingerprints, horizon: timedelta, by: str, *, readings
 
 
 def fingerprint(rows: pl.DataFrame, features: list[str]) -> pl.DataFrame:
-    """Return each row's ``machine`` and ``time``, and a ``fingerprint`` that only rows of the same features share."""
+    """Return each row's ``machine``, ``time`` and ``fingerprint``, a hash of its features."""
     return rows.select("machine", "time", fingerprint=rows.select(features).hash_rows())
 
 
 def _find_leaks(
     splits: Fingerprints, one: str, other: str, horizon: timedelta | None, *, readings: bool
 ) -> Iterator[str]:
-    """Yield what a split has in common with a later one, or with one of other machines if there is no `horizon`."""
+    """Describe what a split shares with a later one, or with one of other machines if there is no `horizon`."""
     keys = ["machine", "time"]
     shared = splits[one].select(keys).join(splits[other].select(keys), on=keys)
     if shared.height:
         yield f"{shared.height} rows are in both {one} and {other}, first {shared.row(0)}"
     hashes, known = splits[other]["fingerprint"], splits[one]["fingerprint"]
-    # An idle machine's rows are alike by themselves, many times over.
+    # Rows that repeat within their split, as those of an idle machine do, are not leaks.
     alike = splits[other].filter(hashes.is_unique() & hashes.is_in(known.filter(known.is_unique()).implode()))
     if readings and alike.height:
         where = "machine {} at {:%Y-%m-%d %H:%M}".format(*alike.select(keys).row(0))
@@ -92,14 +92,14 @@ def single_feature_auc(values: NDArray[np.floating], label: NDArray[np.bool_]) -
 
 
 def find_selection(labelled: pl.DataFrame, horizon_hours: float) -> dict[str, str]:
-    """Say by split, in a sentence, where the time before one plant's failures has far more rows than other time.
+    """Say, in a sentence per split, where the time before a plant's failures has far more rows than other time.
 
-    A split with fewer than three failures is left out. `labelled` are all rows that
-    :func:`upkeep.features.labels.label_rows` gives, and their ``split``.
+    A split with fewer than three failures is left out. `labelled` are all rows of
+    :func:`upkeep.features.labels.label_rows`, with their ``split``.
     """
     before = pl.col("time").shift().over("machine")
     rows = labelled.sort("machine", "time").with_columns(
-        # Nothing was expected of a machine under repair.
+        # A machine under repair is not expected to have rows.
         hours=(pl.col("time") - pl.max_horizontal(before, "repaired")).dt.total_seconds() / 3600
     )
     rows = rows.filter(before.is_not_null() & pl.col("split").is_not_null())
@@ -129,10 +129,7 @@ def find_selection(labelled: pl.DataFrame, horizon_hours: float) -> dict[str, st
 
 
 def find_absent_machines(recorded: set[str], machines: pl.DataFrame, events: pl.DataFrame) -> str | None:
-    """Say that of a plant's machines on record those that never failed have no rows, if chance does not explain it.
-
-    `recorded` are the machines with rows.
-    """
+    """Say that machines without rows never failed, if that is not by chance; `recorded` are the machines with rows."""
     failed = set(events.filter(kind="failure")["machine"])
     absent = set(machines["machine"]) - recorded
     counts = [[len(recorded & failed), len(recorded - failed)], [len(absent & failed), len(absent - failed)]]

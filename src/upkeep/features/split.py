@@ -12,15 +12,15 @@ SPLITS = ("train", "validation", "test")
 
 Boundaries = tuple[datetime, datetime]
 
-INSTANT = timedelta(microseconds=1)  # what times are counted in
+INSTANT = timedelta(microseconds=1)  # the resolution of times
 MONDAY = date(1970, 1, 5)  # weeks are counted from here, so that windows stay where they are when older data arrives
 
 
 def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:
-    """Return where training ends and where validation ends; the same instants for all plants of a fleet.
+    """Return when training and validation end, which is the same for all plants of a fleet.
 
-    `start` and `end` are the first and the last instant of the whole fleet's telemetry. An UpkeepError is raised if
-    dates or windows lie elsewhere.
+    `start` and `end` are the first and the last time of the whole fleet's telemetry. Raises UpkeepError if dates or
+    windows lie outside.
     """
     if split.by == "window" and split.window:
         days = _recent_windows(end, split.window)
@@ -43,7 +43,7 @@ def time_boundaries(start: datetime, end: datetime, split: Split) -> Boundaries:
 
 
 def _recent_windows(end: datetime, window: SplitWindow) -> list[date]:
-    """Return the Mondays from which rows validate and test; the newest row's week is the last one."""
+    """Return the Mondays on which validation and test begin; the test window ends with the newest row's week."""
     weeks = (end.date() - MONDAY).days // 7 + 1 - window.test_weeks
     test_from = MONDAY + timedelta(weeks=weeks // window.every_weeks * window.every_weeks)
     return [test_from - timedelta(weeks=window.validation_weeks), test_from]

@@ -33,9 +33,9 @@ def roll(time: Ints, values: Floats, window_hours: float, aggregates: Sequence[A
     """Return rolling statistics of one machine's readings in the window (t - w, t], each of shape (n_sensors, n_rows).
 
     `time` is in microseconds, shape (n_rows,), strictly increasing; `values` are of shape (n_sensors, n_rows), NaN
-    where one is missing. ``std`` has n - 1 in the denominator, ``slope`` is that of least squares, per hour. NaN tells
-    of too few readings in the window: none for mean, min and max, fewer than two for std and slope. Memory grows with
-    the number of sensors times blocks times the rows of the fullest block.
+    where one is missing. ``std`` has n - 1 in the denominator, ``slope`` is that of least squares, per hour. A window
+    with too few readings gives NaN: none for mean, min and max, fewer than two for std and slope. Memory grows with the
+    number of sensors times blocks times the rows of the fullest block.
     """
     return _aggregate(_Blocks(time, to_microseconds(window_hours)), values, aggregates)
 
@@ -43,11 +43,11 @@ def roll(time: Ints, values: Floats, window_hours: float, aggregates: Sequence[A
 def roll_newest(
     time: Ints, starts: Ints, values: Floats, window_hours: float, aggregates: Sequence[Aggregate]
 ) -> dict[Aggregate, Floats]:
-    """Return the statistics of each machine's newest window only: the same bits as :func:`roll` gives its last row.
+    """Return the statistics of each machine's newest window only: the same bits as :func:`roll` for its last row.
 
-    `time` and `values` are as in :func:`roll`, one machine's rows after the other's; `starts` are the first row of each
-    machine, none of which is without rows, then the number of rows, shape (n_machines + 1,). Each statistic is of shape
-    (n_sensors, n_machines).
+    `time` and `values` are as in :func:`roll`, grouped by machine; `starts` are the first row of each machine, then the
+    number of rows, shape (n_machines + 1,), and no machine is without rows. Each statistic has shape (n_sensors,
+    n_machines).
     """
     newest = _Newest(time, starts, to_microseconds(window_hours))
     return _aggregate(newest, values[:, newest.rows], aggregates)
@@ -134,7 +134,7 @@ class _Blocks:
         return folded
 
     def _find_places(self, n_series: int) -> tuple[Ints, Ints]:
-        """Return where rows lie, and their windows' oldest rows of the block before, shape (n_series, n_rows)."""
+        """Return places of rows, and of their windows' oldest rows in the block before, shape (n_series, n_rows)."""
         if n_series not in self._places:
             width = self._shape[1]
             place = self._position * (n_series * width) + self._run
@@ -145,7 +145,7 @@ class _Blocks:
 
 
 class _Newest:
-    """The newest window of each machine: its `rows`, laid out such that they fold in the order of :class:`_Blocks`."""
+    """The `rows` of each machine's newest window, laid out such that they fold in the order of :class:`_Blocks`."""
 
     def __init__(self, time: Ints, starts: Ints, window: int) -> None:
         ends = starts[1:]
@@ -161,7 +161,7 @@ class _Newest:
         self.hours_to_next: Floats = self.hours - window / HOUR
 
     def _lay(self, machine: Ints, chosen: NDArray[np.bool_], backwards: bool) -> tuple[Ints, Ints, Ints, int]:
-        """Return the chosen rows, the machine and the turn of each to be folded in, and how many turns there are."""
+        """Return the chosen rows, the machine of each, its turn to be folded in, and the number of turns."""
         rows = chosen.nonzero()[0]
         machines = machine[rows]
         counts = np.bincount(machines, minlength=self._n_machines)
