@@ -12,9 +12,8 @@ from ruamel.yaml.comments import CommentedMap
 
 from upkeep.adopt.columns import Part, find_roles
 from upkeep.adopt.deliveries import Layout
-from upkeep.adopt.describing import describe, describe_telemetry, room_of
+from upkeep.adopt.describing import choose_range, describe, describe_telemetry
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
-from upkeep.adopt.patterns import pattern_of
 from upkeep.adopt.settings import suggest
 from upkeep.adopt.sniffing import sniff_text
 from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
@@ -24,6 +23,7 @@ from upkeep.contract.dictionary import NEEDED, Dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import MAX_NAME
 from upkeep.core.params import Limits
+from upkeep.sources.patterns import pattern_of
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
 LIMITS = Limits(table_mb=1, columns=50, value_kb=1)
@@ -299,12 +299,12 @@ def test_a_counter_gets_no_range_since_it_grows_on():
 @example([0.0, 5e-324])
 @example([1e6 - 1e-10, 1e6])
 def test_a_range_leaves_room_for_all_that_is_usual(values):
-    low, high = room_of(pl.Series(values), "°C")
+    low, high = choose_range(pl.Series(values), "°C")
     assert low < min(values) <= max(values) < high
 
 
 def test_a_range_leaves_out_what_no_sensor_measured():
-    low, high = room_of(pl.Series([20.0 + row % 10 for row in range(5000)] + [9999.0]), "°C")
+    low, high = choose_range(pl.Series([20.0 + row % 10 for row in range(5000)] + [9999.0]), "°C")
     assert high < 100
     assert low < 20
 

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -25,52 +26,73 @@ FEW_FAILURES = 12
 """With fewer, training, validation and test rows have too few of them each."""
 
 
+class _Events(NamedTuple):
+    """All events, the columns of telemetry that tell of failures, and the failures known from such a column only."""
+
+    all: pl.DataFrame
+    labels: list[str]
+    labelled: pl.DataFrame | None
+    notes: list[str]
+
+
 def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     """Draft the dictionary and ``params.yaml`` for deliveries at these places; yield the lines to print about them.
 
     Raises UpkeepError if nothing there can be used or, unless `force` is set, files would be overwritten.
     """
     params = load_params()
-    dictionary = params.validate_.dictionary
     url = places[0] if is_database(places[0]) else None
     layouts, notes = (look_at_database(url, params.limits), []) if url else look_at_files(places, params.limits)
     tables, unused = sort_tables(layouts, params.limits)
+    events = _find_events(tables, is_in_files=not url)
     telemetry = [part.rows for part in tables["telemetry"]]
-    happened = pl.concat([NO_EVENTS, *(part.rows for part in tables["events"])])
-    known = "failure" in happened["kind"]
-    labels = [name for rows in telemetry for name in find_labels(rows.drop(KEYS), failures_known=known)]
-    labelled = None
-    if labels and not known:
-        label, remedy = labels[0], "make a view of when it sets in, and adopt again"
-        if not url:
-            labelled = pl.concat([events_from_label(rows, label) for rows in telemetry if label in rows.columns])
-            happened = pl.concat([happened, labelled.drop("code")])
-            remedy = f"{LABELLED} is made from it, and from new data when you adopt again"
-        notes.append(f"when machines failed, only the column {shorten(label)} tells: {remedy}")
-    described = {"telemetry": describe_telemetry(telemetry, labels), "machines": describe_machines(tables["machines"])}
+    described = {
+        "telemetry": describe_telemetry(telemetry, events.labels),
+        "machines": describe_machines(tables["machines"]),
+    }
+    keys = pl.concat([part.rows.select(KEYS) for part in tables["telemetry"] or tables["events"]]).drop_nulls()
     entries = {table: [name for name, (entry, _) in columns.items() if entry] for table, columns in described.items()}
     names = {table: tidy_names(columns) for table, columns in entries.items()}
-    keys = pl.concat([part.rows.select(KEYS) for part in tables["telemetry"] or tables["events"]]).drop_nulls()
     if url:
         options = sql_options(url, tables, names, str(keys["time"].dt.date().min()))
     else:
-        options = file_options(tables, layouts, LABELLED if labelled is not None else None, names)
-    settings = suggest(keys, happened.filter(kind="failure"), readings=bool(telemetry))
-    text = paths.PARAMS.read_text(encoding="utf-8")
+        options = file_options(tables, layouts, None if events.labelled is None else LABELLED, names)
+    settings = suggest(keys, events.all.filter(kind="failure"), readings=bool(telemetry))
     everywhere = [{*part.kept} - part.layout.partial for part in tables["telemetry"]]
+    text = paths.PARAMS.read_text(encoding="utf-8")
     drafts = {
-        dictionary: draft_dictionary(described, names, set.intersection(*everywhere) if everywhere else set()),
+        params.validate_.dictionary: draft_dictionary(
+            described, names, set.intersection(*everywhere) if everywhere else set()
+        ),
         paths.PARAMS: draft_params(text, "sql" if url else "files", options, settings),
-        **({LABELLED: labelled.write_csv()} if labelled is not None else {}),
     }
-    yield from _tell_tables(tables, happened)
+    if events.labelled is not None:
+        drafts[LABELLED] = events.labelled.write_csv()
+    yield from _tell_tables(tables, events.all)
     if left_out := [name for name, (entry, _) in described["telemetry"].items() if entry is None]:
         yield f"left out, for reasons that the dictionary gives: {shorten(', '.join(left_out))}"
-    doubts = _doubts(keys, happened, readings=bool(telemetry))
-    yield from (f"note: {note}" for note in [*notes, *unused, *doubts])
+    doubts = _list_doubts(keys, events.all, readings=bool(telemetry))
+    yield from (f"note: {note}" for note in [*notes, *events.notes, *unused, *doubts])
     _write_drafts(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
+
+
+def _find_events(tables: Tables, *, is_in_files: bool) -> _Events:
+    """Return the events of tables; failures that only a label tells of are among them if it is in files."""
+    telemetry = [part.rows for part in tables["telemetry"]]
+    events = pl.concat([NO_EVENTS, *(part.rows for part in tables["events"])])
+    known = "failure" in events["kind"]
+    labels = [name for rows in telemetry for name in find_labels(rows.drop(KEYS), failures_known=known)]
+    if known or not labels:
+        return _Events(events, labels, None, [])
+    label, labelled, remedy = labels[0], None, "make a view of when it sets in, and adopt again"
+    if is_in_files:
+        labelled = pl.concat([events_from_label(rows, label) for rows in telemetry if label in rows.columns])
+        events = pl.concat([events, labelled.drop("code")])
+        remedy = f"{LABELLED} is made from it, and from new data when you adopt again"
+    note = f"when machines failed, only the column {shorten(label)} tells: {remedy}"
+    return _Events(events, labels, labelled, [note])
 
 
 def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
@@ -89,7 +111,7 @@ def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
     yield f"events by kind: {', '.join(f'{kind} {count:,}' for kind, count in counts) or 'none are known'}"
 
 
-def _doubts(keys: pl.DataFrame, happened: pl.DataFrame, *, readings: bool) -> Iterator[str]:
+def _list_doubts(keys: pl.DataFrame, happened: pl.DataFrame, *, readings: bool) -> Iterator[str]:
     """Yield doubts about `keys`, if they are those of readings, and about failures."""
     if readings and (repeated := keys.height - keys.n_unique()):
         yield (

@@ -97,14 +97,13 @@ def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
 
 
 def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> dict[str, Guess]:
-    """Return the guesses of plant and machine, as far as there are columns for them."""
     named = [name for name in names if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS]
     plant = Guess("by its name", named[0]) if named else None
     machine = _find_machine(rows, [name for name in names if name not in named[:1]], clock)
     if not plant and clock and machine and PATH_PART.fullmatch(machine.column or ""):
         parts = [name for name in names if PATH_PART.fullmatch(name) and name != machine.column]
         timed = rows.select(*parts, clock.times.alias("@time"))
-        above = next((name for name in parts if _run_side_by_side(timed, [name])), None)
+        above = next((name for name in parts if _overlap_in_time(timed, [name])), None)
         plant = Guess("the folder above the machines", above) if above else None
     return {ours: guess for ours, guess in {"plant": plant, "machine": machine}.items() if guess}
 
@@ -120,8 +119,8 @@ def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None)
         return None
     timed = rows.select(*names, clock.times.alias("@time"))
     parts = [name for name in reversed(names) if PATH_PART.fullmatch(name)]
-    if parts and _run_side_by_side(timed, parts):
-        beside = next((name for name in parts if _run_side_by_side(timed, [name])), None)
+    if parts and _overlap_in_time(timed, parts):
+        beside = next((name for name in parts if _overlap_in_time(timed, [name])), None)
         if beside:
             return Guess("files whose times overlap are of different machines", beside)
     if timed["@time"].n_unique() >= 0.6 * rows.height:
@@ -133,7 +132,7 @@ def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None)
     return None
 
 
-def _run_side_by_side(timed: pl.DataFrame, names: Sequence[str]) -> bool:
+def _overlap_in_time(timed: pl.DataFrame, names: Sequence[str]) -> bool:
     """Tell whether most groups of rows by these columns overlap in time with the group before."""
     spans = timed.group_by(names).agg(since=pl.col("@time").min(), until=pl.col("@time").max()).sort("since", "until")
     return share_of((spans["since"] < spans["until"].shift()).drop_nulls()) > 0.5

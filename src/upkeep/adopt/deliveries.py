@@ -201,7 +201,6 @@ def _group(files: Iterable[Layout]) -> list[list[Layout]]:
 
 
 def _join_files(files: Sequence[Layout]) -> Layout:
-    """Return files of the same table as one layout."""
     paths = [path for file in files for path in file.paths]
     places = [path.split("/") for path in paths]
     even = len({len(parts) for parts in places}) == 1

@@ -62,9 +62,9 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
     """Describe one column; `rows` have ``machine`` and the column, in order of machine and time."""
     known = rows.drop_nulls(name)
     values = known[name]
-    if reason := _why_left_out(name, values, rows.height):
+    if reason := _explain_omission(name, values, rows.height):
         return Described(None, reason)
-    role, why = _role(name, known)
+    role, why = _choose_role(name, known)
     unit = unit_of(name)
     entry: dict[str, Any] = {"role": role, **({"unit": unit} if unit else {})}
     if role == "setting":
@@ -72,13 +72,13 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
     steps = known.select(pl.col(name).diff().over("machine")).to_series().drop_nulls()
     if role == "sensor" and steps.len() > 10 and share_of(steps >= 0) > 0.999 and values.n_unique() > FEW_LEVELS:
         return Described(entry, "a counter that only grows, so no range")
-    entry["range"], ordered = room_of(values, unit), values.sort()
+    entry["range"], ordered = choose_range(values, unit), values.sort()
     outside = int((~values.is_between(*entry["range"])).sum())
     beyond = f"; {outside} of {values.len()} values lie outside the range" if outside else ""
     return Described(entry, f"{why}; {ordered[0]:g} to {ordered[-1]:g} here{beyond}")
 
 
-def _why_left_out(name: str, values: pl.Series, rows: int) -> str | None:
+def _explain_omission(name: str, values: pl.Series, rows: int) -> str | None:
     if not is_kept(name):
         return f"its name has more than {MAX_NAME} characters, or some that nobody sees"
     if values.is_empty():
@@ -92,7 +92,7 @@ def _why_left_out(name: str, values: pl.Series, rows: int) -> str | None:
     return "numbers the rows" if words_of(name) <= COUNTING and values.n_unique() == rows else None
 
 
-def room_of(values: pl.Series, unit: str | None) -> list[float]:
+def choose_range(values: pl.Series, unit: str | None) -> list[float]:
     """Return a range around the quantiles and the plausible values beyond them, widened and rounded outwards."""
     ordered = values.sort()
     usual = [float(ordered[round(share * (ordered.len() - 1))]) for share in (0.001, 0.999)]
@@ -109,7 +109,7 @@ def room_of(values: pl.Series, unit: str | None) -> list[float]:
     return [int(bound) if bound == int(bound) else bound for bound in bounds]
 
 
-def _role(name: str, known: pl.DataFrame) -> tuple[str, str]:
+def _choose_role(name: str, known: pl.DataFrame) -> tuple[str, str]:
     if known.group_by("machine").agg(pl.col(name).n_unique())[name].max() == 1:
         return "attribute", "one value per machine"
     runs = known.select(pl.struct("machine", name).rle().struct.field("len")).to_series()

@@ -18,7 +18,6 @@ from sqlalchemy.sql import ColumnElement, Select
 from upkeep.adopt.columns import Part
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.describing import Described
-from upkeep.adopt.patterns import pattern_of
 from upkeep.adopt.settings import Setting
 from upkeep.adopt.tables import Tables
 from upkeep.contract.dictionary import TABLES, Column, Dictionary, names_in_words
@@ -28,6 +27,7 @@ from upkeep.core.params import Params
 from upkeep.sources import read_options
 from upkeep.sources.columns import CONSTANTS
 from upkeep.sources.file_options import TableFiles
+from upkeep.sources.patterns import pattern_of
 from upkeep.sources.sql import BOUND, open_engine
 
 MARK = "adopt:"  # begins comments in `params.yaml`, so that the next draft replaces them

@@ -30,7 +30,7 @@ def sniff_text(content: bytes) -> dict[str, str]:
     encoding = find_unicode(content) or _sniff_encoding(content)
     lines = content[:SAMPLE_BYTES].decode(encoding, errors="replace").removeprefix("\ufeff").splitlines()
     lines = (lines if len(content) <= SAMPLE_BYTES else lines[:-1] or lines)[:200]  # the last one may be cut off
-    separator = max(SEPARATORS, key=lambda candidate: _evenness(lines, candidate))
+    separator = max(SEPARATORS, key=lambda candidate: _score_separator(lines, candidate))
     fields = {value.strip() for line in lines[1:] for value in read_fields(line, separator) or ()}
     found = {"encoding": encoding, "separator": separator, "decimal": _sniff_decimal(fields, separator)}
     return {option: value for option, value in found.items() if value and value != USUAL.get(option)}
@@ -47,7 +47,7 @@ def _sniff_encoding(content: bytes) -> str:
     return "utf-8"
 
 
-def _evenness(lines: Sequence[str], separator: str) -> float:
+def _score_separator(lines: Sequence[str], separator: str) -> float:
     """Return a separator's score: the number of columns, if nearly all lines have as many as the header."""
     header = find_header(lines, separator) or 0
     above = [line for line in lines[:header] if not line.startswith("sep=")]

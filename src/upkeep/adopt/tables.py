@@ -34,7 +34,7 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     """
     looked = _match_file_names([find_roles(layout) for layout in layouts])
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
-    which = [(part, _which(part, largest)) for part in looked]
+    which = [(part, _choose_table(part, largest)) for part in looked]
     read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
     tables: Tables = {table: [] for table in TABLES}
     unlike = [part.layout.name for part, table in which if table is None]
@@ -65,7 +65,7 @@ def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str
 
     With `failures_known` from elsewhere, a column about alarms or faults is a reading like others.
     """
-    grades = {name: _label_grade(name, rows[name]) for name in rows.columns}
+    grades = {name: _grade_label(name, rows[name]) for name in rows.columns}
     found = {name: grade for name, grade in grades.items() if grade is not None and not (failures_known and grade > 1)}
     return sorted(found, key=lambda name: found[name])
 
@@ -88,7 +88,7 @@ def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
     return turns.join(words, on="down", maintain_order="left").drop("down")
 
 
-def _which(part: Part, largest: int) -> Table | None:
+def _choose_table(part: Part, largest: int) -> Table | None:
     """Return which table a layout is; `largest` is the number of rows of the largest one with times and numbers."""
     rows, clock, name, machine = part.layout.rows, part.clock, part.layout.file_name, part.columns.get("machine")
     static = clock is None or has_word(clock.column, "installed")
@@ -102,7 +102,7 @@ def _which(part: Part, largest: int) -> Table | None:
         return "telemetry"
     told = kind_of(name) is not None or has_word(name, "log")
     small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
-    speaks = len(part.measured) <= 2 and any(_speaking(rows[column]) for column in part.text)
+    speaks = len(part.measured) <= 2 and any(_share_of_kinds(rows[column]) for column in part.text)
     if not part.measured or small or speaks or (told and not is_even):
         return "events" if part.text or part.measured else None
     return "telemetry"
@@ -184,8 +184,8 @@ def _as_events(part: Part) -> Part:
     kinds = pl.repeat(constant or "error", rows.height, dtype=pl.String, eager=True)
     guesses = {**part.guesses}
     few = [column for column in part.kept if rows[column].n_unique() <= MOST_KINDS]
-    column = max(few, key=lambda column: _speaking(rows[column]), default=None)
-    if column and _tells_more(column, rows[column], constant):
+    column = max(few, key=lambda column: _share_of_kinds(rows[column]), default=None)
+    if column and _names_kinds(column, rows[column], constant):
         values = map(str, rows[column].drop_nulls().unique().sort())
         told = {value: kind_of(value) for value in filter(is_kept, values)}
         unclear = ", ".join(shorten(value, 40) for value, kind in told.items() if kind is None)
@@ -205,21 +205,21 @@ def _as_events(part: Part) -> Part:
     return replace(part, guesses=guesses, rows=rows.select(*KEYS, kind=kinds))
 
 
-def _kinds_in(column: pl.Series) -> list[Kind | None]:
+def _list_kinds(column: pl.Series) -> list[Kind | None]:
     """Return the kind of event that each distinct value of a column names; of many values, the first ones'."""
     return [kind_of(str(value)) for value in column.drop_nulls().unique().sort().head(MOST_CODES)]
 
 
-def _speaking(column: pl.Series) -> float:
+def _share_of_kinds(column: pl.Series) -> float:
     """Return the share of a column's distinct values that name a kind of event."""
-    kinds = _kinds_in(column)
+    kinds = _list_kinds(column)
     return sum(kind is not None for kind in kinds) / max(len(kinds), 1)
 
 
-def _tells_more(name: str, column: pl.Series, constant: Kind | None) -> bool:
+def _names_kinds(name: str, column: pl.Series, constant: Kind | None) -> bool:
     """Tell whether a column names the kinds of events, and more of them than the file's name does."""
-    more = constant is None or (has_word(name, "kind") and not {*_kinds_in(column)} <= {constant, None})
-    return more and _speaking(column) >= 0.5
+    more = constant is None or (has_word(name, "kind") and not {*_list_kinds(column)} <= {constant, None})
+    return more and _share_of_kinds(column) >= 0.5
 
 
 def _is_failed(text: pl.Series) -> pl.Series:
@@ -229,7 +229,7 @@ def _is_failed(text: pl.Series) -> pl.Series:
     return text.is_in(words or SET).fill_null(value=False)
 
 
-def _label_grade(name: str, column: pl.Series) -> int | None:
+def _grade_label(name: str, column: pl.Series) -> int | None:
     """Return how clearly a column marks failures, 0 being clearest; None if it does not, or marks most rows."""
     if not 2 <= column.drop_nulls().n_unique() <= MOST_KINDS or share_of(_is_failed(column.cast(pl.String))) > 0.5:
         return None

@@ -99,7 +99,7 @@ def _repeated(rows: pl.DataFrame, is_first: pl.Series) -> pl.DataFrame:
     return rows.filter(~is_first | ~is_first.shift(-1, fill_value=True))
 
 
-def tell_apart(
+def hash_other_columns(
     table: str, delivered: pl.DataFrame, rows: pl.DataFrame, columns: Collection[str], near_seconds: int
 ) -> pl.DataFrame:
     """Set ``@others`` of repeated rows to a hash of their values in columns that the dictionary does not have.
@@ -140,7 +140,6 @@ def find_differing(table: str, plant: str, differing: pl.DataFrame, columns: Map
 
 
 def _show_first(rows: pl.DataFrame, columns: Iterable[str]) -> str:
-    """Describe how the first row differs from the one that is kept in its place."""
     row = rows.row(0, named=True)
     differing = (name for name in columns if row[name] != row[name + KEPT])
     pairs = ", ".join(f"{name} {shorten(row[name])} beside {shorten(row[name + KEPT])}" for name in differing)
@@ -148,7 +147,7 @@ def _show_first(rows: pl.DataFrame, columns: Iterable[str]) -> str:
     return f"{row['machine']}{when}: {pairs or 'alike but for columns that the dictionary does not have'}"
 
 
-def explain_crowding(
+def explain_near_duplicates(
     rows: pl.DataFrame, delivered: pl.DataFrame, columns: Mapping[str, Column], near_seconds: int
 ) -> tuple[str, str]:
     """Return why many readings are near duplicates, such as a faster rate or several sensors, and the remedy.

@@ -35,7 +35,7 @@ def _reduce_delivery(
     part = check.begin_part()
     rows = pl.concat([waiting, part.judge(item, number)])
     waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(open_cells.implode()))["waits"]
-    part.settle(rows.filter(~waits), every)
+    part.finish_rows(rows.filter(~waits), every)
     return {**part.pack(number), "waiting": rows.filter(waits)}
 
 

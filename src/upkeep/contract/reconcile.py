@@ -76,15 +76,15 @@ def reconcile(
     rules += [Rule(f"missing column {name}", name, pl.lit(True)) for name in lacking]
     rules += [Rule(f"not {ARTICLES[columns[name].type]}", name, cast.failed) for name, cast in casts.items()]
     values = (cast.value.alias(name) for name, cast in casts.items())
-    return _set_aside(rows.select(*values, *further, _is_broken(rules)), rows, rules)
+    return _set_aside(rows.select(*values, *further, _breaks_any(rules)), rows, rules)
 
 
 def set_aside(rows: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Return the rows that break no rule, and those that do, if any, with ``@reason`` and ``@column``."""
     for name in {rule.column for rule in rules}:
-        if _holds_for_no_name(rows, name, _is_broken([rule for rule in rules if rule.column == name])):
+        if _holds_for_no_name(rows, name, _breaks_any([rule for rule in rules if rule.column == name])):
             rules = [rule for rule in rules if rule.column != name]
-    return _set_aside(rows.with_columns(_is_broken(rules)), rows, rules)
+    return _set_aside(rows.with_columns(_breaks_any(rules)), rows, rules)
 
 
 def _holds_for_no_name(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
@@ -94,7 +94,7 @@ def _holds_for_no_name(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
     return not rows.select(pl.col(column).unique()).select(holds.any()).item()
 
 
-def _is_broken(rules: Sequence[Rule]) -> pl.Expr:
+def _breaks_any(rules: Sequence[Rule]) -> pl.Expr:
     return pl.any_horizontal(pl.lit(False), *(rule.broken for rule in rules)).fill_null(False).alias(REASON)
 
 

@@ -8,7 +8,7 @@ from datetime import date
 import polars as pl
 
 from upkeep.contract.dictionary import BATCH, DELIVERY, ROW, Column
-from upkeep.contract.duplicates import OTHERS, drop_duplicates, find_differing, tell_apart
+from upkeep.contract.duplicates import OTHERS, drop_duplicates, find_differing, hash_other_columns
 from upkeep.contract.findings import Finding, find_late_rows, find_outages, find_stuck_sensors
 from upkeep.contract.reconcile import (
     QUARANTINE,
@@ -69,9 +69,9 @@ class TableCheck:
         if bad := [*unread, *broken]:
             described = describe_quarantined(self.table, item, delivered, pl.concat(bad).sort(ROW))
             self.frames["quarantined"].append(described)
-        return tell_apart(self.table, delivered, rows, self.columns, self.near_seconds)
+        return hash_other_columns(self.table, delivered, rows, self.columns, self.near_seconds)
 
-    def settle(self, rows: pl.DataFrame, every: int) -> None:
+    def finish_rows(self, rows: pl.DataFrame, every: int) -> None:
         """Drop the duplicates among good rows, which are no others' duplicates, and reduce the rest to `every`."""
         kept, left_out, differing = drop_duplicates(self.table, rows, list(self.columns), self.near_seconds)
         self.counts.update({**left_out, KEPT_ROWS: kept.height})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from upkeep.contract.dictionary import DELIVERY, Column
-from upkeep.contract.duplicates import KIND, KINDS, explain_crowding
+from upkeep.contract.duplicates import KIND, KINDS, explain_near_duplicates
 from upkeep.contract.fast_readings import reduce_deliveries
 from upkeep.contract.findings import Finding, sort_findings
 from upkeep.contract.reconcile import Delivered, reconcile
@@ -18,13 +18,13 @@ from upkeep.core.pieces import Recall, make_anew
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of the `rows_in` rows delivered of one table of one plant, of which `kept` are clean.
+    """The result of checking the `rows_in` rows delivered of one plant's table, of which `kept` are clean.
 
     ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code): the kept
-    rows, or what :func:`~upkeep.contract.reduction.reduce_rows` makes of them; ``quarantined`` those of
-    :data:`upkeep.contract.reconcile.QUARANTINE`, in the order of delivery; ``duplicates`` how many rows were left out,
-    per kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` why too many of them are near duplicates, if they
-    are, and what to do. The findings changed no row but for ``unit_converted``.
+    rows, or those that :func:`~upkeep.contract.reduction.reduce_rows` makes of them. ``quarantined`` has the columns of
+    :data:`upkeep.contract.reconcile.QUARANTINE`, in the order of delivery; ``duplicates`` the number of rows left out
+    by kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` the reason why too many of them are near
+    duplicates, if they are, and the remedy. Of the findings only ``unit_converted`` has changed rows.
     """
 
     rows_in: int
@@ -62,7 +62,7 @@ def check_table(
         good = reduce_deliveries(check, deliveries, every, recall)
     else:
         good = pl.concat([check.no_rows, *(check.judge(item, number) for number, item in enumerate(deliveries))])
-    check.settle(good, every)
+    check.finish_rows(good, every)
     rows, quarantined = pl.concat(check.frames["rows"]), pl.concat(check.frames["quarantined"])
     rows = rows.sort("machine", "time") if every else rows
     _require_balance(check, quarantined.height)
@@ -75,7 +75,7 @@ def check_table(
         quarantined=quarantined,
         duplicates={kind: check.counts[kind] for kind in KINDS},
         findings=sort_findings(check.find(rows, [item.batch for item in deliveries], strictness)),
-        crowding=_explain_crowding(deliveries, check) if is_crowded else None,
+        crowding=_explain_near_duplicates(deliveries, check) if is_crowded else None,
     )
 
 
@@ -91,12 +91,12 @@ def _require_balance(check: TableCheck, quarantined: int) -> None:
         )
 
 
-def _explain_crowding(deliveries: Sequence[Delivered], check: TableCheck) -> tuple[str, str]:
+def _explain_near_duplicates(deliveries: Sequence[Delivered], check: TableCheck) -> tuple[str, str]:
     """Say why so many readings are near duplicates, as the delivery that holds most of them shows it."""
     near = pl.concat(check.frames["differing"]).filter(pl.col(KIND) == "near")
     delivered = deliveries[near[DELIVERY].mode().sort()[0]].scan().collect()
     rows, _ = reconcile(delivered, check.columns, check.plant)
-    return explain_crowding(rows, delivered, check.columns, check.near_seconds)
+    return explain_near_duplicates(rows, delivered, check.columns, check.near_seconds)
 
 
 def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.DataFrame:

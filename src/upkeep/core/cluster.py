@@ -38,21 +38,21 @@ def run_on_cluster(work: Work[Result], plants: list[str], how: params.Parallel) 
         from distributed import Client, KilledWorker
 
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it logs what it raises
-        with _find_cluster(how) as cluster, Client(cluster) as client, _give(work, client) as given:
+        with _find_cluster(how) as cluster, Client(cluster) as client, _share_work(work, client) as given:
             client.run_on_scheduler(_require_environment, _describe_environment(), "the scheduler")
             # Tasks that a killed run left behind would overwrite this one's files.
             left = iter(lambda: any(client.run(_is_at_work, str(Path.cwd())).values()), False)
             for _ in tqdm(left, desc="waiting for what an earlier run left at work", delay=QUIET_SECONDS, unit="look"):
                 time.sleep(LOOK_SECONDS)
             blamed = []
-            for plant, outcome in _hand_out(client, given, plants):
+            for plant, outcome in _run_plants(client, given, plants):
                 if isinstance(outcome, KilledWorker):
                     blamed.append(plant)
                 else:
                     yield plant, outcome
             # A plant that kills its workers takes those queued behind it along: run alone, each shows whether it did.
             for plant in blamed:
-                [(_, outcome)] = _hand_out(client, given, [plant])
+                [(_, outcome)] = _run_plants(client, given, [plant])
                 if isinstance(outcome, KilledWorker):
                     remedy = "give workers more memory; their logs may tell more"
                     outcome = UpkeepError(KILLED, remedy=remedy, plant=plant)
@@ -80,7 +80,7 @@ def _find_cluster(how: params.Parallel) -> Any:
 
 
 @contextmanager
-def _give(work: Work[Result], client: Any) -> Iterator[Work[Result]]:
+def _share_work(work: Work[Result], client: Any) -> Iterator[Work[Result]]:
     """Send the work to each worker once, also to those that join late: sending large arguments per plant is slow."""
     from distributed import WorkerPlugin
 
@@ -93,7 +93,7 @@ def _give(work: Work[Result], client: Any) -> Iterator[Work[Result]]:
     client.unregister_worker_plugin(name)
 
 
-def _hand_out(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Done[Result]]:
+def _run_plants(client: Any, work: Work[Result], plants: list[str]) -> Iterator[Done[Result]]:
     """Yield outcomes as they come; that of a plant which lost several workers is a KilledWorker."""
     from distributed import as_completed
 

@@ -91,7 +91,7 @@ def locked(lock: Path, *, seconds: float = 300.0) -> Iterator[bool]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     until, is_told = time.monotonic() + seconds, False
     with lock.open("a+", encoding="utf-8", errors="replace") as stream:
-        while not (is_mine := _take(stream)) and time.monotonic() < until:
+        while not (is_mine := _try_lock(stream)) and time.monotonic() < until:
             if not is_told:
                 logger.warning("waiting for %s, which holds %s", _read_holder(stream), lock)
             is_told = True
@@ -109,7 +109,7 @@ def locked(lock: Path, *, seconds: float = 300.0) -> Iterator[bool]:
         yield is_mine
 
 
-def _take(stream: IO[str]) -> bool:
+def _try_lock(stream: IO[str]) -> bool:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -60,7 +60,7 @@ def name_piece(code: Sequence[str], made_from: Iterable[object]) -> str:
     own = {file: checksum for file, checksum in LOADED.items() if file in code or file.partition("/")[0] in code}
     digest = hashlib.sha256(to_json([name_versions(), own]))
     for part in made_from:
-        digest.update(hashlib.sha256(_spell(part)).digest())
+        digest.update(hashlib.sha256(_to_bytes(part)).digest())
     return digest.hexdigest()
 
 
@@ -90,7 +90,6 @@ def name_versions() -> dict[str, str]:
 
 
 def _read_code(package: Path) -> dict[str, str]:
-    """Return the checksum of each file of a package's code."""
     files = sorted(package.rglob("*.py"))
     return {file.relative_to(package).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
@@ -99,7 +98,7 @@ LOADED = _read_code(Path(__file__).parents[1])
 """The code that this process loaded: editing a file meanwhile does not change what is made here."""
 
 
-def _spell(part: object) -> bytes:
+def _to_bytes(part: object) -> bytes:
     if not isinstance(part, pl.DataFrame):
         return part if isinstance(part, bytes) else to_json(part)
     # Parquet holds nothing but the values, whereas memory keeps remains of former rows and nulls. The size of row

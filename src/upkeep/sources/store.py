@@ -76,7 +76,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     manifest = known.with_files(file for file in known.files if wanted(file.key))
     # The manifest is written first: files that a killed run leaves unlisted are removed by the next one.
     write_manifest(manifest, listing)
-    manifest = _settle(raw, manifest)
+    manifest = _finish_replacing(raw, manifest)
     if not is_pinned:
         for file in tqdm(manifest.files, delay=QUIET_SECONDS, unit="checksum"):
             check_file(raw, file)
@@ -137,7 +137,6 @@ def _pin_batches(
 
 
 def _pin(key: Key, deliveries: Sequence[Delivery]) -> list[RawFile]:
-    """Read a batch, and return its manifest entries with references."""
     files = [pack_delivery(key, number, rows)[0] for number, rows in enumerate(read_batch(key, deliveries), 1)]
     there = zip(files, deliveries, strict=True)
     return [file.model_copy(update={"references": delivery.references}) for file, delivery in there]
@@ -177,11 +176,11 @@ def replace_batches(
         stored[key] = files or held
     if drop_vanished:
         stored = {key: files for key, files in stored.items() if fates.get(key) != "vanished"}
-    _settle(raw, _save(raw, manifest, stored))
+    _finish_replacing(raw, _save(raw, manifest, stored))
     return fates
 
 
-def _settle(raw: Path, manifest: Manifest) -> Manifest:
+def _finish_replacing(raw: Path, manifest: Manifest) -> Manifest:
     """Rename files that replace others, and delete those that the manifest does not list.
 
     The latter are what a killed run left behind, and what is no longer wanted.

@@ -52,7 +52,6 @@ def read_times(column: pl.Series, reading: TableFiles) -> pl.Series:
 
 
 def _read_times(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
-    """Return the local time, and the same in UTC."""
     local, has_offset = _read_clock(name, dtype, reading)
     local = local.dt.replace_time_zone(None)
     local = pl.when(local.is_between(FIRST, LAST)).then(local)
