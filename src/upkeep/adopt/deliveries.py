@@ -79,7 +79,7 @@ def look_at_files(places: Sequence[str], limits: Limits) -> tuple[list[Layout], 
     files, notes = list[Layout](), list[str]()
     for name, (place, path) in sorted(listed.items()):
         try:
-            files.append(_read_file(name, place, path, limits))
+            files.append(_look_at_file(name, place, path, limits))
         except UpkeepError as error:
             if len(listed) == 1:
                 raise
@@ -138,7 +138,7 @@ def _list_files(place: str) -> dict[str, str]:
     return {name: path for name, path in names.items() if not Path(name).name.startswith((".", "_"))}
 
 
-def _read_file(name: str, place: str, path: str, limits: Limits) -> Layout:
+def _look_at_file(name: str, place: str, path: str, limits: Limits) -> Layout:
     reading = TableFiles.model_construct(path=place)
     if not ENDING.search(name):
         raise UpkeepError("it is neither CSV nor Parquet", remedy="export its table as CSV", file=name)

@@ -85,7 +85,7 @@ def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.Dat
     if _find_file(folder, f"test_{subset}"):
         test = _read_engines(folder, subset, "test", limits)
         engines = test["machine"].unique().sort()
-        life = _read_file(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64)  # in the order of the engines
+        life = _read_numbers(folder, f"RUL_{subset}", 1, limits).to_series().cast(pl.Int64)  # in their order
         if len(life) != len(engines):
             raise _broken_file(f"RUL_{subset}", f"{len(life)} lines for {len(engines)} test engines")
         rows, left = pl.concat([rows, test]), dict(zip(engines, life, strict=True))
@@ -101,7 +101,7 @@ def read_subset(folder: Path, subset: str, limits: Limits) -> dict[Table, pl.Dat
 
 
 def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.DataFrame:
-    rows = _read_file(folder, f"{split}_{subset}", len(COLUMNS), limits)
+    rows = _read_numbers(folder, f"{split}_{subset}", len(COLUMNS), limits)
     rows = rows.rename(dict(zip(rows.columns, COLUMNS, strict=True)))
     return rows.with_columns(
         machine=f"{split}-" + pl.col("unit").cast(pl.Int64).cast(pl.String).str.zfill(3),
@@ -110,7 +110,7 @@ def _read_engines(folder: Path, subset: str, split: str, limits: Limits) -> pl.D
     ).drop("unit", "cycle")
 
 
-def _read_file(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
+def _read_numbers(folder: Path, name: str, width: int, limits: Limits) -> pl.DataFrame:
     """Read a file of space-separated numbers; the empty columns that trailing spaces make are left out."""
     path = _find_file(folder, name)
     if path is None:

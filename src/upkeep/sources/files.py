@@ -1,17 +1,20 @@
 """Parquet and CSV files in any layout, at any address that fsspec can open."""
 
 import hashlib
+import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from functools import lru_cache, partial
 from typing import Any
 
 import polars as pl
 
+from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
+from upkeep.contract.rules import is_name
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
 from upkeep.sources import Delivery, Key, Reference, bounds, read_options
@@ -21,11 +24,15 @@ from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import FilesOptions, TableFiles
 from upkeep.sources.manifest import not_as_pinned
 from upkeep.sources.opening import ENDING, ENDINGS, errors_named, find_place, read_content, read_parquet, unpack
-from upkeep.sources.partitioning import TIME, group_by_types, group_parts, partition_rows
 from upkeep.sources.patterns import as_glob, find_folder, read_placeholders
 from upkeep.sources.times import bring_to_utc, unreadable_times
 
+UNKNOWN_PLANT = "unknown"  # of rows whose table names no plant in any file
+
 FILES_IN_MEMORY = 8  # a file holds rows of many batches, which are read one by one
+
+TIME = "@time"
+LEAP = timedelta(days=366)
 
 SYSTEMATIC = 10  # if none of so many times in a file can be read, they are written in another way, not broken
 
@@ -44,7 +51,7 @@ class Files:
     def __init__(self, options: Mapping[str, Any], batch_days: int) -> None:
         self._options = read_options(FilesOptions, options, "files")
         self._batch_days = batch_days
-        self._read = lru_cache(maxsize=FILES_IN_MEMORY)(self._read_file)
+        self._read = lru_cache(maxsize=FILES_IN_MEMORY)(self._read_parts)
 
     def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold, for which every file is read once."""
@@ -92,12 +99,12 @@ class Files:
                     if reference.batch is None:
                         error = unreadable_times(rows, reading).at(table=table, file=path)
                         untimed.append((error, rows["time"].count() >= SYSTEMATIC))
-            _check_columns(table, reading, columns)
+            _require_columns(table, reading, columns)
         findings += _report_untimed(table, untimed, len(schemas))
         return [
             Delivery(*key, partial(self.read_pinned, key, group), tuple(findings), group)
-            for key, parts in sorted(group_parts(table, schemas).items())
-            for group in group_by_types(parts, schemas)
+            for key, parts in sorted(_group_parts(table, schemas).items())
+            for group in _group_by_types(parts, schemas)
         ]
 
     def _read_part(self, key: Key, reference: Reference) -> pl.DataFrame:
@@ -117,7 +124,7 @@ class Files:
             raise not_as_pinned([(key, reference)], "has changed since it was fetched")
         return parts[reference]
 
-    def _read_file(self, table: Table, batch: date | None, number: int, path: str) -> dict[Reference, pl.DataFrame]:
+    def _read_parts(self, table: Table, batch: date | None, number: int, path: str) -> dict[Reference, pl.DataFrame]:
         """Read one file and partition its rows, with our column names, and times in UTC where its reading says how."""
         reading = getattr(self._options, table)[number]
         packed = read_content(reading, path, self.limits)
@@ -137,7 +144,7 @@ class Files:
         of_row = batch_of(pl.col(TIME), self._batch_days) if batch is None else pl.lit(batch)
         return {
             whole.model_copy(update={"plant": plant, "batch": day}): part
-            for (plant, day), part in partition_rows(table, rows, of_row).items()
+            for (plant, day), part in _partition_rows(table, rows, of_row).items()
         }
 
 
@@ -180,9 +187,70 @@ def _report_untimed(table: Table, untimed: Sequence[tuple[UpkeepError, bool]], n
     return findings
 
 
-def _check_columns(table: Table, reading: TableFiles, delivered: Mapping[str, None]) -> None:
+def _require_columns(table: Table, reading: TableFiles, delivered: Mapping[str, None]) -> None:
     """Raise an UpkeepError about a name in ``columns`` that no file has."""
     for ours, theirs in reading.columns.items():
         if delivered and ours not in delivered:
             remedy = f"correct fetch.options.{table}.columns.{ours}"
             raise absent(theirs, delivered, remedy, table=table, file=reading.path)
+
+
+def _partition_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tuple[Any, ...], pl.DataFrame]:
+    """Partition one file's rows by plant and batch; a row without them belongs to those of the row before it."""
+    if rows.is_empty():
+        return {}
+    for name in ("plant",) if table == "machines" else ("plant", "time"):
+        if name not in rows.columns:
+            raise absent(name, rows.columns, _how_to_name(name, rows.columns))
+    plant = cast_column("plant", rows.schema["plant"], "text").value
+    told = [cast_column(name, rows.schema[name], "text").value for name in ("machine", "time") if name in rows.columns]
+    # A line below the rows, such as "5,167 rows exported", names no plant.
+    named = is_name(plant) & pl.any_horizontal(pl.lit(not told), *(value.is_not_null() for value in told))
+    keys = {"@plant": pl.when(named).then(plant).forward_fill().backward_fill()}
+    if table != "machines":
+        time = cast_column("time", rows.schema["time"], "time").value
+        keys[TIME] = _without_leaps(time) if table == "telemetry" else time
+    dealt = rows.with_columns(**keys).with_columns(batch.forward_fill().backward_fill().alias("@batch"))
+    return dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
+
+
+def _without_leaps(time: pl.Expr) -> pl.Expr:
+    """Drop the time of a reading that is more than :data:`LEAP` ahead of those around it, as by a clock's error."""
+    before, after = time.forward_fill().shift(1), time.backward_fill().shift(-1)
+    return pl.when((time - pl.max_horizontal(before, after) <= LEAP).fill_null(True)).then(time)
+
+
+def _how_to_name(name: str, columns: Sequence[str]) -> str:
+    for separator in ";\t|,":
+        if separator in columns[0]:
+            return f"set separator: {json.dumps(separator)}"
+    constant = ", or give plant: or {plant} in the path" if name == "plant" else ""
+    return f"name it in columns, as {name}: THEIR_NAME{constant}"
+
+
+def _group_parts(table: Table, references: Iterable[Reference]) -> dict[Key, list[Reference]]:
+    """Collect parts of a table's files by plant and batch; one without them belongs to those of the part before it."""
+    parts = [(part.plant, part.batch, part) for part in references]
+    rows = pl.DataFrame(parts, schema={"plant": pl.String, "batch": pl.Date, "part": pl.Object}, orient="row")
+    told = pl.col("plant", "batch").forward_fill().backward_fill()
+    grouped: dict[Key, list[Reference]] = {}
+    for plant, batch, part in rows.with_columns(told).iter_rows():
+        grouped.setdefault(Key(table, plant or UNKNOWN_PLANT, batch), []).append(part)
+    return grouped
+
+
+def _group_by_types(
+    references: Iterable[Reference], schemas: Mapping[Reference, pl.Schema]
+) -> list[tuple[Reference, ...]]:
+    """Split parts of files into groups whose columns have the same types, each a delivery of its own."""
+    groups: list[tuple[dict[str, pl.DataType], list[Reference]]] = []
+    for reference in references:
+        typed = {name: dtype for name, dtype in schemas[reference].items() if dtype != pl.Null}
+        for types, group in groups:
+            if all(types.get(name, dtype) == dtype for name, dtype in typed.items()):
+                types.update(typed)
+                group.append(reference)
+                break
+        else:
+            groups.append((typed, [reference]))
+    return [tuple(group) for _, group in groups]

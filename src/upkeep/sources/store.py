@@ -11,7 +11,6 @@ from typing import Literal
 import polars as pl
 from tqdm import tqdm
 
-from upkeep.contract.findings import Finding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
@@ -51,7 +50,9 @@ def store_batches(
     file fetched earlier differs from the manifest.
     """
     listed = {key: deliveries for key, deliveries in listed.items() if wanted(key)}
-    manifest = _resume(fetch, raw, wanted).model_copy(update={"findings": _collect_findings(listed)})
+    found = (finding for delivery in chain(*listed.values()) for finding in delivery.findings)
+    findings = tuple({tuple(finding.items()): finding for finding in found}.values())  # each once
+    manifest = _resume(fetch, raw, wanted).model_copy(update={"findings": findings})
     stored = group_by_key(manifest.files)
     chosen, saved = to_fetch(listed, stored, fetch.reread_batches), time.monotonic()
     if fetch.mode == "reference":
@@ -81,12 +82,6 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
         for file in tqdm(manifest.files, delay=QUIET_SECONDS, unit="checksum"):
             check_file(raw, file)
     return manifest
-
-
-def _collect_findings(listed: Mapping[Key, list[Delivery]]) -> tuple[Finding, ...]:
-    """Return the deliveries' findings about the source, each once."""
-    found = (finding for deliveries in listed.values() for delivery in deliveries for finding in delivery.findings)
-    return tuple({tuple(finding.items()): finding for finding in found}.values())
 
 
 def to_fetch(
