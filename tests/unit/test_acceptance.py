@@ -134,7 +134,12 @@ def test_plants_at_chance_level_are_named_with_the_reason():
     assert named.found.startswith(
         "lyon: not surely above the luckiest model of shuffled labels: 0.710 against 0.710, by"
     )
-    assert check_floors(report(GROUP), FLEET)[-1].found == "none of 1"
+    assert check_floors(report(GROUP, lyon=GROUP), FLEET)[-1].found == "none of 2"
+
+
+def test_of_a_fleet_of_one_plant_a_fault_is_told_once():
+    checks = check_floors(report(compared(-0.1, 0.2)), FLEET)
+    assert [check.name for check in checks if not check.passed] == ["average_precision beyond chance"]
 
 
 def test_what_the_model_was_held_against_is_told():

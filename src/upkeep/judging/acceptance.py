@@ -72,7 +72,7 @@ def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Ch
     checks = [_check_floor(groups, name, floor) for name, floor in sorted(floors.items())]
     checks += [_check_sanity(place, groups[place].sanity) for place in held]
     others = sorted(plants.keys() - held)
-    if "" in held and others:
+    if "" in held and others and len(plants) > 1:  # one plant is the fleet, of which that was asked
         chance = [f"{name.removeprefix('plants.')}: {fault}" for name in others for fault in find_chance(plants[name])]
         found = "; ".join(chance) or f"none of {len(others)}"
         expected = "none that is known to rank as chance does"
