@@ -126,6 +126,14 @@ def test_a_time_that_cannot_be_read_is_shown(upkeep):
     )
 
 
+def test_a_clock_that_was_reset_decides_no_batches(fleet, upkeep):
+    reset = fleet[0].head(20).with_columns(time=pl.lit("1970-01-01T00:00:07Z"))
+    pl.concat([fleet[0].cast({"time": pl.String}), reset]).write_csv(FOLDER / "telemetry.csv")
+    upkeep("adopt", "deliveries", "--force")
+    assert "until: '1970" not in (draft := Path("params.yaml").read_text(encoding="utf-8"))
+    assert "batch_days: 28" not in draft
+
+
 def test_failures_alone_are_enough_for_a_first_model(fleet, upkeep):
     fleet[1].write_csv(FOLDER / "events.csv")
     upkeep("adopt", "deliveries", "--force")
@@ -166,6 +174,7 @@ def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
         ({"a{b}.csv": "time,machine,x\n"}, "its name holds one of {}*?$, :: or a sign that cannot be printed"),
         ({"a.parquet": "no Parquet"}, "[file=deliveries/a.parquet]"),
         ({"a.csv": "time,machine,x\n"}, "it holds no rows [file=deliveries/a.csv]"),
+        ({"a.csv": "time,machine,x\n1970-01-01,a,1.5\n1970-01-02,a,2.5\n"}, "no time is of 1981 or later"),
         ({"a.csv": "time,machine,*\n2025-01-06,a,1.5\n"}, "a column of deliveries/a.csv is called *"),
         ({"a\n.csv": "time,machine,x\n"}, "[file=deliveries/a\\n.csv]"),
         ({"$HOME.csv": "time,machine,x\n"}, "which mean something in a path"),

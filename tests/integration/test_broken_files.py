@@ -105,11 +105,22 @@ def test_a_separator_may_end_each_line(tmp_path, header):
     assert check(tmp_path)["lyon"].clean["note"].to_list() == ["ok", "ok"]
 
 
-@pytest.mark.parametrize("ahead", ["2095-01-06", "9999-12-31", "2025-01-06T24:00:00Z", "infinity"])
-def test_a_clock_that_is_far_ahead_in_one_row_is_quarantined_and_takes_no_other_row_with_it(tmp_path, ahead):
-    checked = check_lines(tmp_path, f"lyon,m1,{ahead},1,", '"', line(2))
+@pytest.mark.parametrize(
+    "off", ["2095-01-06", "9999-12-31", "2025-01-06T24:00:00Z", "infinity", "1970-01-01T00:00:07Z"]
+)
+def test_a_clock_that_is_far_off_in_one_row_is_quarantined_and_takes_no_other_row_with_it(tmp_path, off):
+    checked = check_lines(tmp_path, f"lyon,m1,{off},1,", '"', line(2))
     assert (checked.rows_in, checked.clean.height) == (5, 3)
     assert checked.quarantined["column"].to_list() == ["time", "@broken_line"]
+    assert checked.quarantined["batch"].unique().to_list() == ["2025-01-06"]
+
+
+def test_a_clock_that_goes_on_from_1970_stretches_no_record(tmp_path):
+    reset = [f"lyon,m1,1970-01-01T{hour:02d}:00:07Z,1,reset" for hour in range(12)]
+    checked = check_lines(tmp_path, *reset, line(2))
+    assert (checked.rows_in, checked.clean.height) == (15, 3)
+    assert checked.quarantined["reason"].to_list() == ["clock was reset"] * 12
+    assert checked.quarantined["batch"].unique().to_list() == ["2025-01-06"]
 
 
 def test_a_field_that_spans_lines_is_as_many_broken_lines(tmp_path):

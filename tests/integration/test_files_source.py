@@ -232,6 +232,17 @@ def test_times_that_nobody_can_read_are_told_with_what_to_set(tmp_path, time, re
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("time", "epoch", "remedy"),
+    [("1736150400", "ms", "correct epoch, which is ms"), ("1736150400000", "s", "set epoch: ms")],
+)
+def test_numbers_of_another_unit_than_the_epochs_are_no_times_of_1970(tmp_path, time, epoch, remedy):
+    (tmp_path / "all.csv").write_text(f"plant,machine,time\nlyon,m1,{time}\n")
+    with pytest.raises(UpkeepError) as caught:
+        deliveries(tmp_path, {"epoch": epoch})
+    assert remedy in caught.value.remedy
+
+
 def test_the_plants_own_clock_is_brought_to_utc_and_decides_the_batch(tmp_path):
     (tmp_path / "all.csv").write_text(
         "plant,machine,time\nlyon,m1,2025-01-13 00:30\nlyon,m1,2025-01-13T00:30:00Z\nlyon,m1,2025-01-13T00:30+02:00\n"

@@ -378,6 +378,11 @@ def test_a_time_long_after_the_end_of_its_batch_goes_to_quarantine() -> None:
     assert [fault[:2] for fault in faults(check(telemetry(time=times)))] == [("after its batch", "time")]
 
 
+def test_a_time_of_a_clock_that_was_reset_goes_to_quarantine() -> None:
+    times = [START - timedelta(days=360), datetime(1970, 1, 1, tzinfo=UTC)]
+    assert [fault[:2] for fault in faults(check(telemetry(time=times)))] == [("clock was reset", "time")]
+
+
 def test_a_machine_keeps_its_name_when_a_delivery_has_numbers() -> None:
     later = hours(2, START + timedelta(days=7))
     checked = check(

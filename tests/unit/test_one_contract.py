@@ -215,7 +215,7 @@ def ask_validate(frame, every):
         row["machine"]
         for part in checked.values()
         for row in part.quarantined.iter_rows(named=True)
-        if row["reason"] not in ("out of range", "after its batch")
+        if row["reason"] not in ("out of range", "after its batch", "clock was reset")
     }
     return {name: part.clean for name, part in checked.items()}, unreadable
 

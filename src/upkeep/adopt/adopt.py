@@ -13,6 +13,7 @@ from upkeep.adopt.drafting import draft_dictionary, draft_params, file_options, 
 from upkeep.adopt.settings import suggest
 from upkeep.adopt.tables import NO_EVENTS, Tables, events_from_label, find_labels, sort_tables
 from upkeep.adopt.words import tidy_names
+from upkeep.contract.casting import CLOCK_RESET
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
@@ -51,6 +52,9 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         "machines": describe_machines(tables["machines"]),
     }
     keys = pl.concat([part.rows.select(KEYS) for part in tables["telemetry"] or tables["events"]]).drop_nulls()
+    keys = keys.filter(pl.col("time") >= CLOCK_RESET)
+    if keys.is_empty():
+        raise UpkeepError(f"no time is of {CLOCK_RESET.year} or later", remedy="deliver the readings with their times")
     entries = {table: [name for name, (entry, _) in columns.items() if entry] for table, columns in described.items()}
     names = {table: tidy_names(columns) for table, columns in entries.items()}
     if url:

@@ -12,6 +12,9 @@ from upkeep.core.types import CALENDAR
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC) for year in (CALENDAR.start, CALENDAR.stop))
 """Times outside these bounds are garbage, and Polars cannot even print the worst of them."""
 
+CLOCK_RESET = datetime(1981, 1, 1, tzinfo=UTC)
+"""Rows before it are of clocks that lost the time, and began again at 1970 or 1980."""
+
 LOW, HIGH = (int(time.timestamp()) * 1_000_000 for time in (EARLIEST, LATEST))
 DAY, MILLISECOND = 86_400_000_000, 1000  # in microseconds, as are the bounds
 

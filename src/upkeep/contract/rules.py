@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from upkeep.contract.casting import CLOCK_RESET
 from upkeep.contract.dictionary import BATCH, DTYPES, Column
 from upkeep.core.names import MAX_NAME, UNPRINTABLE
 
@@ -76,7 +77,8 @@ def list_table_rules(columns: Mapping[str, Column], plant: str, batch_days: int)
     rules.append(Rule("other plant", "plant", pl.col("plant") != plant))
     rules.sort(key=lambda rule: PRECEDENCE.get(rule.reason, len(PRECEDENCE)))
     if "time" in columns:
-        # A clock that is years ahead would stretch the record, and with it the split by time, over years without data.
+        # A clock that is years off would stretch the record, and with it the split by time, over years without data.
+        rules.append(Rule("clock was reset", "time", pl.col("time") < CLOCK_RESET))
         latest = BATCH_BEGINS + timedelta(days=batch_days) + CLOCK_SLACK
         rules.append(Rule("after its batch", "time", pl.col("time") > latest))
     return rules

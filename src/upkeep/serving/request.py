@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from upkeep.contract.casting import CLOCK_RESET
 from upkeep.contract.dictionary import Dictionary
 from upkeep.contract.reduction import cut_cells, reduce_numbers
 from upkeep.contract.rules import CLOCK_SLACK, EXPECTED, explain_misfits, list_rules
@@ -29,6 +30,7 @@ from upkeep.serving.table import MOST_MACHINES, RequestTable
 
 NAMES_SHOWN = 5
 CLOCK_SLACK_MICROSECONDS = CLOCK_SLACK // timedelta(microseconds=1)
+CLOCK_RESET_MICROSECONDS = int(CLOCK_RESET.timestamp()) * 1_000_000
 ANY = (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max))
 """The range of a column that states none: all that is finite."""
 
@@ -198,10 +200,13 @@ class PlantRequest:
         for row in rows:
             if row in self._misfits:
                 raise Unusable(row, *self._misfits[row])
-        telemetry = [row for row in rows if self._kinds[row] is None]
+        believed = [row for row in rows if self._times[row] >= CLOCK_RESET_MICROSECONDS]
+        telemetry = [row for row in believed if self._kinds[row] is None]
         time = np.array([self._times[row] for row in telemetry], dtype=np.int64)
         values = self._table.numbers(tuple(self._contract.numbers))[telemetry]
         time, values, cautions = self._contract.choose_readings(time, values)
+        if reset := len(rows) - len(believed):
+            cautions.append(_leave_out("past_rows", reset, "time", f"their time is before {CLOCK_RESET.year}"))
         if not len(time):
             what = "; ".join(caution["message"] for caution in cautions) or "there is no row of telemetry"
             raise Unusable(rows[0], None, "the machine's readings of the last hours", what)
@@ -210,7 +215,7 @@ class PlantRequest:
             time, values = self._contract.reduce(time, values)
         happened = [
             (machine, self._times[row], kind, self._codes[row])
-            for row in rows
+            for row in believed
             if (kind := self._kinds[row]) is not None
         ]
         self.records[machine] = self._read_record(rows)

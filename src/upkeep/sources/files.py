@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from upkeep.contract.casting import cast_column
+from upkeep.contract.casting import CLOCK_RESET, cast_column
 from upkeep.contract.dictionary import NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import is_name
@@ -209,6 +209,7 @@ def _partition_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tu
     keys = {"@plant": pl.when(named).then(plant).forward_fill().backward_fill()}
     if table != "machines":
         time = cast_column("time", rows.schema["time"], "time").value
+        time = pl.when(time >= CLOCK_RESET).then(time)
         keys[TIME] = _without_leaps(time) if table == "telemetry" else time
     dealt = rows.with_columns(**keys).with_columns(batch.forward_fill().backward_fill().alias("@batch"))
     return dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)

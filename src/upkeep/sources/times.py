@@ -4,7 +4,7 @@ import math
 
 import polars as pl
 
-from upkeep.contract.casting import EARLIEST, LATEST, as_text, cast_column
+from upkeep.contract.casting import CLOCK_RESET, EARLIEST, LATEST, as_text, cast_column
 from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.errors import UpkeepError
 from upkeep.sources.file_options import Epoch, TableFiles
@@ -108,7 +108,7 @@ def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
         )
     return UpkeepError(
         f"no time in the file can be read; the first is {delivered[0]!r}",
-        expected="ISO 8601, such as 2025-01-06T13:00:00Z, or a date-time type",
+        expected=f"ISO 8601, such as 2025-01-06T13:00:00Z, or a date-time type; {CLOCK_RESET.year} or later",
         remedy=_find_remedy(delivered, reading),
     )
 
@@ -117,6 +117,8 @@ def _find_remedy(delivered: pl.Series, reading: TableFiles) -> str:
     number = delivered[:1].cast(pl.Float64, strict=False).fill_null(math.nan)[0]
     if unit := unit_since_1970(number):
         return f"these look like {unit} since 1970: set epoch: {unit}"
+    if reading.epoch:
+        return f"correct epoch, which is {reading.epoch}"
     if SPREADSHEET_DAYS[0] <= number <= SPREADSHEET_DAYS[1]:
         return "these look like a spreadsheet's days: give the column the format yyyy-mm-dd hh:mm:ss, and export it"
     for known in COMMON_FORMATS:
