@@ -452,6 +452,17 @@ def test_files_that_are_not_read_are_findings_that_name_them(tmp_path):
         ]
 
 
+def test_what_is_not_read_of_a_table_without_any_row_is_found_as_well(tmp_path, caplog):
+    (tmp_path / "all.csv").write_text(CSV)
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "none.csv").write_text("plant,machine,time,kind,code\n")
+    (tmp_path / "events" / "april.xlsx").write_bytes(b"PK")
+    tables = {"telemetry": {"path": f"{tmp_path}/*.csv"}, "events": {"path": f"{tmp_path}/events"}}
+    for delivery in opened("files", tables).deliveries(UNTIL):
+        assert [finding["kind"] for finding in delivery.findings] == ["unread_file", "empty_file"]
+    assert "files that hold no rows: 1, such as none.csv" in caplog.text
+
+
 def test_a_folder_of_nothing_that_can_be_read_shows_what_there_is(tmp_path):
     (tmp_path / "april.xlsx").write_bytes(b"PK")
     with pytest.raises(UpkeepError, match=r"there is april\.xlsx") as caught:

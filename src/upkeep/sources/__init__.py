@@ -45,7 +45,7 @@ class Delivery:
     """What one plant delivered of one table in one batch, which is named by its first day.
 
     `read` returns the rows as delivered, broken ones included; it is called only if the batch is needed. `findings` say
-    what the source could not read of the table. `references` are the files that hold the delivery, if files do.
+    what the source could not read. `references` are the files that hold the delivery, if files do.
     """
 
     table: Table

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import lru_cache, partial
 from typing import Any
@@ -55,13 +56,16 @@ class Files:
 
     def deliveries(self, until: date) -> list[Delivery]:
         """List what the files hold, for which every file is read once."""
-        listed = [*self._list_table("telemetry"), *self._list_table("events")]
+        findings = list[Finding]()
+        listed = [*self._list_table("telemetry", findings), *self._list_table("events", findings)]
         first = min((delivery.batch for delivery in listed), default=until)
-        listed += self._list_table("machines", first)
+        listed += self._list_table("machines", findings, first)
         later = [delivery.batch for delivery in listed if delivery.batch > until]
         if later:
             logger.warning(f"batches after fetch.until are left for later: {len(later)}, the last of {max(later)}")
-        return [delivery for delivery in listed if delivery.batch <= until]
+        # Each has those of all tables: one of which nothing can be read has no delivery of its own to tell them.
+        told = tuple(findings)
+        return [replace(delivery, findings=told) for delivery in listed if delivery.batch <= until]
 
     def read_pinned(self, key: Key, references: Sequence[Reference]) -> pl.DataFrame:
         """Return a delivery's rows from the files that it was pinned to.
@@ -80,9 +84,12 @@ class Files:
             raise error.at(**key._asdict()) from error
         return pl.concat(joined, how="diagonal_relaxed")
 
-    def _list_table(self, table: Table, batch: date | None = None) -> list[Delivery]:
-        """List the deliveries of a table; its rows are in the batch of their time, or all in the given one."""
-        findings, untimed = list[Finding](), list[tuple[UpkeepError, bool]]()
+    def _list_table(self, table: Table, findings: list[Finding], batch: date | None = None) -> list[Delivery]:
+        """List the deliveries of a table, and add what was found of its files.
+
+        Its rows are in the batch of their time, or all in the given one.
+        """
+        untimed, empty = list[tuple[UpkeepError, bool]](), list[str]()
         schemas: dict[Reference, pl.Schema] = {}
         for number, reading in enumerate(getattr(self._options, table)):
             paths, unread = _find_files(table, reading)
@@ -92,7 +99,7 @@ class Files:
                 with errors_named(reading, table=table, file=path):
                     parts = self._read(table, batch, number, path)
                 if not parts:
-                    findings.append(report("empty_file", table, f"{path.rpartition('/')[2]} holds no rows"))
+                    empty.append(path.rpartition("/")[2])
                 for reference, rows in parts.items():
                     schemas[reference] = rows.schema
                     columns |= dict.fromkeys(rows.columns)
@@ -100,9 +107,12 @@ class Files:
                         error = unreadable_times(rows, reading).at(table=table, file=path)
                         untimed.append((error, rows["time"].count() >= SYSTEMATIC))
             _require_columns(table, reading, columns)
+        if empty:
+            logger.warning(f"{table}: files that hold no rows: {len(empty)}, such as {empty[0]}")
+            findings += (report("empty_file", table, f"{name} holds no rows") for name in empty)
         findings += _report_untimed(table, untimed, len(schemas))
         return [
-            Delivery(*key, partial(self.read_pinned, key, group), tuple(findings), group)
+            Delivery(*key, partial(self.read_pinned, key, group), references=group)
             for key, parts in sorted(_group_parts(table, schemas).items())
             for group in _group_by_types(parts, schemas)
         ]
