@@ -190,7 +190,7 @@ def _root_file_system(name: str, packages: str, *hooks: str) -> Path:
     with locked(archive.with_suffix(".lock")):
         if not archive.exists():
             part = archive.with_suffix(".part")
-            command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}"]
+            command = ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--include={packages}"]
             command += [*(f"--customize-hook={hook}" for hook in hooks), "bookworm", part]
             subprocess.run(command, check=True, timeout=300)
             part.rename(archive)
