@@ -13,7 +13,7 @@ import polars as pl
 
 from bench.measuring import Row, run_module, take_seconds
 from upkeep.judging.drift import Window
-from upkeep.production.logged_drift import Reference, find_usual, judge_plant, sample_log
+from upkeep.production.logged_drift import TrainingValues, find_usual, judge_plant, sample_log
 from upkeep.scoring.prediction_log import SCHEMA, write_part
 
 FEATURES = [f"feature_{number}" for number in range(30)]
@@ -71,7 +71,7 @@ def _ours(rows: int) -> float:
         asked = sample_log(root, {"lyon": "lyon"}, WINDOW, SAMPLE)["lyon"]
         known = np.random.default_rng(5).choice(TRAINING_ROWS, SAMPLE)
         usual = [
-            Reference(name, place, *find_usual(pl.Series(values[known, place or 0]), times[known], WINDOW))
+            TrainingValues(name, place, *find_usual(pl.Series(values[known, place or 0]), times[known], WINDOW))
             for name, place in {"its answers": None, **{name: place for place, name in enumerate(FEATURES)}}.items()
         ]
         judge_plant("lyon", ("lyon", usual), asked, largest_share=0.5)

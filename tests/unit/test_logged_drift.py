@@ -8,7 +8,7 @@ import pytest
 from parameters import SHIPPED
 
 from upkeep.judging.drift import Window
-from upkeep.production.logged_drift import ANSWERS, Reference, draw_rows, find_usual, judge_plant, sample_log
+from upkeep.production.logged_drift import ANSWERS, TrainingValues, draw_rows, find_usual, judge_plant, sample_log
 from upkeep.scoring.prediction_log import SCHEMA, write_part
 
 MONDAY, WEEK = datetime(2025, 1, 6, tzinfo=UTC), timedelta(weeks=1)
@@ -21,7 +21,7 @@ def judge(values, usual=USUAL, weeks=10):
     times = [MONDAY + weeks * WEEK * row / len(usual) for row in range(len(usual))]
     known = find_usual(pl.Series(usual, dtype=pl.Float64), pl.Series(times, dtype=pl.Datetime("us", "UTC")), WINDOW)
     answers = pl.Series("probability", values, dtype=pl.Float64, strict=False)
-    return judge_plant("lyon", ("live", [Reference(ANSWERS, None, *known)]), answers.to_frame(), 0.5)
+    return judge_plant("lyon", ("live", [TrainingValues(ANSWERS, None, *known)]), answers.to_frame(), 0.5)
 
 
 def draw(mean, rows=2_000):
@@ -62,7 +62,9 @@ def test_training_rows_of_a_single_instant_have_nothing_usual_about_them():
 
 
 def test_a_sensor_has_moved_once_most_of_what_is_made_of_it_has():
-    usual = [Reference(sensor, place, USUAL, 0.1) for place, sensor in enumerate(["heat", "heat", "noise", "noise"])]
+    usual = [
+        TrainingValues(sensor, place, USUAL, 0.1) for place, sensor in enumerate(["heat", "heat", "noise", "noise"])
+    ]
     rows = pl.DataFrame(
         {"features": np.column_stack([draw(9), draw(0), draw(9), draw(9)])}, {"features": pl.List(float)}
     )

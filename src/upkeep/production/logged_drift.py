@@ -30,7 +30,7 @@ PROBABILITY, ANSWERS = "probability", "its answers"
 LOGGED = ["plant", "machine", "time", "scored_at", "role", "source", "model_version", PROBABILITY, "features"]
 
 
-class Reference(NamedTuple):
+class TrainingValues(NamedTuple):
     """What logged values are compared with: a training feature, by its `place`, or the probabilities if that is None.
 
     `distance` is the farthest that a window as long as the log's, or half the time of the values, got from the rest.
@@ -42,7 +42,7 @@ class Reference(NamedTuple):
     distance: float
 
 
-Learnt = tuple[str, list[Reference]]  # a live model's version, and what it learnt from
+Learnt = tuple[str, list[TrainingValues]]  # a live model's version, and what it learnt from
 
 
 def judge_predictions(plants: Sequence[str], params: Params, as_of: datetime) -> list[Signal]:
@@ -77,9 +77,9 @@ def _read_learnt(plant: str, window: Window, how: Drift) -> Learnt | None:
         return None
     rows, answers = draw_rows(rows, how), draw_rows(answers, how)
     find = partial(find_usual, window=window)
-    references = [Reference(ANSWERS, None, *find(answers[PROBABILITY], answers["time"]))]
+    references = [TrainingValues(ANSWERS, None, *find(answers[PROBABILITY], answers["time"]))]
     references += [
-        Reference(scorer.explainer.quantity(each).name, place, *find(rows[each.name], rows["time"]))
+        TrainingValues(scorer.explainer.quantity(each).name, place, *find(rows[each.name], rows["time"]))
         for place, each in own
     ]
     return scorer.version, references
@@ -92,7 +92,7 @@ def draw_rows(rows: pl.DataFrame, how: Drift) -> pl.DataFrame:
 
 
 def find_usual(values: pl.Series, times: pl.Series, window: Window) -> tuple[Floats, float]:
-    """Return the known values, and the `distance` of a :class:`Reference` made of them."""
+    """Return the known values, and the `distance` of a :class:`TrainingValues` made of them."""
     is_known = values.is_finite().fill_null(value=False)
     known, hours = values.filter(is_known).to_numpy(), times.filter(is_known).dt.epoch("s").to_numpy() / 3600
     span = np.ptp(hours) if hours.size else 0

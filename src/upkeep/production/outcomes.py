@@ -67,7 +67,7 @@ def _settle_plant(
     plant: str, predictions: pl.DataFrame, events: pl.DataFrame, ends: pl.DataFrame, params: Params
 ) -> pl.DataFrame:
     failures = events.filter(kind="failure").select("machine", at="time").unique().sort("machine", "at")
-    rows = _read_rows(predictions, events, failures, params)
+    rows = _join_predictions(predictions, events, failures, params)
     horizon = timedelta(hours=params.dataset.horizon_hours)
     episodes = _find_alarms(rows, params.dataset.horizon_hours)
     visits = _find_visits(events, episodes, horizon)
@@ -87,7 +87,9 @@ def _settle_plant(
     return judged
 
 
-def _read_rows(predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.DataFrame, params: Params) -> pl.DataFrame:
+def _join_predictions(
+    predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.DataFrame, params: Params
+) -> pl.DataFrame:
     """Return each prediction once, with its machine's next failure, its latest service, and whether it is void."""
     said = predictions.select(JUDGED).with_columns(
         pl.col("role").fill_null("champion"), is_smoke=pl.col("source") == "smoke"
