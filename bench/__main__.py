@@ -27,7 +27,19 @@ MEASUREMENTS = (
     "lines",
 )
 """Those that take a quarter of an hour together."""
-LARGE = ("kernels", "cluster", "chance", "estimates", "splits", "soak", "plant", "scale", "rehearsal", "releases")
+LARGE = (
+    "kernels",
+    "cluster",
+    "chance",
+    "drift",
+    "estimates",
+    "splits",
+    "soak",
+    "plant",
+    "scale",
+    "rehearsal",
+    "releases",
+)
 """Those that take minutes to hours each, tens of gigabytes of disk, or root; they run only if they are asked for."""
 
 RESULTS = ROOT / "bench/results.json"

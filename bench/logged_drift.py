@@ -74,7 +74,7 @@ def _ours(rows: int) -> float:
             TrainingValues(name, place, *find_usual(pl.Series(values[known, place or 0]), times[known], WINDOW))
             for name, place in {"its answers": None, **{name: place for place, name in enumerate(FEATURES)}}.items()
         ]
-        judge_plant("lyon", ("lyon", usual), asked, largest_share=0.5)
+        judge_plant("lyon", ("lyon", usual), asked)
         return time.perf_counter() - started
 
 

@@ -74,6 +74,7 @@ def _write_plant(folder: Path, machines: Mapping[str, int]) -> None:
                 "machine_model": "press",
                 "label": pl.Series(left <= 48, dtype=pl.UInt8),
                 "hours_to_failure": pl.Series(left).fill_nan(None),
+                "prevented": False,
                 "weight": 1.0,
                 **features,
             }

@@ -92,10 +92,10 @@ def write_run() -> None:
         positives=int(label.sum()),
     )
     save_model(paths.MODELS / "lyon", metadata, [text])
-    processed = features.with_columns(hours_to_failure=left, label=label)
+    processed = features.with_columns(hours_to_failure=left, label=label, prevented=False)
     probability = predict(load_model(paths.MODELS / "lyon"), features)
     chosen = processed.select(
-        "plant", "machine", "time", "label", "hours_to_failure", probability=pl.Series(probability)
+        "plant", "machine", "time", "label", "hours_to_failure", "prevented", probability=pl.Series(probability)
     ).with_columns(
         machine_model=pl.lit("A"),
         split=pl.lit("test"),

@@ -267,7 +267,7 @@ def test_where_nothing_was_logged_whether_outcomes_are_as_expected_is_not_known(
     (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
     row = {"plant": PLANT, "machine": "M1", "time": as_of(-9), "split": "test", "chosen": True, "probability": 0.9}
     paths.PREDICTIONS.mkdir(parents=True)
-    trained = pl.DataFrame([{**row, "alarm": True, "hours_to_failure": 9.0}])
+    trained = pl.DataFrame([{**row, "alarm": True, "hours_to_failure": 9.0, "prevented": False}])
     trained.write_parquet(table_file(paths.PREDICTIONS, PLANT))
     run()
     found = {signal["measure"]: signal for signal in report()["signals"] if signal["plant"] == PLANT}

@@ -22,7 +22,7 @@ def test_a_rehearsal_writes_what_each_week_cost_and_what_it_comes_to(tmp_path, m
     assert table.count("\n") == 1
     weeks = pl.read_csv("reports/rehearsal/weeks.csv")
     assert weeks["week"].to_list() == list(range(1, 25))
-    assert weeks.filter(pl.col("reason") != "")["reason"].head(2).to_list() == ["first", "age"]
+    assert weeks.filter(pl.col("reason") != "")["reason"].head(2).to_list() == ["first", "drift"]
     costs = params.evaluate.costs
     worth = pl.col("failures") * costs.failure + pl.col("defects_found") * costs.planned_repair
     assert weeks.filter(worth + pl.col("false_alarms") * costs.false_alarm != pl.col("cost")).is_empty()

@@ -56,6 +56,7 @@ def rows(plant, failures, seed):
             "machine_model": "press",
             "label": pl.Series(left <= 48, dtype=pl.UInt8),
             "hours_to_failure": pl.Series(left).fill_nan(None),
+            "prevented": False,
             "weight": 1.0,
             "vibration": pl.Series(
                 (np.nan_to_num(left, nan=1e3) < 60) + rng.normal(0, 0.3, left.size), dtype=pl.Float32
@@ -114,6 +115,7 @@ def test_predictions_have_the_columns_that_evaluation_reads(params):
             "chosen": pl.Boolean,
             "label": pl.UInt8,
             "hours_to_failure": pl.Float64,
+            "prevented": pl.Boolean,
             "probability": pl.Float32,
             "alarm": pl.Boolean,
         }

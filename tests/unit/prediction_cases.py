@@ -51,6 +51,7 @@ def machine(
             "chosen": True,
             "label": [int(rest is not None and rest <= HORIZON) for rest in left],
             "hours_to_failure": left,
+            "prevented": False,
             "probability": probability,
             "alarm": [value >= threshold for value in probability],
         },
@@ -77,7 +78,7 @@ def evaluate_rows(
 
 @st.composite
 def fleets(draw: st.DrawFn) -> pl.DataFrame:
-    """Up to four machines with any alarms, gaps, ties and failures."""
+    """Up to four machines with any alarms, gaps, ties and failures, prevented or not."""
     machines = []
     for number in range(draw(st.integers(1, 4))):
         hours = sorted(draw(st.sets(st.integers(0, 60), min_size=1, max_size=25)))
@@ -85,5 +86,6 @@ def fleets(draw: st.DrawFn) -> pl.DataFrame:
             st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.9, 1.0]), min_size=len(hours), max_size=len(hours))
         )
         fails_at = draw(st.none() | st.integers(1, 80))
-        machines.append(machine(f"m{number}", hours, fails_at, dict(zip(hours, values, strict=True))))
+        prevented, alarms = draw(st.booleans()), dict(zip(hours, values, strict=True))
+        machines.append(machine(f"m{number}", hours, fails_at, alarms, prevented=prevented))
     return pl.concat(machines)

@@ -39,6 +39,7 @@ def rows(rng: np.random.Generator, told: bool) -> pl.DataFrame:
                 "machine_model": "press",
                 "label": pl.Series(left <= HORIZON, dtype=pl.UInt8),
                 "hours_to_failure": left,
+                "prevented": False,
                 "weight": 1.0,
                 "noise": np.cumsum(rng.normal(size=hours)) * 0.3,
                 "heat": (left < 15) * told + rng.normal(0, 0.5, hours),

@@ -49,6 +49,7 @@ def blocks(true, probability=0.9, machines=8, start=START):
                     "split": "test",
                     "chosen": True,
                     "hours_to_failure": left,
+                    "prevented": False,
                     "probability": np.where(alarm, probability, 0.01),
                     "alarm": alarm,
                 },
@@ -61,7 +62,7 @@ def blocks(true, probability=0.9, machines=8, start=START):
 def log(rows, **columns):
     """The same rows as the service logged them."""
     given = {"source": "batch", "model_version": VERSION, "role": None}
-    logged = rows.drop("split", "chosen", "hours_to_failure").with_columns(scored_at="time")
+    logged = rows.drop("split", "chosen", "hours_to_failure", "prevented").with_columns(scored_at="time")
     warnings = pl.Series([columns.pop("warnings", [])] * rows.height, dtype=WARNINGS)
     texts = {name: pl.lit(value, pl.String) for name, value in (given | columns).items()}
     return logged.with_columns(warnings=warnings, **texts)

@@ -173,7 +173,8 @@ def test_a_prevented_failure_is_judged_as_one_at_the_visit():
     rows = label_rows(telemetry(range(20)), visits((10, "defect", 8)), PARAMS)
     told = rows.with_columns(plant=pl.lit("p"), alarm=pl.col("time") == at(8), probability=0.5)
     [failure] = judge_failures(told, lead_time_hours=1, horizon_hours=4).rows(named=True)
-    assert (failure["failed_at"], failure["caught"], failure["warning_hours"]) == (at(10), True, 2)
+    assert (failure["failed_at"], failure["prevented"], failure["caught"]) == (at(10), True, True)
+    assert failure["warning_hours"] == 2
     # Nobody knows whether a warning would have come in time where the visit was faster than that.
     assert judge_failures(told, lead_time_hours=3, horizon_hours=4).is_empty()
 
@@ -192,13 +193,14 @@ def test_labels_after_visits_say_no_more_than_is_known(found, failures, until):
     happened = pl.concat([events(*((hour, "failure", "x") for hour in failures)), visits(*found)], how="diagonal")
     rows = label_rows(telemetry(range(60)), happened, PARAMS)
     defects = [(hour, alarm) for hour, finding, alarm in found if finding == "defect"]
-    for t, label in [
-        ((time - at(0)).total_seconds() / 3600, label) for time, label in rows.select("time", "label").rows()
-    ]:
+    for time, label, prevented in rows.select("time", "label", "prevented").iter_rows():
+        t = (time - at(0)).total_seconds() / 3600
         fails = any(t < failure <= t + 4 for failure in failures)
         near = [alarm for hour, alarm in defects if t < hour <= t + 4]
         assert label == 1 if near else label == fails
         assert label == 0 or fails or any(alarm is not None and alarm <= t for alarm in near)
+        first = min((hour for hour in (*failures, *(hour for hour, _ in defects)) if t < hour), default=None)
+        assert prevented == (label == 1 and first not in failures)
     known = label_rows(telemetry(range(until + 1)), happened.filter(pl.col("time") <= at(until)), PARAMS)
     settled = known.filter(pl.col("time") <= at(until - 4)).select("machine", "time", "label")
     again = settled.join(rows, on=["machine", "time"], how="left", maintain_order="left")

@@ -21,7 +21,7 @@ def judge(values, usual=USUAL, weeks=10):
     times = [MONDAY + weeks * WEEK * row / len(usual) for row in range(len(usual))]
     known = find_usual(pl.Series(usual, dtype=pl.Float64), pl.Series(times, dtype=pl.Datetime("us", "UTC")), WINDOW)
     answers = pl.Series("probability", values, dtype=pl.Float64, strict=False)
-    return judge_plant("lyon", ("live", [TrainingValues(ANSWERS, None, *known)]), answers.to_frame(), 0.5)
+    return judge_plant("lyon", ("live", [TrainingValues(ANSWERS, None, *known)]), answers.to_frame())
 
 
 def draw(mean, rows=2_000):
@@ -68,7 +68,7 @@ def test_a_sensor_has_moved_once_most_of_what_is_made_of_it_has():
     rows = pl.DataFrame(
         {"features": np.column_stack([draw(9), draw(0), draw(9), draw(9)])}, {"features": pl.List(float)}
     )
-    assert judge_plant("lyon", ("live", usual), rows, 0.5).words == "unlike what its live model learnt from: noise"
+    assert judge_plant("lyon", ("live", usual), rows).words == "unlike what its live model learnt from: noise"
 
 
 def test_rows_are_drawn_as_often_as_their_weights_ask_for():

@@ -10,7 +10,7 @@ from upkeep.releases.policies import POLICIES, Evidence, RealisedLoss
 from upkeep.releases.policies import decide as decide_by
 
 MONDAY = date(2025, 12, 29)
-HOW = Retrain(policy="evidence", new_batches=3, max_age_days=35, drift_windows=5, drift_needed=2)
+HOW = Retrain(policy="evidence", new_batches=3, batches_between=1, max_age_days=35, drift_windows=5, drift_needed=2)
 ONE, THREE = [MONDAY], [MONDAY + timedelta(weeks=week) for week in range(3)]
 
 
@@ -54,6 +54,23 @@ def test_plants_whose_drift_lasts_are_named_with_their_windows():
 def test_old_models_are_a_reason_to_use_a_single_batch():
     assert decide(ONE, {}, 35, HOW) == {}
     assert decide(ONE, {}, 36, HOW) == {"age": "the models know nothing of the last 36 days"}
+
+
+@pytest.mark.parametrize(
+    ("offered", "needed", "trains"),
+    [
+        (None, 3, True),
+        (None, 4, False),
+        (MONDAY - timedelta(weeks=1), 3, True),
+        (MONDAY, 3, False),
+        (MONDAY, 2, True),
+        (MONDAY + timedelta(weeks=1), 1, True),
+    ],
+)
+def test_no_evidence_is_a_reason_so_soon_after_the_last_retraining(offered, needed, trains):
+    how = HOW.model_copy(update={"batches_between": needed})
+    for drifted, age_days in (({"lyon": [True] * 5}, 0), ({}, 100)):
+        assert bool(decide(THREE, drifted, age_days, how, offered=offered)) == trains
 
 
 @pytest.mark.parametrize(("least", "is_reason"), [(90_000, True), (60_000, False), (10_000, False)])

@@ -83,6 +83,40 @@ def test_after_a_champion_that_cost_little_a_rise_is_measured_against_a_missed_f
     assert found in "".join(decided.reasons)
 
 
+def overseen_plant(champion: Mapping[int, float], challenger: Mapping[int, float]) -> list[pl.DataFrame]:
+    """Four machines whose failures the champion's alarms prevented, as both sides see them, and four without one.
+
+    `champion` and `challenger` are the alarms that either raises on these four.
+    """
+    prevented = [machine(f"m{number}", fails_at=30, prevented=True) for number in range(4)]
+    failed = machine("failed", fails_at=30, alarms=GOOD)
+    sides = []
+    for at, false in ((GOOD, champion), ({}, challenger)):
+        warned = [rows.with_columns(_raise(at)) for rows in prevented]
+        sides.append(pl.concat([failed, *warned, *(machine(f"h{number}", alarms=false) for number in range(4))]))
+    return sides
+
+
+def _raise(alarms: Mapping[int, float]) -> list[pl.Expr]:
+    hour = ((pl.col("time") - START).dt.total_hours()).cast(pl.Int64)
+    return [
+        hour.replace_strict(dict(alarms), default=0.1, return_dtype=pl.Float64).alias("probability"),
+        hour.is_in(list(alarms)).alias("alarm"),
+    ]
+
+
+def test_a_champion_that_always_alarms_gives_way_to_one_that_would_have_warned_later():
+    limits = {"precision_fall": 1.0, "largest_precision_fall": 1.0}
+    every_horizon = dict.fromkeys(range(0, 40, 10), 0.9)
+    assert succeed(*overseen_plant(every_horizon, {}), **limits).decision == "promote"
+    assert succeed(*overseen_plant({}, {}), **limits).decision == "keep"  # it raised no alarm in vain
+
+
+def test_what_a_visit_prevented_is_no_failure_that_the_challenger_is_known_to_miss():
+    limits = {"precision_fall": 1.0, "largest_precision_fall": 1.0}
+    assert succeed(*overseen_plant({}, {}), **limits).figures.failures.is_empty()
+
+
 @pytest.mark.parametrize(
     ("loss", "interval", "found"),
     [

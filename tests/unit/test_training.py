@@ -50,6 +50,7 @@ def rows(plant="lyon", failures=5, seed=0, hours=300):
                     "machine_model": "press",
                     "label": pl.Series(left <= 48, dtype=pl.UInt8),
                     "hours_to_failure": pl.Series(left).fill_nan(None),
+                    "prevented": False,
                     "weight": 1.0,
                     "vibration": (np.nan_to_num(left, nan=1e3) < 60) + rng.normal(0, 0.3, hours),
                     "hours_since_failure": np.arange(hours, dtype=np.float32) + 40 * machine,

@@ -42,7 +42,7 @@ Name = Annotated[str, AfterValidator(check_name)]  # a name within an object tha
 
 MARK = "@"
 KEYS = ("plant", "machine", "time")  # the keys of a row; the machines table has no time
-OWN_COLUMNS = (*KEYS, "machine_model", "split", "label", "hours_to_failure", "weight")  # beside features
+OWN_COLUMNS = (*KEYS, "machine_model", "split", "label", "hours_to_failure", "prevented", "weight")  # beside features
 
 AMBIGUOUS = re.compile(
     rf"{'|'.join(OWN_COLUMNS)}|age_hours|model_code|(errors|hours_since|setting|attribute)(_.*)?"

@@ -218,6 +218,7 @@ class Retrain(Frozen):
 
     policy: Literal["evidence", "every_batch", "monthly", "never"]
     new_batches: SmallCount
+    batches_between: SmallCount
     max_age_days: Count
     drift_windows: SmallCount
     drift_needed: SmallCount

@@ -35,12 +35,12 @@ def label_rows(
     A row's label depends on nothing after its horizon: an alarm more than a horizon before its visit was too early.
 
     Columns are ``machine``, ``time``, ``label`` (UInt8), ``hours_to_failure`` (or to a visit that found a defect; null
-    if neither follows) and ``repaired`` (when the last repair ended, null if there was none), sorted by machine and
-    time.
+    if neither follows), ``prevented`` (whether that visit is what makes the row positive) and ``repaired`` (when the
+    last repair ended, null if there was none), sorted by machine and time.
     """
     keys = telemetry.select("machine", "time").sort("machine", "time")
     ends = _find_ends(events, params)
-    ahead = ends.select("machine", "end", "positive_from", fails=pl.col("repaired").is_not_null())
+    ahead = ends.select("machine", "end", "positive_from", "prevented", fails=pl.col("repaired").is_not_null())
     # The failure falls in (t, t + horizon]: after t.
     rows = join_nearest(keys, ahead, left_on="time", right_on="end", strategy="forward", allow_exact_matches=False)
     last = keys.group_by("machine").agg(known_until=pl.col("time").max() - row_length)
@@ -59,6 +59,7 @@ def label_rows(
         "time",
         label=near.cast(pl.UInt8),
         hours_to_failure=to_end.dt.total_microseconds() / 3.6e9,
+        prevented=near & pl.col("prevented"),
         repaired="repaired",
     )
 
@@ -66,17 +67,18 @@ def label_rows(
 def _find_ends(events: pl.DataFrame, params: Dataset) -> pl.DataFrame:
     """Return what ends a machine's healthy time: failures, and visits that may have prevented one.
 
-    Columns are ``machine``, ``end``, ``repaired`` (null if it is not known) and ``positive_from``, the time from which
-    on rows are positive whose horizon contains the end.
+    Columns are ``machine``, ``end``, ``repaired`` (null if it is not known), ``positive_from``, the time from which on
+    rows are positive whose horizon contains the end, and ``prevented``, whether no failure is the end.
     """
     repairs = find_repairs(events, params)
+    positive_from = pl.col("failure") - timedelta(hours=params.horizon_hours)
     failures = repairs.select(
-        "machine", "repaired", end="failure", positive_from=pl.col("failure") - timedelta(hours=params.horizon_hours)
+        "machine", "repaired", end="failure", positive_from=positive_from, prevented=pl.lit(value=False)
     )
     return (
         pl.concat([failures, _find_telling_visits(events, repairs)])
         .group_by("machine", "end")
-        .agg(pl.col("repaired").max(), pl.col("positive_from").min())
+        .agg(pl.col("repaired").max(), pl.col("positive_from").min(), pl.col("prevented").min())
         .sort("machine", "end")
     )
 
@@ -105,6 +107,7 @@ def _find_telling_visits(events: pl.DataFrame, repairs: pl.DataFrame) -> pl.Data
         repaired=pl.when(has_defect).then("time"),
         end="time",
         positive_from=pl.when(has_defect & answers).then(ALARM_AT).otherwise("time"),
+        prevented=pl.lit(value=True),
     )
 
 

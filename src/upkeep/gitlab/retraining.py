@@ -80,12 +80,14 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
     if arrived and arrived[-1] == offered:
         return f"nothing to add: the retraining up to the batch of {offered} stands on the branch {BRANCH}"
     losses = find_losses(base, today, params)
-    reasons = decide(Evidence(arrived, age_days, lambda: recent_drift(load_params()), losses), how)
+    reasons = decide(Evidence(arrived, age_days, lambda: recent_drift(load_params()), losses, offered), how)
     if not reasons:
         git.git("checkout", "--quiet", "HEAD", "--", str(paths.PARAMS), str(dvc.LOCK))
         if not arrived:
             return _wait(params, age_days)
         wanted = f"{how.new_batches} needed, and no drift or loss that lasts"
+        if how.batches_between > 1:
+            wanted += f", and {how.batches_between} since the last retraining"
         if how.policy != "evidence":
             wanted = f"and retrain.policy is {how.policy}"
         return f"too early: {count_things(len(arrived), 'new batch')} after that of {until}, {wanted}"

@@ -14,7 +14,7 @@ import polars as pl
 from upkeep.core.names import KEYS
 from upkeep.core.params import Evaluate
 from upkeep.judging.economics import run_to_failure_cost
-from upkeep.judging.episodes import MACHINE, find_episodes, judge_failures, read_timeline
+from upkeep.judging.episodes import MACHINE, TRUTH, find_episodes, judge_failures, read_timeline
 from upkeep.judging.evaluation import Judgement, judge, read_outcomes
 from upkeep.judging.reports import Interval
 from upkeep.judging.resampling import interval
@@ -56,7 +56,8 @@ class Comparison(NamedTuple):
     """What differs between champion and challenger, in the plants that have a test row in common.
 
     `alarms` are episodes that only one of them has: plant, machine, time, gained, false (Booleans). `failures` are
-    those that only one of them caught in time: plant, machine, failed_at, gained.
+    those that only one of them caught in time: plant, machine, failed_at, gained; prevented ones are left out, since
+    nobody knows whether the other would have been in time.
     """
 
     plants: dict[str, Group]
@@ -92,7 +93,7 @@ def compare(
 def share_rows(champion: pl.DataFrame, challenger: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return one plant's test rows that both have predictions of, in the same order, with the challenger's labels."""
     before, after = (side.filter("chosen", split="test") for side in (champion, challenger))
-    truth = after.select(*KEYS, "label", "hours_to_failure").join(before.select(KEYS), on=KEYS, how="semi").sort(KEYS)
+    truth = after.select(*KEYS, *TRUTH).join(before.select(KEYS), on=KEYS, how="semi").sort(KEYS)
     answers = [*KEYS, "probability", "alarm"]
     before, after = (truth.join(side.select(answers), on=KEYS, maintain_order="left") for side in (before, after))
     return before, after
@@ -146,7 +147,7 @@ def _compare_failures(
 ) -> pl.DataFrame:
     before, after = (judge_failures(rows, lead, horizon_hours) for rows in (champion, challenger))
     keys = [*MACHINE, "failed_at"]
-    both = before.join(after.select(*keys, gained="caught"), on=keys)
+    both = before.filter(~pl.col("prevented")).join(after.select(*keys, gained="caught"), on=keys)
     return both.filter(pl.col("caught") != pl.col("gained")).select(_NO_FAILURES.columns).sort(keys)
 
 

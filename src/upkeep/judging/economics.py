@@ -1,7 +1,8 @@
 """Money: the cost of following the alarms, of running to failure, and of a perfect oracle.
 
 All candidates are counted alike: a failure caught in time costs a planned repair, any other an unplanned stop, and a
-false episode (see :mod:`upkeep.judging.episodes`) an inspection that finds nothing. Fixed-interval maintenance is
+false episode (see :mod:`upkeep.judging.episodes`) an inspection that finds nothing. A prevented failure that a
+candidate had not warned of by then counts between the two (:func:`expect_caught`). Fixed-interval maintenance is
 counted as if each due date were an alarm. That favours it, since real fixed-interval maintenance replaces the part
 without looking.
 """
@@ -25,6 +26,16 @@ def policy_cost(failures: Amount, caught: Amount, false_alarms: Amount, costs: C
     return (failures - caught) * costs.failure + caught * costs.planned_repair + false_alarms * costs.false_alarm
 
 
+def expect_caught(failures: Floats, caught: Floats, left_open: Floats) -> Floats:
+    """Return how many failures are caught, in expectation, where of `left_open` ones nobody knows.
+
+    A candidate is taken to catch these as often as the others, with one caught and one missed added by Laplace's rule
+    of succession. Counted as missed, they would favour whoever raised the alarms that were answered, and most of all a
+    model that always does; counted as caught, one that never does.
+    """
+    return caught + left_open * (caught + 1) / (failures - left_open + 2)
+
+
 def run_to_failure_cost(failures: Amount, costs: Costs) -> Amount:
     """Return the cost of doing nothing until a machine stops."""
     return failures * costs.failure
@@ -44,8 +55,9 @@ def tally_metrics(tally: pl.DataFrame, multiplicity: Floats, costs: Costs) -> di
     :func:`upkeep.judging.episodes.tally_machines`, `multiplicity` how often each resample counts each machine, shape
     (n_machines, n_resamples).
     """
-    columns = tally.select("hours", "failures", "caught", "false_alarms", "healthy").to_numpy().astype(np.float64)
-    hours, failures, caught, false_alarms, healthy = columns.T @ multiplicity
+    columns = tally.select("hours", "failures", "caught", "open", "false_alarms", "healthy").to_numpy()
+    hours, failures, caught, left_open, false_alarms, healthy = columns.astype(np.float64).T @ multiplicity
+    caught = expect_caught(failures, caught, left_open)
     false_alarms = np.where(healthy > 0, false_alarms, np.nan)
     cost = policy_cost(failures, caught, false_alarms, costs)
     unplanned = run_to_failure_cost(failures, costs)
@@ -91,20 +103,22 @@ def cost_by_threshold(
 ) -> pl.DataFrame:
     """Follow the alarms that each threshold would raise on one candidate's rows.
 
-    Columns are threshold (ascending), failures, caught, false_alarms and cost.
+    Columns are threshold (ascending), failures, caught, false_alarms and cost; ``caught`` leaves out open failures, of
+    which the cost has a share.
     """
     rows = predictions.sort("plant", "machine", "time").with_columns(alarm=pl.lit(False))
     timeline, probability = read_timeline(rows, horizon_hours), rows["probability"].to_numpy()
     thresholds = candidate_thresholds(probability)
-    peaks = np.sort(judge_failures(rows, lead_time_hours, horizon_hours)["peak"].to_numpy())
-    counts = {
-        "failures": np.full(thresholds.size, peaks.size),
-        "caught": peaks.size - np.searchsorted(peaks, thresholds),
-        "false_alarms": np.array([find_episodes(timeline, probability >= at)[1].sum() for at in thresholds], np.int64),
-    }
-    failures, caught, false_alarms = (count.astype(np.float64) for count in counts.values())
-    cost = policy_cost(failures, caught, false_alarms, costs)
-    return pl.DataFrame({"threshold": thresholds, **counts, "cost": cost})
+    judged = judge_failures(rows, lead_time_hours, horizon_hours)
+    prevented, happened = (np.sort(judged.filter(prevented=side)["peak"].to_numpy()) for side in (True, False))
+    left_open, missed = (np.searchsorted(peaks, thresholds).astype(np.float64) for peaks in (prevented, happened))
+    failures = np.full(thresholds.size, float(judged.height))
+    caught = failures - left_open - missed
+    false_alarms = np.array([find_episodes(timeline, probability >= at)[1].sum() for at in thresholds], np.float64)
+    counts = {"failures": failures, "caught": caught, "false_alarms": false_alarms}
+    cost = policy_cost(failures, expect_caught(failures, caught, left_open), false_alarms, costs)
+    whole = {name: count.astype(np.int64) for name, count in counts.items()}
+    return pl.DataFrame({"threshold": thresholds, **whole, "cost": cost})
 
 
 def best_threshold(predictions: pl.DataFrame, costs: Costs, lead_time_hours: float, horizon_hours: float) -> float:

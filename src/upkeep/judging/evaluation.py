@@ -11,7 +11,7 @@ from upkeep.core.params import Costs, Evaluate
 from upkeep.core.types import Floats, Ints
 from upkeep.judging import metrics as row_metrics
 from upkeep.judging.economics import cost_by_threshold, oracle_cost, run_to_failure_cost, tally_metrics
-from upkeep.judging.episodes import MACHINE, judge_failures, tally_machines
+from upkeep.judging.episodes import MACHINE, TRUTH, judge_failures, tally_machines
 from upkeep.judging.reports import (
     DECIMALS,
     CandidateReport,
@@ -27,7 +27,7 @@ from upkeep.judging.sanity import explain_unknown, judge_sanity
 OF_FAILING_MACHINES = ["average_precision", "failures_caught", "cost_saving"]
 WITH_INTERVAL = ["average_precision", "failures_caught", "false_alarms_per_machine_month", "cost_saving"]
 MAX_CURVE_POINTS = 200
-JUDGED = [*MACHINE, "time", "label", "hours_to_failure", "probability", "alarm"]  # what is judged of predictions
+JUDGED = [*MACHINE, "time", *TRUTH, "probability", "alarm"]  # what is judged of predictions
 
 
 class Outcomes(NamedTuple):

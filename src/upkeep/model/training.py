@@ -10,6 +10,7 @@ from joblib import effective_n_jobs
 from pydantic import TypeAdapter
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import KEYS
 from upkeep.core.params import Kind, Params
 from upkeep.core.pieces import Frames, Recall, make_anew
 from upkeep.core.types import Floats
@@ -25,7 +26,7 @@ from upkeep.model.estimators import KEPT, Fitted, Rows, fit, restore
 from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.storage import TrainingRange, to_matrix
 
-OUTCOME = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure"]  # what predictions keep of a row
+OUTCOME = [*KEYS, "machine_model", "label", "hours_to_failure", "prevented"]  # what predictions keep of a row
 JUDGED = TypeAdapter(dict[str, tuple[Calibration, TrainedCandidate]])
 SEEN = TypeAdapter(tuple[int, int, dict[str, TrainingRange]])
 COLUMNS_AT_ONCE = 8

@@ -98,7 +98,7 @@ def estimate_plant(
     shown = logged.filter(IS_SHOWN, model_version=model_version)
     # As in outcomes, the highest probability counts where a row was scored twice.
     own = shown.sort("probability", "scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
-    own = own.with_columns(hours_to_failure=pl.lit(None, pl.Float64))
+    own = own.with_columns(hours_to_failure=pl.lit(None, pl.Float64), prevented=pl.lit(value=False))
     known = predictions.filter("chosen", pl.col("split").is_in(["validation", "test"])).sort(*MACHINE, "time")
     spacing = own.select(pl.col("time").diff().over(MACHINE).median()).item()
     if spacing is not None:  # as seldom as the log's rows
@@ -129,7 +129,8 @@ def cut_stretches(rows: pl.DataFrame, params: Params) -> pl.DataFrame:
     """Return a row per stretch: plant, machine, time of its first row, alarm, log-odds of its highest probability.
 
     What came of it is ``true``, whether a failure follows one of its alarms within a horizon, and the numbers of
-    failures ``caught`` by its alarm, and ``missed``, of which the last chance to warn in time lay in it.
+    failures ``caught`` by its alarm, and ``missed``, of which the last chance to warn in time lay in it. Of a prevented
+    failure the last chance is not known, so it is not missed.
     """
     lead, horizon = params.evaluate.lead_time_hours, params.dataset.horizon_hours
     timeline, alarm = read_timeline(rows, horizon), rows["alarm"].to_numpy()
@@ -141,10 +142,11 @@ def cut_stretches(rows: pl.DataFrame, params: Params) -> pl.DataFrame:
     warned = (pl.col("warning_hours").fill_null(lead) * 3.6e9).round().cast(pl.Int64)
     # Times of failures are rounded to a second, which must not move one into the stretch before.
     last_time = pl.col("failed_at") - pl.duration(microseconds=warned) + timedelta(seconds=1)
-    failures = judge_failures(rows, lead, horizon).select(*MACHINE, "caught", time=last_time)
+    failures = judge_failures(rows, lead, horizon).select(*MACHINE, "caught", "prevented", time=last_time)
     begun = stretches.select(*MACHINE, "time", start="time")
     within = failures.join_asof(begun, on="time", by=MACHINE, check_sortedness=False)
-    counts = within.group_by(*MACHINE, time="start").agg(caught=pl.sum("caught"), missed=(~pl.col("caught")).sum())
+    missed = (~pl.col("caught") & ~pl.col("prevented")).sum()
+    counts = within.group_by(*MACHINE, time="start").agg(pl.sum("caught"), missed=missed)
     joined = stretches.join(counts, on=[*MACHINE, "time"], how="left", maintain_order="left")
     return joined.with_columns(pl.col("caught", "missed").fill_null(0))
 

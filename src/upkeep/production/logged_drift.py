@@ -27,6 +27,7 @@ from upkeep.production.outcomes import IS_SHOWN
 from upkeep.scoring.prediction_log import SCHEMA, read_parts
 
 PROBABILITY, ANSWERS = "probability", "its answers"
+MOVED_SHARE = 0.5  # of the features made of one sensor; if more have drifted, the sensor has moved
 LOGGED = ["plant", "machine", "time", "scored_at", "role", "source", "model_version", PROBABILITY, "features"]
 
 
@@ -56,8 +57,7 @@ def judge_predictions(plants: Sequence[str], params: Params, as_of: datetime) ->
     live = {plant: each[0] for plant, each in found.items() if each}
     asked = sample_log(params.score.log, live, window, params.drift.sample_rows) if live else {}
     none = pl.DataFrame(schema={name: SCHEMA[name] for name in LOGGED})
-    share = params.drift.max_drifted_share
-    return [judge_plant(plant, each, asked.get(plant, none), share) for plant, each in found.items()]
+    return [judge_plant(plant, each, asked.get(plant, none)) for plant, each in found.items()]
 
 
 def _list_files(plant: str) -> tuple[Path, Path]:
@@ -116,8 +116,8 @@ def sample_log(url: str, live: Mapping[str, str], window: Window, most: int) -> 
     return kept
 
 
-def judge_plant(plant: str, learnt: Learnt | None, logged: pl.DataFrame, largest_share: float) -> Signal:
-    """Return whether the probabilities have drifted, or more than this share of the features made of one sensor."""
+def judge_plant(plant: str, learnt: Learnt | None, logged: pl.DataFrame) -> Signal:
+    """Return whether the probabilities have drifted, or more than half of the features made of one sensor."""
     signal = partial(Signal, plant=plant, measure="predictions")
     if learnt is None:
         words = "its model or what that learnt from cannot be read"
@@ -136,7 +136,7 @@ def judge_plant(plant: str, learnt: Learnt | None, logged: pl.DataFrame, largest
     table = pl.DataFrame(rows, ["sensor", "score", "limit"], orient="row")
     excess = pl.col("score") / pl.col("limit")
     shares = table.group_by("sensor", maintain_order=True).agg((excess >= 1).mean().alias("share"))
-    moved = shares.filter(pl.col("share") > largest_share)["sensor"].to_list()
+    moved = shares.filter(pl.col("share") > MOVED_SHARE)["sensor"].to_list()
     words = "what its live model is asked and answers looks like what it learnt from"
     if moved:
         words = f"unlike what its live model learnt from: {', '.join(moved)}"

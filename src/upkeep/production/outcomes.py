@@ -106,6 +106,7 @@ def _join_predictions(
     )
     return rows.with_columns(
         hours_to_failure=(pl.col("next_failure") - pl.col("time")).dt.total_microseconds() / 3.6e9,
+        prevented=pl.lit(value=False),  # only failures that happened are covered
         is_void=pl.col("is_smoke") | (pl.col("time") < pl.col("repaired")).fill_null(value=False),
     ).sort(*SAID_BY, "is_void", "service", "time", "model_version")
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import UpkeepError
-from upkeep.core.params import Params
+from upkeep.core.params import Params, SplitWindow
 from upkeep.judging.drift import Window, compare_windows
 from upkeep.rehearsal.learning import TrainedFleet, may_follow, train_models
 from upkeep.rehearsal.plants import LivedPlant
@@ -18,6 +18,8 @@ from upkeep.simulator.fleet import PlantChange, simulate_fleet
 from upkeep.stages.drift import look_back
 
 START = date(2025, 1, 6)
+NEWEST_WEEKS = SplitWindow(validation_weeks=8, test_weeks=8, every_weeks=4)
+LEAST_HISTORY_WEEKS = 26  # with less, these windows leave too little to train on
 PLANTS = ("gdansk", "hamburg", "lyon", "porto", "turin", "bilbao", "malmo", "brno")
 
 WEEKS = pl.Schema(
@@ -76,11 +78,11 @@ class Rehearsal:
 
     def __init__(self, world: World, policy: str, params: Params) -> None:
         self.world, self.name, self.policy = world, policy, POLICIES[policy]
-        self.params, self.dictionary = _lighten(params), load_dictionary(params.validate_.dictionary)
+        self.params, self.dictionary = _lighten(params, world.weeks), load_dictionary(params.validate_.dictionary)
         self.lived = _draw_plants(world)
         self.learnt_from = _draw_plants(world) if self.policy.knows_labels else self.lived
         self.champion: TrainedFleet | None = None
-        self.trained_in = 0
+        self.trained_in, self.offered_in = 0, 0  # weeks of the champion's training, and of the newest one
 
     def run(self) -> pl.DataFrame:
         """Simulate all weeks; return a row of `WEEKS` for each."""
@@ -115,12 +117,14 @@ class Rehearsal:
         if self.policy.again_at_half and week == self.world.weeks // 2:
             return "new data"
         batches = [START + timedelta(weeks=number) for number in range(self.trained_in, week)]
+        offered = START + timedelta(weeks=self.offered_in - 1)
         drifted = partial(self._look_back, week, self.champion)
         how = self.params.retrain.model_copy(update={"policy": self.policy.follows})
-        return ", ".join(decide(Evidence(batches, 7 * len(batches), drifted), how))
+        return ", ".join(decide(Evidence(batches, 7 * len(batches), drifted, offered=offered), how))
 
     def _train(self, week: int) -> bool:
         known = {name: plant.read_tables() for name, plant in self.learnt_from.items()}
+        self.offered_in = week
         try:
             challenger = train_models(known, str(week), self.dictionary, self.params)
         except UpkeepError:  # there is too little to train on
@@ -154,14 +158,21 @@ def _draw_plants(world: World) -> dict[str, LivedPlant]:
     return plants
 
 
-def _lighten(params: Params) -> Params:
-    """Return parameters with smaller models, fewer healthy rows and one core: a rehearsal trains hundreds of times."""
+def _lighten(params: Params, weeks: int) -> Params:
+    """Return parameters with smaller models, fewer healthy rows and one core: a rehearsal trains hundreds of times.
+
+    Splits are by the newest weeks if a quarter of all, which the first model has, leaves enough to train on.
+    """
+    dataset: dict[str, Any] = {"negatives_kept": 0.05, "max_single_feature_auc": 1}
+    if weeks // 4 >= LEAST_HISTORY_WEEKS:
+        dataset["split"] = params.dataset.split.model_copy(update={"by": "window", "window": NEWEST_WEEKS})
     trees = {**params.model.lightgbm, "n_estimators": 150, "learning_rate": 0.1}
     lighter: dict[str, dict[str, Any]] = {
         "model": {"compare": [], "early_stopping_rounds": 15, "lightgbm": trees},
-        "dataset": {"negatives_kept": 0.05, "max_single_feature_auc": 1},
-        # With fewer, new data alone would be a reason so often that no other evidence counted.
-        "retrain": {"new_batches": 8},
+        "dataset": dataset,
+        # With fewer, new data alone would be a reason so often that no other evidence counted; and a split that moves
+        # on every four weeks trains on nothing new before.
+        "retrain": {"new_batches": 8, "batches_between": NEWEST_WEEKS.every_weeks},
         "parallel": {"backend": "sequential", "jobs": 1},
         "pieces": {"folder": None},
     }

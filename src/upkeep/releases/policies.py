@@ -29,15 +29,17 @@ class RealisedLoss(NamedTuple):
 class Evidence(NamedTuple):
     """What a policy may know.
 
-    `batches` are the first days of the batches that were not trained on, in order; `age_days` is the time since the
-    last batch trained on ended. `drifted` returns by plant whether it drifted in each of the last windows, the newest
-    first; it is slow, and called only if needed. `realised` has the plants whose costs are known.
+    `batches` are the first days of the batches that the live models were not trained on, in order, and `offered` is the
+    last of those that a retraining which has not shipped was made from; `age_days` is the time since the last batch
+    trained on ended. `drifted` returns by plant whether it drifted in each of the last windows, the newest first; it is
+    slow, and called only if needed. `realised` has the plants whose costs are known.
     """
 
     batches: Sequence[date]
     age_days: int
     drifted: Callable[[], Mapping[str, Sequence[bool]]]
     realised: Mapping[str, RealisedLoss] = {}
+    offered: date | None = None
 
 
 def decide(evidence: Evidence, how: Retrain) -> Reasons:
@@ -46,7 +48,14 @@ def decide(evidence: Evidence, how: Retrain) -> Reasons:
 
 
 def train_by_evidence(evidence: Evidence, how: Retrain) -> Reasons:
-    """Train on enough new data, on lasting drift, on a loss beyond what was promised, or when models are old."""
+    """Train on enough new data, on lasting drift, on a loss beyond what was promised, or when models are old.
+
+    None of these is a reason before `batches_between` batches have arrived since the last retraining: drift and loss
+    last until a model that knows of them ships, and would give nearly the same model week after week.
+    """
+    since = [batch for batch in evidence.batches if evidence.offered is None or batch > evidence.offered]
+    if len(since) < how.batches_between:
+        return {}
     reasons = train_on_batches(evidence, how.new_batches)
     lasting = [
         f"{plant} in {sum(windows)} of its last {how.drift_windows} windows"

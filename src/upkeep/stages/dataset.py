@@ -30,7 +30,7 @@ from upkeep.features.leakage import (
 from upkeep.features.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
 
 CODE = ("contract", "core", "features", "stages/dataset.py")
-COLUMNS = ["plant", "machine", "time", "machine_model", "label", "hours_to_failure", "weight"]  # before the features
+COLUMNS = [*KEYS, "machine_model", "label", "hours_to_failure", "prevented", "weight"]  # before the features
 
 
 class Tables(NamedTuple):

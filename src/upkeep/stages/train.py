@@ -23,7 +23,7 @@ from upkeep.model.training import FleetModel, Selection, Splits, train_fleet, tr
 CODE = ("core", "features", "judging", "model", "stages/train.py")
 COLUMNS = [
     *("plant", "machine", "time", "machine_model", "split", "candidate", "chosen"),
-    *("label", "hours_to_failure", "probability", "alarm"),
+    *("label", "hours_to_failure", "prevented", "probability", "alarm"),
 ]
 
 logger = logging.getLogger(__name__)
