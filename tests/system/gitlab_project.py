@@ -45,6 +45,7 @@ SETTINGS = {
     "compare": "[]",
     "n_estimators": str(TREES),
     "window_batches": "2",
+    "max_drifted_share": "0.5",  # so that one plant drifts, and not two
     "max_quarantined_share": "0.02",
 }
 

@@ -46,7 +46,7 @@ def prepare(project: Path) -> None:
     params["validate"]["max_quarantined_share"] = 0.01
     params["model"] |= {"compare": []}
     params["evaluate"] |= {"golden": None, "bootstrap": 5, "floors": {"average_precision": 0.0}}
-    params["drift"] |= {"window_batches": 1, "sample_rows": 200}
+    params["drift"] |= {"window_batches": 1, "sample_rows": 200, "max_drifted_share": 0.5}
     params["parallel"] = {"backend": "sequential", "jobs": 1}
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
