@@ -152,6 +152,17 @@ def test_on_a_laptop_the_branch_that_was_checked_out_is_there_again_as_it_was(pl
     assert run(desk, "dvc", "status").endswith("Data and pipelines are up to date.")
 
 
+def test_a_retraining_waits_for_as_many_batches_as_must_lie_between_two(place):
+    params = place.params("main")
+    params["retrain"] |= {"batches_between": 2}
+    change(place.server.repository, place.folder / "desk", "main", **{"params.yaml": yaml.safe_dump(params)})
+    done = place.schedule(week(NEWEST + 1))
+    assert done.returncode == 0, done.stdout
+    assert "too early: 1 new batch" in done.stdout
+    assert "the next retraining waits for 2 batches after the last, merged or offered" in done.stdout
+    assert place.branches() == ["main"]
+
+
 def test_a_target_that_is_not_there_is_told(place):
     clone = job_clone(place.server.repository, place.folder / "job")
     done = attempt(clone, "upkeep", "retrain", **JOB, UPKEEP_TARGET_BRANCH="nosuch")

@@ -87,7 +87,7 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
             return _wait(params, age_days)
         wanted = f"{how.new_batches} needed, and no drift or loss that lasts"
         if how.batches_between > 1:
-            wanted += f", and {how.batches_between} since the last retraining"
+            wanted += f"; the next retraining waits for {how.batches_between} batches after the last, merged or offered"
         if how.policy != "evidence":
             wanted = f"and retrain.policy is {how.policy}"
         return f"too early: {count_things(len(arrived), 'new batch')} after that of {until}, {wanted}"
