@@ -112,8 +112,10 @@ def test_drift_is_a_reason_in_a_rehearsal_if_the_newest_window_and_another_of_th
     monkeypatch.setattr(rehearse, "compare_windows", compare_windows)
     monkeypatch.setattr(LivedPlant, "read_tables", lambda _: SimpleNamespace(telemetry=None))
     loop = rehearse.Rehearsal(World(1, 2, 24, 7, "none"), "loop", PARAMS)
-    loop.champion, loop.trained_in = SimpleNamespace(trained={"gdansk": None}), 19
+    loop.champion, loop.trained_in = SimpleNamespace(trained={"gdansk": None}), 16
     assert loop._decide(20) == reason
+    loop.offered_in = 17
+    assert loop._decide(20) == ""  # it waits for four batches after the last retraining
 
 
 def weeks(policy, costs, *, change="none", seed=1, reasons=None, promoted=False):
