@@ -48,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["evaluate"] |= {"golden": None, "bootstrap": 5, "floors": {"average_precision": 0.0}}
     params["evaluate"]["costs"]["false_alarm"] = 100  # so that there are alarms
     params["retrain"] |= {"new_batches": 8, "max_age_days": 35}  # every other month
-    params["drift"] |= {"window_batches": 1, "sample_rows": 200}
+    params["drift"] |= {"window_batches": 1, "sample_rows": 200, "max_drifted_share": 0.5}
     params["parallel"] = {"backend": "sequential", "jobs": 1}
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
