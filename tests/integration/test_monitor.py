@@ -276,11 +276,14 @@ def test_where_nothing_was_logged_whether_outcomes_are_as_expected_is_not_known(
     assert "0 of 13 windows" in found["estimates"]["words"]
 
 
-@pytest.mark.parametrize("model", ["damaged", "whole"])
+@pytest.mark.parametrize("model", ["damaged", "whole", "of an older version"])
 def test_a_plant_whose_model_or_predictions_cannot_be_read_costs_no_other_its_page(monkeypatch, model):
     write_part(settings().production.ledger, "part", one_alarm(), OUTCOMES)
     (paths.MODELS / name_file(PLANT)).mkdir(parents=True)
-    if model == "whole":
+    if model == "of an older version":  # which knew nothing of prevented failures
+        paths.PREDICTIONS.mkdir(parents=True)
+        pl.DataFrame({"plant": [PLANT]}).write_parquet(table_file(paths.PREDICTIONS, PLANT))
+    if model != "damaged":
         monkeypatch.setattr(expectations, "load_scorer", lambda _: SimpleNamespace(version="1"))
     assert isinstance(run(), NotKnownError)
     found = {signal["measure"]: signal for signal in report()["signals"] if signal["plant"] == PLANT}
@@ -291,7 +294,7 @@ def test_drift_is_handed_to_the_estimates_of_the_windows_that_it_was_looked_for_
     write_part(settings().production.ledger, "part", one_alarm(), OUTCOMES)
     handed = {}
     monkeypatch.setattr(expectations, "load_scorer", lambda _: SimpleNamespace(version="1"))
-    monkeypatch.setattr(expectations.pl, "read_parquet", lambda _: None)
+    monkeypatch.setattr(expectations.pl, "read_parquet", lambda *_, **__: None)
     monkeypatch.setattr(
         expectations, "estimate_plant", lambda *given, drift, **_: handed.setdefault(given[2].start, drift)
     )

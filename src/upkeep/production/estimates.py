@@ -80,6 +80,10 @@ class Agreement(NamedTuple):
     windows: list[Realised]
 
 
+ESTIMATED_FROM = [*MACHINE, "time", "split", "chosen", "hours_to_failure", "prevented", "probability", "alarm"]
+"""What is read of the predictions that `train` wrote; those of an older version may lack a column."""
+
+
 def estimate_plant(
     logged: pl.DataFrame,
     predictions: pl.DataFrame,

@@ -14,7 +14,7 @@ from upkeep.core.plants import name_file, table_file
 from upkeep.judging.drift import Window
 from upkeep.judging.reports import DriftReport
 from upkeep.model.scoring import load_scorer
-from upkeep.production.estimates import Agreement, compare_with_outcomes, estimate_plant
+from upkeep.production.estimates import ESTIMATED_FROM, Agreement, compare_with_outcomes, estimate_plant
 from upkeep.production.figures import live_figures
 from upkeep.production.health import UNKNOWN, Signal
 from upkeep.production.ledger import as_known, read_ledger
@@ -49,9 +49,10 @@ def _check_estimates(
     """Estimate each past window as it would have been estimated then, and compare that with what came true."""
     try:
         version = load_scorer(paths.MODELS / name_file(plant)).version
-        trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant))
+        trained = pl.read_parquet(table_file(paths.PREDICTIONS, plant), columns=ESTIMATED_FROM)
     except (UpkeepError, OSError, pl.exceptions.PolarsError) as error:
-        why = f"its model or what that was judged on cannot be read: {shorten(error)}; run `dvc checkout`"
+        remedy = "run `dvc checkout`, or after an update `dvc repro`"
+        why = f"its model or what that was judged on cannot be read: {shorten(error)}; {remedy}"
         return Agreement("unknown", why, [])
     own, drifted = logged.filter(plant=plant), drift.root.get(plant)
     estimates = []
