@@ -14,7 +14,7 @@ from upkeep.adopt.columns import Part, find_roles
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.describing import choose_range, describe, describe_telemetry
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
-from upkeep.adopt.settings import suggest
+from upkeep.adopt.settings import NEWEST_WEEKS, Setting, suggest
 from upkeep.adopt.sniffing import sniff_text
 from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
@@ -463,13 +463,13 @@ def test_a_pattern_matches_the_files_of_a_table_and_no_others(paths, placeholder
 # Settings
 
 
-def settings_for(step: timedelta, rows: int, machines: int = 4) -> dict[str, object]:
+def settings_for(step: timedelta, rows: int, machines: int = 4, failures: int = 3) -> dict[str, object]:
     keys = pl.DataFrame(
         [("p", f"m{machine}", START + row * step) for machine in range(machines) for row in range(rows)],
         schema={"plant": pl.String, "machine": pl.String, "time": pl.Datetime("us", "UTC")},
         orient="row",
     )
-    return {place: value for place, value, _ in suggest(keys, keys[:: rows // 3])}
+    return {place: value for place, value, _ in suggest(keys, keys[:: rows // failures])}
 
 
 def test_hourly_readings_of_months_keep_the_shipped_settings():
@@ -486,6 +486,15 @@ def test_readings_of_a_second_get_minutes_and_lose_none_as_near_duplicates():
     assert found["validate.near_duplicate_seconds"] == 0
     assert found["fetch.batch_days"] == 1
     assert 0 < found["dataset.horizon_hours"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("days", "failures", "by"), [(700, 100, "window"), (700, 20, "time"), (300, 100, "time")]
+)
+def test_more_than_a_year_is_split_by_its_newest_weeks_if_failures_are_enough_there(days, failures, by):
+    found = settings_for(timedelta(hours=8), 3 * days, machines=2, failures=failures)
+    assert found["dataset.split.by"] == by
+    assert ("dataset.split.window" in found) == (by == "window")
 
 
 def test_daily_readings_get_windows_of_several_rows():
@@ -511,8 +520,10 @@ def test_a_draft_keeps_other_sections_and_their_comments_and_is_the_same_when_dr
         pl.DataFrame({"plant": ["p"], "machine": ["m"], "time": [START]}),
         pl.DataFrame(schema={"plant": pl.String, "time": pl.Datetime("us", "UTC")}),
     )
+    settings += [Setting("dataset.split.window", NEWEST_WEEKS, "why")]
     options = CommentedMap(telemetry=annotate({"path": "d/*.csv"}, {"path": "why"}))
     drafted = draft_params(text, "files", options, settings)
+    assert "    window: {validation_weeks: 8, test_weeks: 8, every_weeks: 4}\n" in drafted
     assert draft_params(drafted, "files", options, settings) == drafted
     assert "path: d/*.csv  # why" in drafted
     assert "# adopt: " in drafted

@@ -67,6 +67,8 @@ def draft_params(text: str, source: str, options: CommentedMap, settings: Sequen
         section = reduce(getitem, above, params)
         if isinstance(section.get(name), list):
             section[name][:] = value
+        elif isinstance(value, dict):
+            section[name] = on_one_line(value)
         else:
             section[name] = DoubleQuotedScalarString(value) if name == "until" else value
         section.yaml_set_comment_before_after_key(name, before=f"{MARK} {reason}", indent=2 * len(above))

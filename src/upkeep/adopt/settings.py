@@ -1,6 +1,7 @@
 """Settings of ``params.yaml`` that depend on the data, such as batches, horizon and windows."""
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ HORIZONS_OF_HISTORY = 15
 SCHEDULED_HOURS = 12
 MANY_FAILURES = 60  # with fewer, trees as large as the default ones overfit
 SMALL = 50_000  # up to so many rows, all healthy ones are kept for training
+NEWEST_WEEKS = {"validation_weeks": 8, "test_weeks": 8, "every_weeks": 4}
+"""The windows of a split by the newest weeks, which docs/guide.md advises for a history of more than a year."""
+FAILURES_A_WINDOW = 10  # in each of them, at least; it is also what the shipped gate needs for a verdict
 
 
 class Setting(NamedTuple):
@@ -60,7 +64,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         Setting("dataset.baseline_hours", _round(horizon * 1.5), "longer than the horizon"),
         Setting("dataset.max_repair_hours", _round(horizon * 1.5), "likewise, as long as nobody closes a repair"),
         *([Setting("dataset.negatives_kept", 1.0, f"all of only {rows} rows or so")] if rows < SMALL else []),
-        Setting("dataset.split.by", *_suggest_split(keys, failures)),
+        *_suggest_split(keys, failures, horizon),
         *([Setting("model.lightgbm.num_leaves", 4, f"small trees for few failures: {failures.height}")] if few else []),
         Setting("evaluate.lead_time_hours", _round(horizon / 6), "a sixth of the horizon"),
         Setting("evaluate.golden", None, "the shipped cases are about the simulated fleet"),
@@ -77,15 +81,26 @@ def _find_span(times: pl.Series) -> tuple[datetime, datetime]:
     return datetime.fromtimestamp(near[0] / 1e6, UTC), datetime.fromtimestamp(near[-1] / 1e6, UTC)
 
 
-def _suggest_split(keys: pl.DataFrame, failures: pl.DataFrame) -> tuple[str, str]:
+def _suggest_split(keys: pl.DataFrame, failures: pl.DataFrame, horizon: float) -> list[Setting]:
     start, end = _find_span(keys["time"])
-    parts = [start, start + 0.55 * (end - start), start + 0.75 * (end - start), end + timedelta(days=1)]
-    held = [failures.filter(pl.col("time").is_between(*ends, closed="left")).height for ends in pairwise(parts)]
+    weeks = [timedelta(weeks=NEWEST_WEEKS[name]) for name in ("validation_weeks", "test_weeks")]
+    recent = _count_between(failures, [end - sum(weeks, timedelta()), end - weeks[1], end])
+    if end - start > timedelta(days=365) and min(recent) >= FAILURES_A_WINDOW and horizon <= 7 * 24:
+        reason = f"more than a year of history, {recent[0]} and {recent[1]} failures in the newest weeks"
+        return [Setting("dataset.split.by", "window", reason), Setting("dataset.split.window", NEWEST_WEEKS, reason)]
+    held = _count_between(failures, [start, start + 0.55 * (end - start), start + 0.75 * (end - start), end])
     failed = failures.select("plant", "machine").n_unique() if failures.height else 0
     counts = f"{held[0]}, {held[1]} and {held[2]} failures in the times of training, validation and test"
     if min(held) == 0 and failed >= 8:
-        return "machine", f"by time there are {counts}; {failed} machines failed"
-    return "time", counts
+        return [Setting("dataset.split.by", "machine", f"by time there are {counts}; {failed} machines failed")]
+    return [Setting("dataset.split.by", "time", counts)]
+
+
+def _count_between(failures: pl.DataFrame, bounds: Sequence[datetime]) -> list[int]:
+    """Return how many failures lie in each part between bounds; those of a day after the last one count, too."""
+    last = bounds[-1] + timedelta(days=1)
+    parts = pairwise([*bounds[:-1], last])
+    return [failures.filter(pl.col("time").is_between(*ends, closed="left")).height for ends in parts]
 
 
 def _round(hours: float) -> float:
