@@ -3,6 +3,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from sklearn import metrics
 
 from upkeep.model.baselines import RANKINGS, find_best_feature, fit_baseline, hours_in_service, recent_errors
 from upkeep.model.calibration import logistic, prior_log_odds
@@ -78,6 +79,21 @@ def test_the_best_rule_is_the_feature_that_alone_ranks_best_upwards_or_downwards
     assert (rule.feature, rule.rises) == ("wear", rises)
     log_odds = fit_baseline(rule.rank, [train])(train)
     assert log_odds[200:].mean() > log_odds[:200].mean()
+
+
+def test_the_best_rule_has_the_average_precision_that_scikit_learn_finds_highest_ties_included():
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        train = training(60, **{f"of {steps}": draw.integers(0, steps, 60) / steps for steps in (2, 3, 9, 60)})
+        label = train["label"].to_numpy()
+        areas = {
+            (name, rises): metrics.average_precision_score(label, train[name].to_numpy() * (1 if rises else -1))
+            for name in train.columns
+            if name.startswith("of ")
+            for rises in (True, False)
+        }
+        found = find_best_feature(train.select, [name for name in train.columns if name.startswith("of ")])
+        assert (found.feature, found.rises) == max(areas, key=areas.get)
 
 
 def test_a_value_that_the_best_rule_does_not_know_counts_as_the_lowest():

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.rounding import LOG_ODDS
-from upkeep.core.types import Floats
-from upkeep.judging.metrics import average_precision, has_both_classes
+from upkeep.core.types import Booleans, Floats
+from upkeep.judging.metrics import has_both_classes
 from upkeep.model.calibration import fit_calibration, prior_log_odds
 
 Ranking = Callable[[pl.DataFrame], Floats]
@@ -78,14 +78,25 @@ def find_best_feature(read: Callable[[str], pl.DataFrame], features: list[str]) 
         return None
     best, highest = None, -1.0
     for name in features:
-        rows = read(name)
-        known = np.sort(_lowest_if_unknown(rows, name))
-        for rule in (SingleFeature(name, rises=True, known=known), SingleFeature(name, rises=False, known=known)):
+        values = _lowest_if_unknown(read(name), name)
+        ascending = np.argsort(values)
+        known = values[ascending]
+        for rises, area in zip((True, False), _areas(known, label[ascending]), strict=True):
             # Rounded, since the last digits depend on the processor and must not decide.
-            area = round(average_precision(label, rule.rank(rows)), 9)
-            if area > highest:
-                best, highest = rule, area
+            if (rounded := round(area, 9)) > highest:
+                best, highest = SingleFeature(name, rises, known), rounded
     return best
+
+
+def _areas(values: Floats, label: Booleans) -> list[float]:
+    """Return the average precision of ranking rows by ascending values, upwards and downwards, from this one sort."""
+    last = np.append(np.flatnonzero(values[1:] != values[:-1]), values.size - 1)  # row of each value
+    rows, positives = np.diff(last, prepend=-1), np.diff(np.cumsum(label)[last], prepend=0)
+    areas = []
+    for found, raised in ((positives[::-1], rows[::-1]), (positives, rows)):
+        precision = np.cumsum(found) / np.cumsum(raised)
+        areas.append(float((found * precision).sum() / found.sum()))
+    return areas
 
 
 def _lowest_if_unknown(rows: pl.DataFrame, feature: str) -> Floats:
