@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.adopt.words import has_word
+from upkeep.contract.casting import cast_column
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.times import COMMON_FORMATS, OFFSET, read_times, unit_since_1970
 
@@ -48,7 +49,7 @@ def read_clock(column: pl.Series) -> Clock | None:
     if _is_read(sample, {}):
         has_offset = share_of(sample.str.contains(OFFSET)) >= READABLE
         return _read_by(column, {}, f"ISO 8601{' with its offset' if has_offset else ''}", is_local=not has_offset)
-    return _fit_format(column, [form for form in COMMON_FORMATS if _is_read(sample, {"time_format": form})])
+    return _fit_format(column, _list_formats(sample))
 
 
 def in_zone(clock: Clock, zone: str, why: str) -> Clock:
@@ -79,6 +80,18 @@ def _read_as(column: pl.Series, options: dict[str, Any]) -> pl.Series:
 
 def _is_read(sample: pl.Series, options: dict[str, str]) -> bool:
     return share_of(_read_as(sample, options).is_not_null()) >= READABLE
+
+
+def _list_formats(sample: pl.Series) -> list[str]:
+    """Return the common formats by which most of a sample are times."""
+    text = sample.to_frame("text").select(cast_column("text", sample.dtype, "text").value.alias("text"))
+    # Parsing alone, of all formats at once, rules nearly all of them out in a tenth of the time of reading by each.
+    parsed = text.select(
+        pl.col("text").str.to_datetime(form, time_unit="us", strict=False).count().alias(form)
+        for form in COMMON_FORMATS
+    )
+    likely = [form for form, count in parsed.row(0, named=True).items() if count >= READABLE * sample.len()]
+    return [form for form in likely if _is_read(sample, {"time_format": form})]
 
 
 def _find_epoch(sample: pl.Series) -> str | None:
