@@ -218,8 +218,9 @@ def _partition_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tu
     named = is_name(plant) & pl.any_horizontal(pl.lit(not told), *(value.is_not_null() for value in told))
     keys = {"@plant": pl.when(named).then(plant).forward_fill().backward_fill()}
     if table != "machines":
-        time = cast_column("time", rows.schema["time"], "time").value
-        time = pl.when(time >= CLOCK_RESET).then(time)
+        time = pl.col(TIME)  # a column of its own, since parsing text takes long, and below the time is needed often
+        rows = rows.with_columns(cast_column("time", rows.schema["time"], "time").value.alias(TIME))
+        rows = rows.with_columns(pl.when(time >= CLOCK_RESET).then(time))
         keys[TIME] = _without_leaps(time) if table == "telemetry" else time
     dealt = rows.with_columns(**keys).with_columns(batch.forward_fill().backward_fill().alias("@batch"))
     return dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
