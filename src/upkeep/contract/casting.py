@@ -146,8 +146,7 @@ def _to_number(column: pl.Expr, delivered: pl.DataType) -> Cast | None:
 def _to_time(column: pl.Expr, delivered: pl.DataType) -> Cast | None:
     if _is_text(delivered):
         text = _trim_text(column)
-        time = _parse_time(text).to_physical()
-        time = pl.when(time.is_between(LOW, HIGH)).then(time)
+        time = _parse_time(text)
         return Cast(time.cast(DTYPES["time"]), text.is_not_null() & time.is_null())
     if not isinstance(delivered, pl.Date | pl.Datetime):
         return None
@@ -160,12 +159,17 @@ def _to_time(column: pl.Expr, delivered: pl.DataType) -> Cast | None:
 
 
 def _parse_time(text: pl.Expr) -> pl.Expr:
-    parts = text.str.extract_groups(ISO_TIME).struct
+    """Return the microseconds since 1970 of times in text; null where it is no time, or one out of bounds."""
+    # As fields of one struct these are computed once; each mention of an expression in another is computed anew.
+    field = pl.field
     whole = pl.concat_str(
-        parts.field("1"),
+        field("1"),
         pl.lit("T"),
-        parts.field("2").fill_null("00:00"),
-        parts.field("3").fill_null(":00"),
-        parts.field("4").fill_null("+00"),
+        field("2").fill_null("00:00"),
+        field("3").fill_null(":00"),
+        field("4").fill_null("+00"),
     )
-    return whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False)
+    time = whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False).to_physical()
+    known = pl.when(field("time").is_between(LOW, HIGH)).then(field("time"))
+    parts = text.str.extract_groups(ISO_TIME).struct.with_fields(time.alias("time"))
+    return parts.struct.with_fields(known.alias("time")).struct.field("time")
