@@ -166,16 +166,22 @@ def test_failures_of_machines_that_no_telemetry_has_are_a_finding_and_an_error_i
     deliver(lyon, unknown, elsewhere, ("events", "lyon", 0, 2, failure("lyon", "M1")))
     caplog.clear()
     validate.run(params)
-    assert caplog.messages == [f"plant lyon, events: {unknown_machine()}"]
+    assert caplog.messages[0] == f"plant lyon, events: {unknown_machine()}"
+    assert "plant porto, events: 1 rows, 1 of them failures, of 1 machines of a plant without telemetry" in caplog.text
     found = [(plant, item["kind"]) for plant, report in quality().items() for item in report["findings"]]
     assert found.count(("lyon", "unknown_machine")) == 1
     assert found.count(("porto", "unknown_machine")) == 1
 
 
-def test_a_plant_without_telemetry_is_no_error_if_no_other_has_nearly_its_name(params: Params) -> None:
-    deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")), ("events", "porto", 0, 1, failure("porto", "M1")))
+def test_a_plant_without_telemetry_is_no_error_if_others_have_failures_to_learn_from(params: Params) -> None:
+    lyon = ("telemetry", "lyon", 0, 1, telemetry("lyon"))
+    porto = ("events", "porto", 0, 1, failure("porto", "M1"))
+    deliver(lyon, porto, ("events", "lyon", 0, 1, failure("lyon", "M1")))
     validate.run(params)
-    deliver(("telemetry", "lyon", 0, 1, telemetry("lyon")), ("events", "LYON", 0, 1, failure("LYON", "M1")))
+    deliver(lyon, porto)
+    with pytest.raises(UpkeepError, match=r"each row would count as healthy: .* of a plant without telemetry: M1"):
+        validate.run(params)
+    deliver(lyon, ("events", "LYON", 0, 1, failure("LYON", "M1")))
     with pytest.raises(UpkeepError, match=r"without telemetry \(did you mean lyon\?\)"):
         validate.run(params)
 

@@ -68,9 +68,10 @@ def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
         logger.warning(f"plant {plant}, events: {detail}")
     if strangers and not any(report.has_failures for report in reports.values()):
         plant, detail = next(iter(strangers.items()))
+        alike = "name plants and machines alike in all tables, or set fetch.rows_every_hours for plants of events only"
         raise UpkeepError(
             f"no failure is of a machine that telemetry has, so each row would count as healthy: {detail}",
-            remedy=f"{MEND} and type {command_to_read_again()}",
+            remedy=f"{alike}; {MEND} and type {command_to_read_again()}",
             plant=plant,
             table="events",
         )
@@ -95,8 +96,6 @@ def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, para
         table: find_unknown_machines(table, checked[table].clean, known, other) for table in ("events", "machines")
     }
     failed = checked["events"].clean.filter(kind="failure")["machine"].is_in(known.implode())
-    # A plant may have no telemetry on purpose, unless another plant is called almost the same.
-    is_strange = not failed.all() and (plant in watched or other)
     return PlantReport(
         {
             "tables": {table: _count_rows(checked[table]) for table in TABLES},
@@ -104,7 +103,7 @@ def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, para
         },
         find_excess(plant, checked, params.validate_, paths.QUARANTINE),
         has_failures=failed.any(),
-        strangers=unknown["events"][0]["detail"] if is_strange else None,
+        strangers=None if failed.all() else unknown["events"][0]["detail"],
     )
 
 
