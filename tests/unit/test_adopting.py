@@ -15,7 +15,7 @@ from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.describing import choose_range, describe, describe_telemetry
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
 from upkeep.adopt.settings import NEWEST_WEEKS, Setting, suggest
-from upkeep.adopt.sniffing import sniff_text
+from upkeep.adopt.sniffing import find_gaps, sniff_text
 from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
 from upkeep.adopt.words import kind_of, tidy_names, unit_of
@@ -90,6 +90,21 @@ def test_marks_that_group_thousands_are_told_from_the_decimal_sign(rows, decimal
 def test_neither_titles_nor_a_lone_quote_hide_the_separator(above, quoted):
     lines = ["machine;time", *[f"m{row};2025-01-06" for row in range(20)], f"m{quoted};2025-01-07"]
     assert sniff_text((above + "\n".join(lines)).encode()) == {"separator": ";"}
+
+
+@pytest.mark.parametrize("mark", ["-999", "-999.0", "9999", "65535", "32767.0", "-32768"])
+def test_a_mark_for_a_missing_value_is_a_gap_where_it_is_far_from_all_others(mark):
+    assert find_gaps(pl.DataFrame({"heat": [*READINGS, mark]}), None) == [mark]
+    near = pl.DataFrame({"heat": [*READINGS, mark], "power": ["-40000", *map(str, range(0, 72_500, 2500)), mark]})
+    assert find_gaps(near, None) == []
+    assert find_gaps(pl.DataFrame({"heat": [*READINGS, mark], "broken_sensor": [mark] * 31}), None) == [mark]
+    assert find_gaps(pl.DataFrame({"heat": [*READINGS, mark], "machine_id": ["7"] * 30 + [mark]}), None) == []
+
+
+def test_a_mark_with_a_decimal_comma_is_a_gap():
+    assert find_gaps(pl.DataFrame({"heat": [*(text.replace(".", ",") for text in READINGS), "-999,0"]}), ",") == [
+        "-999,0"
+    ]
 
 
 def test_a_table_so_wide_that_few_lines_are_looked_at_is_read_as_others_are():
@@ -488,9 +503,7 @@ def test_readings_of_a_second_get_minutes_and_lose_none_as_near_duplicates():
     assert 0 < found["dataset.horizon_hours"] < 0.2
 
 
-@pytest.mark.parametrize(
-    ("days", "failures", "by"), [(700, 100, "window"), (700, 20, "time"), (300, 100, "time")]
-)
+@pytest.mark.parametrize(("days", "failures", "by"), [(700, 100, "window"), (700, 20, "time"), (300, 100, "time")])
 def test_more_than_a_year_is_split_by_its_newest_weeks_if_failures_are_enough_there(days, failures, by):
     found = settings_for(timedelta(hours=8), 3 * days, machines=2, failures=failures)
     assert found["dataset.split.by"] == by

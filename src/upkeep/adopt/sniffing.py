@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 from charset_normalizer import from_bytes
 
-from upkeep.adopt.words import WORDS
+from upkeep.adopt.words import WORDS, names_one
 from upkeep.contract.casting import LOCAL_NUMBERS, cast_column, cast_local
 from upkeep.contract.dictionary import DECIMAL
+from upkeep.core.types import Floats
 from upkeep.sources.columns import blank_gaps
 from upkeep.sources.delimited import find_header, find_unicode, read_fields
 
@@ -19,8 +20,9 @@ ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "ut
 FEW_LETTERS = 8  # beyond ASCII: so few do not show the encoding, which is then taken for cp1252, the commonest
 SEPARATORS = ",;\t| "
 USUAL = {"encoding": "utf-8", "separator": ","}  # how text is written unless an option says otherwise
-SENTINEL = re.compile(r"-9{3,6}([.,]0*)?")
-EXTREME = 5.0  # widths of all other values that such a mark lies below them
+SENTINEL = re.compile(r"(-9{3,6}|9{4,6}|65535|32767|-32768|6553[.,]5|3276[.,]7)([.,]0*)?")
+EXTREME = 5.0  # widths of all other values that such a mark lies beyond them
+NAMING = ("plant", "machine", "code")  # groups of words in names of columns whose values are names
 MOSTLY = 0.9  # share of numbers among a column's values that makes it one of numbers
 EVEN = 0.8  # share of lines with as many columns as the header above which a separator is likely
 
@@ -71,19 +73,30 @@ def _sniff_decimal(fields: Iterable[str], separator: str) -> str | None:
 
 
 def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
-    """Return the texts for missing values in columns of numbers, with such as -999 if it is far below the others."""
+    """Return the texts for missing values in columns of numbers, with -999 and the like if far from the others.
+
+    A gap is one in any column, so none is what a column of names or codes holds, or one whose other values are near.
+    """
     odd = [gap for gap in WORDS["gaps"] if any((rows[name].str.strip_chars() == gap).any() for name in rows.columns)]
     blank = blank_gaps(rows, odd)
     numbers = read_numbers(blank, decimal)
     measured = [name for name in rows.columns if 0 < blank[name].count() <= numbers[name].count() / MOSTLY]
-    held = set[str]()
+    held, usual_too = set[str](), set[str]()
     for name in measured:
         texts = rows[name].str.strip_chars()
         marks = {text for text in texts.unique().drop_nulls() if SENTINEL.fullmatch(text)}
         usual = numbers[name].filter(~texts.is_in(marks)).drop_nulls().to_numpy()
-        far = {mark for mark in marks if usual.size and float(mark) < usual.min() - EXTREME * np.ptp(usual)}
+        far = {mark for mark in marks if usual.size and _is_far(float(mark.replace(",", ".")), usual)}
+        far = set() if any(names_one(name, group) for group in NAMING) else far
+        usual_too |= marks - far if usual.size else set()
         held |= far | {*texts.filter(blank[name].is_null()).drop_nulls()}
-    return sorted(held)
+    return sorted(held - usual_too)
+
+
+def _is_far(mark: float, usual: Floats) -> bool:
+    """Tell whether a mark lies many widths of the usual values below or above them."""
+    room = EXTREME * np.ptp(usual)
+    return bool(mark < usual.min() - room or (mark > usual.max() + room and mark > EXTREME * usual.max()))
 
 
 def read_numbers(rows: pl.DataFrame, decimal: str | None) -> pl.DataFrame:
