@@ -222,13 +222,35 @@ def test_a_packed_file_of_several_parts_is_read_whole_or_refused(tmp_path, endin
         assert check(tmp_path)["lyon"].clean.height == 2
 
 
+@pytest.mark.parametrize("mark", ["#", "# "])
+def test_names_of_columns_may_begin_with_the_mark_of_a_remark(mark):
+    rows = read_delimited(f"# by hand, in May\n{mark}time,x\n1,2\n3,4\n".encode(), ",", "utf-8", LIMITS)
+    assert rows[f"{mark}time"].to_list() == [None, "1", "3"]
+
+
+@pytest.mark.parametrize("again", [HEADER.upper(), f'"{HEADER.replace(",", chr(34) + "," + chr(34))}"', f"{HEADER} "])
+def test_a_header_repeated_in_other_letters_or_quotes_is_a_broken_line_and_no_plant(tmp_path, again):
+    checked = check_lines(tmp_path, line(1), again, line(2))
+    assert checked.quarantined["reason"].to_list() == ["broken line"]
+    assert checked.clean.height == 4
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 def test_letters_of_two_and_four_bytes_are_read_with_and_without_a_mark(tmp_path, encoding):
     (tmp_path / "all.csv").write_bytes(f"{HEADER}\n{line(1).replace('lyon', 'Łódź')}\n".encode(encoding))
     assert check(tmp_path)["Łódź"].clean.height == 1
 
 
-@pytest.mark.parametrize("above", ["Export of 2025\nHall 7\n\n", "sep=,\n", "# by hand\n"])
+@pytest.mark.parametrize(
+    "above",
+    [
+        "Export of 2025\nHall 7\n\n",
+        "sep=,\n",
+        "# by hand\n",
+        "# Historian, version 2\n# north, hall 7, line 2\n",
+        "#1,2,3,4,5\n",
+    ],
+)
 def test_what_stands_above_the_header_is_set_aside_and_the_rows_are_read(tmp_path, above):
     (tmp_path / "all.csv").write_text(f"{above}{HEADER}\n{line(1)}\n{line(2)}\n")
     found = check(tmp_path)["lyon"]

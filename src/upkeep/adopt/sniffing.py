@@ -12,7 +12,7 @@ from upkeep.contract.casting import LOCAL_NUMBERS, cast_column, cast_local
 from upkeep.contract.dictionary import DECIMAL
 from upkeep.core.types import Floats
 from upkeep.sources.columns import blank_gaps
-from upkeep.sources.delimited import find_header, find_unicode, read_fields
+from upkeep.sources.delimited import find_header, find_unicode, is_comment, read_fields
 
 SAMPLE_BYTES = 65_536  # of a file's beginning, by which separator and decimal sign are guessed
 ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "utf_16"]
@@ -52,7 +52,7 @@ def _sniff_encoding(content: bytes) -> str:
 def _score_separator(lines: Sequence[str], separator: str) -> float:
     """Return a separator's score: the number of columns, if nearly all lines have as many as the header."""
     header = find_header(lines, separator) or 0
-    above = [line for line in lines[:header] if not line.startswith("sep=")]
+    above = [line for line in lines[:header] if not line.startswith("sep=") and not is_comment(line)]
     if any(mark in line for line in above for mark in SEPARATORS.strip(" ")):  # as the header of a table has
         header = 0
     counts = [len(read_fields(line, separator) or ()) for line in lines[header:]] or [0]

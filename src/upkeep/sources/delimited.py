@@ -23,6 +23,7 @@ BEGINNING = re.compile(
     rb"(?P<utf_32>\xff\xfe\0\0|\0\0\xfe\xff)|(?P<utf_16>\xff\xfe|\xfe\xff)|(?P<utf_32_le>[^\0]\0\0\0)"
     rb"|(?P<utf_32_be>\0\0\0[^\0])|(?P<utf_16_le>[^\0]\0)|(?P<utf_16_be>\0[^\0])"
 )  # how text begins whose letters have two or four bytes, with or without a mark
+VALUE = re.compile(r'["\s]*[+-]?\d')  # how numbers and times begin
 MOST_ABOVE = 100  # lines above the header, at most
 LINES_AT_ONCE = 10_000  # that are held as Python objects
 SHOWN = 100  # characters that are kept of a line that is too long
@@ -45,7 +46,7 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     at = find_header(lines, separator)
     if at is None:
         return pl.DataFrame()
-    header, lines = lines[at], pl.concat([lines[:at], lines[at + 1 :]])
+    above, header, lines = lines[:at], lines[at], lines[at + 1 :]
     names = _name_columns(header, separator, limits)
     bounds.check_size(bounds.VALUE_BYTES * len(lines) * len(names), limits)
     longest = 1000 * limits.value_kb
@@ -58,17 +59,34 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
         odd = [_parse_one_by_one(part["line"], header, names, separator, longest) for part in parts]
         place = pl.concat([regular.arg_true(), (~regular).arg_true()])
         rows = pl.concat([rows, *odd], how="diagonal")[place.arg_sort()]
+    if above.len():
+        shown = [{BROKEN_LINE: _shorten(line, longest)} for line in above]
+        rows = pl.concat([rows.clear(), pl.DataFrame(shown), rows], how="diagonal")
     return rows.drop("") if "" in names and rows[""].null_count() == rows.height else rows
 
 
 def find_header(lines: Iterable[str], separator: str) -> int | None:
     """Return the number of the line with the columns' names: the first with a separator, or else with any text.
 
-    Lines above it, such as a title or a spreadsheet's ``sep=;``, are not rows.
+    Lines above it, such as a title or a spreadsheet's ``sep=;``, are not rows. A line that begins with # is a remark,
+    unless it is just above values and has as many fields.
     """
     written = [(number, line) for number, line in enumerate(islice(lines, MOST_ABOVE)) if line.strip(BLANKS)]
-    fits = (number for number, line in written if separator in line and not line.startswith("sep="))
-    return next(fits, written[0][0] if written else None)
+    fits = [(number, line) for number, line in written if separator in line and not line.startswith("sep=")]
+    at = next((at for at, (_, line) in enumerate(fits) if not is_comment(line)), 0)
+    if at and _names_the_columns_of(fits[at - 1][1], fits[at][1], separator):
+        at -= 1
+    return fits[at][0] if fits else written[0][0] if written else None
+
+
+def _names_the_columns_of(remark: str, line: str, separator: str) -> bool:
+    """Tell whether a line that begins as a remark is the header of the next one, which holds values."""
+    return remark.count(separator) == line.count(separator) and any(map(VALUE.match, line.split(separator)))
+
+
+def is_comment(line: str) -> bool:
+    """Tell whether a line above the rows begins as a remark does; the line of the columns' names may do so, too."""
+    return line.lstrip(BLANKS).startswith("#")
 
 
 def find_unicode(content: bytes) -> str | None:
@@ -113,7 +131,10 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
 def _find_regular(lines: pl.Series, header: str, separator: str, width: int) -> pl.Series:
     """Tell which lines certainly hold `width` fields; the others are parsed one by one."""
     has_value = lines.str.strip_chars(BLANKS + separator) != ""
-    bare, regular = lines, has_value & (lines.str.strip_chars_start(BOM) != header)
+    # A header may be repeated with or without quotes, or in capitals: lines that begin as it does are read one by one.
+    first = pl.escape_regex((read_fields(header, separator) or header.split(separator))[0].strip())
+    repeats = rf'(?i)^[{BOM}{BLANKS}]*"?{first}"?[{BLANKS}]*(?:\x{ord(separator):02x}|$)'
+    bare, regular = lines, has_value & ~lines.str.contains(repeats)
     if lines.str.contains(QUOTE, literal=True).any():
         # A quoted stretch counts as one mark, which is regular only between separators; "" in it makes two marks.
         other = rf"[^{QUOTE}\x{ord(separator):02x}]"
@@ -135,19 +156,28 @@ def _parse_one_by_one(
     lines: Iterable[str], header: str, names: Sequence[str], separator: str, longest: int
 ) -> pl.DataFrame:
     rows: list[dict[str, str | None]] = []
+    named = _fold(read_fields(header, separator) or header.split(separator))
     for line in lines:
         if len(line) > longest:
-            rows.append({BROKEN_LINE: f"{line[:SHOWN]}… ({len(line):,} characters)"})
+            rows.append({BROKEN_LINE: _shorten(line, longest)})
             continue
         fields = read_fields(line, separator)
         if fields and len(fields) == len(names) + 1 and not fields[-1]:  # a separator may end a line
             fields.pop()
         elif fields and len(fields) == len(names) - 1 and not names[-1]:  # or the header
             fields.append("")
-        fits = fields and len(fields) == len(names) and line.lstrip(BOM) != header
+        fits = fields and len(fields) == len(names) and _fold(fields) != named
         if fields and fits and any(field.strip() for field in fields):
             rows.append({name: field or None for name, field in zip(names, fields, strict=True)})
         else:
             rows.append({BROKEN_LINE: line})
     broken = {BROKEN_LINE: pl.String()} if any(BROKEN_LINE in row for row in rows) else {}
     return pl.DataFrame(rows, schema={**dict.fromkeys(names, pl.String()), **broken})
+
+
+def _fold(fields: Iterable[str]) -> list[str]:
+    return [field.strip(f"{BOM}{BLANKS}").casefold() for field in fields]
+
+
+def _shorten(line: str, longest: int) -> str:
+    return line if len(line) <= longest else f"{line[:SHOWN]}… ({len(line):,} characters)"
