@@ -79,6 +79,16 @@ def test_deliveries_of_any_shape_become_the_fleets_clean_tables(shape, fleet, up
         assert happened["machine"].to_list() == events["machine"].to_list()
 
 
+@pytest.mark.parametrize("place", ["deliveries/", "deliveries/**"])
+def test_the_copies_that_a_program_keeps_for_itself_are_no_deliveries(place, fleet, upkeep):
+    for folder in (FOLDER, FOLDER / ".ipynb_checkpoints", FOLDER / "__MACOSX"):
+        folder.mkdir(exist_ok=True)
+        for name, rows in zip(("telemetry", "events"), fleet, strict=True):
+            rows.write_csv(folder / f"{name}.csv")
+    told = upkeep("adopt", place, "--force")
+    assert f"telemetry: deliveries/telemetry.csv, {fleet[0].height:,} rows of 4 machines" in told
+
+
 def test_nothing_is_overwritten_until_it_is_said_so(fleet, upkeep):
     SHAPES["plain"](*fleet)
     files = [Path("params.yaml"), Path("data/references/dictionary.yaml")]

@@ -128,14 +128,22 @@ def _list_files(place: str) -> dict[str, str]:
     """Return the files of a place by their address in `params.yaml`: relative if they lie below this folder."""
     with errors_named(TableFiles.model_construct(path=place)):
         file_system, root = open_address(expand_variables(place))
+        above = root
         if file_system.isdir(root):
             found = file_system.find(root)
         else:
+            above = root.partition("*")[0].rpartition("/")[0]
             found = file_system.glob(root) if "*" in root else [root] if file_system.exists(root) else []
     here = f"{Path.cwd().as_posix()}/"
     local = "file" in file_system.protocol
     names = {str(path).removeprefix(here) if local else file_system.unstrip_protocol(path): path for path in found}
-    return {name: path for name, path in names.items() if not Path(name).name.startswith((".", "_"))}
+    return {name: path for name, path in names.items() if not _is_hidden(str(path).removeprefix(above))}
+
+
+def _is_hidden(place: str) -> bool:
+    """Tell whether a file below a folder is a program's own, such as a notebook's copies in .ipynb_checkpoints."""
+    *folders, name = place.split("/")
+    return name.startswith((".", "_")) or any(folder.startswith((".", "__")) for folder in folders)
 
 
 def _look_at_file(name: str, place: str, path: str, limits: Limits) -> Layout:
