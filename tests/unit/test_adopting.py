@@ -544,6 +544,15 @@ def test_a_draft_keeps_other_sections_and_their_comments_and_is_the_same_when_dr
 
 
 def test_each_column_of_a_drafted_dictionary_has_its_reason_beside_it():
+@pytest.mark.parametrize(("later", "until"), [(2, "2025-02-10"), (24 * 300, "2025-02-03")])
+def test_a_failure_soon_after_the_newest_row_is_not_left_for_later(later, until):
+    keys = pl.DataFrame(
+        {"plant": "p", "machine": "m", "time": [START + timedelta(hours=row) for row in range(35 * 24)]}
+    )
+    failures = keys.tail(1).with_columns(pl.col("time") + timedelta(hours=later))
+    assert {name: value for name, value, _ in suggest(keys, failures)}["fetch.until"] == until
+
+
     rows = pl.DataFrame(
         {"plant": "p", "machine": "m", "time": range(9), "temp [°C]": [float(row * 7 % 9) for row in range(9)]}
     )

@@ -51,9 +51,10 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
     rows = round(machines * history / step)
     scheduled = (None, "telemetry has times of its own") if readings else (SCHEDULED_HOURS, "there are events only")
     few = 0 < failures.height < MANY_FAILURES
+    until, told = _find_until(end, failures, horizon)
     near = min(60, int(step * 3600 // 2))
     return [
-        Setting("fetch.until", first_day(end.date(), days).isoformat(), f"the newest row is of {end:%F %R} UTC"),
+        Setting("fetch.until", first_day(until.date(), days).isoformat(), told),
         Setting("fetch.batch_days", days, f"{long}, {every} in the median"),
         Setting("fetch.rows_every_hours", *scheduled),
         Setting("validate.near_duplicate_seconds", near, f"well below the {_spell_step(step)} from row to row"),
@@ -70,6 +71,14 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         Setting("evaluate.golden", None, "the shipped cases are about the simulated fleet"),
         *([Setting("drift.window_batches", max(1, batches // 4), f"of {batches} batches")] if batches < 32 else []),
     ]
+
+
+def _find_until(end: datetime, failures: pl.DataFrame, horizon: float) -> tuple[datetime, str]:
+    """Return the newest time to use: that of the newest row, or of a failure soon after it, which the row foretells."""
+    ahead = failures.filter(pl.col("time").is_between(end, end + horizon * HOUR, closed="right"))["time"].max()
+    if isinstance(ahead, datetime):
+        return ahead, f"the newest row is of {end:%F %R} UTC, and a failure after it of {ahead:%F %R} UTC"
+    return end, f"the newest row is of {end:%F %R} UTC"
 
 
 def _find_span(times: pl.Series) -> tuple[datetime, datetime]:
