@@ -258,6 +258,14 @@ def test_machine_and_plant_are_found_by_their_names_in_any_spelling():
     assert roles.clock.column == "Zeit"
 
 
+@pytest.mark.parametrize("other", ["closed_date", "created_at", "Ende (Datum)"])
+def test_an_event_is_of_the_time_when_it_happened_not_of_when_it_was_over_or_told(other):
+    roles = find_roles(layout(**{other: hours(4, 2.0)}, machine=["1"] * 4, start=hours(4)))
+    assert roles.clock is not None
+    assert roles.clock.column == "start"
+    assert roles.clock.reason.endswith(f"; not {other}")
+
+
 def test_a_machine_without_a_telling_name_is_what_tells_rows_of_one_instant_apart():
     times = [time for time in hours(20) for _ in range(2)]
     roles = find_roles(layout(t=times, x=["A7", "B3"] * 20, y=[f"{row}.5" for row in range(40)]))

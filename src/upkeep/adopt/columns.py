@@ -13,7 +13,7 @@ from upkeep.adopt.times import Clock, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import KEYS
+from upkeep.core.names import KEYS, shorten
 
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
@@ -71,7 +71,9 @@ def find_roles(layout: Layout) -> Part:
     """Return the role of each column of a layout, by its name and its values."""
     rows = layout.rows
     clocks = {name: clock for name in rows.columns if (clock := read_clock(rows[name])) is not None}
-    clock = min(clocks.values(), key=lambda clock: not has_word(clock.column, "time"), default=None)
+    clock = min(clocks.values(), key=_rank_clock, default=None)
+    if clock and (others := [shorten(name) for name in clocks if name != clock.column]):
+        clock = clock._replace(reason=f"{clock.reason}; not {', '.join(others)}")
     _refuse_split_time(layout, clock)
     names = [name for name in rows.columns if not clock or name != clock.column]
     keys = _find_keys(rows, names, clock)
@@ -83,6 +85,11 @@ def find_roles(layout: Layout) -> Part:
     text = rest.drop(measured).columns
     pivot = _find_pivot(rows, clock, keys.get("machine"), measured, text)
     return Part(layout, clock, keys, measured, text, pivot)
+
+
+def _rank_clock(clock: Clock) -> tuple[bool, bool]:
+    """Rank first what is called a time, and last when something was over, was told or was written down."""
+    return has_word(clock.column, "afterwards"), not has_word(clock.column, "time")
 
 
 def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
