@@ -462,6 +462,9 @@ def test_a_flag_that_is_set_most_of_the_time_is_no_label_of_failures():
 @pytest.mark.parametrize(("name", "is_label"), [("failure", True), ("anomaly", True), ("alarm", False)])
 def test_where_failures_are_known_alarms_are_readings_and_labels_are_still_left_out(name, is_label):
     assert find_labels(pl.DataFrame({name: [0.0, 0.0, 1.0]}), failures_known=True) == ([name] if is_label else [])
+        (["No", "Yes", "No", "No"], [1, 2]),
+        (["nein", "ja", "ja", "nein"], [1, 3]),
+        (["N", "Y", "Y", "N"], [1, 3]),
 
 
 # Addresses
@@ -474,6 +477,12 @@ def test_where_failures_are_known_alarms_are_readings_and_labels_are_still_left_
         (["d/2023-01-01.csv", "d/2023-02-01.csv"], {}, [], "d/*.csv"),
         (["d/log_2023.csv", "d/log_2024.csv"], {}, ["d/events.csv"], "d/log*.csv"),
         (["d/p=n/m1.csv", "d/p=s/m2.csv"], {"{1}": "{plant}", "{2}": "{machine}"}, [], "d/p={plant}/{machine}.csv"),
+@pytest.mark.parametrize(("value", "failed"), [("1", 1), ("0", 0), (None, 0)])
+def test_a_file_in_which_a_label_never_changes_tells_what_it_says(value, failed):
+    rows = pl.DataFrame({"plant": "p", "machine": "m", "time": [START, START + timedelta(hours=1)], "failure": value})
+    assert events_from_label(rows, "failure").height == failed
+
+
         (["d/a_m1.csv", "d/a_m2.csv"], {"{1}": "a_{machine}"}, ["d/events.csv"], "d/a_{machine}.csv"),
         (["d/m1.csv", "d/m2.csv"], {"{1}": "{machine}"}, ["d/events.csv"], None),
         (["d/a.csv", "d/x/y/a.csv"], {}, [], "d/**/*.csv"),

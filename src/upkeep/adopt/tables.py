@@ -10,7 +10,8 @@ from upkeep.adopt.columns import Guess, Part, find_roles
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.sniffing import read_numbers
 from upkeep.adopt.times import in_zone, quartiles, share_of
-from upkeep.adopt.words import Kind, has_word, is_kept, kind_of, names_one
+from upkeep.adopt.words import WORDS, Kind, has_word, is_kept, kind_of, names_one
+from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, shorten
@@ -21,7 +22,6 @@ PURPOSE = "upkeep learns from machines' readings over time which of them will fa
 NO_EVENTS = pl.DataFrame(schema={name: DTYPES[kind] for name, kind in NEEDED["events"].items()}).drop("code")
 MOST_KINDS = 30
 MOST_CODES = 500
-SET, CLEAR = ("1", "1.0", "true"), ("0", "0.0", "-1", "-1.0", "false")
 
 Tables = dict[Table, list[Part]]
 
@@ -77,8 +77,9 @@ def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
     """
     rows = rows.sort(KEYS)
     text = rows[label].cast(pl.String)
-    healthy = text == text.drop_nulls().mode().sort()[0]
-    down = pl.when(_is_failed(text)).then(statement=True).when(healthy).then(statement=False)
+    failed = _is_failed(text)
+    healthy = text.is_in(text.filter(~failed).drop_nulls().mode().sort().head(1).to_list())
+    down = pl.when(failed).then(statement=True).when(healthy).then(statement=False)
     states = rows.select(*KEYS, down=down).with_columns(pl.col("down").forward_fill().over("plant", "machine"))
     states = states.with_columns(pl.col("down").fill_null(value=False))
     turns = states.filter(pl.col("down") != pl.col("down").shift(fill_value=False).over("plant", "machine"))
@@ -226,7 +227,7 @@ def _is_failed(text: pl.Series) -> pl.Series:
     """Return where a label means that the machine has failed: 1, true, or a word for it."""
     text = text.str.strip_chars().str.to_lowercase()
     words = [value for value in text.drop_nulls().unique().to_list() if kind_of(value) == "failure"]
-    return text.is_in(words or SET).fill_null(value=False)
+    return text.is_in(words or WORDS["set"]).fill_null(value=False)
 
 
 def _grade_label(name: str, column: pl.Series) -> int | None:
@@ -236,7 +237,7 @@ def _grade_label(name: str, column: pl.Series) -> int | None:
     values = {str(value).strip().lower() for value in column.drop_nulls().unique()}
     if any(kind_of(value) == "failure" for value in values):
         return 0
-    if not values <= {*SET, *CLEAR}:
+    if not values <= {*WORDS["set"], *WORDS["clear"]}:
         return None
     return 1 if names_one(name, "ahead", "ahead_too") else {"failure": 0, "error": 2}.get(kind_of(name) or "")
 
