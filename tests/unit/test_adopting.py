@@ -397,6 +397,29 @@ def test_rows_that_name_no_plant_or_machine_are_of_the_only_one_that_others_name
         assert tables[table][0].options.items() >= constants.items()
 
 
+def test_machines_of_several_plants_may_have_the_same_numbers():
+    readings = layout(time=hours(30), plant=["n", "s"] * 15, machine=["1"] * 30, x=READINGS)
+    facts = layout("machines.csv", plant=["n", "n", "s", "s"], machine=["1", "2"] * 2, power=["5", "6", "7", "8"])
+    tables, notes = sort_tables([readings, facts], LIMITS)
+    assert tables["machines"][0].rows.height == 4
+    assert not notes
+
+
+def test_machines_are_called_alike_whatever_type_their_column_has():
+    readings = layout("telemetry.parquet", time=hours(30), machine=[7.0] * 30, x=READINGS)
+    tables, _ = sort_tables([readings, layout("failures.csv", time=hours(1), machine=["7"], part=["seal"])], LIMITS)
+    assert {part.rows["machine"][0] for part in (*tables["telemetry"], *tables["events"])} == {"7"}
+
+
+def test_a_table_that_is_left_out_since_its_times_cannot_be_read_shows_one():
+    unread = layout(time=["03. Maerz 2025", "04. Maerz 2025"], x=["1.5", "2.5"])
+    _, notes = sort_tables([unread, layout("failures.csv", time=hours(1), machine=["7"], part=["seal"])], LIMITS)
+    assert notes == [
+        "deliveries/telemetry.csv is left out: "
+        "the column time holds no date and time that can be read, but 03. Maerz 2025"
+    ]
+
+
 def test_a_second_table_of_the_same_instants_is_left_out_and_named():
     columns = {"time": hours(30), "machine": ["a"] * 30}
     second = layout("second.csv", **columns, y=READINGS, z=["1.5"] * 30)

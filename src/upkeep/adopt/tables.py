@@ -93,7 +93,8 @@ def _choose_table(part: Part, largest: int) -> Table | None:
     """Return which table a layout is; `largest` is the number of rows of the largest one with times and numbers."""
     rows, clock, name, machine = part.layout.rows, part.clock, part.layout.file_name, part.columns.get("machine")
     static = clock is None or has_word(clock.column, "installed")
-    if machine and static and rows[machine].n_unique() >= 0.95 * rows.height:
+    key = [column for column in (part.columns.get("plant"), machine) if column]
+    if machine and static and rows.select(key).n_unique() >= 0.95 * rows.height:
         return "machines"
     if clock is None:
         return None
