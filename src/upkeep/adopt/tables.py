@@ -114,7 +114,7 @@ def _match_file_names(looked: Sequence[Part]) -> list[Part]:
     """Return the parts; machines in file names such as ``data_press-1.csv`` are cut to the names in other tables."""
     told = [(part, part.columns["machine"]) for part in looked if "machine" in part.columns]
     columns = [part.layout.rows[column] for part, column in told if column not in part.placeholders]
-    known = {name for column in columns for name in column.drop_nulls().cast(pl.String).str.strip_chars().unique()}
+    known = {name for column in columns for name in _as_names(column).drop_nulls().unique()}
     matched = list(looked)
     for part, column in told:
         names = {facts[column] for facts in part.layout.facts} if column in part.placeholders else set[str]()
@@ -132,7 +132,7 @@ def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
     constants = {}
     for ours in ("plant", "machine"):
         told = [part.layout.rows[part.columns[ours]] for part in looked if ours in part.columns]
-        known = {value for column in told for value in column.drop_nulls().cast(pl.String).str.strip_chars().unique()}
+        known = {value for column in told for value in _as_names(column).drop_nulls().unique()}
         if len(known) == 1:
             constants[ours] = Guess("the only one that other tables name", value=known.pop())
         else:
@@ -176,8 +176,17 @@ def _read_keys(part: Part) -> pl.DataFrame:
     keys = {}
     for ours in ("plant", "machine"):
         guess = part.guesses.get(ours, Guess("", value=ours))
-        keys[ours] = pl.col(guess.column).cast(pl.String).str.strip_chars() if guess.column else pl.lit(guess.value)
+        keys[ours] = _as_names(part.layout.rows[guess.column]) if guess.column else pl.lit(guess.value)
     return part.layout.rows.select(**keys, time=part.clock.times if part.clock else pl.lit(None, DTYPES["time"]))
+
+
+def _as_names(column: pl.Series) -> pl.Series:
+    """Return the names of plants or machines as ``validate`` has them: 7 for 7.0 of a column of numbers."""
+    return (
+        column.to_frame()
+        .with_columns(cast_column(column.name, column.dtype, "text").value.alias(column.name))
+        .to_series()
+    )
 
 
 def _as_events(part: Part) -> Part:
