@@ -462,6 +462,9 @@ def test_a_file_named_after_a_kind_holds_that_kind_whatever_its_remarks_say():
         (["0", "1", "1", "0"], [1, 3]),
         (["NORMAL", "BROKEN", "RECOVERING", "NORMAL"], [1, 3]),
         (["-1", "1", "-1", "-1"], [1, 2]),
+        (["No", "Yes", "No", "No"], [1, 2]),
+        (["nein", "ja", "ja", "nein"], [1, 3]),
+        (["N", "Y", "Y", "N"], [1, 3]),
     ],
 )
 def test_a_label_beside_the_readings_becomes_a_failure_and_its_end(values, failed):
@@ -472,6 +475,12 @@ def test_a_label_beside_the_readings_becomes_a_failure_and_its_end(values, faile
     events = events_from_label(rows, "failure")
     assert events["kind"].to_list() == ["failure", "maintenance"]
     assert events["time"].to_list() == [START + timedelta(hours=row) for row in failed]
+
+
+@pytest.mark.parametrize(("value", "failed"), [("1", 1), ("0", 0), (None, 0)])
+def test_a_file_in_which_a_label_never_changes_tells_what_it_says(value, failed):
+    rows = pl.DataFrame({"plant": "p", "machine": "m", "time": [START, START + timedelta(hours=1)], "failure": value})
+    assert events_from_label(rows, "failure").height == failed
 
 
 def test_a_setting_of_two_levels_is_no_label():
@@ -485,9 +494,6 @@ def test_a_flag_that_is_set_most_of_the_time_is_no_label_of_failures():
 @pytest.mark.parametrize(("name", "is_label"), [("failure", True), ("anomaly", True), ("alarm", False)])
 def test_where_failures_are_known_alarms_are_readings_and_labels_are_still_left_out(name, is_label):
     assert find_labels(pl.DataFrame({name: [0.0, 0.0, 1.0]}), failures_known=True) == ([name] if is_label else [])
-        (["No", "Yes", "No", "No"], [1, 2]),
-        (["nein", "ja", "ja", "nein"], [1, 3]),
-        (["N", "Y", "Y", "N"], [1, 3]),
 
 
 # Addresses
@@ -500,12 +506,6 @@ def test_where_failures_are_known_alarms_are_readings_and_labels_are_still_left_
         (["d/2023-01-01.csv", "d/2023-02-01.csv"], {}, [], "d/*.csv"),
         (["d/log_2023.csv", "d/log_2024.csv"], {}, ["d/events.csv"], "d/log*.csv"),
         (["d/p=n/m1.csv", "d/p=s/m2.csv"], {"{1}": "{plant}", "{2}": "{machine}"}, [], "d/p={plant}/{machine}.csv"),
-@pytest.mark.parametrize(("value", "failed"), [("1", 1), ("0", 0), (None, 0)])
-def test_a_file_in_which_a_label_never_changes_tells_what_it_says(value, failed):
-    rows = pl.DataFrame({"plant": "p", "machine": "m", "time": [START, START + timedelta(hours=1)], "failure": value})
-    assert events_from_label(rows, "failure").height == failed
-
-
         (["d/a_m1.csv", "d/a_m2.csv"], {"{1}": "a_{machine}"}, ["d/events.csv"], "d/a_{machine}.csv"),
         (["d/m1.csv", "d/m2.csv"], {"{1}": "{machine}"}, ["d/events.csv"], None),
         (["d/a.csv", "d/x/y/a.csv"], {}, [], "d/**/*.csv"),
@@ -550,6 +550,15 @@ def test_more_than_a_year_is_split_by_its_newest_weeks_if_failures_are_enough_th
     assert ("dataset.split.window" in found) == (by == "window")
 
 
+@pytest.mark.parametrize(("later", "until"), [(2, "2025-02-10"), (24 * 300, "2025-02-03")])
+def test_a_failure_soon_after_the_newest_row_is_not_left_for_later(later, until):
+    keys = pl.DataFrame(
+        {"plant": "p", "machine": "m", "time": [START + timedelta(hours=row) for row in range(35 * 24)]}
+    )
+    failures = keys.tail(1).with_columns(pl.col("time") + timedelta(hours=later))
+    assert {name: value for name, value, _ in suggest(keys, failures)}["fetch.until"] == until
+
+
 def test_daily_readings_get_windows_of_several_rows():
     found = settings_for(timedelta(days=1), 700)
     assert min(found["dataset.windows_hours"]) >= 96
@@ -584,15 +593,6 @@ def test_a_draft_keeps_other_sections_and_their_comments_and_is_the_same_when_dr
 
 
 def test_each_column_of_a_drafted_dictionary_has_its_reason_beside_it():
-@pytest.mark.parametrize(("later", "until"), [(2, "2025-02-10"), (24 * 300, "2025-02-03")])
-def test_a_failure_soon_after_the_newest_row_is_not_left_for_later(later, until):
-    keys = pl.DataFrame(
-        {"plant": "p", "machine": "m", "time": [START + timedelta(hours=row) for row in range(35 * 24)]}
-    )
-    failures = keys.tail(1).with_columns(pl.col("time") + timedelta(hours=later))
-    assert {name: value for name, value, _ in suggest(keys, failures)}["fetch.until"] == until
-
-
     rows = pl.DataFrame(
         {"plant": "p", "machine": "m", "time": range(9), "temp [°C]": [float(row * 7 % 9) for row in range(9)]}
     )

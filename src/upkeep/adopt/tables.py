@@ -37,8 +37,8 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     which = [(part, _choose_table(part, largest)) for part in looked]
     read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
     tables: Tables = {table: [] for table in TABLES}
-    unlike = [part.layout.name for part, table in which if table is None]
-    notes = [f"{name} is left out: it has neither a time per row nor a row per machine" for name in unlike]
+    unlike = [part for part, table in which if table is None]
+    notes = [f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike]
     telemetry = [part for part, table in which if table == "telemetry"]
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
         read, others = read_as("telemetry", part), tables["telemetry"]
@@ -253,18 +253,30 @@ def _grade_label(name: str, column: pl.Series) -> int | None:
 
 
 def _no_telemetry(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
-    unread = [(layout, name) for layout in layouts for name in layout.rows.columns if has_word(name, "time")]
+    unread = [told for layout in layouts if (told := _show_unread_time(layout, f" of {layout.name}"))]
     if timed:
         names = ", ".join(layout.name for layout in timed)
         what = f"nothing in {names} looks like telemetry or like machines' failures"
         remedy = "add the readings; or call a file of failures failures.csv, and name machines in a column"
     elif unread:
-        layout, name = unread[0]
-        first = shorten(next(iter(layout.rows[name].drop_nulls()), "nothing"), 40)
-        what = f"the column {shorten(name)} of {layout.name} holds no date and time that can be read, but {first}"
+        what = unread[0]
         remedy = "deliver ISO 8601, such as 2025-01-06T13:00:00Z; rows that are single cases are for a plain classifier"
     else:
         what = f"no column of {max(layouts, key=lambda layout: layout.rows.height).name} holds a date and time"
         remedy = "deliver the readings with their times; rows that are single cases are for a plain classifier"
     expected = "a table with a machine, a time and sensors' values; or one of failures, by machine and time"
     return UpkeepError(f"{what}: {PURPOSE}", expected=expected, remedy=remedy)
+
+
+def _explain_omission(part: Part) -> str:
+    unread = None if part.clock else _show_unread_time(part.layout)
+    return unread or "it has neither a time per row nor a row per machine"
+
+
+def _show_unread_time(layout: Layout, where: str = "") -> str | None:
+    """Return what a column that is called a time holds instead of one that can be read, if there is such a column."""
+    name = next((name for name in layout.rows.columns if has_word(name, "time")), None)
+    if name is None:
+        return None
+    first = shorten(next(iter(layout.rows[name].drop_nulls()), "nothing"), 40)
+    return f"the column {shorten(name)}{where} holds no date and time that can be read, but {first}"
