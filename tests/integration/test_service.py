@@ -198,6 +198,7 @@ def test_a_body_that_is_no_table_is_refused_with_the_reason(client, content, wha
         (b"plant,machine,time\nlyon,M1\n", "line 2 holds 2 values"),
         (b"plant\n\xff\n", "not UTF-8"),
         (b'plant\n"a\n', "not CSV"),
+        (b'plant,machine,note\nlyon,M1,"ok\nlyon,M1,ok\nlyon,M1,ok"\n', "a quote is not closed on its line"),
     ],
 )
 def test_text_that_is_no_csv_is_refused_with_its_line(client, content, what):

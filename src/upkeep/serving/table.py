@@ -5,7 +5,7 @@ import io
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from itertools import compress, islice
 from math import isfinite
@@ -135,7 +135,7 @@ def _read_csv(body: bytes) -> RequestTable:
     _check_weight(body, (b"\n", b"\r"), "ends of lines")
     text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
     try:
-        lines = enumerate(csv.reader(map(_check_line, text), strict=True), 1)
+        lines = _number_lines(csv.reader(map(_check_line, text), strict=True))
         by_number = {number: [value or None for value in line] for number, line in lines if line}
     except UnicodeDecodeError as error:
         raise Refused(400, f"the CSV text is not UTF-8: {error.reason}", "UTF-8") from error
@@ -150,6 +150,14 @@ def _read_csv(body: bytes) -> RequestTable:
         return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
 
     return RequestTable([name or "" for name in header], rows, tell_line, f"line {numbers[0]}")
+
+
+def _number_lines(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield each line's number and values; refuse a value that spans lines, since a lone quote makes one of many."""
+    for number, line in enumerate(reader, 1):
+        if reader.line_num > number:
+            raise Refused(400, "a quote is not closed on its line", "each row on one line", f"line {number}")
+        yield number, line
 
 
 def _check_line(line: str) -> str:
