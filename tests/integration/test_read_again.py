@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from dvc_projects import attempt, run
@@ -20,6 +21,7 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stag
 OPTIONS = {"telemetry": {"path": "telemetry.csv"}, "events": {"path": "events.csv"}}
 FIRST, SECOND = "north,m1,2025-01-06T00:00:00Z,{}", "north,m1,2025-01-13T00:00:00Z,{}"
 FAILURE = "{},{},2025-01-13T00:00:00Z,failure,seal"
+EARLIER = "north,m1,2025-01-07T00:00:00Z,failure,seal"
 
 
 @pytest.fixture
@@ -119,6 +121,22 @@ def test_a_reading_that_was_corrected_is_reported_with_what_to_type_to_use_it() 
     )
     follow(detail)
     assert "changed_row" not in findings()
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("now", [[FAILURE.format("north", "m1").replace("00:00", "03:00")], [EARLIER]])
+def test_a_failure_that_was_corrected_or_taken_back_is_reported_with_what_to_type(now) -> None:
+    deliver([FIRST.format(20), SECOND.format(20)], [EARLIER, FAILURE.format("north", "m1")])
+    repro()
+    assert "withdrawn_event" not in findings()
+    deliver([FIRST.format(20), SECOND.format(20)], sorted({EARLIER, *now}))
+    repro()
+    detail = findings()["withdrawn_event"]
+    assert "1 event of plant north did not come again, such as failure of m1 at 2025-01-13 00:00:00" in detail
+    follow(detail)
+    assert "withdrawn_event" not in findings()
+    clean = pl.read_parquet(paths.INTERIM / "events" / "north.parquet")
+    assert clean.filter(kind="failure").height == len({EARLIER, *now})
 
 
 def change(file: str, section: str, **values: object) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 from tqdm import tqdm
 
+from upkeep.contract.findings import Finding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import TEMPORARY, write_whole
@@ -30,6 +31,7 @@ from upkeep.sources.manifest import (
     read_manifest,
     write_manifest,
 )
+from upkeep.sources.withdrawn import find_withdrawn, list_events
 
 SAVE_SECONDS = 1
 """How often the manifest is saved meanwhile: after a killed run, what it does not list is fetched again."""
@@ -58,12 +60,19 @@ def store_batches(
     if fetch.mode == "reference":
         _pin_batches(raw, stored, listed, chosen)
         return _save(raw, manifest, stored)
+    withdrawn = _find_vanished_events(raw, listed, stored, fetch.reread_batches)
     for key in tqdm(chosen, delay=QUIET_SECONDS, unit="batch"):
-        stored[key] = _fetch_batch(raw, key, listed[key], stored.get(key, []))
+        held, offered = stored.get(key, []), list[pl.DataFrame]()
+        stored[key] = _fetch_batch(raw, key, listed[key], held, offered)
+        if key.table == "events" and held:
+            withdrawn.append(find_withdrawn(key, _list_stored_events(raw, held), offered))
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(raw, manifest, stored)
             saved = time.monotonic()
-    return _save(raw, manifest, stored)
+    told = [finding for finding in withdrawn if finding]
+    for finding in told:
+        logger.warning(f"events, {finding['batch']}: {finding['detail']}")
+    return _save(raw, manifest.model_copy(update={"findings": (*findings, *told)}), stored)
 
 
 def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
@@ -88,15 +97,39 @@ def to_fetch(
     listed: Mapping[Key, list[Delivery]], stored: Mapping[Key, list[RawFile]], reread_batches: int
 ) -> list[Key]:
     """Choose the batches to read: those not stored yet, and again the newest stored ones of each plant and table."""
-    newest_first = groupby(sorted(stored, reverse=True), key=lambda key: (key.table, key.plant))
-    newest = {key for _, keys in newest_first for key in islice(keys, reread_batches)}
+    newest = _list_newest(stored, reread_batches)
     return sorted(key for key in listed if key not in stored or key in newest)
 
 
-def _fetch_batch(raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]) -> list[RawFile]:
-    """Store one plant's deliveries of a batch; of one read again, only those whose rows differ from all before."""
+def _list_newest(stored: Iterable[Key], reread_batches: int) -> set[Key]:
+    newest_first = groupby(sorted(stored, reverse=True), key=lambda key: (key.table, key.plant))
+    return {key for _, keys in newest_first for key in islice(keys, reread_batches)}
+
+
+def _find_vanished_events(
+    raw: Path, listed: Collection[Key], stored: Mapping[Key, list[RawFile]], reread_batches: int
+) -> list[Finding | None]:
+    """Report events of the newest batches that the source no longer lists, of plants that it still has."""
+    plants = {key.plant for key in listed}
+    gone = [key for key in sorted(_list_newest(stored, reread_batches)) if key not in listed and key.plant in plants]
+    return [find_withdrawn(key, _list_stored_events(raw, stored[key]), []) for key in gone if key.table == "events"]
+
+
+def _list_stored_events(raw: Path, files: Iterable[RawFile]) -> Iterable[pl.DataFrame]:
+    return (list_events(pl.read_parquet(_locate(raw, file.file))) for file in files)
+
+
+def _fetch_batch(
+    raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile], offered: list[pl.DataFrame]
+) -> list[RawFile]:
+    """Store one plant's deliveries of a batch; of one read again, only those whose rows differ from all before.
+
+    The events in them are added to `offered`.
+    """
     files = list(stored)
     for rows in read_batch(key, deliveries):
+        if key.table == "events":
+            offered.append(list_events(rows))
         known = stored and any(same_rows(rows, pl.read_parquet(_locate(raw, file.file))) for file in files)
         if not known and not rows.is_empty():
             files.append(store(raw, key, len(files) + 1, rows))
