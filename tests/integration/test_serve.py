@@ -9,7 +9,6 @@ import sys
 import time
 from datetime import date
 from http.client import HTTPConnection
-from pathlib import Path
 from shutil import copytree
 from threading import Thread
 from urllib.request import urlopen
@@ -20,6 +19,7 @@ from trained_fleet import service_environment
 
 from upkeep.core.errors import UpkeepError
 from upkeep.scoring.prediction_log import read_parts
+from upkeep.serving.app import create_app
 from upkeep.serving.settings import read_settings
 from upkeep.serving.smoke import smoke
 
@@ -57,25 +57,40 @@ def environment(trained_fleet, tmp_path):
 
 @pytest.fixture
 def service(environment):
+    yield from run_service(environment)
+
+
+@pytest.fixture(scope="module")
+def shared(trained_fleet, tmp_path_factory):
+    """The environment of a service that runs for several tests, which only ask it."""
+    environment = service_environment(trained_fleet, tmp_path_factory.mktemp("shared"), UPKEEP_PORT=str(free_port()))
+    service = run_service(environment)
+    next(service)
+    yield environment
+    service.close()
+
+
+def run_service(environment):
     process = start(environment)
-    yield process
-    process.kill()
-    process.communicate()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def address(environment):
     return f"http://127.0.0.1:{environment['UPKEEP_PORT']}"
 
 
-@pytest.mark.usefixtures("service")
-def test_mlflows_own_client_is_answered_where_a_reading_is_missing(environment, trained_fleet):
+def test_mlflows_own_client_is_answered_where_a_reading_is_missing(shared, trained_fleet):
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
     from pandas import DataFrame
 
     case = json.loads((trained_fleet / "models/golden/lyon.json").read_text())[0]
     rows = DataFrame(**case["request"]["dataframe_split"])
     rows.loc[len(rows) - 1, "vibration_mm_s"] = float("nan")
-    client = ScoringServerClient("127.0.0.1", int(environment["UPKEEP_PORT"]))
+    client = ScoringServerClient("127.0.0.1", int(shared["UPKEEP_PORT"]))
     assert list(client.invoke(rows).get_predictions()["machine"]) == [case["answer"]["machine"]]
 
 
@@ -93,18 +108,22 @@ import upkeep.serving.app
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.usefixtures("service")
-def test_golden_answers_are_compared_over_http(environment):
-    assert "8 golden answers of 2 plants" in smoke(address(environment), environment)
+def shown_machines(environment):
     with urlopen(f"{address(environment)}/fleet") as response:  # noqa: S310  # our own http address
-        assert json.load(response)["machines"] == []
-    changed = Path(environment["UPKEEP_SPOOL"]).parent / "golden"
-    copytree(environment["UPKEEP_GOLDEN"], changed)
+        return [(row["plant"], row["machine"]) for row in json.load(response)["machines"]]
+
+
+def test_golden_answers_are_compared_over_http(shared, tmp_path):
+    before = shown_machines(shared)
+    assert "8 golden answers of 2 plants" in smoke(address(shared), shared)
+    assert shown_machines(shared) == before
+    changed = tmp_path / "golden"
+    copytree(shared["UPKEEP_GOLDEN"], changed)
     cases = json.loads((changed / "lyon.json").read_text())
     cases[0]["answer"]["probability"] += 1e-15
     (changed / "lyon.json").write_text(json.dumps(cases))
     with pytest.raises(UpkeepError, match=r"1 values of 8 golden answers differ: lyon .* probability is"):
-        smoke(address(environment), environment | {"UPKEEP_GOLDEN": str(changed)})
+        smoke(address(shared), shared | {"UPKEEP_GOLDEN": str(changed)})
 
 
 def test_a_service_that_is_not_there_is_told(environment):
@@ -160,10 +179,8 @@ def test_a_model_file_that_was_changed_keeps_the_service_from_starting(environme
 def test_a_folder_that_holds_another_plants_model_is_refused(environment, tmp_path):
     copytree(environment["UPKEEP_MODELS"], tmp_path / "models")
     (tmp_path / "models/lyon").rename(tmp_path / "models/nice")
-    process = start(environment | {"UPKEEP_MODELS": str(tmp_path / "models")})
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "the model is of plant lyon" in output
+    with pytest.raises(UpkeepError, match="the model is of plant lyon"):
+        create_app(read_settings(environment | {"UPKEEP_MODELS": str(tmp_path / "models")}))
 
 
 @pytest.mark.parametrize(
