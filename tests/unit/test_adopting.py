@@ -101,6 +101,14 @@ def test_a_mark_for_a_missing_value_is_a_gap_where_it_is_far_from_all_others(mar
     assert find_gaps(pl.DataFrame({"heat": [*READINGS, mark], "machine_id": ["7"] * 30 + [mark]}), None) == []
 
 
+def test_a_word_that_recurs_among_numbers_is_a_gap_unless_another_column_says_it_too():
+    heat = [*READINGS, *READINGS, *["Bad Input"] * 3, "NA", "typo"]
+    assert find_gaps(pl.DataFrame({"heat": heat}), None) == ["Bad Input", "NA"]
+    note = ["Bad Input", "NA"] + ["fine"] * (len(heat) - 2)
+    assert find_gaps(pl.DataFrame({"heat": heat, "note": note}), None) == ["NA"]
+    assert find_gaps(pl.DataFrame({"machine": [*["7", "8"] * 20, *["spare"] * 3]}), None) == []
+
+
 def test_a_mark_with_a_decimal_comma_is_a_gap():
     assert find_gaps(pl.DataFrame({"heat": [*(text.replace(".", ",") for text in READINGS), "-999,0"]}), ",") == [
         "-999,0"

@@ -23,6 +23,7 @@ USUAL = {"encoding": "utf-8", "separator": ","}  # how text is written unless an
 SENTINEL = re.compile(r"(-9{3,6}|9{4,6}|65535|32767|-32768|6553[.,]5|3276[.,]7)([.,]0*)?")
 EXTREME = 5.0  # widths of all other values that such a mark lies beyond them
 NAMING = ("plant", "machine", "code")  # groups of words in names of columns whose values are names
+RECURRING = 3  # times that a word stands among numbers which means a gap there
 MOSTLY = 0.9  # share of numbers among a column's values that makes it one of numbers
 EVEN = 0.8  # share of lines with as many columns as the header above which a separator is likely
 
@@ -81,16 +82,26 @@ def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
     blank = blank_gaps(rows, odd)
     numbers = read_numbers(blank, decimal)
     measured = [name for name in rows.columns if 0 < blank[name].count() <= numbers[name].count() / MOSTLY]
-    held, usual_too = set[str](), set[str]()
+    held, usual_too, words = set[str](), set[str](), set[str]()
     for name in measured:
         texts = rows[name].str.strip_chars()
         marks = {text for text in texts.unique().drop_nulls() if SENTINEL.fullmatch(text)}
         usual = numbers[name].filter(~texts.is_in(marks)).drop_nulls().to_numpy()
         far = {mark for mark in marks if usual.size and _is_far(float(mark.replace(",", ".")), usual)}
-        far = set() if any(names_one(name, group) for group in NAMING) else far
+        names = any(names_one(name, group) for group in NAMING)
+        far = set() if names else far
         usual_too |= marks - far if usual.size else set()
         held |= far | {*texts.filter(blank[name].is_null()).drop_nulls()}
-    return sorted(held - usual_too)
+        words |= set() if names else _list_words(texts.filter(numbers[name].is_null()))
+    for name in rows.drop(measured).columns:
+        words -= {*rows[name].str.strip_chars().unique()}
+    return sorted((held - usual_too) | words)
+
+
+def _list_words(texts: pl.Series) -> set[str]:
+    """Return what recurs among texts and has no digit, as a historian's ``Bad Input`` and ``I/O Timeout`` do."""
+    words = texts.filter(~texts.str.contains(r"\d")).value_counts(name="times").filter(pl.col("times") >= RECURRING)
+    return {*words[texts.name]}
 
 
 def _is_far(mark: float, usual: Floats) -> bool:
