@@ -8,6 +8,7 @@ from upkeep.contract.findings import (
     find_late_rows,
     find_missing_batches,
     find_outages,
+    find_renamed_machines,
     find_stuck_sensors,
     find_unknown_machines,
     report,
@@ -171,3 +172,17 @@ def test_machines_that_no_telemetry_has_are_one_finding_with_their_failures_and_
     [finding] = find_unknown_machines("machines", events.select("machine"), known.clear(), "north")
     whose = "of a plant without telemetry (did you mean north?)"
     assert finding["detail"] == f"4 rows of 4 machines {whose}: 001, 002, 1"
+
+
+@pytest.mark.parametrize("later", ["M1", "m-01", "M1.0"])
+def test_a_machine_that_goes_on_under_another_spelling_is_a_finding(later: str) -> None:
+    rows = pl.concat([record([1.0] * 3, machine="m1"), record([1.0] * 3, [5, 6, 7], machine=later)])
+    [found] = find_renamed_machines(rows)
+    assert (found["machine"], found["from"]) == (later, (START + timedelta(hours=5)).isoformat())
+    assert "begins where m1 ends" in str(found["detail"])
+
+
+@pytest.mark.parametrize(("later", "hours"), [("M1", [1, 2, 3]), ("m2", [5, 6, 7]), ("m1", [5, 6, 7])])
+def test_machines_beside_each_other_or_of_other_numbers_are_not_renamed(later: str, hours: list[int]) -> None:
+    rows = pl.concat([record([1.0] * 3, machine="m1"), record([1.0] * 3, hours, machine=later)])
+    assert find_renamed_machines(rows) == []

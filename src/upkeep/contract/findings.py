@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.names import shorten
-from upkeep.core.text import nearest_name
+from upkeep.core.text import nearest_name, part_digits
 
 Finding = dict[str, str | None]
 
@@ -124,6 +124,22 @@ def find_unknown_machines(
     failures = f", {n} of them failures," if "kind" in rows and (n := strange.filter(kind="failure").height) else ""
     detail = f"{strange.height} rows{failures} of {len(machines)} machines {whose}: {names}"
     return [report("unknown_machine", table, detail, machine=machines[0])]
+
+
+def find_renamed_machines(rows: pl.DataFrame) -> list[Finding]:
+    """Report machines of telemetry that begin after one ended whose name differs in case, zeros or punctuation only."""
+    ends = {"since": pl.col("time").min(), "until": pl.col("time").max()}
+    spans = rows.group_by("machine").agg(**ends).sort("since", "machine")
+    findings = list[Finding]()
+    before = dict[tuple[str, ...], tuple[str, datetime]]()
+    for machine, since, until in spans.iter_rows():
+        letters, numbers = part_digits(machine)
+        known = before.get((letters, *numbers)) if letters or numbers else None
+        if known and known[1] < since:
+            detail = f"it begins where {shorten(known[0])} ends: if they are one, give it one name in all tables"
+            findings.append(report("renamed_machine", "telemetry", detail, machine=machine, since=since))
+        before[letters, *numbers] = machine, until
+    return findings
 
 
 def _add_suggestion(name: str, meant: str | None) -> str:

@@ -85,15 +85,16 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
 
     Case, leading zeros, a trailing .0 and punctuation make no difference.
     """
-    letters, numbers = _part_digits(name)
-    alike = {_part_digits(other)[0]: other for other in sorted(names) if _part_digits(other)[1] == numbers}
+    letters, numbers = part_digits(name)
+    alike = {part_digits(other)[0]: other for other in sorted(names) if part_digits(other)[1] == numbers}
     if numbers and len(alike) == 1 and "" in (letters, *alike):
         return next(iter(alike.values()))
     close = get_close_matches(letters, alike, n=1, cutoff=0.75)
     return alike[close[0]] if close else None
 
 
-def _part_digits(name: str) -> tuple[str, list[str]]:
+def part_digits(name: str) -> tuple[str, list[str]]:
+    """Return what is left of a name in its letters and numbers where spelling makes no difference."""
     name = re.sub(r"\.0+$", "", unicodedata.normalize("NFKC", name))
     numbers = [number.lstrip("0") for number in re.findall(r"\d+", name)]
     return re.sub(r"[\W\d_]+", "", name).casefold(), numbers

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
 from upkeep.contract.excess import Excess, find_excess, refuse_excess
-from upkeep.contract.findings import find_missing_batches, find_unknown_machines, sort_findings
+from upkeep.contract.findings import find_missing_batches, find_renamed_machines, find_unknown_machines, sort_findings
 from upkeep.contract.validation import Checked
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -89,6 +89,7 @@ def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, para
     findings = find_missing_batches("telemetry", batches, newest, params.fetch.batch_days)
     findings += sort_findings(manifest.findings)
     findings += (finding for table in TABLES for finding in checked[table].findings)
+    findings += sort_findings(find_renamed_machines(checked["telemetry"].clean))
     known = checked["telemetry"].clean["machine"].unique()
     watched = {file.plant for file in manifest.files if file.table == "telemetry"}
     other = None if plant in watched else nearest_name(plant, watched)
