@@ -78,9 +78,9 @@ def settle(
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["fetch"] |= {"until": until, "options": params["fetch"]["options"] | {"plants": {"lyon": 3, "porto": 2}}}
     params["validate"]["dictionary"] = str(ROOT / "data/references/dictionary.yaml")
-    params["dataset"] |= {"max_single_feature_auc": 1.0, "aggregates": ["mean"], **dataset_params}
+    params["dataset"] |= {"max_single_feature_auc": 1.0, "aggregates": ["mean"], "windows_hours": [8], **dataset_params}
     params["dataset"]["split"] |= SPLITS[split]
-    params["model"]["lightgbm"]["n_estimators"] = 10
+    params["model"]["lightgbm"]["n_estimators"] = 5
     params["parallel"]["backend"] = "sequential"
     params["pieces"] = {"folder": str(PIECES) if kept else None, "max_gb": gigabytes}
     Path("params.yaml").write_text(yaml.safe_dump(params))
