@@ -283,7 +283,9 @@ def column_type(cells):
 @given(tables(text_only=True))
 def test_csv_is_read_as_validate_reads_the_same_file(table):
     text = io.StringIO()
-    csv.writer(text).writerows([list(table), *zip(*table.values(), strict=True)])
+    # A value that spans lines is refused as a whole.
+    lines = [[cell and cell.translate({10: " ", 13: " "}) for cell in row] for row in zip(*table.values(), strict=True)]
+    csv.writer(text).writerows([list(table), *lines])
     content = text.getvalue().encode()
     assert_read_alike(pl.read_csv(content, infer_schema=False), ask_service(content, "text/csv"))
 
