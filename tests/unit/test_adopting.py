@@ -176,6 +176,24 @@ def test_local_times_are_known_by_the_hour_that_their_clocks_skip(zone):
     assert clock.times.to_list() == utc.to_list()
 
 
+@pytest.mark.parametrize("machines", [1, 5])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_local_times_are_known_by_the_hour_that_their_clocks_repeat(zone, machines):
+    utc = pl.datetime_range(datetime(2025, 10, 1), datetime(2025, 11, 15), "1h", time_zone="UTC", eager=True)
+    written = utc.dt.convert_time_zone(zone).dt.strftime("%Y-%m-%d %H:%M").alias("time")
+    clock = read_clock(pl.concat([written] * machines))
+    assert clock is not None
+    assert clock.options == {"time_zone": zone}
+    assert "repeat in autumn" in clock.reason
+
+
+def test_two_events_in_the_hour_that_clocks_repeat_tell_no_zone():
+    times = ["2025-10-25 09:00", "2025-10-26 01:10", "2025-10-26 02:00", "2025-10-26 02:30", "2025-10-26 03:40"]
+    clock = read_clock(pl.Series("time", times))
+    assert clock is not None
+    assert clock.options == {}
+
+
 # Names
 
 

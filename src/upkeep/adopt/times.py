@@ -1,6 +1,7 @@
 """How a delivery writes its times, on which clock, and how often its machines send a row."""
 
 from datetime import timedelta
+from statistics import mean
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -11,7 +12,8 @@ from upkeep.sources.file_options import TableFiles
 from upkeep.sources.times import COMMON_FORMATS, OFFSET, read_times, unit_since_1970
 
 ZONES = ("Europe/Berlin", "Europe/London", "America/New_York", "America/Chicago", "America/Los_Angeles")
-"""Clocks that are looked for, by the hour that each skips in spring."""
+"""Clocks that are looked for, by the hour that each skips in spring, or repeats in autumn."""
+AROUND = [timedelta(hours=hours) for hours in (-3, -2, -1, 1, 2, 3)]
 READABLE = 0.9  # share of a column's values that must be times
 SAMPLE_ROWS = 2000
 PLAIN_NUMBER = r"^([+-]?\d{0,7}([.,]\d*)?([eE][+-]?\d+)?|nan)$"
@@ -119,14 +121,18 @@ def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:
 
 
 def _read_by(column: pl.Series, options: dict[str, str], reason: str, *, is_local: bool) -> Clock:
-    """Return times; local ones are of the zone whose skipped hours they lack, if there is one, else in UTC."""
+    """Return times; local ones are of the zone whose changes of clocks they show, if there is one, else in UTC."""
     clock = Clock(column.name, options, _read_as(column, options), reason, is_local)
     if not is_local:
         return clock
-    zone = next((zone for zone in ZONES if _skips_hours_of(zone, clock.times.dt.replace_time_zone(None))), None)
-    if zone is None:
-        return clock._replace(reason=f"{reason}; taken for UTC, as nothing tells the clock")
-    return in_zone(clock, zone, f": the hour is missing that clocks of {zone} skip in spring")
+    written = clock.times.dt.replace_time_zone(None)
+    for shows, what in (
+        (_skips_hours_of, "is missing that clocks of {} skip in spring"),
+        (_repeats_hours_of, "is there twice that clocks of {} repeat in autumn"),
+    ):
+        if zone := next((zone for zone in ZONES if shows(zone, written)), None):
+            return in_zone(clock, zone, f": the hour {what.format(zone)}")
+    return clock._replace(reason=f"{reason}; taken for UTC, as nothing tells the clock")
 
 
 def _skips_hours_of(zone: str, times: pl.Series) -> bool:
@@ -134,7 +140,18 @@ def _skips_hours_of(zone: str, times: pl.Series) -> bool:
     known = set(times.dt.truncate("1h").drop_nulls())
     hours = pl.Series([hour + timedelta(hours=1) for hour in sorted(known)], dtype=pl.Datetime("us"))
     skipped = hours.filter(hours.dt.replace_time_zone(zone, non_existent="null", ambiguous="earliest").is_null())
-    around = [timedelta(hours=hours) for hours in (-3, -2, -1, 1, 2, 3)]
     return bool(skipped.len()) and all(
-        hour not in known and known >= {hour + step for step in around} for hour in skipped
+        hour not in known and known >= {hour + step for step in AROUND} for hour in skipped
+    )
+
+
+def _repeats_hours_of(zone: str, times: pl.Series) -> bool:
+    """Tell whether the hours that a zone's clocks repeat have about twice the rows of the three before and after."""
+    rows = dict(times.dt.truncate("1h").drop_nulls().rename("hour").value_counts(name="rows").iter_rows())
+    hours = pl.Series(sorted(rows), dtype=pl.Datetime("us"))
+    repeated = hours.filter(hours.dt.replace_time_zone(zone, non_existent="null", ambiguous="null").is_null())
+    around = {hour: [rows.get(hour + step, 0) for step in AROUND] for hour in repeated}
+    # Machines that stand still leave out some rows.
+    return bool(around) and all(
+        0 < max(usual) <= 1.5 * min(usual) and 1.6 <= rows[hour] / mean(usual) <= 2.4 for hour, usual in around.items()
     )
