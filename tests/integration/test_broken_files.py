@@ -249,6 +249,7 @@ def test_letters_of_two_and_four_bytes_are_read_with_and_without_a_mark(tmp_path
         "# by hand\n",
         "# Historian, version 2\n# north, hall 7, line 2\n",
         "#1,2,3,4,5\n",
+        "Report of May, hall 7\nPrinted, by hand,\n",
     ],
 )
 def test_what_stands_above_the_header_is_set_aside_and_the_rows_are_read(tmp_path, above):
@@ -257,6 +258,11 @@ def test_what_stands_above_the_header_is_set_aside_and_the_rows_are_read(tmp_pat
     assert found.clean.height == 2
     assert found.rows_in == 2 + above.count("\n")
     assert set(found.quarantined["reason"]) <= {"broken line", "empty line"}
+
+
+def test_a_header_of_few_names_above_values_is_the_header_all_the_same():
+    rows = read_delimited(b"time,x\n1,2,3,4,5\n3,4,5,6,7\n", ",", "utf-8", LIMITS)
+    assert rows.columns == ["time", "x", "@broken_line"]
 
 
 NEEDED = {

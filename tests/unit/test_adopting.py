@@ -23,6 +23,7 @@ from upkeep.contract.dictionary import NEEDED, Dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import MAX_NAME
 from upkeep.core.params import Limits
+from upkeep.sources.delimited import find_header
 from upkeep.sources.patterns import pattern_of
 
 START = datetime(2025, 1, 6, tzinfo=UTC)
@@ -90,6 +91,14 @@ def test_marks_that_group_thousands_are_told_from_the_decimal_sign(rows, decimal
 def test_neither_titles_nor_a_lone_quote_hide_the_separator(above, quoted):
     lines = ["machine;time", *[f"m{row};2025-01-06" for row in range(20)], f"m{quoted};2025-01-07"]
     assert sniff_text((above + "\n".join(lines)).encode()) == {"separator": ";"}
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_title_that_holds_separators_hides_neither_them_nor_the_header(separator):
+    lines = ["machine,time,heat,load", *[f"m{row},2025-01-06,1,2" for row in range(20)]]
+    text = "\n".join(["Report of May, hall 7", *lines]).replace(",", separator)
+    assert sniff_text(text.encode()).get("separator", ",") == separator
+    assert find_header(text.splitlines(), separator) == 1
 
 
 @pytest.mark.parametrize("mark", ["-999", "-999.0", "9999", "65535", "32767.0", "-32768"])

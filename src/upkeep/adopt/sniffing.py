@@ -54,7 +54,8 @@ def _score_separator(lines: Sequence[str], separator: str) -> float:
     """Return a separator's score: the number of columns, if nearly all lines have as many as the header."""
     header = find_header(lines, separator) or 0
     above = [line for line in lines[:header] if not line.startswith("sep=") and not is_comment(line)]
-    if any(mark in line for line in above for mark in SEPARATORS.strip(" ")):  # as the header of a table has
+    others = SEPARATORS.replace(separator, "").replace(" ", "")
+    if any(mark in line for line in above for mark in others):  # as the header of a table has
         header = 0
     counts = [len(read_fields(line, separator) or ()) for line in lines[header:]] or [0]
     even = sum(count == counts[0] for count in counts) / len(counts)

@@ -5,6 +5,7 @@ Lines are counted before anything is parsed, so that no quote can swallow the li
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -69,14 +70,27 @@ def find_header(lines: Iterable[str], separator: str) -> int | None:
     """Return the number of the line with the columns' names: the first with a separator, or else with any text.
 
     Lines above it, such as a title or a spreadsheet's ``sep=;``, are not rows. A line that begins with # is a remark,
-    unless it is just above values and has as many fields.
+    unless it is just above values and has as many fields. One with far fewer fields than most lines is a title.
     """
     written = [(number, line) for number, line in enumerate(islice(lines, MOST_ABOVE)) if line.strip(BLANKS)]
     fits = [(number, line) for number, line in written if separator in line and not line.startswith("sep=")]
     at = next((at for at, (_, line) in enumerate(fits) if not is_comment(line)), 0)
     if at and _names_the_columns_of(fits[at - 1][1], fits[at][1], separator):
         at -= 1
+    at += _count_titles([line for _, line in fits[at:]], separator)
     return fits[at][0] if fits else written[0][0] if written else None
+
+
+def _count_titles(lines: Sequence[str], separator: str) -> int:
+    """Return how many lines stand above the first that has as many fields as most, and no values.
+
+    They lack two fields at least, since a separator may end all lines but the header.
+    """
+    counts = [line.count(separator) for line in lines]
+    usual, times = Counter(counts).most_common(1)[0] if counts else (0, 0)
+    found = counts.index(usual) if counts else 0
+    is_header = found and times > len(counts) / 2 and not any(map(VALUE.match, lines[found].split(separator)))
+    return found if is_header and max(counts[:found]) < usual - 1 else 0
 
 
 def _names_the_columns_of(remark: str, line: str, separator: str) -> bool:
