@@ -82,15 +82,16 @@ def find_header(lines: Iterable[str], separator: str) -> int | None:
 
 
 def _count_titles(lines: Sequence[str], separator: str) -> int:
-    """Return how many lines stand above the first that has as many fields as most, and no values.
+    """Return how many lines stand above the first that has as many fields as most, if it may name the columns.
 
     They lack two fields at least, since a separator may end all lines but the header.
     """
     counts = [line.count(separator) for line in lines]
     usual, times = Counter(counts).most_common(1)[0] if counts else (0, 0)
-    found = counts.index(usual) if counts else 0
-    is_header = found and times > len(counts) / 2 and not any(map(VALUE.match, lines[found].split(separator)))
-    return found if is_header and max(counts[:found]) < usual - 1 else 0
+    found = counts.index(usual) if times > len(counts) / 2 else 0
+    names = lines[found].split(separator) if found else []
+    may_name = len({*names, ""}) == usual + 2 and not any(map(VALUE.match, names))
+    return found if may_name and max(counts[:found]) < usual - 1 else 0
 
 
 def _names_the_columns_of(remark: str, line: str, separator: str) -> bool:
