@@ -62,10 +62,8 @@ def store_batches(
         return _save(raw, manifest, stored)
     withdrawn = _find_vanished_events(raw, listed, stored, fetch.reread_batches)
     for key in tqdm(chosen, delay=QUIET_SECONDS, unit="batch"):
-        held, offered = stored.get(key, []), list[pl.DataFrame]()
-        stored[key] = _fetch_batch(raw, key, listed[key], held, offered)
-        if key.table == "events" and held:
-            withdrawn.append(find_withdrawn(key, _list_stored_events(raw, held), offered))
+        stored[key], gone = _fetch_batch(raw, key, listed[key], stored.get(key, []))
+        withdrawn.append(gone)
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(raw, manifest, stored)
             saved = time.monotonic()
@@ -120,20 +118,21 @@ def _list_stored_events(raw: Path, files: Iterable[RawFile]) -> Iterable[pl.Data
 
 
 def _fetch_batch(
-    raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile], offered: list[pl.DataFrame]
-) -> list[RawFile]:
+    raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]
+) -> tuple[list[RawFile], Finding | None]:
     """Store one plant's deliveries of a batch; of one read again, only those whose rows differ from all before.
 
-    The events in them are added to `offered`.
+    Return its files, and what is to say of events that did not come again.
     """
-    files = list(stored)
+    files, events = list(stored), list[pl.DataFrame]()
     for rows in read_batch(key, deliveries):
         if key.table == "events":
-            offered.append(list_events(rows))
+            events.append(list_events(rows))
         known = stored and any(same_rows(rows, pl.read_parquet(_locate(raw, file.file))) for file in files)
         if not known and not rows.is_empty():
             files.append(store(raw, key, len(files) + 1, rows))
-    return files
+    is_again = stored and key.table == "events"
+    return files, find_withdrawn(key, _list_stored_events(raw, stored), events) if is_again else None
 
 
 def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:

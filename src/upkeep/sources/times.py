@@ -38,27 +38,29 @@ def bring_to_utc(rows: pl.DataFrame, name: str, reading: TableFiles) -> pl.DataF
     dtype = rows.schema.get(name)
     if dtype is None or not (reading.time_zone or reading.time_format or reading.epoch):
         return rows
-    local, utc = _read_times(name, dtype, reading)
-    delivered = as_text(name, dtype)
-    if dtype != pl.String and rows.select((utc.is_null() == pl.col(name).is_null()).all()).item():
+    local, utc = _read_times(rows[name], reading)
+    if dtype != pl.String and (utc.is_null() == rows[name].is_null()).all():
         return rows.with_columns(utc.alias(name))
+    delivered = as_text(name, dtype)
     unreadable = pl.when(local.is_null()).then(delivered).otherwise(delivered + f" ({reading.time_zone})")
     return rows.with_columns(pl.coalesce(utc.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"), unreadable).alias(name))
 
 
 def read_times(column: pl.Series, reading: TableFiles) -> pl.Series:
     """Return a column's times in UTC as this reading has them; null where a value is not a time."""
-    return column.to_frame().select(_read_times(column.name, column.dtype, reading)[1].alias(column.name)).to_series()
+    return _read_times(column, reading)[1].alias(column.name)
 
 
-def _read_times(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
-    local, has_offset = _read_clock(name, dtype, reading)
-    local = local.dt.replace_time_zone(None)
-    local = pl.when(local.is_between(FIRST, LAST)).then(local)
+def _read_times(column: pl.Series, reading: TableFiles) -> tuple[pl.Series, pl.Series]:
+    """Return times as they are written, and in UTC; each step is a frame, since Polars repeats what is named twice."""
+    clock, has_offset = _read_clock(column.name, column.dtype, reading)
+    local, zone = pl.col("local"), str(reading.time_zone or "UTC")
+    read = column.to_frame().select(local=clock.dt.replace_time_zone(None), has_offset=has_offset)
+    read = read.with_columns(pl.when(local.is_between(FIRST, LAST)).then(local))
     # When clocks go back, an hour comes twice, of which the first is taken; when they go forward, one does not exist.
-    placed = local.dt.replace_time_zone(str(reading.time_zone or "UTC"), ambiguous="earliest", non_existent="null")
-    utc = pl.when(has_offset).then(local.dt.replace_time_zone("UTC")).otherwise(placed.dt.convert_time_zone("UTC"))
-    return local, utc
+    placed = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+    utc = pl.when("has_offset").then(local.dt.replace_time_zone("UTC")).otherwise(placed)
+    return read["local"], read.select(utc).to_series()
 
 
 def _read_clock(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.Expr, pl.Expr]:
