@@ -65,7 +65,7 @@ def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True
         Setting("dataset.baseline_hours", _round(horizon * 1.5), "longer than the horizon"),
         Setting("dataset.max_repair_hours", _round(horizon * 1.5), "likewise, as long as nobody closes a repair"),
         *([Setting("dataset.negatives_kept", 1.0, f"all of only {rows} rows or so")] if rows < SMALL else []),
-        *_suggest_split(keys, failures, horizon),
+        *_suggest_split(start, end, failures, horizon),
         *([Setting("model.lightgbm.num_leaves", 4, f"small trees for few failures: {failures.height}")] if few else []),
         Setting("evaluate.lead_time_hours", _round(horizon / 6), "a sixth of the horizon"),
         Setting("evaluate.golden", None, "the shipped cases are about the simulated fleet"),
@@ -90,8 +90,7 @@ def _find_span(times: pl.Series) -> tuple[datetime, datetime]:
     return datetime.fromtimestamp(near[0] / 1e6, UTC), datetime.fromtimestamp(near[-1] / 1e6, UTC)
 
 
-def _suggest_split(keys: pl.DataFrame, failures: pl.DataFrame, horizon: float) -> list[Setting]:
-    start, end = _find_span(keys["time"])
+def _suggest_split(start: datetime, end: datetime, failures: pl.DataFrame, horizon: float) -> list[Setting]:
     weeks = [timedelta(weeks=NEWEST_WEEKS[name]) for name in ("validation_weeks", "test_weeks")]
     recent = _count_between(failures, [end - sum(weeks, timedelta()), end - weeks[1], end])
     if end - start > timedelta(days=365) and min(recent) >= FAILURES_A_WINDOW and horizon <= 7 * 24:

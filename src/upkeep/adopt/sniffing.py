@@ -85,15 +85,16 @@ def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
     measured = [name for name in rows.columns if 0 < blank[name].count() <= numbers[name].count() / MOSTLY]
     held, usual_too, words = set[str](), set[str](), set[str]()
     for name in measured:
+        is_name = any(names_one(name, group) for group in NAMING)
         texts = rows[name].str.strip_chars()
         marks = {text for text in texts.unique().drop_nulls() if SENTINEL.fullmatch(text)}
         usual = numbers[name].filter(~texts.is_in(marks)).drop_nulls().to_numpy()
-        far = {mark for mark in marks if usual.size and _is_far(float(mark.replace(",", ".")), usual)}
-        names = any(names_one(name, group) for group in NAMING)
-        far = set() if names else far
-        usual_too |= marks - far if usual.size else set()
+        far = {mark for mark in marks if not is_name and usual.size and _is_far(float(mark.replace(",", ".")), usual)}
+        if usual.size:
+            usual_too |= marks - far
         held |= far | {*texts.filter(blank[name].is_null()).drop_nulls()}
-        words |= set() if names else _list_words(texts.filter(numbers[name].is_null()))
+        if not is_name:
+            words |= _list_words(texts.filter(numbers[name].is_null()))
     for name in rows.drop(measured).columns:
         words -= {*rows[name].str.strip_chars().unique()}
     return sorted((held - usual_too) | words)

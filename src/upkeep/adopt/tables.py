@@ -182,11 +182,8 @@ def _read_keys(part: Part) -> pl.DataFrame:
 
 def _as_names(column: pl.Series) -> pl.Series:
     """Return the names of plants or machines as ``validate`` has them: 7 for 7.0 of a column of numbers."""
-    return (
-        column.to_frame()
-        .with_columns(cast_column(column.name, column.dtype, "text").value.alias(column.name))
-        .to_series()
-    )
+    text = cast_column(column.name, column.dtype, "text").value
+    return column.to_frame().select(text.alias(column.name)).to_series()
 
 
 def _as_events(part: Part) -> Part:

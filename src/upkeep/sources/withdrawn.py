@@ -11,19 +11,24 @@ from upkeep.core.names import shorten
 from upkeep.core.text import command_to_read_again, count_things
 from upkeep.sources import Key
 
-NO_EVENTS = pl.DataFrame(schema={name: DTYPES[kind] for name, kind in NEEDED["events"].items() if name != "plant"})
+IDENTITY = {name: kind for name, kind in NEEDED["events"].items() if name != "plant"}
+"""What tells one event of a plant from another, and its types."""
+NONE = pl.DataFrame(schema={name: DTYPES[kind] for name, kind in IDENTITY.items()})
 
 
 def list_events(rows: pl.DataFrame) -> pl.DataFrame:
     """Return what identifies each event of a delivery: ``machine``, ``time``, ``kind`` and ``code``."""
-    known = {name: NEEDED["events"][name] for name in NO_EVENTS.columns if name in rows.columns}
-    read = rows.select(cast_column(name, rows.schema[name], kind).value.alias(name) for name, kind in known.items())
-    return pl.concat([NO_EVENTS, read], how="diagonal").drop_nulls(["machine", "time"])
+    read = rows.select(
+        cast_column(name, rows.schema[name], kind).value.alias(name)
+        for name, kind in IDENTITY.items()
+        if name in rows.columns
+    )
+    return pl.concat([NONE, read], how="diagonal").drop_nulls(["machine", "time"])
 
 
 def find_withdrawn(key: Key, stored: Iterable[pl.DataFrame], offered: Iterable[pl.DataFrame]) -> Finding | None:
     """Report events of a batch that are `stored` but no longer `offered`, both as of :func:`list_events`."""
-    held, there = (pl.concat([NO_EVENTS, *events]) for events in (stored, offered))
+    held, there = (pl.concat([NONE, *events]) for events in (stored, offered))
     gone = held.unique(maintain_order=True).join(there, on=held.columns, how="anti", nulls_equal=True)
     if gone.is_empty():
         return None
