@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
 
-import lightgbm as lgb
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -24,6 +23,9 @@ from upkeep.core.types import Floats, Floats32, Frozen, Single
 from upkeep.features.inputs import Preparation
 from upkeep.model.calibration import Calibration, apply_calibration
 from upkeep.model.trees import check_trees
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 # A stranger's metadata must not name a file outside its folder.
 FileName = Annotated[str, StringConstraints(pattern=r"^model(_\d+)?\.txt$")]
@@ -76,7 +78,7 @@ class SavedModel(NamedTuple):
     """A saved model, ready to score."""
 
     metadata: Metadata
-    boosters: tuple[lgb.Booster, ...]
+    boosters: "tuple[lgb.Booster, ...]"
 
 
 def name_files(texts: Sequence[str]) -> dict[str, str]:
@@ -89,7 +91,7 @@ def checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def to_text(booster: lgb.Booster, rounds: int) -> str:
+def to_text(booster: "lgb.Booster", rounds: int) -> str:
     """Return the first `rounds` trees as text that is the same however many threads grew them."""
     text: str = booster.model_to_string(num_iteration=rounds)
     return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 0]", text)
@@ -158,12 +160,12 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     return _average_boosters(model.boosters, matrix, pred_contrib=True, num_threads=1)
 
 
-def mean_log_odds(boosters: Sequence[lgb.Booster], matrix: Floats32, threads: int = 1) -> Floats:
+def mean_log_odds(boosters: "Sequence[lgb.Booster]", matrix: Floats32, threads: int = 1) -> Floats:
     """Return the log-odds averaged over the boosters, shape (n_rows,)."""
     return _average_boosters(boosters, matrix, raw_score=True, num_threads=threads) if len(matrix) else np.empty(0)
 
 
-def _average_boosters(boosters: Sequence[lgb.Booster], matrix: Floats32, **asked: int) -> Floats:
+def _average_boosters(boosters: "Sequence[lgb.Booster]", matrix: Floats32, **asked: int) -> Floats:
     mean: Floats = np.mean([booster.predict(matrix, **asked) for booster in boosters], axis=0)
     return mean
 
@@ -191,7 +193,9 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
     return np.ascontiguousarray(features, dtype=np.float32)
 
 
-def _read_booster(file: Path, sha256: str, metadata: Metadata) -> lgb.Booster:
+def _read_booster(file: Path, sha256: str, metadata: Metadata) -> "lgb.Booster":
+    import lightgbm as lgb  # it loads scikit-learn, too: what reads no model starts in half the time without it
+
     try:
         content = read_regular(file)
     except OSError as error:
