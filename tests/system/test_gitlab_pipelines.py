@@ -48,6 +48,7 @@ def project(runner, tmp_path_factory) -> Iterator[Project]:
             "UPKEEP_VENV": str(ready_environment(folder / "environment")),
             # Outside of the jobs' folders: a cache inside would be copied, whole, before each job.
             "UV_CACHE_DIR": str(Path.home() / ".cache/uv"),
+            "MYPY_CACHE_DIR": str(components.ROOT / ".mypy_cache"),
             "CI_SERVER_URL": gitlab.url,
             "CI_PROJECT_ID": str(gitlab.project["id"]),
         }
@@ -127,9 +128,9 @@ def test_each_pipeline_has_its_jobs_and_no_others(project, variables, jobs):
     assert set(project.runner.jobs(project.checkout, **variables)) == jobs
 
 
-def test_a_merge_request_that_touches_only_docs_is_tested_and_trains_nothing(project):
+def test_a_merge_request_that_touches_only_docs_is_linted_and_trains_nothing(project):
     project.branch("docs", {"README.md": "# upkeep, told anew\n"})
-    done = project.merge_request("docs", "lint", "test: [3.11]", "reproduce", "report")
+    done = project.merge_request("docs", "lint", "reproduce", "report")
     assert done.passed, done.text
     assert "Running stage" not in done.logs["reproduce"]
     assert "May ship" in done.logs["report"]
@@ -150,9 +151,6 @@ def test_a_merge_request_that_improves_the_model_gets_its_lock_a_note_and_an_ima
     assert "Running stage" not in renewed.logs["reproduce"]
     (note,) = project.gitlab.notes[number]
     assert "May ship" in note["body"].splitlines()[1]
-    again = project.pipeline("report", **of_merge_request("improve", number))
-    assert again.passed, again.text
-    assert [each["id"] for each in project.gitlab.notes[number]] == [note["id"]]
 
 
 def test_a_merge_request_that_worsens_the_model_is_blocked_and_says_why(project):
