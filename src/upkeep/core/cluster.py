@@ -75,7 +75,7 @@ def _find_cluster(how: params.Parallel) -> Any:
         memory_limit=None,  # a worker that pauses for want of memory may never go on
         dashboard_address="127.0.0.1:0",  # a port that is free
         security=True,  # other users of this machine can reach its ports
-        silence_logs="ERROR",  # it warns of its own end
+        silence_logs="CRITICAL",  # of its own end it warns, and of heartbeats after it; what fails else is raised
     )
 
 
