@@ -8,24 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
-from scipy.stats import wasserstein_distance
 
 from upkeep.core.params import Drift
 from upkeep.core.plants import name_file
 from upkeep.judging.drift import (
     FEWEST_VALUES,
+    MEASURES,
     Window,
     as_numbers,
     compare_windows,
     count_independent,
+    measure_shift,
     measure_similarity,
     newest_window,
     read_windows,
-    smallest_drift,
+    smallest_shift,
     training_rows,
     usual_distance,
 )
-from upkeep.judging.reports import METHOD, PlantDrift
+from upkeep.judging.reports import PlantDrift
 from upkeep.reporting.drift_pages import (
     draw_page,
     list_pages,
@@ -88,20 +89,18 @@ def test_a_swing_that_training_has_seen_raises_what_counts_as_usual():
     hours = np.arange(24 * 200, dtype=float)
     swing = np.sin(hours / hours.size * 2 * np.pi)
     noise = np.random.default_rng(0).normal(size=hours.size)
-    assert usual_distance(swing, hours, 24 * 28) > 1
-    assert usual_distance(noise, hours, 24 * 28) < 0.15
+    assert usual_distance(swing, hours, 24 * 28, measure_shift) > 1
+    assert usual_distance(noise, hours, 24 * 28, measure_shift) < 0.15
 
 
-def distance(one, other):
-    return wasserstein_distance(one, other) / other.std()
-
-
+@pytest.mark.parametrize("method", MEASURES)
 @pytest.mark.parametrize(("n", "m"), [(30, 2000), (100, 100), (1000, 1000)])
 @pytest.mark.parametrize("draw", ["normal", "exponential"])
-def test_two_samples_of_one_distribution_rarely_differ_by_the_smallest_drift(draw, n, m):
+def test_two_samples_of_one_distribution_rarely_differ_by_the_smallest_drift(draw, n, m, method):
     sample = getattr(np.random.default_rng(0), draw)
-    distances = [distance(sample(size=n), sample(size=m)) for _ in range(300)]
-    assert np.mean(np.array(distances) >= smallest_drift(n, m)) <= 0.02
+    measure, smallest = MEASURES[method]
+    distances = [measure(sample(size=n), sample(size=m)) for _ in range(300)]
+    assert np.mean(np.array(distances) >= smallest(n, m)) <= 0.02
 
 
 def machines_that_remember(rng, memory, weeks=12, n_machines=4):
@@ -113,8 +112,12 @@ def machines_that_remember(rng, memory, weeks=12, n_machines=4):
     return machine, readings
 
 
+@pytest.mark.parametrize(("method", "shift"), [("wasserstein", 1.0), ("jensenshannon", 1.5)])
 @pytest.mark.parametrize("memory", [0.0, 0.95])
-def test_readings_that_resemble_their_neighbours_rarely_differ_by_the_smallest_drift_and_a_shift_always_does(memory):
+def test_readings_that_resemble_their_neighbours_rarely_differ_by_the_smallest_drift_and_a_shift_always_does(
+    memory, method, shift
+):
+    measure, smallest = MEASURES[method]
     rng, window = np.random.default_rng(0), 4 * 168
     steady, shifted = [], []
     for _ in range(100):
@@ -122,8 +125,8 @@ def test_readings_that_resemble_their_neighbours_rarely_differ_by_the_smallest_d
         current, reference = readings[:, -window:].ravel(), readings[:, :-window].ravel()
         alike = measure_similarity(machine, pl.DataFrame({"heat": readings.ravel()}))["heat"]
         sizes = [count_independent(side.size, side.size, alike) for side in (current, reference)]
-        steady.append(distance(current, reference) >= smallest_drift(*sizes))
-        shifted.append(distance(current + 1, reference) >= smallest_drift(*sizes))
+        steady.append(measure(current, reference) >= smallest(*sizes))
+        shifted.append(measure(current + shift, reference) >= smallest(*sizes))
     assert np.mean(steady) <= 0.02
     assert np.mean(shifted) >= 0.98
 
@@ -207,7 +210,9 @@ def test_scores_are_to_six_digits_those_that_evidently_reports_of_the_same_rows(
     found = compare_windows(rows, keys(rows), list(columns), WINDOW, all_rows)
     as_evidently = DataDefinition(numerical_columns=list(columns))
     sides = [rows.filter(late).select(list(columns)), rows.filter(~late).select(list(columns))]
-    report = Report([DataDriftPreset(num_method=METHOD)]).run(
+    methods = {name: column.method for name, column in found.columns.items()}
+    assert set(methods.values()) == set(MEASURES)
+    report = Report([DataDriftPreset(per_column_method=methods)]).run(
         *(Dataset.from_pandas(side.to_pandas(), as_evidently) for side in sides)
     )
     reported = {
@@ -216,6 +221,16 @@ def test_scores_are_to_six_digits_those_that_evidently_reports_of_the_same_rows(
         if "column" in metric["config"]
     }
     assert {name: column.score for name, column in found.columns.items()} == reported
+
+
+def test_values_that_hardly_shift_but_are_quite_different_ones_have_drifted():
+    rng, late = np.random.default_rng(0), np.arange(840) >= 28 * 24
+    loads = np.where(late, rng.choice([34, 74], size=840), rng.choice([30, 70], size=840)) + rng.normal(size=840)
+    rows = telemetry(load=loads)
+    found = compare_windows(rows, keys(rows), ["load"], WINDOW, HOW).columns["load"]
+    assert found.drifted
+    assert found.method == "jensenshannon"
+    assert measure_shift(loads[late], loads[~late]) < smallest_shift(168, 500)
 
 
 def test_pages_say_the_verdict_and_escape_what_they_show():

@@ -1,20 +1,22 @@
 """Drift: whether the newest telemetry still looks like what the models were trained on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.stats import wasserstein_distance
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import chi2, wasserstein_distance
 
 from upkeep.core.params import Drift
 from upkeep.core.types import Floats
-from upkeep.judging.reports import ColumnDrift, PlantDrift, WindowReport
+from upkeep.judging.reports import ColumnDrift, DriftMethod, PlantDrift, WindowReport
 
-SMALLEST_SHIFT = 0.1  # below this a distance is no drift: a tenth of a standard deviation, Evidently's own default
+SMALLEST_DISTANCE = 0.1  # below this a distance, of either kind, is no drift: Evidently's own default
 FEWEST_VALUES = 30  # a column with fewer values on either side is not judged
+MOST_COUNTED = 20  # up to so many distinct training values are counted singly instead of in bins, as by Evidently
 
 LARGEST_SIMILARITY = 0.99  # an autocorrelation is capped here, or a column that hardly moves could never drift
 
@@ -58,35 +60,64 @@ def as_numbers(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame
     return typed, notes + [f"{name} holds {n} values that are not finite numbers" for name, n in lost.items() if n]
 
 
-def usual_distance(values: Floats, hours: Floats, window_hours: float) -> float:
+def usual_distance(
+    values: Floats, hours: Floats, window_hours: float, measure: Callable[[Floats, Floats], float]
+) -> float:
     """Return the largest distance between any window of this length and the rest of the training data.
 
     Seasons, product mixes and wear also move a sensor within the training data, and what happened there is no drift.
-    `values` and `hours` are one column and its times, shape (n,), without gaps; windows overlap by half. The distance
-    is that of :func:`measure_distance`; 0 if no window leaves enough rest.
+    `values` and `hours` are one column and its times, shape (n,), without gaps; windows overlap by half. `measure`
+    takes a window's values and the rest's; 0 if no window leaves enough rest.
     """
     distances = [0.0]
     for start in np.arange(hours.min(), hours.max() - window_hours, window_hours / 2):
         inside = (hours >= start) & (hours < start + window_hours)
         if min(inside.sum(), (~inside).sum()) >= FEWEST_VALUES:
-            distances.append(measure_distance(values[inside], values[~inside]))
+            distances.append(measure(values[inside], values[~inside]))
     return max(distances)
 
 
-def measure_distance(values: Floats, reference: Floats) -> float:
+def measure_shift(values: Floats, reference: Floats) -> float:
     """Return the first Wasserstein distance in standard deviations of the reference, as Evidently defines it."""
     return float(wasserstein_distance(reference, values) / max(float(reference.std()), 1e-3))
 
 
-def smallest_drift(current: float, reference: float) -> float:
-    """Return the distance up to which two samples may come from one distribution, in standard deviations.
+def measure_divergence(values: Floats, reference: Floats) -> float:
+    """Return the Jensen-Shannon distance of two histograms, from 0 to ``sqrt(log(2))``, as Evidently defines it."""
+    both = np.concatenate([reference, values])
+    if np.unique(reference).size > MOST_COUNTED:
+        edges = np.histogram_bin_edges(both, bins="sturges")
+    else:
+        edges = np.append(np.unique(both), np.inf)
+    return float(jensenshannon(*(np.histogram(side, edges)[0] / side.size for side in (reference, values))))
+
+
+def smallest_shift(current: float, reference: float) -> float:
+    """Return the shift up to which two samples may come from one distribution, in standard deviations.
 
     The distance between samples of n and m independent values is in the order of ``sqrt(1/n + 1/m)``, the scale of
     the two-sample empirical process; three times that is about its 99% quantile for uniform, normal and exponential
     values alike (found by simulation; values with heavier tails exceed it more often). Both sides are counted as
     :func:`count_independent` does.
     """
-    return max(SMALLEST_SHIFT, 3 * math.sqrt(1 / current + 1 / reference))
+    return max(SMALLEST_DISTANCE, 3 * math.sqrt(1 / current + 1 / reference))
+
+
+def smallest_divergence(current: float, reference: float) -> float:
+    """Return the Jensen-Shannon distance up to which two samples may come from one distribution.
+
+    Of k bins, ``8 d^2 / (1/n + 1/m)`` is nearly distributed as chi-squared with k - 1 degrees of freedom (compare
+    Grosse et al. 2002, Analysis of symbolic sequences using the Jensen-Shannon divergence). This is its 99% quantile
+    for `MOST_COUNTED` bins, the most that Sturges's rule makes of half a million values.
+    """
+    return max(SMALLEST_DISTANCE, math.sqrt(chi2.ppf(0.99, MOST_COUNTED - 1) / 8 * (1 / current + 1 / reference)))
+
+
+MEASURES: dict[DriftMethod, tuple[Callable[[Floats, Floats], float], Callable[[float, float], float]]] = {
+    "wasserstein": (measure_shift, smallest_shift),
+    "jensenshannon": (measure_divergence, smallest_divergence),
+}
+"""Each method's distance, and how large it may be by chance; p-values call every difference drift with enough rows."""
 
 
 def count_independent(values: int, sampled: int, similarity: float) -> float:
@@ -183,18 +214,26 @@ def _read_window(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> Wind
 def _judge_column(
     name: str, current: WindowRows, reference: WindowRows, similarity: float, window: Window
 ) -> tuple[ColumnDrift, str | None]:
-    """Return what was found of a column, and a note if it could not be judged or lost all its values."""
+    """Return what was found of a column, and a note if it could not be judged or lost all its values.
+
+    A change of regime may hardly shift a column's values that are quite different ones, and a small shift changes
+    few bins. So a column is judged by both distances, and reported with that which is larger beside its threshold.
+    """
     newest, usual = (rows.sample[name].drop_nulls().to_numpy() for rows in (current, reference))
     if newest.size == 0 and usual.size >= FEWEST_VALUES:
         return ColumnDrift(drifted=True), f"{name} had values in the training window and has none in the newest"
     if min(newest.size, usual.size) < FEWEST_VALUES:
-        sizes = f"{newest.size} newest and {usual.size} training values"
-        return ColumnDrift(), f"{name} is not judged: {sizes}, {FEWEST_VALUES} needed"
-    smallest = smallest_drift(
+        both = f"{newest.size} newest and {usual.size} training values"
+        return ColumnDrift(), f"{name} is not judged: {both}, {FEWEST_VALUES} needed"
+    sizes = (
         count_independent(current.values[name].count(), newest.size, similarity),
         count_independent(reference.values[name].count(), usual.size, similarity),
     )
     hours = reference.hours[reference.sample[name].is_not_null().to_numpy()]
-    threshold = max(smallest, usual_distance(usual, hours, (window.end - window.start) / timedelta(hours=1)))
-    score = measure_distance(newest, usual)
-    return ColumnDrift(score=score, threshold=threshold, drifted=score >= threshold), None
+    window_hours = (window.end - window.start) / timedelta(hours=1)
+    judged = []
+    for method, (measure, smallest) in MEASURES.items():
+        threshold = max(smallest(*sizes), usual_distance(usual, hours, window_hours, measure))
+        score = measure(newest, usual)
+        judged.append(ColumnDrift(method=method, score=score, threshold=threshold, drifted=score >= threshold))
+    return max(judged, key=lambda column: column.excess), None

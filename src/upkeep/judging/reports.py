@@ -6,7 +6,7 @@ Unknown fields, which another version of upkeep may have written, are ignored; a
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
@@ -154,16 +154,26 @@ class Evaluation(Report):
         )
 
 
-METHOD = "wasserstein"  # in standard deviations: with enough rows, a p-value calls every difference drift
+DriftMethod = Literal["wasserstein", "jensenshannon"]  # Evidently's names
 
 
 class ColumnDrift(Report):
-    """One column's distance from the training window, in standard deviations; None where it was not judged."""
+    """One column's distance from the training window; None where it was not judged.
 
-    method: str = METHOD
+    By ``wasserstein`` it is in standard deviations of the training values, by ``jensenshannon`` from 0 to 0.83.
+    """
+
+    method: DriftMethod = "wasserstein"
     score: Figure = None
     threshold: Figure = None
     drifted: bool = False
+
+    @property
+    def excess(self) -> float:
+        """The score in thresholds, from 1 on drift; infinite for a column that lost all its values."""
+        if self.score is None or self.threshold is None:
+            return math.inf if self.drifted else 0.0
+        return self.score / self.threshold
 
     @property
     def judged(self) -> bool:

@@ -19,7 +19,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Drift, Params
 from upkeep.core.plants import name_file, table_file
 from upkeep.core.types import Floats
-from upkeep.judging.drift import FEWEST_VALUES, Window, measure_distance, smallest_drift, usual_distance
+from upkeep.judging.drift import FEWEST_VALUES, Window, measure_shift, smallest_shift, usual_distance
 from upkeep.model.explanation import READINGS
 from upkeep.model.scoring import load_scorer
 from upkeep.production.health import FINE, UNKNOWN, WATCH, Signal
@@ -97,7 +97,7 @@ def find_usual(values: pl.Series, times: pl.Series, window: Window) -> tuple[Flo
     known, hours = values.filter(is_known).to_numpy(), times.filter(is_known).dt.epoch("s").to_numpy() / 3600
     span = np.ptp(hours) if hours.size else 0
     length = min((window.end - window.start) / timedelta(hours=1), span / 2)
-    return known, usual_distance(known, hours, length) if length else 0.0
+    return known, usual_distance(known, hours, length, measure_shift) if length else 0.0
 
 
 def sample_log(url: str, live: Mapping[str, str], window: Window, most: int) -> dict[str, pl.DataFrame]:
@@ -128,8 +128,8 @@ def judge_plant(plant: str, learnt: Learnt | None, logged: pl.DataFrame) -> Sign
         newest = values.filter(values.is_finite()).to_numpy()
         if min(newest.size, usual.size) >= FEWEST_VALUES:
             # The distance between samples is larger by chance than that between what they are drawn from.
-            limit = distance + smallest_drift(newest.size, usual.size)
-            rows.append((sensor, measure_distance(newest, usual), limit))
+            limit = distance + smallest_shift(newest.size, usual.size)
+            rows.append((sensor, measure_shift(newest, usual), limit))
     if not rows:
         words = f"{logged.height:,} recent predictions of its live model are logged: too few to be judged"
         return signal(status=UNKNOWN, words=words, remedy="run `upkeep score`")

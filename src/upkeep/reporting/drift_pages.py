@@ -1,7 +1,7 @@
 """The drift report's pages: one table of all plants, and Evidently's page of each plant in which something drifted.
 
 Nothing else calls Evidently. It takes half a second a plant, so :mod:`upkeep.judging.drift` takes the distances itself,
-with the function that Evidently calls.
+as Evidently defines them.
 """
 
 import json
@@ -10,12 +10,11 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from itertools import count
-from math import inf
 
 from upkeep.core.params import Drift
 from upkeep.core.plants import name_file
 from upkeep.judging.drift import WindowRows
-from upkeep.judging.reports import METHOD, ColumnDrift, PlantDrift
+from upkeep.judging.reports import ColumnDrift, PlantDrift
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.templates import render_html
 
@@ -66,7 +65,7 @@ def split_script(page: str) -> tuple[str, str]:
 
 def _describe_plant(plant: str, found: PlantDrift, pages: Collection[str] = ()) -> dict[str, object]:
     drifted = {name: column for name, column in found.columns.items() if column.drifted}
-    farthest = sorted(drifted, key=lambda name: (-(drifted[name].score or inf), name))[:MOST_COLUMNS]
+    farthest = sorted(drifted, key=lambda name: (-drifted[name].excess, name))[:MOST_COLUMNS]
     return {
         "name": plant,
         "page": f"{name_file(plant)}.html" if plant in pages else None,
@@ -80,7 +79,8 @@ def _describe_plant(plant: str, found: PlantDrift, pages: Collection[str] = ()) 
 def _describe_shift(column: ColumnDrift) -> str:
     if column.score is None:
         return "no values any more"
-    return f"shifted by {column.score:.2f}, usual up to {column.threshold:.2f}"
+    words = "shifted by" if column.method == "wasserstein" else "distribution differs by"
+    return f"{words} {column.score:.2f}, usual up to {column.threshold:.2f}"
 
 
 def draw_page(current: WindowRows, reference: WindowRows, found: PlantDrift, how: Drift) -> str:
@@ -90,15 +90,15 @@ def draw_page(current: WindowRows, reference: WindowRows, found: PlantDrift, how
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    thresholds = _choose_columns(found)
+    drawn = _choose_columns(found)
     # Evidently puts names into a script as they are, where `</script>` would end it; a name may look like an id, too.
-    stand_ins = {name: f"\ue000{number}\ue001" for number, name in enumerate(thresholds)}
+    stand_ins = {name: f"\ue000{number}\ue001" for number, name in enumerate(drawn)}
     columns = list(stand_ins.values())
     preset = DataDriftPreset(
         columns=columns,
-        num_method=METHOD,
-        per_column_threshold=dict(zip(columns, thresholds.values(), strict=True)),
-        drift_share=_choose_share(found, list(thresholds), how.max_drifted_share),
+        per_column_method={stand_ins[name]: column.method for name, column in drawn.items()},
+        per_column_threshold={stand_ins[name]: column.threshold for name, column in drawn.items()},
+        drift_share=_choose_share(found, drawn, how.max_drifted_share),
     )
     definition = DataDefinition(numerical_columns=columns)
     sides = [
@@ -106,22 +106,21 @@ def draw_page(current: WindowRows, reference: WindowRows, found: PlantDrift, how
         for rows in (current, reference)
     ]
     page = number_ids(Report([preset]).run(*sides).get_html_str(as_iframe=False))
-    names = [json.dumps(name)[1:-1].replace("<", r"\u003c") for name in thresholds]
+    names = [json.dumps(name)[1:-1].replace("<", r"\u003c") for name in drawn]
     return STAND_IN.sub(lambda stand_in: names[int(stand_in[1])], page)
 
 
-def _choose_columns(found: PlantDrift) -> dict[str, float]:
-    """Return the thresholds of the columns to draw, in the report's order."""
-    judged = {name: column.threshold for name, column in found.columns.items() if column.threshold is not None}
-    excess = {name: (found.columns[name].score or 0.0) / threshold for name, threshold in judged.items()}
-    farthest = sorted(judged, key=lambda name: -excess[name])[:MOST_DRAWN]
-    return {name: threshold for name, threshold in judged.items() if name in farthest}
+def _choose_columns(found: PlantDrift) -> dict[str, ColumnDrift]:
+    """Return the columns to draw, in the report's order."""
+    judged = {name: column for name, column in found.columns.items() if column.threshold is not None}
+    farthest = sorted(judged, key=lambda name: -judged[name].excess)[:MOST_DRAWN]
+    return {name: column for name, column in judged.items() if name in farthest}
 
 
-def _choose_share(found: PlantDrift, drawn: list[str], largest: float) -> float:
+def _choose_share(found: PlantDrift, drawn: Mapping[str, ColumnDrift], largest: float) -> float:
     """Return the share of drifted columns from which on Evidently, which sees those drawn only, agrees with us."""
     share = round(largest + 1e-4, 6)  # the page shows it
-    drifted = sum(found.columns[name].drifted for name in drawn)
+    drifted = sum(column.drifted for column in drawn.values())
     if (drifted >= share * max(len(drawn), 1)) == found.drifted:
         return share
     return 1e-4 if found.drifted else 1.01
