@@ -27,6 +27,21 @@ def test_a_password_that_is_set_as_an_address_writes_it_is_masked_as_it_is_too()
     assert mask_values("user p/w and p%2Fw", "p%2Fw") == "user *** and ***"
 
 
+def test_a_secret_that_another_one_begins_with_leaves_no_rest_of_that(monkeypatch):
+    text, short, long = "token glpat-12 and glpat-12345", "glpat-12", "glpat-12345"
+    assert mask_values(text, short, long) == "token *** and ***"
+    assert mask_environment(text, {"A_TOKEN": short, "B_TOKEN": long}) == "token *** and ***"
+    monkeypatch.setenv("SHORT", short)
+    monkeypatch.setenv("LONG", long)
+    assert hide_variables(text, "$SHORT$LONG") == hide_variables(text, "$LONG$SHORT") == "token ${SHORT} and ${LONG}"
+
+
+def test_a_value_too_short_to_be_a_secret_garbles_no_text(monkeypatch):
+    monkeypatch.setenv("YEAR", "25")
+    text = "nothing since 2025-03-25"
+    assert hide_variables(text, "/data/$YEAR/*.csv") == mask_values(text, "25") == text
+
+
 @given(st.text(st.characters(categories=("L", "N", "P", "S")), min_size=4), st.sampled_from([str, quote, quote_plus]))
 @example("000%", quote)
 def test_no_password_is_left_in_a_text(password, write):

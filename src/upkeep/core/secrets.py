@@ -17,7 +17,7 @@ SECRET_NAME = re.compile(
     r"pass|secret|token|credential|connection_?string|(api|access|account|private|storage)_?key(?!_?id)|^key$|(^|_)sas$",
     re.IGNORECASE,
 )
-SHORTEST_SECRET = 4  # shorter values of variables are not masked: they would be found in texts by chance
+SHORTEST_SECRET = 4  # shorter ones are not masked: they would be found in texts by chance
 
 
 def expand_variables(text: str, write: Callable[[str], str] = str) -> str:
@@ -42,16 +42,17 @@ def expand_all(options: Any) -> Any:
 
 def hide_variables(message: str, *templates: str) -> str:
     """Replace the values of the variables that `templates` mention, which may be secrets, by the variables' names."""
-    for name in {name for template in templates for name in _variables(template)}:
-        message = _replace(message, os.environ.get(name), f"${{{name}}}")
-    return mask_credentials(message)
+    names = {name for template in templates for name in _variables(template)}
+    return _mask(message, {os.environ.get(name, ""): f"${{{name}}}" for name in names})
 
 
-def _replace(text: str, secret: str | None, shown: str) -> str:
-    """Replace a secret even if some of its characters are percent-encoded, as in addresses."""
-    for spelling in {secret, unquote(secret)} if secret else ():
-        text = re.sub("".join(map(_match_escaped, spelling)), lambda _: shown, text)
-    return text
+def _mask(text: str, shown: Mapping[str, str]) -> str:
+    """Replace secrets even if percent-encoded, as in addresses, the longest first, since it may begin with another."""
+    known = {secret: word for secret, word in shown.items() if len(secret) >= SHORTEST_SECRET}
+    known |= {unquote(secret): word for secret, word in known.items()}
+    for written in sorted(known, key=len, reverse=True):
+        text = re.sub("".join(map(_match_escaped, written)), known[written], text)
+    return mask_credentials(text)
 
 
 def _match_escaped(character: str) -> str:
@@ -72,15 +73,12 @@ def mask_credentials(text: str) -> str:
 
 def mask_values(text: str, *secrets: str | None) -> str:
     """Return the text with these values, and the credentials of each address in it, masked."""
-    for secret in secrets:
-        text = _replace(text, secret, "***")
-    return mask_credentials(text)
+    return _mask(text, dict.fromkeys(filter(None, secrets), "***"))
 
 
 def mask_environment(text: str, environment: Mapping[str, str]) -> str:
     """Return the text without the values of variables whose names say that they are secret."""
-    secrets = (value for name, value in environment.items() if SECRET_NAME.search(name))
-    return mask_values(text, *(value for value in secrets if len(value) >= SHORTEST_SECRET))
+    return mask_values(text, *(value for name, value in environment.items() if SECRET_NAME.search(name)))
 
 
 def mask_secrets(value: Any) -> Any:
