@@ -190,6 +190,17 @@ def test_a_source_that_cannot_be_listed_costs_nothing_else():
     assert "the historian is away" in asked["words"]
 
 
+def test_while_the_source_cannot_be_listed_no_plant_is_called_silent():
+    told = []
+    for day, weeks in ((14, WEEKS + 2), (15, 0), (60, 0)):
+        run(day, weeks=weeks)
+        signals = [signal for signal in report()["signals"] if signal["measure"] == "freshness" and not signal["place"]]
+        told += [(signal["status"], signal["words"].partition("; it came")[0]) for signal in signals]
+    seen = ("fine", "fresh: the batch of 2025-04-07 is there")
+    why = "unknown, since the source cannot be listed; stale: nothing since the batch of 2025-04-07, 6 batches ago"
+    assert told == [seen, seen, ("unknown", why)]
+
+
 def test_what_visits_found_is_not_read_to_learn_which_batches_there_are():
     params = settings()
     fetch = changed(params.fetch, findings="nowhere://log")

@@ -131,6 +131,12 @@ def test_deliveries_that_stop_are_late_and_then_stale(days, state, status):
     assert (signal.words.split(":")[0], signal.status) == (state, status)
 
 
+@pytest.mark.parametrize(("days", "status"), [(0, "fine"), (14, "unknown"), (60, "unknown")])
+def test_while_the_source_cannot_be_listed_a_missing_batch_may_be_there(days, status):
+    weeks, as_of = [week(number) for number in range(WEEKS)], noon(NEWEST) + timedelta(days=7 + days)
+    assert judge_arrival(weeks, [], FETCH, as_of, is_listed=False).status == status
+
+
 def test_a_batch_that_the_source_lists_is_there_before_it_is_fetched():
     found = judged(delivered(), noon(week(WEEKS + 1)), listed=[week(WEEKS)])
     assert found["freshness", ""].status == "fine"

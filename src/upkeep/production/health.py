@@ -102,10 +102,13 @@ def find_limit(earlier: Sequence[float]) -> float | None:
     return float(high + 3 * (high - low))
 
 
-def judge_arrival(batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch, as_of: datetime) -> Signal:
+def judge_arrival(
+    batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch, as_of: datetime, *, is_listed: bool = True
+) -> Signal:
     """Judge whether a plant's newest batch is late, given its batches in order and when each was first `seen`.
 
-    Only batches that ended after the first look tell how late is usual.
+    Only batches that ended after the first look tell how late is usual. What the source would have is not known
+    unless it `is_listed`.
     """
     step, first_look = timedelta(days=fetch.batch_days), min((each.at for each in seen), default=as_of)
     came = {each.batch: each.at for each in seen}
@@ -114,6 +117,9 @@ def judge_arrival(batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch
     limit = find_limit(delays[:-1])
     due = first_day((as_of - timedelta(hours=limit or 0)).date(), fetch.batch_days) - step
     found = judge_freshness(batches, max(due, batches[-1]), fetch.batch_days)
+    if not is_listed and found.status != FINE:
+        words = f"unknown, since the source cannot be listed; {found.words}"
+        found = found.model_copy(update={"status": UNKNOWN, "words": words, "remedy": "mend the source first"})
     if not delays:
         return found
     words = f"{found.words}; it came {max(delays[-1], 0):.0f} h after its end"

@@ -82,16 +82,19 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
     quality = _read(partial(read_report, DataQuality), "data quality", signals) or DataQuality(plants={})
     drift = _read(partial(read_report, DriftReport), "drift", []) or DriftReport({})  # each plant has a signal of it
     files = [file for file in manifest.files if file.table == "telemetry"] if manifest else []
-    asked, listed = _ask_source(params, as_of)
+    (asked, listed), known = _ask_source(params, as_of), read_history()
+    if asked.fault:
+        listed = {(each.plant, each.batch) for each in known.seen}
     batches = sorted({(file.plant, file.batch) for file in files} | listed)
     polls = [asked, *(poll(source.name, source.url, as_of) for source in params.monitor.watch)]
     arrivals = [Arrival(plant=plant, batch=batch, at=as_of) for plant, batch in batches]
-    history = read_history().add(polls, arrivals, as_of)
+    history = known.add(polls, arrivals, as_of)
     write_whole(HISTORY, history.model_dump_json(indent=1, exclude_defaults=True).encode())
     plants, dictionary = sorted({plant for plant, _ in batches}), load_dictionary(params.validate_.dictionary)
     for plant in plants:
         seen = [each for each in history.seen if each.plant == plant]
-        found = [health.judge_arrival([batch for of, batch in batches if of == plant], seen, params.fetch, as_of)]
+        own_batches = [batch for of, batch in batches if of == plant]
+        found = [health.judge_arrival(own_batches, seen, params.fetch, as_of, is_listed=not asked.fault)]
         own = [file for file in files if file.plant == plant]
         if own and plant in quality.plants:
             found += _judge_tables(plant, own, quality.plants[plant], dictionary, params.fetch.batch_days)
