@@ -345,6 +345,15 @@ def test_a_webhook_that_does_not_answer_is_told_of_and_tried_again(monkeypatch):
     assert report()["standings"][PLANT]["told"] == "fine"
 
 
+def test_a_webhook_that_nothing_can_be_signed_for_hides_nothing_that_somebody_has_to_do(monkeypatch):
+    monkeypatch.delenv(SECRET, raising=False)
+    acting = run(60, webhook={"url": "https://planner.example"}, told_after=1)
+    assert f"somebody has to act: {PLANT}" in acting.what
+    assert f"{SECRET} is not set" in acting.what
+    calm = run(0, webhook={"url": "https://planner.example"}, told_after=1)
+    assert calm.what == f"the environment variable {SECRET} is not set"
+
+
 def test_a_damaged_history_is_told_and_another_versions_report_is_passed_over():
     monitor.REPORT.parent.mkdir(parents=True)
     monitor.REPORT.write_text('{"as_of": "once"}')

@@ -61,16 +61,19 @@ def run(params: Params, as_of: datetime) -> None:
             for plant, each in standings.items()
         ]
         print(show_lines(align_rows(rows)))  # noqa: T201  # what the command is for
-        webhook = params.monitor.webhook
-        faults = _tell_webhook(monitoring, webhook, params.monitor.told_after) if webhook else []
+        fault = None
+        try:
+            if params.monitor.webhook:
+                _tell_webhook(monitoring, params.monitor.webhook, params.monitor.told_after)
+        except UpkeepError as error:
+            fault = error
     acting = [plant for plant, standing in standings.items() if standing.status == ACT]
     unknown = [signal for signal in monitoring.signals if signal.status == UNKNOWN]
     if acting:
         what = f"somebody has to act: {', '.join(acting)}: {standings[acting[0]].why[0]}"
-        raise UpkeepError(what, remedy=f"see {ENGINEER}")
-    if faults:
-        remedy = "check monitor.webhook in params.yaml and the receiver; the next run tells it again"
-        raise UpkeepError(f"the webhook was not told: {faults[0]}", remedy=remedy)
+        raise UpkeepError(f"{what}; {fault.what}" if fault else what, remedy=f"see {ENGINEER}")
+    if fault:
+        raise fault
     if unknown:
         what = f"{count_things(len(unknown), 'thing')} not known, the first: {unknown[0].words}"
         raise NotKnownError(what, remedy=f"{unknown[0].remedy or 'wait until more is known'}; see {ENGINEER}")
@@ -155,8 +158,8 @@ def _read_former() -> Monitoring | None:
     return None
 
 
-def _tell_webhook(monitoring: Monitoring, webhook: Webhook, told_after: int) -> list[str]:
-    """Tell the webhook what is new, as alarms are told, and return why it did not accept it, if it did not."""
+def _tell_webhook(monitoring: Monitoring, webhook: Webhook, told_after: int) -> None:
+    """Tell the webhook what is new, as alarms are told; raises an UpkeepError if it does not accept all."""
     receiver, watches = open_receiver(webhook, "monitor.webhook"), {}
     for plant, standing in monitoring.list_news(told_after).items():
         alarm = {"plant": plant, "machine": None, "status": standing.status, "why": standing.why}
@@ -166,4 +169,6 @@ def _tell_webhook(monitoring: Monitoring, webhook: Webhook, told_after: int) -> 
     answered, faults = send_alarms(receiver, watches)
     accepted = [plant for plant, watch in answered.items() if watch.episode and watch.episode.accepted]
     write_json(REPORT, monitoring.mark_told(accepted).model_dump(mode="json"))
-    return [f"{receiver.address}: {fault}" for fault in faults]
+    if faults:
+        remedy = "check monitor.webhook in params.yaml and the receiver; the next run tells it again"
+        raise UpkeepError(f"the webhook at {receiver.address} was not told: {faults[0]}", remedy=remedy)
