@@ -123,6 +123,13 @@ def test_settings_that_make_no_features_or_no_training_rows_are_refused(tmp_path
     assert what in fault(tmp_path, GIVEN | {"dataset": GIVEN["dataset"] | changes}).what
 
 
+@pytest.mark.parametrize("names", [["historian", "historian"], [GIVEN["fetch"]["source"]]])
+def test_watched_sources_are_told_apart_by_their_names(tmp_path, names) -> None:
+    watch = [{"name": name, "url": "https://host/health"} for name in names]
+    error = fault(tmp_path, GIVEN | {"monitor": GIVEN["monitor"] | {"watch": watch}})
+    assert error.what.startswith("monitor.watch: each source needs a name of its own")
+
+
 UNUSABLE = {
     "missing": (str, "No such file"),
     "a folder": (lambda file: file.mkdir(), "it is a folder, not a file"),

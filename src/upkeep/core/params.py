@@ -284,6 +284,13 @@ class Params(Frozen):
     parallel: Parallel
     pieces: Pieces
 
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        names = [self.fetch.source, *(source.name for source in self.monitor.watch)]
+        if len({*names}) < len(names):
+            raise ValueError("monitor.watch: each source needs a name of its own, other than fetch.source")
+        return self
+
 
 def load_params(path: Path = paths.PARAMS) -> Params:
     """Read ``params.yaml``; raises UpkeepError if it cannot be read, or a setting is unknown, missing or wrong."""
