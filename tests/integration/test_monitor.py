@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from base64 import b64encode
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -219,6 +220,13 @@ def test_a_source_is_asked_at_each_run_and_what_it_answered_is_remembered():
     assert [each.fault for each in polls] == ["", "HTTP status 503", "HTTP status 302", ""]
     (signal,) = [signal for signal in report()["signals"] if signal["place"] == "historian"]
     assert signal["words"].startswith("recovered")
+
+
+def test_a_source_is_told_a_password_of_any_characters_in_utf_8(monkeypatch):
+    monkeypatch.setenv("KEY", "pä☂")
+    with answering(200) as (url, asked):
+        assert polling.poll("historian", url.replace("p%40ss", "${KEY}"), as_of(0)).fault == ""
+    assert asked[0][1] == f"Basic {b64encode('user:pä☂'.encode()).decode()}"
 
 
 def test_a_source_that_is_not_there_is_told_without_its_secrets(monkeypatch):

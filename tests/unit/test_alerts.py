@@ -1,3 +1,4 @@
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -195,7 +196,7 @@ def test_a_missing_secret_is_named(monkeypatch):
 
 def test_credentials_may_come_from_variables_and_leave_the_url(monkeypatch):
     monkeypatch.setenv(SECRET, "s3cret")
-    monkeypatch.setenv("PLANNER", "upkeep:pass")
+    monkeypatch.setenv("PLANNER", "upkeep:pässword ☂")
     receiver = open_receiver(Webhook(url="https://${PLANNER}@planner.example:8443/hook"))
     assert receiver.url == "https://planner.example:8443/hook"
-    assert receiver.headers == {"Authorization": "Basic dXBrZWVwOnBhc3M="}
+    assert receiver.headers["authorization"] == f"Basic {b64encode('upkeep:pässword ☂'.encode()).decode()}"

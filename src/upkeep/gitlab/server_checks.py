@@ -85,7 +85,7 @@ def log_in_to_registry(environment: Environment) -> str:
         query = {"service": terms.get("service", ""), "scope": f"repository:{path}:pull,push"}
         url = f"{terms['realm']}?{urlencode(query)}"
     if challenge:
-        login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
+        login = urllib3.make_headers(basic_auth=user and f"{user}:{password}", basic_auth_encoding="utf-8")
         answer = _ask_server(url, "UPKEEP_IMAGE", environment, **login)
     if "html" in answer.headers.get("Content-Type", ""):
         raise UpkeepError(f"{host} answers with a web page", remedy="check that UPKEEP_IMAGE names a registry")

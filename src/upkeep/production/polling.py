@@ -66,7 +66,8 @@ def _request_status(template: str) -> str:
     url = read_url(template)
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("its url in monitor.watch is not a web address")
-    headers = urllib3.make_headers(basic_auth=unquote(url.auth), user_agent="upkeep") if url.auth else {}
+    login = unquote(url.auth or "")
+    headers = urllib3.make_headers(basic_auth=login, basic_auth_encoding="utf-8", user_agent="upkeep")
     with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=SECONDS)) as pool:
         address = url._replace(auth=None, fragment=None).url
         answer = pool.request("GET", address, headers=headers, preload_content=False, redirect=False)

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import time
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -104,8 +103,8 @@ def open_receiver(webhook: Webhook, setting: str = "score.webhook") -> Receiver:
             f"{setting}.url would send alarms to {url.host} unencrypted",
             remedy="use https, or set allow_http: true beside the URL in params.yaml if that network is trusted",
         )
-    login = b64encode(unquote(url.auth or "").encode()).decode()
-    headers = {"Authorization": f"Basic {login}"} if url.auth else {}
+    login = unquote(url.auth or "")
+    headers = urllib3.make_headers(basic_auth=login, basic_auth_encoding="utf-8", user_agent="upkeep")
     port = f":{url.port}" if url.port else ""
     return Receiver(url._replace(auth=None).url, headers, secret, f"{url.scheme}://{url.host}{port}")
 
