@@ -175,6 +175,12 @@ def test_a_floor_of_a_plant_that_the_champion_does_not_know_holds():
     assert "what the champion reaches is not known" in found.reasons[0]
 
 
+def test_a_floor_whose_name_is_misspelt_is_not_taken_for_that_of_a_plant():
+    found = succeed(plant("lyon", BLIND), plant("lyon"), {"lyon.average_precision": 1.01})
+    assert found.decision == "keep"
+    assert "what the champion reaches is not known" in found.reasons[0]
+
+
 def hours(rows: pl.DataFrame) -> list[tuple[str, float]]:
     return [(name, (time - START) / timedelta(hours=1)) for name, time in rows.select("machine", "time").rows()]
 

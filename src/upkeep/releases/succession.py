@@ -132,8 +132,9 @@ def explain_loss(loss: float, interval: Sequence[float] | None, allowed: float, 
 
 def _judge_floor(figures: Comparison, name: str, floor: float) -> tuple[bool, str]:
     """Return whether a floor may be missed, since the champion misses it by as much or more, and words on it."""
+    groups = {"": figures.overall} | {f"plants.{plant}": group for plant, group in figures.plants.items()}
     place, _, figure = name.rpartition(".")
-    group = figures.plants.get(place.removeprefix("plants.")) if place else figures.overall
+    group = groups.get(place)
     change = group.changes.get(figure, Change(None, None)) if group else Change(None, None)
     if change.before is None or change.after is None:
         return False, f"{name} is below its floor of {floor:g}, and what the champion reaches is not known"
