@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -382,6 +383,24 @@ def test_room_in_the_spool_is_used_again(new_log, url):
     Path(url).unlink()
     wait_until(lambda: log.shipped == 40)
     assert logged_numbers(url) == list(range(40))
+
+
+def test_what_is_shipped_during_a_write_is_not_counted_as_waiting(new_log, spool, monkeypatch):
+    log = new_log(ship_after_seconds=60)
+    log.append(prediction(1))
+    wait_until(lambda: log.written)
+    write = Spool.write
+
+    def ship_meanwhile(*given):
+        shipping = threading.Thread(target=log._ship)
+        shipping.start()
+        shipping.join(0.5)
+        return write(*given)
+
+    monkeypatch.setattr(Spool, "write", ship_meanwhile)
+    log.append(prediction(2))
+    wait_until(lambda: log.written == 2)
+    wait_until(lambda: log.spool_bytes == spooled_bytes(spool), seconds=5)
 
 
 def test_what_the_disk_refuses_is_told_kept_and_written_when_it_can_be(url, spool):

@@ -39,13 +39,15 @@ logger = logging.getLogger(__name__)
 class LogWriter(Collector):
     """Writes rows to the prediction log at `url` in the background.
 
-    `spool` is a folder on a local disk, which processes may share; beyond `max_spool_bytes` new rows are dropped.
+    `spool` is a folder on a local disk, which processes may share. Rows that would make it larger than
+    `max_spool_bytes` wait in memory; beyond :data:`QUEUE_BYTES` there, new ones are dropped.
     `ship_after_seconds` is how far the log is behind, `flush_seconds` what a kill can cost.
 
     `appended`, `written` and `shipped` count rows given to the writer, rows that reached the spool, and rows that
-    reached the store, including those that other processes left in the spool. `dropped` counts lost rows: refused by
-    the spool (``unwritten``), against the schema (``malformed``), lost by the disk (``unreadable``). `write_error` and
-    `ship_error` say, without credentials, why the spool or the store refuses rows at the moment.
+    reached the store, including those that other processes left in the spool. `dropped` counts lost rows: without room
+    or still unwritten at the end (``unwritten``), against the schema (``malformed``), lost by the disk
+    (``unreadable``). `write_error` and `ship_error` say, without credentials, why the spool or the store refuses rows
+    at the moment.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class LogWriter(Collector):
         self._queue: deque[tuple[Spool, dict[str, Any]]] = deque()
         # Two sums, each changed by one thread only, so that the event loop needs no lock.
         self._bytes_in = self._bytes_out = 0
+        self._counting = threading.Lock()  # of `spool_bytes`, which both threads change
         self._taken: tuple[Spool, pl.DataFrame] | None = None
         self._closing, self._all_written = threading.Event(), threading.Event()
         # Daemons: a store that never answers must not keep the process alive.
@@ -127,7 +130,8 @@ class LogWriter(Collector):
         try:
             while self._taken or self._queue:
                 self._taken = spool, rows = self._taken or self._take_queued()
-                self.spool_bytes += spool.write(rows, self._max_spool_bytes - self.spool_bytes)
+                with self._counting:
+                    self.spool_bytes += spool.write(rows, self._max_spool_bytes - self.spool_bytes)
                 self.written += rows.height
                 self._taken = None
         except Exception as problem:  # the thread must go on and try again
@@ -160,10 +164,12 @@ class LogWriter(Collector):
             # One of the processes that share the spool ships for all; one that is ending waits for its turn.
             with locked(self._folder / "shipping.lock", seconds=10.0 * self._closing.is_set()) as is_mine:
                 if is_mine:
-                    self.spool_bytes = sum(file.stat().st_size for file in self._folder.rglob("*.arrow"))
+                    with self._counting:
+                        self.spool_bytes = sum(file.stat().st_size for file in self._folder.rglob("*.arrow"))
                     for rows, size in chain.from_iterable(spool.ship() for spool in self._spools.values()):
                         self.shipped += rows
-                        self.spool_bytes -= size
+                        with self._counting:
+                            self.spool_bytes -= size
         except UpkeepError as problem:  # the store's
             error = str(problem).partition("\n")[0]
         except Exception as problem:  # the thread must go on and try again
