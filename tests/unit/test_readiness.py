@@ -4,6 +4,7 @@ import pytest
 
 from upkeep.cli import main
 from upkeep.core.errors import UpkeepError
+from upkeep.gitlab import readiness
 from upkeep.gitlab.readiness import NotReadyError, require
 
 
@@ -60,19 +61,33 @@ def test_one_remote_for_all_is_enough_and_what_it_costs_is_told(folder, caplog):
     assert not caplog.text
 
 
-def program(folder, code):
-    (folder / "docker").write_text(f"#!/bin/sh\nexit {code}\n")
+def program(folder, does):
+    (folder / "docker").write_text(f"#!/bin/sh\n{does}\n")
     (folder / "docker").chmod(0o755)
 
 
 def test_an_engine_is_missing_if_no_program_reaches_one_and_a_named_one_is_for_the_job_to_try(folder):
     assert "neither docker nor podman is on PATH" in missing("engine")
-    program(folder, 1)
+    program(folder, "exit 1")
     assert "docker reaches none" in missing("engine")
     for name in ("UPKEEP_ENGINE", "DOCKER_HOST"):
         assert is_ready("engine", **{name: "tcp://nowhere:2375"})
-    program(folder, 0)
+    program(folder, "exit 0")
     assert is_ready("engine")
+
+
+def test_an_engine_is_looked_for_in_the_environment_that_was_given(folder):
+    program(folder, 'test "$DOCKER_CONTEXT" = runner')
+    assert is_ready("engine", DOCKER_CONTEXT="runner")
+    assert "docker reaches none" in missing("engine")
+
+
+def test_an_engine_that_never_answers_is_an_error_of_the_job(folder, monkeypatch):
+    monkeypatch.setattr(readiness, "SECONDS", 0.1)
+    program(folder, "exec /bin/sleep 5")
+    with pytest.raises(UpkeepError, match="docker had no answer in") as caught:
+        require(["engine"], {})
+    assert not isinstance(caught.value, NotReadyError)
 
 
 @pytest.mark.parametrize("image", ["", "$CI_REGISTRY_IMAGE"])

@@ -16,6 +16,7 @@ from upkeep.releases.git import fetch, git, run
 
 SETTINGS = ".dvc/config"
 ENGINES = ("docker", "podman")
+SECONDS = 20  # one connection may take
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def find_engine(environment: Environment) -> str:
     engine = environment.get("UPKEEP_ENGINE") or next(filter(None, map(shutil.which, ENGINES)), "")
     if environment.get("UPKEEP_ENGINE") or environment.get("DOCKER_HOST"):
         return engine or ENGINES[0]
-    if not engine or run([engine, "version"]).returncode:
+    if not engine or run([engine, "version"], environment, SECONDS).returncode:
         why = f"{engine} reaches none" if engine else f"neither {' nor '.join(ENGINES)} is on PATH"
         raise NotReadyError(f"there is no container engine here: {why}", step=3)
     return engine

@@ -12,13 +12,12 @@ from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import zones
 from upkeep.gitlab.deployment import SHIP
 from upkeep.gitlab.failure import WEBHOOK, trust
-from upkeep.gitlab.readiness import NotReadyError, find_engine, find_registry, find_storage
+from upkeep.gitlab.readiness import SECONDS, NotReadyError, find_engine, find_registry, find_storage
 from upkeep.gitlab.remotes import remotes_apart, try_remote
 from upkeep.gitlab.zones import REMOTE, Environment
 from upkeep.releases import git
 from upkeep.reporting.tracking import connect, summarize
 
-SECONDS = 20  # one connection may take
 LARGEST_SKEW = 300  # seconds between two clocks; storage refuses what was signed 900 apart
 DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
 
