@@ -5,7 +5,17 @@ import json
 import pytest
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab.failure import FAILURE, PIPELINE, describe_failure, keep_failure, notify_failure, read_failure
+from upkeep.gitlab import failure
+from upkeep.gitlab.failure import (
+    FAILURE,
+    PIPELINE,
+    WEBHOOK,
+    describe_failure,
+    keep_failure,
+    notify_failure,
+    read_failure,
+)
+from upkeep.gitlab.zones import TOKEN
 
 JOB = {"CI_JOB_ID": "77", "CI_JOB_NAME": "retrain", "CI_JOB_URL": "https://git.example/j/77", "CI_JOB_STATUS": "failed"}
 PLACE = {"stage": "validate", "plant": "lyon", "batch": "2025-12-29", "column": "load_pct"}
@@ -86,6 +96,16 @@ def test_the_failure_of_another_job_is_not_told_as_this_ones():
 @pytest.mark.parametrize("status", ["success", "canceled"])
 def test_a_job_that_went_well_or_was_cancelled_tells_nothing(status):
     assert notify_failure({**JOB, "CI_JOB_STATUS": status}) == f"nothing to tell: the job's status is {status}"
+
+
+def test_each_way_that_fails_to_tell_is_named(monkeypatch):
+    def refuse(*_):
+        raise UpkeepError("no issue was written", remedy="renew the token")
+
+    monkeypatch.setattr(failure, "_open_issue", refuse)
+    with pytest.raises(UpkeepError, match=f"no issue was written; the address in {WEBHOOK} was not told") as caught:
+        notify_failure({**JOB, TOKEN: "expired", WEBHOOK: "http://127.0.0.1:1"})
+    assert caught.value.remedy.startswith(f"renew the token; set {WEBHOOK}")
 
 
 def test_a_job_that_ran_out_of_time_is_told():

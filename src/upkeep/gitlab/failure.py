@@ -77,7 +77,8 @@ def notify_failure(environment: Environment) -> str:
             except UpkeepError as error:
                 errors.append(error)
     if errors:
-        raise errors[0]
+        what = "; ".join(error.what for error in errors)
+        raise UpkeepError(what, remedy="; ".join(error.remedy for error in errors)) from errors[0]
     nobody = f"nobody was told: set {TOKEN} for an issue, or {WEBHOOK} for a message"
     return f"{title}\n{'; '.join(done) or nobody}"
 
