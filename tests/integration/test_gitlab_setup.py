@@ -256,11 +256,12 @@ def test_a_short_lived_token_is_not_renewed_each_time(server, tmp_path):
     assert set_up(file, server) == "everything is as the file says"
 
 
-def test_a_file_becomes_a_variable_of_type_file(server, tmp_path):
-    (tmp_path / "key").write_text("-----BEGIN KEY-----\n")
+@pytest.mark.parametrize("content", ["-----BEGIN KEY-----\n", ""])
+def test_a_file_becomes_a_variable_of_type_file(server, tmp_path, content):
+    (tmp_path / "key").write_text(content)
     set_up(write(tmp_path, server, variables={"DEPLOY_KEY": [{"file": str(tmp_path / "key")}]}), server)
     (found,) = server.settings["variables"]
-    assert (found["variable_type"], found["value"], found["masked"]) == ("file", "-----BEGIN KEY-----\n", False)
+    assert (found["variable_type"], found["value"], found["masked"]) == ("file", content, False)
 
 
 def test_a_hidden_value_which_nobody_is_told_counts_as_right(server, tmp_path):

@@ -69,8 +69,8 @@ class Variable(Frozen):
         guarded = name in zones.PROTECTED and not theirs
         return {
             "key": name,
-            "value": self.file or text,
-            "variable_type": "file" if self.file else "env_var",
+            "value": text if self.file is None else self.file,
+            "variable_type": "env_var" if self.file is None else "file",
             "masked": secret if self.masked is None else self.masked,
             "protected": guarded if self.protected is None else self.protected,
             "raw": not self.expanded,
