@@ -1,4 +1,7 @@
-"""Deployments: an image is shipped to a stage's server, then the release is tagged in git; rollbacks do the same."""
+"""Deployments: a version is tagged in git, its image shipped to a stage's server, and then that is tagged, too.
+
+A rollback ships and tags a version that there is.
+"""
 
 import csv
 import io
@@ -89,7 +92,7 @@ def _require_deployable(release: Release, order: Order, environment: Environment
 def _deliver(release: Release, order: Order, environment: Environment) -> str:
     require_push(release)
     if order.ship and subprocess.run([SHIP, "update", release.image], check=False).returncode:
-        what = f"{release.image} was not shipped, and nothing of it noted"
+        what = f"{release.image} was not shipped: {release.version} is not noted as {order.stage}'s"
         raise UpkeepError(what, remedy="read what stands above, from the server or from deploy/ship.sh")
     try:
         made = assign(release)
