@@ -1,1 +1,1 @@
-"""What CI jobs call; nobody below knows GitLab."""
+"""What CI jobs call, and the only room that asks GitLab's API."""

@@ -116,7 +116,7 @@ def log_in_to_server(environment: Environment) -> str:
 
 
 def reach_tracking_server(environment: Environment) -> str:
-    """Search MLflow's experiments."""
+    """Ask the tracking server for upkeep's experiment, which need not be there yet."""
     uri = environment.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     if not uri.startswith("http"):
         raise NotReadyError("MLFLOW_TRACKING_URI names no server: runs are recorded in a file")

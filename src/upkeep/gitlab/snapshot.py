@@ -40,7 +40,7 @@ MOST_BYTES, MOST_TABLE_BYTES = 50_000_000, 1_000_000_000  # a plant's prediction
 MOST_CELLS = 500_000_000  # of predictions: a small file may unpack to any number
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?\Z")  # in DVC's cache, which outputs may link to
 
-PREDICTED = {  # the columns of predictions that are compared
+PREDICTED = {  # the columns that predictions of any version have; newer ones also say what was prevented
     **dict.fromkeys(("plant", "machine", "split"), pl.String()),
     "time": pl.Datetime("us", "UTC"),
     **dict.fromkeys(("chosen", "alarm"), pl.Boolean()),

@@ -1,4 +1,4 @@
-"""Git's command line, for what jobs commit and push, without a token ever showing."""
+"""Runs git and other programs; pushes with GitLab's tokens and options, without a token ever showing."""
 
 import os
 import re

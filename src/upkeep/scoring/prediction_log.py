@@ -162,13 +162,13 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame, log: Log = PR
     return names
 
 
-def _name_folder(plant: str) -> str:
-    """Return a folder's name, percent-encoded, capitals too, since some disks ignore case.
+def _name_folder(value: str) -> str:
+    """Return a value as a folder's name has it: percent-encoded, capitals too, since some disks ignore case.
 
-    Names are limited to 255 bytes, so very long ones are replaced; the column ``plant`` has the full name.
+    Names are limited to 255 bytes, so a very long one is replaced; the rows have it in full.
     """
-    escaped = NOT_PLAIN.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), plant)
-    return escaped if len(escaped) <= LONGEST_FOLDER else name_file(plant)
+    escaped = NOT_PLAIN.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), value)
+    return escaped if len(escaped) <= LONGEST_FOLDER else name_file(value)
 
 
 def read_parts(
