@@ -196,8 +196,9 @@ ENDLESS = {
 def test_an_answer_that_never_ends_is_none(answer, monkeypatch):
     monkeypatch.setenv(SECRET, KEY)
     monkeypatch.setattr(alerts, "EXCHANGE_SECONDS", 0.1)
+    monkeypatch.setattr(alerts, "RUN_SECONDS", 0.3)
     with receiving_by(ENDLESS[answer]) as url:
-        watches, faults = send_alarms(open_receiver(Webhook(url=url)), watching("M1", "M2"), seconds=0.3)
+        watches, faults = send_alarms(open_receiver(Webhook(url=url)), watching("M1", "M2"))
     assert accepted(watches) == {"lyon/M1": False, "lyon/M2": False}
     assert all(fault.startswith("no answer: ") and len(fault) < 250 for fault in faults)
     assert "path-s3cret" not in "".join(faults)
@@ -216,13 +217,16 @@ def test_the_body_of_an_answer_is_never_read(status, head, monkeypatch):
 
 
 @pytest.mark.usefixtures("waits")
-def test_what_there_was_no_time_for_is_sent_by_the_next_run(planner):
+def test_what_there_was_no_time_for_is_sent_by_the_next_run(planner, monkeypatch):
     planner.answers = [(503, {"Retry-After": "2"})]
     receiver = open_receiver(Webhook(url=planner.url))
-    watches, faults = send_alarms(receiver, watching("M1", "M2"), seconds=1)
+    monkeypatch.setattr(alerts, "RUN_SECONDS", 1)
+    watches, faults = send_alarms(receiver, watching("M1", "M2"))
     assert (accepted(watches), faults) == ({"lyon/M1": False, "lyon/M2": True}, ["HTTP status 503"])
-    watches, faults = send_alarms(receiver, watches, seconds=0)
+    monkeypatch.setattr(alerts, "RUN_SECONDS", 0)
+    watches, faults = send_alarms(receiver, watches)
     assert faults == ["no time was left of the 0 s for all alarms"]
+    monkeypatch.setattr(alerts, "RUN_SECONDS", 60)
     watches, faults = send_alarms(receiver, watches)
     assert (accepted(watches), faults) == ({"lyon/M1": True, "lyon/M2": True}, [])
     assert (len(planner.accepted), planner.repeated) == (2, 0)

@@ -177,20 +177,19 @@ def _iso(time: datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
 
 
-def send_alarms(
-    receiver: Receiver, watches: Mapping[str, Watch], *, seconds: float = RUN_SECONDS
-) -> tuple[Watches, list[str]]:
+def send_alarms(receiver: Receiver, watches: Mapping[str, Watch]) -> tuple[Watches, list[str]]:
     """Send each raised alarm that is not accepted yet; return the updated watches, and the faults of the others.
 
-    Alarms that a busy or silent receiver did not take are sent again, up to five times, within `seconds` for all.
+    Alarms that a busy or silent receiver did not take are sent again, up to five times, within `RUN_SECONDS` for all.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + RUN_SECONDS
     waiting = {
         name: watch.episode
         for name, watch in watches.items()
         if watch.raised and watch.episode and not watch.episode.accepted
     }
-    exchanges = dict.fromkeys(waiting, Exchange(f"no time was left of the {seconds:g} s for all alarms", again=True))
+    late = Exchange(f"no time was left of the {RUN_SECONDS:g} s for all alarms", again=True)
+    exchanges = dict.fromkeys(waiting, late)
     with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=EXCHANGE_SECONDS)) as pool:
         for least in PAUSES:
             turn = [name for name, exchange in exchanges.items() if exchange.again]
