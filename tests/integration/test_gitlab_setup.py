@@ -9,6 +9,7 @@ from conftest import ROOT
 from gitlab_stand_in import MAINTAINER, GitLab, serving_gitlab
 
 from upkeep.core.errors import UpkeepError
+from upkeep.core.objects import read_object
 from upkeep.gitlab import setup
 from upkeep.gitlab.api import open_project, put_note, release
 
@@ -306,7 +307,7 @@ def test_the_example_is_one_and_names_every_variable_of_the_docs():
         line.split("`")[1] for line in table.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()
     }
     assert rows - named == made
-    settings = setup.read_setup(EXAMPLE)
+    settings = read_object(setup.ProjectSettings, EXAMPLE, what="", remedy="")
     roles = {each["name"]: each["create_access_level"] for each in settings.protected_tags}
     assert roles == dict.fromkeys(["v*", "fleet*"], MAINTAINER)
 

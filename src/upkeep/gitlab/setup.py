@@ -112,7 +112,7 @@ class ProjectSettings(Frozen):
 
 def set_up(file: Path, environment: Environment, *, apply: bool) -> str:
     """Return what differs from the file and, with `apply`, change it; a second run finds nothing to do."""
-    settings = read_setup(file)
+    settings = read_object(ProjectSettings, file, what="the settings", remedy=EXAMPLE)
     if not environment.get(OWN_TOKEN):
         remedy = f"export {OWN_TOKEN}=..., a token of your own (role Maintainer, scope api); it is kept nowhere"
         raise UpkeepError(f"the variable {OWN_TOKEN} is not set", remedy=remedy)
@@ -128,11 +128,6 @@ def set_up(file: Path, environment: Environment, *, apply: bool) -> str:
     if not steps:
         return "everything is as the file says"
     return "\n".join([*told, "done" if apply else "nothing is changed yet: --apply does it"])
-
-
-def read_setup(file: Path) -> ProjectSettings:
-    """Read the file; errors in it are told without values."""
-    return read_object(ProjectSettings, file, what="the settings", remedy=EXAMPLE)
 
 
 def plan(project: Project, settings: ProjectSettings) -> Iterator[Step]:
