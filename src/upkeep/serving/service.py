@@ -13,10 +13,9 @@ from upkeep.contract.dictionary import load_dictionary
 from upkeep.model.explanation import Reason
 from upkeep.model.trial import load_scorers
 from upkeep.scoring.prediction_log import ModelRole, Prediction, as_prediction
+from upkeep.serving.protocol import MachineRisk
 from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import read_table
-
-SHOWN = ("plant", "machine", "time", "probability", "alarm", "threshold", "model_version", "warnings")
 
 
 class Reply(NamedTuple):
@@ -80,8 +79,9 @@ class Service:
 
 
 def describe_prediction(prediction: Prediction) -> dict[str, Any]:
-    """Return the fields of a prediction that callers and the page see."""
-    return {name: prediction[name] for name in SHOWN} | {"time": to_time(prediction["time"])}
+    """Return the fields of a prediction that callers and the page see: those of `MachineRisk` without reasons."""
+    shown = {name: prediction[name] for name in MachineRisk.model_fields if name != "reasons"}
+    return shown | {"time": to_time(prediction["time"])}
 
 
 def to_time(microseconds: int) -> datetime:
