@@ -98,8 +98,9 @@ def test_above_the_limit_those_scored_longest_ago_are_forgotten():
     assert sorted(each.newest["machine"] for each in board.rank()) == [f"{number:02d}" for number in range(2, 12)]
 
 
-def test_above_a_number_of_bytes_those_scored_longest_ago_are_forgotten():
-    board = Board(most_bytes=500_000)
+def test_above_a_number_of_bytes_those_scored_longest_ago_are_forgotten(monkeypatch):
+    monkeypatch.setattr("upkeep.serving.board.MOST_BYTES", 500_000)
+    board = Board()
     for number in range(200):
         board.add(prediction(f"{number:03d}", hours_ago=200 - number, features=np.zeros(1000, dtype=np.float32)))
     names = sorted(each.newest["machine"] for each in board.rank())

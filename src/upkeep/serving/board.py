@@ -46,12 +46,12 @@ class Board:
     """The fleet's newest predictions; several threads add and read them.
 
     Predictions of other processes are read from the prediction log, if there is one. Beyond `most_machines` or
-    `most_bytes`, the machines not scored for longest are dropped.
+    :data:`MOST_BYTES`, the machines not scored for longest are dropped.
     """
 
-    def __init__(self, log_url: str = "", *, most_machines: int = 20_000, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, log_url: str = "", *, most_machines: int = 20_000) -> None:
         self._log_url = log_url
-        self._most_machines, self._most_bytes, self._bytes = most_machines, most_bytes, 0
+        self._most_machines, self._bytes = most_machines, 0
         self._machines: dict[tuple[str, str], BoardMachine] = {}
         self._lock = threading.Lock()
         self._known_parts: set[str] = set()
@@ -83,7 +83,7 @@ class Board:
             self._machines[key] = machine = _update_machine(known, prediction)
             self._bytes += _count_bytes(machine) - (_count_bytes(known) if known else 0)
             # Dropping machines sorts the fleet, so it is not done for each one.
-            if len(self._machines) > 1.1 * self._most_machines or self._bytes > 1.1 * self._most_bytes:
+            if len(self._machines) > 1.1 * self._most_machines or self._bytes > 1.1 * MOST_BYTES:
                 self._forget()
         return machine is not known
 
@@ -137,7 +137,7 @@ class Board:
         self._machines = {
             key: machine
             for (key, machine), size in zip(latest[: self._most_machines], bytes_so_far, strict=False)
-            if size <= self._most_bytes and machine.newest["scored_at"] >= oldest
+            if size <= MOST_BYTES and machine.newest["scored_at"] >= oldest
         }
         self._bytes = sum(map(_count_bytes, self._machines.values()))
 

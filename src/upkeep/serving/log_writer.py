@@ -30,6 +30,7 @@ PREDICTION_BYTES, WARNING_BYTES = 2_000, 500
 """Memory of a prediction without its inputs, and of each of its warnings."""
 
 BATCH_BYTES = 4_000_000
+CLOSE_SECONDS = 10.0
 
 Loss = Literal["unwritten", "malformed", "unreadable"]
 
@@ -110,9 +111,9 @@ class LogWriter(Collector):
         self._queue.append((self._spools[log.what], row))
         return True
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Write the queue and ship once, within `timeout` seconds; what is not shipped stays in the spool."""
-        until = time.monotonic() + timeout
+    def close(self) -> None:
+        """Write the queue and ship once, within :data:`CLOSE_SECONDS`; what is not shipped stays in the spool."""
+        until = time.monotonic() + CLOSE_SECONDS
         self._closing.set()
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -162,7 +163,7 @@ class LogWriter(Collector):
         error = ""
         try:
             # One of the processes that share the spool ships for all; one that is ending waits for its turn.
-            with locked(self._folder / "shipping.lock", seconds=10.0 * self._closing.is_set()) as is_mine:
+            with locked(self._folder / "shipping.lock", seconds=CLOSE_SECONDS * self._closing.is_set()) as is_mine:
                 if is_mine:
                     with self._counting:
                         self.spool_bytes = sum(file.stat().st_size for file in self._folder.rglob("*.arrow"))
