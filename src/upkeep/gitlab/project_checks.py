@@ -7,14 +7,13 @@ from pathlib import Path
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import zones
 from upkeep.gitlab.api import find_open_tag, open_project, read_token
-from upkeep.gitlab.readiness import NotReadyError
+from upkeep.gitlab.readiness import SECONDS, NotReadyError
 from upkeep.gitlab.remotes import remotes_apart
 from upkeep.gitlab.setup import TOKENS
 from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.releases import git
 from upkeep.releases.history import ARTIFACT
 
-SECONDS = 20  # to wait for the remote
 TOKEN_DAYS = 14  # a token that ends sooner is to be renewed
 IMAGES = ("UPKEEP_CI_IMAGE", "UPKEEP_TEST_IMAGE", "UPKEEP_BASE")  # what jobs run in, or the service's is built on
 FILES = ("DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS", "PIP_CONFIG_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import urllib3
-from pydantic import AwareDatetime, TypeAdapter
+from pydantic import AwareDatetime
 
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
-from upkeep.core.files import write_whole
+from upkeep.core.files import write_json
 from upkeep.core.names import shorten
 from upkeep.core.objects import read_object
 from upkeep.core.params import Webhook
@@ -80,8 +80,6 @@ class Watch(Frozen):
 
 
 Watches = dict[str, Watch]  # by ``plant/machine``; whatever the plant is called, its own part holds no slash
-
-WATCHES = TypeAdapter(Watches)
 
 
 def open_receiver(webhook: Webhook, setting: str = "score.webhook") -> Receiver:
@@ -255,4 +253,4 @@ def read_watches(file: Path) -> Watches:
 
 def write_watches(file: Path, watches: Watches) -> None:
     """Replace the stored watches at once."""
-    write_whole(file, WATCHES.dump_json(watches, indent=1))
+    write_json(file, {name: watch.model_dump(mode="json") for name, watch in watches.items()})
