@@ -298,6 +298,11 @@ def test_a_databases_table_that_is_too_large_is_refused_by_what_may_be_held(upke
     assert "more memory than the 1 MB of limits.table_mb" in upkeep("adopt", DATABASE, "--force")
 
 
+@pytest.mark.parametrize("places", [(DATABASE, "deliveries"), ("deliveries", DATABASE)])
+def test_a_database_beside_other_places_is_refused_rather_than_one_of_them_ignored(places, upkeep):
+    assert "a database is adopted alone, not beside 1 other place" in upkeep("adopt", *places, "--force")
+
+
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(upkeep, monkeypatch):
     monkeypatch.setenv("PLANT_PASSWORD", "verysecret")
     said = upkeep("adopt", "postgresql+psycopg://upkeep:${PLANT_PASSWORD}@127.0.0.1:1/plants", "--force")

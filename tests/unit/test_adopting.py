@@ -578,6 +578,12 @@ def test_readings_of_a_second_get_minutes_and_lose_none_as_near_duplicates():
     assert 0 < found["dataset.horizon_hours"] < 0.2
 
 
+def test_half_a_minute_of_readings_still_gets_settings_that_may_be_set():
+    found = settings_for(timedelta(seconds=1), 30)
+    assert found["dataset.horizon_hours"] == 0.001
+    assert min(found["dataset.windows_hours"]) >= 0.001
+
+
 @pytest.mark.parametrize(("days", "failures", "by"), [(700, 100, "window"), (700, 20, "time"), (300, 100, "time")])
 def test_more_than_a_year_is_split_by_its_newest_weeks_if_failures_are_enough_there(days, failures, by):
     found = settings_for(timedelta(hours=8), 3 * days, machines=2, failures=failures)
@@ -625,6 +631,32 @@ def test_a_draft_keeps_other_sections_and_their_comments_and_is_the_same_when_dr
     assert "path: d/*.csv  # why" in drafted
     assert "# adopt: " in drafted
     assert drafted.split("\nmodel:")[1].split("\nevaluate:")[0] == text.split("\nmodel:")[1].split("\nevaluate:")[0]
+
+
+OF_A_SOURCE = {"mode": "reference", "since": "2025-02-03"}
+
+
+def draft_fetch(path: str, *settings: Setting, **changes: object) -> dict[str, object]:
+    """Draft ``params.yaml`` for these files over an adoption of other ones, in which somebody made these changes."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["fetch"] |= {"source": "files", "options": {"telemetry": {"path": "old/*.csv"}}, **changes}
+    options = CommentedMap(telemetry={"path": path})
+    return yaml.safe_load(draft_params(yaml.safe_dump(params), "files", options, settings))["fetch"]
+
+
+def test_what_was_set_for_another_source_does_not_stay_for_the_adopted_one():
+    drafted = draft_fetch("new/*.csv", Setting("fetch.rows_every_hours", 12, "why"), **OF_A_SOURCE)
+    assert (drafted["mode"], drafted["since"], drafted["findings"]) == ("copy", None, None)
+    assert draft_fetch("new/*.csv", findings="${UPKEEP_LOG_URL}")["findings"] is None
+
+
+def test_what_was_set_for_the_same_source_stays_when_it_is_adopted_again():
+    assert OF_A_SOURCE.items() <= draft_fetch("old/*.csv", **OF_A_SOURCE).items()
+
+
+def test_a_draft_that_kept_settings_forbid_is_refused_by_their_names():
+    with pytest.raises(UpkeepError, match=r"draft of params.yaml .*reference cannot go with rows_every_hours"):
+        draft_fetch("old/*.csv", Setting("fetch.rows_every_hours", 12, "why"), **OF_A_SOURCE)
 
 
 def test_each_column_of_a_drafted_dictionary_has_its_reason_beside_it():

@@ -42,7 +42,12 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     Raises UpkeepError if nothing there can be used or, unless `force` is set, files would be overwritten.
     """
     params = load_params()
-    url = places[0] if is_database(places[0]) else None
+    url = next(filter(is_database, places), None)
+    if url and len(places) > 1:
+        raise UpkeepError(
+            f"a database is adopted alone, not beside {count_things(len(places) - 1, 'other place')}",
+            remedy="adopt the database only, or export its tables as files and adopt all of these",
+        )
     layouts, notes = (look_at_database(url, params.limits), []) if url else look_at_files(places, params.limits)
     tables, unused = sort_tables(layouts, params.limits)
     events = _find_events(tables, is_in_files=not url)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -21,15 +22,18 @@ from upkeep.adopt.describing import Described
 from upkeep.adopt.settings import Setting
 from upkeep.adopt.tables import Tables
 from upkeep.contract.dictionary import TABLES, Column, Dictionary, names_in_words
+from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.params import Params
+from upkeep.core.types import describe_faults
 from upkeep.sources import read_options
 from upkeep.sources.columns import CONSTANTS
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.patterns import pattern_of
 from upkeep.sources.sql import BOUND, open_engine
 
+OF_NO_SOURCE = {"mode": "copy", "since": None, "findings": None}  # what was set for one source seldom fits another
 MARK = "adopt:"  # begins comments in `params.yaml`, so that the next draft replaces them
 TEMPLATE = Path(__file__).with_name("dictionary.yaml")  # the columns of each table that upkeep knows
 
@@ -60,8 +64,10 @@ def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Na
 def draft_params(text: str, source: str, options: CommentedMap, settings: Sequence[Setting]) -> str:
     """Return ``params.yaml`` with the section ``fetch`` and some settings replaced, all else as it was."""
     params = _yaml().load(re.sub(rf"^ *# {MARK}.*\n", "", text, flags=re.MULTILINE))
-    params["fetch"]["source"] = source
-    params["fetch"]["options"] = options
+    fetch = params["fetch"]
+    if (fetch["source"], fetch["options"]) != (source, options):
+        fetch |= {name: value for name, value in OF_NO_SOURCE.items() if name in fetch}
+    fetch |= {"source": source, "options": options}
     for place, value, reason in settings:
         *above, name = place.split(".")
         section = reduce(getitem, above, params)
@@ -76,7 +82,13 @@ def draft_params(text: str, source: str, options: CommentedMap, settings: Sequen
     if following:
         params.yaml_set_comment_before_after_key(following, before="\n")
     drafted = _dump(params)
-    Params.model_validate(_yaml().load(drafted))
+    try:
+        Params.model_validate(_yaml().load(drafted))
+    except ValidationError as error:
+        raise UpkeepError(
+            f"the draft of {paths.PARAMS} would not be valid: {describe_faults(error)}",
+            remedy=f"correct these settings in {paths.PARAMS}, and adopt again",
+        ) from error
     return drafted
 
 

@@ -13,6 +13,7 @@ from upkeep.sources.batches import first_day
 
 HOUR = timedelta(hours=1)
 HORIZON_HOURS = 48.0  # if the data allows it
+LEAST_HOURS = 0.001  # that a setting may have
 ROWS_AHEAD, ROWS_A_WINDOW = 12, 4  # rows within a horizon, and within the shortest window, at least
 HORIZONS_OF_HISTORY = 15
 """The history is at least so many horizons long, and the time between a machine's failures at least three."""
@@ -112,7 +113,8 @@ def _count_between(failures: pl.DataFrame, bounds: Sequence[datetime]) -> list[i
 
 
 def _round(hours: float) -> float:
-    """Return whole hours, or below 10 hours a number with one significant digit."""
+    """Return whole hours, or below 10 hours a number with one significant digit, and no less than a setting may be."""
+    hours = max(hours, LEAST_HOURS)
     if hours >= 10:
         return int(hours)
     digit = 10.0 ** math.floor(math.log10(hours))
