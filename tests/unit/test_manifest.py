@@ -1,12 +1,15 @@
 from datetime import date, timedelta
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Fetch
 from upkeep.sources import Key
-from upkeep.sources.manifest import RawFile, empty_manifest
+from upkeep.sources.manifest import RawFile, empty_manifest, raise_without_telemetry
 from upkeep.sources.store import same_rows, to_fetch
 
 MONDAY = date(2025, 1, 6)
@@ -48,6 +51,20 @@ def test_other_options_or_batches_are_another_origin():
     assert origin != empty_manifest(fetch(options={"url": "${OTHER}"}))
     assert origin != empty_manifest(fetch(batch_days=1))
     assert origin != empty_manifest(fetch(source="files"))
+
+
+def test_a_since_later_than_until_is_named_as_the_fault():
+    with pytest.raises(ValidationError, match="since, 2025-01-13, is later than until, 2025-01-06"):
+        fetch(since=MONDAY + timedelta(weeks=1))
+
+
+def test_a_since_later_than_the_data_is_among_what_to_check():
+    with pytest.raises(UpkeepError) as refused:
+        raise_without_telemetry([], fetch(since=MONDAY))
+    assert "no telemetry from 2025-01-06 up to the batch of 2025-01-06" in str(refused.value)
+    assert "check fetch.since, fetch.until and fetch.options" in str(refused.value)
+    with pytest.raises(UpkeepError, match="check fetch.until and fetch.options"):
+        raise_without_telemetry([], fetch())
 
 
 def test_the_value_of_a_variable_does_not_enter_the_manifest(monkeypatch):

@@ -59,7 +59,9 @@ class Fetch(Frozen):
     options: dict[str, Any]
 
     @model_validator(mode="after")
-    def _check_mode(self) -> Self:
+    def _check_together(self) -> Self:
+        if self.since and self.since > self.until:
+            raise ValueError(f"since, {self.since}, is later than until, {self.until}, so there is no batch to use")
         if self.mode == "reference" and self.rows_every_hours:
             raise ValueError("mode: reference cannot go with rows_every_hours, whose rows are in no file")
         if self.mode == "reference" and self.findings:

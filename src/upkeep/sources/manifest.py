@@ -129,9 +129,10 @@ def group_by_key(items: Iterable[Item]) -> dict[Key, list[Item]]:
 def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -> None:
     """Raise an UpkeepError if nothing of the table telemetry was found."""
     if not any(each.table == "telemetry" for each in found):
+        since, names = (f" from {fetch.since}", "fetch.since, fetch.until") if fetch.since else ("", "fetch.until")
         raise UpkeepError(
-            f"the source {fetch.source} has no telemetry up to the batch of {fetch.until}",
-            remedy="check fetch.until and fetch.options in params.yaml; if there are events only, set "
+            f"the source {fetch.source} has no telemetry{since} up to the batch of {fetch.until}",
+            remedy=f"check {names} and fetch.options in params.yaml; if there are events only, set "
             "fetch.rows_every_hours",
         )
 
