@@ -218,6 +218,14 @@ def test_a_time_format_is_read_and_a_time_that_breaks_it_stays(tmp_path):
     assert rows["time"].to_list() == ["2025-01-06T14:00:00.000000Z", "noon"]
 
 
+@pytest.mark.parametrize("form", ["%+", "%Y-%m-%dT%H:%M:%S%#z"])
+def test_a_time_with_its_offset_is_in_no_time_zone(tmp_path, form):
+    (tmp_path / "all.csv").write_text("plant,machine,time\nlyon,m1,2025-01-06T14:00:00+01:00\n")
+    options = {"time_format": form, "time_zone": "America/New_York"}
+    rows = deliveries(tmp_path, options)["telemetry", "lyon", "2025-01-06"]
+    assert rows["time"].to_list() == ["2025-01-06T13:00:00.000000Z"]
+
+
 @pytest.mark.parametrize(
     ("time", "remedy"),
     [

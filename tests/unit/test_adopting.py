@@ -146,6 +146,14 @@ def test_times_in_any_format_are_read_as_they_were_written(times, form):
     assert clock.times.dt.replace_time_zone(None).to_list() == times
 
 
+def test_times_with_any_offset_are_on_no_local_clock():
+    clock = read_clock(pl.Series("time", [f"20250106T{hour:02d}0000+01" for hour in range(24)]))
+    assert clock is not None
+    assert clock.options == {"time_format": "%Y%m%dT%H%M%S%#z"}
+    assert not clock.is_local
+    assert "taken for UTC" not in clock.reason
+
+
 @pytest.mark.parametrize("days", [12, 300])
 @pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"])
 def test_day_and_month_are_told_apart_by_what_makes_an_even_record(form, days):

@@ -117,7 +117,7 @@ def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:
     best = min(forms, key=lambda form: (backwards[form], spans[form][-1] - spans[form][0]))
     as_good = [form for form in forms if form != best and backwards[form] == backwards[best]]
     reason = f"written as {best}" + (f", or else as {as_good[0]}, over a longer time" if as_good else "")
-    return _read_by(column, {"time_format": best}, reason, is_local="%z" not in best)
+    return _read_by(column, {"time_format": best}, reason, is_local="z" not in best)
 
 
 def _read_by(column: pl.Series, options: dict[str, str], reason: str, *, is_local: bool) -> Clock:

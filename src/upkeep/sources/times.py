@@ -73,7 +73,7 @@ def _read_clock(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.
         return _since_1970(column if dtype.is_numeric() else text, reading.epoch), pl.lit(True)
     if reading.time_format:
         parsed = text.str.to_datetime(reading.time_format, time_unit="us", strict=False)
-        return parsed, pl.lit("z" in reading.time_format or "%s" in reading.time_format)
+        return parsed, pl.lit(any(offset in reading.time_format for offset in ("z", "%s", "%+")))
     return cast_column(name, dtype, "time").value, text.str.contains(OFFSET)
 
 
