@@ -119,6 +119,11 @@ def test_pieces_are_named_by_all_code_that_their_stage_depends_on(stage: str) ->
     assert {package / part for part in import_module(f"upkeep.stages.{stage}").CODE} == code
 
 
+def test_stages_that_read_delivered_files_run_again_when_other_values_are_too_long() -> None:
+    assert "limits" in STAGES["fetch"]["params"]
+    assert "limits.value_kb" in STAGES["validate"]["params"]  # it reads pinned files with mode: reference
+
+
 def test_a_run_is_recorded_anew_when_any_section_changes_that_its_record_holds() -> None:
     sections = {field.alias or name for name, field in Params.model_fields.items()}
     assert set(STAGES["record"]["params"]) == sections - OF_NO_STAGE
