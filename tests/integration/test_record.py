@@ -205,13 +205,17 @@ def test_hashes_are_those_of_dvc(tmp_path):
     assert f"md5: {hash_files(files, data)}\n" in (tmp_path / "data.dvc").read_text()
 
 
-def test_only_changed_code_makes_a_commit_dirty(checkout):
+def test_only_changed_code_or_references_make_a_commit_dirty(checkout):
     clean = code_version(checkout)
     Path("params.yaml").write_text("model: {}")
     Path("reports/new.csv").write_text("1")
+    Path("data/processed/new.parquet").write_text("1")
     assert code_version(checkout) == clean
-    Path("new.py").write_text("")
-    assert code_version(checkout) == f"{clean}-dirty"
+    for file in ("new.py", "data/references/dictionary.yaml"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text("")
+        assert code_version(checkout) == f"{clean}-dirty"
+        Path(file).unlink()
 
 
 def test_outside_git_the_commit_is_unknown(tmp_path):

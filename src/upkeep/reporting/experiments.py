@@ -29,7 +29,10 @@ TAKEN = re.compile(r"[\w.:/ -]{1,250}")  # by MLflow for a parameter's name, unl
 PER_PLANT = ("average_precision", "failures_caught")
 """Metrics that have a column per plant as well; the others are in MLflow's child runs, to keep the log readable."""
 
-WRITTEN_BY_RUNS = ("params.yaml", "dvc.lock", "data", "models", "reports")
+WRITTEN_BY_RUNS = (
+    *("params.yaml", "dvc.lock", "models", "reports"),
+    *(f"data/{name}" for name in ("raw", "interim", "processed", "predictions")),
+)
 """Parameters, which each run records, and what runs write; a change of anything else is a change of code."""
 
 
