@@ -71,6 +71,13 @@ def test_a_fleet_row_counts_failures_per_machine_and_year() -> None:
     assert (row["machines"], row["models"], row["failures"], row["failures_per_machine_year"]) == (1, 1, 2, 2.0)
 
 
+def test_the_first_and_the_last_day_of_a_record_count_both() -> None:
+    machines = pl.DataFrame({"plant": ["lyon"], "machine": ["M1"], "model": ["A"]})
+    for days in (1, 7):
+        fleet = exploration.describe_fleet([make_telemetry(24 * days).lazy()], make_events(5), machines)
+        assert fleet["failures_per_machine_year"].to_list() == [round(365.25 / days, 1)]
+
+
 def test_a_plant_without_failures_is_still_in_the_fleet() -> None:
     machines = pl.DataFrame(
         {"plant": ["lyon"], "machine": ["M1"], "model": [None]}, schema_overrides={"model": pl.String}

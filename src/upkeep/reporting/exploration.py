@@ -17,7 +17,7 @@ from upkeep.reporting import plots
 from upkeep.reporting.markdown import Markdown, format_table
 from upkeep.reporting.plots import Picture, Styles
 
-HOURS_PER_YEAR = 8766  # of 365.25 days
+DAYS_PER_YEAR = 365.25
 
 MAX_PANELS = 6
 
@@ -33,7 +33,7 @@ def describe_fleet(telemetry: Scans, events: pl.DataFrame, machines: pl.DataFram
         "last": pl.col("time").max().dt.date(),
     }
     watched = pl.concat(rows.group_by("plant").agg(**figures).collect() for rows in telemetry)
-    years = (pl.col("last") - pl.col("first")).dt.total_hours() / HOURS_PER_YEAR
+    years = ((pl.col("last") - pl.col("first")).dt.total_days() + 1) / DAYS_PER_YEAR
     models = machines.group_by("plant").agg(models=pl.col("model").drop_nulls().n_unique())
     failures = events.filter(kind="failure").group_by("plant").agg(failures=pl.len())
     return (
