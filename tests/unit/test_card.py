@@ -86,9 +86,10 @@ def test_no_floors_are_not_called_floors_that_hold() -> None:
 
 def test_the_verdict_warns_of_a_plant_where_alarms_may_not_pay() -> None:
     unlucky = copy.deepcopy(GROUP)
-    unlucky["intervals"]["cost_saving"] = [-0.1, 0.9]
     assert "rely" not in judge(GROUP, PASSED)
-    assert "Do not rely on it alone in lyon" in judge(unlucky, PASSED)
+    for interval in ([-0.1, 0.9], None):
+        unlucky["intervals"]["cost_saving"] = interval
+        assert "Do not rely on it alone in lyon" in judge(unlucky, PASSED)
 
 
 def test_the_verdict_names_a_plant_whose_data_drifted() -> None:

@@ -16,7 +16,9 @@ def run(params: Params) -> None:
     models = [read_json(file, remedy=REMEDY) for file in sorted(paths.MODELS.glob("*/model.json"))]
     telemetry = paths.INTERIM / "telemetry"
     evaluation = read_report(Evaluation)
-    spans = read_spans(telemetry, list_plants(telemetry)).with_columns(pl.col("first", "last").dt.date())
+    spans = read_spans(telemetry, list_plants(telemetry, made_by="validate")).with_columns(
+        pl.col("first", "last").dt.date()
+    )
     reports = Reports(
         delivered=read_report(DataQuality),
         training=read_report(TrainingReport),
