@@ -58,6 +58,12 @@ def test_a_dotted_name_holds_one_plant_to_a_floor():
     )
 
 
+def test_figures_of_which_less_is_better_are_not_offered_as_floors():
+    offered = {*floor("accuracy", 0.0).found.partition("floors can be set for ")[2].split(", ")}
+    assert {"average_precision", "cost_saving", "failures_caught"} <= offered
+    assert offered.isdisjoint({"brier", "log_loss", "cost", "false_alarms_per_machine_month"})
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
@@ -82,6 +88,7 @@ def test_a_metric_that_is_not_known_does_not_pass_and_the_reason_is_given(name, 
         ({"failures": 0}, "failures_caught", "no failure with test rows early enough to catch it"),
         ({}, "median_lead_time_hours", "no failure was caught"),
         ({}, "false_alarms_per_machine_month", "one row a machine spans no time"),
+        ({}, "cost_saving", "even perfect foresight saves nothing, as a failure costs no more than a planned repair"),
     ],
 )
 def test_the_reason_is_what_the_rows_lack(figures, name, why):

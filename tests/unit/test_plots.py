@@ -101,6 +101,16 @@ def test_a_title_says_how_much_the_alarms_save() -> None:
     assert "saves 120,000" in title_of(quality_plots.draw_costs(REPORT))
 
 
+def test_a_title_says_why_no_saving_is_known() -> None:
+    cheap = {**GROUP, "metrics": {**GROUP["metrics"], "cost_saving": None}}
+    cheap |= {"costs": {"run_to_failure": 20.0, "fixed_interval": 15.0, "alarms": 30.0, "oracle": 20.0}}
+    title = title_of(quality_plots.draw_costs(evaluation({"lyon": cheap})))
+    assert title == (
+        "No saving is known: even perfect foresight saves nothing, as a failure costs no more than a planned repair"
+    )
+    assert "No saving is known: no test rows" in title_of(quality_plots.draw_costs(NOT_JUDGED))
+
+
 @pytest.mark.parametrize(
     ("observed", "words"), [(0.5, "at its word"), (0.2, "too high in lyon"), (0.9, "too low in lyon")]
 )

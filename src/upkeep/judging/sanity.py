@@ -22,12 +22,13 @@ NOT_KNOWN = "not known"  # how a sentence begins that says why there is no figur
 OF_BOTH_CLASSES = {*ROW_FIGURES, "last_row_f1"}
 OF_HEALTHY_ROWS = {"false_alarms_per_machine_month", "cost", "cost_saving"}
 OF_FAILURES = {"failures_caught", "cost_saving", "median_lead_time_hours"}
+FLOORS = (OF_BOTH_CLASSES | OF_FAILURES) - {"brier", "log_loss"}  # of these two the lower is the better
 
 
 def explain_unknown(metrics: Metrics, figure: str) -> str:
     """Return why a figure of test rows is unknown."""
     if figure not in Metrics.model_fields:
-        return f"there is no figure of this name; there are {', '.join(sorted(OF_BOTH_CLASSES | OF_FAILURES))}"
+        return f"there is no figure of this name; floors can be set for {', '.join(sorted(FLOORS))}"
     if not metrics.rows:
         return "no test rows"
     if figure in OF_BOTH_CLASSES and not metrics.positives:
@@ -41,6 +42,7 @@ def explain_unknown(metrics: Metrics, figure: str) -> str:
         "last_row_f1": "no machine's last row is before a failure or raises an alarm, or all are",
         "median_lead_time_hours": "no failure was caught",
         "false_alarms_per_machine_month": "one row a machine spans no time",
+        "cost_saving": "even perfect foresight saves nothing, as a failure costs no more than a planned repair",
     }.get(figure, "it was not computed")
 
 

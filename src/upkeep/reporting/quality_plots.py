@@ -9,6 +9,7 @@ import polars as pl
 from matplotlib.dates import date2num
 
 from upkeep.judging.reports import Alarm, Evaluation
+from upkeep.judging.sanity import explain_unknown
 from upkeep.reporting import plots
 from upkeep.reporting.markdown import format_names
 from upkeep.reporting.plots import Picture, Styles
@@ -105,7 +106,7 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
 def draw_costs(report: Evaluation) -> Picture:
     """Draw the costs of following the alarms, running to failure, fixed intervals and perfect foresight."""
     saved, saving = report.overall.costs.saved, report.overall.metrics.cost_saving
-    title = "No failure could have been caught in the test period, so no saving is known"
+    title = f"No saving is known: {explain_unknown(report.overall.metrics, 'cost_saving')}"
     if saved is not None and saving is not None:
         against = f"{saved:,.0f} against running to failure, {saving:.0%} of what perfect foresight would"
         title = f"Following the alarms saves {against}"
