@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from upkeep.core.errors import UpkeepError
+from upkeep.core.errors import TooLittleDataError, UpkeepError
 from upkeep.core.params import load_params
 from upkeep.rehearsal import rehearse
 from upkeep.rehearsal.plants import LivedPlant
@@ -16,7 +16,8 @@ from upkeep.rehearsal.run import run
 from upkeep.rehearsal.summary import summarise, tabulate_policies
 from upkeep.simulator.fleet import COMPONENTS, simulate_fleet
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+ROOT = Path(__file__).parents[2]
+PARAMS = load_params(ROOT / "params.yaml")
 MODEL = SimpleNamespace(metadata=SimpleNamespace(threshold=0.5, data_version="1"))
 FLEET = simulate_fleet("gdansk", 3, seed=7, start=date(2025, 1, 6), batches=20, batch_days=7)
 
@@ -123,6 +124,37 @@ def weeks(policy, costs, *, change="none", seed=1, reasons=None, promoted=False)
     frame = pl.DataFrame(rows, WEEKS, orient="row")
     told = [(reasons or {}).get(week, "") for week in frame["week"]]
     return frame.with_columns(reason=pl.Series(told, dtype=pl.String))
+
+
+@pytest.fixture
+def rehearsal(monkeypatch):
+    """A rehearsal by parameters that train no model that can live: of another kind, and split by days long past."""
+    monkeypatch.chdir(ROOT)
+    days = {"by": "date", "validation_from": date(2001, 1, 1), "test_from": date(2001, 2, 1)}
+    split = PARAMS.dataset.split.model_copy(update=days)
+    sections = {
+        "model": PARAMS.model.model_copy(update={"kind": "logistic"}),
+        "dataset": PARAMS.dataset.model_copy(update={"split": split}),
+    }
+    return rehearse.Rehearsal(World(1, 2, 24, 1, "none"), "never_6", PARAMS.model_copy(update=sections))
+
+
+def test_a_rehearsal_trains_whatever_kind_and_split_the_parameters_name(rehearsal):
+    assert rehearsal.params.model.kind == "lightgbm"
+    assert rehearsal.params.dataset.split.by == "time"
+
+
+def test_too_little_data_puts_a_training_off_and_any_other_error_is_told(rehearsal, monkeypatch):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(rehearse, "train_models", refuse)
+    rehearsal.learnt_from = {}
+    error = TooLittleDataError("no plant has a training row", remedy="fetch more history")
+    assert not rehearsal._train(6)
+    error = UpkeepError("LightGBM refuses the parameters", remedy="correct them")
+    with pytest.raises(UpkeepError, match="LightGBM refuses"):
+        rehearsal._train(6)
 
 
 def test_costs_are_those_of_the_second_half_and_regret_is_what_the_oracle_saves():

@@ -213,13 +213,6 @@ def test_no_training_row_anywhere_is_an_error(params):
         train_fleet({"lyon": plant()._replace(train=rows().clear())}, params)
 
 
-def test_plants_with_different_features_are_an_error_that_names_one(params):
-    other = Splits(*(split.drop("humidity") for split in plant("porto")))
-    with pytest.raises(UpkeepError) as error:
-        train_fleet({"lyon": plant(), "porto": other}, params)
-    assert error.value.where == {"plant": "porto"}
-
-
 def test_the_f1_threshold_can_be_asked_for(params):
     how = params.model_copy(update={"model": params.model.model_copy(update={"threshold": "f1"})})
     own = train_plant(plant(), None, how).candidates["plant"]

@@ -47,6 +47,10 @@ class UpkeepError(Exception):
         return _rebuild_error(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
 
 
+class TooLittleDataError(UpkeepError):
+    """There is too little to train on, for which more history is the remedy."""
+
+
 def _clean(text: str) -> str:
     # Credentials are recognised by what follows them, so they are masked before anything is cut off.
     masked = mask_credentials(text[: 4 * LONGEST])

@@ -9,7 +9,7 @@ import polars as pl
 from joblib import effective_n_jobs
 from pydantic import TypeAdapter
 
-from upkeep.core.errors import UpkeepError
+from upkeep.core.errors import TooLittleDataError
 from upkeep.core.names import KEYS
 from upkeep.core.params import Kind, Params
 from upkeep.core.pieces import Frames, Recall, make_anew
@@ -86,20 +86,12 @@ class Selection(NamedTuple):
 def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = make_anew) -> FleetModel | None:
     """Train one model on all plants' rows, or recall it; None if there is one plant only.
 
-    An UpkeepError is raised if plants differ in their features, or no plant has a training row.
+    All have the same features, since one vocabulary makes them. A TooLittleDataError is raised if none has a training
+    row.
     """
-    features = {plant: LabelledRows(splits.train).features for plant, splits in plants.items()}
-    first = next(iter(plants))
-    for plant, names in features.items():
-        if names != features[first]:
-            raise UpkeepError(
-                f"the plant has {len(names)} features, not those of {first} in their order",
-                remedy="run `upkeep dataset` again, for all plants",
-                plant=plant,
-            )
     train = LabelledRows(*(splits.train for splits in plants.values()))
     if not train.height:
-        raise UpkeepError(
+        raise TooLittleDataError(
             "no plant has a training row, labelled and before the validation period",
             remedy="fetch more history, or lower dataset.split.validation_share and test_share",
         )

@@ -28,7 +28,7 @@ class TrainedFleet(NamedTuple):
 
 
 def train_models(known: Known, version: str, dictionary: Dictionary, params: Params) -> TrainedFleet:
-    """Train as the stages `dataset` and `train` do; an UpkeepError is raised if there is too little to train on."""
+    """Train as the stages `dataset` and `train` do; a TooLittleDataError is raised if that takes more history."""
     times = pl.concat(tables.telemetry.select("time") for tables in known.values())
     first, last = times.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
     boundaries = time_boundaries(first, last, params.dataset.split)

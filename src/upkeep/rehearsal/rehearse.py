@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from upkeep.contract.dictionary import load_dictionary
-from upkeep.core.errors import UpkeepError
+from upkeep.core.errors import TooLittleDataError
 from upkeep.core.params import Params, SplitWindow
 from upkeep.judging.drift import Window, compare_windows
 from upkeep.rehearsal.learning import TrainedFleet, may_follow, train_models
@@ -127,7 +127,7 @@ class Rehearsal:
         self.offered_in = week
         try:
             challenger = train_models(known, str(week), self.dictionary, self.params)
-        except UpkeepError:  # there is too little to train on
+        except TooLittleDataError:
             return False
         if self.champion and self.policy.is_gated and not may_follow(challenger, self.champion, known, self.params):
             return False
@@ -161,15 +161,15 @@ def _draw_plants(world: World) -> dict[str, LivedPlant]:
 def _lighten(params: Params, weeks: int) -> Params:
     """Return parameters with smaller models, fewer healthy rows and one core: a rehearsal trains hundreds of times.
 
-    Splits are by the newest weeks if a quarter of all, which the first model has, leaves enough to train on.
+    Splits are by the newest weeks if a quarter of all, which the first model has, leaves enough to train on. Models are
+    LightGBM's, as no other kind is saved, and live ones are.
     """
-    dataset: dict[str, Any] = {"negatives_kept": 0.05, "max_single_feature_auc": 1}
-    if weeks // 4 >= LEAST_HISTORY_WEEKS:
-        dataset["split"] = params.dataset.split.model_copy(update={"by": "window", "window": NEWEST_WEEKS})
+    by = {"by": "window", "window": NEWEST_WEEKS} if weeks // 4 >= LEAST_HISTORY_WEEKS else {"by": "time"}
+    split = params.dataset.split.model_copy(update=by)
     trees = {**params.model.lightgbm, "n_estimators": 150, "learning_rate": 0.1}
     lighter: dict[str, dict[str, Any]] = {
-        "model": {"compare": [], "early_stopping_rounds": 15, "lightgbm": trees},
-        "dataset": dataset,
+        "model": {"kind": "lightgbm", "compare": [], "early_stopping_rounds": 15, "lightgbm": trees},
+        "dataset": {"negatives_kept": 0.05, "max_single_feature_auc": 1, "split": split},
         # With fewer, new data alone would be a reason so often that no other evidence counted; and a split that moves
         # on every four weeks trains on nothing new before.
         "retrain": {"new_batches": 8, "batches_between": NEWEST_WEEKS.every_weeks},

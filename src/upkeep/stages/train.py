@@ -7,7 +7,7 @@ from functools import partial
 import polars as pl
 
 from upkeep.core import paths
-from upkeep.core.errors import UpkeepError
+from upkeep.core.errors import TooLittleDataError
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.pieces import Recall, drop_oldest, make_anew, recall
@@ -93,10 +93,10 @@ def _open_splits(plant: str, megabytes: int | None) -> Splits:
 def describe_model(
     plant: str, selection: Selection, preparation: Preparation, params: Params, data_version: str
 ) -> tuple[Metadata, list[str]]:
-    """Return what is saved of the chosen model, and its boosters; raises an UpkeepError if there is none to save."""
+    """Return what is saved of the chosen model, and its boosters; a TooLittleDataError is raised if it has none."""
     winner = selection.candidates[selection.chosen]
     if winner.trained is None or not winner.trained.fitted.boosters:
-        raise UpkeepError(
+        raise TooLittleDataError(
             "there is no model to save, for want of training rows", remedy="fetch more history", plant=plant
         )
     texts = winner.trained.fitted.boosters
