@@ -149,6 +149,19 @@ def failure(plant: str, machine: str) -> pl.DataFrame:
     return pl.DataFrame({"plant": plant, "machine": machine, "time": START, "kind": "failure", "code": "seal"})
 
 
+def test_a_plant_of_the_dictionary_that_delivers_nothing_is_warned_of(
+    params: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = yaml.safe_load(params.validate_.dictionary.read_text(encoding="utf-8"))
+    current = {"telemetry": {"current_a": content["tables"]["telemetry"]["current_a"]}}
+    content["plants"] = {"lyon": current, "Portoo": current}
+    Path("dictionary.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    how = params.validate_.model_copy(update={"dictionary": Path("dictionary.yaml")})
+    deliver(*(("telemetry", plant, 0, 1, telemetry(plant)) for plant in ("lyon", "porto")))
+    validate.run(params.model_copy(update={"validate_": how}))
+    assert caplog.messages == ["dictionary.yaml describes a plant that delivers nothing: Portoo (did you mean porto?)"]
+
+
 def unknown_machine() -> str:
     return next(item["detail"] for item in quality()["lyon"]["findings"] if item["kind"] == "unknown_machine")
 

@@ -115,9 +115,9 @@ def find_unknown_machines(
     if strange.is_empty():
         return []
     machines = strange["machine"].unique().sort().to_list()
-    names = ", ".join(_add_suggestion(name, nearest_name(name, known)) for name in machines[:MAX_EXAMPLES])
+    names = ", ".join(add_suggestion(name, nearest_name(name, known)) for name in machines[:MAX_EXAMPLES])
     whose = (
-        f"of {_add_suggestion('a plant without telemetry', other_plant)}"
+        f"of {add_suggestion('a plant without telemetry', other_plant)}"
         if known.is_empty()
         else "that telemetry has not"
     )
@@ -142,7 +142,8 @@ def find_renamed_machines(rows: pl.DataFrame) -> list[Finding]:
     return findings
 
 
-def _add_suggestion(name: str, meant: str | None) -> str:
+def add_suggestion(name: str, meant: str | None) -> str:
+    """Return a name followed by the one that was probably meant, if any."""
     return f"{name} (did you mean {meant}?)" if meant else name
 
 

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
 from upkeep.contract.excess import Excess, find_excess, refuse_excess
-from upkeep.contract.findings import find_missing_batches, find_renamed_machines, find_unknown_machines, sort_findings
+from upkeep.contract.findings import (
+    add_suggestion,
+    find_missing_batches,
+    find_renamed_machines,
+    find_unknown_machines,
+    sort_findings,
+)
 from upkeep.contract.validation import Checked
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -54,6 +60,9 @@ def run(params: Params) -> None:
     for folder in (*TABLES, paths.QUARANTINE.name):
         shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)  # it may hold plants that are gone
     plants = sorted({file.plant for file in manifest.files})
+    for plant in sorted(dictionary.plants.keys() - plants):
+        named = add_suggestion(plant, nearest_name(plant, plants))
+        logger.warning(f"{params.validate_.dictionary} describes a plant that delivers nothing: {named}")
     reports = map_plants(_validate_plant, plants, params.parallel, manifest, dictionary, params)
     drop_oldest(params.pieces)
     write_json(paths.DATA_QUALITY, {"plants": {plant: report.quality for plant, report in reports.items()}})
