@@ -10,16 +10,17 @@ from upkeep.adopt.columns import Guess, Part, find_roles
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.sniffing import read_numbers
 from upkeep.adopt.times import in_zone, quartiles, share_of
-from upkeep.adopt.words import WORDS, Kind, has_word, is_kept, kind_of, names_one
+from upkeep.adopt.words import WORDS, has_word, is_kept, kind_of, names_one
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES, Table
+from upkeep.contract.dictionary import DTYPES, EVENTS, TABLES, Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, shorten
 from upkeep.core.params import Limits
 from upkeep.sources.bounds import check_shape
+from upkeep.sources.file_options import Kind
 
 PURPOSE = "upkeep learns from machines' readings over time which of them will fail soon"
-NO_EVENTS = pl.DataFrame(schema={name: DTYPES[kind] for name, kind in NEEDED["events"].items()}).drop("code")
+NO_EVENTS = EVENTS.to_frame().select(*KEYS, "kind")
 MOST_KINDS = 30
 MOST_CODES = 500
 

@@ -5,15 +5,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from upkeep.contract.dictionary import NEEDED, is_reserved
 from upkeep.core.names import MAX_NAME, UNPRINTABLE
-from upkeep.core.text import name_apart
-
-Kind = Literal["error", "maintenance", "failure"]
+from upkeep.sources.file_options import Kind
 
 WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
@@ -74,14 +72,16 @@ def unit_of(name: str) -> str | None:
 def tidy_names(names: Iterable[str]) -> dict[str, str]:
     """Return the dictionary's names for delivered ones: identifiers, unless two names would become the same.
 
-    A reserved name is put in brackets.
+    A reserved name, or one that is taken, is put in brackets.
     """
     tidied = {name: name if IDENTIFIER.fullmatch(name) else _tidy(name) for name in names}
     count, chosen, taken = Counter(tidied.values()), dict[str, str](), {*OURS}
     for name, ours in tidied.items():
         plain = ours if re.search(UNPRINTABLE, name) or (count[ours] == 1 and ours not in OURS) else name
-        chosen[name] = name_apart(f"({plain})" if is_reserved(plain) else plain, taken)
-        taken.add(chosen[name])
+        while is_reserved(plain) or plain in taken:
+            plain = f"({plain})"
+        chosen[name] = plain
+        taken.add(plain)
     return chosen
 
 

@@ -3,7 +3,7 @@
 import re
 import shlex
 import unicodedata
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from upkeep.core.names import UNSEEN, spell_out
@@ -49,13 +49,6 @@ def count_things(number: int, thing: str) -> str:
     """Return a number with the noun that it counts, in the plural if need be."""
     plural = "" if number == 1 else "es" if thing.endswith("ch") else "s"
     return f"{number:,} {thing}{plural}"
-
-
-def name_apart(name: str, taken: Container[str]) -> str:
-    """Return the name, in as many brackets as it takes to differ from those taken."""
-    while name in taken:
-        name = f"({name})"
-    return name
 
 
 def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -30,11 +30,10 @@ HOURS_PER_MONTH = 730.5  # a twelfth of 365.25 days
 class Timeline(NamedTuple):
     """Judged rows as arrays of shape (n_rows,), in the order of machine and time.
 
-    `machine` is the position of the row's machine among all, `failing` whether a failure follows within the horizon,
-    and `horizon_end` the position of the first row that is a horizon or more later, or is the next machine's.
+    `failing` tells whether a failure follows within the horizon, and `horizon_end` is the position of the first row
+    that is a horizon or more later, or is the next machine's.
     """
 
-    machine: Ints
     failing: Booleans
     horizon_end: Ints
 
@@ -50,7 +49,7 @@ def read_timeline(predictions: pl.DataFrame, horizon_hours: float) -> Timeline:
     horizon = round(horizon_hours * 3600)
     # One axis for all machines, each starting more than a horizon after the last one's end: one search serves all.
     axis = machine * (seconds.max(initial=0) + horizon + 1) + seconds
-    return Timeline(machine, columns["failing"].to_numpy(), np.searchsorted(axis, axis + horizon))
+    return Timeline(columns["failing"].to_numpy(), np.searchsorted(axis, axis + horizon))
 
 
 def find_episodes(timeline: Timeline, alarm: Booleans) -> tuple[Ints, Booleans]:

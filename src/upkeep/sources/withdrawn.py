@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import DTYPES, NEEDED
+from upkeep.contract.dictionary import EVENTS, NEEDED
 from upkeep.contract.findings import Finding, report
 from upkeep.core.names import shorten
 from upkeep.core.text import command_to_read_again, count_things
@@ -13,7 +13,7 @@ from upkeep.sources import Key
 
 IDENTITY = {name: kind for name, kind in NEEDED["events"].items() if name != "plant"}
 """What tells one event of a plant from another, and its types."""
-NONE = pl.DataFrame(schema={name: DTYPES[kind] for name, kind in IDENTITY.items()})
+NONE = EVENTS.to_frame().select(*IDENTITY)
 
 
 def list_events(rows: pl.DataFrame) -> pl.DataFrame:
