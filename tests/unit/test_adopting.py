@@ -663,7 +663,7 @@ def test_what_was_set_for_the_same_source_stays_when_it_is_adopted_again():
 
 
 def test_a_draft_that_kept_settings_forbid_is_refused_by_their_names():
-    with pytest.raises(UpkeepError, match=r"draft of params.yaml .*reference cannot go with rows_every_hours"):
+    with pytest.raises(UpkeepError, match=r"fetch: .*reference cannot go with rows_every_hours"):
         draft_fetch("old/*.csv", Setting("fetch.rows_every_hours", 12, "why"), **OF_A_SOURCE)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -25,8 +24,7 @@ from upkeep.contract.dictionary import TABLES, Column, Dictionary, names_in_word
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
-from upkeep.core.params import Params
-from upkeep.core.types import describe_faults
+from upkeep.core.params import check_params
 from upkeep.sources import read_options
 from upkeep.sources.columns import CONSTANTS
 from upkeep.sources.file_options import TableFiles
@@ -82,13 +80,7 @@ def draft_params(text: str, source: str, options: CommentedMap, settings: Sequen
     if following:
         params.yaml_set_comment_before_after_key(following, before="\n")
     drafted = _dump(params)
-    try:
-        Params.model_validate(_yaml().load(drafted))
-    except ValidationError as error:
-        raise UpkeepError(
-            f"the draft of {paths.PARAMS} would not be valid: {describe_faults(error)}",
-            remedy=f"correct these settings in {paths.PARAMS}, and adopt again",
-        ) from error
+    check_params(_yaml().load(drafted), paths.PARAMS)
     return drafted
 
 

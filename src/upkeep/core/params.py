@@ -300,6 +300,11 @@ def load_params(path: Path = paths.PARAMS) -> Params:
     if not isinstance(content, dict):
         what = f"{path} holds {'nothing' if content is None else 'no settings by name'}"
         raise UpkeepError(what, remedy=f"restore it from git, or copy {EXAMPLE}", file=path)
+    return check_params(content, path)
+
+
+def check_params(content: object, path: Path) -> Params:
+    """Return the content of a ``params.yaml`` as objects; raises UpkeepError as :func:`load_params` does."""
     try:
         return Params.model_validate(content)
     except ValidationError as error:
