@@ -84,7 +84,7 @@ def checkout(tmp_path, monkeypatch):
     lost.write_parquet(table_file(paths.QUARANTINE, PLANT))
     table = {"rows_in": 84, "clean": 84, "duplicates": {}, "quarantined": {}}
     write_json(paths.DATA_QUALITY, {"plants": {PLANT: {"tables": {"telemetry": table}, "findings": []}}})
-    column = {"method": "", "score": 0.1, "threshold": 0.5, "drifted": False}
+    column = {"method": "wasserstein", "score": 0.1, "threshold": 0.5, "drifted": False}
     drift = {"drifted": False, "share": 0.0, "columns": {"heat": column}, "current_rows": 1, "reference_rows": 1}
     write_json(paths.DRIFT / "drift.json", {PLANT: {**drift, "window": {"from": "", "to": ""}, "notes": []}})
 

@@ -68,7 +68,8 @@ def test_what_was_not_accepted_is_told_again():
 
 def drifted(*columns):
     judged = {
-        str(row): {"method": "", "score": 1.0, "threshold": 0.5, "drifted": each} for row, each in enumerate(columns)
+        str(row): {"method": "wasserstein", "score": 1.0, "threshold": 0.5, "drifted": each}
+        for row, each in enumerate(columns)
     }
     window = {"from": "", "to": ""}
     rows = {"current_rows": 1, "reference_rows": 1}
