@@ -26,7 +26,7 @@ from upkeep.gitlab.snapshot import CommitFiles, Snapshot, read_revision, read_wo
 from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN
 from upkeep.judging.acceptance import Check
 from upkeep.judging.comparison import JUDGED, Change, Comparison, Group
-from upkeep.judging.reports import DataQuality, DriftReport, Interval
+from upkeep.judging.reports import LOWER_IS_BETTER, DataQuality, DriftReport, Interval
 from upkeep.production.figures import find_losing_shadows
 from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
@@ -49,7 +49,6 @@ DRAWN = ("average_precision", "cost")
 FORMS = {"average_precision": "{:.2f}", "failures_caught": "{:.0%}", "cost": "{:,.0f}"}
 MINUTE = "%Y-%m-%d %H:%M"
 NO_BREAK = "\N{NO-BREAK SPACE}"
-LOWER_IS_BETTER = {"cost", "false_alarms_per_machine_month"}
 
 Rows = Sequence[Sequence[object]]
 

@@ -11,9 +11,10 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.objects import read_object
 from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
-from upkeep.judging.reports import Evaluation, GroupReport, Sanity
+from upkeep.judging.reports import LOWER_IS_BETTER, Evaluation, GroupReport, Metrics, Sanity
 from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
 
+FLOORS = [name for name in Metrics.model_fields if name not in LOWER_IS_BETTER]
 JUDGED_HOURS = 24  # an alarm is expected within the last hours of an acceptance case
 
 
@@ -83,7 +84,9 @@ def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Ch
 def _check_floor(groups: Mapping[str, GroupReport], name: str, floor: float) -> Check:
     place, _, figure = name.rpartition(".")
     value, found = None, f"{NOT_KNOWN}: no such plant was judged"
-    if place in groups:
+    if place in groups and figure not in FLOORS:
+        found = f"{NOT_KNOWN}: floors can be set for {', '.join(FLOORS)}"
+    elif place in groups:
         value = groups[place].metrics.model_dump().get(figure)
         found = f"{NOT_KNOWN}: {explain_unknown(groups[place].metrics, figure)}" if value is None else f"{value:.4g}"
     return Check(name, f"at least {floor:g}", found, value is not None and value >= floor)

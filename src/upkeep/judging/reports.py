@@ -63,6 +63,10 @@ class Metrics(Report):
     median_lead_time_hours: Figure = None
 
 
+LOWER_IS_BETTER = {"brier", "log_loss", "false_alarms_per_machine_month", "cost"}
+"""Metrics of a good model that are small."""
+
+
 class Headline(Report):
     """``reports/metrics.json``: the chosen models' figures on test rows."""
 

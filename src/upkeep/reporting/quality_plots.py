@@ -26,7 +26,7 @@ FAIR = 0.1  # a plant's risks are calibrated well enough if they are off by no m
 
 
 def rank_plants(report: Evaluation) -> list[str]:
-    """Return plants by how much more their alarms cost than perfect foresight, the worst first, unknown ones last."""
+    """Return plants by how much more their alarms cost than perfect foresight, the worst first; unknown is 0."""
     lost = {plant: (found.costs.alarms or 0) - (found.costs.oracle or 0) for plant, found in report.plants.items()}
     return sorted(report.plants, key=lambda plant: (-lost[plant], plant))
 
