@@ -21,7 +21,7 @@ from urllib.request import url2pathname
 from upkeep.core.errors import UpkeepError
 from upkeep.core.objects import read_object
 from upkeep.core.paths import MODELS
-from upkeep.core.secrets import mask_environment
+from upkeep.core.secrets import mask_environment, mask_values
 from upkeep.core.types import Frozen
 from upkeep.reporting.experiments import Figures, Run, flatten, name_param
 
@@ -264,4 +264,4 @@ def _log_run(
 def summarize(error: Exception, uri: str) -> str:
     """Return the error's first line without the credentials that it or the address may repeat."""
     text = f"{uri}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return mask_environment(text, os.environ | {"PASSWORD": urlsplit(uri).password or ""})[:400]
+    return mask_environment(mask_values(text, urlsplit(uri).password), os.environ)[:400]
