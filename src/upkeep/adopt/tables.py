@@ -107,7 +107,7 @@ def _choose_table(part: Part, largest: int) -> Table | None:
     small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
     speaks = len(part.measured) <= 2 and any(_share_of_kinds(rows[column]) for column in part.text)
     if not part.measured or small or speaks or (told and not is_even):
-        return "events" if part.text or part.measured else None
+        return "events" if part.text or part.measured or kind_of(name) else None
     return "telemetry"
 
 
