@@ -152,6 +152,24 @@ def test_failures_alone_are_enough_for_a_first_model(fleet, upkeep):
     assert interim("telemetry").columns == ["plant", "machine", "time"]
 
 
+def test_readings_of_ten_seconds_and_a_list_of_failures_become_hourly_rows(upkeep):
+    times = pl.datetime_range(START, START + timedelta(days=32), "10s", closed="left", eager=True)
+    wear = pl.Series([(row / 60_000) % 1 for row in range(times.len())]).round(3)
+    pl.DataFrame({"time": times, "heat": 40 + 10 * wear}).write_csv(FOLDER / "press.csv")
+    failed = pl.DataFrame({"time": [START + timedelta(seconds=600_000 * number) for number in (1, 2, 3, 4)]})
+    failed.write_csv(FOLDER / "failures.csv")
+    said = upkeep("adopt", "deliveries", "--force")
+    assert "events by kind: failure 4" in said
+    assert "\nrows_every: 1h  # a reading every 10 s, and 48 hours to look ahead" in Path(
+        "data/references/dictionary.yaml"
+    ).read_text(encoding="utf-8")
+    assert upkeep("fetch") == upkeep("validate") == ""
+    rows = interim("telemetry")
+    assert rows.height == 32 * 24 + 1
+    assert rows["heat.count"][1:-1].unique().to_list() == [360]
+    assert interim("events")["kind"].to_list() == ["failure"] * 4
+
+
 def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
     folder = fsspec.filesystem("memory")
     folder.pipe("/line/telemetry.csv", fleet[0].write_csv().encode())

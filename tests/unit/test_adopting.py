@@ -14,7 +14,7 @@ from upkeep.adopt.columns import Part, find_roles
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.describing import choose_range, describe, describe_telemetry
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
-from upkeep.adopt.settings import NEWEST_WEEKS, Setting, suggest
+from upkeep.adopt.settings import NEWEST_WEEKS, ROW_HOURS, Setting, suggest, suggest_rows
 from upkeep.adopt.sniffing import find_gaps, sniff_text
 from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
@@ -281,6 +281,7 @@ def test_each_column_gets_a_name_of_its_own_that_a_dictionary_may_have(names):
 
 
 def test_names_are_kept_where_a_tidy_one_would_be_another_columns():
+    assert tidy_names(["a", "a_std", "a.std"]) == {"a": "a", "a_std": "a_std", "a.std": "(a.std)"}
     assert tidy_names(["Druck [bar]", "Druck (bar)", "T1", "Öl °C", "time?", "code"]) == {
         "Druck [bar]": "Druck [bar]",
         "Druck (bar)": "Druck (bar)",
@@ -561,13 +562,35 @@ def test_a_pattern_matches_the_files_of_a_table_and_no_others(paths, placeholder
 # Settings
 
 
+def keys_of(step: timedelta, rows: int, machines: int = 4) -> pl.DataFrame:
+    times = pl.select(time=pl.lit(START) + pl.int_range(rows) * pl.lit(step))
+    names = pl.DataFrame({"plant": "p", "machine": [f"m{machine}" for machine in range(machines)]})
+    return names.join(times, how="cross")
+
+
 def settings_for(step: timedelta, rows: int, machines: int = 4, failures: int = 3) -> dict[str, object]:
-    keys = pl.DataFrame(
-        [("p", f"m{machine}", START + row * step) for machine in range(machines) for row in range(rows)],
-        schema={"plant": pl.String, "machine": pl.String, "time": pl.Datetime("us", "UTC")},
-        orient="row",
-    )
+    keys = keys_of(step, rows, machines)
     return {place: value for place, value, _ in suggest(keys, keys[:: rows // failures])}
+
+
+@pytest.mark.parametrize(
+    ("step", "rows", "length"),
+    [
+        (timedelta(hours=1), 3000, None),
+        (timedelta(minutes=5), 30_000, None),
+        (timedelta(minutes=1), 50_000, "1h"),
+        (timedelta(seconds=10), 80_000, "10m"),
+        (timedelta(seconds=1), 30_000, "1m"),
+        (timedelta(seconds=1), 3000, None),
+    ],
+)
+def test_readings_that_are_fast_beside_what_they_foretell_become_rows(step, rows, length):
+    keys = keys_of(step, rows)
+    found = suggest_rows(keys, keys[:: rows // 3])
+    assert (found and found[0]) == length
+    if found:
+        settings = {place: value for place, value, _ in suggest(keys, keys[:: rows // 3], rows_every=found[0])}
+        assert settings["dataset.horizon_hours"] >= 12 * ROW_HOURS[found[0]]
 
 
 def test_hourly_readings_of_months_keep_the_shipped_settings():

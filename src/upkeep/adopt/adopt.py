@@ -10,7 +10,7 @@ import polars as pl
 from upkeep.adopt.deliveries import is_database, look_at_database, look_at_files
 from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import draft_dictionary, draft_params, file_options, sql_options
-from upkeep.adopt.settings import suggest
+from upkeep.adopt.settings import suggest, suggest_rows
 from upkeep.adopt.tables import NO_EVENTS, Tables, events_from_label, find_labels, sort_tables
 from upkeep.adopt.words import tidy_names
 from upkeep.contract.casting import CLOCK_RESET
@@ -66,12 +66,14 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         options = sql_options(url, tables, names, str(keys["time"].dt.date().min()))
     else:
         options = file_options(tables, layouts, None if events.labelled is None else LABELLED, names)
-    settings = suggest(keys, events.all.filter(kind="failure"), readings=bool(telemetry))
+    failures = events.all.filter(kind="failure")
+    rows = suggest_rows(keys, failures) if telemetry else None
+    settings = suggest(keys, failures, readings=bool(telemetry), rows_every=rows and rows[0])
     everywhere = [{*part.kept} - part.layout.partial for part in tables["telemetry"]]
     text = paths.PARAMS.read_text(encoding="utf-8")
     drafts = {
         params.validate_.dictionary: draft_dictionary(
-            described, names, set.intersection(*everywhere) if everywhere else set()
+            described, names, set.intersection(*everywhere) if everywhere else set(), rows
         ),
         paths.PARAMS: draft_params(text, "sql" if url else "files", options, settings),
     }

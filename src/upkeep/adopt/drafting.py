@@ -40,8 +40,16 @@ COLON = "\0"  # stands for the colon of a query's parameter until colons within 
 Names = Mapping[str, Mapping[str, str]]  # by table, the dictionary's name of each delivered column that it has
 
 
-def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Names, needed: Collection[str]) -> str:
-    """Return the data dictionary for these columns of each table; those `needed` are in all files of telemetry."""
+def draft_dictionary(
+    described: Mapping[str, Mapping[str, Described]],
+    names: Names,
+    needed: Collection[str],
+    rows: tuple[str, str] | None = None,
+) -> str:
+    """Return the data dictionary for these columns of each table; those `needed` are in all files of telemetry.
+
+    `rows` is what :func:`upkeep.adopt.settings.suggest_rows` returns.
+    """
     head, _, keys = TEMPLATE.read_text(encoding="utf-8").partition("\ntables:")
     draft = _yaml().load(f"tables:{keys}")
     for table, columns in described.items():
@@ -52,11 +60,12 @@ def draft_dictionary(described: Mapping[str, Mapping[str, Described]], names: Na
                 entry = {**entry, **optional, "meaning": _meaning(name, ours, entry)}
                 draft["tables"][table][ours] = on_one_line(entry)
                 draft["tables"][table].yaml_add_eol_comment(reason, key=ours)
-    Dictionary.model_validate(draft)
+    length = f"\nrows_every: {rows[0]}  # {rows[1]}; without this line, each reading is a row\n" if rows else ""
+    Dictionary.model_validate(draft | ({"rows_every": rows[0]} if rows else {}))
     left_out = {shorten(name): why for name, (entry, why) in described["telemetry"].items() if entry is None}
     note = "# Columns of telemetry that are left out:\n" if left_out else ""
     note += "".join(f"#   {name}: {why}\n" for name, why in left_out.items())
-    return f"{head}{note}\n{_dump(draft)}"
+    return f"{head}{note}{length}\n{_dump(draft)}"
 
 
 def draft_params(text: str, source: str, options: CommentedMap, settings: Sequence[Setting]) -> str:

@@ -15,6 +15,8 @@ HOUR = timedelta(hours=1)
 HORIZON_HOURS = 48.0  # if the data allows it
 LEAST_HOURS = 0.001  # that a setting may have
 ROWS_AHEAD, ROWS_A_WINDOW = 12, 4  # rows within a horizon, and within the shortest window, at least
+READINGS_AHEAD = 1_000  # with more readings within a horizon than this, rows are made of them
+ROW_HOURS = {"1h": 1.0, "10m": 1 / 6, "1m": 1 / 60}  # the lengths that such rows may have
 HORIZONS_OF_HISTORY = 15
 """The history is at least so many horizons long, and the time between a machine's failures at least three."""
 SCHEDULED_HOURS = 12
@@ -33,19 +35,42 @@ class Setting(NamedTuple):
     reason: str
 
 
-def suggest(keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True) -> list[Setting]:
+def suggest_rows(keys: pl.DataFrame, failures: pl.DataFrame) -> tuple[str, str] | None:
+    """Return how long the rows should be that fast readings are reduced to, and why; None if each may be a row."""
+    keys = keys.drop_nulls("time")
+    start, end = _find_span(keys["time"])
+    step = _find_step(keys)
+    horizon = _find_horizon((end - start) / HOUR, keys, failures, step)
+    if horizon / step <= READINGS_AHEAD:
+        return None
+    length = next((name for name, hours in ROW_HOURS.items() if horizon / hours >= 2 * ROWS_AHEAD), "1m")
+    return length, f"a reading every {_spell_step(step)}, and {horizon:g} hours to look ahead"
+
+
+def _find_step(keys: pl.DataFrame) -> float:
+    return (quartiles(keys) or (HOUR,) * 3)[1] / HOUR
+
+
+def _find_horizon(history: float, keys: pl.DataFrame, failures: pl.DataFrame, step: float) -> float:
+    machines = keys.select("plant", "machine").n_unique()
+    most = min(history / HORIZONS_OF_HISTORY, history * machines / max(failures.height, 1) / 3)
+    return _round(max(min(max(HORIZON_HOURS, ROWS_AHEAD * step), most), 2 * step))
+
+
+def suggest(
+    keys: pl.DataFrame, failures: pl.DataFrame, *, readings: bool = True, rows_every: str | None = None
+) -> list[Setting]:
     """Return the settings for telemetry at these ``plant``, ``machine`` and ``time``, with failures at those.
 
-    Without `readings` the keys are those of events, and rows are scheduled.
+    Without `readings` the keys are those of events, and rows are scheduled; with `rows_every` they are reduced.
     """
     keys = keys.drop_nulls("time")
     start, end = _find_span(keys["time"])
-    step = (quartiles(keys) or (HOUR,) * 3)[1] / HOUR if readings else SCHEDULED_HOURS
+    step = ROW_HOURS[rows_every] if rows_every else _find_step(keys) if readings else SCHEDULED_HOURS
     history, machines = (end - start) / HOUR, keys.select("plant", "machine").n_unique()
     days = 1 if history < 24 * 28 else 7 if history < 24 * 365 * 6 else 28
     batches = max(1, math.ceil(history / 24 / days))
-    most = min(history / HORIZONS_OF_HISTORY, history * machines / max(failures.height, 1) / 3)
-    horizon = _round(max(min(max(HORIZON_HOURS, ROWS_AHEAD * step), most), 2 * step))
+    horizon = _find_horizon(history, keys, failures, step)
     short = _round(max(horizon / 6, ROWS_A_WINDOW * step))
     every, long = f"a row every {_spell_step(step)}", f"{history / 24:.1f} days of history"
     counts = f"{long}, {failures.height} failures of {machines} machines, {every}"

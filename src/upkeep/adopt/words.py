@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from upkeep.contract.dictionary import NEEDED, is_reserved
+from upkeep.contract.dictionary import NEEDED, STATISTICS, is_reserved, name_statistic
 from upkeep.core.names import MAX_NAME, UNPRINTABLE
 from upkeep.sources.file_options import Kind
 
@@ -72,13 +72,14 @@ def unit_of(name: str) -> str | None:
 def tidy_names(names: Iterable[str]) -> dict[str, str]:
     """Return the dictionary's names for delivered ones: identifiers, unless two names would become the same.
 
-    A reserved name, or one that is taken, is put in brackets.
+    A reserved name, one that is taken, or one like that of a statistic is put in brackets.
     """
+    endings = tuple(name_statistic("", statistic) for statistic in STATISTICS)
     tidied = {name: name if IDENTIFIER.fullmatch(name) else _tidy(name) for name in names}
     count, chosen, taken = Counter(tidied.values()), dict[str, str](), {*OURS}
     for name, ours in tidied.items():
         plain = ours if re.search(UNPRINTABLE, name) or (count[ours] == 1 and ours not in OURS) else name
-        while is_reserved(plain) or plain in taken:
+        while is_reserved(plain) or plain in taken or plain.endswith(endings):
             plain = f"({plain})"
         chosen[name] = plain
         taken.add(plain)
