@@ -152,22 +152,33 @@ def test_failures_alone_are_enough_for_a_first_model(fleet, upkeep):
     assert interim("telemetry").columns == ["plant", "machine", "time"]
 
 
-def test_readings_of_ten_seconds_and_a_list_of_failures_become_hourly_rows(upkeep):
-    times = pl.datetime_range(START, START + timedelta(days=32), "10s", closed="left", eager=True)
-    wear = pl.Series([(row / 60_000) % 1 for row in range(times.len())]).round(3)
-    pl.DataFrame({"time": times, "heat": 40 + 10 * wear}).write_csv(FOLDER / "press.csv")
-    failed = pl.DataFrame({"time": [START + timedelta(seconds=600_000 * number) for number in (1, 2, 3, 4)]})
+def write_minutes(*, is_long: bool) -> None:
+    """A press that is read every minute, its oil once an hour, and a list of the times when it failed."""
+    times = pl.datetime_range(START, START + timedelta(days=32), "1m", closed="left", eager=True)
+    wear = pl.Series([(row / 10_000) % 1 for row in range(times.len())]).round(3)
+    rows = pl.DataFrame({"machine": "press", "time": times, "heat": 40 + 10 * wear})
+    if is_long:
+        oil = rows.gather_every(60).with_columns(heat=5 - pl.col("heat") / 50)
+        tags = [each.with_columns(tag=pl.lit(tag)) for each, tag in ((rows, "heat"), (oil, "oil"))]
+        rows = pl.concat(tags).rename({"heat": "value"}).sample(fraction=1, shuffle=True, seed=1)
+    rows.write_csv(FOLDER / "readings.csv")
+    failed = pl.DataFrame({"time": [START + timedelta(minutes=10_000 * number) for number in (1, 2, 3, 4)]})
     failed.write_csv(FOLDER / "failures.csv")
-    said = upkeep("adopt", "deliveries", "--force")
-    assert "events by kind: failure 4" in said
-    assert "\nrows_every: 1h  # a reading every 10 s, and 48 hours to look ahead" in Path(
-        "data/references/dictionary.yaml"
-    ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_fast_readings_of_several_rates_and_a_list_of_failures_become_hourly_rows(upkeep, is_long):
+    write_minutes(is_long=is_long)
+    assert "events by kind: failure 4" in upkeep("adopt", "deliveries", "--force")
+    reason = "a reading every 60 s, and 48 hours to look ahead"
+    assert f"\nrows_every: 1h  # {reason}" in Path("data/references/dictionary.yaml").read_text(encoding="utf-8")
     assert upkeep("fetch") == upkeep("validate") == ""
-    rows = interim("telemetry")
+    rows, events = interim("telemetry"), interim("events")
     assert rows.height == 32 * 24 + 1
-    assert rows["heat.count"][1:-1].unique().to_list() == [360]
-    assert interim("events")["kind"].to_list() == ["failure"] * 4
+    assert rows["heat.count"][1:-1].unique().to_list() == [60]
+    assert not is_long or rows["oil.count"][:-1].unique().to_list() == [1]
+    assert events["kind"].to_list() == ["failure"] * 4
+    assert events["machine"].unique().to_list() == ["press"]
 
 
 def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):

@@ -161,7 +161,9 @@ def _find_pivot(
     candidates = [name for name in text if 2 <= rows[name].n_unique() <= min(MOST_SENSORS, rows.height / 4)]
     for name in sorted(candidates, key=lambda name: not names_one(name, "sensor")):
         each = rows.select(pl.struct([*keys, pl.col(name)]).n_unique()).item()
-        is_told = has_word(name, "sensor") or len(measured) == 1
-        if is_told and each > MOSTLY * rows.height and instants < 0.75 * rows.height:
+        is_called = has_word(name, "sensor")
+        # Sensors of several rates, or that report changes only, share few instants.
+        is_likely = (is_called and machine and VALUE.search(values[0])) or instants < 0.75 * rows.height
+        if (is_called or len(measured) == 1) and each > MOSTLY * rows.height and is_likely:
             return name, values[0]
     return None
