@@ -181,6 +181,14 @@ def test_fast_readings_of_several_rates_and_a_list_of_failures_become_hourly_row
     assert events["machine"].unique().to_list() == ["press"]
 
 
+def test_an_index_without_a_name_is_told_by_words(fleet, upkeep):
+    fleet[0].with_row_index("").write_csv(FOLDER / "telemetry.csv")
+    assert "gives: (a column without a name)\n" in upkeep("adopt", "deliveries", "--force")
+    assert "#   (a column without a name): numbers" in Path("data/references/dictionary.yaml").read_text(
+        encoding="utf-8"
+    )
+
+
 def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
     folder = fsspec.filesystem("memory")
     folder.pipe("/line/telemetry.csv", fleet[0].write_csv().encode())

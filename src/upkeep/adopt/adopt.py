@@ -9,7 +9,7 @@ import polars as pl
 
 from upkeep.adopt.deliveries import is_database, look_at_database, look_at_files
 from upkeep.adopt.describing import describe_machines, describe_telemetry
-from upkeep.adopt.drafting import draft_dictionary, draft_params, file_options, sql_options
+from upkeep.adopt.drafting import NO_NAME, draft_dictionary, draft_params, file_options, sql_options
 from upkeep.adopt.settings import suggest, suggest_rows
 from upkeep.adopt.tables import NO_EVENTS, Tables, events_from_label, find_labels, sort_tables
 from upkeep.adopt.words import tidy_names
@@ -80,7 +80,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     if events.labelled is not None:
         drafts[LABELLED] = events.labelled.write_csv()
     yield from _tell_tables(tables, events.all)
-    if left_out := [name for name, (entry, _) in described["telemetry"].items() if entry is None]:
+    if left_out := [name or NO_NAME for name, (entry, _) in described["telemetry"].items() if entry is None]:
         yield f"left out, for reasons that the dictionary gives: {shorten(', '.join(left_out))}"
     doubts = _list_doubts(keys, events.all, readings=bool(telemetry))
     yield from (f"note: {note}" for note in [*notes, *events.notes, *unused, *doubts])

@@ -35,6 +35,7 @@ OF_NO_SOURCE = {"mode": "copy", "since": None, "findings": None}  # what was set
 MARK = "adopt:"  # begins comments in `params.yaml`, so that the next draft replaces them
 TEMPLATE = Path(__file__).with_name("dictionary.yaml")  # the columns of each table that upkeep knows
 
+NO_NAME = "(a column without a name)"
 COLON = "\0"  # stands for the colon of a query's parameter until colons within names are escaped
 
 Names = Mapping[str, Mapping[str, str]]  # by table, the dictionary's name of each delivered column that it has
@@ -62,7 +63,7 @@ def draft_dictionary(
                 draft["tables"][table].yaml_add_eol_comment(reason, key=ours)
     length = f"\nrows_every: {rows[0]}  # {rows[1]}; without this line, each reading is a row\n" if rows else ""
     Dictionary.model_validate(draft | ({"rows_every": rows[0]} if rows else {}))
-    left_out = {shorten(name): why for name, (entry, why) in described["telemetry"].items() if entry is None}
+    left_out = {shorten(name) or NO_NAME: why for name, (entry, why) in described["telemetry"].items() if entry is None}
     note = "# Columns of telemetry that are left out:\n" if left_out else ""
     note += "".join(f"#   {name}: {why}\n" for name, why in left_out.items())
     return f"{head}{note}{length}\n{_dump(draft)}"
