@@ -401,6 +401,7 @@ def test_what_is_shipped_during_a_write_is_not_counted_as_waiting(new_log, spool
     log.append(prediction(2))
     wait_until(lambda: log.written == 2)
     wait_until(lambda: log.spool_bytes == spooled_bytes(spool), seconds=5)
+    assert log.spool_bytes == spooled_bytes(spool)
 
 
 def test_what_the_disk_refuses_is_told_kept_and_written_when_it_can_be(url, spool):

@@ -13,15 +13,17 @@ from upkeep.core.params import Drift
 from upkeep.core.plants import name_file
 from upkeep.judging.drift import (
     FEWEST_VALUES,
-    MEASURES,
     Window,
     as_numbers,
     compare_windows,
     count_independent,
+    find_edges,
+    measure_divergence,
     measure_shift,
     measure_similarity,
     newest_window,
     read_windows,
+    smallest_divergence,
     smallest_shift,
     training_rows,
     usual_distance,
@@ -93,14 +95,21 @@ def test_a_swing_that_training_has_seen_raises_what_counts_as_usual():
     assert usual_distance(noise, hours, 24 * 28, measure_shift) < 0.15
 
 
-@pytest.mark.parametrize("method", MEASURES)
+def shift_beyond_chance(values, reference, sizes):
+    return measure_shift(values, reference) >= smallest_shift(*sizes)
+
+
+def divergence_beyond_chance(values, reference, sizes):
+    limit = smallest_divergence(*sizes, find_edges(values, reference).size - 1)
+    return measure_divergence(values, reference) >= limit
+
+
+@pytest.mark.parametrize("is_beyond", [shift_beyond_chance, divergence_beyond_chance])
 @pytest.mark.parametrize(("n", "m"), [(30, 2000), (100, 100), (1000, 1000)])
 @pytest.mark.parametrize("draw", ["normal", "exponential"])
-def test_two_samples_of_one_distribution_rarely_differ_by_the_smallest_drift(draw, n, m, method):
+def test_two_samples_of_one_distribution_rarely_differ_by_the_smallest_drift(draw, n, m, is_beyond):
     sample = getattr(np.random.default_rng(0), draw)
-    measure, smallest = MEASURES[method]
-    distances = [measure(sample(size=n), sample(size=m)) for _ in range(300)]
-    assert np.mean(np.array(distances) >= smallest(n, m)) <= 0.02
+    assert np.mean([is_beyond(sample(size=n), sample(size=m), (n, m)) for _ in range(300)]) <= 0.02
 
 
 def machines_that_remember(rng, memory, weeks=12, n_machines=4):
@@ -112,12 +121,11 @@ def machines_that_remember(rng, memory, weeks=12, n_machines=4):
     return machine, readings
 
 
-@pytest.mark.parametrize(("method", "shift"), [("wasserstein", 1.0), ("jensenshannon", 1.5)])
+@pytest.mark.parametrize(("is_beyond", "shift"), [(shift_beyond_chance, 1.0), (divergence_beyond_chance, 1.5)])
 @pytest.mark.parametrize("memory", [0.0, 0.95])
 def test_readings_that_resemble_their_neighbours_rarely_differ_by_the_smallest_drift_and_a_shift_always_does(
-    memory, method, shift
+    memory, is_beyond, shift
 ):
-    measure, smallest = MEASURES[method]
     rng, window = np.random.default_rng(0), 4 * 168
     steady, shifted = [], []
     for _ in range(100):
@@ -125,8 +133,8 @@ def test_readings_that_resemble_their_neighbours_rarely_differ_by_the_smallest_d
         current, reference = readings[:, -window:].ravel(), readings[:, :-window].ravel()
         alike = measure_similarity(machine, pl.DataFrame({"heat": readings.ravel()}))["heat"]
         sizes = [count_independent(side.size, side.size, alike) for side in (current, reference)]
-        steady.append(measure(current, reference) >= smallest(*sizes))
-        shifted.append(measure(current + shift, reference) >= smallest(*sizes))
+        steady.append(is_beyond(current, reference, sizes))
+        shifted.append(is_beyond(current + shift, reference, sizes))
     assert np.mean(steady) <= 0.02
     assert np.mean(shifted) >= 0.98
 
@@ -205,13 +213,13 @@ def test_scores_are_to_six_digits_those_that_evidently_reports_of_the_same_rows(
         "constant": np.full(840, 5.0),
         "with gaps": np.where(rng.random(840) < 0.3, np.nan, rng.normal(size=840)),
     }
-    rows = telemetry(**columns)
+    rows = telemetry(**columns).with_columns(pl.col(list(columns)).round_sig_figs(6))
     all_rows = HOW.model_copy(update={"sample_rows": rows.height})
     found = compare_windows(rows, keys(rows), list(columns), WINDOW, all_rows)
     as_evidently = DataDefinition(numerical_columns=list(columns))
     sides = [rows.filter(late).select(list(columns)), rows.filter(~late).select(list(columns))]
     methods = {name: column.method for name, column in found.columns.items()}
-    assert set(methods.values()) == set(MEASURES)
+    assert set(methods.values()) == {"wasserstein", "jensenshannon"}
     report = Report([DataDriftPreset(per_column_method=methods)]).run(
         *(Dataset.from_pandas(side.to_pandas(), as_evidently) for side in sides)
     )
@@ -231,6 +239,38 @@ def test_values_that_hardly_shift_but_are_quite_different_ones_have_drifted():
     assert found.drifted
     assert found.method == "jensenshannon"
     assert measure_shift(loads[late], loads[~late]) < smallest_shift(168, 500)
+
+
+def judge(values):
+    rows = telemetry(column=pl.Series(values, dtype=pl.Float64))
+    return compare_windows(rows, keys(rows), ["column"], WINDOW, HOW).columns["column"]
+
+
+def test_the_last_bits_of_a_conversion_are_no_drift():
+    steps = np.random.default_rng(0).choice([60.1, 61.3, 62.7], size=840)
+    converted = (steps * 9 / 5 + 32) * 5 / 9 - 160 / 9
+    assert (converted != steps).any()
+    assert not judge(np.where(np.arange(840) >= 28 * 24, converted, steps)).drifted
+
+
+@pytest.mark.parametrize("large", [1e306, -1.7e308])
+def test_a_value_whose_square_is_infinite_counts_as_one_that_is(large):
+    values = np.random.default_rng(0).normal(size=840)
+    values[-5:] = large
+    assert not judge(values).drifted
+
+
+def test_fewer_bins_differ_less_by_chance():
+    most = math.sqrt(math.log(2))
+    assert smallest_divergence(2, 40, bins=3) < most < smallest_divergence(2, 40, bins=20)
+
+
+def test_few_values_that_never_repeat_have_not_drifted_for_that():
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(100):
+        sides = [np.where(rng.random(30) < 0.5, 0.0, rng.exponential(size=30)) for _ in range(2)]
+        found += divergence_beyond_chance(*sides, (30, 30))
+    assert found <= 2
 
 
 def test_pages_say_the_verdict_and_escape_what_they_show():

@@ -1,5 +1,6 @@
 """What is shown, logged or sent holds no secret, however addresses write it."""
 
+from copy import copy
 from time import process_time
 from urllib.parse import quote, quote_plus
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from upkeep.core.errors import UpkeepError
+from upkeep.core.errors import TooLittleDataError, UpkeepError
 from upkeep.core.secrets import hide_variables, mask_credentials, mask_environment, mask_secrets, mask_values
 
 PASSWORD = "pa/ss@wo:rd%41 x"  # invented
@@ -92,3 +93,8 @@ def test_an_error_shows_no_credentials_in_any_part():
     error = UpkeepError(address, expected=address, remedy=address, file=address).at(table=address)
     assert "s3cret" not in f"{error} {error.what} {error.expected} {error.remedy} {error.where}"
     assert "host" in error.what
+
+
+def test_an_error_stays_of_its_kind_wherever_its_place_is_added():
+    error = TooLittleDataError("no rows", remedy="fetch more history")
+    assert type(error.at(plant="lyon")) is type(error.of_stage("train")) is type(copy(error)) is TooLittleDataError

@@ -36,15 +36,15 @@ class UpkeepError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes send exceptions back by pickling; the default would lose the keywords.
-        return _rebuild_error, (self.what, self.expected, self.remedy, self.where)
+        return _rebuild_error, (type(self), self.what, self.expected, self.remedy, self.where)
 
     def at(self, **where: object) -> "UpkeepError":
         """Return the same error with more of its place; what is known already stays."""
-        return _rebuild_error(self.what, self.expected, self.remedy, {**where, **self.where})
+        return _rebuild_error(type(self), self.what, self.expected, self.remedy, {**where, **self.where})
 
     def of_stage(self, stage: str) -> "UpkeepError":
         """Return the same error as one of this stage, even if another stage's code raised it."""
-        return _rebuild_error(self.what, self.expected, self.remedy, {**self.where, "stage": stage})
+        return _rebuild_error(type(self), self.what, self.expected, self.remedy, {**self.where, "stage": stage})
 
 
 class TooLittleDataError(UpkeepError):
@@ -58,5 +58,7 @@ def _clean(text: str) -> str:
     return "\n".join(shorten(line, LONGEST) for line in start.splitlines())
 
 
-def _rebuild_error(what: str, expected: str, remedy: str, where: dict[str, object]) -> UpkeepError:
-    return UpkeepError(what, expected=expected, remedy=remedy, **where)
+def _rebuild_error(
+    kind: type[UpkeepError], what: str, expected: str, remedy: str, where: dict[str, object]
+) -> UpkeepError:
+    return kind(what, expected=expected, remedy=remedy, **where)

@@ -18,6 +18,8 @@ SMALLEST_DISTANCE = 0.1  # below this a distance, of either kind, is no drift: E
 FEWEST_VALUES = 30  # a column with fewer values on either side is not judged
 MOST_COUNTED = 20  # up to so many distinct training values are counted singly instead of in bins, as by Evidently
 
+SIGNIFICANT_DIGITS = 6  # of values; the last bits of a unit's conversion are no drift
+LARGEST_VALUE = 1e100  # a larger one counts as infinite: its square would be
 LARGEST_SIMILARITY = 0.99  # an autocorrelation is capped here, or a column that hardly moves could never drift
 
 
@@ -55,7 +57,10 @@ def as_numbers(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame
     notes = [f"{name} is missing" for name in columns if name not in rows.columns]
     given = rows.with_columns(pl.lit(None).alias(name) for name in columns if name not in rows.columns)
     numbers = given.select(pl.col(name).cast(pl.Float64, strict=False) for name in columns)
-    typed = numbers.select(pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in columns)
+    typed = numbers.select(
+        pl.when(pl.col(name).abs() <= LARGEST_VALUE).then(pl.col(name).round_sig_figs(SIGNIFICANT_DIGITS)).alias(name)
+        for name in columns
+    )
     lost = {name: typed[name].null_count() - given[name].null_count() for name in columns}
     return typed, notes + [f"{name} holds {n} values that are not finite numbers" for name, n in lost.items() if n]
 
@@ -84,12 +89,16 @@ def measure_shift(values: Floats, reference: Floats) -> float:
 
 def measure_divergence(values: Floats, reference: Floats) -> float:
     """Return the Jensen-Shannon distance of two histograms, from 0 to ``sqrt(log(2))``, as Evidently defines it."""
+    edges = find_edges(values, reference)
+    return float(jensenshannon(*(np.histogram(side, edges)[0] / side.size for side in (reference, values))))
+
+
+def find_edges(values: Floats, reference: Floats) -> Floats:
+    """Return the edges of the bins that :func:`measure_divergence` counts in, one more than bins."""
     both = np.concatenate([reference, values])
     if np.unique(reference).size > MOST_COUNTED:
-        edges = np.histogram_bin_edges(both, bins="sturges")
-    else:
-        edges = np.append(np.unique(both), np.inf)
-    return float(jensenshannon(*(np.histogram(side, edges)[0] / side.size for side in (reference, values))))
+        return np.histogram_bin_edges(both, bins="sturges")
+    return np.append(np.unique(both), np.inf)
 
 
 def smallest_shift(current: float, reference: float) -> float:
@@ -103,21 +112,14 @@ def smallest_shift(current: float, reference: float) -> float:
     return max(SMALLEST_DISTANCE, 3 * math.sqrt(1 / current + 1 / reference))
 
 
-def smallest_divergence(current: float, reference: float) -> float:
+def smallest_divergence(current: float, reference: float, bins: int) -> float:
     """Return the Jensen-Shannon distance up to which two samples may come from one distribution.
 
     Of k bins, ``8 d^2 / (1/n + 1/m)`` is nearly distributed as chi-squared with k - 1 degrees of freedom (compare
-    Grosse et al. 2002, Analysis of symbolic sequences using the Jensen-Shannon divergence). This is its 99% quantile
-    for `MOST_COUNTED` bins, the most that Sturges's rule makes of half a million values.
+    Grosse et al. 2002, Analysis of symbolic sequences using the Jensen-Shannon divergence). This is its 99% quantile.
     """
-    return max(SMALLEST_DISTANCE, math.sqrt(chi2.ppf(0.99, MOST_COUNTED - 1) / 8 * (1 / current + 1 / reference)))
-
-
-MEASURES: dict[DriftMethod, tuple[Callable[[Floats, Floats], float], Callable[[float, float], float]]] = {
-    "wasserstein": (measure_shift, smallest_shift),
-    "jensenshannon": (measure_divergence, smallest_divergence),
-}
-"""Each method's distance, and how large it may be by chance; p-values call every difference drift with enough rows."""
+    quantile = chi2.ppf(0.99, max(bins - 1, 1))
+    return max(SMALLEST_DISTANCE, math.sqrt(quantile / 8 * (1 / current + 1 / reference)))
 
 
 def count_independent(values: int, sampled: int, similarity: float) -> float:
@@ -231,9 +233,14 @@ def _judge_column(
     )
     hours = reference.hours[reference.sample[name].is_not_null().to_numpy()]
     window_hours = (window.end - window.start) / timedelta(hours=1)
+    bins = find_edges(newest, usual).size - 1
+    measures: dict[DriftMethod, tuple[Callable[[Floats, Floats], float], float]] = {
+        "wasserstein": (measure_shift, smallest_shift(*sizes)),
+        "jensenshannon": (measure_divergence, smallest_divergence(*sizes, bins)),
+    }
     judged = []
-    for method, (measure, smallest) in MEASURES.items():
-        threshold = max(smallest(*sizes), usual_distance(usual, hours, window_hours, measure))
+    for method, (measure, smallest) in measures.items():
+        threshold = max(smallest, usual_distance(usual, hours, window_hours, measure))
         score = measure(newest, usual)
         judged.append(ColumnDrift(method=method, score=score, threshold=threshold, drifted=score >= threshold))
     return max(judged, key=lambda column: column.excess), None

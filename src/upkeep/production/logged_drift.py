@@ -1,6 +1,6 @@
 """Whether the rows that live models score, and their probabilities, still look like the rows they learnt from.
 
-Drift is defined as in :mod:`upkeep.judging.drift`: a distance from the training rows that no window of them as long
+Drift is a shift as in :mod:`upkeep.judging.drift`: a distance from the training rows that no window of them as long
 ever had from the rest. A log of any size is read file by file, and only a sample of it is kept.
 """
 
