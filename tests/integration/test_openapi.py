@@ -32,6 +32,13 @@ def address(app):
         yield f"http://127.0.0.1:{port}"
 
 
+@pytest.fixture(scope="module")
+def client(address):
+    """One for all requests: each reads all of the machine's certificates."""
+    with httpx.Client(base_url=address) as client:
+        yield client
+
+
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_every_route_answers_as_the_document_says(address, method, path):
     operation = schemathesis.openapi.from_url(f"{address}/openapi.json")[path][method]
@@ -63,8 +70,8 @@ ANY_VISIT = st.fixed_dictionaries(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANY_VISIT)
-def test_visits_at_any_time_are_answered_or_refused(address, visit):
-    assert httpx.post(f"{address}/findings", json=visit).status_code in (202, 400, 404)
+def test_visits_at_any_time_are_answered_or_refused(client, visit):
+    assert client.post("/findings", json=visit).status_code in (202, 400, 404)
 
 
 CELLS = st.one_of(
@@ -89,7 +96,7 @@ def tables(draw):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables())
-def test_tables_of_anything_are_answered_or_refused(address, table):
-    response = httpx.post(f"{address}/invocations", json={"dataframe_split": table})
+def test_tables_of_anything_are_answered_or_refused(client, table):
+    response = client.post("/invocations", json={"dataframe_split": table})
     assert response.status_code in (200, 422)
     assert response.json()["predictions"] or response.json()["errors"]

@@ -141,6 +141,7 @@ UNUSABLE = {
     "no YAML": (lambda file: file.write_text("a: [\n"), "it is not valid YAML"),
     "doubled": (lambda file: file.write_text("a: {b: 1,\n  b: 2}\n"), "b stands there twice\n.*line 2"),
     "nested": (lambda file: file.write_text("[" * 100_000), "it is nested too deeply"),
+    "nested by indentation": (lambda file: file.write_text("- " * 101), "it is nested too deeply\n.*line 1"),
     "no date": (lambda file: file.write_text("until: 2025-13-45\n"), "a value in it cannot be read: month must be"),
     "too large": (lambda file: file.write_text("#" * 1_000_001), "it is larger than 1,000,000 bytes"),
 }
