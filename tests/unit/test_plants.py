@@ -1,11 +1,13 @@
 """Files of plants: one for each, wherever it is kept, and the plant's own name read back from it."""
 
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
@@ -72,6 +74,18 @@ def test_a_tables_plant_is_known_again_even_if_the_table_is_empty(tmp_path, name
     write_table(rows, tmp_path / "deep" / name_file(name) / "train.parquet", name)
     assert list_plants(tmp_path) == list_plants(tmp_path / "deep", "*/train.parquet") == [name]
     assert pl.read_parquet(table_file(tmp_path, name)).equals(rows)
+
+
+@given(st.lists(st.integers(0, 300_000), min_size=1, max_size=5))
+@settings(max_examples=5)
+def test_equal_rows_are_equal_bytes_however_they_were_put_together(cuts):
+    number = pl.int_range(300_000, eager=True)
+    whole = pl.DataFrame({"load": number, "machine": (number // 10_000).cast(pl.String)})
+    parts = [whole[start:stop] for start, stop in pairwise([0, *sorted(cuts), whole.height])]
+    with TemporaryDirectory() as name:
+        for file, table in {"whole": whole, "parts": pl.concat(parts, rechunk=False)}.items():
+            write_table(table, Path(name) / file, "lyon")
+        assert (Path(name) / "whole").read_bytes() == (Path(name) / "parts").read_bytes()
 
 
 def test_a_table_from_elsewhere_is_of_the_plant_that_its_file_is_called_after(tmp_path):

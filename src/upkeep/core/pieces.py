@@ -21,6 +21,7 @@ from pydantic_core import to_json
 
 from upkeep.core.files import read_regular, write_whole
 from upkeep.core.params import Pieces
+from upkeep.core.plants import ROW_GROUP_ROWS
 
 LIBRARIES = ("lightgbm", "numpy", "polars", "scikit-learn", "scipy")  # whose versions may change a result's bytes
 
@@ -101,9 +102,8 @@ LOADED = _read_code(Path(__file__).parents[1])
 def _to_bytes(part: object) -> bytes:
     if not isinstance(part, pl.DataFrame):
         return part if isinstance(part, bytes) else to_json(part)
-    # Parquet holds nothing but the values, whereas memory keeps remains of former rows and nulls. The size of row
-    # groups is stated because Polars' own choice may depend on the number of threads.
-    part.write_parquet(buffer := BytesIO(), compression="uncompressed", statistics=False, row_group_size=250_000)
+    # Parquet holds nothing but the values, whereas memory keeps remains of former rows and nulls.
+    part.write_parquet(buffer := BytesIO(), compression="uncompressed", statistics=False, row_group_size=ROW_GROUP_ROWS)
     return buffer.getvalue()
 
 

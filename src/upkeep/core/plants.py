@@ -18,6 +18,7 @@ LONGEST = 50  # characters of a name in that of its file: at most 200 bytes of U
 
 DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.ASCII)  # device names of Windows, whatever their ending
 OTHER_FILES = {"index", "lock"}  # files that stand beside the plants' own
+ROW_GROUP_ROWS = 250_000  # stated, as Polars' own choice, and so the bytes, depend on how rows were put together
 KEY = "plant"  # the key of a Parquet file's metadata for a plant's name that differs from the file's
 
 
@@ -38,11 +39,14 @@ def table_file(folder: Path, plant: str) -> Path:
     return folder / f"{name_file(plant)}.parquet"
 
 
-def write_table(rows: pl.DataFrame, file: Path, plant: str, row_group_size: int | None = None) -> None:
-    """Write a plant's table, atomically, such that :func:`list_plants` finds the plant's name; folders are made."""
+def write_table(rows: pl.DataFrame, file: Path, plant: str) -> None:
+    """Write a plant's table, atomically, such that :func:`list_plants` finds the plant's name; folders are made.
+
+    Equal rows give equal bytes.
+    """
     metadata = None if name_file(plant) == plant else {KEY: plant}
     half = file.with_name(f".{file.name}.{uuid4().hex[:8]}{TEMPORARY}")
-    rows.write_parquet(half, row_group_size=row_group_size, metadata=metadata, mkdir=True)
+    rows.write_parquet(half, row_group_size=ROW_GROUP_ROWS, metadata=metadata, mkdir=True)
     half.replace(file)  # a worker given up for lost may write it as well, and be killed meanwhile
 
 

@@ -15,7 +15,7 @@ from upkeep.core.params import Params
 from upkeep.core.pieces import Recall, make_anew
 from upkeep.core.plants import table_file, write_table
 from upkeep.sources import FileSource
-from upkeep.sources.manifest import ROW_GROUP_ROWS, RawFile, empty_manifest
+from upkeep.sources.manifest import RawFile, empty_manifest
 from upkeep.sources.registry import open_source
 from upkeep.sources.store import scan_delivery
 
@@ -66,5 +66,5 @@ def write_tables(plant: str, checked: Mapping[Table, Checked], interim: Path) ->
     clean["machines"] = add_missing_machines(clean["machines"], clean["telemetry"])
     quarantined = pl.concat([checked[table].quarantined for table in TABLES])
     for name, rows in {**clean, paths.QUARANTINE.name: quarantined}.items():
-        write_table(rows.rechunk(), table_file(interim / name, plant), plant, ROW_GROUP_ROWS)
+        write_table(rows, table_file(interim / name, plant), plant)
     return clean

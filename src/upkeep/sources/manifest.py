@@ -20,13 +20,10 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
 from upkeep.core.objects import read_object
 from upkeep.core.params import Fetch
-from upkeep.core.plants import name_file
+from upkeep.core.plants import ROW_GROUP_ROWS, name_file
 from upkeep.core.text import command_to_read_again, count_things
 from upkeep.core.types import Frozen
 from upkeep.sources import Delivery, Key, Reference
-
-ROW_GROUP_ROWS = 250_000
-"""Stated because Polars' own choice, and with it the bytes, may depend on the number of threads."""
 
 
 class RawFile(Frozen):
