@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from upkeep.contract.dictionary import NEEDED, STATISTICS, is_reserved, name_statistic
 from upkeep.core.names import MAX_NAME, UNPRINTABLE
+from upkeep.core.yaml import parse_yaml
 from upkeep.sources.file_options import Kind
 
-WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+WORDS: dict[str, Any] = parse_yaml(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 OURS = {name for needed in NEEDED.values() for name in needed}
 MOST_LETTERS = 1000  # of a text that is looked at for words
