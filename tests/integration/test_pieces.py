@@ -119,6 +119,13 @@ def test_the_bytes_are_the_same_with_pieces_without_and_with_some_lost_or_damage
     assert kept() == everything
 
 
+@pytest.mark.parametrize("rows", [1, 3_000])
+def test_the_bytes_are_the_same_however_many_machines_are_built_at_once(rows, run_first, monkeypatch):
+    plain = run_first("date")
+    monkeypatch.setattr(dataset, "ROWS_AT_ONCE", rows)
+    assert run(UNTIL, "date", kept=False) == plain
+
+
 @pytest.mark.parametrize("split", ["date", "window"])
 def test_a_week_later_only_what_the_week_touches_is_made_again(split, run_first, deliver, monkeypatch):
     run_first(split)

@@ -1,7 +1,7 @@
 """Reconciled tables in; features, labels and splits out."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import chain
@@ -17,7 +17,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Dataset, Params
 from upkeep.core.pieces import Frames, drop_oldest, recall
 from upkeep.core.plants import list_plants, name_file, read_spans, table_file, write_table
-from upkeep.features.definition import build_features, fit_preparation
+from upkeep.features.definition import build_features, feature_names, fit_preparation
 from upkeep.features.inputs import Preparation, Quantity, Vocabulary, read_records
 from upkeep.features.labels import label_rows
 from upkeep.features.leakage import (
@@ -30,6 +30,7 @@ from upkeep.features.leakage import (
 from upkeep.features.split import SPLITS, Boundaries, split_by_time, split_machines, thin_negatives, time_boundaries
 
 CODE = ("contract", "core", "features", "stages/dataset.py")
+ROWS_AT_ONCE = 200_000
 COLUMNS = [*KEYS, "machine_model", "label", "hours_to_failure", "prevented", "weight"]  # before the features
 
 
@@ -130,14 +131,29 @@ def _recall_features(
     outcomes = [rows.select("machine", "time", "label") for rows in (labelled, kept)]
 
     def make() -> Frames:
-        features = build_features(*known, usual, params.dataset)
-        names = [name for name in features.columns if name not in KEYS]
-        rows, chosen = (own.join(features, on=["machine", "time"], maintain_order="left") for own in outcomes)
+        names, built = feature_names(usual.vocabulary, params.dataset), list[Frames]()
+        for part in _part_machines(known):
+            features = build_features(*part, usual, params.dataset)
+            rows, chosen = (own.join(features, on=["machine", "time"], maintain_order="left") for own in outcomes)
+            built.append({"features": chosen.select("label", *names), "fingerprints": fingerprint(rows, names)})
+        found = {name: pl.concat(part[name] for part in built) for name in built[0]}
         if split == "train":
-            check_no_feature_separates(rows, names, params.dataset.max_single_feature_auc)
-        return {"features": chosen.select(names), "fingerprints": fingerprint(rows, names)}
+            check_no_feature_separates(found["features"], names, params.dataset.max_single_feature_auc)
+        return found | {"features": found["features"].select(names)}
 
     return recall(params.pieces, CODE, [split, *known, *outcomes, usual, params.dataset], make)
+
+
+def _part_machines(tables: Tables) -> Iterator[Tables]:
+    """Yield the tables of some machines after the other, `ROWS_AT_ONCE` rows of telemetry unless one machine has more.
+
+    Features of all rows at once take several times the memory of those that are kept, since training rows are thinned.
+    """
+    sizes = tables.telemetry.group_by("machine").len().sort("machine")
+    numbered = sizes.with_columns(part=pl.col("len").cum_sum() // ROWS_AT_ONCE)
+    for part in numbered.partition_by("part", maintain_order=True) or [sizes]:
+        own = pl.col("machine").is_in(part["machine"].implode())
+        yield Tables(*(table.filter(own) for table in tables))
 
 
 def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
