@@ -132,9 +132,9 @@ def _recall_features(
 
     def make() -> Frames:
         names, built = feature_names(usual.vocabulary, params.dataset), list[Frames]()
-        for part in _part_machines(known):
-            features = build_features(*part, usual, params.dataset)
-            rows, chosen = (own.join(features, on=["machine", "time"], maintain_order="left") for own in outcomes)
+        for part in _part_machines(*known, *outcomes):
+            features = build_features(*Tables(*part[:3]), usual, params.dataset)
+            rows, chosen = (own.join(features, on=["machine", "time"], maintain_order="left") for own in part[3:])
             built.append({"features": chosen.select("label", *names), "fingerprints": fingerprint(rows, names)})
         found = {name: pl.concat(part[name] for part in built) for name in built[0]}
         if split == "train":
@@ -144,16 +144,19 @@ def _recall_features(
     return recall(params.pieces, CODE, [split, *known, *outcomes, usual, params.dataset], make)
 
 
-def _part_machines(tables: Tables) -> Iterator[Tables]:
-    """Yield the tables of some machines after the other, `ROWS_AT_ONCE` rows of telemetry unless one machine has more.
+def _part_machines(*tables: pl.DataFrame) -> Iterator[list[pl.DataFrame]]:
+    """Yield all tables' rows of a few machines, then of the next ones: about `ROWS_AT_ONCE` rows of the first table.
 
     Features of all rows at once take several times the memory of those that are kept, since training rows are thinned.
     """
-    sizes = tables.telemetry.group_by("machine").len().sort("machine")
-    numbered = sizes.with_columns(part=pl.col("len").cum_sum() // ROWS_AT_ONCE)
-    for part in numbered.partition_by("part", maintain_order=True) or [sizes]:
-        own = pl.col("machine").is_in(part["machine"].implode())
-        yield Tables(*(table.filter(own) for table in tables))
+    sizes = tables[0].group_by("machine").len().sort("machine")
+    parts = sizes.select("machine", part=pl.col("len").cum_sum() // ROWS_AT_ONCE)
+    cut = [
+        table.join(parts, on="machine", maintain_order="left").partition_by("part", as_dict=True, include_key=False)
+        for table in tables
+    ]
+    for part in sorted(cut[0]) or [()]:  # without any rows, too, there are features: no rows of them
+        yield [own.get(part, table.clear()) for own, table in zip(cut, tables, strict=True)]
 
 
 def find_known(labelled: pl.DataFrame, tables: Tables, params: Dataset) -> Tables:
