@@ -99,7 +99,7 @@ def pack_delivery(key: Key, number: int, rows: pl.DataFrame) -> tuple[RawFile, b
     Equal rows give equal bytes.
     """
     buffer = BytesIO()
-    rows.rechunk().write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    rows.write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP_ROWS)
     content = buffer.getvalue()
     listed = RawFile(
         **key._asdict(),
