@@ -35,8 +35,9 @@ def _reduce_delivery(
     part = check.begin_part()
     rows = pl.concat([waiting, part.judge(item, number)])
     waits = rows.select(waits=end_of_cell(pl.col("time"), every).is_in(open_cells.implode()))["waits"]
-    part.finish_rows(rows.filter(~waits), every)
-    return {**part.pack(number), "waiting": rows.filter(waits)}
+    waiting, rows = rows.filter(waits), rows.filter(~waits)  # of most rows there need not be two copies
+    part.finish_rows(rows, every)
+    return {**part.pack(number), "waiting": waiting}
 
 
 def _find_open_cells(deliveries: Sequence[Delivered], every: int, recall: Recall) -> list[pl.Series]:

@@ -3,17 +3,29 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from math import nan
 
 import polars as pl
 
 from upkeep.contract.casting import Cast, as_text, cast_column, cast_local, printable
-from upkeep.contract.dictionary import BROKEN_LINE, COLUMN, DECIMAL, OPTIONAL, REASON, RESERVED, ROW, Column
+from upkeep.contract.dictionary import (
+    BATCH,
+    BROKEN_LINE,
+    COLUMN,
+    DECIMAL,
+    DTYPES,
+    OPTIONAL,
+    REASON,
+    RESERVED,
+    ROW,
+    Column,
+)
 from upkeep.contract.findings import Finding, report_runs
 from upkeep.contract.rules import Rule
 from upkeep.core.names import MAX_NAME, shorten
 
 MANY = 10_000
-"""From this many rows on, names are judged before rows: a large delivery repeats a few of them very often."""
+"""From this many rows on, a column is judged by few of its values before all are: see :func:`_holds_for_none`."""
 
 EMPTY_LINE = "empty line"  # the reason of lines without any value, which many files end with
 
@@ -61,8 +73,9 @@ def reconcile(
         rows = rows.with_columns(pl.lit(plant if name == "plant" else None).alias(name) for name in missing)
     casts = {name: cast_column(name, rows.schema[name], column.type) for name, column in columns.items()}
     for name, column in columns.items():
-        if column.type == "text" and _holds_for_no_name(rows, name, casts[name].value.ne_missing(pl.col(name))):
-            casts[name] = Cast(pl.col(name))  # there is nothing to trim
+        is_typed = rows.schema[name] == column.dtype
+        if is_typed and _holds_for_none(rows, name, casts[name].value.ne_missing(pl.col(name))):
+            casts[name] = Cast(pl.col(name))  # nothing to trim, no NaN, no garbage: the values need not be copied
         if column.type == "number" and DECIMAL in rows.columns and rows.schema[name] == pl.String:
             casts[name] = cast_local(name, casts[name])
     rules = []
@@ -82,16 +95,32 @@ def reconcile(
 def set_aside(rows: pl.DataFrame, rules: Sequence[Rule]) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Return the rows that break no rule, and those that do, if any, with ``@reason`` and ``@column``."""
     for name in {rule.column for rule in rules}:
-        if _holds_for_no_name(rows, name, _breaks_any([rule for rule in rules if rule.column == name])):
+        if _holds_for_none(rows, name, _breaks_any([rule for rule in rules if rule.column == name])):
             rules = [rule for rule in rules if rule.column != name]
+    if not rules:
+        return rows, []
     return _set_aside(rows.with_columns(_breaks_any(rules)), rows, rules)
 
 
-def _holds_for_no_name(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
-    """Tell whether a condition holds for none of a large column's distinct texts; False where it is not large."""
-    if rows.height < MANY or rows.schema[column] != pl.String:
+def _holds_for_none(rows: pl.DataFrame, column: str, holds: pl.Expr) -> bool:
+    """Tell whether a condition holds for no row of a large delivery, by few values; False where it is not large.
+
+    A text is one of the distinct ones, which a large delivery repeats very often. A number or time lies between the
+    least and the greatest, and conditions on them hold outside of an interval, for NaN or where it is null.
+    """
+    dtype, value = rows.schema[column], pl.col(column)
+    if rows.height < MANY or dtype not in DTYPES.values():
         return False
-    return not rows.select(pl.col(column).unique()).select(holds.any()).item()
+    if dtype == DTYPES["text"]:
+        few = value.unique()
+    else:
+        few = value.min().append(value.max())
+        odd = [None] * rows[column].has_nulls() + [nan] * (dtype.is_float() and rows[column].is_nan().any())
+        few = few.append(pl.lit(pl.Series(odd, dtype=dtype)))
+    found = rows.select(few)
+    if BATCH in rows.columns:
+        found = found.with_columns(pl.lit(rows[BATCH].first(), pl.Date).alias(BATCH))  # a delivery is of one batch
+    return not found.select(holds.any()).item()
 
 
 def _breaks_any(rules: Sequence[Rule]) -> pl.Expr:

@@ -1,7 +1,8 @@
 """Sensors that are delivered in another unit: found by their values, and converted to the dictionary's unit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -65,13 +66,14 @@ def find_unit(values: pl.Series, column: Column, earlier: Sequence[Floats]) -> t
     if values.is_empty():
         return None, None
     quantiles = np.array([values.quantile(quantile, "linear") for quantile in QUANTILES])
-    low, high = column.range or (-np.inf, np.inf)
     units = dict(zip((None, *column.also), (OWN, *column.also.values()), strict=True))
-    in_range = {
-        name: float((values * unit.factor + unit.offset).is_between(low, high).to_numpy().mean())
-        for name, unit in units.items()
-    }
-    found = _choose_unit(quantiles, in_range, earlier, column.also)
+    low, high = column.range or (-np.inf, np.inf)
+
+    @cache  # the whole delivery is converted, mostly for nothing
+    def share_in_range(name: str | None) -> float:
+        return float((values * units[name].factor + units[name].offset).is_between(low, high).to_numpy().mean())
+
+    found = _choose_unit(quantiles, share_in_range, earlier, column.also)
     return found, _convert_quantiles(quantiles, units[found])
 
 
@@ -81,7 +83,10 @@ def _convert_quantiles(quantiles: Floats, unit: Unit) -> Floats:
 
 
 def _choose_unit(
-    quantiles: Floats, in_range: Mapping[str | None, float], earlier: Sequence[Floats], also: Mapping[str, Unit]
+    quantiles: Floats,
+    share_in_range: Callable[[str | None], float],
+    earlier: Sequence[Floats],
+    also: Mapping[str, Unit],
 ) -> str | None:
     if earlier:
         # The ranges of two units often overlap (70 can be °C or °F), so what the plant sent before tells more. The most
@@ -91,12 +96,12 @@ def _choose_unit(
         distance = {unit: _nearest_distance(_convert_quantiles(quantiles, also[unit]), past) for unit in also}
         nearest = min(distance, key=lambda unit: distance[unit])
         own = _nearest_distance(quantiles, past)
-        if own > FAR * spread and own > CLOSER * distance[nearest] and in_range[nearest] > 0.5:
+        if own > FAR * spread and own > CLOSER * distance[nearest] and share_in_range(nearest) > 0.5:
             return nearest
-    if in_range[None] >= 0.5:
+    if share_in_range(None) >= 0.5:
         return None
-    likely = max(also, key=lambda unit: in_range[unit])
-    return likely if in_range[likely] > 0.5 else None
+    likely = max(also, key=share_in_range)
+    return likely if share_in_range(likely) > 0.5 else None
 
 
 def _nearest_distance(quantiles: Floats, past: Floats) -> float:
