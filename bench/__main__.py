@@ -34,6 +34,7 @@ LARGE = (
     "drift",
     "estimates",
     "splits",
+    "fleet_rows",
     "soak",
     "plant",
     "scale",

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
@@ -118,6 +119,31 @@ def test_no_threshold_beats_the_f1_threshold_by_more_than_a_hundredth(drawn):
 
 def test_features_are_the_columns_after_the_weight():
     assert LabelledRows(rows()).features == ["vibration", "hours_since_failure", "humidity"]
+
+
+def test_many_rows_are_thinned_evenly_whether_they_are_in_memory_or_in_files(tmp_path):
+    hours = [20_000, 3, 0, 7_000]
+    plants = [pl.DataFrame({"label": 0, "weight": 1.0, "hour": np.arange(rows, dtype=np.float32)}) for rows in hours]
+    for number, plant in enumerate(plants):
+        plant.write_parquet(tmp_path / f"{number}.parquet", row_group_size=5_000)
+    taken = LabelledRows(*plants, most=3_000)
+    assert taken.height == pytest.approx(3_000, abs=10)
+    times = taken.read("hour")["hour"].cast(pl.Int64)
+    assert (times % 24).value_counts()["count"].is_between(110, 140).all()
+    assert (times % 168).n_unique() == 168
+    scanned = LabelledRows(*(pl.scan_parquet(tmp_path / f"{number}.parquet") for number in range(4)), most=3_000)
+    assert_frame_equal(pl.concat(scanned.chunks()), pl.concat(taken.chunks()))
+    assert scanned.checksum == taken.checksum != LabelledRows(*plants).checksum
+    assert LabelledRows(*plants, most=sum(hours)).height == sum(hours)
+
+
+def test_the_fleets_model_learns_from_so_many_rows_of_all_plants_and_of_all_their_failures(params):
+    plants = {"lyon": plant(), "porto": plant("porto")}
+    every = train_fleet(plants, params).trained
+    model = params.model.model_copy(update={"fleet_rows": every.rows // 4})
+    fewer = train_fleet(plants, params.model_copy(update={"model": model})).trained
+    assert fewer.rows == pytest.approx(every.rows / 4, rel=0.02)
+    assert fewer.positives == pytest.approx(every.positives / 4, rel=0.1)
 
 
 def test_ranges_leave_unknown_values_out():

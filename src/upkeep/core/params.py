@@ -144,6 +144,7 @@ class Model(Frozen):
     threshold: Literal["cost", "f1"]
     early_stopping_rounds: Annotated[int, Field(ge=0, le=10**9)]
     ensemble: SmallCount
+    fleet_rows: Count | None
     lightgbm: dict[str, Any]
     gaussian_process_rows: Count
 

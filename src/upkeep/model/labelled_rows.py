@@ -14,20 +14,29 @@ from upkeep.core.types import Floats32
 from upkeep.model.storage import to_matrix
 
 CHUNK_ROWS = 65_536
+GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly, and in step with no hour of the day or day of the week
 
 
 class LabelledRows:
     """Rows of one split, of one plant or several, as the dataset stage writes them: frames, or scans of files.
 
-    `features` are the columns after ``weight``, which all plants share.
+    `features` are the columns after ``weight``, which all plants share. If there are more rows than about `most`, so
+    many are taken of them, evenly.
     """
 
-    def __init__(self, *plants: pl.DataFrame | pl.LazyFrame) -> None:
+    def __init__(self, *plants: pl.DataFrame | pl.LazyFrame, most: int | None = None) -> None:
         self._plants = [rows.lazy() for rows in plants]
         columns = self._plants[0].collect_schema().names()
         self.features = columns[columns.index("weight") + 1 :]
-        self._heights = [int(rows.select(pl.len()).collect().item()) for rows in self._plants]
+        self._heights = self._count_rows()
+        if most and sum(self._heights) > most:
+            is_taken = pl.col("@row").cast(pl.Float64) * GOLDEN % 1 < most / sum(self._heights)
+            self._plants = [rows.with_row_index("@row").filter(is_taken).drop("@row") for rows in self._plants]
+            self._heights = self._count_rows()
         self.height = sum(self._heights)
+
+    def _count_rows(self) -> list[int]:
+        return [int(rows.select(pl.len()).collect().item()) for rows in self._plants]
 
     @cached_property
     def checksum(self) -> str:

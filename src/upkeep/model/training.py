@@ -86,10 +86,10 @@ class Selection(NamedTuple):
 def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = make_anew) -> FleetModel | None:
     """Train one model on all plants' rows, or recall it; None if there is one plant only.
 
-    All have the same features, since one vocabulary makes them. A TooLittleDataError is raised if none has a training
-    row.
+    It learns from at most ``model.fleet_rows`` training rows, and stops by as many validation rows. All plants have the
+    same features, since one vocabulary makes them. A TooLittleDataError is raised if none has a training row.
     """
-    train = LabelledRows(*(splits.train for splits in plants.values()))
+    train = LabelledRows(*(splits.train for splits in plants.values()), most=params.model.fleet_rows)
     if not train.height:
         raise TooLittleDataError(
             "no plant has a training row, labelled and before the validation period",
@@ -97,10 +97,11 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
         )
     if len(plants) == 1:
         return None
-    validation = LabelledRows(*(splits.validation for splits in plants.values()))
+    judged = [splits.validation for splits in plants.values()]
+    validation, stopping = LabelledRows(*judged), LabelledRows(*judged, most=params.model.fleet_rows)
     # Half the cores: LightGBM's threads wait for one another, so one busy core would hold up all of them.
     threads = max(1, effective_n_jobs(params.parallel.jobs) // 2)
-    trained = _train_kind(params.model.kind, train, validation, params, recall, threads)
+    trained = _train_kind(params.model.kind, train, stopping, params, recall, threads)
     known = validation.read(*OUTCOME)
     if all(_count_failures(known.filter(plant=plant), params) >= FEW_FAILURES for plant in plants):
         return FleetModel(trained, None)
