@@ -150,10 +150,18 @@ def test_rows_without_a_time_are_in_no_batch_and_told_by_plant(sqlite, bounds):
     offered = list(opened("sql", {"url": sqlite, **QUERIES, "telemetry": query}).deliveries(MONDAY))
     details = {delivery.plant: delivery.findings for delivery in offered if delivery.table == "telemetry"}
     assert [finding["detail"].split(";")[0] for finding in details["lyon"]] == [
-        "lyon: 2 rows have no time, so they are in no batch"
+        "lyon: 2 rows have no time, or none from 1900 to 2200 as the database compares it, so they are in no batch"
     ]
     assert {finding["kind"] for finding in details["porto"]} == {"untimed_rows"}
     assert not [delivery for delivery in offered if delivery.table != "telemetry" and delivery.findings]
+
+
+@pytest.mark.parametrize("time", ["'n/a'", "1736150400", "'06.01.2025 14:00'", "'2205-01-06'", "x'00'", "''"])
+def test_a_time_that_the_database_compares_with_no_batch_is_told(sqlite, time):
+    run_script(sqlite, f"INSERT INTO telemetry VALUES ('lyon', 'm1', {time}, 1)")  # noqa: S608  # the test's own
+    offered = list(opened("sql", {"url": sqlite, **QUERIES}).deliveries(MONDAY))
+    [told] = {finding["detail"] for delivery in offered for finding in delivery.findings}
+    assert told.startswith("lyon: 1 rows have no time, or none from 1900 to 2200 as the database compares it")
 
 
 def test_bounds_that_cannot_be_turned_round_are_a_warning(sqlite, caplog):

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, CursorResult, Engine, bindparam, create_engin
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.types import NullType
 
+from upkeep.contract.casting import EARLIEST, LATEST
 from upkeep.contract.dictionary import TABLES, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.core.errors import UpkeepError
@@ -35,7 +36,7 @@ ROWS_AS_OBJECTS = 50_000  # held as Python objects at a time: columns take less 
 FETCHED_ROWS = 100  # asked for at once, few because each of them may be large
 
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
-WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+)\s*(?:>=\s*:since|<\s*:until)\b""")
+WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+(?:::\w+)?)\s*(?:>=\s*:since|<\s*:until)\b""")
 """How a query usually bounds a batch, and by which column."""
 
 UNTIMED_COUNTED = 1000  # rows without a time, beyond which they are not counted
@@ -102,11 +103,12 @@ class Sql:
         return [(name, value) for (name, _), value in sorted(named.items())], unnamed
 
     def _find_untimed(self, table: Table, plant: str, value: Any, query: str) -> tuple[Finding, ...]:
-        """Return a finding about rows in no batch since their time is null, if the query finds any."""
-        with self._execute(query, {"plant": value}) as result:
+        """Return a finding about rows in no batch since their time is none, if the query finds any."""
+        with self._execute(query, {"plant": value, "since": EARLIEST.date(), "until": LATEST.date()}) as result:
             count = len(result.fetchmany(UNTIMED_COUNTED))
         more = " or more" if count == UNTIMED_COUNTED else ""
-        what = f"{plant}: {count}{more} rows have no time, so they are in no batch; give them one in the database"
+        none = f"no time, or none from {EARLIEST.year} to {LATEST.year} as the database compares it"
+        what = f"{plant}: {count}{more} rows have {none}, so they are in no batch; give them one in the database"
         return (report("untimed_rows", table, what),) if count else ()
 
     def _read(self, query: str, plant: Any, batch: date) -> pl.DataFrame:
@@ -141,10 +143,12 @@ class Sql:
 
 
 def _ask_for_untimed(table: Table, query: str) -> str | None:
-    """Return the query for rows whose time is null, or None if the query's bounds are written in another way."""
-    untimed = WITHIN_BATCH.sub(r"\1 IS NULL", query)
-    if not _bound(untimed) & {"since", "until"}:
-        return untimed
+    """Return the query for rows whose time is null or out of all bounds, such as a text or a number in SQLite.
+
+    Returns None if the query's bounds are written in another way.
+    """
+    if not _bound(WITHIN_BATCH.sub("", query)) & {"since", "until"}:
+        return WITHIN_BATCH.sub(r"(\1 IS NULL OR \1 < :since OR \1 >= :until)", query)
     known = "write its bounds as `time >= :since AND time < :until` to have them counted"
     logger.warning(f"{table}: rows whose time is null are in no batch of this query; {known}")
     return None
