@@ -231,6 +231,7 @@ def test_a_time_with_its_offset_is_in_no_time_zone(tmp_path, form):
     [
         ("last week", "set time_format, or deliver ISO 8601"),
         ("06.01.2025 14:00:00 +0100", "set time_format: '%d.%m.%Y %H:%M:%S %z'"),
+        ("2025010614", "set time_format, or deliver ISO 8601"),
     ],
 )
 def test_times_that_nobody_can_read_are_told_with_what_to_set(tmp_path, time, remedy):

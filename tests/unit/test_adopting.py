@@ -184,6 +184,12 @@ def test_what_is_no_time_is_none(values):
     assert read_clock(pl.Series("capacity", values)) is None
 
 
+@pytest.mark.parametrize("first", [2025010600, int(START.timestamp()) + 2_082_844_800])
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Float64, pl.String])
+def test_hours_of_days_and_seconds_since_1904_are_not_read_as_seconds_since_1970(first, dtype):
+    assert read_clock(pl.Series("time", [first + hour for hour in range(3)]).cast(dtype)) is None
+
+
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
 def test_local_times_are_known_by_the_hour_that_their_clocks_skip(zone):
     utc = pl.datetime_range(datetime(2025, 3, 1), datetime(2025, 4, 15), "1h", time_zone="UTC", eager=True)

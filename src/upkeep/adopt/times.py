@@ -100,11 +100,8 @@ def _find_epoch(sample: pl.Series) -> str | None:
     """Return the unit of numbers since 1970, if their name or their order shows that they are times."""
     if sample.dtype == pl.String and share_of(sample.str.contains(r"^\s*\d{9,19}(\.\d*)?\s*$")) < READABLE:
         return None
-    middle = sample.cast(pl.Float64, strict=False).median()
     counts_up = sample.is_sorted() and sample.n_unique() > sample.len() / 2
-    return (
-        unit_since_1970(middle) if isinstance(middle, float) and (counts_up or has_word(sample.name, "time")) else None
-    )
+    return unit_since_1970(sample) if counts_up or has_word(sample.name, "time") else None
 
 
 def _fit_format(column: pl.Series, forms: list[str]) -> Clock | None:

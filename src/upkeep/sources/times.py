@@ -16,7 +16,9 @@ OFFSET = r":\d{2}(\.\d+)?\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
 PER_SECOND: dict[Epoch, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """How many of each unit of ``epoch`` make a second."""
 
-YEAR_2000, YEAR_2100 = 946_684_800, 4_102_444_800
+YEAR_2000, YEAR_2045 = 946_684_800, 2_366_841_600  # seconds since 1904, as some loggers count, are later
+DAY_AND_HOUR = r"^\s*(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])([01]\d|2[0-3])(\.0*)?\s*$"
+"""Ten digits such as 2025010614 name a day and an hour; as seconds since 1970 they would be of 2033 or later."""
 SPREADSHEET_DAYS = (20_000, 80_000)  # 1954 to 2119, in days since 1899-12-30
 
 COMMON_FORMATS = (
@@ -88,9 +90,13 @@ def _since_1970(number: pl.Expr, unit: Epoch) -> pl.Expr:
     return pl.when(sane).then(micros).cast(pl.Datetime("us"))
 
 
-def unit_since_1970(number: float) -> Epoch | None:
-    """Return the unit in which a number since 1970 is a time in this century, if there is one."""
-    return next((unit for unit, each in PER_SECOND.items() if YEAR_2000 <= number / each < YEAR_2100), None)
+def unit_since_1970(numbers: pl.Series) -> Epoch | None:
+    """Return the unit in which numbers since 1970 are times of our years, if there is one."""
+    if numbers.cast(pl.String).str.contains(DAY_AND_HOUR).all():
+        return None
+    middle = numbers.cast(pl.Float64, strict=False).median()
+    middle = middle if isinstance(middle, float) else math.nan
+    return next((unit for unit, each in PER_SECOND.items() if YEAR_2000 <= middle / each < YEAR_2045), None)
 
 
 def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
@@ -117,7 +123,7 @@ def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
 
 def _find_remedy(delivered: pl.Series, reading: TableFiles) -> str:
     number = delivered[:1].cast(pl.Float64, strict=False).fill_null(math.nan)[0]
-    if unit := unit_since_1970(number):
+    if unit := unit_since_1970(delivered):
         return f"these look like {unit} since 1970: set epoch: {unit}"
     if reading.epoch:
         return f"correct epoch, which is {reading.epoch}"
