@@ -162,6 +162,13 @@ def test_a_plant_of_the_dictionary_that_delivers_nothing_is_warned_of(
     assert caplog.messages == ["dictionary.yaml describes a plant that delivers nothing: Portoo (did you mean porto?)"]
 
 
+def test_plants_that_are_spelt_alike_stay_two_with_a_warning(params: Params, caplog: pytest.LogCaptureFixture) -> None:
+    deliver(*(("telemetry", plant, 0, 1, telemetry(plant)) for plant in ("Süd", "Su\u0308d", "porto")))
+    validate.run(params)
+    assert len(quality()) == 3
+    assert [text for text in caplog.messages if "Su\u0308d and Süd are spelt alike" in text]
+
+
 def unknown_machine() -> str:
     return next(item["detail"] for item in quality()["lyon"]["findings"] if item["kind"] == "unknown_machine")
 

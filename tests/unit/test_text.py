@@ -2,7 +2,7 @@
 
 import pytest
 
-from upkeep.core.text import command_to_read_again, nearest_name
+from upkeep.core.text import command_to_read_again, nearest_name, pair_alike
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,7 @@ def test_a_command_to_type_holds_for_names_with_blanks() -> None:
     command = "`upkeep fetch --again --plant 'hall 1' --batch 2025-01-06`, then `dvc repro`"
     assert command_to_read_again("hall 1", "2025-01-06") == command
     assert command_to_read_again() == "`upkeep fetch --again`, then `dvc repro`"
+
+
+def test_names_that_are_spelt_alike_are_paired_with_the_first_of_them():
+    assert list(pair_alike(["b", "A 01", "a-1", "a11", "#", "-", "a1"])) == [("A 01", "a-1"), ("A 01", "a1")]

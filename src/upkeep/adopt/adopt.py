@@ -1,7 +1,7 @@
 """`upkeep adopt`: look at deliveries, guess what they are, and draft the data dictionary and ``params.yaml``."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_whole
 from upkeep.core.names import KEYS, shorten
 from upkeep.core.params import load_params
-from upkeep.core.text import count_things
+from upkeep.core.text import ALIKE, count_things, pair_alike
 
 LABELLED = Path("data/references/labelled_events.csv")
 """Where failures are written that are known only from a label beside the readings."""
@@ -63,7 +63,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     entries = {table: [name for name, (entry, _) in columns.items() if entry] for table, columns in described.items()}
     names = {table: tidy_names(columns) for table, columns in entries.items()}
     if url:
-        options = sql_options(url, tables, names, str(keys["time"].dt.date().min()))
+        options = sql_options(url, tables, names, str(keys["time"].dt.offset_by("-1d").dt.date().min()))
     else:
         options = file_options(tables, layouts, None if events.labelled is None else LABELLED, names)
     failures = events.all.filter(kind="failure")
@@ -82,7 +82,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     yield from _tell_tables(tables, events.all)
     if left_out := [name or NO_NAME for name, (entry, _) in described["telemetry"].items() if entry is None]:
         yield f"left out, for reasons that the dictionary gives: {shorten(', '.join(left_out))}"
-    doubts = _list_doubts(keys, events.all, readings=bool(telemetry))
+    doubts = _list_doubts(keys, events.all, entries["telemetry"], readings=bool(telemetry))
     yield from (f"note: {note}" for note in [*notes, *events.notes, *unused, *doubts])
     _write_drafts(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
@@ -122,13 +122,18 @@ def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
     yield f"events by kind: {', '.join(f'{kind} {count:,}' for kind, count in counts) or 'none are known'}"
 
 
-def _list_doubts(keys: pl.DataFrame, happened: pl.DataFrame, *, readings: bool) -> Iterator[str]:
-    """Yield doubts about `keys`, if they are those of readings, and about failures."""
+def _list_doubts(
+    keys: pl.DataFrame, happened: pl.DataFrame, columns: Iterable[str], *, readings: bool
+) -> Iterator[str]:
+    """Yield doubts about `keys`, if they are those of readings, about names and about failures."""
     if readings and (repeated := keys.height - keys.n_unique()):
         yield (
             f"{count_things(repeated, 'row')} with machine and time of another: "
             "if they are of several machines, name the column that tells these apart in fetch.options"
         )
+    for kind, names in {"plants": keys["plant"].unique(), "columns": columns}.items():
+        for first, second in pair_alike(names):
+            yield f"{kind} {shorten(first)} and {shorten(second)} {ALIKE}"
     failures = happened.filter(kind="failure")
     known = failures.join(keys, on=["plant", "machine"], how="semi").height
     if failures.is_empty():

@@ -3,12 +3,13 @@
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from upkeep.core.names import UNSEEN, spell_out
 
 MEND = "mend the source"  # in remedies; callers that know what to type afterwards add it
+ALIKE = "are spelt alike but for case, zeros, punctuation or encoding: if they are one, give it one name everywhere"
 BACKSLASH = "\x00"  # stands for a backslash while others are added; `show_text` leaves no such character
 
 STEERING = re.compile(rf"(?!\s)(?:{UNSEEN})")
@@ -84,6 +85,16 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
         return next(iter(alike.values()))
     close = get_close_matches(letters, alike, n=1, cutoff=0.75)
     return alike[close[0]] if close else None
+
+
+def pair_alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of names that differ in case, leading zeros, punctuation or how letters are encoded only."""
+    known: dict[tuple[str, ...], str] = {}
+    for name in sorted(names):
+        letters, numbers = part_digits(name)
+        first = known.setdefault((letters, *numbers), name)
+        if first != name and (letters or numbers):
+            yield first, name
 
 
 def part_digits(name: str) -> tuple[str, list[str]]:

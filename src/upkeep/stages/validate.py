@@ -23,7 +23,7 @@ from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.pieces import drop_oldest, make_anew, recall
-from upkeep.core.text import MEND, command_to_read_again, nearest_name
+from upkeep.core.text import ALIKE, MEND, command_to_read_again, nearest_name, pair_alike
 from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.manifest import Manifest, empty_manifest, raise_without_telemetry, read_manifest
 from upkeep.sources.registry import BUILT_IN
@@ -60,6 +60,8 @@ def run(params: Params) -> None:
     for folder in (*TABLES, paths.QUARANTINE.name):
         shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)  # it may hold plants that are gone
     plants = sorted({file.plant for file in manifest.files})
+    for first, second in pair_alike(plants):
+        logger.warning(f"plants {first} and {second} {ALIKE}")
     for plant in sorted(dictionary.plants.keys() - plants):
         named = add_suggestion(plant, nearest_name(plant, plants))
         logger.warning(f"{params.validate_.dictionary} describes a plant that delivers nothing: {named}")
