@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from sqlalchemy.sql import ColumnElement, Select
+from yaml.nodes import ScalarNode
+from yaml.resolver import Resolver
 
 from upkeep.adopt.columns import Part
 from upkeep.adopt.deliveries import Layout
@@ -36,6 +38,7 @@ MARK = "adopt:"  # begins comments in `params.yaml`, so that the next draft repl
 TEMPLATE = Path(__file__).with_name("dictionary.yaml")  # the columns of each table that upkeep knows
 
 NO_NAME = "(a column without a name)"
+TEXT, AS_READ = "tag:yaml.org,2002:str", Resolver()
 COLON = "\0"  # stands for the colon of a query's parameter until colons within names are escaped
 
 Names = Mapping[str, Mapping[str, str]]  # by table, the dictionary's name of each delivered column that it has
@@ -220,7 +223,14 @@ def _yaml() -> YAML:
     yaml.representer.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
+    yaml.representer.add_representer(str, _represent_text)
     return yaml
+
+
+def _represent_text(writer: Any, text: str) -> Any:
+    """Write text; in quotes where the older YAML that reads it takes Off, 10:30 or 1_000 for no text."""
+    tag = AS_READ.resolve(ScalarNode, text, (True, False))
+    return writer.represent_scalar(TEXT, text, style=None if tag == TEXT else '"')
 
 
 def _dump(content: object) -> str:
