@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.adopt.columns import Part
+from upkeep.adopt.sniffing import MOSTLY
 from upkeep.adopt.times import share_of
 from upkeep.adopt.words import has_word, is_kept, names_one, unit_of, words_of
 from upkeep.core.errors import UpkeepError
@@ -62,14 +63,17 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
     """Describe one column; `rows` have ``machine`` and the column, in order of machine and time."""
     known = rows.drop_nulls(name)
     values = known[name]
-    if reason := _explain_omission(name, values, rows.height):
+    if reason := _explain_omission(name, values):
         return Described(None, reason)
+    steps = known.select(pl.col(name).diff().over("machine")).to_series().drop_nulls()
+    is_even = share_of(steps == steps.median()) > MOSTLY
+    if words_of(name) <= COUNTING and (values.n_unique() == rows.height or is_even):
+        return Described(None, "numbers the rows")
     role, why = _choose_role(name, known)
     unit = unit_of(name)
     entry: dict[str, Any] = {"role": role, **({"unit": unit} if unit else {})}
     if role == "setting":
         entry["input"] = True  # it may be a sensor of few levels after all
-    steps = known.select(pl.col(name).diff().over("machine")).to_series().drop_nulls()
     if role == "sensor" and steps.len() > 10 and share_of(steps >= 0) > 0.999 and values.n_unique() > FEW_LEVELS:
         return Described(entry, "a counter that only grows, so no range")
     entry["range"], ordered = choose_range(values, unit), values.sort()
@@ -78,7 +82,7 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
     return Described(entry, f"{why}; {ordered[0]:g} to {ordered[-1]:g} here{beyond}")
 
 
-def _explain_omission(name: str, values: pl.Series, rows: int) -> str | None:
+def _explain_omission(name: str, values: pl.Series) -> str | None:
     if not is_kept(name):
         return f"its name has more than {MAX_NAME} characters, or some that nobody sees"
     if values.is_empty():
@@ -87,9 +91,7 @@ def _explain_omission(name: str, values: pl.Series, rows: int) -> str | None:
         return f"text, such as {shorten(values[0], 40)}"
     if names_one(name, "ahead", "ahead_too"):
         return "its name says that it knows the outcome"
-    if values.n_unique() == 1:
-        return f"always {values[0]:g}"
-    return "numbers the rows" if words_of(name) <= COUNTING and values.n_unique() == rows else None
+    return f"always {values[0]:g}" if values.n_unique() == 1 else None
 
 
 def choose_range(values: pl.Series, unit: str | None) -> list[float]:
