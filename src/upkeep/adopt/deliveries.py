@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import polars as pl
@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from upkeep.adopt.sniffing import USUAL, find_gaps, sniff_text
+from upkeep.adopt.times import holds_a_time
 from upkeep.adopt.words import is_kept, kind_of
-from upkeep.contract.casting import as_text
+from upkeep.contract.casting import as_text, cast_column
 from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
@@ -22,12 +23,13 @@ from upkeep.core.params import Limits
 from upkeep.core.secrets import VARIABLE, expand_variables
 from upkeep.sources.bounds import bound_values, check_columns
 from upkeep.sources.columns import blank_gaps
-from upkeep.sources.delimited import read_delimited
+from upkeep.sources.delimited import find_unicode, read_delimited
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import ENDING, errors_named, read_content, read_parquet, unpack
 from upkeep.sources.sql import accept_any_value, as_frame, fetch_chunks, open_engine, unreadable
 
 NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
+POINT = r"^\s*([+-]?\d+)\.(\d+)\s*$"
 SPECIAL = re.compile(r"[{}*?$]|::")  # these have a meaning in a path of `params.yaml`
 PATTERN = re.compile(r"\*|\^.*\$")  # names of columns that Polars takes for patterns
 MOST_ROWS = 200_000
@@ -42,7 +44,9 @@ class Layout:
     `rows` are as delivered, those of CSV files as text. For several files, columns such as ``{0}`` hold the parts of
     their addresses that differ, which `facts` has for each of `paths`, without the prefixes and suffixes of `around`.
     `reading` has the options of the source ``files`` for how their text is written, and `partial` the columns that only
-    some of the files have.
+    some of the files have. `told` has the encoding and the decimal sign that a file's text shows; where these differ,
+    `own` has the reading of each file. `keys` has what folders such as ``plant=north`` call these parts, and `heights`
+    the number of each file's rows.
     """
 
     paths: list[str]
@@ -51,6 +55,10 @@ class Layout:
     partial: frozenset[str] = frozenset()
     facts: list[dict[str, str]] = field(default_factory=list)
     around: dict[str, tuple[str, str]] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    own: list[dict[str, Any]] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    heights: list[int] = field(default_factory=list)
 
     def trimmed(self, part: str, before: str, after: str) -> "Layout":
         """Return the layout with these prefixes and suffixes cut off this part of all addresses."""
@@ -91,7 +99,7 @@ def look_at_files(places: Sequence[str], limits: Limits) -> tuple[list[Layout], 
             expected="a file, a folder, a glob or an address such as s3://bucket/folder with tables as CSV or Parquet",
             remedy="correct the path, or export the tables as CSV",
         )
-    return [_join_files(group) for group in _group(files)], notes
+    return [join_files(group) for group in _group(files)], notes
 
 
 def is_database(place: str) -> bool:
@@ -163,13 +171,16 @@ def _look_at_file(name: str, place: str, path: str, limits: Limits) -> Layout:
         if rows.is_empty():
             raise UpkeepError("it holds no rows", remedy="deliver it with rows below a line of column names")
         is_list = rows.width == 1 and rows.columns[0].isidentifier()  # such as of the times of failures
-        if (rows.width < 2 and not is_list) or all(NUMBER.fullmatch(column) for column in rows.columns):
+        is_row = all(NUMBER.fullmatch(column) for column in rows.columns) or holds_a_time(rows.columns)
+        if is_row or (rows.width < 2 and not is_list):
             what = "it has no line of column names at its top, or another separator than , ; | tab or blank"
             raise UpkeepError(what, remedy="deliver it with both")
     rows = _clean_rows(name, rows)
-    if gaps := find_gaps(rows, written.get("decimal")):
-        return Layout([name], blank_gaps(rows, gaps), {**written, "gaps": gaps})
-    return Layout([name], rows, written)
+    has_points = any(column.str.contains(POINT).any() for column in rows.iter_columns())
+    signs = {"decimal": written.get("decimal", "." if has_points else "")}
+    told = signs if content.isascii() or find_unicode(content) else signs | {"encoding": how["encoding"]}
+    gaps = find_gaps(rows, written.get("decimal"))
+    return Layout([name], blank_gaps(rows, gaps), {**written, **({"gaps": gaps} if gaps else {})}, told=told)
 
 
 def _read_table(connection: sa.Connection, name: str, limits: Limits) -> pl.DataFrame:
@@ -209,17 +220,45 @@ def _group(files: Iterable[Layout]) -> list[list[Layout]]:
     return [alike for _, _, alike in groups]
 
 
-def _join_files(files: Sequence[Layout]) -> Layout:
+def join_files(files: Sequence[Layout]) -> Layout:
+    """Return the layout of all files of a table."""
     paths = [path for file in files for path in file.paths]
     places = [path.split("/") for path in paths]
     even = len({len(parts) for parts in places}) == 1
-    varying = [at for at, same in enumerate(zip(*places, strict=False)) if even and len(set(same)) > 1]
+    columns = dict(enumerate(zip(*places, strict=True))) if even else {}
+    called = {at: {name.rpartition("=")[0] for name in names} for at, names in columns.items()}
+    keys = {f"{{{at}}}": of.pop() for at, of in called.items() if len(of) == 1 and of != {""}}
+    varying = [at for at, names in columns.items() if len(set(names)) > 1 or f"{{{at}}}" in keys]
     facts = [{f"{{{at}}}": ENDING.sub("", parts[at]).rpartition("=")[2] for at in varying} for parts in places]
     told = zip(files, facts, strict=True)
     frames = [file.rows.with_columns(pl.lit(fact).alias(part) for part, fact in own.items()) for file, own in told]
-    rows = pl.concat(frames, how="diagonal_relaxed")
     reading = {option: value for file in files for option, value in file.reading.items()}
+    shown = {option: {file.told.get(option, "") for file in files} - {""} for option in ("encoding", "decimal")}
+    if len(shown["decimal"]) > 1:
+        reading["decimal"], with_commas = ",", pl.col(pl.String).str.replace(POINT, "${1},${2}")
+        pairs = zip(frames, files, strict=True)
+        frames = [rows.with_columns(with_commas) if file.told.get("decimal") == "." else rows for rows, file in pairs]
+    rows = pl.concat(_align(frames), how="diagonal_relaxed")
     if gaps := {gap for file in files for gap in file.reading.get("gaps", ())}:
         reading["gaps"] = sorted(gaps)
     partial = {name for frame in frames for name in {*rows.columns} - {*frame.columns}}
-    return Layout(paths, rows, reading, frozenset(partial), facts)
+    own = [file.reading for file in files] if any(len(values) > 1 for values in shown.values()) else []
+    heights = [frame.height for frame in frames]
+    return Layout(paths, rows, reading, frozenset(partial), facts, own=own, keys=keys, heights=heights)
+
+
+def _align(frames: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
+    """Return frames in which columns of one name are of types that go together: times, numbers, or else text."""
+    types: dict[str, set[pl.DataType]] = {}
+    for name, dtype in (column for frame in frames for column in frame.schema.items() if column[1] != pl.Null):
+        types.setdefault(name, set()).add(dtype)
+    for name, kinds in types.items():
+        if len(kinds) > 1 and not all(dtype.is_numeric() for dtype in kinds):
+            wanted: Literal["time", "text"] = "time" if all(dtype.is_temporal() for dtype in kinds) else "text"
+            frames = [
+                frame.with_columns(cast_column(name, frame.schema[name], wanted).value.alias(name))
+                for frame in (
+                    frame if name in frame.columns else frame.with_columns(pl.lit(None).alias(name)) for frame in frames
+                )
+            ]
+    return frames

@@ -118,18 +118,23 @@ def _readings(part: Part, known: Collection[str], names: Mapping[str, str]) -> l
     paths = part.layout.paths
     around = {theirs: part.layout.around.get(theirs, ("", "")) for theirs in part.placeholders}
     spelt = {theirs: f"{{{ours}}}".join(around[theirs]) for theirs, ours in part.placeholders.items()}
-    if pattern := pattern_of(paths, spelt, sorted({*known} - {*paths})):
-        return [_reading(part, pattern, {}, names)]
+    pattern = pattern_of(paths, spelt, sorted({*known} - {*paths}))
+    if pattern and not part.layout.own:
+        return [_reading(part, pattern, part.layout.reading, names)]
+    written = part.layout.own or [part.layout.reading] * len(paths)
     told = [{ours: facts[theirs] for theirs, ours in part.placeholders.items()} for facts in part.layout.facts]
-    return [_reading(part, path, constants, names) for path, constants in zip(paths, told, strict=True)]
+    return [
+        _reading(part, path, {**constants, **how}, names)
+        for path, constants, how in zip(paths, told, written, strict=True)
+    ]
 
 
-def _reading(part: Part, path: str, constants: Mapping[str, str], names: Mapping[str, str]) -> CommentedMap:
+def _reading(part: Part, path: str, further: Mapping[str, Any], names: Mapping[str, str]) -> CommentedMap:
     columns = {**part.columns, **{names[name]: name for name in part.kept if name in names}}
     taken = Counter(columns.values())
     is_given = {ours: ours != theirs or taken[theirs] > 1 for ours, theirs in columns.items()}
     given = {ours: columns[ours] for ours in columns if is_given[ours] and columns[ours] not in part.placeholders}
-    found = {"path": path, "columns": given, **part.options, **constants, **part.layout.reading}
+    found = {"path": path, "columns": given, **part.options, **further}
     values = read_options(TableFiles, found, "files").model_dump(mode="json", exclude_defaults=True)
     reasons = {ours: guess.reason for ours, guess in part.guesses.items()}
     for name, value in values.items():

@@ -36,6 +36,8 @@ def sniff_text(content: bytes) -> dict[str, str]:
     separator = max(SEPARATORS, key=lambda candidate: _score_separator(lines, candidate))
     fields = {value.strip() for line in lines[1:] for value in read_fields(line, separator) or ()}
     found = {"encoding": encoding, "separator": separator, "decimal": _sniff_decimal(fields, separator)}
+    if find_unicode(content):
+        del found["encoding"]  # each file is known by its beginning
     return {option: value for option, value in found.items() if value and value != USUAL.get(option)}
 
 

@@ -1,5 +1,7 @@
 """How a delivery writes its times, on which clock, and how often its machines send a row."""
 
+import re
+from collections.abc import Sequence
 from datetime import timedelta
 from statistics import mean
 from typing import Any, NamedTuple
@@ -14,6 +16,8 @@ from upkeep.sources.times import COMMON_FORMATS, OFFSET, read_times, unit_since_
 ZONES = ("Europe/Berlin", "Europe/London", "America/New_York", "America/Chicago", "America/Los_Angeles")
 """Clocks that are looked for, by the hour that each skips in spring, or repeats in autumn."""
 AROUND = [timedelta(hours=hours) for hours in (-3, -2, -1, 1, 2, 3)]
+LEAST_DIGITS = 5  # of a date
+MANY_TIMES = 50  # of one file, by which it shows that day and month are exchanged in it
 READABLE = 0.9  # share of a column's values that must be times
 SAMPLE_ROWS = 2000
 PLAIN_NUMBER = r"^([+-]?\d{0,7}([.,]\d*)?([eE][+-]?\d+)?|nan)$"
@@ -59,6 +63,24 @@ def in_zone(clock: Clock, zone: str, why: str) -> Clock:
     times = _read_as(clock.times.dt.replace_time_zone(None), {"time_zone": zone})
     options = {**clock.options, "time_zone": zone}
     return Clock(clock.column, options, times, f"{clock.reason}; local{why}", is_local=False)
+
+
+def holds_a_time(texts: Sequence[str]) -> bool:
+    """Tell whether any of these texts is a date, or a date and time."""
+    long = pl.Series("texts", texts, pl.String)
+    long = long.filter(long.str.count_matches(r"\d") >= LEAST_DIGITS)
+    return any(
+        _read_as(long, {"time_format": form} if form else {}).count() for form in ("", *COMMON_FORMATS) if long.len()
+    )
+
+
+def find_exchanged(column: pl.Series, clock: Clock) -> str | None:
+    """Return the clock's format with day and month exchanged, if a column of many times is clearly written so."""
+    form, known = clock.options.get("time_format", ""), column.drop_nulls().unique(maintain_order=True)
+    exchanged = re.sub("%[dm]", lambda sign: "%m" if sign[0] == "%d" else "%d", form)
+    forms = [each for each in (form, exchanged) if known.len() >= MANY_TIMES and _is_read(known, {"time_format": each})]
+    best = _fit_format(known, forms) if form else None
+    return exchanged if best and best.options["time_format"] != form else None
 
 
 def share_of(flags: pl.Series) -> float:

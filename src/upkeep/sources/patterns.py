@@ -53,11 +53,11 @@ def pattern_of(paths: Sequence[str], placeholders: Mapping[str, str], others: It
 
 def _segment(names: Sequence[str], placeholder: str | None) -> str:
     first = names[0]
-    if len(set(names)) == 1:
-        return first
     if placeholder:
         ending = ENDING.search(first)
         return f"{''.join(first.rpartition('=')[:2])}{placeholder}{ending[0] if ending else ''}"
+    if len(set(names)) == 1:
+        return first
     before = re.sub(r"[^a-zA-Z]+$", "", _common_start(names))  # a year or a number may change
     return f"{before}*{_common_ending(names)}"
 
