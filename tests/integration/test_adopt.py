@@ -136,6 +136,47 @@ def test_a_time_that_cannot_be_read_is_shown(upkeep):
     )
 
 
+def write_as(name: str, rows: pl.DataFrame, encoding: str, decimal: str) -> None:
+    values = pl.col(pl.Float64).cast(pl.String).str.replace(".", decimal, literal=True)
+    (FOLDER / name).write_text(rows.with_columns(values).write_csv(separator=";"), encoding=encoding)
+
+
+def test_each_file_of_a_table_is_read_as_it_is_written(fleet, upkeep):
+    telemetry, events = (rows.with_columns(plant=pl.lit("Süd")) for rows in fleet)
+    for machine, how in zip("1234", (("cp1252", ","), ("utf-8", "."), ("utf-16", ","), ("utf-8", ",")), strict=True):
+        write_as(f"press-{machine}.csv", telemetry.filter(machine=f"press-{machine}").drop("machine"), *how)
+    events.write_csv(FOLDER / "events.csv")
+    upkeep("adopt", "deliveries", "--force")
+    assert upkeep("fetch") == ""
+    assert upkeep("validate") == ""
+    clean = interim("telemetry").sort("machine", "time")
+    assert clean.select("plant", "machine", *SENSORS).equals(telemetry.select("plant", "machine", *SENSORS))
+
+
+def test_what_the_yaml_that_is_read_takes_for_no_text_is_drafted_as_text(fleet, upkeep):
+    names = dict(zip(SENSORS, ("10:30", "No", "1_000"), strict=True))
+    off = pl.when(pl.int_range(pl.len()) % 50 == 0).then(pl.lit("Off")).otherwise(pl.col("No").cast(pl.String))
+    for plant in ("NO", "SE"):
+        (FOLDER / plant).mkdir()
+        rows = fleet[0].filter(machine="press-1").drop("machine", "plant").rename(names).with_columns(No=off)
+        rows.write_csv(FOLDER / plant / "on.csv")
+    pl.DataFrame({"plant": ["NO"], "machine": "on", "time": START, "kind": "failure"}).write_csv(FOLDER / "events.csv")
+    upkeep("adopt", "deliveries", "--force")
+    assert upkeep("fetch") == ""
+    clean = upkeep("validate") or interim("telemetry")
+    assert {*clean["plant"]} == {"NO", "SE"}
+    assert {*clean.columns} >= {"10_30", "No", "1_000"}
+
+
+def test_names_that_are_spelt_alike_are_told(fleet, upkeep):
+    renamed = fleet[0].with_columns(plant=pl.lit("North"), time=pl.col("time").dt.offset_by("8w"))
+    fleet[0].write_csv(FOLDER / "old.csv")
+    renamed.rename(str.upper).write_csv(FOLDER / "new.csv")
+    told = upkeep("adopt", "deliveries", "--force")
+    assert "note: plants North and north are spelt alike but for case" in told
+    assert "note: columns LOAD_PCT and load_pct are spelt alike but for case" in told
+
+
 def test_a_clock_that_was_reset_decides_no_batches(fleet, upkeep):
     reset = fleet[0].head(20).with_columns(time=pl.lit("1970-01-01T00:00:07Z"))
     pl.concat([fleet[0].cast({"time": pl.String}), reset]).write_csv(FOLDER / "telemetry.csv")
@@ -219,6 +260,8 @@ def test_files_at_an_address_are_adopted_under_that_address(fleet, upkeep):
             "looks like telemetry or like machines' failures: upkeep learns",
         ),
         ({"a{b}.csv": "time,machine,x\n"}, "its name holds one of {}*?$, :: or a sign that cannot be printed"),
+        ({"a.csv": "press-1,2025-01-06 00:00,1.5\npress-1,2025-01-06 01:00,2.5\n"}, "it has no line of column names"),
+        ({"a.csv": "press-1;06.01.2025;1,5\npress-1;07.01.2025;2,5\n"}, "it has no line of column names"),
         ({"a.parquet": "no Parquet"}, "[file=deliveries/a.parquet]"),
         ({"a.csv": "time,machine,x\n"}, "it holds no rows [file=deliveries/a.csv]"),
         ({"a.csv": "time,machine,x\n1970-01-01,a,1.5\n1970-01-02,a,2.5\n"}, "no time is of 1981 or later"),

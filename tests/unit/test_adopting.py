@@ -1,6 +1,7 @@
 """Looking at deliveries: what tiny tables are taken for, and what is drafted from them."""
 
-from datetime import UTC, datetime, timedelta
+from contextlib import nullcontext
+from datetime import UTC, datetime, time, timedelta
 
 import polars as pl
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml.comments import CommentedMap
 
 from upkeep.adopt.columns import Part, find_roles
-from upkeep.adopt.deliveries import Layout
+from upkeep.adopt.deliveries import Layout, join_files
 from upkeep.adopt.describing import choose_range, describe, describe_telemetry
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
 from upkeep.adopt.settings import NEWEST_WEEKS, ROW_HOURS, Setting, suggest, suggest_rows
@@ -361,6 +362,12 @@ def test_a_column_is_what_it_behaves_as(name, values, role):
     assert reason
 
 
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "index"])
+def test_a_column_that_numbers_the_rows_of_each_file_is_left_out(name):
+    rows = pl.DataFrame({"machine": ["a"] * 20 + ["b"] * 20, name: [*range(20)] * 2})
+    assert describe(name, rows).reason == "numbers the rows"
+
+
 def test_a_counter_gets_no_range_since_it_grows_on():
     entry, _ = describe(
         "hours_run", pl.DataFrame({"machine": ["a"] * 60, "hours_run": [1.5 * row for row in range(60)]})
@@ -403,9 +410,25 @@ def test_a_table_whose_numbers_never_change_is_refused():
 # Tables
 
 
-def test_a_time_in_two_columns_is_refused():
-    with pytest.raises(UpkeepError, match="stands in two columns, Datum and Uhrzeit"):
-        find_roles(layout(Datum=["01.02.2025"] * 3, Uhrzeit=["10:00", "10:05", "10:10"], Druck=["1", "2", "3"]))
+@pytest.mark.parametrize(
+    ("name", "clock"),
+    [
+        ("Uhrzeit", ["10:00", "10:05", "10:10"]),
+        ("x", ["9:00 AM", "10:00 a.m.", "1:10:30 PM"]),
+        ("hour", [0, 1, 23]),
+        ("time_of_day", ["0900", "1000", "235959"]),
+        ("x", [time(9), time(10), time(23)]),
+    ],
+)
+def test_a_time_in_two_columns_is_refused(name, clock):
+    with pytest.raises(UpkeepError, match=f"stands in two columns, Datum and {name}"):
+        find_roles(layout(Datum=["01.02.2025"] * 3, **{name: clock}, Druck=["1", "2", "3"]))
+
+
+@pytest.mark.parametrize("name", ["hours", "running_hours", "day"])
+def test_hours_that_a_machine_ran_on_a_day_are_no_time_of_day(name):
+    roles = find_roles(layout(Datum=["01.02.2025", "02.02.2025", "03.02.2025"], **{name: ["8", "16", "24"]}))
+    assert roles.measured == [name]
 
 
 def test_a_table_without_times_is_refused_by_what_upkeep_is_for():
@@ -476,6 +499,113 @@ def test_a_second_table_of_the_same_instants_is_left_out_and_named():
     tables, notes = sort_tables([second, layout(**columns, x=READINGS)], LIMITS)
     assert len(tables["telemetry"]) == 1
     assert "left out" in notes[0]
+
+
+def in_folders(**files: pl.DataFrame) -> Layout:
+    """Return the layout of several files, named by their place with : for / and = for -."""
+    paths = {f"deliveries/{name.replace('__', '/').replace('_is_', '=')}.csv": rows for name, rows in files.items()}
+    return join_files([Layout([path], rows) for path, rows in paths.items()])
+
+
+def readings(first: int = 0, machine: str | None = "1", **columns: list[object]) -> pl.DataFrame:
+    values = columns or {"x": [f"{first + row % 7}.5" for row in range(30)], "y": READINGS}
+    return pl.DataFrame({"time": hours(30), **({"machine": [machine] * 30} if machine else {}), **values})
+
+
+def test_a_folder_that_names_its_column_is_a_plant_or_a_machine():
+    rows = {f"plant_is_n__machine_is_{machine}__part_0": readings(machine, machine=None) for machine in (1, 2)}
+    roles = find_roles(in_folders(**rows))
+    assert roles.columns == {"plant": "{1}", "machine": "{2}"}
+    assert roles.layout.facts[1] == {"{1}": "n", "{2}": "2"}
+
+
+def test_folders_in_which_one_machine_has_other_rows_at_the_same_times_are_plants():
+    roles = find_roles(in_folders(north__readings=readings(1), south__readings=readings(2)))
+    assert roles.columns == {"plant": "{1}", "machine": "machine"}
+    long = pl.concat([readings(tag=[tag] * 30, value=READINGS) for tag in ("a", "b")])
+    roles = find_roles(in_folders(north__log=long, south__log=long.with_columns(value=pl.lit("9.5"))))
+    assert (roles.columns["plant"], roles.pivot) == ("{1}", ("tag", "value"))
+
+
+@pytest.mark.parametrize("later", [0, 40])
+def test_files_that_repeat_rows_or_go_on_in_time_are_no_plants(later):
+    again = readings().with_columns(time=pl.Series(hours(70)[later : later + 30]))
+    assert find_roles(in_folders(new__a=readings(), old__a=again)).columns == {"machine": "machine"}
+
+
+def test_copies_of_one_file_are_not_two_machines():
+    rows = readings(machine=None)
+    assert find_roles(in_folders(readings=rows, readings_1=rows)).columns == {}
+    assert find_roles(in_folders(readings=rows, readings_1=readings(3, machine=None))).columns == {"machine": "{1}"}
+
+
+@pytest.mark.parametrize("minutes", [0, 30])
+def test_a_file_per_sensor_is_refused_rather_than_read_as_one_sensor(minutes):
+    other = [f"{time[:14]}{minutes:02}{time[16:]}" for time in hours(30)]
+    second = readings(value=["90.5"] * 30).with_columns(time=pl.Series(other))
+    with pytest.raises(UpkeepError, match="hold one value each of the same machines at the same times"):
+        find_roles(in_folders(vibration=readings(value=READINGS), heat=second))
+
+
+def test_files_and_folders_that_are_called_as_other_tables_call_plants_and_machines_are_these():
+    later = readings(machine=None).with_columns(pl.col("time").str.replace("2025-01", "2025-02"))
+    telemetry = in_folders(north__press_1=readings(machine=None), south__press_2=later)
+    events = layout("failures.csv", time=hours(1), plant=["north"], machine=["press_1"], part=["seal"])
+    tables, _ = sort_tables([telemetry, events], LIMITS)
+    keys = tables["telemetry"][0].rows.select("plant", "machine").unique(maintain_order=True)
+    assert keys.rows() == [("north", "press_1"), ("south", "press_2")]
+
+
+def test_a_column_per_machine_is_refused():
+    wide = layout(time=hours(30), **{"press-1": READINGS, "press-2": READINGS})
+    events = layout("failures.csv", time=hours(2), machine=["press-1", "press-2"], part=["seal"] * 2)
+    with pytest.raises(UpkeepError, match=r"columns of deliveries/telemetry\.csv are machines: press-1, press-2"):
+        sort_tables([wide, events], LIMITS)
+
+
+@pytest.mark.parametrize(("units", "refused"), [(["°C", "°F"], True), (["°C", "°C"], False)])
+def test_a_sensor_in_several_units_is_refused(units, refused):
+    times = [time for time in hours(40) for _ in range(2)]
+    rows = {"time": times, "tag": ["p", "t"] * 40, "value": [f"{row}.5" for row in range(80)]}
+    long = layout(**rows, unit=[unit for unit in units for _ in range(40)])
+    with pytest.raises(UpkeepError, match="values of several units") if refused else nullcontext():
+        sort_tables([long], LIMITS)
+
+
+def test_numbers_with_their_units_are_no_events():
+    united = layout(time=hours(30), machine=["1"] * 30, load=[f"{row % 7}.5%" for row in range(30)])
+    _, notes = sort_tables([united, layout("failures.csv", time=hours(1), machine=["1"], part=["seal"])], LIMITS)
+    assert notes[0].startswith("deliveries/telemetry.csv is left out")
+
+
+def test_a_file_in_which_day_and_month_are_exchanged_is_named():
+    form = {"north": "%m/%d/%Y %H:%M", "south": "%d/%m/%Y %H:%M"}
+    files = {
+        f"{plant}__readings": readings_of(5 if plant == "south" else 20).with_columns(pl.col("time").dt.strftime(form))
+        for plant, form in form.items()
+    }
+    with pytest.raises(
+        UpkeepError, match=r"south/readings\.csv has its times as %d/%m/%Y %H:%M, files of its kind as %m"
+    ):
+        find_roles(in_folders(**files))
+    north = files["north__readings"]
+    assert find_roles(in_folders(north__readings=north, south__readings=north.with_columns(machine=pl.lit("2"))))
+
+
+def readings_of(days: int) -> pl.DataFrame:
+    times = pl.datetime_range(START, START + timedelta(days=days), "15m", closed="left", eager=True).alias("time")
+    return pl.DataFrame([times]).with_columns(machine=pl.lit("1"), x=pl.int_range(pl.len()) % 7)
+
+
+def test_files_whose_types_do_not_go_together_are_looked_at_as_one_table():
+    rows = readings().with_columns(pl.col("time").str.to_datetime(time_zone="UTC"), pl.col("x", "y").cast(pl.Float64))
+    berlin = rows.with_columns(pl.col("time").dt.convert_time_zone("Europe/Berlin"), pl.col("machine").cast(pl.Int64))
+    naive = rows.with_columns(pl.col("time").dt.replace_time_zone(None), x=pl.lit(True))
+    files = {"a": rows, "b": berlin, "c": naive, "d": naive.with_columns(pl.col("time").dt.date())}
+    joined = find_roles(in_folders(**files))
+    assert joined.clock is not None
+    assert joined.clock.times[:90].to_list() == [START + timedelta(hours=row % 30) for row in range(90)]
+    assert joined.layout.rows["machine"].unique().to_list() == ["1"]
 
 
 # Events
@@ -556,6 +686,7 @@ def test_where_failures_are_known_alarms_are_readings_and_labels_are_still_left_
         (["d/2023-01-01.csv", "d/2023-02-01.csv"], {}, [], "d/*.csv"),
         (["d/log_2023.csv", "d/log_2024.csv"], {}, ["d/events.csv"], "d/log*.csv"),
         (["d/p=n/m1.csv", "d/p=s/m2.csv"], {"{1}": "{plant}", "{2}": "{machine}"}, [], "d/p={plant}/{machine}.csv"),
+        (["d/plant=n/a.csv"], {"{1}": "{plant}"}, [], "d/plant={plant}/a.csv"),
         (["d/a_m1.csv", "d/a_m2.csv"], {"{1}": "a_{machine}"}, ["d/events.csv"], "d/a_{machine}.csv"),
         (["d/m1.csv", "d/m2.csv"], {"{1}": "{machine}"}, ["d/events.csv"], None),
         (["d/a.csv", "d/x/y/a.csv"], {}, [], "d/**/*.csv"),

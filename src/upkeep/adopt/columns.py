@@ -1,7 +1,7 @@
 """The roles of a table's columns: plant, machine, time, names of sensors in long format, measured or text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.sniffing import MOSTLY, read_numbers
-from upkeep.adopt.times import Clock, read_clock, share_of
+from upkeep.adopt.times import Clock, find_exchanged, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
 from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
@@ -17,8 +17,9 @@ from upkeep.core.names import KEYS, shorten
 
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
-TIME_OF_DAY = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$"
+TIME_OF_DAY = r"(?i)^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*$"
 PATH_PART = re.compile(r"\{\d+\}")  # names of columns that hold parts of files' addresses
+CROWDED = 0.7  # share of files or folders that have rows of one machine and time, if each is of another plant
 VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
 
 
@@ -75,15 +76,24 @@ def find_roles(layout: Layout) -> Part:
     if clock and (others := [shorten(name) for name in clocks if name != clock.column]):
         clock = clock._replace(reason=f"{clock.reason}; not {', '.join(others)}")
     _refuse_split_time(layout, clock)
+    _refuse_exchanged_days(layout, clock)
     names = [name for name in rows.columns if not clock or name != clock.column]
-    keys = _find_keys(rows, names, clock)
+    keys = _find_keys(layout, names, clock)
     taken = {*clocks, *(guess.column for guess in keys.values())}
     rest = rows.select(name for name in names if name not in taken and not PATH_PART.fullmatch(name))
     texts = rest.select(cast_column(name, dtype, "text").value.alias(name) for name, dtype in rest.schema.items())
     numbers = read_numbers(rest, layout.reading.get("decimal"))
     measured = [name for name in rest.columns if numbers[name].count() >= MOSTLY * max(texts[name].count(), 1)]
     text = rest.drop(measured).columns
-    pivot = _find_pivot(rows, clock, keys.get("machine"), measured, text)
+    if clock and "machine" in keys and "plant" not in keys and (crowded := _find_crowded_part(rows, clock, keys)):
+        if [bool(VALUE.search(name)) for name in measured] == [True] and not any(
+            has_word(name, "sensor") for name in text
+        ):
+            what = f"files such as {layout.name} hold one value each of the same machines at the same times"
+            remedy = "if they are of several sensors, deliver them as one table, with a column that names the sensor"
+            raise UpkeepError(what, remedy=remedy)
+        keys["plant"] = Guess("a machine of the same name has other rows at the same times in each", crowded)
+    pivot = _find_pivot(rows, clock, keys, measured, text)
     return Part(layout, clock, keys, measured, text, pivot)
 
 
@@ -96,17 +106,38 @@ def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
     if clock is None or not (clock.times == clock.times.dt.truncate("1d")).all():
         return
     for column in layout.rows.iter_columns():
-        if column.dtype == pl.String and share_of(column.drop_nulls().str.contains(TIME_OF_DAY)) > MOSTLY:
+        if column.name != clock.column and _is_time_of_day(column):
             raise UpkeepError(
                 f"the time of {layout.name} stands in two columns, {clock.column} and {column.name}",
                 remedy="deliver date and time of day in one column",
             )
 
 
-def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> dict[str, Guess]:
-    named = [name for name in names if names_one(name, "plant") and 1 <= rows[name].n_unique() <= MOST_PLANTS]
+def _is_time_of_day(column: pl.Series) -> bool:
+    """Tell whether a column holds times without a day: 14:30, 2:30 PM, or by its name an hour or 1430."""
+    known, is_named = column.drop_nulls(), names_one(column.name, "clock", "of_day")
+    if column.dtype == pl.Time or share_of(known.cast(pl.String).str.contains(TIME_OF_DAY)) > MOSTLY:
+        return True
+    number = known.cast(pl.Float64, strict=False) if is_named else pl.Series(dtype=pl.Float64)
+    return share_of((number % 1 == 0) & number.is_between(0, 240_000)) > MOSTLY
+
+
+def _refuse_exchanged_days(layout: Layout, clock: Clock | None) -> None:
+    """Raise an UpkeepError if day and month are exchanged in one of several files."""
+    start = 0
+    for path, height in zip(layout.paths, layout.heights, strict=False):
+        if clock and (other := find_exchanged(layout.rows[clock.column].slice(start, height), clock)):
+            what = f"{shorten(path)} has its times as {other}, files of its kind as {clock.options['time_format']}"
+            raise UpkeepError(what, remedy="deliver ISO 8601, such as 2025-01-06T13:00:00Z, in all of them")
+        start += height
+
+
+def _find_keys(layout: Layout, names: Sequence[str], clock: Clock | None) -> dict[str, Guess]:
+    rows = layout.rows
+    called = [name for name in names if names_one(layout.keys.get(name, name), "plant")]
+    named = [name for name in called if 1 <= rows[name].n_unique() <= MOST_PLANTS]
     plant = Guess("by its name", named[0]) if named else None
-    machine = _find_machine(rows, [name for name in names if name not in named[:1]], clock)
+    machine = _find_machine(layout, [name for name in names if name not in named[:1]], clock)
     if not plant and clock and machine and PATH_PART.fullmatch(machine.column or ""):
         parts = [name for name in names if PATH_PART.fullmatch(name) and name != machine.column]
         timed = rows.select(*parts, clock.times.alias("@time"))
@@ -115,9 +146,11 @@ def _find_keys(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) ->
     return {ours: guess for ours, guess in {"plant": plant, "machine": machine}.items() if guess}
 
 
-def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None) -> Guess | None:
+def _find_machine(layout: Layout, names: Sequence[str], clock: Clock | None) -> Guess | None:
     """Guess the machine's column by its name, or because it distinguishes rows of the same time."""
-    called = [name for name in names if names_one(name, "machine") and not _is_fraction(rows[name])]
+    rows = layout.rows
+    called = [name for name in names if names_one(layout.keys.get(name, name), "machine")]
+    called = [name for name in called if not _is_fraction(rows[name])]
     # A column called unit may hold units of measurement, in long format.
     values = {name: rows[name].drop_nulls().unique().cast(pl.String).head(MOST_PLANTS) for name in called}
     if named := [name for name in called if not all(unit_of(f"value_{value}") for value in values[name])]:
@@ -126,7 +159,8 @@ def _find_machine(rows: pl.DataFrame, names: Sequence[str], clock: Clock | None)
         return None
     timed = rows.select(*names, clock.times.alias("@time"))
     parts = [name for name in reversed(names) if PATH_PART.fullmatch(name)]
-    if parts and _overlap_in_time(timed, parts):
+    # Files that hold the same rows are copies.
+    if parts and _overlap_in_time(timed, parts) and timed.drop(parts).n_unique() > 0.6 * rows.height:
         beside = next((name for name in parts if _overlap_in_time(timed, [name])), None)
         if beside:
             return Guess("files whose times overlap are of different machines", beside)
@@ -145,18 +179,41 @@ def _overlap_in_time(timed: pl.DataFrame, names: Sequence[str]) -> bool:
     return share_of((spans["since"] < spans["until"].shift()).drop_nulls()) > 0.5
 
 
+def _find_crowded_part(rows: pl.DataFrame, clock: Clock, keys: Mapping[str, Guess]) -> str | None:
+    """Return the part of the path in each of which a machine has other rows at the same times, if there is one."""
+    machine = keys["machine"].column or ""
+    parts = [name for name in rows.columns if PATH_PART.fullmatch(name)]
+    others = rows.drop(machine, clock.column, *parts, strict=False)
+    timed = rows.select(
+        *parts, clock.times.alias("@time"), pl.col(machine).alias("@machine"), others.hash_rows().alias("@row")
+    )
+    for part in parts if machine not in parts else ():
+        each = timed.group_by("@machine", "@time").agg(
+            pl.col(part).n_unique().alias("files"),
+            (pl.struct(part, "@row").n_unique() == pl.col("@row").n_unique()).alias("differ"),
+        )
+        shared = each.filter(pl.col("files") > 1)
+        is_each = shared.height > 0.05 * each.height and shared["files"].mean() > CROWDED * rows[part].n_unique()
+        one = timed.filter(pl.col("@machine") == pl.col("@machine").drop_nulls().first())
+        is_woven = shared.is_empty() and [*map(bool, map(VALUE.search, others.columns))] == [True]
+        if (is_each and share_of(shared["differ"]) > 0.5) or (is_woven and _overlap_in_time(one, [part])):
+            return part
+    return None
+
+
 def _is_fraction(column: pl.Series) -> bool:
     return bool(column.cast(pl.String).str.contains(r"^-?\d*[.,]\d*[1-9]\d*$").any())
 
 
 def _find_pivot(
-    rows: pl.DataFrame, clock: Clock | None, machine: Guess | None, measured: Sequence[str], text: Sequence[str]
+    rows: pl.DataFrame, clock: Clock | None, guesses: Mapping[str, Guess], measured: Sequence[str], text: Sequence[str]
 ) -> tuple[str, str] | None:
     """Return the columns of a sensor's name and its value if the table is in long format."""
     values = [column for column in measured if VALUE.search(column)] or measured
     if clock is None or len(values) != 1:
         return None
-    keys = [clock.times.alias("@time"), *([machine.column] if machine else [])]
+    machine = "machine" in guesses
+    keys = [clock.times.alias("@time"), *(guess.column for guess in guesses.values() if guess.column)]
     instants = rows.select(pl.struct(keys).n_unique()).item()
     candidates = [name for name in text if 2 <= rows[name].n_unique() <= min(MOST_SENSORS, rows.height / 4)]
     for name in sorted(candidates, key=lambda name: not names_one(name, "sensor")):

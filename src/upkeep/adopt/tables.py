@@ -33,7 +33,7 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     Raises UpkeepError if there are neither readings with times nor failures of machines, or a row per instant would
     take more than `limits` allow.
     """
-    looked = _match_file_names([find_roles(layout) for layout in layouts])
+    looked = _match_parts([find_roles(layout) for layout in layouts])
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
     which = [(part, _choose_table(part, largest)) for part in looked]
     read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
@@ -41,6 +41,12 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     unlike = [part for part, table in which if table is None]
     notes = [f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike]
     telemetry = [part for part, table in which if table == "telemetry"]
+    machines = _known_names(looked)["machine"]
+    for part in telemetry:
+        names = machines & {*part.measured}
+        if len(names) > 1 and "machine" not in part.columns:
+            what = f"columns of {part.layout.name} are machines: {shorten(', '.join(sorted(names)))}"
+            raise UpkeepError(what, remedy="deliver a row per machine and time, with a column that names the machine")
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
         read, others = read_as("telemetry", part), tables["telemetry"]
         most = 0.05 * read.rows.height
@@ -104,28 +110,56 @@ def _choose_table(part: Part, largest: int) -> Table | None:
     if part.pivot or (part.measured and is_even and find_labels(rows.select(part.text))):
         return "telemetry"
     told = kind_of(name) is not None or has_word(name, "log")
+    names_kinds = any(_share_of_kinds(rows[column]) for column in part.text)
+    if not part.measured and is_even and not told and not names_kinds:  # such as numbers with their units
+        return None
     small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
-    speaks = len(part.measured) <= 2 and any(_share_of_kinds(rows[column]) for column in part.text)
+    speaks = len(part.measured) <= 2 and names_kinds
     if not part.measured or small or speaks or (told and not is_even):
         return "events" if part.text or part.measured or kind_of(name) else None
     return "telemetry"
 
 
-def _match_file_names(looked: Sequence[Part]) -> list[Part]:
-    """Return the parts; machines in file names such as ``data_press-1.csv`` are cut to the names in other tables."""
-    told = [(part, part.columns["machine"]) for part in looked if "machine" in part.columns]
-    columns = [part.layout.rows[column] for part, column in told if column not in part.placeholders]
-    known = {name for column in columns for name in _as_names(column).drop_nulls().unique()}
-    matched = list(looked)
-    for part, column in told:
-        names = {facts[column] for facts in part.layout.facts} if column in part.placeholders else set[str]()
-        if names and not names & known:
-            cuts = (name.partition(machine) for name in sorted(names)[:20] for machine in sorted(known, key=len))
-            for before, _, after in (cut for cut in cuts if cut[1]):
-                if all(name.startswith(before) and name.endswith(after) for name in names):
-                    matched[matched.index(part)] = replace(part, layout=part.layout.trimmed(column, before, after))
-                    break
-    return matched
+def _known_names(looked: Sequence[Part]) -> dict[str, set[str]]:
+    """Return the plants and machines that columns of tables name."""
+    known: dict[str, set[str]] = {"plant": set(), "machine": set()}
+    for part in looked:
+        for ours, column in part.columns.items():
+            if column not in part.placeholders:
+                known[ours] |= {*_as_names(part.layout.rows[column]).drop_nulls().unique()}
+    return known
+
+
+def _match_parts(looked: Sequence[Part]) -> list[Part]:
+    """Return the parts, with a plant or machine where files or folders are called as those of other tables are.
+
+    Machines in file names such as ``data_press-1.csv`` are cut to the names in other tables.
+    """
+    known = _known_names(looked)
+    return [_cut_machines(_match_names(part, known), known["machine"]) for part in looked]
+
+
+def _match_names(part: Part, known: Mapping[str, set[str]]) -> Part:
+    for column in {name: None for facts in part.layout.facts for name in facts}:
+        names = {facts[column] for facts in part.layout.facts if not facts[column].isdigit()}
+        for ours in known:
+            guess = part.guesses.get(ours)
+            if names & known[ours] and (not guess or guess.column in {*part.placeholders} - {column}):
+                others = {name: guess for name, guess in part.guesses.items() if guess.column != column}
+                found = Guess(f"another table has {ours}s of these names", column)
+                part = replace(part, guesses={**others, ours: found})
+    return part
+
+
+def _cut_machines(part: Part, known: set[str]) -> Part:
+    column = part.columns.get("machine", "")
+    names = {facts[column] for facts in part.layout.facts} if column in part.placeholders else set[str]()
+    if names and not names & known:
+        cuts = (name.partition(machine) for name in sorted(names)[:20] for machine in sorted(known, key=len))
+        for before, _, after in (cut for cut in cuts if cut[1]):
+            if all(name.startswith(before) and name.endswith(after) for name in names):
+                return replace(part, layout=part.layout.trimmed(column, before, after))
+    return part
 
 
 def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
@@ -162,6 +196,10 @@ def _as_table(
     if part.pivot and table == "telemetry":
         name, value = part.pivot
         told = f"each row holds one value, of what {shorten(name)} names"
+        for unit in (text for text in part.text if has_word(text, "unit_column") and text != name):
+            if rows.group_by(name).agg(pl.col(unit).drop_nulls().n_unique())[unit].max() > 1:  # type: ignore[operator]
+                what = f"a sensor of {part.layout.name} has values of several units, as {shorten(unit)} tells"
+                raise UpkeepError(what, remedy="deliver each sensor in one unit, or name it after its unit")
         guesses["pivot"] = Guess(told, value={"name": name, "value": value})
         check_shape(rows.select(KEYS).n_unique(), rows[name].n_unique(), limits)
         rows = rows.pivot(on=name, index=KEYS, values=value, aggregate_function="first")
@@ -268,7 +306,7 @@ def _no_telemetry(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepE
 
 def _explain_omission(part: Part) -> str:
     unread = None if part.clock else _show_unread_time(part.layout)
-    return unread or "it has neither a time per row nor a row per machine"
+    return unread or "it has neither numbers and a time per row nor a row per machine"
 
 
 def _show_unread_time(layout: Layout, where: str = "") -> str | None:
