@@ -529,6 +529,25 @@ def test_words_for_gaps_are_gaps_in_whatever_column(tmp_path):
     assert rows["machine"].to_list() == ["m1", "m1"]
 
 
+def test_a_number_for_gaps_is_one_however_it_is_written_and_whatever_type_its_column_has(tmp_path):
+    (tmp_path / "all.csv").write_text("plant,machine,time,load\nlyon,m1,2025-01-06,-9999.0\nlyon,0999,2025-01-06,5\n")
+    rows = {"plant": "lyon", "machine": "m2", "time": "2025-01-06", "load": [-9999.0, 1.5], "turns": [-9999, 999]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "all.parquet")
+    readings = [{"path": str(tmp_path / name), "gaps": [-9999, 999]} for name in ("all.csv", "all.parquet")]
+    found = opened("files", {"telemetry": readings}).deliveries(UNTIL)
+    text, numbers = (delivery.read() for delivery in found)
+    assert text.select("machine", "load").rows() == [("m1", None), ("0999", "5")]
+    assert numbers.select("load", "turns").rows() == [(None, None), (1.5, None)]
+
+
+def test_the_path_tells_the_plant_where_a_files_column_of_it_is_empty(tmp_path):
+    (tmp_path / "lyon.csv").write_text("plant,machine,time\n,m1,2025-01-06\n,m1,2025-01-07\n")
+    (tmp_path / "porto.csv").write_text("plant,machine,time\nvigo,m1,2025-01-06\n")
+    found = deliveries(tmp_path, {"path": f"{tmp_path}/{{plant}}.csv"})
+    assert {plant for _, plant, _ in found} == {"lyon", "vigo"}
+    assert found["telemetry", "lyon", "2025-01-06"]["plant"].to_list() == ["lyon", "lyon"]
+
+
 def test_bytes_of_parquet_that_are_text_are_text(tmp_path):
     named = {"plant": [b"lyon"], "machine": ["M\u00fcller".encode()], "load": [b"\xff"]}
     pl.DataFrame({**named, "time": [INSTANT]}).write_parquet(tmp_path / "a.parquet")

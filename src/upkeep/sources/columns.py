@@ -1,6 +1,7 @@
 """Delivered columns renamed to ours, with those added that a file's path or a constant tells."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 import polars as pl
@@ -12,6 +13,7 @@ from upkeep.core.params import Limits
 from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
+WHOLE = r"[.,]0+$"  # a gap of -9999 is written as -9999.0, too
 CONSTANTS = ("plant", "machine", "kind", "code")  # options that give the value of every row
 
 INSTANT = ("plant", "machine", "time")  # the columns that the readings of one row share
@@ -28,19 +30,21 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
         rows[theirs].alias(ours) for theirs in rows.columns for ours in _rename(theirs, rows.columns, reading.columns)
     )
     facts = {**reading.model_dump(include=set(CONSTANTS), exclude_none=True), **facts}
-    rows = rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in rows.columns)
+    told = {name for name in facts if name in rows.columns and rows[name].null_count() < rows.height}
+    rows = rows.with_columns(pl.lit(value).alias(name) for name, value in facts.items() if name not in told)
     if reading.kinds:
         rows = _translate_kinds(rows, reading.kinds)
     return rows.with_columns(pl.lit(reading.decimal).alias(DECIMAL)) if reading.decimal else rows
 
 
 def blank_gaps(rows: pl.DataFrame, gaps: Collection[str]) -> pl.DataFrame:
-    """Replace texts that are among `gaps`, which stand for a missing value, by null."""
-    return rows.with_columns(
-        pl.when(~pl.col(name).str.strip_chars().is_in(gaps)).then(pl.col(name)).alias(name)
-        for name, dtype in rows.schema.items()
-        if gaps and dtype == pl.String and name != BROKEN_LINE
-    )
+    """Replace texts and numbers that are among `gaps`, which stand for a missing value, by null."""
+    texts = {*gaps, *(re.sub(WHOLE, "", gap) for gap in gaps)}
+    numbers = pl.Series([*texts], dtype=pl.String).cast(pl.Float64, strict=False).drop_nulls().implode()
+    delivered, held = pl.col(pl.String).exclude(BROKEN_LINE), pl.selectors.numeric()
+    text = delivered.str.strip_chars().str.replace(WHOLE, "")
+    blanked = [pl.when(~text.is_in(texts)).then(delivered), pl.when(~held.cast(pl.Float64).is_in(numbers)).then(held)]
+    return rows.with_columns(blanked) if gaps else rows
 
 
 def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -> list[str]:
