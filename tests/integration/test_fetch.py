@@ -147,6 +147,11 @@ def test_a_batch_that_the_source_sends_twice_is_stored_twice_and_no_more():
     assert raw_bytes() == before
 
 
+def test_a_plant_that_is_listed_but_has_no_row_in_any_table_is_warned_of(caplog):
+    fetch.run(params({**lyon(0), "Porto": {str(MONDAY): [[]]}}))
+    assert caplog.messages == ["plants of which no table has a row: Porto; name them as the tables do"]
+
+
 def test_a_batch_without_rows_is_not_stored_and_asked_for_again(shelf):
     shelf.update({"lyon": {str(week(0)): [[]], str(week(1)): [[1.0]]}})
     fetch.run(params({}, until=week(1), reread=0))

@@ -1,5 +1,6 @@
 """``fetch``: bring raw batches from the source into ``data/raw``, each once, with a manifest of their checksums."""
 
+import logging
 from datetime import date, timedelta
 
 from upkeep.core import paths
@@ -10,6 +11,8 @@ from upkeep.sources.batches import first_day
 from upkeep.sources.manifest import raise_without_telemetry, read_manifest
 from upkeep.sources.registry import list_deliveries
 from upkeep.sources.store import replace_batches, store_batches
+
+logger = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
@@ -29,6 +32,8 @@ def run(params: Params) -> None:
     listed = list_deliveries(fetch, params.limits)
     manifest = store_batches(listed, fetch, paths.RAW, fetch.covers)
     raise_without_telemetry(manifest.files, fetch)
+    if empty := sorted({key.plant for key in listed} - {file.plant for file in manifest.files}):
+        logger.warning(f"plants of which no table has a row: {', '.join(empty)}; name them as the tables do")
 
 
 def read_again(params: Params, plant: str | None, batch: date | None, *, drop_vanished: bool) -> str:
