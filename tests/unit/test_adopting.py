@@ -368,6 +368,11 @@ def test_a_column_that_numbers_the_rows_of_each_file_is_left_out(name):
     assert describe(name, rows).reason == "numbers the rows"
 
 
+def test_a_class_of_failures_is_no_reading():
+    rows = pl.DataFrame({"machine": ["a"] * 40, "failure": [0] * 37 + [1, 2, 3]})
+    assert describe("failure", rows).reason == "its name says that it knows the outcome"
+
+
 def test_a_counter_gets_no_range_since_it_grows_on():
     entry, _ = describe(
         "hours_run", pl.DataFrame({"machine": ["a"] * 60, "hours_run": [1.5 * row for row in range(60)]})
@@ -556,11 +561,15 @@ def test_files_and_folders_that_are_called_as_other_tables_call_plants_and_machi
     assert keys.rows() == [("north", "press_1"), ("south", "press_2")]
 
 
-def test_a_column_per_machine_is_refused():
-    wide = layout(time=hours(30), **{"press-1": READINGS, "press-2": READINGS})
+@pytest.mark.parametrize("sensors", [["press-1", "press-2"], ["N.press-1.heat", "N.press-2.heat"]])
+def test_sensors_that_are_named_after_machines_are_refused(sensors):
+    wide = layout(time=hours(30), **dict.fromkeys(sensors, READINGS))
+    times = [time for time in hours(30) for _ in sensors]
+    long = layout("history.csv", time=times, tag=sensors * 30, value=[f"{row}.5" for row in range(60)])
     events = layout("failures.csv", time=hours(2), machine=["press-1", "press-2"], part=["seal"] * 2)
-    with pytest.raises(UpkeepError, match=r"columns of deliveries/telemetry\.csv are machines: press-1, press-2"):
-        sort_tables([wide, events], LIMITS)
+    for readings in (wide, long):
+        with pytest.raises(UpkeepError, match=r"sensors of .*\.csv are named after machines: press-1, press-2"):
+            sort_tables([readings, events], LIMITS)
 
 
 @pytest.mark.parametrize(("units", "refused"), [(["°C", "°F"], True), (["°C", "°C"], False)])

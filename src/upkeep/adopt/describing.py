@@ -9,7 +9,7 @@ import polars as pl
 from upkeep.adopt.columns import Part
 from upkeep.adopt.sniffing import MOSTLY
 from upkeep.adopt.times import share_of
-from upkeep.adopt.words import has_word, is_kept, names_one, unit_of, words_of
+from upkeep.adopt.words import MOST_KINDS, has_word, is_kept, kind_of, names_one, unit_of, words_of
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, MAX_NAME, shorten
 
@@ -89,7 +89,8 @@ def _explain_omission(name: str, values: pl.Series) -> str | None:
         return "empty"
     if not values.dtype.is_numeric():
         return f"text, such as {shorten(values[0], 40)}"
-    if names_one(name, "ahead", "ahead_too"):
+    is_class = kind_of(name) == "failure" and values.n_unique() <= MOST_KINDS and bool((values % 1 == 0).all())
+    if is_class or names_one(name, "ahead", "ahead_too"):
         return "its name says that it knows the outcome"
     return f"always {values[0]:g}" if values.n_unique() == 1 else None
 

@@ -10,7 +10,7 @@ from upkeep.adopt.columns import Guess, Part, find_roles
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.sniffing import read_numbers
 from upkeep.adopt.times import in_zone, quartiles, share_of
-from upkeep.adopt.words import WORDS, has_word, is_kept, kind_of, names_one
+from upkeep.adopt.words import MOST_KINDS, WORDS, has_word, is_kept, kind_of, names_one
 from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import DTYPES, EVENTS, TABLES, Table
 from upkeep.core.errors import UpkeepError
@@ -21,7 +21,6 @@ from upkeep.sources.file_options import Kind
 
 PURPOSE = "upkeep learns from machines' readings over time which of them will fail soon"
 NO_EVENTS = EVENTS.to_frame().select(*KEYS, "kind")
-MOST_KINDS = 30
 MOST_CODES = 500
 
 Tables = dict[Table, list[Part]]
@@ -42,10 +41,10 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     notes = [f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike]
     telemetry = [part for part, table in which if table == "telemetry"]
     machines = _known_names(looked)["machine"]
-    for part in telemetry:
-        names = machines & {*part.measured}
-        if len(names) > 1 and "machine" not in part.columns:
-            what = f"columns of {part.layout.name} are machines: {shorten(', '.join(sorted(names)))}"
+    for part in (part for part in telemetry if "machine" not in part.columns):
+        sensors = [*part.measured, *(part.layout.rows[part.pivot[0]].unique().drop_nulls() if part.pivot else ())]
+        if len(named := sorted(name for name in machines if any(name in sensor for sensor in sensors))) > 1:
+            what = f"sensors of {part.layout.name} are named after machines: {shorten(', '.join(named))}"
             raise UpkeepError(what, remedy="deliver a row per machine and time, with a column that names the machine")
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
         read, others = read_as("telemetry", part), tables["telemetry"]

@@ -15,6 +15,7 @@ from upkeep.sources.file_options import Kind
 WORDS: dict[str, Any] = parse_yaml(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 OURS = {name for needed in NEEDED.values() for name in needed}
+MOST_KINDS = 30  # of events, or of failures, that a column tells apart
 MOST_LETTERS = 1000  # of a text that is looked at for words
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
