@@ -36,7 +36,8 @@ ROWS_AS_OBJECTS = 50_000  # held as Python objects at a time: columns take less 
 FETCHED_ROWS = 100  # asked for at once, few because each of them may be large
 
 BOUND = re.compile(r"(?<![:\w\\]):(\w+)")
-WITHIN_BATCH = re.compile(r"""([\w."`\[\]]+(?:::\w+)?)\s*(?:>=\s*:since|<\s*:until)\b""")
+COLUMN = r"""(?:[\w.]|"[^"]*"|`[^`]*`|\[[^\]]*\])+(?:::\w+)?"""
+WITHIN_BATCH = re.compile(rf"(?i)(\b(?:where|and|or|on)\s+|\()({COLUMN})\s*(?:>=\s*:since|<\s*:until)\b")
 """How a query usually bounds a batch, and by which column."""
 
 UNTIMED_COUNTED = 1000  # rows without a time, beyond which they are not counted
@@ -148,7 +149,7 @@ def _ask_for_untimed(table: Table, query: str) -> str | None:
     Returns None if the query's bounds are written in another way.
     """
     if not _bound(WITHIN_BATCH.sub("", query)) & {"since", "until"}:
-        return WITHIN_BATCH.sub(r"(\1 IS NULL OR \1 < :since OR \1 >= :until)", query)
+        return WITHIN_BATCH.sub(r"\1(\2 IS NULL OR \2 < :since OR \2 >= :until)", query)
     known = "write its bounds as `time >= :since AND time < :until` to have them counted"
     logger.warning(f"{table}: rows whose time is null are in no batch of this query; {known}")
     return None
