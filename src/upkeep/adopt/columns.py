@@ -86,9 +86,8 @@ def find_roles(layout: Layout) -> Part:
     measured = [name for name in rest.columns if numbers[name].count() >= MOSTLY * max(texts[name].count(), 1)]
     text = rest.drop(measured).columns
     if clock and "machine" in keys and "plant" not in keys and (crowded := _find_crowded_part(rows, clock, keys)):
-        if [bool(VALUE.search(name)) for name in measured] == [True] and not any(
-            has_word(name, "sensor") for name in text
-        ):
+        is_value = len(measured) == 1 and VALUE.search(measured[0])
+        if is_value and not any(has_word(name, "sensor") for name in text):
             what = f"files such as {layout.name} hold one value each of the same machines at the same times"
             remedy = "if they are of several sensors, deliver them as one table, with a column that names the sensor"
             raise UpkeepError(what, remedy=remedy)
@@ -193,10 +192,11 @@ def _find_crowded_part(rows: pl.DataFrame, clock: Clock, keys: Mapping[str, Gues
             (pl.struct(part, "@row").n_unique() == pl.col("@row").n_unique()).alias("differ"),
         )
         shared = each.filter(pl.col("files") > 1)
-        is_each = shared.height > 0.05 * each.height and shared["files"].mean() > CROWDED * rows[part].n_unique()
+        is_each = share_of(shared["files"] > CROWDED * rows[part].n_unique()) > 0.5
+        is_each &= shared.height > 0.05 * each.height and share_of(shared["differ"]) > 0.5
         one = timed.filter(pl.col("@machine") == pl.col("@machine").drop_nulls().first())
         is_woven = shared.is_empty() and [*map(bool, map(VALUE.search, others.columns))] == [True]
-        if (is_each and share_of(shared["differ"]) > 0.5) or (is_woven and _overlap_in_time(one, [part])):
+        if is_each or (is_woven and _overlap_in_time(one, [part])):
             return part
     return None
 

@@ -255,10 +255,6 @@ def _align(frames: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
     for name, kinds in types.items():
         if len(kinds) > 1 and not all(dtype.is_numeric() for dtype in kinds):
             wanted: Literal["time", "text"] = "time" if all(dtype.is_temporal() for dtype in kinds) else "text"
-            frames = [
-                frame.with_columns(cast_column(name, frame.schema[name], wanted).value.alias(name))
-                for frame in (
-                    frame if name in frame.columns else frame.with_columns(pl.lit(None).alias(name)) for frame in frames
-                )
-            ]
+            casts = [(frame, cast_column(name, frame.schema.get(name, pl.Null()), wanted).value) for frame in frames]
+            frames = [frame.with_columns(cast.alias(name)) if name in frame else frame for frame, cast in casts]
     return frames

@@ -38,7 +38,8 @@ MARK = "adopt:"  # begins comments in `params.yaml`, so that the next draft repl
 TEMPLATE = Path(__file__).with_name("dictionary.yaml")  # the columns of each table that upkeep knows
 
 NO_NAME = "(a column without a name)"
-TEXT, AS_READ = "tag:yaml.org,2002:str", Resolver()
+TEXT = "tag:yaml.org,2002:str"
+AS_READ: Any = Resolver()
 COLON = "\0"  # stands for the colon of a query's parameter until colons within names are escaped
 
 Names = Mapping[str, Mapping[str, str]]  # by table, the dictionary's name of each delivered column that it has
