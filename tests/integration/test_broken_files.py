@@ -235,6 +235,26 @@ def test_a_header_repeated_in_other_letters_or_quotes_is_a_broken_line_and_no_pl
     assert checked.clean.height == 4
 
 
+def test_below_a_line_that_names_other_columns_these_names_count():
+    parts = [
+        "plant,machine,time,load,heat\n" + "lyon,m1,2025-01-06,1,2\n" * 3,
+        '"Machine",PLANT,heat,load,time\nm1,lyon,2,1,2025-01-06\n',
+        "plant,machine,time,load,turns\nlyon,m1,2025-01-06,1,9\n",
+        "plant,machine,time,load,heat\nlyon,m1,2025-01-06,1,2\n",
+    ]
+    rows = read_delimited("".join(parts).encode(), ",", "utf-8", LIMITS)
+    assert rows["@broken_line"].drop_nulls().to_list() == [part.split("\n")[0] for part in parts[1:]]
+    good = rows.filter(pl.col("@broken_line").is_null())
+    assert good.select("plant", "machine", "load").rows() == [("lyon", "m1", "1")] * 6
+    assert good.select("heat", "turns").rows() == [("2", None)] * 4 + [(None, "9"), ("2", None)]
+
+
+@pytest.mark.parametrize("below", ["Plant,Machine,Time,Force", ",,,kN\nplant id,machine,time,kilo"])
+def test_units_and_meanings_below_the_header_name_no_columns(below):
+    text = f"plant,machine,time,load\n{below}\nlyon,m1,2025-01-06,1\n"
+    assert read_delimited(text.encode(), ",", "utf-8", LIMITS).columns == ["plant", "machine", "time", "load"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 def test_letters_of_two_and_four_bytes_are_read_with_and_without_a_mark(tmp_path, encoding):
     (tmp_path / "all.csv").write_bytes(f"{HEADER}\n{line(1).replace('lyon', 'Łódź')}\n".encode(encoding))

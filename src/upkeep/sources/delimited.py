@@ -7,7 +7,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 
 import polars as pl
 
@@ -26,6 +26,7 @@ BEGINNING = re.compile(
 )  # how text begins whose letters have two or four bytes, with or without a mark
 VALUE = re.compile(r'["\s]*[+-]?\d')  # how numbers and times begin
 MOST_ABOVE = 100  # lines above the header, at most
+MOST_BELOW = 2  # lines of units and of meanings below the header
 LINES_AT_ONCE = 10_000  # that are held as Python objects
 SHOWN = 100  # characters that are kept of a line that is too long
 
@@ -34,8 +35,9 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     """Read every value as text, so that a broken one reaches ``validate`` as it was delivered.
 
     A line that is not a row is kept whole in the column :data:`BROKEN_LINE`: one with more or fewer fields than the
-    header, with a quote that is not closed on it, without any value, or that repeats the header. Of a line that is
-    longer than `limits` allow, the beginning and the length are kept.
+    header, with a quote that is not closed on it, without any value, or that repeats the header. Below a line that
+    names other columns its names count. Of a line that is longer than `limits` allow, the beginning and the length are
+    kept.
 
     Raises UpkeepError if there are more columns or lines than `limits` allow.
     """
@@ -48,10 +50,50 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     if at is None:
         return pl.DataFrame()
     above, header, lines = lines[:at], lines[at], lines[at + 1 :]
-    names = _name_columns(header, separator, limits)
+    begins = _begin_as_header(lines, header, separator)
+    starts = [0, *_find_further_headers(lines, begins.arg_true(), header, separator), lines.len()]
+    headers, longest = [header, *lines[starts[1:-1]]], 1000 * limits.value_kb
+    parts = zip(pairwise(starts), headers, strict=True)
+    read = [_read_rows(lines[at:to], begins[at:to], named, separator, limits) for (at, to), named in parts]
+    rows = pl.concat([read[0], *(_respell(part, read[0].columns) for part in read[1:])], how="diagonal")
+    if above.len():
+        shown = [{BROKEN_LINE: _shorten(line, longest)} for line in above]
+        rows = pl.concat([rows.clear(), pl.DataFrame(shown), rows], how="diagonal")
+    return rows.drop("") if "" in rows and rows[""].null_count() == rows.height else rows
+
+
+def _begin_as_header(lines: pl.Series, header: str, separator: str) -> pl.Series:
+    """Tell which lines begin with a column's name, in quotes or not, in whatever letters."""
+    first, *others = (name.strip() for name in read_fields(header, separator) or header.split(separator))
+    names = [first, *(name for name in others[:MOST_ABOVE] if name and not VALUE.match(name))]
+    words = "|".join(map(pl.escape_regex, names))
+    return lines.str.contains(rf'(?i)^[{BOM}{BLANKS}]*"?(?:{words})"?[{BLANKS}]*(?:\x{ord(separator):02x}|$)')
+
+
+def _find_further_headers(lines: pl.Series, numbers: Iterable[int], header: str, separator: str) -> list[int]:
+    """Return which of the numbered lines name other columns than those so far, as where several files were joined."""
+    named, found = _fold(read_fields(header, separator) or header.split(separator)), list[int]()
+    for number in numbers:
+        fields = _fold(read_fields(lines[number], separator) or ())
+        is_header = len({*fields} & {*named}) > len(named) / 2 and not any(map(VALUE.match, fields))
+        if is_header and fields != named and (found or number >= MOST_BELOW):
+            found.append(number)
+            named = fields
+    return found
+
+
+def _respell(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return rows with their columns' names as they were spelt first."""
+    spelt = dict(zip(_fold(rows.columns), rows.columns, strict=True))
+    first = {spelt[folded]: name for name, folded in zip(columns, _fold(columns), strict=True) if folded in spelt}
+    return rows.rename({theirs: name for theirs, name in first.items() if name not in rows})
+
+
+def _read_rows(lines: pl.Series, begins: pl.Series, header: str, separator: str, limits: Limits) -> pl.DataFrame:
+    """Return a row for each line below a header, in the order of the lines."""
+    names, longest = _name_columns(header, separator, limits), 1000 * limits.value_kb
     bounds.check_size(bounds.VALUE_BYTES * len(lines) * len(names), limits)
-    longest = 1000 * limits.value_kb
-    regular = _find_regular(lines, header, separator, len(names)) & (lines.str.len_bytes() <= longest)
+    regular = _find_regular(lines, begins, separator, len(names)) & (lines.str.len_bytes() <= longest)
     rows = _parse_regular(lines.filter(regular), names, separator)
     if rows.height != regular.sum():  # Polars reads some line as none or several rows, so each is read by itself
         regular, rows = regular & False, rows.clear()
@@ -60,10 +102,7 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
         odd = [_parse_one_by_one(part["line"], header, names, separator, longest) for part in parts]
         place = pl.concat([regular.arg_true(), (~regular).arg_true()])
         rows = pl.concat([rows, *odd], how="diagonal")[place.arg_sort()]
-    if above.len():
-        shown = [{BROKEN_LINE: _shorten(line, longest)} for line in above]
-        rows = pl.concat([rows.clear(), pl.DataFrame(shown), rows], how="diagonal")
-    return rows.drop("") if "" in names and rows[""].null_count() == rows.height else rows
+    return rows
 
 
 def find_header(lines: Iterable[str], separator: str) -> int | None:
@@ -143,13 +182,13 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
     return list(unique)[1:]
 
 
-def _find_regular(lines: pl.Series, header: str, separator: str, width: int) -> pl.Series:
-    """Tell which lines certainly hold `width` fields; the others are parsed one by one."""
+def _find_regular(lines: pl.Series, begins: pl.Series, separator: str, width: int) -> pl.Series:
+    """Tell which lines certainly hold `width` fields; the others are parsed one by one.
+
+    A header may be repeated with or without quotes, or in capitals: lines that begin as it does are such.
+    """
     has_value = lines.str.strip_chars(BLANKS + separator) != ""
-    # A header may be repeated with or without quotes, or in capitals: lines that begin as it does are read one by one.
-    first = pl.escape_regex((read_fields(header, separator) or header.split(separator))[0].strip())
-    repeats = rf'(?i)^[{BOM}{BLANKS}]*"?{first}"?[{BLANKS}]*(?:\x{ord(separator):02x}|$)'
-    bare, regular = lines, has_value & ~lines.str.contains(repeats)
+    bare, regular = lines, has_value & ~begins
     if lines.str.contains(QUOTE, literal=True).any():
         # A quoted stretch counts as one mark, which is regular only between separators; "" in it makes two marks.
         other = rf"[^{QUOTE}\x{ord(separator):02x}]"
