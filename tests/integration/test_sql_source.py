@@ -270,6 +270,16 @@ def test_postgresql_gives_each_row_once_in_utc_whatever_its_own_zone(postgres_ur
     assert ("telemetry", "porto", 6) not in found
 
 
+@pytest.mark.parametrize("column", ["time", "seen.time::timestamptz"])
+def test_rows_of_postgresql_at_no_time_are_told(postgres_url, monkeypatch, column):
+    monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
+    rows = "SELECT CAST(unnest(ARRAY['infinity', '-infinity', '2025-01-07', NULL]) AS TIMESTAMP) AS time"
+    query = f"SELECT * FROM ({rows}) AS seen WHERE {column} >= :since AND {column} < :until AND 'lyon' = :plant"  # noqa: S608
+    offered = list(opened("sql", {"url": postgres_url, **QUERIES, "telemetry": query}).deliveries(MONDAY))
+    [told] = {finding["detail"] for delivery in offered for finding in delivery.findings}
+    assert told.startswith("lyon: 3 rows have no time")
+
+
 def test_a_uuid_is_text(postgres_url, monkeypatch):
     monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
     query = "SELECT CAST('7d444840-9dc0-11d1-b245-5ffdce74fad2' AS UUID) AS machine WHERE :plant = 'lyon'"
