@@ -136,14 +136,16 @@ def test_a_time_that_cannot_be_read_is_shown(upkeep):
     )
 
 
-def write_as(name: str, rows: pl.DataFrame, encoding: str, decimal: str) -> None:
+def write_as(name: str, rows: pl.DataFrame, encoding: str, decimal: str, separator: str = ";") -> None:
     values = pl.col(pl.Float64).cast(pl.String).str.replace(".", decimal, literal=True)
-    (FOLDER / name).write_text(rows.with_columns(values).write_csv(separator=";"), encoding=encoding)
+    (FOLDER / name).write_text(rows.with_columns(values).write_csv(separator=separator), encoding=encoding)
 
 
 def test_each_file_of_a_table_is_read_as_it_is_written(fleet, upkeep):
     telemetry, events = (rows.with_columns(plant=pl.lit("Süd")) for rows in fleet)
-    for machine, how in zip("1234", (("cp1252", ","), ("utf-8", "."), ("utf-16", ","), ("utf-8", ",")), strict=True):
+    for machine, how in zip(
+        "1234", (("cp1252", ","), ("utf-8", ".", ","), ("utf-16", ",", "\t"), ("utf-8", ",")), strict=True
+    ):
         write_as(f"press-{machine}.csv", telemetry.filter(machine=f"press-{machine}").drop("machine"), *how)
     events.write_csv(FOLDER / "events.csv")
     upkeep("adopt", "deliveries", "--force")

@@ -578,6 +578,11 @@ def test_a_file_of_many_times_in_another_format_is_an_error_that_names_it(tmp_pa
     with pytest.raises(UpkeepError, match="no time in the file can be read") as caught:
         deliveries(tmp_path)
     assert str(caught.value.where["file"]).endswith("b.csv")
+    assert caught.value.remedy.startswith(
+        "set time_format: '%d.%m.%Y %H:%M', if that is how they are meant; in an entry"
+    )
+    readings = [{"path": f"{tmp_path}/a.csv"}, {"path": f"{tmp_path}/b.csv", "time_format": "%d.%m.%Y %H:%M"}]
+    assert len(list(opened("files", {"telemetry": readings}).deliveries(UNTIL))) > 1
 
 
 def test_machines_go_to_the_first_batch_and_events_to_that_of_their_time(tmp_path):

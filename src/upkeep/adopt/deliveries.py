@@ -44,7 +44,7 @@ class Layout:
     `rows` are as delivered, those of CSV files as text. For several files, columns such as ``{0}`` hold the parts of
     their addresses that differ, which `facts` has for each of `paths`, without the prefixes and suffixes of `around`.
     `reading` has the options of the source ``files`` for how their text is written, and `partial` the columns that only
-    some of the files have. `told` has the encoding and the decimal sign that a file's text shows; where these differ,
+    some of the files have. `told` has the encoding and the signs that a file's text shows; where these differ,
     `own` has the reading of each file. `keys` has what folders such as ``plant=north`` call these parts, and `heights`
     the number of each file's rows.
     """
@@ -177,7 +177,7 @@ def _look_at_file(name: str, place: str, path: str, limits: Limits) -> Layout:
             raise UpkeepError(what, remedy="deliver it with both")
     rows = _clean_rows(name, rows)
     has_points = any(column.str.contains(POINT).any() for column in rows.iter_columns())
-    signs = {"decimal": written.get("decimal", "." if has_points else "")}
+    signs = {"separator": how["separator"], "decimal": written.get("decimal", "." if has_points else "")}
     told = signs if content.isascii() or find_unicode(content) else signs | {"encoding": how["encoding"]}
     gaps = find_gaps(rows, written.get("decimal"))
     return Layout([name], blank_gaps(rows, gaps), {**written, **({"gaps": gaps} if gaps else {})}, told=told)
@@ -206,17 +206,17 @@ def _clean_rows(name: str, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _group(files: Iterable[Layout]) -> list[list[Layout]]:
-    """Group files of the same table: similar columns, one separator, and names with the same kind of event, if any."""
-    groups: list[tuple[set[str], tuple[object, ...], list[Layout]]] = []
+    """Group files of the same table: similar columns, and names with the same kind of event, if any."""
+    groups: list[tuple[set[str], str | None, list[Layout]]] = []
     for file in files:
-        columns, written = {*file.rows.columns}, (file.reading.get("separator"), kind_of(file.file_name))
-        for known, how, alike in groups:
-            if how == written and len(columns & known) >= ALIKE * len(columns | known):
+        columns, kind = {*file.rows.columns}, kind_of(file.file_name)
+        for known, of, alike in groups:
+            if of == kind and len(columns & known) >= ALIKE * len(columns | known):
                 alike.append(file)
                 known |= columns
                 break
         else:
-            groups.append((columns, written, [file]))
+            groups.append((columns, kind, [file]))
     return [alike for _, _, alike in groups]
 
 
@@ -233,7 +233,8 @@ def join_files(files: Sequence[Layout]) -> Layout:
     told = zip(files, facts, strict=True)
     frames = [file.rows.with_columns(pl.lit(fact).alias(part) for part, fact in own.items()) for file, own in told]
     reading = {option: value for file in files for option, value in file.reading.items()}
-    shown = {option: {file.told.get(option, "") for file in files} - {""} for option in ("encoding", "decimal")}
+    options = ("encoding", "separator", "decimal")
+    shown = {option: {file.told.get(option, "") for file in files} - {""} for option in options}
     if len(shown["decimal"]) > 1:
         reading["decimal"], with_commas = ",", pl.col(pl.String).str.replace(POINT, "${1},${2}")
         pairs = zip(frames, files, strict=True)

@@ -189,6 +189,8 @@ def _report_untimed(table: Table, untimed: Sequence[tuple[UpkeepError, bool]], n
     """Report the files none of whose times can be read; raise the first such error if it is systematic, or all fail."""
     findings = []
     for error, is_systematic in untimed:
+        if is_systematic and len(untimed) < n_parts:
+            error.remedy += "; in an entry of its own in fetch.options, since the times of other files are as expected"
         if is_systematic or len(untimed) == n_parts:
             raise error
         logger.warning(str(error))
