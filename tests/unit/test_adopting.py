@@ -239,7 +239,7 @@ def test_two_events_in_the_hour_that_clocks_repeat_tell_no_zone():
             ("bar", None),
             ("p1", None),
         ),
-        *(("Öltemperatur [°C]", "°C"), ("Zustand (1)", None)),
+        *(("Öltemperatur [°C]", "°C"), ("Zustand (1)", None), ("x (again)", None), ("p [bar] (again)", "bar")),
     ],
 )
 def test_a_unit_is_read_from_a_name_only_if_it_says_one(name, unit):

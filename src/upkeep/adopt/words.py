@@ -58,6 +58,7 @@ def unit_of(name: str) -> str | None:
     """Return the unit in a column's name: in brackets, or as its ending."""
     known = {end: unit for unit, ends in WORDS["units"].items() for end in ends}
     known |= {unit.lower().replace("/", "_"): unit for unit in WORDS["units"]["itself"]}
+    name = name.replace(" (again)", "")  # of the second column of a name
     bracketed = re.search(r"[\[(]\s*([^\])\d\s][^\])\s]{0,9})\s*[\])]", name)
     if bracketed and bracketed[1].isprintable():
         return str(known.get(fold(bracketed[1]).replace("/", "_"), bracketed[1]))
