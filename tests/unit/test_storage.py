@@ -130,7 +130,7 @@ def test_frame_array_and_single_rows_score_alike_to_the_bit(folder, unseen):
     )
     expected = predict(model, unseen)
     assert predict(model, frame).tobytes() == expected.tobytes()
-    assert predict(model, unseen.astype(np.float64), threads=2).tobytes() == expected.tobytes()
+    assert predict(model, unseen.astype(np.float64)).tobytes() == expected.tobytes()
     assert b"".join(predict(model, unseen[row : row + 1]).tobytes() for row in range(50)) == expected.tobytes()
 
 

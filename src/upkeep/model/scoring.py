@@ -75,15 +75,13 @@ class Scorer:
         self._low = np.array([found.minimum for found in ranges], dtype=np.float64)
         self._high = np.array([found.maximum for found in ranges], dtype=np.float64)
 
-    def score(
-        self, rows: Telemetry, events: Events, records: Mapping[str, MachineRecord], threads: int = 1
-    ) -> list[Answer]:
+    def score(self, rows: Telemetry, events: Events, records: Mapping[str, MachineRecord]) -> list[Answer]:
         """Return an answer per machine, in their order; `records` take precedence over those saved with the model."""
         metadata = self.model.metadata
         stored = metadata.preparation.records
         known = {name: _merge(records.get(name, UNKNOWN), stored.get(name, UNKNOWN)) for name in rows.machines}
         features = newest_features(rows, events, known, metadata.preparation, metadata.dataset)
-        probabilities = predict(self.model, features, threads).tolist()
+        probabilities = predict(self.model, features).tolist()
         readings, maintenance = self.read(rows), self._last_maintenance(events)
         answers = []
         for index, (name, span) in enumerate(rows.by_machine()):

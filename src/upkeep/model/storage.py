@@ -144,10 +144,10 @@ def load_model(folder: Path) -> SavedModel:
     return SavedModel(metadata, boosters)
 
 
-def predict(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]], threads: int = 1) -> Floats:
+def predict(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]]) -> Floats:
     """Return calibrated probabilities of failure within the horizon, shape (n_rows,); see :func:`to_matrix`."""
     matrix = to_matrix(features, model.metadata.features)
-    return apply_calibration(model.metadata.calibration, mean_log_odds(model.boosters, matrix, threads))
+    return apply_calibration(model.metadata.calibration, mean_log_odds(model.boosters, matrix))
 
 
 def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floating[Any]]) -> Floats:
@@ -157,16 +157,16 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     explainable AI for trees), averaged over the boosters; the last column is the expected log-odds.
     """
     matrix = to_matrix(features, model.metadata.features)
-    return _average_boosters(model.boosters, matrix, pred_contrib=True, num_threads=1)
+    return _average_boosters(model.boosters, matrix, pred_contrib=True)
 
 
-def mean_log_odds(boosters: "Sequence[lgb.Booster]", matrix: Floats32, threads: int = 1) -> Floats:
+def mean_log_odds(boosters: "Sequence[lgb.Booster]", matrix: Floats32) -> Floats:
     """Return the log-odds averaged over the boosters, shape (n_rows,)."""
-    return _average_boosters(boosters, matrix, raw_score=True, num_threads=threads) if len(matrix) else np.empty(0)
+    return _average_boosters(boosters, matrix, raw_score=True) if len(matrix) else np.empty(0)
 
 
-def _average_boosters(boosters: "Sequence[lgb.Booster]", matrix: Floats32, **asked: int) -> Floats:
-    mean: Floats = np.mean([booster.predict(matrix, **asked) for booster in boosters], axis=0)
+def _average_boosters(boosters: "Sequence[lgb.Booster]", matrix: Floats32, **asked: bool) -> Floats:
+    mean: Floats = np.mean([booster.predict(matrix, num_threads=1, **asked) for booster in boosters], axis=0)
     return mean
 
 
