@@ -107,7 +107,7 @@ def serving(board, *, tokens=(), explain=explain, monitoring=None, words=None):
     app.include_router(page_routes(board, SimpleNamespace(explain=explain, horizon_hours=48), settings))
     if told:
         app.include_router(visit_route(board, words))
-    app.add_middleware(Access, tokens=dict.fromkeys(tokens, "planner"), metrics=Counters({}, None))
+    app.add_middleware(Access, tokens=dict.fromkeys(tokens, "planner"), metrics=Counters({}, None), hosts=())
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -44,7 +44,7 @@ def client_of(kept, tokens=None):
     app = FastAPI()
     app.exception_handler(Refused)(answer)
     app.include_router(visit_route(board, kept))
-    app.add_middleware(Access, tokens=tokens or {}, metrics=Counters({}, None))
+    app.add_middleware(Access, tokens=tokens or {}, metrics=Counters({}, None), hosts=())
     return TestClient(app, base_url=HOST)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import polars as pl
@@ -36,11 +37,11 @@ class Scored(NamedTuple):
 def score_newest(
     tables: Mapping[str, pl.DataFrame],
     scorer: Scorer,
+    role: ModelRole,
     *,
     since: date,
     silence: timedelta,
     now: datetime,
-    role: ModelRole = "champion",
 ) -> Scored:
     """Score one plant's machines at their newest rows, from its validated tables; an UpkeepError if there is no row.
 
@@ -55,16 +56,9 @@ def score_newest(
     telemetry = tables["telemetry"].join(recent, on="machine", how="semi").sort("machine", "time")
     events = tables["events"].join(recent, on="machine", how="semi")
     answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
-    inputs = _write_inputs(telemetry, events, window)
-    scored_at = int(now.timestamp() * 1_000_000)
-    logged = as_log_rows(
-        [
-            as_prediction(
-                answer, scorer, inputs[answer.machine], identity=None, source="batch", scored_at=scored_at, role=role
-            )
-            for answer in answers
-        ]
-    )
+    inputs, scored_at = _write_inputs(telemetry, events, window), int(now.timestamp() * 1_000_000)
+    told = partial(as_prediction, scorer=scorer, identity="", source="batch", scored_at=scored_at, role=role)
+    logged = as_log_rows([told(answer, inputs=inputs[answer.machine]) for answer in answers])
     reasons = [[reason["words"] for reason in scorer.explain(answer.features, answer.readings)] for answer in answers]
     services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
     predictions = _number(logged).with_columns(

@@ -103,14 +103,7 @@ S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts"
 
 
 def as_prediction(
-    answer: "Answer",
-    scorer: "Scorer",
-    inputs: str,
-    *,
-    identity: str | None,
-    source: str,
-    scored_at: int,
-    role: ModelRole = "champion",
+    answer: "Answer", scorer: "Scorer", inputs: str, *, identity: str, source: str, scored_at: int, role: ModelRole
 ) -> Prediction:
     """Return an answer as a row of the log; `inputs` are the rows that it was made from, as JSON."""
     return {

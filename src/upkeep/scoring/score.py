@@ -103,7 +103,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
             tables = _read_plant(plant, listed, since, dictionary, params)
             silence = timedelta(hours=params.score.silent_hours)
             asked = partial(score_newest, tables, since=since, silence=silence, now=now)
-            scored[plant] = asked(scorer)
+            scored[plant] = asked(scorer, "champion")
             if plant in challengers:
                 _log_challenger(challengers[plant], asked, params.score.log)
     return scored
@@ -122,7 +122,7 @@ def _find_challengers(folder: Path | None) -> dict[str, Path]:
 
 def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None:
     try:
-        _log(log, call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), role="challenger")))
+        _log(log, call_within(CHALLENGER_SECONDS, lambda: asked(load_scorer(model), "challenger")))
     except Exception as error:
         logger.warning("the challenger %s was not scored: %s", model, error)
 

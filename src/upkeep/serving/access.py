@@ -40,9 +40,7 @@ class Access:
     since its owner could point it here (DNS rebinding).
     """
 
-    def __init__(
-        self, app: ASGIApp, tokens: Mapping[bytes, str], metrics: Counters, hosts: Collection[str] = ()
-    ) -> None:
+    def __init__(self, app: ASGIApp, tokens: Mapping[bytes, str], metrics: Counters, hosts: Collection[str]) -> None:
         self._app, self._tokens, self._metrics, self._hosts = app, tokens, metrics, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,9 +41,7 @@ class Service:
         self.versions = {plant: scorer.version for plant, scorer in self.scorers.items()}
         self.horizon_hours = max(scorer.model.metadata.dataset.horizon_hours for scorer in self.scorers.values())
 
-    def answer(
-        self, body: bytes, content_type: str, query: Mapping[str, str], request_id: str, source: str = "api"
-    ) -> Reply:
+    def answer(self, body: bytes, content_type: str, query: Mapping[str, str], request_id: str, source: str) -> Reply:
         """Answer one request: predictions of the machines that can be answered, errors for the others.
 
         `Refused` is raised if the body is no table, has no rows or no column of machines, or is beyond a limit.
