@@ -14,7 +14,7 @@ from typing import NamedTuple
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
-from upkeep.judging.reports import Headline, read_report
+from upkeep.judging.reports import Headline, name_groups, read_report
 from upkeep.releases import git
 from upkeep.releases.git import Environment
 from upkeep.releases.history import Release, Stage, find_release, list_rollbacks
@@ -120,7 +120,7 @@ def _mirror(release: Release, uri: str) -> None:
 
 def _describe_floors(params: Params) -> str:
     headline = read_report(Headline)
-    groups = {"": headline.overall} | {f"plants.{plant}": group for plant, group in headline.plants.items()}
+    groups = name_groups(headline.overall, headline.plants)
     found = {name: groups.get(name.rpartition(".")[0]) for name in params.evaluate.floors}
     figures = {name: getattr(group, name.rpartition(".")[2], None) for name, group in found.items()}
     return "; ".join(f"{name} {figures[name]}, floor {floor}" for name, floor in params.evaluate.floors.items())

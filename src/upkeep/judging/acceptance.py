@@ -11,7 +11,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.objects import read_object
 from upkeep.core.text import align_columns
 from upkeep.core.types import Floats, Frozen
-from upkeep.judging.reports import LOWER_IS_BETTER, Evaluation, GroupReport, Metrics, Sanity
+from upkeep.judging.reports import LOWER_IS_BETTER, Evaluation, GroupReport, Metrics, Sanity, name_groups
 from upkeep.judging.sanity import NOT_KNOWN, REFERENCES, explain_unknown, find_chance
 
 FLOORS = [name for name in Metrics.model_fields if name not in LOWER_IS_BETTER]
@@ -67,14 +67,13 @@ def check_floors(evaluation: Evaluation, floors: Mapping[str, float]) -> list[Ch
     ``plants.lyon.average_precision`` one plant's. What is missing or unknown does not pass. With a floor of the fleet,
     a plant without one of its own must not be known to rank as chance does.
     """
-    plants = {f"plants.{plant}": group for plant, group in evaluation.plants.items()}
-    groups = {"": evaluation.overall, **plants}
+    groups = name_groups(evaluation.overall, evaluation.plants)
     held = sorted({name.rpartition(".")[0] for name in floors} & groups.keys())
     checks = [_check_floor(groups, name, floor) for name, floor in sorted(floors.items())]
     checks += [_check_sanity(place, groups[place].sanity) for place in held]
-    others = sorted(plants.keys() - held)
-    if "" in held and others and len(plants) > 1:  # one plant is the fleet, of which that was asked
-        chance = [f"{name.removeprefix('plants.')}: {fault}" for name in others for fault in find_chance(plants[name])]
+    others = sorted(groups.keys() - {"", *held})
+    if "" in held and others and len(evaluation.plants) > 1:  # one plant is the fleet, of which that was asked
+        chance = [f"{name.removeprefix('plants.')}: {fault}" for name in others for fault in find_chance(groups[name])]
         found = "; ".join(chance) or f"none of {len(others)}"
         expected = "none that is known to rank as chance does"
         checks.append(Check("plants beyond chance", expected, found, not chance))

@@ -281,6 +281,7 @@ class DataQuality(Report):
 
 
 AnyReport = TypeVar("AnyReport", bound=BaseModel)
+Group = TypeVar("Group")
 
 FILES: dict[type[BaseModel], Path] = {
     Headline: paths.METRICS,
@@ -301,6 +302,11 @@ def write_report(report: BaseModel) -> None:
 def read_report(kind: type[AnyReport]) -> AnyReport:
     """Read a report from its place; raise an UpkeepError if it is missing or not what its stage writes."""
     return read_object(kind, FILES[kind], what="the report", remedy=REMEDY)
+
+
+def name_groups(overall: Group, plants: Mapping[str, Group]) -> dict[str, Group]:
+    """Return groups by what precedes a figure in ``evaluate.floors``: ``plants.lyon``, or nothing for all plants."""
+    return {"": overall} | {f"plants.{plant}": group for plant, group in plants.items()}
 
 
 # `dvc plots show` puts a table's texts into a script as they are, where `</script>` in a plant's name would end it.

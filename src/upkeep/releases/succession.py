@@ -12,6 +12,7 @@ import polars as pl
 from upkeep.core.params import Gate, Params
 from upkeep.core.text import count_things
 from upkeep.judging.comparison import Change, Comparison, Group, compare
+from upkeep.judging.reports import name_groups
 
 ROW = ["machine", "time"]
 TOGETHER = "all plants together"
@@ -132,9 +133,8 @@ def explain_loss(loss: float, interval: Sequence[float] | None, allowed: float, 
 
 def _judge_floor(figures: Comparison, name: str, floor: float) -> tuple[bool, str]:
     """Return whether a floor may be missed, since the champion misses it by as much or more, and words on it."""
-    groups = {"": figures.overall} | {f"plants.{plant}": group for plant, group in figures.plants.items()}
     place, _, figure = name.rpartition(".")
-    group = groups.get(place)
+    group = name_groups(figures.overall, figures.plants).get(place)
     change = group.changes.get(figure, Change(None, None)) if group else Change(None, None)
     if change.before is None or change.after is None:
         return False, f"{name} is below its floor of {floor:g}, and what the champion reaches is not known"
