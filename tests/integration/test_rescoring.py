@@ -7,16 +7,15 @@ import pytest
 from polars.testing import assert_frame_equal
 from trained_fleet import PLANTS
 
+from upkeep.contract.dictionary import TABLES
 from upkeep.core.errors import UpkeepError
 from upkeep.features.inputs import Preparation
 from upkeep.model.storage import Metadata, load_model
-from upkeep.releases.rescoring import PlantTables, rescore
+from upkeep.releases.rescoring import rescore
 
 
-def scan(fleet, plant="lyon") -> PlantTables:
-    return PlantTables(
-        *(pl.scan_parquet(fleet / f"data/interim/{table}/{plant}.parquet") for table in PlantTables._fields)
-    )
+def scan(fleet, plant="lyon") -> list[pl.LazyFrame]:
+    return [pl.scan_parquet(fleet / f"data/interim/{table}/{plant}.parquet") for table in TABLES]
 
 
 def stored(fleet, plant="lyon") -> pl.DataFrame:
@@ -46,7 +45,7 @@ def test_no_rows_give_no_rows(trained_fleet):
 def test_frames_serve_as_well_as_files(trained_fleet):
     rows, tables = stored(trained_fleet).head(5), scan(trained_fleet)
     folder, present = trained_fleet / "models/plants/lyon", described(trained_fleet)
-    frames = PlantTables(*(table.collect() for table in tables))
+    frames = [table.collect() for table in tables]
     assert rescore(folder, rows, frames, present).equals(rescore(folder, rows, tables, present))
 
 

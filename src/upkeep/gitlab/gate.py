@@ -13,6 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.contract.casting import cast_column
+from upkeep.contract.dictionary import TABLES
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
@@ -36,7 +37,7 @@ from upkeep.judging.reports import Evaluation, read_report
 from upkeep.model.storage import find_models, load_model, predict
 from upkeep.releases import git
 from upkeep.releases.history import find_release, list_releases
-from upkeep.releases.rescoring import PlantTables, rescore
+from upkeep.releases.rescoring import rescore
 from upkeep.releases.succession import Succession, find_newer, judge_succession
 from upkeep.releases.tags import refresh
 from upkeep.reporting.markdown import Markdown
@@ -173,11 +174,11 @@ def predict_newest(
 
 
 def _score_newer(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataFrame:
-    tables = (locate_own(table_file(paths.INTERIM / table, plant)) for table in PlantTables._fields)
+    tables = [pl.scan_parquet(locate_own(table_file(paths.INTERIM / table, plant))) for table in TABLES]
     with tempfile.TemporaryDirectory() as folder:
         model = files.copy_model(plant, Path(folder))
         present = load_model(paths.MODELS / name_file(plant)).metadata
-        return rescore(model, rows, PlantTables(*map(pl.scan_parquet, tables)), present)
+        return rescore(model, rows, tables, present)
 
 
 def find_missed(checks: Sequence[Check], floors: Mapping[str, float]) -> dict[str, float]:

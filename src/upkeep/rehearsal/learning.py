@@ -11,7 +11,7 @@ from upkeep.core.params import Params
 from upkeep.features.split import time_boundaries
 from upkeep.model.storage import SavedModel
 from upkeep.model.training import Splits, train_fleet, train_plant
-from upkeep.releases import rescoring
+from upkeep.releases.rescoring import predict_rows
 from upkeep.releases.succession import find_newer, judge_succession
 from upkeep.stages.dataset import Tables, build_splits, find_vocabulary
 from upkeep.stages.train import describe_model
@@ -54,6 +54,6 @@ def may_follow(challenger: TrainedFleet, champion: TrainedFleet, known: Known, p
     before = {}
     for plant, own in challenger.predictions.items():
         judged, model = champion.predictions[plant], champion.models[plant]
-        newer = rescoring.predict_rows(model, find_newer(judged, own), rescoring.PlantTables(*known[plant]))
+        newer = predict_rows(model, find_newer(judged, own), known[plant])
         before[plant] = pl.concat([judged, newer], how="diagonal_relaxed")
     return judge_succession(before, challenger.predictions, params).decision == "promote"

@@ -1,8 +1,8 @@
 """Scores newer rows by a saved model: a model's folder and one plant's tables in, predictions out."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
@@ -15,20 +15,16 @@ from upkeep.model.storage import Metadata, SavedModel, predict
 ROW = ["machine", "time"]
 
 
-class PlantTables(NamedTuple):
-    """One plant's reconciled tables: frames, or scans of the files in ``data/interim``."""
-
-    telemetry: pl.DataFrame | pl.LazyFrame
-    events: pl.DataFrame | pl.LazyFrame
-    machines: pl.DataFrame | pl.LazyFrame
+Tables = Iterable[pl.DataFrame | pl.LazyFrame]
+"""One plant's reconciled telemetry, events and machines: frames, or scans of the files in ``data/interim``."""
 
 
-def rescore(folder: Path, rows: pl.DataFrame, tables: PlantTables, present: Metadata) -> pl.DataFrame:
+def rescore(folder: Path, rows: pl.DataFrame, tables: Tables, present: Metadata) -> pl.DataFrame:
     """Return one plant's labelled rows with the predictions of the saved model in a folder, by machine and time.
 
     `rows` are like those in ``data/predictions``; their ``candidate``, ``chosen``, ``probability`` and ``alarm`` are
     replaced, or added. For rows that the model's own run judged, the bits are those that ``train`` stored. Columns and
-    units are compared with those of `present`, a model of today's tables. Raises an UpkeepError if the model is
+    units of the tables are compared with those of `present`, a model of today's. Raises an UpkeepError if the model is
     damaged, of another plant, or cannot read these tables.
     """
     model = load_scorer(folder).model
@@ -36,7 +32,7 @@ def rescore(folder: Path, rows: pl.DataFrame, tables: PlantTables, present: Meta
     return predict_rows(model, rows, tables)
 
 
-def predict_rows(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> pl.DataFrame:
+def predict_rows(model: SavedModel, rows: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """Return rows with a model's predictions, sorted by machine and time; see :func:`rescore`."""
     ordered, metadata = rows.sort(ROW), model.metadata
     back = timedelta(hours=max(*metadata.dataset.windows_hours, metadata.dataset.baseline_hours))
@@ -44,9 +40,9 @@ def predict_rows(model: SavedModel, rows: pl.DataFrame, tables: PlantTables) -> 
     is_near = pl.col("time") >= rows.select(pl.col("time").min() - back).to_series()
     # A machine without a baseline in the model needs its first rows for one.
     has_baseline = pl.col("machine").is_in(list(metadata.preparation.baselines))
-    telemetry = tables.telemetry.lazy().filter(own, is_near | ~has_baseline).collect()
-    events, machines = (table.lazy().filter(own).collect() for table in (tables.events, tables.machines))
-    features = build_features(telemetry, events, machines, metadata.preparation, metadata.dataset)
+    telemetry, events, machines = (table.lazy().filter(own) for table in tables)
+    near = telemetry.filter(is_near | ~has_baseline).collect()
+    features = build_features(near, events.collect(), machines.collect(), metadata.preparation, metadata.dataset)
     features = ordered.select(ROW).join(features, on=ROW, how="inner", maintain_order="left")
     if lost := ordered.height - features.height:
         what, remedy = f"{lost} rows to be scored are not in the telemetry", "run `dvc repro`: they are of other data"
