@@ -31,6 +31,7 @@ from upkeep.production.figures import find_losing_shadows
 from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
 from upkeep.reporting.markdown import UNKNOWN, Markdown, format_known
+from upkeep.reporting.pages import REPORTS
 from upkeep.reporting.plots import MOST_PLANTS, Picture
 from upkeep.reporting.templates import MARKDOWN
 from upkeep.sources.manifest import Manifest, RawFile
@@ -39,12 +40,6 @@ STAGE = "note"
 NOTE = paths.REPORTS / "merge_request.md"
 PICTURE = paths.REPORTS / "merge_request.png"
 MERGE_REQUEST = "CI_MERGE_REQUEST_IID"
-PAGES = {
-    "model quality": paths.MODEL_QUALITY,
-    "model card": paths.MODEL_CARD,
-    "data": paths.EDA,
-    "drift": paths.DRIFT / "index.html",
-}
 DRAWN = ("average_precision", "cost")
 FORMS = {"average_precision": "{:.2f}", "failures_caught": "{:.0%}", "cost": "{:,.0f}"}
 MINUTE = "%Y-%m-%d %H:%M"
@@ -192,7 +187,7 @@ def write_note(review: Review, evaluate: Evaluate, image: str, reports: str) -> 
     before, after = review.champion or Snapshot("nothing"), review.challenger
     failures = review.comparison.failures
     alarms = review.comparison.alarms.sort("false", maintain_order=True)  # first those before a failure, which are few
-    pages = {name: f"{reports}/{page.relative_to(paths.REPORTS)}" for name, page in PAGES.items() if page.exists()}
+    pages = {title: page.relative_to(paths.REPORTS) for title, page in REPORTS.items() if page.exists()}
     return NOTE_TEMPLATE.render(
         review=review,
         tried=_compare_settings(before, after) if review.champion else [],
@@ -217,7 +212,7 @@ def write_note(review: Review, evaluate: Evaluate, image: str, reports: str) -> 
         quarantine=_list_quarantined(before.quality, after.quality),
         drift=_compare_drift(before.drift, after.drift),
         drifted=[plant for plant, found in sorted(after.drift.root.items() if after.drift else ()) if found.drifted],
-        links={name: Markdown(address) for name, address in pages.items()},
+        links={title.lower(): Markdown(f"{reports}/{page}") for title, page in pages.items()},
     )
 
 

@@ -14,7 +14,6 @@ from upkeep.model.storage import Metadata, SavedModel, predict
 
 ROW = ["machine", "time"]
 
-
 Tables = Iterable[pl.DataFrame | pl.LazyFrame]
 """One plant's reconciled telemetry, events and machines: frames, or scans of the files in ``data/interim``."""
 

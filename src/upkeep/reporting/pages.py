@@ -16,8 +16,8 @@ REPORTS = {
     "Model card": paths.MODEL_CARD,
     "Data": paths.EDA,
     "Drift": paths.DRIFT / "index.html",
-    "Monitoring": paths.MONITORING / "index.html",  # no stage writes it, and so it may not be there
 }
+MONITORING = {"Monitoring": paths.MONITORING / "index.html"}  # no stage writes it, and so it may not be there
 
 TO_MARKDOWN = re.compile(r'(href="(?![a-z]+:)[^"]+)\.md(["#])')
 ANCHOR = re.compile(r'(?<= id=")[^"]+')
@@ -28,9 +28,8 @@ def build_pages(target: Path) -> str:
 
     Raises UpkeepError if a report is missing, or the folder holds anything but such a site.
     """
-    reports = {title: report for title, report in REPORTS.items() if report.exists()}
-    missing = [str(report) for title, report in REPORTS.items() if title not in {*reports, "Monitoring"}]
-    if missing:
+    reports = {title: report for title, report in (REPORTS | MONITORING).items() if report.exists()}
+    if missing := [str(report) for title, report in REPORTS.items() if title not in reports]:
         raise UpkeepError(
             f"{', '.join(missing)} missing",
             remedy="run `dvc repro`, or `dvc pull model_quality card eda drift`",
@@ -41,7 +40,7 @@ def build_pages(target: Path) -> str:
             f"{target} holds other files, which would be lost", remedy="name a new folder, or an empty one"
         )
     shutil.rmtree(target, ignore_errors=True)
-    for folder in (paths.DRIFT, DOCS, *([paths.MONITORING] if "Monitoring" in reports else [])):
+    for folder in (paths.DRIFT, DOCS, *([paths.MONITORING] if reports.keys() & MONITORING else [])):
         shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns("*.md"))
     for file in (paths.MODEL_QUALITY, paths.EDA):
         shutil.copy(file, target / file)
