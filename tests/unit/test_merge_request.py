@@ -19,9 +19,9 @@ from merge_request_cases import (
 
 from upkeep.gitlab.markdown import MOST_LISTED
 from upkeep.gitlab.note import draw_changes, write_note
-from upkeep.gitlab.pictures import draw_estimates
 from upkeep.judging.comparison import JUDGED, Change
 from upkeep.reporting.plots import MOST_PLANTS
+from upkeep.reporting.quality_plots import draw_estimates
 
 LYON = plant("lyon")
 

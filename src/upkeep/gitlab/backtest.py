@@ -10,12 +10,12 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.core.text import align_columns
 from upkeep.gitlab.gate import predict_newest
-from upkeep.gitlab.pictures import KnownFigure, draw_estimates
 from upkeep.gitlab.snapshot import Snapshot, read_revision, read_working_tree
 from upkeep.judging.comparison import Change, Group, compare
 from upkeep.judging.reports import Metrics
 from upkeep.releases.history import Release, list_releases
 from upkeep.reporting.plots import Picture
+from upkeep.reporting.quality_plots import KnownFigure, draw_estimates
 
 FOLDER = paths.REPORTS / "backtest"
 FIGURES = ("average_precision", "failures_caught", "cost_saving")

@@ -21,7 +21,6 @@ from upkeep.gitlab.api import open_project, put_note
 from upkeep.gitlab.failure import read_failure
 from upkeep.gitlab.gate import Verdict, find_missed, judge_sides, make_checks, reach_verdict
 from upkeep.gitlab.markdown import bullets, code, name_first, sentence, show, tabulate
-from upkeep.gitlab.pictures import KnownFigure, draw_estimates
 from upkeep.gitlab.snapshot import CommitFiles, Snapshot, read_revision, read_working_tree
 from upkeep.gitlab.zones import NOTE_TOKEN, TARGET, TOKEN
 from upkeep.judging.acceptance import Check
@@ -33,6 +32,7 @@ from upkeep.releases import git
 from upkeep.reporting.markdown import UNKNOWN, Markdown, format_known
 from upkeep.reporting.pages import REPORTS
 from upkeep.reporting.plots import MOST_PLANTS, Picture
+from upkeep.reporting.quality_plots import KnownFigure, draw_estimates
 from upkeep.reporting.templates import MARKDOWN
 from upkeep.sources.manifest import Manifest, RawFile
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from matplotlib.dates import date2num
 
-from upkeep.judging.reports import Alarm, Evaluation
+from upkeep.judging.reports import Alarm, Evaluation, Interval
 from upkeep.judging.sanity import explain_unknown
 from upkeep.reporting import plots
 from upkeep.reporting.markdown import format_names
@@ -23,6 +23,10 @@ POLICIES = {
 MAX_FEATURES = 12
 MAX_GAP_ROWS = 12  # a longer gap interrupts the line
 FAIR = 0.1  # a plant's risks are calibrated well enough if they are off by no more than this on average
+LOOKS = (("o", plots.GREY, -0.14), ("o", plots.INK, 0.14), ("|", plots.INK, 0.14))
+"""Mark, colour and place in its row of each side of a comparison."""
+
+KnownFigure = tuple[float | None, Interval]  # a figure and its interval, each None if it is not known
 
 
 def rank_plants(report: Evaluation) -> list[str]:
@@ -177,4 +181,22 @@ def draw_alarms(
         plots.show_dates(panel)
     for panel in panels[::2]:  # the first of each row
         panel.set_ylabel("risk")
+    return plots.explain_lines(picture)
+
+
+def draw_estimates(
+    title: str, rows: Sequence[str], found: Mapping[str, Mapping[str, Sequence[KnownFigure]]]
+) -> Picture:
+    """Draw estimates, given by side and figure, one for each row: a panel for each figure, a mark for each side."""
+    figures = list(dict.fromkeys(figure for own in found.values() for figure in own))
+    picture, panels = plots.draw_rows(title, rows, len(figures), height=0.55)
+    for panel, figure in zip(panels, figures, strict=True):
+        for (side, own), (mark, colour, shift) in zip(found.items(), LOOKS, strict=False):
+            panel.plot([], [], mark, color=colour, markersize=9, label=side)
+            for row, (value, interval) in enumerate(own[figure]):
+                if interval:
+                    panel.plot(interval, [row + shift] * 2, color=colour, linewidth=4, alpha=0.35)
+                if value is not None:
+                    panel.plot(value, row + shift, mark, color=colour, markersize=9)
+        panel.set_xlabel(figure.replace("_", " "))
     return plots.explain_lines(picture)
