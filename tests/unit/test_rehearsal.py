@@ -19,7 +19,7 @@ from upkeep.simulator.fleet import COMPONENTS, simulate_fleet
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
 MODEL = SimpleNamespace(metadata=SimpleNamespace(threshold=0.5, data_version="1"))
-FLEET = simulate_fleet("gdansk", 3, seed=7, start=date(2025, 1, 6), batches=20, batch_days=7)
+FLEET = simulate_fleet("gdansk", 3, seed=7, start=date(2025, 1, 6), batches=20, batch_days=7, changes={})
 
 
 @pytest.fixture(scope="module")

@@ -413,7 +413,7 @@ def test_a_change_that_nobody_knows_is_named():
 @pytest.fixture(scope="module")
 def worn():
     """A fleet, and one of its failures: machine, hour and component."""
-    fleet = simulate_fleet("gdansk", 3, seed=7, start=START, batches=20, batch_days=7)
+    fleet = simulate_fleet("gdansk", 3, seed=7, start=START, batches=20, batch_days=7, changes={})
     shown = [
         (machine, hour, code)
         for machine, hour, _, code in fleet.happenings.filter(kind="failure").rows()

@@ -16,7 +16,7 @@ from upkeep.core.params import Costs
 from upkeep.core.types import Floats
 from upkeep.judging.episodes import HOURS_PER_MONTH, find_episodes, judge_failures, read_timeline
 
-Amount = TypeVar("Amount", float, Floats)
+Amount = TypeVar("Amount", float, Floats, pl.Expr)
 
 MAX_THRESHOLDS = 200
 

@@ -105,9 +105,8 @@ def find_losing_shadows(outcomes: pl.DataFrame, versions: Mapping[str, str], par
     found = {}
     for plant, version in versions.items():
         shadow = outcomes.filter(plant=plant, role="challenger", model_version=version)
-        champion = outcomes.filter(
-            pl.col("at") >= shadow.select(pl.min("at")).to_series(), plant=plant, role="champion"
-        )
+        since = shadow.select(pl.min("at")).to_series()
+        champion = outcomes.filter(pl.col("at") >= since, plant=plant, role="champion")
         covered = shadow.filter(kind="failure").select("machine", "at", "kind")
         failures = champion.join(covered, on=["machine", "at", "kind"], how="semi")
         judged = live_figures(pl.concat([shadow, champion.filter(kind="alarm"), failures]), params)

@@ -11,6 +11,7 @@ from upkeep.contract.dictionary import load_dictionary
 from upkeep.core.errors import TooLittleDataError
 from upkeep.core.params import Params, SplitWindow
 from upkeep.judging.drift import Window, compare_windows
+from upkeep.judging.economics import policy_cost
 from upkeep.rehearsal.learning import TrainedFleet, may_follow, train_models
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.releases.policies import Evidence, decide
@@ -89,14 +90,12 @@ class Rehearsal:
         ends = [(week, *self._live(week)) for week in range(1, self.world.weeks + 1)]
         rows = pl.DataFrame(ends, {name: WEEKS[name] for name in ("week", "reason", "promoted")}, orient="row")
         happened = pl.concat(plant.count_by_week() for plant in self.lived.values()).group_by("week").sum()
-        costs = self.params.evaluate.costs
+        failed, found, false = pl.col("failures"), pl.col("defects_found"), pl.col("false_alarms")
         whole = rows.join(happened, on="week", how="left", maintain_order="left").with_columns(
             seed=pl.lit(self.world.seed),
             change=pl.lit(self.world.change),
             policy=pl.lit(self.name),
-            cost=pl.col("failures") * costs.failure
-            + pl.col("defects_found") * costs.planned_repair
-            + pl.col("false_alarms") * costs.false_alarm,
+            cost=policy_cost(failed + found, found, false, self.params.evaluate.costs),
         )
         return whole.select(WEEKS.names()).cast(WEEKS)
 

@@ -181,7 +181,6 @@ class PlantRequest:
     """
 
     def __init__(self, table: RequestTable, contract: Contract) -> None:
-        table.check_time()
         self.records: dict[str, MachineRecord] = {}
         self.cautions: list[list[Caution]] = []
         self.inputs: list[str] = []

@@ -7,7 +7,6 @@ Random numbers are therefore drawn per batch, and per machine in the order of it
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 from zlib import crc32
 
@@ -130,7 +129,7 @@ def simulate_fleet(
     start: date,
     batches: int,
     batch_days: int,
-    changes: Mapping[PlantChange, int] = MappingProxyType({}),
+    changes: Mapping[PlantChange, int],
 ) -> Fleet:
     """Simulate how a plant's machines run, wear, fail and are repaired from `start`, the first batch's first day.
 

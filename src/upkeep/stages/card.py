@@ -13,7 +13,7 @@ from upkeep.reporting.card import Reports, write_card
 
 def run(params: Params) -> None:
     """Write ``reports/model_card.md``."""
-    models = [read_json(file, remedy=REMEDY) for file in sorted(paths.MODELS.glob("*/model.json"))]
+    models = [read_json(file, remedy=REMEDY) for file in sorted(paths.MODELS.glob(f"*/{paths.MODEL_METADATA}"))]
     telemetry = paths.INTERIM / "telemetry"
     evaluation = read_report(Evaluation)
     spans = read_spans(telemetry, list_plants(telemetry, made_by="validate")).with_columns(
