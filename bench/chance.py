@@ -57,8 +57,8 @@ def _judge(fleet: Fleet, params: Params) -> list[Check]:
         rows = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
         rows = rows.with_columns(chosen=pl.col("candidate") == selection.chosen)
         plants[plant] = read_plant(rows, params.evaluate, params.dataset.horizon_hours)
-    reports = {plant: judge_group([own], params.evaluate, params.model.seed) for plant, own in plants.items()}
-    report = evaluate(plants, reports, params.evaluate, params.model.seed)
+    reports = {plant: judge_group([own], params.evaluate, params.model.seed, []) for plant, own in plants.items()}
+    report = evaluate(plants, reports, params.evaluate, params.model.seed, {})
     return check_floors(report, params.evaluate.floors)
 
 

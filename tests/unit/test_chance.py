@@ -62,7 +62,7 @@ def judge(splits: Splits) -> list[str]:
     predictions = pl.concat([candidate.predictions for candidate in selection.candidates.values()])
     predictions = predictions.with_columns(chosen=pl.col("candidate") == selection.chosen)
     plant = read_plant(predictions, PARAMS.evaluate, HORIZON)
-    return judge_group([plant], PARAMS.evaluate, PARAMS.model.seed).sanity.faults
+    return judge_group([plant], PARAMS.evaluate, PARAMS.model.seed, []).sanity.faults
 
 
 @pytest.mark.parametrize("seed", range(10))

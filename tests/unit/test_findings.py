@@ -165,10 +165,10 @@ def test_a_flood_of_findings_is_counted_instead_of_listed() -> None:
 def test_machines_that_no_telemetry_has_are_one_finding_with_their_failures_and_what_was_meant() -> None:
     events = pl.DataFrame({"machine": ["1", "001", "002", "x9"], "kind": ["failure", "failure", "error", "error"]})
     known = pl.Series(["1", "2"])
-    [finding] = find_unknown_machines("events", events, known)
+    [finding] = find_unknown_machines("events", events, known, None)
     names = "001 (did you mean 1?), 002 (did you mean 2?), x9"
     assert finding["detail"] == f"3 rows, 1 of them failures, of 3 machines that telemetry has not: {names}"
-    assert find_unknown_machines("events", events[:1], known) == []
+    assert find_unknown_machines("events", events[:1], known, None) == []
     [finding] = find_unknown_machines("machines", events.select("machine"), known.clear(), "north")
     whose = "of a plant without telemetry (did you mean north?)"
     assert finding["detail"] == f"4 rows of 4 machines {whose}: 001, 002, 1"

@@ -75,7 +75,7 @@ def delivered(weeks=range(WEEKS), *, heat=1.0, dark=(), copies=0, broken=0, find
 def judged(found, as_of=None, seen=(), listed=()):
     as_of = as_of or noon(week(WEEKS))
     batches = sorted({*listed, *(file.batch for file in found.files)})
-    signals = [judge_arrival(batches, seen, FETCH, as_of), *judge_deliveries(found, FETCH.batch_days)]
+    signals = [judge_arrival(batches, seen, FETCH, as_of, is_listed=True), *judge_deliveries(found, FETCH.batch_days)]
     return {(signal.measure, signal.place): signal for signal in signals}
 
 
@@ -243,4 +243,4 @@ def test_one_sentence_says_why_no_model_was_trained_again(arrived, said):
 
 def test_what_a_simple_policy_does_not_ask_for_is_no_reason():
     params = SHIPPED.model_copy(update={"retrain": changed(SHIPPED.retrain, new_batches=2, policy="every_batch")})
-    assert "new_batches" not in explain_retraining([week(60)], params)
+    assert "new_batches" not in explain_retraining([week(60)], params, "")

@@ -104,9 +104,7 @@ def find_missing_batches(table: str, batches: Iterable[date], newest: date, batc
     ]
 
 
-def find_unknown_machines(
-    table: str, rows: pl.DataFrame, known: pl.Series, other_plant: str | None = None
-) -> list[Finding]:
+def find_unknown_machines(table: str, rows: pl.DataFrame, known: pl.Series, other_plant: str | None) -> list[Finding]:
     """Report rows whose machine is not among the `known` ones of the plant's telemetry.
 
     `other_plant` is the plant that was probably meant, if this one has no telemetry at all.

@@ -24,7 +24,7 @@ RARE = 0.01  # a p-value below this is not put down to chance
 Fingerprints = dict[str, pl.DataFrame]
 
 
-def check_leakage(splits: Fingerprints, horizon: timedelta, by: str, *, readings: bool = True) -> None:
+def check_leakage(splits: Fingerprints, horizon: timedelta, by: str, *, readings: bool) -> None:
     """Raise an UpkeepError on any leakage between a plant's splits, made `by` time, date, window or machine.
 
     Their columns are ``machine``, ``time`` and ``fingerprint``. Without `readings`, features are counts and ages only,

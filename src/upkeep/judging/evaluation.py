@@ -1,7 +1,6 @@
 """Judges candidates on rows that none was fitted on, per plant and overall."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -114,7 +113,7 @@ def evaluate(
     reports: Mapping[str, GroupReport],
     how: Evaluate,
     seed: int,
-    doubts: Mapping[str, str] = MappingProxyType({}),
+    doubts: Mapping[str, str],
 ) -> Evaluation:
     """Report on all plants; alarms, whose reasons need the models, are to be added.
 
@@ -174,7 +173,7 @@ def _count_rows_of_machines(tally: pl.DataFrame) -> Ints:
     return (tally["healthy"] + tally["failing"]).cast(pl.Int64).to_numpy()
 
 
-def judge_group(plants: Sequence[PlantOutcomes], how: Evaluate, seed: int, doubts: Sequence[str] = ()) -> GroupReport:
+def judge_group(plants: Sequence[PlantOutcomes], how: Evaluate, seed: int, doubts: Sequence[str]) -> GroupReport:
     """Judge the chosen models and every candidate on the test rows of plants; `doubts` say why these may mislead."""
     candidates: dict[str, Judgement] = {}
     for name in sorted({name for plant in plants for name in plant.candidates}):

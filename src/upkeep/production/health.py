@@ -103,7 +103,7 @@ def find_limit(earlier: Sequence[float]) -> float | None:
 
 
 def judge_arrival(
-    batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch, as_of: datetime, *, is_listed: bool = True
+    batches: Sequence[date], seen: Sequence[Arrival], fetch: Fetch, as_of: datetime, *, is_listed: bool
 ) -> Signal:
     """Judge whether a plant's newest batch is late, given its batches in order and when each was first `seen`.
 
@@ -238,7 +238,7 @@ def judge_polls(name: str, polls: Sequence[Poll]) -> Signal:
     return Signal(measure="requests", place=name, status=status, words=words, value=took[-1], limit=limit)
 
 
-def explain_retraining(arrived: Sequence[date], params: Params, said: str = "") -> str:
+def explain_retraining(arrived: Sequence[date], params: Params, said: str) -> str:
     """Return one sentence on why no model was trained again, such as that the gate kept the champion.
 
     `arrived` are the complete batches after that of ``fetch.until``, `said` is how `upkeep retrain` ended last.
