@@ -453,6 +453,7 @@ def test_files_that_are_not_read_are_findings_that_name_them(tmp_path):
     (tmp_path / "north" / "april.xlsx").write_bytes(b"PK")
     (tmp_path / "READ.ME").write_text("hello")
     found = opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL)
+    assert found
     for delivery in found:
         assert [finding["kind"] for finding in delivery.findings] == ["unread_file"] * 2
         assert [str(finding["detail"]).split(" is not")[0] for finding in delivery.findings] == [
@@ -467,7 +468,9 @@ def test_what_is_not_read_of_a_table_without_any_row_is_found_as_well(tmp_path, 
     (tmp_path / "events" / "none.csv").write_text("plant,machine,time,kind,code\n")
     (tmp_path / "events" / "april.xlsx").write_bytes(b"PK")
     tables = {"telemetry": {"path": f"{tmp_path}/*.csv"}, "events": {"path": f"{tmp_path}/events"}}
-    for delivery in opened("files", tables).deliveries(UNTIL):
+    found = opened("files", tables).deliveries(UNTIL)
+    assert found
+    for delivery in found:
         assert [finding["kind"] for finding in delivery.findings] == ["unread_file", "empty_file"]
     assert "files that hold no rows: 1, such as none.csv" in caplog.text
 
@@ -492,7 +495,9 @@ def test_a_folder_among_the_files_that_match_is_a_finding(tmp_path):
     (tmp_path / "all.csv").write_text(CSV)
     (tmp_path / "old.csv").mkdir()
     (tmp_path / "old.csv" / "part-0.csv").write_text(CSV)
-    for delivery in opened("files", {"telemetry": {"path": f"{tmp_path}/*.csv"}}).deliveries(UNTIL):
+    found = opened("files", {"telemetry": {"path": f"{tmp_path}/*.csv"}}).deliveries(UNTIL)
+    assert found
+    for delivery in found:
         assert [finding["detail"] for finding in delivery.findings] == [
             "old.csv is not read: it is a folder beside files; let path match what is in it"
         ]
@@ -502,7 +507,9 @@ def test_a_folder_among_the_files_that_match_is_a_finding(tmp_path):
 def test_a_file_without_rows_beside_others_is_a_finding(tmp_path, content):
     (tmp_path / "all.csv").write_text(CSV)
     (tmp_path / "lost.csv").write_text(content, encoding="utf-8")
-    for delivery in opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL):
+    found = opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL)
+    assert found
+    for delivery in found:
         assert [(finding["kind"], finding["detail"]) for finding in delivery.findings] == [
             ("empty_file", "lost.csv holds no rows")
         ]

@@ -90,7 +90,9 @@ def test_a_column_that_is_text_in_this_plant_is_no_sensor_of_its():
 
 def test_a_sensor_that_a_plant_lacks_is_nan_throughout():
     features = build()
-    assert all(features[name].is_nan().all() for name in features.columns if name.startswith("hum"))
+    lacked = [name for name in features.columns if name.startswith("hum")]
+    assert lacked
+    assert all(features[name].is_nan().all() for name in lacked)
 
 
 def test_the_baseline_settles_after_the_first_hours():

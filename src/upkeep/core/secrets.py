@@ -28,7 +28,7 @@ def expand_variables(text: str, write: Callable[[str], str] = str) -> str:
         if name not in os.environ:
             raise UpkeepError(
                 f"the environment variable {name} is not set",
-                remedy=f"export {name}=..., or set it as a CI variable; params.yaml mentions it",
+                remedy=f"export {name}=..., set it as a CI variable, or correct the setting that mentions it",
             )
     return VARIABLE.sub(lambda match: write(os.environ[match[1] or match[2]]), text)
 
