@@ -114,11 +114,9 @@ def find_unknown_machines(table: str, rows: pl.DataFrame, known: pl.Series, othe
         return []
     machines = strange["machine"].unique().sort().to_list()
     names = ", ".join(add_suggestion(name, nearest_name(name, known)) for name in machines[:MAX_EXAMPLES])
-    whose = (
-        f"of {add_suggestion('a plant without telemetry', other_plant)}"
-        if known.is_empty()
-        else "that telemetry has not"
-    )
+    whose = "that telemetry has not"
+    if known.is_empty():
+        whose = f"of {add_suggestion('a plant without telemetry', other_plant)}"
     failures = f", {n} of them failures," if "kind" in rows and (n := strange.filter(kind="failure").height) else ""
     detail = f"{strange.height} rows{failures} of {len(machines)} machines {whose}: {names}"
     return [report("unknown_machine", table, detail, machine=machines[0])]

@@ -202,13 +202,10 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
     if own is None:
         return Check(case.name, f"a model of plant {case.plant}", "no such model", False)
     model = load_model(own)
-    telemetry = _read_csv(folder / case.telemetry, ["machine", "time"])
+    telemetry = _read_csv(folder / case.telemetry, ["machine", "time"]).with_columns(plant=pl.lit(case.plant))
     events = _read_csv(folder / case.events, list(EVENTS)) if case.events else pl.DataFrame(schema=EVENTS)
     machines = telemetry.select(pl.col("machine").unique().sort()).with_columns(
         model=pl.lit(case.machines.model, pl.String), installed=pl.lit(case.machines.installed, TIME)
-    )
-    telemetry, events, machines = (
-        table.with_columns(plant=pl.lit(case.plant)) for table in (telemetry, events, machines)
     )
     metadata = model.metadata
     features = build_features(telemetry, events, machines, metadata.preparation, metadata.dataset).sort("time")

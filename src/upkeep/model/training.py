@@ -177,10 +177,8 @@ def choose(plant: TrainedCandidate, fleet: TrainedCandidate | None, failures: in
     if abs(own - other) >= TIE:
         return ("plant" if own > other else "fleet"), figures
     costs = plant.cost or 0.0, fleet.cost or 0.0
-    return (
-        "plant" if costs[0] < costs[1] else "fleet",
-        f"{figures}: a tie, broken by validation cost, {costs[0]:.0f} against {costs[1]:.0f}",
-    )
+    cheaper = "plant" if costs[0] < costs[1] else "fleet"
+    return cheaper, f"{figures}: a tie, broken by validation cost, {costs[0]:.0f} against {costs[1]:.0f}"
 
 
 def find_ranges(train: LabelledRows) -> dict[str, TrainingRange]:

@@ -98,9 +98,8 @@ def _read_field(trees: Sequence[re.Match[str]], name: str, leaves: Ints) -> NDAr
     lines = [tree[name] for tree in trees]
     found = np.array([line.count(" ") + bool(line) for line in lines])
     numbers = _parse(" ".join(filter(None, lines)), FIELDS[name])
-    _require_all(
-        (found == expected).all() and numbers.size == expected.sum(), f"another number of {name} than of leaves"
-    )
+    is_whole = (found == expected).all() and numbers.size == expected.sum()
+    _require_all(is_whole, f"another number of {name} than of leaves")
     return numbers
 
 

@@ -57,11 +57,8 @@ def _check_estimates(
     own, drifted = logged.filter(plant=plant), drift.root.get(plant)
     estimates = []
     for window in list_windows(as_of):
-        # As text, times in UTC are in their order.
-        seen = (
-            drifted and drifted.window.start < window.end.isoformat() and window.start.isoformat() < drifted.window.end
-        )
-        known = drifted if seen else None
+        start, end = (edge.isoformat() for edge in window)  # as text, times in UTC are in their order
+        known = drifted if drifted and drifted.window.start < end and start < drifted.window.end else None
         estimates.append(estimate_plant(own, trained, window, params, plant=plant, model_version=version, drift=known))
     found = compare_with_outcomes(estimates, outcomes, as_of, params)
     return found._replace(why=f"{found.why}; {estimates[0]}")

@@ -97,8 +97,8 @@ def summarise_signals(
     dated = []
     for signal in sorted(signals, key=lambda signal: ORDER.index(signal.status)):
         former = known.get(signal.key)
-        goes_on = former is not None and former.status == signal.status
-        dated.append(signal.model_copy(update={"since": former.since if former and goes_on else as_of}))
+        since = former.since if former and former.status == signal.status else as_of
+        dated.append(signal.model_copy(update={"since": since}))
     standings = {}
     for plant in (FLEET, *plants):
         own = [signal for signal in dated if signal.plant == plant]

@@ -36,9 +36,8 @@ def build_pages(target: Path) -> str:
             file=missing[0],
         )
     if target.exists() and any(target.iterdir()) and not (target / FRONT[0].with_suffix(".html")).exists():
-        raise UpkeepError(
-            f"{target} holds other files, which would be lost", remedy="name a new folder, or an empty one"
-        )
+        what = f"{target} holds other files, which would be lost"
+        raise UpkeepError(what, remedy="name a new folder, or an empty one")
     shutil.rmtree(target, ignore_errors=True)
     for folder in (paths.DRIFT, DOCS, *([paths.MONITORING] if reports.keys() & MONITORING else [])):
         shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns("*.md"))

@@ -154,14 +154,10 @@ def draw_alarms(
     """
     ahead = [math.inf if alarm.hours_to_failure is None else alarm.hours_to_failure for alarm in alarms]
     followed = sum(hours <= horizon_hours for hours in ahead)
-    picture, panels = plots.draw_panels(
-        f"The surest alarm of each plant: {followed} of these {len(alarms)} were followed by a failure"
-        if alarms
-        else "No alarm was raised",
-        len(alarms),
-        columns=2,
-        sharey=True,
-    )
+    title = "No alarm was raised"
+    if alarms:
+        title = f"The surest alarm of each plant: {followed} of these {len(alarms)} were followed by a failure"
+    picture, panels = plots.draw_panels(title, len(alarms), columns=2, sharey=True)
     for panel, alarm, hours in zip(panels, alarms, ahead, strict=False):
         at = datetime.fromisoformat(alarm.time)
         failed = at + timedelta(hours=hours) if hours <= horizon_hours else None

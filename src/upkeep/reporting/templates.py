@@ -34,9 +34,8 @@ HTML = Environment(
     keep_trailing_newline=True,
 )
 HTML.filters["commands"] = set_commands
-MARKDOWN = HTML.overlay(
-    autoescape=False, finalize=markdown.format_value
-)  # what `finalize` returns is escaped for Markdown
+# What `finalize` returns is escaped for Markdown.
+MARKDOWN = HTML.overlay(autoescape=False, finalize=markdown.format_value)
 MARKDOWN.globals |= {"code": markdown.format_code, "interval": markdown.format_interval, "table": markdown.format_table}
 FORMS = {"amount": "{:,.0f}", "share": "{:.0%}"}
 MARKDOWN.filters |= {name: partial(markdown.format_known, form) for name, form in FORMS.items()}

@@ -37,9 +37,8 @@ class Spool:
         content = _pack(rows)
         if len(content) > room:
             raise OSError(f"it has room for {room} more bytes, by UPKEEP_SPOOL_BYTES")
-        write_whole(
-            self._folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}-{rows.height}.arrow", content
-        )
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:12]}-{rows.height}.arrow"
+        write_whole(self._folder / name, content)
         return len(content)
 
     def ship(self) -> Iterator[tuple[int, int]]:
