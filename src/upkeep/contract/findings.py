@@ -69,39 +69,23 @@ def report_runs(
 
     `batches` holds the batch of each delivery.
     """
-    if not numbers:
-        return []
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return [
-        report(
-            kind,
-            table,
-            f"{detail} in {len(run)} of {len(batches)} deliveries",
-            column=column,
-            batch=batches[run[0]],
-            since=batches[run[0]],
-            until=batches[run[-1]],
-        )
-        for run in runs
-    ]
+    findings = []
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if numbers else ():
+        first, last = batches[run[0]], batches[run[-1]]
+        share = f"{detail} in {len(run)} of {len(batches)} deliveries"
+        findings.append(report(kind, table, share, column=column, batch=first, since=first, until=last))
+    return findings
 
 
 def find_missing_batches(table: str, batches: Iterable[date], newest: date, batch_days: int) -> list[Finding]:
     """Report gaps in a plant's sequence of batches, up to the newest batch that any plant delivered."""
     step = timedelta(days=batch_days)
-    known = sorted({*batches, newest + step})
-    return [
-        report(
-            "missing_batch",
-            table,
-            f"batches missing: {(after - before).days // batch_days - 1}",
-            batch=before + step,
-            since=before + step,
-            until=after - step,
-        )
-        for before, after in pairwise(known)
-        if after - before > step
-    ]
+    findings = []
+    for before, after in pairwise(sorted({*batches, newest + step})):
+        if after - before > step:
+            first, gap = before + step, f"batches missing: {(after - before).days // batch_days - 1}"
+            findings.append(report("missing_batch", table, gap, batch=first, since=first, until=after - step))
+    return findings
 
 
 def find_unknown_machines(table: str, rows: pl.DataFrame, known: pl.Series, other_plant: str | None) -> list[Finding]:

@@ -79,13 +79,8 @@ def fit_preparation(
     `record` holds each machine's first hours: a baseline is the machine's own past rather than fitted over rows, and a
     feature uses only the part of it that lies before it.
     """
-    conditions = fit_conditions(
-        read_matrix(training, vocabulary.settings),
-        read_matrix(training, vocabulary.sensors),
-        vocabulary.widths,
-        params.condition_tolerance,
-        params.max_conditions,
-    )
+    given, readings = (read_matrix(training, names) for names in (vocabulary.settings, vocabulary.sensors))
+    conditions = fit_conditions(given, readings, vocabulary.widths, params.condition_tolerance, params.max_conditions)
     rows = read_telemetry(record.sort("machine", "time"), vocabulary)
     scaled = conditions.scale(rows.settings, rows.readings)
     baselines = {}

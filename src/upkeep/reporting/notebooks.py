@@ -128,14 +128,13 @@ def add_notebook(notebook: Path, into: str, deps: Sequence[Path]) -> str:
     settings = settings_of(notebook)
     if folder and "output_folder" not in settings:
         raise _unknown_name("the notebook has no parameter 'output_folder'", "output_folder", settings, notebook)
+    given = ["-p", f"output_folder={folder}"] if folder else []
     command = [
         *(sys.executable, "-m", "dvc", "stage", "add", f"--name={name}"),
         *(f"--deps={path}" for path in [notebook, *deps]),
         *(f"--params={setting}" for setting in settings.values() if setting),
         *(f"--outs={path}" for path in (rendering, rendering.with_suffix(".ipynb"), folder) if path),
-        shlex.join(
-            ["upkeep", "notebook", "run", str(notebook), *(["-p", f"output_folder={folder}"] if folder else [])]
-        ),
+        shlex.join(["upkeep", "notebook", "run", str(notebook), *given]),
     ]
     added = subprocess.run(command, capture_output=True, text=True, check=False)
     if added.returncode:

@@ -35,23 +35,15 @@ def check_deliveries(
     scan, how = partial(scan_delivery, raw), None
     if params.fetch.mode == "reference" and isinstance(source := open_source(params.fetch, params.limits), FileSource):
         scan, how = partial(_read_pinned, source), (empty_manifest(params.fetch), params.limits)
-    return {
-        table: check_table(
-            table,
-            plant,
-            [
-                Delivered(file.batch, file.delivery, partial(scan, file), (file, how))
-                for file in files
-                if file.table == table
-            ],
-            dictionary.columns(table, plant),
-            params.validate_,
-            params.fetch.batch_days,
-            dictionary.row_length if table == "telemetry" else 0,
-            recall,
+    checked = {}
+    for table in TABLES:
+        own = [file for file in files if file.table == table]
+        delivered = [Delivered(file.batch, file.delivery, partial(scan, file), (file, how)) for file in own]
+        columns, every = dictionary.columns(table, plant), dictionary.row_length if table == "telemetry" else 0
+        checked[table] = check_table(
+            table, plant, delivered, columns, params.validate_, params.fetch.batch_days, every, recall
         )
-        for table in TABLES
-    }
+    return checked
 
 
 def _read_pinned(source: FileSource, file: RawFile) -> pl.LazyFrame:
