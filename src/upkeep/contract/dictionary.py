@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -67,6 +67,10 @@ class Unit(Frozen):
 
     factor: float
     offset: float = 0.0
+
+    def convert(self, values: Any) -> Any:
+        """Return values of this unit in the column's own."""
+        return values * self.factor + self.offset
 
 
 class Column(Frozen):

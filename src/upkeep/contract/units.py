@@ -40,8 +40,7 @@ class Units:
             earlier = [np.array(quantiles) for its_day, _, quantiles in seen.values() if quantiles and its_day < day]
             unit, quantiles = find_unit(rows[name], column, earlier)
             if unit:
-                converted = pl.col(name) * column.also[unit].factor + column.also[unit].offset
-                rows = rows.with_columns(converted)
+                rows = rows.with_columns(column.also[unit].convert(pl.col(name)))
             seen[number] = day, unit, None if quantiles is None else quantiles.tolist()
         return rows
 
@@ -71,14 +70,14 @@ def find_unit(values: pl.Series, column: Column, earlier: Sequence[Floats]) -> t
 
     @cache  # the whole delivery is converted, mostly for nothing
     def share_in_range(name: str | None) -> float:
-        return float((values * units[name].factor + units[name].offset).is_between(low, high).to_numpy().mean())
+        return float(units[name].convert(values).is_between(low, high).to_numpy().mean())
 
     found = _choose_unit(quantiles, share_in_range, earlier, column.also)
     return found, _convert_quantiles(quantiles, units[found])
 
 
 def _convert_quantiles(quantiles: Floats, unit: Unit) -> Floats:
-    converted: Floats = np.sort(quantiles * unit.factor + unit.offset)  # a negative factor turns the order round
+    converted: Floats = np.sort(unit.convert(quantiles))  # a negative factor turns the order round
     return converted
 
 

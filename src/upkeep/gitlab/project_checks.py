@@ -21,8 +21,7 @@ FILES = ("DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS", "PIP_CONFIG_FILE", "SSL_CERT_FILE",
 
 def check_variables(environment: Environment) -> str:
     """Find variables of the wrong type, not expanded, or left over from a single run."""
-    texts = [name for name in FILES if environment.get(name) and not Path(environment[name]).exists()]
-    if texts:
+    if texts := [name for name in FILES if environment.get(name) and not Path(environment[name]).exists()]:
         raise UpkeepError(f"no file: {', '.join(texts)}", remedy="set the variable's type to File in the CI settings")
     if "$" in environment.get("UPKEEP_TEST_IMAGE", ""):
         raise UpkeepError("UPKEEP_TEST_IMAGE is not expanded", remedy="tick *Expand variable reference* at it")

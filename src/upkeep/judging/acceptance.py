@@ -124,8 +124,7 @@ def tabulate_checks(checks: Sequence[Check]) -> str:
 
 def require_passed(checks: Sequence[Check]) -> None:
     """Raise an UpkeepError that names each failed check, what it expected and what was found, if there is any."""
-    failed = [check for check in checks if not check.passed]
-    if failed:
+    if failed := [check for check in checks if not check.passed]:
         raise UpkeepError(
             f"{len(failed)} of {len(checks)} checks failed: "
             + "; ".join(f"{check.name} (found {check.found})" for check in failed),

@@ -208,9 +208,8 @@ def _read_window(rows: pl.DataFrame, columns: Sequence[str], how: Drift) -> Wind
     drawn = np.arange(values.height)
     if values.height > how.sample_rows:
         drawn = np.sort(np.random.default_rng(how.seed).choice(values.height, how.sample_rows, replace=False))
-    return WindowRows(
-        rows["machine"], values, values[drawn], rows["time"][drawn].dt.epoch("s").to_numpy() / 3600, notes
-    )
+    hours = rows["time"][drawn].dt.epoch("s").to_numpy() / 3600
+    return WindowRows(rows["machine"], values, values[drawn], hours, notes)
 
 
 def _judge_column(

@@ -153,9 +153,8 @@ class Evaluation(Report):
     @property
     def headline(self) -> Headline:
         """What DVC tracks as metrics."""
-        return Headline(
-            overall=self.overall.metrics, plants={plant: group.metrics for plant, group in self.plants.items()}
-        )
+        plants = {plant: group.metrics for plant, group in self.plants.items()}
+        return Headline(overall=self.overall.metrics, plants=plants)
 
 
 DriftMethod = Literal["wasserstein", "jensenshannon"]  # Evidently's names

@@ -63,11 +63,10 @@ def judge_sanity(
         faults = [f"{NOT_KNOWN} to be above chance: failures in test rows are {metrics.failures}, {needed} are needed"]
     else:
         faults = _compare_with_references(metrics.average_precision, candidates, WIDENED)
+    reached = {name: candidates[name].metrics.average_precision for name in REFERENCES if name in candidates}
     return Sanity(
         base_rate=metrics.positives / metrics.rows if metrics.rows else None,
-        average_precision={
-            name: candidates[name].metrics.average_precision for name in REFERENCES if name in candidates
-        },
+        average_precision=reached,
         faults=[f"{NOT_KNOWN}: {doubt}" for doubt in doubts] + faults,
     )
 

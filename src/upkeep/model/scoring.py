@@ -136,8 +136,7 @@ class Scorer:
     def _judge_range(self, features: Floats32) -> Iterator[Caution]:
         values = features[: len(self._ranged)]
         excess = np.fmax(self._low - values, values - self._high)  # NaN where nothing is known
-        left = int((excess > 0).sum())
-        if left:
+        if left := int((excess > 0).sum()):
             beyond = np.where(excess > 0, excess, 0) / (self._high - self._low + 1e-9)
             worst = np.argsort(-beyond, kind="stable")[: min(RANGES_NAMED, left)]
             named = ", ".join(self.explainer.name(self._ranged[index]) for index in worst)

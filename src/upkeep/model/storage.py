@@ -177,8 +177,7 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
     UpkeepError is raised if one is missing or the array has another width.
     """
     if isinstance(features, pl.DataFrame):
-        missing = [name for name in names if name not in features.columns]
-        if missing:
+        if missing := [name for name in names if name not in features.columns]:
             raise UpkeepError(
                 f"{len(missing)} features are missing: {', '.join(missing[:5])}",
                 remedy="build the features with the dataset parameters saved in the model",

@@ -33,8 +33,7 @@ _begun: dict[tuple[Path, ...], subprocess.Popen[str]] = {}
 
 def begin(folder: Path) -> None:
     """Start the trial of every plant's model, which :func:`load_scorers` will wait for."""
-    folders = sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}"))
-    if folders:
+    if folders := sorted(file.parent for file in folder.glob(f"*/{MODEL_METADATA}")):
         _begun[tuple(folders)] = _start(folders)
 
 

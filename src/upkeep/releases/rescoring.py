@@ -58,8 +58,7 @@ def predict_rows(model: SavedModel, rows: pl.DataFrame, tables: Tables) -> pl.Da
 def _require_same_tables(model: Metadata, present: Metadata) -> None:
     """Raise an UpkeepError if the model would misread these tables."""
     was, now = (_describe_tables(side, model.preparation.vocabulary) for side in (model, present))
-    differing = [f"{name} was {was[name]}, and is {now[name]}" for name in was if was[name] != now[name]]
-    if differing:
+    if differing := [f"{name} was {was[name]}, and is {now[name]}" for name in was if was[name] != now[name]]:
         raise UpkeepError(
             f"the model cannot read these tables: {'; '.join(differing)}",
             remedy="change what tables mean in one merge request, and the batches in another",

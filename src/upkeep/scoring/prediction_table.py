@@ -14,6 +14,8 @@ from upkeep.sources.sql import unreadable
 
 NAME_LENGTH = 255  # some databases need a length for text in a key
 
+REMEDY = "check score.table in params.yaml, the password's variable and that the user may make and change tables"
+
 SECONDS = 120.0
 """For all rows, since another client may lock the table for ever."""
 
@@ -37,11 +39,8 @@ def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions:
     try:
         call_within(SECONDS, write)
     except (SQLAlchemyError, TimeoutError) as error:
-        remedy = (
-            "check score.table in params.yaml, the password's variable and that the user may make and change tables"
-        )
         what = f"predictions cannot be written to the table {settings.name}"
-        raise unreadable(error, settings.url, engine, remedy, what) from None
+        raise unreadable(error, settings.url, engine, REMEDY, what) from None
 
 
 def _table(full_name: str) -> sa.Table:

@@ -111,7 +111,7 @@ class Contract:
         for index, (name, column) in enumerate(self.numbers.items()):
             unit = find_unit(pl.Series(values[:, index]), column, [])[0] if column.also else None
             if unit:
-                values[:, index] = values[:, index] * column.also[unit].factor + column.also[unit].offset
+                values[:, index] = column.also[unit].convert(values[:, index])
                 message = f"{name} came in {unit} instead of {column.unit or 'its own unit'}: converted"
                 cautions.append(Caution(code="unit_converted", message=message, column=name))
         return cautions
@@ -121,7 +121,7 @@ class Contract:
         name, column = list(self.numbers.items())[place]
         value, (low, high) = float(values[row, place]), column.range or ANY
         unit = f" {column.unit}" if column.unit else ""
-        fits = [name for name, other in column.also.items() if low <= value * other.factor + other.offset <= high]
+        fits = [name for name, other in column.also.items() if low <= other.convert(value) <= high]
         why = f"{name} is {value:g}, outside {low:g} to {high:g}{unit}{f'; it would fit in {fits[0]}' if fits else ''}"
         return _leave_out("out_of_range", int(outside.any(axis=1).sum()), name, why)
 

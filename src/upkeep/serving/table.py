@@ -216,8 +216,7 @@ def _cast(values: Sequence[Any], wanted: Type) -> Read:
     read: list[Any] = [None] * len(values)
     failed = {row for row, value in enumerate(values) if value is not None and type(value) not in DELIVERED}
     for kind, dtype in DELIVERED.items():
-        rows = [row for row, value in enumerate(values) if type(value) is kind]
-        if rows:
+        if rows := [row for row, value in enumerate(values) if type(value) is kind]:
             column = pl.DataFrame({"value": pl.Series([values[row] for row in rows], dtype=dtype)})
             cast = cast_column("value", dtype, wanted)
             failed_here = cast.failed | cast.value.is_infinite() if wanted == "number" else cast.failed

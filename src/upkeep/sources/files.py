@@ -60,8 +60,7 @@ class Files:
         listed = [*self._list_table("telemetry", findings), *self._list_table("events", findings)]
         first = min((delivery.batch for delivery in listed), default=until)
         listed += self._list_table("machines", findings, first)
-        later = [delivery.batch for delivery in listed if delivery.batch > until]
-        if later:
+        if later := [delivery.batch for delivery in listed if delivery.batch > until]:
             logger.warning(f"batches after fetch.until are left for later: {len(later)}, the last of {max(later)}")
         # Each has those of all tables: one of which nothing can be read has no delivery of its own to tell them.
         told = tuple(findings)

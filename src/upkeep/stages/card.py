@@ -16,9 +16,8 @@ def run(params: Params) -> None:
     models = [read_json(file, remedy=REMEDY) for file in sorted(paths.MODELS.glob(f"*/{paths.MODEL_METADATA}"))]
     telemetry = paths.INTERIM / "telemetry"
     evaluation = read_report(Evaluation)
-    spans = read_spans(telemetry, list_plants(telemetry, made_by="validate")).with_columns(
-        pl.col("first", "last").dt.date()
-    )
+    plants = list_plants(telemetry, made_by="validate")
+    spans = read_spans(telemetry, plants).with_columns(pl.col("first", "last").dt.date())
     reports = Reports(
         delivered=read_report(DataQuality),
         training=read_report(TrainingReport),

@@ -108,15 +108,11 @@ def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, para
         table: find_unknown_machines(table, checked[table].clean, known, other) for table in ("events", "machines")
     }
     failed = checked["events"].clean.filter(kind="failure")["machine"].is_in(known.implode())
-    return PlantReport(
-        {
-            "tables": {table: _count_rows(checked[table]) for table in TABLES},
-            "findings": [*findings, *chain(*unknown.values())],
-        },
-        find_excess(plant, checked, params.validate_, paths.QUARANTINE),
-        has_failures=failed.any(),
-        strangers=None if failed.all() else unknown["events"][0]["detail"],
-    )
+    findings += chain(*unknown.values())
+    quality = {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings}
+    excess = find_excess(plant, checked, params.validate_, paths.QUARANTINE)
+    strangers = None if failed.all() else unknown["events"][0]["detail"]
+    return PlantReport(quality, excess, failed.any(), strangers)
 
 
 def _count_rows(checked: Checked) -> dict[str, Any]:
