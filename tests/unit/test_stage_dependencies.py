@@ -130,9 +130,8 @@ def test_a_run_is_recorded_anew_when_any_section_changes_that_its_record_holds()
 
 
 def test_a_face_that_is_no_dependency_holds_a_docstring_only() -> None:
-    for face in (SOURCES / "upkeep/stages/__init__.py",):
-        body = ast.parse(face.read_text(encoding="utf-8")).body
-        assert [type(node) for node in body] == [ast.Expr]
+    body = ast.parse((SOURCES / "upkeep/stages/__init__.py").read_text(encoding="utf-8")).body
+    assert [type(node) for node in body] == [ast.Expr]
 
 
 def test_the_closure_follows_imports_inside_functions_and_classes_named_in_texts() -> None:

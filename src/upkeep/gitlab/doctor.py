@@ -50,10 +50,8 @@ def examine(environment: Environment = os.environ) -> list[Diagnosis]:
         try:
             diagnosis = Diagnosis(name, "ok", check(environment))
         except UpkeepError as error:
-            remedy = error.remedy
-            if remedy == ASK_DOCTOR:
-                remedy = "do what git says, and check the address that `git remote -v` shows"
-            diagnosis = Diagnosis(name, "FAIL", error.what, remedy)
+            git_says = "do what git says, and check the address that `git remote -v` shows"
+            diagnosis = Diagnosis(name, "FAIL", error.what, git_says if error.remedy == ASK_DOCTOR else error.remedy)
             if isinstance(error, NotReadyError) and name != STORAGE:
                 diagnosis = Diagnosis(name, "skipped", error.what)
         except Exception as error:  # another server answers than the one that is meant, such as a proxy's login page

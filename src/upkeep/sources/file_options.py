@@ -18,7 +18,7 @@ OF_ONE_TABLE = {"kind": "events", "code": "events", "kinds": "events", "pivot": 
 
 Epoch = Literal["s", "ms", "us", "ns"]
 Kind = Literal["error", "maintenance", "failure"]
-Name = Annotated[str | None, Field(coerce_numbers_to_str=True)]
+Constant = Annotated[str | None, Field(coerce_numbers_to_str=True)]  # the value of every row
 
 
 def _name_keys(kinds: Any) -> Any:
@@ -44,10 +44,10 @@ class TableFiles(Frozen):
 
     path: str
     columns: dict[str, str] = Field(default={})
-    plant: Name = None
-    machine: Name = None
+    plant: Constant = None
+    machine: Constant = None
     kind: Kind | None = None
-    code: Name = None
+    code: Constant = None
     kinds: Annotated[dict[str, Kind], BeforeValidator(_name_keys)] = Field(default={})
     pivot: Pivot | None = None
     time_zone: ZoneInfo | None = None

@@ -13,7 +13,7 @@ from upkeep.sources import Key
 
 IDENTITY = {name: kind for name, kind in NEEDED["events"].items() if name != "plant"}
 """What tells one event of a plant from another, and its types."""
-NONE = EVENTS.to_frame().select(*IDENTITY)
+NO_EVENTS = EVENTS.to_frame().select(*IDENTITY)
 
 
 def list_events(rows: pl.DataFrame) -> pl.DataFrame:
@@ -23,12 +23,12 @@ def list_events(rows: pl.DataFrame) -> pl.DataFrame:
         for name, kind in IDENTITY.items()
         if name in rows.columns
     )
-    return pl.concat([NONE, read], how="diagonal").drop_nulls(["machine", "time"])
+    return pl.concat([NO_EVENTS, read], how="diagonal").drop_nulls(["machine", "time"])
 
 
 def find_withdrawn(key: Key, stored: Iterable[pl.DataFrame], offered: Iterable[pl.DataFrame]) -> Finding | None:
     """Report events of a batch that are `stored` but no longer `offered`, both as of :func:`list_events`."""
-    held, there = (pl.concat([NONE, *events]) for events in (stored, offered))
+    held, there = (pl.concat([NO_EVENTS, *events]) for events in (stored, offered))
     gone = held.unique(maintain_order=True).join(there, on=held.columns, how="anti", nulls_equal=True)
     if gone.is_empty():
         return None
