@@ -19,8 +19,7 @@ from upkeep.core.errors import UpkeepError
 TEMPORARY = ".tmp"  # ends the names of half-written files; those that a killed process left may be deleted
 MOST_BYTES = 100_000_000  # of a text file that upkeep reads whole, such as a manifest of a hundred thousand batches
 LOOK_SECONDS = 0.1  # how often a lock that is held is tried again
-
-LONGEST_HOLDER = 200
+LONGEST_HOLDER = 200  # characters of what its file says of the process that holds it
 
 logger = logging.getLogger(__name__)
 

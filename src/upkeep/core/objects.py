@@ -21,5 +21,4 @@ def read_object(kind: type[T], file: Path, *, what: str, remedy: str, expected: 
         return TypeAdapter(kind).validate_python(read_yaml(file, what=what, remedy=remedy))
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
-        what = f"{what} cannot be used: {reason}"
-        raise UpkeepError(what, expected=expected, remedy=remedy, file=file) from error
+        raise UpkeepError(f"{what} cannot be used: {reason}", expected=expected, remedy=remedy, file=file) from error

@@ -116,8 +116,7 @@ def _require_known_needs() -> None:
         raise UpkeepError(what, remedy="`git stash pop` or `git stash drop` first")
     outs = [out for stage in read_stages().values() for out in stage.get("outs", [])]
     if not outs:
-        what = f"{LOCK} lists no output, so nothing in the cache would be needed"
-        raise UpkeepError(what, remedy="run `dvc repro`")
+        raise UpkeepError(f"{LOCK} lists no output, so nothing in the cache would be needed", remedy="run `dvc repro`")
     for path, md5 in ((out["path"], str(out.get("md5"))) for out in outs):
         if md5.endswith(".dir") and not (CACHE / md5[:2] / md5[2:]).exists():
             what = f"the cache lacks what {LOCK} says of {path}, so it is not known which files of it are needed"

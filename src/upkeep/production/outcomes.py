@@ -155,8 +155,7 @@ def _settle_alarms(episodes: pl.DataFrame, ends: pl.DataFrame, params: Params) -
     until, last = pl.col("known_until"), pl.col("last")
     end = last + timedelta(hours=params.dataset.horizon_hours)
     newest = pl.lit(ends["known_until"].max(), DTYPES["time"])
-    found = {DEFECT: "defect_found", NOTHING: "nothing_found"}
-    coded = pl.col(FINDING).replace_strict(found, default="no_code")
+    coded = pl.col(FINDING).replace_strict({DEFECT: "defect_found", NOTHING: "nothing_found"}, default="no_code")
     rules = [
         (pl.col("is_void"), pl.lit("void"), pl.col("at")),
         (pl.col("failed_at").is_not_null(), pl.lit("failed"), pl.col("failed_at")),

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -46,40 +47,16 @@ logger = logging.getLogger(__name__)
 def create_app(settings: Settings) -> FastAPI:
     """Create the application; an UpkeepError is raised if a model or the dictionary is missing or damaged."""
     service = Service(settings.models, settings.dictionary)
-    log = None
-    if settings.log_url:
-        log = LogWriter(settings.log_url, settings.spool, max_spool_bytes=settings.spool_bytes)
-    board = Board(settings.log_url or "", most_machines=settings.max_board_machines)
+    url = settings.log_url
+    log = LogWriter(url, settings.spool, max_spool_bytes=settings.spool_bytes) if url else None
+    board = Board(url or "", most_machines=settings.max_board_machines)
     metrics = Counters(service.versions, log)
     shadow = load_shadow(settings, log, metrics)
-
-    @asynccontextmanager
-    async def run_threads(_: FastAPI) -> AsyncIterator[None]:
-        to_thread.current_default_thread_limiter().total_tokens = MOST_THREADS
-        if log is not None:
-            log.start()
-        board.start()
-        yield
-        if shadow is not None:
-            shadow.close()
-        board.close()
-        if log is not None:
-            await to_thread.run_sync(log.close)
-
-    async def keep(reply: Reply) -> None:
-        for number, prediction in enumerate(reply.predictions, 1):
-            board.add(prediction)
-            if log is not None:
-                log.append(prediction)
-            if number % KEPT_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        metrics.count_predictions(reply.predictions, reply.unanswered)
-
     app = FastAPI(
         title="upkeep",
         version=__version__,
         summary="The risk that a machine fails, from its last hours of telemetry",
-        lifespan=run_threads,
+        lifespan=partial(_run_threads, board, log, shadow),
         docs_url=None,  # its scripts come from a third party's host
         redoc_url=None,
         redirect_slashes=False,  # it would redirect to whatever host the request names
@@ -89,9 +66,35 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(page_routes(board, service, settings))
     if log is not None:
         app.include_router(visit_route(board, log))
+    keep = partial(_keep, board, log, metrics)
     app.include_router(_scoring_route(service, settings.max_request_bytes, keep, shadow))
     app.include_router(_status_routes(service, settings.release, log, metrics))
     return app
+
+
+@asynccontextmanager
+async def _run_threads(board: Board, log: LogWriter | None, shadow: Shadow | None, _: FastAPI) -> AsyncIterator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = MOST_THREADS
+    if log is not None:
+        log.start()
+    board.start()
+    yield
+    if shadow is not None:
+        shadow.close()
+    board.close()
+    if log is not None:
+        await to_thread.run_sync(log.close)
+
+
+async def _keep(board: Board, log: LogWriter | None, metrics: Counters, reply: Reply) -> None:
+    """Show a reply's predictions, log and count them, and let other requests have their turn meanwhile."""
+    for number, prediction in enumerate(reply.predictions, 1):
+        board.add(prediction)
+        if log is not None:
+            log.append(prediction)
+        if number % KEPT_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    metrics.count_predictions(reply.predictions, reply.unanswered)
 
 
 def _scoring_route(service: Service, max_request_bytes: int, keep: Keep, shadow: Shadow | None) -> APIRouter:
