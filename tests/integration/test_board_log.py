@@ -20,7 +20,7 @@ def log(folder, part, *predictions):
 
 
 def refreshed(folder):
-    board = Board(str(folder))
+    board = Board(str(folder), 20_000)
     board.refresh()
     return board
 
@@ -29,7 +29,7 @@ def test_a_logged_prediction_arrives_as_it_was_made(tmp_path):
     warning = {"code": "gap", "message": "No readings for 9 h", "column": None}
     made = prediction(warnings=[warning], maintained_at=prediction()["time"] - HOUR, maintenance_code="bearing")
     log(tmp_path, "a", made)
-    direct = Board()
+    direct = Board("", 20_000)
     direct.add(made)
     read, expected = (board.get("lyon", "press") for board in (refreshed(tmp_path), direct))
     np.testing.assert_equal(read._asdict(), expected._asdict())
@@ -69,7 +69,7 @@ def test_a_day_of_golden_requests_only_hides_none_before_it(tmp_path):
 
 def test_a_machine_not_scored_for_a_month_leaves_the_page(tmp_path):
     log(tmp_path, "a", prediction())
-    board = Board(str(tmp_path))
+    board = Board(str(tmp_path), 20_000)
     board.add(prediction("saw", hours_ago=24 * 31))
     board.refresh()
     assert [each.newest["machine"] for each in board.rank()] == ["press"]
@@ -221,7 +221,7 @@ def test_a_file_that_could_not_be_read_is_read_as_soon_as_it_can_be(tmp_path):
 
 def test_the_board_refreshes_by_itself_once_started(tmp_path):
     log(tmp_path, "a", prediction())
-    board = Board(str(tmp_path))
+    board = Board(str(tmp_path), 20_000)
     board.start()
     board.close()
     board._refresher.join(timeout=30)

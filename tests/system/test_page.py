@@ -123,7 +123,7 @@ def serving(board, *, tokens=(), explain=explain, monitoring=None, words=None):
 @pytest.fixture
 def board():
     """Two alarms, in lyon and porto, and three machines without."""
-    board = Board()
+    board = Board("", 20_000)
     for hours_ago in range(30, 0, -1):
         board.add(prediction("press 2", 0.02 * (31 - hours_ago), hours_ago=hours_ago))
     maintained = {"maintained_at": prediction(hours_ago=72)["time"], "maintenance_code": "bearing"}
@@ -349,7 +349,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_page, url, boa
 
 
 def test_an_empty_page_says_how_predictions_get_there(open_page):
-    with serving(Board()) as url:
+    with serving(Board("", 20_000)) as url:
         page = open_page(url, wait_for="#empty:not([hidden])")
         expect(page.locator("h1")).to_have_text("No predictions yet")
         expect(page.locator("#empty")).to_contain_text("upkeep score")
@@ -357,7 +357,7 @@ def test_an_empty_page_says_how_predictions_get_there(open_page):
 
 
 def test_names_and_messages_stay_text(open_page):
-    board = Board()
+    board = Board("", 20_000)
     warning = {"code": "x", "message": MARKUP, "column": MARKUP}
     texts = {"plant": MARKUP, "model_version": MARKUP, "maintenance_code": MARKUP, "maintained_at": 0}
     board.add(prediction(MARKUP, 0.9, warnings=[warning], **texts))
@@ -383,7 +383,7 @@ def test_no_request_leaves_the_service(open_page, url):
 
 
 def test_ten_thousand_machines_come_in_pages_and_are_found_by_name(open_page):
-    board = Board()
+    board = Board("", 20_000)
     for number in range(10_000):
         board.add(prediction(f"machine {number:05d}", number / 25_000))
     with serving(board) as url:
@@ -408,7 +408,7 @@ def test_a_service_that_is_gone_is_reported_beside_what_was_known(open_page, boa
 
 def test_a_prediction_log_that_cannot_be_read_is_a_notice_only(open_page, tmp_path):
     (tmp_path / "log").write_text("not a folder")
-    board = Board(str(tmp_path / "log/deeper"))
+    board = Board(str(tmp_path / "log/deeper"), 20_000)
     board.add(prediction())
     board.refresh()
     with serving(board) as url:
@@ -418,7 +418,7 @@ def test_a_prediction_log_that_cannot_be_read_is_a_notice_only(open_page, tmp_pa
 
 
 def test_a_prediction_log_not_read_for_a_while_is_a_notice_with_the_time(open_page, tmp_path):
-    board = Board(str(tmp_path / "log"))
+    board = Board(str(tmp_path / "log"), 20_000)
     board.add(prediction())
     board.refresh()
     with serving(board) as url:
@@ -428,7 +428,7 @@ def test_a_prediction_log_not_read_for_a_while_is_a_notice_with_the_time(open_pa
 
 
 def test_readings_too_old_for_any_risk_to_be_about_today_are_reported(open_page):
-    board = Board()
+    board = Board("", 20_000)
     board.add(prediction(hours_ago=200))
     with serving(board) as url:
         expect(open_page(url).get_by_role("status")).to_contain_text("Each risk is for the 48 h after its reading")
@@ -452,7 +452,7 @@ def summary(**update):
 def test_the_page_says_which_plants_are_not_fine_and_why(open_page, tmp_path, page, links):
     file = tmp_path / "monitoring.json"
     file.write_text(summary(page=page).model_dump_json())
-    with serving(Board(), monitoring=file) as address:
+    with serving(Board("", 20_000), monitoring=file) as address:
         shown = open_page(address, wait_for="#standings li")
         lines = shown.locator("#standings li").all_inner_texts()
         assert [line.split(" since")[0] for line in lines[:-1]] == [f"{MARKUP} Act", "porto Watch", "gdansk Unknown"]

@@ -11,7 +11,7 @@ from upkeep.serving.board import HISTORY_POINTS, Board
 
 
 def board_of(*predictions):
-    board = Board()
+    board = Board("", 20_000)
     for each in predictions:
         board.add(each)
     return board
@@ -92,7 +92,7 @@ def test_machines_of_the_same_name_in_two_plants_are_two_machines():
 
 
 def test_above_the_limit_those_scored_longest_ago_are_forgotten():
-    board = Board(most_machines=10)
+    board = Board("", 10)
     for number in [*range(5, 12), *range(5)]:
         board.add(prediction(f"{number:02d}", hours_ago=20 - number))
     assert sorted(each.newest["machine"] for each in board.rank()) == [f"{number:02d}" for number in range(2, 12)]
@@ -100,7 +100,7 @@ def test_above_the_limit_those_scored_longest_ago_are_forgotten():
 
 def test_above_a_number_of_bytes_those_scored_longest_ago_are_forgotten(monkeypatch):
     monkeypatch.setattr("upkeep.serving.board.MOST_BYTES", 500_000)
-    board = Board()
+    board = Board("", 20_000)
     for number in range(200):
         board.add(prediction(f"{number:03d}", hours_ago=200 - number, features=np.zeros(1000, dtype=np.float32)))
     names = sorted(each.newest["machine"] for each in board.rank())
@@ -138,7 +138,7 @@ def hasty_threads():
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_predictions_from_several_threads_are_all_kept():
-    board, threads, points = Board(), 4, 10
+    board, threads, points = Board("", 20_000), 4, 10
     with ThreadPoolExecutor(threads) as pool:
         for machine in range(100):
             rounds = [

@@ -22,7 +22,7 @@ async def answer(_, refused):
 
 
 def client_of(*predictions, explain=lambda *_: [REASON], monitoring=None):
-    board = Board()
+    board = Board("", 20_000)
     for each in predictions:
         board.add(each)
     app = FastAPI()

@@ -39,7 +39,7 @@ async def answer(_, refused):
 
 
 def client_of(kept, tokens=None):
-    board = Board()
+    board = Board("", 20_000)
     board.add(prediction("press", 0.9))
     app = FastAPI()
     app.exception_handler(Refused)(answer)

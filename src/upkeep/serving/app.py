@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     service = Service(settings.models, settings.dictionary)
     url = settings.log_url
     log = LogWriter(url, settings.spool, max_spool_bytes=settings.spool_bytes) if url else None
-    board = Board(url or "", most_machines=settings.max_board_machines)
+    board = Board(url or "", settings.max_board_machines)
     metrics = Counters(service.versions, log)
     shadow = load_shadow(settings, log, metrics)
     app = FastAPI(

@@ -49,7 +49,7 @@ class Board:
     :data:`MOST_BYTES`, the machines not scored for longest are dropped.
     """
 
-    def __init__(self, log_url: str = "", *, most_machines: int = 20_000) -> None:
+    def __init__(self, log_url: str, most_machines: int) -> None:
         self._log_url = log_url
         self._most_machines, self._bytes = most_machines, 0
         self._machines: dict[tuple[str, str], BoardMachine] = {}
