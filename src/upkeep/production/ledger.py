@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from upkeep.contract.casting import EARLIEST, LATEST
 from upkeep.contract.dictionary import EVENTS, load_dictionary
 from upkeep.contract.rules import is_name
 from upkeep.core import paths
@@ -26,7 +27,7 @@ IS_OUTCOME = {
     "role": pl.col("role").is_not_null(),
     "outcome": pl.col("outcome").is_in([*OF_ALARMS, *OF_FAILURES, WITHDRAWN]),
     **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
-    **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("at", "known_at")},
+    **{name: pl.col(name).is_between(EARLIEST, LATEST) for name in ("at", "known_at")},
 }
 """What holds of each row that upkeep writes; others who share the folder may write anything."""
 
@@ -34,7 +35,7 @@ OUTCOMES = Log("outcomes", LEDGER, IS_OUTCOME, "known_at", ())
 EPISODE = [name for name in KEY if name != "model_version"]
 LEARNT = [name for name in LEDGER if name != "known_at"]
 KEY_LENGTH = 16
-LAST = pl.lit(datetime(2200, 1, 1), LEDGER["at"])
+LAST = pl.lit(LATEST, LEDGER["at"])
 
 
 def read_ledger(url: str) -> pl.DataFrame:

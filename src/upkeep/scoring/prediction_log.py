@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import polars as pl
 
+from upkeep.contract.casting import EARLIEST, LATEST
 from upkeep.contract.dictionary import FINDING, FINDINGS, VISITS
 from upkeep.contract.rules import is_name
 from upkeep.core.addresses import open_address
@@ -75,9 +76,9 @@ IS_PREDICTION = {
     **{name: pl.col(name).is_not_null() for name in ("source", "threshold", "alarm", "model_version")},
     "warnings": pl.col("warnings").list.eval(pl.element().is_not_null()).list.all(),
     **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
-    **{name: pl.col(name).dt.year().is_between(1900, 2200) for name in ("time", "scored_at")},
+    **{name: pl.col(name).is_between(EARLIEST, LATEST) for name in ("time", "scored_at")},
     "role": pl.col("role").is_null() | pl.col("role").is_in(get_args(ModelRole)),
-    "maintained_at": pl.col("maintained_at").is_null() | pl.col("maintained_at").dt.year().is_between(1900, 2200),
+    "maintained_at": pl.col("maintained_at").is_null() | pl.col("maintained_at").is_between(EARLIEST, LATEST),
     "probability": pl.col("probability").is_between(0, 1),
 }
 """What holds for every row that upkeep writes; others may write to the folder, too."""
