@@ -122,10 +122,8 @@ def _judge(world: Tables, model: SavedModel, predictions: pl.DataFrame, params: 
     logged = _score(world, model, params)
     ends = world.telemetry.group_by("plant", "machine").agg(known_until=pl.col("time").max())
     ledger = judge_outcomes(logged, world.events.filter(pl.col("time") >= LIVE), ends, params, END)
-    half_year, *months = (
-        estimate_plant(logged, predictions, window, params, plant=PLANT, model_version=VERSION)
-        for window in (HALF_YEAR, *MONTHS)
-    )
+    windows = dict.fromkeys([HALF_YEAR, *MONTHS])
+    half_year, *months = estimate_plant(logged, predictions, windows, params, plant=PLANT, model_version=VERSION)
     return Lived(half_year, months, compare_with_outcomes(months, ledger, END, params), _test_cost(predictions, params))
 
 

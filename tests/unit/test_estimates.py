@@ -71,8 +71,9 @@ def log(rows, **columns):
 FIRST = Window(START, START + MONTH)
 
 
-def estimate(logged, predictions, window=FIRST, **options):
-    return estimate_plant(logged, predictions, window, PARAMS, plant="lyon", model_version=VERSION, **options)
+def estimate(logged, predictions, window=FIRST, drift=None):
+    (found,) = estimate_plant(logged, predictions, {window: drift}, PARAMS, plant="lyon", model_version=VERSION)
+    return found
 
 
 ONE_IN_THREE = np.resize([True, False, False], 30)

@@ -7,7 +7,7 @@ says when that holds: estimates are shown, and decide nothing.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -87,17 +87,16 @@ ESTIMATED_FROM = [*MACHINE, "time", "split", "chosen", "hours_to_failure", "prev
 def estimate_plant(
     logged: pl.DataFrame,
     predictions: pl.DataFrame,
-    window: Window,
+    windows: Mapping[Window, PlantDrift | None],
     params: Params,
     *,
     plant: str,
     model_version: str,
-    drift: PlantDrift | None = None,
-) -> Estimate:
-    """Estimate what will come of a plant's predictions of a window.
+) -> list[Estimate]:
+    """Estimate what will come of a plant's predictions of each window.
 
     `logged` are rows of :data:`upkeep.scoring.prediction_log.SCHEMA`, `predictions` what ``train`` wrote of the plant
-    for the same model, and `drift` what was found of the window, if it was looked at.
+    for the same model, and `windows` map to the drift that was found of them, if it was looked for.
     """
     shown = logged.filter(IS_SHOWN, model_version=model_version)
     # As in outcomes, the highest probability counts where a row was scored twice.
@@ -107,11 +106,14 @@ def estimate_plant(
     spacing = own.select(pl.col("time").diff().over(MACHINE).median()).item()
     if spacing is not None:  # as seldom as the log's rows
         known = known.unique([*MACHINE, pl.col("time").dt.truncate(spacing)], keep="first", maintain_order=True)
-    settled, is_inside = cut_stretches(known, params), pl.col("time").is_between(*window, closed="left")
-    found = Estimate(plant, model_version, window, list(_find_doubts(own.filter(is_inside), settled, drift)))
-    if found.reasons:
-        return found
-    return found._replace(**_expect(settled, cut_stretches(own, params).filter(is_inside), window, params))
+    settled, stretches = cut_stretches(known, params), cut_stretches(own, params)
+    estimates = []
+    for window, drift in windows.items():
+        is_inside = pl.col("time").is_between(*window, closed="left")
+        doubts = list(_find_doubts(own.filter(is_inside), settled, drift))
+        expected = {} if doubts else _expect(settled, stretches.filter(is_inside), window, params)
+        estimates.append(Estimate(plant, model_version, window, doubts, **expected))
+    return estimates
 
 
 def _find_doubts(rows: pl.DataFrame, settled: pl.DataFrame, drift: PlantDrift | None) -> Iterator[str]:

@@ -55,11 +55,12 @@ def _check_estimates(
         why = f"its model or what that was judged on cannot be read: {shorten(error)}; {remedy}"
         return Agreement("unknown", why, [])
     own, drifted = logged.filter(plant=plant), drift.root.get(plant)
-    estimates = []
+    windows = {}
     for window in list_windows(as_of):
         start, end = (edge.isoformat() for edge in window)  # as text, times in UTC are in their order
-        known = drifted if drifted and drifted.window.start < end and start < drifted.window.end else None
-        estimates.append(estimate_plant(own, trained, window, params, plant=plant, model_version=version, drift=known))
+        overlaps = drifted and drifted.window.start < end and start < drifted.window.end
+        windows[window] = drifted if overlaps else None
+    estimates = estimate_plant(own, trained, windows, params, plant=plant, model_version=version)
     found = compare_with_outcomes(estimates, outcomes, as_of, params)
     return found._replace(why=f"{found.why}; {estimates[0]}")
 
