@@ -13,7 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from upkeep.contract.casting import cast_column
-from upkeep.contract.dictionary import TABLES
+from upkeep.contract.dictionary import DTYPES, NEEDED, TABLES
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
@@ -42,8 +42,7 @@ from upkeep.releases.succession import Succession, find_newer, judge_succession
 from upkeep.releases.tags import refresh
 from upkeep.reporting.markdown import Markdown
 
-TIME = pl.Datetime("us", "UTC")
-EVENTS = {"machine": pl.String(), "time": TIME, "kind": pl.String(), "code": pl.String()}
+EVENTS = {name: DTYPES[kind] for name, kind in NEEDED["events"].items() if name != "plant"}
 
 
 class Verdict(NamedTuple):
@@ -205,7 +204,7 @@ def _judge_case(case: AcceptanceCase, folder: Path) -> Check:
     telemetry = _read_csv(folder / case.telemetry, ["machine", "time"]).with_columns(plant=pl.lit(case.plant))
     events = _read_csv(folder / case.events, list(EVENTS)) if case.events else pl.DataFrame(schema=EVENTS)
     machines = telemetry.select(pl.col("machine").unique().sort()).with_columns(
-        model=pl.lit(case.machines.model, pl.String), installed=pl.lit(case.machines.installed, TIME)
+        model=pl.lit(case.machines.model, pl.String), installed=pl.lit(case.machines.installed, DTYPES["time"])
     )
     metadata = model.metadata
     features = build_features(telemetry, events, machines, metadata.preparation, metadata.dataset).sort("time")

@@ -14,7 +14,6 @@ from upkeep.core.text import count_things
 from upkeep.judging.comparison import Change, Comparison, Group, compare
 from upkeep.judging.reports import name_groups
 
-ROW = ["machine", "time"]
 TOGETHER = "all plants together"
 
 
@@ -39,7 +38,7 @@ def find_newer(champion: pl.DataFrame, challenger: pl.DataFrame) -> pl.DataFrame
     whether the champion's run split rows by time or by machine.
     """
     judged = champion.filter("chosen", split="test")
-    asked = challenger.filter("chosen", split="test").join(judged, on=ROW, how="anti")
+    asked = challenger.filter("chosen", split="test").join(judged, on=["machine", "time"], how="anti")
     starts = judged.group_by("machine").agg(unseen_from=pl.col("time").min())
     rows = asked.join(starts, on="machine", how="left", maintain_order="left")
     after_all = pl.col("time") > pl.lit(champion["time"].max(), champion.schema["time"])

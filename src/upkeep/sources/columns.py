@@ -9,14 +9,13 @@ import polars as pl
 from upkeep.contract.casting import as_text, cast_column
 from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED, is_reserved
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import KEYS
 from upkeep.core.params import Limits
 from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
 WHOLE = r"[.,]0+$"  # a gap of -9999 is written as -9999.0, too
 CONSTANTS = ("plant", "machine", "kind", "code")  # options that give the value of every row
-
-INSTANT = ("plant", "machine", "time")  # the columns that the readings of one row share
 
 
 def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFiles, limits: Limits) -> pl.DataFrame:
@@ -82,7 +81,7 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits:
     for name in (pivot.name, pivot.value):
         if name not in rows.columns:
             raise absent(name, rows.columns, "correct pivot in params.yaml")
-    theirs = [columns.get(name, name) for name in INSTANT] + list(columns.values())
+    theirs = [columns.get(name, name) for name in KEYS] + list(columns.values())
     instant = [name for name in rows.columns if name in theirs and name not in (pivot.name, pivot.value)]
     others = [name for name in rows.columns if name not in (*instant, pivot.name, pivot.value)]
     sensor = cast_column(pivot.name, rows.schema[pivot.name], "text").value.fill_null("(no name)")
