@@ -4,7 +4,6 @@ What was known on a day is the newest row of each key up to that day. An episode
 show, such as one whose time was corrected, is withdrawn by a row of its own.
 """
 
-import hashlib
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from upkeep.core.files import locked
 from upkeep.core.params import Params
 from upkeep.core.plants import list_plants, table_file
 from upkeep.production.outcomes import INSTANT, JUDGED, KEY, LEDGER, OF_ALARMS, OF_FAILURES, judge_outcomes
-from upkeep.scoring.prediction_log import SCHEMA, Log, complete, read_parts, write_part
+from upkeep.scoring.prediction_log import SCHEMA, Log, complete, name_rows, read_parts, write_part
 from upkeep.scoring.score import FOLDER as SCORED
 
 WITHDRAWN = "withdrawn"
@@ -34,7 +33,6 @@ IS_OUTCOME = {
 OUTCOMES = Log("outcomes", LEDGER, IS_OUTCOME, "known_at", ())
 EPISODE = [name for name in KEY if name != "model_version"]
 LEARNT = [name for name in LEDGER if name != "known_at"]
-KEY_LENGTH = 16
 LAST = pl.lit(LATEST, LEDGER["at"])
 
 
@@ -109,8 +107,8 @@ def record_outcomes(params: Params, now: datetime) -> pl.DataFrame:
         predictions = pl.concat([SCHEMA.to_frame().select(JUDGED), *(rows for _, rows in parts)])
         news = find_news(ledger, predictions, *_read_tables(params), params, known_at)
         if news.height:
-            key = hashlib.sha256(news.write_csv().encode()).hexdigest()[:KEY_LENGTH]
-            write_part(params.production.ledger, f"outcomes-{known_at:%H%M%S%f}-{key}", news, OUTCOMES)
+            name = f"outcomes-{known_at:%H%M%S%f}-{name_rows(news)}"
+            write_part(params.production.ledger, name, news, OUTCOMES)
     return as_known(pl.concat([ledger, news]), known_at)
 
 

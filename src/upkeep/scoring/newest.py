@@ -1,6 +1,5 @@
 """Scores each machine's newest row, finds silent machines, and describes both for the terminal."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,9 +13,8 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction
+from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction, name_rows
 
-KEY_LENGTH = 16
 URGENT = 5
 SILENT = 20  # machines that are named at most
 MINUTE = "%Y-%m-%d %H:%M"
@@ -97,10 +95,8 @@ def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedel
 
 def _number(predictions: pl.DataFrame) -> pl.DataFrame:
     """Return predictions with ids; the same predictions on the same day have the same ids, and are logged once."""
-    content = predictions.select(
-        pl.col("scored_at").dt.date(), "plant", "machine", "time", "probability", "model_version"
-    )
-    key = hashlib.sha256(content.write_csv().encode()).hexdigest()[:KEY_LENGTH]
+    day = pl.col("scored_at").dt.date()
+    key = name_rows(predictions.select(day, "plant", "machine", "time", "probability", "model_version"))
     kind = pl.when(role="challenger").then(pl.lit("challenger")).otherwise(pl.lit("batch"))
     return predictions.with_columns(id=pl.format("{}-{}/{}", kind, pl.lit(key), pl.int_range(pl.len())))
 

@@ -4,6 +4,7 @@
 are stored in the same way.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -154,6 +155,11 @@ def write_part(root_url: str, part_name: str, frame: pl.DataFrame, log: Log = PR
             rows.drop("day").write_parquet(content := BytesIO(), compression="zstd", row_group_size=ROW_GROUP)
             _put(store, f"{root}/{names[-1]}", content.getvalue())
     return names
+
+
+def name_rows(rows: pl.DataFrame) -> str:
+    """Return a short name of what rows hold, the same for the same rows."""
+    return hashlib.sha256(rows.write_csv().encode()).hexdigest()[:16]
 
 
 def _name_folder(value: str) -> str:
