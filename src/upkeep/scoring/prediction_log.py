@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import polars as pl
 
 from upkeep.contract.casting import EARLIEST, LATEST
-from upkeep.contract.dictionary import FINDING, FINDINGS, VISITS
+from upkeep.contract.dictionary import DTYPES, FINDING, FINDINGS, VISITS
 from upkeep.contract.rules import is_name
 from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
@@ -36,23 +36,22 @@ if TYPE_CHECKING:
 ModelRole = Literal["champion", "challenger"]
 """A champion's predictions are shown to people; a challenger's are only logged."""
 
-UTC_TIME = pl.Datetime("us", "UTC")
 WARNINGS = pl.List(pl.Struct({"code": pl.String, "message": pl.String, "column": pl.String}))
 SCHEMA = pl.Schema(
     {
         "id": pl.String(),
         "source": pl.String(),
         "role": pl.String(),
-        "scored_at": UTC_TIME,
+        "scored_at": DTYPES["time"],
         "plant": pl.String(),
         "machine": pl.String(),
-        "time": UTC_TIME,
+        "time": DTYPES["time"],
         "probability": pl.Float64(),
         "threshold": pl.Float64(),
         "alarm": pl.Boolean(),
         "model_version": pl.String(),
         "warnings": WARNINGS,
-        "maintained_at": UTC_TIME,
+        "maintained_at": DTYPES["time"],
         "maintenance_code": pl.String(),
         "features": pl.List(pl.Float32),
         "readings": pl.List(pl.Float32),
@@ -128,8 +127,8 @@ def as_log_rows(predictions: Sequence[Prediction]) -> pl.DataFrame:
     """
     columns: dict[str, Any] = {name: [prediction[name] for prediction in predictions] for name in SCHEMA}
     for name, kind in SCHEMA.items():
-        if kind == UTC_TIME:
-            columns[name] = pl.Series(columns[name], dtype=pl.Int64).cast(UTC_TIME)
+        if kind == DTYPES["time"]:
+            columns[name] = pl.Series(columns[name], dtype=pl.Int64).cast(kind)
     # Polars reads structs from JSON twenty times as fast as from dictionaries.
     warnings = pl.Series([json.dumps(each) for each in columns["warnings"]], dtype=pl.String)
     columns["warnings"] = warnings.str.json_decode(WARNINGS)
