@@ -75,7 +75,7 @@ def _find_further_headers(lines: pl.Series, numbers: Iterable[int], header: str,
     named, found = _fold(read_fields(header, separator) or header.split(separator)), list[int]()
     for number in numbers:
         fields = _fold(read_fields(lines[number], separator) or ())
-        is_header = len({*fields} & {*named}) > len(named) / 2 and not any(map(VALUE.match, fields))
+        is_header = len({*fields} & {*named}) > len(named) / 2 and not any(map(VALUE.match, fields)) and all(fields)
         if is_header and fields != named and (found or number >= MOST_BELOW):
             found.append(number)
             named = fields
