@@ -38,6 +38,7 @@ LARGE = (
     "soak",
     "plant",
     "scale",
+    "scale_large",
     "rehearsal",
     "releases",
 )
