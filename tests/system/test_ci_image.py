@@ -89,7 +89,7 @@ def test_a_job_is_ready_at_once_without_any_network(engine, ci_image, tmp_path):
     components.clone(tmp_path / "upkeep")
     job = ". ci/environment.sh && upkeep fresh && dvc --version && git --version && ssh -V"
     options = ["--rm", "--network=none", "--env=UPKEEP_VENV=/opt/upkeep/.venv", "--env=GIT_CONFIG_COUNT=1"]
-    options += ["--env=GIT_CONFIG_KEY_0=safe.directory", "--env=GIT_CONFIG_VALUE_0=*"]
+    options += ["--env=GIT_CONFIG_KEY_0=safe.directory", "--env=GIT_CONFIG_VALUE_0=*", "--env=PYTHON=3.11"]
     options += [f"--volume={tmp_path}/upkeep:/builds/upkeep", "--workdir=/builds/upkeep"]
     said = engine.docker("run", *options, ci_image, "sh", "-ec", job)
     assert "nothing to do: dvc.lock belongs to this code" in said

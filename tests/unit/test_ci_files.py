@@ -230,6 +230,20 @@ def test_a_python_that_a_shell_runner_lacks_is_told_and_allowed(python, code):
     assert job("test")["allow_failure"] == {"exit_codes": [NotReadyError.code]}
 
 
+def test_the_version_of_python_that_names_the_cache_is_not_taken_for_a_program(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "ci/environment.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "ready/bin").mkdir(parents=True)
+    for name in ("activate", "python", "uv"):
+        (tmp_path / "ready/bin" / name).write_text("#!/bin/sh\n")
+        (tmp_path / "ready/bin" / name).chmod(0o755)
+    os.utime(tmp_path / "ready", (0, 0))  # as in ci/Dockerfile
+    given = {**os.environ, "PYTHON": FRONT["variables"]["PYTHON"], "UPKEEP_VENV": str(tmp_path / "ready")}
+    subprocess.run(["sh", "-ec", "\n".join(job("fresh")["before_script"])], cwd=tmp_path, env=given, check=True)
+    assert (tmp_path / "ready").stat().st_mtime > 0
+
+
 BUILDING = ("build", "publish", "deploy staging", "smoke staging", "deploy production", "rollback production")
 
 
