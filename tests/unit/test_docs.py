@@ -100,6 +100,12 @@ def test_every_command_of_upkeep_exists(page):
         assert options <= {option for parameter in called.params for option in parameter.opts}, words
 
 
+@pytest.mark.parametrize("page", **name_of)
+def test_each_command_of_a_block_is_on_a_line_of_its_own(page):
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert [line for line in "\n".join(blocks).splitlines() if re.search(r" # .* # ", line)] == []
+
+
 def test_the_guide_lists_every_stage_in_the_order_of_the_pipeline():
     guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|", guide.partition("## Put your own data in")[0], flags=re.MULTILINE)
