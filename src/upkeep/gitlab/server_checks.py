@@ -135,7 +135,7 @@ def reach_webhook(environment: Environment) -> str:
     """Ask the webhook's host for its front page, without sending a message."""
     url = urlsplit(environment.get(WEBHOOK, ""))
     if not url.hostname:
-        raise NotReadyError(f"{WEBHOOK} is not set: a failed schedule opens an issue, if there is a token")
+        raise NotReadyError(f"{WEBHOOK} is not set: a failed retraining opens an issue, if there is a token")
     _ask_server(f"{url.scheme}://{url.netloc}/", WEBHOOK, environment)
     return f"{url.hostname} can be reached"
 
