@@ -440,6 +440,13 @@ def test_runs_that_wait_for_mlflow_go_on_to_the_next_job_whatever_becomes_of_thi
     assert job(name)["artifacts"]["when"] == "always"
 
 
+def test_the_newest_report_of_the_monitor_stays_among_the_pages_after_a_merge():
+    (kept,) = [cache for cache in caches("monitor") if cache["key"] == "monitor-$ZONE"]
+    (shown,) = [cache for cache in caches("pages") if cache["key"] == kept["key"]]
+    assert {*shown["paths"]} == {"reports/monitoring/"} < {*kept["paths"]}
+    assert shown["policy"] == "pull"  # or an older report could replace a newer one
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_what_changes_a_branch_or_a_server_is_never_interrupted(name):
     changes = re.search(r"upkeep (retrain|release)|make image push", "\n".join(job(name)["script"]))
