@@ -34,7 +34,6 @@ def checkout(tmp_path, monkeypatch):
     as_person(folder, "add", ".")
     as_person(folder, "commit", "--quiet", "--message", "Start")
     monkeypatch.chdir(folder)
-    monkeypatch.delenv(git.TOKEN, raising=False)
     return folder
 
 

@@ -98,13 +98,11 @@ def template(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def work(template, tmp_path, monkeypatch) -> Path:
-    """A copy of the repository, on the branch feature; no job's variables are set."""
+    """A copy of the repository, on the branch feature."""
     folder = tmp_path / "work"
     shutil.copytree(template, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-    for name in [name for name in os.environ if name.startswith(("CI_", "UPKEEP_GITLAB"))]:
-        monkeypatch.delenv(name)
     return folder
 
 

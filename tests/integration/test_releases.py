@@ -65,8 +65,6 @@ def checkout(remote, tmp_path, monkeypatch):
     """A clone at the second commit, which is the working directory."""
     folder = clone(remote, tmp_path / "checkout")
     monkeypatch.chdir(folder)
-    for name in ("CI_COMMIT_BRANCH", "UPKEEP_TARGET_BRANCH", "UPKEEP_GITLAB_TOKEN", "UPKEEP_RELEASE_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
     return folder
 
 

@@ -244,6 +244,14 @@ def test_the_version_of_python_that_names_the_cache_is_not_taken_for_a_program(t
     assert (tmp_path / "ready").stat().st_mtime > 0
 
 
+def test_no_test_sees_what_is_set_for_the_job_that_runs_it():
+    given = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/unit/test_readiness.py"]
+    job = {"CI": "true", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main", "UPKEEP_IMAGE": "registry.example.com/upkeep"}
+    done = subprocess.run(command, cwd=ROOT, env=given | job, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 BUILDING = ("build", "publish", "deploy staging", "smoke staging", "deploy production", "rollback production")
 
 
