@@ -79,6 +79,7 @@ def _set_fleet(folder: Path, plants: Sequence[str], fleet: Fleet, dictionary: st
         validate={"dictionary": dictionary},
         dataset={**BY_WINDOW, "max_single_feature_auc": 1},  # of few failures, one column may tell all by chance
         evaluate={"golden": None},  # cases of the default fleet's plants
+        parallel={"backend": "loky"},  # as docs/scaling.md advises for many plants
     )
 
 
