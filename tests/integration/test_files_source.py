@@ -547,6 +547,15 @@ def test_a_number_for_gaps_is_one_however_it_is_written_and_whatever_type_its_co
     assert numbers.select("load", "turns").rows() == [(None, None), (1.5, None)]
 
 
+@pytest.mark.parametrize(("decimal", "grouped", "gap"), [(".", "5,000", "5.0"), (",", "5.000", "5,0")])
+def test_a_thousand_times_a_gap_is_none(tmp_path, decimal, grouped, gap):
+    (tmp_path / "all.csv").write_text(
+        f"plant;machine;time;load\nlyon;m1;2025-01-06;{grouped}\nlyon;m1;2025-01-07;{gap}\n"
+    )
+    [rows] = deliveries(tmp_path, {"gaps": [5], "decimal": decimal, "separator": ";"}).values()
+    assert rows["load"].to_list() == [grouped, None]
+
+
 def test_the_path_tells_the_plant_where_a_files_column_of_it_is_empty(tmp_path):
     (tmp_path / "lyon.csv").write_text("plant,machine,time\n,m1,2025-01-06\n,m1,2025-01-07\n")
     (tmp_path / "porto.csv").write_text("plant,machine,time\nvigo,m1,2025-01-06\n")

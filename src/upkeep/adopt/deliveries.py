@@ -177,10 +177,11 @@ def _look_at_file(name: str, place: str, path: str, limits: Limits) -> Layout:
             raise UpkeepError(what, remedy="deliver it with both")
     rows = _clean_rows(name, rows)
     has_points = any(column.str.contains(POINT).any() for column in rows.iter_columns())
-    signs = {"separator": how["separator"], "decimal": written.get("decimal", "." if has_points else "")}
+    decimal = written.get("decimal")
+    signs = {"separator": how["separator"], "decimal": decimal or ("." if has_points else "")}
     told = signs if content.isascii() or find_unicode(content) else signs | {"encoding": how["encoding"]}
-    gaps = find_gaps(rows, written.get("decimal"))
-    return Layout([name], blank_gaps(rows, gaps), {**written, **({"gaps": gaps} if gaps else {})}, told=told)
+    gaps = find_gaps(rows, decimal)
+    return Layout([name], blank_gaps(rows, gaps, decimal), {**written, **({"gaps": gaps} if gaps else {})}, told=told)
 
 
 def _read_table(connection: sa.Connection, name: str, limits: Limits) -> pl.DataFrame:

@@ -82,7 +82,7 @@ def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
     A gap is one in any column, so none is what a column of names or codes holds, or one whose other values are near.
     """
     odd = [gap for gap in WORDS["gaps"] if any((rows[name].str.strip_chars() == gap).any() for name in rows.columns)]
-    blank = blank_gaps(rows, odd)
+    blank = blank_gaps(rows, odd, decimal)
     numbers = read_numbers(blank, decimal)
     measured = [name for name in rows.columns if 0 < blank[name].count() <= numbers[name].count() / MOSTLY]
     held, usual_too, words = set[str](), set[str](), set[str]()

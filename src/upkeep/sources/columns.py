@@ -14,7 +14,6 @@ from upkeep.core.params import Limits
 from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
-WHOLE = r"[.,]0+$"  # a gap of -9999 is written as -9999.0, too
 CONSTANTS = ("plant", "machine", "kind", "code")  # options that give the value of every row
 
 
@@ -22,7 +21,7 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
     """Rename columns to ours, and add those that the file's path (`facts`) or a constant tells."""
     if not rows.columns:  # a file without a header
         return rows
-    rows = blank_gaps(rows, reading.gaps)
+    rows = blank_gaps(rows, reading.gaps, reading.decimal)
     if reading.pivot:
         rows = _widen(rows, reading.pivot, reading.columns, limits)
     rows = rows.select(
@@ -36,12 +35,16 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
     return rows.with_columns(pl.lit(reading.decimal).alias(DECIMAL)) if reading.decimal else rows
 
 
-def blank_gaps(rows: pl.DataFrame, gaps: Collection[str]) -> pl.DataFrame:
-    """Replace texts and numbers that are among `gaps`, which stand for a missing value, by null."""
-    texts = {*gaps, *(re.sub(WHOLE, "", gap) for gap in gaps)}
+def blank_gaps(rows: pl.DataFrame, gaps: Collection[str], decimal: str | None) -> pl.DataFrame:
+    """Replace texts and numbers that are among `gaps`, which stand for a missing value, by null.
+
+    A gap of -9999 is written as -9999.0, too. The sign other than `decimal`, a point if unknown, groups thousands.
+    """
+    zeros = f"[{decimal or '.'}]0+$"
+    texts = {*gaps, *(re.sub(zeros, "", gap) for gap in gaps)}
     numbers = pl.Series([*texts], dtype=pl.String).cast(pl.Float64, strict=False).drop_nulls().implode()
     delivered, held = pl.col(pl.String).exclude(BROKEN_LINE), pl.selectors.numeric()
-    text = delivered.str.strip_chars().str.replace(WHOLE, "")
+    text = delivered.str.strip_chars().str.replace(zeros, "")
     blanked = [pl.when(~text.is_in(texts)).then(delivered), pl.when(~held.cast(pl.Float64).is_in(numbers)).then(held)]
     return rows.with_columns(blanked) if gaps else rows
 
