@@ -304,7 +304,17 @@ def test_of_a_thousand_columns_the_farthest_are_listed():
     assert "s0999" in page
     assert "and 985 more" in page
     assert page.count("s0") < 40
-    assert len(list_pages(dict.fromkeys(map(str, range(1000)), found))) == 50
+
+
+def test_of_a_thousand_plants_those_that_drifted_most_have_a_page():
+    column = {"method": "wasserstein", "threshold": 0.1, "drifted": True, "score": 1.0}
+    window = {"from": "2025-12-01", "to": "2025-12-29"}
+    same = {"columns": {"speed": column}, "current_rows": 1, "reference_rows": 1, "window": window, "notes": []}
+    found = {
+        f"{number:03}": PlantDrift.model_validate({"drifted": number >= 100, "share": number / 1000, **same})
+        for number in range(1000)
+    }
+    assert list_pages(found) == [f"{number:03}" for number in range(999, 984, -1)]
 
 
 def test_no_name_of_a_column_ends_the_script_that_holds_it():

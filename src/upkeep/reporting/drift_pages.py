@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from itertools import count
+from itertools import count, islice
 
 from upkeep.core.params import Drift
 from upkeep.core.plants import name_file
@@ -20,7 +20,7 @@ from upkeep.reporting.templates import render_html
 
 SCRIPT = "evidently.js"  # what the plants' pages share
 
-MOST_COLUMNS, MOST_PAGES = 15, 50
+MOST_COLUMNS, MOST_PAGES = 15, 15
 """Columns of a plant that are named on the page of all plants, and plants that have a page of their own."""
 MOST_DRAWN = 30  # columns on a plant's page, those farthest from their threshold; each takes 90 kB
 
@@ -30,12 +30,13 @@ STAND_IN = re.compile(r"\\ue000(\d+)\\ue001")  # a column's number between what 
 
 
 def list_pages(findings: Mapping[str, PlantDrift]) -> list[str]:
-    """Return the plants that have a page: the first ones in which a column drifted that can be drawn."""
-    return [
+    """Return the plants that have a page: those that drifted most, if a column did that can be drawn."""
+    drifted = (
         plant
-        for plant, found in findings.items()
-        if any(column.drifted and column.score is not None for column in found.columns.values())
-    ][:MOST_PAGES]
+        for plant in _sort_plants(findings)
+        if any(column.drifted and column.score is not None for column in findings[plant].columns.values())
+    )
+    return [*islice(drifted, MOST_PAGES)]
 
 
 def overview_page(findings: Mapping[str, PlantDrift]) -> str:
@@ -43,9 +44,13 @@ def overview_page(findings: Mapping[str, PlantDrift]) -> str:
     pages = list_pages(findings)
     drifted = [plant for plant, found in findings.items() if found.drifted]
     headline = f"{len(drifted)} of {len(findings)} plants drifted" + (f": {format_names(drifted)}" if drifted else "")
-    order = sorted(findings, key=lambda plant: (not findings[plant].drifted, -(findings[plant].share or 0), plant))
-    plants = [_describe_plant(plant, findings[plant], pages) for plant in order]
+    plants = [_describe_plant(plant, findings[plant], pages) for plant in _sort_plants(findings)]
     return render_html("drift_overview.html", title="Drift", headline=headline, plants=plants, most_pages=MOST_PAGES)
+
+
+def _sort_plants(findings: Mapping[str, PlantDrift]) -> list[str]:
+    """Return the plants, those that drifted most first."""
+    return sorted(findings, key=lambda plant: (not findings[plant].drifted, -(findings[plant].share or 0), plant))
 
 
 def plant_page(plant: str, found: PlantDrift, detail: str) -> str:
