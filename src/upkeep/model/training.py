@@ -210,8 +210,8 @@ def _train_kind(
     made: list[Fitted] = []
 
     def make() -> Frames:
-        rows = _read_rows(train)
-        made.append(fit(kind, rows, _read_rows(validation), train.features, params.model, threads))
+        rows = _read_labelled(train)
+        made.append(fit(kind, rows, _read_labelled(validation), train.features, params.model, threads))
         ranges = find_ranges(train) if made[0].boosters else {}
         seen = SEEN.dump_json((len(rows.label), int(rows.label.sum()), ranges))
         return {"model": made[0].state, "seen": pl.DataFrame({"json": [seen]})}
@@ -227,7 +227,7 @@ def _list_inputs(settings: object, *tables: LabelledRows) -> Iterator[object]:
         yield table.checksum
 
 
-def _read_rows(table: LabelledRows) -> Rows:
+def _read_labelled(table: LabelledRows) -> Rows:
     outcome = table.read("label", "weight")
     return Rows(table.read_features(), outcome["label"].to_numpy(), outcome["weight"].cast(pl.Float64).to_numpy())
 
@@ -261,7 +261,7 @@ def _train_on_shuffled_labels(train: LabelledRows, validation: LabelledRows, par
     lightgbm = {**params.model.lightgbm, "n_estimators": SHUFFLED_ROUNDS}
     small = params.model.model_copy(update={"lightgbm": lightgbm})
     every = -(-train.height // SHUFFLED_ROWS) or 1
-    outcome, (features, _, _) = train.read("label", "weight"), _read_rows(train).as_array(SHUFFLED_ROWS)
+    outcome, (features, _, _) = train.read("label", "weight"), _read_labelled(train).as_array(SHUFFLED_ROWS)
     # Without validation rows, so that nothing stops early: their true labels would select what is right by chance.
     nothing = Rows(features[:0], np.empty(0, np.int64), np.empty(0))
     models = {}

@@ -54,7 +54,7 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     starts = [0, *_find_further_headers(lines, begins.arg_true(), header, separator), lines.len()]
     headers, longest = [header, *lines[starts[1:-1]]], 1000 * limits.value_kb
     parts = zip(pairwise(starts), headers, strict=True)
-    read = [_read_rows(lines[at:to], begins[at:to], named, separator, limits) for (at, to), named in parts]
+    read = [_read_lines(lines[at:to], begins[at:to], named, separator, limits) for (at, to), named in parts]
     rows = pl.concat([read[0], *(_respell(part, read[0].columns) for part in read[1:])], how="diagonal")
     if above.len():
         shown = [{BROKEN_LINE: _shorten(line, longest)} for line in above]
@@ -89,7 +89,7 @@ def _respell(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     return rows.rename({theirs: name for theirs, name in first.items() if name not in rows})
 
 
-def _read_rows(lines: pl.Series, begins: pl.Series, header: str, separator: str, limits: Limits) -> pl.DataFrame:
+def _read_lines(lines: pl.Series, begins: pl.Series, header: str, separator: str, limits: Limits) -> pl.DataFrame:
     """Return a row for each line below a header, in the order of the lines."""
     names, longest = _name_columns(header, separator, limits), 1000 * limits.value_kb
     bounds.check_size(bounds.VALUE_BYTES * len(lines) * len(names), limits)

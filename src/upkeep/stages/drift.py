@@ -78,17 +78,17 @@ def _find_window(plants: Sequence[str], params: Params) -> Window:
 
 
 def _compare_plant(plant: str, dictionary: Dictionary, window: Window, params: Params) -> PlantDrift:
-    return compare_windows(*_read_rows(plant), dictionary.readings(plant), window, params.drift)
+    return compare_windows(*_read_sides(plant), dictionary.readings(plant), window, params.drift)
 
 
 def _write_page(plant: str, findings: Mapping[str, PlantDrift], window: Window, params: Params) -> None:
     found = findings[plant]
-    current, reference = read_windows(*_read_rows(plant), [*found.columns], window, params.drift)
+    current, reference = read_windows(*_read_sides(plant), [*found.columns], window, params.drift)
     page, script = split_script(plant_page(plant, found, draw_page(current, reference, found, params.drift)))
     write_whole(paths.DRIFT / f"{name_file(plant)}.html", page.encode())
     write_whole(paths.DRIFT / SCRIPT, script.encode())
 
 
-def _read_rows(plant: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_sides(plant: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     trained = paths.PROCESSED / name_file(plant) / "train.parquet"
     return pl.read_parquet(table_file(TELEMETRY, plant)), pl.read_parquet(trained, columns=["machine", "time"])
