@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from upkeep.core.params import load_params
+from upkeep.rehearsal import rehearse
 from upkeep.rehearsal.rehearse import World
 from upkeep.rehearsal.run import run
 
@@ -29,3 +31,7 @@ def test_a_rehearsal_writes_what_each_week_cost_and_what_it_comes_to(tmp_path, m
     summary = json.loads(Path("reports/rehearsal/summary.json").read_text(encoding="utf-8"))
     assert [row["policy"] for row in summary["policies"]] == ["loop"]
     assert Path("reports/rehearsal/cost.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.delattr(rehearse.Rehearsal, "run")  # what has been rehearsed is not done again
+    assert run(params, World(1, 6, 24, 3, "none"), 1, ["none"], ["loop"]) == table
+    with pytest.raises(AttributeError):
+        run(params, World(1, 6, 24, 4, "none"), 1, ["none"], ["loop"])

@@ -12,6 +12,7 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.params import Params
+from upkeep.core.pieces import LOADED, Frames, drop_oldest, recall
 from upkeep.rehearsal.rehearse import POLICIES, WEEKS, Rehearsal, World
 from upkeep.rehearsal.summary import draw_policy_costs, summarise, tabulate_policies
 from upkeep.simulator.fleet import PlantChange
@@ -24,7 +25,8 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     """Rehearse in worlds of this size, write ``reports/rehearsal``, and return the table for the terminal.
 
     Seeds count up from that of `size`; worlds without any change are always among those rehearsed. An interrupt keeps
-    what has been done. An UpkeepError is raised if a change or a policy is unknown.
+    what has been done, and the next call goes on from there. An UpkeepError is raised if a change or a policy is
+    unknown.
     """
     for what, names, known in (("change", changes, CHANGES), ("policy", policies, POLICIES)):
         if unknown := [name for name in names if name not in known]:
@@ -46,6 +48,7 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
             weeks.sort("seed", "change", "policy", "week").write_csv(FOLDER / "weeks.csv")
     if weeks.is_empty():
         return "interrupted before anything was done"
+    drop_oldest(params.pieces)
     summary = summarise(weeks, params.evaluate.confidence)
     write_json(FOLDER / "summary.json", {"size": size._asdict(), "policies": summary.to_dicts()})
     (FOLDER / "cost.png").write_bytes(draw_policy_costs(weeks, summary)._repr_png_()[0])
@@ -53,4 +56,9 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
 
 
 def _rehearse(world: World, policy: str, params: Params) -> pl.DataFrame:
-    return Rehearsal(world, policy, params).run()
+    def make() -> Frames:
+        return {"weeks": Rehearsal(world, policy, params).run()}
+
+    settings = params.model_dump(mode="json", exclude={"parallel", "pieces"})
+    made_from = [world, policy, settings, params.validate_.dictionary.read_bytes()]
+    return recall(params.pieces, [*LOADED], made_from, make)["weeks"]
