@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from upkeep.core import paths
 from upkeep.gitlab import zones
 from upkeep.gitlab.readiness import NotReadyError
 
@@ -442,10 +443,18 @@ def test_no_script_holds_what_a_committer_may_word():
 
 @pytest.mark.parametrize("name", ["reproduce", "retrain"])
 def test_runs_that_wait_for_mlflow_go_on_to_the_next_job_whatever_becomes_of_this_one(name):
-    (waiting,) = [cache for cache in caches(name) if cache["paths"] == [".upkeep/pending/"]]
-    assert waiting == {"key": "pending-$ZONE", "paths": [".upkeep/pending/"], "when": "always"}
+    (waiting,) = [cache for cache in caches(name) if cache["key"] == "pending-$ZONE"]
+    assert ".upkeep/pending/" in waiting["paths"]
+    assert waiting["when"] == "always"
+    assert "policy" not in waiting
     assert ".upkeep/pending/" in job(name)["artifacts"]["paths"]
     assert job(name)["artifacts"]["when"] == "always"
+
+
+def test_the_monitor_tells_what_the_last_retraining_said():
+    (kept,) = [cache for cache in caches("retrain") if str(paths.RETRAINING) in cache["paths"]]
+    (told,) = [cache for cache in caches("monitor") if cache["key"] == kept["key"]]
+    assert told == {"key": kept["key"], "paths": [str(paths.RETRAINING)], "policy": "pull"}
 
 
 def test_the_newest_report_of_the_monitor_stays_among_the_pages_after_a_merge():
