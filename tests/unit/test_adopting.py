@@ -256,6 +256,7 @@ def test_a_unit_is_read_from_a_name_only_if_it_says_one(name, unit):
             ("Störung", "error"),
         ),
         *(("PdM_maint.csv", "maintenance"), ("E101", None), ("ALARM", "error"), ("machine broken", "failure")),
+        *(("motor_fault", "error"), ("MotorFault", "error"), ("default_speed", None), ("trip_start", None)),
     ],
 )
 def test_the_kind_of_an_event_is_read_from_its_words(text, kind):
@@ -481,6 +482,28 @@ def test_machines_of_several_plants_may_have_the_same_numbers():
     tables, notes = sort_tables([readings, facts], LIMITS)
     assert tables["machines"][0].rows.height == 4
     assert not notes
+
+
+def test_plants_that_only_the_machines_table_names_are_facts_about_machines():
+    readings = layout(time=hours(30), machine=["1", "2"] * 15, x=READINGS)
+    facts = layout("machines.csv", factory=["n", "s"], machine=["1", "2"], power=["5", "6"])
+    tables, (note,) = sort_tables([readings, facts], LIMITS)
+    assert {part.rows["plant"][0] for part in (*tables["telemetry"], *tables["machines"])} == {"plant-1"}
+    assert "factory" in tables["machines"][0].kept
+    assert note == "only machines.csv names plants, by factory: to tell them apart, deliver it with all"
+
+
+def test_a_code_is_the_text_that_tells_what_happened_and_no_odd_number():
+    times = [hours(50)[hour] for hour in (0, 1, 5, 6, 14, 20, 21, 33, 49)]
+    told = {"time": times, "machine": ["1"] * 9, "hours": [f"{row % 4}" for row in range(9)]}
+    named, text, number = (
+        layout("repairs.csv", **told, **columns)
+        for columns in ({"engineer": ["Ann", "Bo", "Cy"] * 3, "issue": ["seal"] * 9}, {"engineer": ["Ann"] * 9}, {})
+    )
+    failures = layout("failures.csv", time=hours(1), machine=["1"], part=["seal"])
+    found = [sort_tables([failures, repairs], LIMITS)[0]["events"] for repairs in (named, text, number)]
+    codes = [repairs.guesses["code"] for _, repairs in found]
+    assert [code.column or code.value for code in codes] == ["issue", "engineer", "maintenance"]
 
 
 def test_machines_are_called_alike_whatever_type_their_column_has():

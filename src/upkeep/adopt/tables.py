@@ -34,11 +34,11 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     """
     looked = _match_parts([find_roles(layout) for layout in layouts])
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
-    which = [(part, _choose_table(part, largest)) for part in looked]
+    which, doubts = _leave_plants([(part, _choose_table(part, largest)) for part in looked])
     read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
     tables: Tables = {table: [] for table in TABLES}
     unlike = [part for part, table in which if table is None]
-    notes = [f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike]
+    notes = [*doubts, *(f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike)]
     telemetry = [part for part, table in which if table == "telemetry"]
     machines = _known_names(looked)["machine"]
     for part in (part for part in telemetry if "machine" not in part.columns):
@@ -117,6 +117,25 @@ def _choose_table(part: Part, largest: int) -> Table | None:
     if not part.measured or small or speaks or (told and not is_even):
         return "events" if part.text or part.measured or kind_of(name) else None
     return "telemetry"
+
+
+def _leave_plants(which: Sequence[tuple[Part, Table | None]]) -> tuple[list[tuple[Part, Table | None]], list[str]]:
+    """Return layouts and their tables, plants being facts where none but the machines' table names them; and notes."""
+    told = [(part, table) for part, table in which if "plant" in part.columns and table]
+    several = any(part.layout.rows[part.columns["plant"]].n_unique() > 1 for part, _ in told)
+    if not several or any(table != "machines" for _, table in told):
+        return [*which], []
+    kept, notes = [], []
+    for part, table in which:
+        if table != "machines" or "plant" not in part.columns:
+            kept.append((part, table))
+            continue
+        column, rest = part.columns["plant"], {ours: guess for ours, guess in part.guesses.items() if ours != "plant"}
+        kept.append((replace(part, guesses=rest, text=[*part.text, column]), table))
+        notes.append(
+            f"only {part.layout.name} names plants, by {shorten(column)}: to tell them apart, deliver it with all"
+        )
+    return kept, notes
 
 
 def _known_names(looked: Sequence[Part]) -> dict[str, set[str]]:
@@ -243,8 +262,10 @@ def _as_events(part: Part) -> Part:
         nothing = "taken for errors: nothing tells what kind of event these are"
         guesses["kind"] = Guess(f"by the name {shorten(name)}" if constant else nothing, value=constant or "error")
     kind = guesses["kind"]
-    codes = [other for other in part.kept if other != kind.column and rows[other].n_unique() <= MOST_CODES]
-    code = min(codes, key=lambda other: not has_word(other, "code"), default=kind.column)
+    named = [other for other in part.kept if has_word(other, "code")]
+    codes = [*named, *(other for other in part.kept if other not in part.measured)]  # an odd number is no code
+    fits = (other for other in codes if other != kind.column and rows[other].n_unique() <= MOST_CODES)
+    code = next(fits, kind.column)
     guesses["code"] = (
         Guess("the text that tells which", code) if code else Guess("no column tells which", value=kind.value)
     )

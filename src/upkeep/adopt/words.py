@@ -33,7 +33,11 @@ def fold(text: str) -> str:
 
 def words_of(name: str) -> set[str]:
     """Return the words of a column's name: those of ``machineID`` and ``machine_id`` are machine and id."""
-    return set(re.findall(r"[a-z]+|\d+", fold(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))))
+    return set(_split_words(name))
+
+
+def _split_words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+|\d+", fold(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)))
 
 
 def has_word(name: str, group: str) -> bool:
@@ -51,7 +55,8 @@ def kind_of(text: str) -> Kind | None:
     folded = fold(text[:MOST_LETTERS])
     if re.match(rf"({'|'.join(WORDS['denied'])})[\W_]+[a-z]", folded):
         return None
-    return next((kind for kind, parts in WORDS["kinds"].items() if any(part in folded for part in parts)), None)
+    words = f" {' '.join(_split_words(text[:MOST_LETTERS]))}"
+    return next((kind for kind, parts in WORDS["kinds"].items() if any(part in words for part in parts)), None)
 
 
 def unit_of(name: str) -> str | None:
