@@ -395,6 +395,13 @@ def test_a_range_leaves_out_what_no_sensor_measured():
     assert low < 20
 
 
+@pytest.mark.parametrize("garbage", [float("inf"), float("-inf"), 1e308])
+def test_a_range_is_that_of_the_numbers_that_a_feature_can_hold(garbage):
+    values = [garbage if row % 50 == 0 else 20.0 + row % 10 for row in range(400)]
+    entry, _ = describe("temperature", pl.DataFrame({"machine": ["m"] * 400, "temperature": values}))
+    assert entry["range"][0] < 20 < 29 < entry["range"][1] < 100
+
+
 def test_columns_that_are_all_settings_are_taken_for_sensors():
     rows = pl.DataFrame(
         {"plant": ["p"] * 40, "machine": ["m"] * 40, "time": range(40), "mode": [1.0] * 20 + [2.0] * 20}

@@ -17,6 +17,7 @@ COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
 """Words in the names of columns that number the rows."""
 FEW_LEVELS, STEP_ROWS = 12, 3.0  # levels of a setting at most, and rows for which it keeps one, in the median
 ROOM = 0.5  # that a range leaves on either side, in widths from the 0.1 % to the 99.9 % quantile
+LARGEST = 3.4e38  # number that a feature can hold; an infinity, or garbage beyond it, tells nothing of the range
 EXTREME = 10.0  # widths beyond which values are taken for faulty and lie outside the range
 
 
@@ -61,7 +62,8 @@ def describe_machines(parts: Sequence[Part]) -> dict[str, Described]:
 
 def describe(name: str, rows: pl.DataFrame) -> Described:
     """Describe one column; `rows` have ``machine`` and the column, in order of machine and time."""
-    known = rows.drop_nulls(name)
+    is_usable = pl.col(name).abs() <= LARGEST if rows[name].dtype.is_numeric() else pl.col(name).is_not_null()
+    known = rows.filter(is_usable)
     values = known[name]
     if reason := _explain_omission(name, values):
         return Described(None, reason)
