@@ -1,8 +1,7 @@
 """Sensors that are delivered in another unit: found by their values, and converted to the dictionary's unit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import cache
 
 import numpy as np
 import polars as pl
@@ -65,15 +64,18 @@ def find_unit(values: pl.Series, column: Column, earlier: Sequence[Floats]) -> t
     if values.is_empty():
         return None, None
     quantiles = np.array([values.quantile(quantile, "linear") for quantile in QUANTILES])
-    units = dict(zip((None, *column.also), (OWN, *column.also.values()), strict=True))
     low, high = column.range or (-np.inf, np.inf)
 
-    @cache  # the whole delivery is converted, mostly for nothing
-    def share_in_range(name: str | None) -> float:
-        return float(units[name].convert(values).is_between(low, high).to_numpy().mean())
+    def share_in_range(unit: Unit) -> float:
+        return float(unit.convert(values).is_between(low, high).to_numpy().mean())
 
-    found = _choose_unit(quantiles, share_in_range, earlier, column.also)
-    return found, _convert_quantiles(quantiles, units[found])
+    found = _find_nearest(quantiles, column.also, earlier) if earlier else None
+    if found is None or share_in_range(column.also[found]) <= 0.5:
+        others = {} if share_in_range(OWN) >= 0.5 else column.also
+        shares = {name: share_in_range(unit) for name, unit in others.items()}
+        likely = max(shares, key=lambda name: shares[name], default=None)
+        found = likely if likely and shares[likely] > 0.5 else None
+    return found, _convert_quantiles(quantiles, column.also[found] if found else OWN)
 
 
 def _convert_quantiles(quantiles: Floats, unit: Unit) -> Floats:
@@ -81,26 +83,18 @@ def _convert_quantiles(quantiles: Floats, unit: Unit) -> Floats:
     return converted
 
 
-def _choose_unit(
-    quantiles: Floats,
-    share_in_range: Callable[[str | None], float],
-    earlier: Sequence[Floats],
-    also: Mapping[str, Unit],
-) -> str | None:
-    if earlier:
-        # The ranges of two units often overlap (70 can be °C or °F), so what the plant sent before tells more. The most
-        # similar delivery counts, not the mean: a plant that has been seen idle and running may be either again.
-        past = np.array(earlier)
-        spread = float(np.median(past[:, 3] - past[:, 1])) / NORMAL_IQR
-        distance = {unit: _nearest_distance(_convert_quantiles(quantiles, also[unit]), past) for unit in also}
-        nearest = min(distance, key=lambda unit: distance[unit])
-        own = _nearest_distance(quantiles, past)
-        if own > FAR * spread and own > CLOSER * distance[nearest] and share_in_range(nearest) > 0.5:
-            return nearest
-    if share_in_range(None) >= 0.5:
-        return None
-    likely = max(also, key=share_in_range)
-    return likely if share_in_range(likely) > 0.5 else None
+def _find_nearest(quantiles: Floats, also: Mapping[str, Unit], earlier: Sequence[Floats]) -> str | None:
+    """Return the unit that makes values like an earlier delivery's, if in the column's own they are far from all.
+
+    The ranges of two units often overlap (70 can be °C or °F), so what the plant sent before tells more. The most
+    similar delivery counts, not the mean: a plant that has been seen idle and running may be either again.
+    """
+    past = np.array(earlier)
+    spread = float(np.median(past[:, 3] - past[:, 1])) / NORMAL_IQR
+    distance = {name: _nearest_distance(_convert_quantiles(quantiles, unit), past) for name, unit in also.items()}
+    nearest = min(distance, key=lambda name: distance[name])
+    own = _nearest_distance(quantiles, past)
+    return nearest if own > FAR * spread and own > CLOSER * distance[nearest] else None
 
 
 def _nearest_distance(quantiles: Floats, past: Floats) -> float:
