@@ -331,8 +331,15 @@ def test_odd_names_and_values_stay_names_in_what_is_printed_and_drafted(upkeep):
             {plant: odd_rows([f"x of {plant}", "y"]).with_columns(plant=pl.lit(plant)) for plant in ("north", "south")},
             60,
         ),
+        (
+            {
+                "named": pl.concat(odd_rows(["x"]).with_columns(plant=pl.lit(plant)) for plant in ("north", "south")),
+                "unnamed": odd_rows(["x"]).with_columns(machine=pl.lit("other")),
+            },
+            90,
+        ),
     ],
-    ids=["odd names", "failures only", "tables that differ"],
+    ids=["odd names", "failures only", "tables that differ", "a table that names no plant"],
 )
 def test_a_databases_tables_are_adopted_whatever_they_are_called_and_hold(tables, height, upkeep):
     engine = create_engine(DATABASE)

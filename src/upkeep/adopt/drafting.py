@@ -156,12 +156,14 @@ def sql_options(url: str, tables: Tables, names: Names, since: str) -> Commented
         return BOUND.sub(r"\\:\1", written).replace(COLON, ":")  # a colon within a name marks no parameter
 
     timed = tables["telemetry"] or tables["events"]
-    named: list[Select[Any]] = [
+    listed: list[Select[Any]] = [
         sa.select(sa.column(part.columns["plant"])).distinct().select_from(sa.table(part.layout.paths[0]))
-        for part in timed
         if "plant" in part.columns
+        else sa.select(sa.literal(part.options["plant"]))
+        for part in timed
     ]
-    plants = write(named, " UNION ") if named else [timed[0].options["plant"]]
+    is_named = any("plant" in part.columns for part in timed)
+    plants = write(listed, " UNION ") if is_named else [timed[0].options["plant"]]
     values, reasons = {"url": url, "since": since, "plants": plants}, dict[str, str]()
     for name in TABLES:
         if parts := tables[name]:
