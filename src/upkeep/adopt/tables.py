@@ -138,12 +138,12 @@ def _leave_plants(which: Sequence[tuple[Part, Table | None]]) -> tuple[list[tupl
     return kept, notes
 
 
-def _known_names(looked: Sequence[Part]) -> dict[str, set[str]]:
-    """Return the plants and machines that columns of tables name."""
+def _known_names(looked: Sequence[Part], *, in_paths: bool = False) -> dict[str, set[str]]:
+    """Return the plants and machines that columns of tables name, and those that only paths do if `in_paths`."""
     known: dict[str, set[str]] = {"plant": set(), "machine": set()}
     for part in looked:
         for ours, column in part.columns.items():
-            if column not in part.placeholders:
+            if in_paths or column not in part.placeholders:
                 known[ours] |= {*_as_names(part.layout.rows[column]).drop_nulls().unique()}
     return known
 
@@ -183,13 +183,10 @@ def _cut_machines(part: Part, known: set[str]) -> Part:
 def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
     """Return plant and machine for rows without them: the only one in other tables, or a made-up name."""
     constants = {}
-    for ours in ("plant", "machine"):
-        told = [part.layout.rows[part.columns[ours]] for part in looked if ours in part.columns]
-        known = {value for column in told for value in _as_names(column).drop_nulls().unique()}
-        if len(known) == 1:
-            constants[ours] = Guess("the only one that other tables name", value=known.pop())
-        else:
-            constants[ours] = Guess("no column tells, so all rows are of one; give it its name", value=f"{ours}-1")
+    for ours, names in _known_names(looked, in_paths=True).items():
+        constants[ours] = Guess("no column tells, so all rows are of one; give it its name", value=f"{ours}-1")
+        if len(names) == 1:
+            constants[ours] = Guess("the only one that other tables name", value=names.pop())
     return constants
 
 
