@@ -98,7 +98,12 @@ def test_a_name_that_is_long_or_has_no_glyphs_is_told_apart_in_a_picture_and_in_
 
 
 def test_a_title_says_how_much_the_alarms_save() -> None:
-    assert "saves 120,000" in title_of(quality_plots.draw_costs(REPORT))
+    title = title_of(quality_plots.draw_costs(REPORT))
+    assert "saves 120,000" in title
+    assert "fixed intervals" not in title
+    costs = {"run_to_failure": 200.0, "fixed_interval": 50.0, "alarms": 50.0, "oracle": 40.0}
+    title = title_of(quality_plots.draw_costs(evaluation({"lyon": {**GROUP, "costs": costs}})))
+    assert title.endswith("; fixed intervals save no less")
 
 
 def test_a_title_says_why_no_saving_is_known() -> None:
@@ -117,6 +122,11 @@ def test_a_title_says_why_no_saving_is_known() -> None:
 def test_a_title_says_whether_risks_are_fair(observed: float, words: str) -> None:
     bins = {"plant": "lyon", "rows": [9000, 100], "predicted": [0.01, 0.5], "observed": [0.01, observed]}
     assert words in title_of(quality_plots.draw_calibration(pl.DataFrame(bins), STYLES))
+
+
+def test_a_title_praises_no_risk_that_is_nearly_the_same_for_all() -> None:
+    bins = {"plant": "lyon", "rows": [9000, 100], "predicted": [0.299, 0.301], "observed": [0.31, 0.29]}
+    assert "not known to mean" in title_of(quality_plots.draw_calibration(pl.DataFrame(bins), STYLES))
 
 
 @pytest.mark.parametrize("draw", ["draw_events", "draw_costs"])

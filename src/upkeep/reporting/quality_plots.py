@@ -68,7 +68,7 @@ def draw_calibration(calibration: pl.DataFrame, styles: Styles) -> Picture:
 
 def _state_calibration(calibration: pl.DataFrame) -> str:
     """Say in which plants risks of 10% and more, which planners see, are too high, too low, or a mere constant."""
-    seen, tells = pl.col("predicted") >= 0.1, pl.col("observed").max() > pl.col("observed").min()
+    seen, tells = pl.col("predicted") >= 0.1, pl.col("predicted").max() - pl.col("predicted").min() > FAIR
     excess = ((pl.col("predicted") - pl.col("observed")) * pl.col("rows")).filter(seen).sum()
     off = pl.when(tells).then(excess / pl.col("rows").filter(seen).sum()).fill_nan(None)
     ranked = calibration.group_by("plant").agg(off=off).sort(pl.col("off").abs(), "plant", descending=[True, False])
@@ -109,11 +109,13 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
 
 def draw_costs(report: Evaluation) -> Picture:
     """Draw the costs of following the alarms, running to failure, fixed intervals and perfect foresight."""
-    saved, saving = report.overall.costs.saved, report.overall.metrics.cost_saving
+    costs, saving = report.overall.costs, report.overall.metrics.cost_saving
     title = f"No saving is known: {explain_unknown(report.overall.metrics, 'cost_saving')}"
-    if saved is not None and saving is not None:
-        against = f"{saved:,.0f} against running to failure, {saving:.0%} of what perfect foresight would"
+    if costs.saved is not None and saving is not None:
+        against = f"{costs.saved:,.0f} against running to failure, {saving:.0%} of what perfect foresight would"
         title = f"Following the alarms saves {against}"
+        if costs.fixed_interval is not None and costs.fixed_interval <= (costs.alarms or 0):
+            title += "; fixed intervals save no less"
     table = _tabulate_plants(report)
     picture, (panel,) = plots.draw_rows(title, table["plant"], height=0.62)
     width = 0.8 / len(POLICIES)
