@@ -118,7 +118,8 @@ def _tell_earlier(change: str, ours: float | None, former: float | None) -> Row:
     """Return how many weeks earlier models trained after a change ship than by the former gate, which may never let."""
     half = SIZE.weeks // 2
     earlier = (half if former is None else former) - (half if ours is None else ours)
-    note = f"means over seeds in which it did: after {ours} weeks, by the former gate after {former}"
+    ours_after, former_after = ("never" if weeks is None else f"after {weeks} weeks" for weeks in (ours, former))
+    note = f"means over seeds in which it did: {ours_after}, by the former gate {former_after}"
     return Row(f"first promotion after a change, {change}", earlier, "weeks earlier", target="ours >= 8", note=note)
 
 
