@@ -22,12 +22,11 @@ from joblib import Parallel, delayed, parallel_config
 from bench.measuring import ROOT, Row
 from upkeep.contract.dictionary import ALARM_AT, EVENTS, FINDING
 from upkeep.core.params import Params, load_params
-from upkeep.core.pieces import LOADED, Frames, recall
 from upkeep.rehearsal import rehearse
 from upkeep.rehearsal.learning import Known, TrainedFleet
 from upkeep.rehearsal.plants import LivedPlant
 from upkeep.rehearsal.rehearse import POLICIES, World
-from upkeep.rehearsal.run import run
+from upkeep.rehearsal.run import rehearse_once, run
 from upkeep.rehearsal.summary import summarise
 from upkeep.releases.succession import judge_succession
 from upkeep.stages.dataset import Tables
@@ -105,13 +104,8 @@ def _live(otherwise: Change, change: str, params: Params) -> Mapping[str, float]
 
 
 def _rehearse(otherwise: Change, world: World, params: Params) -> pl.DataFrame:
-    def make() -> Frames:
-        with patch.object(**otherwise):
-            return {"weeks": rehearse.Rehearsal(world, "loop", params).run()}
-
-    settings = params.model_dump(mode="json", exclude={"parallel", "pieces"})
-    made_from = [world, otherwise["attribute"], settings, params.validate_.dictionary.read_bytes(), THIS.read_bytes()]
-    return recall(params.pieces, [*LOADED], made_from, make)["weeks"]
+    with patch.object(**otherwise):
+        return rehearse_once(world, "loop", params, otherwise["attribute"], THIS.read_bytes())
 
 
 def _tell_earlier(change: str, ours: float | None, former: float | None) -> Row:

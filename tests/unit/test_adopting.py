@@ -497,7 +497,7 @@ def test_plants_that_only_the_machines_table_names_are_facts_about_machines():
     tables, (note,) = sort_tables([readings, facts], LIMITS)
     assert {part.rows["plant"][0] for part in (*tables["telemetry"], *tables["machines"])} == {"plant-1"}
     assert "factory" in tables["machines"][0].kept
-    assert note == "only machines.csv names plants, by factory: to tell them apart, deliver it with all"
+    assert note == "only machines.csv names plants, by factory: readings and events need it, too, to tell them apart"
 
 
 def test_a_code_is_the_text_that_tells_what_happened_and_no_odd_number():

@@ -132,9 +132,8 @@ def _leave_plants(which: Sequence[tuple[Part, Table | None]]) -> tuple[list[tupl
             continue
         column, rest = part.columns["plant"], {ours: guess for ours, guess in part.guesses.items() if ours != "plant"}
         kept.append((replace(part, guesses=rest, text=[*part.text, column]), table))
-        notes.append(
-            f"only {part.layout.name} names plants, by {shorten(column)}: to tell them apart, deliver it with all"
-        )
+        found = f"only {part.layout.name} names plants, by {shorten(column)}"
+        notes.append(f"{found}: readings and events need it, too, to tell them apart")
     return kept, notes
 
 

@@ -42,7 +42,7 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     FOLDER.mkdir(parents=True, exist_ok=True)
     weeks = WEEKS.to_frame()
     with suppress(KeyboardInterrupt), parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
-        done = Parallel(return_as="generator_unordered")(delayed(_rehearse)(*each, params) for each in rehearsals)
+        done = Parallel(return_as="generator_unordered")(delayed(rehearse_once)(*each, params) for each in rehearsals)
         for rows in tqdm(done, total=len(rehearsals), unit="rehearsal"):
             weeks.extend(rows)
             weeks.sort("seed", "change", "policy", "week").write_csv(FOLDER / "weeks.csv")
@@ -55,10 +55,12 @@ def run(params: Params, size: World, seeds: int, changes: Sequence[str], policie
     return tabulate_policies(summary)
 
 
-def _rehearse(world: World, policy: str, params: Params) -> pl.DataFrame:
+def rehearse_once(world: World, policy: str, params: Params, *otherwise: object) -> pl.DataFrame:
+    """Return the weeks of one policy in one world, recalled if they are kept; `otherwise` names what is not usual."""
+
     def make() -> Frames:
         return {"weeks": Rehearsal(world, policy, params).run()}
 
     settings = params.model_dump(mode="json", exclude={"parallel", "pieces"})
-    made_from = [world, policy, settings, params.validate_.dictionary.read_bytes()]
+    made_from = [world, policy, settings, params.validate_.dictionary.read_bytes(), *otherwise]
     return recall(params.pieces, [*LOADED], made_from, make)["weeks"]
