@@ -579,6 +579,13 @@ def test_above_their_share_near_duplicates_are_refused_by_what_they_look_like() 
     assert "pivot: {name: tag, value: heat}" in text
 
 
+def test_where_most_near_duplicates_are_of_one_instant_none_is_to_be_saved_by_a_shorter_interval() -> None:
+    days = [START + timedelta(days=day) for day in range(6)]
+    rows = pl.concat([telemetry(time=days[day : day + 2]) for day in (0, 2, 4)])
+    twins = telemetry(heat=[90.0, 91.0], time=days[:2])
+    assert "several readings at one instant" in crowding(pl.concat([rows, twins]), max_near_duplicate_share=0.1)
+
+
 def test_where_only_readings_of_one_instant_are_one_no_rate_is_said_to_crowd_them() -> None:
     rows = pl.concat([telemetry(), telemetry(heat=30.0, time=[START, START + timedelta(hours=2)])])
     assert "several readings at one instant" in crowding(rows, near_duplicate_seconds=0, max_near_duplicate_share=0.1)

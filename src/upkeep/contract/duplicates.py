@@ -155,7 +155,8 @@ def explain_near_duplicates(
     `rows` are those of one delivery that could be read, `delivered` all of them as they came.
     """
     instants = rows.select("machine", "time").unique().sort("machine", "time")
-    if near_seconds and instants.height > rows.height / 2:
+    intervals = instants.select("machine", pl.col("time").dt.epoch("us") // (1_000_000 * max(near_seconds, 1)))
+    if near_seconds and instants.height - intervals.unique().height > rows.height - instants.height:
         seconds = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds().median()).item() / 1e6
         remedy = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all, or rows_every"
         return f"readings come every {seconds:g} s", f"{remedy} in the data dictionary to reduce them to rows"
