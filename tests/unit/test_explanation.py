@@ -68,6 +68,7 @@ def find(features, contributions, values):
         ("min", 3.0, "motor current never less than 13 A above its healthy level over the last 8 h"),
         ("slope", 0.125, "motor current rising by 0.50 A an hour over the last 8 h"),
         ("slope", -0.125, "motor current falling by 0.50 A an hour over the last 8 h"),
+        ("slope", 0.0, "motor current steady over the last 8 h"),
         ("mean", np.nan, "motor current: no reading over the last 8 h"),
     ],
 )

@@ -71,7 +71,7 @@ def _aggregate(blocks: "_Blocks | _Newest", values: Floats, aggregates: Sequence
     n, found = total["n"], dict[Aggregate, Floats]()
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = found["mean"] = total["x"] / n
-        if wanted & {"min", "max", "std"}:
+        if wanted & {"min", "max", "std", "slope"}:
             low = blocks.fold(np.minimum, np.inf, values if complete else np.where(missing, np.inf, values))
             high = blocks.fold(np.maximum, -np.inf, values if complete else np.where(missing, -np.inf, values))
             found["min"] = low if complete else np.where(n > 0, low, np.nan)
@@ -83,7 +83,9 @@ def _aggregate(blocks: "_Blocks | _Newest", values: Floats, aggregates: Sequence
         if "slope" in wanted:
             spread = n * total["tt"] - total["t"] * total["t"]
             spread = np.where((n > 1) & (spread > 0), spread, np.nan)
-            found["slope"] = (n * total["tx"] - total["t"] * total["x"]) / spread
+            rise = n * total["tx"] - total["t"] * total["x"]
+            rise[low == high] = 0.0
+            found["slope"] = rise / spread
     return {aggregate: found[aggregate] for aggregate in aggregates}
 
 

@@ -184,6 +184,8 @@ def _describe_readings(kind: str, of: Quantity, value: float, seen: MeanReading,
         case "std":
             varied, usual = (amount(times * seen.spread, precision=seen.spread / 10) for times in (value, 1))
             return f"{of.name} varied by {varied} {when}" + (f", usual is {usual}" if usual != varied else "")
+        case "slope" if value == 0:
+            return f"{of.name} steady {when}"
         case "slope":
             an_hour = abs(value) * seen.spread
             way = "rising" if value > 0 else "falling"
