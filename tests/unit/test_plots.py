@@ -135,6 +135,15 @@ def test_what_is_not_known_is_drawn_as_nothing(draw: str) -> None:
     assert "nan" not in title.lower()
 
 
+@pytest.mark.parametrize("rate", [None, 0.0, 2.5])
+def test_a_rate_of_alarms_is_drawn_from_nothing_upwards(rate: float | None) -> None:
+    plant = with_candidates(GROUP, **CANDIDATES)
+    report = evaluation({"lyon": {**plant, "metrics": {**plant["metrics"], "false_alarms_per_machine_month": rate}}})
+    low, high = quality_plots.draw_events(report, STYLES).axes[1].get_xlim()
+    assert low == 0
+    assert high >= (rate or 1)
+
+
 NO_ROWS = dict.fromkeys(["plant", "feature", "words"], pl.String) | dict.fromkeys(
     ["gain", "threshold", "precision", "recall", "cost", "predicted", "observed", "rows"], pl.Float64
 )

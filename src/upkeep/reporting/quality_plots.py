@@ -104,6 +104,7 @@ def draw_events(report: Evaluation, styles: Styles) -> Picture:
         right.text(rate or 0, height, f"  {rate:.2g}" if rate is not None else "  not known", va="center")
     left.set(xmargin=0.18, xlabel="failures: caught in time (full) and missed (hatched)")
     right.set(xmargin=0.18, xlabel="false alarms per machine and month")
+    right.set_xlim(0, None if table["false_alarms"].sum() else 1)
     return plots.explain_lines(picture)
 
 
