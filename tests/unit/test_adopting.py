@@ -119,6 +119,12 @@ def test_a_word_that_recurs_among_numbers_is_a_gap_unless_another_column_says_it
     assert find_gaps(pl.DataFrame({"machine": [*["7", "8"] * 20, *["spare"] * 3]}), None) == []
 
 
+def test_a_word_is_a_gap_among_as_many_numbers_unless_these_are_levels():
+    assert find_gaps(pl.DataFrame({"speed": [*map(str, range(30)), *["Bad"] * 20]}), None) == ["Bad"]
+    assert find_gaps(pl.DataFrame({"mode": [*READINGS, *["auto"] * 20]}), None) == []
+    assert find_gaps(pl.DataFrame({"part": [*map(str, range(30)), *["spare"] * 40]}), None) == []
+
+
 def test_a_mark_with_a_decimal_comma_is_a_gap():
     assert find_gaps(pl.DataFrame({"heat": [*(text.replace(".", ",") for text in READINGS), "-999,0"]}), ",") == [
         "-999,0"

@@ -24,6 +24,7 @@ SENTINEL = re.compile(r"(-9{3,6}|9{4,6}|65535|32767|-32768|6553[.,]5|3276[.,]7)(
 EXTREME = 5.0  # widths of all other values that such a mark lies beyond them
 NAMING = ("plant", "machine", "code")  # groups of words in names of columns whose values are names
 RECURRING = 3  # times that a word stands among numbers which means a gap there
+MANY_NUMBERS = 20  # distinct ones, among which words may stand more often than not `MOSTLY`
 MOSTLY = 0.9  # share of numbers among a column's values that makes it one of numbers
 EVEN = 0.8  # share of lines with as many columns as the header above which a separator is likely
 
@@ -84,7 +85,7 @@ def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
     odd = [gap for gap in WORDS["gaps"] if any((rows[name].str.strip_chars() == gap).any() for name in rows.columns)]
     blank = blank_gaps(rows, odd, decimal)
     numbers = read_numbers(blank, decimal)
-    measured = [name for name in rows.columns if 0 < blank[name].count() <= numbers[name].count() / MOSTLY]
+    measured = [name for name in rows.columns if _is_measured(blank[name], numbers[name])]
     held, usual_too, words = set[str](), set[str](), set[str]()
     for name in measured:
         is_name = any(names_one(name, group) for group in NAMING)
@@ -100,6 +101,14 @@ def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
     for name in rows.drop(measured).columns:
         words -= {*rows[name].str.strip_chars().unique()}
     return sorted((held - usual_too) | words)
+
+
+def _is_measured(texts: pl.Series, numbers: pl.Series) -> bool:
+    """Tell whether texts are numbers but for a few, or for words that recur among more than as many numbers."""
+    words = _list_words(texts.str.strip_chars().filter(numbers.is_null()))
+    failing = texts.str.strip_chars().is_in(words).sum()
+    often = numbers.n_unique() > MANY_NUMBERS and numbers.count() > failing
+    return 0 < texts.count() - (failing if often else 0) <= numbers.count() / MOSTLY
 
 
 def _list_words(texts: pl.Series) -> set[str]:
