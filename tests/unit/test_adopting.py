@@ -143,7 +143,10 @@ def test_a_table_so_wide_that_few_lines_are_looked_at_is_read_as_others_are():
 @given(
     times=st.lists(st.datetimes(datetime(1995, 1, 1), datetime(2090, 1, 1)), min_size=5, unique=True),
     form=st.sampled_from(
-        ["%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d %H:%M:%S"]
+        [
+            *("%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d %H:%M:%S"),
+            "%d %m %Y %H:%M:%S",
+        ]
     ),
 )
 def test_times_in_any_format_are_read_as_they_were_written(times, form):

@@ -31,7 +31,7 @@ COMMON_FORMATS = (
     *("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S,%3f", "%Y-%m-%d %I:%M:%S %p", "%Y-%m-%d %I:%M %p"),
     *("%Y%m%dT%H%M%S%#z", "%Y%m%dT%H%M%S", "%Y/%m/%d %H:%M:%S%.f", "%m/%d/%y %I:%M %p", "%d.%m.%Y %H.%M.%S"),
     *("%d %B %Y %H:%M", "%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S %z", "%H:%M %d.%m.%Y", "%H:%M:%S %d.%m.%Y"),
-    *("%d-%m-%y %H:%M", "%G-W%V-%u", "%G-W%V-%u %H:%M", "%Y-%j %H:%M"),
+    *("%d-%m-%y %H:%M", "%d %m %Y %H:%M", "%d %m %Y %H:%M:%S", "%G-W%V-%u", "%G-W%V-%u %H:%M", "%Y-%j %H:%M"),
 )
 
 
