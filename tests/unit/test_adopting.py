@@ -542,7 +542,24 @@ def test_a_second_table_of_the_same_instants_is_left_out_and_named():
     second = layout("second.csv", **columns, y=READINGS, z=["1.5"] * 30)
     tables, notes = sort_tables([second, layout(**columns, x=READINGS)], LIMITS)
     assert len(tables["telemetry"]) == 1
-    assert "left out" in notes[0]
+    assert notes[0].endswith("join the two or, if they are of different machines, give both the same column names")
+
+
+def test_a_small_table_of_even_times_and_numbers_holds_slower_readings_and_no_events():
+    daily = layout("days.csv", time=hours(13, step=24), life=READINGS[:13], run=READINGS[:13], due=READINGS[:13])
+    hourly = layout(time=hours(12 * 24 + 1), x=[f"{row % 7}.5" for row in range(12 * 24 + 1)])
+    tables, notes = sort_tables([hourly, daily], LIMITS)
+    assert tables["events"] == []
+    assert notes[0].startswith("days.csv is left out: rows of its times are in deliveries/telemetry.csv already")
+
+
+def test_events_that_follow_the_clock_of_telemetry_are_not_said_to_be_in_utc():
+    spring = pl.datetime_range(datetime(2025, 3, 25), datetime(2025, 4, 5), "1h", time_zone="UTC", eager=True)
+    local = spring.dt.convert_time_zone("Europe/Berlin").dt.strftime("%Y-%m-%d %H:%M").to_list()
+    failures = layout("failures.csv", time=["2025-03-27 10:00"], part=["seal"])
+    telemetry = layout(time=local, x=[f"{row % 7}.5" for row in range(len(local))])
+    tables, _ = sort_tables([telemetry, failures], LIMITS)
+    assert tables["events"][0].guesses["time"].reason == "ISO 8601; local, as telemetry is"
 
 
 def in_folders(**files: pl.DataFrame) -> Layout:

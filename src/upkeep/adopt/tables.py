@@ -51,7 +51,8 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
         most = 0.05 * read.rows.height
         same = [other.layout.name for other in others if read.rows.join(other.rows, on=KEYS, how="semi").height > most]
         if same:
-            notes.append(f"{part.layout.name} is left out: rows of its times are in {same[0]} already; join the two")
+            remedy = "join the two or, if they are of different machines, give both the same column names"
+            notes.append(f"{part.layout.name} is left out: rows of its times are in {same[0]} already; {remedy}")
         else:
             others.append(read)
     zone = tables["telemetry"][0].options.get("time_zone") if tables["telemetry"] else None
@@ -112,8 +113,9 @@ def _choose_table(part: Part, largest: int) -> Table | None:
     names_kinds = any(_share_of_kinds(rows[column]) for column in part.text)
     if not part.measured and is_even and not told and not names_kinds:  # such as numbers with their units
         return None
-    small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
     speaks = len(part.measured) <= 2 and names_kinds
+    small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
+    small &= told or names_kinds or not is_even or len(part.measured) <= 2  # else slower readings, such as daily ones
     if not part.measured or small or speaks or (told and not is_even):
         return "events" if part.text or part.measured or kind_of(name) else None
     return "telemetry"
