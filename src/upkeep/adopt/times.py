@@ -20,6 +20,7 @@ LEAST_DIGITS = 5  # of a date
 MANY_TIMES = 50  # of one file, by which it shows that day and month are exchanged in it
 READABLE = 0.9  # share of a column's values that must be times
 SAMPLE_ROWS = 2000
+UNTOLD = "; taken for UTC, as nothing tells the clock"
 PLAIN_NUMBER = r"^([+-]?\d{0,7}([.,]\d*)?([eE][+-]?\d+)?|nan)$"
 """No format of times writes such: most columns are spared trying them all."""
 
@@ -62,7 +63,7 @@ def in_zone(clock: Clock, zone: str, why: str) -> Clock:
     """Return the same clock, read as local time in a zone."""
     times = _read_as(clock.times.dt.replace_time_zone(None), {"time_zone": zone})
     options = {**clock.options, "time_zone": zone}
-    return Clock(clock.column, options, times, f"{clock.reason}; local{why}", is_local=False)
+    return Clock(clock.column, options, times, f"{clock.reason.replace(UNTOLD, '')}; local{why}", is_local=False)
 
 
 def holds_a_time(texts: Sequence[str]) -> bool:
@@ -151,7 +152,7 @@ def _read_by(column: pl.Series, options: dict[str, str], reason: str, *, is_loca
     ):
         if zone := next((zone for zone in ZONES if shows(zone, written)), None):
             return in_zone(clock, zone, f": the hour {what.format(zone)}")
-    return clock._replace(reason=f"{reason}; taken for UTC, as nothing tells the clock")
+    return clock._replace(reason=f"{reason}{UNTOLD}")
 
 
 def _skips_hours_of(zone: str, times: pl.Series) -> bool:
