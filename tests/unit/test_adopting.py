@@ -13,7 +13,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from upkeep.adopt.columns import Part, find_roles
 from upkeep.adopt.deliveries import Layout, join_files
-from upkeep.adopt.describing import choose_range, describe, describe_telemetry
+from upkeep.adopt.describing import Described, choose_range, describe, describe_telemetry
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
 from upkeep.adopt.settings import NEWEST_WEEKS, ROW_HOURS, Setting, suggest, suggest_rows
 from upkeep.adopt.sniffing import find_gaps, sniff_text
@@ -901,3 +901,10 @@ def test_each_column_of_a_drafted_dictionary_has_its_reason_beside_it():
     assert yaml.safe_load(drafted)["tables"]["telemetry"]["temp_deg_c"]["required"] is False
     line = next(line for line in drafted.splitlines() if "temp_deg_c" in line)
     assert "# by behaviour; 0 to 8 here" in line
+    assert "delivered as" in line
+
+
+def test_a_meaning_that_is_the_delivered_name_does_not_say_it_twice():
+    described = {"telemetry": {"OIL PRESS": Described({"role": "sensor"}, "by its name")}}
+    drafted = draft_dictionary(described, {"telemetry": {"OIL PRESS": "oil_press"}}, set())
+    assert yaml.safe_load(drafted)["tables"]["telemetry"]["oil_press"]["meaning"] == "OIL PRESS"

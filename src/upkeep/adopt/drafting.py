@@ -220,7 +220,8 @@ def on_one_line(values: Mapping[str, Any]) -> CommentedMap:
 def _meaning(name: str, ours: str, entry: Mapping[str, Any]) -> str:
     bare = re.sub(r"\s*[\[(].*", "", name) or name
     words = names_in_words({bare: Column(**entry, meaning=name)})[bare].strip()
-    return shorten(f"{words[:1].upper()}{words[1:]}") + (f", delivered as {shorten(name)}" if name != ours else "")
+    meaning = shorten(f"{words[:1].upper()}{words[1:]}")
+    return meaning + (f", delivered as {shorten(name)}" if name not in (ours, meaning) else "")
 
 
 def _yaml() -> YAML:
