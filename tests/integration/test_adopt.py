@@ -281,6 +281,13 @@ def test_what_cannot_be_adopted_is_refused_in_one_sentence(upkeep, files, told):
     assert "Traceback" not in said
 
 
+def test_why_a_file_was_left_out_is_said_before_a_refusal_that_it_may_explain(upkeep):
+    (FOLDER / "readings.csv").write_text("2025-01-06 00:00,1.5\n2025-01-06 01:00,2.5\n")
+    (FOLDER / "limits.csv").write_text("part,torque\na,1.5\nb,2.5\n")
+    said = upkeep("adopt", "deliveries")
+    assert re.search(r"note: .*readings.csv is left out: it has no line of column names.*\nerror: no", said)
+
+
 ODD_NAMES = [
     *("a: b", "- x", "{x}", "&a", "!!python/object:x", "null", "1.5", "# c", "'", '"x', "%YAML", "| x"),
     *("100 %", "@all", "kind", "code", "model", "installed", "@sensor", "a :plant", "x::int", "temp\n[°C]"),

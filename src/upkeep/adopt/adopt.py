@@ -49,6 +49,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
             remedy="adopt the database only, or export its tables as files and adopt all of these",
         )
     layouts, notes = (look_at_database(url, params.limits), []) if url else look_at_files(places, params.limits)
+    yield from (f"note: {note}" for note in notes)  # before an error that they may explain
     tables, unused = sort_tables(layouts, params.limits)
     events = _find_events(tables, is_in_files=not url)
     telemetry = [part.rows for part in tables["telemetry"]]
@@ -82,8 +83,9 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     yield from _tell_tables(tables, events.all)
     if left_out := [name or NO_NAME for name, (entry, _) in described["telemetry"].items() if entry is None]:
         yield f"left out, for reasons that the dictionary gives: {shorten(', '.join(left_out))}"
-    doubts = _list_doubts(keys, events.all, entries["telemetry"], readings=bool(telemetry))
-    yield from (f"note: {note}" for note in [*notes, *events.notes, *unused, *doubts])
+    marks = [name for rows in telemetry for name in rows.drop(KEYS).columns if is_rare_mark(rows[name])]
+    doubts = _list_doubts(keys, events.all, entries["telemetry"], marks, readings=bool(telemetry))
+    yield from (f"note: {note}" for note in [*events.notes, *unused, *doubts])
     _write_drafts(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
