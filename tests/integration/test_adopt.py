@@ -288,6 +288,16 @@ def test_why_a_file_was_left_out_is_said_before_a_refusal_that_it_may_explain(up
     assert re.search(r"note: .*readings.csv is left out: it has no line of column names.*\nerror: no", said)
 
 
+def test_a_flag_that_may_mark_failures_is_named_and_under_the_name_failure_makes_them(upkeep):
+    times = [f"{START + timedelta(hours=hour):%Y-%m-%d %H:%M}" for hour in range(100)]
+    rows = pl.DataFrame({"time": times, "heat": [hour % 7 for hour in range(100)]})
+    rows = rows.with_columns(machine_status=pl.int_range(100).eq(60).cast(pl.Float64))
+    rows.write_csv(FOLDER / "a.csv")
+    assert "if machine_status marks failures by 1, call it failure" in upkeep("adopt", "deliveries", "--force")
+    rows.rename({"machine_status": "failure"}).write_csv(FOLDER / "a.csv")
+    assert "events by kind: failure 1, maintenance 1" in upkeep("adopt", "deliveries", "--force")
+
+
 ODD_NAMES = [
     *("a: b", "- x", "{x}", "&a", "!!python/object:x", "null", "1.5", "# c", "'", '"x', "%YAML", "| x"),
     *("100 %", "@all", "kind", "code", "model", "installed", "@sensor", "a :plant", "x::int", "temp\n[°C]"),

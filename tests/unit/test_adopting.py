@@ -17,7 +17,7 @@ from upkeep.adopt.describing import Described, choose_range, describe, describe_
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
 from upkeep.adopt.settings import NEWEST_WEEKS, ROW_HOURS, Setting, suggest, suggest_rows
 from upkeep.adopt.sniffing import find_gaps, sniff_text
-from upkeep.adopt.tables import events_from_label, find_labels, sort_tables
+from upkeep.adopt.tables import events_from_label, find_labels, is_rare_mark, sort_tables
 from upkeep.adopt.times import read_clock
 from upkeep.adopt.words import kind_of, tidy_names, unit_of
 from upkeep.contract.dictionary import NEEDED, Dictionary
@@ -730,6 +730,15 @@ def test_a_file_in_which_a_label_never_changes_tells_what_it_says(value, failed)
 
 def test_a_setting_of_two_levels_is_no_label():
     assert find_labels(pl.DataFrame({"valve": ["0", "1", "0"], "mode": ["auto", "manual", "auto"]})) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "is_rare"),
+    [(["0.0"] * 30 + ["1.0"], True), (["no"] * 30 + ["yes", None], True), (["0", "1"], False), (["0"] * 30, False)],
+)
+def test_a_flag_that_is_seldom_set_may_mark_failures_whatever_its_name(values, is_rare):
+    assert is_rare_mark(pl.Series("machine_status", values)) == is_rare
+    assert not is_rare_mark(pl.Series("speed", [*READINGS, "1"]))
 
 
 def test_a_flag_that_is_set_most_of_the_time_is_no_label_of_failures():

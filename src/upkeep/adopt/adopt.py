@@ -11,7 +11,7 @@ from upkeep.adopt.deliveries import is_database, look_at_database, look_at_files
 from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import NO_NAME, draft_dictionary, draft_params, file_options, sql_options
 from upkeep.adopt.settings import suggest, suggest_rows
-from upkeep.adopt.tables import NO_EVENTS, Tables, events_from_label, find_labels, sort_tables
+from upkeep.adopt.tables import NO_EVENTS, Tables, events_from_label, find_labels, is_rare_mark, sort_tables
 from upkeep.adopt.words import tidy_names
 from upkeep.contract.casting import CLOCK_RESET
 from upkeep.core import paths
@@ -125,7 +125,7 @@ def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
 
 
 def _list_doubts(
-    keys: pl.DataFrame, happened: pl.DataFrame, columns: Iterable[str], *, readings: bool
+    keys: pl.DataFrame, happened: pl.DataFrame, columns: Iterable[str], marks: Sequence[str], *, readings: bool
 ) -> Iterator[str]:
     """Yield doubts about `keys`, if they are those of readings, about names and about failures."""
     if readings and (repeated := keys.height - keys.n_unique()):
@@ -139,7 +139,8 @@ def _list_doubts(
     failures = happened.filter(kind="failure")
     known = failures.join(keys, on=["plant", "machine"], how="semi").height
     if failures.is_empty():
-        yield "without failures there are reports on the data but no model: deliver when machines failed"
+        other = f"; or if {shorten(' or '.join(marks))} marks failures by 1, call it failure" if marks else ""
+        yield f"without failures there are reports on the data but no model: deliver when machines failed{other}"
     elif not known:
         failed, read = (shorten("/".join(rows.select("plant", "machine").row(0)), 80) for rows in (failures, keys))
         yield f"no machine has readings and failures: {read} has the ones, {failed} the others; use one name in all"

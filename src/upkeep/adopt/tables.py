@@ -22,6 +22,7 @@ from upkeep.sources.file_options import Kind
 PURPOSE = "upkeep learns from machines' readings over time which of them will fail soon"
 NO_EVENTS = EVENTS.to_frame().select(*KEYS, "kind")
 MOST_CODES = 500
+RARE = 0.05  # share of rows that a mark of failures is set in, at most
 
 Tables = dict[Table, list[Part]]
 
@@ -75,6 +76,13 @@ def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str
     grades = {name: _grade_label(name, rows[name]) for name in rows.columns}
     found = {name: grade for name, grade in grades.items() if grade is not None and not (failures_known and grade > 1)}
     return sorted(found, key=lambda name: found[name])
+
+
+def is_rare_mark(column: pl.Series) -> bool:
+    """Tell whether a column says yes in few rows and no in all others, as one of failures does whatever its name."""
+    levels = column.drop_nulls().unique()
+    is_flag = levels.len() == 2 and {str(level).strip().lower() for level in levels} <= {*WORDS["set"], *WORDS["clear"]}
+    return is_flag and 0 < share_of(_is_failed(column.cast(pl.String))) < RARE
 
 
 def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
