@@ -123,6 +123,7 @@ def test_a_word_is_a_gap_among_as_many_numbers_unless_these_are_levels():
     assert find_gaps(pl.DataFrame({"speed": [*map(str, range(30)), *["Bad"] * 20]}), None) == ["Bad"]
     assert find_gaps(pl.DataFrame({"mode": [*READINGS, *["auto"] * 20]}), None) == []
     assert find_gaps(pl.DataFrame({"part": [*map(str, range(30)), *["spare"] * 40]}), None) == []
+    assert find_gaps(pl.DataFrame({"machine": [*map(str, range(60)), *["spare"] * 30]}), None) == []
 
 
 def test_a_mark_with_a_decimal_comma_is_a_gap():
@@ -381,6 +382,11 @@ def test_a_column_that_numbers_the_rows_of_each_file_is_left_out(name):
 def test_a_class_of_failures_is_no_reading():
     rows = pl.DataFrame({"machine": ["a"] * 40, "failure": [0] * 37 + [1, 2, 3]})
     assert describe("failure", rows).reason == "its name says that it knows the outcome"
+
+
+def test_a_column_that_is_left_out_as_text_shows_a_word_rather_than_one_of_its_numbers():
+    rows = pl.DataFrame({"machine": ["a"] * 4, "heat": ["42.0", "hot", "41.5", "cold"]})
+    assert describe("heat", rows).reason == "text, such as hot"
 
 
 def test_a_counter_gets_no_range_since_it_grows_on():

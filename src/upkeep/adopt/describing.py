@@ -90,7 +90,8 @@ def _explain_omission(name: str, values: pl.Series) -> str | None:
     if values.is_empty():
         return "empty"
     if not values.dtype.is_numeric():
-        return f"text, such as {shorten(values[0], 40)}"
+        words = values.filter(values.cast(pl.String).cast(pl.Float64, strict=False).is_null())
+        return f"text, such as {shorten((words if words.len() else values)[0], 40)}"
     is_class = kind_of(name) == "failure" and values.n_unique() <= MOST_KINDS and bool((values % 1 == 0).all())
     if is_class or names_one(name, "ahead", "ahead_too"):
         return "its name says that it knows the outcome"
