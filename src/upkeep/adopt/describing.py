@@ -93,7 +93,7 @@ def _explain_omission(name: str, values: pl.Series) -> str | None:
         words = values.filter(values.cast(pl.String).cast(pl.Float64, strict=False).is_null())
         return f"text, such as {shorten((words if words.len() else values)[0], 40)}"
     is_class = kind_of(name) == "failure" and values.n_unique() <= MOST_KINDS and bool((values % 1 == 0).all())
-    if is_class or names_one(name, "ahead", "ahead_too"):
+    if is_class or any(names_one(name, group, "ahead_too") for group in ("ahead", "forecast")):
         return "its name says that it knows the outcome"
     return f"always {values[0]:g}" if values.n_unique() == 1 else None
 
