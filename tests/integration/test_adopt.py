@@ -136,6 +136,18 @@ def test_a_time_that_cannot_be_read_is_shown(upkeep):
     )
 
 
+def write_status(name: str, hour: int) -> None:
+    lines = [
+        f"2025-01-{row // 24 + 6:02}T{row % 24:02}:00:00Z,{row % 24}.5,{int(row % 24 == hour)}" for row in range(500)
+    ]
+    (FOLDER / "a.csv").write_text("\n".join([f"time,x,{name}", *lines]))
+
+
+def test_a_label_that_no_row_sets_is_said_to_tell_of_no_failure(upkeep):
+    write_status("failure", hour=24)
+    assert "note: failure says of no row that the machine failed" in upkeep("adopt", "deliveries", "--force")
+
+
 def write_as(name: str, rows: pl.DataFrame, encoding: str, decimal: str, separator: str = ";") -> None:
     values = pl.col(pl.Float64).cast(pl.String).str.replace(".", decimal, literal=True)
     (FOLDER / name).write_text(rows.with_columns(values).write_csv(separator=separator), encoding=encoding)
@@ -289,13 +301,10 @@ def test_why_a_file_was_left_out_is_said_before_a_refusal_that_it_may_explain(up
 
 
 def test_a_flag_that_may_mark_failures_is_named_and_under_the_name_failure_makes_them(upkeep):
-    times = [f"{START + timedelta(hours=hour):%Y-%m-%d %H:%M}" for hour in range(100)]
-    rows = pl.DataFrame({"time": times, "heat": [hour % 7 for hour in range(100)]})
-    rows = rows.with_columns(machine_status=pl.int_range(100).eq(60).cast(pl.Float64))
-    rows.write_csv(FOLDER / "a.csv")
+    write_status("machine_status", hour=7)
     assert "if machine_status marks failures by 1, call it failure" in upkeep("adopt", "deliveries", "--force")
-    rows.rename({"machine_status": "failure"}).write_csv(FOLDER / "a.csv")
-    assert "events by kind: failure 1, maintenance 1" in upkeep("adopt", "deliveries", "--force")
+    write_status("failure", hour=7)
+    assert "events by kind: failure 21, maintenance 2" in upkeep("adopt", "deliveries", "--force")
 
 
 ODD_NAMES = [

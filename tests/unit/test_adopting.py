@@ -17,7 +17,7 @@ from upkeep.adopt.describing import Described, choose_range, describe, describe_
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
 from upkeep.adopt.settings import NEWEST_WEEKS, ROW_HOURS, Setting, suggest, suggest_rows
 from upkeep.adopt.sniffing import find_gaps, sniff_text
-from upkeep.adopt.tables import events_from_label, find_labels, is_rare_mark, sort_tables
+from upkeep.adopt.tables import events_from_label, find_flags, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
 from upkeep.adopt.words import kind_of, tidy_names, unit_of
 from upkeep.contract.dictionary import NEEDED, Dictionary
@@ -551,7 +551,7 @@ def test_a_second_table_of_the_same_instants_is_left_out_and_named():
     second = layout("second.csv", **columns, y=READINGS, z=["1.5"] * 30)
     tables, notes = sort_tables([second, layout(**columns, x=READINGS)], LIMITS)
     assert len(tables["telemetry"]) == 1
-    assert notes[0].endswith("join the two or, if they are of different machines, give both the same column names")
+    assert notes == ["deliveries/telemetry.csv is left out: rows of its times are in second.csv already; join the two"]
 
 
 def test_a_small_table_of_even_times_and_numbers_holds_slower_readings_and_no_events():
@@ -560,6 +560,7 @@ def test_a_small_table_of_even_times_and_numbers_holds_slower_readings_and_no_ev
     tables, notes = sort_tables([hourly, daily], LIMITS)
     assert tables["events"] == []
     assert notes[0].startswith("days.csv is left out: rows of its times are in deliveries/telemetry.csv already")
+    assert notes[0].endswith("or, if they are of two machines, add a column that names the machine to both")
 
 
 def test_events_that_follow_the_clock_of_telemetry_are_not_said_to_be_in_utc():
@@ -737,6 +738,13 @@ def test_a_file_in_which_a_label_never_changes_tells_what_it_says(value, failed)
     assert events_from_label(rows, "failure").height == failed
 
 
+def test_a_flag_that_is_seldom_set_may_mark_failures_unless_its_name_says_otherwise():
+    seldom, often = [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]
+    flags = {"status": seldom, "running_state": often, "maintenance_flag": seldom, "pump_3": seldom}
+    assert find_labels(pl.DataFrame(flags)) == []
+    assert find_flags(pl.DataFrame(flags)) == ["status"]
+
+
 def test_a_setting_of_two_levels_is_no_label():
     assert find_labels(pl.DataFrame({"valve": ["0", "1", "0"], "mode": ["auto", "manual", "auto"]})) == []
 
@@ -745,9 +753,9 @@ def test_a_setting_of_two_levels_is_no_label():
     ("values", "is_rare"),
     [(["0.0"] * 30 + ["1.0"], True), (["no"] * 30 + ["yes", None], True), (["0", "1"], False), (["0"] * 30, False)],
 )
-def test_a_flag_that_is_seldom_set_may_mark_failures_whatever_its_name(values, is_rare):
-    assert is_rare_mark(pl.Series("machine_status", values)) == is_rare
-    assert not is_rare_mark(pl.Series("speed", [*READINGS, "1"]))
+def test_a_flag_that_is_rarely_set_may_mark_failures_whatever_its_name(values, is_rare):
+    rows = pl.DataFrame({"y": values, "speed": [*READINGS, "1", "0"][-len(values) :]})
+    assert find_flags(rows) == ["y"] * is_rare
 
 
 def test_a_flag_that_is_set_most_of_the_time_is_no_label_of_failures():

@@ -11,7 +11,15 @@ from upkeep.adopt.deliveries import is_database, look_at_database, look_at_files
 from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import NO_NAME, draft_dictionary, draft_params, file_options, sql_options
 from upkeep.adopt.settings import suggest, suggest_rows
-from upkeep.adopt.tables import NO_EVENTS, Tables, events_from_label, find_labels, is_rare_mark, sort_tables
+from upkeep.adopt.tables import (
+    NO_EVENTS,
+    Tables,
+    events_from_label,
+    find_flags,
+    find_labels,
+    find_silent_labels,
+    sort_tables,
+)
 from upkeep.adopt.words import tidy_names
 from upkeep.contract.casting import CLOCK_RESET
 from upkeep.core import paths
@@ -83,8 +91,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     yield from _tell_tables(tables, events.all)
     if left_out := [name or NO_NAME for name, (entry, _) in described["telemetry"].items() if entry is None]:
         yield f"left out, for reasons that the dictionary gives: {shorten(', '.join(left_out))}"
-    marks = [name for rows in telemetry for name in rows.drop(KEYS).columns if is_rare_mark(rows[name])]
-    doubts = _list_doubts(keys, events.all, entries["telemetry"], marks, readings=bool(telemetry))
+    doubts = _list_doubts(keys, events.all, entries["telemetry"], telemetry)
     yield from (f"note: {note}" for note in [*events.notes, *unused, *doubts])
     _write_drafts(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
@@ -125,10 +132,10 @@ def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
 
 
 def _list_doubts(
-    keys: pl.DataFrame, happened: pl.DataFrame, columns: Iterable[str], marks: Sequence[str], *, readings: bool
+    keys: pl.DataFrame, happened: pl.DataFrame, columns: Iterable[str], telemetry: Sequence[pl.DataFrame]
 ) -> Iterator[str]:
-    """Yield doubts about `keys`, if they are those of readings, about names and about failures."""
-    if readings and (repeated := keys.height - keys.n_unique()):
+    """Yield doubts about `keys`, if they are those of telemetry, about names and about failures."""
+    if telemetry and (repeated := keys.height - keys.n_unique()):
         yield (
             f"{count_things(repeated, 'row')} with machine and time of another: "
             "if they are of several machines, name the column that tells these apart in fetch.options"
@@ -139,7 +146,11 @@ def _list_doubts(
     failures = happened.filter(kind="failure")
     known = failures.join(keys, on=["plant", "machine"], how="semi").height
     if failures.is_empty():
-        other = f"; or if {shorten(' or '.join(marks))} marks failures by 1, call it failure" if marks else ""
+        readings = [rows.drop(KEYS) for rows in telemetry]
+        silent = dict.fromkeys(name for rows in readings for name in find_silent_labels(rows))
+        flags = dict.fromkeys(name for rows in readings for name in find_flags(rows))
+        yield from (f"{shorten(name)} says of no row that the machine failed" for name in silent)
+        other = f"; or if {shorten(' or '.join(flags))} marks failures by 1, call it failure" if flags else ""
         yield f"without failures there are reports on the data but no model: deliver when machines failed{other}"
     elif not known:
         failed, read = (shorten("/".join(rows.select("plant", "machine").row(0)), 80) for rows in (failures, keys))

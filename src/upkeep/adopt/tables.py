@@ -52,7 +52,8 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
         most = 0.05 * read.rows.height
         same = [other.layout.name for other in others if read.rows.join(other.rows, on=KEYS, how="semi").height > most]
         if same:
-            remedy = "join the two or, if they are of different machines, give both the same column names"
+            others_too = " or, if they are of two machines, add a column that names the machine to both"
+            remedy = "join the two" + ("" if "machine" in part.columns else others_too)
             notes.append(f"{part.layout.name} is left out: rows of its times are in {same[0]} already; {remedy}")
         else:
             others.append(read)
@@ -78,11 +79,16 @@ def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str
     return sorted(found, key=lambda name: found[name])
 
 
-def is_rare_mark(column: pl.Series) -> bool:
-    """Tell whether a column says yes in few rows and no in all others, as one of failures does whatever its name."""
-    levels = column.drop_nulls().unique()
-    is_flag = levels.len() == 2 and {str(level).strip().lower() for level in levels} <= {*WORDS["set"], *WORDS["clear"]}
-    return is_flag and 0 < share_of(_is_failed(column.cast(pl.String))) < RARE
+def find_flags(rows: pl.DataFrame) -> list[str]:
+    """Return columns of 0 and 1 that may mark failures: those called a flag or status, and those that are rarely 1."""
+    flags = [name for name in rows.columns if kind_of(name) is None and _grade_label("failure", rows[name]) is not None]
+    return [name for name in flags if has_word(name, "flag") or share_of(_is_failed(rows[name].cast(pl.String))) < RARE]
+
+
+def find_silent_labels(rows: pl.DataFrame) -> list[str]:
+    """Return columns that by their name and values would mark failures, if there had been any."""
+    named = [name for name in rows.columns if kind_of(name) == "failure" and rows[name].count()]
+    return [name for name in named if _list_values(rows[name]) <= {*WORDS["clear"]}]
 
 
 def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
@@ -123,7 +129,9 @@ def _choose_table(part: Part, largest: int) -> Table | None:
         return None
     speaks = len(part.measured) <= 2 and names_kinds
     small = rows.height <= 0.2 * largest and (told or len(part.layout.paths) == 1)
-    small &= told or names_kinds or not is_even or len(part.measured) <= 2  # else slower readings, such as daily ones
+    repeats = any(1 < rows[column].n_unique() <= rows.height / 2 for column in part.text)
+    # Else they are readings of another rate.
+    small &= told or names_kinds or len(part.measured) <= 2 or (repeats and not is_even)
     if not part.measured or small or speaks or (told and not is_even):
         return "events" if part.text or part.measured or kind_of(name) else None
     return "telemetry"
@@ -306,12 +314,16 @@ def _grade_label(name: str, column: pl.Series) -> int | None:
     """Return how clearly a column marks failures, 0 being clearest; None if it does not, or marks most rows."""
     if not 2 <= column.drop_nulls().n_unique() <= MOST_KINDS or share_of(_is_failed(column.cast(pl.String))) > 0.5:
         return None
-    values = {str(value).strip().lower() for value in column.drop_nulls().unique()}
+    values = _list_values(column)
     if any(kind_of(value) == "failure" for value in values):
         return 0
     if not values <= {*WORDS["set"], *WORDS["clear"]}:
         return None
     return 1 if names_one(name, "ahead", "ahead_too") else {"failure": 0, "error": 2}.get(kind_of(name) or "")
+
+
+def _list_values(column: pl.Series) -> set[str]:
+    return {str(value).strip().lower() for value in column.drop_nulls().unique()}
 
 
 def _no_telemetry(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
