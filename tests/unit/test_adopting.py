@@ -843,6 +843,12 @@ def test_half_a_minute_of_readings_still_gets_settings_that_may_be_set():
     assert min(found["dataset.windows_hours"]) >= 0.001
 
 
+def test_a_reason_counts_one_machine_as_one():
+    keys = pl.DataFrame({"plant": "p", "machine": "m", "time": [START + timedelta(hours=row) for row in range(100)]})
+    reasons = {place: reason for place, _, reason in suggest(keys, keys[:1])}
+    assert ", 1 failure of 1 machine, " in reasons["dataset.horizon_hours"]
+
+
 @pytest.mark.parametrize(("days", "failures", "by"), [(700, 100, "window"), (700, 20, "time"), (300, 100, "time")])
 def test_more_than_a_year_is_split_by_its_newest_weeks_if_failures_are_enough_there(days, failures, by):
     found = settings_for(timedelta(hours=8), 3 * days, machines=2, failures=failures)

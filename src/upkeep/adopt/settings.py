@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from upkeep.adopt.times import quartiles
+from upkeep.core.text import count_things
 from upkeep.sources.batches import first_day
 
 HOUR = timedelta(hours=1)
@@ -73,7 +74,7 @@ def suggest(
     horizon = _find_horizon(history, keys, failures, step)
     short = _round(max(horizon / 6, ROWS_A_WINDOW * step))
     every, long = f"a row every {_spell_step(step)}", f"{history / 24:.1f} days of history"
-    counts = f"{long}, {failures.height} failures of {machines} machines, {every}"
+    counts = f"{long}, {count_things(failures.height, 'failure')} of {count_things(machines, 'machine')}, {every}"
     rows = round(machines * history / step)
     scheduled = (None, "telemetry has times of its own") if readings else (SCHEDULED_HOURS, "there are events only")
     few = 0 < failures.height < MANY_FAILURES
