@@ -304,7 +304,7 @@ def test_a_flag_that_may_mark_failures_is_named_and_under_the_name_failure_makes
     write_status("machine_status", hour=7)
     assert "if machine_status marks failures by 1, call it failure" in upkeep("adopt", "deliveries", "--force")
     write_status("failure", hour=7)
-    assert "events by kind: failure 21, maintenance 2" in upkeep("adopt", "deliveries", "--force")
+    assert "events by kind: failure 21, maintenance 21" in upkeep("adopt", "deliveries", "--force")
 
 
 ODD_NAMES = [

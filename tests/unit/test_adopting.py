@@ -706,6 +706,16 @@ def test_a_kind_that_nothing_tells_apart_is_its_own_code_too():
     assert reading["columns"] == {"kind": "kind", "code": "kind"}
 
 
+def test_a_number_that_is_not_called_a_code_tells_of_no_event_which_it_was():
+    columns = {"Days": ["3", "4"], "Cost": ["5.5", "6.5"]}
+    for told, code in (
+        ({"Parts": ["a", "b"], "Issue_Category": ["c", "d"]}, "Issue_Category"),
+        ({"Error": ["7", "8"]}, "Error"),
+    ):
+        assert events("breakdowns.csv", **columns, **told).columns["code"] == code
+    assert "code" not in events("breakdowns.csv", **columns).columns
+
+
 def test_a_file_named_after_a_kind_holds_that_kind_whatever_its_remarks_say():
     found = events("failures-2016.csv", Remarks=["pump replaced", "high temperature error"])
     assert found.options["kind"] == "failure"

@@ -277,7 +277,8 @@ def _as_events(part: Part) -> Part:
         guesses["kind"] = Guess(f"by the name {shorten(name)}" if constant else nothing, value=constant or "error")
     kind = guesses["kind"]
     named = [other for other in part.kept if has_word(other, "code")]
-    codes = [*named, *(other for other in part.kept if other not in part.measured)]  # an odd number is no code
+    others = [other for other in part.kept if other not in part.measured]  # an odd number is no code
+    codes = [*named, *sorted(others, key=lambda other: not has_word(other, "kind"))]
     fits = (other for other in codes if other != kind.column and rows[other].n_unique() <= MOST_CODES)
     code = next(fits, kind.column)
     guesses["code"] = (
