@@ -572,6 +572,14 @@ def test_events_that_follow_the_clock_of_telemetry_are_not_said_to_be_in_utc():
     assert tables["events"][0].guesses["time"].reason == "ISO 8601; local, as telemetry is"
 
 
+def test_numbers_of_uneven_times_that_no_word_goes_with_are_no_errors():
+    ids = {"fuel_id": [f"F{row}" for row in range(6)]}
+    litres = {name: [f"{row * row + place}" for row in range(6)] for place, name in enumerate(("fuel", "km", "rate"))}
+    few = layout("fuel.csv", time=[hours(200)[row * row * 7] for row in range(6)], **ids, **litres)
+    tables, _ = sort_tables([layout(time=hours(150), x=READINGS * 5), few], LIMITS)
+    assert tables["events"] == []
+
+
 def in_folders(**files: pl.DataFrame) -> Layout:
     """Return the layout of several files, named by their place with : for / and = for -."""
     paths = {f"deliveries/{name.replace('__', '/').replace('_is_', '=')}.csv": rows for name, rows in files.items()}
