@@ -1,5 +1,5 @@
 import gzip
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import fsspec
 import polars as pl
@@ -176,6 +176,21 @@ def test_an_empty_column_of_times_and_a_wrong_separator_have_remedies_that_work(
         deliveries(tmp_path, {"separator": ";"})
     assert "time: THEIR_NAME" in caught.value.remedy
     assert len(deliveries(tmp_path, {"separator": ";", "columns": {"time": "ts"}})) == 1
+
+
+def test_rows_of_years_in_no_order_are_in_the_batches_of_their_times_and_a_clock_that_leaps_is_not(tmp_path):
+    days = [date(2022, 1, 3) + timedelta(days=row * 389 % 1000) for row in range(1000)]
+    lines = [f"lyon,m1,{day},1" for day in [*days[:500], date(2095, 1, 3), *days[500:]]]
+    (tmp_path / "all.csv").write_text("\n".join(["plant,machine,time,load", *lines]))
+    found = deliveries(tmp_path)
+    misplaced = [
+        time
+        for (_, _, batch), rows in found.items()
+        for time in rows["time"]
+        if not timedelta() <= date.fromisoformat(time) - date.fromisoformat(batch) < timedelta(days=7)
+    ]
+    assert misplaced == ["2095-01-03"]
+    assert sum(rows.height for rows in found.values()) == 1001
 
 
 def test_what_is_beyond_all_clocks_stays_as_it_was_delivered(tmp_path):
