@@ -591,6 +591,14 @@ def test_where_only_readings_of_one_instant_are_one_no_rate_is_said_to_crowd_the
     assert "several readings at one instant" in crowding(rows, near_duplicate_seconds=0, max_near_duplicate_share=0.1)
 
 
+def test_where_few_of_the_instants_have_several_readings_no_rate_and_no_column_that_differs_in_them_is_blamed() -> None:
+    times = pl.Series([START + timedelta(days=day) for day in (0, 0, 1, 1, *range(2, 8))])
+    words = ["no", "no", "no", "no", *["yes", "no"] * 3]
+    rows = pl.DataFrame({"plant": "lyon", "machine": "M1", "time": times, "heat": pl.int_range(10, eager=True) + 20.0})
+    text = crowding(rows.with_columns(hum=1.0, delayed=pl.Series(words)), max_near_duplicate_share=0.1)
+    assert "several readings at one instant [" in text
+
+
 def test_crowding_is_explained_by_a_delivery_that_has_some_though_the_largest_has_no_times() -> None:
     untimed = telemetry(operator="Ann").drop("time")
     twins = telemetry(time=START, heat=[20.0, 50.0], hum=1.0)

@@ -155,15 +155,16 @@ def explain_near_duplicates(
     `rows` are those of one delivery that could be read, `delivered` all of them as they came.
     """
     instants = rows.select("machine", "time").unique().sort("machine", "time")
-    intervals = instants.select("machine", pl.col("time").dt.epoch("us") // (1_000_000 * max(near_seconds, 1)))
-    if near_seconds and instants.height - intervals.unique().height > rows.height - instants.height:
-        seconds = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds().median()).item() / 1e6
+    steps = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds() / 1e6)
+    if steps.filter(pl.col("time") < near_seconds).height > rows.height - instants.height:
+        seconds = steps.median().item()
         remedy = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all, or rows_every"
         return f"readings come every {seconds:g} s", f"{remedy} in the data dictionary to reduce them to rows"
     several = "a machine has several readings at one instant"
+    repeated = delivered.filter(pl.struct("machine", "time").is_duplicated())
     for name in (name for name in delivered.columns if name not in columns and not name.startswith("@")):
-        is_key = delivered.select("machine", "time", name).is_unique().sum() > delivered.height / 2
-        if is_key and delivered[name].n_unique() <= delivered.height / 2:
+        is_key = repeated.select("machine", "time", name).is_unique().sum() > repeated.height / 2
+        if is_key and repeated[name].n_unique() <= repeated.height / 2:
             values = [name for name, column in columns.items() if column.role == "sensor" and name in delivered.columns]
             pivot = f"{{name: {shorten(name)}, value: {values[0] if len(values) == 1 else '...'}}}"
             names = ", ".join(map(shorten, delivered[name].unique(maintain_order=True).head(3)))
