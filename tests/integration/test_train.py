@@ -1,5 +1,7 @@
 import hashlib
 import json
+import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from upkeep.core.params import Pieces, load_params
 from upkeep.features.conditions import Conditions
 from upkeep.features.inputs import Preparation, Vocabulary
-from upkeep.model import labelled_rows
+from upkeep.model import labelled_rows, training
 from upkeep.model.storage import load_model, predict
 from upkeep.stages import train
 
@@ -122,6 +124,34 @@ def test_predictions_have_the_columns_that_evaluation_reads(params):
     )
 
 
+def with_pieces(params, jobs=1):
+    parallel = params.parallel.model_copy(update={"jobs": jobs})
+    pieces = NO_PIECES.model_copy(update={"folder": Path("pieces")})
+    return params.model_copy(update={"pieces": pieces, "parallel": parallel})
+
+
+def test_plants_train_their_own_beside_the_fleet_and_nothing_twice(params, monkeypatch):
+    write_plant("lyon")
+    write_plant("porto")
+    train.run(params)
+    first, fit = outputs(), training.fit
+    fitted, own_began = [], threading.Event()
+
+    def watch(kind, rows, *others, **how):
+        if len(rows.label) > 1_500:
+            assert own_began.wait(60)
+            fitted.append("fleet")
+        else:
+            own_began.set()
+            fitted.append(kind)
+        return fit(kind, rows, *others, **how)
+
+    monkeypatch.setattr(training, "fit", watch)
+    train.run(with_pieces(params, jobs=2))
+    assert Counter(fitted) == {"fleet": 1, "logistic": 2, "lightgbm": 2 * (1 + training.SHUFFLES)}
+    assert outputs() == first
+
+
 def test_training_again_in_parallel_writes_the_same_bytes(params):
     write_plant("lyon")
     write_plant("porto")
@@ -135,11 +165,10 @@ def test_training_again_in_parallel_writes_the_same_bytes(params):
 def test_models_follow_a_file_that_lightgbm_reads(params):
     write_plant("lyon")
     params = with_model(params, lightgbm={**SMALL, "forcedsplits_filename": "splits.json"})
-    params = params.model_copy(update={"pieces": NO_PIECES.model_copy(update={"folder": Path("pieces")})})
     models = set()
     for threshold in (0.1, 0.9):
         Path("splits.json").write_text(json.dumps({"feature": 0, "threshold": threshold}))
-        train.run(params)
+        train.run(with_pieces(params))
         models.add(Path("models/plants/lyon/model.txt").read_bytes())
     assert len(models) == 2
 

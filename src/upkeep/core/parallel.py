@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
@@ -43,6 +43,11 @@ def map_plants(
         what = f"{first.what}; and {len(rest)} more of the plants failed: {others}" if rest else first.what
         raise UpkeepError(what, expected=first.expected, remedy=first.remedy, **first.where)
     return results
+
+
+def count_workers(how: params.Parallel) -> int:
+    """Return how many of this machine's cores may be busy."""
+    return 1 if how.backend == "sequential" else effective_n_jobs(how.jobs)
 
 
 def _measure(plant: str) -> int:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from joblib import effective_n_jobs
 from pydantic import TypeAdapter
 
 from upkeep.core.errors import TooLittleDataError
 from upkeep.core.names import KEYS
+from upkeep.core.parallel import count_workers
 from upkeep.core.params import Kind, Params
 from upkeep.core.pieces import Frames, Recall, make_anew
 from upkeep.core.types import Floats
@@ -100,7 +100,7 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
     judged = [splits.validation for splits in plants.values()]
     validation, stopping = LabelledRows(*judged), LabelledRows(*judged, most=params.model.fleet_rows)
     # Half the cores: LightGBM's threads wait for one another, so one busy core would hold up all of them.
-    threads = max(1, effective_n_jobs(params.parallel.jobs) // 2)
+    threads = max(1, count_workers(params.parallel) // 2)
     trained = _train_kind(params.model.kind, train, stopping, params, recall, threads)
     known = validation.read(*OUTCOME)
     if all(_count_failures(known.filter(plant=plant), params) >= FEW_FAILURES for plant in plants):
@@ -109,6 +109,15 @@ def train_fleet(plants: Mapping[str, Splits], params: Params, recall: Recall = m
     alarm = fit_alarm_rule(known, log_odds, params.model.calibration, params)
     note = "calibration and threshold are from all plants' validation rows"
     return FleetModel(trained, alarm._replace(notes=[note, *alarm.notes]))
+
+
+def train_own(splits: Splits, params: Params, recall: Recall) -> None:
+    """Train what a plant has without other plants' rows, for :func:`train_plant` to recall."""
+    train, validation = LabelledRows(splits.train), LabelledRows(splits.validation)
+    for kind in KEPT:
+        if kind in (params.model.kind, *params.model.compare):
+            _train_kind(kind, train, validation, params, recall)
+    _fit_references(train, validation, params, recall)
 
 
 def train_plant(

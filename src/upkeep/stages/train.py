@@ -3,12 +3,13 @@
 import logging
 import shutil
 from functools import partial
+from multiprocessing.pool import ThreadPool
 
 import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.errors import TooLittleDataError
-from upkeep.core.parallel import map_plants
+from upkeep.core.parallel import count_workers, map_plants
 from upkeep.core.params import Params
 from upkeep.core.pieces import Recall, drop_oldest, make_anew, recall
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
@@ -18,7 +19,7 @@ from upkeep.judging.reports import TrainedPlant, TrainingReport, write_report
 from upkeep.model.estimators import KEPT
 from upkeep.model.labelled_rows import LabelledRows
 from upkeep.model.storage import Metadata, checksum, name_files, save_model
-from upkeep.model.training import FleetModel, Selection, Splits, train_fleet, train_plant
+from upkeep.model.training import FleetModel, Selection, Splits, train_fleet, train_own, train_plant
 
 CODE = ("core", "features", "judging", "model", "stages/train.py")
 COLUMNS = [
@@ -35,16 +36,25 @@ def run(params: Params) -> None:
     for folder in (paths.MODELS, paths.PREDICTIONS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    fleet = train_fleet({plant: _scan_splits(plant) for plant in plants}, params, _choose_recall(params))
     if params.model.kind != "lightgbm":
         logger.warning(
             "models of kind %s are judged, but not saved: only LightGBM's can be read without unpickling. The service "
             "and `upkeep score` have none",
             params.model.kind,
         )
-    report = map_plants(_train_plant, plants, params.parallel, fleet, params, checksum(paths.MANIFEST.read_bytes()))
+    keep, version = _choose_recall(params), checksum(paths.MANIFEST.read_bytes())
+    with ThreadPool(1) as beside:
+        fleet = beside.apply_async(train_fleet, ({plant: _scan_splits(plant) for plant in plants}, params, keep))
+        # The fleet's model leaves cores idle, for minutes.
+        if len(plants) > 1 and keep is not make_anew and count_workers(params.parallel) > 1:
+            map_plants(_train_own, plants, params.parallel, params)
+        report = map_plants(_train_plant, plants, params.parallel, fleet.get(), params, version)
     write_report(TrainingReport(kind=params.model.kind, plants=report))
     drop_oldest(params.pieces)
+
+
+def _train_own(plant: str, params: Params) -> None:
+    train_own(_open_splits(plant, params.parallel.memory), params, _choose_recall(params))
 
 
 def _train_plant(plant: str, fleet: FleetModel | None, params: Params, data_version: str) -> TrainedPlant:
@@ -76,7 +86,8 @@ def _choose_recall(params: Params) -> Recall:
     """Return what keeps results for the next run, if models of this kind can be written as text."""
     # Forced splits and bins are read from a file, whose content the parameters do not tell.
     reads_file = any(name.startswith(("forced", "fs")) for name in params.model.lightgbm)
-    return partial(recall, params.pieces, CODE) if params.model.kind in KEPT and not reads_file else make_anew
+    keeps = params.pieces.folder is not None and params.model.kind in KEPT and not reads_file
+    return partial(recall, params.pieces, CODE) if keeps else make_anew
 
 
 def _scan_splits(plant: str) -> Splits:
