@@ -776,6 +776,13 @@ def test_a_flag_that_is_rarely_set_may_mark_failures_whatever_its_name(values, i
     assert find_flags(rows) == ["y"] * is_rare
 
 
+def test_a_signal_that_is_true_or_false_is_a_sensor():
+    signal = ["True", "False", "True"] * 10
+    tables, _ = sort_tables([layout(time=hours(30), x=READINGS, is_moving=signal)], LIMITS)
+    entry, _ = describe("is_moving", tables["telemetry"][0].rows)
+    assert entry["role"] == "sensor"
+
+
 def test_a_flag_that_is_set_most_of_the_time_is_no_label_of_failures():
     assert find_labels(pl.DataFrame({"target": [1.0, 1.0, 0.0]})) == []
 

@@ -129,6 +129,17 @@ def test_numbers_of_other_types_are_cast(delivered: object) -> None:
     assert check(telemetry(heat=delivered)).clean["heat"].to_list() == [20.0, 21.0]
 
 
+@pytest.mark.parametrize("sign", [",", None])
+def test_a_signal_that_is_true_or_false_is_1_or_0_in_text_as_in_parquet(sign: str | None) -> None:
+    delivered = [" True", "FALSE", "true ", "", "0", "trueish"]
+    checked = check(
+        telemetry(heat=[20.0] * 6, hum=delivered, time=hours(6)).with_columns(pl.lit(sign, pl.String).alias("@decimal"))
+    )
+    assert checked.clean["hum"].to_list() == [1.0, 0.0, 1.0, None, 0.0]
+    assert faults(checked) == [(*NOT_A_NUMBER, "trueish")]
+    assert check(telemetry(hum=[True, False])).clean["hum"].to_list() == [1.0, 0.0]
+
+
 @pytest.mark.parametrize("delivered", ["warm", "21,5", date(2025, 1, 1), timedelta(hours=1), [1.0], {"a": 1}, b"21"])
 def test_what_is_not_a_number_quarantines_its_row(delivered: object) -> None:
     checked = check(telemetry(heat=pl.Series([None, delivered])))

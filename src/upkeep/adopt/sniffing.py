@@ -8,7 +8,7 @@ import polars as pl
 from charset_normalizer import from_bytes
 
 from upkeep.adopt.words import WORDS, names_one
-from upkeep.contract.casting import LOCAL_NUMBERS, cast_column, cast_local
+from upkeep.contract.casting import LOCAL_NUMBERS, cast_column, cast_local, cast_truths
 from upkeep.contract.dictionary import DECIMAL
 from upkeep.core.types import Floats
 from upkeep.sources.columns import blank_gaps
@@ -128,5 +128,6 @@ def read_numbers(rows: pl.DataFrame, decimal: str | None) -> pl.DataFrame:
     casts = {name: cast_column(name, dtype, "number") for name, dtype in rows.schema.items()}
     if decimal:
         casts |= {name: cast_local(name, casts[name]) for name in casts if rows.schema[name] == pl.String}
+    casts |= {name: cast_truths(name, casts[name]) for name in casts if rows.schema[name] == pl.String}
     marked = rows.with_columns(pl.lit(decimal).alias(DECIMAL))
     return marked.select(cast.value.alias(name) for name, cast in casts.items())

@@ -48,7 +48,7 @@ def cast_column(name: str, delivered: pl.DataType, wanted: Literal["text", "numb
     Empty text and NaN are gaps, so they become null without having failed. Text is trimmed. Whole floats become text
     without a decimal point, so that machine 7 is the same machine in a delivery with numbers and in one with text.
     A number in text has ASCII digits, at most one decimal point and an exponent, or is ``inf``; 1_000 and 1,5 are not
-    numbers. True and false are 1 and 0. Times in text match :data:`ISO_TIME` and are cut to microseconds; second 60 is
+    numbers. Booleans are 1 and 0. Times in text match :data:`ISO_TIME` and are cut to microseconds; second 60 is
     the first of the next minute. Integers are never times: their unit and epoch would be a guess.
     """
     column = pl.col(name)
@@ -74,6 +74,13 @@ def cast_local(name: str, plain: Cast) -> Cast:
         value = pl.when(here).then(number).otherwise(value)
         failed = pl.when(here).then(number.is_null()).otherwise(failed)
     return Cast(value, failed)
+
+
+def cast_truths(name: str, plain: Cast) -> Cast:
+    """Return the cast `plain` of a column of text to numbers, with true as 1 and false as 0 in any case of letters."""
+    text = _trim_text(pl.col(name)).str.to_lowercase()
+    value = pl.when(text == "true").then(1.0).when(text == "false").then(0.0).otherwise(plain.value)
+    return Cast(value, plain.failed & ~text.is_in(["true", "false"]).fill_null(False))
 
 
 def printable(name: str, delivered: pl.DataType) -> pl.Expr:

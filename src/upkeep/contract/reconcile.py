@@ -7,7 +7,7 @@ from math import nan
 
 import polars as pl
 
-from upkeep.contract.casting import Cast, as_text, cast_column, cast_local, printable
+from upkeep.contract.casting import Cast, as_text, cast_column, cast_local, cast_truths, printable
 from upkeep.contract.dictionary import (
     BATCH,
     BROKEN_LINE,
@@ -76,8 +76,11 @@ def reconcile(
         is_typed = rows.schema[name] == column.dtype
         if is_typed and _holds_for_none(rows, name, casts[name].value.ne_missing(pl.col(name))):
             casts[name] = Cast(pl.col(name))  # nothing to trim, no NaN, no garbage: the values need not be copied
-        if column.type == "number" and DECIMAL in rows.columns and rows.schema[name] == pl.String:
-            casts[name] = cast_local(name, casts[name])
+        if column.type == "number" and rows.schema[name] == pl.String:
+            if DECIMAL in rows.columns:
+                casts[name] = cast_local(name, casts[name])
+            if (rows[name].max() or "") >= "F":  # type: ignore[operator]  # texts, or none; digits sort before letters
+                casts[name] = cast_truths(name, casts[name])
     rules = []
     if BROKEN_LINE in rows.columns:
         line = pl.col(BROKEN_LINE)
