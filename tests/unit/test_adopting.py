@@ -554,6 +554,14 @@ def test_a_second_table_of_the_same_instants_is_left_out_and_named():
     assert notes == ["deliveries/telemetry.csv is left out: rows of its times are in second.csv already; join the two"]
 
 
+def test_a_table_that_does_not_tell_the_plant_beside_those_that_do_is_named():
+    read = layout(plant=["a", "b"] * 15, machine=["1", "2"] * 15, time=hours(30), x=READINGS)
+    failures = layout("failures.csv", machine=["1"], time=["2025-01-06 10:00"], part=["seal"])
+    told = "failures.csv does not tell the plant, and other tables name 2: add a column that names it"
+    assert sort_tables([read, failures], LIMITS)[1] == [told]
+    assert sort_tables([layout(plant=["a"] * 30, time=hours(30), x=READINGS), failures], LIMITS)[1] == []
+
+
 def test_a_small_table_of_even_times_and_numbers_holds_slower_readings_and_no_events():
     daily = layout("days.csv", time=hours(13, step=24), life=READINGS[:13], run=READINGS[:13], due=READINGS[:13])
     hourly = layout(time=hours(12 * 24 + 1), x=[f"{row % 7}.5" for row in range(12 * 24 + 1)])

@@ -40,6 +40,10 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     tables: Tables = {table: [] for table in TABLES}
     unlike = [part for part, table in which if table is None]
     notes = [*doubts, *(f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike)]
+    used = [part for part, table in which if table]
+    if len(plants := _known_names(used, in_paths=True)["plant"]) > 1:
+        lack = f"does not tell the plant, and other tables name {len(plants)}: add a column that names it"
+        notes += [f"{part.layout.name} {lack}" for part in used if "plant" not in part.columns]
     telemetry = [part for part, table in which if table == "telemetry"]
     machines = _known_names(looked)["machine"]
     for part in (part for part in telemetry if "machine" not in part.columns):
