@@ -156,7 +156,7 @@ def draw_traces(traces: pl.DataFrame, names: Mapping[str, str], horizon_hours: f
         sensor, plant, deviation = moved.row(0)
         title = (
             f"{names[sensor][:1].upper()}{names[sensor][1:]} gives failures away best: in the last {horizon_hours:g} h "
-            f"it is up to {abs(deviation):.1f} standard deviations {'above' if deviation > 0 else 'below'} its usual "
+            f"it averages {abs(deviation):.1f} standard deviations {'above' if deviation > 0 else 'below'} its usual "
             f"level ({plant})"
         )
     picture, panels = plots.draw_panels(title, len(sensors), columns=3, sharey=True)
