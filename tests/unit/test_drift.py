@@ -306,6 +306,17 @@ def test_of_a_thousand_columns_the_farthest_are_listed():
     assert page.count("s0") < 40
 
 
+def test_what_drifted_is_shown_beyond_the_usual_and_a_plant_that_lost_its_values_has_no_page():
+    column = {"method": "jensenshannon", "threshold": 0.3913, "drifted": True}
+    rest = {"drifted": True, "share": 1.0, "current_rows": 1, "reference_rows": 1, "window": {"from": "", "to": ""}}
+    found = {
+        plant: PlantDrift.model_validate({"columns": {"speed": column | {"score": score}}, "notes": [], **rest})
+        for plant, score in {"lyon": None, "porto": 0.392}.items()
+    }
+    assert "differs by 0.392, usual up to 0.391" in overview_page(found)
+    assert list_pages(found) == ["porto"]
+
+
 def test_of_a_thousand_plants_those_that_drifted_most_have_a_page():
     column = {"method": "wasserstein", "threshold": 0.1, "drifted": True, "score": 1.0}
     window = {"from": "2025-12-01", "to": "2025-12-29"}

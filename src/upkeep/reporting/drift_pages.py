@@ -85,7 +85,7 @@ def _describe_shift(column: ColumnDrift) -> str:
     if column.score is None:
         return "no values any more"
     words = "shifted by" if column.method == "wasserstein" else "distribution differs by"
-    return f"{words} {column.score:.2f}, usual up to {column.threshold:.2f}"
+    return f"{words} {column.score:.3f}, usual up to {column.threshold:.3f}"
 
 
 def draw_page(current: WindowRows, reference: WindowRows, found: PlantDrift, how: Drift) -> str:

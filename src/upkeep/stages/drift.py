@@ -21,7 +21,7 @@ TRAINED = "*/train.parquet"
 
 
 def run(params: Params) -> None:
-    """Write ``drift.json``, a page of all plants, and one of each plant in which a column drifted.
+    """Write ``drift.json``, a page of all plants, and one of each plant that :func:`list_pages` names.
 
     The plants' pages share Evidently's script, which is 3 MB.
     """
