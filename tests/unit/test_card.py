@@ -3,11 +3,11 @@ from datetime import date
 from typing import Any
 
 from parameters import SHIPPED as PARAMS
-from report_cases import GROUP, UNKNOWN, evaluation
+from report_cases import GROUP, UNKNOWN, evaluation, with_candidates
 
 from upkeep.judging.acceptance import Check
-from upkeep.judging.reports import DataQuality, DriftReport, TrainingReport
-from upkeep.reporting.card import Reports, describe_verdict, write_card
+from upkeep.judging.reports import DataQuality, DriftReport, TrainedPlant, TrainingReport
+from upkeep.reporting.card import Reports, describe_verdict, tabulate_candidates, write_card
 
 PASSED = Check("average_precision", "at least 0.5", "0.71", True)
 FAILED = Check("plants.lyon.failures_caught", "at least 0.6", "0.4", False)
@@ -130,3 +130,12 @@ def test_names_that_look_like_markup_format_nothing_in_the_card() -> None:
     assert r"The newest data of a\*b\*\<b>\|c no longer" in card
     assert card.count(r"a\*b\*\<b>\|c") == 10
     assert odd not in card
+
+
+def test_candidates_are_called_by_the_same_words_in_their_table_and_on_the_card() -> None:
+    group = with_candidates(GROUP, plant=0.7, random_forest=0.6, class_prior=0.1)
+    table = tabulate_candidates(evaluation({"lyon": group}), {"lyon": TrainedPlant.model_validate(TRAINED)})
+    header, _, row, *_ = table.splitlines()
+    assert header.startswith("| plant | plant | random forest | a constant | the luckiest model of shuffled labels |")
+    assert row.startswith("| lyon | **0.7** | 0.6 | 0.1 |  |")
+    assert header.partition(" a constant ")[2].removesuffix("why |") in write_card(make_reports(), PARAMS)
