@@ -115,8 +115,9 @@ def test_whatever_the_figures_say_a_plant_is_never_fine_once_outcomes_disagree(f
     assert stand_with(figures, "disagrees").status == "act"
 
 
-def test_nothing_known_yet_says_which_command_makes_it_known():
-    assert {signal.remedy for signal in judge_alarms("lyon", None, None)} == {"run `upkeep outcomes`"}
+def test_nothing_known_yet_says_which_command_makes_it_known_and_from_when_on():
+    remedies = {signal.remedy for signal in judge_alarms("lyon", None, None)}
+    assert remedies == {"run `upkeep outcomes` once the horizon of its alarms is over"}
 
 
 @given(st.datetimes(MONDAY.replace(tzinfo=None), MONDAY.replace(year=2100, tzinfo=None)), st.integers(0, 27))

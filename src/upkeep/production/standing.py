@@ -15,11 +15,12 @@ from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
 
 FLEET = ""  # in a plant's place: all plants
+TO_LEARN = "run `upkeep outcomes` once the horizon of its alarms is over"  # before that it adds nothing
 
 VERDICTS: dict[str, tuple[Status, str, str]] = {
     "agrees": (FINE, "what came of its alarms is what was expected", ""),
     "disagrees": (ACT, "what came of its alarms is not what was expected", "rely on no alarm alone; train anew"),
-    "unknown": (UNKNOWN, "whether its alarms turn out as expected is not known", "run `upkeep outcomes`"),
+    "unknown": (UNKNOWN, "whether its alarms turn out as expected is not known", TO_LEARN),
 }
 """Status, words and remedy by whether outcomes agree with estimates."""
 
@@ -77,7 +78,7 @@ def judge_alarms(plant: str, figures: Mapping[str, Any] | None, agreement: Agree
     `figures` is the plant's row of the ledger's live figures. However good the data looks, outcomes that are not as
     expected call for action: machines may fail in another way than those in the training data.
     """
-    status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", "run `upkeep outcomes`"
+    status, words, remedy = UNKNOWN, "nothing is known yet of what came of its alarms", TO_LEARN
     if figures and figures["coded"] is not None:
         names = ("precision", "coded", "recall_from", "recall_to")
         right, coded, least, most = ("?" if figures[name] is None else f"{figures[name]:.0%}" for name in names)
