@@ -12,6 +12,7 @@ from upkeep.production.estimates import Agreement
 from upkeep.production.expectations import WINDOW, list_windows
 from upkeep.production.health import ORDER, Signal
 from upkeep.production.standing import judge_alarms, judge_drift, summarise_signals
+from upkeep.reporting.templates import render_html
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 
@@ -34,6 +35,21 @@ def test_a_plant_stands_as_the_worst_of_what_was_looked_at(statuses):
 
 def test_a_plant_of_which_nothing_was_looked_at_is_unknown():
     assert run([]).standings["lyon"].status == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "headline"),
+    [
+        (["act", "unknown"], "1 of 2 plants needs you now"),
+        (["unknown", "watch"], "1 of 2 plants may need you: too little is known"),
+        (["fine", "watch"], "No plant needs you now"),
+        ([], "Any plant may need you: too little is known"),
+    ],
+)
+def test_the_planners_page_begins_with_how_many_plants_need_or_may_need_somebody(statuses, headline):
+    signals = [looked_at(status, plant=f"plant {row}") for row, status in enumerate(statuses)]
+    monitoring = summarise_signals(signals, None, "", [signal.plant for signal in signals], MONDAY)
+    assert f"<h1>{headline}</h1>" in render_html("monitoring_planner.html", monitoring=monitoring, order=ORDER)
 
 
 def test_since_when_and_for_how_many_runs_counts_from_the_change_of_status():
