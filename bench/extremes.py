@@ -3,7 +3,6 @@
 import http.client
 import json
 import multiprocessing
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -12,15 +11,12 @@ from threading import Event, Thread
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
+from tests.extreme_requests import Extreme, extremes, write_request
 
 from bench import environments, servers
 from bench.measuring import ROOT, Row
 from bench.servers import Running
 from upkeep.core import paths
-
-sys.path.append(str(ROOT / "tests"))
-
-from extreme_requests import Extreme, extremes, write_request  # lies with the tests, which ask it too
 
 SHAPES = 500
 LARGEST = 24_000_000

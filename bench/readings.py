@@ -1,16 +1,16 @@
 """Readings by the minute and by the second through the service, whose model was trained on hourly rows of them."""
 
 import json
-import sys
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
+from tests.minute_fleet import START, train_minute_fleet
 
 from bench import environments, servers
-from bench.measuring import ROOT, Row
+from bench.measuring import Row
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import check_table
@@ -19,10 +19,6 @@ from upkeep.core.types import Floats32
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import load_scorer
 from upkeep.scoring.prediction_log import read_parts
-
-sys.path.append(str(ROOT / "tests"))
-
-from minute_fleet import START, train_minute_fleet  # lies with the tests, which train it too
 
 PLANT, MACHINE = "lyon", "M0"
 HOURS = 48
