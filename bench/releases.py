@@ -38,7 +38,7 @@ def measure() -> list[Row]:
         (server.home / FOLDER / "server.conf").write_text(settings, encoding="utf-8")
         run = _prepare(checkout, folder / "origin.git", server.variables)
 
-        def promote(name: str) -> None:
+        def promote(name: str) -> float:
             run("git", "commit", "--quiet", "--allow-empty", "--message", name)
             run("git", "push", "--quiet", "origin", "HEAD:main")
             tag = f"{registry}/upkeep:{name}"
@@ -46,19 +46,16 @@ def measure() -> list[Row]:
             builder.docker("build", "--quiet", "--tag", tag, "-", stdin=lines)
             builder.docker("push", "--quiet", tag)
             image = builder.docker("inspect", "-f", "{{index .RepoDigests 0}}", tag)
-            seconds.append(
-                take_seconds(lambda: run("upkeep", "release", "promote", "production", image, "--verdict", "bench"))
-            )
+            return take_seconds(lambda: run("upkeep", "release", "promote", "production", image, "--verdict", "bench"))
 
-        seconds: list[float] = []
         promote("first")
         with load.load_on(port, checkout / "models/golden") as clients:
-            promote("second")
-            seconds.append(take_seconds(lambda: run("upkeep", "release", "rollback", "production")))
+            promoted = promote("second")
+            rolled_back = take_seconds(lambda: run("upkeep", "release", "rollback", "production"))
     note = f"{clients.answered.total():,} requests answered meanwhile by {', '.join(sorted(clients.answered))}"
     return [
-        Row("promote: button to served and tagged", seconds[1], "s", target="ours <= 30"),
-        Row("roll back: button to served and tagged", seconds[2], "s", target="ours <= 30"),
+        Row("promote: button to served and tagged", promoted, "s", target="ours <= 30"),
+        Row("roll back: button to served and tagged", rolled_back, "s", target="ours <= 30"),
         Row("requests failed during both", len(clients.failed), "", target="ours <= 0", note=note),
     ]
 
