@@ -31,7 +31,7 @@ from upkeep.rehearsal.summary import summarise
 from upkeep.releases.succession import judge_succession
 from upkeep.stages.dataset import Tables
 
-Change = dict[str, Any]
+Patch = dict[str, Any]
 """What is put in place of what, as :func:`unittest.mock.patch.object` takes it."""
 
 SIZE = World(plants=2, machines=8, weeks=104, seed=1, change="none")
@@ -55,17 +55,17 @@ def judge_common_rows(challenger: TrainedFleet, champion: TrainedFleet, _: Known
 
 
 READ_TABLES = LivedPlant.read_tables
-NAIVE_LABELS: Change = {"target": LivedPlant, "attribute": "read_tables", "new": learn_naively}
-FORMER_GATE: Change = {"target": rehearse, "attribute": "may_follow", "new": judge_common_rows}
+NAIVE_LABELS: Patch = {"target": LivedPlant, "attribute": "read_tables", "new": learn_naively}
+FORMER_GATE: Patch = {"target": rehearse, "attribute": "may_follow", "new": judge_common_rows}
 
 
 def measure() -> list[Row]:
     """Return the loop's cost and trainings with each change and without, and how long one world takes."""
     os.environ["POLARS_MAX_THREADS"] = "1"  # of the workers, of which each core has one
     params = load_params(ROOT / "params.yaml")
-    known = params.validate_.model_copy(update={"dictionary": ROOT / params.validate_.dictionary})
-    kept = params.pieces.model_copy(update={"folder": ROOT / ".upkeep/pieces"})
-    params = params.model_copy(update={"validate_": known, "pieces": kept})
+    validate = params.validate_.model_copy(update={"dictionary": ROOT / params.validate_.dictionary})
+    pieces = params.pieces.model_copy(update={"folder": ROOT / ".upkeep/pieces"})
+    params = params.model_copy(update={"validate_": validate, "pieces": pieces})
     with TemporaryDirectory() as folder, chdir(folder):
         seconds = _time_one_world(params)
         run(params, SIZE, SEEDS, CHANGES, list(POLICIES))
@@ -95,21 +95,21 @@ def _time_one_world(params: Params) -> float:
     return time.perf_counter() - started
 
 
-def _live(otherwise: Change, change: str, params: Params) -> Mapping[str, float]:
-    """Return what the loop's weeks come to if something of it is otherwise."""
+def _live(replaced: Patch, change: str, params: Params) -> Mapping[str, float]:
+    """Return the summary of the loop's weeks with something in it replaced."""
     worlds = [SIZE._replace(seed=SIZE.seed + number, change=change) for number in range(SEEDS)]
     with parallel_config("loky", n_jobs=params.parallel.jobs, inner_max_num_threads=1):
-        weeks = Parallel()(delayed(_rehearse)(otherwise, world, params) for world in worlds)
+        weeks = Parallel()(delayed(_rehearse)(replaced, world, params) for world in worlds)
     return summarise(pl.concat(weeks), params.evaluate.confidence).row(0, named=True)
 
 
-def _rehearse(otherwise: Change, world: World, params: Params) -> pl.DataFrame:
-    with patch.object(**otherwise):
-        return rehearse_once(world, "loop", params, otherwise["attribute"], THIS.read_bytes())
+def _rehearse(replaced: Patch, world: World, params: Params) -> pl.DataFrame:
+    with patch.object(**replaced):
+        return rehearse_once(world, "loop", params, replaced["attribute"], THIS.read_bytes())
 
 
 def _tell_earlier(change: str, ours: float | None, former: float | None) -> Row:
-    """Return how many weeks earlier models trained after a change ship than by the former gate, which may never let."""
+    """Return how many weeks earlier models trained after a change ship than by the former gate, which may ship none."""
     half = SIZE.weeks // 2
     earlier = (half if former is None else former) - (half if ours is None else ours)
     ours_after, former_after = ("never" if weeks is None else f"after {weeks} weeks" for weeks in (ours, former))
