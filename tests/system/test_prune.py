@@ -1,6 +1,7 @@
 """What `upkeep prune` takes out of DVC's cache, and what it leaves, with real git and DVC."""
 
 import re
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -22,8 +23,7 @@ TODAY = date(2025, 3, 31)
 def project(tmp_path, monkeypatch):
     """A DVC project whose output had three versions: one that git knows, one that nobody needs, and today's."""
     monkeypatch.chdir(tmp_path)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    paths.PARAMS.write_text(yaml.safe_dump(params), encoding="utf-8")
+    shutil.copy(ROOT / paths.PARAMS, paths.PARAMS)
     stage = {"cmd": "cp in out", "deps": ["in"], "outs": ["out"]}
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"copy": stage}}), encoding="utf-8")
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
