@@ -17,8 +17,8 @@ from upkeep.production.logged_drift import TrainingValues, find_usual, judge_pla
 from upkeep.scoring.prediction_log import SCHEMA, write_part
 
 FEATURES = [f"feature_{number}" for number in range(30)]
-DAY, ONE_DAY = datetime(2025, 3, 31, tzinfo=UTC), timedelta(days=1)
-WINDOW = Window(DAY - 56 * ONE_DAY, DAY + ONE_DAY)
+NOW, DAY = datetime(2025, 3, 31, tzinfo=UTC), timedelta(days=1)
+WINDOW = Window(NOW - 56 * DAY, NOW + DAY)
 SAMPLE = 2_000  # drift.sample_rows of params.yaml
 FILE_ROWS, TRAINING_ROWS = 50_000, 100_000
 SMALL, LARGE = 200_000, 10_000_000
@@ -47,7 +47,7 @@ def _draw(rows: int, seed: int) -> np.ndarray:
 def _write_log(root: Path, rows: int) -> None:
     """Write one file of the log and, for the others, links to it."""
     row = dict.fromkeys(("id", "plant", "machine", "model_version", "inputs"), pl.lit("lyon"))
-    row |= dict.fromkeys(("scored_at", "time"), pl.lit(DAY)) | dict.fromkeys(("probability", "threshold"), pl.lit(0.2))
+    row |= dict.fromkeys(("scored_at", "time"), pl.lit(NOW)) | dict.fromkeys(("probability", "threshold"), pl.lit(0.2))
     row |= {"source": pl.lit("batch"), "alarm": pl.lit(value=False), "features": pl.Series(_draw(FILE_ROWS, 1))}
     row |= {"warnings": pl.lit([], SCHEMA["warnings"])}
     absent = {name: pl.lit(None, kind) for name, kind in SCHEMA.items() if name not in row}
@@ -63,7 +63,7 @@ def _write_log(root: Path, rows: int) -> None:
 
 def _ours(rows: int) -> float:
     values = _draw(TRAINING_ROWS, 2)
-    hours = pl.datetime_range(DAY - 365 * ONE_DAY, DAY, "1h", eager=True)
+    hours = pl.datetime_range(NOW - 365 * DAY, NOW, "1h", eager=True)
     times = hours.sample(TRAINING_ROWS, with_replacement=True, seed=4)
     with tempfile.TemporaryDirectory() as root:
         _write_log(Path(root), rows)

@@ -1,4 +1,4 @@
-"""A plant that takes three gigabytes where its training holds it whole, by chunks within a bound of one."""
+"""Training of a plant that takes three gigabytes when held whole, in chunks that stay below one gigabyte."""
 
 from bench.measuring import Row
 from bench.memory import measure_plant
