@@ -919,7 +919,7 @@ def test_a_draft_keeps_other_sections_and_their_comments_and_is_the_same_when_dr
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     settings = suggest(
         pl.DataFrame({"plant": ["p"], "machine": ["m"], "time": [START]}),
-        pl.DataFrame(schema={"plant": pl.String, "time": pl.Datetime("us", "UTC")}),
+        pl.DataFrame(schema={"plant": pl.String, "machine": pl.String, "time": pl.Datetime("us", "UTC")}),
     )
     settings += [Setting("dataset.split.window", NEWEST_WEEKS, "why")]
     options = CommentedMap(telemetry=annotate({"path": "d/*.csv"}, {"path": "why"}))

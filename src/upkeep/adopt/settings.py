@@ -124,7 +124,7 @@ def _suggest_split(start: datetime, end: datetime, failures: pl.DataFrame, horiz
         reason = f"more than a year of history, {recent[0]} and {recent[1]} failures in the newest weeks"
         return [Setting("dataset.split.by", "window", reason), Setting("dataset.split.window", NEWEST_WEEKS, reason)]
     held = _count_between(failures, [start, start + 0.55 * (end - start), start + 0.75 * (end - start), end])
-    failed = failures.select("plant", "machine").n_unique() if failures.height else 0
+    failed = failures.select("plant", "machine").n_unique()
     counts = f"{held[0]}, {held[1]} and {held[2]} failures in the times of training, validation and test"
     if min(held) == 0 and failed >= 8:
         return [Setting("dataset.split.by", "machine", f"by time there are {counts}; {failed} machines failed")]
