@@ -47,4 +47,4 @@ def _end(error: UpkeepError) -> NoReturn:
     keep_failure(error, os.environ)
     sys.stdout.flush()
     typer.echo(f"error: {show_lines(error)}", err=True)
-    sys.exit(getattr(error, "code", 1))
+    sys.exit(error.code)

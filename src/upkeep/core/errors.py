@@ -20,6 +20,8 @@ class UpkeepError(Exception):
       remedy:   check fetch.until
     """
 
+    code = 1  # that the command exits with
+
     def __init__(self, what: str, *, remedy: str, expected: str = "", **where: object) -> None:
         self.what, self.expected, self.remedy = map(_clean, (what, expected, remedy))
         self.where = {
