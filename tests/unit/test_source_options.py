@@ -19,10 +19,8 @@ def test_variables_come_from_the_environment(monkeypatch):
 
 def test_nested_options_are_filled_in_and_other_types_left_alone(monkeypatch):
     monkeypatch.setenv("KEY", "abc")
-    assert expand_all({"key": "$KEY", "client": {"retries": 3, "key": "$KEY"}}) == {
-        "key": "abc",
-        "client": {"retries": 3, "key": "abc"},
-    }
+    options = {"key": "$KEY", "client": {"retries": 3, "keys": ["$KEY", {"key": "$KEY"}]}}
+    assert expand_all(options) == {"key": "abc", "client": {"retries": 3, "keys": ["abc", {"key": "abc"}]}}
 
 
 def test_a_value_that_looks_like_a_variable_is_not_expanded_again(monkeypatch):

@@ -34,9 +34,11 @@ def expand_variables(text: str, write: Callable[[str], str] = str) -> str:
 
 
 def expand_all(options: Any) -> Any:
-    """Fill in variables in every string of a nested mapping."""
+    """Fill in variables in every string of nested mappings and lists."""
     if isinstance(options, Mapping):
         return {key: expand_all(value) for key, value in options.items()}
+    if isinstance(options, list):
+        return [expand_all(value) for value in options]
     return expand_variables(options) if isinstance(options, str) else options
 
 
