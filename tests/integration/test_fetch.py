@@ -165,7 +165,8 @@ def test_other_options_start_afresh_and_say_so(caplog):
     fetch.run(params(lyon(0, 1), until=week(1)))
     fetch.run(params({"porto": {str(MONDAY): [[1.0]]}}, until=week(1)))
     assert list(raw_bytes()) == ["manifest.json", "telemetry/porto/2025-01-06.parquet"]
-    assert "starts afresh" in caplog.text
+    (said,) = (message for message in caplog.messages if message.endswith("starts afresh"))
+    assert said.startswith("source, mode, options")  # the command puts its name before it
 
 
 def test_options_that_cannot_be_used_cost_no_raw_data():

@@ -79,7 +79,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     listing = raw / paths.MANIFEST.name
     known = read_manifest(listing) if listing.exists() else fresh
     if known.with_files(()) != fresh or any(bool(file.references) != is_pinned for file in known.files):
-        logger.warning(f"fetch: source, mode, options, findings or batch_days changed, so {raw} starts afresh")
+        logger.warning(f"source, mode, options, findings or batch_days changed, so {raw} starts afresh")
         known = fresh
     manifest = known.with_files(file for file in known.files if wanted(file.key))
     # The manifest is written first: files that a killed run leaves unlisted are removed by the next one.
