@@ -195,7 +195,7 @@ def _find_crowded_part(rows: pl.DataFrame, clock: Clock, keys: Mapping[str, Gues
         is_each = share_of(shared["files"] > CROWDED * rows[part].n_unique()) > 0.5
         is_each &= shared.height > 0.05 * each.height and share_of(shared["differ"]) > 0.5
         one = timed.filter(pl.col("@machine") == pl.col("@machine").drop_nulls().first())
-        is_woven = shared.is_empty() and [*map(bool, map(VALUE.search, others.columns))] == [True]
+        is_woven = shared.is_empty() and others.width == 1 and VALUE.search(others.columns[0])
         if is_each or (is_woven and _overlap_in_time(one, [part])):
             return part
     return None
