@@ -95,7 +95,7 @@ def explain_lines(picture: Picture) -> Picture:
     if legend and len(picture.axes) > 1:
         picture.legend([*legend.values()], [*legend], loc="outside lower left", ncols=6)
     elif legend:
-        panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        picture.axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return picture
 
 
