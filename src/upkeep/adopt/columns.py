@@ -92,8 +92,7 @@ def find_roles(layout: Layout) -> Part:
             remedy = "if they are of several sensors, deliver them as one table, with a column that names the sensor"
             raise UpkeepError(what, remedy=remedy)
         keys["plant"] = Guess("a machine of the same name has other rows at the same times in each", crowded)
-    pivot = _find_pivot(rows, clock, keys, measured, text)
-    return Part(layout, clock, keys, measured, text, pivot)
+    return Part(layout, clock, keys, measured, text, _find_pivot(rows, clock, keys, measured, text))
 
 
 def _rank_clock(clock: Clock) -> tuple[bool, bool]:

@@ -79,8 +79,7 @@ def notebook_run(
     from upkeep.reporting.notebooks import rendering_of, resolve_parameters, run_notebook, stage_name
 
     with timed(stage_name(path)):
-        parameters = resolve_parameters(path, load_params(), assignments or [])
-        run_notebook(path, rendering_of(path), parameters)
+        run_notebook(path, rendering_of(path), resolve_parameters(path, load_params(), assignments or []))
 
 
 @notebook.command("add")

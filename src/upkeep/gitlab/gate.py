@@ -176,8 +176,7 @@ def _score_newer(plant: str, files: CommitFiles, rows: pl.DataFrame) -> pl.DataF
     tables = [pl.scan_parquet(locate_own(table_file(paths.INTERIM / table, plant))) for table in TABLES]
     with tempfile.TemporaryDirectory() as folder:
         model = files.copy_model(plant, Path(folder))
-        present = load_model(paths.MODELS / name_file(plant)).metadata
-        return rescore(model, rows, tables, present)
+        return rescore(model, rows, tables, load_model(paths.MODELS / name_file(plant)).metadata)
 
 
 def find_missed(checks: Sequence[Check], floors: Mapping[str, float]) -> dict[str, float]:

@@ -156,8 +156,7 @@ def contributions(model: SavedModel, features: pl.DataFrame | NDArray[np.floatin
     These are LightGBM's own SHAP values (Lundberg et al. 2020, From local explanations to global understanding with
     explainable AI for trees), averaged over the boosters; the last column is the expected log-odds.
     """
-    matrix = to_matrix(features, model.metadata.features)
-    return _average_boosters(model.boosters, matrix, pred_contrib=True)
+    return _average_boosters(model.boosters, to_matrix(features, model.metadata.features), pred_contrib=True)
 
 
 def mean_log_odds(boosters: "Sequence[lgb.Booster]", matrix: Floats32) -> Floats:

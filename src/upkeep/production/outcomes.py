@@ -70,8 +70,7 @@ def _settle_plant(
     rows = _join_predictions(predictions, events, failures, params)
     horizon = timedelta(hours=params.dataset.horizon_hours)
     episodes = _find_alarms(rows, params.dataset.horizon_hours)
-    visits = _find_visits(events, episodes, horizon)
-    answered = episodes.join(visits, on="episode", how="left")
+    answered = episodes.join(_find_visits(events, episodes, horizon), on="episode", how="left")
     parts = [_settle_alarms(answered, ends, params), _settle_failures(rows, failures, params)]
     judged = pl.concat(complete(part.lazy().with_columns(plant=pl.lit(plant)), LEDGER) for part in parts).collect()
     sums = {

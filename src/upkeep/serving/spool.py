@@ -74,8 +74,7 @@ class Spool:
 
     def _remove(self, name: str) -> None:
         # Renamed first, so that it is gone at once or not at all.
-        done = (self._folder / name).rename(self._folder / DONE)
-        rmtree(done, ignore_errors=True)
+        rmtree((self._folder / name).rename(self._folder / DONE), ignore_errors=True)
 
     def _read(self, files: Iterable[Path]) -> pl.DataFrame:
         parts = [self.log.schema.to_frame()]
