@@ -1,6 +1,7 @@
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Webhook
 from upkeep.judging.episodes import find_episodes, read_timeline
 from upkeep.scoring.alerts import SECRET, follow_episodes, open_receiver, read_watches, sign, write_watches
+from upkeep.scoring.newest import Scored, describe_scores
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 HORIZON = 48
@@ -103,6 +105,15 @@ def test_a_service_before_the_episode_does_not_end_it():
 
 def test_an_alarm_from_before_the_service_is_not_raised():
     assert follow(score(1, serviced=2)) is None
+
+
+def test_an_alarm_from_before_the_service_neither_counts_nor_comes_first_in_the_terminal():
+    rows = pl.DataFrame([score(1, serviced=2), score(1, serviced=0, machine="M2", probability=0.6)])
+    plant, first, second = (
+        line.split() for line in describe_scores({"lyon": Scored(rows, {})}).splitlines() if line[:5] == "lyon "
+    )
+    assert plant[3:5] == ["2", "1"]  # scored, alarms
+    assert (first[1], first[5], second[1], second[5:7]) == ("M2", "alarm", "M1", ["serviced", "since"])
 
 
 def test_the_same_scores_again_change_nothing():

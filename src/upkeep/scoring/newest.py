@@ -18,6 +18,8 @@ from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction,
 URGENT = 5
 SILENT = 20  # machines that are named at most
 MINUTE = "%Y-%m-%d %H:%M"
+STANDS = pl.col("alarm") & (pl.col("serviced_at") <= pl.col("time")).fill_null(value=True)
+"""Whether an alarm still stands: a row before a service tells nothing about the machine after it."""
 
 
 class Scored(NamedTuple):
@@ -121,19 +123,19 @@ def describe_scores(scored: Mapping[str, Scored]) -> str:
 
 def _count_machines(plant: Scored) -> tuple[str, ...]:
     rows = plant.predictions
-    counts = (rows.height, rows["alarm"].sum(), len(plant.silent), rows["warnings"].list.len().sum())
+    counts = (rows.height, rows.filter(STANDS).height, len(plant.silent), rows["warnings"].list.len().sum())
     return str(rows["time"].dt.strftime(MINUTE).max()), *map(str, counts)
 
 
 def _rank(scored: Mapping[str, Scored]) -> list[tuple[str, ...]]:
-    rows = pl.concat([plant.predictions for plant in scored.values()])
-    urgent = rows.sort("alarm", "probability", "plant", "machine", descending=[True, True, False, False]).head(URGENT)
+    rows = pl.concat([plant.predictions for plant in scored.values()]).with_columns(stands=STANDS)
+    urgent = rows.sort("stands", "probability", "plant", "machine", descending=[True, True, False, False]).head(URGENT)
     return [
         (
             f"{row['plant']} {row['machine']}",
             f"{row['time']:{MINUTE}}",
             f"{row['probability']:.1%}",
-            "alarm" if row["alarm"] else "",
+            "alarm" if row["stands"] else "serviced since" if row["alarm"] else "",
             next(iter(row["reasons"]), "nothing raises it"),
         )
         for row in urgent.iter_rows(named=True)
