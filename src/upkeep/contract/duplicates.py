@@ -111,8 +111,7 @@ def hash_other_columns(
         return rows
     repeated = _repeated(*_sort(table, rows, _identity(table, columns, near_seconds)))[ROW]
     values = delivered[repeated].select(as_text(name, delivered.schema[name]) for name in others)
-    hashed = pl.DataFrame({ROW: repeated, OTHERS: values.hash_rows()})
-    return rows.update(hashed, on=ROW)
+    return rows.update(pl.DataFrame({ROW: repeated, OTHERS: values.hash_rows()}), on=ROW)
 
 
 def find_differing(table: str, plant: str, differing: pl.DataFrame, columns: Mapping[str, Column]) -> list[Finding]:

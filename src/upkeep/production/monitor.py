@@ -90,8 +90,7 @@ def _look(params: Params, before: Monitoring | None, as_of: datetime) -> Monitor
         listed = {(each.plant, each.batch) for each in known.seen}
     batches = sorted({(file.plant, file.batch) for file in files} | listed)
     polls = [asked, *(poll(source.name, source.url, as_of) for source in params.monitor.watch)]
-    arrivals = [Arrival(plant=plant, batch=batch, at=as_of) for plant, batch in batches]
-    history = known.add(polls, arrivals, as_of)
+    history = known.add(polls, [Arrival(plant=plant, batch=batch, at=as_of) for plant, batch in batches], as_of)
     write_whole(HISTORY, history.model_dump_json(indent=1, exclude_defaults=True).encode())
     plants, dictionary = sorted({plant for plant, _ in batches}), load_dictionary(params.validate_.dictionary)
     for plant in plants:
