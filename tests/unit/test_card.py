@@ -138,4 +138,4 @@ def test_candidates_are_called_by_the_same_words_in_their_table_and_on_the_card(
     header, _, row, *_ = table.splitlines()
     assert header.startswith("| plant | plant | random forest | a constant | the luckiest model of shuffled labels |")
     assert row.startswith("| lyon | **0.7** | 0.6 | 0.1 |  |")
-    assert header.partition(" a constant ")[2].removesuffix("why |") in write_card(make_reports(), PARAMS)
+    assert header.partition(" a constant ")[2] in write_card(make_reports(), PARAMS)
