@@ -126,9 +126,10 @@ def test_golden_answers_are_compared_over_http(shared, tmp_path):
         smoke(address(shared), shared | {"UPKEEP_GOLDEN": str(changed)})
 
 
-def test_a_service_that_is_not_there_is_told(environment):
-    with pytest.raises(UpkeepError, match="does not answer"):
+def test_a_service_that_is_not_there_is_told_and_how_to_start_it(environment):
+    with pytest.raises(UpkeepError, match="does not answer") as caught:
         smoke(address(environment), environment)
+    assert "start the service" in caught.value.remedy
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host"])

@@ -56,6 +56,6 @@ def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
     except urllib3.exceptions.LocationValueError as error:
         raise UpkeepError(f"{url!r} is no web address", remedy="pass one, as in --url http://127.0.0.1:8000") from error
     except (urllib3.exceptions.HTTPError, ValueError, LookupError) as error:
-        remedy = "look at the service's log, and at UPKEEP_TOKENS"
+        remedy = "start the service, as `make serve` does, or look at its log and at UPKEEP_TOKENS"
         raise UpkeepError(f"the service does not answer with scores: {error} [{url}]", remedy=remedy) from error
     return answer
