@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from board_cases import prediction
+from board_cases import HOUR, prediction
 from fastapi import FastAPI
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from playwright.sync_api import expect
@@ -180,6 +180,17 @@ def test_a_row_says_risk_reason_warning_and_last_maintenance_in_words(open_page,
     expect(row(page, "lathe")).to_contain_text("⚠ Last reading 4 days ago")
     expect(row(page, "lathe").locator(".risk strong")).to_have_text("< 1\u00a0%")
     assert row(page, "lathe").locator("time").get_attribute("title").endswith(" UTC")
+
+
+def test_a_machine_maintained_after_its_reading_needs_nobody(open_page, url, board):
+    repaired = prediction()["time"] + HOUR
+    board.add(prediction("saw", 0.7, plant="porto", maintained_at=repaired, maintenance_code="blade"))
+    page = open_page(url)
+    expect(page.locator("h1")).to_have_text("1 of 5 machines needs you")
+    assert machines(page) == ["press 2", "saw", "mill", "press 1", "lathe"]
+    assert page.locator("#alarm .name strong").all_text_contents() == ["press 2"]
+    expect(row(page, "saw")).to_contain_text(": blade, after the reading")
+    expect(row(page, "press 2")).not_to_contain_text("after the reading")
 
 
 def test_the_sparkline_shows_where_the_risk_stands_against_the_alarm(open_page, url):

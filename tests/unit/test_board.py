@@ -85,6 +85,17 @@ def test_alarms_come_first_then_the_highest_risk():
     assert [each.newest["machine"] for each in board.rank()] == ["failing", "sensitive", "risky", "calm"]
 
 
+def test_an_alarm_stands_until_a_maintenance_after_its_reading():
+    at = prediction()["time"]
+    alarms = [
+        prediction(name, 0.9, maintained_at=maintained)
+        for name, maintained in [("never", None), ("before", at - HOUR), ("then", at), ("since", at + HOUR)]
+    ]
+    board = board_of(prediction("risky", 0.4), *alarms)
+    assert {each.newest["machine"] for each in board.rank() if each.stands} == {"never", "before", "then"}
+    assert [each.newest["machine"] for each in board.rank()][-2:] == ["since", "risky"]
+
+
 def test_machines_of_the_same_name_in_two_plants_are_two_machines():
     board = board_of(prediction(), prediction(plant="porto"))
     assert len(board.rank()) == 2

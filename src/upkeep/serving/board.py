@@ -41,6 +41,11 @@ class BoardMachine(NamedTuple):
     history: Floats
     maintenance: tuple[int, str | None] | None
 
+    @property
+    def stands(self) -> bool:
+        """Whether there is an alarm, and no maintenance after its reading, which tells nothing of the machine since."""
+        return self.newest["alarm"] and not (self.maintenance and self.maintenance[0] > self.newest["time"])
+
 
 class Board:
     """The fleet's newest predictions; several threads add and read them.
@@ -92,7 +97,7 @@ class Board:
         return self._machines.get((plant, machine))
 
     def rank(self) -> list[BoardMachine]:
-        """Return all machines, the most urgent first: alarms, then by risk."""
+        """Return all machines, the most urgent first: alarms that stand, then by risk."""
         return sorted(self._machines.values(), key=_urgency)
 
     def refresh(self) -> None:
@@ -187,4 +192,4 @@ def _age(prediction: Prediction) -> tuple[int, int]:
 
 def _urgency(machine: BoardMachine) -> tuple[bool, float, str, str]:
     newest = machine.newest
-    return not newest["alarm"], -newest["probability"], newest["plant"], newest["machine"]
+    return not machine.stands, -newest["probability"], newest["plant"], newest["machine"]

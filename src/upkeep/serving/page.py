@@ -133,7 +133,7 @@ def _describe_fleet(board: Board, service: Service, plant: str, part: str, limit
     """Return the counts of each plant, and the first machines of `plant`, or of all, whose name contains `part`."""
     ranked = board.rank()
     machines = Counter(machine.newest["plant"] for machine in ranked)
-    alarms = Counter(machine.newest["plant"] for machine in ranked if machine.newest["alarm"])
+    alarms = Counter(machine.newest["plant"] for machine in ranked if machine.stands)
     plants = [{"plant": name, "machines": machines[name], "alarms": alarms[name]} for name in sorted(machines)]
     found = [
         machine
@@ -141,7 +141,7 @@ def _describe_fleet(board: Board, service: Service, plant: str, part: str, limit
         if plant in ("", machine.newest["plant"]) and part in machine.newest["machine"].casefold()
     ]
     # Only alarms are explained: they are what the planner acts on, and each explanation takes milliseconds.
-    shown = [_describe_machine(machine, service, explain=machine.newest["alarm"]) for machine in found[:limit]]
+    shown = [_describe_machine(machine, service, explain=machine.stands) for machine in found[:limit]]
     return {"as_of": board.as_of, "plants": plants, "total": len(found), "machines": shown}
 
 
@@ -172,6 +172,7 @@ def _describe_machine(machine: BoardMachine, service: Service, *, explain: bool)
         newest["reasons"] = service.explain(newest)
     return describe_prediction(newest) | {
         "scored_at": to_time(newest["scored_at"]),
+        "stands": machine.stands,
         "history": machine.history.tolist(),
         "last_maintenance": maintenance and {"time": to_time(maintenance[0]), "code": maintenance[1]},
         **({"reasons": newest["reasons"]} if explain else {}),

@@ -119,7 +119,7 @@ function drawRows({ machines, horizon_hours, takes_findings }) {
     const row = rows.get(key) ?? makeRow(machine);
     rows.set(key, row);
     fillRow(row, machine, horizon_hours, takes_findings);
-    lists[machine.alarm].push(row);
+    lists[machine.stands].push(row);
   }
   const listed = new Set([...lists.true, ...lists.false]);
   for (const [key, row] of rows) {

@@ -32,7 +32,7 @@ export function fillRow(row, machine, horizon, takesFindings) {
   const isStale = Date.now() - new Date(machine.time) > horizon * HOUR_MS;
   slots.reading.replaceChildren(...timeAgo(isStale ? "⚠ Last reading " : "Reading ", machine.time));
   slots.reading.classList.toggle("warning", isStale);
-  slots.maintenance.replaceChildren(...lastMaintenance(machine.last_maintenance));
+  slots.maintenance.replaceChildren(...lastMaintenance(machine));
   if (known?.scored_at === machine.scored_at && known.history.length === machine.history.length) return;
   slots.spark.replaceChildren(chart(machine, 132, 34));
   if (row.details.open) explain(row);
@@ -43,9 +43,10 @@ function firstWarning(warnings) {
   return `⚠ ${warnings[0].message}${warnings.length > 1 ? ` (and ${warnings.length - 1} more)` : ""}`;
 }
 
-function lastMaintenance(maintenance) {
+function lastMaintenance({ time, last_maintenance: maintenance }) {
   if (!maintenance) return ["No maintenance on record"];
-  return timeAgo("Maintained ", maintenance.time, maintenance.code ? `: ${maintenance.code}` : "");
+  const since = new Date(maintenance.time) > new Date(time) ? ", after the reading" : "";
+  return timeAgo("Maintained ", maintenance.time, `${maintenance.code ? `: ${maintenance.code}` : ""}${since}`);
 }
 
 async function explain(row) {
