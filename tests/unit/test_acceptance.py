@@ -143,7 +143,7 @@ def test_what_has_a_floor_must_be_known_to_beat_chance_and_its_plants_not_known_
 def test_plants_at_chance_level_are_named_with_the_reason():
     named = check_floors(report(GROUP, lyon=compared(-0.1, 0.2)), FLEET)[-1]
     assert named.found.startswith(
-        "lyon: not surely above the luckiest model of shuffled labels: 0.710 against 0.710, by"
+        "lyon: not surely above the luckiest model of shuffled labels: 0.710 against 0.710, at worst by"
     )
     assert check_floors(report(GROUP, lyon=GROUP), FLEET)[-1].found == "none of 2"
 

@@ -136,6 +136,8 @@ def test_candidates_are_called_by_the_same_words_in_their_table_and_on_the_card(
     group = with_candidates(GROUP, plant=0.7, random_forest=0.6, class_prior=0.1)
     table = tabulate_candidates(evaluation({"lyon": group}), {"lyon": TrainedPlant.model_validate(TRAINED)})
     header, _, row, *_ = table.splitlines()
-    assert header.startswith("| plant | plant | random forest | a constant | the luckiest model of shuffled labels |")
+    assert header.startswith(
+        "| plant | its own model | random forest | a constant | the luckiest model of shuffled labels |"
+    )
     assert row.startswith("| lyon | **0.7** | 0.6 | 0.1 |  |")
     assert header.partition(" a constant ")[2] in write_card(make_reports(), PARAMS)

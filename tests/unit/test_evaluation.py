@@ -203,7 +203,7 @@ def test_a_model_that_beats_chance_and_every_rule_has_no_fault():
 @pytest.mark.parametrize(
     ("chosen", "references", "fault"),
     [
-        ({}, {}, "not surely above a constant: 0.125 against 0.125, by 0.000 to 0.000"),
+        ({}, {}, "not surely above a constant: 0.125 against 0.125, at worst by 0.000"),
         (
             GOOD,
             {"shuffled_labels": {25: 0.9, 26: 0.8, 27: 0.7}},

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from upkeep.core.errors import TooLittleDataError, UpkeepError
 from upkeep.core.secrets import hide_variables, mask_credentials, mask_environment, mask_secrets, mask_values
+from upkeep.gitlab.readiness import NotReadyError
 
 PASSWORD = "pa/ss@wo:rd%41 x"  # invented
 WRITTEN = [PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), quote_plus(PASSWORD), quote(PASSWORD, safe="").lower()]
@@ -95,6 +96,9 @@ def test_an_error_shows_no_credentials_in_any_part():
     assert "host" in error.what
 
 
-def test_an_error_stays_of_its_kind_wherever_its_place_is_added():
-    error = TooLittleDataError("no rows", remedy="fetch more history")
-    assert type(error.at(plant="lyon")) is type(error.of_stage("train")) is type(copy(error)) is TooLittleDataError
+@pytest.mark.parametrize(
+    "error", [TooLittleDataError("no rows", remedy="fetch more history"), NotReadyError("no remote", step=2)]
+)
+def test_an_error_stays_of_its_kind_wherever_its_place_is_added(error):
+    for moved in (error.at(plant="lyon"), error.of_stage("train"), copy(error)):
+        assert (type(moved), moved.remedy) == (type(error), error.remedy)

@@ -4,10 +4,12 @@ Only what nobody has set up is "not ready". What is set up and does not work fai
 """
 
 import logging
+import os
 import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from upkeep.core.errors import UpkeepError
 from upkeep.gitlab.remotes import find_remote, remotes_apart
@@ -24,10 +26,11 @@ logger = logging.getLogger(__name__)
 class NotReadyError(UpkeepError):
     """Nobody has set up a part of the surroundings; jobs list `code` under ``allow_failure: exit_codes``."""
 
-    code = 69  # EX_UNAVAILABLE of sysexits.h
+    code = os.EX_UNAVAILABLE
 
-    def __init__(self, what: str, step: int = 5) -> None:
-        super().__init__(what, remedy=f"docs/gitlab.md, step {step}; this job has nothing to do until then")
+    def __init__(self, what: str, step: int = 5, **others: Any) -> None:
+        remedy = f"docs/gitlab.md, step {step}; this job has nothing to do until then"
+        super().__init__(what, **{"remedy": remedy, **others})
 
 
 def require(parts: Iterable[str], environment: Environment) -> None:

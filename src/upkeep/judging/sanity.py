@@ -100,10 +100,10 @@ def _compare_with_references(found: float, candidates: Mapping[str, CandidateRep
             faults.append(f"{NOT_KNOWN} to be above {beside}, for there are no resamples of two failing machines")
             continue
         lead, (low, high) = reference.lead, reference.lead_interval
-        wide_low, wide_high = (lead + widening * (end - lead) for end in (low, high))
+        at_worst = lead + widening * (low - lead)
         if name in SIMPLE_RULES and high <= 0:
             faults.append(f"below {beside}, by {-high:.3f} to {-low:.3f}")
-        elif name in KNOWS_NOTHING and wide_low <= 0:
+        elif name in KNOWS_NOTHING and at_worst <= 0:
             wide = " with twice the interval" if widening == WIDENED else ""
-            faults.append(f"not surely above {beside}, by {wide_low:.3f} to {wide_high:.3f}{wide}")
+            faults.append(f"not surely above {beside}, at worst by {at_worst:.3f}{wide}")
     return faults

@@ -41,7 +41,7 @@ Found = TypeVar("Found")
 class NotKnownError(UpkeepError):
     """Nobody has to act, but something needed is unknown; jobs list `code` under ``allow_failure: exit_codes``."""
 
-    code = 69  # EX_UNAVAILABLE of sysexits.h
+    code = os.EX_UNAVAILABLE
 
 
 def run(params: Params, as_of: datetime) -> None:

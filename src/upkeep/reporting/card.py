@@ -73,7 +73,8 @@ def tabulate_quality(evaluation: Evaluation) -> Markdown:
 def tabulate_candidates(evaluation: Evaluation, training: Mapping[str, TrainedPlant]) -> Markdown:
     """Return a table of each plant's candidates by average precision, the chosen one in bold."""
     names = sorted({name for found in evaluation.plants.values() for name in found.candidates} - REFERENCES.keys())
-    headings = {name: name.replace("_", " ") for name in names} | REFERENCES
+    shipped = {"plant": "its own model", "fleet": "the fleet's"}
+    headings = {name: shipped.get(name, name.replace("_", " ")) for name in names} | REFERENCES
     return render_markdown("candidates.md", plants=evaluation.plants, trained=training, headings=headings)
 
 
