@@ -52,6 +52,7 @@ def test_a_machine_is_shown_with_all_that_a_planner_needs():
         "threshold": 0.5,
         "model_version": "3f9ac1d2",
         "warnings": [warning],
+        "stands": False,
         "history": [[(NOW - HOUR) / 1000, 0.1], [NOW / 1000, 0.4]],
     }
 
