@@ -123,6 +123,37 @@ def test_a_clock_that_goes_on_from_1970_stretches_no_record(tmp_path):
     assert checked.quarantined["batch"].unique().to_list() == ["2025-01-06"]
 
 
+def test_a_clock_that_goes_on_from_2000_stretches_no_record(tmp_path):
+    reset = [f"lyon,m1,2000-01-01T{hour:02d}:00:07Z,1,reset" for hour in range(2)]
+    rows = [f"lyon,m1,2025-01-{day:02d}T{hour:02d}:00:00Z,1.5,ok" for day in (8, 9) for hour in range(20)]
+    for place in (0, 20, 40):
+        checked = check_lines(tmp_path, *rows[:place], *reset, *rows[place:])
+        assert (checked.rows_in, checked.clean.height) == (44, 42)
+        assert checked.quarantined["reason"].to_list() == ["clock was reset"] * 2
+        assert checked.quarantined["batch"].unique().to_list() == ["2025-01-06"]
+
+
+def test_a_record_that_goes_on_after_years_is_whole(tmp_path):
+    rows = [f"lyon,m1,{year}-01-0{day},1.5,ok" for year in (2010, 2025) for day in (6, 7, 8)]
+    (tmp_path / "all.csv").write_text("\n".join([HEADER, *rows]))
+    assert check(tmp_path)["lyon"].clean.height == 6
+
+
+@pytest.mark.parametrize(
+    "caption", ["text,text,UTC,bar,-", "-----,-------,----,----,----", "[-],[-],[s],[bar],", "lyon,,,,"]
+)
+def test_units_or_a_ruled_line_below_a_header_name_no_plant(tmp_path, caption):
+    (tmp_path / "all.csv").write_text("\n".join([HEADER, caption, line(1), HEADER, caption, line(2)]))
+    [(plant, checked)] = check(tmp_path).items()
+    assert (plant, checked.rows_in, checked.clean.height) == ("lyon", 5, 2)
+    assert checked.quarantined["reason"].to_list().count("broken line") == 1
+
+
+def test_a_plant_whose_times_cannot_be_read_stays_a_plant(tmp_path):
+    (tmp_path / "all.csv").write_text("\n".join([HEADER, line(1), "nancy,m1,noon,1.5,ok", "lyon,m1,noon,,ok"]))
+    assert {plant: checked.rows_in for plant, checked in check(tmp_path).items()} == {"lyon": 2, "nancy": 1}
+
+
 def test_a_field_that_spans_lines_is_as_many_broken_lines(tmp_path):
     checked = check_lines(tmp_path, line(1, note='"first'), 'second"', line(2))
     assert (checked.rows_in, checked.clean.height) == (5, 3)

@@ -22,6 +22,8 @@ EXPECTED = {
 CLOCK_SLACK = timedelta(days=1)
 """How far past the end of its batch a row's time may lie: clocks run ahead, or are set to local time."""
 
+LEAP = timedelta(days=366)  # a clock that is further off than a year lost the time
+
 BATCH_BEGINS = pl.col(BATCH).cast(DTYPES["time"])  # the first instant of each row's batch
 
 PRECEDENCE = {"null key": 0, "name too long": 1, "unprintable name": 1, "other plant": 2}
@@ -78,7 +80,8 @@ def list_table_rules(columns: Mapping[str, Column], plant: str, batch_days: int)
     rules.sort(key=lambda rule: PRECEDENCE.get(rule.reason, len(PRECEDENCE)))
     if "time" in columns:
         # A clock that is years off would stretch the record, and with it the split by time, over years without data.
-        rules.append(Rule("clock was reset", "time", pl.col("time") < CLOCK_RESET))
+        earliest = pl.max_horizontal(BATCH_BEGINS - LEAP, pl.lit(CLOCK_RESET))
+        rules.append(Rule("clock was reset", "time", pl.col("time") < earliest))
         latest = BATCH_BEGINS + timedelta(days=batch_days) + CLOCK_SLACK
         rules.append(Rule("after its batch", "time", pl.col("time") > latest))
     return rules

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,13 +15,13 @@ import polars as pl
 from upkeep.contract.casting import CLOCK_RESET, cast_column
 from upkeep.contract.dictionary import NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
-from upkeep.contract.rules import is_name
+from upkeep.contract.rules import LEAP, is_name
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
 from upkeep.sources import Delivery, Key, Reference, bounds, read_options
 from upkeep.sources.batches import batch_of
 from upkeep.sources.columns import absent, name_columns
-from upkeep.sources.delimited import read_delimited
+from upkeep.sources.delimited import VALUE, read_delimited
 from upkeep.sources.file_options import FilesOptions, TableFiles
 from upkeep.sources.manifest import not_as_pinned
 from upkeep.sources.opening import ENDING, ENDINGS, errors_named, find_place, read_content, read_parquet, unpack
@@ -33,8 +33,6 @@ UNKNOWN_PLANT = "unknown"  # of rows whose table names no plant in any file
 FILES_IN_MEMORY = 8  # a file holds rows of many batches, which are read one by one
 
 TIME = "@time"
-LEAP = timedelta(days=366)
-
 SYSTEMATIC = 10  # if none of so many times in a file can be read, they are written in another way, not broken
 
 logger = logging.getLogger(__name__)
@@ -217,14 +215,44 @@ def _partition_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tu
     told = [cast_column(name, rows.schema[name], "text").value for name in ("machine", "time") if name in rows.columns]
     # A line below the rows, such as "5,167 rows exported", names no plant.
     named = is_name(plant) & pl.any_horizontal(pl.lit(not told), *(value.is_not_null() for value in told))
-    keys = {"@plant": pl.when(named).then(plant).forward_fill().backward_fill()}
+    rows = rows.with_columns(pl.when(named).then(plant).alias("@plant"))
     if table != "machines":
         time = pl.col(TIME)  # a column of its own, since parsing text takes long, and below the time is needed often
         rows = rows.with_columns(cast_column("time", rows.schema["time"], "time").value.alias(TIME))
-        rows = rows.with_columns(pl.when(time >= CLOCK_RESET).then(time))
-        keys[TIME] = _without_leaps(time) if table == "telemetry" else time
-    dealt = rows.with_columns(**keys).with_columns(batch.forward_fill().backward_fill().alias("@batch"))
+        rows = _without_captions(rows.with_columns(pl.when(time >= CLOCK_RESET).then(time)))
+        if table == "telemetry":
+            begin = _find_beginning(rows[TIME])
+            rows = rows.with_columns(pl.when(time >= begin).then(time)).with_columns(_without_leaps(time))
+    dealt = rows.with_columns(pl.col("@plant").forward_fill().backward_fill())
+    dealt = dealt.with_columns(batch.forward_fill().backward_fill().alias("@batch"))
     return dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
+
+
+def _without_captions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Drop the plants of rows that have no time and no number, such as units below a header or a ruled line.
+
+    A plant that other rows name, too, stays.
+    """
+    untimed = rows[TIME].is_null().arg_true()
+    texts = rows[untimed].select(pl.selectors.string().exclude("@plant"))
+    numbers = pl.any_horizontal(pl.lit(False), pl.all().str.contains(f"^{VALUE.pattern}").fill_null(False))
+    captions = untimed.filter(~texts.select(numbers).to_series()) if texts.width else untimed.clear()
+    if captions.is_empty():
+        return rows
+    is_caption = pl.int_range(pl.len()).is_in(captions.implode())
+    others = rows.filter(~is_caption)["@plant"].implode()
+    return rows.with_columns(pl.when(~is_caption | pl.col("@plant").is_in(others)).then("@plant"))
+
+
+def _find_beginning(time: pl.Series) -> datetime:
+    """Return when the readings of a file begin: after a year's silence that parts at most a tenth from all others.
+
+    Clocks that lose the time go on from a year of their maker's, such as 2000.
+    """
+    times = time.drop_nulls().sort()
+    resumed = (times.diff() > LEAP).arg_true()
+    few = resumed.filter(resumed <= len(times) / 10)
+    return times[few[-1]] if len(few) else CLOCK_RESET
 
 
 def _without_leaps(time: pl.Expr) -> pl.Expr:
