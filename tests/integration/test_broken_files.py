@@ -167,6 +167,23 @@ def test_every_line_end_is_read(tmp_path, end):
     assert checked.quarantined["reason"].to_list() == ["empty line", "broken line"]
 
 
+def test_rows_that_end_in_returns_among_others_are_rows(tmp_path):
+    odd = [line(hour) for hour in range(2, 5)]
+    checked = check_lines(
+        tmp_path, line(1), "\r".join([*odd, line(5, note='"a, b"'), ""]), "lyon,m1\r,noon,1,", line(6)
+    )
+    assert (checked.rows_in, checked.clean.height) == (9, 8)
+    assert "unprintable name" not in checked.quarantined["reason"]
+    (tmp_path / "all.csv").write_bytes("\r".join([HEADER, *odd]).encode() + b"\n")
+    assert check(tmp_path)["lyon"].clean.height == 3
+
+
+@pytest.mark.parametrize("padded", [HEADER.replace(",", ", "), HEADER.replace(",", "\u00a0 ,"), f" {HEADER}\t"])
+def test_blanks_around_the_names_of_columns_make_no_difference(tmp_path, padded):
+    (tmp_path / "all.csv").write_text(f"{padded}\n{line(1)}\n")
+    assert check(tmp_path)["lyon"].clean["note"].to_list() == ["ok"]
+
+
 @pytest.mark.parametrize("empty", ["", "  ", ",,,,"])
 def test_a_line_without_any_value_counts_but_is_no_reason_to_stop(tmp_path, empty):
     checked = check_lines(tmp_path, empty, empty, empty)

@@ -140,6 +140,14 @@ WRONG_TIMES = {
     "days in whole numbers": ([20250106, 20250107], {"time_format": "%Y%m%d"}),
     "German": (["06.01.2025 00:00", "31.12.2024 23:00"], {"time_format": "%d.%m.%Y %H:%M"}),
     "American": (["01/06/2025 00:00", "12/31/2024 23:00"], {"time_format": "%m/%d/%Y %H:%M"}),
+    "Japanese": (["2025年1月6日 0時00分", "2024年12月31日 23時00分"], {"time_format": "%Y年%m月%d日 %H時%M分"}),
+    "Oracle's": (["06-JAN-25 12.00.00.000 AM"], {"time_format": "%d-%b-%y %I.%M.%S%.f %p"}),
+    "a comma before fractions": (["2025-01-06T00:00:00,123Z"], {"time_format": "%Y-%m-%dT%H:%M:%S,%3f%#z"}),
+    "seconds with a comma": (["1736121600,5", "1736125200,0"], {"epoch": "s", "decimal": ","}),
+    "names of zones": (
+        ["2025-01-06 01:00:00 CET"],
+        {"time_format": "%Y-%m-%d %H:%M:%S %Z", "time_zone": "Europe/Paris"},
+    ),
 }
 
 
@@ -148,14 +156,23 @@ def test_the_remedy_for_times_that_nobody_can_read_works(tmp_path, times, remedy
     pl.DataFrame({"plant": "lyon", "machine": "m1", "time": times}, strict=False).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(UpkeepError, match="no time in the file can be read") as caught:
         deliveries(tmp_path, {"path": str(tmp_path)})
-    ((option, value),) = remedy.items()
+    option, value = next(iter(remedy.items()))
     assert f"set {option}: {value}" in caught.value.remedy.replace("'", "")
+    assert all(name in caught.value.remedy for name in remedy)
     found = deliveries(tmp_path, {"path": str(tmp_path), **remedy})
     read = pl.concat(
         rows.select(cast_column("time", rows.schema["time"], "time").value.alias("time")) for rows in found.values()
     )
     assert datetime(2025, 1, 6) in read["time"].dt.replace_time_zone(None).dt.truncate("1s").to_list()
     assert not read["time"].has_nulls()
+
+
+@pytest.mark.parametrize("number", ["638717184000000000", "133806240000000000", "739623.25", "3818966400"])
+def test_for_numbers_that_no_option_reads_no_option_is_the_remedy(tmp_path, number):
+    (tmp_path / "all.csv").write_text(f"plant,machine,time\nlyon,m1,{number}\n")
+    with pytest.raises(UpkeepError) as caught:
+        deliveries(tmp_path)
+    assert caught.value.remedy.endswith(": deliver ISO 8601")
 
 
 def test_a_spreadsheets_days_are_refused_with_what_to_do_there(tmp_path):
@@ -176,6 +193,25 @@ def test_an_empty_column_of_times_and_a_wrong_separator_have_remedies_that_work(
         deliveries(tmp_path, {"separator": ";"})
     assert "time: THEIR_NAME" in caught.value.remedy
     assert len(deliveries(tmp_path, {"separator": ";", "columns": {"time": "ts"}})) == 1
+
+
+def test_a_file_that_is_no_table_has_a_remedy_that_works(tmp_path):
+    whole = "\n".join(f'"{line}"' for line in ("plant,machine,time", "lyon,m1,2025-01-06"))
+    for text, remedy in {whole: "in quotes as a whole", "<html>\n<p>login</p>\n</html>\n": "as a table"}.items():
+        (tmp_path / "all.csv").write_text(text)
+        with pytest.raises(UpkeepError, match="no column 'plant'") as caught:
+            deliveries(tmp_path)
+        assert remedy in caught.value.remedy
+    (tmp_path / "all.csv").write_text(whole.replace('"', ""))
+    assert len(deliveries(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04...", gzip.compress(gzip.compress(CSV.encode()))])
+def test_an_archive_or_a_file_that_is_packed_twice_is_no_damaged_file(tmp_path, content):
+    (tmp_path / "all.csv.gz").write_bytes(content)
+    with pytest.raises(UpkeepError, match=r"archive|packed twice") as caught:
+        deliveries(tmp_path, {"path": str(tmp_path)})
+    assert caught.value.remedy.startswith("unpack it")
 
 
 def test_rows_of_years_in_no_order_are_in_the_batches_of_their_times_and_a_clock_that_leaps_is_not(tmp_path):
@@ -246,7 +282,7 @@ def test_a_time_with_its_offset_is_in_no_time_zone(tmp_path, form):
     [
         ("last week", "set time_format, or deliver ISO 8601"),
         ("06.01.2025 14:00:00 +0100", "set time_format: '%d.%m.%Y %H:%M:%S %z'"),
-        ("2025010614", "set time_format, or deliver ISO 8601"),
+        ("2025010614", "deliver ISO 8601"),
     ],
 )
 def test_times_that_nobody_can_read_are_told_with_what_to_set(tmp_path, time, remedy):

@@ -45,7 +45,7 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     bounds.check_size(len(content) + bounds.VALUE_BYTES * line_ends, limits)
     # A byte that the encoding does not have stays visible, as \xfc.
     text = content.decode(find_unicode(content) or encoding, errors="backslashreplace")
-    lines = _split_lines(text.removeprefix(BOM))
+    lines = _split_lines(text.removeprefix(BOM), separator)
     at = find_header(lines, separator)
     if at is None:
         return pl.DataFrame()
@@ -149,11 +149,26 @@ def find_unicode(content: bytes) -> str | None:
     return beginning and beginning.lastgroup
 
 
-def _split_lines(text: str) -> pl.Series:
-    r"""Return the lines; they end in ``\n``, in any ``\r`` before it, or in ``\r`` where a file has no ``\n``."""
+def _split_lines(text: str, separator: str) -> pl.Series:
+    r"""Return the lines; they end in ``\n``, in any ``\r`` before it, or in ``\r`` where a file has no ``\n``.
+
+    Where a file has both, as when several were joined, a line that holds ``\r`` may be several, too.
+    """
     if "\r" in text:
         text = text.replace("\r\r\n", "\n").replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
-    return pl.read_lines(text.encode(), name="line").to_series()
+    lines = pl.read_lines(text.encode(), name="line").to_series()
+    holds_return = lines.str.contains("\r", literal=True).arg_true()
+    if holds_return.is_empty():
+        return lines
+    parted = lines[holds_return].map_elements(lambda line: _part_at_returns(line, separator), return_dtype=pl.String)
+    return lines.scatter(holds_return, parted).str.split("\n").explode()
+
+
+def _part_at_returns(line: str, separator: str) -> str:
+    r"""Return a line with ``\n`` for each ``\r`` if most of the parts have as many fields, so that they are rows."""
+    parts = line.rstrip("\r").split("\r")
+    separators, times = Counter(part.count(separator) for part in parts).most_common(1)[0]
+    return "\n".join(parts) if separators and times > len(parts) / 2 else line
 
 
 def read_fields(line: str, separator: str) -> list[str] | None:
@@ -171,6 +186,8 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
         raise UpkeepError(what, remedy="export the file again, with a line of column names at its top")
     names = read_fields(header, separator) or header.split(separator)
     bounds.check_columns(len(names), limits)
+    bare = [name.strip() for name in names]
+    names = [short if bare.count(short) == 1 else name for short, name in zip(bare, names, strict=True)]
     unique = dict.fromkeys([BROKEN_LINE])
     again: dict[str, str] = {}
     for name in names:

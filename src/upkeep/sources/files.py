@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from upkeep.contract.casting import CLOCK_RESET, cast_column
-from upkeep.contract.dictionary import NEEDED, OPTIONAL, Table
+from upkeep.contract.dictionary import BROKEN_LINE, NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import LEAP, is_name
 from upkeep.core.errors import UpkeepError
@@ -136,8 +136,8 @@ class Files:
         reading = getattr(self._options, table)[number]
         packed = read_content(reading, path, self.limits)
         content, is_text = unpack(packed, path, self.limits)
+        separator = reading.separator or ("\t" if ".tsv" in path.lower()[-8:] else ",")
         if is_text:
-            separator = reading.separator or ("\t" if ".tsv" in path.lower()[-8:] else ",")
             rows = read_delimited(content, separator, reading.encoding, self.limits)
         else:
             rows = read_parquet(content, self.limits)
@@ -151,7 +151,7 @@ class Files:
         of_row = batch_of(pl.col(TIME), self._batch_days) if batch is None else pl.lit(batch)
         return {
             whole.model_copy(update={"plant": plant, "batch": day}): part
-            for (plant, day), part in _partition_rows(table, rows, of_row).items()
+            for (plant, day), part in _partition_rows(table, rows, of_row, separator).items()
         }
 
 
@@ -204,13 +204,18 @@ def _require_columns(table: Table, reading: TableFiles, delivered: Mapping[str, 
             raise absent(theirs, delivered, remedy, table=table, file=reading.path)
 
 
-def _partition_rows(table: Table, rows: pl.DataFrame, batch: pl.Expr) -> dict[tuple[Any, ...], pl.DataFrame]:
-    """Partition one file's rows by plant and batch; a row without them belongs to those of the row before it."""
+def _partition_rows(
+    table: Table, rows: pl.DataFrame, batch: pl.Expr, separator: str
+) -> dict[tuple[Any, ...], pl.DataFrame]:
+    """Partition one file's rows by plant and batch; a row without them belongs to those of the row before it.
+
+    `separator` is that between a line's fields, if the file is text.
+    """
     if rows.is_empty():
         return {}
     for name in ("plant",) if table == "machines" else ("plant", "time"):
         if name not in rows.columns:
-            raise absent(name, rows.columns, _how_to_name(name, rows.columns))
+            raise absent(name, rows.columns, _how_to_name(name, rows.columns, separator))
     plant = cast_column("plant", rows.schema["plant"], "text").value
     told = [cast_column(name, rows.schema[name], "text").value for name in ("machine", "time") if name in rows.columns]
     # A line below the rows, such as "5,167 rows exported", names no plant.
@@ -268,10 +273,15 @@ def _without_leaps(time: pl.Expr) -> pl.Expr:
     return pl.when(steady | (is_shuffled & usual)).then(time)
 
 
-def _how_to_name(name: str, columns: Sequence[str]) -> str:
-    for separator in ";\t|,":
-        if separator in columns[0]:
-            return f"set separator: {json.dumps(separator)}"
+def _how_to_name(name: str, columns: Sequence[str], separator: str) -> str:
+    first, *others = (column for column in columns if column != BROKEN_LINE)
+    for other in ";\t|,":
+        if other in first and other != separator:
+            return f"set separator: {json.dumps(other)}"
+    if not others and separator in first:
+        return "each line is in quotes as a whole: export the file again without them"
+    if not others:
+        return "export the file again, as a table with a line of column names at its top, or move it away"
     constant = ", or give plant: or {plant} in the path" if name == "plant" else ""
     return f"name it in columns, as {name}: THEIR_NAME{constant}"
 

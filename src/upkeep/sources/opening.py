@@ -63,6 +63,7 @@ def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
     Both are decided by how it begins, or else by the file's ending. Raises UpkeepError if it is damaged, an archive, or
     larger than `limits` allow.
     """
+    _refuse_archive(content)
     ending, begins = ENDING.search(path.lower()), MAGIC.match(content)
     packed = begins.lastgroup if begins else ending and ending["packed"]
     if packed:
@@ -71,11 +72,17 @@ def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
                 content = bounds.read_bounded(stream, limits)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise _unreadable_file(error) from error
+        _refuse_archive(content)
+        if MAGIC.match(content):
+            raise UpkeepError("the file is packed twice", remedy="unpack it once, or export it again")
+    is_parquet = content.startswith(PARQUET) and content.endswith(PARQUET)
+    return content, bool(ending and ending["text"]) and not is_parquet
+
+
+def _refuse_archive(content: bytes) -> None:
     if content.startswith(ARCHIVES):
         what = "the file is an archive or a spreadsheet, whatever its name ends in"
         raise UpkeepError(what, remedy="unpack it, or export the sheet as CSV")
-    is_parquet = content.startswith(PARQUET) and content.endswith(PARQUET)
-    return content, bool(ending and ending["text"]) and not is_parquet
 
 
 def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:

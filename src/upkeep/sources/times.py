@@ -19,6 +19,7 @@ PER_SECOND: dict[Epoch, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 YEAR_2000, YEAR_2045 = 946_684_800, 2_366_841_600  # seconds since 1904, as some loggers count, are later
 DAY_AND_HOUR = r"^\s*(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])([01]\d|2[0-3])(\.0*)?\s*$"
 """Ten digits such as 2025010614 name a day and an hour; as seconds since 1970 they would be of 2033 or later."""
+ZONE = r" [A-Z]{3,5}$"  # such as CET, at the end of a time
 SPREADSHEET_DAYS = (20_000, 80_000)  # 1954 to 2119, in days since 1899-12-30
 
 COMMON_FORMATS = (
@@ -32,6 +33,14 @@ COMMON_FORMATS = (
     *("%Y%m%dT%H%M%S%#z", "%Y%m%dT%H%M%S", "%Y/%m/%d %H:%M:%S%.f", "%m/%d/%y %I:%M %p", "%d.%m.%Y %H.%M.%S"),
     *("%d %B %Y %H:%M", "%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S %z", "%H:%M %d.%m.%Y", "%H:%M:%S %d.%m.%Y"),
     *("%d-%m-%y %H:%M", "%d %m %Y %H:%M", "%d %m %Y %H:%M:%S", "%G-W%V-%u", "%G-W%V-%u %H:%M", "%Y-%j %H:%M"),
+    *(
+        "%Y-%m-%dT%H:%M:%S,%3f%#z",
+        "%Y年%m月%d日 %H:%M",
+        "%Y年%m月%d日 %H時%M分",
+        "%Y.%m.%d %H:%M:%S",
+        "%b %d %Y %I:%M%p",
+    ),
+    *("%d-%b-%y %I.%M.%S%.f %p", "%Y-%m-%d-%H.%M.%S%.f", "%d.%m.%Y %H:%M:%S,%3f"),
 )
 
 
@@ -72,6 +81,7 @@ def _read_clock(name: str, dtype: pl.DataType, reading: TableFiles) -> tuple[pl.
         return cast_column(name, dtype, "time").value, pl.lit(bool(getattr(dtype, "time_zone", None)))
     text = cast_column(name, dtype, "text").value
     if reading.epoch:
+        text = text.str.replace(reading.decimal or ".", ".", literal=True)
         return _since_1970(column if dtype.is_numeric() else text, reading.epoch), pl.lit(True)
     if reading.time_format:
         parsed = text.str.to_datetime(reading.time_format, time_unit="us", strict=False)
@@ -122,16 +132,23 @@ def unreadable_times(rows: pl.DataFrame, reading: TableFiles) -> UpkeepError:
 
 
 def _find_remedy(delivered: pl.Series, reading: TableFiles) -> str:
-    number = delivered[:1].cast(pl.Float64, strict=False).fill_null(math.nan)[0]
-    if unit := unit_since_1970(delivered):
-        return f"these look like {unit} since 1970: set epoch: {unit}"
+    plain = delivered.str.replace(",", ".", literal=True)
+    number = plain[:1].cast(pl.Float64, strict=False).fill_null(math.nan)[0]
+    if unit := unit_since_1970(plain):
+        comma = ' and decimal: ","' if delivered.str.contains(",", literal=True).any() and not reading.decimal else ""
+        return f"these look like {unit} since 1970: set epoch: {unit}{comma}"
     if reading.epoch:
         return f"correct epoch, which is {reading.epoch}"
     if SPREADSHEET_DAYS[0] <= number <= SPREADSHEET_DAYS[1]:
         return "these look like a spreadsheet's days: give the column the format yyyy-mm-dd hh:mm:ss, and export it"
+    zoneless = delivered.str.replace(ZONE, "")
     for known in COMMON_FORMATS:
-        times = delivered.str.to_datetime(known, time_unit="us", strict=False).dt.replace_time_zone(None)
+        times = zoneless.str.to_datetime(known, time_unit="us", strict=False).dt.replace_time_zone(None)
         if times.is_between(FIRST, LAST).fill_null(False).all():
+            if (zoneless != delivered).any():
+                return f"set time_format: '{known} %Z' and time_zone, if that is how they are meant"
             return f"set time_format: '{known}', if that is how they are meant"
+    if not math.isnan(number):
+        return "these numbers are neither since 1970 nor digits of a date: deliver ISO 8601"
     given = f"correct time_format, which is '{reading.time_format}'" if reading.time_format else "set time_format"
     return f"{given}, or deliver ISO 8601"
