@@ -140,7 +140,7 @@ def test_a_record_that_goes_on_after_years_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "caption", ["text,text,UTC,bar,-", "-----,-------,----,----,----", "[-],[-],[s],[bar],", "lyon,,,,"]
+    "caption", ["text,text,UTC,bar,-", "-----,-------,----,----,----", "[-],[-],[s],m3/h,", "lyon,,,,"]
 )
 def test_units_or_a_ruled_line_below_a_header_name_no_plant(tmp_path, caption):
     (tmp_path / "all.csv").write_text("\n".join([HEADER, caption, line(1), HEADER, caption, line(2)]))

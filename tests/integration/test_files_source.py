@@ -1,4 +1,5 @@
 import gzip
+import re
 from datetime import UTC, date, datetime, timedelta
 
 import fsspec
@@ -110,6 +111,13 @@ def test_a_mapped_column_that_no_file_has_is_named_with_the_closest_there_is(tmp
     with pytest.raises(UpkeepError, match="no column 'load_pt'; did you mean 'load_pct'") as caught:
         deliveries(tmp_path, {"columns": {"load": "load_pt"}})
     assert "machine, time, load_pct" in caught.value.expected
+
+
+@pytest.mark.parametrize("theirs", ["PLANT", "Plant [-]", "\uff50lant"])
+def test_a_column_in_other_letters_is_the_one_that_was_meant(tmp_path, theirs):
+    (tmp_path / "all.csv").write_text(f"{theirs},machine,time\nlyon,m1,2025-01-06\n")
+    with pytest.raises(UpkeepError, match=re.escape(f"did you mean {theirs!r}?")):
+        deliveries(tmp_path)
 
 
 def test_a_sensor_that_one_file_lacks_is_no_error(tmp_path):
@@ -572,6 +580,13 @@ def test_brackets_in_a_path_are_brackets(tmp_path, path):
     (tmp_path / "hall [7]" / "m1.csv").write_text("plant,machine,time\nlyon,m1,2025-01-06\n")
     (tmp_path / "hall 7.csv").write_text(CSV)
     assert list(deliveries(tmp_path, {"path": f"{tmp_path}/{path}"})) == [("telemetry", "lyon", "2025-01-06")]
+
+
+def test_a_row_of_numbers_without_a_time_stays_with_its_plant(tmp_path):
+    times = [INSTANT, INSTANT, None]
+    pl.DataFrame({"plant": [1, 1, 2], "machine": [1, 2, 3], "time": times}).write_parquet(tmp_path / "a.parquet")
+    found = deliveries(tmp_path, {"path": str(tmp_path)})
+    assert {plant: rows.height for (_, plant, _), rows in found.items()} == {"1": 2, "2": 1}
 
 
 def test_a_line_below_the_rows_names_no_plant(tmp_path):

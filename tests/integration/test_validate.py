@@ -166,7 +166,7 @@ def test_plants_that_are_spelt_alike_stay_two_with_a_warning(params: Params, cap
     deliver(*(("telemetry", plant, 0, 1, telemetry(plant)) for plant in ("Süd", "Su\u0308d", "porto")))
     validate.run(params)
     assert len(quality()) == 3
-    assert [text for text in caplog.messages if "Su\u0308d and Süd are spelt alike" in text]
+    assert [text for text in caplog.messages if r"Su\u0308d and S\xfcd are spelt alike" in text]
 
 
 def unknown_machine() -> str:
@@ -191,6 +191,39 @@ def test_failures_of_machines_that_no_telemetry_has_are_a_finding_and_an_error_i
     found = [(plant, item["kind"]) for plant, report in quality().items() for item in report["findings"]]
     assert found.count(("lyon", "unknown_machine")) == 1
     assert found.count(("porto", "unknown_machine")) == 1
+
+
+def test_failures_at_times_of_no_readings_are_a_finding_and_a_warning(
+    params: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    lyon, happened = ("telemetry", "lyon", 0, 1, telemetry("lyon")), failure("lyon", "M1")
+    years_ago = happened.with_columns(pl.col("time").dt.offset_by("-2y"))
+    deliver(lyon, ("events", "lyon", 0, 1, years_ago))
+    validate.run(params)
+    [finding] = [item for item in quality()["lyon"]["findings"] if item["kind"] == "unwatched_failure"]
+    assert finding["detail"].startswith("none of 1 failure from 2023-")
+    assert caplog.messages == [f"plant lyon, events: {finding['detail']}"]
+    deliver(lyon, ("events", "lyon", 0, 1, pl.concat([years_ago, happened])))
+    validate.run(params)
+    assert "unwatched_failure" not in [item["kind"] for item in quality()["lyon"]["findings"]]
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "remedy"),
+    [
+        ("telemetry", {"load_pct": "Load_pct [%]"}, "name what holds load_pct in fetch.options.telemetry.columns"),
+        ("events", {"kind": pl.lit("Failure")}, "translate the kinds by fetch.options.events.kinds"),
+    ],
+)
+def test_rows_that_an_option_would_read_have_it_as_remedy(params: Params, table, change, remedy) -> None:
+    rows = {"telemetry": telemetry("lyon"), "events": failure("lyon", "M1")}
+    how = rows[table].rename(change) if table == "telemetry" else rows[table].with_columns(**change)
+    deliver(*((name, "lyon", 0, 1, how if name == table else part) for name, part in rows.items()))
+    with pytest.raises(UpkeepError) as error:
+        validate.run(params)
+    assert remedy in error.value.remedy
+    details = [str(item["detail"]) for item in quality()["lyon"]["findings"]]
+    assert any("did you mean Load_pct [%]?" in detail for detail in details) == (table == "telemetry")
 
 
 def test_a_plant_without_telemetry_is_no_error_if_others_have_failures_to_learn_from(params: Params) -> None:

@@ -182,6 +182,18 @@ def test_a_machine_that_goes_on_under_another_spelling_is_a_finding(later: str) 
     assert "begins where m1 ends" in str(found["detail"])
 
 
+@pytest.mark.parametrize("other", ["Sa\u0308ge", "Säge\u200b", "\u00adSäge"])
+def test_machines_whose_difference_cannot_be_seen_are_a_finding_that_shows_it(other: str) -> None:
+    rows = pl.concat([record([1.0] * 3, machine="Säge"), record([1.0] * 3, machine=other)])
+    [found] = find_renamed_machines(rows)
+    first, second = sorted([ascii("Säge")[1:-1], ascii(other)[1:-1]])
+    assert {first, second} <= set(str(found["detail"]).removesuffix(":").replace(":", "").split())
+    [finding] = find_unknown_machines(
+        "machines", rows.select("machine").filter(machine=other), pl.Series(["Säge"]), None
+    )
+    assert f"{ascii(other)[1:-1]} (did you mean S\\xe4ge?)" in str(finding["detail"])
+
+
 @pytest.mark.parametrize(("later", "hours"), [("M1", [1, 2, 3]), ("m2", [5, 6, 7]), ("m1", [5, 6, 7])])
 def test_machines_beside_each_other_or_of_other_numbers_are_not_renamed(later: str, hours: list[int]) -> None:
     rows = pl.concat([record([1.0] * 3, machine="m1"), record([1.0] * 3, hours, machine=later)])

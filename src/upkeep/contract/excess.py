@@ -52,10 +52,19 @@ def _describe_quarantine(plant: str, table: Table, bad: pl.DataFrame, rows_in: i
         share=bad.height / rows_in,
         what=f"of the rows are in quarantine, most of them, {rows}, as '{reason}'",
         limit="max_quarantined_share",
-        remedy=f"look at {file}; correct the data dictionary or that share, or {MEND}",
+        remedy=f"look at {file}; {_suggest(table, column, reason)}correct the data dictionary or that share, or {MEND}",
         where={"plant": plant, "table": table, "batch": batch, "column": column},
         only_batch=batch if bad["batch"].n_unique() == 1 else None,
     )
+
+
+def _suggest(table: str, column: str | None, reason: str) -> str:
+    """Return how rows of this fault are read as they are, if an option does that."""
+    if reason.startswith("missing column"):
+        return f"name what holds {column} in fetch.options.{table}.columns, or in the query; "
+    if (table, column, reason) == ("events", "kind", "unknown value"):
+        return "translate the kinds by fetch.options.events.kinds, or in the query; "
+    return ""
 
 
 def refuse_excess(

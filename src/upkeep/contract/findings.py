@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from upkeep.core.names import shorten
-from upkeep.core.text import nearest_name, part_digits
+from upkeep.core.text import count_things, look_alike, nearest_name, part_digits, tell_apart
 
 Finding = dict[str, str | None]
 
@@ -106,8 +106,24 @@ def find_unknown_machines(table: str, rows: pl.DataFrame, known: pl.Series, othe
     return [report("unknown_machine", table, detail, machine=machines[0])]
 
 
+def find_unwatched_failures(failures: pl.DataFrame, rows: pl.DataFrame, slack: timedelta) -> list[Finding]:
+    """Report a plant's failures if none lies within its machine's readings, or less than `slack` after them."""
+    spans = rows.group_by("machine").agg(first=pl.col("time").min(), last=pl.col("time").max())
+    placed = failures.join(spans, on="machine").sort("time")
+    if placed.is_empty() or placed.select(pl.col("time").is_between("first", pl.col("last") + slack).any()).item():
+        return []
+    days = [placed["time"][0], placed["time"][-1], placed["first"].min(), placed["last"].max()]
+    since, until, first, last = (f"{day:%Y-%m-%d}" for day in days)
+    failed = f"none of {count_things(placed.height, 'failure')} from {since} to {until} is in its machine's readings"
+    detail = f"{failed}, from {first} to {last}, so that no row comes before one: compare the times of both tables"
+    return [report("unwatched_failure", "events", detail, since=days[0], until=days[1])]
+
+
 def find_renamed_machines(rows: pl.DataFrame) -> list[Finding]:
-    """Report machines of telemetry that begin after one ended whose name differs in case, zeros or punctuation only."""
+    """Report machines of telemetry that begin after one ended whose name differs in case, zeros or punctuation only.
+
+    Where the difference cannot be seen, they are reported at any time.
+    """
     ends = {"since": pl.col("time").min(), "until": pl.col("time").max()}
     spans = rows.group_by("machine").agg(**ends).sort("since", "machine")
     findings = list[Finding]()
@@ -115,8 +131,10 @@ def find_renamed_machines(rows: pl.DataFrame) -> list[Finding]:
     for machine, since, until in spans.iter_rows():
         letters, numbers = part_digits(machine)
         known = before.get((letters, *numbers)) if letters or numbers else None
-        if known and known[1] < since:
-            detail = f"it begins where {shorten(known[0])} ends: if they are one, give it one name in all tables"
+        if known and (known[1] < since or look_alike(machine, known[0])):
+            shown, other = map(shorten, tell_apart(machine, known[0]))
+            how = f"{shown} begins where {other} ends" if known[1] < since else f"{shown} looks as {other} does"
+            detail = f"{how}: if they are one, give it one name in all tables"
             findings.append(report("renamed_machine", "telemetry", detail, machine=machine, since=since))
         before[letters, *numbers] = machine, until
     return findings
@@ -124,7 +142,10 @@ def find_renamed_machines(rows: pl.DataFrame) -> list[Finding]:
 
 def add_suggestion(name: str, meant: str | None) -> str:
     """Return a name followed by the one that was probably meant, if any."""
-    return f"{name} (did you mean {meant}?)" if meant else name
+    if not meant:
+        return name
+    shown, other = tell_apart(name, meant)
+    return f"{shown} (did you mean {other}?)"
 
 
 def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:

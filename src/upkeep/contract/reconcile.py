@@ -20,9 +20,10 @@ from upkeep.contract.dictionary import (
     ROW,
     Column,
 )
-from upkeep.contract.findings import Finding, report_runs
+from upkeep.contract.findings import Finding, add_suggestion, report_runs
 from upkeep.contract.rules import Rule
 from upkeep.core.names import MAX_NAME, shorten
+from upkeep.core.text import nearest_name
 
 MANY = 10_000
 """From this many rows on, a column is judged by few of its values before all are: see :func:`_holds_for_none`."""
@@ -174,7 +175,8 @@ def compare_schemas(
     `batches` and `delivered` hold each delivery's batch and the names of its columns.
     """
     findings: list[Finding] = []
-    for name in sorted(name for name in set().union(*delivered) - set(columns) if not name.startswith(RESERVED)):
+    extra = sorted(name for name in set().union(*delivered) - set(columns) if not name.startswith(RESERVED))
+    for name in extra:
         having = [number for number, names in enumerate(delivered) if name in names]
         detail = "not in the dictionary, left out;"
         findings += report_runs("extra_column", table, shorten(name), having, batches, detail)
@@ -182,5 +184,6 @@ def compare_schemas(
         lacking = [number for number, names in enumerate(delivered) if name not in names]
         if len(lacking) == len(delivered) and name in OPTIONAL.get(table, {}):
             continue  # nobody says what visits found
-        findings += report_runs("missing_column", table, name, lacking, batches, "not delivered")
+        detail = add_suggestion("not delivered", nearest_name(name, extra) if lacking else None)
+        findings += report_runs("missing_column", table, name, lacking, batches, detail)
     return findings

@@ -73,14 +73,16 @@ def list_rules(name: str, column: Column) -> list[Rule]:
     return rules
 
 
-def list_table_rules(columns: Mapping[str, Column], plant: str, batch_days: int) -> list[Rule]:
+def list_table_rules(table: str, columns: Mapping[str, Column], plant: str, batch_days: int) -> list[Rule]:
     """Return the rules for a plant's rows of a table, in the order in which a row of several faults is judged."""
     rules = [rule for name, column in columns.items() for rule in list_rules(name, column)]
     rules.append(Rule("other plant", "plant", pl.col("plant") != plant))
     rules.sort(key=lambda rule: PRECEDENCE.get(rule.reason, len(PRECEDENCE)))
     if "time" in columns:
         # A clock that is years off would stretch the record, and with it the split by time, over years without data.
-        earliest = pl.max_horizontal(BATCH_BEGINS - LEAP, pl.lit(CLOCK_RESET))
+        earliest = pl.lit(CLOCK_RESET)
+        if table == "telemetry":  # events may be reported late
+            earliest = pl.max_horizontal(BATCH_BEGINS - LEAP, earliest)
         rules.append(Rule("clock was reset", "time", pl.col("time") < earliest))
         latest = BATCH_BEGINS + timedelta(days=batch_days) + CLOCK_SLACK
         rules.append(Rule("after its batch", "time", pl.col("time") > latest))

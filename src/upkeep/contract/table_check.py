@@ -40,7 +40,7 @@ class TableCheck:
     ) -> None:
         self.made_for = table, plant, columns, near_seconds, batch_days
         self.table, self.plant, self.columns, self.near_seconds, _ = self.made_for
-        self._rules = list_table_rules(columns, plant, batch_days)
+        self._rules = list_table_rules(table, columns, plant, batch_days)
         self.units = Units(columns)
         self.delivered: list[set[str]] = []  # the names of each delivery's columns
         self.counts = Counter[str]()

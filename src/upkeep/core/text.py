@@ -97,6 +97,21 @@ def pair_alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield first, name
 
 
+def look_alike(name: str, other: str) -> bool:
+    """Tell whether names differ only in how letters are encoded, or in characters that cannot be seen."""
+    seen = (unicodedata.normalize("NFC", "".join(filter(_is_seen, text))) for text in (name, other))
+    return name != other and len({*seen}) == 1
+
+
+def _is_seen(character: str) -> bool:
+    return unicodedata.category(character) != "Cf"  # such as a zero-width space
+
+
+def tell_apart(name: str, other: str) -> tuple[str, str]:
+    """Return two names as messages show them side by side: with escape sequences if they look alike otherwise."""
+    return (ascii(name)[1:-1], ascii(other)[1:-1]) if look_alike(name, other) else (name, other)
+
+
 def part_digits(name: str) -> tuple[str, list[str]]:
     """Return what is left of a name in its letters and numbers where spelling makes no difference."""
     name = re.sub(r"\.0+$", "", unicodedata.normalize("NFKC", name))

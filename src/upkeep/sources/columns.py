@@ -11,6 +11,7 @@ from upkeep.contract.dictionary import BROKEN_LINE, DECIMAL, RESERVED, is_reserv
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS
 from upkeep.core.params import Limits
+from upkeep.core.text import nearest_name
 from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
@@ -104,9 +105,9 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits:
 def absent(name: str, columns: Iterable[str], remedy: str, **where: object) -> UpkeepError:
     """Return the error about a missing column, with the closest name that there is."""
     names = list(columns)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None) or nearest_name(name, names)
     return UpkeepError(
-        f"there is no column {name!r}{f'; did you mean {close[0]!r}?' if close else ''}",
+        f"there is no column {name!r}{f'; did you mean {close!r}?' if close else ''}",
         expected=f"one of the columns there are: {', '.join(names)}",
         remedy=remedy,
         column=name,

@@ -17,6 +17,7 @@ from upkeep.contract.dictionary import BROKEN_LINE, NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import LEAP, is_name
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import KEYS
 from upkeep.core.params import Limits
 from upkeep.sources import Delivery, Key, Reference, bounds, read_options
 from upkeep.sources.batches import batch_of
@@ -234,14 +235,17 @@ def _partition_rows(
 
 
 def _without_captions(rows: pl.DataFrame) -> pl.DataFrame:
-    """Drop the plants of rows that have no time and no number, such as units below a header or a ruled line.
+    """Drop the plants of rows without a time or a number, such as units below a header or a ruled line.
 
     A plant that other rows name, too, stays.
     """
     untimed = rows[TIME].is_null().arg_true()
-    texts = rows[untimed].select(pl.selectors.string().exclude("@plant"))
-    numbers = pl.any_horizontal(pl.lit(False), pl.all().str.contains(f"^{VALUE.pattern}").fill_null(False))
-    captions = untimed.filter(~texts.select(numbers).to_series()) if texts.width else untimed.clear()
+    texts = rows[untimed].drop("@plant", TIME)
+    if texts.is_empty() or set(texts.dtypes) != {pl.String()}:  # Parquet has no captions
+        return rows
+    patterns = {name: "[0-9]" if name in KEYS else f"^{VALUE.pattern}" for name in texts.columns}  # mm/s2 is a unit
+    numbers = (pl.nth(at).str.contains(pattern).fill_null(False) for at, pattern in enumerate(patterns.values()))
+    captions = untimed.filter(~texts.select(pl.any_horizontal(pl.lit(False), *numbers).alias("")).to_series())
     if captions.is_empty():
         return rows
     is_caption = pl.int_range(pl.len()).is_in(captions.implode())

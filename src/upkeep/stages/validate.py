@@ -3,8 +3,9 @@
 import logging
 import shutil
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
-from itertools import chain
+from itertools import chain, starmap
 from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
@@ -14,6 +15,7 @@ from upkeep.contract.findings import (
     find_missing_batches,
     find_renamed_machines,
     find_unknown_machines,
+    find_unwatched_failures,
     sort_findings,
 )
 from upkeep.contract.validation import Checked
@@ -23,7 +25,7 @@ from upkeep.core.files import write_json
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.pieces import drop_oldest, make_anew, recall
-from upkeep.core.text import ALIKE, MEND, command_to_read_again, nearest_name, pair_alike
+from upkeep.core.text import ALIKE, MEND, command_to_read_again, nearest_name, pair_alike, tell_apart
 from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.manifest import Manifest, empty_manifest, raise_without_telemetry, read_manifest
 from upkeep.sources.registry import BUILT_IN
@@ -36,13 +38,15 @@ logger = logging.getLogger(__name__)
 class PlantReport(NamedTuple):
     """A plant's part of the report, the tables that lost too many rows, and whether it has failures of known machines.
 
-    `strangers` describes the failures of machines that telemetry spells differently or lacks, None if there are none.
+    `strangers` describes the failures of machines that telemetry spells differently or lacks, None if there are none;
+    `unwatched` those of the others, if none of them is in its machine's readings.
     """
 
     quality: dict[str, Any]
     excess: list[Excess]
     has_failures: bool
     strangers: str | None
+    unwatched: str | None
 
 
 def run(params: Params) -> None:
@@ -60,7 +64,7 @@ def run(params: Params) -> None:
     for folder in (*TABLES, paths.QUARANTINE.name):
         shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)  # it may hold plants that are gone
     plants = sorted({file.plant for file in manifest.files})
-    for first, second in pair_alike(plants):
+    for first, second in starmap(tell_apart, pair_alike(plants)):
         logger.warning(f"plants {first} and {second} {ALIKE}")
     for plant in sorted(dictionary.plants.keys() - plants):
         named = add_suggestion(plant, nearest_name(plant, plants))
@@ -73,9 +77,10 @@ def run(params: Params) -> None:
 
 
 def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
-    """Warn of failures of machines that telemetry lacks; raise an UpkeepError if there are no others."""
+    """Warn of failures that no reading comes before; raise an UpkeepError if telemetry lacks the machines of all."""
     strangers = {plant: report.strangers for plant, report in reports.items() if report.strangers}
-    for plant, detail in strangers.items():
+    unwatched = {plant: report.unwatched for plant, report in reports.items() if report.unwatched}
+    for plant, detail in (*strangers.items(), *unwatched.items()):
         logger.warning(f"plant {plant}, events: {detail}")
     if strangers and not any(report.has_failures for report in reports.values()):
         plant, detail = next(iter(strangers.items()))
@@ -107,12 +112,15 @@ def _validate_plant(plant: str, manifest: Manifest, dictionary: Dictionary, para
     unknown = {
         table: find_unknown_machines(table, checked[table].clean, known, other) for table in ("events", "machines")
     }
-    failed = checked["events"].clean.filter(kind="failure")["machine"].is_in(known.implode())
-    findings += chain(*unknown.values())
+    failures = checked["events"].clean.filter(kind="failure")
+    failed = failures["machine"].is_in(known.implode())
+    slack = timedelta(days=params.fetch.batch_days)
+    unwatched = find_unwatched_failures(failures, checked["telemetry"].clean, slack)
+    findings += chain(*unknown.values(), unwatched)
     quality = {"tables": {table: _count_rows(checked[table]) for table in TABLES}, "findings": findings}
     excess = find_excess(plant, checked, params.validate_, paths.QUARANTINE)
     strangers = None if failed.all() else unknown["events"][0]["detail"]
-    return PlantReport(quality, excess, failed.any(), strangers)
+    return PlantReport(quality, excess, failed.any(), strangers, next((found["detail"] for found in unwatched), None))
 
 
 def _count_rows(checked: Checked) -> dict[str, Any]:
