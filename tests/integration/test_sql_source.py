@@ -74,6 +74,12 @@ def test_plants_may_be_listed(sqlite):
     assert {plant for _, plant, _ in read_all(sqlite, plants=["porto"])} == {"porto"}
 
 
+@pytest.mark.parametrize(("query", "what"), [("SELECT NULL", "no plant, only null"), ("SELECT 1 WHERE 0", "no plant")])
+def test_a_query_that_gives_no_plant_is_named(sqlite, query, what):
+    with pytest.raises(UpkeepError, match=f"plants gives {what}"):
+        read_all(sqlite, plants=query)
+
+
 def test_text_among_numbers_reaches_validate_as_text(sqlite):
     run_script(sqlite, "INSERT INTO telemetry VALUES ('lyon', 'm1', '2025-01-06 01:00:00', 'n/a')")
     assert "n/a" in read_all(sqlite)["telemetry", "lyon", 6]["load"].to_list()

@@ -212,18 +212,21 @@ def test_failures_at_times_of_no_readings_are_a_finding_and_a_warning(
     ("table", "change", "remedy"),
     [
         ("telemetry", {"load_pct": "Load_pct [%]"}, "name what holds load_pct in fetch.options.telemetry.columns"),
+        ("telemetry", {"load_pct": pl.lit("50,5")}, 'set fetch.options.telemetry.decimal: ","'),
+        ("telemetry", {"time": pl.lit(1736121600)}, "set fetch.options.telemetry.epoch"),
         ("events", {"kind": pl.lit("Failure")}, "translate the kinds by fetch.options.events.kinds"),
     ],
 )
 def test_rows_that_an_option_would_read_have_it_as_remedy(params: Params, table, change, remedy) -> None:
     rows = {"telemetry": telemetry("lyon"), "events": failure("lyon", "M1")}
-    how = rows[table].rename(change) if table == "telemetry" else rows[table].with_columns(**change)
+    is_renamed = isinstance(change.get("load_pct"), str)
+    how = rows[table].rename(change) if is_renamed else rows[table].with_columns(**change)
     deliver(*((name, "lyon", 0, 1, how if name == table else part) for name, part in rows.items()))
     with pytest.raises(UpkeepError) as error:
         validate.run(params)
     assert remedy in error.value.remedy
     details = [str(item["detail"]) for item in quality()["lyon"]["findings"]]
-    assert any("did you mean Load_pct [%]?" in detail for detail in details) == (table == "telemetry")
+    assert any("did you mean Load_pct [%]?" in detail for detail in details) == is_renamed
 
 
 def test_a_plant_without_telemetry_is_no_error_if_others_have_failures_to_learn_from(params: Params) -> None:

@@ -24,6 +24,7 @@ from upkeep.features.inputs import Preparation, Vocabulary
 from upkeep.model.storage import Metadata
 from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import read_table
+from upkeep.sources.delimited import read_delimited
 
 SHIPPED = load_dictionary(Path(__file__).parents[2] / "data/references/dictionary.yaml")
 POWER = {"power_kw": Column(meaning="Rated power", role="attribute")}
@@ -290,6 +291,15 @@ def test_csv_is_read_as_validate_reads_the_same_file(table):
     csv.writer(text).writerows([list(table), *lines])
     content = text.getvalue().encode()
     assert_read_alike(pl.read_csv(content, infer_schema=False), ask_service(content, "text/csv"))
+
+
+@pytest.mark.parametrize(("separator", "end"), [(", ", ""), (",", ","), (" ,\t", ",")])
+def test_csv_with_blanks_around_its_names_or_a_separator_at_each_end_is_read_as_validate_reads_it(separator, end):
+    header = ["plant", "machine", "time", "kind", "code", *OF_MACHINES, *NUMBERS]
+    row = [PLANT, "M1", "2025-01-06T13:00:00Z", "", "", *[""] * len(OF_MACHINES), *["1.5"] * len(NUMBERS)]
+    content = f"{separator.join(header)}\n{','.join(row)}{end}\n".encode()
+    frame = read_delimited(content, ",", "utf-8", SHIPPED_PARAMS.limits)
+    assert_read_alike(frame, ask_service(content, "text/csv"))
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(-60, 300, allow_subnormal=False)), min_size=1, max_size=8))

@@ -14,6 +14,9 @@ from upkeep.core.params import Validate
 from upkeep.core.plants import table_file
 from upkeep.core.text import MEND, command_to_read_again
 
+DECIMAL_COMMA = r"^\s*[+-]?[\d. ]*,\d+\s*$"
+EPOCH = r"^\d{9,}(\.\d*)?$"  # numbers since 1970
+
 
 class Excess(NamedTuple):
     """A table of which too large a share is not used, the setting that limits it, and the batch if one alone is bad."""
@@ -48,22 +51,28 @@ def _describe_quarantine(plant: str, table: Table, bad: pl.DataFrame, rows_in: i
     causes = bad.group_by("batch", "reason", "column").len()
     worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False])
     batch, reason, column, rows = worst.row(0)
+    remedy = f"look at {file}; {_suggest(table, bad, column, reason)}correct the data dictionary or that share"
     return Excess(
         share=bad.height / rows_in,
         what=f"of the rows are in quarantine, most of them, {rows}, as '{reason}'",
         limit="max_quarantined_share",
-        remedy=f"look at {file}; {_suggest(table, column, reason)}correct the data dictionary or that share, or {MEND}",
+        remedy=f"{remedy}, or {MEND}",
         where={"plant": plant, "table": table, "batch": batch, "column": column},
         only_batch=batch if bad["batch"].n_unique() == 1 else None,
     )
 
 
-def _suggest(table: str, column: str | None, reason: str) -> str:
-    """Return how rows of this fault are read as they are, if an option does that."""
+def _suggest(table: str, bad: pl.DataFrame, column: str, reason: str) -> str:
+    """Return the option of ``files`` that reads rows of this fault as they are, if one does."""
+    values, options = bad.filter(column=column, reason=reason)["value"], f"fetch.options.{table}"
     if reason.startswith("missing column"):
-        return f"name what holds {column} in fetch.options.{table}.columns, or in the query; "
-    if (table, column, reason) == ("events", "kind", "unknown value"):
-        return "translate the kinds by fetch.options.events.kinds, or in the query; "
+        return f"name what holds {column} in {options}.columns, or in the query; "
+    if (column, reason) == ("kind", "unknown value"):
+        return f"translate the kinds by {options}.kinds, or in the query; "
+    if reason == "not a number" and values.str.contains(DECIMAL_COMMA).all():
+        return f'set {options}.decimal: ",", or convert the numbers in the query; '
+    if reason == "not a time" and values.str.contains(EPOCH).all():
+        return f"set {options}.epoch, or convert the times in the query; "
     return ""
 
 

@@ -145,11 +145,14 @@ def _read_csv(body: bytes) -> RequestTable:
     if not by_number:
         raise Refused(400, "the CSV text is empty", "a header and rows")
     numbers, (header, *rows) = list(by_number), by_number.values()
+    for row in rows:
+        if len(row) == len(header) + 1 and row[-1] is None:  # a separator may end a line
+            row.pop()
 
     def tell_line(row: int, column: str | None) -> str:
         return f"line {numbers[row + 1]}" + ("" if column is None else f", {column}")
 
-    return RequestTable([name or "" for name in header], rows, tell_line, f"line {numbers[0]}")
+    return RequestTable([(name or "").strip() for name in header], rows, tell_line, f"line {numbers[0]}")
 
 
 def _number_lines(reader: Any) -> Iterator[tuple[int, list[str]]]:

@@ -80,6 +80,10 @@ class Sql:
         """List every batch of every plant from ``since`` on; whether it has rows is known once it is read."""
         batches = batches_between(self._options.since, until, self._batch_days)
         plants, unnamed = self._plants()
+        if not plants:
+            raise UpkeepError(
+                f"fetch.options.plants gives no plant{', only null' * bool(unnamed)}", remedy="correct it"
+            )
         for table in TABLES:
             query = getattr(self._options, table)
             untimed = _ask_for_untimed(table, query) if query and table != "machines" else None
