@@ -205,6 +205,16 @@ def test_bytes_that_the_encoding_does_not_have_keep_names_apart(tmp_path):
     assert len(check(tmp_path)) == 2
 
 
+def test_a_file_in_another_encoding_is_a_finding_that_names_what_to_set(tmp_path):
+    (tmp_path / "all.csv").write_bytes(f"{HEADER}\nlyon,S\u00e4ge,2025-01-06,1,5 \u20ac\n".encode("cp1252"))
+    [delivery] = opened("files", {"telemetry": {"path": str(tmp_path)}}).deliveries(UNTIL)
+    [finding] = delivery.findings
+    assert finding["kind"] == "wrong_encoding"
+    assert finding["detail"] == r"all.csv is not in utf-8, so a name is read as S\xe4ge; set encoding, such as cp1252"
+    [delivery] = opened("files", {"telemetry": {"path": str(tmp_path), "encoding": "cp1252"}}).deliveries(UNTIL)
+    assert (delivery.findings, delivery.read()["machine"].to_list()) == ((), ["Säge"])
+
+
 def test_a_header_with_a_quote_of_its_own_or_a_name_twice_is_read_as_it_stands():
     rows = read_delimited(b'plant,"load,note,note\nlyon,1,a,b\n', ",", "utf-8", LIMITS)
     assert rows.row(0, named=True) == {"plant": "lyon", '"load': "1", "note": "a", "note (again)": "b"}

@@ -43,6 +43,13 @@ def test_every_kind_ranks_failing_rows_higher_although_features_are_missing(kind
     assert score(unseen.features[:0]).shape == (0,)
 
 
+@pytest.mark.parametrize("share", [("subsample", "subsample_freq"), ("bagging_fraction", "bagging_freq")])
+def test_one_row_is_enough_to_train_on_shares_of_rows(share, model):
+    sampled = dict(zip(share, (0.5, 1), strict=True))
+    fitted = fit_small("lightgbm", model.model_copy(update={"lightgbm": SMALL | sampled}), rows(1), rows(1, seed=1))
+    assert np.isfinite(fitted.score(rows(5).features)).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_the_same_scores_again(kind, model):
     first, second = (fit_small(kind, model, rows()).score(rows(seed=2).features) for _ in range(2))

@@ -147,6 +147,8 @@ def _grow(train: Rows, validation: Rows, names: Sequence[str], model: Model, run
     fixed = {"objective": "binary", "metric": "binary_logloss", "verbosity": -1}
     settings = {**model.lightgbm, **fixed, **run, "deterministic": True, "force_row_wise": True}
     rounds = settings.pop("n_estimators", 100)
+    if len(train.label) == 1:  # of which LightGBM cannot draw a share
+        settings |= {"bagging_freq": 0, "subsample_freq": 0}
     if isinstance(train.features, list):
         settings.setdefault("data_random_seed", _derive_data_seed(run["seed"]))
     columns = booster_names(names)

@@ -17,11 +17,11 @@ from upkeep.contract.dictionary import BROKEN_LINE, NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
 from upkeep.contract.rules import LEAP, is_name
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import KEYS
+from upkeep.core.names import KEYS, shorten
 from upkeep.core.params import Limits
 from upkeep.sources import Delivery, Key, Reference, bounds, read_options
 from upkeep.sources.batches import batch_of
-from upkeep.sources.columns import absent, name_columns
+from upkeep.sources.columns import CONSTANTS, absent, name_columns
 from upkeep.sources.delimited import VALUE, read_delimited
 from upkeep.sources.file_options import FilesOptions, TableFiles
 from upkeep.sources.manifest import not_as_pinned
@@ -34,6 +34,8 @@ UNKNOWN_PLANT = "unknown"  # of rows whose table names no plant in any file
 FILES_IN_MEMORY = 8  # a file holds rows of many batches, which are read one by one
 
 TIME = "@time"
+MISREAD = r"\\x[89a-f][0-9a-f]"  # how an invalid byte is kept
+
 SYSTEMATIC = 10  # if none of so many times in a file can be read, they are written in another way, not broken
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ class Files:
                     parts = self._read(table, batch, number, path)
                 if not parts:
                     empty.append(path.rpartition("/")[2])
+                findings += _report_misread(table, reading, path, parts.values())
                 for reference, rows in parts.items():
                     schemas[reference] = rows.schema
                     columns |= dict.fromkeys(rows.columns)
@@ -181,6 +184,19 @@ def _find_files(table: Table, reading: TableFiles) -> tuple[list[str], list[Find
     if why:
         logger.warning(f"{table}: {len(why)} files of {reading.path} are not read, such as {next(iter(why))}")
     return files, [report("unread_file", table, f"{name} is not read: {reason}") for name, reason in why.items()]
+
+
+def _report_misread(table: Table, reading: TableFiles, path: str, parts: Iterable[pl.DataFrame]) -> list[Finding]:
+    """Report a file with a name that holds bytes which its encoding does not have, so that it is another name."""
+    for rows in parts:
+        held = (rows[name].unique() for name in CONSTANTS if rows.schema.get(name) == pl.String)
+        names = pl.concat([pl.Series(rows.columns), *held])
+        if (misread := names.filter(names.str.contains(MISREAD).fill_null(False)).sort()).len():
+            what = f"{path.rpartition('/')[2]} is not in {reading.encoding}, so a name is read as {misread[0]}"
+            detail = f"{shorten(what)}; set encoding, such as cp1252"
+            logger.warning(f"{table}: {detail}")
+            return [report("wrong_encoding", table, detail)]
+    return []
 
 
 def _report_untimed(table: Table, untimed: Sequence[tuple[UpkeepError, bool]], n_parts: int) -> list[Finding]:
