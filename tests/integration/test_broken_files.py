@@ -167,6 +167,22 @@ def test_every_line_end_is_read(tmp_path, end):
     assert checked.quarantined["reason"].to_list() == ["empty line", "broken line"]
 
 
+def test_annotations_of_influxdb_are_broken_lines_above_each_of_its_tables(tmp_path):
+    annotations = ["#group,false,true,true,false,false", "#datatype,long,string,string,dateTime:RFC3339,double"]
+    above = [*annotations, "#default,_result,,,,", f",table,{HEADER}".replace(",note", "")]
+    tables = [[*above, f",{table},{line(table).removesuffix(',ok')}"] for table in range(3)]
+    (tmp_path / "all.csv").write_text("\n\n".join("\n".join(table) for table in tables))
+    [(plant, checked)] = check(tmp_path).items()
+    assert (plant, checked.rows_in, checked.clean.height) == ("lyon", 16, 3)
+    assert set(checked.quarantined["reason"]) == {"broken line", "empty line"}
+
+
+def test_separators_at_the_end_of_all_lines_make_no_columns():
+    rows = read_delimited(b"time,x,,,\n1,2,,,\n", ",", "utf-8", LIMITS)
+    assert rows.columns == ["time", "x"]
+    assert read_delimited(b"time,x,,,\n1,2,,3,\n", ",", "utf-8", LIMITS).columns == ["time", "x", " (again)"]
+
+
 def test_rows_that_end_in_returns_among_others_are_rows(tmp_path):
     odd = [line(hour) for hour in range(2, 5)]
     checked = check_lines(

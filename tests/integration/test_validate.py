@@ -225,6 +225,7 @@ def test_rows_that_an_option_would_read_have_it_as_remedy(params: Params, table,
     with pytest.raises(UpkeepError) as error:
         validate.run(params)
     assert remedy in error.value.remedy
+    assert ("such as" in error.value.what) == (not is_renamed)
     details = [str(item["detail"]) for item in quality()["lyon"]["findings"]]
     assert any("did you mean Load_pct [%]?" in detail for detail in details) == is_renamed
 

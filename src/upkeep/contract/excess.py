@@ -10,11 +10,13 @@ from upkeep.contract.dictionary import Table
 from upkeep.contract.reconcile import EMPTY_LINE
 from upkeep.contract.validation import Checked
 from upkeep.core.errors import UpkeepError
+from upkeep.core.names import shorten
 from upkeep.core.params import Validate
 from upkeep.core.plants import table_file
 from upkeep.core.text import MEND, command_to_read_again
 
 DECIMAL_COMMA = r"^\s*[+-]?[\d. ]*,\d+\s*$"
+LONGEST_EXAMPLE = 60  # characters
 EPOCH = r"^\d{9,}(\.\d*)?$"  # numbers since 1970
 
 
@@ -51,10 +53,12 @@ def _describe_quarantine(plant: str, table: Table, bad: pl.DataFrame, rows_in: i
     causes = bad.group_by("batch", "reason", "column").len()
     worst = causes.sort("len", "batch", "reason", "column", descending=[True, False, False, False])
     batch, reason, column, rows = worst.row(0)
+    example = bad.filter(batch=batch, reason=reason, column=column)["value"][0]
+    shown = "" if example is None else f", such as {shorten(example, LONGEST_EXAMPLE)!r}"
     remedy = f"look at {file}; {_suggest(table, bad, column, reason)}correct the data dictionary or that share"
     return Excess(
         share=bad.height / rows_in,
-        what=f"of the rows are in quarantine, most of them, {rows}, as '{reason}'",
+        what=f"of the rows are in quarantine, most of them, {rows}, as '{reason}'{shown}",
         limit="max_quarantined_share",
         remedy=f"{remedy}, or {MEND}",
         where={"plant": plant, "table": table, "batch": batch, "column": column},

@@ -25,6 +25,8 @@ BEGINNING = re.compile(
     rb"|(?P<utf_32_be>\0\0\0[^\0])|(?P<utf_16_le>[^\0]\0)|(?P<utf_16_be>\0[^\0])"
 )  # how text begins whose letters have two or four bytes, with or without a mark
 VALUE = re.compile(r'["\s]*[+-]?\d')  # how numbers and times begin
+AGAIN = " (again)"  # after a name that another column has
+ANNOTATIONS = "#(?:group|datatype|default)"  # how InfluxDB begins the lines above each of a file's tables
 MOST_ABOVE = 100  # lines above the header, at most
 MOST_BELOW = 2  # lines of units and of meanings below the header
 LINES_AT_ONCE = 10_000  # that are held as Python objects
@@ -59,14 +61,15 @@ def read_delimited(content: bytes, separator: str, encoding: str, limits: Limits
     if above.len():
         shown = [{BROKEN_LINE: _shorten(line, longest)} for line in above]
         rows = pl.concat([rows.clear(), pl.DataFrame(shown), rows], how="diagonal")
-    return rows.drop("") if "" in rows and rows[""].null_count() == rows.height else rows
+    unnamed = (name for name in rows.columns if not name.replace(AGAIN, ""))  # as separators at a line's end make
+    return rows.drop([name for name in unnamed if rows[name].null_count() == rows.height])
 
 
 def _begin_as_header(lines: pl.Series, header: str, separator: str) -> pl.Series:
     """Tell which lines begin with a column's name, in quotes or not, in whatever letters."""
     first, *others = (name.strip() for name in read_fields(header, separator) or header.split(separator))
     names = [first, *(name for name in others[:MOST_ABOVE] if name and not VALUE.match(name))]
-    words = "|".join(map(pl.escape_regex, names))
+    words = "|".join([*map(pl.escape_regex, names), ANNOTATIONS])
     return lines.str.contains(rf'(?i)^[{BOM}{BLANKS}]*"?(?:{words})"?[{BLANKS}]*(?:\x{ord(separator):02x}|$)')
 
 
@@ -193,7 +196,7 @@ def _name_columns(header: str, separator: str, limits: Limits) -> list[str]:
     for name in names:
         called = again.get(name, name)
         while called in unique:
-            called += " (again)"
+            called += AGAIN
         unique[called] = None
         again[name] = called
     return list(unique)[1:]
@@ -238,7 +241,8 @@ def _parse_one_by_one(
         elif fields and len(fields) == len(names) - 1 and not names[-1]:  # or the header
             fields.append("")
         fits = fields and len(fields) == len(names) and _fold(fields) != named
-        if fields and fits and any(field.strip() for field in fields):
+        is_row = fields and fits and not re.fullmatch(ANNOTATIONS, fields[0])
+        if fields and is_row and any(field.strip() for field in fields):
             rows.append({name: field or None for name, field in zip(names, fields, strict=True)})
         else:
             rows.append({BROKEN_LINE: line})
