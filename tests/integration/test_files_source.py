@@ -244,6 +244,16 @@ def test_what_is_beyond_all_clocks_stays_as_it_was_delivered(tmp_path):
     assert rows["time"].to_list() == ["2025-01-06T00:00:00.000000Z", str(2**60), None]
 
 
+def test_units_below_the_header_of_machines_name_no_plant(tmp_path):
+    (tmp_path / "t.csv").write_text(CSV)
+    (tmp_path / "m.txt").write_text(
+        "plant,machine,model,installed\ntext,text,-,date\nlyon,press,A,\nvigo,saw,B,2020-01-01\n"
+    )
+    found = deliveries(tmp_path, {"path": f"{tmp_path}/t.csv"}, machines={"path": f"{tmp_path}/m.txt"})
+    machines = {plant: rows.height for (table, plant, _), rows in found.items() if table == "machines"}
+    assert machines == {"lyon": 2, "vigo": 1}
+
+
 def test_when_machines_were_installed_is_read_as_their_times_are(tmp_path):
     (tmp_path / "t.csv").write_text(CSV)
     (tmp_path / "m.txt").write_text("plant,machine,model,installed\nlyon,m1,A,31.12.2020\n")

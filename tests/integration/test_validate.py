@@ -214,6 +214,7 @@ def test_failures_at_times_of_no_readings_are_a_finding_and_a_warning(
         ("telemetry", {"load_pct": "Load_pct [%]"}, "name what holds load_pct in fetch.options.telemetry.columns"),
         ("telemetry", {"load_pct": pl.lit("50,5")}, 'set fetch.options.telemetry.decimal: ","'),
         ("telemetry", {"time": pl.lit(1736121600)}, "set fetch.options.telemetry.epoch"),
+        ("telemetry", {"time": pl.lit("6 Jan 2025")}, "set fetch.options.telemetry.time_format"),
         ("events", {"kind": pl.lit("Failure")}, "translate the kinds by fetch.options.events.kinds"),
     ],
 )

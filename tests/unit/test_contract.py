@@ -598,6 +598,13 @@ def test_where_most_near_duplicates_are_of_one_instant_none_is_to_be_saved_by_a_
     assert "several readings at one instant" in crowding(pl.concat([rows, twins]), max_near_duplicate_share=0.1)
 
 
+def test_files_of_one_sensor_each_are_told_from_several_readings_of_one() -> None:
+    rows = telemetry()
+    apart = pl.concat([rows.with_columns(heat=None), rows.with_columns(hum=None)], how="vertical_relaxed")
+    assert "at one instant, each of other sensors" in (text := crowding(apart))
+    assert "join them to one row" in text
+
+
 def test_where_only_readings_of_one_instant_are_one_no_rate_is_said_to_crowd_them() -> None:
     rows = pl.concat([telemetry(), telemetry(heat=30.0, time=[START, START + timedelta(hours=2)])])
     assert "several readings at one instant" in crowding(rows, near_duplicate_seconds=0, max_near_duplicate_share=0.1)

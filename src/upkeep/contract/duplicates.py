@@ -169,4 +169,11 @@ def explain_near_duplicates(
             names = ", ".join(map(shorten, delivered[name].unique(maintain_order=True).head(3)))
             seen = f"{several}, which differ in {shorten(name)} ({names}): are they of several sensors, in long format?"
             return seen, f"set fetch.options.telemetry.pivot: {pivot}, named as in the file, or pivot in the query"
+    sensors = [name for name in delivered.columns if name in columns and columns[name].role in ("sensor", "setting")]
+    told = repeated.group_by("machine", "time").agg(pl.col(sensors).count())
+    if sensors and told.select(pl.max_horizontal(sensors).max()).item() == 1:
+        return (
+            f"{several}, each of other sensors",
+            f"join them to one row, or deliver a long format and set pivot: {MEND}",
+        )
     return several, f"give each reading a time or a machine of its own: {MEND}"

@@ -55,7 +55,7 @@ def _describe_quarantine(plant: str, table: Table, bad: pl.DataFrame, rows_in: i
     batch, reason, column, rows = worst.row(0)
     example = bad.filter(batch=batch, reason=reason, column=column)["value"][0]
     shown = "" if example is None else f", such as {shorten(example, LONGEST_EXAMPLE)!r}"
-    remedy = f"look at {file}; {_suggest(table, bad, column, reason)}correct the data dictionary or that share"
+    remedy = f"look at {file}; {_suggest(table, bad, column, reason, rows_in)}correct the data dictionary or that share"
     return Excess(
         share=bad.height / rows_in,
         what=f"of the rows are in quarantine, most of them, {rows}, as '{reason}'{shown}",
@@ -66,7 +66,7 @@ def _describe_quarantine(plant: str, table: Table, bad: pl.DataFrame, rows_in: i
     )
 
 
-def _suggest(table: str, bad: pl.DataFrame, column: str, reason: str) -> str:
+def _suggest(table: str, bad: pl.DataFrame, column: str, reason: str, rows_in: int) -> str:
     """Return the option of ``files`` that reads rows of this fault as they are, if one does."""
     values, options = bad.filter(column=column, reason=reason)["value"], f"fetch.options.{table}"
     if reason.startswith("missing column"):
@@ -77,6 +77,8 @@ def _suggest(table: str, bad: pl.DataFrame, column: str, reason: str) -> str:
         return f'set {options}.decimal: ",", or convert the numbers in the query; '
     if reason == "not a time" and values.str.contains(EPOCH).all():
         return f"set {options}.epoch, or convert the times in the query; "
+    if reason == "not a time" and values.len() == rows_in:
+        return f"set {options}.time_format, or convert the times in the query; "
     return ""
 
 

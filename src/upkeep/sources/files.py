@@ -238,10 +238,14 @@ def _partition_rows(
     # A line below the rows, such as "5,167 rows exported", names no plant.
     named = is_name(plant) & pl.any_horizontal(pl.lit(not told), *(value.is_not_null() for value in told))
     rows = rows.with_columns(pl.when(named).then(plant).alias("@plant"))
-    if table != "machines":
+    if table == "machines" and "installed" in rows.columns:
+        installed = cast_column("installed", rows.schema["installed"], "time").failed
+        rows = _without_captions(rows, rows.select(installed).to_series())
+    elif table != "machines":
         time = pl.col(TIME)  # a column of its own, since parsing text takes long, and below the time is needed often
         rows = rows.with_columns(cast_column("time", rows.schema["time"], "time").value.alias(TIME))
-        rows = _without_captions(rows.with_columns(pl.when(time >= CLOCK_RESET).then(time)))
+        rows = rows.with_columns(pl.when(time >= CLOCK_RESET).then(time))
+        rows = _without_captions(rows, rows[TIME].is_null())
         if table == "telemetry":
             begin = _find_beginning(rows[TIME])
             rows = rows.with_columns(pl.when(time >= begin).then(time)).with_columns(_without_leaps(time))
@@ -250,13 +254,13 @@ def _partition_rows(
     return dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
 
 
-def _without_captions(rows: pl.DataFrame) -> pl.DataFrame:
+def _without_captions(rows: pl.DataFrame, is_untimed: pl.Series) -> pl.DataFrame:
     """Drop the plants of rows without a time or a number, such as units below a header or a ruled line.
 
     A plant that other rows name, too, stays.
     """
-    untimed = rows[TIME].is_null().arg_true()
-    texts = rows[untimed].drop("@plant", TIME)
+    untimed = is_untimed.arg_true()
+    texts = rows[untimed].drop("@plant", TIME, strict=False)
     if texts.is_empty() or set(texts.dtypes) != {pl.String()}:  # Parquet has no captions
         return rows
     patterns = {name: "[0-9]" if name in KEYS else f"^{VALUE.pattern}" for name in texts.columns}  # mm/s2 is a unit
