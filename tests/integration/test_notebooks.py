@@ -110,6 +110,9 @@ def test_a_rendering_needs_no_network_and_shows_no_code(monkeypatch: pytest.Monk
     (stale / "kernel.json").write_text('{"argv": ["/nowhere/python"], "display_name": "old", "language": "python"}')
     monkeypatch.setenv("JUPYTER_PATH", str(stale.parents[1].resolve()))
     notebook = write_notebook("", f"import sys\nprint('ran')\nassert sys.executable == {sys.executable!r}")
+    opened = nbformat.read(notebook, as_version=4)
+    opened.cells.insert(0, nbformat.v4.new_code_cell("# Imports"))
+    nbformat.write(opened, notebook)
     run_notebook(notebook, Path("reports/try.html"), {})
     page = Path("reports/try.html").read_text()
     assert "<pre>ran" in page

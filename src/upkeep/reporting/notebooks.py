@@ -251,7 +251,9 @@ def _render_notebook(notebook: nbformat.NotebookNode) -> str:
     """Return one HTML page that loads nothing: nbconvert's own pages fetch MathJax and require.js from the net."""
     look = {"template_name": "basic", "anchor_link_text": "", "embed_images": True}
     body, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True, **look).from_notebook_node(notebook)
-    title = find_title("\n".join(cell.source for cell in notebook.cells), "Notebook")
+    # Comments in code begin with #, too.
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    title = find_title("\n".join(texts), "Notebook")
     return render_html("page.html", title=title, content=body)
 
 
