@@ -62,7 +62,7 @@ class Files:
         first = min((delivery.batch for delivery in listed), default=until)
         listed += self._list_table("machines", findings, first)
         if later := [delivery.batch for delivery in listed if delivery.batch > until]:
-            logger.warning(f"batches after fetch.until are left for later: {len(later)}, the last of {max(later)}")
+            logger.warning("batches after fetch.until are left for later: %s, the last of %s", len(later), max(later))
         # Each has those of all tables: one of which nothing can be read has no delivery of its own to tell them.
         told = tuple(findings)
         return [replace(delivery, findings=told) for delivery in listed if delivery.batch <= until]
@@ -109,7 +109,7 @@ class Files:
                         untimed.append((error, rows["time"].count() >= SYSTEMATIC))
             _require_columns(table, reading, columns)
         if empty:
-            logger.warning(f"{table}: files that hold no rows: {len(empty)}, such as {empty[0]}")
+            logger.warning("%s: files that hold no rows: %s, such as %s", table, len(empty), empty[0])
             findings += (report("empty_file", table, f"{name} holds no rows") for name in empty)
         findings += _report_untimed(table, untimed, len(schemas))
         return [
@@ -182,7 +182,7 @@ def _find_files(table: Table, reading: TableFiles) -> tuple[list[str], list[Find
             table=table,
         )
     if why:
-        logger.warning(f"{table}: {len(why)} files of {reading.path} are not read, such as {next(iter(why))}")
+        logger.warning("%s: %s files of %s are not read, such as %s", table, len(why), reading.path, next(iter(why)))
     return files, [report("unread_file", table, f"{name} is not read: {reason}") for name, reason in why.items()]
 
 
@@ -194,7 +194,7 @@ def _report_misread(table: Table, reading: TableFiles, path: str, parts: Iterabl
         if (misread := names.filter(names.str.contains(MISREAD).fill_null(False)).sort()).len():
             what = f"{path.rpartition('/')[2]} is not in {reading.encoding}, so a name is read as {misread[0]}"
             detail = f"{shorten(what)}; set encoding, such as cp1252"
-            logger.warning(f"{table}: {detail}")
+            logger.warning("%s: %s", table, detail)
             return [report("wrong_encoding", table, detail)]
     return []
 

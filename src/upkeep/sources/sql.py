@@ -155,7 +155,7 @@ def _ask_for_untimed(table: Table, query: str) -> str | None:
     if not _bound(WITHIN_BATCH.sub("", query)) & {"since", "until"}:
         return WITHIN_BATCH.sub(r"\1(\2 IS NULL OR \2 < :since OR \2 >= :until)", query)
     known = "write its bounds as `time >= :since AND time < :until` to have them counted"
-    logger.warning(f"{table}: rows whose time is null are in no batch of this query; {known}")
+    logger.warning("%s: rows whose time is null are in no batch of this query; %s", table, known)
     return None
 
 

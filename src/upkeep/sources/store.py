@@ -69,7 +69,7 @@ def store_batches(
             saved = time.monotonic()
     told = [finding for finding in withdrawn if finding]
     for finding in told:
-        logger.warning(f"events, {finding['batch']}: {finding['detail']}")
+        logger.warning("events, %s: %s", finding["batch"], finding["detail"])
     return _save(raw, manifest.model_copy(update={"findings": (*findings, *told)}), stored)
 
 
@@ -79,7 +79,7 @@ def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
     listing = raw / paths.MANIFEST.name
     known = read_manifest(listing) if listing.exists() else fresh
     if known.with_files(()) != fresh or any(bool(file.references) != is_pinned for file in known.files):
-        logger.warning(f"source, mode, options, findings or batch_days changed, so {raw} starts afresh")
+        logger.warning("source, mode, options, findings or batch_days changed, so %s starts afresh", raw)
         known = fresh
     manifest = known.with_files(file for file in known.files if wanted(file.key))
     # The manifest is written first: files that a killed run leaves unlisted are removed by the next one.

@@ -33,7 +33,7 @@ def run(params: Params) -> None:
     manifest = store_batches(listed, fetch, paths.RAW, fetch.covers)
     raise_without_telemetry(manifest.files, fetch)
     if empty := sorted({key.plant for key in listed} - {file.plant for file in manifest.files}):
-        logger.warning(f"plants of which no table has a row: {', '.join(empty)}; name them as the tables do")
+        logger.warning("plants of which no table has a row: %s; name them as the tables do", ", ".join(empty))
 
 
 def read_again(params: Params, plant: str | None, batch: date | None, *, drop_vanished: bool) -> str:

@@ -65,10 +65,10 @@ def run(params: Params) -> None:
         shutil.rmtree(paths.INTERIM / folder, ignore_errors=True)  # it may hold plants that are gone
     plants = sorted({file.plant for file in manifest.files})
     for first, second in starmap(tell_apart, pair_alike(plants)):
-        logger.warning(f"plants {first} and {second} {ALIKE}")
+        logger.warning("plants %s and %s %s", first, second, ALIKE)
     for plant in sorted(dictionary.plants.keys() - plants):
         named = add_suggestion(plant, nearest_name(plant, plants))
-        logger.warning(f"{params.validate_.dictionary} describes a plant that delivers nothing: {named}")
+        logger.warning("%s describes a plant that delivers nothing: %s", params.validate_.dictionary, named)
     reports = map_plants(_validate_plant, plants, params.parallel, manifest, dictionary, params)
     drop_oldest(params.pieces)
     write_json(paths.DATA_QUALITY, {"plants": {plant: report.quality for plant, report in reports.items()}})
@@ -81,7 +81,7 @@ def _judge_strangers(reports: Mapping[str, PlantReport]) -> None:
     strangers = {plant: report.strangers for plant, report in reports.items() if report.strangers}
     unwatched = {plant: report.unwatched for plant, report in reports.items() if report.unwatched}
     for plant, detail in (*strangers.items(), *unwatched.items()):
-        logger.warning(f"plant {plant}, events: {detail}")
+        logger.warning("plant %s, events: %s", plant, detail)
     if strangers and not any(report.has_failures for report in reports.values()):
         plant, detail = next(iter(strangers.items()))
         alike = "name plants and machines alike in all tables, or set fetch.rows_every_hours for plants of events only"
