@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from upkeep.core import parallel
 from upkeep.core.cluster import _describe_environment
 from upkeep.core.errors import UpkeepError
-from upkeep.core.parallel import map_plants
+from upkeep.core.parallel import map_plants, start_beside
 from upkeep.core.params import Parallel
 
 BACKENDS = ["sequential", "threads", "loky", "dask"]
@@ -200,3 +200,22 @@ def test_work_that_a_killed_run_left_in_this_folder_ends_before_new_work_begins(
     time.sleep(1)
     assert Path("lyon").read_text() == "new lyon"
     assert "waiting for what an earlier run left at work" in capsys.readouterr().err
+
+
+def fail(error):
+    raise error
+
+
+def test_what_is_called_beside_gives_its_result_or_its_exception():
+    assert start_beside(max, 1, 2).result(60) == 2
+    with pytest.raises(UpkeepError, match="no rows"):
+        start_beside(fail, UpkeepError("no rows", remedy="fetch more")).result(60)
+
+
+def test_an_interrupt_that_is_raised_beside_reaches_the_main_thread():
+    def work():
+        start_beside(fail, KeyboardInterrupt())
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()

@@ -3,13 +3,12 @@
 import logging
 import shutil
 from functools import partial
-from multiprocessing.pool import ThreadPool
 
 import polars as pl
 
 from upkeep.core import paths
 from upkeep.core.errors import TooLittleDataError
-from upkeep.core.parallel import count_workers, map_plants
+from upkeep.core.parallel import count_workers, map_plants, start_beside
 from upkeep.core.params import Params
 from upkeep.core.pieces import Recall, drop_oldest, make_anew, recall
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
@@ -43,12 +42,11 @@ def run(params: Params) -> None:
             params.model.kind,
         )
     keep, version = _choose_recall(params), checksum(paths.MANIFEST.read_bytes())
-    with ThreadPool(1) as beside:
-        fleet = beside.apply_async(train_fleet, ({plant: _scan_splits(plant) for plant in plants}, params, keep))
-        # The fleet's model leaves cores idle, for minutes.
-        if len(plants) > 1 and keep is not make_anew and count_workers(params.parallel) > 1:
-            map_plants(_train_own, plants, params.parallel, params)
-        report = map_plants(_train_plant, plants, params.parallel, fleet.get(), params, version)
+    fleet = start_beside(train_fleet, {plant: _scan_splits(plant) for plant in plants}, params, keep)
+    # The fleet's model leaves cores idle, for minutes.
+    if len(plants) > 1 and keep is not make_anew and count_workers(params.parallel) > 1:
+        map_plants(_train_own, plants, params.parallel, params)
+    report = map_plants(_train_plant, plants, params.parallel, fleet.result(), params, version)
     write_report(TrainingReport(kind=params.model.kind, plants=report))
     drop_oldest(params.pieces)
 
