@@ -29,6 +29,7 @@ from upkeep.model.trial import find_faults
 from upkeep.scoring import score
 from upkeep.scoring.alerts import SECRET
 from upkeep.scoring.prediction_log import SCHEMA, read_parts
+from upkeep.serving.board import Board
 from upkeep.sources import Delivery
 
 MONDAY = date(2025, 1, 6)
@@ -245,6 +246,22 @@ def test_an_earlier_day_is_scored_with_what_was_known_then():
 def test_by_default_the_newest_batches_of_the_source_are_scored():
     run(until=None)
     assert set(logged()["time"]) == {LAST}
+
+
+def test_an_alarm_under_repair_does_not_stand_anywhere_and_a_repair_that_is_told_later_reaches_the_page(plants, capsys):
+    board = Board("data/prediction_log", 20_000)
+    plants.events = events(("lyon", "M2", LAST - timedelta(hours=4), "failure", "bearing"))
+    for repaired in (None, LAST + timedelta(minutes=1)):
+        if repaired:
+            plants.events = pl.concat([plants.events, events(("lyon", "M2", repaired, "maintenance", "scheduled"))])
+        capsys.readouterr()
+        run(until=NEWEST)
+        plant, first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("lyon")][:2]
+        assert (plant.split()[3:5], "failed or serviced" in first) == (["3", "0"], True)
+        board.refresh()
+        shown = board.get("lyon", "M2")
+        assert (shown.newest["alarm"], shown.stands) == (True, False)
+        assert shown.maintenance == (repaired and (repaired.timestamp() * 1e6, "scheduled"))
 
 
 def test_a_second_run_on_one_day_logs_nothing_twice():

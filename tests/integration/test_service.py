@@ -8,12 +8,15 @@ import json
 import logging
 import zlib
 from copy import deepcopy
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from parameters import SHIPPED
 from starlette.testclient import TestClient
 from trained_fleet import service_environment
 
 from upkeep.serving.app import create_app
+from upkeep.serving.service import Service
 from upkeep.serving.settings import read_settings
 
 JSON = {"content-type": "application/json"}
@@ -211,6 +214,20 @@ def test_other_kinds_of_content_are_refused(client):
     response = client.post("/invocations", content=b"<a/>", headers={"content-type": "application/xml"})
     assert response.status_code == 415
     assert "application/json" in response.json()["errors"][0]["expected"]
+
+
+def test_the_log_says_when_the_last_service_that_a_request_tells_of_ended(trained_fleet, tmp_path, request_):
+    settings = read_settings(service_environment(trained_fleet, tmp_path))
+    service, asked = Service(settings.models, settings.dictionary), {}
+    plant, machine, *_ = rows(request_)[0]
+    for kind in ("failure", "maintenance"):
+        told = {"plant": plant, "machine": machine, "time": "2031-01-06T00:00:00Z", "kind": kind, "code": "never seen"}
+        rows(request_).append([told.get(name) for name in columns(request_)])
+        (said,) = service.answer(json.dumps(request_).encode(), "", {}, "request", "api").predictions
+        asked[kind] = datetime.fromtimestamp(said["serviced_at"] / 1e6, UTC)
+    monday = datetime(2031, 1, 6, tzinfo=UTC)
+    repair = timedelta(hours=SHIPPED.dataset.max_repair_hours)
+    assert asked == {"failure": monday + repair, "maintenance": monday}
 
 
 def test_a_machine_that_training_did_not_know_is_answered_with_a_doubt(client, request_):

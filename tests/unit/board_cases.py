@@ -26,6 +26,7 @@ def prediction(
         "alarm": probability >= 0.5,
         "model_version": "3f9ac1d2",
         "warnings": [],
+        "serviced_at": None,
         "maintained_at": None,
         "maintenance_code": None,
         "features": np.array([1.5, np.nan], dtype=np.float32),

@@ -28,6 +28,7 @@ def prediction(number: int, **changes: Any) -> dict[str, Any]:
         "alarm": False,
         "model_version": "3f2a",
         "warnings": [],
+        "serviced_at": None,
         "maintained_at": None,
         "maintenance_code": None,
         "features": features,

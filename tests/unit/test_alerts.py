@@ -113,7 +113,7 @@ def test_an_alarm_from_before_the_service_neither_counts_nor_comes_first_in_the_
         line.split() for line in describe_scores({"lyon": Scored(rows, {})}).splitlines() if line[:5] == "lyon "
     )
     assert plant[3:5] == ["2", "1"]  # scored, alarms
-    assert (first[1], first[5], second[1], second[5:7]) == ("M2", "alarm", "M1", ["serviced", "since"])
+    assert (first[1], first[5], second[1], second[5:7]) == ("M2", "alarm", "M1", ["failed", "or"])
 
 
 def test_the_same_scores_again_change_nothing():

@@ -96,6 +96,12 @@ def test_an_alarm_stands_until_a_maintenance_after_its_reading():
     assert [each.newest["machine"] for each in board.rank()][-2:] == ["since", "risky"]
 
 
+def test_an_alarm_of_a_machine_that_failed_or_is_under_repair_does_not_stand():
+    at = prediction()["time"]
+    alarms = [prediction(name, 0.9, serviced_at=ends) for name, ends in [("then", at), ("failed", at + HOUR)]]
+    assert [each.newest["machine"] for each in board_of(*alarms).rank() if each.stands] == ["then"]
+
+
 def test_machines_of_the_same_name_in_two_plants_are_two_machines():
     board = board_of(prediction(), prediction(plant="porto"))
     assert len(board.rank()) == 2

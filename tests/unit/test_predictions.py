@@ -7,12 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 from log_cases import DAY, NOON, prediction, read_log
+from parameters import SHIPPED
 
 from upkeep.core.errors import UpkeepError
+from upkeep.features.labels import find_repairs
 from upkeep.scoring import prediction_log
-from upkeep.scoring.prediction_log import SCHEMA, as_log_rows, read_parts, write_part
+from upkeep.scoring.prediction_log import SCHEMA, as_log_rows, end_services, read_parts, write_part
 
-DAY_US = 86_400_000_000
+HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 
 
 @pytest.fixture
@@ -30,6 +32,20 @@ def test_a_prediction_becomes_a_row_of_the_schema():
     assert row["maintained_at"] == datetime(2025, 3, 31, 12, tzinfo=UTC)
     assert row["warnings"] == [warning]
     assert row["probability"] == 0.25
+
+
+def test_a_service_ends_with_its_maintenance_or_as_labels_have_it_after_the_longest_repair():
+    failures, maintenance = [("A", 1), ("B", 7), ("C", 3)], [("A", 5), ("B", 2), ("C", 3)]
+    times = [(*each, kind) for kind, of in (("maintenance", maintenance), ("failure", failures)) for each in of]
+    times += [("B", 8, "error"), ("D", 9, "error")]
+    happened = [(machine, NOON + hour * HOUR_US, kind, "any") for machine, hour, kind in times]
+    longest = SHIPPED.dataset.max_repair_hours
+    found = end_services(happened, longest)
+    assert found == {name: NOON + hour * HOUR_US for name, hour in {"A": 5, "B": 7 + longest, "C": 3}.items()}
+    events = pl.DataFrame(happened, ["machine", "time", "kind", "code"], orient="row")
+    events = events.with_columns(pl.col("time").cast(SCHEMA["time"]))
+    repairs = find_repairs(events, SHIPPED.dataset).select("machine", pl.col("repaired").to_physical())
+    assert dict(repairs.iter_rows()) == found
 
 
 def test_no_predictions_become_no_rows():

@@ -146,7 +146,7 @@ def _follow_machine(episode: Episode | None, score: Mapping[str, Any]) -> Watch:
     time, serviced_at, horizon = score["time"], score["serviced_at"], timedelta(hours=score["horizon_hours"])
     if episode and serviced_at and serviced_at > episode.start:
         episode = None
-    # A row before the service tells nothing about the machine after it.
+    # A row before the end of a service tells nothing about the machine after it.
     raised = score["alarm"] and not (serviced_at and serviced_at > time)
     if raised and (episode is None or opens_episode(episode.start, time, horizon)):
         episode = Episode(start=time, alarm=_describe_alarm(score, time), accepted=False)

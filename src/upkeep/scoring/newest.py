@@ -13,21 +13,20 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction, name_rows
+from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction, end_services, name_rows
 
 URGENT = 5
 SILENT = 20  # machines that are named at most
 MINUTE = "%Y-%m-%d %H:%M"
 STANDS = pl.col("alarm") & (pl.col("serviced_at") <= pl.col("time")).fill_null(value=True)
-"""Whether an alarm still stands: a row before a service tells nothing about the machine after it."""
+"""Whether an alarm still stands: a row before the end of a service tells nothing about the machine after it."""
 
 
 class Scored(NamedTuple):
     """One plant's scores.
 
-    `predictions` has a row per machine: the columns of the prediction log, ``reasons`` in words, ``horizon_hours`` of
-    the alarm, and ``serviced_at``, the time of the last maintenance or failure or null. `silent` are the machines
-    without a recent row, with the time of their last one if it is known.
+    `predictions` has a row per machine: the columns of the prediction log, ``reasons`` in words, and ``horizon_hours``
+    of the alarm. `silent` are the machines without a recent row, with the time of their last one if it is known.
     """
 
     predictions: pl.DataFrame
@@ -57,19 +56,19 @@ def score_newest(
     events = tables["events"].join(recent, on="machine", how="semi")
     answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
     inputs, scored_at = _write_inputs(telemetry, events, window), int(now.timestamp() * 1_000_000)
+    happened = events.select("machine", pl.col("time").dt.timestamp("us"), "kind", "code").iter_rows()
+    services = end_services(happened, scorer.model.metadata.dataset.max_repair_hours)
     told = partial(as_prediction, scorer=scorer, identity="", source="batch", scored_at=scored_at, role=role)
-    logged = as_log_rows([told(answer, inputs=inputs[answer.machine]) for answer in answers])
+    logged = as_log_rows(
+        [told(each, inputs=inputs[each.machine], serviced_at=services.get(each.machine)) for each in answers]
+    )
     reasons = [[reason["words"] for reason in scorer.explain(answer.features, answer.readings)] for answer in answers]
-    services = events.filter(pl.col("kind") != "error").group_by("machine").agg(serviced_at=pl.col("time").max())
     predictions = _number(logged).with_columns(
         reasons=pl.Series(reasons, dtype=pl.List(pl.String)),
         horizon_hours=pl.lit(scorer.model.metadata.dataset.horizon_hours),
     )
     silent = tables["machines"].join(recent, on="machine", how="anti").join(seen, on="machine", how="left")
-    return Scored(
-        predictions.join(services, on="machine", how="left", maintain_order="left"),
-        dict(silent.select("machine", "last").iter_rows()),
-    )
+    return Scored(predictions, dict(silent.select("machine", "last").iter_rows()))
 
 
 def _find_recent(seen: pl.DataFrame, earliest: datetime, silence: timedelta) -> pl.DataFrame:
@@ -98,7 +97,8 @@ def _write_inputs(telemetry: pl.DataFrame, events: pl.DataFrame, window: timedel
 def _number(predictions: pl.DataFrame) -> pl.DataFrame:
     """Return predictions with ids; the same predictions on the same day have the same ids, and are logged once."""
     day = pl.col("scored_at").dt.date()
-    key = name_rows(predictions.select(day, "plant", "machine", "time", "probability", "model_version"))
+    said = day, "plant", "machine", "time", "probability", "model_version", "serviced_at"  # the page reads a name once
+    key = name_rows(predictions.select(said))
     kind = pl.when(role="challenger").then(pl.lit("challenger")).otherwise(pl.lit("batch"))
     return predictions.with_columns(id=pl.format("{}-{}/{}", kind, pl.lit(key), pl.int_range(pl.len())))
 
@@ -135,7 +135,7 @@ def _rank(scored: Mapping[str, Scored]) -> list[tuple[str, ...]]:
             f"{row['plant']} {row['machine']}",
             f"{row['time']:{MINUTE}}",
             f"{row['probability']:.1%}",
-            "alarm" if row["stands"] else "serviced since" if row["alarm"] else "",
+            "alarm" if row["stands"] else "failed or serviced" if row["alarm"] else "",
             next(iter(row["reasons"]), "nothing raises it"),
         )
         for row in urgent.iter_rows(named=True)

@@ -8,11 +8,12 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -27,6 +28,7 @@ from upkeep.core.files import MOST_BYTES, TEMPORARY, write_whole
 from upkeep.core.names import shorten
 from upkeep.core.plants import name_file
 from upkeep.core.secrets import mask_credentials
+from upkeep.features.windows import to_microseconds
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -51,7 +53,7 @@ SCHEMA = pl.Schema(
         "alarm": pl.Boolean(),
         "model_version": pl.String(),
         "warnings": WARNINGS,
-        "maintained_at": DTYPES["time"],
+        **dict.fromkeys(("serviced_at", "maintained_at"), DTYPES["time"]),
         "maintenance_code": pl.String(),
         "features": pl.List(pl.Float32),
         "readings": pl.List(pl.Float32),
@@ -59,10 +61,13 @@ SCHEMA = pl.Schema(
     }
 )
 """`source` is ``api``, ``batch`` or ``smoke`` (golden requests); `role` a :data:`ModelRole`, null (champion) in old
-files; `time` that of the newest telemetry row; `inputs` the received rows as JSON."""
+files; `time` that of the newest telemetry row; `serviced_at` that of :func:`end_services`, null in old files; `inputs`
+the received rows as JSON."""
 
 Prediction = dict[str, Any]
 """A row of `SCHEMA` in Python: times are microseconds since 1970, lists are float32 arrays."""
+
+Happening = tuple[str, int, str, str | None]  # machine, time in microseconds, kind and code of an event
 
 DAY = re.compile(r"day=\d{4}-\d\d-\d\d")
 NOT_PLAIN = re.compile(r"[^a-z0-9._~-]")
@@ -78,7 +83,10 @@ IS_PREDICTION = {
     **{name: pl.col(name).is_not_null() & is_name(pl.col(name)) for name in ("plant", "machine")},
     **{name: pl.col(name).is_between(EARLIEST, LATEST) for name in ("time", "scored_at")},
     "role": pl.col("role").is_null() | pl.col("role").is_in(get_args(ModelRole)),
-    "maintained_at": pl.col("maintained_at").is_null() | pl.col("maintained_at").is_between(EARLIEST, LATEST),
+    **{
+        name: pl.col(name).is_null() | pl.col(name).is_between(EARLIEST, LATEST)
+        for name in ("serviced_at", "maintained_at")
+    },
     "probability": pl.col("probability").is_between(0, 1),
 }
 """What holds for every row that upkeep writes; others may write to the folder, too."""
@@ -103,8 +111,28 @@ logger = logging.getLogger(__name__)
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
 
 
+def end_services(happened: Iterable[Happening], max_repair_hours: float) -> dict[str, int]:
+    """Return by machine when its last service ended: a maintenance, or the repair of a failure, as labels have it.
+
+    An alarm of an earlier row, one under repair included, says nothing of the machine since.
+    """
+    ended = {}
+    for machine, time, kind, _ in sorted(happened, key=itemgetter(1, 2)):  # a maintenance may end a failure at once
+        if kind in ("failure", "maintenance"):
+            ended[machine] = time + (kind == "failure") * to_microseconds(max_repair_hours)
+    return ended
+
+
 def as_prediction(
-    answer: "Answer", scorer: "Scorer", inputs: str, *, identity: str, source: str, scored_at: int, role: ModelRole
+    answer: "Answer",
+    scorer: "Scorer",
+    inputs: str,
+    *,
+    identity: str,
+    source: str,
+    scored_at: int,
+    serviced_at: int | None,
+    role: ModelRole,
 ) -> Prediction:
     """Return an answer as a row of the log; `inputs` are the rows that it was made from, as JSON."""
     return {
@@ -112,6 +140,7 @@ def as_prediction(
         "source": source,
         "role": role,
         "scored_at": scored_at,
+        "serviced_at": serviced_at,
         "plant": scorer.model.metadata.plant,
         "threshold": scorer.model.metadata.threshold,
         "model_version": scorer.version,

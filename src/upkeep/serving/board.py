@@ -43,8 +43,9 @@ class BoardMachine(NamedTuple):
 
     @property
     def stands(self) -> bool:
-        """Whether there is an alarm, and no maintenance after its reading, which tells nothing of the machine since."""
-        return self.newest["alarm"] and not (self.maintenance and self.maintenance[0] > self.newest["time"])
+        """Whether there is an alarm, and no service that ends after its reading, which tells nothing of later times."""
+        ends = self.newest["serviced_at"], self.maintenance and self.maintenance[0]
+        return self.newest["alarm"] and not any(end and end > self.newest["time"] for end in ends)
 
 
 class Board:

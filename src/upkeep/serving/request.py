@@ -25,6 +25,7 @@ from upkeep.core.types import Booleans, Floats, Ints
 from upkeep.features.inputs import Events, MachineRecord, Telemetry, classify_events, event_kinds
 from upkeep.model.scoring import Caution
 from upkeep.model.storage import Metadata
+from upkeep.scoring.prediction_log import Happening
 from upkeep.serving.protocol import Error, Refused, cite
 from upkeep.serving.table import MOST_MACHINES, RequestTable
 
@@ -171,11 +172,8 @@ def _group_rows(table: RequestTable) -> dict[tuple[Any, Any], list[int]]:
     return machines
 
 
-Happening = tuple[str, int, str, str | None]  # machine, time in microseconds, kind and code of an event
-
-
 class PlantRequest:
-    """A request to one plant's model: `records`, `rows` and `events` of its machines.
+    """A request to one plant's model: `records`, `rows` and `events` of its machines; `happened` are all its events.
 
     Each machine has `cautions` for the caller and `inputs`, its rows as JSON, for the prediction log.
     """
@@ -192,7 +190,7 @@ class PlantRequest:
         what = "the data dictionary has no column"
         self._unknown = _ignore("unknown_column", what, list(map(cite, unknown)), next(iter(unknown), ""))
         self._readings: list[tuple[Ints, Floats]] = []
-        self._events: dict[Happening, None] = {}
+        self.happened: dict[Happening, None] = {}
 
     def take(self, machine: str, rows: Sequence[int]) -> None:
         """Add one machine; `Unusable` is raised if it cannot be answered."""
@@ -219,7 +217,7 @@ class PlantRequest:
         ]
         self.records[machine] = self._read_record(rows)
         self._readings.append((time, values))
-        self._events.update(dict.fromkeys(happened))  # once each, as `validate` leaves them
+        self.happened.update(dict.fromkeys(happened))  # once each, as `validate` leaves them
         sent = {(kind, code) for _, _, kind, code in happened if kind in ("error", "maintenance")}
         unseen = sorted(f"{kind} {cite(code)}" for kind, code in sent - self._contract.codes)
         ignored = _ignore("unknown_code", "training saw no", unseen, "code")
@@ -244,7 +242,7 @@ class PlantRequest:
     @property
     def events(self) -> Events:
         """The added machines' events, without duplicates."""
-        return classify_events(self._events, list(self.records), self._contract.vocabulary)
+        return classify_events(self.happened, list(self.records), self._contract.vocabulary)
 
     def _find_misfits(self) -> dict[int, tuple[str, str]]:
         """Return by row the first column that `validate` would reject, and what it expects there."""

@@ -43,9 +43,10 @@ function firstWarning(warnings) {
   return `⚠ ${warnings[0].message}${warnings.length > 1 ? ` (and ${warnings.length - 1} more)` : ""}`;
 }
 
-function lastMaintenance({ time, last_maintenance: maintenance }) {
+function lastMaintenance({ time, alarm, stands, last_maintenance: maintenance }) {
+  const since = maintenance && new Date(maintenance.time) > new Date(time) ? ", after the reading" : "";
+  if (alarm && !stands && !since) return ["Failed or serviced since"];
   if (!maintenance) return ["No maintenance on record"];
-  const since = new Date(maintenance.time) > new Date(time) ? ", after the reading" : "";
   return timeAgo("Maintained ", maintenance.time, `${maintenance.code ? `: ${maintenance.code}` : ""}${since}`);
 }
 
