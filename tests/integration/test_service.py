@@ -216,7 +216,7 @@ def test_other_kinds_of_content_are_refused(client):
     assert "application/json" in response.json()["errors"][0]["expected"]
 
 
-def test_the_log_says_when_the_last_service_that_a_request_tells_of_ended(trained_fleet, tmp_path, request_):
+def test_the_log_says_which_service_a_request_tells_of_whatever_its_code(trained_fleet, tmp_path, request_):
     settings = read_settings(service_environment(trained_fleet, tmp_path))
     service, asked = Service(settings.models, settings.dictionary), {}
     plant, machine, *_ = rows(request_)[0]
@@ -225,6 +225,7 @@ def test_the_log_says_when_the_last_service_that_a_request_tells_of_ended(traine
         rows(request_).append([told.get(name) for name in columns(request_)])
         (said,) = service.answer(json.dumps(request_).encode(), "", {}, "request", "api").predictions
         asked[kind] = datetime.fromtimestamp(said["serviced_at"] / 1e6, UTC)
+    assert (said["maintained_at"], said["maintenance_code"]) == (said["serviced_at"], "never seen")
     monday = datetime(2031, 1, 6, tzinfo=UTC)
     repair = timedelta(hours=SHIPPED.dataset.max_repair_hours)
     assert asked == {"failure": monday + repair, "maintenance": monday}

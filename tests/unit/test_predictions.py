@@ -12,7 +12,7 @@ from parameters import SHIPPED
 from upkeep.core.errors import UpkeepError
 from upkeep.features.labels import find_repairs
 from upkeep.scoring import prediction_log
-from upkeep.scoring.prediction_log import SCHEMA, as_log_rows, end_services, read_parts, write_part
+from upkeep.scoring.prediction_log import SCHEMA, LastService, as_log_rows, find_services, read_parts, write_part
 
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 
@@ -40,12 +40,20 @@ def test_a_service_ends_with_its_maintenance_or_as_labels_have_it_after_the_long
     times += [("B", 8, "error"), ("D", 9, "error")]
     happened = [(machine, NOON + hour * HOUR_US, kind, "any") for machine, hour, kind in times]
     longest = SHIPPED.dataset.max_repair_hours
-    found = end_services(happened, longest)
-    assert found == {name: NOON + hour * HOUR_US for name, hour in {"A": 5, "B": 7 + longest, "C": 3}.items()}
+    found = find_services(happened, longest)
+    ended = {name: each.serviced_at for name, each in found.items()}
+    assert ended == {name: NOON + hour * HOUR_US for name, hour in {"A": 5, "B": 7 + longest, "C": 3}.items()}
     events = pl.DataFrame(happened, ["machine", "time", "kind", "code"], orient="row")
     events = events.with_columns(pl.col("time").cast(SCHEMA["time"]))
     repairs = find_repairs(events, SHIPPED.dataset).select("machine", pl.col("repaired").to_physical())
-    assert dict(repairs.iter_rows()) == found
+    assert dict(repairs.iter_rows()) == ended
+
+
+def test_the_newest_maintenance_is_told_whatever_its_code_and_whatever_failed_since():
+    hours = {"failure": 9, "maintenance": 5, "error": 8}
+    happened = [("A", hour, kind, None) for kind, hour in hours.items()] + [("A", 2, "maintenance", "scheduled")]
+    assert find_services(happened, 72)["A"][1:] == (5, None)
+    assert find_services(happened[-1:], 72)["A"] == LastService(2, 2, "scheduled")
 
 
 def test_no_predictions_become_no_rows():

@@ -80,18 +80,6 @@ def test_a_request_overrides_what_is_on_record_and_only_that():
     assert (feature(told, "age_hours"), feature(told, "model_code")) == (10, 1)
 
 
-def test_the_newest_maintenance_is_reported():
-    kinds = {"error": 0, "repair": 1, "service": 2}
-    happened = [("repair", 1), ("service", 3), ("error", 5)]
-    events = Events(
-        np.zeros(3, dtype=np.int64),
-        np.array([NOW + hour * HOUR for _, hour in happened]),
-        np.array([kinds[kind] for kind, _ in happened]),
-    )
-    (answer,) = scorer().score(rows(), events, {})
-    assert (answer.maintained_at, answer.maintenance_code) == (NOW + 3 * HOUR, "service")
-
-
 def test_leaving_the_training_range_is_told_for_readings_but_not_for_mere_time():
     inside, outside = (scorer().score(rows((value,) * 6), NO_EVENTS, {})[0].warnings for value in (0.5, 7.0))
     codes = [{warning["code"] for warning in warnings} for warnings in (inside, outside)]

@@ -36,9 +36,8 @@ class Caution(TypedDict):
 class Answer(NamedTuple):
     """What the model says of one machine at its newest row.
 
-    Times are in microseconds since 1970; the last maintenance is that among the events at hand. Features are in the
-    model's order, shape (n_features,), NaN where one is unknown; readings are those that
-    :func:`~upkeep.model.explanation.summarise_readings` returns, made flat.
+    `time` is in microseconds since 1970. Features are in the model's order, shape (n_features,), NaN where one is
+    unknown; readings are those that :func:`~upkeep.model.explanation.summarise_readings` returns, made flat.
     """
 
     machine: str
@@ -48,8 +47,6 @@ class Answer(NamedTuple):
     warnings: list[Caution]
     features: Floats32
     readings: Floats32
-    maintained_at: int | None
-    maintenance_code: str | None
 
 
 class Scorer:
@@ -82,14 +79,13 @@ class Scorer:
         known = {name: _merge(records.get(name, UNKNOWN), stored.get(name, UNKNOWN)) for name in rows.machines}
         features = newest_features(rows, events, known, metadata.preparation, metadata.dataset)
         probabilities = predict(self.model, features).tolist()
-        readings, maintenance = self.read(rows), self._last_maintenance(events)
-        answers = []
+        readings, answers = self.read(rows), []
         for index, (name, span) in enumerate(rows.by_machine()):
             time = rows.time[span]
             warnings = [*self._judge_rows(name, time, rows.readings[span]), *self._judge_range(features[index])]
             alarm = probabilities[index] >= metadata.threshold
             answer = name, int(time[-1]), probabilities[index], alarm, warnings, features[index], readings[index]
-            answers.append(Answer(*answer, *maintenance.get(index, (None, None))))
+            answers.append(Answer(*answer))
         return answers
 
     def read(self, rows: Telemetry) -> Floats32:
@@ -100,12 +96,6 @@ class Scorer:
     def explain(self, features: Floats32, readings: Floats32) -> list[Reason]:
         """Return the reasons for one machine's answer, the strongest first; both are as the answer holds them."""
         return self.explainer.find_reasons(features, contributions(self.model, features[None, :])[0], readings)
-
-    def _last_maintenance(self, events: Events) -> dict[int, tuple[int, str]]:
-        first = len(self.vocabulary.error_codes)
-        codes = dict(enumerate(self.vocabulary.maintenance_codes, first))
-        in_order = zip(*(column[np.argsort(events.time, kind="stable")].tolist() for column in events), strict=True)
-        return {machine: (time, codes[kind]) for machine, time, kind in in_order if kind in codes}
 
     def _judge_rows(self, name: str, time: Ints, readings: Floats) -> Iterator[Caution]:
         metadata, vocabulary = self.model.metadata, self.vocabulary

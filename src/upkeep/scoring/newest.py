@@ -13,7 +13,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction, end_services, name_rows
+from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction, find_services, name_rows
 
 URGENT = 5
 SILENT = 20  # machines that are named at most
@@ -57,10 +57,10 @@ def score_newest(
     answers = scorer.score(*read_tables(telemetry, events, tables["machines"], scorer.vocabulary))
     inputs, scored_at = _write_inputs(telemetry, events, window), int(now.timestamp() * 1_000_000)
     happened = events.select("machine", pl.col("time").dt.timestamp("us"), "kind", "code").iter_rows()
-    services = end_services(happened, scorer.model.metadata.dataset.max_repair_hours)
+    services = find_services(happened, scorer.model.metadata.dataset.max_repair_hours)
     told = partial(as_prediction, scorer=scorer, identity="", source="batch", scored_at=scored_at, role=role)
     logged = as_log_rows(
-        [told(each, inputs=inputs[each.machine], serviced_at=services.get(each.machine)) for each in answers]
+        [told(each, inputs=inputs[each.machine], service=services.get(each.machine)) for each in answers]
     )
     reasons = [[reason["words"] for reason in scorer.explain(answer.features, answer.readings)] for answer in answers]
     predictions = _number(logged).with_columns(

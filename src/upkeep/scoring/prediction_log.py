@@ -61,8 +61,8 @@ SCHEMA = pl.Schema(
     }
 )
 """`source` is ``api``, ``batch`` or ``smoke`` (golden requests); `role` a :data:`ModelRole`, null (champion) in old
-files; `time` that of the newest telemetry row; `serviced_at` that of :func:`end_services`, null in old files; `inputs`
-the received rows as JSON."""
+files; `time` that of the newest telemetry row; `serviced_at`, null in old files, and the
+last maintenance those of :class:`LastService`; `inputs` the received rows as JSON."""
 
 Prediction = dict[str, Any]
 """A row of `SCHEMA` in Python: times are microseconds since 1970, lists are float32 arrays."""
@@ -102,6 +102,17 @@ class Log(NamedTuple):
     folders: tuple[str, ...]
 
 
+class LastService(NamedTuple):
+    """When a machine's last service ended, a maintenance or the repair of a failure; and its last maintenance, if any.
+
+    An alarm of an earlier row, one under repair included, says nothing of the machine since.
+    """
+
+    serviced_at: int | None = None
+    maintained_at: int | None = None
+    maintenance_code: str | None = None
+
+
 PREDICTION_LOG = Log("predictions", SCHEMA, IS_PREDICTION, "scored_at", ("plant",))
 VISIT_LOG = Log("findings", VISITS, {FINDING: pl.col(FINDING).is_in(FINDINGS)}, "said_at", ())
 
@@ -111,16 +122,16 @@ logger = logging.getLogger(__name__)
 S3_WAITS = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
 
 
-def end_services(happened: Iterable[Happening], max_repair_hours: float) -> dict[str, int]:
-    """Return by machine when its last service ended: a maintenance, or the repair of a failure, as labels have it.
-
-    An alarm of an earlier row, one under repair included, says nothing of the machine since.
-    """
-    ended = {}
-    for machine, time, kind, _ in sorted(happened, key=itemgetter(1, 2)):  # a maintenance may end a failure at once
-        if kind in ("failure", "maintenance"):
-            ended[machine] = time + (kind == "failure") * to_microseconds(max_repair_hours)
-    return ended
+def find_services(happened: Iterable[Happening], max_repair_hours: float) -> dict[str, LastService]:
+    """Return each machine's last service; a repair without a recorded end is over when labels say so."""
+    found: dict[str, LastService] = {}
+    for machine, time, kind, code in sorted(happened, key=itemgetter(1, 2)):  # a maintenance may end a failure at once
+        if kind == "maintenance":
+            found[machine] = LastService(time, time, code)
+        elif kind == "failure":
+            repaired = time + to_microseconds(max_repair_hours)
+            found[machine] = found.get(machine, LastService())._replace(serviced_at=repaired)
+    return found
 
 
 def as_prediction(
@@ -131,21 +142,24 @@ def as_prediction(
     identity: str,
     source: str,
     scored_at: int,
-    serviced_at: int | None,
     role: ModelRole,
+    service: LastService | None,
 ) -> Prediction:
-    """Return an answer as a row of the log; `inputs` are the rows that it was made from, as JSON."""
+    """Return an answer as a row of the log; `inputs` are the rows that it was made from, as JSON.
+
+    `service` is the machine's last one, None if none is known.
+    """
     return {
         "id": identity,
         "source": source,
         "role": role,
         "scored_at": scored_at,
-        "serviced_at": serviced_at,
         "plant": scorer.model.metadata.plant,
         "threshold": scorer.model.metadata.threshold,
         "model_version": scorer.version,
         "inputs": inputs,
         **answer._asdict(),
+        **(service or LastService())._asdict(),
     }
 
 

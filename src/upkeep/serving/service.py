@@ -12,7 +12,7 @@ import orjson
 from upkeep.contract.dictionary import load_dictionary
 from upkeep.model.explanation import Reason
 from upkeep.model.trial import load_scorers
-from upkeep.scoring.prediction_log import ModelRole, Prediction, as_prediction, end_services
+from upkeep.scoring.prediction_log import ModelRole, Prediction, as_prediction, find_services
 from upkeep.serving.protocol import MachineRisk
 from upkeep.serving.request import Contract, read_request
 from upkeep.serving.table import read_table
@@ -54,7 +54,7 @@ class Service:
         for plant, request in requests.items():
             scorer = self.scorers[plant]
             scored = scorer.score(request.rows, request.events, request.records)
-            services = end_services(request.happened, scorer.model.metadata.dataset.max_repair_hours)
+            services = find_services(request.happened, scorer.model.metadata.dataset.max_repair_hours)
             for answer, cautions, inputs in zip(scored, request.cautions, request.inputs, strict=True):
                 table.check_time()
                 answer.warnings[:0] = cautions
@@ -67,8 +67,8 @@ class Service:
                     identity=name,
                     source=source,
                     scored_at=now,
-                    serviced_at=services.get(answer.machine),
                     role=self._role,
+                    service=services.get(answer.machine),
                 )
                 predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features, answer.readings)} if table.reasons else {}
