@@ -32,12 +32,12 @@ PARAMS = outcome_params()
 def said(hour: float, probability: float = 0.9, machine: str = "m1", **changes: object) -> dict[str, object]:
     """Return a prediction, by default an alarm."""
     row = {"plant": "lyon", "machine": machine, "time": at(hour), "scored_at": at(hour), "source": "batch"}
-    row |= {"probability": probability, "threshold": 0.5, "alarm": probability >= 0.5}
+    row |= {"serviced_at": None, "probability": probability, "threshold": 0.5, "alarm": probability >= 0.5}
     return row | {"model_version": "v1", "role": "champion"} | changes
 
 
 def predictions(*rows: dict[str, object]) -> pl.DataFrame:
-    times = {"time": TIME, "scored_at": TIME}
+    times = dict.fromkeys(("time", "scored_at", "serviced_at"), TIME)
     return pl.DataFrame(rows or [said(0)], schema_overrides=times | {"role": pl.String}).head(len(rows))
 
 

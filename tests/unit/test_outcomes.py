@@ -64,6 +64,14 @@ def test_a_visit_ends_an_episode_and_the_next_alarm_opens_another():
     assert outcomes([said(0), said(3)], [visit(2, "nothing")], 13) == [(0, "nothing_found"), (3, "survived")]
 
 
+def test_an_alarm_made_after_its_machine_had_failed_warned_nobody_of_that_failure():
+    happened, late = [event(4, "failure"), event(5, "maintenance")], {"scored_at": at(6), "serviced_at": at(5)}
+    calm = said(0, 0.1, machine="m2")
+    assert outcomes([said(0, **late), calm], happened, 20) == [(0, "void"), (4, "not_covered")]
+    again = [said(0, 0.8), said(0, **late), calm]  # first shown in time
+    assert outcomes(again, happened, 20) == [(0, "failed"), (4, "caught")]
+
+
 @pytest.mark.parametrize("void", [{"source": "smoke"}, {}])
 def test_smoke_tests_and_alarms_of_machines_under_repair_are_void(void):
     happened = [] if void else [event(-1, "failure"), event(4, "maintenance")]

@@ -90,7 +90,9 @@ def _find_kept(
         failures.filter(is_cut | (pl.col("at") < since)).filter(is_read, ~is_alarm).drop("begin"),
     ]
     remembered = removed.filter(pl.col("outcome") != "void")
-    remembered = remembered.with_columns(time="at", alarm=True, source=pl.lit("ledger")).select(JUDGED)
+    remembered = remembered.with_columns(
+        time="at", alarm=True, source=pl.lit("ledger"), serviced_at=pl.lit(None, LEDGER["at"])
+    ).select(JUDGED)
     return pl.concat(kept), remembered
 
 

@@ -39,7 +39,7 @@ OF_FAILURES = ("caught", "missed", "not_covered")
 
 SAID = ["probability", "threshold", "alarm"]
 SAID_BY = ["role", "machine"]
-JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source"]  # what is judged of the prediction log
+JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source", "serviced_at"]  # of the log
 
 IS_SHOWN = (pl.col("role").fill_null("champion") == "champion") & (pl.col("source") != "smoke")
 """Which rows of the prediction log people were shown."""
@@ -90,10 +90,10 @@ def _join_predictions(
     predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.DataFrame, params: Params
 ) -> pl.DataFrame:
     """Return each prediction once, with its machine's next failure, its latest service, and whether it is void."""
-    said = predictions.select(JUDGED).with_columns(
-        pl.col("role").fill_null("champion"), is_smoke=pl.col("source") == "smoke"
-    )
-    said = said.sort("is_smoke", *SAID, descending=[False, True, False, True])
+    # Golden requests, and rows that were scored after their machine had failed or been serviced, or under repair.
+    warns_nobody = (pl.col("source") == "smoke") | (pl.col("serviced_at") > pl.col("time")).fill_null(value=False)
+    said = predictions.select(JUDGED).with_columns(pl.col("role").fill_null("champion"), warns_nobody=warns_nobody)
+    said = said.sort("warns_nobody", *SAID, descending=[False, True, False, True])
     rows = said.unique([*SAID_BY, "time", "model_version"], keep="first", maintain_order=True)
     services = events.filter(pl.col("kind") != "error").select("machine", service="time").unique()
     repairs = find_repairs(events.unique(["machine", "time", "kind"]), params.dataset)
@@ -106,7 +106,7 @@ def _join_predictions(
     return rows.with_columns(
         hours_to_failure=(pl.col("next_failure") - pl.col("time")).dt.total_microseconds() / 3.6e9,
         prevented=pl.lit(value=False),  # only failures that happened are covered
-        is_void=pl.col("is_smoke") | (pl.col("time") < pl.col("repaired")).fill_null(value=False),
+        is_void=pl.col("warns_nobody") | (pl.col("time") < pl.col("repaired")).fill_null(value=False),
     ).sort(*SAID_BY, "is_void", "service", "time", "model_version")
 
 
