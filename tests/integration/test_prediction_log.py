@@ -253,7 +253,7 @@ def test_what_the_disk_damaged_does_not_hold_back_the_others(new_log, url, spool
     assert spooled_bytes(spool) == 0
 
 
-def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool):
+def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool, caplog):
     spool.write_text("in the way of the folder")
     log = new_log()
     log.append(prediction(1))
@@ -261,6 +261,7 @@ def test_a_spool_that_is_none_is_told_and_costs_no_request(new_log, spool):
     assert log.last_error == f"the spool {spool} cannot be written: [Errno 17] File exists: {str(spool)!r}"
     log.close()
     assert log.dropped["unwritten"] == 1
+    assert f"1 rows are lost: the spool {spool} cannot be written" in caplog.text
 
 
 def test_a_full_spool_keeps_the_oldest(new_log, url, spool):

@@ -122,7 +122,9 @@ class LogWriter(Collector):
         while not self._closing.wait(self._flush_seconds):
             self._flush()
         self._flush()
-        self.dropped["unwritten"] += len(self._queue) + (self._taken[1].height if self._taken else 0)
+        if lost := len(self._queue) + (self._taken[1].height if self._taken else 0):
+            self.dropped["unwritten"] += lost
+            logger.error("prediction log: %s rows are lost: %s", lost, self.write_error)
         self._all_written.set()
 
     def _flush(self) -> None:
