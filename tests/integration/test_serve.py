@@ -132,7 +132,7 @@ def test_a_service_that_is_not_there_is_told_and_how_to_start_it(environment):
     assert "start the service" in caught.value.remedy
 
 
-@pytest.mark.parametrize("url", ["", "ftp://host"])
+@pytest.mark.parametrize("url", ["", "ftp://host", "localhost:8000"])
 def test_an_address_that_is_none_is_told_and_not_blamed_on_the_service(environment, url):
     with pytest.raises(UpkeepError, match="is no web address") as caught:
         smoke(url, environment)

@@ -69,6 +69,11 @@ def test_a_visit_in_another_zone_is_kept_in_utc_and_one_without_an_alarm_or_a_to
     assert (row["visited_at"], row["visited_at"].tzinfo, row["alarm_at"], row["said_by"]) == (VISITED, UTC, None, None)
 
 
+def test_a_time_without_an_offset_is_refused_with_an_example():
+    [error] = client_of(Kept()).post("/findings", json=WORD | {"visited_at": "2025-01-06T10:00:00"}).json()["errors"]
+    assert error["expected"] == "a time with its offset, such as 2025-12-29T09:30:00Z"
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "pointer"),
     [

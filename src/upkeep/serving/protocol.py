@@ -23,7 +23,10 @@ Cell = Annotated[Any, WithJsonSchema(CELL)]
 Record = Annotated[InstanceOf[dict[str, Any]], WithJsonSchema({"type": "object", "additionalProperties": CELL})]
 """A row, not copied into a model of its own, which would take much memory for all rows."""
 
-EXPECTED = {"model_type": "an object", "is_instance_of": "an object"}
+EXPECTED = {
+    **dict.fromkeys(("model_type", "is_instance_of"), "an object"),
+    "timezone_aware": "a time with its offset, such as 2025-12-29T09:30:00Z",
+}
 """By pydantic's type of error, in JSON's terms."""
 
 EXACT_DIGITS = 19  # longer integers are read as floats

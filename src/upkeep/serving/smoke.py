@@ -46,6 +46,8 @@ def smoke(url: str, environment: Mapping[str, str] = os.environ) -> str:
 
 def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
     headers = {SMOKE: "1"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    if not url.startswith(("http://", "https://")):
+        raise UpkeepError(f"{url!r} is no web address", remedy="pass one, as in --url http://127.0.0.1:8000")
     address = f"{url.rstrip('/')}/invocations"
     try:
         response = urllib3.request("POST", address, json=request, headers=headers, timeout=SECONDS, retries=False)
@@ -53,8 +55,6 @@ def _ask(url: str, request: Mapping[str, Any], token: str) -> dict[str, Any]:
         if response.status != HTTPStatus.OK:
             raise ValueError(f"{response.status}: {content.get('errors')}")
         answer: dict[str, Any] = content["predictions"][0]
-    except urllib3.exceptions.LocationValueError as error:
-        raise UpkeepError(f"{url!r} is no web address", remedy="pass one, as in --url http://127.0.0.1:8000") from error
     except (urllib3.exceptions.HTTPError, ValueError, LookupError) as error:
         remedy = "start the service, as `make serve` does, or look at its log and at UPKEEP_TOKENS"
         raise UpkeepError(f"the service does not answer with scores: {error} [{url}]", remedy=remedy) from error
