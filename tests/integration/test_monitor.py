@@ -138,6 +138,13 @@ def answering(*statuses):
         server.shutdown()
 
 
+def test_a_source_that_is_fine_is_not_said_of_all_plants_while_one_is_not(capsys):
+    run(60)
+    statuses = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:])
+    assert statuses.pop("shared") == "fine"
+    assert "fine" not in statuses.values()
+
+
 def test_both_pages_show_the_plant_and_ask_for_nothing_from_elsewhere():
     run(60)
     for page in (monitor.PLANNER, monitor.ENGINEER):

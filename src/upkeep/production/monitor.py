@@ -55,7 +55,7 @@ def run(params: Params, as_of: datetime) -> None:
         write_json(REPORT, monitoring.model_dump(mode="json"))
         for template, file in {"monitoring_planner.html": PLANNER, "monitoring_engineer.html": ENGINEER}.items():
             write_whole(file, render_html(template, monitoring=monitoring, order=ORDER).encode())
-        standings = {plant or "all plants": standing for plant, standing in monitoring.standings.items()}
+        standings = {plant or "shared": standing for plant, standing in monitoring.standings.items()}
         rows = [
             {"plant": plant, "status": each.status, "since": str(each.since.date()), "because": "; ".join(each.why[:2])}
             for plant, each in standings.items()

@@ -14,7 +14,7 @@ from upkeep.judging.reports import PlantDrift, Report
 from upkeep.production.estimates import Agreement
 from upkeep.production.health import ACT, FINE, ORDER, UNKNOWN, WATCH, Signal, Status
 
-FLEET = ""  # in a plant's place: all plants
+FLEET = ""  # in a plant's place: what plants share, such as the source
 TO_LEARN = "run `upkeep outcomes` once the horizon of its alarms is over"  # before that it adds nothing
 
 VERDICTS: dict[str, tuple[Status, str, str]] = {
