@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from upkeep.contract.casting import cast_column
+from upkeep.contract.casting import cast_column, cast_truths
 from upkeep.core.names import MAX_NAME
 from upkeep.core.types import Floats
 from upkeep.serving.protocol import Invocation, Options, Refused, cite, load_object, point, read_part
@@ -222,6 +222,8 @@ def _cast(values: Sequence[Any], wanted: Type) -> Read:
         if rows := [row for row, value in enumerate(values) if type(value) is kind]:
             column = pl.DataFrame({"value": pl.Series([values[row] for row in rows], dtype=dtype)})
             cast = cast_column("value", dtype, wanted)
+            if wanted == "number" and kind is str:
+                cast = cast_truths("value", cast)
             failed_here = cast.failed | cast.value.is_infinite() if wanted == "number" else cast.failed
             done = column.select(cast.value.to_physical().alias("value"), failed=failed_here)
             for row, value in zip(rows, done["value"], strict=True):
