@@ -221,14 +221,27 @@ def test_the_log_says_which_service_a_request_tells_of_whatever_its_code(trained
     service, asked = Service(settings.models, settings.dictionary), {}
     plant, machine, *_ = rows(request_)[0]
     for kind in ("failure", "maintenance"):
-        told = {"plant": plant, "machine": machine, "time": "2031-01-06T00:00:00Z", "kind": kind, "code": "never seen"}
+        told = {"plant": plant, "machine": machine, "time": "2026-01-05T00:00:00Z", "kind": kind, "code": "never seen"}
         rows(request_).append([told.get(name) for name in columns(request_)])
         (said,) = service.answer(json.dumps(request_).encode(), "", {}, "request", "api").predictions
         asked[kind] = datetime.fromtimestamp(said["serviced_at"] / 1e6, UTC)
     assert (said["maintained_at"], said["maintenance_code"]) == (said["serviced_at"], "never seen")
-    monday = datetime(2031, 1, 6, tzinfo=UTC)
+    monday = datetime(2026, 1, 5, tzinfo=UTC)
     repair = timedelta(hours=SHIPPED.dataset.max_repair_hours)
     assert asked == {"failure": monday + repair, "maintenance": monday}
+
+
+def test_an_event_of_the_future_is_left_out_and_told_as_a_reading_is(trained_fleet, tmp_path, request_):
+    settings = read_settings(service_environment(trained_fleet, tmp_path))
+    service, asked = Service(settings.models, settings.dictionary), []
+    plant, machine, *_ = rows(request_)[0]
+    told = {"plant": plant, "machine": machine, "time": "2100-01-04T00:00:00Z", "kind": "failure", "code": "motor"}
+    for _ in range(2):
+        asked += service.answer(json.dumps(request_).encode(), "", {}, "request", "api").predictions
+        rows(request_).append([told.get(name) for name in columns(request_)])
+    assert asked[0]["serviced_at"] == asked[1]["serviced_at"]
+    message = "1 rows left out: their time is more than a day ahead"
+    assert {"code": "future_rows", "message": message, "column": "time"} in asked[1]["warnings"]
 
 
 def test_a_machine_that_training_did_not_know_is_answered_with_a_doubt(client, request_):

@@ -82,13 +82,10 @@ class Contract:
         cautions = self._restore_units(values) if self._is_outside(values).any() else []
         outside = self._is_outside(values)
         bad = outside.any(axis=1)
-        ahead = ~bad & (time > time_ns() // 1000 + CLOCK_SLACK_MICROSECONDS)
-        believed = np.flatnonzero(~bad & ~ahead)
+        believed = np.flatnonzero(~bad)
         _, first = np.unique(time[believed] // (self._near_seconds * 1_000_000 or 1), return_index=True)
         if bad.any():
             cautions.append(self._warn_of_values(values, outside))
-        if n_ahead := int(ahead.sum()):
-            cautions.append(_leave_out("future_rows", n_ahead, "time", "their time is more than a day ahead"))
         if repeated := len(believed) - len(first):
             when = f"within the same {self._near_seconds} s" if self._near_seconds else "at the same instant"
             cautions.append(_leave_out("duplicate_rows", repeated, "time", f"the machine has one {when} already"))
@@ -197,12 +194,15 @@ class PlantRequest:
         for row in rows:
             if row in self._misfits:
                 raise Unusable(row, *self._misfits[row])
-        believed = [row for row in rows if self._times[row] >= CLOCK_RESET_MICROSECONDS]
+        latest = time_ns() // 1000 + CLOCK_SLACK_MICROSECONDS
+        believed = [row for row in rows if CLOCK_RESET_MICROSECONDS <= self._times[row] <= latest]
         telemetry = [row for row in believed if self._kinds[row] is None]
         time = np.array([self._times[row] for row in telemetry], dtype=np.int64)
         values = self._table.numbers(tuple(self._contract.numbers))[telemetry]
         time, values, cautions = self._contract.choose_readings(time, values)
-        if reset := len(rows) - len(believed):
+        if ahead := sum(self._times[row] > latest for row in rows):
+            cautions.append(_leave_out("future_rows", ahead, "time", "their time is more than a day ahead"))
+        if reset := len(rows) - len(believed) - ahead:
             cautions.append(_leave_out("past_rows", reset, "time", f"their time is before {CLOCK_RESET.year}"))
         if not len(time):
             what = "; ".join(caution["message"] for caution in cautions) or "there is no row of telemetry"
