@@ -16,7 +16,7 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Params
 from upkeep.features.labels import find_repairs, join_nearest
 from upkeep.judging.episodes import find_episodes, judge_failures, read_timeline
-from upkeep.scoring.prediction_log import complete
+from upkeep.scoring.prediction_log import WAS_SERVICED, complete
 
 KEY = ["kind", "plant", "machine", "at", "role", "model_version"]
 """What identifies an episode or failure; the ledger has a row for each time that something was learnt of it."""
@@ -90,8 +90,7 @@ def _join_predictions(
     predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.DataFrame, params: Params
 ) -> pl.DataFrame:
     """Return each prediction once, with its machine's next failure, its latest service, and whether it is void."""
-    # Golden requests, and rows that were scored after their machine had failed or been serviced, or under repair.
-    warns_nobody = (pl.col("source") == "smoke") | (pl.col("serviced_at") > pl.col("time")).fill_null(value=False)
+    warns_nobody = (pl.col("source") == "smoke") | WAS_SERVICED
     said = predictions.select(JUDGED).with_columns(pl.col("role").fill_null("champion"), warns_nobody=warns_nobody)
     said = said.sort("warns_nobody", *SAID, descending=[False, True, False, True])
     rows = said.unique([*SAID_BY, "time", "model_version"], keep="first", maintain_order=True)

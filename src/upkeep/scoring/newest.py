@@ -13,13 +13,12 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import ModelRole, as_log_rows, as_prediction, find_services, name_rows
+from upkeep.scoring.prediction_log import WAS_SERVICED, ModelRole, as_log_rows, as_prediction, find_services, name_rows
 
 URGENT = 5
 SILENT = 20  # machines that are named at most
 MINUTE = "%Y-%m-%d %H:%M"
-STANDS = pl.col("alarm") & (pl.col("serviced_at") <= pl.col("time")).fill_null(value=True)
-"""Whether an alarm still stands: a row before the end of a service tells nothing about the machine after it."""
+STANDS = pl.col("alarm") & ~WAS_SERVICED
 
 
 class Scored(NamedTuple):

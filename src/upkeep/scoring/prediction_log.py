@@ -91,6 +91,9 @@ IS_PREDICTION = {
 }
 """What holds for every row that upkeep writes; others may write to the folder, too."""
 
+WAS_SERVICED = (pl.col("serviced_at") > pl.col("time")).fill_null(value=False)
+"""Which rows say nothing of their machine any more, as its last service ended after them."""
+
 
 class Log(NamedTuple):
     """An append-only table: its name, its columns, what `holds` for each row, and the columns of its folders."""

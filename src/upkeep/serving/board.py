@@ -156,7 +156,7 @@ class Board:
 def _update_machine(known: BoardMachine | None, prediction: Prediction) -> BoardMachine:
     """Return a machine with one more prediction; `known` itself if that changes nothing."""
     history, maintenance = (known.history, known.maintenance) if known else (np.empty((0, 2)), None)
-    is_newer = known is None or _age(prediction) > _age(known.newest)
+    is_newer = known is None or _recency(prediction) > _recency(known.newest)
     point = np.array([[prediction["time"] // 1000, prediction["probability"]]])
     joined = np.concatenate((point, history) if is_newer else (history, point))
     _, first = np.unique(joined[:, 0], return_index=True)  # at the same time, the newer prediction's
@@ -187,7 +187,7 @@ def _count_bytes(machine: BoardMachine) -> int:
     return MACHINE_BYTES + 4 * _count_text(machine.newest) + sum(array.nbytes for array in arrays)
 
 
-def _age(prediction: Prediction) -> tuple[int, int]:
+def _recency(prediction: Prediction) -> tuple[int, int]:
     return prediction["time"], prediction["scored_at"]
 
 
