@@ -193,6 +193,14 @@ def test_a_machine_maintained_after_its_reading_needs_nobody(open_page, url, boa
     expect(row(page, "press 2")).not_to_contain_text("after the reading")
 
 
+def test_a_machine_under_repair_needs_nobody_and_says_why(open_page, url, board):
+    later = prediction()["time"] + HOUR
+    board.add(prediction("saw", 0.7, plant="porto", scored_at=later, serviced_at=later))
+    page = open_page(url)
+    expect(page.locator("h1")).to_have_text("1 of 5 machines needs you")
+    expect(row(page, "saw")).to_contain_text("Failed or serviced since")
+
+
 def test_the_sparkline_shows_where_the_risk_stands_against_the_alarm(open_page, url):
     page = open_page(url)
     points = row(page, "press 2").locator("polyline").get_attribute("points").split()
