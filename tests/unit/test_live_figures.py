@@ -54,7 +54,7 @@ def test_failures_before_any_model_was_in_force_count_for_none():
     classes, figures, left_out = show_outcomes(rows, PARAMS).split("\n\n")
     assert classes.splitlines()[1].split()[-2:] == ["1", "0"]
     assert len(figures.splitlines()) == 2
-    assert left_out == "left out: 1 failure from before there was any prediction"
+    assert left_out == "left out: 1 failure before the first prediction, or too soon after it"
 
 
 NOTHING = "nothing is known yet: no prediction was judged"
@@ -65,7 +65,7 @@ def test_where_nothing_is_known_one_sentence_says_so():
     early = ledger(*["not_covered"] * 3, model_version=None)
     assert show_outcomes(early, PARAMS).splitlines()[::2] == [
         NOTHING,
-        "left out: 3 failures from before there was any prediction",
+        "left out: 3 failures before the first prediction, or too soon after it",
     ]
 
 

@@ -132,7 +132,7 @@ def show_outcomes(outcomes: pl.DataFrame, params: Params, by: Sequence[str] = ("
         ]
         told = [align_rows(counted), align_rows(shown)]
     if early := outcomes.height - said.height:
-        told.append(f"left out: {count_things(early, 'failure')} from before there was any prediction")
+        told.append(f"left out: {count_things(early, 'failure')} before the first prediction, or too soon after it")
     return "\n\n".join(told)
 
 
