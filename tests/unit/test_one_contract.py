@@ -305,7 +305,7 @@ def test_csv_with_blanks_around_its_names_or_a_separator_at_each_end_is_read_as_
 @pytest.mark.parametrize("truth", ["true", "False", " TRUE", "trueish"])
 def test_a_signal_in_text_is_a_number_to_the_service_as_to_validate(truth):
     table = {name: [None, None] for name in COLUMNS} | {"plant": [PLANT] * 2, "machine": ["M1", "M1"]}
-    table |= {"time": ["2025-01-06T13:00:00Z", "2025-01-06T14:00:00Z"], "humidity_pct": [truth, "true"]}
+    table |= {"time": ["2025-01-06T13:00:00Z", "2025-01-06T14:00:00Z"], "humidity_pct": [truth, truth]}
     assert_read_alike(pl.DataFrame(table, dict.fromkeys(table, pl.String)), ask_service(as_json(table)))
 
 

@@ -80,7 +80,7 @@ def reconcile(
         if column.type == "number" and rows.schema[name] == pl.String:
             if DECIMAL in rows.columns:
                 casts[name] = cast_local(name, casts[name])
-            if (rows[name].max() or "") >= "F":  # type: ignore[operator]  # texts, or none; digits sort before letters
+            if (rows[name].str.strip_chars().max() or "") >= "F":  # type: ignore[operator]  # digits precede letters
                 casts[name] = cast_truths(name, casts[name])
     rules = []
     if BROKEN_LINE in rows.columns:
