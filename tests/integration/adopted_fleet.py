@@ -151,6 +151,15 @@ def write_spreadsheet(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
     events.select("machine", "time", "kind").write_csv(FOLDER / "events.csv")
 
 
+def write_day_and_hour(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
+    """Day and time of day in two columns: readings as a data logger has them, events as SAP has them."""
+    time = pl.col("time").dt
+    day, clock = time.strftime("%d/%m/%Y").alias("Date"), time.strftime("%H.%M.%S").alias("Time")
+    telemetry.select("plant", "machine", day, clock, *SENSORS).write_csv(FOLDER / "AirQuality.csv", separator=";")
+    day, clock = time.strftime("%Y%m%d").alias("AUSVN"), time.strftime("%H%M%S").alias("AUZTV Uhrzeit")
+    events.select("plant", "machine", day, clock, "kind", "code").write_csv(FOLDER / "notifications.csv")
+
+
 def write_database(telemetry: pl.DataFrame, events: pl.DataFrame) -> None:
     engine = create_engine(f"sqlite:///{FOLDER}/plant.db")
     text = pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S")

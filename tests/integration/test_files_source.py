@@ -1,6 +1,6 @@
 import gzip
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import fsspec
 import polars as pl
@@ -273,6 +273,7 @@ def test_when_machines_were_installed_is_read_as_their_times_are(tmp_path):
         ({"time_format": "%Y-%m-%d %H:%M:%S.%f"}, "as %.f"),
         ({"time_format": "%Y-%m-%d %Z"}, "give time_zone"),
         ({"time_format": "%s", "epoch": "s"}, "not both"),
+        ({"time_of_day": "clock", "epoch": "s"}, "not both"),
         ({"kinds": {"x": "error"}}, "telemetry cannot have kinds"),
     ],
 )
@@ -285,6 +286,45 @@ def test_a_time_format_is_read_and_a_time_that_breaks_it_stays(tmp_path):
     (tmp_path / "all.csv").write_text("plant,machine,time\nlyon,m1,06.01.2025 14:00\nlyon,m1,noon\n")
     rows = deliveries(tmp_path, {"time_format": "%d.%m.%Y %H:%M"})["telemetry", "lyon", "2025-01-06"]
     assert rows["time"].to_list() == ["2025-01-06T14:00:00.000000Z", "noon"]
+
+
+@pytest.mark.parametrize(
+    ("days", "clocks", "form"),
+    [
+        (["20250106", "20250106"], ["143000", "000500"], "%Y%m%d %H:%M:%S"),  # as SAP writes them
+        (["20250106", "20250106"], ["1430", "5"], "%Y%m%d %H:%M:%S"),
+        (["06.01.2025", "06.01.2025"], ["14.30.00", "0.05.00"], "%d.%m.%Y %H:%M:%S"),
+        (["06.01.2025", "06.01.2025"], ["2:30 PM", "12:05 am"], "%d.%m.%Y %I:%M %p"),
+        (["2025-01-06 00:00:00", "2025-01-06"], ["14:30", "0:05"], None),
+        ([date(2025, 1, 6), date(2025, 1, 6)], [time(14, 30), time(0, 5)], None),
+        ([datetime(2025, 1, 6), datetime(2025, 1, 6)], [143000, 500], None),
+        ([20250106.0, 20250106.0], [1430.0, 5.0], "%Y%m%d %H:%M:%S"),
+    ],
+)
+def test_day_and_time_of_day_in_two_columns_are_one_time(tmp_path, days, clocks, form):
+    rows = pl.DataFrame({"plant": "lyon", "machine": "m1", "day": days, "clock": clocks, "load": [1.0, 2.0]})
+    write = rows.write_csv if isinstance(days[0], str) else rows.write_parquet
+    write(file := tmp_path / f"t{'.csv' if isinstance(days[0], str) else '.parquet'}")
+    options = {"path": str(file), "columns": {"time": "day"}, "time_of_day": "clock", "time_zone": "Europe/Paris"}
+    read = deliveries(tmp_path, options | ({"time_format": form} if form else {}))
+    found = pl.concat([read["telemetry", "lyon", batch] for batch in ("2024-12-30", "2025-01-06")])
+    assert "clock" not in found.columns
+    assert {*found["time"]} == {"2025-01-06T13:30:00.000000Z", "2025-01-05T23:05:00.000000Z"}
+
+
+def test_where_day_or_time_of_day_is_missing_the_time_is(tmp_path):
+    lines = ["2025-01-06,10:00,1", "2025-01-06,,2", ",11:00,3", "2025-01-06,later,4"]
+    (tmp_path / "t.csv").write_text("\n".join(["day,clock,load", *lines]))
+    options = {"columns": {"time": "day"}, "time_of_day": "clock", "plant": "lyon", "machine": "m1"}
+    rows = deliveries(tmp_path, options)["telemetry", "lyon", "2025-01-06"]
+    assert rows["time"].to_list() == ["2025-01-06 10:00", None, None, "2025-01-06 later"]
+
+
+@pytest.mark.parametrize("absent", ["day", "clock"])
+def test_a_column_of_days_or_times_of_day_that_is_not_there_is_named(tmp_path, absent):
+    (tmp_path / "t.csv").write_text("plant,machine,day,clock\nlyon,m1,2025-01-06,10:00\n".replace(absent, "other"))
+    with pytest.raises(UpkeepError, match=f"there is no column '{absent}'"):
+        deliveries(tmp_path, {"columns": {"time": "day"}, "time_of_day": "clock"})
 
 
 @pytest.mark.parametrize("form", ["%+", "%Y-%m-%dT%H:%M:%S%#z"])

@@ -1,7 +1,7 @@
 """Looking at deliveries: what tiny tables are taken for, and what is drafted from them."""
 
 from contextlib import nullcontext
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 import pytest
@@ -442,18 +442,30 @@ def test_a_table_whose_numbers_never_change_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "clock"),
+    ("name", "clock", "last"),
     [
-        ("Uhrzeit", ["10:00", "10:05", "10:10"]),
-        ("x", ["9:00 AM", "10:00 a.m.", "1:10:30 PM"]),
-        ("hour", [0, 1, 23]),
-        ("time_of_day", ["0900", "1000", "235959"]),
-        ("x", [time(9), time(10), time(23)]),
+        ("Uhrzeit", ["10:00", "10:05", "10:10"], time(10, 10)),
+        ("x", ["9:00 AM", "10:00 am", "1:10:30 PM"], None),
+        ("hour", [0, 1, 23], time(23)),
+        ("Start", ["10:00", None, None], None),
+        ("time_of_day", ["0900", "1000", "2359"], time(23, 59)),
+        ("x", [time(9), time(10), time(23)], time(23)),
     ],
 )
-def test_a_time_in_two_columns_is_refused(name, clock):
-    with pytest.raises(UpkeepError, match=f"stands in two columns, Datum and {name}"):
-        find_roles(layout(Datum=["01.02.2025"] * 3, **{name: clock}, Druck=["1", "2", "3"]))
+def test_a_time_in_two_columns_is_joined_or_refused(name, clock, last):
+    rows = layout(Datum=["01.02.2025"] * 3, **{name: clock}, Druck=["1", "2", "3"])
+    if last is None:  # it is written in two ways, or missing
+        with pytest.raises(UpkeepError, match=f"stands in two columns, Datum and {name}"):
+            find_roles(rows)
+    else:
+        roles = find_roles(rows)
+        assert (roles.clock.column, roles.clock.options["time_of_day"], roles.measured) == ("Datum", name, ["Druck"])
+        assert roles.clock.times.to_list()[-1] == datetime.combine(date(2025, 2, 1), last, UTC)
+
+
+def test_of_two_times_of_day_the_beginning_is_the_events_time():
+    rows = layout(Datum=["01.02.2025", "02.02.2025"], until=["11:00", "12:00"], Start=["10:00", "9:30"])
+    assert find_roles(rows).clock.options["time_of_day"] == "Start"
 
 
 @pytest.mark.parametrize("name", ["hours", "running_hours", "day"])

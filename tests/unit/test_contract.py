@@ -589,6 +589,10 @@ def test_above_their_share_near_duplicates_are_refused_by_what_they_look_like() 
     text = crowding(long)
     assert "differ in tag (heat, speed): are they of several sensors, in long format?" in text
     assert "pivot: {name: tag, value: heat}" in text
+    clocks = long.drop("tag").with_columns(clock=pl.Series(["9:00", "10:00"] * 2))
+    text = crowding(clocks)
+    assert "differ in clock (9:00, 10:00): is that the time of day?" in text
+    assert "set fetch.options.telemetry.time_of_day: clock, named as in the file, or do so in the query" in text
 
 
 def test_where_most_near_duplicates_are_of_one_instant_none_is_to_be_saved_by_a_shorter_interval() -> None:

@@ -20,6 +20,7 @@ from upkeep.adopt.tables import (
     find_silent_labels,
     sort_tables,
 )
+from upkeep.adopt.times import TIME_OPTIONS
 from upkeep.adopt.words import tidy_names
 from upkeep.contract.casting import CLOCK_RESET
 from upkeep.core import paths
@@ -124,7 +125,7 @@ def _tell_tables(tables: Tables, happened: pl.DataFrame) -> Iterator[str]:
             machines = count_things(part.rows.select("plant", "machine").n_unique(), "machine")
             yield f"{table}: {part.layout.name}, {count_things(part.rows.height, 'row')} of {machines}{span}"
             for ours, (reason, column, value) in part.guesses.items():
-                if ours not in ("kinds", "pivot", "time_format", "time_zone", "epoch"):  # the time's reason has these
+                if ours not in ("kinds", "pivot", *TIME_OPTIONS):  # the time's reason has these
                     told = "the path" if ours in part.placeholders.values() else column or value
                     yield f"  {ours}: {shorten(told)}, {reason}"
     counts = happened.group_by("kind").len().sort("kind").iter_rows()

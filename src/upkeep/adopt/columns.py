@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -11,13 +11,14 @@ from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.sniffing import MOSTLY, read_numbers
 from upkeep.adopt.times import Clock, find_exchanged, read_clock, share_of
 from upkeep.adopt.words import has_word, names_one, unit_of, words_of
-from upkeep.contract.casting import cast_column
+from upkeep.contract.casting import TIME_OF_DAY, cast_column
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, shorten
+from upkeep.sources.columns import join_time
 
 MOST_SENSORS = 1000
 MOST_PLANTS = 200
-TIME_OF_DAY = r"(?i)^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*$"
+NAMED_TIME_OF_DAY = r"^\s*([01]?\d|2[0-3])[.:]?[0-5]\d([.:]?[0-5]\d)?\s*$"  # such as 14.30 or 143005
 PATH_PART = re.compile(r"\{\d+\}")  # names of columns that hold parts of files' addresses
 CROWDED = 0.7  # share of files or folders that have rows of one machine and time, if each is of another plant
 VALUE = re.compile(r"val|wert|reading|data", re.IGNORECASE)
@@ -75,7 +76,10 @@ def find_roles(layout: Layout) -> Part:
     clock = min(clocks.values(), key=_rank_clock, default=None)
     if clock and (others := [shorten(name) for name in clocks if name != clock.column]):
         clock = clock._replace(reason=f"{clock.reason}; not {', '.join(others)}")
-    _refuse_split_time(layout, clock)
+    if clock and (time_of_day := _find_time_of_day(rows, clock)):
+        clock = _join_clock(layout, clock, time_of_day)
+        rows = join_time(rows, clock.column, time_of_day)
+        layout = replace(layout, rows=rows)
     _refuse_exchanged_days(layout, clock)
     names = [name for name in rows.columns if not clock or name != clock.column]
     keys = _find_keys(layout, names, clock)
@@ -100,24 +104,34 @@ def _rank_clock(clock: Clock) -> tuple[bool, bool]:
     return has_word(clock.column, "afterwards"), not has_word(clock.column, "time")
 
 
-def _refuse_split_time(layout: Layout, clock: Clock | None) -> None:
-    if clock is None or not (clock.times == clock.times.dt.truncate("1d")).all():
-        return
-    for column in layout.rows.iter_columns():
-        if column.name != clock.column and _is_time_of_day(column):
-            raise UpkeepError(
-                f"the time of {layout.name} stands in two columns, {clock.column} and {column.name}",
-                remedy="deliver date and time of day in one column",
-            )
+def _find_time_of_day(rows: pl.DataFrame, clock: Clock) -> str | None:
+    """Return the column that holds the times of day if the clock's column holds days only."""
+    if not (clock.times == clock.times.dt.truncate("1d")).all():
+        return None
+    others = [name for name in rows.columns if name != clock.column and _is_time_of_day(rows[name])]
+    return min(others, key=lambda name: has_word(name, "afterwards"), default=None)
+
+
+def _join_clock(layout: Layout, clock: Clock, time_of_day: str) -> Clock:
+    """Return the clock of days and times of day together; an UpkeepError if they do not make times."""
+    joined = read_clock(join_time(layout.rows, clock.column, time_of_day)[clock.column])
+    if joined is None or joined.times.count() < MOSTLY * clock.times.count():
+        what = f"the time of {layout.name} stands in two columns, {clock.column} and {time_of_day}"
+        raise UpkeepError(what, remedy="deliver date and time of day in one column")
+    options = {**joined.options, "time_of_day": time_of_day}
+    return joined._replace(options=options, reason=f"the day, and in {shorten(time_of_day)} its time; {joined.reason}")
 
 
 def _is_time_of_day(column: pl.Series) -> bool:
     """Tell whether a column holds times without a day: 14:30, 2:30 PM, or by its name an hour or 1430."""
-    known, is_named = column.drop_nulls(), names_one(column.name, "clock", "of_day")
-    if column.dtype == pl.Time or share_of(known.cast(pl.String).str.contains(TIME_OF_DAY)) > MOSTLY:
+    known, texts = column.drop_nulls(), column.drop_nulls().cast(pl.String)
+    if column.dtype == pl.Time or share_of(texts.str.contains(TIME_OF_DAY)) > MOSTLY:
         return True
-    number = known.cast(pl.Float64, strict=False) if is_named else pl.Series(dtype=pl.Float64)
-    return share_of((number % 1 == 0) & number.is_between(0, 240_000)) > MOSTLY
+    if has_word(column.name, "clock") and share_of(texts.str.contains(NAMED_TIME_OF_DAY)) > MOSTLY:
+        return True
+    number = known.cast(pl.Float64, strict=False)
+    is_hour = (number % 1 == 0) & number.is_between(0, 23)
+    return names_one(column.name, "clock", "of_day") and share_of(is_hour) > MOSTLY
 
 
 def _refuse_exchanged_days(layout: Layout, clock: Clock | None) -> None:

@@ -22,6 +22,7 @@ from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.describing import Described
 from upkeep.adopt.settings import Setting
 from upkeep.adopt.tables import Tables
+from upkeep.adopt.times import TIME_OPTIONS
 from upkeep.contract.dictionary import TABLES, Column, Dictionary, names_in_words
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
@@ -189,10 +190,10 @@ def _query(parts: Sequence[Part], names: Mapping[str, str]) -> Iterator[Select[A
 
 
 def _select(part: Part, names: Mapping[str, str]) -> dict[str, ColumnElement[Any]]:
-    if {"epoch", "time_format", "time_zone", "pivot"} & {*part.guesses}:
+    if {"pivot", *TIME_OPTIONS} & {*part.guesses}:
         raise UpkeepError(
-            f"the table {part.layout.name} has times as numbers, in local time or in a format of its own, "
-            "or one row per sensor",
+            f"the table {part.layout.name} has times as numbers, in local time, in two columns or in a format of "
+            "its own, or one row per sensor",
             remedy="make a view with a timestamp in UTC and a column per sensor, and adopt again",
         )
     given: dict[str, ColumnElement[Any]] = {ours: sa.column(theirs) for ours, theirs in part.columns.items()}

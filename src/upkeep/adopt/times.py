@@ -13,6 +13,9 @@ from upkeep.contract.casting import cast_column
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.times import COMMON_FORMATS, OFFSET, read_times, unit_since_1970
 
+TIME_OPTIONS = ("time_of_day", "time_format", "time_zone", "epoch")
+"""The options of the source ``files`` that tell how times are written."""
+
 ZONES = ("Europe/Berlin", "Europe/London", "America/New_York", "America/Chicago", "America/Los_Angeles")
 """Clocks that are looked for, by the hour that each skips in spring, or repeats in autumn."""
 AROUND = [timedelta(hours=hours) for hours in (-3, -2, -1, 1, 2, 3)]

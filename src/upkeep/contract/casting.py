@@ -21,6 +21,9 @@ DAY, MILLISECOND = 86_400_000_000, 1000  # in microseconds, as are the bounds
 ISO_TIME = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(?:Z|UTC|([+-]\d{2}(?::?\d{2})?))?$"
 """Date; then, each optional: hours and minutes, seconds, offset. Without an offset a time is in UTC."""
 
+TIME_OF_DAY = r"(?i)^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*$"
+"""Such as 14:30, 14:30:05.5 or 2:30 PM, without a day."""
+
 MINUS = "\N{MINUS SIGN}"
 GROUPING = "'\N{RIGHT SINGLE QUOTATION MARK} \N{NO-BREAK SPACE}\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}"
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from upkeep.contract.casting import as_text
+from upkeep.contract.casting import TIME_OF_DAY, as_text
 from upkeep.contract.dictionary import BATCH, DELIVERY, OPTIONAL, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report
 from upkeep.core.names import shorten
@@ -159,16 +159,20 @@ def explain_near_duplicates(
         seconds = steps.median().item()
         remedy = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all, or rows_every"
         return f"readings come every {seconds:g} s", f"{remedy} in the data dictionary to reduce them to rows"
-    several = "a machine has several readings at one instant"
+    several, options = "a machine has several readings at one instant", "fetch.options.telemetry"
+    queried = "named as in the file, or do so in the query"
     repeated = delivered.filter(pl.struct("machine", "time").is_duplicated())
     for name in (name for name in delivered.columns if name not in columns and not name.startswith("@")):
         is_key = repeated.select("machine", "time", name).is_unique().sum() > repeated.height / 2
         if is_key and repeated[name].n_unique() <= repeated.height / 2:
             values = [name for name, column in columns.items() if column.role == "sensor" and name in delivered.columns]
             pivot = f"{{name: {shorten(name)}, value: {values[0] if len(values) == 1 else '...'}}}"
-            names = ", ".join(map(shorten, delivered[name].unique(maintain_order=True).head(3)))
-            seen = f"{several}, which differ in {shorten(name)} ({names}): are they of several sensors, in long format?"
-            return seen, f"set fetch.options.telemetry.pivot: {pivot}, named as in the file, or pivot in the query"
+            shown = delivered[name].unique(maintain_order=True).drop_nulls().head(3).cast(pl.String)
+            seen = f"{several}, which differ in {shorten(name)} ({', '.join(map(shorten, shown))})"
+            if shown.str.contains(TIME_OF_DAY).all():
+                return f"{seen}: is that the time of day?", f"set {options}.time_of_day: {shorten(name)}, {queried}"
+            seen += ": are they of several sensors, in long format?"
+            return seen, f"set {options}.pivot: {pivot}, {queried}"
     sensors = [name for name in delivered.columns if name in columns and columns[name].role in ("sensor", "setting")]
     told = repeated.group_by("machine", "time").agg(pl.col(sensors).count())
     if sensors and told.select(pl.max_horizontal(sensors).max()).item() == 1:

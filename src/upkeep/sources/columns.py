@@ -15,6 +15,7 @@ from upkeep.core.text import nearest_name
 from upkeep.sources import bounds
 from upkeep.sources.file_options import Pivot, TableFiles
 
+MIDNIGHT = r"[ T]00:00(:00(\.0*)?)?(\+00:00)?$"  # behind a day, as spreadsheets write it
 CONSTANTS = ("plant", "machine", "kind", "code")  # options that give the value of every row
 
 
@@ -23,6 +24,8 @@ def name_columns(rows: pl.DataFrame, facts: Mapping[str, str], reading: TableFil
     if not rows.columns:  # a file without a header
         return rows
     rows = blank_gaps(rows, reading.gaps, reading.decimal)
+    if reading.time_of_day:
+        rows = join_time(rows, reading.columns.get("time", "time"), reading.time_of_day)
     if reading.pivot:
         rows = _widen(rows, reading.pivot, reading.columns, limits)
     rows = rows.select(
@@ -48,6 +51,27 @@ def blank_gaps(rows: pl.DataFrame, gaps: Collection[str], decimal: str | None) -
     text = delivered.str.strip_chars().str.replace(zeros, "")
     blanked = [pl.when(~text.is_in(texts)).then(delivered), pl.when(~held.cast(pl.Float64).is_in(numbers)).then(held)]
     return rows.with_columns(blanked) if gaps else rows
+
+
+def join_time(rows: pl.DataFrame, day: str, time_of_day: str) -> pl.DataFrame:
+    """Replace two columns by one of text, called as the column of the day is, with day and time of day.
+
+    A time of day is text such as 14:30 or 14.30, or digits that are all of hours, of hours and minutes, or of seconds,
+    too: 14, 1430 or 143000; it is written with colons. Where either is missing, the time is.
+    """
+    for name, remedy in ((day, "correct columns.time"), (time_of_day, "correct time_of_day")):
+        if name not in rows.columns:
+            raise absent(name, rows.columns, f"{remedy} in params.yaml")
+    texts = (as_text(name, rows.schema[name]).str.strip_chars().str.replace(r"\.0$", "") for name in (day, time_of_day))
+    date, clock = (text.replace("", None) for text in texts)
+    digits = pl.when(clock.str.contains(r"^\d{1,6}$")).then(clock)
+    width = (digits.str.len_chars().max() + 1) // 2 * 2
+    even = digits.str.pad_start(width, "0").str.pad_end(6, "0").str.replace(r"(..)(..)(..)", "$1:$2:$3")
+    is_dotted = clock.str.contains(r"^\d\d?\.\d\d(\.\d\d)?$")
+    dotted = pl.when(is_dotted).then(clock.str.replace_all(".", ":", literal=True))
+    time = pl.coalesce(even, dotted, clock).str.replace(r"^(\d):", "0$1:")
+    both = pl.concat_str(date.str.replace(MIDNIGHT, ""), time, separator=" ")
+    return rows.with_columns(both.alias(day)).drop(time_of_day)
 
 
 def _rename(theirs: str, delivered: Iterable[str], columns: Mapping[str, str]) -> list[str]:

@@ -50,6 +50,7 @@ class TableFiles(Frozen):
     code: Constant = None
     kinds: Annotated[dict[str, Kind], BeforeValidator(_name_keys)] = Field(default={})
     pivot: Pivot | None = None
+    time_of_day: str | None = None
     time_zone: ZoneInfo | None = None
     time_format: str | None = None
     epoch: Epoch | None = None
@@ -71,6 +72,7 @@ class TableFiles(Frozen):
             and not re.fullmatch(r"[\t -~]", self.separator.replace('"', "")),
             "encoding is one that Python knows, such as utf-8, latin-1 or cp1252": not _is_encoding(self.encoding),
             "give time_format or epoch, not both": bool(self.time_format and self.epoch),
+            "give time_of_day or epoch, not both": bool(self.time_of_day and self.epoch),
         }
         if self.time_format is not None:
             faults |= _judge_time_format(self.time_format, self.time_zone)
