@@ -69,7 +69,7 @@ def test_events_alone_give_a_model_that_warns_and_predictions(capsys):
     assert quality["telemetry"]["clean"] == quality["telemetry"]["rows_in"] > 3000
     metrics = json.loads(Path("reports/metrics.json").read_text())
     assert metrics["overall"]["average_precision"] > 0.6  # the errors do give failures away
-    score.run(load_params(), until=date(2025, 5, 26))
+    score.run(load_params(), datetime(2025, 6, 1, 23, tzinfo=UTC))
     assert "(E1) in the last" in capsys.readouterr().out
 
 

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import chdir
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -68,7 +68,7 @@ def test_the_service_answers_golden_requests_as_training_did(worst, tmp_path):
 
 def test_the_newest_rows_are_scored(worst):
     with chdir(worst):
-        score.run(load_params(), date(2025, 2, 17))
+        score.run(load_params(), datetime(2025, 2, 23, 23, 30, tzinfo=UTC))
         logged = pl.concat(rows for _, rows in read_parts("data/prediction_log", date.min, set()))
     scored = [(plant, machine) for plant in WORST.plants for machine in WORST.machines]
     assert sorted(logged.select("plant", "machine").rows()) == sorted(scored)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ def test_pipeline_service_and_batch_scoring_agree_to_the_bit_on_readings_of_a_mi
     )
 
     monkeypatch.chdir(folder)
-    score.run(load_params(), date(2025, 1, 20))
+    score.run(load_params(), datetime(2025, 1, 26, 23, 59, 59, tzinfo=UTC))
     batch = pl.concat(frame for _, frame in read_parts("data/prediction_log", date.min, set())).sort("machine")
     tables = [
         pl.read_parquet(folder / f"data/interim/{name}/lyon.parquet") for name in ("telemetry", "events", "machines")

@@ -44,6 +44,7 @@ def week(number: int) -> date:
 
 
 NEWEST = week(WEEKS - 1)
+NOW = START + timedelta(weeks=WEEKS, minutes=-30)
 
 
 def machine(plant: str, name: str, worn_from: int = WEEKS) -> pl.DataFrame:
@@ -127,8 +128,8 @@ def params(**settings) -> Params:
     )
 
 
-def run(until=NEWEST, **settings):
-    score.run(params(**settings), until)
+def run(now=NOW, **settings):
+    score.run(params(**settings), now)
 
 
 @cache
@@ -209,7 +210,7 @@ def test_a_log_row_tells_every_column_of_times_in_text(plants):
     Path("dictionary.yaml").write_text(yaml.safe_dump(dictionary))
     plants.telemetry = plants.telemetry.with_columns(seen=pl.lit(START))
     own = given.validate_.model_copy(update={"dictionary": Path("dictionary.yaml")})
-    score.run(given.model_copy(update={"validate_": own}), NEWEST)
+    score.run(given.model_copy(update={"validate_": own}), NOW)
     inputs = json.loads(logged().filter(plant="lyon", machine="M2")["inputs"].item())
     assert inputs["data"][0][inputs["columns"].index("seen")] == "2025-01-06T00:00:00Z"
 
@@ -237,15 +238,26 @@ def test_the_terminal_shows_plants_and_the_most_urgent_machines(capsys):
     assert "vibration" in " ".join(lines[5])
 
 
-def test_an_earlier_day_is_scored_with_what_was_known_then():
-    run()
-    run(week(3) + timedelta(days=2))
+def test_each_day_is_scored_with_what_is_known_then():
+    run(NOW - timedelta(weeks=4))
+    run(datetime.now(UTC))
     assert logged()["time"].value_counts().sort("time").rows() == [(START + timedelta(weeks=4, hours=-1), 4), (LAST, 4)]
 
 
-def test_by_default_the_newest_batches_of_the_source_are_scored():
-    run(until=None)
-    assert set(logged()["time"]) == {LAST}
+def test_an_earlier_day_is_only_shown(challenger, capsys):
+    given = params(
+        table={"url": "sqlite:///planner.db", "name": "predictions"},
+        webhook={"url": "https://planner.example/hook"},
+        shadow=challenger,
+    )
+    run()
+    before = logged()
+    kept = {file: file.read_bytes() for file in score.FOLDER.rglob("*.parquet")}
+    score.run(given, NOW, week(3) + timedelta(days=2))
+    assert "2025-02-02 23:00" in capsys.readouterr().out
+    assert logged().equals(before)
+    assert {file: file.read_bytes() for file in score.FOLDER.rglob("*.parquet")} == kept
+    assert not Path("planner.db").exists()
 
 
 def test_an_alarm_under_repair_does_not_stand_anywhere_and_a_repair_that_is_told_later_reaches_the_page(plants, capsys):
@@ -255,7 +267,7 @@ def test_an_alarm_under_repair_does_not_stand_anywhere_and_a_repair_that_is_told
         if repaired:
             plants.events = pl.concat([plants.events, events(("lyon", "M2", repaired, "maintenance", "scheduled"))])
         capsys.readouterr()
-        run(until=NEWEST)
+        run(datetime.now(UTC))
         plant, first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("lyon")][:2]
         assert (plant.split()[3:5], "failed or serviced" in first) == (["3", "0"], True)
         board.refresh()
@@ -304,7 +316,7 @@ def test_old_good_batches_do_not_hide_that_the_newest_ones_are_broken(plants):
     rules = params().validate_.model_copy(update={"max_quarantined_share": 0.02})
     assert bad.mean() < 0.01
     with pytest.raises(UpkeepError, match="of the rows are in quarantine"):
-        score.run(params().model_copy(update={"validate_": rules}), NEWEST)
+        score.run(params().model_copy(update={"validate_": rules}), NOW)
 
 
 def test_a_model_that_gives_no_answer_costs_its_own_plant_only(monkeypatch):
@@ -383,9 +395,9 @@ def test_a_plant_that_has_changed_its_unit_for_good_is_still_read_in_ours(plants
 
 def test_the_next_batch_replaces_what_is_no_longer_needed():
     folder = score.FOLDER / "lyon/raw/telemetry/lyon"
-    run(week(5))
+    run(NOW - timedelta(weeks=2))
     assert sorted(file.stem for file in folder.iterdir()) == [str(week(number)) for number in (0, 4, 5)]
-    run(week(6))
+    run(NOW - timedelta(weeks=1))
     assert sorted(file.stem for file in folder.iterdir()) == [str(week(number)) for number in (0, 5, 6)]
 
 
@@ -398,8 +410,8 @@ def test_the_pipeline_s_own_folders_are_left_alone():
 
 def test_predictions_go_to_the_table_once(tmp_path):
     told = params(table={"url": f"sqlite:///{tmp_path}/planner.db", "name": "risk"})
-    score.run(told, NEWEST)
-    score.run(told, NEWEST)
+    score.run(told, NOW)
+    score.run(told, NOW)
     with sqlite3.connect(tmp_path / "planner.db") as planner:
         rows = planner.execute("SELECT plant, machine, alarm FROM risk ORDER BY plant, machine").fetchall()
     assert rows == [("lyon", "M1", 0), ("lyon", "M2", 1), ("lyon", "M3", 0), ("porto", "M1", 0)]
@@ -438,16 +450,16 @@ def test_an_alarm_that_the_planner_did_not_accept_is_sent_again_by_the_next_run(
     planner.answers = [(503, {})] * 6
     told = params(webhook={"url": planner.url})
     with pytest.raises(UpkeepError, match=r"did not accept 1 alarm\(s\); the first: HTTP status 503") as caught:
-        score.run(told, NEWEST)
+        score.run(told, NOW)
     assert "path-s3cret" not in str(caught.value)
-    score.run(told, NEWEST)
+    score.run(told, NOW)
     assert (len(planner.accepted), planner.repeated) == (1, 0)
 
 
 def test_a_database_that_is_down_costs_neither_the_log_nor_the_alarm(planner):
     told = params(webhook={"url": planner.url}, table={"url": "sqlite:////nowhere/planner.db", "name": "predictions"})
     with pytest.raises(UpkeepError, match="cannot be written to the table predictions: unable to open"):
-        score.run(told, NEWEST)
+        score.run(told, NOW)
     assert logged().height == 4
     assert len(planner.accepted) == 1
 

@@ -118,7 +118,7 @@ def live(built: Path, folder: Path, drawn: random.Random | None) -> dict[str, An
             checkout.step("upkeep", "retrain", UPKEEP_TODAY=str(week(number)))
             checkout.merge()
             checkout.step("dvc", "repro")
-            checkout.step("upkeep", "score", "--until", str(week(number - 1)))
+            checkout.step("upkeep", "score", UPKEEP_TODAY=str(week(number) - timedelta(days=1)))
             checkout.step("upkeep", "outcomes")
             checkout.step("upkeep", "monitor", "--as-of", str(week(number)), ends=(0, 1, 69))
             checkout.step("upkeep", "release", "promote", "production", "--tag-only")

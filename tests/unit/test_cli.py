@@ -55,7 +55,7 @@ def test_the_clock_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.output == "today is 2025-12-29\n"
 
 
-@pytest.mark.parametrize("command", ["monitor", "retrain"])
+@pytest.mark.parametrize("command", ["monitor", "retrain", "score"])
 @pytest.mark.parametrize("text", ["tomorrow", "29.12.2025", "0001-01-01"])
 def test_a_clock_that_says_nonsense_is_refused(command: str, text: str) -> None:
     done = CliRunner().invoke(cli.app, [command], env={"UPKEEP_TODAY": text})

@@ -76,6 +76,12 @@ def estimate(logged, predictions, window=FIRST, drift=None):
     return found
 
 
+def test_what_was_told_too_late_to_act_on_is_not_expected():
+    rows = blocks([True] * 30, 0.6)
+    late = log(rows).with_columns(scored_at=pl.col("time") + MONTH)
+    assert "not in the log" in estimate(late, SETTLED).reasons[0]
+
+
 ONE_IN_THREE = np.resize([True, False, False], 30)
 SETTLED = pl.concat([blocks(ONE_IN_THREE, 0.6), blocks(np.resize([True] * 9 + [False], 30), 0.9, start=START + MONTH)])
 

@@ -72,6 +72,19 @@ def test_an_alarm_made_after_its_machine_had_failed_warned_nobody_of_that_failur
     assert outcomes(again, happened, 20) == [(0, "failed"), (4, "caught")]
 
 
+@pytest.mark.parametrize(("told", "expected"), [(2, "caught"), (8, "caught"), (8.5, "not_covered")])
+def test_a_row_is_of_use_from_when_it_was_told(told, expected):
+    calm = said(0, 0.1, machine="m2")
+    late = said(0, scored_at=at(told))
+    assert outcomes([late, calm], [event(10, "failure")], 10) == [(0, "failed"), (10, expected)]
+
+
+def test_an_alarm_that_was_told_when_its_horizon_was_over_is_void_and_replaces_none_that_was_told_before():
+    late = said(0, 0.95, scored_at=at(HORIZON))
+    assert outcomes([late], [], 20) == [(0, "void")]
+    assert judge([said(0), late], [], 20).equals(judge([said(0)], [], 20))
+
+
 @pytest.mark.parametrize("void", [{"source": "smoke"}, {}])
 def test_smoke_tests_and_alarms_of_machines_under_repair_are_void(void):
     happened = [] if void else [event(-1, "failure"), event(4, "maintenance")]

@@ -28,9 +28,14 @@ def adopt(
 
 
 @app.command()
-def score(until: Annotated[datetime | None, Day(help="Score as of the batch that holds this day.")] = None) -> None:
+def score(
+    until: Annotated[
+        datetime | None, Day(help="Only print the scores of the batches up to the one that holds this day.")
+    ] = None,
+    today: Today = None,
+) -> None:
     """Score each machine's newest data; predictions go to the log, table and webhook of params.yaml."""
-    call("upkeep.scoring.score:run", load_params(), until.date() if until else None)
+    call("upkeep.scoring.score:run", load_params(), _read_clock(today), until.date() if until else None)
 
 
 @app.command()
@@ -55,7 +60,7 @@ def outcomes(
 @app.command()
 def monitor(today: Today = None) -> None:
     """Report each plant's status: pages, JSON and webhook; exit 1 if somebody has to act, 69 if too little is known."""
-    call("upkeep.production.monitor:run", load_params(), today.replace(tzinfo=UTC) if today else datetime.now(UTC))
+    call("upkeep.production.monitor:run", load_params(), _read_clock(today))
 
 
 @app.command()
@@ -124,3 +129,8 @@ def dictionary(
     source = load_params().validate_.dictionary
     page = render_markdown("data_dictionary.md", dictionary=load_dictionary(source), source=source)
     output.write_text(page, encoding="utf-8")
+
+
+def _read_clock(today: datetime | None) -> datetime:
+    """Return the beginning of that day in UTC, by default now."""
+    return today.replace(tzinfo=UTC) if today else datetime.now(UTC)

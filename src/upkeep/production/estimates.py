@@ -25,7 +25,7 @@ from upkeep.judging.reports import Interval, PlantDrift
 from upkeep.judging.resampling import draw_machines, interval
 from upkeep.model.calibration import logistic, logit
 from upkeep.model.scoring import RANGE_LEFT
-from upkeep.production.outcomes import IS_SHOWN
+from upkeep.production.outcomes import IS_SHOWN, is_in_time
 
 FEWEST_ALARMS = 10  # alarm episodes of validation and test rows, at least, that tell what a probability means
 MOST_OUTSIDE = 0.1  # share of logged rows outside of what training rows held, above which nothing is estimated
@@ -98,7 +98,8 @@ def estimate_plant(
     `logged` are rows of :data:`upkeep.scoring.prediction_log.SCHEMA`, `predictions` what ``train`` wrote of the plant
     for the same model, and `windows` map to the drift that was found of them, if it was looked for.
     """
-    shown = logged.filter(IS_SHOWN, model_version=model_version)
+    horizon = timedelta(hours=params.dataset.horizon_hours)
+    shown = logged.filter(IS_SHOWN, is_in_time(horizon), model_version=model_version)
     # As in outcomes, the highest probability counts where a row was scored twice.
     own = shown.sort("probability", "scored_at").unique([*MACHINE, "time"], keep="last").sort(*MACHINE, "time")
     own = own.with_columns(hours_to_failure=pl.lit(None, pl.Float64), prevented=pl.lit(value=False))

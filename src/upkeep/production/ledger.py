@@ -91,7 +91,7 @@ def _find_kept(
     ]
     remembered = removed.filter(pl.col("outcome") != "void")
     remembered = remembered.with_columns(
-        time="at", alarm=True, source=pl.lit("ledger"), serviced_at=pl.lit(None, LEDGER["at"])
+        time="at", scored_at="at", alarm=True, source=pl.lit("ledger"), serviced_at=pl.lit(None, LEDGER["at"])
     ).select(JUDGED)
     return pl.concat(kept), remembered
 

@@ -2,8 +2,9 @@
 
 Episodes are those of :mod:`upkeep.judging.episodes`, per machine and role; here a maintenance or failure ends them,
 too. A row that the same model scored more than once counts once, with its highest probability, which people were
-shown. A challenger's alarms are shown to nobody: what a visit's `alarm_at` says is ignored for them, and only failures
-that the challenger's predictions cover are counted.
+shown. What was told too late to act on caught no failure, whatever time its row is of. A challenger's alarms are shown
+to nobody: what a visit's `alarm_at` says is ignored for them, and only failures that the challenger's predictions cover
+are counted.
 """
 
 from datetime import datetime, timedelta
@@ -39,12 +40,20 @@ OF_FAILURES = ("caught", "missed", "not_covered")
 
 SAID = ["probability", "threshold", "alarm"]
 SAID_BY = ["role", "machine"]
-JUDGED = ["plant", *SAID_BY, "time", "model_version", *SAID, "source", "serviced_at"]  # of the log
+JUDGED = ["plant", *SAID_BY, "time", "scored_at", "model_version", *SAID, "source", "serviced_at"]  # of the log
 
 IS_SHOWN = (pl.col("role").fill_null("champion") == "champion") & (pl.col("source") != "smoke")
 """Which rows of the prediction log people were shown."""
 
+TOLD_AT = pl.max_horizontal("time", "scored_at")
+"""When people were told; a row may lie in the hour that is being scored."""
+
 INSTANT = timedelta(microseconds=1)
+
+
+def is_in_time(horizon: timedelta) -> pl.Expr:
+    """Return which rows of the prediction log people were told before their horizon was over."""
+    return pl.col("time") + horizon > TOLD_AT
 
 
 def judge_outcomes(
@@ -67,8 +76,8 @@ def _settle_plant(
     plant: str, predictions: pl.DataFrame, events: pl.DataFrame, ends: pl.DataFrame, params: Params
 ) -> pl.DataFrame:
     failures = events.filter(kind="failure").select("machine", at="time").unique().sort("machine", "at")
-    rows = _join_predictions(predictions, events, failures, params)
     horizon = timedelta(hours=params.dataset.horizon_hours)
+    rows = _join_predictions(predictions, events, failures, horizon, params)
     episodes = _find_alarms(rows, params.dataset.horizon_hours)
     answered = episodes.join(_find_visits(events, episodes, horizon), on="episode", how="left")
     parts = [_settle_alarms(answered, ends, params), _settle_failures(rows, failures, params)]
@@ -87,12 +96,13 @@ def _settle_plant(
 
 
 def _join_predictions(
-    predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.DataFrame, params: Params
+    predictions: pl.DataFrame, events: pl.DataFrame, failures: pl.DataFrame, horizon: timedelta, params: Params
 ) -> pl.DataFrame:
     """Return each prediction once, with its machine's next failure, its latest service, and whether it is void."""
-    warns_nobody = (pl.col("source") == "smoke") | WAS_SERVICED
-    said = predictions.select(JUDGED).with_columns(pl.col("role").fill_null("champion"), warns_nobody=warns_nobody)
-    said = said.sort("warns_nobody", *SAID, descending=[False, True, False, True])
+    warns_nobody = (pl.col("source") == "smoke") | WAS_SERVICED | ~is_in_time(horizon)
+    said = predictions.select(JUDGED, told_at=TOLD_AT, warns_nobody=warns_nobody)
+    said = said.with_columns(pl.col("role").fill_null("champion"))
+    said = said.sort("warns_nobody", *SAID, "told_at", descending=[False, True, False, True, False])
     rows = said.unique([*SAID_BY, "time", "model_version"], keep="first", maintain_order=True)
     services = events.filter(pl.col("kind") != "error").select("machine", service="time").unique()
     repairs = find_repairs(events.unique(["machine", "time", "kind"]), params.dataset)
@@ -176,13 +186,14 @@ def _settle_failures(rows: pl.DataFrame, failures: pl.DataFrame, params: Params)
     parts = []
     for role in sorted({"champion", *rows["role"]}):
         said = rows.filter(~pl.col("is_void"), role=role)
-        covered = judge_failures(said, lead, horizon).select("machine", "failed_at", "caught", "peak")
-        in_force = said.sort("time", "model_version", "threshold").select("time", "model_version", "threshold")
+        in_time = said.filter(pl.col("told_at") <= pl.col("next_failure") - timedelta(hours=lead))
+        covered = judge_failures(in_time, lead, horizon).select("machine", "failed_at", "caught", "peak")
+        in_force = said.sort("told_at", "model_version", "threshold").select("told_at", "model_version", "threshold")
         parts.append(
             failures.with_columns(failed_at=pl.col("at").dt.round("1s"), too_late=pl.col("at") - timedelta(hours=lead))
             .join(covered, on=["machine", "failed_at"], how="left" if role == "champion" else "inner")
             .sort("too_late")
-            .join_asof(in_force, left_on="too_late", right_on="time")
+            .join_asof(in_force, left_on="too_late", right_on="told_at")
             .with_columns(role=pl.lit(role))
         )
     caught, missed, not_covered = map(pl.lit, OF_FAILURES)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from upkeep.sources.sql import open_engine
 from upkeep.sources.store import store_batches
 
 FOLDER = paths.LOCAL / "score"
+EARLIER = paths.LOCAL / "score_until"  # a folder apart, since outcomes are learnt from the tables in the other one
 ALARMS = FOLDER / "alarms.json"
 
 CHALLENGER_SECONDS = 60.0  # for one plant; a slower challenger is left out of this run
@@ -43,29 +44,34 @@ CHALLENGER_SECONDS = 60.0  # for one plant; a slower challenger is left out of t
 logger = logging.getLogger(__name__)
 
 
-def run(params: Params, until: date | None = None) -> None:
-    """Score each machine's newest row up to the batch of the day `until`, by default today, and deliver the result.
+def run(params: Params, now: datetime, until: date | None = None) -> None:
+    """Score each machine's newest row at an instant, and deliver the result.
 
+    With `until` the rows are those up to the batch of that day, and the result is only printed: nobody was told then.
     An UpkeepError is raised at once if the source cannot be listed, and at the end if a plant cannot be scored or a
     receiver cannot be reached.
     """
     try:
-        _raise_summary(_score(params, until))
+        _raise_summary(_score(params, now, until))
     except UpkeepError as error:
         raise error.of_stage("score") from error
 
 
-def _score(params: Params, until: date | None) -> list[UpkeepError]:
-    settings = params.score
+def _score(params: Params, now: datetime, until: date | None) -> list[UpkeepError]:
+    folder, settings = FOLDER, params.score
+    if until:
+        folder, settings = EARLIER, settings.model_copy(update=dict.fromkeys(("table", "webhook", "shadow")))
     database = open_engine(settings.table.url, "score.table.url") if settings.table else None
     receiver = open_receiver(settings.webhook) if settings.webhook else None
-    now = datetime.now(UTC)
     problems: list[UpkeepError] = []
-    with locked(FOLDER / "lock"):
-        scored = _score_plants(params, first_day(until or now.date(), params.fetch.batch_days), now, problems)
-        if not scored:
+    fetch = params.fetch.model_copy(update={"until": first_day(until or now.date(), params.fetch.batch_days)})
+    params = params.model_copy(update={"fetch": fetch, "score": settings})
+    with locked(folder / "lock"):
+        scored = _score_plants(params, folder, now, problems)
+        if scored:
+            print(describe_scores(scored))  # noqa: T201  # the tables are what this command is for
+        if until or not scored:
             return problems
-        print(describe_scores(scored))  # noqa: T201  # the tables are what this command is for
         predictions = pl.concat([plant.predictions for plant in scored.values()])
         # Each receiver by itself: one that cannot be reached must not stop the others.
         with _collecting(problems):
@@ -80,9 +86,8 @@ def _score(params: Params, until: date | None) -> list[UpkeepError]:
     return problems
 
 
-def _score_plants(params: Params, until: date, now: datetime, problems: list[UpkeepError]) -> dict[str, Scored]:
-    """Score plant by plant; add the errors of plants that cannot be scored to `problems`."""
-    params = params.model_copy(update={"fetch": params.fetch.model_copy(update={"until": until})})
+def _score_plants(params: Params, folder: Path, now: datetime, problems: list[UpkeepError]) -> dict[str, Scored]:
+    """Score plant by plant up to ``fetch.until``; add the errors of plants that cannot be scored to `problems`."""
     dictionary = load_dictionary(params.validate_.dictionary)
     models = find_models(paths.MODELS)
     faults = find_faults(models.values())
@@ -100,7 +105,7 @@ def _score_plants(params: Params, until: date, now: datetime, problems: list[Upk
                 raise faults[model]
             scorer = load_scorer(model)
             dictionary.require_rows(scorer.model.metadata.preparation.rows_every, plant)
-            tables = _read_plant(plant, listed, since, dictionary, params)
+            tables = _read_plant(plant, listed, since, dictionary, params, folder / name_file(plant))
             silence = timedelta(hours=params.score.silent_hours)
             asked = partial(score_newest, tables, since=since, silence=silence, now=now)
             scored[plant] = asked(scorer, "champion")
@@ -128,16 +133,20 @@ def _log_challenger(model: Path, asked: Callable[..., Scored], log: str) -> None
 
 
 def _read_plant(
-    plant: str, listed: Mapping[Key, list[Delivery]], since: date, dictionary: Dictionary, params: Params
+    plant: str,
+    listed: Mapping[Key, list[Delivery]],
+    since: date,
+    dictionary: Dictionary,
+    params: Params,
+    folder: Path,
 ) -> dict[str, pl.DataFrame]:
-    """Fetch the batches that scoring one plant needs, validate them and return the clean tables.
+    """Fetch the batches that scoring one plant needs into a folder, validate them and return the clean tables.
 
     Of telemetry these are the batches from `since` on and the first ones: a unit is recognised only beside earlier
     values, and °F from a plant that has always delivered it would else look like hot machines. The share in quarantine
     is that of the newer batches, so that old good ones cannot hide a broken new one.
     """
-    own = FOLDER / name_file(plant)
-    raw, interim = own / "raw", own / "interim"
+    raw, interim = folder / "raw", folder / "interim"
     opening = sorted(batch for table, _, batch in listed if table == "telemetry")[: params.score.history_batches]
 
     def is_wanted(key: Key) -> bool:
