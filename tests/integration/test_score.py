@@ -417,6 +417,14 @@ def test_predictions_go_to_the_table_once(tmp_path):
     assert rows == [("lyon", "M1", 0), ("lyon", "M2", 1), ("lyon", "M3", 0), ("porto", "M1", 0)]
 
 
+def test_in_the_table_an_alarm_ends_with_the_service_that_is_told_later(plants):
+    told = params(table={"url": "sqlite:///planner.db", "name": "risk"})
+    plants.events = events(("lyon", "M2", LAST + timedelta(minutes=1), "maintenance", "scheduled"))
+    score.run(told, NOW)
+    with sqlite3.connect("planner.db") as planner:
+        assert planner.execute("SELECT sum(alarm), max(maintenance_code) FROM risk").fetchall() == [(0, "scheduled")]
+
+
 @pytest.fixture
 def planner(monkeypatch):
     monkeypatch.setenv(SECRET, "shared")

@@ -13,12 +13,11 @@ from upkeep.core.errors import UpkeepError
 from upkeep.core.text import align_columns
 from upkeep.features.inputs import read_tables
 from upkeep.model.scoring import Scorer
-from upkeep.scoring.prediction_log import WAS_SERVICED, ModelRole, as_log_rows, as_prediction, find_services, name_rows
+from upkeep.scoring.prediction_log import STANDS, ModelRole, as_log_rows, as_prediction, find_services, name_rows
 
 URGENT = 5
 SILENT = 20  # machines that are named at most
 MINUTE = "%Y-%m-%d %H:%M"
-STANDS = pl.col("alarm") & ~WAS_SERVICED
 
 
 class Scored(NamedTuple):

@@ -94,6 +94,9 @@ IS_PREDICTION = {
 WAS_SERVICED = (pl.col("serviced_at") > pl.col("time")).fill_null(value=False)
 """Which rows say nothing of their machine any more, as its last service ended after them."""
 
+STANDS = pl.col("alarm") & ~WAS_SERVICED
+"""Which alarms still tell something of their machine."""
+
 
 class Log(NamedTuple):
     """An append-only table: its name, its columns, what `holds` for each row, and the columns of its folders."""

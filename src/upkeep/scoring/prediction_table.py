@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from upkeep.core.deadline import call_within
 from upkeep.core.names import KEYS
 from upkeep.core.params import PredictionTable
+from upkeep.scoring.prediction_log import STANDS
 from upkeep.sources.sql import unreadable
 
 NAME_LENGTH = 255  # some databases need a length for text in a key
@@ -23,11 +24,11 @@ SECONDS = 120.0
 def write_predictions(engine: sa.Engine, settings: PredictionTable, predictions: pl.DataFrame) -> None:
     """Write predictions in one transaction, each in place of the row of its machine and time.
 
-    They have the columns of the prediction log, and ``reasons`` in words. An UpkeepError without credentials is raised
-    if the database cannot be reached or refuses them.
+    They have the columns of the prediction log, and ``reasons`` in words; the table's ``alarm`` tells which alarms
+    stand. An UpkeepError without credentials is raised if the database cannot be reached or refuses them.
     """
     table = _table(settings.name)
-    rows = [_as_row(prediction, table) for prediction in predictions.iter_rows(named=True)]
+    rows = [_as_row(prediction, table) for prediction in predictions.with_columns(alarm=STANDS).iter_rows(named=True)]
     same = sa.delete(table).where(*(table.c[name] == sa.bindparam(f"same_{name}") for name in KEYS))
 
     def write() -> None:
