@@ -237,6 +237,12 @@ def test_rows_of_years_in_no_order_are_in_the_batches_of_their_times_and_a_clock
     assert sum(rows.height for rows in found.values()) == 1001
 
 
+def test_readings_of_a_clock_that_leaps_now_and_then_stay_with_those_before_them(tmp_path):
+    lines = [f"lyon,m1,{year}-01-0{day},1" for day, year in enumerate((2025, 2095, 2025, 2095, 2025), 1)]
+    (tmp_path / "all.csv").write_text("\n".join(["plant,machine,time,load", *lines]))
+    assert {batch for _, _, batch in deliveries(tmp_path)} == {"2024-12-30"}
+
+
 def test_what_is_beyond_all_clocks_stays_as_it_was_delivered(tmp_path):
     times = pa.array([1736121600, 2**60, None], pa.int64())
     pq.write_table(pa.table({"plant": ["lyon"] * 3, "machine": ["m1"] * 3, "time": times}), tmp_path / "a.parquet")
@@ -643,6 +649,14 @@ def test_a_line_below_the_rows_names_no_plant(tmp_path):
     (tmp_path / "all.csv").write_text("plant,machine,time\nlyon,m1,2025-01-06\n1 row exported,,\n")
     [rows] = deliveries(tmp_path).values()
     assert rows["plant"].to_list() == ["lyon", "1 row exported"]
+
+
+def test_a_line_of_sums_names_a_plant_only_if_other_rows_name_it(tmp_path):
+    sums = "porto,,,4\nTotal,,,9\n"
+    (tmp_path / "all.csv").write_text(f"plant,machine,time,load\nlyon,m1,2025-01-06,5\nporto,m1,2025-01-06,4\n{sums}")
+    (tmp_path / "more.csv").write_text(f"plant,machine,time,load\nporto,m1,2025-01-07,4\nlyon,m1,2025-01-07,5\n{sums}")
+    found = {plant: rows["load"].to_list() for (_, plant, _), rows in deliveries(tmp_path).items()}
+    assert found == {"lyon": ["5", "5"], "porto": ["4", "4", "9", "4", "4", "9"]}
 
 
 def test_words_for_gaps_are_gaps_in_whatever_column(tmp_path):

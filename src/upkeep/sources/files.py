@@ -6,34 +6,32 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date
 from functools import lru_cache, partial
 from typing import Any
 
 import polars as pl
 
-from upkeep.contract.casting import CLOCK_RESET, cast_column
 from upkeep.contract.dictionary import BROKEN_LINE, NEEDED, OPTIONAL, Table
 from upkeep.contract.findings import Finding, report
-from upkeep.contract.rules import LEAP, is_name
 from upkeep.core.errors import UpkeepError
-from upkeep.core.names import KEYS, shorten
+from upkeep.core.names import shorten
 from upkeep.core.params import Limits
 from upkeep.sources import Delivery, Key, Reference, bounds, read_options
 from upkeep.sources.batches import batch_of
 from upkeep.sources.columns import CONSTANTS, absent, name_columns
-from upkeep.sources.delimited import VALUE, read_delimited
+from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import FilesOptions, TableFiles
 from upkeep.sources.manifest import not_as_pinned
 from upkeep.sources.opening import ENDING, ENDINGS, errors_named, find_place, read_content, read_parquet, unpack
 from upkeep.sources.patterns import as_glob, find_folder, read_placeholders
+from upkeep.sources.placing import TIME, place_rows
 from upkeep.sources.times import bring_to_utc, unreadable_times
 
 UNKNOWN_PLANT = "unknown"  # of rows whose table names no plant in any file
 
 FILES_IN_MEMORY = 8  # a file holds rows of many batches, which are read one by one
 
-TIME = "@time"
 MISREAD = r"\\x[89a-f][0-9a-f]"  # how an invalid byte is kept
 
 SYSTEMATIC = 10  # if none of so many times in a file can be read, they are written in another way, not broken
@@ -150,12 +148,17 @@ class Files:
         known = NEEDED[table] | OPTIONAL.get(table, {})
         for name in (name for name, kind in known.items() if kind == "time"):
             rows = bring_to_utc(rows, name, reading)
+        if rows.is_empty():
+            return {}
+        for name in ("plant",) if table == "machines" else ("plant", "time"):
+            if name not in rows.columns:
+                raise absent(name, rows.columns, _how_to_name(name, rows.columns, separator))
         address, sha256 = path.removeprefix(find_folder(root)), hashlib.sha256(packed).hexdigest()
         whole = Reference(address=address, reading=number, bytes=len(packed), sha256=sha256)
         of_row = batch_of(pl.col(TIME), self._batch_days) if batch is None else pl.lit(batch)
         return {
             whole.model_copy(update={"plant": plant, "batch": day}): part
-            for (plant, day), part in _partition_rows(table, rows, of_row, separator).items()
+            for (plant, day), part in place_rows(table, rows, of_row).items()
         }
 
 
@@ -219,82 +222,6 @@ def _require_columns(table: Table, reading: TableFiles, delivered: Mapping[str, 
         if delivered and ours not in delivered:
             remedy = f"correct fetch.options.{table}.columns.{ours}"
             raise absent(theirs, delivered, remedy, table=table, file=reading.path)
-
-
-def _partition_rows(
-    table: Table, rows: pl.DataFrame, batch: pl.Expr, separator: str
-) -> dict[tuple[Any, ...], pl.DataFrame]:
-    """Partition one file's rows by plant and batch; a row without them belongs to those of the row before it.
-
-    `separator` is that between a line's fields, if the file is text.
-    """
-    if rows.is_empty():
-        return {}
-    for name in ("plant",) if table == "machines" else ("plant", "time"):
-        if name not in rows.columns:
-            raise absent(name, rows.columns, _how_to_name(name, rows.columns, separator))
-    plant = cast_column("plant", rows.schema["plant"], "text").value
-    told = [cast_column(name, rows.schema[name], "text").value for name in ("machine", "time") if name in rows.columns]
-    # A line below the rows, such as "5,167 rows exported", names no plant.
-    named = is_name(plant) & pl.any_horizontal(pl.lit(not told), *(value.is_not_null() for value in told))
-    rows = rows.with_columns(pl.when(named).then(plant).alias("@plant"))
-    if table == "machines" and "installed" in rows.columns:
-        installed = cast_column("installed", rows.schema["installed"], "time").failed
-        rows = _without_captions(rows, rows.select(installed).to_series())
-    elif table != "machines":
-        time = pl.col(TIME)  # a column of its own, since parsing text takes long, and below the time is needed often
-        rows = rows.with_columns(cast_column("time", rows.schema["time"], "time").value.alias(TIME))
-        rows = rows.with_columns(pl.when(time >= CLOCK_RESET).then(time))
-        rows = _without_captions(rows, rows[TIME].is_null())
-        if table == "telemetry":
-            begin = _find_beginning(rows[TIME])
-            rows = rows.with_columns(pl.when(time >= begin).then(time)).with_columns(_without_leaps(time))
-    dealt = rows.with_columns(pl.col("@plant").forward_fill().backward_fill())
-    dealt = dealt.with_columns(batch.forward_fill().backward_fill().alias("@batch"))
-    return dealt.drop(TIME, strict=False).partition_by("@plant", "@batch", as_dict=True, include_key=False)
-
-
-def _without_captions(rows: pl.DataFrame, is_untimed: pl.Series) -> pl.DataFrame:
-    """Drop the plants of rows without a time or a number, such as units below a header or a ruled line.
-
-    A plant that other rows name, too, stays.
-    """
-    untimed = is_untimed.arg_true()
-    texts = rows[untimed].drop("@plant", TIME, strict=False)
-    if texts.is_empty() or set(texts.dtypes) != {pl.String()}:  # Parquet has no captions
-        return rows
-    patterns = {name: "[0-9]" if name in KEYS else f"^{VALUE.pattern}" for name in texts.columns}  # mm/s2 is a unit
-    numbers = (pl.nth(at).str.contains(pattern).fill_null(False) for at, pattern in enumerate(patterns.values()))
-    captions = untimed.filter(~texts.select(pl.any_horizontal(pl.lit(False), *numbers).alias("")).to_series())
-    if captions.is_empty():
-        return rows
-    is_caption = pl.int_range(pl.len()).is_in(captions.implode())
-    others = rows.filter(~is_caption)["@plant"].implode()
-    return rows.with_columns(pl.when(~is_caption | pl.col("@plant").is_in(others)).then("@plant"))
-
-
-def _find_beginning(time: pl.Series) -> datetime:
-    """Return when the readings of a file begin: after a year's silence that parts at most a tenth from all others.
-
-    Clocks that lose the time go on from a year of their maker's, such as 2000.
-    """
-    times = time.drop_nulls().sort()
-    resumed = (times.diff() > LEAP).arg_true()
-    few = resumed.filter(resumed <= len(times) / 10)
-    return times[few[-1]] if len(few) else CLOCK_RESET
-
-
-def _without_leaps(time: pl.Expr) -> pl.Expr:
-    """Drop the time of a reading that is more than :data:`LEAP` ahead of those around it, as by a clock's error.
-
-    In rows of no order, a time that is not far ahead of nine tenths of them is no error.
-    """
-    before, after = time.forward_fill().shift(1), time.backward_fill().shift(-1)
-    steady = (time - pl.max_horizontal(before, after) <= LEAP).fill_null(True)
-    falls, steps = (time < before).sum(), (time != before).sum()
-    is_shuffled = falls.is_between(steps / 4, steps * 3 / 4)
-    usual = time <= time.quantile(0.9, "lower") + LEAP
-    return pl.when(steady | (is_shuffled & usual)).then(time)
 
 
 def _how_to_name(name: str, columns: Sequence[str], separator: str) -> str:
