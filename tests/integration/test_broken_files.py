@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from parameters import LIMITS, opened
 
 from upkeep.contract.dictionary import Column
-from upkeep.contract.excess import find_excess
 from upkeep.contract.reconcile import Delivered
 from upkeep.contract.validation import check_table
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate, load_params
 from upkeep.sources.delimited import read_delimited
+from upkeep.sources.excess import find_excess
 from upkeep.stages import fetch, validate
 
 UNTIL = date(2025, 1, 6)

@@ -12,10 +12,10 @@ from polars.testing import assert_frame_equal
 
 from upkeep.contract.dictionary import Column
 from upkeep.contract.duplicates import Deduplicated, drop_duplicates
-from upkeep.contract.excess import find_excess, refuse_excess
 from upkeep.contract.reconcile import QUARANTINE, Delivered
 from upkeep.contract.validation import Checked, add_missing_machines, check_table
 from upkeep.core.errors import UpkeepError
+from upkeep.sources.excess import find_excess, refuse_excess
 
 MONDAY = date(2025, 1, 6)
 START = datetime(2025, 1, 6, tzinfo=UTC)

@@ -14,7 +14,6 @@ from pathlib import Path
 import polars as pl
 
 from upkeep.contract.dictionary import Dictionary, load_dictionary
-from upkeep.contract.excess import find_excess, refuse_excess
 from upkeep.core import paths
 from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
@@ -30,6 +29,7 @@ from upkeep.scoring.prediction_log import SCHEMA, write_part
 from upkeep.scoring.prediction_table import write_predictions
 from upkeep.sources import Delivery, Key
 from upkeep.sources.batches import first_day
+from upkeep.sources.excess import find_excess, refuse_excess
 from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.registry import list_deliveries
 from upkeep.sources.sql import open_engine

@@ -9,7 +9,6 @@ from itertools import chain, starmap
 from typing import Any, NamedTuple
 
 from upkeep.contract.dictionary import TABLES, Dictionary, load_dictionary
-from upkeep.contract.excess import Excess, find_excess, refuse_excess
 from upkeep.contract.findings import (
     add_suggestion,
     find_missing_batches,
@@ -26,6 +25,7 @@ from upkeep.core.parallel import map_plants
 from upkeep.core.params import Params
 from upkeep.core.pieces import drop_oldest, make_anew, recall
 from upkeep.core.text import ALIKE, MEND, command_to_read_again, nearest_name, pair_alike, tell_apart
+from upkeep.sources.excess import Excess, find_excess, refuse_excess
 from upkeep.sources.interim import check_deliveries, write_tables
 from upkeep.sources.manifest import Manifest, empty_manifest, raise_without_telemetry, read_manifest
 from upkeep.sources.registry import BUILT_IN
