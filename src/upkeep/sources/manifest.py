@@ -93,7 +93,9 @@ def read_batch(key: Key, deliveries: Iterable[Delivery]) -> Iterator[pl.DataFram
             raise error.at(**key._asdict()) from error
 
 
-def pack_delivery(key: Key, number: int, rows: pl.DataFrame) -> tuple[RawFile, bytes]:
+def pack_delivery(
+    key: Key, number: int, rows: pl.DataFrame, references: tuple[Reference, ...] = ()
+) -> tuple[RawFile, bytes]:
     """Return the delivery with this number (1, 2, ...) of a batch as the manifest's entry, and as Parquet.
 
     Equal rows give equal bytes.
@@ -108,6 +110,7 @@ def pack_delivery(key: Key, number: int, rows: pl.DataFrame) -> tuple[RawFile, b
         rows=rows.height,
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
+        references=references,
     )
     return listed, content
 

@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 
 import polars as pl
 
-from upkeep.contract.casting import cast_column
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import check_name, shorten
 from upkeep.core.params import Fetch, Limits
@@ -18,6 +17,7 @@ from upkeep.sources import Delivery, FileSource, Key, Source
 from upkeep.sources.batches import batches_between
 from upkeep.sources.manifest import group_by_key, raise_without_telemetry
 from upkeep.sources.visits import list_visits
+from upkeep.sources.withdrawn import list_events
 
 BUILT_IN = {
     "simulator": "upkeep.simulator.source:Simulator",
@@ -25,10 +25,6 @@ BUILT_IN = {
     "sql": "upkeep.sources.sql:Sql",
     "cmapss": "upkeep.sources.cmapss:Cmapss",
 }
-
-SHOWN = 40  # characters of an invalid name in its error
-
-EVENT = {"machine": pl.String(), "time": pl.Datetime("us", "UTC"), "batch": pl.Date()}
 
 
 def open_source(fetch: Fetch, limits: Limits) -> Source:
@@ -65,7 +61,7 @@ def list_deliveries(fetch: Fetch, limits: Limits) -> dict[Key, list[Delivery]]:
             check_name(plant)
         except ValueError as error:
             raise UpkeepError(
-                f"the source names a plant {shorten(plant, SHOWN)}: {error}",
+                f"the source names a plant {shorten(plant, 40)}: {error}",
                 remedy="give it another name in the source, or leave it out in fetch.options",
             ) from error
     if fetch.findings:
@@ -95,14 +91,8 @@ def schedule_rows(deliveries: Sequence[Delivery], fetch: Fetch) -> Iterator[Deli
 
 def _read_events(deliveries: Iterable[Delivery]) -> pl.DataFrame:
     """Return machine, time and batch of all events that can be read; ``validate`` reports the others."""
-    frames = [pl.DataFrame(schema=EVENT)]
-    for delivery in deliveries:
-        rows = delivery.read()
-        if {"machine", "time"} <= set(rows.columns):
-            machine = cast_column("machine", rows.schema["machine"], "text").value
-            happened = cast_column("time", rows.schema["time"], "time").value
-            frames.append(rows.select(machine=machine, time=happened, batch=pl.lit(delivery.batch)))
-    return pl.concat(frames).drop_nulls()
+    events = (list_events(delivery.read()).with_columns(batch=pl.lit(delivery.batch)) for delivery in deliveries)
+    return pl.concat(events).select("machine", "time", "batch")
 
 
 def _schedule_batch(plant: str, batch: date, events: Callable[[], pl.DataFrame], fetch: Fetch) -> pl.DataFrame:

@@ -63,14 +63,13 @@ def store_batches(
     withdrawn = _find_vanished_events(raw, listed, stored, fetch.reread_batches)
     for key in tqdm(chosen, delay=QUIET_SECONDS, unit="batch"):
         stored[key], gone = _fetch_batch(raw, key, listed[key], stored.get(key, []))
-        withdrawn.append(gone)
+        withdrawn += gone
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(raw, manifest, stored)
             saved = time.monotonic()
-    told = [finding for finding in withdrawn if finding]
-    for finding in told:
+    for finding in withdrawn:
         logger.warning("events, %s: %s", finding["batch"], finding["detail"])
-    return _save(raw, manifest.model_copy(update={"findings": (*findings, *told)}), stored)
+    return _save(raw, manifest.model_copy(update={"findings": (*findings, *withdrawn)}), stored)
 
 
 def _resume(fetch: Fetch, raw: Path, wanted: Callable[[Key], bool]) -> Manifest:
@@ -106,11 +105,12 @@ def _list_newest(stored: Iterable[Key], reread_batches: int) -> set[Key]:
 
 def _find_vanished_events(
     raw: Path, listed: Collection[Key], stored: Mapping[Key, list[RawFile]], reread_batches: int
-) -> list[Finding | None]:
+) -> list[Finding]:
     """Report events of the newest batches that the source no longer lists, of plants that it still has."""
     plants = {key.plant for key in listed}
-    gone = [key for key in sorted(_list_newest(stored, reread_batches)) if key not in listed and key.plant in plants]
-    return [find_withdrawn(key, _list_stored_events(raw, stored[key]), []) for key in gone if key.table == "events"]
+    newest = (key for key in sorted(_list_newest(stored, reread_batches)) if key.table == "events")
+    gone = (key for key in newest if key not in listed and key.plant in plants)
+    return [found for key in gone for found in find_withdrawn(key, _list_stored_events(raw, stored[key]), [])]
 
 
 def _list_stored_events(raw: Path, files: Iterable[RawFile]) -> Iterable[pl.DataFrame]:
@@ -119,7 +119,7 @@ def _list_stored_events(raw: Path, files: Iterable[RawFile]) -> Iterable[pl.Data
 
 def _fetch_batch(
     raw: Path, key: Key, deliveries: list[Delivery], stored: list[RawFile]
-) -> tuple[list[RawFile], Finding | None]:
+) -> tuple[list[RawFile], list[Finding]]:
     """Store one plant's deliveries of a batch; of one read again, only those whose rows differ from all before.
 
     Return its files, and what is to say of events that did not come again.
@@ -132,7 +132,7 @@ def _fetch_batch(
         if not known and not rows.is_empty():
             files.append(store(raw, key, len(files) + 1, rows))
     is_again = stored and key.table == "events"
-    return files, find_withdrawn(key, _list_stored_events(raw, stored), events) if is_again else None
+    return files, find_withdrawn(key, _list_stored_events(raw, stored), events) if is_again else []
 
 
 def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
@@ -155,7 +155,7 @@ def _pin_batches(
         found_again = set(chain(*there))
         missing = [reference for reference in chain(*known) if reference not in found_again]
         if missing or (key in chosen and known != there):
-            stored[key] = _pin(key, offered)
+            stored[key] = [file for file, _ in _pack(key, offered, is_pinned=True)]
             if missing and key not in chosen and not _are_same(held, stored[key]):
                 lost.append((key, missing[0]))
     if lost:
@@ -163,10 +163,11 @@ def _pin_batches(
         raise not_as_pinned(lost, what, raw, vanished=any(key not in listed for key, _ in lost))
 
 
-def _pin(key: Key, deliveries: Sequence[Delivery]) -> list[RawFile]:
-    files = [pack_delivery(key, number, rows)[0] for number, rows in enumerate(read_batch(key, deliveries), 1)]
-    there = zip(files, deliveries, strict=True)
-    return [file.model_copy(update={"references": delivery.references}) for file, delivery in there]
+def _pack(key: Key, deliveries: Sequence[Delivery], *, is_pinned: bool) -> list[tuple[RawFile, bytes]]:
+    """Return the deliveries of a batch that have rows, as the manifest lists them and as Parquet."""
+    read = zip(read_batch(key, deliveries), deliveries, strict=True)
+    there = [(rows, delivery.references if is_pinned else ()) for rows, delivery in read if not rows.is_empty()]
+    return [pack_delivery(key, number, rows, pins) for number, (rows, pins) in enumerate(there, 1)]
 
 
 def _are_same(held: Iterable[RawFile], files: Iterable[RawFile]) -> bool:
@@ -189,15 +190,10 @@ def replace_batches(
     fates: dict[Key, Fate] = {}
     for key in tqdm(sorted(filter(chosen, stored)), delay=QUIET_SECONDS, unit="batch"):
         held, offered = stored[key], listed.get(key, [])
-        if is_pinned:
-            files = _pin(key, offered)
-            is_same = _are_same(held, files)
-        else:
-            deliveries = [rows for rows in read_batch(key, offered) if not rows.is_empty()]
-            packed = [pack_delivery(key, number, rows) for number, rows in enumerate(deliveries, 1)]
-            is_same = _are_same(held, [file for file, _ in packed]) and not any(
-                _find_damage(raw, file) for file in held
-            )
+        packed = _pack(key, offered, is_pinned=is_pinned)
+        files = [file for file, _ in packed]
+        is_same = _are_same(held, files) and (is_pinned or not any(_find_damage(raw, file) for file in held))
+        if not is_pinned:
             files = held if is_same else [_write_file(raw, file, content, AGAIN) for file, content in packed]
         fates[key] = "same" if is_same else "changed" if files else "vanished"
         stored[key] = files or held

@@ -26,14 +26,14 @@ def list_events(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([NO_EVENTS, read], how="diagonal").drop_nulls(["machine", "time"])
 
 
-def find_withdrawn(key: Key, stored: Iterable[pl.DataFrame], offered: Iterable[pl.DataFrame]) -> Finding | None:
+def find_withdrawn(key: Key, stored: Iterable[pl.DataFrame], offered: Iterable[pl.DataFrame]) -> list[Finding]:
     """Report events of a batch that are `stored` but no longer `offered`, both as of :func:`list_events`."""
     held, there = (pl.concat([NO_EVENTS, *events]) for events in (stored, offered))
     gone = held.unique(maintain_order=True).join(there, on=held.columns, how="anti", nulls_equal=True)
     if gone.is_empty():
-        return None
+        return []
     first = gone.row(0, named=True)
     shown = f"{first['kind']} of {first['machine']} at {first['time']:%Y-%m-%d %H:%M:%S}"
     command = command_to_read_again(key.plant, key.batch, drop_vanished=there.is_empty())
     detail = f"{count_things(gone.height, 'event')} of plant {key.plant} did not come again, such as {shorten(shown)}"
-    return report("withdrawn_event", key.table, f"{detail}; to use them no longer type {command}", batch=key.batch)
+    return [report("withdrawn_event", key.table, f"{detail}; to use them no longer type {command}", batch=key.batch)]
