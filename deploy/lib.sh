@@ -191,6 +191,20 @@ drain() {
   while (($(engine top "$PROXY" | grep -c haproxy) > 2 && SECONDS < deadline)); do sleep 0.2; done
 }
 
+make_live() { # update|rollback, container, image: start it beside the live release, which it follows once approved
+  local before
+  before=$(live)
+  say "start $2 beside ${before:-nothing}"
+  launch "$2" "$3"
+  approve "$2"
+  say "switch to $2"
+  switch_to "$2"
+  record "$1" "$2"
+  say "drain ${before:-nothing}"
+  drain
+  say "live: $2, $3"
+}
+
 tidy() { # stop containers that are not live, remove those that no rollback needs
   local name kept
   kept=$(releases)

@@ -14,15 +14,7 @@ main() {
   [ -n "$target" ] || die "no release before the live one (${before:-nothing}) is kept" "an earlier release" \
     "deploy the image you want: update.sh IMAGE@sha256:DIGEST"
   image=$(awk -F'\t' -v of="$target" '$3 == of { image = $4 } END { print image }' "$HISTORY")
-  say "start $target beside $before"
-  launch "$target" "$image"
-  approve "$target"
-  say "switch to $target"
-  switch_to "$target"
-  record rollback "$target"
-  say "drain $before"
-  drain
-  say "live: $target, $image"
+  make_live rollback "$target" "$image"
 }
 
 main "$@"

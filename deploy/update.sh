@@ -42,15 +42,7 @@ main() {
   # A rollback's image is usually here already, and a digest needs no check: the registry may be down.
   engine image inspect "$image" >/dev/null 2>&1 || engine pull -q "$image" >/dev/null || die "$image could not be pulled; live: ${before:-nothing}" \
     "an image in a registry that this server may read" "see the message above; $ENGINE login, once, if it asks for one"
-  say "start $candidate beside ${before:-nothing}"
-  launch "$candidate" "$image"
-  approve "$candidate"
-  say "switch to $candidate"
-  switch_to "$candidate"
-  record update "$candidate"
-  say "drain ${before:-nothing}"
-  drain
-  say "live: $candidate, $image"
+  make_live update "$candidate" "$image"
 }
 
 main "$@"
