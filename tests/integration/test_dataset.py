@@ -111,9 +111,8 @@ def test_attributes_of_machines_are_features_unless_the_dictionary_says_no(tmp_p
         folder.mkdir(parents=True)
         table.write_parquet(folder / "p.parquet")
         table.clear().cast({"colour": pl.Float64} if name == "machines" else {}).write_parquet(folder / "q.parquet")
-    vocabulary = dataset.find_vocabulary(
-        ["p", "q"], (at(200), at(250)), Dictionary.model_validate(known), dataset_params()
-    )
+    fleet = [(name, dataset._read_tables(name)) for name in ("p", "q")]
+    vocabulary = dataset.find_vocabulary(fleet, (at(200), at(250)), Dictionary.model_validate(known), dataset_params())
     assert vocabulary.inputs == ["speed"]
     # What one machine alone has would let the model learn that machine by heart.
     assert vocabulary.attributes == {"power": None, "serial": [], "hall": ["east"]}

@@ -32,7 +32,7 @@ def train_models(known: Known, version: str, dictionary: Dictionary, params: Par
     times = pl.concat(tables.telemetry.select("time") for tables in known.values())
     first, last = times.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
     boundaries = time_boundaries(first, last, params.dataset.split)
-    vocabulary = find_vocabulary([*known], boundaries, dictionary, params.dataset, known.__getitem__)
+    vocabulary = find_vocabulary(known.items(), boundaries, dictionary, params.dataset)
     built = {
         plant: build_splits(plant, tables, vocabulary, boundaries, dictionary, params)
         for plant, tables in known.items()

@@ -1,9 +1,8 @@
 """Reconciled tables in; features, labels and splits out."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -56,7 +55,8 @@ def run(params: Params) -> None:
     plants = list_plants(paths.INTERIM / "telemetry", made_by="validate")
     start, end = read_spans(paths.INTERIM / "telemetry", plants).select(pl.min("first"), pl.max("last")).row(0)
     boundaries = time_boundaries(start, end, params.dataset.split)
-    vocabulary = find_vocabulary(plants, boundaries, dictionary, params.dataset)
+    fleet = ((plant, _read_tables(plant, ["machine", "time"])) for plant in plants)
+    vocabulary = find_vocabulary(fleet, boundaries, dictionary, params.dataset)
     shutil.rmtree(paths.PROCESSED, ignore_errors=True)  # it may hold plants that are gone
     sizes = map_plants(_build_plant, plants, params.parallel, vocabulary, boundaries, dictionary, params)
     write_json(paths.DATASET, sizes)
@@ -181,9 +181,6 @@ def _read_tables(plant: str, columns: Sequence[str] | None = None) -> Tables:
     return Tables(*pl.collect_all([telemetry.select(columns or pl.all()), *others]))
 
 
-_read_machines = partial(_read_tables, columns=("machine", "time"))
-
-
 def _name_quantities(dictionary: Dictionary, plant: str) -> dict[str, dict[str, Quantity]]:
     """Return the name in words and the unit of each column that features are made of, by table."""
     tables = {table: dictionary.row_columns(table, plant) for table in ("telemetry", "machines")}
@@ -206,17 +203,13 @@ def _assign_split(tables: Tables, boundaries: Boundaries, dictionary: Dictionary
 
 
 def find_vocabulary(
-    plants: list[str],
-    boundaries: Boundaries,
-    dictionary: Dictionary,
-    params: Dataset,
-    read: Callable[[str], Tables] = _read_machines,
+    fleet: Iterable[tuple[str, Tables]], boundaries: Boundaries, dictionary: Dictionary, params: Dataset
 ) -> Vocabulary:
-    """Collect the names that occur in training rows of any plant; `read` returns a plant's tables."""
+    """Collect the names that occur in training rows of any plant, given with its tables."""
     errors, maintenance, models = set[str](), set[str](), set[str]()
-    machines = []
-    for plant in plants:
-        tables = read(plant)
+    plants, machines = list[str](), list[pl.DataFrame]()
+    for plant, tables in fleet:
+        plants.append(plant)
         split = _assign_split(tables, boundaries, dictionary, params)
         events = tables.events.filter(split == "train").drop_nulls("code")
         errors |= set(events.filter(kind="error")["code"])
