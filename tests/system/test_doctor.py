@@ -3,7 +3,6 @@
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -439,19 +438,6 @@ def test_where_nothing_is_built_neither_engine_nor_registry_is_missed(monkeypatc
 def test_a_day_that_was_set_for_back_filling_and_forgotten_is_told(monkeypatch):
     monkeypatch.setenv("UPKEEP_TODAY", "2025-01-06")
     assert "2025-01-06" in finding("variables").what
-
-
-@pytest.mark.parametrize(("minutes", "state"), [(0, "ok"), (10, "FAIL")])
-def test_a_clock_that_is_not_gitlabs_is_told(monkeypatch, minutes, state):
-    class Clock(TokenRegistry):
-        def date_time_string(self, timestamp: float | None = None) -> str:
-            return super().date_time_string((timestamp or time.time()) - 60 * minutes)
-
-    assert finding("clock").state == "skipped"
-    with serving_token_registry(Clock) as address:
-        monkeypatch.setenv("CI_SERVER_URL", f"http://{address}")
-        found = finding("clock")
-    assert (found.state, bool(found.remedy)) == (state, state == "FAIL")
 
 
 def test_a_webhook_whose_host_does_not_answer_is_told_without_its_address(monkeypatch):

@@ -30,7 +30,6 @@ CHECKS: dict[str, Callable[[Environment], str]] = {
     "MLflow": server_checks.reach_tracking_server,
     "token": project_checks.check_tokens,
     "alerts": server_checks.reach_webhook,
-    "clock": server_checks.compare_clocks,
 }
 
 

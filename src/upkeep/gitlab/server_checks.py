@@ -1,7 +1,5 @@
 """The doctor's checks of what jobs connect to: storage, engine, registry, the customer's server, MLflow, webhook."""
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import urlencode, urlsplit
 
@@ -17,7 +15,6 @@ from upkeep.gitlab.zones import REMOTE, Environment, remotes_apart, try_remote
 from upkeep.releases import git
 from upkeep.reporting.tracking import connect, summarize
 
-LARGEST_SKEW = 300  # seconds between two clocks; storage refuses what was signed 900 apart
 DEPLOYMENT = ("DEPLOY_HOST", "DEPLOY_KEY", "DEPLOY_KNOWN_HOSTS")
 
 SSH_FAULTS = (  # what ssh says, what that means and what to do; the first that fits
@@ -137,16 +134,6 @@ def reach_webhook(environment: Environment) -> str:
         raise NotReadyError(f"{WEBHOOK} is not set: a failed retraining opens an issue, if there is a token")
     _ask_server(f"{url.scheme}://{url.netloc}/", WEBHOOK, environment)
     return f"{url.hostname} can be reached"
-
-
-def compare_clocks(environment: Environment) -> str:
-    """Compare this machine's clock with GitLab's: schedules and signed requests to storage depend on it."""
-    if not (server := environment.get("CI_SERVER_URL")):
-        raise NotReadyError("compared with GitLab's in its jobs only")
-    theirs = parsedate_to_datetime(_ask_server(server, "CI_SERVER_URL", environment).headers["Date"])
-    if (skew := abs((datetime.now(UTC) - theirs).total_seconds())) > LARGEST_SKEW:
-        raise UpkeepError(f"this machine's clock is {skew:,.0f} s off GitLab's", remedy="switch on NTP")
-    return "this machine's clock agrees with GitLab's"
 
 
 def _require_building(environment: Environment) -> None:
