@@ -53,8 +53,17 @@ def test_a_machine_is_shown_with_all_that_a_planner_needs():
         "model_version": "3f9ac1d2",
         "warnings": [warning],
         "stands": False,
+        "maintained_since": False,
         "history": [[(NOW - HOUR) / 1000, 0.1], [NOW / 1000, 0.4]],
     }
+
+
+def test_a_maintenance_after_the_reading_is_said_to_be_one():
+    at = prediction()["time"]
+    client = client_of(*(prediction(f"{hours}", 0.9, maintained_at=at + hours * HOUR) for hours in (-1, 0, 1)))
+    machines = client.get("/fleet").json()["machines"]
+    found = {each["machine"]: (each["maintained_since"], each["stands"]) for each in machines}
+    assert found == {"-1": (False, True), "0": (False, True), "1": (True, False)}
 
 
 def test_the_fleet_says_how_far_it_looks_and_counts_alarms_per_plant():

@@ -42,10 +42,15 @@ class BoardMachine(NamedTuple):
     maintenance: tuple[int, str | None] | None
 
     @property
+    def maintained_since(self) -> bool:
+        """Whether the last known maintenance is after the newest reading, which tells nothing of later times."""
+        return self.maintenance is not None and self.maintenance[0] > self.newest["time"]
+
+    @property
     def stands(self) -> bool:
-        """Whether there is an alarm, and no service that ends after its reading, which tells nothing of later times."""
-        ends = self.newest["serviced_at"], self.maintenance and self.maintenance[0]
-        return self.newest["alarm"] and not any(end and end > self.newest["time"] for end in ends)
+        """Whether there is an alarm, and no service that ends after its reading."""
+        serviced_since = (self.newest["serviced_at"] or 0) > self.newest["time"]
+        return self.newest["alarm"] and not (serviced_since or self.maintained_since)
 
 
 class Board:

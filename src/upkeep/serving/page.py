@@ -175,5 +175,6 @@ def _describe_machine(machine: BoardMachine, service: Service, *, explain: bool)
         "stands": machine.stands,
         "history": machine.history.tolist(),
         "last_maintenance": maintenance and {"time": to_time(maintenance[0]), "code": maintenance[1]},
+        "maintained_since": machine.maintained_since,
         **({"reasons": newest["reasons"]} if explain else {}),
     }

@@ -43,11 +43,11 @@ function firstWarning(warnings) {
   return `⚠ ${warnings[0].message}${warnings.length > 1 ? ` (and ${warnings.length - 1} more)` : ""}`;
 }
 
-function lastMaintenance({ time, alarm, stands, last_maintenance: maintenance }) {
-  const since = maintenance && new Date(maintenance.time) > new Date(time) ? ", after the reading" : "";
+function lastMaintenance({ alarm, stands, maintained_since: since, last_maintenance: maintenance }) {
   if (alarm && !stands && !since) return ["Failed or serviced since"];
   if (!maintenance) return ["No maintenance on record"];
-  return timeAgo("Maintained ", maintenance.time, `${maintenance.code ? `: ${maintenance.code}` : ""}${since}`);
+  const { time, code } = maintenance;
+  return timeAgo("Maintained ", time, `${code ? `: ${code}` : ""}${since ? ", after the reading" : ""}`);
 }
 
 async function explain(row) {
