@@ -166,6 +166,14 @@ def test_sigterm_finishes_what_is_under_way_and_keeps_the_log(service, environme
     assert logged.height == 1000
 
 
+def test_a_port_that_is_taken_is_told_and_what_to_do(shared):
+    process = start(shared)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    what = f"error: the service cannot listen on 127.0.0.1, port {shared['UPKEEP_PORT']}: Address already in use\n"
+    assert f"{what}  remedy:   set UPKEEP_PORT" in output
+
+
 def test_a_model_file_that_was_changed_keeps_the_service_from_starting(environment, tmp_path):
     copytree(environment["UPKEEP_MODELS"], tmp_path / "models")
     with (tmp_path / "models/lyon/model.txt").open("ab") as file:

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from upkeep import __version__
+from upkeep.core.errors import UpkeepError
 from upkeep.serving.access import Access
 from upkeep.serving.board import Board
 from upkeep.serving.body import Intake
@@ -169,11 +171,12 @@ async def _refuse_route(_: Request, error: HTTPException) -> Response:
 def serve() -> None:
     """Serve until SIGTERM; then finish requests under way and ship the prediction log.
 
-    An UpkeepError is raised if a setting, a model or the dictionary is missing or damaged.
+    An UpkeepError is raised if a setting, a model or the dictionary is missing or damaged, or the port is taken.
     """
     # uvicorn stops on SIGTERM and then raises it again, which would end the process as if it had failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = read_settings()
+    _check_address(settings.host, settings.port)
     app = create_app(settings)
     gc.freeze()  # modules and models stay, so collections need not scan them
     gc.set_threshold(20_000, 20, 20)  # fewer scans of what a large request holds
@@ -197,6 +200,16 @@ def serve() -> None:
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise an UpkeepError if nothing can listen there: uvicorn would end the process without a remedy."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        what = f"the service cannot listen on {host}, port {port}: {str(error.strerror).partition(' (')[0]}"
+        remedy = "set UPKEEP_PORT or UPKEEP_HOST, or end the process that listens there"
+        raise UpkeepError(what, remedy=remedy) from error
 
 
 class JsonLines(logging.Formatter):
