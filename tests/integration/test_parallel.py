@@ -15,8 +15,9 @@ from distributed import Client, LocalCluster
 
 from upkeep.core import parallel
 from upkeep.core.cluster import _describe_environment
+from upkeep.core.deadline import start_beside
 from upkeep.core.errors import UpkeepError
-from upkeep.core.parallel import map_plants, start_beside
+from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel
 
 BACKENDS = ["sequential", "threads", "loky", "dask"]

@@ -100,5 +100,5 @@ def test_an_error_shows_no_credentials_in_any_part():
     "error", [TooLittleDataError("no rows", remedy="fetch more history"), NotReadyError("no remote", step=2)]
 )
 def test_an_error_stays_of_its_kind_wherever_its_place_is_added(error):
-    for moved in (error.at(plant="lyon"), error.of_stage("train"), copy(error)):
+    for moved in (error.at(plant="lyon"), error.at(stage="train"), copy(error)):
         assert (type(moved), moved.remedy) == (type(error), error.remedy)

@@ -1,28 +1,37 @@
-"""A deadline for a whole exchange with a foreign host: its lookup, the connection and the answer."""
+"""Work in a thread of its own: beside other work, or with a deadline for all that it waits for."""
 
-import threading
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from signal import SIGINT
+from threading import Thread
 from typing import TypeVar
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 
-def call_within(seconds: float, work: Callable[[], T]) -> T:
+def start_beside(function: Callable[..., Result], *arguments: object) -> "Future[Result]":
+    """Call a function in a thread of its own, which keeps nobody from ending; its result or exception is to come."""
+    future = Future[Result]()
+
+    def work() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # Polars raises KeyboardInterrupt in whichever thread reads
+            future.set_exception(error)
+            if isinstance(error, KeyboardInterrupt):
+                os.kill(os.getpid(), SIGINT)
+
+    Thread(target=work, daemon=True).start()
+    return future
+
+
+def call_within(seconds: float, work: Callable[[], Result]) -> Result:
     """Return the result of `work`, or raise a TimeoutError and leave it running if it takes longer.
 
     A socket's own limit begins anew with each byte, and looking up a host has none.
     """
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()  # what hangs must not keep the process from ending
     try:
-        return result.result(seconds)
+        return start_beside(work).result(seconds)
     except TimeoutError as error:
         raise TimeoutError(str(error) or f"not done within {seconds:.3g} s") from error

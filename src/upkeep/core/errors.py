@@ -1,5 +1,7 @@
 """The one exception that reaches a user: a sentence that names what, where, expected and remedy."""
 
+from functools import partial
+
 from upkeep.core.names import shorten
 from upkeep.core.secrets import mask_credentials
 
@@ -38,15 +40,11 @@ class UpkeepError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes send exceptions back by pickling; the default would lose the keywords.
-        return _rebuild_error, (type(self), self.what, self.expected, self.remedy, self.where)
+        return partial(type(self), self.what, expected=self.expected, remedy=self.remedy, **self.where), ()
 
     def at(self, **where: object) -> "UpkeepError":
         """Return the same error with more of its place; what is known already stays."""
-        return _rebuild_error(type(self), self.what, self.expected, self.remedy, {**where, **self.where})
-
-    def of_stage(self, stage: str) -> "UpkeepError":
-        """Return the same error as one of this stage, even if another stage's code raised it."""
-        return _rebuild_error(type(self), self.what, self.expected, self.remedy, {**self.where, "stage": stage})
+        return type(self)(self.what, expected=self.expected, remedy=self.remedy, **{**where, **self.where})
 
 
 class TooLittleDataError(UpkeepError):
@@ -58,9 +56,3 @@ def _clean(text: str) -> str:
     masked = mask_credentials(text[: 4 * LONGEST])
     start = masked if len(masked) <= LONGEST else f"{masked[: LONGEST - 1]}…"
     return "\n".join(shorten(line, LONGEST) for line in start.splitlines())
-
-
-def _rebuild_error(
-    kind: type[UpkeepError], what: str, expected: str, remedy: str, where: dict[str, object]
-) -> UpkeepError:
-    return kind(what, expected=expected, remedy=remedy, **where)

@@ -2,11 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from signal import SIGINT
-from threading import Thread
 
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -51,22 +48,6 @@ def map_plants(
 def count_workers(how: params.Parallel) -> int:
     """Return how many of this machine's cores may be busy."""
     return 1 if how.backend == "sequential" else effective_n_jobs(how.jobs)
-
-
-def start_beside(function: Callable[..., Result], *arguments: object) -> "Future[Result]":
-    """Call a function in a thread of its own, which keeps nobody from ending; its result or exception is to come."""
-    future = Future[Result]()
-
-    def work() -> None:
-        try:
-            future.set_result(function(*arguments))
-        except BaseException as error:  # Polars raises KeyboardInterrupt in whichever thread reads
-            future.set_exception(error)
-            if isinstance(error, KeyboardInterrupt):
-                os.kill(os.getpid(), SIGINT)
-
-    Thread(target=work, daemon=True).start()
-    return future
 
 
 def _measure(plant: str) -> int:

@@ -54,7 +54,7 @@ def run(params: Params, now: datetime, until: date | None = None) -> None:
     try:
         _raise_summary(_score(params, now, until))
     except UpkeepError as error:
-        raise error.of_stage("score") from error
+        raise error.at(stage="score") from error
 
 
 def _score(params: Params, now: datetime, until: date | None) -> list[UpkeepError]:
@@ -199,7 +199,7 @@ def _raise_summary(problems: Sequence[UpkeepError]) -> None:
     if len(problems) == 1:
         raise problems[0]
     for problem in problems:
-        logger.error("%s", problem.of_stage("score"))
+        logger.error("%s", problem.at(stage="score"))
     plants = ", ".join(str(problem.where["plant"]) for problem in problems if "plant" in problem.where)
     raise UpkeepError(
         f"{len(problems)} problems, each of which stands above; plants not scored: {plants or 'none'}",
