@@ -1,13 +1,12 @@
 """Access to the service: tokens and origins are checked, and each request gets an id and is logged and counted."""
 
 import hmac
-import ipaddress
 import logging
 import re
 import time
 import uuid
 from collections.abc import Collection, Mapping
-from functools import lru_cache
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -89,26 +88,17 @@ class Access:
 
     def _check_origin(self, method: str, asked: Headers) -> None:
         hosts, origin = asked.getlist("host"), asked.get("origin")
-        if not all(_is_local(host) or _name(host) in self._hosts for host in hosts):
+        if not all(map(self._is_known, hosts)):
             known = "an address, a name without dots, one of UPKEEP_ALLOWED_HOSTS, or a token: UPKEEP_TOKENS"
             raise Refused(403, f"the service is asked as {cite(', '.join(hosts))}", known)
         if method != "GET" and origin is not None and [origin.partition("://")[2]] != hosts:
             raise Refused(403, f"a page of {cite(origin)} asks", "the service's own page, or a token: UPKEEP_TOKENS")
 
-
-@lru_cache(maxsize=64)
-def _is_local(host: str) -> bool:
-    """Tell whether a Host header is an IP address, or a name that only this machine or network resolves."""
-    name = _name(host)
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return name.endswith(".localhost") or not set(name) & set(".:")
-    return True
-
-
-def _name(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # brackets that hold no address
-        return "."
+    def _is_known(self, host: str) -> bool:
+        """Tell whether a Host header is one of `hosts`, a name that only this machine or network resolves, or an IP."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            is_local = name.endswith(".localhost") or not set(name) & set(".:")
+            return is_local or name in self._hosts or ip_address(name) is not None
+        except ValueError:  # no address, or brackets that hold none
+            return False

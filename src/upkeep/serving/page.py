@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from upkeep.contract.casting import EARLIEST, LATEST
 from upkeep.contract.rules import CLOCK_SLACK
-from upkeep.core.files import read_regular
-from upkeep.core.types import describe_faults
+from upkeep.core.errors import UpkeepError
+from upkeep.core.objects import read_object
 from upkeep.scoring.prediction_log import VISIT_LOG
 from upkeep.serving.board import Board, BoardMachine
 from upkeep.serving.body import Intake
@@ -27,7 +27,6 @@ from upkeep.serving.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 MOST_SHOWN = 1_000  # machines in one answer, which the page asks for each minute
-MOST_BYTES = 10_000_000  # of monitoring.json
 VISIT_BYTES = 10_000  # of a finding
 Limit = Annotated[int, Query(ge=1, le=MOST_SHOWN)]
 
@@ -158,10 +157,9 @@ def _read_monitoring(file: Path | None) -> dict[str, Any] | None:
     if file is None:
         return None
     try:
-        found = ShownMonitoring.model_validate_json(read_regular(file, MOST_BYTES))
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else describe_faults(error)
-        logger.warning("the page cannot show how the plants stand: %s", reason, extra={"file": str(file)})
+        found = read_object(ShownMonitoring, file, what="the file", remedy="run `upkeep monitor`")
+    except UpkeepError as error:
+        logger.warning("the page cannot show how the plants stand: %s", error.what, extra={"file": str(file)})
         found = ShownMonitoring()
     return found.model_dump()
 
