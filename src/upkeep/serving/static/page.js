@@ -168,15 +168,6 @@ function showNotices(texts) {
   box.replaceChildren(...texts.map((text) => Object.assign(make("p", text), { className: "notice" })));
 }
 
-function moveBetweenRows(event) {
-  const step = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[event.key];
-  const summaries = [...document.querySelectorAll("#fleet summary")];
-  const here = summaries.indexOf(event.target);
-  if (step === undefined || here < 0) return;
-  event.preventDefault();
-  summaries[Math.min(Math.max(here + step, 0), summaries.length - 1)].focus();
-}
-
 function isDark() {
   const { theme } = document.documentElement.dataset;
   return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -201,7 +192,6 @@ plant.addEventListener("change", () => {
 });
 search.addEventListener("input", refresh);
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
-byId("fleet").addEventListener("keydown", moveBetweenRows);
 more.addEventListener("click", () => {
   shown += ROWS;
   refresh();
