@@ -168,23 +168,8 @@ function showNotices(texts) {
   box.replaceChildren(...texts.map((text) => Object.assign(make("p", text), { className: "notice" })));
 }
 
-function isDark() {
-  const { theme } = document.documentElement.dataset;
-  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function setTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  setText(byId("theme"), isDark() ? "Light theme" : "Dark theme");
-}
-
 const bookmarked = new URLSearchParams(location.search).get("plant");
 if (bookmarked) plant.add(new Option(bookmarked, bookmarked, false, true));
-setTheme(localStorage.getItem("upkeep-theme"));
-byId("theme").addEventListener("click", () => {
-  localStorage.setItem("upkeep-theme", isDark() ? "light" : "dark");
-  setTheme(localStorage.getItem("upkeep-theme"));
-});
 plant.addEventListener("change", () => {
   // The address names the plant, so that it can be bookmarked.
   history.replaceState(null, "", plant.value ? `?plant=${encodeURIComponent(plant.value)}` : location.pathname);
