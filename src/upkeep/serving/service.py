@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -55,21 +56,13 @@ class Service:
             scorer = self.scorers[plant]
             scored = scorer.score(request.rows, request.events, request.records)
             services = find_services(request.happened, scorer.model.metadata.dataset.max_repair_hours)
+            told = partial(as_prediction, scorer=scorer, source=source, scored_at=now, role=self._role)
             for answer, cautions, inputs in zip(scored, request.cautions, request.inputs, strict=True):
                 table.check_time()
                 answer.warnings[:0] = cautions
                 name = f"{request_id}/{quote(plant, safe='')}/{answer.machine}"
                 name += "/challenger" if self._role == "challenger" else ""
-                prediction = as_prediction(
-                    answer,
-                    scorer,
-                    inputs,
-                    identity=name,
-                    source=source,
-                    scored_at=now,
-                    role=self._role,
-                    service=services.get(answer.machine),
-                )
+                prediction = told(answer, inputs=inputs, identity=name, service=services.get(answer.machine))
                 predictions.append(prediction)
                 reasons = {"reasons": scorer.explain(answer.features, answer.readings)} if table.reasons else {}
                 answers.append(describe_prediction(prediction) | reasons)
