@@ -59,6 +59,15 @@ def check(tmp_path, **reading):
     return {plant: check_table("telemetry", plant, mine, COLUMNS, STRICTNESS, 7) for plant, mine in plants.items()}
 
 
+def test_files_whose_machines_are_numbers_and_text_are_one_delivery_and_not_two_of_the_same_rows(tmp_path):
+    rows = pl.DataFrame({"plant": "lyon", "machine": ["7", "8"], "time": "2025-01-06T01:00:00Z", "load": 1.0})
+    rows.write_parquet(tmp_path / "a.parquet")
+    rows.with_columns(pl.col("machine").cast(pl.Int64), load=pl.lit(2)).write_parquet(tmp_path / "b.parquet")
+    found = check(tmp_path)["lyon"]
+    assert (found.duplicates, found.rows_in) == ({"exact": 0, "near": 2, "repeated_batch": 0}, 4)
+    assert found.crowding is None
+
+
 def line(hour, load="1.5", note="ok"):
     return f"lyon,m1,2025-01-06T{hour:02d}:00:00Z,{load},{note}"
 

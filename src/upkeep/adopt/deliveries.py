@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fsspec
 import polars as pl
@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from upkeep.adopt.sniffing import USUAL, find_gaps, sniff_text
 from upkeep.adopt.times import holds_a_time
 from upkeep.adopt.words import is_kept, kind_of
-from upkeep.contract.casting import as_text, cast_column
+from upkeep.contract.casting import as_text
 from upkeep.contract.dictionary import BROKEN_LINE
 from upkeep.core.addresses import open_address
 from upkeep.core.errors import UpkeepError
@@ -22,7 +22,7 @@ from upkeep.core.names import shorten
 from upkeep.core.params import Limits
 from upkeep.core.secrets import VARIABLE, expand_variables
 from upkeep.sources.bounds import bound_values, check_columns
-from upkeep.sources.columns import blank_gaps
+from upkeep.sources.columns import blank_gaps, stack_rows
 from upkeep.sources.delimited import find_unicode, read_delimited
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import ENDING, errors_named, read_content, read_parquet, unpack
@@ -240,23 +240,10 @@ def join_files(files: Sequence[Layout]) -> Layout:
         reading["decimal"], with_commas = ",", pl.col(pl.String).str.replace(POINT, "${1},${2}")
         pairs = zip(frames, files, strict=True)
         frames = [rows.with_columns(with_commas) if file.told.get("decimal") == "." else rows for rows, file in pairs]
-    rows = pl.concat(_align(frames), how="diagonal_relaxed")
+    rows = stack_rows(frames)
     if gaps := {gap for file in files for gap in file.reading.get("gaps", ())}:
         reading["gaps"] = sorted(gaps)
     partial = {name for frame in frames for name in {*rows.columns} - {*frame.columns}}
     own = [file.reading for file in files] if any(len(values) > 1 for values in shown.values()) else []
     heights = [frame.height for frame in frames]
     return Layout(paths, rows, reading, frozenset(partial), facts, own=own, keys=keys, heights=heights)
-
-
-def _align(frames: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
-    """Return frames in which columns of one name are of types that go together: times, numbers, or else text."""
-    types: dict[str, set[pl.DataType]] = {}
-    for name, dtype in (column for frame in frames for column in frame.schema.items() if column[1] != pl.Null):
-        types.setdefault(name, set()).add(dtype)
-    for name, kinds in types.items():
-        if len(kinds) > 1 and not all(dtype.is_numeric() for dtype in kinds):
-            wanted: Literal["time", "text"] = "time" if all(dtype.is_temporal() for dtype in kinds) else "text"
-            casts = [(frame, cast_column(name, frame.schema.get(name, pl.Null()), wanted).value) for frame in frames]
-            frames = [frame.with_columns(cast.alias(name)) if name in frame else frame for frame, cast in casts]
-    return frames

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import polars as pl
 
@@ -124,6 +124,19 @@ def _widen(rows: pl.DataFrame, pivot: Pivot, columns: Mapping[str, str], limits:
     wide = wide.join(first, on=row, nulls_equal=True)
     lines = rows.filter(broken).drop(pivot.name, pivot.value, "@sensor")
     return pl.concat([wide, lines], how="diagonal").sort("@place").drop("@place", "@again")
+
+
+def stack_rows(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of all parts; columns whose types do not go together are text, which is read like them."""
+    types: dict[str, set[pl.DataType]] = {}
+    for name, dtype in (column for part in parts for column in part.schema.items() if column[1] != pl.Null):
+        types.setdefault(name, set()).add(dtype)
+    mixed = {name for name, of in types.items() if len(of) > 1 and not all(dtype.is_numeric() for dtype in of)}
+    alike = (
+        part.with_columns(as_text(name, dtype) for name, dtype in part.schema.items() if name in mixed)
+        for part in parts
+    )
+    return pl.concat(alike, how="diagonal_relaxed")
 
 
 def absent(name: str, columns: Iterable[str], remedy: str, **where: object) -> UpkeepError:

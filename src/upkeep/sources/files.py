@@ -19,7 +19,7 @@ from upkeep.core.names import shorten
 from upkeep.core.params import Limits
 from upkeep.sources import Delivery, Key, Reference, bounds, read_options
 from upkeep.sources.batches import batch_of
-from upkeep.sources.columns import CONSTANTS, absent, name_columns
+from upkeep.sources.columns import CONSTANTS, absent, name_columns, stack_rows
 from upkeep.sources.delimited import read_delimited
 from upkeep.sources.file_options import FilesOptions, TableFiles
 from upkeep.sources.manifest import not_as_pinned
@@ -80,7 +80,7 @@ class Files:
             bounds.check_shape(sum(part.height for part in joined), len(columns), self.limits)
         except UpkeepError as error:
             raise error.at(**key._asdict()) from error
-        return pl.concat(joined, how="diagonal_relaxed")
+        return stack_rows(joined)
 
     def _list_table(self, table: Table, findings: list[Finding], batch: date | None = None) -> list[Delivery]:
         """List the deliveries of a table, and add what was found of its files.
@@ -88,7 +88,7 @@ class Files:
         Its rows are in the batch of their time, or all in the given one.
         """
         untimed, empty = list[tuple[UpkeepError, bool]](), list[str]()
-        schemas: dict[Reference, pl.Schema] = {}
+        found = list[Reference]()
         for number, reading in enumerate(getattr(self._options, table)):
             paths, unread = _find_files(table, reading)
             findings += unread
@@ -99,8 +99,8 @@ class Files:
                 if not parts:
                     empty.append(path.rpartition("/")[2])
                 findings += _report_misread(table, reading, path, parts.values())
+                found += parts
                 for reference, rows in parts.items():
-                    schemas[reference] = rows.schema
                     columns |= dict.fromkeys(rows.columns)
                     if reference.batch is None:
                         error = unreadable_times(rows, reading).at(table=table, file=path)
@@ -109,11 +109,10 @@ class Files:
         if empty:
             logger.warning("%s: files that hold no rows: %s, such as %s", table, len(empty), empty[0])
             findings += (report("empty_file", table, f"{name} holds no rows") for name in empty)
-        findings += _report_untimed(table, untimed, len(schemas))
+        findings += _report_untimed(table, untimed, len(found))
         return [
-            Delivery(*key, partial(self.read_pinned, key, group), references=group)
-            for key, parts in sorted(_group_parts(table, schemas).items())
-            for group in _group_by_types(parts, schemas)
+            Delivery(*key, partial(self.read_pinned, key, parts), references=tuple(parts))
+            for key, parts in sorted(_group_parts(table, found).items())
         ]
 
     def _read_part(self, key: Key, reference: Reference) -> pl.DataFrame:
@@ -246,20 +245,3 @@ def _group_parts(table: Table, references: Iterable[Reference]) -> dict[Key, lis
     for plant, batch, part in rows.with_columns(told).iter_rows():
         grouped.setdefault(Key(table, plant or UNKNOWN_PLANT, batch), []).append(part)
     return grouped
-
-
-def _group_by_types(
-    references: Iterable[Reference], schemas: Mapping[Reference, pl.Schema]
-) -> list[tuple[Reference, ...]]:
-    """Split parts of files into groups whose columns have the same types, each a delivery of its own."""
-    groups: list[tuple[dict[str, pl.DataType], list[Reference]]] = []
-    for reference in references:
-        typed = {name: dtype for name, dtype in schemas[reference].items() if dtype != pl.Null}
-        for types, group in groups:
-            if all(types.get(name, dtype) == dtype for name, dtype in typed.items()):
-                types.update(typed)
-                group.append(reference)
-                break
-        else:
-            groups.append((typed, [reference]))
-    return [tuple(group) for _, group in groups]
