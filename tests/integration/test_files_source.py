@@ -243,6 +243,15 @@ def test_readings_of_a_clock_that_leaps_now_and_then_stay_with_those_before_them
     assert {batch for _, _, batch in deliveries(tmp_path)} == {"2024-12-30"}
 
 
+def test_a_clock_that_is_a_year_ahead_for_a_reading_is_found_in_a_record_of_months_too(tmp_path):
+    days = [date(2025, 1, 6) + timedelta(weeks=week) for week in range(45)]
+    days[5] += timedelta(days=400)
+    (tmp_path / "all.csv").write_text("\n".join(["plant,machine,time", *(f"lyon,m1,{day}" for day in days)]))
+    found = deliveries(tmp_path, until=date(2027, 1, 4))
+    assert len(found) == 44
+    assert found["telemetry", "lyon", "2025-02-03"].height == 2
+
+
 def test_what_is_beyond_all_clocks_stays_as_it_was_delivered(tmp_path):
     times = pa.array([1736121600, 2**60, None], pa.int64())
     pq.write_table(pa.table({"plant": ["lyon"] * 3, "machine": ["m1"] * 3, "time": times}), tmp_path / "a.parquet")
