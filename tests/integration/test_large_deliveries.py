@@ -20,7 +20,7 @@ from test_broken_files import PACK
 
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Limits
-from upkeep.sources.sql import fetch_chunks
+from upkeep.sources.sql import fetch_rows
 
 UNTIL = date(2025, 1, 6)
 CSV = b"plant,machine,time,load\nlyon,m1,2025-01-06,1\n"
@@ -195,7 +195,7 @@ LARGE_LATE = {
 def test_few_rows_of_a_query_that_grow_large_are_fetched_before_it_is_stopped(kind):
     answer = Answer(LARGE_LATE[kind])
     with pytest.raises(UpkeepError, match=r"limits\.table_mb"):
-        list(fetch_chunks(answer, Limits(**FEW)))
+        list(fetch_rows(answer, Limits(**FEW)))
     assert 20_000 < answer.fetched <= 20_100
 
 

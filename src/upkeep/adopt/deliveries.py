@@ -26,7 +26,7 @@ from upkeep.sources.columns import blank_gaps, stack_rows
 from upkeep.sources.delimited import find_unicode, read_delimited
 from upkeep.sources.file_options import TableFiles
 from upkeep.sources.opening import ENDING, errors_named, read_content, read_parquet, unpack
-from upkeep.sources.sql import accept_any_value, as_frame, fetch_chunks, open_engine, unreadable
+from upkeep.sources.sql import accept_any_value, as_frame, fetch_rows, open_engine, unreadable
 
 NUMBER = re.compile(r"\s*[+-]?[\d.,eE+-]*( \(again\))*\s*")
 POINT = r"^\s*([+-]?\d+)\.(\d+)\s*$"
@@ -193,8 +193,8 @@ def _read_table(connection: sa.Connection, name: str, limits: Limits) -> pl.Data
     results = [connection.execute(part) for part in parts]
     names = list(results[0].keys())
     check_columns(len(names), limits)
-    chunks = (chunk for result in results for chunk in fetch_chunks(result, limits))
-    return _clean_rows(name, bound_values(as_frame(chunks, names), limits))
+    fetched = (row for result in results for row in fetch_rows(result, limits))
+    return _clean_rows(name, bound_values(as_frame(fetched, names), limits))
 
 
 def _clean_rows(name: str, rows: pl.DataFrame) -> pl.DataFrame:

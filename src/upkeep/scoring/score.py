@@ -163,7 +163,7 @@ def _read_plant(
         quarantined=readings.quarantined.filter(pl.col("batch") >= since.isoformat()),
     )
     excess = find_excess(plant, checked, params.validate_, interim / paths.QUARANTINE.name)
-    refuse_excess(excess, params.validate_, lambda *_: f"`rm -r {raw}`, then `upkeep score`")
+    refuse_excess(excess, params.validate_, raw)
     return tables
 
 

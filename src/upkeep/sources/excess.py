@@ -1,6 +1,6 @@
 """Tables of which too large a share cannot be used: found with the worst cause of it, and refused."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +9,13 @@ import polars as pl
 from upkeep.contract.dictionary import Table
 from upkeep.contract.reconcile import EMPTY_LINE
 from upkeep.contract.validation import Checked
+from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.params import Validate
 from upkeep.core.plants import table_file
-from upkeep.core.text import MEND, command_to_read_again
+from upkeep.core.text import MEND
+from upkeep.sources.manifest import how_to_read_again
 
 DECIMAL_COMMA = r"^\s*[+-]?[\d. ]*,\d+\s*$"
 LONGEST_EXAMPLE = 60  # characters
@@ -82,12 +84,10 @@ def _suggest(table: str, bad: pl.DataFrame, column: str, reason: str, rows_in: i
     return ""
 
 
-def refuse_excess(
-    found: Sequence[Excess], params: Validate, read_again: Callable[..., str] = command_to_read_again
-) -> None:
+def refuse_excess(found: Sequence[Excess], params: Validate, raw: Path = paths.RAW) -> None:
     """Raise an UpkeepError about the worst of the tables that :func:`find_excess` found, if any; count the others.
 
-    `read_again` returns what to type once the source was mended, given a plant and a batch, or nothing for all.
+    The deliveries are in the folder `raw`.
     """
     if not found:
         return
@@ -98,6 +98,6 @@ def refuse_excess(
     raise UpkeepError(
         f"{worst.share:.1%} {worst.what}{others}",
         expected=f"at most {getattr(params, worst.limit):.1%}, validate.{worst.limit} in params.yaml",
-        remedy=worst.remedy.replace(MEND, f"{MEND} and type {read_again(*place)}"),
+        remedy=worst.remedy.replace(MEND, f"{MEND} and {how_to_read_again(raw, *place)}"),
         **worst.where,
     )

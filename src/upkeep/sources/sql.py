@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import polars as pl
@@ -122,7 +122,7 @@ class Sql:
         with self._execute(query, values) as result:
             names = [spare_reserved(name) for name in result.keys()]  # noqa: SIM118  # no dict
             bounds.check_columns(len(names), self.limits)
-            rows = as_frame(fetch_chunks(result, self.limits), names).sort(names)
+            rows = as_frame(fetch_rows(result, self.limits), names).sort(names)
             return bounds.bound_values(rows, self.limits)
 
     @contextmanager
@@ -159,19 +159,14 @@ def _ask_for_untimed(table: Table, query: str) -> str | None:
     return None
 
 
-def fetch_chunks(result: Iterable[Sequence[Any]], limits: Limits) -> Iterator[list[list[Any]]]:
-    """Yield a query's rows in chunks, their values simplified; raises UpkeepError once they are too large."""
-    held, size = list[list[Any]](), 0
+def fetch_rows(result: Iterable[Sequence[Any]], limits: Limits) -> Iterator[list[Any]]:
+    """Yield a query's rows, their values simplified; raises UpkeepError once they are too large."""
+    size = 0
     for row in result:
         values = [_simplify(value) for value in row]
         size += bounds.VALUE_BYTES * len(values) + sum(len(value) for value in values if isinstance(value, str | bytes))
         bounds.check_size(size, limits)
-        held.append(values)
-        if len(held) >= ROWS_AS_OBJECTS:
-            yield held
-            held = []
-    if held:
-        yield held
+        yield values
 
 
 def unreadable(
@@ -241,12 +236,10 @@ def _accept_any_postgresql_value(driver: Any) -> None:
         driver.adapters.register_loader(name, TextLoader)
 
 
-def as_frame(chunks: Iterable[Sequence[Sequence[Any]]], names: Sequence[str]) -> pl.DataFrame:
-    """Return the simplified rows of a query, which come in chunks, as a frame."""
-    parts = [
-        [_as_series(name, values) for name, values in zip(names, zip(*rows, strict=True), strict=True)]
-        for rows in chunks
-    ]
+def as_frame(rows: Iterator[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
+    """Return the simplified rows of a query as a frame."""
+    chunks = iter(lambda: list(islice(rows, ROWS_AS_OBJECTS)), [])
+    parts = [[_as_series(*column) for column in zip(names, zip(*chunk, strict=True), strict=True)] for chunk in chunks]
     columns = [_join_parts(column) for column in zip(*parts, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame(schema=list(names))
 
