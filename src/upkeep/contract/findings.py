@@ -150,12 +150,9 @@ def add_suggestion(name: str, meant: str | None) -> str:
 
 def find_late_rows(table: str, rows: pl.DataFrame) -> list[Finding]:
     """Report, per batch, rows whose ``time`` is before their batch ``begins``."""
-    late = (
-        rows.filter(pl.col("time") < pl.col("begins"))
-        .group_by("begins")
-        .agg(pl.len(), since=pl.col("time").min(), until=pl.col("time").max())
-        .sort("begins")
-    )
+    time = pl.col("time")
+    by_batch = rows.filter(time < pl.col("begins")).group_by("begins")
+    late = by_batch.agg(pl.len(), since=time.min(), until=time.max()).sort("begins")
     findings = []
     for begins, count, since, until in late.iter_rows():
         detail = f"{count} rows, up to {(begins - since) / HOUR:.1f} h before the batch"
@@ -169,13 +166,11 @@ def find_outages(rows: pl.DataFrame, sensors: Mapping[str, pl.Expr], outage_hour
     `rows` are sorted by machine and time. `sensors` has for each sensor the expression of the rows whose delivery had
     its column: a column that was not delivered at all is not an outage of each machine.
     """
-    gap = (pl.col("time") - pl.col("time").shift()).over("machine")
-    gaps = rows.select("machine", until="time", since=pl.col("time").shift().over("machine"), gap=gap).with_columns(
-        limit=pl.max_horizontal(pl.duration(hours=outage_hours), pl.col("gap").median().over("machine") * SLOW)
-    )
-    limits = gaps.group_by("machine").agg(pl.col("limit").first())
-    silences = gaps.filter(pl.col("gap") > pl.col("limit"))
-    silences = silences.select("machine", pl.lit(None, pl.String).alias("column"), "since", "until")
+    gap, since = pl.col("until") - pl.col("since"), pl.col("time").shift().over("machine")
+    gaps = rows.select("machine", pl.lit(None, pl.String).alias("column"), since=since, until="time")
+    limit = pl.max_horizontal(pl.duration(hours=outage_hours), gap.median() * SLOW)
+    limits = gaps.group_by("machine").agg(limit=limit)
+    silences = gaps.join(limits, on="machine", maintain_order="left").filter(gap > pl.col("limit")).drop("limit")
     with_gaps = {sensor: delivered for sensor, delivered in sensors.items() if rows[sensor].null_count()}
     dark = [_find_nulls(rows.filter(delivered), sensor, limits) for sensor, delivered in with_gaps.items()]
     findings = []
