@@ -7,10 +7,9 @@ import polars as pl
 
 from upkeep.contract.dictionary import DELIVERY, Column
 from upkeep.contract.duplicates import KIND, KINDS, explain_near_duplicates
-from upkeep.contract.fast_readings import reduce_deliveries
 from upkeep.contract.findings import Finding, sort_findings
 from upkeep.contract.reconcile import Delivered, reconcile
-from upkeep.contract.table_check import KEPT_ROWS, ROWS_IN, TableCheck
+from upkeep.contract.table_check import KEPT_ROWS, ROWS_IN, TableCheck, reduce_deliveries
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
 from upkeep.core.pieces import Recall, make_anew

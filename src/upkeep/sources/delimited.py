@@ -232,10 +232,7 @@ def _parse_one_by_one(
     rows: list[dict[str, str | None]] = []
     named = _fold(read_fields(header, separator) or header.split(separator))
     for line in lines:
-        if len(line) > longest:
-            rows.append({BROKEN_LINE: _shorten(line, longest)})
-            continue
-        fields = read_fields(line, separator)
+        fields = read_fields(line, separator) if len(line) <= longest else None
         if fields and len(fields) == len(names) + 1 and not fields[-1]:  # a separator may end a line
             fields.pop()
         elif fields and len(fields) == len(names) - 1 and not names[-1]:  # or the header
@@ -245,7 +242,7 @@ def _parse_one_by_one(
         if fields and is_row and any(field.strip() for field in fields):
             rows.append({name: field or None for name, field in zip(names, fields, strict=True)})
         else:
-            rows.append({BROKEN_LINE: line})
+            rows.append({BROKEN_LINE: _shorten(line, longest)})
     broken = {BROKEN_LINE: pl.String()} if any(BROKEN_LINE in row for row in rows) else {}
     return pl.DataFrame(rows, schema={**dict.fromkeys(names, pl.String()), **broken})
 

@@ -33,14 +33,8 @@ COMMON_FORMATS = (
     *("%Y%m%dT%H%M%S%#z", "%Y%m%dT%H%M%S", "%Y/%m/%d %H:%M:%S%.f", "%m/%d/%y %I:%M %p", "%d.%m.%Y %H.%M.%S"),
     *("%d %B %Y %H:%M", "%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S %z", "%H:%M %d.%m.%Y", "%H:%M:%S %d.%m.%Y"),
     *("%d-%m-%y %H:%M", "%d %m %Y %H:%M", "%d %m %Y %H:%M:%S", "%G-W%V-%u", "%G-W%V-%u %H:%M", "%Y-%j %H:%M"),
-    *(
-        "%Y-%m-%dT%H:%M:%S,%3f%#z",
-        "%Y年%m月%d日 %H:%M",
-        "%Y年%m月%d日 %H時%M分",
-        "%Y.%m.%d %H:%M:%S",
-        "%b %d %Y %I:%M%p",
-    ),
-    *("%d-%b-%y %I.%M.%S%.f %p", "%Y-%m-%d-%H.%M.%S%.f", "%d.%m.%Y %H:%M:%S,%3f"),
+    *("%Y-%m-%dT%H:%M:%S,%3f%#z", "%Y年%m月%d日 %H:%M", "%Y年%m月%d日 %H時%M分", "%Y.%m.%d %H:%M:%S"),
+    *("%b %d %Y %I:%M%p", "%d-%b-%y %I.%M.%S%.f %p", "%Y-%m-%d-%H.%M.%S%.f", "%d.%m.%Y %H:%M:%S,%3f"),
 )
 
 
