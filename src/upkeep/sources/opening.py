@@ -63,26 +63,19 @@ def unpack(content: bytes, path: str, limits: Limits) -> tuple[bytes, bool]:
     Both are decided by how it begins, or else by the file's ending. Raises UpkeepError if it is damaged, an archive, or
     larger than `limits` allow.
     """
-    _refuse_archive(content)
     ending, begins = ENDING.search(path.lower()), MAGIC.match(content)
     packed = begins.lastgroup if begins else ending and ending["packed"]
-    if packed:
+    if packed and not content.startswith(ARCHIVES):
         try:
             with UNPACK[packed](BytesIO(content)) as stream:
                 content = bounds.read_bounded(stream, limits)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise _unreadable_file(error) from error
-        _refuse_archive(content)
-        if MAGIC.match(content):
-            raise UpkeepError("the file is packed twice", remedy="unpack it once, or export it again")
+    if content.startswith(ARCHIVES) or MAGIC.match(content):
+        what = "the file is an archive, a spreadsheet or packed twice, whatever its name ends in"
+        raise UpkeepError(what, remedy="unpack it, or export the sheet as CSV")
     is_parquet = content.startswith(PARQUET) and content.endswith(PARQUET)
     return content, bool(ending and ending["text"]) and not is_parquet
-
-
-def _refuse_archive(content: bytes) -> None:
-    if content.startswith(ARCHIVES):
-        what = "the file is an archive or a spreadsheet, whatever its name ends in"
-        raise UpkeepError(what, remedy="unpack it, or export the sheet as CSV")
 
 
 def read_parquet(content: bytes, limits: Limits) -> pl.DataFrame:
