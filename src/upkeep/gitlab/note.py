@@ -29,7 +29,7 @@ from upkeep.judging.reports import LOWER_IS_BETTER, DataQuality, DriftReport, In
 from upkeep.production.figures import find_losing_shadows
 from upkeep.production.ledger import as_known, read_ledger
 from upkeep.releases import git
-from upkeep.reporting.markdown import UNKNOWN, Markdown, format_known
+from upkeep.reporting.markdown import Markdown, format_interval, format_known
 from upkeep.reporting.pages import REPORTS
 from upkeep.reporting.plots import MOST_PLANTS, Picture
 from upkeep.reporting.quality_plots import KnownFigure, draw_estimates
@@ -250,11 +250,8 @@ def _format_change(name: str, change: Change) -> Markdown:
 
 
 def _format_figure(name: str, value: float | None, interval: Interval = None) -> Markdown:
-    if value is None:
-        return Markdown(UNKNOWN)
-    form = FORMS.get(name, "{:.2f}").format
-    edges = f" ({form(interval[0])} to {form(interval[1])})" if interval else ""
-    return Markdown(form(value) + edges.replace(" ", NO_BREAK))
+    text = format_interval(value, interval, FORMS.get(name, "{:.2f}"))
+    return Markdown(text.replace(" ", NO_BREAK))
 
 
 def _count_alarms(alarms: pl.DataFrame) -> str:

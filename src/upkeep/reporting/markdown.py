@@ -54,11 +54,10 @@ def format_names(names: Sequence[str]) -> str:
     return f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else "".join(listed)
 
 
-def format_interval(value: float | None, interval: Sequence[float] | None) -> str:
+def format_interval(value: float | None, interval: Sequence[float] | None, form: str = "{:.2f}") -> str:
     """Return a metric with its interval: ``0.71 (0.62 to 0.80)``."""
-    if value is None:
-        return UNKNOWN
-    return f"{value:.2f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
+    ends = f" ({' to '.join(map(form.format, interval))})" if interval and value is not None else ""
+    return format_known(form, value) + ends
 
 
 def format_code(text: object) -> Markdown:
