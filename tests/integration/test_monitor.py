@@ -379,7 +379,7 @@ def test_a_retraining_that_failed_is_why_no_model_was_trained_again(monkeypatch)
     def fail(*_):
         raise UpkeepError("git has refused", remedy="")
 
-    monkeypatch.setattr("upkeep.gitlab.retraining.offer_retraining", fail)
+    monkeypatch.setattr("upkeep.gitlab.retraining._checked_out_target", fail)
     with pytest.raises(UpkeepError, match="git has refused"):
         cli.jobs.retrain()
     run()

@@ -41,31 +41,19 @@ UNTIL = re.compile(
 
 
 def retrain(today: date, environment: Environment) -> str:
-    """Train on new batches if there is a reason to, offer the result, and return what was done.
+    """Train on new batches if there is a reason to, push the result as a merge request, and return what was done.
 
-    What was done, or the error, is kept for `upkeep monitor` to show.
+    What the gate refuses is offered as a draft: planners should see it, and nobody can merge it by mistake. What was
+    done, or the error, is kept for `upkeep monitor` to show.
     """
     try:
-        said = offer_retraining(today, environment)
+        with _checked_out_target(environment) as (target, base):
+            said = _retrain(today, target, base, environment.get("CI_JOB_URL"))
     except UpkeepError as error:
         write_whole(paths.RETRAINING, error.what.encode())
         raise
     write_whole(paths.RETRAINING, said.encode())
     return said
-
-
-def offer_retraining(today: date, environment: Environment) -> str:
-    """Train on new batches if there is a reason to, and push the result as a merge request; return what was done.
-
-    ``UPKEEP_TARGET_BRANCH`` overrules GitLab's default branch. What the gate refuses is offered as a draft: planners
-    should see it, and nobody can merge it by mistake.
-    """
-    target = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
-    if not target:
-        remedy = "outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain"
-        raise UpkeepError("it is not known which branch to offer a retraining to", remedy=remedy)
-    with _checked_out(target, environment) as base:
-        return _retrain(today, target, base, environment.get("CI_JOB_URL"))
 
 
 def _retrain(today: date, target: str, base: str, job: str | None) -> str:
@@ -106,8 +94,15 @@ def _retrain(today: date, target: str, base: str, job: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
-    """Check out the branch's newest commit, and outside CI what was there before again afterwards."""
+def _checked_out_target(environment: Environment) -> Iterator[tuple[str, str]]:
+    """Check out the newest commit of the branch to offer to; outside CI, what was there before again afterwards.
+
+    ``UPKEEP_TARGET_BRANCH`` overrules GitLab's default branch.
+    """
+    branch = environment.get("UPKEEP_TARGET_BRANCH") or environment.get("CI_DEFAULT_BRANCH")
+    if not branch:
+        remedy = "outside of GitLab, which sets CI_DEFAULT_BRANCH: UPKEEP_TARGET_BRANCH=main upkeep retrain"
+        raise UpkeepError("it is not known which branch to offer a retraining to", remedy=remedy)
     commit, in_job = git.fetch(branch), bool(environment.get("CI"))
     if not in_job and git.git("status", "--porcelain", "--untracked-files=no"):
         killed = "after a retraining that was killed: git checkout --force BRANCH && dvc checkout"
@@ -117,7 +112,7 @@ def _checked_out(branch: str, environment: Environment) -> Iterator[str]:
     # A job's checkout is its own, and an earlier job may have been stopped half-way.
     git.git("checkout", "--quiet", *["--force"] * in_job, "--detach", commit)
     try:
-        yield commit
+        yield branch, commit
     finally:
         if not in_job:
             git.git("checkout", "--quiet", "--force", former)
