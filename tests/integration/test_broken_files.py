@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from parameters import LIMITS, opened
 
@@ -411,7 +411,8 @@ def test_what_was_not_read_stands_in_the_manifest_and_the_report_and_a_second_fe
 
 MANGLED = st.one_of(
     st.just(""),
-    st.text(alphabet='",\n\r\x00;\t\ufeff\u2028 aé1.:', max_size=12),
+    # Parts with as many fields as a line are rows of their own.
+    st.text(alphabet='",\n\r\x00;\t\ufeff\u2028 aé1.:', max_size=12).filter(lambda text: text.count(",") < 4),
     st.tuples(st.integers(0, 22), st.integers(0, 40), st.sampled_from(['"', ",", "\x00", '""', "\n", "x", "\\"])).map(
         lambda made: line(made[0])[: made[1]] + made[2] + line(made[0])[made[1] :]
     ),
@@ -427,6 +428,7 @@ def count_rows(content):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(st.integers(0, 23).map(line), MANGLED), max_size=12), st.booleans(), st.booleans())
+@example([",\r,"], False, False)
 def test_rows_counted_from_any_file_are_clean_duplicate_or_quarantined(tmp_path, lines, windows, ends):
     text = "\n".join([HEADER, *lines, line(23)]) + "\n" * ends
     content = text.replace("\n", "\r\n" if windows else "\n").encode()

@@ -160,18 +160,17 @@ def _split_lines(text: str, separator: str) -> pl.Series:
     if "\r" in text:
         text = text.replace("\r\r\n", "\n").replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
     lines = pl.read_lines(text.encode(), name="line").to_series()
-    holds_return = lines.str.contains("\r", literal=True).arg_true()
-    if holds_return.is_empty():
+    holds_return = lines.str.contains("\r", literal=True)
+    if not holds_return.any():
         return lines
-    parted = lines[holds_return].map_elements(lambda line: _part_at_returns(line, separator), return_dtype=pl.String)
-    return lines.scatter(holds_return, parted).str.split("\n").explode()
-
-
-def _part_at_returns(line: str, separator: str) -> str:
-    r"""Return a line with ``\n`` for each ``\r`` if most of the parts have as many fields, so that they are rows."""
-    parts = line.rstrip("\r").split("\r")
-    separators, times = Counter(part.count(separator) for part in parts).most_common(1)[0]
-    return "\n".join(parts) if separators and times > len(parts) / 2 else line
+    parts = lines.filter(holds_return).str.strip_chars_end("\r").str.split("\r")
+    others = lines.filter(~holds_return) if not holds_return.all() else parts.explode()
+    usual = others.str.count_matches(separator, literal=True).mode().max()
+    # Most of the parts have as many fields as most lines where they are rows.
+    is_row = pl.element().str.count_matches(separator, literal=True) == usual
+    are_rows = parts.list.eval(is_row.mean() > 0.5).list.first() & (usual != 0)
+    parted = lines.filter(holds_return).zip_with(~are_rows, parts.list.join("\n"))
+    return lines.scatter(holds_return.arg_true(), parted).str.split("\n").explode()
 
 
 def read_fields(line: str, separator: str) -> list[str] | None:
