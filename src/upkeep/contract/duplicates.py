@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from upkeep.contract.casting import TIME_OF_DAY, as_text
+from upkeep.contract.casting import as_text
 from upkeep.contract.dictionary import BATCH, DELIVERY, OPTIONAL, RESERVED, ROW, Column
 from upkeep.contract.findings import Finding, report
 from upkeep.core.names import shorten
-from upkeep.core.text import MEND, command_to_read_again
+from upkeep.core.text import command_to_read_again
 
 KINDS = ("exact", "near", "repeated_batch")
 """A copy in every column; another reading within the same interval; a row of a batch that was delivered again."""
@@ -144,40 +144,3 @@ def _show_first(rows: pl.DataFrame, columns: Iterable[str]) -> str:
     pairs = ", ".join(f"{name} {shorten(row[name])} beside {shorten(row[name + KEPT])}" for name in differing)
     when = f" at {row['time']:%Y-%m-%d %H:%M:%S}" if "time" in row else ""
     return f"{row['machine']}{when}: {pairs or 'alike but for columns that the dictionary does not have'}"
-
-
-def explain_near_duplicates(
-    rows: pl.DataFrame, delivered: pl.DataFrame, columns: Mapping[str, Column], near_seconds: int
-) -> tuple[str, str]:
-    """Return why many readings are near duplicates, such as a faster rate or several sensors, and the remedy.
-
-    `rows` are those of one delivery that could be read, `delivered` all of them as they came.
-    """
-    instants = rows.select("machine", "time").unique().sort("machine", "time")
-    steps = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds() / 1e6)
-    if steps.filter(pl.col("time") < near_seconds).height > rows.height - instants.height:
-        seconds = steps.median().item()
-        remedy = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all, or rows_every"
-        return f"readings come every {seconds:g} s", f"{remedy} in the data dictionary to reduce them to rows"
-    several, options = "a machine has several readings at one instant", "fetch.options.telemetry"
-    queried = "named as in the file, or do so in the query"
-    repeated = delivered.filter(pl.struct("machine", "time").is_duplicated())
-    for name in (name for name in delivered.columns if name not in columns and not name.startswith("@")):
-        is_key = repeated.select("machine", "time", name).is_unique().sum() > repeated.height / 2
-        if is_key and repeated[name].n_unique() <= repeated.height / 2:
-            values = [name for name, column in columns.items() if column.role == "sensor" and name in delivered.columns]
-            pivot = f"{{name: {shorten(name)}, value: {values[0] if len(values) == 1 else '...'}}}"
-            shown = delivered[name].unique(maintain_order=True).drop_nulls().head(3).cast(pl.String)
-            seen = f"{several}, which differ in {shorten(name)} ({', '.join(map(shorten, shown))})"
-            if shown.str.contains(TIME_OF_DAY).all():
-                return f"{seen}: is that the time of day?", f"set {options}.time_of_day: {shorten(name)}, {queried}"
-            seen += ": are they of several sensors, in long format?"
-            return seen, f"set {options}.pivot: {pivot}, {queried}"
-    sensors = [name for name in delivered.columns if name in columns and columns[name].role in ("sensor", "setting")]
-    told = repeated.group_by("machine", "time").agg(pl.col(sensors).count())
-    if sensors and told.select(pl.max_horizontal(sensors).max()).item() == 1:
-        return (
-            f"{several}, each of other sensors",
-            f"join them to one row, or deliver a long format and set pivot: {MEND}",
-        )
-    return several, f"give each reading a time or a machine of its own: {MEND}"

@@ -2,17 +2,26 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
 from upkeep.contract.dictionary import DELIVERY, Column
-from upkeep.contract.duplicates import KIND, KINDS, explain_near_duplicates
+from upkeep.contract.duplicates import KIND, KINDS
 from upkeep.contract.findings import Finding, sort_findings
-from upkeep.contract.reconcile import Delivered, reconcile
+from upkeep.contract.reconcile import Delivered
 from upkeep.contract.table_check import KEPT_ROWS, ROWS_IN, TableCheck, reduce_deliveries
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
 from upkeep.core.pieces import Recall, make_anew
+
+
+class Crowding(NamedTuple):
+    """The delivery with most of a table's near duplicates, by whose columns and interval they are such."""
+
+    delivery: Delivered
+    columns: Mapping[str, Column]
+    near_seconds: int
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,8 @@ class Checked:
     ``clean`` has the dictionary's columns in its order and types, sorted by machine (then time, kind, code): the kept
     rows, or those that :func:`~upkeep.contract.reduction.reduce_rows` makes of them. ``quarantined`` has the columns of
     :data:`upkeep.contract.reconcile.QUARANTINE`, in the order of delivery; ``duplicates`` the number of rows left out
-    by kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` the reason why too many of them are near
-    duplicates, if they are, and the remedy. Of the findings only ``unit_converted`` has changed rows.
+    by kind of :data:`upkeep.contract.duplicates.KINDS`; ``crowding`` where too many of them are near duplicates, None
+    if they are not. Of the findings only ``unit_converted`` has changed rows.
     """
 
     rows_in: int
@@ -32,7 +41,7 @@ class Checked:
     quarantined: pl.DataFrame
     duplicates: dict[str, int]
     findings: list[Finding]
-    crowding: tuple[str, str] | None = None
+    crowding: Crowding | None = None
 
 
 def check_table(
@@ -74,7 +83,7 @@ def check_table(
         quarantined=quarantined,
         duplicates={kind: check.counts[kind] for kind in KINDS},
         findings=sort_findings(check.find(rows, [item.batch for item in deliveries], strictness)),
-        crowding=_explain_near_duplicates(deliveries, check) if is_crowded else None,
+        crowding=_find_crowding(deliveries, check) if is_crowded else None,
     )
 
 
@@ -90,12 +99,9 @@ def _require_balance(check: TableCheck, quarantined: int) -> None:
         )
 
 
-def _explain_near_duplicates(deliveries: Sequence[Delivered], check: TableCheck) -> tuple[str, str]:
-    """Say why so many readings are near duplicates, as the delivery that holds most of them shows it."""
+def _find_crowding(deliveries: Sequence[Delivered], check: TableCheck) -> Crowding:
     near = pl.concat(check.frames["differing"]).filter(pl.col(KIND) == "near")
-    delivered = deliveries[near[DELIVERY].mode().sort()[0]].scan().collect()
-    rows, _ = reconcile(delivered, check.columns, check.plant)
-    return explain_near_duplicates(rows, delivered, check.columns, check.near_seconds)
+    return Crowding(deliveries[near[DELIVERY].mode().sort()[0]], check.columns, check.near_seconds)
 
 
 def add_missing_machines(machines: pl.DataFrame, telemetry: pl.DataFrame) -> pl.DataFrame:

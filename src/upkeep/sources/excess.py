@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import polars as pl
 
+from upkeep.contract.casting import TIME_OF_DAY
 from upkeep.contract.dictionary import Table
-from upkeep.contract.reconcile import EMPTY_LINE
-from upkeep.contract.validation import Checked
+from upkeep.contract.reconcile import EMPTY_LINE, reconcile
+from upkeep.contract.validation import Checked, Crowding
 from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
@@ -44,7 +45,7 @@ def find_excess(plant: str, checked: Mapping[Table, Checked], params: Validate, 
         if bad.height > params.max_quarantined_share * part.rows_in:
             found.append(_describe_quarantine(plant, table, bad, part.rows_in, table_file(quarantine, plant)))
         if part.crowding:
-            share, (seen, remedy) = part.duplicates["near"] / part.rows_in, part.crowding
+            share, (seen, remedy) = part.duplicates["near"] / part.rows_in, _explain_crowding(plant, part.crowding)
             what = f"of the rows are left out as near duplicates, although they differ: {seen}"
             remedy += "; or raise that share to use the first reading of each interval"
             found.append(Excess(share, what, "max_near_duplicate_share", remedy, {"plant": plant, "table": table}))
@@ -82,6 +83,40 @@ def _suggest(table: str, bad: pl.DataFrame, column: str, reason: str, rows_in: i
     if reason == "not a time" and values.len() == rows_in:
         return f"set {options}.time_format, or convert the times in the query; "
     return ""
+
+
+def _explain_crowding(plant: str, crowding: Crowding) -> tuple[str, str]:
+    """Return why many readings are near duplicates, such as a faster rate or several sensors, and the remedy."""
+    delivered, columns, near_seconds = crowding.delivery.scan().collect(), crowding.columns, crowding.near_seconds
+    rows, _ = reconcile(delivered, columns, plant)
+    instants = rows.select("machine", "time").unique().sort("machine", "time")
+    steps = instants.select(pl.col("time").diff().over("machine").dt.total_microseconds() / 1e6)
+    if steps.filter(pl.col("time") < near_seconds).height > rows.height - instants.height:
+        seconds = steps.median().item()
+        remedy = f"set validate.near_duplicate_seconds, which is {near_seconds}, to 0 to use them all, or rows_every"
+        return f"readings come every {seconds:g} s", f"{remedy} in the data dictionary to reduce them to rows"
+    several, options = "a machine has several readings at one instant", "fetch.options.telemetry"
+    queried = "named as in the file, or do so in the query"
+    repeated = delivered.filter(pl.struct("machine", "time").is_duplicated())
+    for name in (name for name in delivered.columns if name not in columns and not name.startswith("@")):
+        is_key = repeated.select("machine", "time", name).is_unique().sum() > repeated.height / 2
+        if is_key and repeated[name].n_unique() <= repeated.height / 2:
+            values = [name for name, column in columns.items() if column.role == "sensor" and name in delivered.columns]
+            pivot = f"{{name: {shorten(name)}, value: {values[0] if len(values) == 1 else '...'}}}"
+            shown = delivered[name].unique(maintain_order=True).drop_nulls().head(3).cast(pl.String)
+            seen = f"{several}, which differ in {shorten(name)} ({', '.join(map(shorten, shown))})"
+            if shown.str.contains(TIME_OF_DAY).all():
+                return f"{seen}: is that the time of day?", f"set {options}.time_of_day: {shorten(name)}, {queried}"
+            seen += ": are they of several sensors, in long format?"
+            return seen, f"set {options}.pivot: {pivot}, {queried}"
+    sensors = [name for name in delivered.columns if name in columns and columns[name].role in ("sensor", "setting")]
+    told = repeated.group_by("machine", "time").agg(pl.col(sensors).count())
+    if sensors and told.select(pl.max_horizontal(sensors).max()).item() == 1:
+        return (
+            f"{several}, each of other sensors",
+            f"join them to one row, or deliver a long format and set pivot: {MEND}",
+        )
+    return several, f"give each reading a time or a machine of its own: {MEND}"
 
 
 def refuse_excess(found: Sequence[Excess], params: Validate, raw: Path = paths.RAW) -> None:
