@@ -25,7 +25,6 @@ from upkeep.judging.drift import (
     read_windows,
     smallest_divergence,
     smallest_shift,
-    training_rows,
     usual_distance,
 )
 from upkeep.judging.reports import PlantDrift
@@ -71,9 +70,10 @@ def test_the_newest_row_never_lies_before_the_last_batch_nor_the_window_after_th
     assert end - start == batches * step
 
 
-def test_training_rows_are_those_of_trained_machines_within_the_trained_time():
-    rows = pl.DataFrame({"machine": ["a", "a", "b"], "time": [START, START + timedelta(days=9), START]})
-    assert training_rows(rows, rows[:1]).rows() == [("a", START)]
+def test_the_training_window_is_that_of_trained_machines_within_the_trained_time():
+    rows = pl.DataFrame({"machine": ["a", "a", "b"], "time": [START, START + timedelta(days=9), START], "x": [1, 2, 3]})
+    _, trained = read_windows(rows, rows[:1], ["x"], WINDOW, HOW)
+    assert (trained.machine.to_list(), trained.values["x"].to_list()) == (["a"], [1])
 
 
 def test_a_missing_column_a_text_and_an_infinity_become_nulls_with_a_note():

@@ -156,11 +156,6 @@ def test_a_missing_feature_is_named(folder):
         predict(load_model(folder), pl.DataFrame({FEATURES[0]: [1.0]}))
 
 
-def test_an_array_of_another_width_is_refused(folder):
-    with pytest.raises(UpkeepError, match=r"shape \(4, 3\)"):
-        predict(load_model(folder), np.zeros((4, 3)))
-
-
 def test_a_changed_booster_is_refused(folder):
     file = folder / "model_1.txt"
     file.write_text(file.read_text().replace("leaf_value=", "leaf_value=1", 1))

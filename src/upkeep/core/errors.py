@@ -6,6 +6,7 @@ from upkeep.core.names import shorten
 from upkeep.core.secrets import mask_credentials
 
 LONGEST = 2000  # characters of a part of an error: text from a file or a request may be of any length
+REMEDY = "\n  remedy:   "  # what precedes the remedy in an error's text
 
 
 class UpkeepError(Exception):
@@ -36,7 +37,7 @@ class UpkeepError(Exception):
     def __str__(self) -> str:
         place = ", ".join(f"{key}={shorten(value, LONGEST)}" for key, value in self.where.items())
         expected = f"\n  expected: {self.expected}" if self.expected else ""
-        return f"{self.what}{f' [{place}]' if place else ''}{expected}\n  remedy:   {self.remedy}"
+        return f"{self.what}{f' [{place}]' if place else ''}{expected}{REMEDY}{self.remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes send exceptions back by pickling; the default would lose the keywords.

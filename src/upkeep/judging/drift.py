@@ -41,14 +41,6 @@ def newest_window(newest: datetime, until: date, batch_days: int, batches: int) 
     return Window(end - batches * step, end)
 
 
-def training_rows(telemetry: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
-    """Return the telemetry of the machines and of the time range in the training rows `train`."""
-    return telemetry.filter(
-        pl.col("machine").is_in(train["machine"].unique().implode()),
-        pl.col("time").is_between(train["time"].min(), train["time"].max()),
-    )
-
-
 def as_numbers(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
     """Return exactly `columns` as numbers, null where there is none, with a note on what is missing or no number.
 
@@ -196,8 +188,13 @@ class WindowRows(NamedTuple):
 def read_windows(
     telemetry: pl.DataFrame, train: pl.DataFrame, columns: Sequence[str], window: Window, how: Drift
 ) -> tuple[WindowRows, WindowRows]:
-    """Return the rows of the newest window, without those trained on, and of the training window."""
-    trained = training_rows(telemetry, train).sort("machine", "time")
+    """Return the rows of the newest window, without those trained on, and of the training window.
+
+    The latter is the time range of the training rows `train`, and their machines.
+    """
+    is_trained = pl.col("machine").is_in(train["machine"].unique().implode())
+    within = pl.col("time").is_between(train["time"].min(), train["time"].max())
+    trained = telemetry.filter(is_trained, within).sort("machine", "time")
     newest = telemetry.filter(pl.col("time").is_between(*window, closed="left"))
     newest = newest.join(trained, on=["machine", "time"], how="anti")
     return _read_window(newest, columns, how), _read_window(trained, columns, how)

@@ -110,8 +110,8 @@ def fit_baseline(rank: Ranking, train: Iterable[pl.DataFrame]) -> Ranking:
     """
     ranked = pl.concat(rows.select("label", "weight", rank=pl.Series(rank(rows))) for rows in train)
     label, weight = ranked["label"].to_numpy(), ranked["weight"].cast(pl.Float64).to_numpy()
-    fitted = fit_calibration("sigmoid", np.log1p(ranked["rank"].to_numpy()), label, weight)
-    slope, intercept = fitted.calibration.slope, fitted.calibration.intercept
-    if fitted.note:
+    fitted, fault = fit_calibration("sigmoid", np.log1p(ranked["rank"].to_numpy()), label, weight)
+    slope, intercept = fitted.slope, fitted.intercept
+    if fault:
         slope, intercept = 0.0, float(prior_log_odds(label, weight))
     return lambda rows: (slope * np.log1p(rank(rows)) + intercept).round(LOG_ODDS)

@@ -1,6 +1,6 @@
 """Calibration: from a model's log-odds to probabilities that agree with observed frequencies."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,28 +36,23 @@ class Calibration(Frozen):
         return self
 
 
-class Fit(NamedTuple):
-    """A calibration, and why it is ``none`` if another one was asked for."""
-
-    calibration: Calibration
-    note: str | None = None
-
-
-def fit_calibration(method: Method, log_odds: Floats, label: NDArray[np.integer], weight: Floats | None = None) -> Fit:
+def fit_calibration(
+    method: Method, log_odds: Floats, label: NDArray[np.integer], weight: Floats | None = None
+) -> tuple[Calibration, str | None]:
     """Fit a calibration on rows that the model was not trained on; all arrays have shape (n_rows,), labels are 0 or 1.
 
-    The result is ``none`` with a note if either class has too few rows, or log-odds do not rise with the label.
+    It is ``none``, and a note says why, if either class has too few rows or log-odds do not rise with the label.
     """
     uncalibrated = Calibration(method="none")
     if method == "none":
-        return Fit(uncalibrated)
+        return uncalibrated, None
     positives = int(np.sum(label))
     scarce = min(positives, len(label) - positives)
     if scarce < MIN_POSITIVES:
-        return Fit(uncalibrated, f"not calibrated: {scarce} rows of the rarer class, {MIN_POSITIVES} needed")
+        return uncalibrated, f"not calibrated: {scarce} rows of the rarer class, {MIN_POSITIVES} needed"
     weight = np.ones(len(label)) if weight is None else weight
     fitted = (_fit_sigmoid if method == "sigmoid" else _fit_isotonic)(log_odds, label.astype(np.float64), weight)
-    return Fit(fitted) if fitted else Fit(uncalibrated, "not calibrated: the scores do not rise with the label")
+    return (fitted, None) if fitted else (uncalibrated, "not calibrated: the scores do not rise with the label")
 
 
 def apply_calibration(calibration: Calibration, log_odds: Floats) -> Floats:

@@ -173,22 +173,17 @@ def to_matrix(features: pl.DataFrame | NDArray[np.floating[Any]], names: Sequenc
     """Return features as boosters take them, in training and in scoring: float32, NaN where one is unknown.
 
     `features` is a frame that has them by name, or an array of shape (n_rows, n_features) in the order of `names`. An
-    UpkeepError is raised if one is missing or the array has another width.
+    UpkeepError is raised if one is missing.
     """
-    if isinstance(features, pl.DataFrame):
-        if missing := [name for name in names if name not in features.columns]:
-            raise UpkeepError(
-                f"{len(missing)} features are missing: {', '.join(missing[:5])}",
-                remedy="build the features with the dataset parameters saved in the model",
-                column=missing[0],
-            )
-        return features.select(pl.col(names).cast(pl.Float32)).to_numpy(order="c")
-    if features.ndim != 2 or features.shape[1] != len(names):
+    if not isinstance(features, pl.DataFrame):
+        return np.ascontiguousarray(features, dtype=np.float32)
+    if missing := [name for name in names if name not in features.columns]:
         raise UpkeepError(
-            f"the features have shape {features.shape}, not (n_rows, {len(names)})",
-            remedy="pass the features in the order of the model's metadata",
+            f"{len(missing)} features are missing: {', '.join(missing[:5])}",
+            remedy="build the features with the dataset parameters saved in the model",
+            column=missing[0],
         )
-    return np.ascontiguousarray(features, dtype=np.float32)
+    return features.select(pl.col(names).cast(pl.Float32)).to_numpy(order="c")
 
 
 def _read_booster(file: Path, sha256: str, metadata: Metadata) -> "lgb.Booster":

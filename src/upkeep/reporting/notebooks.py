@@ -27,7 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator
 
 from upkeep.core import paths
-from upkeep.core.errors import UpkeepError
+from upkeep.core.errors import REMEDY, UpkeepError
 from upkeep.core.params import Params
 from upkeep.core.yaml import parse_yaml
 from upkeep.reporting.experiments import flatten
@@ -39,8 +39,6 @@ SETTING = re.compile(r"params:\s*(\S+)")
 TEMPLATE = Path(__file__).with_name("notebook_template.ipynb")
 FOLDERS: dict[str, Path | None] = {"interim": paths.INTERIM, "processed": paths.PROCESSED, "reports": None}
 """What ``--into`` takes, and the folder of data that a notebook's results then go to."""
-
-REMEDY = "\n  remedy:   "  # what precedes the remedy in the text of an UpkeepError
 
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
