@@ -105,7 +105,8 @@ class _Blocks:
 
     def __init__(self, time: Ints, machine: Ints, window: int, newest: Ints, oldest: Ints) -> None:
         block = time // window
-        is_first = np.diff(block, prepend=block[:1] - 1).astype(np.bool_) | np.diff(machine, prepend=0).astype(np.bool_)
+        is_first = np.ones(len(time), dtype=np.bool_)
+        is_first[1:] = (block[1:] != block[:-1]) | (machine[1:] != machine[:-1])
         first, self._run = np.flatnonzero(is_first), np.cumsum(is_first) - 1
         self._position = np.arange(len(time)) - first[self._run]
         # One more block than there are: nothing is ever laid there, so it reads as "no row before".
@@ -148,7 +149,7 @@ class _Blocks:
 
 def _accumulate(operation: np.ufunc, laid: Floats) -> None:
     """Replace each row by its running total, in the order of rows; NumPy's own way is slow where rows are long."""
-    if laid.shape[1] < 4 * laid.shape[0]:
+    if laid.shape[1] < laid.shape[0]:
         operation.accumulate(laid, axis=0, out=laid)
         return
     for one, following in pairwise(laid):

@@ -48,21 +48,17 @@ def write_card(reports: Reports, params: Params) -> Markdown:
 
 def describe_verdict(evaluation: Evaluation, checks: Sequence[Check], drift: DriftReport) -> Markdown:
     """Return a few bulleted sentences on whether the models can be used; `checks` are those of the quality floors."""
+    savings = {plant: found.intervals["cost_saving"] for plant, found in evaluation.plants.items()}
     return render_markdown(
         "verdict.md",
         evaluation=evaluation,
         drift=drift,
         checks=checks,
-        unsure=[plant for plant, found in evaluation.plants.items() if not _pays_reliably(found)],
+        # Whose alarms are not known to pay even at the low end of the interval.
+        unsure=[plant for plant, interval in savings.items() if interval is None or interval[0] <= 0],
         count_caught=_count_caught,
         name_floor=_name_floor,
     )
-
-
-def _pays_reliably(found: GroupReport) -> bool:
-    """Return whether following a plant's alarms is known to pay, even at the low end of the interval."""
-    interval = found.intervals["cost_saving"]
-    return interval is not None and interval[0] > 0
 
 
 def tabulate_quality(evaluation: Evaluation) -> Markdown:
