@@ -28,7 +28,9 @@ def predictions(*machines, day=0, probability=0.25):
             "alarm": False,
             "reasons": [["temperature is 70 °C", "age"]] * len(machines),
             "warnings": [[{"code": "gap", "message": "no readings for 9 h", "column": "time"}]] * len(machines),
-            "maintained_at": pl.Series([None] * len(machines), dtype=pl.Datetime("us", "UTC")),
+            **dict.fromkeys(
+                ("serviced_at", "maintained_at"), pl.Series([None] * len(machines), dtype=pl.Datetime("us", "UTC"))
+            ),
             "maintenance_code": pl.Series([None] * len(machines), dtype=pl.String),
             "model_version": "abc",
         }
