@@ -19,7 +19,7 @@ from upkeep.adopt.settings import NEWEST_WEEKS, ROW_HOURS, Setting, suggest, sug
 from upkeep.adopt.sniffing import find_gaps, sniff_text
 from upkeep.adopt.tables import events_from_label, find_flags, find_labels, sort_tables
 from upkeep.adopt.times import read_clock
-from upkeep.adopt.words import kind_of, tidy_names, unit_of
+from upkeep.adopt.words import WORDS, kind_of, names_one, tidy_names, unit_of, words_of
 from upkeep.contract.dictionary import NEEDED, Dictionary
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import MAX_NAME
@@ -296,6 +296,27 @@ def test_each_column_gets_a_name_of_its_own_that_a_dictionary_may_have(names):
     }
     assert len(set(tidied.values())) == len(names)
     Dictionary.model_validate({"tables": columns})
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "tidy"),
+    [
+        ("水温1", {"水温", "1"}, "水温1"),
+        ("Давление масла", {"давление", "масла"}, "давление_масла"),
+        ("Ciśnienie tłoczenia", {"cisnienie", "tloczenia"}, "cisnienie_tloczenia"),
+        ("Sto\u0308rung 2", {"stoerung", "2"}, "stoerung_2"),
+    ],
+)
+def test_names_in_any_script_keep_their_words(name, words, tidy):
+    assert words_of(name) == words
+    assert tidy_names([name]) == {name: tidy}
+
+
+def test_every_listed_word_is_a_text_though_yaml_may_read_it_otherwise():
+    groups = [WORDS, WORDS["kinds"], WORDS["units"], WORDS["letters"]]
+    words = [word for group in groups for listed in group.values() if isinstance(listed, list) for word in listed]
+    assert [word for word in words if not isinstance(word, str)] == []
+    assert names_one("Machine No", "machine")
 
 
 def test_names_are_kept_where_a_tidy_one_would_be_another_columns():

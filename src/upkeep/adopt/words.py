@@ -13,7 +13,9 @@ from upkeep.core.yaml import parse_yaml
 from upkeep.sources.file_options import Kind
 
 WORDS: dict[str, Any] = parse_yaml(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
-GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
+SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ł": "l", "ø": "o", "đ": "d"})
+ACCENTS = r"(?<=[a-z])[\u0300-\u036f]+"
+WORD = r"[a-z]+|[^\W\d_a-z]+|\d+"  # in Latin letters or others, or a number
 OURS = {name for needed in NEEDED.values() for name in needed}
 MOST_KINDS = 30  # of events, or of failures, that a column tells apart
 MOST_LETTERS = 1000  # of a text that is looked at for words
@@ -26,9 +28,9 @@ def is_kept(name: str) -> bool:
 
 
 def fold(text: str) -> str:
-    """Return text in lower case without accents: ``Störung`` becomes ``stoerung``."""
-    text = text.lower().translate(GERMAN)
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    """Return text in lower case without Latin letters' accents: ``Störung`` becomes ``stoerung``."""
+    text = unicodedata.normalize("NFC", text).lower().translate(SPELT)
+    return unicodedata.normalize("NFC", re.sub(ACCENTS, "", unicodedata.normalize("NFKD", text).lower()))
 
 
 def words_of(name: str) -> set[str]:
@@ -37,7 +39,7 @@ def words_of(name: str) -> set[str]:
 
 
 def _split_words(text: str) -> list[str]:
-    return re.findall(r"[a-z]+|\d+", fold(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)))
+    return re.findall(WORD, fold(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)))
 
 
 def has_word(name: str, group: str) -> bool:
