@@ -403,6 +403,14 @@ def test_a_column_that_numbers_the_rows_of_each_file_is_left_out(name):
     assert describe(name, rows).reason == "numbers the rows"
 
 
+@pytest.mark.parametrize(("name", "step", "is_left_out"), [("id", 7, True), ("0", 0.7, False), ("水温", 7, False)])
+def test_whole_numbers_of_a_name_that_counts_number_the_rows_in_whatever_order(name, step, is_left_out):
+    rows = pl.DataFrame({"machine": ["a"] * 20 + ["b"] * 20, name: [row * 7 % 40 * step / 7 for row in range(40)]})
+    assert (describe(name, rows).entry is None) == is_left_out
+    twice = pl.concat([rows, rows.with_columns(machine=pl.lit("c"))])
+    assert (describe(name, twice).entry is None) == is_left_out
+
+
 def test_a_class_of_failures_is_no_reading():
     rows = pl.DataFrame({"machine": ["a"] * 40, "failure": [0] * 37 + [1, 2, 3]})
     assert describe("failure", rows).reason == "its name says that it knows the outcome"

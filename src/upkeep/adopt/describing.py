@@ -69,7 +69,8 @@ def describe(name: str, rows: pl.DataFrame) -> Described:
         return Described(None, reason)
     steps = known.select(pl.col(name).diff().over("machine")).to_series().drop_nulls()
     is_even = share_of(steps == steps.median()) > MOSTLY
-    if words_of(name) <= COUNTING and (values.n_unique() == rows.height or is_even):
+    is_each = known.n_unique() > MOSTLY * rows.height and bool((values % 1 == 0).all())
+    if words_of(name) <= COUNTING and (is_each or is_even):
         return Described(None, "numbers the rows")
     role, why = _choose_role(name, known)
     unit = unit_of(name)
