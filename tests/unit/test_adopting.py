@@ -111,6 +111,16 @@ def test_a_mark_for_a_missing_value_is_a_gap_where_it_is_far_from_all_others(mar
     assert find_gaps(pl.DataFrame({"heat": [*READINGS, mark], "machine_id": ["7"] * 30 + [mark]}), None) == []
 
 
+def test_a_number_that_alone_is_negative_in_several_columns_is_a_gap_unless_it_is_one_of_others():
+    gas, ozone = ([*(f"{first + row}" for row in range(30)), *["-200"] * 3] for first in (5, 900))
+    heat = [*(f"{row}" for row in range(-3, 27)), "-200.0", "1", "2"]
+    assert find_gaps(pl.DataFrame({"gas": gas, "ozone": ozone, "heat": heat}), None) == ["-200"]
+    assert find_gaps(pl.DataFrame({"gas": gas}), None) == []
+    assert find_gaps(pl.DataFrame({"gas": gas, "ozone": ozone, "power": [*heat[:-1], "-300"]}), None) == []
+    turns = ["-200", "0", "200"] * 11
+    assert find_gaps(pl.DataFrame({"left": turns, "right": turns[::-1]}), None) == []
+
+
 def test_a_word_that_recurs_among_numbers_is_a_gap_unless_another_column_says_it_too():
     heat = [*READINGS, *READINGS, *["Bad Input"] * 3, "NA", "typo"]
     assert find_gaps(pl.DataFrame({"heat": heat}), None) == ["Bad Input", "NA"]

@@ -21,6 +21,7 @@ FEW_LETTERS = 8  # beyond ASCII: so few do not show the encoding, which is then 
 SEPARATORS = ",;\t| "
 USUAL = {"encoding": "utf-8", "separator": ","}  # how text is written unless an option says otherwise
 SENTINEL = re.compile(r"(-9{3,6}|9{4,6}|65535|32767|-32768|6553[.,]5|3276[.,]7)([.,]0*)?")
+LOWEST = -99  # number that may stand for missing values because it is the only negative one of several columns
 EXTREME = 5.0  # widths of all other values that such a mark lies beyond them
 NAMING = ("plant", "machine", "code")  # groups of words in names of columns whose values are names
 RECURRING = 3  # times that a word stands among numbers which means a gap there
@@ -100,7 +101,18 @@ def find_gaps(rows: pl.DataFrame, decimal: str | None) -> list[str]:
             words |= _list_words(texts.filter(numbers[name].is_null()))
     for name in rows.drop(measured).columns:
         words -= {*rows[name].str.strip_chars().unique()}
-    return sorted((held - usual_too) | words)
+    return sorted((held - usual_too) | words | _find_lowest(numbers.select(measured)))
+
+
+def _find_lowest(numbers: pl.DataFrame) -> set[str]:
+    """Return what is the only negative number of several columns, recurs in them, and has none below it in others."""
+    found = list[float]()
+    for column in numbers.iter_columns():
+        negative = column.filter(column < 0)
+        is_one = negative.len() >= RECURRING and negative.n_unique() == 1 and column.n_unique() > MANY_NUMBERS
+        found += [negative[0]] if is_one and negative[0] <= LOWEST and negative[0] % 1 == 0 else []
+    lowest = {mark: all(column.min() == mark for column in numbers if (column == mark).any()) for mark in found}
+    return {f"{mark:.0f}" for mark, is_lowest in lowest.items() if is_lowest and found.count(mark) > 1}
 
 
 def _is_measured(texts: pl.Series, numbers: pl.Series) -> bool:
