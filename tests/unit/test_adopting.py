@@ -933,6 +933,11 @@ def test_a_reason_counts_one_machine_as_one():
     assert ", 1 failure of 1 machine, " in reasons["dataset.horizon_hours"]
 
 
+def test_rows_that_are_months_apart_are_spelt_in_days():
+    keys = pl.DataFrame({"plant": "p", "machine": "m", "time": [START + timedelta(days=120 * row) for row in range(9)]})
+    assert any("a row every 120 days in the median" in reason for _, _, reason in suggest(keys, keys[:1]))
+
+
 @pytest.mark.parametrize(("days", "failures", "by"), [(700, 100, "window"), (700, 20, "time"), (300, 100, "time")])
 def test_more_than_a_year_is_split_by_its_newest_weeks_if_failures_are_enough_there(days, failures, by):
     found = settings_for(timedelta(hours=8), 3 * days, machines=2, failures=failures)

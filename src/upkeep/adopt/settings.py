@@ -149,5 +149,6 @@ def _round(hours: float) -> float:
 
 
 def _spell_step(hours: float) -> str:
-    seconds = hours * 3600
-    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min" if seconds < 7200 else f"{hours:.3g} h"
+    if (seconds := hours * 3600) < 7200:
+        return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
+    return f"{hours:.3g} h" if hours < 1000 else f"{hours / 24:.0f} days"
