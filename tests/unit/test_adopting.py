@@ -767,6 +767,20 @@ def test_kinds_are_mapped_by_their_words_and_unclear_ones_are_named():
     assert "nothing tells: X" in found.guesses["kinds"].reason
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "other"),
+    [("downtime.csv", "Reason", "error"), ("maintenance.csv", "maintenance_type", "maintenance")],
+)
+def test_one_word_among_many_tells_its_kind_and_the_others_are_what_the_file_is_called(file, name, other):
+    found = events(file, **{name: ["Breakdown", "Weather", "Refuelling", "Preventive"]})
+    assert found.options["kinds"] == {
+        "Breakdown": "failure",
+        "Preventive": other,
+        "Refuelling": other,
+        "Weather": other,
+    }
+
+
 def test_a_kind_that_nothing_tells_apart_is_its_own_code_too():
     found = events("log.csv", kind=["failure", "maintenance"])
     [reading] = file_options({"telemetry": [], "events": [found], "machines": []}, [found.layout], None, {}).values()

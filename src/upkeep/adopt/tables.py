@@ -272,10 +272,11 @@ def _as_events(part: Part) -> Part:
         values = map(str, rows[column].drop_nulls().unique().sort())
         told = {value: kind_of(value) for value in filter(is_kept, values)}
         unclear = ", ".join(shorten(value, 40) for value, kind in told.items() if kind is None)
-        why = f"by its words{unclear and f'; taken for errors, since nothing tells: {unclear}'}"
-        known = {value: kind or "error" for value, kind in told.items()}
+        other = constant or "error"
+        why = f"by its words{unclear and f'; taken for {other}, since nothing tells: {unclear}'}"
+        known = {value: kind or other for value, kind in told.items()}
         guesses |= {"kind": Guess(why, column), "kinds": Guess(why, value=known)}
-        kinds = rows[column].cast(pl.String).replace_strict(known, default="error")
+        kinds = rows[column].cast(pl.String).replace_strict(known, default=other)
     else:
         nothing = "taken for errors: nothing tells what kind of event these are"
         guesses["kind"] = Guess(f"by the name {shorten(name)}" if constant else nothing, value=constant or "error")
@@ -304,8 +305,7 @@ def _share_of_kinds(column: pl.Series) -> float:
 
 def _names_kinds(name: str, column: pl.Series, constant: Kind | None) -> bool:
     """Tell whether a column names the kinds of events, and more of them than the file's name does."""
-    more = constant is None or (has_word(name, "kind") and not {*_list_kinds(column)} <= {constant, None})
-    return more and _share_of_kinds(column) >= 0.5
+    return not {*_list_kinds(column)} <= {constant, None} and (constant is None or has_word(name, "kind"))
 
 
 def _is_failed(text: pl.Series) -> pl.Series:
