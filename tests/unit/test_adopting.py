@@ -569,6 +569,43 @@ def test_plants_that_only_the_machines_table_names_are_facts_about_machines():
     assert note == "only machines.csv names plants, by factory: readings and events need it, too, to tell them apart"
 
 
+def test_a_machine_stands_in_the_column_that_has_the_machines_of_other_tables():
+    readings = layout(time=hours(60), equipment_id=["1", "2", "3"] * 20, x=READINGS * 2)
+    facts = {"serial": ["SN7", "SN8", "SN9"], "type": ["mill"] * 3, "model": ["M1"] * 3}
+    built = layout("machines.csv", id=["1", "2", "3"], **facts, purchased=["2020-01-06"] * 3)
+    repairs = {"asset_id": ["A1", "A2", "A3"], "asset_no": ["3", "2", "1"], "part": ["seal"] * 3}
+    failures = layout("failures.csv", id=["1", "2", "3"], time=[hours(60)[hour] for hour in (7, 9, 30)], **repairs)
+    tables, notes = sort_tables([readings, built, failures], LIMITS)
+    assert {name: tables[name][0].columns["machine"] for name in tables} == {
+        "telemetry": "equipment_id",
+        "events": "asset_no",
+        "machines": "id",
+    }
+    assert tables["machines"][0].columns["model"] == "model"
+    assert "serial" in tables["machines"][0].kept
+    assert notes == []
+
+
+def test_machines_are_what_a_table_of_facts_and_all_others_have_if_none_is_called_one():
+    times = [time for time in hours(15) for _ in range(4)]
+    visits = {"time": times, "technician_id": ["T1", "T2"] * 30, "cost": READINGS * 2, "hours": READINGS * 2}
+    log = layout("maintenance.csv", building_id=["B1", "B2", "B1", "B1"] * 15, **visits)
+    facts = layout("buildings.csv", building_id=["B1", "B2"], technician_id=["T1", "T1"], area=["5", "6"])
+    failures = layout("failures.csv", building_id=["B1"], technician_id=["T2"], time=hours(1), part=["seal"])
+    tables, _ = sort_tables([log, facts, failures], LIMITS)
+    assert [part.columns["machine"] for parts in tables.values() for part in parts] == ["building_id"] * 3
+
+
+def test_a_table_that_names_no_machine_beside_readings_of_several_is_left_out_and_named():
+    readings = layout(time=hours(30), machine=["a", "b"] * 15, x=READINGS)
+    weather = layout("weather.csv", time=hours(30, step=1.5), wind=READINGS, heat=READINGS)
+    shifts = layout("production.csv", time=hours(6), shift=["day", "night"] * 3, tonnes=READINGS[:6])
+    tables, notes = sort_tables([readings, weather, shifts], LIMITS)
+    assert [part.layout.file_name for parts in tables.values() for part in parts] == ["telemetry.csv"]
+    told = "is left out: it does not tell the machine, and the readings name 2: add a column that names it"
+    assert notes == [f"{name} {told}" for name in ("weather.csv", "production.csv")]
+
+
 def test_a_code_is_the_text_that_tells_what_happened_and_no_odd_number():
     times = [hours(50)[hour] for hour in (0, 1, 5, 6, 14, 20, 21, 33, 49)]
     told = {"time": times, "machine": ["1"] * 9, "hours": [f"{row % 4}" for row in range(9)]}

@@ -10,7 +10,7 @@ from upkeep.adopt.columns import Guess, Part, find_roles
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.sniffing import read_numbers
 from upkeep.adopt.times import in_zone, quartiles, share_of
-from upkeep.adopt.words import MOST_KINDS, WORDS, has_word, is_kept, kind_of, names_one
+from upkeep.adopt.words import MOST_KINDS, WORDS, has_word, is_kept, kind_of, names_one, words_of
 from upkeep.contract.casting import cast_column
 from upkeep.contract.dictionary import DTYPES, EVENTS, TABLES, Table
 from upkeep.core.errors import UpkeepError
@@ -36,10 +36,11 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     looked = _match_parts([find_roles(layout) for layout in layouts])
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
     which, doubts = _leave_plants([(part, _choose_table(part, largest)) for part in looked])
+    which, nameless = _leave_nameless(which)
     read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
     tables: Tables = {table: [] for table in TABLES}
     unlike = [part for part, table in which if table is None]
-    notes = [*doubts, *(f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike)]
+    notes = [*doubts, *nameless, *(f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike)]
     used = [part for part, table in which if table]
     if len(plants := _known_names(used, in_paths=True)["plant"]) > 1:
         lack = f"does not tell the plant, and other tables name {len(plants)}: add a column that names it"
@@ -117,9 +118,8 @@ def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
 def _choose_table(part: Part, largest: int) -> Table | None:
     """Return which table a layout is; `largest` is the number of rows of the largest one with times and numbers."""
     rows, clock, name, machine = part.layout.rows, part.clock, part.layout.file_name, part.columns.get("machine")
-    static = clock is None or has_word(clock.column, "installed")
     key = [column for column in (part.columns.get("plant"), machine) if column]
-    if machine and static and rows.select(key).n_unique() >= 0.95 * rows.height:
+    if machine and _is_static(part) and rows.select(key).n_unique() >= 0.95 * rows.height:
         return "machines"
     if clock is None:
         return None
@@ -159,6 +159,17 @@ def _leave_plants(which: Sequence[tuple[Part, Table | None]]) -> tuple[list[tupl
     return kept, notes
 
 
+def _leave_nameless(which: Sequence[tuple[Part, Table | None]]) -> tuple[list[tuple[Part, Table | None]], list[str]]:
+    """Return layouts and their tables without those that name no machine beside readings of several; and notes."""
+    fleet = _known_names([part for part, table in which if table == "telemetry"], in_paths=True)["machine"]
+    if len(fleet) < 2:
+        return [*which], []
+    kept = [(part, table) for part, table in which if table is None or "machine" in part.columns]
+    lost = [part.layout.name for part, table in which if table and "machine" not in part.columns]
+    lack = f"is left out: it does not tell the machine, and the readings name {len(fleet)}: add a column that names it"
+    return kept, [f"{name} {lack}" for name in lost]
+
+
 def _known_names(looked: Sequence[Part], *, in_paths: bool = False) -> dict[str, set[str]]:
     """Return the plants and machines that columns of tables name, and those that only paths do if `in_paths`."""
     known: dict[str, set[str]] = {"plant": set(), "machine": set()}
@@ -174,8 +185,50 @@ def _match_parts(looked: Sequence[Part]) -> list[Part]:
 
     Machines in file names such as ``data_press-1.csv`` are cut to the names in other tables.
     """
+    looked = _match_columns(looked)
     known = _known_names(looked)
     return [_cut_machines(_match_names(part, known), known["machine"]) for part in looked]
+
+
+def _match_columns(looked: Sequence[Part]) -> list[Part]:
+    """Return the parts, the machines of each in a column called so that has those of other tables, if one has.
+
+    If no table names machines, what identifies the rows of all tables does.
+    """
+    numbered = {*WORDS["numbered"]}
+    if not _known_names(looked, in_paths=True)["machine"]:
+        shared = set.intersection(*({*part.layout.rows.columns} for part in looked))
+        ids = (name for name in sorted(shared) if has_word(name, "numbered") and not words_of(name) <= numbered)
+        key = next((name for name in ids if any(_is_static(part) and _is_key(part, name) for part in looked)), None)
+        return [_name_machines(part, key, "it is in all tables") for part in looked] if key else [*looked]
+    found = [*looked]
+    for place, part in enumerate(found):
+        known = _known_names([*found[:place], *found[place + 1 :]])["machine"]
+        for name in part.measured + part.text if known.isdisjoint(_known_names([part])["machine"]) else ():
+            is_number = _is_static(part) and words_of(name) <= numbered and _is_key(part, name)
+            names = {*_as_names(part.layout.rows[name]).drop_nulls()}
+            shares = 2 * len(names & known) >= min(len(names), len(known)) > 0
+            if shares and (is_number or names_one(name, "machine")):
+                found[place] = _name_machines(part, name, "it has the machines of other tables")
+                break
+    return found
+
+
+def _is_key(part: Part, column: str) -> bool:
+    return part.layout.rows[column].n_unique() == part.layout.rows.height
+
+
+def _is_static(part: Part) -> bool:
+    """Tell whether a part's rows have no time but that of installation."""
+    return part.clock is None or has_word(part.clock.column, "installed")
+
+
+def _name_machines(part: Part, column: str, reason: str) -> Part:
+    """Return a part whose machines stand in this column; a column that was taken for them becomes a text."""
+    measured, text = ([name for name in names if name != column] for names in (part.measured, part.text))
+    former = part.columns.get("machine")
+    guesses = {**part.guesses, "machine": Guess(reason, column)}
+    return replace(part, guesses=guesses, measured=measured, text=[*text, *([former] if former else [])])
 
 
 def _match_names(part: Part, known: Mapping[str, set[str]]) -> Part:
@@ -239,7 +292,8 @@ def _as_table(
         guesses["pivot"] = Guess(told, value={"name": name, "value": value})
         check_shape(rows.select(KEYS).n_unique(), rows[name].n_unique(), limits)
         rows = rows.pivot(on=name, index=KEYS, values=value, aggregate_function="first")
-    model = next((name for name in part.text if names_one(name, "model")), None)
+    models = (name for name in part.text if names_one(name, "model"))
+    model = min(models, key=lambda name: "model" not in words_of(name), default=None)
     if model and table == "machines":
         guesses["model"] = Guess("by its name", model)
         rows = rows.drop(model)
