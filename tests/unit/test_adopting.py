@@ -378,6 +378,29 @@ def test_a_row_per_sensor_and_instant_is_seen():
     assert set(tables["telemetry"][0].kept) == {"p", "t"}
 
 
+def test_a_log_of_visits_is_not_in_long_format():
+    log = {
+        "time": [time for time in hours(15) for _ in range(4)],
+        "machine": ["a"] * 60,
+        "type": ["v", "x", "y", "z"] * 15,
+    }
+    assert find_roles(layout(**log, repair_id=[f"{row}" for row in range(60)])).pivot is None
+    readings = layout(time=hours(300), machine=["a"] * 300, x=READINGS * 10, y=READINGS * 10)
+    repairs = layout("repairs.csv", **log, hours=READINGS * 2)
+    assert find_roles(repairs).pivot == ("type", "hours")
+    assert sort_tables([readings, repairs], LIMITS)[0]["events"][0].layout.name == "repairs.csv"
+
+
+def test_a_label_beside_values_in_long_format_is_kept():
+    long = {"time": [time for time in hours(30) for _ in range(2)], "machine": ["a"] * 60, "tag": ["heat", "load"] * 30}
+    failed = ["1" if row in (20, 21, 40, 41) else "0" for row in range(60)]
+    tables, _ = sort_tables([layout(**long, value=READINGS * 2, failure=failed)], LIMITS)
+    (readings,) = (part.rows for part in tables["telemetry"])
+    assert readings.height == 30
+    assert find_labels(readings.drop("plant", "machine", "time")) == ["failure"]
+    assert events_from_label(readings, "failure")["kind"].to_list() == ["failure", "maintenance"] * 2
+
+
 def test_rows_of_which_each_names_another_sensor_are_no_table_without_bounds():
     few = [hours(200)[row // 2] for row in range(400)]
     rows = layout(time=few, tag=[f"tag{row % 60}" for row in range(400)], value=READINGS * 13 + READINGS[:10])
@@ -413,12 +436,20 @@ def test_a_column_that_numbers_the_rows_of_each_file_is_left_out(name):
     assert describe(name, rows).reason == "numbers the rows"
 
 
-@pytest.mark.parametrize(("name", "step", "is_left_out"), [("id", 7, True), ("0", 0.7, False), ("水温", 7, False)])
+@pytest.mark.parametrize(("name", "step", "is_left_out"), [("nr", 7, True), ("0", 0.7, False), ("水温", 7, False)])
 def test_whole_numbers_of_a_name_that_counts_number_the_rows_in_whatever_order(name, step, is_left_out):
     rows = pl.DataFrame({"machine": ["a"] * 20 + ["b"] * 20, name: [row * 7 % 40 * step / 7 for row in range(40)]})
     assert (describe(name, rows).entry is None) == is_left_out
     twice = pl.concat([rows, rows.with_columns(machine=pl.lit("c"))])
     assert (describe(name, twice).entry is None) == is_left_out
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "is_left_out"), [("operatorID", 1, True), ("id", 1, True), ("Id [A]", 0.5, False)]
+)
+def test_whole_numbers_that_stand_for_things_are_no_readings(name, step, is_left_out):
+    entry, reason = describe(name, pl.DataFrame({"machine": ["a"] * 40, name: [row % 7 * step for row in range(40)]}))
+    assert (entry is None) == (reason == "numbers things") == is_left_out
 
 
 def test_a_class_of_failures_is_no_reading():

@@ -214,6 +214,11 @@ def _find_crowded_part(rows: pl.DataFrame, clock: Clock, keys: Mapping[str, Gues
     return None
 
 
+def is_id(column: pl.Series) -> bool:
+    """Tell whether a column holds whole numbers that stand for things, such as operator_id: Id may be a current."""
+    return "id" in words_of(column.name) and not _is_fraction(column)
+
+
 def _is_fraction(column: pl.Series) -> bool:
     return bool(column.cast(pl.String).str.contains(r"^-?\d*[.,]\d*[1-9]\d*$").any())
 
@@ -222,6 +227,7 @@ def _find_pivot(
     rows: pl.DataFrame, clock: Clock | None, guesses: Mapping[str, Guess], measured: Sequence[str], text: Sequence[str]
 ) -> tuple[str, str] | None:
     """Return the columns of a sensor's name and its value if the table is in long format."""
+    measured = [column for column in measured if not is_id(rows[column])]
     values = [column for column in measured if VALUE.search(column)] or measured
     if clock is None or len(values) != 1:
         return None

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from upkeep.adopt.columns import Part
+from upkeep.adopt.columns import Part, is_id
 from upkeep.adopt.sniffing import MOSTLY
 from upkeep.adopt.times import share_of
 from upkeep.adopt.words import MOST_KINDS, has_word, is_kept, kind_of, names_one, unit_of, words_of
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, MAX_NAME, shorten
 
-COUNTING = {"unnamed", "index", "row", "id", "no", "nr", "0"}
+COUNTING = {"unnamed", "index", "row", "no", "nr", "0"}
 """Words in the names of columns that number the rows."""
 FEW_LEVELS, STEP_ROWS = 12, 3.0  # levels of a setting at most, and rows for which it keeps one, in the median
 ROOM = 0.5  # that a range leaves on either side, in widths from the 0.1 % to the 99.9 % quantile
@@ -96,6 +96,8 @@ def _explain_omission(name: str, values: pl.Series) -> str | None:
     is_class = kind_of(name) == "failure" and values.n_unique() <= MOST_KINDS and bool((values % 1 == 0).all())
     if is_class or any(names_one(name, group, "ahead_too") for group in ("ahead", "forecast")):
         return "its name says that it knows the outcome"
+    if is_id(values):
+        return "numbers things"
     return f"always {values[0]:g}" if values.n_unique() == 1 else None
 
 

@@ -125,9 +125,10 @@ def _choose_table(part: Part, largest: int) -> Table | None:
         return None
     steps = quartiles(_read_keys(part))
     is_even = steps is not None and steps[2] <= 2 * steps[0]  # the times of readings are, those of events are not
-    if part.pivot or (part.measured and is_even and find_labels(rows.select(part.text))):
-        return "telemetry"
     told = kind_of(name) is not None or has_word(name, "log")
+    is_long = part.pivot and (not told or has_word(part.pivot[0], "sensor"))
+    if is_long or (part.measured and is_even and find_labels(rows.select(part.text))):
+        return "telemetry"
     names_kinds = any(_share_of_kinds(rows[column]) for column in part.text)
     if not part.measured and is_even and not told and not names_kinds:  # such as numbers with their units
         return None
@@ -291,7 +292,9 @@ def _as_table(
                 raise UpkeepError(what, remedy="deliver each sensor in one unit, or name it after its unit")
         guesses["pivot"] = Guess(told, value={"name": name, "value": value})
         check_shape(rows.select(KEYS).n_unique(), rows[name].n_unique(), limits)
+        others = rows.drop(name, value).unique(KEYS, keep="first", maintain_order=True)
         rows = rows.pivot(on=name, index=KEYS, values=value, aggregate_function="first")
+        rows = rows.join(others, on=KEYS, how="left", nulls_equal=True, maintain_order="left")
     models = (name for name in part.text if names_one(name, "model"))
     model = min(models, key=lambda name: "model" not in words_of(name), default=None)
     if model and table == "machines":
