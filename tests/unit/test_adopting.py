@@ -142,6 +142,12 @@ def test_a_mark_with_a_decimal_comma_is_a_gap():
     ]
 
 
+@pytest.mark.parametrize("written", ["2025-01-06 07:00:00", "06.01.2025 07:00", '"1/6/2025 7:00 AM"'])
+@pytest.mark.parametrize("header", ["time", "failure time"])
+def test_a_list_of_times_has_one_column_though_they_hold_blanks(header, written):
+    assert sniff_text("\n".join([header, *[written] * 5, ""]).encode()) == {}
+
+
 def test_a_table_so_wide_that_few_lines_are_looked_at_is_read_as_others_are():
     header = ";".join(f"column_{place}" for place in range(3000))
     seen = sniff_text("\n".join([header, *[";".join(["1,5"] * 3000)] * 5]).encode())

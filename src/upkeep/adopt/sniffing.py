@@ -20,6 +20,7 @@ ENCODINGS = ["cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "ut
 FEW_LETTERS = 8  # beyond ASCII: so few do not show the encoding, which is then taken for cp1252, the commonest
 SEPARATORS = ",;\t| "
 USUAL = {"encoding": "utf-8", "separator": ","}  # how text is written unless an option says otherwise
+ONE_TIME = re.compile(r'\s*("?\d[\d./-]+ \d{1,2}:\d\d\S*( [AP]M)?"?\s*)?')  # its blank separates no columns
 SENTINEL = re.compile(r"(-9{3,6}|9{4,6}|65535|32767|-32768|6553[.,]5|3276[.,]7)([.,]0*)?")
 LOWEST = -99  # number that may stand for missing values because it is the only negative one of several columns
 EXTREME = 5.0  # widths of all other values that such a mark lies beyond them
@@ -36,6 +37,8 @@ def sniff_text(content: bytes) -> dict[str, str]:
     lines = content[:SAMPLE_BYTES].decode(encoding, errors="replace").removeprefix("\ufeff").splitlines()
     lines = (lines if len(content) <= SAMPLE_BYTES else lines[:-1] or lines)[:200]  # the last one may be cut off
     separator = max(SEPARATORS, key=lambda candidate: _score_separator(lines, candidate))
+    if separator == " " and all(map(ONE_TIME.fullmatch, lines[1:])):
+        separator = USUAL["separator"]
     fields = {value.strip() for line in lines[1:] for value in read_fields(line, separator) or ()}
     found = {"encoding": encoding, "separator": separator, "decimal": _sniff_decimal(fields, separator)}
     if find_unicode(content):
