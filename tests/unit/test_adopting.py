@@ -384,6 +384,19 @@ def test_a_row_per_sensor_and_instant_is_seen():
     assert set(tables["telemetry"][0].kept) == {"p", "t"}
 
 
+@pytest.mark.parametrize("sensor", [["ROOM_1", "ROOM_2"], ["1", "2"]])
+def test_a_sensor_of_which_each_row_holds_several_values_is_a_machine(sensor):
+    values = {"heat": READINGS * 2, "humidity": READINGS * 2}
+    found = find_roles(layout(time=hours(60), sensor_id=sensor * 30, **values))
+    assert (found.columns, found.measured) == ({"machine": "sensor_id"}, [*values])
+    assert find_roles(layout(time=hours(60), press=["a"] * 60, sensor_id=sensor * 30, **values)).columns == {
+        "machine": "press"
+    }
+    times = [time for time in hours(30) for _ in range(2)]
+    long = find_roles(layout(time=times, sensor_id=["heat", "load"] * 30, value=READINGS * 2, quality=["192"] * 60))
+    assert (long.columns, long.pivot) == ({}, ("sensor_id", "value"))
+
+
 def test_a_log_of_visits_is_not_in_long_format():
     log = {
         "time": [time for time in hours(15) for _ in range(4)],

@@ -89,6 +89,9 @@ def find_roles(layout: Layout) -> Part:
     numbers = read_numbers(rest, layout.reading.get("decimal"))
     measured = [name for name in rest.columns if numbers[name].count() >= MOSTLY * max(texts[name].count(), 1)]
     text = rest.drop(measured).columns
+    if device := _find_device(rows, clock, keys, measured, text):
+        keys["machine"] = Guess("each row holds several values of what it names", device)
+        measured, text = ([name for name in names if name != device] for names in (measured, text))
     if clock and "machine" in keys and "plant" not in keys and (crowded := _find_crowded_part(rows, clock, keys)):
         is_value = len(measured) == 1 and VALUE.search(measured[0])
         if is_value and not any(has_word(name, "sensor") for name in text):
@@ -212,6 +215,17 @@ def _find_crowded_part(rows: pl.DataFrame, clock: Clock, keys: Mapping[str, Gues
         if is_each or (is_woven and _overlap_in_time(one, [part])):
             return part
     return None
+
+
+def _find_device(
+    rows: pl.DataFrame, clock: Clock | None, keys: Mapping[str, Guess], measured: Sequence[str], text: Sequence[str]
+) -> str | None:
+    """Return the column called a sensor if each row has several values of one, and no column names machines."""
+    values = [name for name in measured if not is_id(rows[name])]
+    named = "machine" in keys and not PATH_PART.fullmatch(keys["machine"].column or "")
+    if clock is None or named or len(values) < 2 or _find_pivot(rows, clock, keys, measured, text):
+        return None
+    return next((name for name in rows.columns if names_one(name, "sensor") and name not in values), None)
 
 
 def is_id(column: pl.Series) -> bool:
