@@ -619,6 +619,33 @@ def test_plants_that_only_the_machines_table_names_are_facts_about_machines():
     assert note == "only machines.csv names plants, by factory: readings and events need it, too, to tell them apart"
 
 
+@pytest.mark.parametrize("name", ["plant", "kind"])
+def test_a_column_that_is_called_as_what_is_given_for_all_rows_is_set_aside(name):
+    readings = layout(time=hours(30), machine=["1", "2"] * 15, x=READINGS)
+    facts = layout("machines.csv", plant=["n", "s"], machine=["1", "2"], power=["5", "6"])
+    visits = layout("repairs.csv", kind=["corrective"] * 2, machine=["1", "2"], time=hours(9)[::7])
+    layouts = [readings, facts, visits]
+    drafted = file_options(sort_tables(layouts, LIMITS)[0], layouts, None, {})
+    reading = drafted[{"plant": "machines", "kind": "events"}[name]]
+    assert reading[name] == {"plant": "plant-1", "kind": "maintenance"}[name]
+    assert reading["columns"][f"({name})"] == name
+
+
+def test_a_second_table_of_facts_about_the_same_machines_is_left_out_and_named():
+    facts = {"machine": ["1", "2"], "power": ["5", "6"]}
+    more = layout("machines.csv", **facts, built=["2020", "2021"])
+    tables, notes = sort_tables(
+        [layout(time=hours(30), machine=["1", "2"] * 15, x=READINGS), layout("costs.csv", **facts), more], LIMITS
+    )
+    assert [part.layout.name for part in tables["machines"]] == ["machines.csv"]
+    assert notes == ["costs.csv is left out: rows of its machines are in machines.csv already; join the two"]
+
+
+def test_the_number_of_a_work_order_does_not_tell_what_happened():
+    parts = {"machine": ["1"] * 3, "work_order_id": ["WO-1", "WO-2", "WO-3"], "issue": ["seal", "oil", "seal"]}
+    assert events("repairs.csv", **parts).columns["code"] == "issue"
+
+
 def test_a_machine_stands_in_the_column_that_has_the_machines_of_other_tables():
     readings = layout(time=hours(60), equipment_id=["1", "2", "3"] * 20, x=READINGS * 2)
     facts = {"serial": ["SN7", "SN8", "SN9"], "type": ["mill"] * 3, "model": ["M1"] * 3}

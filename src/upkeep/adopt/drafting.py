@@ -136,6 +136,8 @@ def _reading(part: Part, path: str, further: Mapping[str, Any], names: Mapping[s
     taken = Counter(columns.values())
     is_given = {ours: ours != theirs or taken[theirs] > 1 for ours, theirs in columns.items()}
     given = {ours: columns[ours] for ours in columns if is_given[ours] and columns[ours] not in part.placeholders}
+    # A column counts before a constant of its name.
+    given |= {f"({name})": name for name in CONSTANTS if name in part.options and name in part.layout.rows.columns}
     found = {"path": path, "columns": given, **part.options, **further}
     values = read_options(TableFiles, found, "files").model_dump(mode="json", exclude_defaults=True)
     reasons = {ours: guess.reason for ours, guess in part.guesses.items()}

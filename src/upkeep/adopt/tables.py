@@ -53,25 +53,33 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
             what = f"sensors of {part.layout.name} are named after machines: {shorten(', '.join(named))}"
             raise UpkeepError(what, remedy="deliver a row per machine and time, with a column that names the machine")
     for part in sorted(telemetry, key=lambda part: -part.layout.rows.height * len(part.measured)):
-        read, others = read_as("telemetry", part), tables["telemetry"]
-        most = 0.05 * read.rows.height
-        same = [other.layout.name for other in others if read.rows.join(other.rows, on=KEYS, how="semi").height > most]
-        if same:
-            others_too = " or, if they are of two machines, add a column that names the machine to both"
-            remedy = "join the two" + ("" if "machine" in part.columns else others_too)
-            notes.append(f"{part.layout.name} is left out: rows of its times are in {same[0]} already; {remedy}")
-        else:
-            others.append(read)
+        others_too = " or, if they are of two machines, add a column that names the machine to both"
+        remedy = "join the two" + ("" if "machine" in part.columns else others_too)
+        notes += _add_part(
+            read_as("telemetry", part), tables["telemetry"], KEYS, f"its times are in {{}} already; {remedy}"
+        )
     zone = tables["telemetry"][0].options.get("time_zone") if tables["telemetry"] else None
+    facts = [read_as("machines", part, zone=zone) for part, table in which if table == "machines"]
+    for part in sorted(facts, key=lambda part: -part.rows.width):
+        told = "its machines are in {} already; join the two"
+        notes += _add_part(part, tables["machines"], ["plant", "machine"], told)
     for part, table in which:
-        if table == "machines":
-            tables[table].append(read_as(table, part, zone=zone))
-        elif table == "events":
+        if table == "events":
             tables[table].append(_as_events(read_as(table, part, zone=zone)))
-    told = any("machine" in part.columns and "failure" in part.rows["kind"] for part in tables["events"])
-    if not tables["telemetry"] and not told:
+    is_told = any("machine" in part.columns and "failure" in part.rows["kind"] for part in tables["events"])
+    if not tables["telemetry"] and not is_told:
         raise _no_telemetry([part.layout for part in looked if part.clock], layouts)
     return tables, notes
+
+
+def _add_part(part: Part, others: list[Part], keys: Sequence[str], told: str) -> list[str]:
+    """Add a part to others of its table; if one of these has rows with its keys, return a note that it is left out."""
+    most = 0.05 * part.rows.height
+    for other in others:
+        if part.rows.join(other.rows, on=keys, how="semi").height > most:
+            return [f"{part.layout.name} is left out: rows of {told.format(other.layout.name)}"]
+    others.append(part)
+    return []
 
 
 def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str]:
@@ -342,7 +350,7 @@ def _as_events(part: Part) -> Part:
     others = [other for other in part.kept if other not in part.measured]  # an odd number is no code
     codes = [*named, *sorted(others, key=lambda other: not has_word(other, "kind"))]
     fits = (other for other in codes if other != kind.column and rows[other].n_unique() <= MOST_CODES)
-    code = next(fits, kind.column)
+    code = min(fits, key=lambda other: rows[other].n_unique() == rows.height, default=kind.column)  # no order's number
     guesses["code"] = (
         Guess("the text that tells which", code) if code else Guess("no column tells which", value=kind.value)
     )
