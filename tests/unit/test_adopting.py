@@ -464,7 +464,7 @@ def test_whole_numbers_of_a_name_that_counts_number_the_rows_in_whatever_order(n
 
 
 @pytest.mark.parametrize(
-    ("name", "step", "is_left_out"), [("operatorID", 1, True), ("id", 1, True), ("Id [A]", 0.5, False)]
+    ("name", "step", "is_left_out"), [("operatorID", 1, True), ("Order No", 1, True), ("Id [A]", 0.5, False)]
 )
 def test_whole_numbers_that_stand_for_things_are_no_readings(name, step, is_left_out):
     entry, reason = describe(name, pl.DataFrame({"machine": ["a"] * 40, name: [row % 7 * step for row in range(40)]}))
@@ -639,6 +639,14 @@ def test_a_second_table_of_facts_about_the_same_machines_is_left_out_and_named()
     )
     assert [part.layout.name for part in tables["machines"]] == ["machines.csv"]
     assert notes == ["costs.csv is left out: rows of its machines are in machines.csv already; join the two"]
+
+
+def test_a_list_of_orders_holds_no_readings():
+    orders = layout(
+        machine=["1", "2"] * 15, time=hours(30), order=[f"{4000 + row}" for row in range(30)], kind=["PM01"] * 30
+    )
+    with pytest.raises(UpkeepError, match="looks like telemetry or like machines' failures"):
+        sort_tables([orders], LIMITS)
 
 
 def test_the_number_of_a_work_order_does_not_tell_what_happened():

@@ -88,10 +88,11 @@ def find_roles(layout: Layout) -> Part:
     texts = rest.select(cast_column(name, dtype, "text").value.alias(name) for name, dtype in rest.schema.items())
     numbers = read_numbers(rest, layout.reading.get("decimal"))
     measured = [name for name in rest.columns if numbers[name].count() >= MOSTLY * max(texts[name].count(), 1)]
+    measured = [name for name in measured if not is_id(rest[name])]
     text = rest.drop(measured).columns
     if device := _find_device(rows, clock, keys, measured, text):
         keys["machine"] = Guess("each row holds several values of what it names", device)
-        measured, text = ([name for name in names if name != device] for names in (measured, text))
+        text = [name for name in text if name != device]
     if clock and "machine" in keys and "plant" not in keys and (crowded := _find_crowded_part(rows, clock, keys)):
         is_value = len(measured) == 1 and VALUE.search(measured[0])
         if is_value and not any(has_word(name, "sensor") for name in text):
@@ -221,16 +222,15 @@ def _find_device(
     rows: pl.DataFrame, clock: Clock | None, keys: Mapping[str, Guess], measured: Sequence[str], text: Sequence[str]
 ) -> str | None:
     """Return the column called a sensor if each row has several values of one, and no column names machines."""
-    values = [name for name in measured if not is_id(rows[name])]
     named = "machine" in keys and not PATH_PART.fullmatch(keys["machine"].column or "")
-    if clock is None or named or len(values) < 2 or _find_pivot(rows, clock, keys, measured, text):
+    if clock is None or named or len(measured) < 2 or _find_pivot(rows, clock, keys, measured, text):
         return None
-    return next((name for name in rows.columns if names_one(name, "sensor") and name not in values), None)
+    return next((name for name in rows.columns if names_one(name, "sensor") and name not in measured), None)
 
 
 def is_id(column: pl.Series) -> bool:
-    """Tell whether a column holds whole numbers that stand for things, such as operator_id: Id may be a current."""
-    return "id" in words_of(column.name) and not _is_fraction(column)
+    """Tell whether a column holds whole numbers that stand for things, such as operator_id; Id may be a current."""
+    return has_word(column.name, "ids") and not _is_fraction(column)
 
 
 def _is_fraction(column: pl.Series) -> bool:
@@ -241,7 +241,6 @@ def _find_pivot(
     rows: pl.DataFrame, clock: Clock | None, guesses: Mapping[str, Guess], measured: Sequence[str], text: Sequence[str]
 ) -> tuple[str, str] | None:
     """Return the columns of a sensor's name and its value if the table is in long format."""
-    measured = [column for column in measured if not is_id(rows[column])]
     values = [column for column in measured if VALUE.search(column)] or measured
     if clock is None or len(values) != 1:
         return None

@@ -90,14 +90,15 @@ def _explain_omission(name: str, values: pl.Series) -> str | None:
         return f"its name has more than {MAX_NAME} characters, or some that nobody sees"
     if values.is_empty():
         return "empty"
+    numbers = values.cast(pl.String).cast(pl.Float64, strict=False)
+    if is_id(values) and numbers.count() == values.len():
+        return "numbers things"
     if not values.dtype.is_numeric():
-        words = values.filter(values.cast(pl.String).cast(pl.Float64, strict=False).is_null())
+        words = values.filter(numbers.is_null())
         return f"text, such as {shorten((words if words.len() else values)[0], 40)}"
     is_class = kind_of(name) == "failure" and values.n_unique() <= MOST_KINDS and bool((values % 1 == 0).all())
     if is_class or any(names_one(name, group, "ahead_too") for group in ("ahead", "forecast")):
         return "its name says that it knows the outcome"
-    if is_id(values):
-        return "numbers things"
     return f"always {values[0]:g}" if values.n_unique() == 1 else None
 
 

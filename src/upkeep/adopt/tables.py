@@ -6,7 +6,7 @@ from functools import partial
 
 import polars as pl
 
-from upkeep.adopt.columns import Guess, Part, find_roles
+from upkeep.adopt.columns import Guess, Part, find_roles, is_id
 from upkeep.adopt.deliveries import Layout
 from upkeep.adopt.sniffing import read_numbers
 from upkeep.adopt.times import in_zone, quartiles, share_of
@@ -347,8 +347,8 @@ def _as_events(part: Part) -> Part:
         guesses["kind"] = Guess(f"by the name {shorten(name)}" if constant else nothing, value=constant or "error")
     kind = guesses["kind"]
     named = [other for other in part.kept if has_word(other, "code")]
-    others = [other for other in part.kept if other not in part.measured]  # an odd number is no code
-    codes = [*named, *sorted(others, key=lambda other: not has_word(other, "kind"))]
+    texts = [other for other in part.kept if other not in part.measured and not is_id(rows[other])]
+    codes = [*named, *sorted(texts, key=lambda other: not has_word(other, "kind"))]
     fits = (other for other in codes if other != kind.column and rows[other].n_unique() <= MOST_CODES)
     code = min(fits, key=lambda other: rows[other].n_unique() == rows.height, default=kind.column)  # no order's number
     guesses["code"] = (
