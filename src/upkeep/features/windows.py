@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from upkeep.core.params import Aggregate
 from upkeep.core.types import Floats, Ints
@@ -36,10 +37,7 @@ def roll(time: Ints, values: Floats, window_hours: float, aggregates: Sequence[A
     with too few readings gives NaN: none for mean, min and max, fewer than two for std and slope. Memory grows with the
     number of sensors times blocks times the rows of the fullest block.
     """
-    window = to_microseconds(window_hours)
-    oldest = np.searchsorted(time, time - window, side="right")
-    blocks = _Blocks(time, np.zeros_like(time), window, np.arange(len(time)), oldest)
-    return _aggregate(blocks, values, aggregates)
+    return _aggregate(_Blocks(time, to_microseconds(window_hours)), values, aggregates)
 
 
 def roll_newest(
@@ -51,15 +49,11 @@ def roll_newest(
     number of rows, shape (n_machines + 1,), and no machine is without rows. Each statistic has shape (n_sensors,
     n_machines).
     """
-    window = to_microseconds(window_hours)
-    machine = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    rows = np.flatnonzero(time > time[starts[1:] - 1][machine] - window)
-    ends = np.searchsorted(rows, starts)
-    blocks = _Blocks(time[rows], machine[rows], window, newest=ends[1:] - 1, oldest=ends[:-1])
-    return _aggregate(blocks, values[:, rows], aggregates)
+    newest = _Newest(time, starts, to_microseconds(window_hours))
+    return _aggregate(newest, values[:, newest.rows], aggregates)
 
 
-def _aggregate(blocks: "_Blocks", values: Floats, aggregates: Sequence[Aggregate]) -> dict[Aggregate, Floats]:
+def _aggregate(blocks: "_Blocks | _Newest", values: Floats, aggregates: Sequence[Aggregate]) -> dict[Aggregate, Floats]:
     missing = np.isnan(values)
     complete = not missing.any()
     x = values if complete else np.where(missing, 0.0, values)
@@ -67,13 +61,13 @@ def _aggregate(blocks: "_Blocks", values: Floats, aggregates: Sequence[Aggregate
     known = np.ones((1, len(blocks.hours))) if complete else (~missing).astype(np.float64)
     own, before = blocks.hours * known, blocks.hours_to_next * known
     wanted = set(aggregates)
-    summed: dict[str, tuple[Floats, ...]] = {"n": (known,), "x": (x,)}
+    sums = {"n": (known, known), "x": (x, x)}
     if "std" in wanted:
-        summed["xx"] = (x * x,)
+        sums["xx"] = (x * x, x * x)
     if "slope" in wanted:
-        summed |= {"t": (own, before), "tt": (own * own, before * before)}
-        summed["tx"] = (blocks.hours * x, blocks.hours_to_next * x)
-    total = {name: blocks.fold(np.add, 0.0, *parts) for name, parts in summed.items()}
+        sums |= {"t": (own, before), "tt": (own * own, before * before)}
+        sums["tx"] = (blocks.hours * x, blocks.hours_to_next * x)
+    total = dict(zip(sums, blocks.totals(list(sums.values())), strict=True))
     n, found = total["n"], dict[Aggregate, Floats]()
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = found["mean"] = total["x"] / n
@@ -96,61 +90,105 @@ def _aggregate(blocks: "_Blocks", values: Floats, aggregates: Sequence[Aggregate
 
 
 class _Blocks:
-    """Rows laid out such that running totals restart with each block of the window's length, and with each machine.
+    """One machine's rows, laid out so that running totals restart with each block of the window's length.
 
-    `newest` and `oldest` are the last and the first row of each window. `hours` and `hours_to_next` are the time of
-    each row since its own block began, and (negative) until the next one begins, shape (n_rows,): times within a window
-    count from the start of the block that its newest row lies in.
+    `hours` and `hours_to_next` are the time of each row since its own block began, and (negative) until the next one
+    begins, shape (n_rows,): times within a window count from the start of the block that its newest row lies in.
     """
 
-    def __init__(self, time: Ints, machine: Ints, window: int, newest: Ints, oldest: Ints) -> None:
+    def __init__(self, time: Ints, window: int) -> None:
         block = time // window
-        is_first = np.ones(len(time), dtype=np.bool_)
-        is_first[1:] = (block[1:] != block[:-1]) | (machine[1:] != machine[:-1])
-        first, self._run = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+        first = np.flatnonzero(np.diff(block, prepend=block[:1] - 1))
+        self._run = np.repeat(np.arange(len(first)), np.diff(first, append=len(time)))
         self._position = np.arange(len(time)) - first[self._run]
         # One more block than there are: nothing is ever laid there, so it reads as "no row before".
-        self._shape = int(self._position.max(initial=0)) + 1, len(first) + 1
-        self._newest, self._oldest, self._is_cut = newest, oldest, self._run[oldest] < self._run[newest]
-        self._places: dict[int, tuple[Ints, Ints, Ints]] = {}
+        self._shape = (int(self._position.max(initial=0)) + 1, len(first) + 1)
+        oldest = np.searchsorted(time, time - window, side="right")
+        self._oldest = np.where(oldest < first[self._run], oldest, -1)
+        self._places: dict[int, tuple[Ints, Ints]] = {}
         self.hours: Floats = (time - block * window) / HOUR
         self.hours_to_next: Floats = self.hours - window / HOUR
 
+    def totals(self, series: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+        """Sum pairs of `own` and `before` over each row's window, see :meth:`fold`."""
+        return [self.fold(np.add, 0.0, own, None if before is own else before) for own, before in series]
+
     def fold(self, operation: np.ufunc, neutral: float, own: Floats, before: Floats | None = None) -> Floats:
-        """Fold `operation` over each window, shape (n_series, n_windows).
+        """Fold `operation` over each row's window.
 
         `own` and `before` are what a row contributes to windows that end in its own block, and in the next one if that
         differs; shape (n_series, n_rows).
         """
         length, width = self._shape
-        place, newest, oldest = self._find_places(len(own))
+        place, oldest = self._find_places(len(own))
         laid = np.full((length, len(own) * width), neutral)
         laid.reshape(-1)[place] = own
         running = laid.copy() if before is None else laid
-        _accumulate(operation, running)
-        forwards = running.take(newest)
+        for one, following in pairwise(running):
+            operation(one, following, out=following)
+        forwards = running.take(place)
         if before is not None:
             laid.fill(neutral)
             laid.reshape(-1)[place] = before
-        _accumulate(operation, laid[::-1])
+        for one, following in pairwise(laid[::-1]):
+            operation(one, following, out=following)
         folded: Floats = operation(laid.take(oldest), forwards, out=forwards)
         return folded
 
-    def _find_places(self, n_series: int) -> tuple[Ints, Ints, Ints]:
-        """Return places of rows, shape (n_series, n_rows), and of each window's newest row and its oldest one."""
+    def _find_places(self, n_series: int) -> tuple[Ints, Ints]:
+        """Return places of rows, and of their windows' oldest rows in the block before, shape (n_series, n_rows)."""
         if n_series not in self._places:
             width = self._shape[1]
             place = self._position * (n_series * width) + self._run
-            oldest = np.where(self._is_cut, place[self._oldest], width - 1)
+            oldest = np.where(self._oldest >= 0, place[self._oldest], width - 1)
             series = np.arange(n_series)[:, None] * width
-            self._places[n_series] = place + series, place[self._newest] + series, oldest + series
+            self._places[n_series] = place + series, oldest + series
         return self._places[n_series]
 
 
-def _accumulate(operation: np.ufunc, laid: Floats) -> None:
-    """Replace each row by its running total, in the order of rows; NumPy's own way is slow where rows are long."""
-    if laid.shape[1] < laid.shape[0]:
-        operation.accumulate(laid, axis=0, out=laid)
-        return
-    for one, following in pairwise(laid):
-        operation(one, following, out=following)
+class _Newest:
+    """The `rows` of each machine's newest window, laid out such that they fold in the order of :class:`_Blocks`."""
+
+    def __init__(self, time: Ints, starts: Ints, window: int) -> None:
+        ends = starts[1:]
+        self._n_machines = len(ends)
+        machine = np.repeat(np.arange(len(ends)), ends - starts[:-1])
+        newest = time[ends - 1][machine]
+        self.rows = (time > newest - window).nonzero()[0]
+        time, newest, machine = time[self.rows], newest[self.rows], machine[self.rows]
+        block = time // window
+        own = block == newest // window
+        self._own, self._before = self._lay(machine, own, False), self._lay(machine, ~own, True)
+        self.hours: Floats = (time - block * window) / HOUR
+        self.hours_to_next: Floats = self.hours - window / HOUR
+
+    def _lay(self, machine: Ints, chosen: NDArray[np.bool_], backwards: bool) -> tuple[Ints, Ints, Ints, int]:
+        """Return the chosen rows, the machine of each, its turn to be folded in, and the number of turns."""
+        rows = chosen.nonzero()[0]
+        machines = machine[rows]
+        counts = np.bincount(machines, minlength=self._n_machines)
+        turn = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+        return rows, machines, counts[machines] - 1 - turn if backwards else turn, int(counts.max())
+
+    def totals(self, series: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+        """Sum pairs of `own` and `before` over each machine's newest window, all in one go."""
+        own, before = (np.concatenate(side) for side in zip(*series, strict=True))
+        ends = np.cumsum([len(one) for one, _ in series])
+        return np.split(self.fold(np.add, 0.0, own, before), ends[:-1])
+
+    def fold(self, operation: np.ufunc, neutral: float, own: Floats, before: Floats | None = None) -> Floats:
+        """Fold `operation` over each machine's newest window, shape (n_series, n_machines); see :class:`_Blocks`."""
+        forwards = self._fold(operation, neutral, own, self._own)
+        backwards = self._fold(operation, neutral, own if before is None else before, self._before)
+        folded: Floats = operation(backwards, forwards)
+        return folded
+
+    def _fold(
+        self, operation: np.ufunc, neutral: float, values: Floats, layout: tuple[Ints, Ints, Ints, int]
+    ) -> Floats:
+        rows, machines, turn, n_turns = layout
+        laid = np.full((n_turns + 1, len(values), self._n_machines), neutral)
+        laid[turn, :, machines] = values[:, rows].T
+        # Not `reduce`: it adds in pairs where there is one series of one machine, and so in another order.
+        folded: Floats = operation.accumulate(laid, axis=0, out=laid)[-1]
+        return folded
