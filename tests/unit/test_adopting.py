@@ -15,9 +15,10 @@ from upkeep.adopt.columns import Part, find_roles
 from upkeep.adopt.deliveries import Layout, join_files
 from upkeep.adopt.describing import Described, choose_range, describe, describe_telemetry
 from upkeep.adopt.drafting import annotate, draft_dictionary, draft_params, file_options
+from upkeep.adopt.labels import events_from_label, find_flags, find_labels
 from upkeep.adopt.settings import NEWEST_WEEKS, ROW_HOURS, Setting, suggest, suggest_rows
 from upkeep.adopt.sniffing import find_gaps, sniff_text
-from upkeep.adopt.tables import events_from_label, find_flags, find_labels, sort_tables
+from upkeep.adopt.tables import sort_tables
 from upkeep.adopt.times import read_clock
 from upkeep.adopt.words import WORDS, kind_of, names_one, tidy_names, unit_of, words_of
 from upkeep.contract.dictionary import NEEDED, Dictionary

@@ -10,16 +10,9 @@ import polars as pl
 from upkeep.adopt.deliveries import is_database, look_at_database, look_at_files
 from upkeep.adopt.describing import describe_machines, describe_telemetry
 from upkeep.adopt.drafting import NO_NAME, draft_dictionary, draft_params, file_options, sql_options
+from upkeep.adopt.labels import events_from_label, find_flags, find_labels, find_silent_labels
 from upkeep.adopt.settings import suggest, suggest_rows
-from upkeep.adopt.tables import (
-    NO_EVENTS,
-    Tables,
-    events_from_label,
-    find_flags,
-    find_labels,
-    find_silent_labels,
-    sort_tables,
-)
+from upkeep.adopt.tables import NO_EVENTS, Tables, sort_tables
 from upkeep.adopt.times import TIME_OPTIONS
 from upkeep.adopt.words import tidy_names
 from upkeep.contract.casting import CLOCK_RESET

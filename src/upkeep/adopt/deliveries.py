@@ -170,9 +170,8 @@ def _look_at_file(name: str, place: str, path: str, limits: Limits) -> Layout:
         rows = read_delimited(content, how["separator"], how["encoding"], limits)
         if rows.is_empty():
             raise UpkeepError("it holds no rows", remedy="deliver it with rows below a line of column names")
-        is_list = (
-            rows.width == 1 and rows.columns[0].replace(" ", "_").isidentifier()
-        )  # such as of the times of failures
+        # Such as of the times of failures.
+        is_list = rows.width == 1 and rows.columns[0].replace(" ", "_").isidentifier()
         is_row = all(NUMBER.fullmatch(column) for column in rows.columns) or holds_a_time(rows.columns)
         if is_row or (rows.width < 2 and not is_list):
             what = "it has no line of column names at its top, or another separator than , ; | tab or blank"

@@ -8,10 +8,11 @@ import polars as pl
 
 from upkeep.adopt.columns import Guess, Part, find_roles, is_id
 from upkeep.adopt.deliveries import Layout
+from upkeep.adopt.labels import find_labels
+from upkeep.adopt.matching import as_names, find_constants, is_static, known_names, match_parts
 from upkeep.adopt.sniffing import read_numbers
-from upkeep.adopt.times import in_zone, quartiles, share_of
-from upkeep.adopt.words import MOST_KINDS, WORDS, has_word, is_kept, kind_of, names_one, words_of
-from upkeep.contract.casting import cast_column
+from upkeep.adopt.times import in_zone, quartiles
+from upkeep.adopt.words import MOST_KINDS, has_word, is_kept, kind_of, names_one, words_of
 from upkeep.contract.dictionary import DTYPES, EVENTS, TABLES, Table
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import KEYS, shorten
@@ -22,7 +23,6 @@ from upkeep.sources.file_options import Kind
 PURPOSE = "upkeep learns from machines' readings over time which of them will fail soon"
 NO_EVENTS = EVENTS.to_frame().select(*KEYS, "kind")
 MOST_CODES = 500
-RARE = 0.05  # share of rows that a mark of failures is set in, at most
 
 Tables = dict[Table, list[Part]]
 
@@ -33,20 +33,20 @@ def sort_tables(layouts: Sequence[Layout], limits: Limits) -> tuple[Tables, list
     Raises UpkeepError if there are neither readings with times nor failures of machines, or a row per instant would
     take more than `limits` allow.
     """
-    looked = _match_parts([find_roles(layout) for layout in layouts])
+    looked = match_parts([find_roles(layout) for layout in layouts])
     largest = max((part.layout.rows.height for part in looked if part.clock and part.measured), default=0)
     which, doubts = _leave_plants([(part, _choose_table(part, largest)) for part in looked])
     which, nameless = _leave_nameless(which)
-    read_as = partial(_as_table, constants=_find_constants(looked), limits=limits)
+    read_as = partial(_as_table, constants=find_constants(looked), limits=limits)
     tables: Tables = {table: [] for table in TABLES}
     unlike = [part for part, table in which if table is None]
     notes = [*doubts, *nameless, *(f"{part.layout.name} is left out: {_explain_omission(part)}" for part in unlike)]
     used = [part for part, table in which if table]
-    if len(plants := _known_names(used, in_paths=True)["plant"]) > 1:
+    if len(plants := known_names(used, in_paths=True)["plant"]) > 1:
         lack = f"does not tell the plant, and other tables name {len(plants)}: add a column that names it"
         notes += [f"{part.layout.name} {lack}" for part in used if "plant" not in part.columns]
     telemetry = [part for part, table in which if table == "telemetry"]
-    machines = _known_names(looked)["machine"]
+    machines = known_names(looked)["machine"]
     for part in (part for part in telemetry if "machine" not in part.columns):
         sensors = [*part.measured, *(part.layout.rows[part.pivot[0]].unique().drop_nulls() if part.pivot else ())]
         if len(named := sorted(name for name in machines if any(name in sensor for sensor in sensors))) > 1:
@@ -82,52 +82,11 @@ def _add_part(part: Part, others: list[Part], keys: Sequence[str], told: str) ->
     return []
 
 
-def find_labels(rows: pl.DataFrame, *, failures_known: bool = False) -> list[str]:
-    """Return the columns of telemetry that tell whether a machine has failed, the clearest one first.
-
-    With `failures_known` from elsewhere, a column about alarms or faults is a reading like others.
-    """
-    grades = {name: _grade_label(name, rows[name]) for name in rows.columns}
-    found = {name: grade for name, grade in grades.items() if grade is not None and not (failures_known and grade > 1)}
-    return sorted(found, key=lambda name: found[name])
-
-
-def find_flags(rows: pl.DataFrame) -> list[str]:
-    """Return columns of 0 and 1 that may mark failures: those called a flag or status, and those that are rarely 1."""
-    flags = [name for name in rows.columns if kind_of(name) is None and _grade_label("failure", rows[name]) is not None]
-    return [name for name in flags if has_word(name, "flag") or share_of(_is_failed(rows[name].cast(pl.String))) < RARE]
-
-
-def find_silent_labels(rows: pl.DataFrame) -> list[str]:
-    """Return columns that by their name and values would mark failures, if there had been any."""
-    named = [name for name in rows.columns if kind_of(name) == "failure" and rows[name].count()]
-    return [name for name in named if _list_values(rows[name]) <= {*WORDS["clear"]}]
-
-
-def events_from_label(rows: pl.DataFrame, label: str) -> pl.DataFrame:
-    """Return a failure where a label begins, and maintenance where the machine is healthy again.
-
-    `rows` have ``plant``, ``machine``, ``time`` and the label; the events have ``kind`` and ``code`` besides.
-    """
-    rows = rows.sort(KEYS)
-    text = rows[label].cast(pl.String)
-    failed = _is_failed(text)
-    healthy = text.is_in(text.filter(~failed).drop_nulls().mode().sort().head(1).to_list())
-    down = pl.when(failed).then(statement=True).when(healthy).then(statement=False)
-    states = rows.select(*KEYS, down=down).with_columns(pl.col("down").forward_fill().over("plant", "machine"))
-    states = states.with_columns(pl.col("down").fill_null(value=False))
-    turns = states.filter(pl.col("down") != pl.col("down").shift(fill_value=False).over("plant", "machine"))
-    words = pl.DataFrame(
-        {"down": [True, False], "kind": ["failure", "maintenance"], "code": [shorten(label), "healthy again"]}
-    )
-    return turns.join(words, on="down", maintain_order="left").drop("down")
-
-
 def _choose_table(part: Part, largest: int) -> Table | None:
     """Return which table a layout is; `largest` is the number of rows of the largest one with times and numbers."""
     rows, clock, name, machine = part.layout.rows, part.clock, part.layout.file_name, part.columns.get("machine")
     key = [column for column in (part.columns.get("plant"), machine) if column]
-    if machine and _is_static(part) and rows.select(key).n_unique() >= 0.95 * rows.height:
+    if machine and is_static(part) and rows.select(key).n_unique() >= 0.95 * rows.height:
         return "machines"
     if clock is None:
         return None
@@ -170,107 +129,13 @@ def _leave_plants(which: Sequence[tuple[Part, Table | None]]) -> tuple[list[tupl
 
 def _leave_nameless(which: Sequence[tuple[Part, Table | None]]) -> tuple[list[tuple[Part, Table | None]], list[str]]:
     """Return layouts and their tables without those that name no machine beside readings of several; and notes."""
-    fleet = _known_names([part for part, table in which if table == "telemetry"], in_paths=True)["machine"]
+    fleet = known_names([part for part, table in which if table == "telemetry"], in_paths=True)["machine"]
     if len(fleet) < 2:
         return [*which], []
     kept = [(part, table) for part, table in which if table is None or "machine" in part.columns]
     lost = [part.layout.name for part, table in which if table and "machine" not in part.columns]
     lack = f"is left out: it does not tell the machine, and the readings name {len(fleet)}: add a column that names it"
     return kept, [f"{name} {lack}" for name in lost]
-
-
-def _known_names(looked: Sequence[Part], *, in_paths: bool = False) -> dict[str, set[str]]:
-    """Return the plants and machines that columns of tables name, and those that only paths do if `in_paths`."""
-    known: dict[str, set[str]] = {"plant": set(), "machine": set()}
-    for part in looked:
-        for ours, column in part.columns.items():
-            if in_paths or column not in part.placeholders:
-                known[ours] |= {*_as_names(part.layout.rows[column]).drop_nulls().unique()}
-    return known
-
-
-def _match_parts(looked: Sequence[Part]) -> list[Part]:
-    """Return the parts, with a plant or machine where files or folders are called as those of other tables are.
-
-    Machines in file names such as ``data_press-1.csv`` are cut to the names in other tables.
-    """
-    looked = _match_columns(looked)
-    known = _known_names(looked)
-    return [_cut_machines(_match_names(part, known), known["machine"]) for part in looked]
-
-
-def _match_columns(looked: Sequence[Part]) -> list[Part]:
-    """Return the parts, the machines of each in a column called so that has those of other tables, if one has.
-
-    If no table names machines, what identifies the rows of all tables does.
-    """
-    numbered = {*WORDS["numbered"]}
-    if not _known_names(looked, in_paths=True)["machine"]:
-        shared = set.intersection(*({*part.layout.rows.columns} for part in looked))
-        ids = (name for name in sorted(shared) if has_word(name, "numbered") and not words_of(name) <= numbered)
-        key = next((name for name in ids if any(_is_static(part) and _is_key(part, name) for part in looked)), None)
-        return [_name_machines(part, key, "it is in all tables") for part in looked] if key else [*looked]
-    found = [*looked]
-    for place, part in enumerate(found):
-        known = _known_names([*found[:place], *found[place + 1 :]])["machine"]
-        for name in part.measured + part.text if known.isdisjoint(_known_names([part])["machine"]) else ():
-            is_number = _is_static(part) and words_of(name) <= numbered and _is_key(part, name)
-            names = {*_as_names(part.layout.rows[name]).drop_nulls()}
-            shares = 2 * len(names & known) >= min(len(names), len(known)) > 0
-            if shares and (is_number or names_one(name, "machine")):
-                found[place] = _name_machines(part, name, "it has the machines of other tables")
-                break
-    return found
-
-
-def _is_key(part: Part, column: str) -> bool:
-    return part.layout.rows[column].n_unique() == part.layout.rows.height
-
-
-def _is_static(part: Part) -> bool:
-    """Tell whether a part's rows have no time but that of installation."""
-    return part.clock is None or has_word(part.clock.column, "installed")
-
-
-def _name_machines(part: Part, column: str, reason: str) -> Part:
-    """Return a part whose machines stand in this column; a column that was taken for them becomes a text."""
-    measured, text = ([name for name in names if name != column] for names in (part.measured, part.text))
-    former = part.columns.get("machine")
-    guesses = {**part.guesses, "machine": Guess(reason, column)}
-    return replace(part, guesses=guesses, measured=measured, text=[*text, *([former] if former else [])])
-
-
-def _match_names(part: Part, known: Mapping[str, set[str]]) -> Part:
-    for column in {name: None for facts in part.layout.facts for name in facts}:
-        names = {facts[column] for facts in part.layout.facts if not facts[column].isdigit()}
-        for ours in known:
-            guess = part.guesses.get(ours)
-            if names & known[ours] and (not guess or guess.column in {*part.placeholders} - {column}):
-                others = {name: guess for name, guess in part.guesses.items() if guess.column != column}
-                found = Guess(f"another table has {ours}s of these names", column)
-                part = replace(part, guesses={**others, ours: found})
-    return part
-
-
-def _cut_machines(part: Part, known: set[str]) -> Part:
-    column = part.columns.get("machine", "")
-    names = {facts[column] for facts in part.layout.facts} if column in part.placeholders else set[str]()
-    if names and not names & known:
-        cuts = (name.partition(machine) for name in sorted(names)[:20] for machine in sorted(known, key=len))
-        for before, _, after in (cut for cut in cuts if cut[1]):
-            if all(name.startswith(before) and name.endswith(after) for name in names):
-                return replace(part, layout=part.layout.trimmed(column, before, after))
-    return part
-
-
-def _find_constants(looked: Sequence[Part]) -> dict[str, Guess]:
-    """Return plant and machine for rows without them: the only one in other tables, or a made-up name."""
-    constants = {}
-    for ours, names in _known_names(looked, in_paths=True).items():
-        constants[ours] = Guess("no column tells, so all rows are of one; give it its name", value=f"{ours}-1")
-        if len(names) == 1:
-            constants[ours] = Guess("the only one that other tables name", value=names.pop())
-    return constants
 
 
 def _as_table(
@@ -316,14 +181,8 @@ def _read_keys(part: Part) -> pl.DataFrame:
     keys = {}
     for ours in ("plant", "machine"):
         guess = part.guesses.get(ours, Guess("", value=ours))
-        keys[ours] = _as_names(part.layout.rows[guess.column]) if guess.column else pl.lit(guess.value)
+        keys[ours] = as_names(part.layout.rows[guess.column]) if guess.column else pl.lit(guess.value)
     return part.layout.rows.select(**keys, time=part.clock.times if part.clock else pl.lit(None, DTYPES["time"]))
-
-
-def _as_names(column: pl.Series) -> pl.Series:
-    """Return the names of plants or machines as ``validate`` has them: 7 for 7.0 of a column of numbers."""
-    text = cast_column(column.name, column.dtype, "text").value
-    return column.to_frame().select(text.alias(column.name)).to_series()
 
 
 def _as_events(part: Part) -> Part:
@@ -371,29 +230,6 @@ def _share_of_kinds(column: pl.Series) -> float:
 def _names_kinds(name: str, column: pl.Series, constant: Kind | None) -> bool:
     """Tell whether a column names the kinds of events, and more of them than the file's name does."""
     return not {*_list_kinds(column)} <= {constant, None} and (constant is None or has_word(name, "kind"))
-
-
-def _is_failed(text: pl.Series) -> pl.Series:
-    """Return where a label means that the machine has failed: 1, true, or a word for it."""
-    text = text.str.strip_chars().str.to_lowercase()
-    words = [value for value in text.drop_nulls().unique().to_list() if kind_of(value) == "failure"]
-    return text.is_in(words or WORDS["set"]).fill_null(value=False)
-
-
-def _grade_label(name: str, column: pl.Series) -> int | None:
-    """Return how clearly a column marks failures, 0 being clearest; None if it does not, or marks most rows."""
-    if not 2 <= column.drop_nulls().n_unique() <= MOST_KINDS or share_of(_is_failed(column.cast(pl.String))) > 0.5:
-        return None
-    values = _list_values(column)
-    if any(kind_of(value) == "failure" for value in values):
-        return 0
-    if not values <= {*WORDS["set"], *WORDS["clear"]}:
-        return None
-    return 1 if names_one(name, "ahead", "ahead_too") else {"failure": 0, "error": 2}.get(kind_of(name) or "")
-
-
-def _list_values(column: pl.Series) -> set[str]:
-    return {str(value).strip().lower() for value in column.drop_nulls().unique()}
 
 
 def _no_telemetry(timed: Sequence[Layout], layouts: Sequence[Layout]) -> UpkeepError:
