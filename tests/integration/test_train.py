@@ -1,6 +1,6 @@
 import hashlib
 import json
-import threading
+import shutil
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -130,25 +130,26 @@ def with_pieces(params, jobs=1):
     return params.model_copy(update={"pieces": pieces, "parallel": parallel})
 
 
-def test_plants_train_their_own_beside_the_fleet_and_nothing_twice(params, monkeypatch):
+def test_nothing_is_trained_twice_and_plants_in_processes_train_their_own_beside_the_fleet(params, monkeypatch):
     write_plant("lyon")
     write_plant("porto", seed=3)  # models of equal rows would be one piece
     train.run(params)
-    first, fit = outputs(), training.fit
-    fitted, own_began = [], threading.Event()
+    first, fit, fitted = outputs(), training.fit, []
 
     def watch(kind, rows, *others, **how):
-        if len(rows.label) > 1_500:
-            assert own_began.wait(60)
-            fitted.append("fleet")
-        else:
-            own_began.set()
-            fitted.append(kind)
+        fitted.append("fleet" if len(rows.label) > 1_500 else kind)
         return fit(kind, rows, *others, **how)
 
     monkeypatch.setattr(training, "fit", watch)
-    train.run(with_pieces(params, jobs=2))
+    threads = with_pieces(params, jobs=2)
+    train.run(threads)
     assert Counter(fitted) == {"fleet": 1, "logistic": 2, "lightgbm": 2 * (1 + training.SHUFFLES)}
+    assert outputs() == first
+    fitted.clear()
+    shutil.rmtree("pieces")
+    apart = threads.parallel.model_copy(update={"backend": "loky"})
+    train.run(threads.model_copy(update={"parallel": apart}))
+    assert fitted == ["fleet"]
     assert outputs() == first
 
 

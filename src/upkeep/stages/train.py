@@ -44,8 +44,9 @@ def run(params: Params) -> None:
         )
     keep, version = _choose_recall(params), checksum(paths.MANIFEST.read_bytes())
     fleet = start_beside(train_fleet, {plant: _scan_splits(plant) for plant in plants}, params, keep)
-    # The fleet's model leaves cores idle, for minutes.
-    if len(plants) > 1 and keep is not make_anew and count_workers(params.parallel) > 1:
+    # The fleet's model leaves cores idle, for minutes. In one process LightGBM has one number of threads for all.
+    is_apart = params.parallel.backend in ("loky", "dask") and count_workers(params.parallel) > 1
+    if len(plants) > 1 and keep is not make_anew and is_apart:
         map_plants(_train_own, plants, params.parallel, params)
     report = map_plants(_train_plant, plants, params.parallel, fleet.result(), params, version)
     write_report(TrainingReport(kind=params.model.kind, plants=report))
