@@ -8,9 +8,10 @@ import polars as pl
 
 from upkeep.contract.dictionary import DELIVERY, Column
 from upkeep.contract.duplicates import KIND, KINDS
+from upkeep.contract.fast_readings import reduce_deliveries
 from upkeep.contract.findings import Finding, sort_findings
 from upkeep.contract.reconcile import Delivered
-from upkeep.contract.table_check import KEPT_ROWS, ROWS_IN, TableCheck, reduce_deliveries
+from upkeep.contract.table_check import KEPT_ROWS, ROWS_IN, TableCheck
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import Validate
 from upkeep.core.pieces import Recall, make_anew
