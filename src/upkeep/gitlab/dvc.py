@@ -17,7 +17,8 @@ from upkeep.core.secrets import mask_credentials
 from upkeep.core.text import show_lines, show_text
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab.failure import FAILURE, PIPELINE, read_failure
-from upkeep.gitlab.zones import REMOTE, is_protected, read_config, readable_remotes, remotes_apart
+from upkeep.gitlab.remotes import read_config, readable_remotes, remotes_apart
+from upkeep.gitlab.zones import REMOTE, is_protected
 from upkeep.releases import git
 
 LOCK = Path("dvc.lock")

@@ -8,8 +8,9 @@ from upkeep.core.errors import UpkeepError
 from upkeep.gitlab import zones
 from upkeep.gitlab.api import find_open_tag, open_project, read_token
 from upkeep.gitlab.readiness import SECONDS, NotReadyError
+from upkeep.gitlab.remotes import remotes_apart
 from upkeep.gitlab.setup import TOKENS
-from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment, remotes_apart
+from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.releases import git
 from upkeep.releases.history import ARTIFACT
 

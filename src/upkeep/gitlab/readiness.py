@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from upkeep.core.errors import UpkeepError
-from upkeep.gitlab.zones import ONE_REMOTE, TARGET, Environment, find_remote, remotes_apart
+from upkeep.gitlab.remotes import find_remote, remotes_apart
+from upkeep.gitlab.zones import ONE_REMOTE, TARGET, Environment
 from upkeep.releases.git import fetch, git, run
 
 SETTINGS = ".dvc/config"

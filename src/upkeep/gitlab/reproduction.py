@@ -13,7 +13,8 @@ from upkeep.core import paths
 from upkeep.core.errors import UpkeepError
 from upkeep.core.params import load_params
 from upkeep.gitlab import dvc
-from upkeep.gitlab.zones import REMOTE, TOKEN, Environment, is_protected, remotes_apart
+from upkeep.gitlab.remotes import remotes_apart
+from upkeep.gitlab.zones import REMOTE, TOKEN, Environment, is_protected
 from upkeep.releases import git
 from upkeep.sources.manifest import empty_manifest, read_manifest
 

@@ -11,7 +11,8 @@ from upkeep.gitlab import zones
 from upkeep.gitlab.deployment import SHIP
 from upkeep.gitlab.failure import WEBHOOK, trust
 from upkeep.gitlab.readiness import SECONDS, NotReadyError, find_engine, find_registry, find_storage
-from upkeep.gitlab.zones import REMOTE, Environment, remotes_apart, try_remote
+from upkeep.gitlab.remotes import remotes_apart, try_remote
+from upkeep.gitlab.zones import REMOTE, Environment
 from upkeep.releases import git
 from upkeep.reporting.tracking import connect, summarize
 

@@ -18,7 +18,8 @@ from upkeep.core.secrets import SECRET_NAME, expand_variables
 from upkeep.core.types import Frozen
 from upkeep.gitlab import zones
 from upkeep.gitlab.api import explained, open_project
-from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment, add_remote, find_remote, remotes_apart
+from upkeep.gitlab.remotes import add_remote, find_remote, remotes_apart
+from upkeep.gitlab.zones import NOTE_TOKEN, TOKEN, Environment
 from upkeep.releases.git import RELEASE_TOKEN
 
 Fields = dict[str, Any]

@@ -24,7 +24,7 @@ from upkeep.core.plants import name_file, table_file
 from upkeep.core.yaml import parse_yaml
 from upkeep.gitlab import dvc
 from upkeep.gitlab.failure import PIPELINE
-from upkeep.gitlab.zones import readable_remotes
+from upkeep.gitlab.remotes import readable_remotes
 from upkeep.judging.reports import FILES, DataQuality, DriftReport, Evaluation, GroupReport, Headline
 from upkeep.model.scoring import VERSION_DIGITS
 from upkeep.model.storage import Metadata, checksum
