@@ -59,10 +59,7 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
         "telemetry": describe_telemetry(telemetry, events.labels),
         "machines": describe_machines(tables["machines"]),
     }
-    keys = pl.concat([part.rows.select(KEYS) for part in tables["telemetry"] or tables["events"]]).drop_nulls()
-    keys = keys.filter(pl.col("time") >= CLOCK_RESET)
-    if keys.is_empty():
-        raise UpkeepError(f"no time is of {CLOCK_RESET.year} or later", remedy="deliver the readings with their times")
+    keys = _read_keys(tables)
     entries = {table: [name for name, (entry, _) in columns.items() if entry] for table, columns in described.items()}
     names = {table: tidy_names(columns) for table, columns in entries.items()}
     if url:
@@ -90,6 +87,15 @@ def adopt(places: Sequence[str], *, force: bool) -> Iterator[str]:
     _write_drafts(drafts, places, force=force)
     yield f"written: {', '.join(map(str, drafts))}; each guess has its reason beside it"
     yield "next: dvc repro"
+
+
+def _read_keys(tables: Tables) -> pl.DataFrame:
+    """Return plant, machine and time of all readings, or else of all events; raises UpkeepError if none has a time."""
+    keys = pl.concat([part.rows.select(KEYS) for part in tables["telemetry"] or tables["events"]]).drop_nulls()
+    keys = keys.filter(pl.col("time") >= CLOCK_RESET)
+    if keys.is_empty():
+        raise UpkeepError(f"no time is of {CLOCK_RESET.year} or later", remedy="deliver the readings with their times")
+    return keys
 
 
 def _find_events(tables: Tables, *, is_in_files: bool) -> _Events:
