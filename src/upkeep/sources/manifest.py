@@ -140,7 +140,7 @@ def raise_without_telemetry(found: Iterable[Delivery | RawFile], fetch: Fetch) -
 def how_to_read_again(raw: Path, plant: str | None = None, batch: object = None, *, drop_vanished: bool = False) -> str:
     """Return the remedy for batches of a folder whose source was mended, or that differ from its manifest."""
     if raw != paths.RAW:
-        return f"type `rm -r {raw}`, then `upkeep score`"
+        return f"type `rm -r {raw}`, then run this again"
     return f"type {command_to_read_again(plant, batch, drop_vanished=drop_vanished)}"
 
 
