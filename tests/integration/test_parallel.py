@@ -15,10 +15,10 @@ from distributed import Client, LocalCluster
 
 from upkeep.core import parallel
 from upkeep.core.cluster import _describe_environment
-from upkeep.core.deadline import start_beside
 from upkeep.core.errors import UpkeepError
 from upkeep.core.parallel import map_plants
 from upkeep.core.params import Parallel
+from upkeep.core.threads import start_beside
 
 BACKENDS = ["sequential", "threads", "loky", "dask"]
 

@@ -10,9 +10,9 @@ import urllib3
 from pydantic import ValidationError
 
 from upkeep.core import paths
-from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import read_regular, write_whole
+from upkeep.core.threads import call_within
 from upkeep.core.types import Frozen
 from upkeep.gitlab.markdown import WORD_JOINER, code, inert
 from upkeep.gitlab.zones import TOKEN, Environment

@@ -11,11 +11,11 @@ from urllib.parse import unquote
 import urllib3
 
 from upkeep.core import paths
-from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.names import shorten
 from upkeep.core.objects import read_object
 from upkeep.core.secrets import hide_variables
+from upkeep.core.threads import call_within
 from upkeep.judging.reports import Report
 from upkeep.production.health import Arrival, Poll
 from upkeep.scoring.alerts import read_url

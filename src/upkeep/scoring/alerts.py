@@ -21,13 +21,13 @@ from urllib.parse import quote, unquote
 import urllib3
 from pydantic import AwareDatetime
 
-from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import write_json
 from upkeep.core.names import shorten
 from upkeep.core.objects import read_object
 from upkeep.core.params import Webhook
 from upkeep.core.secrets import expand_variables, mask_credentials
+from upkeep.core.threads import call_within
 from upkeep.core.types import Frozen
 from upkeep.judging.episodes import opens_episode
 

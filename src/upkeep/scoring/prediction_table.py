@@ -7,9 +7,9 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from upkeep.core.deadline import call_within
 from upkeep.core.names import KEYS
 from upkeep.core.params import PredictionTable
+from upkeep.core.threads import call_within
 from upkeep.scoring.prediction_log import STANDS
 from upkeep.sources.sql import unreadable
 

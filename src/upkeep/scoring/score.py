@@ -15,11 +15,11 @@ import polars as pl
 
 from upkeep.contract.dictionary import Dictionary, load_dictionary
 from upkeep.core import paths
-from upkeep.core.deadline import call_within
 from upkeep.core.errors import UpkeepError
 from upkeep.core.files import locked
 from upkeep.core.params import Params
 from upkeep.core.plants import name_file
+from upkeep.core.threads import call_within
 from upkeep.model.scoring import load_scorer
 from upkeep.model.storage import find_models
 from upkeep.model.trial import find_faults

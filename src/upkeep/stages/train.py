@@ -7,12 +7,12 @@ from functools import partial
 import polars as pl
 
 from upkeep.core import paths
-from upkeep.core.deadline import start_beside
 from upkeep.core.errors import TooLittleDataError
 from upkeep.core.parallel import count_workers, map_plants
 from upkeep.core.params import Params
 from upkeep.core.pieces import Recall, drop_oldest, make_anew, recall
 from upkeep.core.plants import list_plants, name_file, table_file, write_table
+from upkeep.core.threads import start_beside
 from upkeep.features.inputs import Preparation
 from upkeep.features.split import SPLITS
 from upkeep.judging.reports import TrainedPlant, TrainingReport, write_report

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from upkeep.core.deadline import call_within
+from upkeep.core.threads import call_within
 
 
 def test_what_is_done_in_time_is_returned_and_what_fails_raises_its_own_error():
