@@ -59,6 +59,14 @@ def check(tmp_path, **reading):
     return {plant: check_table("telemetry", plant, mine, COLUMNS, STRICTNESS, 7) for plant, mine in plants.items()}
 
 
+def test_numbers_beside_text_with_a_decimal_comma_stay_what_they_are(tmp_path):
+    (tmp_path / "a.csv").write_text("plant;machine;time;load\nlyon;7;2025-01-06T01:00:00Z;1,5\n")
+    rows = pl.DataFrame({"plant": "lyon", "machine": ["7"], "time": "2025-01-06T02:00:00Z", "load": [2.5]})
+    rows.write_parquet(tmp_path / "b.parquet")
+    found = check(tmp_path, separator=";", decimal=",")["lyon"]
+    assert found.clean["load"].to_list() == [1.5, 2.5]
+
+
 def test_files_whose_machines_are_numbers_and_text_are_one_delivery_and_not_two_of_the_same_rows(tmp_path):
     rows = pl.DataFrame({"plant": "lyon", "machine": ["7", "8"], "time": "2025-01-06T01:00:00Z", "load": 1.0})
     rows.write_parquet(tmp_path / "a.parquet")

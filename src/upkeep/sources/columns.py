@@ -132,11 +132,16 @@ def stack_rows(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     for name, dtype in (column for part in parts for column in part.schema.items() if column[1] != pl.Null):
         types.setdefault(name, set()).add(dtype)
     mixed = {name for name, of in types.items() if len(of) > 1 and not all(dtype.is_numeric() for dtype in of)}
-    alike = (
-        part.with_columns(as_text(name, dtype) for name, dtype in part.schema.items() if name in mixed)
-        for part in parts
-    )
-    return pl.concat(alike, how="diagonal_relaxed")
+    return pl.concat([_write_as_text(part, mixed) for part in parts], how="diagonal_relaxed")
+
+
+def _write_as_text(rows: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:
+    """Return rows with these columns as text, numbers with the decimal sign by which text is read here."""
+    texts = {name: as_text(name, dtype) for name, dtype in rows.schema.items() if name in names}
+    for name in texts if DECIMAL in rows.columns else ():
+        if rows.schema[name].is_numeric():
+            texts[name] = texts[name].str.replace(".", pl.col(DECIMAL), literal=True)
+    return rows.with_columns(**texts)
 
 
 def absent(name: str, columns: Iterable[str], remedy: str, **where: object) -> UpkeepError:
